@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.placement.problem import Problem, WorkLimit
-from groundplan.placement.solve.arrays import Arrays, arrays
-from groundplan.placement.solve.backends import module
-from groundplan.placement.solve.neighbourhoods import plan_of
+from groundplan.placement.solve.arrays import Arrays, build_arrays
+from groundplan.placement.solve.backends import import_solver
+from groundplan.placement.solve.neighbourhoods import build_plan
 
 LOOK_SECONDS = 0.02
 
@@ -44,12 +44,12 @@ def over(limit: WorkLimit) -> Callable[[], bool]:
 
 def cp_sat(problem: Problem, limit: WorkLimit) -> Plain:
     """CP-SAT with its own search, as it comes."""
-    lib, data = module("ortools.sat.python.cp_model"), arrays(problem)
+    lib, data = import_solver("ortools.sat.python.cp_model"), build_arrays(problem)
     model = lib.CpModel()
     chosen = [model.new_bool_var("") for _ in data.index]
-    for begin, end in zip(data.first[:-1], data.first[1:], strict=True):
+    for begin, end in zip(data.part_start[:-1], data.part_start[1:], strict=True):
         model.add_exactly_one(chosen[begin:end])
-    opened = [model.new_bool_var("") for _ in range(data.sites)]
+    opened = [model.new_bool_var("") for _ in range(data.site_count)]
     for at, site in enumerate(data.site):
         if data.opening[site] > 0:
             model.add_implication(chosen[at], opened[site])
@@ -89,7 +89,7 @@ def _found(lib: Any, status: Any) -> bool:
 
 def highs(problem: Problem, limit: WorkLimit) -> Plain:
     """HiGHS as a mixed-integer program, as it comes."""
-    lib, data = module("highspy"), arrays(problem)
+    lib, data = import_solver("highspy"), build_arrays(problem)
     # threads are the process's, and ours were one: without this it refuses to run with more
     lib.Highs.resetGlobalScheduler(True)
     solver = lib.Highs()
@@ -121,23 +121,23 @@ def _model(lib: Any, data: Arrays) -> Any:
     problem, count = data.problem, len(data.index)
     tiers, model = problem.tiers, lib.HighsLp()
     entries: list[tuple[int, int, float]] = [(int(part), at, 1.0) for at, part in enumerate(data.part)]
-    upper = [1.0] * data.parts
+    upper = [1.0] * data.part_count
     for terms, factors, bought, sizes, capacity in _rows(data):
         row = len(upper)
         entries += [(row, at, float(use)) for at, use in zip(terms, factors, strict=True)]
-        entries += [(row, count + data.sites + at, -float(size)) for at, size in zip(bought, sizes, strict=True)]
+        entries += [(row, count + data.site_count + at, -float(size)) for at, size in zip(bought, sizes, strict=True)]
         upper.append(float(capacity))
-    lower = [1.0] * data.parts + [-np.inf] * (len(upper) - data.parts)
+    lower = [1.0] * data.part_count + [-np.inf] * (len(upper) - data.part_count)
     for at in np.flatnonzero(data.opening[data.site] > 0):
         entries += [(len(upper), int(at), 1.0), (len(upper), count + int(data.site[at]), -1.0)]
         upper.append(0.0)
         lower.append(-np.inf)
     rows, columns, values = (np.array(each) for each in zip(*entries, strict=True))
-    order, width = np.lexsort((rows, columns)), count + data.sites + len(tiers.row)
+    order, width = np.lexsort((rows, columns)), count + data.site_count + len(tiers.row)
     model.num_col_, model.num_row_ = width, len(upper)
     model.col_cost_ = np.concatenate([data.price, data.opening[:-1], tiers.price]).astype(float)
     model.col_lower_ = np.zeros(width)
-    model.col_upper_ = np.concatenate([np.ones(count + data.sites), tiers.max_units]).astype(float)
+    model.col_upper_ = np.concatenate([np.ones(count + data.site_count), tiers.max_units]).astype(float)
     model.row_lower_, model.row_upper_ = np.array(lower), np.array(upper)
     model.a_matrix_.format_ = lib.MatrixFormat.kColwise
     model.a_matrix_.start_ = np.searchsorted(columns[order], np.arange(width + 1)).astype(np.int32)
@@ -151,7 +151,7 @@ def _rows(data: Arrays) -> list[tuple[list[int], list[int], list[int], list[int]
     option = np.repeat(np.arange(len(data.index)), data.row.shape[1])
     row, use, tiers = data.row.reshape(-1), data.use.reshape(-1), data.problem.tiers
     found = []
-    for number in range(data.rows):
+    for number in range(data.row_count):
         at = np.flatnonzero((row == number) & (use != 0))
         bought = np.flatnonzero(tiers.row == number)
         if len(at):
@@ -162,6 +162,6 @@ def _rows(data: Arrays) -> list[tuple[list[int], list[int], list[int], list[int]
 
 def _told(data: Arrays, taken: NDArray[Any], bound: float, optimal: bool, begun: tuple[float, float]) -> Plain:
     seconds, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
-    plan = plan_of(data, taken.astype(np.int64)) if len(taken) == data.parts else None
+    plan = build_plan(data, taken.astype(np.int64)) if len(taken) == data.part_count else None
     cost = None if plan is None else plan.cost
     return Plain(cost, bound, optimal, round(seconds, 3), round(cpu, 3))

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from groundplan.placement.problem import Ints, Problem
-from groundplan.placement.solve.arrays import Floats, arrays
+from groundplan.placement.solve.arrays import Floats, build_arrays
 from groundplan.placement.solve.relax import relax
 
 _TINY = 1e-6
@@ -33,7 +33,7 @@ class Division:
 
 def divided(problem: Problem, seconds: float | None = None) -> Division | None:
     """The cheapest placement in shares, or None where there is none or the time was too short."""
-    data = arrays(problem)
+    data = build_arrays(problem)
     if len(data.empty_parts()):
         return None
     found = relax(data, seconds=seconds, whole=True)
@@ -42,7 +42,7 @@ def divided(problem: Problem, seconds: float | None = None) -> Division | None:
     share = np.zeros(len(problem.options.part))
     share[data.index] = found.share
     units = np.round(found.units).astype(np.int64)
-    used = np.zeros(data.rows + 1)
+    used = np.zeros(data.row_count + 1)
     np.add.at(used, data.row.reshape(-1), (data.use * found.share[:, None]).reshape(-1))
     room = data.capacity[:-1].astype(np.float64)
     np.add.at(room, problem.tiers.row, (problem.tiers.size * units).astype(np.float64))

@@ -31,7 +31,7 @@ from benchmarks.placement_instances.assignment import read_assignments
 
 from groundplan.core.errors import GroundplanError
 from groundplan.placement.problem import Problem, WorkLimit
-from groundplan.placement.solve.backends import module
+from groundplan.placement.solve.backends import import_solver
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
 
@@ -104,7 +104,7 @@ def main() -> int:
     seconds = None if given.work else given.seconds
     limit = WorkLimit(seconds=seconds, work=given.work, threads=given.threads, use_cpu_time=given.computing)
     for name in ("highspy", "ortools.sat.python.cp_model"):
-        module(name)
+        import_solver(name)
     known = best_known(given.best)
     found: list[dict[str, Any]] = []
     try:

@@ -21,7 +21,7 @@ from benchmarks.placement_divided import divided
 from benchmarks.placement_instances.fleet import Machine, fleet
 
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.solve.backends import module, quiet
+from groundplan.placement.solve.backends import import_solver, quiet_highs
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
 
@@ -61,8 +61,8 @@ def melange(path: Path) -> dict[str, Any]:
 
 def small_program(path: Path) -> dict[str, Any]:
     """The optimum by the pinned HiGHS, and its version."""
-    lib = module("highspy")
-    solver = quiet(lib)
+    lib = import_solver("highspy")
+    solver = quiet_highs(lib)
     solver.readModel(str(path))
     solver.run()
     return {"objective": solver.getInfo().objective_function_value, "highs": solver.version()}

@@ -27,9 +27,9 @@ if str(Path(__file__).parents[1]) not in sys.path:
 from benchmarks.placement_instances.companies import large
 
 from groundplan.placement.problem import Problem, Solution, WorkLimit
-from groundplan.placement.solve.backends import module
+from groundplan.placement.solve.backends import import_solver
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.solve.site_loss import after_loss
+from groundplan.placement.solve.site_loss import solve_site_loss
 from groundplan.placement.verify import verify
 
 
@@ -63,15 +63,15 @@ def lost(problem: Problem, solution: Solution) -> dict[str, Any]:
     """Close the site that holds most and place anew what was there."""
     site = int(np.bincount(problem.options.site[solution.choice]).argmax())
     begun, cpu = time.perf_counter(), time.process_time()
-    loss = after_loss(problem, solution, site)
+    loss = solve_site_loss(problem, solution, site)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
     report = verify(loss.problem, loss.solution)
     return {
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu, 3),
-        "there": loss.there,
-        "moved": loss.moved,
-        "fewest": loss.fewest,
+        "there": loss.parts_at_site,
+        "moved": loss.moved_parts,
+        "fewest": loss.min_moved_parts,
         "verified": report.is_verified and loss.solution.is_found,
     }
 
@@ -92,7 +92,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     given = parser.parse_args()
     for name in ("highspy", "ortools.sat.python.cp_model"):
-        module(name)
+        import_solver(name)
     problem = large(given.workloads, given.sites, seed=given.seed, tightness=given.tightness)
     seconds = None if given.work else given.seconds
     limit = WorkLimit(

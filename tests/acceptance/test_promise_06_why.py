@@ -21,7 +21,7 @@ from groundplan.placement.explain.why import to_json, why
 from groundplan.placement.explain.words import sentences
 from groundplan.placement.plan_process import cached_plan
 from groundplan.placement.planner import CompanyPlan
-from groundplan.placement.solve import verify as verify_blueprint
+from groundplan.placement.solve import verify_blueprint
 from groundplan.placement.verify.plan import verify
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 from groundplan.release.compile.placing import company_facts

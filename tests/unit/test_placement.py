@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from groundplan.blueprint.content import Index, IndexEmbedding, Rerank
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Grounding, Rates, Site, Source, Workload
 from groundplan.placement.model import SENSITIVITY_ORDER, Demand
-from groundplan.placement.solve import monthly, nearest, refused, solve, verify
+from groundplan.placement.solve import find_refusals, limit_alternatives, monthly_cost, place_workload, verify_blueprint
 
 SITES = [
     Site(name="azure", type="cloud", jurisdiction="SE"),
@@ -54,7 +54,7 @@ def demand(
 
 
 def order(wanted: Demand) -> list[str]:
-    placement = solve(wanted, DEPLOYMENTS, PLACES)
+    placement = place_workload(wanted, DEPLOYMENTS, PLACES)
     return [*([placement.primary] if placement.primary else []), *placement.fallbacks]
 
 
@@ -63,7 +63,7 @@ def test_without_a_declared_order_all_that_is_allowed_comes_cheapest_first() -> 
 
 
 def test_residency_and_sensitivity_exclude_and_say_why() -> None:
-    placement = solve(demand("restricted", ("EU",)), DEPLOYMENTS, PLACES)
+    placement = place_workload(demand("restricted", ("EU",)), DEPLOYMENTS, PLACES)
     assert (placement.primary, placement.fallbacks) == ("own", [])
     why = {option.deployment: option.reasons for option in placement.alternatives}
     assert why["gpt-us"] == ["outside EU", "restricted data, the site holds at most confidential"]
@@ -80,22 +80,22 @@ def test_the_declared_order_wins_over_the_price() -> None:
 
 def test_a_declared_deployment_that_a_rule_forbids_is_refused() -> None:
     wanted = demand(residency=("EU",), preferred=("gpt-us", "gpt-eu"))
-    placement = solve(wanted, DEPLOYMENTS, PLACES)
+    placement = place_workload(wanted, DEPLOYMENTS, PLACES)
     assert placement.primary == "gpt-eu"
-    (problem,) = refused(wanted, placement)
+    (problem,) = find_refusals(wanted, placement)
     assert problem.code == "placement_forbidden" and "outside EU" in problem.message
 
 
 def test_a_workload_that_nothing_may_serve_is_refused_with_all_reasons() -> None:
     wanted = demand("restricted", ("CH",))
-    (problem,) = refused(wanted, solve(wanted, DEPLOYMENTS, PLACES))
+    (problem,) = find_refusals(wanted, place_workload(wanted, DEPLOYMENTS, PLACES))
     assert problem.code == "placement_none"
     assert all(name in problem.message for name in ("gpt-eu", "gpt-us", "own", "small"))
 
 
 def test_the_price_is_that_of_the_declared_traffic() -> None:
     rates = Rates(input=400_000_000_000, output=1_600_000_000_000, request=7)
-    assert monthly(rates, demand()) == 1000 * (800 * 400_000 + 200 * 1_600_000 + 7)
+    assert monthly_cost(rates, demand()) == 1000 * (800 * 400_000 + 200 * 1_600_000 + 7)
 
 
 def blueprint(workload: Workload, source_sensitivity: str = "internal") -> Blueprint:
@@ -141,7 +141,7 @@ def test_no_plan_breaks_a_rule_in_the_eyes_of_the_verifier(
     workload = msgspec.structs.replace(
         WORKLOAD, sensitivity=sensitivity, residency=residency, deployments=chosen, grounding=None
     )
-    problems = [problem.message for problem in verify(blueprint(workload))]
+    problems = [problem.message for problem in verify_blueprint(blueprint(workload))]
     assert problems == ([] if chosen else ["workload assistant: it has no deployment"])
 
 
@@ -160,8 +160,8 @@ def test_no_plan_breaks_a_rule_in_the_eyes_of_the_verifier(
     ],
 )
 def test_the_verifier_finds_each_broken_rule(change: dict[str, object], message: str) -> None:
-    assert verify(blueprint(WORKLOAD)) == []
-    problems = verify(blueprint(msgspec.structs.replace(WORKLOAD, **change)))
+    assert verify_blueprint(blueprint(WORKLOAD)) == []
+    problems = verify_blueprint(blueprint(msgspec.structs.replace(WORKLOAD, **change)))
     assert any(message in problem.message for problem in problems)
 
 
@@ -185,19 +185,21 @@ def test_the_verifier_knows_who_is_sent_what(change: dict[str, object], messages
     )
     index = Index(embedding=IndexEmbedding(workload="index", deployment="own", dimensions=3) if embeds else None)
     made = msgspec.structs.replace(blueprint(asked), workloads=[asked, other], index=index)
-    assert [problem.message for problem in verify(made)] == [f"workload assistant: {told}" for told in messages]
+    assert [problem.message for problem in verify_blueprint(made)] == [
+        f"workload assistant: {told}" for told in messages
+    ]
 
 
 def test_of_hundreds_of_deployments_those_that_serve_and_the_nearest_at_each_site_are_told() -> None:
     many = [deployment(f"{site.name}-{n}", site.name, 10**12 - n) for site in SITES for n in range(100)]
     wanted = demand(residency=("EU",), preferred=("azure-0",), fallbacks=("rack-0",))
-    whole = solve(wanted, many, PLACES)
-    told = nearest(whole)
+    whole = place_workload(wanted, many, PLACES)
+    told = limit_alternatives(whole)
     names = [option.deployment for option in told.alternatives]
     assert len(names) == 40 and names == sorted(names)
     assert {"azure-0", "rack-0", "azure-99", "rack-99", "virginia-99", "line-99"} <= set(names)
     assert sum(option.allowed for option in told.alternatives) == 38
     assert told.binding == f"{whole.binding}; 40 of 400 are listed"
     assert (told.primary, told.fallbacks) == (whole.primary, whole.fallbacks)
-    few = solve(wanted, many[:40], PLACES)
-    assert nearest(few) is few
+    few = place_workload(wanted, many[:40], PLACES)
+    assert limit_alternatives(few) is few

@@ -15,7 +15,7 @@ from benchmarks.placement_random import digest, run
 
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.optimise import optimise
-from groundplan.placement.solve.work_limit import Budget
+from groundplan.placement.solve.work_limit import WorkBudget
 
 
 @pytest.mark.parametrize(("seed", "found"), [(1, False), (5, True), (13, True), (20, True)])
@@ -36,13 +36,13 @@ def test_plain_solvers_stop_when_their_computing_is_used_up() -> None:
 
 
 def test_seconds_of_computing_are_not_those_of_the_clock() -> None:
-    counted, clock = Budget(WorkLimit(seconds=0.2, use_cpu_time=True)), Budget(WorkLimit(seconds=0.2))
+    counted, clock = WorkBudget(WorkLimit(seconds=0.2, use_cpu_time=True)), WorkBudget(WorkLimit(seconds=0.2))
     time.sleep(0.25)
-    assert clock.over() and not counted.over()
-    assert counted.share(0.5).limit.use_cpu_time
-    while not counted.over():
+    assert clock.is_exhausted() and not counted.is_exhausted()
+    assert counted.step_budget(0.5).limit.use_cpu_time
+    while not counted.is_exhausted():
         np.linalg.inv(np.eye(60))
-    assert counted.clocked and (counted.clock_left or 0.0) <= 0.02
+    assert counted.stopped_by_clock and (counted.wall_seconds_left or 0.0) <= 0.02
 
 
 def test_little_computing_is_never_taken_for_an_impossible_company() -> None:

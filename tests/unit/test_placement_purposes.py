@@ -23,8 +23,8 @@ from groundplan.placement.explain.why import binding, excluded
 from groundplan.placement.guard import is_allowed
 from groundplan.placement.model import Demand
 from groundplan.placement.planner import build_claim, plan_company
-from groundplan.placement.solve import verify
-from groundplan.placement.solve.declared import reasons_against, solve
+from groundplan.placement.solve import verify_blueprint
+from groundplan.placement.solve.declared import place_workload, reasons_against
 from groundplan.placement.terms.candidates import build_candidates
 from groundplan.placement.verify.company import find_violations
 from groundplan.release.plan import plan
@@ -79,7 +79,7 @@ def test_a_planned_workload_goes_elsewhere_and_says_why() -> None:
 def test_an_order_that_is_not_planned_names_it_too() -> None:
     sites = {"a": Site(name="a", type="cloud", jurisdiction="EU", purposes=["hiring"]),
              "b": Site(name="b", type="cloud", jurisdiction="EU")}  # fmt: skip
-    found = solve(Demand("w", "internal", (), purposes=("support",)), [at("a"), at("b")], sites)
+    found = place_workload(Demand("w", "internal", (), purposes=("support",)), [at("a"), at("b")], sites)
     assert found.primary == "at-b"
     assert found.binding == "only one is allowed: internal data, the site is for hiring only, not for support"
 
@@ -119,8 +119,8 @@ def test_all_readings_agree(asked: list[str], of_site: list[str], of_model: list
     assert is_allowed(asking(asked), served, {"s": site}) is served_all
     assert (not reasons_against(demand, site, of_model)) is served_all
     whole = msgspec.structs.replace(blueprint(asking(asked), [site]), deployments=[served])
-    refused = [each for each in verify(whole) if "may be used for" in each.message]
-    assert (not refused) is served_all
+    find_refusals = [each for each in verify_blueprint(whole) if "may be used for" in each.message]
+    assert (not find_refusals) is served_all
     found = index(whole).plans["w"].deployments_by_name["auto"]
     assert [each.name for each in found] == (["at-s"] if served_all else [])
 

@@ -27,7 +27,7 @@ from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream.choose import LoadBalancer
 from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
-from groundplan.placement.solve import verify
+from groundplan.placement.solve import verify_blueprint
 from groundplan.placement.terms.facts import Company
 from groundplan.placement.verify.company import PlanClaim, find_violations
 from groundplan.release.model import Current
@@ -213,11 +213,11 @@ BAD: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("change", "message"), BAD)
 def test_the_verifier_of_blueprints_catches_each_wrong_ramp(change: dict[str, Any], message: str) -> None:
     blueprint = begun().blueprint
-    assert verify(blueprint) == []
+    assert verify_blueprint(blueprint) == []
     placement = blueprint.placements[0]
     assert placement.ramp is not None
     wrong = msgspec.structs.replace(placement, ramp=msgspec.structs.replace(placement.ramp, **change))
-    found = verify(msgspec.structs.replace(blueprint, placements=[wrong]))
+    found = verify_blueprint(msgspec.structs.replace(blueprint, placements=[wrong]))
     assert any(message in problem.message for problem in found)
 
 

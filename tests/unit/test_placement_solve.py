@@ -24,13 +24,13 @@ from groundplan.core.errors import Invalid
 from groundplan.placement.assemble import Choice, Job, Piece, Place, assemble
 from groundplan.placement.problem import POOL, Problem, Solution, WorkLimit, validate
 from groundplan.placement.solve import certify
-from groundplan.placement.solve.arrays import arrays
-from groundplan.placement.solve.knapsacks import knapsacks
-from groundplan.placement.solve.labels import least
-from groundplan.placement.solve.objective import cover
+from groundplan.placement.solve.arrays import build_arrays
+from groundplan.placement.solve.knapsacks import build_knapsacks
+from groundplan.placement.solve.labels import solve_by_labels
+from groundplan.placement.solve.objective import cheapest_units
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.solve.relax import relax
-from groundplan.placement.solve.site_loss import after_loss
+from groundplan.placement.solve.site_loss import solve_site_loss
 from groundplan.placement.verify import proven_bound, verify
 
 
@@ -101,12 +101,12 @@ def test_a_large_company_is_placed_within_two_percent() -> None:
 
 def test_capacity_priced_exactly_bounds_better_than_the_relaxation() -> None:
     for problem in (instance(5, 6, 24), large(60, 10)):
-        data = arrays(problem)
-        relaxation, sets = relax(data), knapsacks(data)
+        data = build_arrays(problem)
+        relaxation, sets = relax(data), build_knapsacks(data)
         assert relaxation is not None and sets is not None
-        certificate = certify.columns(sets, relaxation.part, relaxation.row, 4000)
+        certificate = certify.knapsack_certificate(sets, relaxation.part, relaxation.row, 4000)
         assert certificate.method == "knapsack"
-        assert certificate.value > certify.linear(data, relaxation.part, relaxation.row).value
+        assert certificate.value > certify.linear_certificate(data, relaxation.part, relaxation.row).value
         proven = proven_bound(problem, certificate)
         assert proven is not None and proven >= certificate.value
 
@@ -118,7 +118,7 @@ def test_labels_find_the_least_that_trying_everything_finds(seed: int) -> None:
     part = np.sort(draw.integers(0, 5, 9))
     value, use = draw.integers(-20, 6, 9), draw.integers(0, 9, (9, 2))
     capacity, price = draw.integers(0, 20, 2), draw.integers(0, 4, 2)
-    taken = least(part, value, use, capacity, price)
+    taken = solve_by_labels(part, value, use, capacity, price)
     best = 0
     for mask in range(2**9):
         chosen = [at for at in range(9) if mask >> at & 1]
@@ -133,8 +133,8 @@ def test_few_labels_still_prove_a_bound() -> None:
     draw = np.random.Generator(np.random.PCG64(1))
     value, use = draw.integers(-99, -40, 30), draw.integers(20, 60, (30, 3))
     capacity = np.array([200, 220, 210])
-    whole = least(np.arange(30), value, use, capacity, np.array([1, 1, 0]))
-    narrow = least(np.arange(30), value, use, capacity, np.array([1, 1, 0]), 20)
+    whole = solve_by_labels(np.arange(30), value, use, capacity, np.array([1, 1, 0]))
+    narrow = solve_by_labels(np.arange(30), value, use, capacity, np.array([1, 1, 0]), 20)
     assert whole.bound == whole.value
     assert narrow.bound <= whole.value <= narrow.value
 
@@ -167,12 +167,12 @@ def test_a_lost_site_moves_only_what_ran_there() -> None:
     before = optimise(problem, WorkLimit(work=1))
     counts = np.bincount(problem.options.site[before.choice], minlength=8)
     site = int(np.argmin(np.where(counts > 0, counts, 999)))
-    loss = after_loss(problem, before, site)
+    loss = solve_site_loss(problem, before, site)
     there = problem.options.site[before.choice] == site
     assert loss.solution.is_found
     assert verify(loss.problem, loss.solution).is_verified
     assert ((loss.solution.choice != before.choice) == there).all()
-    assert loss.moved == loss.fewest == loss.there == there.sum() > 0
+    assert loss.moved_parts == loss.min_moved_parts == loss.parts_at_site == there.sum() > 0
 
 
 def test_where_others_must_move_the_fewest_do() -> None:
@@ -187,15 +187,15 @@ def test_where_others_must_move_the_fewest_do() -> None:
     )
     before = optimise(problem, WorkLimit(work=20))
     assert before.cost == 2
-    loss = after_loss(problem, before, 1)
-    assert (loss.there, loss.moved, loss.fewest) == (1, 2, 2)
+    loss = solve_site_loss(problem, before, 1)
+    assert (loss.parts_at_site, loss.moved_parts, loss.min_moved_parts) == (1, 2, 2)
     assert verify(loss.problem, loss.solution).is_verified
 
 
 def test_a_loss_that_leaves_a_workload_nowhere_is_told() -> None:
     problem = assemble([Place("a", "a")], [Job("w", (Piece((Choice("a", {"compute": 1}),)),))])
     before = optimise(problem, WorkLimit(work=2))
-    assert after_loss(problem, before, 0).solution.stop_reason == "infeasible"
+    assert solve_site_loss(problem, before, 0).solution.stop_reason == "infeasible"
 
 
 def melange(slices: int) -> Problem:
@@ -231,7 +231,7 @@ def test_units_cover_what_is_needed_for_the_least() -> None:
         price=np.array([9, 3]),
         max_units=np.array([2, 9]),
     )
-    units = [cover(replace(problem, tiers=tiers), np.array([over, 0])) for over in (0, 3, 10, 12, 23, 47, 48)]
+    units = [cheapest_units(replace(problem, tiers=tiers), np.array([over, 0])) for over in (0, 3, 10, 12, 23, 47, 48)]
     assert [None if each is None else each.tolist() for each in units] == [
         [0, 0],
         [0, 1],

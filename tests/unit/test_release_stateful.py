@@ -17,7 +17,7 @@ from groundplan.catalog.model import DUTIES
 from groundplan.catalog.workspace import Workspace
 from groundplan.governance.approved_parts import workload_parts
 from groundplan.governance.model import ApprovalStatus, GrantedApproval
-from groundplan.placement.solve import verify
+from groundplan.placement.solve import verify_blueprint
 from groundplan.release import units
 from groundplan.release.model import Current, Plan
 from groundplan.release.plan import plan, without_workload
@@ -189,7 +189,7 @@ class Releases(RuleBasedStateMachine):
         for number, current in enumerate(self.history, 1):
             assert current.blueprint.number == number
         if self.history:
-            assert verify(self.served) == []
+            assert verify_blueprint(self.served) == []
 
 
 TestReleases = Releases.TestCase

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from groundplan.placement.solve.backends import highs
+from groundplan.placement.solve.backends import solve_highs
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ def commit(needed: Sequence[int], on_demand: float, terms: Sequence[tuple[float,
     spans += [range(start, min(start + length, months)) for start, length, _ in columns]
     at = [(month, column) for column, span in enumerate(spans) for month in span]
     rows, numbers = np.array([month for month, _ in at]), np.array([column for _, column in at])
-    answer = highs(
+    answer = solve_highs(
         np.array(price), np.full(len(price), float(max(needed))), np.array(needed, dtype=np.float64),
         np.full(months, np.inf), [(rows, numbers, np.ones(len(at)))],
     )  # fmt: skip

@@ -17,8 +17,8 @@ from typing import Any
 import numpy as np
 
 from groundplan.placement.problem import POOL, Flags, Ints, Options, Problem, Rows, WorkLimit
-from groundplan.placement.solve.arrays import arrays
-from groundplan.placement.solve.backends import module
+from groundplan.placement.solve.arrays import build_arrays
+from groundplan.placement.solve.backends import import_solver
 from groundplan.placement.solve.optimise import optimise
 
 _NO_LIMIT = 2**61
@@ -135,7 +135,7 @@ def _unplaceable_parts(problem: Problem, names: tuple[str, ...], work: _Work) ->
         model = _BreakableModel(problem, names, work, parts(kept))
         return model.fewest(frozenset(range(len(names))), efforts) is None and model.proven
 
-    nowhere = problem.parts.workload[arrays(problem).empty_parts()].tolist()
+    nowhere = problem.parts.workload[build_arrays(problem).empty_parts()].tolist()
     if not nowhere and not impossible(every, _EFFORTS):
         return None
     alone = nowhere[:1] or [each for each in every[:_MAX_WORKLOADS] if impossible([each])][:1]
@@ -183,7 +183,7 @@ def _smallest_hitting_set(ways_out: Sequence[frozenset[int]], count: int) -> fro
     """The fewest rules that share one with every way out; the earliest of them among equals."""
     if not ways_out:
         return frozenset()
-    lib = module("ortools.sat.python.cp_model")
+    lib = import_solver("ortools.sat.python.cp_model")
     model = lib.CpModel()
     members = sorted(frozenset().union(*ways_out))
     held = {at: model.new_bool_var("") for at in members}
@@ -201,8 +201,8 @@ class _BreakableModel:
     that it is hold whatever is put on them."""
 
     def __init__(self, problem: Problem, names: tuple[str, ...], work: _Work, parts: Ints | None = None) -> None:
-        """`parts`: of these alone; all where left out."""
-        self.lib = module("ortools.sat.python.cp_model")
+        """`parts`: only of these parts; None: of all."""
+        self.lib = import_solver("ortools.sat.python.cp_model")
         self.model = self.lib.CpModel()
         self.proven, self.exact, self.work = False, True, work
         self.number = {name: at for at, name in enumerate(names)}

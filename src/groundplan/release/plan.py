@@ -1,7 +1,7 @@
 """The plan of an apply: differences, priced placements, required approvals and refusals. Pure and repeatable.
 
-Content that needs an approval is held: it stays as it is served now, or is left out. `placement.solve.verify` checks
-the resulting blueprint before it may be served. Storing, signing and people are not done here: see `service`.
+Content that needs an approval is held: it stays as it is served now, or is left out. `placement.solve` verifies the
+resulting blueprint before it may be served. Storing, signing and people are not done here: see `service`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from groundplan.governance import approved_parts, decide
 from groundplan.governance.approved_parts import Lapse
 from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy import declared
-from groundplan.placement.solve import verify
+from groundplan.placement.solve import verify_blueprint
 from groundplan.release import extras, units
 from groundplan.release.compile.budgets import double_charge_notes
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
@@ -111,7 +111,7 @@ def plan(
     served_now = _with_held_units(draft.blueprint, served, {item.subject: item for item in all_pending}, standing)
     served_now = msgspec.structs.replace(served_now, number=served.number + 1 if served else 1, demo=demo)
     if not problems:
-        problems += verify(served_now)
+        problems += verify_blueprint(served_now)
     return Plan(
         differences=differences(served, draft.blueprint),
         placements=tuple(draft.blueprint.placements),

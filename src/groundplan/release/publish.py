@@ -31,7 +31,7 @@ from groundplan.governance.model import ApprovalStatus, Change, Need
 from groundplan.governance.service import UnapprovedContent
 from groundplan.governance.validity import Term, validity_term
 from groundplan.knowledge.governance.declared_store import put_declared_sources
-from groundplan.placement.solve import verify
+from groundplan.placement.solve import verify_blueprint
 from groundplan.release import people, store
 from groundplan.release.compile.grants import source_grants
 from groundplan.release.compile.pricing import Prices, rates_with_successors
@@ -129,7 +129,7 @@ def require_accepted(result: Plan) -> Plan:
 
 def require_verified(blueprint: bp.Blueprint) -> bp.Blueprint:
     """Return the blueprint. Raises `Invalid` where the verifier finds a broken rule."""
-    problems = tuple(verify(blueprint))
+    problems = tuple(verify_blueprint(blueprint))
     if problems:
         raise error_with_problems(problems)
     return blueprint

@@ -1,8 +1,24 @@
-"""From a problem to a placement, its price and a lower bound; and the small judge of declared deployments.
+"""The solver of placement problems (`optimise`), and the ordering of declared deployments (`declared`).
 
-Importing this room loads neither ortools nor highspy: only `optimise` does, when it is called.
+Importing this package loads neither ortools nor highspy: only `optimise` does, when it is called.
 """
 
-from groundplan.placement.solve.declared import holds, monthly, nearest, reasons_against, refused, solve, verify
+from groundplan.placement.solve.declared import (
+    find_refusals,
+    limit_alternatives,
+    max_sensitivity,
+    monthly_cost,
+    place_workload,
+    reasons_against,
+    verify_blueprint,
+)
 
-__all__ = ["holds", "monthly", "nearest", "reasons_against", "refused", "solve", "verify"]
+__all__ = [
+    "find_refusals",
+    "limit_alternatives",
+    "max_sensitivity",
+    "monthly_cost",
+    "place_workload",
+    "reasons_against",
+    "verify_blueprint",
+]

@@ -1,4 +1,4 @@
-"""The problem as the solver computes with it: allowed options only, prices as floats, rows padded to one width."""
+"""The problem in the solver's arrays: allowed options only, prices as floats, rows padded to one width."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ class Arrays:
 
     problem: Problem
     index: Ints
-    """[O] their number in the problem"""
+    """[O] the option's index in the problem, ascending"""
     part: Indices
     site: Indices
     cost: Ints
     price: Floats
     """[O] `cost` as floats"""
-    first: Ints
-    """[P + 1]"""
+    part_start: Ints
+    """[P + 1] where the options of each part begin"""
     row: Indices
     """[O, K] padded with R"""
     use: Ints
@@ -39,48 +39,48 @@ class Arrays:
     """[R + 1] S: across sites"""
 
     @property
-    def parts(self) -> int:
-        """P."""
-        return len(self.first) - 1
+    def part_count(self) -> int:
+        """The number of parts, P."""
+        return len(self.part_start) - 1
 
     @property
-    def sites(self) -> int:
-        """S."""
+    def site_count(self) -> int:
+        """The number of sites, S."""
         return len(self.opening) - 1
 
     @property
-    def rows(self) -> int:
-        """R."""
+    def row_count(self) -> int:
+        """The number of rows, R."""
         return len(self.capacity) - 1
 
-    def reduced(self, part: Floats, row: Floats) -> Floats:
+    def reduced_costs(self, part: Floats, row: Floats) -> Floats:
         """[O] price - u + sum of v x use."""
         padded = np.append(row, 0.0)
         values: Floats = self.price - part[self.part] + (padded[self.row] * self.use).sum(axis=1)
         return values
 
-    def cheapest(self, value: NDArray[Any]) -> Ints:
-        """[P] the first option of the least value for each part; every part must have an option."""
-        least = np.minimum.reduceat(value, self.first[:-1])
+    def cheapest_options(self, value: NDArray[Any]) -> Ints:
+        """[P] the option of the least value for each part, the first of equals; every part must have an option."""
+        least = np.minimum.reduceat(value, self.part_start[:-1])
         hits = np.flatnonzero(value == least[self.part])
         owner = self.part[hits]
         found: Ints = hits[np.diff(owner, prepend=-1) != 0]
         return found
 
-    def used(self, choice: Ints) -> Ints:
-        """[R + 1] what chosen options use of each row."""
-        used = np.zeros(self.rows + 1, dtype=np.int64)
+    def row_usage(self, choice: Ints) -> Ints:
+        """[R + 1] how much of each row the chosen options use."""
+        used = np.zeros(self.row_count + 1, dtype=np.int64)
         np.add.at(used, self.row[choice].reshape(-1), self.use[choice].reshape(-1))
         return used
 
     def empty_parts(self) -> Ints:
-        """Parts that no allowed option serves."""
-        found: Ints = np.flatnonzero(np.diff(self.first) == 0)
+        """Parts without an allowed option."""
+        found: Ints = np.flatnonzero(np.diff(self.part_start) == 0)
         return found
 
 
-def arrays(problem: Problem) -> Arrays:
-    """Leave out what rules exclude and what alone exceeds a row that nothing can widen."""
+def build_arrays(problem: Problem) -> Arrays:
+    """The problem's arrays, without options that a rule excludes or that alone exceed a row even when widened."""
     options, rows = problem.options, problem.rows
     widths = np.diff(options.row_start)
     width = int(widths.max(initial=0))
@@ -92,7 +92,7 @@ def arrays(problem: Problem) -> Arrays:
     row[option, at] = options.row
     use[option, at] = options.use
     capacity = np.append(rows.capacity, np.int64(2**62))
-    never = (use > most(problem)[row]) & ~given(problem)[row]
+    never = (use > max_capacity(problem)[row]) & ~rows_with_supply(problem)[row]
     keep: Flags = problem.allowed & ~never.any(axis=1)
     index = np.flatnonzero(keep)
     part = options.part[index]
@@ -105,7 +105,7 @@ def arrays(problem: Problem) -> Arrays:
         site=np.where(site < 0, len(problem.sites.names), site).astype(np.int32),
         cost=cost,
         price=cost.astype(np.float64),
-        first=np.searchsorted(part, np.arange(len(problem.parts.workload) + 1)).astype(np.int64),
+        part_start=np.searchsorted(part, np.arange(len(problem.parts.workload) + 1)).astype(np.int64),
         row=row[index],
         use=use[index],
         capacity=capacity,
@@ -115,7 +115,7 @@ def arrays(problem: Problem) -> Arrays:
 
 
 def subset(data: Arrays, kept: Ints) -> Arrays:
-    """The same problem with only these options (ascending); every part keeps at least one."""
+    """The same arrays with only these options (ascending), which must include one of every part."""
     part = data.part[kept]
     return replace(
         data,
@@ -124,14 +124,14 @@ def subset(data: Arrays, kept: Ints) -> Arrays:
         site=data.site[kept],
         cost=data.cost[kept],
         price=data.price[kept],
-        first=np.searchsorted(part, np.arange(data.parts + 1)).astype(np.int64),
+        part_start=np.searchsorted(part, np.arange(data.part_count + 1)).astype(np.int64),
         row=data.row[kept],
         use=data.use[kept],
     )
 
 
-def most(problem: Problem) -> Ints:
-    """[R + 1] the capacity of each row with all that can be bought for it, at most 2^62."""
+def max_capacity(problem: Problem) -> Ints:
+    """[R + 1] the capacity of each row with all units that can be bought for it, at most 2^62."""
     tiers = problem.tiers
     widest = np.append(problem.rows.capacity.astype(np.float64), 2.0**62)
     np.add.at(widest, tiers.row, tiers.size.astype(np.float64) * tiers.max_units.astype(np.float64))
@@ -139,8 +139,8 @@ def most(problem: Problem) -> Ints:
     return found
 
 
-def given(problem: Problem) -> Flags:
-    """[R + 1] rows that some option gives to instead of taking from: a large use there may be balanced."""
+def rows_with_supply(problem: Problem) -> Flags:
+    """[R + 1] rows that some option adds capacity to (a negative use): a large use of these may be balanced."""
     negative = np.zeros(len(problem.rows.names) + 1, dtype=np.bool_)
     negative[problem.options.row[problem.options.use < 0]] = True
     return negative

@@ -1,4 +1,4 @@
-"""The solvers HiGHS and CP-SAT, used through this module alone: they are imported when called, since that takes long.
+"""The only access to the solvers HiGHS and CP-SAT. They are imported when first called, since that takes long.
 
 highspy is held at 1.14.0: 1.15 cannot be loaded beside ortools 9.15, and 1.16.0 answers one small problem with a wrong
 optimum (benchmarks/placement_published.py asks it).
@@ -17,11 +17,11 @@ from groundplan.core.errors import Invalid
 from groundplan.placement.solve.arrays import Floats
 
 _TO_HEURISTICS = 0.3
-"""of the computing: six times as much as HiGHS itself takes, since a first plan ends the search of a narrow target"""
+"""fraction of the effort: six times HiGHS's default, since a first plan ends the search of a narrow target"""
 
 
-def module(name: str) -> Any:
-    """A solver, or `Invalid` with how to get it: it is imported when it is needed, not when we start."""
+def import_solver(name: str) -> Any:
+    """Import a solver's module when it is first needed. Raises `Invalid` (`extra_missing`) if it is not installed."""
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -32,7 +32,7 @@ def module(name: str) -> Any:
         ) from error
 
 
-def highs(
+def solve_highs(
     price: Floats,
     upper: Floats,
     row_lower: Floats,
@@ -43,19 +43,19 @@ def highs(
     whole: NDArray[Any] | None = None,
     seconds: float | None = None,
 ) -> tuple[float, Floats, Floats] | None:
-    """Minimise price x within 0 <= x <= upper and the rows. `whole`: columns that are integers.
+    """Minimise price x subject to 0 <= x <= upper and the rows, on one thread, so that the same input gives the same
+    answer. `whole`: the columns that are integers.
 
-    Returns value, columns and row duals; None where infeasible or stopped without an optimum. One thread, so that the
-    same input gives the same answer.
+    Returns value, columns and row duals; None where infeasible or stopped without an optimum.
     """
-    lib = module("highspy")
+    lib = import_solver("highspy")
     model = _model(lib, price, upper, row_lower, row_upper, entries)
     if whole is not None:
         kinds = [lib.HighsVarType.kContinuous] * len(price)
         for column in whole:
             kinds[int(column)] = lib.HighsVarType.kInteger
         model.integrality_ = kinds
-    solver = quiet(lib)
+    solver = quiet_highs(lib)
     if whole is None:
         solver.setOptionValue("solver", "simplex" if simplex else "ipm")
     if seconds is not None:
@@ -73,13 +73,13 @@ def highs(
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Branched:
-    """What branching over whole columns found."""
+class BranchResult:
+    """The result of branching over integer columns."""
 
     values: Floats | None
-    """the best columns, None where none were found"""
+    """the best values of the columns; None where none were found"""
     complete: bool
-    """it was searched through: they are the best, or there are none"""
+    """the search was complete: `values` are optimal, or the model is infeasible"""
     nodes: int
 
 
@@ -92,12 +92,12 @@ def branch(
     *,
     nodes: int,
     seconds: float | None = None,
-) -> Branched:
-    """Minimise price x over whole 0 <= x <= upper within the rows, in so many nodes. Prices are whole numbers."""
-    lib = module("highspy")
+) -> BranchResult:
+    """Minimise price x over integers 0 <= x <= upper within the rows, in at most `nodes` nodes. Prices are integers."""
+    lib = import_solver("highspy")
     model = _model(lib, price, upper, row_lower, row_upper, entries)
     model.integrality_ = [lib.HighsVarType.kInteger] * len(price)
-    solver = quiet(lib)
+    solver = quiet_highs(lib)
     solver.setOptionValue("mip_max_nodes", nodes)
     solver.setOptionValue("mip_rel_gap", 0.0)
     solver.setOptionValue("mip_abs_gap", 0.99)
@@ -109,7 +109,7 @@ def branch(
     info, status = solver.getInfo(), solver.getModelStatus()
     found = info.primal_solution_status == 2
     complete = status in (lib.HighsModelStatus.kOptimal, lib.HighsModelStatus.kInfeasible)
-    return Branched(np.array(solver.getSolution().col_value) if found else None, complete, int(info.mip_node_count))
+    return BranchResult(np.array(solver.getSolution().col_value) if found else None, complete, int(info.mip_node_count))
 
 
 def _model(
@@ -135,7 +135,7 @@ def _model(
     return model
 
 
-def quiet(lib: Any) -> Any:
+def quiet_highs(lib: Any) -> Any:
     """A HiGHS that prints nothing and runs on one thread."""
     solver = lib.Highs()
     solver.setOptionValue("output_flag", False)

@@ -1,8 +1,8 @@
-"""Where a workload runs: every declared deployment is judged by the hard rules and priced, then the order is chosen.
+"""Where a workload runs: judge every declared deployment by the hard rules, price it, and choose the order.
 
-Pure, and complete: all alternatives are enumerated, so the gap to the optimum is zero; of many the `nearest` are
-told. `verify` checks a finished blueprint by its own reading of the rules. Capacity, measured latency and shared costs
-are not considered yet.
+Pure, and complete: all alternatives are enumerated, so the gap to the optimum is zero; `limit_alternatives` keeps a
+list of at most `MAX_ALTERNATIVES`. `verify_blueprint` checks a finished blueprint by its own implementation of the
+rules. Capacity, measured latency and shared costs are not considered.
 """
 
 from __future__ import annotations
@@ -28,42 +28,45 @@ from groundplan.catalog.workspace import satisfies_residency
 from groundplan.core.errors import Problem
 from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER, Demand, purpose_rule
 
-MOST = 40
-"""Alternatives that a blueprint tells of a workload: of two thousand workloads all of three hundred are 60 MB."""
-SERVING = 10
-"""Of them those that serve it first."""
+MAX_ALTERNATIVES = 40
+"""Alternatives that a blueprint lists for a workload: 300 for each of 2,000 workloads would be 60 MB."""
+MAX_SERVING = 10
+"""How many of these are places that serve the workload, in their order."""
 
 
-def holds(site: Site) -> str:
-    """The most sensitive data that may be processed at a site."""
+def max_sensitivity(site: Site) -> str:
+    """The most sensitive class of data that may be processed at a site."""
     return site.holds or ("confidential" if site.type == "cloud" else "restricted")
 
 
-def monthly(rates: Rates, demand: Demand) -> int:
-    """Picodollars a month at the declared traffic, rounded up."""
+def monthly_cost(rates: Rates, demand: Demand) -> int:
+    """The cost of the declared traffic in picodollars a month, rounded up."""
     tokens = demand.prompt_tokens * rates.input + demand.completion_tokens * rates.output
     each = Decimal(tokens) / 1_000_000 + rates.request
     return int((each * demand.calls_per_month).to_integral_value(ROUND_CEILING))
 
 
 def reasons_against(demand: Demand, site: Site, model: Sequence[str] = ()) -> list[str]:
-    """Every hard rule that keeps the workload away from the site, and from a model for these purposes, in words."""
+    """Every hard rule that excludes the workload from the site, or from a model for the purposes `model`, in words."""
     reasons: list[str] = []
     if not satisfies_residency(site.jurisdiction, demand.residency):
         reasons.append(f"outside {' and '.join(demand.residency)}")
-    if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(holds(site)):
-        reasons.append(f"{demand.sensitivity} data, the site holds at most {holds(site)}")
-    told = (purpose_rule(site.purposes, demand.purposes, "site"), purpose_rule(model, demand.purposes, "model"))
-    return [*reasons, *(each for each in told if each is not None)]
+    if SENSITIVITY_ORDER.index(demand.sensitivity) > SENSITIVITY_ORDER.index(max_sensitivity(site)):
+        reasons.append(f"{demand.sensitivity} data, the site holds at most {max_sensitivity(site)}")
+    purpose_rules = (
+        purpose_rule(site.purposes, demand.purposes, "site"),
+        purpose_rule(model, demand.purposes, "model"),
+    )
+    return [*reasons, *(each for each in purpose_rules if each is not None)]
 
 
-def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]) -> Placement:
+def place_workload(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]) -> Placement:
     """Judge, price and order all chat deployments for one workload.
 
-    Declared deployments and fallbacks come in their declared order, where nothing is declared the cheapest comes first.
-    A declared deployment that a rule forbids is left out here and refused by `refused`.
+    Declared deployments and fallbacks keep their declared order; where nothing is declared the cheapest comes first.
+    A declared deployment that a rule forbids is left out here and reported by `find_refusals`.
     """
-    options = {item.deployment: item for item in _judged(demand, deployments, sites)}
+    options = {item.deployment: item for item in _judge_deployments(demand, deployments, sites)}
     by_price = sorted((o for o in options.values() if o.allowed), key=lambda o: (o.monthly or 0, o.deployment))
     later = [name for name in demand.fallbacks if name in options and options[name].allowed]
     if demand.preferred:
@@ -77,12 +80,14 @@ def solve(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str,
         primary=order[0] if order else None,
         fallbacks=order[1:],
         alternatives=list(options.values()),
-        binding=_binding(demand, options, len(by_price)),
+        binding=_describe_binding(demand, options, len(by_price)),
     )
 
 
-def _judged(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]) -> Iterator[Alternative]:
-    """Each chat deployment, by name. Of hundreds many have the same site and the same price."""
+def _judge_deployments(
+    demand: Demand, deployments: Sequence[Deployment], sites: Mapping[str, Site]
+) -> Iterator[Alternative]:
+    """Each chat deployment, by name. Rules and prices are cached: of hundreds many share a site and a price."""
     against: dict[tuple[str, ...], list[str]] = {}
     prices: dict[tuple[int, int, int], int] = {}
     for item in sorted(deployments, key=lambda item: item.name):
@@ -92,35 +97,35 @@ def _judged(demand: Demand, deployments: Sequence[Deployment], sites: Mapping[st
         if where not in against:
             against[where] = reasons_against(demand, sites[item.site], item.purposes)
         if rates not in prices:
-            prices[rates] = monthly(item.rates, demand)
+            prices[rates] = monthly_cost(item.rates, demand)
         reasons = against[where]
         yield Alternative(
             deployment=item.name, site=item.site, allowed=not reasons, reasons=reasons, monthly=prices[rates]
         )
 
 
-def nearest(placement: Placement) -> Placement:
-    """With `MOST` alternatives at most, for a company with hundreds of deployments and thousands of workloads: those
-    that serve, the cheapest at each site, and then the cheapest of all, what is allowed before what is not."""
+def limit_alternatives(placement: Placement) -> Placement:
+    """The placement with at most `MAX_ALTERNATIVES` alternatives, for companies with hundreds of deployments: those
+    that serve, the cheapest at each site, then the cheapest of all; allowed ones before forbidden ones."""
     every = placement.alternatives
-    if len(every) <= MOST:
+    if len(every) <= MAX_ALTERNATIVES:
         return placement
     serving = {name: place for place, name in enumerate([placement.primary, *placement.fallbacks])}
     by_price = sorted(every, key=lambda o: (not o.allowed, o.monthly or 0, o.deployment))
     of_site = {option.site: option for option in reversed(by_price)}
     first = [option for option in every if option.deployment in serving]
     first.sort(key=lambda option: serving[option.deployment])
-    ranked = {option.deployment: option for option in (*first[:SERVING], *of_site.values(), *by_price)}
-    kept = set(list(ranked)[:MOST])
+    ranked = {option.deployment: option for option in (*first[:MAX_SERVING], *of_site.values(), *by_price)}
+    kept = set(list(ranked)[:MAX_ALTERNATIVES])
     return structs.replace(
         placement,
         alternatives=[option for option in every if option.deployment in kept],
-        binding=f"{placement.binding}; {MOST} of {len(every)} are listed",
+        binding=f"{placement.binding}; {MAX_ALTERNATIVES} of {len(every)} are listed",
     )
 
 
-def refused(demand: Demand, placement: Placement) -> list[Problem]:
-    """Declared deployments that a rule forbids, and a workload that nothing may serve."""
+def find_refusals(demand: Demand, placement: Placement) -> list[Problem]:
+    """Problems: each declared deployment that a rule forbids, or that no deployment may serve the workload."""
     options = {option.deployment: option for option in placement.alternatives}
     found = [
         Problem(
@@ -143,8 +148,8 @@ def refused(demand: Demand, placement: Placement) -> list[Problem]:
     return found
 
 
-def verify(blueprint: Blueprint) -> list[Problem]:
-    """Check a finished blueprint against the hard rules, without using anything that made it. Empty: all hold."""
+def verify_blueprint(blueprint: Blueprint) -> list[Problem]:
+    """Check a finished blueprint against the hard rules, sharing no code with what made it. Empty: all hold."""
     sites = {site.name: site for site in blueprint.sites}
     deployments = {deployment.name: deployment for deployment in blueprint.deployments}
     sources = {source.name: source for source in blueprint.sources}
@@ -156,70 +161,76 @@ def verify(blueprint: Blueprint) -> list[Problem]:
             place = deployments.get(name)
             site = sites.get(place.site) if place else None
             if site is None:
-                found.append(_broken(workload, f"{name} is not a deployment at a known site"))
+                found.append(_violation(workload, f"{name} is not a deployment at a known site"))
                 continue
-            if workload.residency and not _lawful(site.jurisdiction, workload.residency):
-                found.append(_broken(workload, f"{name} is outside {', '.join(workload.residency)}"))
-            most = site.holds if site.holds is not None else {"cloud": "confidential"}.get(site.type, "restricted")
-            if not _at_most(workload.sensitivity, most):
-                found.append(_broken(workload, f"{workload.sensitivity} data on {name}, whose site holds {most}"))
+            if workload.residency and not _satisfies_residency(site.jurisdiction, workload.residency):
+                found.append(_violation(workload, f"{name} is outside {', '.join(workload.residency)}"))
+            site_limit = (
+                site.holds if site.holds is not None else {"cloud": "confidential"}.get(site.type, "restricted")
+            )
+            if not _at_most(workload.sensitivity, site_limit):
+                found.append(
+                    _violation(workload, f"{workload.sensitivity} data on {name}, whose site holds {site_limit}")
+                )
             for allowed in (site.purposes, place.purposes if place else []):
                 if allowed and (not workload.needs.purposes or set(workload.needs.purposes) - set(allowed)):
-                    found.append(_broken(workload, f"{name} may be used for {', '.join(allowed)} only"))
+                    found.append(_violation(workload, f"{name} may be used for {', '.join(allowed)} only"))
         found += _verify_data(workload, sources, budgets)
-        found += _verify_sent(blueprint, workload)
+        found += _verify_data_sent(blueprint, workload)
         found += _verify_ramp(workload, ramps.get(workload.name))
     return found
 
 
 def _verify_ramp(workload: Workload, ramp: Ramp | None) -> list[Problem]:
-    """A change of place in steps: between two places that may serve it, in shares that rise and end."""
+    """Violations of a change of place in steps: between two places that may serve it, in rising shares below 100."""
     if ramp is None:
         return []
     shares = [ramp.share, *ramp.steps]
     found: list[Problem] = []
     if workload.deployments[:1] != [ramp.to]:
-        found.append(_broken(workload, f"its calls go over to {ramp.to}, which is not its first place"))
+        found.append(_violation(workload, f"its calls go over to {ramp.to}, which is not its first place"))
     if ramp.origin == ramp.to or ramp.origin not in workload.deployments:
-        found.append(_broken(workload, f"its calls go over from {ramp.origin}, which may not serve it"))
+        found.append(_violation(workload, f"its calls go over from {ramp.origin}, which may not serve it"))
     if shares[0] < 1 or shares[-1] > 99 or any(a >= b for a, b in pairwise(shares)) or ramp.every_s < 1:
-        found.append(_broken(workload, f"its calls go over in steps of {shares} %, which do not rise to the end"))
+        found.append(_violation(workload, f"its calls go over in steps of {shares} %, which do not rise to the end"))
     return found
 
 
 def _verify_data(workload: Workload, sources: Mapping[str, Source], budgets: Set[str]) -> list[Problem]:
-    """Sources, budgets and owner of one workload."""
+    """Violations by the sources, budgets, owner and places of one workload."""
     found: list[Problem] = []
     for name in workload.grounding.sources if workload.grounding else []:
         if name not in sources:
-            found.append(_broken(workload, f"its source {name} is not in the blueprint"))
+            found.append(_violation(workload, f"its source {name} is not in the blueprint"))
         elif not _at_most(sources[name].sensitivity, workload.sensitivity):
-            found.append(_broken(workload, f"its source {name} is {sources[name].sensitivity}"))
+            found.append(_violation(workload, f"its source {name} is {sources[name].sensitivity}"))
     if not workload.budgets or any(name not in budgets for name in workload.budgets):
-        found.append(_broken(workload, "it has no budget"))
+        found.append(_violation(workload, "it has no budget"))
     if not workload.owners.get("business"):
-        found.append(_broken(workload, "it has no business owner"))
+        found.append(_violation(workload, "it has no business owner"))
     if not workload.places:
-        found.append(_broken(workload, "it has no deployment"))
+        found.append(_violation(workload, "it has no deployment"))
     return found
 
 
-def _verify_sent(blueprint: Blueprint, workload: Workload) -> list[Problem]:
-    """What is sent of it to workloads that embed and rerank: they may see it, where it may be seen."""
+def _verify_data_sent(blueprint: Blueprint, workload: Workload) -> list[Problem]:
+    """Violations by data sent to the workloads that embed and rerank: their sensitivity and residency must allow it."""
     if workload.grounding is None:
         return []
     asked = {each.workload for each in (blueprint.index.embedding, workload.grounding.rerank) if each is not None}
     found: list[Problem] = []
     for other in (each for each in blueprint.workloads if each.name in asked):
         if not _at_most(workload.sensitivity, other.sensitivity):
-            found.append(_broken(workload, f"{workload.sensitivity} data to {other.name}, which may see less"))
-        there = bool(other.residency) and all(_lawful(each, workload.residency) for each in other.residency)
+            found.append(_violation(workload, f"{workload.sensitivity} data to {other.name}, which may see less"))
+        there = bool(other.residency) and all(
+            _satisfies_residency(each, workload.residency) for each in other.residency
+        )
         if workload.residency and not there:
-            found.append(_broken(workload, f"{other.name}, which is sent some of it, may run elsewhere"))
+            found.append(_violation(workload, f"{other.name}, which is sent some of it, may run elsewhere"))
     return found
 
 
-def _lawful(jurisdiction: str, residency: list[str]) -> bool:
+def _satisfies_residency(jurisdiction: str, residency: list[str]) -> bool:
     unions = [union for union, members in (("EU", EU), ("EEA", EEA)) if jurisdiction in members]
     return any(name in residency for name in [jurisdiction, *unions])
 
@@ -229,7 +240,7 @@ def _at_most(value: str, limit: str) -> bool:
     return order[value] <= order[limit]
 
 
-def _broken(workload: Workload, what: str) -> Problem:
+def _violation(workload: Workload, what: str) -> Problem:
     return Problem(
         message=f"workload {workload.name}: {what}",
         code="placement_invalid",
@@ -237,8 +248,8 @@ def _broken(workload: Workload, what: str) -> Problem:
     )
 
 
-def _binding(demand: Demand, options: Mapping[str, Alternative], allowed: int) -> str:
-    """What decided, in one phrase."""
+def _describe_binding(demand: Demand, options: Mapping[str, Alternative], allowed: int) -> str:
+    """What decided the placement, in one phrase."""
     assumed = ", at an assumed 100 calls a day" if demand.assumed else ""
     if allowed == 0:
         return "nothing is allowed" if demand.chats else "no chat model is allowed, and none is needed"

@@ -1,4 +1,4 @@
-"""Exact 0-1 knapsacks by tables: the least that a site's items can cost within its one capacity.
+"""Exact 0-1 knapsacks by tables: the least cost of a site's items within its single capacity.
 
 Works on floats while columns are generated, and on integers where the result is a proof.
 """
@@ -15,7 +15,7 @@ from groundplan.placement.problem import Flags, Ints
 LARGEST_TABLE = 60_000
 
 
-def fill(value: NDArray[Any], use: Ints, capacity: int) -> tuple[Any, Flags]:
+def solve_by_table(value: NDArray[Any], use: Ints, capacity: int) -> tuple[Any, Flags]:
     """[n] values and uses -> the least sum of values within capacity, and which items [n] it takes."""
     taken = np.zeros(len(value), dtype=np.bool_)
     useful = np.flatnonzero((value < 0) & (use <= capacity))
@@ -26,16 +26,16 @@ def fill(value: NDArray[Any], use: Ints, capacity: int) -> tuple[Any, Flags]:
         return value[useful].sum(), taken
     best = np.zeros(capacity + 1, dtype=value.dtype)
     better = np.zeros((len(useful), capacity + 1), dtype=np.bool_)
-    for at, item in enumerate(useful):
+    for position, item in enumerate(useful):
         amount = int(use[item])
         candidate = best[: capacity + 1 - amount] + value[item]
         gain = candidate < best[amount:]
-        better[at, amount:] = gain
+        better[position, amount:] = gain
         np.copyto(best[amount:], candidate, where=gain)
     left = capacity
-    for at in range(len(useful) - 1, -1, -1):
-        if better[at, left]:
-            item = useful[at]
+    for position in range(len(useful) - 1, -1, -1):
+        if better[position, left]:
+            item = useful[position]
             taken[item] = True
             left -= int(use[item])
     return best[capacity], taken

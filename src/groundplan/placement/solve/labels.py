@@ -1,8 +1,8 @@
-"""Knapsacks with several rows: the least that a site's parts can cost, by labels that a bound prunes.
+"""Knapsacks with several rows: the least cost of a site's parts, by extending labels that a bound prunes.
 
 A label is a set of options taken so far. Parts are decided one after the other for all labels at once; a label is
-dropped when even the best of what is left, at the given prices of the rows, cannot bring it below the best one known.
-Works on floats while columns are generated, and on integers where the result is a proof.
+dropped when even the best of the remaining parts, at the given prices of the rows, cannot bring it below the best known
+one. Works on floats while columns are generated, and on integers where the result is a proof.
 """
 
 from __future__ import annotations
@@ -15,59 +15,65 @@ from numpy.typing import NDArray
 
 from groundplan.placement.problem import Ints
 
-MOST_LABELS = 16_000
-"""For a proof. Beyond, the worst are dropped, and the bound says so."""
+MAX_LABELS = 16_000
+"""For a proof. Beyond that number the worst labels are dropped, and the bound is lowered accordingly."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Taken:
-    """The best set found and how good any set can be; equal where the search was complete."""
+class KnapsackResult:
+    """The best set found, its value and a lower bound of any set's value; equal where the search was complete."""
 
     value: Any
     bound: Any
     options: Ints
 
 
-def least(
-    part: NDArray[Any], value: NDArray[Any], use: Ints, capacity: Ints, price: NDArray[Any], widest: int = MOST_LABELS
-) -> Taken:
-    """[n] parts (ascending), [n] values, [n, k] uses, [k] capacities and prices -> at most one option for each part."""
+def solve_by_labels(
+    part: NDArray[Any],
+    value: NDArray[Any],
+    use: Ints,
+    capacity: Ints,
+    price: NDArray[Any],
+    max_labels: int = MAX_LABELS,
+) -> KnapsackResult:
+    """The best set with at most one option per part. Takes [n] parts (ascending), [n] values, [n, k] uses, [k]
+    capacities and prices of rows."""
     nothing = np.zeros(0, dtype=np.int64)
     useful = np.flatnonzero((value < 0) & (use <= capacity).all(axis=1))
     if not len(useful):
-        return Taken(value.dtype.type(0), value.dtype.type(0), nothing)
-    dear = value[useful] + (use[useful] * price).sum(axis=1)
-    groups = _groups(part[useful], dear)
-    best_of = np.array([min(0, dear[group].min()) for group in groups], dtype=dear.dtype)
+        return KnapsackResult(value.dtype.type(0), value.dtype.type(0), nothing)
+    priced_value = value[useful] + (use[useful] * price).sum(axis=1)
+    groups = _group_by_part(part[useful], priced_value)
+    best_of = np.array([min(0, priced_value[group].min()) for group in groups], dtype=priced_value.dtype)
     rest = np.append(np.cumsum(best_of[::-1])[::-1], 0)
     room = (price * capacity).sum()
     used = np.zeros((1, use.shape[1]), dtype=np.int64)
     cost = np.zeros(1, dtype=value.dtype)
-    greedy = _greedy(groups, useful, value, use, capacity)
+    greedy = _greedy_set(groups, useful, value, use, capacity)
     best, dropped = value[greedy].sum(), None
     steps: list[tuple[Ints, Ints]] = []
     for at, group in enumerate(groups):
-        parents, taken, used, cost = _extend(used, cost, useful[group], value, use, capacity)
+        parents, taken, used, cost = _extend_labels(used, cost, useful[group], value, use, capacity)
         best = min(best, cost.min())
         lower = cost + (used * price).sum(axis=1) + rest[at + 1] - room
         alive = np.flatnonzero((lower < best) | ((cost == best) & (best < value[greedy].sum())))
-        if len(alive) > widest:
+        if len(alive) > max_labels:
             order = alive[np.argsort(lower[alive], kind="stable")]
-            lowest = lower[order[widest:]].min()
+            lowest = lower[order[max_labels:]].min()
             dropped = lowest if dropped is None else min(dropped, lowest)
-            alive = np.union1d(order[:widest], np.flatnonzero(cost == best)[:1])
+            alive = np.union1d(order[:max_labels], np.flatnonzero(cost == best)[:1])
         steps.append((parents[alive], taken[alive]))
         used, cost = used[alive], cost[alive]
         if not len(alive):
             break
     bound = best if dropped is None else min(best, dropped)
     if len(cost) and cost.min() == best:
-        return Taken(best, bound, _trace(steps, int(np.argmin(cost))))
-    return Taken(value[greedy].sum(), min(bound, value[greedy].sum()), np.sort(greedy))
+        return KnapsackResult(best, bound, _trace_options(steps, int(np.argmin(cost))))
+    return KnapsackResult(value[greedy].sum(), min(bound, value[greedy].sum()), np.sort(greedy))
 
 
-def _greedy(groups: list[Ints], useful: Ints, value: NDArray[Any], use: Ints, capacity: Ints) -> Ints:
-    """What fits, taken in the order of the groups: the first best to beat."""
+def _greedy_set(groups: list[Ints], useful: Ints, value: NDArray[Any], use: Ints, capacity: Ints) -> Ints:
+    """A first set to beat: of each group in turn the best option that fits."""
     left, found = capacity.copy(), []
     for group in groups:
         for option in useful[group][np.argsort(value[useful[group]], kind="stable")]:
@@ -78,18 +84,19 @@ def _greedy(groups: list[Ints], useful: Ints, value: NDArray[Any], use: Ints, ca
     return np.array(found, dtype=np.int64)
 
 
-def _groups(part: NDArray[Any], dear: NDArray[Any]) -> list[Ints]:
-    """Positions by part, the parts that promise most first."""
+def _group_by_part(part: NDArray[Any], priced_value: NDArray[Any]) -> list[Ints]:
+    """Positions by part, the parts with the lowest values first."""
     begins = np.flatnonzero(np.diff(part, prepend=-1))
     ends = np.append(begins[1:], len(part))
-    order = np.argsort(np.minimum.reduceat(dear, begins), kind="stable")
+    order = np.argsort(np.minimum.reduceat(priced_value, begins), kind="stable")
     return [np.arange(begins[at], ends[at]) for at in order]
 
 
-def _extend(
+def _extend_labels(
     used: Ints, cost: NDArray[Any], options: Ints, value: NDArray[Any], use: Ints, capacity: Ints
 ) -> tuple[Ints, Ints, Ints, NDArray[Any]]:
-    """Every label as it is, and with each option that still fits."""
+    """Every label unchanged, and extended by each option that still fits. Returns parents, options taken (-1: none),
+    uses and costs."""
     parents, taken = [np.arange(len(cost))], [np.full(len(cost), -1)]
     uses, costs = [used], [cost]
     for option in options:
@@ -102,7 +109,7 @@ def _extend(
     return np.concatenate(parents), np.concatenate(taken), np.concatenate(uses), np.concatenate(costs)
 
 
-def _trace(steps: list[tuple[Ints, Ints]], label: int) -> Ints:
+def _trace_options(steps: list[tuple[Ints, Ints]], label: int) -> Ints:
     found: list[int] = []
     for parents, taken in reversed(steps):
         if taken[label] >= 0:

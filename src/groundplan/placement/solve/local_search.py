@@ -1,7 +1,7 @@
-"""Local search: plans made and mended by moving one part at a time, rows that hold too much get a growing price until
-none does.
+"""Local search: plans are repaired and improved by moving one part at a time; the penalty price of an exceeded row
+grows until no row is exceeded.
 
-Fast and without a proof; everything is counted in integers but the prices that steer it.
+Fast and without a proof. All amounts are integers except the prices that guide the search.
 """
 
 from __future__ import annotations
@@ -9,64 +9,64 @@ from __future__ import annotations
 import numpy as np
 
 from groundplan.placement.problem import Flags, Indices, Ints
-from groundplan.placement.solve.arrays import Arrays, Floats, most
+from groundplan.placement.solve.arrays import Arrays, Floats, max_capacity
 
 _GROWTH = 1.6
-_MOST_RAISES = 150
-"""without a plan after so many there will hardly be one, and prices would outgrow what floats hold"""
-_RESTS = 12
-"""moves for which a part that was just moved stays"""
+_MAX_RAISES = 150
+"""after this many raises of prices a plan is unlikely, and prices would outgrow the range of floats"""
+_TABU_MOVES = 12
+"""moves for which a part that was just moved may not move again"""
 
 
-class Shift:
-    """A choice with what it uses, and the price of every row that holds too much."""
+class LocalSearch:
+    """A choice with its use of rows, and the penalty price of each row's excess."""
 
     def __init__(self, data: Arrays, choice: Ints, value: Floats, keep: Flags | None = None) -> None:
         self.data = data
         self.choice = choice.astype(np.int64)
         self.value = value
-        """[O] what steers: reduced or plain prices"""
+        """[O] the values to minimise: reduced or plain prices"""
         self.keep = keep
-        self.limit = most(data.problem)
-        self.used = data.used(self.choice)
-        self.users: Indices = np.bincount(data.site[self.choice], minlength=data.sites + 1).astype(np.int32)
+        self.limit = max_capacity(data.problem)
+        self.used = data.row_usage(self.choice)
+        self.users: Indices = np.bincount(data.site[self.choice], minlength=data.site_count + 1).astype(np.int32)
         spread = float(np.median(np.abs(data.price)) + 1.0)
-        size = np.ones(data.rows + 1)
+        size = np.ones(data.row_count + 1)
         np.maximum.at(size, data.row.reshape(-1), np.abs(data.use.reshape(-1)).astype(np.float64))
         self.price = spread / size
-        self.rest = np.zeros(data.parts, dtype=np.int64)
+        self.tabu_until = np.zeros(data.part_count, dtype=np.int64)
         self.moves = 0
 
-    def over(self) -> Ints:
-        """Rows that hold too much, the worst first."""
+    def exceeded_rows(self) -> Ints:
+        """Rows whose capacity is exceeded, the most expensive excess first."""
         excess = (self.used - self.limit)[:-1]
         rows = np.flatnonzero(excess > 0)
         found: Ints = rows[np.argsort(-(excess[rows] * self.price[rows]), kind="stable")]
         return found
 
-    def mend(self, moves: int) -> bool:
-        """Move parts until every row holds; False where that many moves were not enough."""
+    def repair(self, moves: int) -> bool:
+        """Move parts until no row is exceeded; False where that many moves were not enough."""
         raised = 0
         for _ in range(moves):
-            rows = self.over()
+            rows = self.exceeded_rows()
             if not len(rows):
                 return True
-            if not self._relieve(int(rows[0])):
+            if not self._relieve_row(int(rows[0])):
                 self.price[rows] *= _GROWTH
                 raised += 1
-                if raised > _MOST_RAISES:
+                if raised > _MAX_RAISES:
                     return False
-        return not len(self.over())
+        return not len(self.exceeded_rows())
 
-    def _relieve(self, row: int) -> bool:
+    def _relieve_row(self, row: int) -> bool:
         """Make the best move of a part that uses this row; False where none helps."""
         taking = (self.data.row[self.choice] == row) & (self.data.use[self.choice] > 0)
-        users = np.flatnonzero(taking.any(axis=1) & (self.rest <= self.moves))
-        options = self.options_of(users)
+        users = np.flatnonzero(taking.any(axis=1) & (self.tabu_until <= self.moves))
+        options = self.alternatives(users)
         if not len(options):
             self.moves += 1
             return False
-        change = self.change(options)
+        change = self.move_cost(options)
         at = int(np.argmin(change))
         if change[at] >= 0:
             self.moves += 1
@@ -74,9 +74,9 @@ class Shift:
         self.move(int(options[at]))
         return True
 
-    def options_of(self, parts: Ints) -> Ints:
-        """The kept options of these parts but their present ones."""
-        first = self.data.first
+    def alternatives(self, parts: Ints) -> Ints:
+        """The kept options of these parts without their present ones."""
+        first = self.data.part_start
         counts = first[parts + 1] - first[parts]
         begins = np.repeat(first[parts] - np.append(0, np.cumsum(counts)[:-1]), counts)
         options = begins + np.arange(int(counts.sum()))
@@ -86,59 +86,62 @@ class Shift:
         found: Ints = options[wanted]
         return found
 
-    def change(self, options: Ints) -> Floats:
-        """What moving to each option changes: its value, openings, and rows that hold too much."""
+    def move_cost(self, options: Ints) -> Floats:
+        """[n] the change of cost by moving to each option: its value, openings and the price of excess."""
         data = self.data
-        now = self.choice[data.part[options]]
-        change: Floats = self.value[options] - self.value[now]
+        current = self.choice[data.part[options]]
+        change: Floats = self.value[options] - self.value[current]
         change = change + np.where(self.users[data.site[options]] == 0, data.opening[data.site[options]], 0)
         change = change - np.where(
-            (self.users[data.site[now]] == 1) & (data.site[now] != data.site[options]), data.opening[data.site[now]], 0
+            (self.users[data.site[current]] == 1) & (data.site[current] != data.site[options]),
+            data.opening[data.site[current]],
+            0,
         )
-        return change + self._crowding(options, now)
+        return change + self._excess_cost(options, current)
 
-    def _crowding(self, options: Ints, now: Ints) -> Floats:
-        """The price of the excess that moves make and take away, exact for rows that an option names once."""
+    def _excess_cost(self, options: Ints, current: Ints) -> Floats:
+        """[n] the price of the excess that each move adds and removes, exact for rows that an option uses once."""
         data = self.data
         rows, uses = data.row[options], data.use[options]
-        old_rows, old_uses = data.row[now], data.use[now]
+        old_rows, old_uses = data.row[current], data.use[current]
         freed = np.zeros(rows.shape, dtype=np.int64)
         for k in range(rows.shape[1]):
             freed += np.where(rows == old_rows[:, k : k + 1], old_uses[:, k : k + 1], 0)
         excess = self.used - self.limit
         before = excess[rows] - freed
         added = np.maximum(before + uses, 0) - np.maximum(before, 0)
-        gone = np.maximum(excess[old_rows] - old_uses, 0) - np.maximum(excess[old_rows], 0)
-        cost: Floats = (added * self.price[rows]).sum(axis=1) + (gone * self.price[old_rows]).sum(axis=1)
+        removed = np.maximum(excess[old_rows] - old_uses, 0) - np.maximum(excess[old_rows], 0)
+        cost: Floats = (added * self.price[rows]).sum(axis=1) + (removed * self.price[old_rows]).sum(axis=1)
         return cost
 
     def move(self, option: int) -> None:
-        """Take another option for its part."""
+        """Move the option's part to this option."""
         data = self.data
         part = int(data.part[option])
-        now = int(self.choice[part])
-        np.subtract.at(self.used, data.row[now], data.use[now])
+        current = int(self.choice[part])
+        np.subtract.at(self.used, data.row[current], data.use[current])
         np.add.at(self.used, data.row[option], data.use[option])
-        self.users[data.site[now]] -= 1
+        self.users[data.site[current]] -= 1
         self.users[data.site[option]] += 1
         self.choice[part] = option
         self.moves += 1
-        self.rest[part] = self.moves + _RESTS
+        self.tabu_until[part] = self.moves + _TABU_MOVES
 
     def polish(self, rounds: int) -> None:
-        """Move parts to cheaper options that fit, the largest gain first, until nothing gains. Rows must hold."""
+        """Move parts to cheaper options that fit, the largest gain first, until no move gains. No row may be exceeded
+        before."""
         data = self.data
         self.price = np.maximum(self.price, 1.0) * 1e6
         for _ in range(rounds):
-            options = self.options_of(np.arange(data.parts))
-            change = self.change(options)
+            options = self.alternatives(np.arange(data.part_count))
+            change = self.move_cost(options)
             gaining = np.flatnonzero(change < 0)
-            gaining = gaining[np.argsort(change[gaining], kind="stable")][: 4 * data.parts]
+            gaining = gaining[np.argsort(change[gaining], kind="stable")][: 4 * data.part_count]
             moved: set[int] = set()
             for at in gaining:
                 option = int(options[at])
                 part = int(data.part[option])
-                if part not in moved and self.change(options[at : at + 1])[0] < 0:
+                if part not in moved and self.move_cost(options[at : at + 1])[0] < 0:
                     self.move(option)
                     moved.add(part)
             if not moved:

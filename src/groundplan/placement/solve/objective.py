@@ -1,4 +1,4 @@
-"""What a choice of options costs, exactly: options, sites opened, and the cheapest units that cover what is used."""
+"""The exact cost of a choice: its options, the sites opened, and the cheapest units that cover the excess."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import numpy as np
 from groundplan.placement.problem import Ints, Problem
 from groundplan.placement.solve.arrays import Arrays
 
-_MOST_TABLE = 100_000
+_MAX_COUNTS = 100_000
 
 
-def priced(data: Arrays, choice: Ints) -> tuple[int, Ints] | None:
-    """[P] local options -> cost and units [T]; None where a row is exceeded by more than can be bought."""
-    over = data.used(choice)[:-1] - data.capacity[:-1]
-    units = cover(data.problem, over)
+def exact_cost(data: Arrays, choice: Ints) -> tuple[int, Ints] | None:
+    """The cost and units [T] of a choice [P]; None where a row is exceeded by more than can be bought."""
+    excess = data.row_usage(choice)[:-1] - data.capacity[:-1]
+    units = cheapest_units(data.problem, excess)
     if units is None:
         return None
     cost = sum(data.cost[choice].tolist())
@@ -22,14 +22,14 @@ def priced(data: Arrays, choice: Ints) -> tuple[int, Ints] | None:
     return cost, units
 
 
-def cover(problem: Problem, over: Ints) -> Ints | None:
-    """[R] use above capacity -> the cheapest units [T] that cover it, or None where there are not enough."""
+def cheapest_units(problem: Problem, excess: Ints) -> Ints | None:
+    """The cheapest units [T] that cover the use above capacity [R]; None where there are not enough."""
     tiers = problem.tiers
     units = np.zeros(len(tiers.row), dtype=np.int64)
-    for row in np.flatnonzero(over > 0):
+    for row in np.flatnonzero(excess > 0):
         mine = np.flatnonzero(tiers.row == row)
-        found = _cheapest(
-            int(over[row]),
+        found = _cheapest_offers(
+            int(excess[row]),
             [(int(tiers.size[t]), int(tiers.price[t]), int(tiers.max_units[t])) for t in mine],
         )
         if found is None:
@@ -38,8 +38,8 @@ def cover(problem: Problem, over: Ints) -> Ints | None:
     return units
 
 
-def _cheapest(needed: int, offers: list[tuple[int, int, int]]) -> list[int] | None:
-    """Units of each (size, price, most) that cover what is needed for the least; exact for one or two offers.
+def _cheapest_offers(needed: int, offers: list[tuple[int, int, int]]) -> list[int] | None:
+    """The cheapest units of each offer (size, price, most) that cover what is needed; exact for one or two offers.
 
     With more offers of different sizes the last two are exact and those before them are filled by price per size.
     """
@@ -58,7 +58,7 @@ def _cheapest(needed: int, offers: list[tuple[int, int, int]]) -> list[int] | No
     first = offers[last[0]]
     second = offers[last[1]] if len(last) > 1 else (1, 0, 0)
     top = min(first[2], -(-needed // first[0]))
-    for count in range(top, max(-1, top - _MOST_TABLE), -1):
+    for count in range(top, max(-1, top - _MAX_COUNTS), -1):
         rest = max(0, needed - count * first[0])
         more = -(-rest // second[0])
         if more > second[2]:

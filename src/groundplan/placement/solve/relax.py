@@ -1,7 +1,7 @@
-"""The continuous relaxation by HiGHS: where the bound, the prices of capacity and a first idea of the plan come from.
+"""The continuous relaxation by HiGHS: it gives the bound, the prices of capacity and a fractional plan to round.
 
-Formulation with strong links: a part uses a site at most as far as the site is open. Options may be left out (`keep`);
-the multipliers are then checked against all options by `certify`, so that leaving out never makes a bound wrong.
+The formulation has strong links: a part uses a site at most as far as the site is open. Options may be left out
+(`keep`); `certify` then checks the multipliers against all options, so that leaving some out never makes a bound wrong.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from groundplan.placement.problem import Ints
 from groundplan.placement.solve.arrays import Arrays, Floats
-from groundplan.placement.solve.backends import highs
+from groundplan.placement.solve.backends import solve_highs
 
 _SIMPLEX_BELOW = 20_000
 """columns; above, the interior point method with crossover is faster (measured: 1.7 s against 10.4 s at 40,000)"""
@@ -60,28 +60,28 @@ class _Columns:
 def relax(
     data: Arrays, keep: Ints | None = None, *, seconds: float | None = None, whole: bool = False
 ) -> Relaxation | None:
-    """Solve it over all options or those of `keep` (ascending). None: infeasible over them, or out of time.
+    """Solve the relaxation over all options or those of `keep` (ascending). None: infeasible, or out of time.
 
-    With `whole` only the parts are divided: sites are open or not and units are whole; there are no multipliers then.
+    With `whole` only parts are fractional: sites are open or closed, units are integers, and there are no multipliers.
     """
     kept = np.arange(len(data.index)) if keep is None else keep
-    money = _typical(data.price[kept])
+    money = _median_price(data.price[kept])
     size = _row_sizes(data, kept)
     columns = _Columns([], [], [])
     x = columns.add(data.price[kept] / money, np.full(len(kept), np.inf))
     columns.enter(data.part[kept], x, np.ones(len(kept)))
     for k in range(data.row.shape[1]):
         row = data.row[kept, k]
-        real = row < data.rows
-        columns.enter(data.parts + row[real], x[real], data.use[kept, k][real] / size[row[real]])
-    lower = np.concatenate([np.ones(data.parts), np.full(data.rows, -np.inf)])
-    room = np.where(_loose(data), np.inf, data.capacity[:-1] / size[:-1])
-    upper = np.concatenate([np.ones(data.parts), room])
-    y, extra = _openings(data, kept, x, columns, money, upper)
-    units = _bought(data, columns, money, size)
+        real = row < data.row_count
+        columns.enter(data.part_count + row[real], x[real], data.use[kept, k][real] / size[row[real]])
+    lower = np.concatenate([np.ones(data.part_count), np.full(data.row_count, -np.inf)])
+    room = np.where(_never_binding_rows(data), np.inf, data.capacity[:-1] / size[:-1])
+    upper = np.concatenate([np.ones(data.part_count), room])
+    y, extra = _add_opening_columns(data, kept, x, columns, money, upper)
+    units = _add_tier_columns(data, columns, money, size)
     upper = np.append(upper, np.zeros(extra))
     lower = np.append(lower, np.full(extra, -np.inf))
-    answer = highs(
+    answer = solve_highs(
         np.concatenate(columns.price),
         np.concatenate(columns.upper),
         lower,
@@ -96,33 +96,33 @@ def relax(
     value, primal, dual = answer
     share = np.zeros(len(data.index))
     share[kept] = primal[x]
-    opened = np.ones(data.sites + 1)
+    opened = np.ones(data.site_count + 1)
     opened[y] = primal[len(kept) : len(kept) + len(y)]
-    prices = np.maximum(0.0, -dual[data.parts : data.parts + data.rows]) * money / size[:-1]
-    return Relaxation(value * money, dual[: data.parts] * money, prices, share, opened, primal[units])
+    prices = np.maximum(0.0, -dual[data.part_count : data.part_count + data.row_count]) * money / size[:-1]
+    return Relaxation(value * money, dual[: data.part_count] * money, prices, share, opened, primal[units])
 
 
-def _typical(price: Floats) -> float:
+def _median_price(price: Floats) -> float:
     positive = price[price > 0]
     return float(np.median(positive)) if len(positive) else 1.0
 
 
 def _row_sizes(data: Arrays, kept: Ints) -> Floats:
-    """[R + 1] what to divide a row by, so that its numbers are near 1."""
-    size = np.ones(data.rows + 1)
+    """[R + 1] the divisor of each row, so that its numbers are near 1."""
+    size = np.ones(data.row_count + 1)
     np.maximum.at(size, data.row[kept].reshape(-1), np.abs(data.use[kept].reshape(-1)).astype(np.float64))
     return size
 
 
-def _loose(data: Arrays) -> NDArray[np.bool_]:
-    """[R] rows that could hold every option at once: left out, since huge numbers would spoil the others."""
+def _never_binding_rows(data: Arrays) -> NDArray[np.bool_]:
+    """[R] rows that can hold every option at once: left out, since huge numbers would spoil the scaling."""
     uses = np.maximum(data.use.reshape(-1), 0).astype(np.float64)
-    total = np.bincount(data.row.reshape(-1), uses, data.rows + 1)
+    total = np.bincount(data.row.reshape(-1), uses, data.row_count + 1)
     found: NDArray[np.bool_] = data.capacity[:-1] >= total[:-1]
     return found
 
 
-def _openings(
+def _add_opening_columns(
     data: Arrays,
     kept: Ints,
     x: Ints,
@@ -130,25 +130,28 @@ def _openings(
     money: float,
     upper: Floats,
 ) -> tuple[Ints, int]:
-    """Sites that cost something to open get a column; their rows begin at nothing. Returns sites and further rows."""
+    """Add a column for every site that costs something to open; rows of such a site have no capacity until it opens.
+    Returns these sites and the number of rows added."""
     priced = np.flatnonzero(data.opening > 0)
     y = columns.add(data.opening[priced] / money, np.ones(len(priced)))
-    number = np.full(data.sites + 1, -1)
+    number = np.full(data.site_count + 1, -1)
     number[priced] = y
-    rows = np.flatnonzero((number[data.row_site[:-1]] >= 0) & np.isfinite(upper[data.parts : data.parts + data.rows]))
-    columns.enter(data.parts + rows, number[data.row_site[rows]], -upper[data.parts + rows])
-    upper[data.parts + rows] = 0.0
+    rows = np.flatnonzero(
+        (number[data.row_site[:-1]] >= 0) & np.isfinite(upper[data.part_count : data.part_count + data.row_count])
+    )
+    columns.enter(data.part_count + rows, number[data.row_site[rows]], -upper[data.part_count + rows])
+    upper[data.part_count + rows] = 0.0
     mine = np.flatnonzero(number[data.site[kept]] >= 0)
-    key = data.part[kept[mine]].astype(np.int64) * (data.sites + 1) + data.site[kept[mine]]
+    key = data.part[kept[mine]].astype(np.int64) * (data.site_count + 1) + data.site[kept[mine]]
     pairs, link = np.unique(key, return_inverse=True)
-    base = data.parts + data.rows
+    base = data.part_count + data.row_count
     columns.enter(base + link, x[mine], np.ones(len(mine)))
-    columns.enter(base + np.arange(len(pairs)), number[pairs % (data.sites + 1)], -np.ones(len(pairs)))
+    columns.enter(base + np.arange(len(pairs)), number[pairs % (data.site_count + 1)], -np.ones(len(pairs)))
     return priced, len(pairs)
 
 
-def _bought(data: Arrays, columns: _Columns, money: float, size: Floats) -> Ints:
+def _add_tier_columns(data: Arrays, columns: _Columns, money: float, size: Floats) -> Ints:
     tiers = data.problem.tiers
     numbers = columns.add(tiers.price / money, tiers.max_units.astype(np.float64))
-    columns.enter(data.parts + tiers.row, numbers, -tiers.size / size[tiers.row])
+    columns.enter(data.part_count + tiers.row, numbers, -tiers.size / size[tiers.row])
     return numbers

@@ -1,7 +1,7 @@
 """A neighbourhood solved by CP-SAT: some parts are placed anew, all others stay where they are.
 
-Amounts and prices are scaled to what CP-SAT likes (uses rounded up, capacities down), so that what it finds is
-feasible; the caller prices it exactly.
+Amounts and prices are scaled to a range that CP-SAT handles well. Uses are rounded up and capacities down, so that its
+plans are feasible; the caller prices them exactly.
 """
 
 from __future__ import annotations
@@ -13,22 +13,22 @@ import numpy as np
 
 from groundplan.placement.problem import Flags, Ints
 from groundplan.placement.solve.arrays import Arrays
-from groundplan.placement.solve.backends import module
+from groundplan.placement.solve.backends import import_solver
 
-_FINE = 2**40
-_LARGE_USE = 2**45
+_MAX_OBJECTIVE = 2**40
+_MAX_ROW_TOTAL = 2**45
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
-    """What CP-SAT says of one neighbourhood."""
+class SubmodelResult:
+    """The result of one neighbourhood."""
 
     choice: Ints | None
     """[P] or None: nothing better found"""
     complete: bool
-    """it was searched through"""
+    """the search was complete"""
     bound: int | None
-    """a lower bound on what these parts cost over the kept options; None where amounts had to be rounded"""
+    """a lower bound on the cost of these parts over the kept options; None where amounts had to be rounded"""
     work: float
     """deterministic time"""
 
@@ -41,20 +41,20 @@ class Effort:
     seconds: float | None = None
     seed: int = 0
     threads: int = 1
-    first: bool = False
+    stops_at_first: bool = False
     """stop at the first plan"""
 
 
-def search(
+def solve_submodel(
     data: Arrays, free: Ints, keep: Flags, choice: Ints | None, effort: Effort, limit: int | None = None
-) -> Answer:
-    """Place the free parts [f] over the kept options [O]; `choice` [P] is where all are now (None: all are free).
+) -> SubmodelResult:
+    """Place the free parts [f] over the kept options [O]; `choice` [P] is the present plan (None: all parts are free).
 
     `limit`: only plans whose neighbourhood costs at most this much, in exact prices.
     """
-    lib = module("ortools.sat.python.cp_model")
+    lib = import_solver("ortools.sat.python.cp_model")
     model = lib.CpModel()
-    inside = np.zeros(data.parts, dtype=np.bool_)
+    inside = np.zeros(data.part_count, dtype=np.bool_)
     inside[free] = True
     options = np.flatnonzero(keep & inside[data.part])
     variables = [model.new_bool_var("") for _ in options]
@@ -63,11 +63,11 @@ def search(
     for begin, end in zip(starts, ends, strict=True):
         model.add_exactly_one(variables[begin:end])
     stay = np.zeros(0, dtype=np.int64) if choice is None else choice[~inside]
-    rows = _Rows(lib, model, data, options, variables)
-    rows.add(data.used(stay))
-    opens, opening = _openings(model, data, options, variables, stay)
+    rows = _RowConstraints(lib, model, data, options, variables)
+    rows.add(data.row_usage(stay))
+    opens, opening = _add_opening_variables(model, data, options, variables, stay)
     weights = [*data.cost[options].tolist(), *rows.prices, *opening]
-    unit = max(1, sum(abs(weight) for weight in weights) // _FINE)
+    unit = max(1, sum(abs(weight) for weight in weights) // _MAX_OBJECTIVE)
     objective = lib.LinearExpr.weighted_sum([*variables, *rows.units, *opens], [weight // unit for weight in weights])
     model.minimize(objective)
     if limit is not None:
@@ -76,33 +76,33 @@ def search(
         now = set(choice[free].tolist())
         for option, variable in zip(options.tolist(), variables, strict=True):
             model.add_hint(variable, option in now)
-    status, solver = _solved(lib, model, effort)
+    status, solver = _run_cp_sat(lib, model, effort)
     complete = status in (lib.OPTIMAL, lib.INFEASIBLE)
     work = float(solver.response_proto.deterministic_time)
     if status not in (lib.OPTIMAL, lib.FEASIBLE):
-        return Answer(None, complete, None, work)
+        return SubmodelResult(None, complete, None, work)
     taken = options[[solver.boolean_value(variable) for variable in variables]]
-    found = np.zeros(data.parts, dtype=np.int64) if choice is None else choice.copy()
+    found = np.zeros(data.part_count, dtype=np.int64) if choice is None else choice.copy()
     found[data.part[taken]] = taken
     bound = int(np.ceil(solver.best_objective_bound - 1e-6)) * unit
-    return Answer(found, complete, bound if rows.exact else None, work)
+    return SubmodelResult(found, complete, bound if rows.exact else None, work)
 
 
-def _solved(lib: Any, model: Any, effort: Effort) -> tuple[Any, Any]:
+def _run_cp_sat(lib: Any, model: Any, effort: Effort) -> tuple[Any, Any]:
     solver = lib.CpSolver()
     parameters = solver.parameters
-    # several workers answer the same on every run only when they take turns, which gains nothing
+    # several workers are deterministic only when they take turns, which gains nothing
     parameters.num_workers = 1 if effort.seconds is None else effort.threads
     parameters.max_deterministic_time = effort.work
     parameters.random_seed = effort.seed
-    parameters.stop_after_first_solution = effort.first
+    parameters.stop_after_first_solution = effort.stops_at_first
     if effort.seconds is not None:
         parameters.max_time_in_seconds = max(0.01, effort.seconds)
     return solver.solve(model), solver
 
 
-class _Rows:
-    """The rows that the options touch, with whole units to buy for them."""
+class _RowConstraints:
+    """The constraints of the rows that the options use, with integer variables for the units to buy."""
 
     def __init__(self, lib: Any, model: Any, data: Arrays, options: Ints, variables: list[Any]) -> None:
         self.lib, self.model, self.data = lib, model, data
@@ -112,10 +112,10 @@ class _Rows:
         self.exact = True
 
     def add(self, used: Ints) -> None:
-        """Each row holds what the options use besides `used`."""
+        """Constrain each row: the options fit beside `used`, the amounts that fixed parts use."""
         rows, uses = self.data.row[self.options].reshape(-1), self.data.use[self.options].reshape(-1)
         number = np.repeat(np.arange(len(self.options)), self.data.row.shape[1])
-        real = np.flatnonzero((rows < self.data.rows) & (uses != 0))
+        real = np.flatnonzero((rows < self.data.row_count) & (uses != 0))
         order = real[np.argsort(rows[real], kind="stable")]
         if not len(order):
             return
@@ -132,7 +132,7 @@ class _Rows:
         if not len(mine) and positive <= left:
             return
         total = int(np.abs(uses).astype(object).sum()) + abs(left)
-        grain = max(1, total // _LARGE_USE)
+        grain = max(1, total // _MAX_ROW_TOTAL)
         self.exact &= grain == 1
         units = [self.model.new_int_var(0, int(min(tiers.max_units[tier], 2**31)), "") for tier in mine]
         self.units += units
@@ -144,9 +144,11 @@ class _Rows:
         self.model.add(expression <= left // grain)
 
 
-def _openings(model: Any, data: Arrays, options: Ints, variables: list[Any], stay: Ints) -> tuple[list[Any], list[int]]:
-    """A variable for each site that only these options would open."""
-    used = np.zeros(data.sites + 1, dtype=np.bool_)
+def _add_opening_variables(
+    model: Any, data: Arrays, options: Ints, variables: list[Any], stay: Ints
+) -> tuple[list[Any], list[int]]:
+    """A variable for each site that only these options would open, and its opening cost."""
+    used = np.zeros(data.site_count + 1, dtype=np.bool_)
     used[data.site[stay]] = True
     opens: dict[int, Any] = {}
     for option, variable in zip(options, variables, strict=True):
@@ -158,11 +160,11 @@ def _openings(model: Any, data: Arrays, options: Ints, variables: list[Any], sta
     return list(opens.values()), [int(data.opening[site]) for site in opens]
 
 
-def cost_of(data: Arrays, free: Ints, choice: Ints) -> int:
-    """What the neighbourhood of these parts costs now, but for units bought."""
-    inside = np.zeros(data.parts, dtype=np.bool_)
+def neighbourhood_cost(data: Arrays, free: Ints, choice: Ints) -> int:
+    """The present cost of these parts and of the sites that only they open, without units bought."""
+    inside = np.zeros(data.part_count, dtype=np.bool_)
     inside[free] = True
-    others = np.zeros(data.sites + 1, dtype=np.bool_)
+    others = np.zeros(data.site_count + 1, dtype=np.bool_)
     others[data.site[choice[~inside]]] = True
     mine = np.unique(data.site[choice[free]])
     cost: int = sum(data.cost[choice[free]].tolist())

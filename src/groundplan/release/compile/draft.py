@@ -107,13 +107,13 @@ def _place_workloads(
     problems: list[Problem] = []
     for name, item in workspace.workloads.items():
         demand = workloads.demand(item)
-        placement = placing.apply_plan(found, solve.solve(demand, deployments, sites), workspace, current)
+        placement = placing.apply_plan(found, solve.place_workload(demand, deployments, sites), workspace, current)
         route = found.route(name)
         placement = ramping.with_ramp(item, placement, current, route.immediate_move if route is not None else None)
-        placements[name] = solve.nearest(placement)
+        placements[name] = solve.limit_alternatives(placement)
         if item.stage in doc.SERVED_STAGES:
             where = workspace.where("workload", name, workloads.refusal_key(item))
-            problems += [with_location(problem, where) for problem in solve.refused(demand, placement)]
+            problems += [with_location(problem, where) for problem in solve.find_refusals(demand, placement)]
     return placements, problems
 
 

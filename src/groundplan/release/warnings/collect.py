@@ -35,7 +35,9 @@ def workspace_warnings(workspace: Workspace, today: date) -> tuple[Problem, ...]
     deployments, _ = places.deployments(workspace, today, pricing.rates_with_successors)
     sites = {name: places.site(item) for name, item in workspace.sites.items()}
     demands = (workloads.demand(item) for item in workspace.workloads.values())
-    return placed_warnings(workspace, deployments, [solve.solve(demand, deployments, sites) for demand in demands])
+    return placed_warnings(
+        workspace, deployments, [solve.place_workload(demand, deployments, sites) for demand in demands]
+    )
 
 
 def workload_warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
