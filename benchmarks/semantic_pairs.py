@@ -361,7 +361,7 @@ def qualified(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any
         found = read(other)
         fit = [
             begin
-            for its, (begin, _) in zip(found.stems, found.places, strict=True)
+            for its, (begin, _) in zip(found.stems, found.spans, strict=True)
             if its in held and other[:begin].lower().endswith(("the ", "a ", "an ", "my ", "of ", "for ", "in "))
         ]
         if fit:

@@ -21,10 +21,10 @@ from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic.phrasing import read_question, usual
+from groundplan.economics.semantic.phrasing import read_question, usual_phrasing
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.similarity import EmbeddedReading, Vector
-from groundplan.economics.semantic.synonyms import said_where
+from groundplan.economics.semantic.synonyms import synonym_places
 from groundplan.economics.semantic.vocabulary import FILLERS, NEGATIONS, NUMBER_WORDS, QUANTIFIERS, STOP
 from groundplan.knowledge.embedding.encoder import quantise
 from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
@@ -80,11 +80,11 @@ class Texts:
     def written(self, text: str) -> EmbeddedReading:
         """The same as it was written, as it is where it is a part of a longer text."""
         if text not in self._written:
-            self._written[text] = self.said(text) if usual(text) == text else self._embedded(read(text))
+            self._written[text] = self.said(text) if usual_phrasing(text) == text else self._embedded(read(text))
         return self._written[text]
 
     def _embedded(self, reading: Reading) -> EmbeddedReading:
-        (spoken,) = self._encoder.embed_words([reading.text], [reading.places])
+        (spoken,) = self._encoder.embed_words([reading.text], [reading.spans])
         words = np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
         return EmbeddedReading(reading, spoken.vector, words)
 
@@ -173,7 +173,7 @@ def with_another_word(text: str, words: Sequence[str], others: Sequence[str], te
     sort = [
         other
         for other, near in zip(others, alike, strict=True)
-        if 0.3 <= near < 0.6 and not any(said_where([word], [other]))
+        if 0.3 <= near < 0.6 and not any(synonym_places([word], [other]))
     ]
     return re.sub(rf"\b{re.escape(word)}\b", dice.choice(sort), text, count=1) if sort else None
 

@@ -163,8 +163,8 @@ SIZE = 384
 
 def _lettered(reading: Reading) -> EmbeddedReading:
     """Directions by which words are near that share letters side by side."""
-    words = np.zeros((len(reading.spoken), SIZE), dtype=np.int8)
-    for place, word in enumerate(reading.spoken):
+    words = np.zeros((len(reading.content_words), SIZE), dtype=np.int8)
+    for place, word in enumerate(reading.content_words):
         for letters in pairwise(f" {word} "):
             words[place, crc32("".join(letters).encode()) % SIZE] += 1
     whole = words.sum(axis=0, dtype=np.float32)

@@ -24,7 +24,7 @@ from groundplan.blueprint.model import Cache, Grounding, Semantic
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
-from groundplan.economics.semantic.differences import DIGEST, digests
+from groundplan.economics.semantic.differences import DIGEST, kind_digests
 from groundplan.economics.semantic.equivalence import difference_kinds, is_within_bound
 from groundplan.economics.semantic.net_savings import LookupTotals, net_savings
 from groundplan.economics.semantic.reading import Reading, read
@@ -139,7 +139,7 @@ def prove(rig: Rig) -> None:
     regions = similar._taught["assistant"].regions
     (region,) = regions.known.values()
     pairs = combinations((RESET, AGAIN, OTHER), 2)
-    kinds = digests({kind for one, other in pairs for kind in difference_kinds(read(one), read(other))})
+    kinds = kind_digests({kind for one, other in pairs for kind in difference_kinds(read(one), read(other))})
     while not regions.is_proven(region):
         regions.learn(region, 9.0, True, kinds)
 
@@ -527,12 +527,12 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
         assert await cache_of(rig, AGAIN) == "none"
         await until(lambda: counts(rig).checked == 1)
         (key,) = (key for key in checks._waiting if len(key[2]) > DIGEST)
-        found = digests(difference_kinds(read(RESET), read(AGAIN)))
+        found = kind_digests(difference_kinds(read(RESET), read(AGAIN)))
         assert set(checks._waiting) == {key, *((*key[:2], kind) for kind in found)}
         assert key[0] == "assistant" and set(checks._waiting.values()) == {(1, 0, -inf)}
         way = "Which way can the Jira password be reset?"
         assert await cache_of(rig, way) == "none", "one check proves nothing"
-        kinds = {kind for one in (RESET, AGAIN, way) for kind in digests(difference_kinds(read(one), read(OTHER)))}
+        kinds = {kind for one in (RESET, AGAIN, way) for kind in kind_digests(difference_kinds(read(one), read(OTHER)))}
         checks._take([(*key, 200, 0, -inf), *((*key[:2], kind, 20, 0, -inf) for kind in kinds)])
         assert await cache_of(rig, OTHER) == "semantic"
         (region,) = similar._taught["assistant"].regions.known.values()

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.question import moody, said_around
+from groundplan.economics.semantic.question import polite_places, possible_moods
 from groundplan.economics.semantic.reading import read
 
 OTHERS = """permit renew the a my office "please tell" `can you` wi-fi please's can't i'm you'll may march than who 5
@@ -34,14 +34,14 @@ def test_what_is_said_around_a_question_is_found_wherever_it_stands(words: list[
         for place, begin in enumerate(begins)
         if begin < polite.end() and begin + len(words[place]) > polite.start()
     }
-    assert said_around(words) == found
+    assert polite_places(words) == found
 
 
 @given(st.lists(st.sampled_from(MOODS), min_size=1, max_size=12))
 def test_no_mood_is_said_but_by_words_that_may_say_one(words: list[str]) -> None:
     said = " ".join(words)
     moods = {name for name, way in g.MOODS.items() if way.search(said)}
-    assert moods <= frozenset[str]().union(*map(moody, words))
+    assert moods <= frozenset[str]().union(*map(possible_moods, words))
 
 
 def steps(text: str) -> int:

@@ -9,12 +9,12 @@ from benchmarks.semantic_tune import evidenced
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.differences import DIGEST, digests
+from groundplan.economics.semantic.differences import DIGEST, kind_digests
 from groundplan.economics.semantic.equivalence import Verdict, difference_kinds, judge, load_acceptance
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MAX_KINDS, Learned, Region, Regions
 from groundplan.economics.semantic.similarity import EmbeddedReading
-from groundplan.economics.semantic.substitution import strictly
+from groundplan.economics.semantic.substitution import requires_strict_match
 
 WORDS = st.sampled_from(
     """how do can i we the a permit renew renewed for to of in office please you is what which it my and""".split()  # noqa: SIM905
@@ -63,7 +63,7 @@ def test_a_kind_of_difference_is_checked_before_it_is_given_and_off_once_it_was_
     vector = np.eye(4, dtype=np.float32)[0]
     regions, region = proven(vector)
     assert regions.decide(region, 9.0, 0.99) == GIVE
-    (kind,), (other,) = digests(["for | to"]), digests(["can | do"])
+    (kind,), (other,) = kind_digests(["for | to"]), kind_digests(["can | do"])
     for _ in range(2):
         assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == CHECK
         regions.learn(region, 9.0, same=True, kinds=(kind,))
@@ -80,7 +80,7 @@ def test_a_kind_of_difference_is_checked_before_it_is_given_and_off_once_it_was_
 
 def test_of_what_calibration_showed_no_check_is_awaited_but_a_wrong_one_counts() -> None:
     regions, region = proven(np.eye(4, dtype=np.float32)[0])
-    (kind,) = digests(["^ can | do"])
+    (kind,) = kind_digests(["^ can | do"])
     assert regions.decide(region, 9.0, 0.99, (kind,)) == GIVE
     regions.learn(region, -np.inf, same=False, kinds=(kind,))
     for _ in range(60):
@@ -92,7 +92,9 @@ def test_of_what_calibration_showed_no_check_is_awaited_but_a_wrong_one_counts()
 def said(text: str) -> EmbeddedReading:
     """A text near every other."""
     reading = read(text)
-    return EmbeddedReading(reading, np.full(4, 0.5, dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8))
+    return EmbeddedReading(
+        reading, np.full(4, 0.5, dtype=np.float32), np.ones((len(reading.content_words), 4), dtype=np.int8)
+    )
 
 
 def judged(one: str, other: str) -> Verdict:
@@ -128,7 +130,7 @@ def test_in_an_order_each_word_counts() -> None:
     ],
 )
 def test_an_order_begins_with_a_verb_and_what_it_is_done_to(text: str, orders: bool) -> None:
-    assert strictly(read(text), read(text)) == orders
+    assert requires_strict_match(read(text), read(text)) == orders
 
 
 def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:
@@ -144,7 +146,7 @@ def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:
 
 def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
     regions, region = proven(np.eye(4, dtype=np.float32)[0])
-    many = digests(map(str, range(MAX_KINDS + 1)))
+    many = kind_digests(map(str, range(MAX_KINDS + 1)))
     for _ in range(3):
         regions.learn(region, 9.0, same=True, kinds=many)
     assert len(regions.kinds) == MAX_KINDS
@@ -155,7 +157,7 @@ def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
 def test_what_other_workers_found_of_a_kind_is_read_beside_regions() -> None:
     vector = np.eye(384, dtype=np.float32)[0]
     regions, region = proven(vector)
-    (kind,) = digests(["for | to"])
+    (kind,) = kind_digests(["for | to"])
     assert len(kind) == DIGEST < len(region.first)
     regions.load([Learned(region.first, 59, 0, -np.inf), Learned(kind, 3, 0, -np.inf)])
     assert regions.decide(region, 9.0, 0.99, (kind,), (kind,)) == GIVE

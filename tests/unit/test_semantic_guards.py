@@ -21,7 +21,7 @@ from groundplan.economics.semantic.equivalence import (
     lowest_threshold,
     share_upper_bound,
 )
-from groundplan.economics.semantic.guards import english, veto
+from groundplan.economics.semantic.guards import is_english, veto
 from groundplan.economics.semantic.reading import language_of, read, stem
 from groundplan.economics.semantic.similarity import EmbeddedReading
 
@@ -84,7 +84,7 @@ def test_each_kind_of_trap_is_refused_both_ways(kind: str, one: str, other: str)
 @given(st.text(max_size=200))
 def test_any_text_is_read_and_means_what_it_means(text: str) -> None:
     found = read(text)
-    assert veto(found, read(text)) == ("" if english(found) else "language")
+    assert veto(found, read(text)) == ("" if is_english(found) else "language")
     assert all(stem(word) for word in found.words)
 
 
@@ -98,7 +98,7 @@ WORDS = st.lists(
 
 @given(WORDS)
 def test_what_is_said_twice_over_means_what_it_means(text: str) -> None:
-    assert veto(read(text), read(text)) == ("" if english(read(text)) else "language")
+    assert veto(read(text), read(text)) == ("" if is_english(read(text)) else "language")
 
 
 def test_a_way_there_and_back_means_what_it_means() -> None:
@@ -131,7 +131,7 @@ def said(text: str, length: float = 1.0) -> EmbeddedReading:
     """A text of which all words are alike, and with others of its kind so alike as their lengths tell."""
     reading = read(text)
     return EmbeddedReading(
-        reading, np.array([length], dtype=np.float32), np.ones((len(reading.spoken), 4), dtype=np.int8)
+        reading, np.array([length], dtype=np.float32), np.ones((len(reading.content_words), 4), dtype=np.int8)
     )
 
 
@@ -220,9 +220,9 @@ def test_a_stem_begins_as_its_word_and_its_plural_is_the_same(word: str) -> None
 
 
 def test_in_order_to_says_nothing_and_an_order_does() -> None:
-    assert "order" not in read("What do I do in order to pay?").spoken
-    assert read("Who pays the order?").spoken == ("pays", "order")
-    assert read("Order paper").spoken == ("order", "paper")
+    assert "order" not in read("What do I do in order to pay?").content_words
+    assert read("Who pays the order?").content_words == ("pays", "order")
+    assert read("Order paper").content_words == ("order", "paper")
 
 
 def test_a_capital_at_the_beginning_of_a_sentence_says_nothing() -> None:
@@ -232,6 +232,6 @@ def test_a_capital_at_the_beginning_of_a_sentence_says_nothing() -> None:
 
 
 def test_names_are_of_no_language() -> None:
-    assert english(read("price Denver Lisbon"))
-    assert not english(read("Preis Denver Lissabon"))
-    assert not english(read("Denver Lisbon"))
+    assert is_english(read("price Denver Lisbon"))
+    assert not is_english(read("Preis Denver Lissabon"))
+    assert not is_english(read("Denver Lisbon"))

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.phrasing import LONGEST, read_question, usual
+from groundplan.economics.semantic.phrasing import MAX_LENGTH, read_question, usual_phrasing
 
 SAME = [
     ("How do I reset my password?", [
@@ -69,7 +69,7 @@ UNTOUCHED = [
     "What is the best way to reach İzmir?",  # some letters change their length with their case
     "What is the capital of France?",
     "The refund policy of 2024 was withdrawn.",
-    "How do I " + "really " * LONGEST + "reset it?",
+    "How do I " + "really " * MAX_LENGTH + "reset it?",
     "",
     " \n",
 ]
@@ -77,26 +77,26 @@ UNTOUCHED = [
 
 @pytest.mark.parametrize(("put", "other"), [(put, other) for put, others in SAME for other in others])
 def test_ways_to_ask_come_to_the_one_that_is_most_usual(put: str, other: str) -> None:
-    assert usual(other).lower() == put.lower()
+    assert usual_phrasing(other).lower() == put.lower()
 
 
 @pytest.mark.parametrize("put", [put for put, _ in SAME])
 def test_what_is_usual_stays(put: str) -> None:
-    assert usual(put).lower() == put.lower()
+    assert usual_phrasing(put).lower() == put.lower()
 
 
 @pytest.mark.parametrize(("one", "other"), APART)
 def test_what_asks_for_something_else_is_not_brought_together(one: str, other: str) -> None:
-    assert usual(one).lower() != usual(other).lower()
+    assert usual_phrasing(one).lower() != usual_phrasing(other).lower()
 
 
 @pytest.mark.parametrize("text", UNTOUCHED)
 def test_what_is_no_such_question_as_a_whole_stays_as_it_is(text: str) -> None:
-    assert usual(text) == text
+    assert usual_phrasing(text) == text
 
 
 def test_what_stands_in_a_frame_stays_as_it_was_written() -> None:
-    assert usual("What is the best way to connect to api.ACME.example from Oslo?") == (
+    assert usual_phrasing("What is the best way to connect to api.ACME.example from Oslo?") == (
         "How do I connect to api.ACME.example from Oslo?"
     )
 
@@ -104,12 +104,12 @@ def test_what_stands_in_a_frame_stays_as_it_was_written() -> None:
 def test_a_question_is_read_and_embedded_as_it_is_usual() -> None:
     found = read_question("Is it possible to export my data?")
     assert found.text == "Can I export my data?"
-    assert [found.text[begin:end] for begin, end in found.places] == ["export", "data"]
+    assert [found.text[begin:end] for begin, end in found.spans] == ["export", "data"]
 
 
 @given(st.text(max_size=80), st.sampled_from([each for put, others in SAME for each in (put, *others)]))
 def test_any_text_is_read_and_put_once(text: str, frame: str) -> None:
     for each in (text, f"{frame[:-1]} {text}", f"{text} {frame}"):
-        put = usual(each)
-        assert usual(put).lower() == put.lower()
+        put = usual_phrasing(each)
+        assert usual_phrasing(put).lower() == put.lower()
         read_question(each)

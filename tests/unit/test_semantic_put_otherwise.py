@@ -7,10 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.equivalence import WordComparison, compare_words
-from groundplan.economics.semantic.grammar_differences import KINDS, put_otherwise
+from groundplan.economics.semantic.grammar_differences import KINDS, grammar_difference
 from groundplan.economics.semantic.guards import veto
 from groundplan.economics.semantic.reading import read, stem
-from groundplan.economics.semantic.spelling import slips, spelled
+from groundplan.economics.semantic.spelling import misspelling_places, normalize_spelling
 
 OTHERWISE = [
     ("focus", "How do I renew the permit?", "When do I renew the permit?"),
@@ -112,14 +112,14 @@ SAME = [
 
 @pytest.mark.parametrize(("kind", "one", "other"), OTHERWISE)
 def test_what_is_put_otherwise_is_another_question(kind: str, one: str, other: str) -> None:
-    assert put_otherwise(read(one), read(other)) == kind
-    assert put_otherwise(read(other), read(one)) == kind
+    assert grammar_difference(read(one), read(other)) == kind
+    assert grammar_difference(read(other), read(one)) == kind
 
 
 @pytest.mark.parametrize(("one", "other"), SAME)
 def test_other_wordings_of_a_question_are_put_alike(one: str, other: str) -> None:
-    assert put_otherwise(read(one), read(other)) == ""
-    assert put_otherwise(read(other), read(one)) == ""
+    assert grammar_difference(read(one), read(other)) == ""
+    assert grammar_difference(read(other), read(one)) == ""
 
 
 def test_each_kind_has_a_trap() -> None:
@@ -145,8 +145,8 @@ WORDS = st.lists(
 
 @given(st.text(max_size=120) | WORDS, st.text(max_size=120) | WORDS)
 def test_what_is_told_does_not_depend_on_the_order_and_no_text_differs_from_itself(one: str, other: str) -> None:
-    assert put_otherwise(read(one), read(one)) == ""
-    assert bool(put_otherwise(read(one), read(other))) == bool(put_otherwise(read(other), read(one)))
+    assert grammar_difference(read(one), read(one)) == ""
+    assert bool(grammar_difference(read(one), read(other))) == bool(grammar_difference(read(other), read(one)))
 
 
 @pytest.mark.parametrize(
@@ -186,7 +186,7 @@ def test_a_word_has_one_stem_in_any_spelling(words: str) -> None:
 
 @pytest.mark.parametrize("word", ["advise", "promise", "exercise", "hour", "four", "tour", "noise", "all", "precise"])
 def test_what_is_spelled_in_one_way_stays(word: str) -> None:
-    assert spelled(word) == word
+    assert normalize_spelling(word) == word
 
 
 def test_a_lost_apostrophe_loses_no_negation() -> None:
@@ -202,13 +202,13 @@ def test_a_lost_apostrophe_loses_no_negation() -> None:
 )  # fmt: skip
 def test_a_slip_is_one_word_with_letters_that_changed_places_or_are_doubled(one: str, other: str, same: bool) -> None:
     known = {"address", "receive", "committee", "form", "permit", "contact", "contract"}.__contains__
-    assert list(slips([one], [other], known)) == [(0, 0)] * same
-    assert list(slips([other], [one], known)) == [(0, 0)] * same
+    assert list(misspelling_places([one], [other], known)) == [(0, 0)] * same
+    assert list(misspelling_places([other], [one], known)) == [(0, 0)] * same
 
 
 def test_of_two_known_words_none_is_a_slip_of_the_other() -> None:
-    assert not list(slips(["casual"], ["causal"], lambda _: True))
-    assert not list(slips(["casual"], ["causal"], lambda _: False))
+    assert not list(misspelling_places(["casual"], ["causal"], lambda _: True))
+    assert not list(misspelling_places(["casual"], ["causal"], lambda _: False))
 
 
 TELLS = "The page at the end of each long report tells every reader {} rows the pump has written to disk."

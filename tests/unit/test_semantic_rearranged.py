@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from groundplan.economics.semantic.equivalence import compare_words
 from groundplan.economics.semantic.reading import Reading, read
-from groundplan.economics.semantic.word_order import KINDS, rearranged
+from groundplan.economics.semantic.word_order import KINDS, arrangement_difference
 
 
 def refused(one: Reading, other: Reading) -> str:
@@ -120,15 +120,15 @@ def _itself(text: str) -> list[tuple[int, int]]:
 
 @given(st.text(max_size=120) | WORDS)
 def test_no_text_is_arranged_otherwise_than_itself(text: str) -> None:
-    assert rearranged(read(text), read(text), _itself(text)) == ""
+    assert arrangement_difference(read(text), read(text), _itself(text)) == ""
 
 
 @given(st.text(max_size=80) | WORDS)
 def test_each_word_of_content_has_its_place(text: str) -> None:
     reading = read(text)
-    put = reading.clause.put
+    put = reading.clause.arrangement
     assert len(put.segments) == len(put.runs) == len(put.relations) == len(put.voices) == len(reading.stems)
-    assert all(0 <= place < len(reading.stems) for places in put.held.values() for place in places)
+    assert all(0 <= place < len(reading.stems) for places in put.scopes.values() for place in places)
     assert list(put.segments) == sorted(put.segments)
 
 

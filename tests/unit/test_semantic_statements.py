@@ -25,7 +25,7 @@ def given(encoder: Encoder, *texts: str) -> bool:
     both = []
     for text in texts:
         reading = read(text)
-        (spoken,) = encoder.embed_words([text], [reading.places])
+        (spoken,) = encoder.embed_words([text], [reading.spans])
         both.append(
             EmbeddedReading(
                 reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384)
@@ -79,9 +79,9 @@ def test_statements_have_weights_of_their_own() -> None:
 
 def test_what_is_left_over_is_told_from_the_least_near_on() -> None:
     a, b = read("The form holds notes and prices of the visit"), read("The form keeps remarks of the visit")
-    alone = np.full((len(a.spoken), len(b.spoken)), 0.1, dtype=np.float32)
+    alone = np.full((len(a.content_words), len(b.content_words)), 0.1, dtype=np.float32)
     alone[1, 1], alone[2, 2], alone[3, 2] = 0.7, 0.3, 0.2
-    assert (a.spoken[1:4], b.spoken[1:3]) == (("holds", "notes", "prices"), ("keeps", "remarks"))
+    assert (a.content_words[1:4], b.content_words[1:3]) == (("holds", "notes", "prices"), ("keeps", "remarks"))
     ours = dict(zip(OWN, statement_features(a, b, alone, alone, align(a, b)), strict=True))
     theirs = dict(zip(OWN, statement_features(b, a, alone.T, alone.T, align(b, a)), strict=True))
     assert (ours["instead_1"], ours["instead_2"], ours["instead_3"]) == pytest.approx((0.3, 0.7, 1.0))
@@ -91,8 +91,12 @@ def test_what_is_left_over_is_told_from_the_least_near_on() -> None:
 
 def test_what_lists_know_is_near_whatever_it_means_there() -> None:
     a, b = read("The form holds the colour"), read("The form holds the color")
-    alone = np.zeros((len(a.spoken), len(b.spoken)), dtype=np.float32)
+    alone = np.zeros((len(a.content_words), len(b.content_words)), dtype=np.float32)
     found = dict(
-        zip(OWN, statement_features(a, b, lexical_nearness(a.spoken, b.spoken), alone, align(a, b)), strict=True)
+        zip(
+            OWN,
+            statement_features(a, b, lexical_nearness(a.content_words, b.content_words), alone, align(a, b)),
+            strict=True,
+        )
     )
     assert (found["instead_1"], found["meant"], found["instead_unlisted"]) == (1.0, 0.0, 0.0)

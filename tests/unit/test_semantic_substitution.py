@@ -23,7 +23,7 @@ from groundplan.economics.semantic.similarity import (
     nearness,
 )
 from groundplan.economics.semantic.substitution import has_substitution
-from groundplan.economics.semantic.synonyms import said_where
+from groundplan.economics.semantic.synonyms import synonym_places
 from groundplan.knowledge.embedding.encoder import Encoder, quantise
 from groundplan.runtime.models import MINILM, ensure
 
@@ -36,7 +36,7 @@ def encoder() -> Encoder:
 def said(encoder: Encoder, text: str) -> EmbeddedReading:
     """A text as the search service tells it."""
     reading = read(text)
-    (spoken,) = encoder.embed_words([text], [reading.places])
+    (spoken,) = encoder.embed_words([text], [reading.spans])
     return EmbeddedReading(
         reading, spoken.vector, np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, 384)
     )
@@ -91,8 +91,8 @@ def test_one_thing_in_place_of_another_is_refused_where_no_capital_shows_it(
     ],
 )
 def test_words_say_the_same_where_a_line_has_both(one: str, other: str, same: bool) -> None:
-    assert list(said_where([one], [other])) == [(0, 0)] * same
-    assert list(said_where([other], [one])) == [(0, 0)] * same
+    assert list(synonym_places([one], [other])) == [(0, 0)] * same
+    assert list(synonym_places([other], [one])) == [(0, 0)] * same
 
 
 def test_no_line_of_synonyms_holds_opposites_units_times_or_numbers() -> None:
@@ -109,8 +109,8 @@ def test_no_line_of_synonyms_holds_opposites_units_times_or_numbers() -> None:
 def test_a_word_is_compared_as_it_is_meant_in_its_text(encoder: Encoder) -> None:
     def near(one: str, other: str, word: str, instead: str) -> float:
         a, b = said(encoder, one), said(encoder, other)
-        table = nearness(a.words, b.words, lexical_nearness(a.reading.spoken, b.reading.spoken))
-        return float(table[a.reading.spoken.index(word), b.reading.spoken.index(instead)])
+        table = nearness(a.words, b.words, lexical_nearness(a.reading.content_words, b.reading.content_words))
+        return float(table[a.reading.content_words.index(word), b.reading.content_words.index(instead)])
 
     paid = near("The plant pays its workers", "The mill pays its workers", "plant", "mill")
     green = near("The plant needs water and light", "The mill pays its workers", "plant", "mill")
@@ -164,7 +164,7 @@ def test_a_word_more_makes_another_thing_however_near_it_is_to_a_name_that_both_
 )
 def test_what_is_said_around_a_question_or_said_again_is_nothing_more(encoder: Encoder, one: str, other: str) -> None:
     a, b = said(encoder, one), said(encoder, other)
-    near = nearness(a.words, b.words, lexical_nearness(a.reading.spoken, b.reading.spoken))
+    near = nearness(a.words, b.words, lexical_nearness(a.reading.content_words, b.reading.content_words))
     assert not has_substitution(a.reading, b.reading, near, align(a.reading, b.reading))
     assert not has_substitution(b.reading, a.reading, near.T, align(b.reading, a.reading))
 
@@ -209,7 +209,7 @@ def test_of_words_over_on_one_side_half_as_many_are_enough_to_ask_for_more() -> 
     a = read("The cast function changes the schema of a table.")
     for more, asks in (("and reports errors", False), ("and reports values beyond its range as errors", True)):
         b = read(f"The cast function changes the schema of a table {more}.")
-        near = np.full((len(a.spoken), len(b.spoken)), 0.9, dtype=np.float32)
+        near = np.full((len(a.content_words), len(b.content_words)), 0.9, dtype=np.float32)
         assert has_substitution(a, b, near, align(a, b)) is asks
         assert has_substitution(b, a, near.T, align(b, a)) is asks
 
@@ -223,7 +223,7 @@ def test_where_nothing_but_words_at_their_places_differ_they_must_be_known_to_sa
         "A guide names storage of providers, examples of its use and settings for all",
     ):
         a = read(text)
-        table = np.full((len(a.spoken), len(a.spoken)), near, dtype=np.float32)
+        table = np.full((len(a.content_words), len(a.content_words)), near, dtype=np.float32)
         assert has_substitution(a, a, table, Alignment([1], [1], frozenset({(1, 1)}), 0.9)) is apart
 
 
@@ -234,7 +234,7 @@ def test_where_nothing_but_words_at_their_places_differ_they_must_be_known_to_sa
 )  # fmt: skip
 def test_where_somebody_asks_being_near_is_not_enough(one: str, other: str) -> None:
     a, b = read(one), read(other)
-    table = np.full((len(a.spoken), len(b.spoken)), 0.95, dtype=np.float32)
+    table = np.full((len(a.content_words), len(b.content_words)), 0.95, dtype=np.float32)
     table[-1, -1] = table[-2, -2] = 1.0
     assert has_substitution(a, b, table, align(a, b)) and has_substitution(b, a, table.T, align(b, a))
 
@@ -264,7 +264,7 @@ def test_where_somebody_asks_being_near_is_not_enough(one: str, other: str) -> N
 def test_in_a_question_a_word_more_must_be_said_already(encoder: Encoder, one: str, other: str, apart: bool) -> None:
     a, b = said(encoder, one), said(encoder, other)
     for x, y in ((a, b), (b, a)):
-        near = nearness(x.words, y.words, lexical_nearness(x.reading.spoken, y.reading.spoken))
+        near = nearness(x.words, y.words, lexical_nearness(x.reading.content_words, y.reading.content_words))
         assert has_substitution(x.reading, y.reading, near, align(x.reading, y.reading)) is apart
 
 
@@ -291,7 +291,7 @@ def test_a_form_of_a_word_that_means_something_else_is_another_word(
 def test_a_qualifier_that_is_near_a_word_of_both_is_one_more() -> None:
     a, b = read("Portugal: who checks the garden hedges?"), read("Portugal: who checks the foreign garden hedges?")
     table = np.array([[float(x == y) for y in b.stems] for x in a.stems], dtype=np.float32)
-    table[0, b.spoken.index("foreign")] = 0.79
+    table[0, b.content_words.index("foreign")] = 0.79
     assert has_substitution(a, b, table, align(a, b)) and has_substitution(b, a, table.T, align(b, a))
 
 
@@ -322,14 +322,14 @@ def test_another_thing_in_a_long_paraphrase_is_refused(encoder: Encoder) -> None
 def test_words_stand_at_their_places_whatever_stands_between(encoder: Encoder) -> None:
     text = "Ship 10kg of “tea” — 5kg by air, 5kg by sea?"
     reading = read(text)
-    assert [text[begin:end] for begin, end in reading.places] == ["Ship", "kg", "tea", "kg", "air", "kg", "sea"]
+    assert [text[begin:end] for begin, end in reading.spans] == ["Ship", "kg", "tea", "kg", "air", "kg", "sea"]
     assert said(encoder, text).words.shape == (7, 384)
 
 
 def test_words_without_a_counterpart_are_counted_on_each_side(encoder: Encoder) -> None:
     def told(one: str, other: str) -> dict[str, float]:
         a, b = said(encoder, one), said(encoder, other)
-        near = nearness(a.words, b.words, lexical_nearness(a.reading.spoken, b.reading.spoken))
+        near = nearness(a.words, b.words, lexical_nearness(a.reading.content_words, b.reading.content_words))
         found = align(a.reading, b.reading)
         return dict(zip(FEATURES, features(a.reading, b.reading, 0.9, near, found).tolist(), strict=True))
 

@@ -9,13 +9,13 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from groundplan.economics.semantic.differences import digests
+from groundplan.economics.semantic.differences import kind_digests
 from groundplan.economics.semantic.equivalence import Verdict, compare_words, difference_kinds, judge, load_acceptance
-from groundplan.economics.semantic.pair_phrasing import BEGINS, ways
+from groundplan.economics.semantic.pair_phrasing import PREFIX, pair_phrasing
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MAX_REMEMBERED, Regions
 from groundplan.economics.semantic.similarity import EmbeddedReading, align, lexical_nearness
-from groundplan.economics.semantic.substitution import aligned
+from groundplan.economics.semantic.substitution import aligned_places
 
 WORDS = st.sampled_from(
     """how do can i we must not a the permit permits renew renewed cancel lease for to of in office which it my and
@@ -25,14 +25,14 @@ WORDS = st.sampled_from(
 
 def of(one: str, other: str) -> str:
     a, b = read(one), read(other)
-    return ways(a, b, aligned(a, b, lexical_nearness(a.spoken, b.spoken), align(a, b)))
+    return pair_phrasing(a, b, aligned_places(a, b, lexical_nearness(a.content_words, b.content_words), align(a, b)))
 
 
 def judged(one: str, other: str) -> Verdict:
     """As texts that are near every other."""
     readings = map(read, (one, other))
     a, b = (
-        EmbeddedReading(r, np.full(4, 0.5, dtype=np.float32), np.ones((len(r.spoken), 4), dtype=np.int8))
+        EmbeddedReading(r, np.full(4, 0.5, dtype=np.float32), np.ones((len(r.content_words), 4), dtype=np.int8))
         for r in readings
     )
     return judge(load_acceptance(), a, b)
@@ -41,7 +41,7 @@ def judged(one: str, other: str) -> Verdict:
 def test_ways_are_the_same_whatever_is_put_into_both() -> None:
     renew = of("How do I renew my permit in Oslo?", "What does one do to renew a permit of Oslo?")
     assert renew == of("How do I cancel my lease in Rome?", "What does one do to cancel a lease of Rome?")
-    assert renew.startswith(BEGINS) and "permit" not in renew and " one do to <0> " in renew
+    assert renew.startswith(PREFIX) and "permit" not in renew and " one do to <0> " in renew
 
 
 @pytest.mark.parametrize(
@@ -100,7 +100,7 @@ def test_of_ways_that_a_guard_refuses_checks_say_nothing_of_the_region() -> None
     region = regions.region_of(np.eye(4, dtype=np.float32)[0])
     for _ in range(59):
         regions.learn(region, 9.0, same=True)
-    (put,) = digests(["ways: a | b"])
+    (put,) = kind_digests(["ways: a | b"])
     assert not regions.was_met(put) and regions.was_met(put), "what was met once is not checked"
     for _ in range(3):
         assert not regions.are_proven_kinds((put,))
@@ -114,6 +114,6 @@ def test_of_ways_that_a_guard_refuses_checks_say_nothing_of_the_region() -> None
 
 def test_ways_that_were_met_once_are_forgotten_when_there_are_many() -> None:
     regions = Regions(bound=0.05, check=0.1, evidence=3, threshold=3.0)
-    many = digests(f"ways: {number}" for number in range(MAX_REMEMBERED + 1))
+    many = kind_digests(f"ways: {number}" for number in range(MAX_REMEMBERED + 1))
     assert not any(map(regions.was_met, many))
     assert len(regions.met_once) == MAX_REMEMBERED and not regions.was_met(many[0]) and regions.was_met(many[-1])

@@ -1,7 +1,7 @@
-"""How a request is put: what it asks for, whether it may, must or did, who does what to whom, and how words belong
-together. Read from closed classes of English words (`grammar`), without a parser. Pure.
+"""Reads the grammar of a request: focus, moods, tense, who does what to whom, and which word qualifies which. Pure.
 
-It reads what is said of the words of content, never what they mean. Where it cannot tell, it says nothing.
+Read from closed classes of English words (`grammar`), without a parser. It reads how content words are related, never
+what they mean. Where that cannot be told, fields are empty.
 """
 
 from __future__ import annotations
@@ -13,173 +13,203 @@ from functools import lru_cache
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
-from groundplan.economics.semantic.question import FAR, Words, aimed, mood, question
+from groundplan.economics.semantic.question import (
+    MAX_SCAN,
+    Tokens,
+    find_focus,
+    find_moods,
+    find_question_word,
+)
 from groundplan.economics.semantic.vocabulary import QUANTIFIERS
-from groundplan.economics.semantic.word_positions import Arrangement, arranged, relations_of
+from groundplan.economics.semantic.word_positions import Arrangement, read_arrangement, relations_of
 
-MOST = 48
-"""Words of content beyond which nobody looks for who does what."""
-NEAR = 2
-"""Words of content on each side of another that do something to each other by way of it."""
+MAX_ACT_WORDS = 48
+"""Content words of a text above which `Clause.acts` is not read."""
+ACT_WINDOW = 2
+"""Content words on each side of a verb that may be its agent or its object."""
 
 
 @dataclass(frozen=True, slots=True)
 class Clause:
-    """Of one text. Words of content are told by their stems."""
+    """The grammar of one text. Content words are given by their stems."""
 
-    asks: bool
-    """Whether it is a question, or an order to tell something."""
-    tells: bool
-    """Whether it is a whole sentence that asks nobody and in which nobody speaks of oneself."""
+    is_question: bool
+    """Whether the text is a question, or an order to tell or make something."""
+    is_statement: bool
+    """Whether the text is a sentence that asks nothing, and not in the first person."""
     focus: str
-    """how, who, when, where, why, count, amount, duration, rate, age, distance, measure, purpose; thing: what one does
-    something to; what: any other; which; polar: yes or no; empty: not said."""
-    plain: bool
-    """Whether the word that asks is joined to a thing by `is`: *what is the fee*."""
-    counted: str
-    """The word of content right behind `how many`, `which` or `what`."""
+    """What is asked for: how, who, when, where, why, count, amount, duration, rate, age, distance, measure, purpose;
+    thing: the object of an action; what: anything else; which; polar: yes or no; empty: unknown."""
+    is_copular: bool
+    """Whether `is` joins the question word to a noun: *what is the fee*."""
+    counted_noun: str
+    """The content word right behind `how many`, `which` or `what`."""
     moods: frozenset[str]
     """may, must, should, will, would"""
     tense: str
     """past, present, or empty."""
     persons: frozenset[str]
     """he, she, they, first, you"""
-    others: tuple[int, ...]
-    """How often he, she and they are spoken of."""
-    first: str
-    """Whether who speaks does something (`subject`) or is done something to (`object`); empty: both, or neither."""
-    turned: str
+    third_person_counts: tuple[int, ...]
+    """How often he, she and they are mentioned."""
+    speaker_role: str
+    """Whether the speaker is the `subject` or the `object`; empty: both, or neither."""
+    dialogue_direction: str
     """`i`: I do something to you; `you`: the other way round."""
-    owned: frozenset[tuple[str, str]]
+    possessions: frozenset[tuple[str, str]]
     """(we | you | they | he | she, what is owned)"""
     relations: dict[str, frozenset[str]]
-    """Word of content -> the classes of what it stands right behind; empty: of nothing; `~`: of anything."""
-    timed: frozenset[str]
-    """Those words that stand behind a number."""
+    """Content word -> classes of the prepositions right before it; empty: none; `~`: it may be any."""
+    measured_words: frozenset[str]
+    """Content words behind a number, and units."""
     particles: frozenset[tuple[str, str]]
-    """(verb, or empty where it says little; what belongs to it)"""
-    dangles: frozenset[str]
-    """Prepositions with nothing behind them: *Who is it for?*"""
-    light: frozenset[str]
-    """Verbs that say little."""
-    counts: tuple[str, ...]
-    """first, second, both, all, some, only ..., each as often as it is said"""
+    """(verb, or empty for one without content; its particle)"""
+    stranded_prepositions: frozenset[str]
+    """Prepositions without an object: *Who is it for?*"""
+    light_verbs: frozenset[str]
+    """Classes of the light verbs (`grammar.LIGHT_VERBS`): get, have, use ..."""
+    quantity_words: tuple[str, ...]
+    """first, second, both, all, some, only ..., each as often as it occurs, sorted"""
     degrees: dict[str, frozenset[str]]
     """Adjective -> plain, more, most, too"""
-    heads: frozenset[tuple[str, str]]
-    """(what qualifies, what is qualified)"""
-    things: frozenset[tuple[str, str]]
-    """The same without `of`, behind an article."""
-    governs: frozenset[tuple[str, str]]
-    """(a thing behind an article, the word before that article)"""
-    whose: frozenset[tuple[str, str]]
-    """(whose it is, what it is) of *the colleague's salary*"""
-    tails: frozenset[str]
-    """Words that ask at the end of a clause: *tell him why*."""
+    modifications: frozenset[tuple[str, str]]
+    """(modifier, head)"""
+    noun_modifications: frozenset[tuple[str, str]]
+    """Those (modifier, head) that stand behind an article, without `of`."""
+    objects: frozenset[tuple[str, str]]
+    """(noun behind an article, the word before that article)"""
+    genitives: frozenset[tuple[str, str]]
+    """(owner, thing) of *the colleague's salary*"""
+    final_question_words: frozenset[str]
+    """Question words at the end of a clause: *tell him why*."""
     acts: frozenset[tuple[str, str, str]]
-    """(who, does, what)"""
-    joined: dict[frozenset[str], frozenset[str]]
-    """Two words of content that `and` or `or` stands between."""
-    numbers: dict[str, frozenset[str]]
-    """Word, as of one -> a, the, s, the s, or empty: by its article, and whether it ends as of several."""
-    put: Arrangement
-    """Where its words stand."""
+    """(agent, verb, object)"""
+    coordinations: dict[frozenset[str], frozenset[str]]
+    """Two content words -> the conjunctions (`and`, `or`) between them."""
+    noun_forms: dict[str, frozenset[str]]
+    """Singular of a word -> its forms: `a`, `the`, `s`, `the s` or empty, by article and plural ending."""
+    arrangement: Arrangement
+    """Where the content words stand."""
 
 
-_MARK = re.compile(r"\?(?=[\s\"')\]]|$)")
-"""A mark of a question; in an address more follows it."""
-_BEGINS = re.compile(r"(?:^|(?<!\d)[.?!:\n])[^\S\n]*+(?:(?:please|kindly|and|then)\s++)*([A-Za-z]+)", re.IGNORECASE)
+_QUESTION_MARK = re.compile(r"\?(?=[\s\"')\]]|$)")
+"""A question mark at the end of a word; in a URL more characters follow it."""
+_SENTENCE_STARTS = re.compile(
+    r"(?:^|(?<!\d)[.?!:\n])[^\S\n]*+(?:(?:please|kindly|and|then)\s++)*([A-Za-z]+)", re.IGNORECASE
+)
 """The first word of each sentence, or of a line."""
 
 
-def clause(
+def read_clause(
     text: str,
     words: Sequence[str],
     stems: Sequence[str],
     breaks: Sequence[bool],
     skipped: frozenset[int] = frozenset(),
-    spent: frozenset[int] = frozenset(),
+    absorbed: frozenset[int] = frozenset(),
 ) -> Clause:
-    """Read how a text is put. `stems`: of each word, empty where it has no content; `skipped`: places of what is said
-    around it; `spent`: of particles that are told with their verbs."""
-    own = Words(words, stems, breaks, skipped, spent)
-    place, polar = question(own)
-    focus, plain, counted = ("polar", False, "") if polar else aimed(own, place)
-    moods, tense = mood(own, max(0, place), focus, asked=place >= 0)
-    relations, timed = relations_of(own)
+    """Read the grammar of a text. `stems`: of each word, empty where it has no content; `skipped`: places of polite
+    phrases; `absorbed`: places of particles that are read with their verbs."""
+    tokens = Tokens(words, stems, breaks, skipped, absorbed)
+    place, polar = find_question_word(tokens)
+    focus, plain, counted = ("polar", False, "") if polar else find_focus(tokens, place)
+    moods, tense = find_moods(tokens, max(0, place), focus, asked=place >= 0)
+    relations, timed = relations_of(tokens)
     told = text.rstrip().endswith(".")
-    asked = bool(_MARK.search(text)) or (place == 0 and not told) or bool(own.skipped and place >= 0)
-    asked = asked or any(word.lower() in g.ORDERS for word in _BEGINS.findall(text))
-    persons = _persons(own)
-    heads, things, governs = _heads(own)
+    asked = bool(_QUESTION_MARK.search(text)) or (place == 0 and not told) or bool(tokens.skipped and place >= 0)
+    asked = asked or any(word.lower() in g.ORDERS for word in _SENTENCE_STARTS.findall(text))
+    persons = _persons(tokens)
+    heads, things, governs = _modifications(tokens)
     return Clause(
-        asks=asked, tells=told and not asked and "first" not in persons and not _orders(own),
-        focus=focus, plain=plain, counted=counted, moods=moods, tense=tense,
-        persons=persons, others=_others(own), first=_first(own), turned=_turned(own), owned=_owned(own),
-        relations=relations, timed=timed,
-        particles=_particles(own), dangles=_dangles(own), light=_light(own), counts=_counts(own),
-        degrees=_degrees(own), heads=heads, things=things, governs=governs, whose=_whose(own),
-        tails=_tails(own, place), acts=_acts(own, relations, place), joined=_joined(own),
-        numbers=_numbers(own), put=arranged(own, place),
-    )  # fmt: skip
+        is_question=asked,
+        is_statement=told and not asked and "first" not in persons and not _is_imperative(tokens),
+        focus=focus,
+        is_copular=plain,
+        counted_noun=counted,
+        moods=moods,
+        tense=tense,
+        persons=persons,
+        third_person_counts=_third_person_counts(tokens),
+        speaker_role=_speaker_role(tokens),
+        dialogue_direction=_dialogue_direction(tokens),
+        possessions=_possessions(tokens),
+        relations=relations,
+        measured_words=timed,
+        particles=_particles(tokens),
+        stranded_prepositions=_stranded_prepositions(tokens),
+        light_verbs=_light_verbs(tokens),
+        quantity_words=_quantity_words(tokens),
+        degrees=_degrees(tokens),
+        modifications=heads,
+        noun_modifications=things,
+        objects=governs,
+        genitives=_genitives(tokens),
+        final_question_words=_final_question_words(tokens, place),
+        acts=_acts(tokens, relations, place),
+        coordinations=_coordinations(tokens),
+        noun_forms=_noun_forms(tokens),
+        arrangement=read_arrangement(tokens, place),
+    )
 
 
-def _orders(own: Words) -> bool:
-    """Whether a text begins with a verb and what it is done to: *turn the key*. No noun stands before an article; what
-    else does is a preposition, a gerund, an adverb, or of several and told more of: *lamps that*."""
-    first = next((i for i, word in enumerate(own.words) if i not in own.skipped and word not in g.LEADS), -1)
-    word, after = own.at(first), own.at(first + 1)
-    if first < 0 or not own.stems[first] or any(own.breaks[first + 1 : first + 2]) or _no_verb(word):
+def _is_imperative(tokens: Tokens) -> bool:
+    """Whether a text begins with a verb and its object: *turn the key*. Nouns do not stand before an article; the other
+    words that do are prepositions, gerunds, adverbs, and plurals before a relative clause (*lamps that*)."""
+    first = next((i for i, word in enumerate(tokens.words) if i not in tokens.skipped and word not in g.LEAD_INS), -1)
+    word, after = tokens.word_at(first), tokens.word_at(first + 1)
+    if first < 0 or not tokens.stems[first] or any(tokens.breaks[first + 1 : first + 2]) or _cannot_be_imperative(word):
         return False
-    return after in _DONE_TO or (after in g.DETERMINERS and not (after == "that" and word.endswith("s")))
+    return after in _OBJECT_PRONOUNS or (after in g.DETERMINERS and not (after == "that" and word.endswith("s")))
 
 
-def _no_verb(word: str) -> bool:
-    """Whether a word before an article is no verb that orders something."""
+def _cannot_be_imperative(word: str) -> bool:
+    """Whether a word before an article is no imperative."""
     root = word.removesuffix("ing")
     gerund = root != word and not _VOWELS.isdisjoint(root)
     return gerund or word in g.RELATIONS or word in g.SUBORDINATE
 
 
 _VOWELS = frozenset("aeiouy")
-_DONE_TO = frozenset({"me", "us", "him", "her", "it", "them"})
+_OBJECT_PRONOUNS = frozenset({"me", "us", "him", "her", "it", "them"})
 
 
-def _persons(own: Words) -> frozenset[str]:
-    return frozenset(name for name, words in _PERSONS if not words.isdisjoint(own.once))
+def _persons(tokens: Tokens) -> frozenset[str]:
+    return frozenset(name for name, words in _PERSONS if not words.isdisjoint(tokens.kept_words))
 
 
 _PERSONS = (("he", g.HE), ("she", g.SHE), ("they", g.THEY), ("first", g.FIRST), ("you", g.YOU))
 
 
-def _others(own: Words) -> tuple[int, ...]:
-    if _OTHERS.isdisjoint(own.once):
+def _third_person_counts(tokens: Tokens) -> tuple[int, ...]:
+    if _THIRD_PERSONS.isdisjoint(tokens.kept_words):
         return (0, 0, 0)
-    said = [word for place, word in enumerate(own.words) if place not in own.skipped]
+    said = [word for place, word in enumerate(tokens.words) if place not in tokens.skipped]
     return tuple(sum(word in words for word in said) for words in (g.HE, g.SHE, g.THEY))
 
 
-_OTHERS = g.THIRD | g.THEY
+_THIRD_PERSONS = g.THIRD | g.THEY
 
 
-def _first(own: Words) -> str:
-    if _SPEAKS.isdisjoint(own.words):
+def _speaker_role(tokens: Tokens) -> str:
+    if _SPEAKER_WORDS.isdisjoint(tokens.words):
         return ""
     said = {
-        "i" if own.at(place - 1) == "by" else word for place, word in enumerate(own.words) if place not in own.skipped
+        "i" if tokens.word_at(place - 1) == "by" else word
+        for place, word in enumerate(tokens.words)
+        if place not in tokens.skipped
     }
     subject, object_ = not said.isdisjoint(("i", "we")), not said.isdisjoint(("me", "us"))
     return "" if subject == object_ else "subject" if subject else "object"
 
 
-_SPEAKS = frozenset({"i", "we", "me", "us", "by"})
+_SPEAKER_WORDS = frozenset({"i", "we", "me", "us", "by"})
 
 
-def _turned(own: Words) -> str:
-    """Who does something to whom, of the two who talk."""
-    if "you" not in own.once:
+def _dialogue_direction(tokens: Tokens) -> str:
+    """`i` where the speaker does something to the reader, `you` the other way round, or empty."""
+    if "you" not in tokens.kept_words:
         return ""
-    order = [w for i, w in enumerate(own.words) if i not in own.skipped and w in ("i", "we", "me", "us", "you")]
+    order = [w for i, w in enumerate(tokens.words) if i not in tokens.skipped and w in ("i", "we", "me", "us", "you")]
     for one, other in pairwise(order):
         if one in ("i", "we") and other == "you":
             return "i"
@@ -188,113 +218,123 @@ def _turned(own: Words) -> str:
     return ""
 
 
-def _owned(own: Words) -> frozenset[tuple[str, str]]:
+def _possessions(tokens: Tokens) -> frozenset[tuple[str, str]]:
     return frozenset(
-        (g.POSSESSIVES[own.words[place - 1]], own.stems[place])
-        for place in own.content
-        if place and own.words[place - 1] in g.POSSESSIVES
+        (g.POSSESSIVES[tokens.words[place - 1]], tokens.stems[place])
+        for place in tokens.content
+        if place and tokens.words[place - 1] in g.POSSESSIVES
     )
 
 
-def _particles(own: Words) -> frozenset[tuple[str, str]]:
+def _particles(tokens: Tokens) -> frozenset[tuple[str, str]]:
     found = set()
-    for place, word in enumerate(() if g.PARTICLES.isdisjoint(own.words) else own.words):
-        if word not in g.PARTICLES or place in own.skipped or place in own.spent:
+    for place, word in enumerate(() if g.PARTICLES.isdisjoint(tokens.words) else tokens.words):
+        if word not in g.PARTICLES or place in tokens.skipped or place in tokens.absorbed:
             continue
-        after = own.at(place + 1)
-        if (word == "out" and after == "of") or (word == "up" and after == "to" and own.at(place + 2)[:1].isdigit()):
+        after = tokens.word_at(place + 1)
+        if (word == "out" and after == "of") or (
+            word == "up" and after == "to" and tokens.word_at(place + 2)[:1].isdigit()
+        ):
             continue
-        dangling = place + 1 == len(own.words) or own.breaks[place + 1] or after in g.RELATIONS
-        before = [i for i in range(place - 1, max(-1, place - 5), -1) if own.stems[i]]
+        dangling = place + 1 == len(tokens.words) or tokens.breaks[place + 1] or after in g.RELATIONS
+        before = [i for i in range(place - 1, max(-1, place - 5), -1) if tokens.stems[i]]
         if not dangling and word not in ("up", "down", "off", "out"):
             continue
         if not before:
             found.add(("", word))
         else:
-            verb = next((i for i in before if own.at(i - 1) not in g.DETERMINERS and not own.stems[i - 1]), before[0])
-            found.add((own.stems[verb], word))
+            verb = next(
+                (i for i in before if tokens.word_at(i - 1) not in g.DETERMINERS and not tokens.stems[i - 1]), before[0]
+            )
+            found.add((tokens.stems[verb], word))
     return frozenset(found)
 
 
-def _dangles(own: Words) -> frozenset[str]:
-    last = len(own.words) - 1
+def _stranded_prepositions(tokens: Tokens) -> frozenset[str]:
+    last = len(tokens.words) - 1
     return frozenset(
         word
-        for place, word in enumerate(own.words)
+        for place, word in enumerate(tokens.words)
         if word in _PREPOSITIONS
-        and (place == last or own.breaks[place + 1] or _asked_for(own, place))
-        and place not in own.skipped
+        and (place == last or tokens.breaks[place + 1] or _introduces_question_word(tokens, place))
+        and place not in tokens.skipped
     )
 
 
-def _asked_for(own: Words, place: int) -> bool:
-    """Whether a preposition belongs to a word that asks: *to whom*, not *at what time*."""
-    asks = own.words[place] in _OF_WHAT and own.at(place + 1) in _WHAT
-    return asks and own.at(place + 2) not in g.ASPECTS and own.at(place + 2) not in g.ASKED_BY
+def _introduces_question_word(tokens: Tokens, place: int) -> bool:
+    """Whether a preposition stands before a question word: *to whom*, not *at what time*."""
+    asks = tokens.words[place] in _ASKING_PREPOSITIONS and tokens.word_at(place + 1) in _ASKING_PRONOUNS
+    return asks and tokens.word_at(place + 2) not in g.ASPECTS and tokens.word_at(place + 2) not in g.QUESTION_NOUNS
 
 
-_OF_WHAT, _WHAT = frozenset({"of", "to", "from", "with", "for", "about"}), frozenset({"what", "whom", "who", "which"})
+_ASKING_PREPOSITIONS, _ASKING_PRONOUNS = (
+    frozenset({"of", "to", "from", "with", "for", "about"}),
+    frozenset({"what", "whom", "who", "which"}),
+)
 _PREPOSITIONS = g.RELATIONS.keys() - g.PARTICLES
 
 
-def _light(own: Words) -> frozenset[str]:
-    """Verbs that say little, where they are not what is said around another: *I want to*, *how does it work*."""
+def _light_verbs(tokens: Tokens) -> frozenset[str]:
+    """Light verbs, unless they only introduce another verb or the question: *I want to*, *how does it work*."""
     found = set()
-    for place, word in enumerate(own.words):
-        kind = g.LIGHT.get(word)
+    for place, word in enumerate(tokens.words):
+        kind = g.LIGHT_VERBS.get(word)
         if kind is None:
             continue
-        after = own.at(place + 1)
-        if place in own.skipped or after == "to":
+        after = tokens.word_at(place + 1)
+        if place in tokens.skipped or after == "to":
             continue
         if kind in ("work", "help", "know", "tell", "explain", "let", "like") and (
-            place + 1 >= len(own.words) or own.at(place - 1) in ("it", "that", "this", "would", "to")
+            place + 1 >= len(tokens.words) or tokens.word_at(place - 1) in ("it", "that", "this", "would", "to")
         ):
             continue
-        if kind == "help" and (place + 1 < len(own.words) and own.breaks[place + 1]):
+        if kind == "help" and (place + 1 < len(tokens.words) and tokens.breaks[place + 1]):
             continue
         if kind == "apply" and after != "for":
             continue
-        if kind == "have" and (own.breaks[place] or own.at(place + 2) == "been"):
+        if kind == "have" and (tokens.breaks[place] or tokens.word_at(place + 2) == "been"):
             continue
         if kind == "have" and not (place and (after in g.DETERMINERS or after[:1].isdigit())):
             continue
-        found.add("get" if kind == "give" and own.at(place - 1) in ("you", "they") else kind)
+        found.add("get" if kind == "give" and tokens.word_at(place - 1) in ("you", "they") else kind)
     return frozenset(found)
 
 
-def _counts(own: Words) -> tuple[str, ...]:
-    if _COUNTING.isdisjoint(own.once):
+def _quantity_words(tokens: Tokens) -> tuple[str, ...]:
+    if _QUANTITY_WORDS.isdisjoint(tokens.kept_words):
         return ()
     said = [
-        _AWAY if word == "there" and g.NO_PLACE.isdisjoint((own.at(place - 1), own.at(place + 1))) else word
-        for place, word in enumerate(own.words)
-        if place not in own.skipped
+        _OVER_THERE
+        if word == "there" and g.NO_PLACE.isdisjoint((tokens.word_at(place - 1), tokens.word_at(place + 1)))
+        else word
+        for place, word in enumerate(tokens.words)
+        if place not in tokens.skipped
     ]
-    return tuple(sorted(QUANTIFIERS.get(each, each) for each in said if each in _COUNTED or each in _SHARED))
+    return tuple(sorted(QUANTIFIERS.get(each, each) for each in said if each in _COUNTED or each in _SHARES))
 
 
-_AWAY = "over there"
-_COUNTED = g.COUNTED | {_AWAY}
-_SHARED = frozenset(word for word, share in QUANTIFIERS.items() if share in ("all", "some", "few", "only"))
-_COUNTING = _COUNTED | _SHARED | {"there"}
+_OVER_THERE = "over there"
+_COUNTED = g.COUNTED | {_OVER_THERE}
+_SHARES = frozenset(word for word, share in QUANTIFIERS.items() if share in ("all", "some", "few", "only"))
+_QUANTITY_WORDS = _COUNTED | _SHARES | {"there"}
 
 
-def _degrees(own: Words) -> dict[str, frozenset[str]]:
+def _degrees(tokens: Tokens) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
-    for place, word in enumerate(own.words):
-        base, degree = _compared(word)
-        if base and (before := own.at(place - 1)) != "how":
-            found.setdefault(base, set()).add(degree or (before if before in _SAID_BEFORE else "plain"))
+    for place, word in enumerate(tokens.words):
+        base, degree = _split_degree(word)
+        if base and (before := tokens.word_at(place - 1)) != "how":
+            found.setdefault(base, set()).add(degree or (before if before in _DEGREE_WORDS else "plain"))
     return {base: frozenset(degrees) for base, degrees in found.items()}
 
 
-_SAID_BEFORE = frozenset({"more", "most", "less", "least", "too"})
+_DEGREE_WORDS = frozenset({"more", "most", "less", "least", "too"})
 
 
 @lru_cache(maxsize=8192)
-def _compared(word: str) -> tuple[str, str]:
-    """(adjective, more | most) of `cheaper` and `cheapest`; of an adjective alone what stands before it tells that."""
+def _split_degree(word: str) -> tuple[str, str]:
+    """(adjective, `more` | `most`) of `cheaper` and `cheapest`. For a bare adjective the degree is empty: the word
+    before it tells."""
     if word in g.DEGREES:
         return word, ""
     if word in g.UNEVEN:
@@ -312,141 +352,154 @@ def _compared(word: str) -> tuple[str, str]:
 _Pair = tuple[str, str]
 
 
-def _heads(own: Words) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_Pair]]:
-    """(what qualifies what; the same in one thing behind an article; what is done to what) as far as nothing but
-    articles stands between."""
+def _modifications(tokens: Tokens) -> tuple[frozenset[_Pair], frozenset[_Pair], frozenset[_Pair]]:
+    """(`modifications`, `noun_modifications`, `objects`) of words with nothing but articles between them."""
     heads, things, governs = set[_Pair](), set[_Pair](), set[_Pair]()
-    for place in own.content:
-        # a number qualifies what it stands before: *the second heir*
-        before, behind = own.at(place - 1), own.at(place + 1)
-        if before in g.ORDINALS and not own.breaks[place]:
-            heads.add((before, own.stems[place]))
-        if behind in g.ORDINALS and not own.breaks[place + 1]:
-            heads.add((own.stems[place], behind))
-        # in `damage covered` a verb says what is done to a thing, in `to transfer files` as well
-        done = own.at(place + 1).endswith("ed") and _is_done(own, place)
-        verb = done or own.at(place - 1) in _DOERS
-        if not verb and own.follows[place + 1]:
-            pair = (own.stems[place], own.stems[place + 1])
+    for place in tokens.content:
+        # an ordinal qualifies the word that follows: *the second heir*
+        before, behind = tokens.word_at(place - 1), tokens.word_at(place + 1)
+        if before in g.ORDINALS and not tokens.breaks[place]:
+            heads.add((before, tokens.stems[place]))
+        if behind in g.ORDINALS and not tokens.breaks[place + 1]:
+            heads.add((tokens.stems[place], behind))
+        # no modification: the participle of `damage covered`, the verb of `to transfer files`
+        done = tokens.word_at(place + 1).endswith("ed") and _follows_passive_auxiliary(tokens, place)
+        verb = done or tokens.word_at(place - 1) in _SUBJECTS
+        if not verb and tokens.continues_run[place + 1]:
+            pair = (tokens.stems[place], tokens.stems[place + 1])
             heads.add(pair)
-            begin, least = place, max(0, place - FAR)
-            while begin > least and own.follows[begin - 1] and not own.breaks[begin]:
+            begin, least = place, max(0, place - MAX_SCAN)
+            while begin > least and tokens.continues_run[begin - 1] and not tokens.breaks[begin]:
                 begin -= 1
-            ends = not own.follows[place + 2] or own.at(place + 2) in g.RELATIONS
-            if own.at(begin - 1) in g.DETERMINERS and ends:
+            ends = not tokens.continues_run[place + 2] or tokens.word_at(place + 2) in g.RELATIONS
+            if tokens.word_at(begin - 1) in g.DETERMINERS and ends:
                 things.add(pair)
-        after = place + 2 if own.at(place + 1) == "of" else place + 1
-        while after < place + FAR and own.at(after) in g.DETERMINERS and not own.breaks[after]:
+        after = place + 2 if tokens.word_at(place + 1) == "of" else place + 1
+        while after < place + MAX_SCAN and tokens.word_at(after) in g.DETERMINERS and not tokens.breaks[after]:
             after += 1
         if after > place + 1:
-            held = heads if own.at(place + 1) == "of" else governs
-            while after < place + FAR and own.follows[after]:
-                held.add((own.stems[after], own.stems[place]))
+            held = heads if tokens.word_at(place + 1) == "of" else governs
+            while after < place + MAX_SCAN and tokens.continues_run[after]:
+                held.add((tokens.stems[after], tokens.stems[place]))
                 after += 1
     return frozenset(heads), frozenset(things), frozenset(governs)
 
 
-def _is_done(own: Words, place: int) -> bool:
-    """Whether a form of `be` stands right before the thing that ends there: *is the damage covered*."""
-    least = max(0, place - FAR)
-    while place > least and own.stems[place - 1] and not own.breaks[place]:
+def _follows_passive_auxiliary(tokens: Tokens, place: int) -> bool:
+    """Whether a passive auxiliary stands right before the noun phrase that ends at a place: *is the damage covered*."""
+    least = max(0, place - MAX_SCAN)
+    while place > least and tokens.stems[place - 1] and not tokens.breaks[place]:
         place -= 1
-    while place > least and own.at(place - 1) in g.DETERMINERS:
+    while place > least and tokens.word_at(place - 1) in g.DETERMINERS:
         place -= 1
-    return own.at(place - 1) in _BEINGS
+    return tokens.word_at(place - 1) in _PASSIVE_AUXILIARIES
 
 
-_BEINGS = frozenset({"is", "are", "was", "were", "be", "been", "being", "get", "has", "have"})
-_DOERS = frozenset({"to", "i", "we", "you", "they", "he", "she", "it", "one"})
+_PASSIVE_AUXILIARIES = frozenset({"is", "are", "was", "were", "be", "been", "being", "get", "has", "have"})
+_SUBJECTS = frozenset({"to", "i", "we", "you", "they", "he", "she", "it", "one"})
 
 
-def _whose(own: Words) -> frozenset[tuple[str, str]]:
+def _genitives(tokens: Tokens) -> frozenset[tuple[str, str]]:
     return frozenset(
-        (own.stems[place], own.stems[place + 1])
-        for place in own.content
-        if own.words[place].endswith("'s") and place + 1 < len(own.words) and own.stems[place + 1]
+        (tokens.stems[place], tokens.stems[place + 1])
+        for place in tokens.content
+        if tokens.words[place].endswith("'s") and place + 1 < len(tokens.words) and tokens.stems[place + 1]
     )
 
 
-def _tails(own: Words, asks: int) -> frozenset[str]:
-    last = len(own.words) - 1
+def _final_question_words(tokens: Tokens, question_place: int) -> frozenset[str]:
+    last = len(tokens.words) - 1
     return frozenset(
         word
-        for place, word in enumerate(own.words)
-        if word in g.WH and place != asks and (place == last or own.breaks[place + 1])
+        for place, word in enumerate(tokens.words)
+        if word in g.WH and place != question_place and (place == last or tokens.breaks[place + 1])
     )
 
 
-_BARE = frozenset({"", "~"})
+_UNMARKED = frozenset({"", "~"})
 
 
-def _acts(own: Words, relations: dict[str, frozenset[str]], asks: int) -> frozenset[tuple[str, str, str]]:
-    """Who does what to whom, as far as order and `by` tell. Who is asked for is `?`."""
-    if len(own.content) > MOST:
+def _acts(tokens: Tokens, relations: dict[str, frozenset[str]], question_place: int) -> frozenset[tuple[str, str, str]]:
+    """(agent, verb, object) as far as word order and `by` tell. The person asked for is `?`."""
+    if len(tokens.content) > MAX_ACT_WORDS:
         return frozenset()
-    who = own.at(asks) in ("who", "whom")
-    little = {place: g.ACTS[word] for place, word in enumerate(own.words) if word in g.ACTS and not own.stems[place]}
-    order = sorted({*own.content, *little.keys() - own.skipped, *((asks,) if who else ())})
-    asked_by = who and own.at(asks - 1) == "by"
+    asks_who = tokens.word_at(question_place) in ("who", "whom")
+    light_verbs = {
+        place: g.ACT_VERBS[word]
+        for place, word in enumerate(tokens.words)
+        if word in g.ACT_VERBS and not tokens.stems[place]
+    }
+    order = sorted({*tokens.content, *light_verbs.keys() - tokens.skipped, *((question_place,) if asks_who else ())})
+    question_phrase_places = asks_who and tokens.word_at(question_place - 1) == "by"
 
-    stems = ["?" if who and place == asks else own.stems[place] or little[place] for place in order]
+    stems = [
+        "?" if asks_who and place == question_place else tokens.stems[place] or light_verbs[place] for place in order
+    ]
     bare, by = list[bool](), list[bool]()
-    """Whether each may do something, or have it done to it; whether it does it behind `by`."""
+    """Whether each word may be an agent or an object; whether it is an agent behind `by`."""
     for place, its in zip(order, stems, strict=True):
-        held = _NOTHING if place in little else relations[own.stems[place]] if its != "?" else _ASKED[asked_by]
-        bare.append(not held.isdisjoint(_BARE))
-        by.append("by" in held)
+        relations_here = (
+            _NO_RELATION
+            if place in light_verbs
+            else relations[tokens.stems[place]]
+            if its != "?"
+            else _QUESTION_RELATIONS[question_phrase_places]
+        )
+        bare.append(not relations_here.isdisjoint(_UNMARKED))
+        by.append("by" in relations_here)
     found = set[tuple[str, str, str]]()
     for number, (place, verb) in enumerate(zip(order, stems, strict=True)):
-        if verb == "?" or not relations.get(verb, _BARE) <= _BARE:
+        if verb == "?" or not relations.get(verb, _UNMARKED) <= _UNMARKED:
             continue
-        part = own.parts[place]
-        before = [n for n in range(max(0, number - NEAR), number) if own.parts[order[n]] == part]
-        after = [n for n in range(number + 1, min(len(order), number + 1 + NEAR)) if own.parts[order[n]] == part]
+        part = tokens.segments[place]
+        before = [n for n in range(max(0, number - ACT_WINDOW), number) if tokens.segments[order[n]] == part]
+        after = [
+            n for n in range(number + 1, min(len(order), number + 1 + ACT_WINDOW)) if tokens.segments[order[n]] == part
+        ]
         ahead = [stems[n] for n in before if bare[n]]
         agents = [stems[n] for n in (*before, *after) if by[n]]
         objects = ahead if agents else [stems[n] for n in after if bare[n]]
         found.update((x, verb, y) for x in agents or ahead for y in objects if x != y)
-        if before and order[before[-1]] == place - 2 and own.at(place - 1) in ("a", "an", "the"):
+        if before and order[before[-1]] == place - 2 and tokens.word_at(place - 1) in ("a", "an", "the"):
             found.add((stems[before[-1]], "is", verb))
     return frozenset(found)
 
 
-_NOTHING = frozenset[str]()
-_ASKED = (frozenset({""}), frozenset({"by"}))
+_NO_RELATION = frozenset[str]()
+_QUESTION_RELATIONS = (frozenset({""}), frozenset({"by"}))
 
 
-_JOINS = frozenset({"and", "or"})
+_CONJUNCTIONS = frozenset({"and", "or"})
 
 
-def _joined(own: Words) -> dict[frozenset[str], frozenset[str]]:
+def _coordinations(tokens: Tokens) -> dict[frozenset[str], frozenset[str]]:
     found: dict[frozenset[str], set[str]] = {}
-    for one, other in pairwise(own.content):
-        between = {own.words[i] for i in range(one + 1, other)} - g.DETERMINERS
-        if between and between <= _JOINS:
-            found.setdefault(frozenset((own.stems[one], own.stems[other])), set()).update(between)
+    for one, other in pairwise(tokens.content):
+        between = {tokens.words[i] for i in range(one + 1, other)} - g.DETERMINERS
+        if between and between <= _CONJUNCTIONS:
+            found.setdefault(frozenset((tokens.stems[one], tokens.stems[other])), set()).update(between)
     return {pair: frozenset(words) for pair, words in found.items()}
 
 
-def _numbers(own: Words) -> dict[str, frozenset[str]]:
+def _noun_forms(tokens: Tokens) -> dict[str, frozenset[str]]:
     found: dict[str, set[str]] = {}
-    for place in own.content:
-        begin = own.begins[place] - 1
-        while (before := own.at(begin)) in g.ORDINALS or before[:1].isdigit():
+    for place in tokens.content:
+        begin = tokens.run_starts[place] - 1
+        while (before := tokens.word_at(begin)) in g.ORDINALS or before[:1].isdigit():
             begin -= 1
-        thing, several = _one_of(own.words[place])
-        article = "a" if before in _ONE and not several else "the" if before in g.DETERMINERS else ""
+        thing, several = _singular(tokens.words[place])
+        article = "a" if before in _INDEFINITE and not several else "the" if before in g.DETERMINERS else ""
         found.setdefault(thing, set()).add(f"{article} s".strip() if several else article)
     return {thing: frozenset(kinds) for thing, kinds in found.items()}
 
 
 @lru_cache(maxsize=8192)
-def _one_of(word: str) -> tuple[str, bool]:
-    """`boxes` and `box`, `houses` and `house` as one, and whether it is said of several."""
+def _singular(word: str) -> tuple[str, bool]:
+    """(common singular of `boxes` and `box`, `houses` and `house`; whether the word is a plural)."""
     several = word.endswith("s") and word[-2:] not in ("ss", "us", "is", "'s")
     if several and word.endswith("ies"):
         return word[:-3] + "y", True
     return (word[:-1] if several else word).removesuffix("e"), several
 
 
-_ONE = frozenset({"a", "an", "one", "another", "each", "every"})
+_INDEFINITE = frozenset({"a", "an", "one", "another", "each", "every"})

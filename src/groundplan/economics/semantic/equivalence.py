@@ -1,4 +1,4 @@
-"""Whether one answer serves two requests: guards first, then a calibrated score against a declared bound. Pure.
+"""Decides whether one answer serves two requests: guards first, then a calibrated score for a declared bound. Pure.
 
 Weights and thresholds come from `benchmarks/semantic_tune.py` and ship as a small file; a bound's threshold is the
 lowest score above which no more than that share of accepted pairs was wrong on pairs left out of training, with 95 %
@@ -19,9 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.semantic import differences
-from groundplan.economics.semantic.grammar_differences import ASKED_KIND, asked_otherwise, put_otherwise
+from groundplan.economics.semantic.grammar_differences import ASKED_KIND, asks_differently, grammar_difference
 from groundplan.economics.semantic.guards import veto
-from groundplan.economics.semantic.pair_phrasing import ways
+from groundplan.economics.semantic.pair_phrasing import pair_phrasing
 from groundplan.economics.semantic.reading import Reading
 from groundplan.economics.semantic.similarity import (
     Alignment,
@@ -34,20 +34,26 @@ from groundplan.economics.semantic.similarity import (
     lexical_nearness,
 )
 from groundplan.economics.semantic.statements import FEATURES, combine_features, statement_features
-from groundplan.economics.semantic.substitution import KIND, aligned, differs_in_meaning, has_substitution, strictly
-from groundplan.economics.semantic.word_order import rearranged
+from groundplan.economics.semantic.substitution import (
+    KIND,
+    aligned_places,
+    differs_in_meaning,
+    has_substitution,
+    requires_strict_match,
+)
+from groundplan.economics.semantic.word_order import arrangement_difference
 
 MIN_COSINE = 0.55
 """Pairs below this are not compared."""
 MAX_MATCHES = 6000
-"""Limit of pairs of places, one in each text, with the same word: the time of a comparison grows with them, and texts
-that repeat a few words would hold up a worker. Questions of 2,000 characters have 2,000 at most."""
+"""Limit of pairs of places with the same word: the time of a comparison grows with them, and texts that repeat a few
+words would block a worker. Questions of 2,000 characters have 2,000 at most."""
 CONFIDENCE = 0.95
 
 
 class Acceptance(msgspec.Struct, frozen=True):
-    """The calibrated model. `thresholds`: bound -> least score; `evidence`: bound -> (accepted, wrong) of the pairs
-    that it was set by. `rule`: digest of what guards and kinds of difference say of some pairs
+    """The calibrated model. `thresholds`: bound -> lowest score; `evidence`: bound -> (accepted, wrong) of the pairs
+    that set the threshold. `rule`: digest of the guards and kinds of difference found in some pairs
     (`semantic_tune.told`)."""
 
     version: int
@@ -57,11 +63,11 @@ class Acceptance(msgspec.Struct, frozen=True):
     thresholds: dict[str, float]
     evidence: dict[str, tuple[int, int]]
     kinds: frozenset[str]
-    """Kinds of difference with evidence that requests that differ only by them mean the same."""
+    """Kinds of difference with evidence that requests which differ only by them mean the same."""
     rule: str = ""
 
     def threshold(self, bound: float) -> float:
-        """The least score that keeps `bound`; infinite where no threshold does."""
+        """The lowest score that keeps `bound`; infinite if there is none."""
         fit = [float(each) for each in self.thresholds if float(each) <= bound + 1e-12]
         return self.thresholds[f"{max(fit):g}"] if fit else inf
 
@@ -69,8 +75,8 @@ class Acceptance(msgspec.Struct, frozen=True):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """Result for a pair. `veto`: the guard that refuses it; `score` is minus infinity where no evidence can overrule
-    that. `kinds`: kinds of difference (`differences`); where evidence may overrule the guard, only the pair's `ways`.
-    `unproven`: kinds of which calibration has no evidence."""
+    that. `kinds`: kinds of difference (`differences`), or only the `pair_phrasing` where evidence of that may overrule
+    the guard. `unproven`: kinds of which calibration has no evidence."""
 
     score: float
     veto: str = ""
@@ -80,7 +86,7 @@ class Verdict:
 
 @cache
 def load_acceptance() -> Acceptance:
-    """The calibrated model that ships with this version."""
+    """Load the calibrated model that ships with this version."""
     data = resources.files("groundplan.economics.semantic").joinpath("acceptance.json").read_bytes()
     found = msgspec.json.decode(data, type=Acceptance)
     if tuple(found.features) != FEATURES:
@@ -91,7 +97,7 @@ def load_acceptance() -> Acceptance:
 def judge(
     acceptance: Acceptance, one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None = None
 ) -> Verdict:
-    """Judge how surely one answer serves both requests. `worded`: the result of `compare_words`, where it is known."""
+    """Score how surely one answer serves both requests. `worded`: the result of `compare_words`, if already known."""
     met = _compare_pair(one, other, worded)
     if isinstance(met, str):
         return Verdict(-inf, met)
@@ -100,19 +106,19 @@ def judge(
 
 
 def difference_kinds(a: Reading, b: Reading) -> frozenset[str]:
-    """Kinds of difference between two readings, whatever guards say."""
+    """Kinds of difference between two readings, without asking guards."""
     found = _align_words(a, b)
     return differences.difference_kinds(a, b, found.pairs) if found.strict else STATEMENT_KINDS
 
 
 STATEMENT_KINDS = frozenset({"statement"})
-"""The one kind of difference of statements, which are worded differently each time: only scores are evidence."""
+"""The only kind of difference of statements: they are worded differently each time, so only scores are evidence."""
 
 
 def pair_features(
     one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None = None
 ) -> NDArray[np.float64] | str:
-    """Features of a pair, or the kind of difference that refuses it whatever its score."""
+    """Features of a pair, or the kind of difference because of which it is refused whatever its score."""
     met = _compare_pair(one, other, worded)
     return met if isinstance(met, str) else met.veto or met.features
 
@@ -142,7 +148,7 @@ def _compare_pair(
     if not found.strict and (kind or has_substitution(a, b, near, found.found)):
         return kind or KIND
     if kind:
-        kinds = frozenset({ways(a, b, found.pairs)})
+        kinds = frozenset({pair_phrasing(a, b, found.pairs)})
     else:
         kinds = differences.difference_kinds(a, b, found.pairs) if found.strict else STATEMENT_KINDS
     own = None if found.strict else statement_features(a, b, near, alone, found.found)
@@ -163,8 +169,8 @@ class WordComparison:
 
 
 def _align_words(a: Reading, b: Reading) -> WordComparison:
-    strict, found, near = strictly(a, b), align(a, b), lexical_nearness(a.spoken, b.spoken)
-    return WordComparison(strict, found, near, aligned(a, b, near, found) if strict else ())
+    strict, found, near = requires_strict_match(a, b), align(a, b), lexical_nearness(a.content_words, b.content_words)
+    return WordComparison(strict, found, near, aligned_places(a, b, near, found) if strict else ())
 
 
 def compare_words(a: Reading, b: Reading) -> WordComparison | str:
@@ -178,9 +184,9 @@ def compare_words(a: Reading, b: Reading) -> WordComparison | str:
         return kind
     found = _align_words(a, b)
     if not found.strict:
-        return ASKED_KIND if asked_otherwise(a, b) else found
-    kind = put_otherwise(a, b) or (KIND if has_substitution(a, b, found.known, found.found) else "")
-    kind = kind or rearranged(a, b, found.pairs)
+        return ASKED_KIND if asks_differently(a, b) else found
+    kind = grammar_difference(a, b) or (KIND if has_substitution(a, b, found.known, found.found) else "")
+    kind = kind or arrangement_difference(a, b, found.pairs)
     return replace(found, veto=kind) if kind else found
 
 
@@ -224,8 +230,8 @@ def _binomial_cdf(wrong: int, of: int, share: float) -> float:
 def lowest_threshold(
     scores: Sequence[float], same: Sequence[bool], bound: float, least: int = 100, confidence: float = CONFIDENCE
 ) -> tuple[float, int, int]:
-    """(threshold, accepted, wrong): the lowest score above which the bound is kept with confidence (0: the share that
-    was found); infinite where it never is. At least so many must be accepted."""
+    """(threshold, accepted, wrong): the lowest score from which on the bound is kept with confidence (0: by the share
+    itself); infinite if there is none. At least `least` pairs must be accepted."""
     order = sorted(zip(scores, same, strict=True), key=lambda each: -each[0])
     found, accepted, wrong = (inf, 0, 0), 0, 0
     for place, (score, right) in enumerate(order):

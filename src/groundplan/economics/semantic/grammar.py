@@ -1,7 +1,7 @@
-"""Closed classes of English words by which a request says what it asks for and who does what: data.
+"""Closed classes of English words that tell what a request asks for and who does what to whom: data.
 
-A preposition, an auxiliary verb or a pronoun carries no content, and changes the answer all the same. What is not here
-is read as a word of content.
+A preposition, an auxiliary verb or a pronoun carries no content, but changes the answer. All other words are read as
+content words.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ def _words(text: str) -> frozenset[str]:
 
 
 def _begin(way: re.Pattern[str]) -> re.Pattern[str]:
-    """The first words of each of the alternatives of a pattern."""
+    """A pattern of the first words of the alternatives of a pattern."""
     ways = way.pattern.removeprefix(r"\b(?:").removesuffix(r")\b").split("|")
     return re.compile(rf"\b(?:{'|'.join(sorted({each.split()[0] for each in ways}))})\b")
 
@@ -38,14 +38,14 @@ POLITE = re.compile(
     r"(?:(?:many|best|kind|warm|and) )*(?:thanks|thank you|regards|wishes|cheers)(?: so| very)?(?: much| a lot)?"
     r"(?: in advance)?(?: for (?:your|the|any) (?:help|time|support|answer|reply))?)\b"
 )
-"""What one says around a question, of words with one space between them."""
-POLITE_BEGINS = re.compile(
+"""Polite phrases around a question, in text with single spaces."""
+POLITE_STARTS = re.compile(
     r"\b(?:can|could|would|will|please|kindly|tell|explain|help|advise|inform|let|do|does|i|we|just|may|any|many|best|"
     r"kind|warm|and|thanks|thank|regards|wishes|cheers)\b"
 )
-"""The first words of it."""
-LEADS = _words("and so but or then also well now hi hello hey please thanks if whether exactly actually maybe")
-"""May stand before the word with which a question begins."""
+"""The first words of polite phrases."""
+LEAD_INS = _words("and so but or then also well now hi hello hey please thanks if whether exactly actually maybe")
+"""Words that may stand before the question word."""
 WH = _words("how what which who whom whose when where why")
 AUXILIARIES = _words(
     """is are was were am be do does did have has had can could may might must shall should will would isn't aren't
@@ -58,27 +58,27 @@ ORDERS = _words(
     paraphrase shorten design plan make propose check review rank sort solve define identify analyse analyze send book
     order cancel reply answer fix"""
 )
-"""Verbs that ask for something to be told or made, though no mark of a question stands there."""
+"""Verbs that order something to be told or made, without a question mark."""
 SUBORDINATE = _words("if because although though unless until while whenever since whether once despite so")
 DETERMINERS = _words("a an the this that these those my our your his her their its any some all every each no")
 POSSESSIVES = _classes("we: my our mine ours; you: your yours; they: their theirs; he: his; she: her hers")
-MEASURED = _words(
+MEASURED_ADJECTIVES = _words(
     """large big heavy high fast quickly soon late early wide deep strong small hot cold expensive hard safe thick tall
     short low close near full good bad easy"""
 )
 
-LASTING = _words("time days weeks months years hours minutes")
-"""Behind `how many` and `how much`: how long."""
+DURATION_UNITS = _words("time days weeks months years hours minutes")
+"""Behind `how many` and `how much` they ask how long."""
 ASPECTS = _classes(
     """how: way ways step steps procedure process method; why: reason reasons cause; when: time date day hour
     deadline year; where: place places location; who: person people employee department colleague;
     count: number quantity; duration: period length; rate: frequency;
     amount: price cost fee charge costs fees charges"""
 )
-"""Nouns that say what a question word would."""
+"""Noun -> the question words that mean the same."""
 
-ASKED_BY = _words("person people time date day place places way reason number")
-"""Those that say no more behind `which` and `what` than `who`, `when` ... would."""
+QUESTION_NOUNS = _words("person people time date day place places way reason number")
+"""Nouns that behind `which` and `what` mean no more than `who`, `when` ..."""
 
 PHRASES = {
     ("pick", "up"): "collect", ("hand", "in"): "submit", ("hand", "back"): "return", ("give", "back"): "return",
@@ -90,12 +90,14 @@ PHRASES = {
     ("log", "in"): "login", ("log", "on"): "login", ("sign", "in"): "login", ("log", "out"): "logout",
     ("log", "off"): "logout", ("sign", "out"): "logout",
 }  # fmt: skip
-"""(stem of a verb, what stands behind it or behind its object) -> a verb that says the same."""
+"""(stem of a verb, its particle) -> a verb that means the same."""
 
-MOODY = _words("allowed permitted required obliged obligated mandatory compulsory obligatory necessary possible able")
-"""Said of nobody in particular behind `is it` and `am I`: no more than a mood."""
-WAYS = _words("way ways step steps procedure process reason reasons")
-"""The same behind *what is the*."""
+IMPERSONAL_MOODS = _words(
+    "allowed permitted required obliged obligated mandatory compulsory obligatory necessary possible able"
+)
+"""Adjectives that behind `is it` and `am I` express a mood only."""
+WAY_NOUNS = _words("way ways step steps procedure process reason reasons")
+"""Nouns that behind *what is the* only ask how or why."""
 
 MUST = re.compile(
     r"\b(?:must|have to|has to|had to|need to|needs to|required|requires|obliged|obligated|mandatory|compulsory|"
@@ -109,8 +111,8 @@ MAY = re.compile(
 WILL = re.compile(r"\b(?:will|shall|won't|going to)\b")
 WOULD = re.compile(r"\b(?:would|wouldn't)\b")
 MOODS = {"must": MUST, "should": SHOULD, "may": MAY, "will": WILL, "would": WOULD}
-MOODS_BEGIN = {name: _begin(way) for name, way in MOODS.items()}
-"""What each of them begins with."""
+MOOD_STARTS = {name: _begin(way) for name, way in MOODS.items()}
+"""Mood -> pattern of the first words of its expressions."""
 PAST = _words("did was were had didn't wasn't weren't hadn't")
 PRESENT = _words("do does is are am don't doesn't isn't aren't")
 PERFECT = _words("have has haven't hasn't")
@@ -130,17 +132,17 @@ RELATIONS = _classes(
     than versus vs; between: between among amongst; near: near beside beyond; behind: behind; below: below under
     beneath underneath; above: above over; across: across around along; outside: outside; without: without"""
 )
-"""What a word stands behind -> how it belongs to the rest."""
-PAIRS_OF = {"because": "because", "instead": "instead", "out": "from", "ahead": "before", "front": "front",
+"""Preposition -> class of the relation that it expresses."""
+OF_PHRASES = {"because": "because", "instead": "instead", "out": "from", "ahead": "before", "front": "front",
             "behalf": "behalf", "lieu": "instead", "means": "by"}  # fmt: skip
-PAIRS_TO = {"due": "because", "prior": "before", "next": "near", "thanks": "because", "close": "near",
+TO_PHRASES = {"due": "because", "prior": "before", "next": "near", "thanks": "because", "close": "near",
             "owing": "because", "subsequent": "after"}  # fmt: skip
 INFINITIVE = _words(
     """procedure process want like need have has had way ways step steps possible allowed able how order required used
     try mandatory permitted obliged necessary going supposed compulsory obligatory wish plan decide forget free ought
     need needs needed do takes take who what"""
 )
-"""Words behind which `to` stands before a verb."""
+"""Words behind which `to` introduces a verb."""
 
 
 def _pairs(text: str) -> frozenset[frozenset[str]]:
@@ -151,22 +153,22 @@ AGREEING = _pairs(
     """of/in of/on of/at of/about for/about about/on in/at during/in during/on during/at
     across/in than/above than/below"""
 )
-"""Relations that say the same of one thing or another."""
+"""Pairs of relations that may mean the same."""
 AGREEING_IN_TIME = _pairs(
     """of/in of/on of/at of/for of/during during/in during/on during/at in/at on/at until/by than/above than/below"""
 )
-"""The same of times and of numbers of units."""
+"""Pairs of relations that may mean the same of times and of amounts with units."""
 ALTERNATING = _words(
     """apply applies applied applying entitled eligible qualify qualifies qualified access belong belongs related
     connect connected connecting compare compared link linked subscribe subscribed subscription limit limits rule
     rules"""
 )
-"""Words behind which `to`, `for` and `with` say the same."""
+"""Words behind which `to`, `for` and `with` mean the same."""
 LOOSE = _words("of by")
-"""Relations in which a word stands that stands behind nothing where a noun is a verb, or a passive is none."""
+"""Relations that disappear where a noun becomes a verb, or a passive becomes active."""
 PARTICLES = _words("up down off out on in over through about")
 
-LIGHT = _classes(
+LIGHT_VERBS = _classes(
     """have: have has had having; get: get gets got getting receive receives received receiving obtain obtains
     obtained obtaining; give: give gives gave given giving; need: need needs needed needing; want: want wants wanted
     wanting; show: show shows showed shown showing; help: help helps helped helping; know: know knows knew known;
@@ -174,9 +176,11 @@ LIGHT = _classes(
     takes took taken taking; apply: apply applies applied applying; tell: tell tells told; explain: explain explains
     explained; work: work works worked working; let: let lets letting; like: likes liked"""
 )
-"""Verbs that say little, and that are the only difference where nothing else stands there."""
-ACTS = LIGHT | _classes("refuse: refuse refuses refused refusing; fail: fail fails failed; lack: lack lacks lacking")
-"""Verbs that are no words of content -> their stems."""
+"""Light verb -> its class. They matter only where no other verb stands."""
+ACT_VERBS = LIGHT_VERBS | _classes(
+    "refuse: refuse refuses refused refusing; fail: fail fails failed; lack: lack lacks lacking"
+)
+"""Verbs that are no content words -> their stems."""
 
 
 IMPLIED = _classes(
@@ -187,24 +191,24 @@ IMPLIED = _classes(
     receive find found use used using apply applies work works done thing things there
     follow followed"""
 )
-"""What a word that asks or an auxiliary verb says already -> which ones (`kind`: which thing)."""
+"""Word -> the foci that imply it (`kind`: which thing; `any`: every focus)."""
 JOINING = _words(
     """yes sure okay ok thus however hence therefore additionally moreover furthermore alternatively simply following
     above mentioned such respective respectively corresponding"""
 )
-"""Words that join, and ask for nothing."""
+"""Words that join, and add nothing to a question."""
 AMOUNTS = frozenset({"count amount measure"})
-"""Those that name another thing behind a word: a *permit number*."""
-CARE = _words(
+"""Values of `IMPLIED` whose words name another thing behind a noun: a *permit number*."""
+MANNER_WORDS = _words(
     """easily quickly properly correctly successfully effectively efficiently conveniently convenient straightforward
     proper"""
 )
-"""How well something is to be done, which `how` asks for in any case."""
+"""Words of manner, which `how` implies."""
 PRECISE = _words("exact exactly precise precisely actual actually basically ever")
 
 ORDINALS = _words("first second third fourth fifth sixth seventh eighth ninth tenth single double triple half")
 NO_PLACE = AUXILIARIES | _words("hi hello hey")
-"""Beside which `there` is no place."""
+"""Words next to which `there` is no place."""
 COUNTED = _words(
     """first second third single both couple half double triple twice too also here being or dozen quarter only alone"""
 )
@@ -223,5 +227,5 @@ READABLE = _words(
     i i'm any please their they has have was were will by or we me do for"""
 )
 """Function words by which a text shows that it is English."""
-OF_ENGLISH_ALONE = READABLE - _words("is of to i was were will we me do for by or be are has have it can die man not")
-"""Those of them that are common in no other language known here."""
+ENGLISH_ONLY = READABLE - _words("is of to i was were will we me do for by or be are has have it can die man not")
+"""Those of them that are not common in another language known here."""

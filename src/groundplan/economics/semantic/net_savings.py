@@ -1,7 +1,7 @@
-"""What the semantic cache really saves: what they avoided, less what looking up and wrong answers cost. Pure.
+"""Net savings of the semantic cache: avoided cost, less the cost of look-ups and of wrong answers. Pure.
 
-Looking up is its measured time at the declared price of a processor. Wrong answers are estimated from the checked ones:
-the share that was found wrong (at first none of none: then what the bound allows), times the answers that were given.
+A look-up costs its measured time at the declared price of a processor. Wrong answers are estimated from the checked
+ones: the share found wrong (with few checks filled up with the declared bound), times the answers given.
 """
 
 from __future__ import annotations
@@ -10,12 +10,13 @@ from dataclasses import dataclass
 
 HOUR_US = 3_600_000_000
 LEAST = 30
-"""Checks before the share of wrong ones is that of the checks alone."""
+"""Checks from which on the share of wrong answers is that of the checks alone."""
 
 
 @dataclass(frozen=True, slots=True)
 class LookupTotals:
-    """Of one workload in a time: counts, microseconds of all look-ups, picodollars that answers given had cost."""
+    """Of one workload in a period: counts, microseconds of all look-ups (`spent_us`), and picodollars that the answers
+    given had cost (`saved`)."""
 
     looked: int
     given: int
@@ -27,7 +28,7 @@ class LookupTotals:
 
 @dataclass(frozen=True, slots=True)
 class NetSavings:
-    """Picodollars. `wrong_answers`: how many are expected among those that were given."""
+    """Picodollars. `wrong_answers`: how many of the answers given are expected to be wrong."""
 
     saved: int
     lookups: int
@@ -40,8 +41,9 @@ class NetSavings:
 
 
 def net_savings(done: LookupTotals, bound: float, hour: int, wrong_cost: int) -> NetSavings:
-    """`bound`: declared share of wrong answers; `hour`: picodollars of an hour of the processor; `wrong_cost`: of a
-    wrong answer. With few checks the bound counts as `LEAST` checks that found that many wrong."""
+    """Compute net savings. `bound`: declared share of wrong answers; `hour`: picodollars of a processor hour;
+    `wrong_cost`: picodollars of a wrong answer. With few checks, `LEAST` more with that share of wrong ones are
+    added."""
     checks = done.checked + LEAST if done.checked < LEAST else done.checked
     found = done.wrong + bound * LEAST if done.checked < LEAST else float(done.wrong)
     share = min(1.0, found / checks)

@@ -1,10 +1,9 @@
-"""How the two requests of a pair are phrased, whatever is put into them: so that evidence of both is counted. Pure.
+"""The phrasing of a pair of requests with its shared words as slots, so that evidence of a phrasing is counted. Pure.
 
-Words that say the same are places to put something in. All else is told as it is written, in its order: little words,
-articles, words of content that only one has, forms of a word, synonyms. So two pairs that are put in the same two ways
-differ in nothing but what both of their requests have; whatever a guard finds between the two of one it finds between
-the two of the other. Numbers in digits are told by their places: which they are is for a guard that no evidence
-overrules, as it is of names, dates, units and language.
+Words with the same meaning become slots. All else stays as written, in order: function words, articles, content words
+that only one has, forms of a word, synonyms. So two pairs with the same phrasing differ only in the words that both
+requests of each share: what a guard finds in one pair it finds in the other. Numbers in digits are numbered slots:
+their values are compared by a guard that no evidence overrules, like those of names, dates, units and language.
 """
 
 from __future__ import annotations
@@ -14,27 +13,28 @@ from string import ascii_lowercase
 
 from groundplan.economics.semantic.reading import Reading
 
-BEGINS = "ways: "
-"""Before both, so that they are no kind of difference (`differences`)."""
+PREFIX = "ways: "
+"""Prefix that tells a phrasing from a kind of difference (`differences`)."""
 
 
-def ways(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> str:
-    """Both ways of readings of which the words at these places say the same; the same whichever comes first."""
-    return BEGINS + min(_both(a, b, pairs), _both(b, a, [(j, i) for i, j in pairs]))
+def pair_phrasing(a: Reading, b: Reading, pairs: Sequence[tuple[int, int]]) -> str:
+    """The phrasing of both readings, the same in both orders. `pairs`: indexes of content words that mean the same."""
+    return PREFIX + min(_joint_phrasing(a, b, pairs), _joint_phrasing(b, a, [(j, i) for i, j in pairs]))
 
 
-def _both(one: Reading, other: Reading, pairs: Sequence[tuple[int, int]]) -> str:
+def _joint_phrasing(one: Reading, other: Reading, pairs: Sequence[tuple[int, int]]) -> str:
     ours, theirs = dict[int, str](), dict[int, str]()
     for number, (i, j) in enumerate(sorted(pairs)):
-        said, meant = one.spoken[i], other.spoken[j]
-        ours[one.told[i]] = f"<{number}>" if said == meant else f"<{number} {said} {meant}>"
-        theirs[other.told[j]] = f"<{number}>"
+        said, meant = one.content_words[i], other.content_words[j]
+        ours[one.word_places[i]] = f"<{number}>" if said == meant else f"<{number} {said} {meant}>"
+        theirs[other.word_places[j]] = f"<{number}>"
     numbers: dict[str, str] = {}
-    return f"{_way(one, ours, numbers)} | {_way(other, theirs, numbers)}"
+    return f"{_phrasing(one, ours, numbers)} | {_phrasing(other, theirs, numbers)}"
 
 
-def _way(reading: Reading, put: dict[int, str], numbers: dict[str, str]) -> str:
-    """The words of a text, without what is said around it. `numbers`: by which each is told, the same in both."""
+def _phrasing(reading: Reading, put: dict[int, str], numbers: dict[str, str]) -> str:
+    """The words of a text without polite phrases. `put`: index of a word -> its slot; `numbers`: number -> its slot,
+    shared by both texts and extended here."""
     found = []
     for place, word in enumerate(reading.words):
         if place in put:
@@ -43,6 +43,6 @@ def _way(reading: Reading, put: dict[int, str], numbers: dict[str, str]) -> str:
             digits = word.rstrip(ascii_lowercase)
             number = numbers.setdefault(digits.replace(",", ""), f"#{len(numbers)}")
             found.append(number + word[len(digits) :])
-        elif place not in reading.apart:
+        elif place not in reading.ignored:
             found.append(word)
     return " ".join(found)

@@ -1,11 +1,10 @@
-"""A question in the one of the usual ways to ask it: *what are the steps to reset my password* is *how do I reset my
+"""Rewrites a question to its usual phrasing: *what are the steps to reset my password* becomes *how do I reset my
 password*. Pure; English only.
 
-People ask for the same in a few dozen frames around the same words. Each line here is one of those frames and what it
-comes to; what stands in its slots stays as it was written. Only a text that is one such question as a whole is put
-otherwise, so nothing that it says is lost, and everything else stays as it is. Whether two questions mean the same is
-decided by guards and likeness (`equivalence`) on what comes of it: no word is taken for another one here, but where the
-frame says what it stands for (*update*, *change* my address).
+People ask the same thing in a few dozen frames around the same words. Each line here is a frame and its usual phrasing;
+the contents of slots stay as written. Only a text that matches a frame as a whole is rewritten, so nothing in it is
+lost; all other texts stay as they are. Whether two questions mean the same is decided afterwards by guards and score
+(`equivalence`). Words are replaced only where the frame fixes their meaning (*update*, *change* my address).
 """
 
 from __future__ import annotations
@@ -16,32 +15,32 @@ from functools import lru_cache
 from groundplan.economics.semantic.grammar import POLITE
 from groundplan.economics.semantic.reading import Reading, read
 
-LONGEST = 240
-"""Characters of a question that may be put otherwise."""
+MAX_LENGTH = 240
+"""Characters above which a question is not rewritten."""
 _SLOT = r"(?:[^?!;:.,]|[.,](?=\S))+?"
 _NAMES = re.compile(r"<(\w+)>")
 _GREETING = re.compile(r"(?:hi|hello|hey|good (?:morning|afternoon|evening))(?: there| all| team)?[,!.]? +", re.I)
-_KEPT = re.compile(r"[ ,]+")
+_SEPARATOR = re.compile(r"[ ,]+")
 _THANKS = re.compile(r"[,.!? ]+(?:please|thanks(?: a lot| so much| in advance)?|thank you(?: very much)?)[!.]*$", re.I)
 
 _HOW = "How do <one> <do>"
 _CAN = "Can <one> <do>"
 _PRICE = "What is the price of <thing><more>"
-_WHOLE = {"one": r"i|we", "do": _SLOT, "that": _SLOT, "thing": _SLOT, "more": rf"(?: {_SLOT})?"}
-_PEOPLES = (
+_SLOTS = {"one": r"i|we", "do": _SLOT, "that": _SLOT, "thing": _SLOT, "more": rf"(?: {_SLOT})?"}
+_PERSONAL_DETAILS = (
     r"(?:[a-z-]+ ){0,3}(?:address(?:es)?|details|profile|information|info|data|e-?mail|number|name|picture|photo|"
     r"settings|preferences)"
 )
-"""What is said to be updated where it is changed."""
-_TAKING = "(?:delivery|shipping|processing|response|turnaround|waiting|handling|dispatch|repair|approval)"
-"""What is as long as its time."""
+"""Things that are *updated* where others are *changed*."""
+_PROCESSES = "(?:delivery|shipping|processing|response|turnaround|waiting|handling|dispatch|repair|approval)"
+"""Processes whose *time* is how long they take."""
 _AMOUNTS = (
     "(?:fee|charge|deposit|fare|rent|price|cost|allowance|limit|premium|salary|penalty|fine|discount|bonus|budget|"
     "rate|tax)s?"
 )
-"""Whose amount is all that there is to know of them."""
-_DONE = "accept support offer provide allow cover include require need"
-_PARTICIPLES = {f"{verb}{'d' if verb.endswith('e') else 'ed'}": verb for verb in _DONE.split()}
+"""Things of which *how much* asks the same as *what*."""
+_PARTICIPLE_VERBS = "accept support offer provide allow cover include require need"
+_PARTICIPLES = {f"{verb}{'d' if verb.endswith('e') else 'ed'}": verb for verb in _PARTICIPLE_VERBS.split()}
 
 _FRAMES: tuple[tuple[str, str], ...] = (
     # how something is done
@@ -94,7 +93,7 @@ _FRAMES: tuple[tuple[str, str], ...] = (
      "How long is the <thing> for <that>"),
     (r"(?:for )?how long is the (?P<thing>warranty|guarantee) (?:for|of|on) <that>",
      "How long is the <thing> for <that>"),
-    (r"what(?: is|'s) the (?P<thing>" + _TAKING + ") time", "How long does <thing> take"),
+    (r"what(?: is|'s) the (?P<thing>" + _PROCESSES + ") time", "How long does <thing> take"),
     (r"how (?:long|many days) (?:does|will|would|should) it take (?:for|until|before) (?:my|our|an|the) "
      r"(?:order|package|parcel|shipment|delivery)s? (?:to )?"
      r"(?:arrives?|comes?|reach(?:es)? me|(?:be|is|gets?) delivered)",
@@ -147,10 +146,10 @@ _FRAMES: tuple[tuple[str, str], ...] = (
     (r"what(?: is|'s) the meaning of <thing>", "What does <thing> mean"),
     (r"(?:explain )?what <thing> means", "What does <thing> mean"),
 )  # fmt: skip
-"""(how a question is put, how it is put most often), in order: the first that fits counts."""
-_VERBS = (
+"""(frame, usual phrasing), in order: the first that matches counts."""
+_EQUIVALENT_PHRASES = (
     (re.compile(r"\bthe ([\w -]+?) (?:on|in|of|for) my (?:account|profile)\b", re.I), r"my \1"),
-    (re.compile(rf"\b(?:update|modify|edit)(?= (?:my|our|the|your) {_PEOPLES}\b)", re.I), "change"),
+    (re.compile(rf"\b(?:update|modify|edit)(?= (?:my|our|the|your) {_PERSONAL_DETAILS}\b)", re.I), "change"),
     (re.compile(r"\bget in touch with\b", re.I), "contact"),
     (re.compile(r"\b(?:regarding|concerning|with regards? to)\b", re.I), "about"),
     (re.compile(r"\bmake (?:a )?changes? to\b", re.I), "change"),
@@ -167,85 +166,85 @@ _VERBS = (
     (re.compile(r"\bget rid of\b", re.I), "remove"),
     (re.compile(r"\b(?:per|each|every) (?=year\b|month\b|week\b|day\b)", re.I), "a "),
 )
-"""What says the same wherever it stands."""
+"""(pattern, phrase that means the same anywhere)"""
 _MISHAP = re.compile(
     r"^(?P<thing>(?:my|our) [\w -]+?) (?:was|is|got|gets|has been|has gotten|is being|are|were|have been) "
     r"(?=(?:lost|stolen|damaged|broken|declined|rejected|refused|cancell?ed|delayed|hacked|locked|blocked|denied)\b)",
     re.I,
 )
 _LOST = re.compile(r"^(i|we)(?:'ve| have)? lost\b", re.I)
-"""What to do about it is the same whether it has happened or happens."""
+"""A mishap in the past and in the present: what to do about it is the same."""
 
 
-def _compiled(frame: str) -> re.Pattern[str]:
-    seen = set[str]()
+def _compile_frame(frame: str) -> re.Pattern[str]:
+    used = set[str]()
 
     def slot(found: re.Match[str]) -> str:
         name = found[1]
-        if name in seen:
-            return f"(?:{_WHOLE[name]})"
-        seen.add(name)
-        return f"(?P<{name}>{_WHOLE[name]})"
+        if name in used:
+            return f"(?:{_SLOTS[name]})"
+        used.add(name)
+        return f"(?P<{name}>{_SLOTS[name]})"
 
     return re.compile(re.sub(r"(?<!\?P)<(\w+)>", slot, frame), re.IGNORECASE)
 
 
-_READY = tuple((_compiled(frame), usual) for frame, usual in _FRAMES)
+_COMPILED_FRAMES = tuple((_compile_frame(frame), usual_phrasing) for frame, usual_phrasing in _FRAMES)
 
 
 def read_question(text: str) -> Reading:
-    """A question as it is compared with others; its `text`, which is embedded, is that of `usual`."""
-    return read(usual(text))
+    """Read a question in its usual phrasing, which is also the `text` to embed."""
+    return read(usual_phrasing(text))
 
 
 @lru_cache(maxsize=4096)
-def usual(text: str) -> str:
-    """The question as it is put most often; `text` itself where it is none of these, or more than that."""
+def usual_phrasing(text: str) -> str:
+    """The usual phrasing of a question; `text` itself if no frame matches it as a whole."""
     flat = " ".join(text.split())
-    if not 0 < len(flat) <= LONGEST or not flat.isascii():  # so that no place moves with the case of a letter
+    if not 0 < len(flat) <= MAX_LENGTH or not flat.isascii():  # so that no place moves with the case of a letter
         return text
-    bare = _without_manners(_THANKS.sub("", flat.rstrip("?!. ")).rstrip("?!., "))
-    for verb, plain in _VERBS:
+    bare = _strip_politeness(_THANKS.sub("", flat.rstrip("?!. ")).rstrip("?!., "))
+    for verb, plain in _EQUIVALENT_PHRASES:
         bare = verb.sub(plain, bare)
-    for frame, put in _READY:
+    for frame, put in _COMPILED_FRAMES:
         if found := frame.fullmatch(bare):
-            return _filled(put, found) + "?"
+            return _fill_frame(put, found) + "?"
     return text
 
 
-def _without_manners(text: str) -> str:
-    """Without what is said before it."""
+def _strip_politeness(text: str) -> str:
+    """The text without greetings and polite phrases before it."""
     place = 0
     while place < len(text):
-        found = _GREETING.match(text, place) or _KEPT.match(text, place) or POLITE.match(text.lower(), place)
+        found = _GREETING.match(text, place) or _SEPARATOR.match(text, place) or POLITE.match(text.lower(), place)
         if not found or found.end() == place:
             break
         place = found.end()
     return text[place:] if len(text) > place else text
 
 
-def _filled(put: str, found: re.Match[str]) -> str:
-    told = found.groupdict()
-    if told.get("that"):
-        told["that"] = _LOST.sub(r"\1 lose", _MISHAP.sub(r"\g<thing> is ", told["that"]))
-    if told.get("done"):
-        told["done"] = _PARTICIPLES.get(told["done"].lower(), told["done"])
-    if "<thing> policy" in put and told.get("thing"):
-        told["thing"] = told["thing"].removesuffix("s")
-    if told.get("doing"):
-        told["doing"] = _plain(told["doing"].lower())
-        told["does"] = told["doing"] + ("es" if told["doing"].endswith(("s", "x", "ch", "sh")) else "s")
-    if told.get("one"):
-        told["one"] = "I" if told["one"].lower() == "i" else "we"
-    return _NAMES.sub(lambda name: told.get(name[1]) or "", put)
+def _fill_frame(put: str, found: re.Match[str]) -> str:
+    values = found.groupdict()
+    if values.get("that"):
+        values["that"] = _LOST.sub(r"\1 lose", _MISHAP.sub(r"\g<thing> is ", values["that"]))
+    if values.get("done"):
+        values["done"] = _PARTICIPLES.get(values["done"].lower(), values["done"])
+    if "<thing> policy" in put and values.get("thing"):
+        values["thing"] = values["thing"].removesuffix("s")
+    if values.get("doing"):
+        values["doing"] = _infinitive(values["doing"].lower())
+        values["does"] = values["doing"] + ("es" if values["doing"].endswith(("s", "x", "ch", "sh")) else "s")
+    if values.get("one"):
+        values["one"] = "I" if values["one"].lower() == "i" else "we"
+    return _NAMES.sub(lambda name: values.get(name[1]) or "", put)
 
 
-def _plain(doing: str) -> str:
-    """`approve`, of `approving`, as it is mostly spelled: forms of a word are alike later (`reading.stem`)."""
+def _infinitive(doing: str) -> str:
+    """`approve` of `approving`, by the commonest spelling: forms of a word are equal later anyway (`reading.stem`)."""
     root = doing.removesuffix("ing")
-    if root[-1:] in "vczu" or root[-2:] in _WITH_E or (root[-1:] == "l" and root[-2:-1] in "bcdfgkpstz"):
+    if root[-1:] in "vczu" or root[-2:] in _ENDINGS_BEFORE_E or (root[-1:] == "l" and root[-2:-1] in "bcdfgkpstz"):
         return f"{root}e"
     return root[:-1] if root[-1:] == root[-2:-1] and root[-1:] not in "lsz" else root
 
 
-_WITH_E = ("at", "ut", "ag", "ir", "os", "us")
+_ENDINGS_BEFORE_E = ("at", "ut", "ag", "ir", "os", "us")

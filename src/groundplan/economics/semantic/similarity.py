@@ -1,7 +1,7 @@
-"""How similar two readings are, as numbers from which `equivalence` decides: whole texts, words shared and not shared.
+"""Features of the similarity of two readings, from which `equivalence` decides: whole texts, shared and other words.
 
-Words are compared in context: each has the embedding that the model gives it in its text, so that a synonym is told
-from another thing of the same sort. Pure; embeddings come as arguments.
+Words are compared in context: each has the embedding that the model gives it within its text, so that a synonym is told
+from another thing of the same sort. Pure; embeddings are arguments.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from numpy.typing import NDArray
 
 from groundplan.economics.semantic import vocabulary as v
 from groundplan.economics.semantic.reading import Reading, stem
-from groundplan.economics.semantic.spelling import slips
-from groundplan.economics.semantic.synonyms import listed, said_where
+from groundplan.economics.semantic.spelling import misspelling_places
+from groundplan.economics.semantic.synonyms import is_listed, synonym_places
 
 Vector = NDArray[np.float32]
 Directions = NDArray[np.int8]
-"""A row of 384 for each word, of any length."""
+"""(words, 384): the direction of each word; rows are not normalised."""
 Near = NDArray[np.float32]
-"""Matrix (words of one, words of the other) over the readings' `spoken`: cosines, 1 where two mean the same."""
+"""Matrix (words of one, words of the other) over the readings' `content_words`: cosines, 1 where two mean the same."""
 MAX_ALIGNED_WORDS = 2
 """Most adjacent words that may replace as many others."""
 FEATURES = (
@@ -35,8 +35,8 @@ FEATURES = (
 
 @dataclass(frozen=True, slots=True)
 class EmbeddedReading:
-    """A reading with its embeddings: the unit vector of the text, and for each requested word of `spoken` its direction
-    within the text."""
+    """A reading with its embeddings: the unit vector of the text, and the direction within the text of each requested
+    one of its content words."""
 
     reading: Reading
     vector: Vector
@@ -48,9 +48,9 @@ def cosine(a: EmbeddedReading, b: EmbeddedReading) -> float:
     return float(a.vector @ b.vector)
 
 
-def nearness(ours: Directions, theirs: Directions, told: Near) -> Near:
-    """How near each word of one is to each of the other, by their directions; at least `told` (`lexical_nearness`)."""
-    return np.maximum(told, contextual_nearness(ours, theirs))
+def nearness(ours: Directions, theirs: Directions, lexical: Near) -> Near:
+    """Nearness of each word of one to each of the other by direction; at least `lexical` (`lexical_nearness`)."""
+    return np.maximum(lexical, contextual_nearness(ours, theirs))
 
 
 def contextual_nearness(ours: Directions, theirs: Directions) -> Near:
@@ -69,12 +69,12 @@ def lexical_nearness(words: Sequence[str], others: Sequence[str]) -> Near:
     """Nearness without embeddings: 1 where two words mean the same, 0 elsewhere. Misspellings are looked for only among
     words without a counterpart in the other text."""
     near = np.zeros((len(words), len(others)), dtype=np.float32)
-    met = list(said_where(words, others))
+    met = list(synonym_places(words, others))
     said, again = {i for i, _ in met}, {j for _, j in met}
     ours, theirs = ([n for n in range(len(w)) if n not in of] for w, of in ((words, said), (others, again)))
     if ours and theirs:
-        slips = misspelt_pairs([words[i] for i in ours], [others[j] for j in theirs])
-        met += [(ours[one], theirs[other]) for one, other in slips]
+        misspelling_places = misspelt_pairs([words[i] for i in ours], [others[j] for j in theirs])
+        met += [(ours[one], theirs[other]) for one, other in misspelling_places]
     for pair in met:
         near[pair] = 1.0
     return near
@@ -82,8 +82,8 @@ def lexical_nearness(words: Sequence[str], others: Sequence[str]) -> Near:
 
 def misspelt_pairs(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
     """Places of words, or of their stems, of which one is a misspelling of the other."""
-    yield from slips(words, others, listed)
-    yield from slips([*map(stem, words)], [*map(stem, others)], listed)
+    yield from misspelling_places(words, others, is_listed)
+    yield from misspelling_places([*map(stem, words)], [*map(stem, others)], is_listed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,11 +133,11 @@ def _without_moved(places: Sequence[int], reading: Reading, moved: Counter[str])
 
 def content_places(reading: Reading, places: Sequence[int]) -> list[int]:
     """The places that hold no filler word."""
-    return [place for place in places if reading.spoken[place] not in v.FILLERS]
+    return [place for place in places if reading.content_words[place] not in v.FILLERS]
 
 
 def counterparts(near: Near, ours: Sequence[int], theirs: Sequence[int]) -> list[tuple[int, int]]:
-    """The nearest of both, the nearest of the rest, and so on, until one side has no more: each has one of its own."""
+    """Pair words one to one: the nearest two, then the nearest of the rest, until one side has no more."""
     if not ours or not theirs:
         return []
     order = sorted((-float(near[i, j]), i, j) for i in ours for j in theirs)

@@ -1,7 +1,8 @@
-"""One spelling for words that are written in several ways: British and American, contractions, common slips. Pure.
+"""Normalises words that are written in several ways: British and American, contractions, common misspellings. Pure.
 
-English only. A slip is mended where the other question has the word and one of the two is known: letters that changed
-places, or one that is doubled or is not. A missing or a wrong letter makes another word as often, so it stays one.
+English only. A misspelling is recognised where the other question has the word and exactly one of both is known: two
+adjacent letters swapped, or a letter doubled or not. A missing or wrong letter as often makes another word, so it is
+none.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ WRITTEN = {
     "w/": "with", "ain't": "isn't", "e-mail": "email", "e-mails": "emails", "wi-fi": "wifi", "on-line": "online",
     "off-line": "offline", "co-worker": "coworker", "co-workers": "coworkers",
 }  # fmt: skip
-"""As written -> as it is read; negations are told from it, so a lost apostrophe does not lose one."""
+"""As written -> as read. Negations are found after this, so that a lost apostrophe does not lose one."""
 _OUR = re.compile(r"^(col|fav|lab|behavi|neighb|hon|harb|hum|rum|sav|flav|vap|endeav|arm)our")
 _ISE = re.compile(r"^(\w{4,})(is|ys)(e|ed|es|ing|ation|ations|er|ers)$")
 _NOT_ISE = re.compile(
@@ -30,7 +31,7 @@ _NOT_ISE = re.compile(
 _DOUBLED = re.compile(
     r"^(cance|trave|labe|mode|leve|fue|signa|tota|dia|channe|counse|contro|tunne|pane|pedal)ll(ed|ing|er|ers|or)$"
 )
-_OTHERWISE = {
+_BRITISH = {
     "centre": "center", "centres": "centers", "theatre": "theater", "theatres": "theaters", "fibre": "fiber",
     "licence": "license", "licences": "licenses", "defence": "defense", "offence": "offense", "catalogue": "catalog",
     "catalogues": "catalogs", "dialogue": "dialog", "enrolment": "enrollment", "instalment": "installment",
@@ -42,13 +43,13 @@ _OTHERWISE = {
 }  # fmt: skip
 
 
-def _past(text: str) -> dict[str, str]:
+def _past_forms(text: str) -> dict[str, str]:
     """`verb: forms; verb: forms` as form -> verb."""
     pairs = (part.split(":") for part in text.split(";"))
     return {form: verb.strip() for verb, forms in pairs for form in forms.split()}
 
 
-PAST_FORMS = _past(
+PAST_FORMS = _past_forms(
     """pay: paid payed; send: sent; buy: bought; take: taken took; give: given gave; see: seen saw; write: written
     wrote; choose: chosen chose; hold: held; keep: kept; make: made; meet: met; lend: lent; lose: lost; tell: told;
     teach: taught; build: built; break: broken broke; steal: stolen stole; drive: driven drove; know: known knew;
@@ -63,61 +64,64 @@ PAST_FORMS = _past(
     overtook; find: found; say: said; lay: laid; bind: bound; become: became; bend: bent; lie: lain; rebuild: rebuilt;
     resell: resold; repay: repaid; rewrite: rewritten rewrote; retake: retaken retook; spin: spun; light: lit"""
 )
-"""Past forms of verbs that have another stem."""
+"""Irregular past form or participle -> verb."""
 UNCHANGED = frozenset(
     ("reset", "set", "cut", "put", "read", "hit", "shut", "split", "spread", "cast", "upset", "hurt", "let", "preset")
 )
-"""Verbs of which a participle has no form of its own."""
+"""Verbs whose participle equals the infinitive."""
 
 
-def past_form(word: str) -> bool:
-    """Whether a word is, by its form, a past or a participle."""
+def is_past_form(word: str) -> bool:
+    """Whether a word has the form of a past tense or a participle."""
     return (word.endswith("ed") and len(word) > 4) or word in PAST_FORMS
 
 
-_TWICE = re.compile(r"(.)\1")
+_DOUBLE_LETTER = re.compile(r"(.)\1")
 
 
-def spelled(word: str) -> str:
-    """A lower-case word in the spelling by which others are compared with it."""
-    word = PAST_FORMS.get(word) or _OTHERWISE.get(word, word)
+def normalize_spelling(word: str) -> str:
+    """The spelling by which a lower-case word is compared with others; an irregular past form becomes its verb."""
+    word = PAST_FORMS.get(word) or _BRITISH.get(word, word)
     word = _OUR.sub(r"\1or", word)
     word = _DOUBLED.sub(r"\1l\2", word)
     found = _ISE.match(word)
     return f"{found[1]}{found[2][0]}z{found[3]}" if found and not _NOT_ISE.match(word) else word
 
 
-def slips(words: Sequence[str], others: Sequence[str], known: Callable[[str], bool]) -> Iterator[tuple[int, int]]:
-    """The places of words of which one is the other with a slip; of long ones also where neither is known."""
+def misspelling_places(
+    words: Sequence[str], others: Sequence[str], known: Callable[[str], bool]
+) -> Iterator[tuple[int, int]]:
+    """Pairs of places of words of which one is a misspelling of the other. Exactly one must be known; of long words
+    perhaps neither."""
     places: dict[tuple[str, str], list[int]] = {}
     for place, word in enumerate(others):
-        if len(word) >= SHORTEST:
-            places.setdefault(_key(word), []).append(place)
+        if len(word) >= MIN_SLIP_LENGTH:
+            places.setdefault(_letters_key(word), []).append(place)
     for place, word in enumerate(words if places else ()):
-        for other in places.get(_key(word), ()) if len(word) >= SHORTEST else ():
+        for other in places.get(_letters_key(word), ()) if len(word) >= MIN_SLIP_LENGTH else ():
             instead = others[other]
-            if word != instead and _one_known(word, instead, known) and _slipped(word, instead):
+            if word != instead and _is_plausible_slip(word, instead, known) and _is_one_slip_away(word, instead):
                 yield place, other
 
 
-SHORTEST = 5
-"""Letters of a word in which a slip is looked for."""
-LONG = 8
-"""Letters from which on two words are seldom one another's slip."""
+MIN_SLIP_LENGTH = 5
+"""Letters from which on a word may be a misspelling."""
+LONG_WORD = 8
+"""Letters from which on two different words are seldom one misspelling apart."""
 
 
-def _one_known(one: str, other: str, known: Callable[[str], bool]) -> bool:
+def _is_plausible_slip(one: str, other: str, known: Callable[[str], bool]) -> bool:
     first, second = known(one), known(other)
-    return first != second or (not first and min(len(one), len(other)) >= LONG)
+    return first != second or (not first and min(len(one), len(other)) >= LONG_WORD)
 
 
 @lru_cache(maxsize=8192)
-def _key(word: str) -> tuple[str, str]:
-    return word[0], "".join(sorted(_TWICE.sub(r"\1", word)))
+def _letters_key(word: str) -> tuple[str, str]:
+    return word[0], "".join(sorted(_DOUBLE_LETTER.sub(r"\1", word)))
 
 
-def _slipped(one: str, other: str) -> bool:
-    one, other = _TWICE.sub(r"\1", one), _TWICE.sub(r"\1", other)
+def _is_one_slip_away(one: str, other: str) -> bool:
+    one, other = _DOUBLE_LETTER.sub(r"\1", one), _DOUBLE_LETTER.sub(r"\1", other)
     if one == other:
         return True
     differ = [place for place, (x, y) in enumerate(zip(one, other, strict=True)) if x != y]

@@ -1,7 +1,7 @@
-"""Which words say the same in one of their senses, as far as `synonyms.txt` knows: a line of it is one group. Pure.
+"""Finds synonyms by the groups of `synonyms.txt`: words of one line mean the same in one of their senses. Pure.
 
-English only. What is not there is judged by embeddings within the texts; words of one line are taken for each other in
-any context, so names, units, opposites and things of one sort have no place in it.
+English only. Other words are compared by their embeddings in context. Words of one line count as the same in any
+context, so names, units, opposites and things of one sort must not be in the list.
 """
 
 from __future__ import annotations
@@ -13,39 +13,39 @@ from importlib import resources
 from groundplan.economics.semantic.reading import stem
 
 
-def listed(word: str) -> bool:
-    """Whether it stands in a group: a common word then, and no name."""
-    return len(_known(word)) > 1
+def is_listed(word: str) -> bool:
+    """Whether a word is in a group, and thus a common word and no name."""
+    return len(_keys(word)) > 1
 
 
-def said_where(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
-    """The places of each word and each other that say the same, each pair once."""
+def synonym_places(words: Sequence[str], others: Sequence[str]) -> Iterator[tuple[int, int]]:
+    """Pairs of places, in one and in the other, of words that mean the same, each pair once."""
     places: dict[str | int, list[int]] = {}
     for place, word in enumerate(others):
-        for key in _known(word):
+        for key in _keys(word):
             places.setdefault(key, []).append(place)
     for place, word in enumerate(words):
-        found = [places[key] for key in _known(word) if key in places]
+        found = [places[key] for key in _keys(word) if key in places]
         if found:
             for other in found[0] if len(found) == 1 else set[int]().union(*found):
                 yield place, other
 
 
 @lru_cache(maxsize=8192)
-def _known(word: str) -> tuple[str | int, ...]:
-    """It without its ending, and the numbers of its groups."""
+def _keys(word: str) -> tuple[str | int, ...]:
+    """The stem of a word, and the numbers of its groups."""
     its = stem(word)
-    # so short a stem is many words': *lab* is not *labor*
-    told = len(its) >= SHORTEST or word in _told() or word.removesuffix("s") in _told()
+    # many words share so short a stem: *lab* is not *labor*
+    told = len(its) >= MIN_STEM_LENGTH or word in _listed_words() or word.removesuffix("s") in _listed_words()
     return its, *(_groups().get(its, ()) if told else ())
 
 
-SHORTEST = 4
-"""Letters of a stem by which a word is found; with fewer the word itself must stand there."""
+MIN_STEM_LENGTH = 4
+"""Letters from which on a stem identifies a word; for shorter stems the word itself must be listed."""
 
 
 @cache
-def _told() -> frozenset[str]:
+def _listed_words() -> frozenset[str]:
     return frozenset(_text().split())
 
 
@@ -56,7 +56,7 @@ def _text() -> str:
 
 @cache
 def _groups() -> dict[str, frozenset[int]]:
-    """Word without its ending -> the numbers of the groups that it belongs to."""
+    """Stem -> numbers of its groups."""
     found: dict[str, set[int]] = {}
     for number, line in enumerate(_text().splitlines()):
         for word in line.split():

@@ -1,6 +1,6 @@
-"""Words that decide whether two sentences can mean the same: data, in English with the commonest of a few languages.
+"""Words that decide whether two sentences can mean the same: data, English and the commonest of a few other languages.
 
-What is not here is judged by its likeness alone; a longer list only makes the cache more careful.
+Other words are compared by similarity alone; a longer list only makes the cache more careful.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ NEGATIONS = _words(
     nicht kein keine keinen nie ohne pas jamais sans sin nunca"""
 )
 NOTHINGS = _words("none nothing nobody nowhere neither nor without except excluding unless free-of")
-"""Negations that speak of a thing: another count than `not`, which turns a sentence."""
+"""Negations of a noun, counted apart from `not`, which negates a sentence."""
 DENIALS = _words(
     """prevent prevents prevented preventing avoid avoids avoided avoiding remove removes removed removing omit omits
     omitted omitting exclude excludes excluded skip skips skipped skipping ignore ignores ignored agnostic stop stops
     stopped stopping suppress suppresses prohibit prohibits disallow disallows deny denies denied disable disables
     disabled disabling avert averts averted averting eliminate eliminates eliminated eliminating"""
 )
-"""Verbs that deny what follows: one more of them on one side turns the meaning as `not` does."""
+"""Verbs that deny what follows: one more of them on one side reverses the meaning as `not` does."""
 NEGATING_PREFIXES = ("un", "in", "im", "ir", "il", "non", "dis", "de", "mis", "anti")
 
 NUMBER_WORDS = {
@@ -51,7 +51,7 @@ NUMBER_WORDS = {
     "both": 2,
 }  # fmt: skip
 VAGUE_NUMBERS = frozenset({"one", "first", "second", "single", "once", "both", "couple"})
-"""Also used without counting, so that they count only where the other side has another number."""
+"""Number words also used without counting; compared only where the other text has another number."""
 
 TIMES = _words(
     """january february march april may june july august september october november december jan feb mar apr jun jul
@@ -193,7 +193,7 @@ FILLERS = _words(
     already simply certain corresponding respective respectively specific specifically particular particularly given
     provided following above mentioned various"""
 )
-"""Words that join and point out, and name no thing that could stand in place of another."""
+"""Words that join or emphasise, and name no thing that could stand for another."""
 
 IMPLIED = _words(
     """place places person people someone somebody time times date day days period reason reasons cause number amount
@@ -202,13 +202,13 @@ IMPLIED = _words(
     happen happens done exist exists steps step process procedure kind type sort name thing things now currently
     there"""
 )
-"""Words that a question word or an auxiliary verb already says: the *place* of `where`, the *person* of `who`, the
-*reason* of `why`, what is *allowed* of `may`, *needed* of `must`."""
+"""Words that a question word or an auxiliary verb implies: *place* with `where`, *person* with `who`, *reason* with
+`why`, *allowed* with `may`, *needed* with `must`."""
 NAMING = _words(
     """place places person people time times date day days period reason cause number amount work use process procedure
     type name thing things step steps right"""
 )
-"""Those of them that before another word make another thing of it: a *day* pass, a *work* laptop."""
+"""Those of them that change the meaning of the word behind them: a *day* pass, a *work* laptop."""
 EMPTY = _words(
     """easily quickly directly fully completely entirely properly correctly successfully effectively efficiently
     basically generally typically normally overall own main actual current exact exactly precise precisely proper
@@ -216,10 +216,10 @@ EMPTY = _words(
     roughly ever still again else containing contains contained including includes namely based specified specifies
     called involving involves"""
 )
-"""How much, how well and how exactly, and what only joins: words after which a question asks for the same thing."""
+"""Words of degree, manner and precision, and joining words: they do not change what a question asks for."""
 FRAMING = _words(
     """information info details detail advice question questions asking wondering curious interested looking trying
     hoping sorry bother appreciate appreciated guidance learn understand clarify clarification inform briefly urgently
     urgent regards advance kind best cheers team folks guys dear assist assistance hint hints tip tips idea"""
 )
-"""What one says around a question; only before everything else, or behind it."""
+"""Words of polite phrases; only before everything else, or behind it."""

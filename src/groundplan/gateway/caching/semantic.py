@@ -110,7 +110,7 @@ class SemanticCache:
 
     def _match(self, exchange: Exchange, rule: Semantic, asked: Question) -> Entry | None:
         name = exchange.workload.name if exchange.workload is not None else ""
-        from groundplan.economics.semantic.differences import digests  # noqa: PLC0415 -- numpy, only where it is used
+        from groundplan.economics.semantic.differences import kind_digests  # noqa: PLC0415 -- numpy, only where it is used
 
         counts = self.counts.setdefault(name, Counts())
         counts.looked += 1
@@ -120,10 +120,10 @@ class SemanticCache:
         entry, verdict = found
         calibration = self.calibration(name, rule)
         region = calibration.regions.region_of(asked.said.vector)
-        kinds = digests(verdict.kinds)
+        kinds = kind_digests(verdict.kinds)
         if verdict.veto and not calibration.regions.was_met(*kinds):
             return None
-        decided = calibration.regions.decide(region, verdict.score, self._dice(), kinds, digests(verdict.unproven))
+        decided = calibration.regions.decide(region, verdict.score, self._dice(), kinds, kind_digests(verdict.unproven))
         if decided == "check":
             refused = bool(verdict.veto) and not calibration.regions.are_proven_kinds(kinds)
             exchange.semantic_match = Match(entry, calibration, None if refused else region, verdict.score, kinds)
@@ -169,7 +169,7 @@ class SemanticCache:
             return None
         reading = read_question(framed[1])
         seconds = min(MAX_WAIT_SECONDS, plan.workload.deadline_ms / 2000)
-        (said,) = await self._embed([(reading, reading.places)], exchange, seconds)
+        (said,) = await self._embed([(reading, reading.spans)], exchange, seconds)
         return Question(framed[0], said)
 
     async def _embed(
@@ -257,21 +257,21 @@ class SemanticCache:
         if one.split() == other.split() or not (one and other):
             return one.split() == other.split()
         from groundplan.economics.semantic import similarity, substitution  # noqa: PLC0415 -- numpy, only where it is used
-        from groundplan.economics.semantic.guards import contradicts  # noqa: PLC0415 -- as above
+        from groundplan.economics.semantic.guards import find_contradiction  # noqa: PLC0415 -- as above
         from groundplan.economics.semantic.reading import read  # noqa: PLC0415 -- numpy, only where it is used
 
         a, b = read(one), read(other)
-        if contradicts(a, b):
+        if find_contradiction(a, b):
             return False
         found = similarity.align(a, b)
         few = 0 < len(found.ours) == len(found.theirs) <= MAX_DIFFERING_WORDS
         ours, theirs = (found.ours, found.theirs) if few else ([], [])
         first, second = await self._embed(
-            [(a, [a.places[place] for place in ours]), (b, [b.places[place] for place in theirs])], exchange
+            [(a, [a.spans[place] for place in ours]), (b, [b.spans[place] for place in theirs])], exchange
         )
         if similarity.cosine(first, second) < MIN_AGREEMENT:
             return False
-        return not few or substitution.agree(first, second, ours, theirs)
+        return not few or substitution.words_agree(first, second, ours, theirs)
 
 
 def _semantic_rule(exchange: Exchange) -> Semantic | None:
