@@ -136,7 +136,7 @@ async def taught(rig: Rig) -> None:
 
 def prove(rig: Rig) -> None:
     similar: Any = rig.gateway.answer_cache.similar
-    regions = similar._taught["assistant"].regions
+    regions = similar._calibrations["assistant"].regions
     (region,) = regions.known.values()
     pairs = combinations((RESET, AGAIN, OTHER), 2)
     kinds = kind_digests({kind for one, other in pairs for kind in difference_kinds(read(one), read(other))})
@@ -170,7 +170,7 @@ async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_p
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         similar: Any = rig.gateway.answer_cache.similar
-        checked, regions = counts(rig).checked, similar._taught["assistant"].regions
+        checked, regions = counts(rig).checked, similar._calibrations["assistant"].regions
         known = set(regions.kinds)
         for tool in ("Slack", "Miro", "Zoom"):
             assert await cache_of(rig, f"How do I reset my {tool} password?") == "none"
@@ -526,16 +526,16 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
         assert await cache_of(rig, RESET) == "none"
         assert await cache_of(rig, AGAIN) == "none"
         await until(lambda: counts(rig).checked == 1)
-        (key,) = (key for key in checks._waiting if len(key[2]) > DIGEST)
+        (key,) = (key for key in checks._unsent if len(key[2]) > DIGEST)
         found = kind_digests(difference_kinds(read(RESET), read(AGAIN)))
-        assert set(checks._waiting) == {key, *((*key[:2], kind) for kind in found)}
-        assert key[0] == "assistant" and set(checks._waiting.values()) == {(1, 0, -inf)}
+        assert set(checks._unsent) == {key, *((*key[:2], kind) for kind in found)}
+        assert key[0] == "assistant" and set(checks._unsent.values()) == {(1, 0, -inf)}
         way = "Which way can the Jira password be reset?"
         assert await cache_of(rig, way) == "none", "one check proves nothing"
         kinds = {kind for one in (RESET, AGAIN, way) for kind in kind_digests(difference_kinds(read(one), read(OTHER)))}
-        checks._take([(*key, 200, 0, -inf), *((*key[:2], kind, 20, 0, -inf) for kind in kinds)])
+        checks._update([(*key, 200, 0, -inf), *((*key[:2], kind, 20, 0, -inf) for kind in kinds)])
         assert await cache_of(rig, OTHER) == "semantic"
-        (region,) = similar._taught["assistant"].regions.known.values()
+        (region,) = similar._calibrations["assistant"].regions.known.values()
         assert region.checked >= 201
 
 

@@ -101,7 +101,7 @@ def test_of_ways_that_a_guard_refuses_checks_say_nothing_of_the_region() -> None
     for _ in range(59):
         regions.learn(region, 9.0, same=True)
     (put,) = kind_digests(["ways: a | b"])
-    assert not regions.was_met(put) and regions.was_met(put), "what was met once is not checked"
+    assert not regions.was_seen(put) and regions.was_seen(put), "what was met once is not checked"
     for _ in range(3):
         assert not regions.are_proven_kinds((put,))
         assert regions.decide(region, 9.0, 0.99, (put,), (put,)) == CHECK
@@ -115,5 +115,5 @@ def test_of_ways_that_a_guard_refuses_checks_say_nothing_of_the_region() -> None
 def test_ways_that_were_met_once_are_forgotten_when_there_are_many() -> None:
     regions = Regions(bound=0.05, check=0.1, evidence=3, threshold=3.0)
     many = kind_digests(f"ways: {number}" for number in range(MAX_REMEMBERED + 1))
-    assert not any(map(regions.was_met, many))
-    assert len(regions.met_once) == MAX_REMEMBERED and not regions.was_met(many[0]) and regions.was_met(many[-1])
+    assert not any(map(regions.was_seen, many))
+    assert len(regions.seen_once) == MAX_REMEMBERED and not regions.was_seen(many[0]) and regions.was_seen(many[-1])

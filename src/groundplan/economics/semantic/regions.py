@@ -1,4 +1,4 @@
-"""Learns from a workload's own matches: by region of questions, whether matches are served, checked, or not used. Pure.
+"""Learns from a workload's own matches whether those of a region of questions are served, checked or not used. Pure.
 
 A region is the set of questions near its first one. Calibration tells which score a match needs, but knows neither
 these questions nor the kinds of difference between them (`differences`): matches are checked, and none is served, until
@@ -10,11 +10,11 @@ end of the one-sided 95 % Clopper-Pearson interval of the share that was wrong, 
     wrong = 0 or upper(wrong, checked) <= 3 * bound      of its own checks.
 
 The second takes ln(0.05) / ln(1 - bound) checks without a wrong one, and more with each wrong one: at 1 % 299, 473,
-628; at 2 % 149, 236, 313; at 5 % 59, 93, 124. Where the third does not hold, the region is off: no match of it is
-given, and only the declared share is still checked, so that it can prove itself again. Each wrong match also raises the
-score that a match of its region must have. The third is asked of each kind of difference as well, in whatever region it
-was found, and the first of each that calibration has no evidence of: it is checked before it is given. The interval
-is looked at after every check, without a correction for it.
+628; at 2 % 149, 236, 313; at 5 % 59, 93, 124. If the third does not hold, the region is off: no match of it is served,
+and only the declared share is still checked, so that it can prove itself again. Each wrong match also raises the score
+that a match of its region needs. The third must hold for each kind of difference as well, over all regions, and the
+first for each kind that calibration has no evidence of. The interval is evaluated after every check, without a
+correction for that.
 """
 
 from __future__ import annotations
@@ -30,25 +30,25 @@ from groundplan.economics.semantic.equivalence import is_within_bound
 from groundplan.economics.semantic.similarity import Vector
 
 NEAR = 0.36
-"""Similarity of a question to the signs of a region's first one; as 0.45 between both questions."""
+"""Lowest cosine of a question and the signs of a region's first one; corresponds to 0.45 between both questions."""
 NEIGHBOUR = 0.2
-"""Similarity of the signs of two first questions; as 0.3 between the questions."""
+"""Lowest cosine of the signs of two neighbours' first questions; corresponds to 0.3 between the questions."""
 MAX_REGIONS = 256
 """Limit of regions of a workload; further questions go to the nearest region."""
 MAX_KINDS = 4096
 """Limit of counted kinds of difference of a workload; others stay unproven, so that their matches are checked."""
 MAX_REMEMBERED = 4096
-"""Limit of remembered ways of wording that were met once; the oldest are dropped first."""
+"""Limit of remembered phrasings that were seen once; the oldest are dropped first."""
 STEP = 0.5
-"""How much more than a wrong match the next one must score."""
+"""How much higher than a wrong match the next one must score."""
 OFF = 3.0
 ASK, CHECK, GIVE = "ask", "check", "give"
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """Stored state of a region (signs of its first question, a bit for each number of the vector, counts, least score)
-    or of a kind of difference (its digest, counts)."""
+    """Stored state of a region or of a kind of difference. `first`: signs of the region's first question, a bit for
+    each number of its vector, or the digest of the kind; `raised`: lowest score of a region that may be served."""
 
     first: bytes
     checked: int
@@ -64,12 +64,12 @@ class Kind:
     wrong: int = 0
 
 
-_NEVER = Kind()
+_NO_CHECKS = Kind()
 
 
 @dataclass(slots=True, eq=False)
 class Region:
-    """Counts of checked matches, and the raised least score that follows from them."""
+    """Counts of checked matches of a region, and the raised lowest score that follows from them."""
 
     first: bytes
     direction: Vector
@@ -91,17 +91,17 @@ class Regions:
     known: dict[bytes, Region] = field(default_factory=dict)
     kinds: dict[bytes, Kind] = field(default_factory=dict)
     """Kinds of difference by digest."""
-    met_once: dict[bytes, None] = field(default_factory=dict)
-    """Ways of wording that were met once and are not counted."""
+    seen_once: dict[bytes, None] = field(default_factory=dict)
+    """Digests of phrasings that were seen once and are not counted."""
 
     def region_of(self, vector: Vector) -> Region:
-        """The region of a question, created where there is none yet."""
+        """The region of a question; created if there is none near it."""
         if self.known:
             regions = list(self.known.values())
-            likeness = np.stack([region.direction for region in regions]) @ vector
-            place = int(likeness.argmax())
-            if likeness[place] >= NEAR or len(regions) >= MAX_REGIONS:
-                return regions[place]
+            similarities = np.stack([region.direction for region in regions]) @ vector
+            nearest = int(similarities.argmax())
+            if similarities[nearest] >= NEAR or len(regions) >= MAX_REGIONS:
+                return regions[nearest]
         first = np.packbits(vector > 0).tobytes()
         return self.known.get(first) or self._create(first, len(vector))
 
@@ -112,33 +112,33 @@ class Regions:
         `kinds`: digests of the kinds of difference; `unproven`: of those that calibration has no evidence of."""
         if score < max(self.threshold, region.raised):
             return ASK
-        if self.is_off(region) or any(self.is_off(self.kinds.get(each, _NEVER)) for each in kinds):
+        if self.is_off(region) or any(self.is_off(self.kinds.get(each, _NO_CHECKS)) for each in kinds):
             return CHECK if dice < self.check else ASK
         sure = dice >= self.check and self.is_proven(region) and self.are_proven_kinds(unproven)
         return GIVE if sure else CHECK
 
-    def was_met(self, ways: bytes) -> bool:
-        """Whether these ways, whose matches a guard refuses, were met before: most are met once and never checked."""
-        if ways in self.kinds or ways in self.met_once:
+    def was_seen(self, phrasing: bytes) -> bool:
+        """Whether a phrasing whose matches a guard refuses was seen before: most are seen once and never checked."""
+        if phrasing in self.kinds or phrasing in self.seen_once:
             return True
-        self.met_once[ways] = None
-        if len(self.met_once) > MAX_REMEMBERED:
-            del self.met_once[next(iter(self.met_once))]
+        self.seen_once[phrasing] = None
+        if len(self.seen_once) > MAX_REMEMBERED:
+            del self.seen_once[next(iter(self.seen_once))]
         return False
 
     def are_proven_kinds(self, kinds: Iterable[bytes]) -> bool:
         """Whether each of these kinds has enough checks."""
-        return all(self._has_evidence(self.kinds.get(each, _NEVER)) for each in kinds)
+        return all(self._has_evidence(self.kinds.get(each, _NO_CHECKS)) for each in kinds)
 
-    def is_off(self, of: Region | Kind) -> bool:
-        """Whether its checks found wrong answers and do not show that these are few."""
-        return of.wrong > 0 and not is_within_bound(of.wrong, of.checked, OFF * self.bound)
+    def is_off(self, counts: Region | Kind) -> bool:
+        """Whether checks found wrong answers and do not prove that these are few."""
+        return counts.wrong > 0 and not is_within_bound(counts.wrong, counts.checked, OFF * self.bound)
 
-    def _has_evidence(self, of: Region | Kind) -> bool:
-        return of.checked - of.wrong >= self.evidence
+    def _has_evidence(self, counts: Region | Kind) -> bool:
+        return counts.checked - counts.wrong >= self.evidence
 
     def is_proven(self, region: Region) -> bool:
-        """Whether it has enough checks of its own, and these with its neighbours' prove the bound."""
+        """Whether a region has enough checks of its own, and these with its neighbours' prove the bound."""
         if not self._has_evidence(region):
             return False
         checked = region.checked + sum(other.checked for other in region.near)
@@ -148,18 +148,18 @@ class Regions:
     def learn(self, region: Region | None, score: float, same: bool, kinds: Sequence[bytes] = ()) -> None:
         """Record a checked match: whether the fresh answer said the `same`. `region` is None for a pair that a guard
         refused, which tells nothing about what the region serves."""
-        counted: list[Region | Kind] = [*([] if region is None else [region]), *map(self._counted, kinds)]
+        counted: list[Region | Kind] = [*([] if region is None else [region]), *map(self._kind_counts, kinds)]
         for each in counted:
             each.checked += 1
             each.wrong += not same
         if region is not None and not same:
             region.raised = max(region.raised, score + STEP)
 
-    def _counted(self, kind: bytes) -> Kind:
+    def _kind_counts(self, kind: bytes) -> Kind:
         return self.kinds.setdefault(kind, Kind()) if kind in self.kinds or len(self.kinds) < MAX_KINDS else Kind()
 
     def load(self, learned: Iterable[Learned]) -> None:
-        """Replace the counts by those of all workers, region by region."""
+        """Replace the counts by those of all workers."""
         begun: set[bytes] = set()
         self.kinds.clear()
         for row in learned:

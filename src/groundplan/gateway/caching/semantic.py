@@ -1,10 +1,10 @@
-"""The semantic cache: answers to questions that mean the same, for workloads that declare a bound on wrong ones; asked
-after an exact miss.
+"""The semantic cache: answers to questions that mean the same, for workloads that declare a bound on wrong answers.
+Asked after a miss of the exact cache.
 
-Two questions are compared only within one frame: the same person, group or workload as the exact cache shares with, the
-same earlier conversation, parameters, prompt and deployments, word for word; only the newest question may differ. What
-is found is given like an exact hit, live permissions and stop switches included. Embeddings come from the local search
-service; where it does not answer, a model is asked. Matches are checked against fresh answers as `regions` says.
+Two questions are compared only within one frame: the same scope as in the exact cache (person, group or workload), the
+same earlier conversation, parameters, prompt and deployments; only the newest question may differ. A match is served
+like an exact hit, with live permissions and stop switches. Embeddings come from the local search service; if it does
+not answer, a model is asked. `regions` decides which matches are checked against fresh answers.
 """
 
 from __future__ import annotations
@@ -46,22 +46,22 @@ MAX_QUESTION_CHARS = 2000
 """Characters of the longest question that is compared."""
 MAX_FRAMES = 2000
 MAX_QUESTIONS = 5_000
-"""Of all frames of a worker, some 20 kB each; what was asked in longest ago goes first."""
+"""Limit of questions of all frames of a worker, some 20 kB each; the least recently used frames are dropped first."""
 MAX_CANDIDATES = 3
-"""Of the likest questions whose answers are still there, how many are judged."""
+"""How many of the most similar questions with a kept answer are judged."""
 MAX_WAIT_SECONDS = 1.0
-"""Longest that a call waits for what its question means, and never more than half of its deadline."""
+"""Longest wait of a call for its question's embedding; never more than half of its deadline."""
 PAUSE_SECONDS = 2.0
-"""After the search service said nothing of one question, for so long no other is asked about."""
+"""How long no question is embedded after the search service failed to answer."""
 MIN_AGREEMENT = 0.8
-"""Likeness of two answers that say the same."""
+"""Lowest cosine of two answers that agree."""
 MAX_DIFFERING_WORDS = 2
-"""Words by which two answers may differ alone, so that these decide whether they say the same."""
+"""Up to so many differing words decide by themselves whether two answers agree."""
 
 
 @dataclass(slots=True)
 class Counts:
-    """Of one workload in this worker."""
+    """Counts of one workload in this worker: look-ups, answers given, matches checked, and those found wrong."""
 
     looked: int = 0
     given: int = 0
@@ -70,88 +70,90 @@ class Counts:
 
 
 class SemanticCache:
-    """Of one worker."""
+    """The semantic cache of one worker."""
 
     def __init__(self, gateway: Gateway, dice: Callable[[], float] = random.random) -> None:
         self._gateway = gateway
         self._dice = dice
         self._frames: OrderedDict[bytes, Frame] = OrderedDict()
         self._question_count = 0
-        self._taught: dict[str, Calibration] = {}
+        self._calibrations: dict[str, Calibration] = {}
         self._paused_until = 0.0
-        """Until then calls do without: the search service said nothing a moment ago."""
+        """Loop time before which no question is embedded, because the search service did not answer."""
         self.counts: dict[str, Counts] = {}
         self.tally: SemanticCounts | None = None
-        """Where the counts are kept beyond this worker."""
+        """Adds the counts to PostgreSQL."""
         self.checks: CheckStore | None = None
-        """Where what checks taught is kept beyond this worker."""
+        """Shares results of checks with other workers."""
 
     # looking up -------------------------------------------------------------------------------------------------------
 
     async def __call__(self, exchange: Exchange, entries: Iterator[Entry]) -> Entry | None:  # noqa: ARG002
-        """The answer to a question that means the same; None: a model is asked. Notes at the call what it asked, and
-        what its answer is to be compared with."""
+        """The kept answer to a question that means the same; None: ask a model. Sets `compared_question` of the call,
+        and `semantic_match` if the fresh answer is to be compared with a match."""
         rule, now = _semantic_rule(exchange), self._gateway.loop.time()
         if rule is None or exchange.compared_question is not None or now < self._paused_until:
             return None
-        began, found = time.perf_counter_ns(), None
+        started, entry = time.perf_counter_ns(), None
         try:
-            asked = exchange.compared_question = await self._read_question(exchange)
-            if asked is None:
+            question = exchange.compared_question = await self._read_question(exchange)
+            if question is None:
                 return None
-            found = self._match(exchange, rule, asked)
+            entry = self._match(exchange, rule, question)
         except (UpstreamFailure, msgspec.DecodeError, UnicodeDecodeError):
             self._gateway.targets.forget("search")
             self._paused_until = self._gateway.loop.time() + PAUSE_SECONDS
         exchange.waited_seconds += self._gateway.loop.time() - now
         if self.tally is not None and exchange.workload is not None:
-            self.tally.add_lookup(exchange.workload.name, (time.perf_counter_ns() - began) // 1000)
-        return found
+            self.tally.add_lookup(exchange.workload.name, (time.perf_counter_ns() - started) // 1000)
+        return entry
 
-    def _match(self, exchange: Exchange, rule: Semantic, asked: Question) -> Entry | None:
+    def _match(self, exchange: Exchange, rule: Semantic, question: Question) -> Entry | None:
         name = exchange.workload.name if exchange.workload is not None else ""
         from groundplan.economics.semantic.differences import kind_digests  # noqa: PLC0415 -- numpy, only where it is used
 
         counts = self.counts.setdefault(name, Counts())
         counts.looked += 1
-        found = self._nearest(name, asked)
-        if found is None:
+        nearest = self._nearest(name, question)
+        if nearest is None:
             return None
-        entry, verdict = found
+        entry, verdict = nearest
         calibration = self.calibration(name, rule)
-        region = calibration.regions.region_of(asked.said.vector)
+        region = calibration.regions.region_of(question.embedded.vector)
         kinds = kind_digests(verdict.kinds)
-        if verdict.veto and not calibration.regions.was_met(*kinds):
+        if verdict.veto and not calibration.regions.was_seen(*kinds):
             return None
-        decided = calibration.regions.decide(region, verdict.score, self._dice(), kinds, kind_digests(verdict.unproven))
-        if decided == "check":
+        decision = calibration.regions.decide(
+            region, verdict.score, self._dice(), kinds, kind_digests(verdict.unproven)
+        )
+        if decision == "check":
             refused = bool(verdict.veto) and not calibration.regions.are_proven_kinds(kinds)
             exchange.semantic_match = Match(entry, calibration, None if refused else region, verdict.score, kinds)
-        return entry if decided == "give" else None
+        return entry if decision == "give" else None
 
     def record_hit(self, entry: Entry) -> None:
-        """What was found was given: permissions, limits and form could still refuse it before."""
+        """Count a match that was served. (Permissions, limits or the form of the answer may still refuse one.)"""
         counts = self.counts.setdefault(entry.workload, Counts())
         counts.given += 1
         if self.tally is not None:
             self.tally.add_hit(entry.workload, entry.cost)
 
-    def _nearest(self, name: str, asked: Question) -> tuple[Entry, Verdict] | None:
-        """The kept answer whose question is surest to mean the same, with what is known of it."""
+    def _nearest(self, name: str, question: Question) -> tuple[Entry, Verdict] | None:
+        """The kept answer whose question most surely means the same, with the verdict."""
         from groundplan.economics.semantic import equivalence  # noqa: PLC0415 -- numpy, only where it is used
 
-        frame = self._frames.get(asked.frame)
+        frame = self._frames.get(question.frame)
         if frame is None:
             return None
         now = self._gateway.clock.now().timestamp()
         kept = (
-            (entry, said)
-            for key, said in frame.nearest(asked.said.vector, equivalence.MIN_COSINE)
+            (entry, embedded)
+            for key, embedded in frame.nearest(question.embedded.vector, equivalence.MIN_COSINE)
             if (entry := self._gateway.answer_cache.get(name, key, now)) is not None
         )
         judged = [
-            (entry, equivalence.judge(equivalence.load_acceptance(), asked.said, said))
-            for entry, said in islice(kept, MAX_CANDIDATES)
+            (entry, equivalence.judge(equivalence.load_acceptance(), question.embedded, embedded))
+            for entry, embedded in islice(kept, MAX_CANDIDATES)
         ]
         if not judged:
             return None
@@ -169,19 +171,21 @@ class SemanticCache:
             return None
         reading = read_question(framed[1])
         seconds = min(MAX_WAIT_SECONDS, plan.workload.deadline_ms / 2000)
-        (said,) = await self._embed([(reading, reading.spans)], exchange, seconds)
-        return Question(framed[0], said)
+        (embedded,) = await self._embed([(reading, reading.spans)], exchange, seconds)
+        return Question(framed[0], embedded)
 
     async def _embed(
-        self, asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], exchange: Exchange, seconds: float = FOREVER
+        self,
+        requested: Sequence[tuple[Reading, Sequence[tuple[int, int]]]],
+        exchange: Exchange,
+        seconds: float = FOREVER,
     ) -> list[EmbeddedReading]:
-        """Texts with their unit vectors, and those that the words at these places have there, which may take so many
-        seconds. Raises `UpstreamFailure`."""
+        """Embed texts, each with the words at these spans, within so many seconds. Raises `UpstreamFailure`."""
         import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
         from groundplan.economics.semantic.similarity import EmbeddedReading  # noqa: PLC0415 -- as above
 
-        texts, places = [reading.text for reading, _ in asked], [each for _, each in asked]
+        texts, places = [reading.text for reading, _ in requested], [each for _, each in requested]
         body = embed_request(texts, places=places)
         name = str(exchange.call).encode("ascii")
         answer = embed_answer(await ask_search(self._gateway, body, name, PATH, seconds=seconds), len(texts), places)
@@ -189,48 +193,48 @@ class SemanticCache:
             EmbeddedReading(
                 reading,
                 np.frombuffer(vector, dtype="<f4").astype(np.float32),
-                np.frombuffer(words, dtype=np.int8).reshape(len(own), WORD_BYTES),
+                np.frombuffer(words, dtype=np.int8).reshape(len(spans), WORD_BYTES),
             )
-            for (reading, own), vector, words in zip(asked, answer.vectors, answer.words, strict=True)
+            for (reading, spans), vector, words in zip(requested, answer.vectors, answer.words, strict=True)
         ]
 
     def calibration(self, name: str, rule: Semantic) -> Calibration:
-        """What checks taught of a workload, with what other workers found since."""
+        """Results of checks of a workload, updated with those of other workers."""
         from groundplan.economics.semantic import equivalence, regions  # noqa: PLC0415 -- numpy, only where it is used
 
-        known, checks = self._taught.get(name), self.checks
-        if known is None or known.rule != rule:
+        calibration, checks = self._calibrations.get(name), self.checks
+        if calibration is None or calibration.rule != rule:
             acceptance = equivalence.load_acceptance()
-            least = acceptance.threshold(rule.bound)
-            fresh = regions.Regions(rule.bound, rule.check, rule.evidence, least)
-            known = self._taught[name] = Calibration(
-                rule, fresh, (name, f"{acceptance.version} {rule.bound:g} {least:g}")
+            threshold = acceptance.threshold(rule.bound)
+            fresh = regions.Regions(rule.bound, rule.check, rule.evidence, threshold)
+            calibration = self._calibrations[name] = Calibration(
+                rule, fresh, (name, f"{acceptance.version} {rule.bound:g} {threshold:g}")
             )
-        if checks is not None and known.version != checks.version:
-            known.version = checks.version
-            known.regions.load(checks.learned(known.terms))
-        return known
+        if checks is not None and calibration.version != checks.version:
+            calibration.version = checks.version
+            calibration.regions.load(checks.learned(calibration.terms))
+        return calibration
 
     # after a model answered -------------------------------------------------------------------------------------------
 
     def record_answer(self, entry: Entry, exchange: Exchange) -> None:
-        """A model's answer was kept: others may find it by its meaning; where it was a check, both are compared."""
-        asked = exchange.compared_question
-        if asked is None:
+        """Add the question of a newly kept answer to its frame; if the call was a check, compare both answers."""
+        question = exchange.compared_question
+        if question is None:
             return
         from groundplan.gateway.caching.semantic_frame import Frame  # noqa: PLC0415 -- numpy, only where it is used
 
-        frame = self._frames.setdefault(asked.frame, Frame())
-        self._frames.move_to_end(asked.frame)
-        self._question_count += frame.add(entry.key, asked.said)
+        frame = self._frames.setdefault(question.frame, Frame())
+        self._frames.move_to_end(question.frame)
+        self._question_count += frame.add(entry.key, question.embedded)
         while len(self._frames) > MAX_FRAMES or self._question_count > MAX_QUESTIONS:
-            _, gone = self._frames.popitem(last=False)
-            self._question_count -= len(gone.keys)
+            _, dropped = self._frames.popitem(last=False)
+            self._question_count -= len(dropped.keys)
         if exchange.semantic_match is not None:
             self._gateway.run_in_background(self._compare_answers(entry, exchange, exchange.semantic_match))
 
     async def _compare_answers(self, entry: Entry, exchange: Exchange, match: Match) -> None:
-        """Whether the fresh answer says what would have been given."""
+        """Compare the fresh answer with the one of the match, and learn from the result."""
         one, other = _read_answer(exchange, entry), _read_answer(exchange, match.entry)
         if one is None or other is None:
             return
@@ -278,18 +282,18 @@ def _semantic_rule(exchange: Exchange) -> Semantic | None:
     workload, ask = exchange.workload, exchange.ask
     if workload is None or workload.cache is None or ask is None:
         return None
-    plain = (
+    is_text_chat = (
         exchange.endpoint == ENDPOINT
         and not ask.images
         and not ask.audio_kib
         and "file" not in ask.needs
         and ask.copies == 1
     )
-    return workload.cache.semantic if plain else None
+    return workload.cache.semantic if is_text_chat else None
 
 
 class _Answer(NamedTuple):
-    """What one says, and the functions that it calls with what they are given."""
+    """The text of an answer, and its function calls in canonical form."""
 
     text: str
     calls: list[str]
@@ -299,7 +303,7 @@ _body = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def _read_answer(exchange: Exchange, entry: Entry) -> _Answer | None:
-    """None where it has neither text nor calls."""
+    """Read an answer; None if it has neither text nor calls."""
     replay_forms: Any = exchange.interface.replay_forms
     data = entry.whole if entry.whole is not None else replay_forms.to_whole(entry.events or ())
     try:

@@ -1,7 +1,6 @@
-"""What the semantic cache did, counted in the worker and added to PostgreSQL now and then.
+"""Counts of the semantic cache by day and workload, added to PostgreSQL periodically.
 
-Counts are for weighing what it saves against what it costs, not for billing: those of the last seconds are lost with a
-worker that is killed.
+They serve to weigh savings against costs, not to bill: a worker that is killed loses those of the last seconds.
 """
 
 from __future__ import annotations
@@ -23,22 +22,22 @@ _ADD = """INSERT INTO semantic_day AS s (day, workload, looked, given, checked, 
 
 
 class SemanticCounts(WriteBehindCounts[Key, Sums]):
-    """Of one worker."""
+    """The counts of one worker."""
 
     def __init__(self, url: str, clock: Clock) -> None:
         super().__init__("counts of answers by meaning", url, _ADD)
         self._clock = clock
 
     def add_lookup(self, workload: str, microseconds: int) -> None:
-        """One look-up that took so long, whatever came of it."""
+        """Count a look-up and its duration, whatever its result."""
         self._count(workload, (1, 0, 0, 0, microseconds, 0))
 
     def add_hit(self, workload: str, saved: int) -> None:
-        """What a look-up found was given; it had cost so many picodollars."""
+        """Count an answer that was given. `saved`: picodollars that it had cost."""
         self._count(workload, (0, 1, 0, 0, 0, saved))
 
     def add_check(self, workload: str, *, wrong: bool) -> None:
-        """A match was compared with a fresh answer."""
+        """Count a match that was compared with a fresh answer."""
         self._count(workload, (0, 0, 1, int(wrong), 0, 0))
 
     def _count(self, workload: str, more: Sums) -> None:

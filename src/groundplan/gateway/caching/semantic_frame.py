@@ -1,6 +1,6 @@
-"""The questions of one frame (`semantic`) whose answers are kept, and which of them are likest to another one. Pure.
+"""The questions of one frame (`semantic`) with kept answers, searched by similarity. Pure.
 
-Their vectors stand in one table, so that looking for the likest is one product. What is found is not judged here.
+Their vectors are rows of one matrix, so that a search is one product. Results are not judged here.
 """
 
 from __future__ import annotations
@@ -15,47 +15,47 @@ from groundplan.economics.semantic.similarity import Directions, EmbeddedReading
 from groundplan.gateway.caching.entry import Key
 
 MAX_QUESTIONS = 500
-"""Questions of a frame; a new one takes the place of the oldest."""
+"""Limit of questions of a frame; a new one replaces the oldest."""
 INITIAL_ROWS = 8
-"""Rows of a table at first; it doubles."""
+"""Rows of a new matrix; it grows by doubling."""
 
 
 class Frame:
-    """Of one frame."""
+    """Questions that may be compared with each other."""
 
     def __init__(self) -> None:
         self.keys = list[Key]()
-        self._asked = list[tuple[Reading, Directions]]()
+        self._questions = list[tuple[Reading, Directions]]()
         self._vectors: NDArray[np.float32] | None = None
         self._oldest = 0
 
-    def add(self, key: Key, said: EmbeddedReading) -> bool:
-        """The question of an answer that is kept from now on; whether it is one more than there were."""
-        before = place = len(self.keys)
+    def add(self, key: Key, embedded: EmbeddedReading) -> bool:
+        """Add the question of a kept answer; returns whether the count of questions grew."""
+        count = place = len(self.keys)
         if key in self.keys:
             place = self.keys.index(key)
-            self._asked[place] = (said.reading, said.words)
+            self._questions[place] = (embedded.reading, embedded.words)
         elif place == MAX_QUESTIONS:
             place, self._oldest = self._oldest, (self._oldest + 1) % MAX_QUESTIONS
-            self.keys[place], self._asked[place] = key, (said.reading, said.words)
+            self.keys[place], self._questions[place] = key, (embedded.reading, embedded.words)
         else:
             self.keys.append(key)
-            self._asked.append((said.reading, said.words))
-        self._rows_for(place, said.vector)[place] = said.vector
-        return len(self.keys) > before
+            self._questions.append((embedded.reading, embedded.words))
+        self._table_with_room(place, embedded.vector)[place] = embedded.vector
+        return len(self.keys) > count
 
-    def nearest(self, vector: Vector, least: float) -> Iterator[tuple[Key, EmbeddedReading]]:
-        """The questions that are liker than `least`, the likest first, and of those as like the one that came first."""
+    def nearest(self, vector: Vector, min_cosine: float) -> Iterator[tuple[Key, EmbeddedReading]]:
+        """The questions with a cosine above `min_cosine`, most similar first; of equal ones the older first."""
         if self._vectors is None:
             return
         likeness = self._vectors[: len(self.keys)] @ vector
         for place in np.argsort(-likeness, kind="stable").tolist():
-            if not likeness[place] > least:
+            if not likeness[place] > min_cosine:
                 return
-            reading, words = self._asked[place]
+            reading, words = self._questions[place]
             yield self.keys[place], EmbeddedReading(reading, self._vectors[place], words)
 
-    def _rows_for(self, place: int, vector: Vector) -> NDArray[np.float32]:
+    def _table_with_room(self, place: int, vector: Vector) -> NDArray[np.float32]:
         known = self._vectors
         if known is None or place >= len(known):
             size = INITIAL_ROWS if known is None else min(MAX_QUESTIONS, 2 * len(known))

@@ -1,6 +1,4 @@
-"""A question as the semantic cache compares it, and a kept answer that was found for it. Values only; `semantic` finds
-them.
-"""
+"""Values of the semantic cache: a question as it is compared, and a match with a kept answer. `semantic` finds them."""
 
 from __future__ import annotations
 
@@ -17,20 +15,20 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The question of one call, read for comparing; kept with it until its answer is there."""
+    """The question of one call, read and embedded; kept with the call until its answer is there."""
 
     frame: bytes
-    said: EmbeddedReading
+    embedded: EmbeddedReading
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """An answer that was found and is checked against the one that comes now."""
+    """A kept answer that is checked against the fresh one of the call."""
 
     entry: Entry
     calibration: Calibration
     region: Region | None
-    """None: a guard refuses it, and only of the two ways in which both questions are put something is learned."""
+    """None: a guard refuses the match, and only the phrasing of both questions is learned from."""
     score: float
     kinds: tuple[bytes, ...]
     """Digests of the kinds of difference between both questions."""
@@ -38,10 +36,10 @@ class Match:
 
 @dataclass(slots=True, eq=False)
 class Calibration:
-    """What a workload's checks taught, under the rule that it declares now."""
+    """Results of a workload's checks under its present rule."""
 
     rule: Semantic
     regions: Regions
     terms: Terms
     version: int = -1
-    """Of what was read of other workers."""
+    """`CheckStore.version` of the results loaded last."""
