@@ -19,7 +19,7 @@ from benchmarks.judged_answers import judged
 
 from groundplan.blueprint.model import Judge
 from groundplan.gateway.guard.judge import is_refused, judge_request
-from groundplan.governance.guardrails.language import LEAST, LEAST_LETTERS, foreign
+from groundplan.governance.guardrails.language import MIN_LETTERS, MIN_WORDS, disallowed_language
 
 KNOWN = ("de", "en", "es", "fr", "it", "nl", "pl", "pt", "sv")
 OTHERS = ("ca", "cs", "da", "fi", "hr", "hu", "nb", "ro", "tr")
@@ -62,8 +62,8 @@ def sentences(folder: Path) -> dict[str, list[str]]:
 
 def _is_long(language: str, text: str) -> bool:
     if language in SCRIPTS:
-        return sum(map(len, _WORD.findall(text))) >= 2 * LEAST_LETTERS
-    return len(_WORD.findall(text)) >= LEAST
+        return sum(map(len, _WORD.findall(text))) >= 2 * MIN_LETTERS
+    return len(_WORD.findall(text)) >= MIN_WORDS
 
 
 def languages(folder: Path | None) -> dict[str, Any] | None:
@@ -105,7 +105,7 @@ def _rates(texts: dict[str, list[str]]) -> dict[str, Any]:
 
 
 def _refused(texts: list[str], declared: str) -> float:
-    return sum(bool(foreign(text, {declared})) for text in texts) / len(texts)
+    return sum(bool(disallowed_language(text, {declared})) for text in texts) / len(texts)
 
 
 def _missed(texts: dict[str, list[str]], spoken: Iterable[str]) -> float:

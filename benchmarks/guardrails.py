@@ -34,8 +34,8 @@ from benchmarks.provenance import commit, machine
 
 from groundplan.core import detect
 from groundplan.core.settings import load_settings
-from groundplan.governance.guardrails.checks import Checks, denied
-from groundplan.governance.guardrails.injection import signs
+from groundplan.governance.guardrails.checks import Checks, deny_pattern
+from groundplan.governance.guardrails.injection import injection_signs
 
 Span = tuple[int, int, str]
 KIND = {name: name for name in ("card", "iban", "email", "ip", "mac", "phone", "crypto", "secret")}
@@ -148,7 +148,7 @@ def timed(rounds: int) -> dict[str, float]:
     )[:1024]
     checks = Checks(
         "input", {"personal_data": "mask", "secrets": "block", "injection": "flag"},
-        deny=denied(["project x", "foo bar"]), links=frozenset({"acme.example"}), languages=frozenset({"en"}),
+        deny=deny_pattern(["project x", "foo bar"]), links=frozenset({"acme.example"}), languages=frozenset({"en"}),
     )  # fmt: skip
     only = Checks("input", {"personal_data": "mask", "secrets": "block"})
 
@@ -161,10 +161,10 @@ def timed(rounds: int) -> dict[str, float]:
         return round(statistics.median(times) / 1000, 1)
 
     return {
-        "all_checks_us": median(lambda: checks.look(text)),
-        "all_checks_plain_text_us": median(lambda: checks.look(plain)),
-        "patterns_us": median(lambda: only.look(text)),
-        "patterns_plain_text_us": median(lambda: only.look(plain)),
+        "all_checks_us": median(lambda: checks.find_hits(text)),
+        "all_checks_plain_text_us": median(lambda: checks.find_hits(plain)),
+        "patterns_us": median(lambda: only.find_hits(text)),
+        "patterns_plain_text_us": median(lambda: only.find_hits(plain)),
     }
 
 
@@ -175,8 +175,10 @@ def injection(labelled: Path | None, ordinary: Path | None) -> dict[str, Any]:
         rows = [json.loads(line) for line in labelled.read_text(encoding="utf-8").splitlines() if line.strip()]
         attacks = [row for row in rows if row["label"] == "malicious"]
         benign = [row for row in rows if row["label"] != "malicious"]
-        missed = Counter(str(row.get("category", "")) for row in attacks if not signs(row["text"]).labelled)
-        alarms = sum(signs(row["text"]).labelled for row in benign)
+        missed = Counter(
+            str(row.get("category", "")) for row in attacks if not injection_signs(row["text"]).is_labelled
+        )
+        alarms = sum(injection_signs(row["text"]).is_labelled for row in benign)
         found |= {
             "attacks": len(attacks),
             "miss_rate": round(sum(missed.values()) / len(attacks), 4),
@@ -186,7 +188,7 @@ def injection(labelled: Path | None, ordinary: Path | None) -> dict[str, Any]:
         }
     if ordinary is not None:
         prompts = {turn for row in _lines(ordinary) for turn in row.get("turns", ())}
-        alarms = sum(signs(prompt).labelled for prompt in prompts)
+        alarms = sum(injection_signs(prompt).is_labelled for prompt in prompts)
         found |= {
             "ordinary_prompts": len(prompts),
             "false_alarm_rate_ordinary": round(alarms / max(1, len(prompts)), 4),

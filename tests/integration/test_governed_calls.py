@@ -343,7 +343,7 @@ async def test_what_guardrails_found_is_counted_once(database: Database) -> None
     counts.add(new_id(), "w", {("input", "secrets", "block"): 2}, shadow=False)
     await counts.flush()
     with connect(database) as conn:
-        (row,) = count_store.counts(conn, datetime.now(UTC).date() - timedelta(days=1))
+        (row,) = count_store.guardrail_counts(conn, datetime.now(UTC).date() - timedelta(days=1))
     assert (row["calls"], row["finds"], row["check"]) == (2, 5, "secrets")
 
 

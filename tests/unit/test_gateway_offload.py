@@ -53,8 +53,8 @@ def body_held(monkeypatch: pytest.MonkeyPatch) -> Held:
 
 def text_held(monkeypatch: pytest.MonkeyPatch, size: int = CHECKED_BYTES) -> Held:
     monkeypatch.setattr(run, "CHECKED_BYTES", size)
-    held = Held(Checks.look, lambda _, text: len(text) > size)
-    monkeypatch.setattr(Checks, "look", lambda self, text, **more: held(self, text, **more))
+    held = Held(Checks.find_hits, lambda _, text: len(text) > size)
+    monkeypatch.setattr(Checks, "find_hits", lambda self, text, **more: held(self, text, **more))
     return held
 
 

@@ -172,7 +172,7 @@ async def test_in_shadow_it_is_only_counted(tmp_path: Path) -> None:
 
 def test_where_only_presidio_looks_at_what_is_sent_in_images_are_not_let_through_unsaid() -> None:
     guard = Guard.of(bp.Guardrails(presidio_input="block"))
-    assert demands_input_checks(guard) and guard.input.empty and not guard.whole
+    assert demands_input_checks(guard) and guard.input.is_empty and not guard.whole_answer_checks
     assert not demands_input_checks(Guard.of(bp.Guardrails(presidio="block")))
 
 

@@ -23,10 +23,10 @@ from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.guard.run import CallGuardrails
 from groundplan.gateway.guard.schema import schema_error
 from groundplan.gateway.surfaces.answer_text import called_names, slots, tool_inputs, visible_text
-from groundplan.governance.guardrails.checks import Checks, Company, denied
+from groundplan.governance.guardrails.checks import Checks, CompanyPatterns, deny_pattern
 from groundplan.governance.guardrails.guard import Findings, Guard, checked_answer, checked_body, checked_passage
-from groundplan.governance.guardrails.injection import signs
-from groundplan.governance.guardrails.language import foreign, language_of
+from groundplan.governance.guardrails.injection import injection_signs
+from groundplan.governance.guardrails.language import detect_language, disallowed_language
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit
 from groundplan.governance.guardrails.window import Refused, Window
@@ -61,7 +61,7 @@ def test_what_escapes_of_json_hide_is_masked_and_comes_back() -> None:
     arguments = made["messages"][1]["tool_calls"][0]["function"]["arguments"]
     assert json.loads(arguments) == {"who": "<account_1>", "at": 1.5} and "bob" not in str(made)
     assert json.loads(masks.restore(arguments)) == json.loads(told)
-    assert found.counted == {("input", "personal_data", "mask"): 2}
+    assert found.counts == {("input", "personal_data", "mask"): 2}
     for odd in (r'{"who": "\n"}', r"{no JSON \n", r'{"a":"\n","b":' + '{"a":' * 30_000 + "1" + "}" * 30_001):
         assert checked_body(rules, body(odd), 9, Masks(), Findings())["messages"][0]["content"] == odd
 
@@ -73,7 +73,7 @@ def test_what_is_masked_comes_back_and_the_same_value_has_one_stand_in() -> None
     assert text == "<email_1> and <iban_1>, <email_1>"
     assert (made["user"], made["metadata"]) == (EMAIL, {"a": EMAIL}), "what no model reads stays"
     assert masks.restore("dear <email_1>, <email_2> <iban_1>") == f"dear {EMAIL}, <email_2> {IBAN}"
-    assert found.counted == {("input", "personal_data", "mask"): 3}
+    assert found.counts == {("input", "personal_data", "mask"): 3}
 
 
 def test_a_stand_in_that_the_caller_wrote_is_given_to_nobody_else() -> None:
@@ -118,7 +118,7 @@ def test_shadow_changes_nothing_and_counts_everything() -> None:
     sent, found = body(f"{EMAIL} {KEY}"), Findings()
     rules = guard(input={"secrets": "block", "personal_data": "mask"}, shadow=True, max_input_bytes=3)
     assert checked_body(rules, sent, 9, Masks(), found) is sent
-    assert set(found.counted) == {
+    assert set(found.counts) == {
         ("input", "secrets", "block"), ("input", "personal_data", "mask"), ("input", "max_size", "block"),
     }  # fmt: skip
 
@@ -177,14 +177,14 @@ def test_the_head_of_a_table_is_looked_at_like_the_rows_below_it() -> None:
     ],
 )  # fmt: skip
 def test_attempts_are_labelled(text: str) -> None:
-    assert signs(f"Our pumps are fine.\n{text}").labelled
+    assert injection_signs(f"Our pumps are fine.\n{text}").is_labelled
 
 
 @pytest.mark.parametrize(
     "text", ["How do I ignore a warning?", "The system prompts for a password.", "I forgot my instructions manual.", ""]
 )
 def test_ordinary_words_are_not(text: str) -> None:
-    assert not signs(text).labelled
+    assert not injection_signs(text).is_labelled
 
 
 @pytest.mark.parametrize(
@@ -192,24 +192,26 @@ def test_ordinary_words_are_not(text: str) -> None:
 )
 def test_hostile_text_costs_no_more_than_its_length(text: str) -> None:
     begun = time.process_time()
-    signs(text)
+    injection_signs(text)
     find(text)
     assert time.process_time() - begun < 5
 
 
 def test_languages_are_told_only_where_they_are_known() -> None:
-    assert language_of("The pump is in the works and it will be sent to you when we are done with it") == "en"
-    assert language_of("Die Pumpe ist in der Fabrik und wird zu Ihnen gesendet, wenn wir mit ihr fertig sind") == "de"
-    assert language_of("Le moteur est dans la boîte et il ne fonctionne pas avec les pièces que nous avons") == "fr"
-    assert language_of("pump") is None and language_of("x y z " * 30) is None
+    assert detect_language("The pump is in the works and it will be sent to you when we are done with it") == "en"
+    assert (
+        detect_language("Die Pumpe ist in der Fabrik und wird zu Ihnen gesendet, wenn wir mit ihr fertig sind") == "de"
+    )
+    assert detect_language("Le moteur est dans la boîte et il ne fonctionne pas avec les pièces que nous avons") == "fr"
+    assert detect_language("pump") is None and detect_language("x y z " * 30) is None
     for other in (
         "Насос стоит на заводе, и его отправят",
         "ポンプは工場にあり、明日お客様に発送されます",
         "Η αντλία βρίσκεται εδώ",
     ):
-        assert language_of(other) == "other script"
-        assert language_of(f"The word for it is {other[:12]}, which is what you will see on the box") == "en"
-    assert language_of("Насос") is None, "a name, or a word"
+        assert detect_language(other) == "other script"
+        assert detect_language(f"The word for it is {other[:12]}, which is what you will see on the box") == "en"
+    assert detect_language("Насос") is None, "a name, or a word"
 
 
 JAPANESE = "天気がよいので、散歩に行きましょう。"
@@ -220,18 +222,23 @@ CZECH = (
 
 
 def test_a_language_that_nobody_lists_is_told_from_long_texts_that_are_sentences() -> None:
-    assert language_of(CZECH) is None and foreign(CZECH, {"en", "de"}) == "another language"
-    assert foreign(CZECH[:100], {"en"}) == "", "too short to tell"
+    assert detect_language(CZECH) is None and disallowed_language(CZECH, {"en", "de"}) == "another language"
+    assert disallowed_language(CZECH[:100], {"en"}) == "", "too short to tell"
     names = "\n".join(f"- Pumpe {i} Stockholm Oslo" for i in range(40))
     code = "```\n" + "pump = order.pump_of(station, pressure, flow, motor, valve, seal)\n" * 20
     data = '{"pump": "' + "pumpe stations ventil motor " * 20 + '"}'
     for text in (names, code, data):
-        assert foreign(text, {"en"}) == "", text
-    assert foreign("Here it is, as you asked for it: " + code + "```\nI hope that this is what you want.", {"en"}) == ""
+        assert disallowed_language(text, {"en"}) == "", text
+    assert (
+        disallowed_language(
+            "Here it is, as you asked for it: " + code + "```\nI hope that this is what you want.", {"en"}
+        )
+        == ""
+    )
     english = "The pump is in the works and it will be sent to you when we are done with it. " * 3
-    assert (foreign(english, {"en"}), foreign(english, {"de", "fr"})) == ("", "en")
+    assert (disallowed_language(english, {"en"}), disallowed_language(english, {"de", "fr"})) == ("", "en")
     made = guard(output_languages=["en"])
-    assert [hit.kind for hit in made.output.look(CZECH)] == ["another language"]
+    assert [hit.kind for hit in made.output.find_hits(CZECH)] == ["another language"]
 
 
 # on the way out -----------------------------------------------------------------------------------------------
@@ -457,8 +464,8 @@ def test_checks_that_need_the_whole_answer_are_known_beforehand() -> None:
     )
     made = guardrails(rule)
     assert made is not None and made.shadow
-    assert Guard.of(made).whole == ("schema", "grounded", "languages")
-    assert Checks("output", {}, Company(), denied([]), None).empty
+    assert Guard.of(made).whole_answer_checks == ("schema", "grounded", "languages")
+    assert Checks("output", {}, CompanyPatterns(), deny_pattern([]), None).is_empty
 
 
 def declared(**more: Any) -> Blueprint:

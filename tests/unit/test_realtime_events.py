@@ -277,10 +277,10 @@ def test_what_would_be_answered_with_sound_is_refused_where_answers_are_looked_a
         assert guard.check_sent(event, 9, text_only=silent) is event
     for rules in ({**BLOCK, "shadow": True}, {**BLOCK, "unchecked": ["audio"]}, {"input": {"injection": "flag"}}):
         guard, found = looking(**{"unchecked": ["audio"], **rules})
-        assert guard.check_sent(event, 9, text_only=silent) is event and not found.counted
+        assert guard.check_sent(event, 9, text_only=silent) is event and not found.counts
     guard, found = looking(**BLOCK, shadow=True)
     assert guard.check_sent(event, 9, text_only=silent) is event
-    assert found.counted == ({("output", "unchecked", "block"): 1} if spoken else {})
+    assert found.counts == ({("output", "unchecked", "block"): 1} if spoken else {})
 
 
 @pytest.mark.parametrize(
@@ -304,7 +304,7 @@ def test_sound_and_calls_of_functions_that_are_not_allowed_reach_nobody(
         assert guard.check_answered(data) == [data]
     if refused is not None:
         assert refused.value.code == code
-    assert ("output", "tools", "block") in found.counted if why else not (found.counted and not code)
+    assert ("output", "tools", "block") in found.counts if why else not (found.counts and not code)
 
 
 def test_whether_a_function_may_be_called_is_decided_anew_for_each_call_of_a_conversation() -> None:

@@ -20,5 +20,5 @@ def found(services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=
     """Calls with a find and finds of the last days, with the newest such call. What was found is kept nowhere."""
     since = services.clock.now().date() - timedelta(days=days - 1)
     with services.transaction() as conn:
-        rows = count_store.counts(conn, since)
+        rows = count_store.guardrail_counts(conn, since)
     return {"since": since.isoformat(), "found": [{**row, "last_at": row["last_at"].isoformat()} for row in rows]}

@@ -82,7 +82,7 @@ async def replayed(gateway: Gateway, request: Request, key: KeyEntry) -> tuple[i
     if answered and own.ask is not None:
         told, was = text_of(own.response.body), asked.answer  # type: ignore[attr-defined]  # Collected
         if own.guard is not None:  # what was masked before one model is not shown to another
-            told, was = own.guard.masks.hide(told), own.guard.check_reused_answer(was)
+            told, was = own.guard.masks.remask(told), own.guard.check_reused_answer(was)
         judging = shadow_call.ShadowPurpose(tried, shadow_call.JUDGE, mark, None, bare=True)
         found = await compare(gateway, request.headers, own.ask.query, was, told, judging)
     result = Replayed(

@@ -90,7 +90,7 @@ class Shadows:
             told = text_of(other.response.body)  # type: ignore[attr-defined]  # Collected
             was = text_of(b"".join(shown.sent_chunks or ()))
             if shown.guard is not None:  # what was masked for one model is not shown to another
-                told, was = shown.guard.masks.hide(told), shown.guard.masks.hide(was)
+                told, was = shown.guard.masks.remask(told), shown.guard.masks.remask(was)
             what = shadow_call.ShadowPurpose(tried, shadow_call.JUDGE, mark, shadow_call.budget_of(tried), bare=True)
             found = await compare(self._gateway, shown.request.headers, shown.ask.query, was, told, what)
             if found is not NOT_COMPARED:

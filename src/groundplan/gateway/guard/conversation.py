@@ -19,7 +19,7 @@ from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel
 from groundplan.gateway.surfaces.realtime.events import TRANSCRIPTION_COMPLETED, TRANSCRIPTION_PREFIX, content_parts
-from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewritten
+from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewrite_texts
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
 
@@ -45,7 +45,7 @@ def check_session(exchange: Exchange) -> None:
         return
     if workload.review is not None:
         raise media.review_error(exchange)
-    checks = [*call_guard.guard.whole, *(["presidio"] if call_guard.guard.presidio_input else [])]
+    checks = [*call_guard.guard.whole_answer_checks, *(["presidio"] if call_guard.guard.presidio_input else [])]
     if checks and not call_guard.guard.shadow:
         raise Denied(
             f"the checks {', '.join(dict.fromkeys(checks))} of this workload need a whole text, "
@@ -138,7 +138,7 @@ class ConversationGuard:
                 self._refuse_unchecked("input", what)
         if media.demands_output_checks(guard) and "audio" not in guard.unchecked:
             self._refuse_sound_answer(event, kind, text_only=text_only)
-        if guard.input.empty or kind in _AUDIO_INPUT_EVENTS:
+        if guard.input.is_empty or kind in _AUDIO_INPUT_EVENTS:
             return event
         try:
             checked: dict[str, Any] = checked_body(
@@ -172,7 +172,7 @@ class ConversationGuard:
     def check_answered(self, data: bytes) -> list[bytes]:
         """See `ConversationGuards`."""
         call_guard = self._call_guard
-        if not call_guard.guard.answers_matter(call_guard.masks) and _CALL not in data:
+        if not call_guard.guard.affects_answers(call_guard.masks) and _CALL not in data:
             return [data]
         event = decode_json(data)
         if not isinstance(event, dict):
@@ -198,7 +198,7 @@ class ConversationGuard:
         slots = answer_text.slots(event)
         if not slots:
             out = self._flush(event)
-            checked = rewritten(event, self._check_or_restore, _INPUT_ROLES)
+            checked = rewrite_texts(event, self._check_or_restore, _INPUT_ROLES)
             return [*out, data if checked is event else _encode(checked)]
         released_text = ""
         for slot in slots:

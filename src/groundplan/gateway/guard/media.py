@@ -68,12 +68,12 @@ def unchecked_output(endpoint: str) -> str:
 
 def demands_input_checks(guard: Guard) -> bool:
     """Whether a workload demands checks of the input."""
-    return guard.looks_in
+    return guard.checks_input
 
 
 def demands_output_checks(guard: Guard) -> bool:
     """Whether a workload demands checks of answers."""
-    return not guard.output.empty or bool(guard.whole)
+    return not guard.output.is_empty or bool(guard.whole_answer_checks)
 
 
 def unchecked_refusals(guard: Guard, ask: Ask, endpoint: str) -> list[Refusal]:
@@ -83,7 +83,7 @@ def unchecked_refusals(guard: Guard, ask: Ask, endpoint: str) -> list[Refusal]:
     ]
     if demands_output_checks(guard) and (kind := unchecked_output(endpoint)):
         found.append(Refusal("output", "unchecked", kind))
-    if endpoint == SPEECH and guard.whole:
+    if endpoint == SPEECH and guard.whole_answer_checks:
         found.append(Refusal("output", "unchecked", "audio"))  # its text is not an answer to judge
     return [each for each in found if each.kind not in guard.unchecked]
 

@@ -20,7 +20,7 @@ from groundplan.gateway.surfaces.answer_text import Channel, Slot
 from groundplan.gateway.surfaces.codec import DeniedAnswer, Malformed, Relay
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.governance.guardrails.checks import Checks
-from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewritten
+from groundplan.governance.guardrails.guard import NO_ROLES, Findings, Guard, checked_answer, rewrite_texts
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
@@ -73,7 +73,7 @@ class GuardedRelay(RelayWrapper):
         self._last_events: dict[Channel, tuple[bytes, dict[str, Any]]] = {}
         """The last event of each channel, with its `event:` line."""
         self._holds_all = whole
-        self._may_rewrite = not guard.shadow and not guard.output.empty
+        self._may_rewrite = not guard.shadow and not guard.output.is_empty
         """Texts may have to be changed, or delayed."""
         self._held: list[bytes] = []
         self._texts: dict[Channel, list[str]] = {}
@@ -145,7 +145,7 @@ class GuardedRelay(RelayWrapper):
         """The caller gets this attempt: add its findings, now and later, to `findings`. Attempts that lost report
         none."""
         if self._findings is not findings:
-            findings.take(self._findings)
+            findings.merge(self._findings)
             self._findings = findings
 
     def stop_with(self, error: Denied) -> DeniedAnswer:
@@ -189,7 +189,7 @@ class GuardedRelay(RelayWrapper):
         before = self._flush(ended - final.keys())
         if not slots:
             self._drop_windows(ends)
-            checked = rewritten(event, self._check_full_text, NO_ROLES)
+            checked = rewrite_texts(event, self._check_full_text, NO_ROLES)
             return before + (block + b"\n\n" if checked is event else _format_block(head, _encode(checked)))
         released_text = ""
         for slot in slots:

@@ -33,11 +33,11 @@ from groundplan.governance.guardrails.guard import (
     checked_body,
     checked_passage,
     checked_text,
-    restored,
-    rewritten,
+    restore_strings,
+    rewrite_texts,
     texts,
 )
-from groundplan.governance.guardrails.language import foreign
+from groundplan.governance.guardrails.language import disallowed_language
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused
@@ -84,7 +84,7 @@ def start_guard(gateway: Gateway, exchange: Exchange, plan: Plan, *, records_pas
     guard.records_findings = records_passes
     if exchange.ask is not None:
         guard.check_form(exchange, exchange.ask)
-    checks_input = not guard.guard.input.empty or exchange.endpoint == media.SPEECH
+    checks_input = not guard.guard.input.is_empty or exchange.endpoint == media.SPEECH
     if plan.guard is None or not checks_input or exchange.request.stream is not None:
         return
     started = time.perf_counter_ns()
@@ -145,7 +145,7 @@ class CallGuardrails:
                 and (media.demands_output_checks(guard) or needs_review(exchange))
             ):
                 raise media.stream_error()
-            if ask.upload is not None and guard.looks_in:
+            if ask.upload is not None and guard.checks_input:
                 media.check_form_texts(ask.upload, lambda text: checked_text(guard, text, self.masks, self.findings))
         except Refused as refused:
             raise refusal_error(refused.refusal) from refused
@@ -179,7 +179,7 @@ class CallGuardrails:
 
     def check_passages(self, found: list[Passage]) -> list[Passage]:
         """The passages, or what of them the model may see."""
-        if self.guard.passages.empty:
+        if self.guard.passages.is_empty:
             return found
         started = time.perf_counter_ns()
         kept = []
@@ -196,7 +196,7 @@ class CallGuardrails:
     def check_reused_answer(self, text: str) -> str:
         """Another call's answer as the model may see it, checked like input; empty if it may not."""
         try:
-            return checked_text(self.guard, self.masks.hide(text), self.masks, Findings())
+            return checked_text(self.guard, self.masks.remask(text), self.masks, Findings())
         except Refused:
             return ""
 
@@ -206,7 +206,7 @@ class CallGuardrails:
     @property
     def needs_whole_answer(self) -> bool:
         """Whether nothing may leave before the answer is complete."""
-        return bool(self.guard.whole)
+        return bool(self.guard.whole_answer_checks)
 
     def guarded_relay(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
         """The relay of one attempt's stream with the checks in it; None if nothing of this surface is checked."""
@@ -238,7 +238,7 @@ class CallGuardrails:
         if exchange.endpoint in media.IMAGE_ENDPOINTS:
             return self._check_image_answer(exchange, answered)
         if exchange.endpoint == media.RERANK and self.masks:
-            return UpstreamAnswer(_encode(restored(_decode_answer(answered.data), self.masks)), answered.usage)
+            return UpstreamAnswer(_encode(restore_strings(_decode_answer(answered.data), self.masks)), answered.usage)
         if answered.kind or exchange.endpoint not in answer_text.SURFACES:
             return answered
         body = _decode_answer(answered.data)
@@ -297,7 +297,7 @@ class CallGuardrails:
 
     async def _check_body_texts(self, body: Any, *, long: bool) -> Any:
         started = time.perf_counter_ns()
-        if self.guard.output.too_large(len(answer_text.visible_text(body).encode())):
+        if self.guard.output.is_too_large(len(answer_text.visible_text(body).encode())):
             self.findings.add("output", Hit("max_size", "block"))
             if not self.guard.shadow:
                 raise Refused(Refusal("output", "max_size"))
@@ -307,8 +307,8 @@ class CallGuardrails:
                 if not self.guard.shadow:
                     raise Refused(Refusal("output", "tools", name[:60]))
         checked = body
-        if self.guard.answers_matter(self.masks):
-            respell = partial(rewritten, body, self._check_or_restore, NO_ROLES)
+        if self.guard.affects_answers(self.masks):
+            respell = partial(rewrite_texts, body, self._check_or_restore, NO_ROLES)
             checked = await in_thread(respell, checks=True) if long else respell()
             if self.masks:
                 checked = answer_text.tool_inputs(checked, self.masks.restore)
@@ -331,7 +331,7 @@ class CallGuardrails:
         if guard.presidio and texts:
             await self._check_personal("output", guard.presidio, exchange.id, text)
         if guard.judge is not None and texts:
-            shown = self.masks.hide(text)  # the judge is a model, too
+            shown = self.masks.remask(text)  # the judge is a model, too
             found = await judge.ask_judge(gateway, exchange, guard.judge, shown, "guardrail")
             if found is None and not guard.fail_open:
                 self._refuse("output", "failed", "judge")
@@ -363,7 +363,7 @@ class CallGuardrails:
             found += [("schema", error)] if error else []
         if guard.grounded and not all(cites_passage(each, len(exchange.passages)) for each in texts):
             found.append(("grounded", ""))
-        if guard.output.languages and (spoken := foreign(text, guard.output.languages)):
+        if guard.output.languages and (spoken := disallowed_language(text, guard.output.languages)):
             found.append(("languages", spoken))
         return found
 
@@ -380,19 +380,19 @@ class CallGuardrails:
         shadow = self.guard.shadow
         return [
             {"place": place, "check": check, "done": done, "finds": finds, "shadow": shadow}
-            for (place, check, done), finds in sorted(self.findings.counted.items())
+            for (place, check, done), finds in sorted(self.findings.counts.items())
         ]
 
     def record_findings(self, exchange: Exchange) -> None:
         """Add findings since the last call to the worker's counts."""
         counts, workload = self._gateway.guard_counts, exchange.workload
-        if counts is not None and workload is not None and self.findings.counted and self.records_findings:
-            counts.add(exchange.call, workload.name, self.findings.counted, shadow=self.guard.shadow)
+        if counts is not None and workload is not None and self.findings.counts and self.records_findings:
+            counts.add(exchange.call, workload.name, self.findings.counts, shadow=self.guard.shadow)
 
     def record_time(self, started: int, place: str) -> None:
         self.spent_ns += time.perf_counter_ns() - started
         if self.spent_ns > self.guard.budget_ns:
-            self.findings.counted[place, "budget", "flag"] = 1
+            self.findings.counts[place, "budget", "flag"] = 1
 
 
 class _CallRule:

@@ -46,7 +46,7 @@ from groundplan.gateway.mcp.use import McpUse, session_owner
 from groundplan.gateway.policy.gate import ToolUser
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
-from groundplan.governance.guardrails.guard import Findings, checked_passage, rewritten
+from groundplan.governance.guardrails.guard import Findings, checked_passage, rewrite_texts
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Refusal
 from groundplan.governance.guardrails.window import Refused
@@ -236,7 +236,7 @@ class McpApi:
         asked = {field: name, **use.arguments}
         found = await self._servers.ask(server, kind.gets, asked, session_owner(use.exchange))
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or guard.passages.empty or guard.shadow:
+        if guard is None or guard.passages.is_empty or guard.shadow:
             return dict(checked_result(kind, server.name, found, ContentChecker(str)))
         masks, findings = Masks(), Findings()
 
@@ -381,18 +381,18 @@ class McpApi:
     async def _check_arguments(self, use: McpUse) -> None:
         """Block arguments that the workload's input guardrails block; nothing is masked, since a tool needs values."""
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or not guard.looks_in or guard.shadow:
+        if guard is None or not guard.checks_input or guard.shadow:
             return
         said = [*use.caller_texts, *_texts_in(use.arguments)]
 
         def look(text: str, own: bool) -> str:
-            for hit in guard.input.look(text, inject=not own):
-                if hit.done == "block":
+            for hit in guard.input.find_hits(text, inject=not own):
+                if hit.action == "block":
                     raise Refused(Refusal("input", hit.check, hit.kind))
             return text
 
         try:
-            rewritten({"text": said}, look)
+            rewrite_texts({"text": said}, look)
             if guard.presidio_input == "block":
                 kinds = await presidio.find_personal_data(self._gateway, use.exchange.id, "\n".join(said))
                 if kinds is None and not guard.fail_open:
@@ -405,7 +405,7 @@ class McpApi:
     def _checked_result(self, use: McpUse, result: dict[str, Any]) -> dict[str, Any]:
         """A tool's result after the checks for passages: it is text from elsewhere."""
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or guard.passages.empty:
+        if guard is None or guard.passages.is_empty:
             return result
         masks, findings = Masks(), Findings()
 
@@ -422,7 +422,7 @@ class McpApi:
         if use.server is not None:  # the gateway's own tool repeats its content there
             for text in _texts_in(result.get("structuredContent")):
                 look(text)
-        if findings.counted and not guard.shadow:
+        if findings.counts and not guard.shadow:
             made.pop("structuredContent", None)
         return made
 
@@ -456,7 +456,7 @@ def _resource_use(
 def _checked_error(exchange: Exchange, told: str) -> str:
     """A server's error message after the checks for passages: it is text from elsewhere."""
     guard = exchange.plan.guard if exchange.plan is not None else None
-    if guard is None or guard.passages.empty:
+    if guard is None or guard.passages.is_empty:
         return told
     seen = checked_passage(guard, told, Masks(), Findings())
     return "(left out by a guardrail)" if seen is None else seen

@@ -15,7 +15,7 @@ from typing import Any
 from groundplan.core.detect import Found, find, merge_overlaps, redact_found
 from groundplan.gateway.http.sse import DONE, EventReader
 from groundplan.gateway.surfaces.answer_text import ARGUMENTS, Channel, is_visible_text, slots
-from groundplan.governance.guardrails.json_escapes import LEVELS, Said
+from groundplan.governance.guardrails.json_escapes import LEVELS, UnescapedText
 
 LONGEST_TEXT = 100_000
 """Characters of one text that are kept; base64 of images and audio is longer."""
@@ -114,10 +114,16 @@ def _matches(text: str, levels: int = LEVELS) -> list[Found]:
     """Return what to take out of a text, including matches inside JSON in it with escapes, as in a tool's arguments and
     results, to a depth of `levels`. No match begins or ends within another."""
     found = find(text)
-    if "\\" not in text or not levels or (said := Said(text)).text == text:
+    if "\\" not in text or not levels or (unescaped := UnescapedText(text)).text == text:
         return found
-    hidden = [Found(said.place(one.start), said.place(one.end), one.kind) for one in _matches(said.text, levels - 1)]
-    seen = [Found(said.escape(one.start)[0], max(one.end, said.escape(one.end - 1)[1]), one.kind) for one in found]
+    hidden = [
+        Found(unescaped.raw_position(one.start), unescaped.raw_position(one.end), one.kind)
+        for one in _matches(unescaped.text, levels - 1)
+    ]
+    seen = [
+        Found(unescaped.escape_span(one.start)[0], max(one.end, unescaped.escape_span(one.end - 1)[1]), one.kind)
+        for one in found
+    ]
     return merge_overlaps(sorted(hidden + seen, key=lambda one: (one.start, -one.end)))
 
 

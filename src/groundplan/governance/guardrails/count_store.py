@@ -1,4 +1,4 @@
-"""The SQL of what guardrails found, by day. Reads only; gateways write it."""
+"""The SQL of guardrail hits by day. Reads only; gateways write them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from psycopg import Connection
 from groundplan.core.database import select
 
 
-def counts(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
-    """By workload, place and check from that day on: calls with a find, finds, and the newest such call."""
+def guardrail_counts(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
+    """Counts since a day by workload, place and check: calls with a hit, hits, and the newest such call."""
     query: LiteralString = """SELECT workload, place, name AS check, done, shadow, sum(calls)::bigint AS calls,
           sum(finds)::bigint AS finds, (array_agg(last_call::text ORDER BY last_at DESC))[1] AS last_call,
           max(last_at) AS last_at

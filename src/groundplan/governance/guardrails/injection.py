@@ -1,8 +1,8 @@
-"""Signs that a text tries to change what a model was told: a score from 0 to 1 and the signs, never a proof. Pure.
+"""Signs that a text tries to change a model's instructions: a score from 0 to 1 and the signs, never a proof. Pure.
 
-Told apart from what it stands in: a question about such attacks has the same words, so this is a label for a person or a
-rule, and its rates of misses and false alarms are measured (docs/guardrails.md). Base64, hexadecimal, ROT13, digits for
-letters and spaced letters are undone first; other encodings and languages than those named here are not found.
+A question about such attacks uses the same words as an attack, so the result is a label for a person or a rule; its
+rates of misses and false alarms are measured (docs/guardrails.md). Base64, hexadecimal, ROT13, digits for letters and
+spaced letters are decoded first; other encodings, and languages not named here, are not found.
 """
 
 # ruff: noqa: E501 -- a pattern is read as a whole
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from itertools import chain, islice
 
 THRESHOLD = 0.5
-"""From this score on a text is labelled."""
-LONGEST = 200_000
-"""Characters that are looked at."""
+"""Lowest score of a text that is labelled."""
+MAX_CHARACTERS = 200_000
+"""Only the first characters of a longer text are checked."""
 _OLD = r"(?:previous|prior|above|earlier|preceding|existing|original|initial|former|foregoing|all)"
 _TOLD = (
     r"(?:instructions?|prompts?|rules?|guidelines?|directives?|directions?|commands?|constraints?|restrictions?|"
@@ -33,13 +33,13 @@ _FORGET = (
 
 @dataclass(frozen=True, slots=True)
 class Signs:
-    """`score` is that of all signs together; `found` are their names."""
+    """`score` combines all signs; `names` are theirs, sorted."""
 
     score: float
-    found: tuple[str, ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
-    def labelled(self) -> bool:
+    def is_labelled(self) -> bool:
         return self.score >= THRESHOLD
 
 
@@ -94,7 +94,7 @@ _WORDS = ("ignor", "disregard", "forget", "overr", "bypass", "instruct", "prompt
           "erase", "attention", "guideline", "message", "above", "notice", "agent", "model", "llm", "admin:")  # fmt: skip
 _HIDDEN = re.compile("[\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff\U000e0000-\U000e007f]")
 _SPACES = re.compile(r"[^\S\n]+")
-# They begin with a set of characters and look back after it: a search for that is three times as fast.
+# These begin with a set of characters and look back after it, which is searched three times as fast.
 _BASE64 = re.compile(r"[A-Za-z0-9+/](?<![A-Za-z0-9+/].)[A-Za-z0-9+/]{23,3999}={0,2}(?![A-Za-z0-9+/=])")
 _HEX = re.compile(r"[0-9A-Fa-f](?<![0-9A-Za-z].)[0-9A-Fa-f](?:[0-9A-Fa-f]{2}){15,1999}(?![0-9A-Za-z])")
 _ESCAPED = re.compile(r"(?:\\x[0-9A-Fa-f]{2}){8,2000}")
@@ -107,30 +107,32 @@ _LETTERS = str.maketrans("013457@$", "oieastas")
 _SPACED = re.compile(r"[A-Za-z](?<![A-Za-z].)[ ._-](?:[A-Za-z][ ._-]){3,59}[A-Za-z](?![A-Za-z])")
 
 
-def signs(text: str) -> Signs:
-    """What in a text looks like an attempt. Costs time that grows with its length only."""
-    text = text[:LONGEST]
+def injection_signs(text: str) -> Signs:
+    """Signs of an injection in a text. Takes time linear in its length."""
+    text = text[:MAX_CHARACTERS]
     hidden = 0 if text.isascii() else len(_HIDDEN.findall(text))
     if hidden:
         text = _HIDDEN.sub("", text)
     folded = text.lower()
-    written = any(pattern.search(text) for pattern in (_BASE64, _HEX, _SPACED)) or _escaped(text) or _rot13(folded)
-    if not hidden and not written and not any(word in folded for word in _WORDS) and not _DIGITS.search(text):
+    encoded = (
+        any(pattern.search(text) for pattern in (_BASE64, _HEX, _SPACED)) or _has_escapes(text) or _has_rot13(folded)
+    )
+    if not hidden and not encoded and not any(word in folded for word in _WORDS) and not _DIGITS.search(text):
         return Signs(0.0)
-    found = _matched(_SPACES.sub(" ", folded))
-    for other in _decoded(text):
-        for name, weight in _matched(_SPACES.sub(" ", other.lower())).items():
-            found[name] = max(found.get(name, 0.0), weight)
+    weights = _sign_weights(_SPACES.sub(" ", folded))
+    for decoded in _decode_parts(text):
+        for name, weight in _sign_weights(_SPACES.sub(" ", decoded.lower())).items():
+            weights[name] = max(weights.get(name, 0.0), weight)
     if hidden > 3:
-        found["hidden characters"] = 0.4
-    left = 1.0
-    for weight in found.values():
-        left *= 1.0 - weight
-    return Signs(round(1.0 - left, 3), tuple(sorted(found)))
+        weights["hidden characters"] = 0.4
+    harmless = 1.0
+    for weight in weights.values():
+        harmless *= 1.0 - weight
+    return Signs(round(1.0 - harmless, 3), tuple(sorted(weights)))
 
 
-def _matched(plain: str) -> dict[str, float]:
-    """The strongest sign of each name."""
+def _sign_weights(plain: str) -> dict[str, float]:
+    """The greatest weight of each sign that the text has, by name."""
     found: dict[str, float] = {}
     for name, weight, pattern in _SIGNS:
         if found.get(name, 0.0) < weight and pattern.search(plain):
@@ -138,14 +140,14 @@ def _matched(plain: str) -> dict[str, float]:
     return found
 
 
-def _decoded(text: str) -> Iterator[str]:
-    """What parts of a text mean that are written otherwise, at most a few of each sort."""
+def _decode_parts(text: str) -> Iterator[str]:
+    """Encoded parts of a text in plain text, at most eight of each encoding."""
     for match in islice(_BASE64.finditer(text), 8):
         bare = match.group().rstrip("=")
         yield from _printable(base64.b64decode, bare + "=" * (-len(bare) % 4))
-    for match in islice(chain(_HEX.finditer(text), _ESCAPED.finditer(text) if _escaped(text) else ()), 8):
+    for match in islice(chain(_HEX.finditer(text), _ESCAPED.finditer(text) if _has_escapes(text) else ()), 8):
         yield from _printable(binascii.unhexlify, re.sub(r"[^0-9A-Fa-f]", "", match.group()))
-    if _rot13(text.lower()):
+    if _has_rot13(text.lower()):
         yield codecs.decode(text, "rot13")
     if len(_DIGITS.findall(text)) > 1:
         yield text.translate(_LETTERS)
@@ -153,18 +155,18 @@ def _decoded(text: str) -> Iterator[str]:
         yield _SPACED.sub(lambda match: re.sub(r"[ ._-]", "", match.group()) + " ", text)
 
 
-def _escaped(text: str) -> bool:
+def _has_escapes(text: str) -> bool:
     return "\\x" in text and _ESCAPED.search(text) is not None
 
 
-def _rot13(folded: str) -> bool:
+def _has_rot13(folded: str) -> bool:
     return any(word in folded for word in _ROT13) and _ROT13_WORD.search(folded) is not None
 
 
 def _printable(decode: Callable[[str], bytes], text: str) -> Iterator[str]:
     try:
-        told = decode(text).decode("utf-8")
+        decoded = decode(text).decode("utf-8")
     except (ValueError, binascii.Error):
         return
-    if sum(c.isprintable() or c.isspace() for c in told) == len(told):
-        yield told
+    if sum(c.isprintable() or c.isspace() for c in decoded) == len(decoded):
+        yield decoded

@@ -1,7 +1,7 @@
-"""Stand-ins for personal data and secrets: the model sees `<email_1>`, the caller gets the value back. Pure.
+"""Stand-ins for personal data and secrets: the model sees `<email_1>`, the client gets the value back. Pure.
 
-Of one call; the same value has the same stand-in throughout. What stands in nothing of the caller's own text is never
-restored, so an answer that makes up a stand-in keeps it.
+Within one call the same value always has the same stand-in. Only stand-ins that were given out are restored, so a
+stand-in that a model invents stays as it is.
 """
 
 from __future__ import annotations
@@ -12,34 +12,34 @@ from collections.abc import Iterable
 import msgspec
 
 from groundplan.governance.guardrails.model import Hit
-from groundplan.governance.guardrails.nested_json import Nested
+from groundplan.governance.guardrails.nested_json import JsonNesting
 
 _encode = msgspec.json.Encoder().encode
 _STAND_IN = re.compile(r"<([a-z_]{2,32})_([0-9]{1,6})>")
-LONGEST_STAND_IN = 42
+MAX_STAND_IN_LENGTH = 42
 
 
 class Masks:
-    """What was taken out of one call."""
+    """The masked values of one call and their stand-ins."""
 
-    __slots__ = ("_made", "_numbers", "_taken", "_values")
+    __slots__ = ("_last_numbers", "_reserved", "_stand_ins", "_values")
 
     def __init__(self) -> None:
         self._values: dict[str, str] = {}
-        self._numbers: dict[tuple[str, str], str] = {}
-        self._made: dict[str, int] = {}
-        """The last number of each kind: a long list of customers has tens of thousands."""
-        self._taken: set[str] = set()
+        self._stand_ins: dict[tuple[str, str], str] = {}
+        self._last_numbers: dict[str, int] = {}
+        """The last number of each kind; kept because a long list of customers has tens of thousands."""
+        self._reserved: set[str] = set()
 
     def __bool__(self) -> bool:
         return bool(self._values)
 
-    def avoid(self, text: str) -> None:
-        """Stand-ins that the caller wrote itself are given to nothing else."""
-        self._taken.update(match.group() for match in _STAND_IN.finditer(text))
+    def reserve(self, text: str) -> None:
+        """Reserve what looks like a stand-in in the client's own text, so that no value gets it."""
+        self._reserved.update(match.group() for match in _STAND_IN.finditer(text))
 
     def mask(self, text: str, hits: Iterable[Hit], *, keep: bool = True) -> str:
-        """The text with a stand-in for every hit; `keep` false: `[kind]`, that nothing brings back."""
+        """The text with a stand-in for every hit; if `keep` is false with `[kind]`, which cannot be restored."""
         parts: list[str] = []
         at = 0
         for hit in hits:
@@ -48,60 +48,60 @@ class Masks:
             at = hit.end
         return "".join((*parts, text[at:]))
 
-    def restore(self, text: str, *, json: bool | None = None, behind: Nested | None = None) -> str:
-        """The text with the values back in it. `json`: it is a part of JSON, where they are written as in a string of
-        it, or in one of JSON that is written there as a text; None: that is seen by how it begins. `behind`: what came
-        of the same JSON before, to which this part is added."""
-        if not self._values or (behind is None and "<" not in text):
+    def restore(self, text: str, *, json: bool | None = None, nesting: JsonNesting | None = None) -> str:
+        """The text with the values restored. `json`: it is a part of JSON, so that values are escaped as in a string of
+        it, or of JSON nested in its strings; None: detected by how the text begins. `nesting`: state of the parts of
+        the same JSON that came before; this part is added to it."""
+        if not self._values or (nesting is None and "<" not in text):
             return text
         values = self._values
         if not (is_json(text) if json is None else json):
             return _STAND_IN.sub(lambda match: values.get(match[0], match[0]), text)
-        nested, at = behind if behind is not None else Nested(), 0
+        state, at = nesting if nesting is not None else JsonNesting(), 0
         parts: list[str] = []
         for match in _STAND_IN.finditer(text):
-            nested.feed(text[at : match.start()])
+            state.feed(text[at : match.start()])
             value = values.get(match[0], match[0])
-            parts += (text[at : match.start()], _in_string(value, nested.depth) if match[0] in values else value)
+            parts += (text[at : match.start()], _escape(value, state.depth) if match[0] in values else value)
             at = match.end()
-            nested.feed(match[0])
-        nested.feed(text[at:])
+            state.feed(match[0])
+        state.feed(text[at:])
         return "".join((*parts, text[at:]))
 
-    def hide(self, text: str) -> str:
-        """The text with the stand-ins in the place of the values: what another model may see of what was restored."""
-        for made, value in sorted(self._values.items(), key=lambda each: -len(each[1])):
-            text = text.replace(value, made)
+    def remask(self, text: str) -> str:
+        """A restored text with the stand-ins in place of the values again, for another model to read."""
+        for stand_in, value in sorted(self._values.items(), key=lambda each: -len(each[1])):
+            text = text.replace(value, stand_in)
         return text
 
     def _stand_in(self, kind: str, value: str) -> str:
-        known = self._numbers.get((kind, value))
+        known = self._stand_ins.get((kind, value))
         if known is not None:
             return known
-        number = 1 + self._made.get(kind, 0)
-        while (made := f"<{kind}_{number}>") in self._taken or made in self._values:
+        number = 1 + self._last_numbers.get(kind, 0)
+        while (stand_in := f"<{kind}_{number}>") in self._reserved or stand_in in self._values:
             number += 1
-        self._made[kind] = number
-        self._numbers[kind, value] = made
-        self._values[made] = value
-        return made
+        self._last_numbers[kind] = number
+        self._stand_ins[kind, value] = stand_in
+        self._values[stand_in] = value
+        return stand_in
 
 
-def _in_string(value: str, depth: int) -> str:
-    """As it is written in a string of JSON, or at that depth of them."""
+def _escape(value: str, depth: int) -> str:
+    """The value escaped for a JSON string at this depth, at least once."""
     for _ in range(max(1, depth)):
         value = _encode(value)[1:-1].decode()
     return value
 
 
 def is_json(text: str) -> bool:
-    """Whether a text is an object of JSON, as what functions are called with and answers of a demanded form are."""
+    """Whether a text begins as a JSON object, as arguments of functions and structured answers do."""
     return text.lstrip().startswith("{")
 
 
-def unfinished(text: str) -> int:
-    """Where a stand-in begins at the end of the text that is not whole yet; its length where there is none."""
-    at = text.rfind("<", max(0, len(text) - LONGEST_STAND_IN))
+def complete_length(text: str) -> int:
+    """Length of the text without an incomplete stand-in at its end."""
+    at = text.rfind("<", max(0, len(text) - MAX_STAND_IN_LENGTH))
     if at < 0 or ">" in text[at:]:
         return len(text)
     rest = text[at + 1 :]

@@ -1,4 +1,4 @@
-"""What a check found and what is done about it. Types only."""
+"""Hits of checks, and refusals because of them. Types only."""
 
 from __future__ import annotations
 
@@ -7,22 +7,22 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Hit:
-    """`text[start:end]` is what `check` is about; of a whole text both are 0."""
+    """What a check found: `text[start:end]`, or both 0 if it is about the whole text."""
 
     check: str
     """personal_data, secrets, injection, deny, links, max_size, languages, schema, grounded, judge, presidio, tools,
     unchecked"""
-    done: str
+    action: str
     """flag | mask | drop | block"""
     start: int = 0
     end: int = 0
     kind: str = ""
-    """email, iban ...; a sign of an injection; a language"""
+    """email, iban …; the name of an injection sign; a language"""
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A check that refuses: told to the caller without repeating what was found."""
+    """A refusal by a check, in words that do not repeat what was found."""
 
     place: str
     """input | passages | output"""
@@ -49,7 +49,7 @@ class Refusal:
 
     @property
     def hint(self) -> str:
-        """What its caller can do about it."""
+        """What the caller can do about it."""
         if self.check == "failed":
             return "Try again: what looks at it gave no answer."
         if self.place != "input":

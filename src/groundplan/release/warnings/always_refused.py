@@ -40,14 +40,14 @@ def _refusal_reason(item: doc.WorkloadDoc, guard: Guard | None, kind: str) -> tu
         return f"answers of {kind} cannot wait for a person", "leave `review` to another workload"
     if guard is None:
         return None
-    checks = [*guard.whole, *(["presidio"] if guard.presidio_input else [])]
+    checks = [*guard.whole_answer_checks, *(["presidio"] if guard.presidio_input else [])]
     if kind == "realtime" and checks:
         told = f"a conversation does not wait for the checks {', '.join(dict.fromkeys(checks))}"
         return told, "leave these to another workload"
     unseen = {
-        "images": ("image", not guard.output.empty or bool(guard.whole), "answer"),
-        "speech": ("audio", bool(guard.whole), "answer"),
-        "transcription": ("audio", guard.looks_in, "request"),
+        "images": ("image", not guard.output.is_empty or bool(guard.whole_answer_checks), "answer"),
+        "speech": ("audio", bool(guard.whole_answer_checks), "answer"),
+        "transcription": ("audio", guard.checks_input, "request"),
     }
     what, demanded, of = unseen.get(kind, ("", False, ""))
     if not demanded or what in guard.unchecked:

@@ -433,7 +433,9 @@ class AttemptSequence:
             return False
         continuation.record_broken(relay, exchange.usage)
         guard = exchange.guard
-        exchange.ask = continuation.rest(self._workload.max_output_tokens, None if guard is None else guard.masks.hide)
+        exchange.ask = continuation.rest(
+            self._workload.max_output_tokens, None if guard is None else guard.masks.remask
+        )
         remaining = [*self.candidates, *self._without_room]
         try:
             admit.set_bounds(exchange, plan, exchange.ask, remaining)
