@@ -19,9 +19,10 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.dead_worker_sums import DeadWorkerSums
+from groundplan.gateway.journal.epoch_shipper import EpochShipper
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.journal.ledger_writer import LedgerWriter
-from groundplan.gateway.journal.shipper import EpochShipper, Shipper
+from groundplan.gateway.journal.shipper import Shipper
 
 __all__ = ["installation"]
 GIVE_BACK = ledger_store._return_amounts

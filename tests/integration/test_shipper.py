@@ -36,12 +36,13 @@ from groundplan.core.database import connect
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal import ledger_store, ledger_writer
+from groundplan.gateway.journal import epoch_shipper, ledger_store, ledger_writer
 from groundplan.gateway.journal import shipper as shipper_module
+from groundplan.gateway.journal.epoch_shipper import EpochShipper
 from groundplan.gateway.journal.journal import SMALLEST_SEGMENT, Journal
 from groundplan.gateway.journal.records import HEADER_BYTES, encode_frame, segment_numbers, segment_path
 from groundplan.gateway.journal.segments import SPARE_SEGMENTS
-from groundplan.gateway.journal.shipper import EpochShipper, Shipper, main, run
+from groundplan.gateway.journal.shipper import Shipper, main, run
 from groundplan.ledger import archive, archive_store, rollup_store
 from groundplan.ledger.model import Charge, Finish, Release, Reservation, Settlement, Usage
 from groundplan.testing import ManualClock
@@ -426,7 +427,8 @@ async def test_a_shipper_that_begins_again_says_nowhere_that_less_is_taken_over(
         one_call(journal)
     installation.step(2)
     place = installation.rows("SELECT segment, position FROM shipped")
-    monkeypatch.setattr(shipper_module, "BATCH", 2)
+    for module in (shipper_module, epoch_shipper):
+        monkeypatch.setattr(module, "BATCH", 2)
     shipper = Shipper(installation.home)
     for _ in range(7):
         installation.step(1, shipper)
@@ -745,7 +747,8 @@ async def test_what_a_dead_worker_left_is_taken_over_in_batches(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While PostgreSQL was away it may be more than fits into memory, or into one transaction."""
-    monkeypatch.setattr(shipper_module, "BATCH", 30)
+    for module in (shipper_module, epoch_shipper):
+        monkeypatch.setattr(module, "BATCH", 30)
     journal, sizes = installation.journal(), list[int]()
     for _ in range(100):
         await room(journal)
@@ -1055,14 +1058,14 @@ async def test_what_a_dead_worker_held_waits_for_no_idle_core(installation: Inst
     one_call(journal)
     journal._flush()
     with died(journal), psycopg.connect(installation.database.urls["shipper"], autocommit=True) as conn:
-        assert shipper.run_round(conn, calm=True) == shipper_module.BATCH, (
+        assert shipper.run_round(conn, calm=True) == epoch_shipper.BATCH, (
             "the next round comes at once, and is not calm"
         )
         assert installation.granted() == 10
         shipper.run_round(conn)
         assert installation.granted() == Decimal("0.25")
         shipper._lost_checked_ms = 0
-        assert (shipper.run_round(conn, calm=True), shipper._lost_checked_ms) == (shipper_module.BATCH, 0)
+        assert (shipper.run_round(conn, calm=True), shipper._lost_checked_ms) == (epoch_shipper.BATCH, 0)
     await journal.close()
 
 

@@ -1,30 +1,27 @@
-"""Step 3: answers without a model: replays for an `Idempotency-Key`, and cached answers.
+"""Step 3: cached answers, without a model.
 
 A cached answer is given where a workload declares `cache`, to a call that passed every check that any call passes, but
 without a reservation: it costs nothing. For a workload with sources it is given only after the live permissions have
 confirmed each passage that the model saw, for this person and at this moment (`confirm`); any other workload waits here
 only for an identical call in progress. Who shares an answer is in the key (`cache_key`); `answer_cache` decides what is
-kept and for how long; docs/cache.md says why nobody gets an answer that is not theirs.
+kept and for how long; docs/cache.md says why nobody gets an answer that is not theirs. Replays for an
+`Idempotency-Key` are in `idempotent_calls`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
-import random
 import time
 from collections.abc import Callable, Iterator
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
+from groundplan.core.errors import NotFound
 from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.caching.answer_cache import Similar
 from groundplan.gateway.caching.cache_key import compare_off_loop, is_long, request_digest
-from groundplan.gateway.caching.confirm import are_readable, confirm
+from groundplan.gateway.caching.confirm import confirm
 from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
-from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, KeptAnswer, forgotten_error, key_digest
 from groundplan.gateway.caching.replay_forms import ReplayForms
-from groundplan.gateway.caching.sharing import fetch_answer
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
@@ -32,11 +29,8 @@ from groundplan.gateway.call.delivery.to_client import send_all, send_stream
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import MAX_QUERY_CHARS
 from groundplan.gateway.call.stored_answers import stores
-from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.http.surrogates import decode_json
-from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.stalls import READ_SECONDS
-from groundplan.gateway.surfaces import answer_text, answers
+from groundplan.gateway.surfaces import answers
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
@@ -44,113 +38,7 @@ EXACT = "exact"
 """`cache` of a call that got a cached answer to an identical request."""
 SEMANTIC = "semantic"
 """`cache` of a call that got a cached answer to another question with the same meaning."""
-REPLAY = "replay"
-"""`cache` of a call that got the answer to an earlier request with the same `Idempotency-Key`."""
 DIRECTIVES = b"cache-control"
-_MAX_CLAIMS, _CLAIM_SPREAD_SECONDS = 8, 0.02
-"""How often workers that receive the same new key at once try to claim it, and the random delay between their tries."""
-
-
-async def find_replay(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None:
-    """The kept answer for the request's Idempotency-Key and person, awaited if it is still being made; None: this
-    worker has not seen the key.
-
-    Raises `Conflict` where the key was used for another body, or its answer is not in memory any more.
-    """
-    named = exchange.request.headers.get(IDEMPOTENCY_KEY)
-    if named is None or exchange.key is None:
-        return None
-    # the client may repeat the request with the API key that its own was rotated to
-    digest = key_digest(named, exchange.key.family or exchange.key.id, exchange.person)
-    began = gateway.loop.time()
-    kept = await gateway.idempotent_answers.begin(digest, _body_digest(exchange), gateway.clock.now().timestamp())
-    exchange.waited_seconds += gateway.loop.time() - began
-    if kept is None:
-        exchange.idempotency = digest
-        exchange.sent_chunks = []
-        return None
-    return _check_kept(kept)
-
-
-async def claim_idempotency_key(gateway: Gateway, exchange: Exchange) -> KeptAnswer | None:
-    """Claim the request's Idempotency-Key for this worker; None: claimed. If another worker claimed it before: the
-    answer of that worker, awaited if it is still being made.
-
-    Raises `Conflict` where that worker has no answer. If it sent nothing, or claimed the key at the same moment, the
-    key goes to the worker that tries first from then on."""
-    digest = exchange.idempotency
-    if digest is None:
-        return None
-    for _ in range(_MAX_CLAIMS):
-        holders = await gateway.idempotent_answers.claim_durably(digest, gateway.clock.now().timestamp())
-        if not holders:
-            return None
-        began = gateway.loop.time()
-        kept = await fetch_answer(
-            holders, digest, gateway.idempotent_answers.body_digest(digest)
-        )  # guardrails may have changed it since
-        if kept is not None:
-            gateway.idempotent_answers.keep(digest, kept)
-            return _check_kept(kept)
-        await asyncio.sleep(random.uniform(0.0, _CLAIM_SPREAD_SECONDS))
-        exchange.waited_seconds += gateway.loop.time() - began
-    raise forgotten_error()
-
-
-def _body_digest(exchange: Exchange) -> bytes:
-    """Digest of the endpoint and the body. Raises `Invalid` for an upload that has not arrived completely."""
-    body, upload = exchange.request.body, None if exchange.ask is None else exchange.ask.upload
-    if upload is not None:
-        if not upload.whole:
-            hint = "Leave it out, or send a form of at most 1 MiB."
-            raise Invalid("an Idempotency-Key is not for a large upload", code="idempotency_key", hint=hint)
-        body = upload.digest()
-    return hashlib.sha256(exchange.endpoint.encode() + b"\0" + body).digest()
-
-
-def _check_kept(kept: KeptAnswer) -> KeptAnswer:
-    if kept.status == 0:
-        raise Conflict(
-            "the answer to this Idempotency-Key is not kept: its call failed or was cut off, or it is sound",
-            code="idempotency_replayed",
-            hint="The first call may have been billed; use a new key to ask again.",
-        )
-    return kept
-
-
-async def check_replay(gateway: Gateway, exchange: Exchange, kept: KeptAnswer) -> None:
-    """Check that a kept answer may be given, under the same conditions as a cached answer. Raises `Denied` where
-    anything that it rests on was stopped, `Conflict` where a passage that the model saw may no longer be read."""
-    policy = exchange.policy
-    if policy is None or (policy.kills and not policy.kills.isdisjoint(kept.subjects)):
-        raise Denied(
-            "the deployment that made this answer is stopped", code="killed", hint="Use a new key to ask again."
-        )
-    if policy.tools_stopped and exchange.endpoint in answer_text.SURFACES:
-        _check_stopped_tools(kept.body, policy)
-    if kept.cites and not await are_readable(gateway, exchange, kept.cites):
-        raise Conflict(
-            "the answer to this Idempotency-Key rests on passages that cannot be confirmed any more",
-            code="idempotency_replayed",
-            hint="The first call may have been billed; use a new key to ask again.",
-        )
-    exchange.cache_result = REPLAY
-
-
-def _check_stopped_tools(body: bytes, policy: Policy) -> None:
-    """Raise `Denied` for an answer, whole or streamed, that calls a stopped function."""
-    for data in [line[6:] for line in body.split(b"\n") if line.startswith(b"data: {")] or [body]:
-        try:
-            names = list(answer_text.called_names(decode_json(data)))
-        except DECODE_ERRORS:
-            continue
-        if (name := next((each for each in names if f"tool/{each}" in policy.kills), None)) is not None:
-            raise Denied(
-                f"this answer calls {name[:60]}, which is stopped", code="killed", hint="Use a new key to ask again."
-            )
-
-
-# cached answers -------------------------------------------------------------------------------------------------------
 
 
 def is_cacheable(exchange: Exchange) -> bool:

@@ -18,7 +18,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.batches.batches_api import BatchesApi
 from groundplan.gateway.batches.messages_api import PATH as MESSAGE_BATCHES
 from groundplan.gateway.caching import cache, idempotency
-from groundplan.gateway.caching.idempotency_outcome import remember
+from groundplan.gateway.caching.idempotent_calls import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway

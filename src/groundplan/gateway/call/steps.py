@@ -14,6 +14,7 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, KeptAnswer
+from groundplan.gateway.caching.idempotent_calls import check_replay, claim_idempotency_key, find_replay
 from groundplan.gateway.call import admit, limits, settle, stored_answers, trace
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempts import probe_turn
@@ -69,7 +70,7 @@ async def run_steps(
     if HEADER in headers and wants_estimate(headers):
         await _estimate(gateway, exchange, catalog)
         return
-    kept = await cache.find_replay(gateway, exchange) if IDEMPOTENCY_KEY in headers else None
+    kept = await find_replay(gateway, exchange) if IDEMPOTENCY_KEY in headers else None
     steps.append(("cache", (clock() - began) // 1000))
     if kept is not None:
         await _replay(gateway, exchange, catalog, kept)
@@ -345,7 +346,7 @@ def check_people(gateway: Gateway, exchange: Exchange) -> None:
 async def _answered_by_other_worker(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> bool:
     """Replay the answer that another worker gave for the Idempotency-Key of this call; returns whether there was one.
     Checks the call again where live policy changed meanwhile."""
-    kept = await cache.claim_idempotency_key(gateway, exchange)
+    kept = await claim_idempotency_key(gateway, exchange)
     exchange.steps.append(("cache", (time.perf_counter_ns() - exchange.started) // 1000))
     if kept is not None:
         exchange.route = exchange.trial = None  # no deployment is asked
@@ -362,7 +363,7 @@ async def _replay(gateway: Gateway, exchange: Exchange, catalog: Catalog, kept: 
     now = gateway.clock.seconds()
     identify(exchange, gateway.live.policy, now)
     _check(gateway, exchange, catalog, now, used=False)
-    await cache.check_replay(gateway, exchange, kept)
+    await check_replay(gateway, exchange, kept)
     if exchange.plan is None:
         raise AssertionError("not checked")
     exchange.charges = admit.covering_budgets(exchange, exchange.plan, now)

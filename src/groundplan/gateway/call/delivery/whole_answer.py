@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 
 from groundplan.gateway.caching import cache
-from groundplan.gateway.caching.idempotency_outcome import remember
+from groundplan.gateway.caching.idempotent_calls import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
