@@ -197,9 +197,9 @@ def test_each_surface_writes_files_as_if_they_had_been_sent() -> None:
     first, second, third = json.loads(bytes(made.fields["input"]))
     assert first["content"] == [{"type": "input_image", "detail": "low", "image_url": PNG.url}] and second == call
     assert third["output"] == [{"type": "input_file", "filename": "a.pdf", "file_data": PDF.url}]
-    assert made.typed.own_input == items, "what is stored keeps the ids"
+    assert made.parsed.own_input == items, "what is stored keeps the ids"
     made = RESPONSES.with_files(ask_of(RESPONSES, {"model": "auto", "input": items[:2]}), {"i": PNG})
-    told = made.typed.translation().fields["messages"][0]["content"][0]
+    told = made.parsed.translation().fields["messages"][0]["content"][0]
     assert told == {"type": "image_url", "image_url": {"url": PNG.url, "detail": "low"}}, "in chat, too"
     source = {"type": "file", "file_id": "f"}
     blocks = [

@@ -21,7 +21,7 @@ from tests.integration.test_lease_client import disconnect, patience, until
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
-from groundplan.gateway.budgets import grant_store, lease_client
+from groundplan.gateway.budgets import grant_store, idle_limits
 from groundplan.gateway.budgets.account import REFILL_WAIT_S
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
@@ -163,7 +163,7 @@ async def test_what_calls_reserved_and_did_not_use_does_not_stay_with_their_work
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, kind: str, used: int
 ) -> None:
     """It would be lost with that one, for the rest of the day, and everybody look as if they had used it."""
-    monkeypatch.setattr(lease_client, "_IDLE_S", 0.1)
+    monkeypatch.setattr(idle_limits, "_IDLE_S", 0.1)
     asked = quota(kind, 1000, "now" if kind == CONCURRENT else "day")
     async with worker(database, tmp_path, wall) as one:
         with patience(3.0):

@@ -336,7 +336,7 @@ async def test_a_tool_that_is_named_is_read_again_where_it_is_and_none_is_define
         return {"tools": [large], "messages": [*said, {"role": "user", "content": [result]}]}
 
     assert (await setup.ask(model="scripted/native", **asked(1))).status == 200
-    once, thrice = [read(json.dumps(body(**asked(count))).encode(), {}).hidden for count in (1, 3)]
+    once, thrice = [read(json.dumps(body(**asked(count))).encode(), {}).extra_tokens for count in (1, 3)]
     assert thrice - once >= 2 * len(large["description"])
     inline = {"type": "tool_addition", "tool": {"type": "tool_definition", "definition": LOOK}}
     refused = await setup.ask(messages=[*asked(1)["messages"], {"role": "system", "content": [inline]}])

@@ -25,6 +25,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_check import CheckResult, OrderDraft
 from groundplan.gateway.batches.batch_store import Batch, BatchLine
+from groundplan.gateway.batches.orders.order_recorder import OrderRecorder
 from groundplan.gateway.batches.orders.order_results import CallResult, OrderContext
 from groundplan.gateway.batches.orders.order_runner import OrderRunner
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
@@ -353,16 +354,16 @@ async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Pa
         order = order_of(rig, batch, place)
         line = OrderLine(1, "a", 0, len(data), 7, new_id())
         made = CallResult(ok=True, status=200, data=b'{"choices":[]}')
-        orders = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")
+        recorder = OrderRecorder(rig.gateway, BatchCalls(rig.gateway), shelf)
         terms = OrderContext(batch, order, CHAT_CALLS, 0, ("", ""))
-        told = json.loads(await orders._result_line(terms, line, made))
+        told = json.loads(await recorder._result_line(terms, line, made))
         assert told["response"]["body"]["groundplan"]["deployment"] == "one"
         (kept,) = sent
         assert (kept.call, json.loads(kept.prompt)) == (line.call.bytes, ASK)
         assert json.loads(kept.answer) == told["response"]["body"]
         ended = Settlement(line.call.bytes, 0, 0, 7, "ok", 200, Usage(input=1, output=2), False, [], 0)
         attempts: Any = [(None, ended)]
-        orders._count_metrics(terms, CallResult(ok=True, status=200, attempts=attempts))
+        recorder._count_metrics(terms, CallResult(ok=True, status=200, attempts=attempts))
         calls, tries = rig.gateway.call_counters.calls, rig.gateway.call_counters.attempts
         assert {labels: each.count for labels, each in calls.items()} == {
             (CHAT_CALLS.name, "assistant", "one", "ok", 200): 1

@@ -73,7 +73,7 @@ def test_what_is_said_of_each_text_counts_with_each() -> None:
     assert EMBEDDINGS.cost_bound(more, one, 0, 0) == EMBEDDINGS.cost_bound(plain, one, 0, 0)  # no price by tokens
     size = len(more.body)
     assert (more.size, plain.size) == (size + 100, len(plain.body))
-    assert asked(input=[[1, 2], [3]], prompt="p" * 98).hidden == 3 + 200
+    assert asked(input=[[1, 2], [3]], prompt="p" * 98).extra_tokens == 3 + 200
 
 
 NAN, MINUS_NAN = (b64encode(struct.pack("<4I", *[bits] * 4)).decode() for bits in (0x7FC00000, 0xFFC00000))

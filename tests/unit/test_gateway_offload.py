@@ -18,7 +18,8 @@ from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.caching import cache_key
-from groundplan.gateway.call.attempts.attempt import Attempt
+from groundplan.gateway.call.attempts import attempt
+from groundplan.gateway.call.attempts.upstream_request import encode_request
 from groundplan.gateway.call.delivery.stream import BURST_BYTES, Streaming
 from groundplan.gateway.guard import run
 from groundplan.gateway.http import strict_json
@@ -131,8 +132,8 @@ async def test_guardrails_look_at_a_long_answer_while_others_are_answered(
 async def test_a_long_body_is_made_what_its_upstream_takes_while_others_are_answered(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = Held(Attempt._encode_request, lambda attempt: attempt.exchange.ask.size > READ_BYTES)
-    monkeypatch.setattr(Attempt, "_encode_request", lambda self: held(self))
+    held = Held(encode_request, lambda exchange, *_: exchange.ask.size > READ_BYTES)
+    monkeypatch.setattr(attempt, "encode_request", held)
     async with call_rig(tmp_path, ("one",)) as rig:
         await others_are_answered(rig, held, "word " * 150_000)
         await rig.books()

@@ -96,7 +96,7 @@ def place(rates: Rates, serves: list[str] | None = None, **more: Any) -> Deploym
 def ask(service: str, line: bool) -> Ask:
     return Ask(
         fields={}, model="m", messages=1, query="", stream=False, include_usage=False, cap=20, copies=1, size=9,
-        service=service, line=line,
+        service=service, is_batch_line=line,
     )  # fmt: skip
 
 
@@ -131,14 +131,14 @@ def test_whatever_class_an_answer_is_of_was_reserved(
         assert cost <= pricing.cost_bound(this, one, usage.input, usage.output), "whatever it names"
     if tier == "scale":
         return
-    if this.line and half is not None and serves is None and tier != "priority":
+    if this.is_batch_line and half is not None and serves is None and tier != "priority":
         assert cost == formula.cost(half, usage)
     elif tier == "flex" or (asked == "flex" and not tier):
         assert cost == formula.cost(cheap, usage)
     elif tier != "priority" and asked != "priority":
         assert cost == formula.cost(price, usage), "a call at the ordinary endpoint is billed in full"
     elif tier == "priority" or (asked == "priority" and not tier):
-        own = half if this.line and half is not None and serves is None else price
+        own = half if this.is_batch_line and half is not None and serves is None else price
         assert cost == formula.cost(dear or own, usage), "also where the answer does not name it"
 
 

@@ -23,6 +23,7 @@ from tests.unit.test_interrupted_calls import SCENES, cut_once
 
 from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Rates
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.call.attempts import attempt as attempt_module
 from groundplan.gateway.call.attempts import race, sequence
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
@@ -183,7 +184,7 @@ async def test_an_attempt_that_cannot_be_made_leaves_the_turn(
             if what == "journal":
                 patch.setattr(sequence, "begin_attempt", no_journal)
             elif what == "request":
-                patch.setattr(Attempt, "_encode_request", no_request)
+                patch.setattr(attempt_module, "encode_request", no_request)
             else:
                 patch.setattr(AttemptSequence, "_may_attempt", broken("one"))
             assert (await rig.chat()).status == (200 if what == "permission" else 503)

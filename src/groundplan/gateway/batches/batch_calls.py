@@ -48,7 +48,7 @@ from groundplan.gateway.surfaces.completions import COMPLETIONS
 from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.interface import Interface
-from groundplan.gateway.surfaces.messages.surface import MESSAGES, header_lines_of
+from groundplan.gateway.surfaces.messages.surface import MESSAGES, passed_header_lines
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.responses.request_types import unsupported
 from groundplan.gateway.surfaces.responses.surface import RESPONSES, request_state
@@ -68,7 +68,7 @@ _LONGEST_WAIT_S = 5.0
 
 def order_header_lines(batch: Batch) -> bytes:
     """Complete header lines for an order at a provider that speaks the batch's own API."""
-    return header_lines_of(_call_headers(batch)) if batch.endpoint == MESSAGES_ENDPOINT else b""
+    return passed_header_lines(_call_headers(batch)) if batch.endpoint == MESSAGES_ENDPOINT else b""
 
 
 def _call_headers(batch: Batch) -> dict[bytes, bytes]:
@@ -161,7 +161,7 @@ class BatchCalls:
             exchange.ask = ask = replace(ask, service=BATCH, needs=ask.needs | {BATCH})
         exchange.deployments = admit.choose_deployments(exchange, plan, ask, policy, now)
         if not own and (call or self.provider_deployment(exchange) is None):
-            exchange.ask = ask = replace(ask, service=asked, line=True)
+            exchange.ask = ask = replace(ask, service=asked, is_batch_line=True)
         amount = admit.set_bounds(exchange, plan, ask, exchange.deployments)
         admit.check_cost(exchange, plan, amount)
         return amount
@@ -225,7 +225,13 @@ class BatchCalls:
         of use, images, stored answers, conversion to another API; and where it makes images, which have no batch price.
         """
         first, ask, workload = exchange.deployments[0], exchange.ask, exchange.workload
-        if BATCHES not in first.serves or ask is None or ask.line or workload is None or exchange.interface is IMAGES:
+        if (
+            BATCHES not in first.serves
+            or ask is None
+            or ask.is_batch_line
+            or workload is None
+            or exchange.interface is IMAGES
+        ):
             return None
         own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
         if not own or stores(exchange):

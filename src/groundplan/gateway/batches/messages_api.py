@@ -32,7 +32,7 @@ from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.refusals import MEMORY_FULL
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.messages.surface import header_lines_of
+from groundplan.gateway.surfaces.messages.surface import passed_header_lines
 
 PATH = b"/v1/messages/batches"
 MAX_LISTED = 1000
@@ -83,7 +83,7 @@ class MessageBatchesApi:
         if request.stream is None:
             raise Invalid("there is no body", code="body_invalid", hint='Send {"requests": [...]}.')
         refuse_cost_headers(request.headers, "batches", HEADER, MAX_COST_HEADER)
-        header_lines_of(request.headers)
+        passed_header_lines(request.headers)
         headers = {name.decode(): request.headers[name].decode() for name in _HEADERS if name in request.headers}
         requests, input_file, once = RequestSplitter(), new_id(), IdempotentCreation(request, PATH, key, person)
         once.add(_encode(headers))

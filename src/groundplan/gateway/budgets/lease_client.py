@@ -26,6 +26,7 @@ from groundplan.gateway.budgets.account import EMPTY_RETRY_S, PREFETCH_S, REFILL
 from groundplan.gateway.budgets.expired import EndedKeyLookup, ended_periods
 from groundplan.gateway.budgets.grant_batching import GrantBatches
 from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
+from groundplan.gateway.budgets.idle_limits import IdleLimits
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
@@ -42,8 +43,6 @@ _TICK_S = 0.05
 _CHECK_S = 0.5
 _KEPT_AFTER_END = timedelta(hours=1)
 """How long the accounts of a budget's period are kept after its end: calls of it may still go on."""
-_IDLE_S = 1.0
-"""How long a surplus of a limit has to lie idle before it is given back."""
 _REFRESHED_S = 60.0
 """How long the remaining amount of a quota is refreshed after a caller asked for it."""
 _REFRESHED_AT_ONCE = 1000
@@ -76,8 +75,7 @@ class LeaseClient:
         self._batches = GrantBatches(self._grants, self._shortfall, self._start_giving_back)
         self._active: dict[Key, Account] = {}
         """Accounts in use now: of ten thousand users with a limit each, few are."""
-        self._idle_limits: dict[Key, tuple[float, int]] = {}
-        """Limits in use: until when their idle amount is observed, and the least that was idle so far."""
+        self._idle_limits = IdleLimits(self._accounts, self._counters)
         self._queried: dict[Key, None] = {}
         """Quotas whose remaining amount callers asked for, the least recently refreshed first."""
         self._last_minute = ""
@@ -352,24 +350,6 @@ class LeaseClient:
         if key not in self._recalls and not wanted:
             self._grants.slices_for(key[0]).watched.discard(key)
 
-    async def _give_back_idle(self, now: float) -> None:
-        """Give back what calls reserved of limits and did not use, once it lay idle for a while: what a worker holds is
-        lost if it dies, and until then counts as used wherever nearly used-up limits are shown."""
-        keep: dict[Key, int] = {}
-        for key, (until, least) in list(self._idle_limits.items()):
-            account, available = self._accounts.get(key), self._counters.available(*key)
-            most = 0 if account is None else account.idle_to_keep(available)
-            if account is None or account.is_shrinking or available <= most:
-                del self._idle_limits[key]
-            elif now < until:
-                self._idle_limits[key] = (until, min(least, available))
-            else:
-                self._idle_limits[key] = (now + _IDLE_S, available)
-                if (surplus := min(least, available) - most) > 0:
-                    keep[key] = available - surplus
-                    account.unallocated = (account.unallocated or 0) + surplus
-        await self._grants.give_back(*keep, keep=keep)
-
     def _start_giving_back(self, key: Key, *, at_once: bool = False) -> None:
         """`at_once`: release before another call can take what is idle."""
         self._start_task(self._grants.release_now(key) if at_once else self._grants.give_back(key))
@@ -394,8 +374,8 @@ class LeaseClient:
         ended = await ended_periods(self._slices.granted_keys(), at) if at != self._last_minute else []
         ended += [key for key in self._measure_use(now) if has_ended(key[1], at)]
         await self._grants.give_back(*(key for key in ended if self._slices.available(*key) > 0))
-        if self._idle_limits and self.connected:
-            await self._give_back_idle(now)
+        if self.connected and (kept := self._idle_limits.amounts_to_keep(now)) is not None:
+            await self._grants.give_back(*kept, keep=kept)
         if at != self._last_minute:
             known = [*self._accounts, *self._counters.granted_keys()]  # some granted after their account was forgotten
             self._ended_quotas = [key for key in dict.fromkeys(await ended_periods(known, at)) if is_quota(key[0])]
@@ -429,7 +409,7 @@ class LeaseClient:
                 if account.is_shrinking:
                     self._start_giving_back(key)  # also what was granted by an answer that was lost
         for key in self._counters.recently_used:
-            self._idle_limits.setdefault(key, (now + _IDLE_S, self._counters.available(*key)))
+            self._idle_limits.observe(key, now)
         self._slices.recently_used.clear()
         self._counters.recently_used.clear()
         # giving back what ends for thousands at midnight takes seconds, which must not count as one tick of use

@@ -116,7 +116,7 @@ def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> by
         policy.cleared.get(workload.name, 0),
         cap if ask.cap is None else min(ask.cap, cap),
         ask.copies,
-        ask.lines.decode("latin-1"),
+        ask.header_lines.decode("latin-1"),
     )
     if exchange.trial is not None:
         terms += exchange.trial.key

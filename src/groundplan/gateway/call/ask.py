@@ -56,18 +56,18 @@ class Ask(msgspec.Struct, frozen=True):
     """Content and service tiers that not every deployment takes: `image`, `file`, `priority`, `flex`, ..."""
     images: int = 0
     """Images in the request; their bytes are not counted in `size`."""
-    hidden: int = 0
+    extra_tokens: int = 0
     """Tokens that do not come from its bytes: the most that the provider adds for tools, and a prompt that is given as
     tokens."""
     audio_kib: int = 0
     """KiB of audio in the request, not counted in `size` either."""
     service: str = "standard"
     """Class of service: standard | auto | batch | priority | flex."""
-    line: bool = False
+    is_batch_line: bool = False
     """Whether it is a line of a batch that is made as a call."""
     body: bytes = b""
     """The bytes that `fields` were parsed from, where they may be spliced; empty where fields were changed."""
-    lines: bytes = b""
+    header_lines: bytes = b""
     """Header lines of the caller that are passed to an upstream with the same API."""
     upload: Upload | None = None
     """A form that is sent on while it arrives."""
@@ -75,5 +75,5 @@ class Ask(msgspec.Struct, frozen=True):
     """Ids of the files that it names, each once; their content is put in before it is sent."""
     binary: bool = False
     """Whether its answer is bytes that are passed on as they come."""
-    typed: object = None
+    parsed: object = None
     """The body as the surface itself parsed it."""

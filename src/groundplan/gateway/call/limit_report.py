@@ -86,31 +86,31 @@ _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
 def rate_limit_headers(
-    gateway: Gateway, spans: QuotaPeriods, at: float, *, anthropics: bool = False, shortage: Shortage | None = None
+    gateway: Gateway, spans: QuotaPeriods, at: float, *, anthropic_names: bool = False, shortage: Shortage | None = None
 ) -> bytes:
     """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)
     or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows. `shortage`: the one that has no room
-    for the call, which is the one to tell of, however much others have left."""
+    for the call, which is then the one reported, even if others have less left."""
     lines, remaining = b"", gateway.leases.remaining
-    for alike in spans.reported:
-        least = alike[0]
+    for same_type in spans.reported:
+        least = same_type[0]
         if shortage is not None and least.quota.type == shortage.quota.type:
             continue
         left = remaining(least.key, least.quota.limit)
-        for other in alike[1:]:
-            if (rest := remaining(other.key, other.quota.limit)) < left:
-                least, left = other, rest
-        lines += _line(left, least, at, anthropics=anthropics)
+        for other in same_type[1:]:
+            if (other_left := remaining(other.key, other.quota.limit)) < left:
+                least, left = other, other_left
+        lines += _header_lines(left, least, at, anthropic_names=anthropic_names)
     if shortage is not None and shortage.quota.type in HEADER_WORDS and (end := ends(shortage.period)) is not None:
         quota = shortage.quota
-        told = reported_limit(quota, shortage.period, end.timestamp())
+        reported = reported_limit(quota, shortage.period, end.timestamp())
         spent = gateway.limit_slices.spent(quota.name, shortage.period)
-        left = max(0, min(quota.limit - spent, remaining(told.key, quota.limit)))
-        lines += _line(left, told, at, anthropics=anthropics)
+        left = max(0, min(quota.limit - spent, remaining(reported.key, quota.limit)))
+        lines += _header_lines(left, reported, at, anthropic_names=anthropic_names)
     return lines
 
 
-def _line(left: int, told: ReportedLimit, at: float, *, anthropics: bool) -> bytes:
-    if anthropics:
-        return told.anthropic_headers % left
-    return told.openai_headers % (left, header_duration(seconds_left(told.end, at)))
+def _header_lines(left: int, reported: ReportedLimit, at: float, *, anthropic_names: bool) -> bytes:
+    if anthropic_names:
+        return reported.anthropic_headers % left
+    return reported.openai_headers % (left, header_duration(seconds_left(reported.end, at)))

@@ -38,7 +38,7 @@ def service_class(ask: Ask, deployment: Deployment, tier: str) -> str:
 
     An answer that names no tier is of the requested class, and standard where that was left to the provider.
     """
-    if ask.line:
+    if ask.is_batch_line:
         asked = price.batch_line_service(deployment.rates, deployment.serves)
     else:
         asked = price.STANDARD if ask.service == price.AUTO else ask.service
@@ -65,7 +65,7 @@ def answer_cost(ask: Ask, deployment: Deployment, usage: Usage) -> tuple[int, bo
 
 def unnamed_class(ask: Ask, deployment: Deployment) -> str:
     """Return the class of service of a request that names none."""
-    return price.batch_line_service(deployment.rates, deployment.serves) if ask.line else price.STANDARD
+    return price.batch_line_service(deployment.rates, deployment.serves) if ask.is_batch_line else price.STANDARD
 
 
 def unnamed_class_rates(ask: Ask, deployment: Deployment) -> Rates:
@@ -76,7 +76,7 @@ def unnamed_class_rates(ask: Ask, deployment: Deployment) -> Rates:
 def cost_bound(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
     """Return the highest cost of a request in the dearest class of service in which it may end."""
     rates, asked = deployment.rates, ask.service
-    if not ask.line:
+    if not ask.is_batch_line:
         return price.cost_bound(rates, input_tokens, output_tokens, ask.images, asked)
     own = price.cost_bound(rates, input_tokens, output_tokens, ask.images, unnamed_class(ask, deployment))
     if asked == price.STANDARD or rates.priority is None:

@@ -56,7 +56,7 @@ def unchecked_input(ask: Ask, endpoint: str) -> list[str]:
         "image": endpoint in IMAGE_INPUT_ENDPOINTS or (ask.images > 0 and endpoint not in IMAGE_ENDPOINTS),
         "audio": endpoint in TRANSCRIPTION_ENDPOINTS or ask.audio_kib > 0,
         "file": "file" in ask.needs,
-        "tokens": has_tokens(ask.typed) or "prompt_embeds" in ask.fields,
+        "tokens": has_tokens(ask.parsed) or "prompt_embeds" in ask.fields,
     }
     return [kind for kind, found in present.items() if found]
 

@@ -14,7 +14,6 @@ import logging
 from collections.abc import Callable, Sequence, Set
 from contextlib import closing, suppress
 from dataclasses import replace
-from functools import partial
 from typing import Any, LiteralString
 from uuid import UUID
 
@@ -27,21 +26,19 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.audit.keys import load_public
 from groundplan.core.clock import WARN_SECONDS, Clock
 from groundplan.core.home import Home
-from groundplan.core.money import from_decimal
-from groundplan.economics.experiment.model import Experiment
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.database import connect, fetched
 from groundplan.gateway.notifications import Listener
-from groundplan.gateway.policy import key_store
+from groundplan.gateway.policy import key_store, policy_store
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import Catalog, index
 from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.policy.grants import groups_of
+from groundplan.gateway.policy.policy_store import RecordedStops
 from groundplan.gateway.policy.remaining import RemainingBudgets
-from groundplan.gateway.policy.snapshot import EMPTY_POLICY, PEOPLE_DAYS, Policy, RuleException
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, PEOPLE_DAYS, Policy
 from groundplan.gateway.stalls import patient
-from groundplan.governance.model import GrantedApproval
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
@@ -61,29 +58,8 @@ _STOP = (
     """UPDATE gateway SET heartbeat_at = now(), ready = false, state = 'stopped' WHERE epoch = %s AND state = 'live'"""
 )
 _HEALTH = "UPDATE gateway SET health = %s WHERE epoch = %s"
-_NUMBER = "SELECT number FROM policy_epoch"
-_KILLS = "SELECT scope, bool_or(streams) FROM kill_switch WHERE lifted_at IS NULL GROUP BY scope"
-_STOPPED = "SELECT scope, reason FROM kill_switch WHERE scope = ANY(%s)"
-_SHIPPED = "SELECT id::text FROM call WHERE id = ANY(%s)"
-_EXCEPTIONS = """SELECT rule, workload, person, extract(epoch FROM until)::float8 FROM exception_held"""
-_PARTS = "SELECT digest, state, expires_on, grace_until, price FROM part_approval ORDER BY state = 'applied'"
-_CLEARED = "SELECT workload, number FROM answer_clear"
-_GROUPS = """WITH RECURSIVE mine(person, id) AS (
-    SELECT person_id, group_id FROM membership WHERE person_id IS NOT NULL
-    UNION SELECT mine.person, m.group_id FROM membership m JOIN mine ON m.member_group_id = mine.id)
-  SELECT p.id::text,
-    encode(sha256(convert_to(coalesce(string_agg(mine.id::text, ' ' ORDER BY mine.id), ''), 'UTF8')), 'hex')
-  FROM person p LEFT JOIN mine ON mine.person = p.id WHERE p.active GROUP BY p.id"""
-_MEMBERS = """WITH RECURSIVE inside(name, id) AS (
-    SELECT name, id FROM people_group WHERE name = ANY(%s)
-    UNION SELECT inside.name, m.member_group_id FROM membership m JOIN inside ON m.group_id = inside.id
-      WHERE m.member_group_id IS NOT NULL)
-  SELECT inside.name, p.id::text FROM inside JOIN membership m ON m.group_id = inside.id
-    JOIN person p ON p.id = m.person_id WHERE p.active"""
 _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _SIGNED = "SELECT signature FROM blueprint WHERE number = %s"
-_EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd,
-    extract(epoch FROM until)::float8 FROM experiment WHERE state = 'running' AND until > now()"""
 _USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -306,10 +282,8 @@ class LiveView:
     async def _load_policy(self, connection: Connection, catalog: Catalog | None) -> None:
         """Load everything in one snapshot of the database, so that the number fits the rows; of groups what `catalog`
         needs."""
-        named, fetch = _needed_groups(catalog), partial(_fetch, connection)
         await _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        numbers = await fetch(_NUMBER)
-        number = numbers[0][0] if numbers else 0
+        number = await policy_store.load_number(connection, STATEMENT_SECONDS)
         known = EMPTY_POLICY if self._is_new_connection else self.policy
         changes = await key_store.load_changes(connection, known, number, STATEMENT_SECONDS)
         now = self._clock.seconds()
@@ -319,34 +293,29 @@ class LiveView:
             now if keys is not known.keys and now - self._keys_dropped_at > _DAY_SECONDS else self._keys_dropped_at
         )
         people, active = await key_store.load_people(connection, known, changes, STATEMENT_SECONDS)
-        kills = await fetch(_KILLS)
-        cleared = await fetch(_CLEARED)
-        excepted = await fetch(_EXCEPTIONS)
-        tried = await fetch(_EXPERIMENTS)
-        parts = await fetch(_PARTS)
-        groups = await fetch(_GROUPS) if _caches_by_group(catalog) else []
-        members = await fetch(_MEMBERS, (named,)) if named else []
-        own = list(self._own_stops)
-        taken = await fetch(_STOPPED, (own,)) if own else []
-        calls = [UUID(call) for scope in own for call in self._own_stops[scope]]
-        shipped = await fetch(_SHIPPED, (calls,)) if calls else []
+        rows = await policy_store.load_rows(
+            connection, _needed_groups(catalog), STATEMENT_SECONDS, with_groups_of_people=_caches_by_group(catalog)
+        )
+        own_stops = list(self._own_stops)
+        stop_calls = [UUID(call) for scope in own_stops for call in self._own_stops[scope]]
+        recorded = await policy_store.load_recorded_stops(connection, own_stops, stop_calls, STATEMENT_SECONDS)
         await _execute(connection, "COMMIT")
         self._is_new_connection = False
-        self._database_kills = frozenset(scope for scope, _ in kills)
-        self._drop_recorded_stops(taken, {call for (call,) in shipped})
+        self._database_kills = rows.kills
+        self._drop_recorded_stops(recorded)
         self.policy = Policy(
             number=number,
             keys=keys,
             people=people,
             active=active,
             kills=self._kills(),
-            cleared=dict(cleared),
-            groups=dict(groups),
-            members=_members_by_group(members),
-            severed=frozenset(scope for scope, streams in kills if streams),
-            exceptions=tuple(RuleException(*row) for row in excepted),
-            experiments={row[2]: _experiment(row) for row in tried} or None,
-            parts={row[0]: _approval(row) for row in parts},
+            cleared=rows.cleared,
+            groups=rows.groups,
+            members=rows.members,
+            severed=rows.severed,
+            exceptions=rows.exceptions,
+            experiments=rows.experiments or None,
+            parts=rows.parts,
         )
         self._announce_policy()
 
@@ -428,18 +397,17 @@ class LiveView:
     def _kills(self) -> frozenset[str]:
         return self._database_kills | self._read_file_kills() | frozenset(self._own_stops)
 
-    def _drop_recorded_stops(self, found: list[tuple[Any, ...]], shipped: set[str]) -> None:
+    def _drop_recorded_stops(self, recorded: RecordedStops) -> None:
         """Forget own stops that live policy has taken over: those in force there, and those that it had for the same
-        call, even if they were lifted before this worker saw them.
-
-        `found`: (scope, reason) of all stops there; `shipped`: calls that are in the ledger. Each of these was decided
-        upon there: if its workload was stopped already, for a call of another worker, its id is named nowhere.
-        """
+        call, even if they were lifted before this worker saw them. Of a call in the ledger it was decided there: if its
+        workload was stopped already, for a call of another worker, no stop names it."""
         for scope in self._database_kills:
             self._own_stops.pop(scope, None)
         for scope, calls in list(self._own_stops.items()):
-            reasons = [reason for stopped, reason in found if stopped == scope]
-            remaining = {call for call in calls - shipped if not any(call in reason for reason in reasons)}
+            reasons = [reason for stopped, reason in recorded.stops if stopped == scope]
+            remaining = {
+                call for call in calls - recorded.shipped_calls if not any(call in reason for reason in reasons)
+            }
             if remaining:
                 self._own_stops[scope] = remaining
             else:
@@ -487,24 +455,3 @@ def _caches_by_group(catalog: Catalog | None) -> bool:
     """Whether any workload shares answers among people of the same groups."""
     plans = catalog.plans.values() if catalog is not None else ()
     return any(plan.workload.cache is not None and plan.workload.cache.scope == "group" for plan in plans)
-
-
-def _members_by_group(members: list[tuple[Any, ...]]) -> dict[str, frozenset[str]]:
-    found: dict[str, set[str]] = {}
-    for group, person in members:
-        found.setdefault(group, set()).add(person)
-    return {group: frozenset(people) for group, people in found.items()}
-
-
-def _approval(row: tuple[Any, ...]) -> GrantedApproval:
-    _, state, expires, grace, price = row
-    withdrawn, expired = state == "withdrawn", state == "expired"
-    return GrantedApproval(expires, grace or expires, withdrawn=withdrawn, expired=expired, price=price or {})
-
-
-def _experiment(row: tuple[Any, ...]) -> Experiment:
-    id, name, workload, type, candidate, judge, share, split, budget, until = row
-    return Experiment(
-        id=id, name=name, workload=workload, type=type, candidate=candidate, judge=judge, share=share / 10_000,
-        split=split, budget=from_decimal(budget), until=until,
-    )  # fmt: skip

@@ -32,7 +32,7 @@ def forbidden(ask: Ask) -> str:
     """Why a stream that is asked so cannot be continued; empty where it can."""
     if ask.copies > 1:
         return "several texts (n, best_of, prompts) cannot be continued"
-    if has_tokens(ask.typed):
+    if has_tokens(ask.parsed):
         return "a prompt that is given as tokens cannot be continued"
     found = next((name for name in ("logprobs", "echo", "suffix") if is_set(ask, name)), "")
     return f"{found} cannot be continued" if found else structured_output_reason(ask)
@@ -49,7 +49,7 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     fields = {**with_caps(ask.fields, left), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
     typed = Unfinished(prompt, sent.text, INSTRUCTION)
     return replace(
-        ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, typed=typed
+        ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, parsed=typed
     )
 
 

@@ -44,7 +44,7 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     fields = dict(asked.fields)
     if thinking_budget(ask) >= remaining_tokens(cap, sent):
         del fields["thinking"]  # providers refuse to think as much as may be answered; what is left is for the answer
-    return replace(asked, fields=fields, typed=LazyTranslation(_encode(fields)))
+    return replace(asked, fields=fields, parsed=LazyTranslation(_encode(fields)))
 
 
 @dataclass(slots=True)

@@ -111,10 +111,10 @@ def read(body: bytes) -> Ask:
         cap=cap,
         copies=copies * len(prompts),
         size=len(body),
-        hidden=sum(len(each) for each in prompts if not isinstance(each, str)),
+        extra_tokens=sum(len(each) for each in prompts if not isinstance(each, str)),
         service=AUTO,
         body=body,
-        typed=prompts,
+        parsed=prompts,
     )
 
 
@@ -142,11 +142,11 @@ class Unfinished(msgspec.Struct, frozen=True):
 
 
 def prompts_of(ask: Ask) -> list[Prompt]:
-    if isinstance(ask.typed, Unfinished):
-        return [ask.typed.prompt + ask.typed.said]
-    if not isinstance(ask.typed, list):
+    if isinstance(ask.parsed, Unfinished):
+        return [ask.parsed.prompt + ask.parsed.said]
+    if not isinstance(ask.parsed, list):
         raise AssertionError("not a request for a completion")
-    return ask.typed
+    return ask.parsed
 
 
 class CompletionsRelay(OpenAIRelay):
@@ -337,7 +337,7 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
 
 
 def _messages(ask: Ask, prompt: str) -> list[dict[str, str]]:
-    told = ask.typed
+    told = ask.parsed
     if not isinstance(told, Unfinished):
         return [{"role": "user", "content": prompt}]
     return [
@@ -387,7 +387,7 @@ class Completions(ServedViaChat):
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         found = eligible_deployments(ask, deployments, serves_completions, chat_fields)
-        if not has_tokens(ask.typed):
+        if not has_tokens(ask.parsed):
             return found
         return tuple(deployment for deployment in found if deployment.model == found[0].model)
 
@@ -396,7 +396,7 @@ class Completions(ServedViaChat):
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         """As its base. Raises `Invalid` for tokens where the workload adds texts."""
-        if added and has_tokens(ask.typed):
+        if added and has_tokens(ask.parsed):
             raise _tokens_refused()
         return super().cost_bound(ask, deployment, added * ask.messages, cap)
 

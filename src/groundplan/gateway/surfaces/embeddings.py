@@ -75,8 +75,8 @@ def read(body: bytes) -> Ask:
     each = repeated_bytes(fields)
     return Ask(
         fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
-        size=len(body) + each * (inputs - 1), hidden=tokens + each * inputs if tokens else 0, body=body,
-        typed=asked.input if has_tokens(asked.input) else None,
+        size=len(body) + each * (inputs - 1), extra_tokens=tokens + each * inputs if tokens else 0, body=body,
+        parsed=asked.input if has_tokens(asked.input) else None,
     )  # fmt: skip
 
 
@@ -173,7 +173,7 @@ class Embeddings(Interface):
         express every field. Raises `Invalid` (`field_untranslatable`)."""
         model = deployments[0].model
         same = tuple(deployment for deployment in deployments if deployment.model == model)
-        if ask.typed is not None:
+        if ask.parsed is not None:
             reading = tuple(deployment for deployment in same if deployment.api in _TOKEN_APIS)
             if not reading:
                 hint = "Send texts (LangChain: check_embedding_ctx_length=False), or name a model that reads tokens."
@@ -198,8 +198,8 @@ class Embeddings(Interface):
 def _input_tokens(ask: Ask, deployment: Deployment, added: int) -> int:
     """Most input tokens. Input given as tokens only is counted exactly; mixed with texts, each token has at least one
     byte."""
-    if ask.hidden:
-        return ask.hidden + pricing.input_bound(deployment, added, ask.messages)
+    if ask.extra_tokens:
+        return ask.extra_tokens + pricing.input_bound(deployment, added, ask.messages)
     size = ask.size + added
     return max(size, pricing.input_bound(deployment, size, ask.messages))
 

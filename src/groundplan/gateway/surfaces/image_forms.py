@@ -75,7 +75,7 @@ class ImageEdits(Images):
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,
             cap=0, copies=count, size=size, images=sent, upload=upload,
-            typed=ImageSettings(fields.get("size"), quality, partial),
+            parsed=ImageSettings(fields.get("size"), quality, partial),
         )  # fmt: skip
 
     def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
@@ -98,7 +98,7 @@ class ImageEdits(Images):
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         upload = ask.upload
         if upload is not None and not upload.whole:  # by the fields behind the files, too
-            ask = replace(ask, typed=ImageSettings(upload.fields.get("size"), upload.fields.get("quality")))
+            ask = replace(ask, parsed=ImageSettings(upload.fields.get("size"), upload.fields.get("quality")))
         return super().cost(ask, deployment, usage)
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:

@@ -143,7 +143,7 @@ class Images(Interface):
         return Ask(
             fields=fields, model=asked.model or "auto", messages=1, query="", stream=bool(asked.stream),
             include_usage=False, cap=0, copies=count, size=len(asked.prompt.encode()),
-            typed=ImageSettings(asked.size, asked.quality, partial), body=request.body,
+            parsed=ImageSettings(asked.size, asked.quality, partial), body=request.body,
         )  # fmt: skip
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
@@ -187,7 +187,7 @@ class Images(Interface):
 
 
 def _image_settings(ask: Ask) -> ImageSettings:
-    return ask.typed if isinstance(ask.typed, ImageSettings) else ImageSettings(None, None)
+    return ask.parsed if isinstance(ask.parsed, ImageSettings) else ImageSettings(None, None)
 
 
 def check_counts(count: int, partial: int, *, stream: bool) -> None:

@@ -51,7 +51,7 @@ _speech = msgspec.json.Decoder(_Speech)
 _KIND = StreamType(msgspec.json.Decoder(_Event).decode, "speech.audio.done")
 _FORMATS = ("audio", "sse")
 EVENTS = object()
-"""`Ask.typed` where events are requested; many servers do not know them, and answer with sound."""
+"""`Ask.parsed` where events are requested; many servers do not know them, and answer with sound."""
 
 
 class SpeechCodec(PlainCodec):
@@ -96,7 +96,7 @@ class Speech(Interface):
         return Ask(
             fields=fields, model=asked.model, messages=1, query="", stream=True, include_usage=False, cap=None,
             copies=len(asked.input), size=len(request.body), binary=asked.stream_format != "sse",
-            typed=EVENTS if asked.stream_format == "sse" else None, body=request.body,
+            parsed=EVENTS if asked.stream_format == "sse" else None, body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:

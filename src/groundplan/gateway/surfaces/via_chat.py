@@ -128,7 +128,7 @@ class TokenCounting(ServedViaChat):
         if FILE in ask.needs:
             hint = f"Name a model {self.file_hint}."
             raise Invalid("the tokens of a file cannot be counted here", code="content_unsupported", hint=hint)
-        text = -(-(ask.size + ask.hidden) // pricing.BYTES_PER_TOKEN)
+        text = -(-(ask.size + ask.extra_tokens) // pricing.BYTES_PER_TOKEN)
         return self.answer_template % (text + ask.images * deployment.image_tokens + deployment.input_overhead_tokens)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:  # noqa: ARG002

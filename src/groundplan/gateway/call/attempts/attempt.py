@@ -2,7 +2,7 @@
 
 `open` and `deliver` are apart, so that two attempts may run until one of them has something. Whatever happens, what it
 holds is given back and its settlement is written, also where it is cancelled. Does not decide which deployment is asked
-next: that is `serve`.
+next: that is `sequence`. What is sent, and where, is in `upstream_request`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
+from functools import partial
 
 from msgspec.structs import replace
 
@@ -17,18 +18,17 @@ from groundplan.blueprint.model import Deployment
 from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.call import limits, settle, stored_answers
-from groundplan.gateway.call.admit import output_cap
 from groundplan.gateway.call.attempts.failure import AttemptFailed, hint_for_timeout
 from groundplan.gateway.call.attempts.refusal import RefusalHandling
 from groundplan.gateway.call.attempts.send_form import send_upload, settle_unsent
 from groundplan.gateway.call.attempts.send_permission import wait_for_policy
+from groundplan.gateway.call.attempts.upstream_request import choose_target, encode_request, is_translated
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.binary_stream import UNKNOWN_TYPE, BinaryStreaming, is_audio
 from groundplan.gateway.call.delivery.recorder import Recorder
 from groundplan.gateway.call.delivery.stream import StreamBroken, Streaming
 from groundplan.gateway.call.delivery.whole_answer import send, send_large, send_refusal
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.call.grounding.citation_check import CitedStreaming, check_whole_answer
 from groundplan.gateway.call.model_versions import VersionReader
 from groundplan.gateway.guard.kills import check_not_stopped, stop_error
@@ -45,7 +45,7 @@ from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.answer_memory import CROWDED, MemoryShare
 from groundplan.gateway.upstream.connection import MIN_WAIT_SECONDS, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.pressure import RANKS, DeploymentLoad
-from groundplan.gateway.upstream.providers import SERVICE, target_header
+from groundplan.gateway.upstream.providers import target_header
 from groundplan.gateway.upstream.targets import Target
 from groundplan.ledger.model import Usage
 
@@ -58,17 +58,8 @@ class Attempt(RefusalHandling):
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_answered",
-        "_codec",
-        "_connection",
-        "_is_last",
-        "_load",
-        "_share",
-        "deadline",
-        "first_us",
-        "sequence",
-        "started_at",
-        "streaming",
+        "_answered", "_codec", "_connection", "_is_last", "_load", "_share", "deadline", "first_us", "sequence",
+        "started_at", "streaming",
     )  # fmt: skip
 
     def __init__(
@@ -112,22 +103,26 @@ class Attempt(RefusalHandling):
         was_pooled, exchange = False, self.exchange
         started_ns = exchange.attempt_started
         try:
-            target = self._target = self._choose_target()
+            target = self._target = choose_target(self.gateway.targets, exchange, self.deployment, self._codec)
             ask = exchange.ask
             upload = None if ask is None else ask.upload
             connection = target.pool.take_idle() if upload is None else None
             was_pooled = connection is not None
             if connection is None:
-                within = self._bounded_timeout(self.deployment.connect_ms)
-                connection = self._connection = await target.pool.connect(within, self.deadline)
+                timeout = self._bounded_timeout(self.deployment.connect_ms)
+                connection = self._connection = await target.pool.connect(timeout, self.deadline)
                 exchange.attempt_connected = time.perf_counter_ns()
                 if exchange.plan is not None and self.gateway.stalls.stalled_seconds(self.started_at):
                     await wait_for_policy(self.gateway, exchange.plan)
             self._connection = connection
             if upload is None:
                 connection.call_deadline = self.deadline
-                large = ask is not None and ask.size > READ_BYTES
-                self._send(connection, await in_thread(self._encode_request) if large else self._encode_request())
+                self._send(  # the encoded body is kept nowhere: it may be large, and the answer may take long
+                    connection,
+                    await in_thread(partial(encode_request, exchange, self.deployment, self._codec))
+                    if ask is not None and ask.size > READ_BYTES
+                    else encode_request(exchange, self.deployment, self._codec),
+                )
             else:
                 uploading = await send_upload(upload, exchange, target, connection)
                 started_ns += int(uploading * 1e9)  # the time of the client, not of the deployment
@@ -143,15 +138,7 @@ class Attempt(RefusalHandling):
             ):
                 self.first_us = 0  # says nothing of how fast the deployment answers
         except UpstreamFailure as failure:
-            known = self._connection
-            is_stale = was_pooled and failure.kind == "cut" and known is not None and known.status == 0
-            self._close()
-            billed = failure.sent and exchange.attempt_sent
-            failed = AttemptFailed(str(failure), billed=billed, stale_connection=is_stale, kind=failure.kind)
-            failed.hint = failure.hint or hint_for_timeout(failure.kind, self.deployment.name)
-            failed.lacked_room = self._is_our_fault(failure.kind)
-            failed.service_unavailable = failure.kind == "refused" and not billed and self._is_translated()
-            raise failed from failure
+            raise self._attempt_failure(failure, was_pooled=was_pooled) from failure
         except asyncio.CancelledError:
             self.cancel()
             raise
@@ -163,6 +150,19 @@ class Attempt(RefusalHandling):
             self._close()
             raise
 
+    def _attempt_failure(self, failure: UpstreamFailure, *, was_pooled: bool) -> AttemptFailed:
+        """What a failure of the upstream means for the attempt, which is closed. `was_pooled`: its connection was idle
+        before, and may have been closed by the upstream meanwhile."""
+        connection, kind = self._connection, failure.kind
+        is_stale = was_pooled and kind == "cut" and connection is not None and connection.status == 0
+        self._close()
+        billed = failure.sent and self.exchange.attempt_sent
+        failed = AttemptFailed(str(failure), billed=billed, stale_connection=is_stale, kind=kind)
+        failed.hint = failure.hint or hint_for_timeout(kind, self.deployment.name)
+        failed.lacked_room = self._is_our_fault(kind)
+        failed.service_unavailable = kind == "refused" and not billed and is_translated(self.deployment, self._codec)
+        return failed
+
     @property
     def was_delayed(self) -> bool:
         """Whether its answer waited for memory here, so that its time says nothing of the upstream."""
@@ -173,35 +173,8 @@ class Attempt(RefusalHandling):
         late = self.gateway.loop.time() >= self.deadline
         return kind == CROWDED or (self._share is not None and self._share.explains_failure(kind, is_late=late))
 
-    def _is_translated(self) -> bool:
-        return self.deployment.api != "openai" and self._codec.translated
-
-    def _choose_target(self) -> Target:
-        deployment, targets, use = self.deployment, self.gateway.targets, self.exchange.limit_use
-        if deployment.api != "openai" and self._is_translated():
-            return targets.through_service(
-                SERVICE, deployment, None if use is None else use.key_indexes.get(self.exchange.attempt_number)
-            )
-        if not deployment.keys:
-            return targets.of(deployment)
-        return targets.with_key(deployment, None if use is None else use.key_indexes.get(self.exchange.attempt_number))
-
     def _bounded_timeout(self, milliseconds: int) -> float:
         return max(MIN_WAIT_SECONDS, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
-
-    def _encode_request(self) -> bytes:
-        """The request body for the upstream. May run in a thread: touches nothing but this call."""
-        exchange, deployment = self.exchange, self.deployment
-        ask, workload = exchange.ask, exchange.workload
-        if ask is None or workload is None:
-            raise AssertionError("not admitted")
-        system = (
-            system_messages(workload, exchange.passages, exchange.grounding_notes)
-            if exchange.interface.grounded
-            else []
-        )
-        cap = output_cap(exchange, deployment)
-        return self._codec.request_body(ask, deployment, cap, system)
 
     def _send(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange, deployment = self.exchange, self.deployment
@@ -212,7 +185,7 @@ class Attempt(RefusalHandling):
         accept = b"text/event-stream" if ask.stream and not ask.binary else b"application/json"
         lines = b"" if exchange.trace is None else exchange.trace.upstream(exchange.call, exchange.attempt_number)
         if deployment.api != "openai":
-            lines += target_header(deployment, target.key_index) if codec.translated else ask.lines
+            lines += target_header(deployment, target.key_index) if codec.translated else ask.header_lines
         head_and_body = target.request(codec.path(deployment), data, name, accept, lines)
         exchange.attempt_sent = True
         connection.send(head_and_body)
@@ -286,7 +259,7 @@ class Attempt(RefusalHandling):
         if exchange.ask is None:
             raise AssertionError("not admitted")
         streams = kind.lower().startswith(b"text/event-stream")
-        if exchange.ask.typed is EVENTS:
+        if exchange.ask.parsed is EVENTS:
             exchange.ask = replace(exchange.ask, binary=not streams and is_audio(kind))
         binary, kind = exchange.ask.binary, kind or UNKNOWN_TYPE
         if not (is_audio(kind) if binary else streams):

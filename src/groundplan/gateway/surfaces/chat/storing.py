@@ -71,7 +71,7 @@ def check_metadata(value: object) -> dict[str, str]:
 
 
 class StorageRequest:
-    """`Ask.typed` of a completion that is to be stored: its metadata, and whether it was stored."""
+    """`Ask.parsed` of a completion that is to be stored: its metadata, and whether it was stored."""
 
     __slots__ = ("metadata", "stored")
 
@@ -128,7 +128,7 @@ class StoredChat(ChatCompletions):
     _service = _StoredServiceChat()
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002 -- the contract's signature
-        return {"store": ask.typed.stored} if isinstance(ask.typed, StorageRequest) else {}
+        return {"store": ask.parsed.stored} if isinstance(ask.parsed, StorageRequest) else {}
 
 
 STORED_CHAT = StoredChat()
@@ -143,20 +143,20 @@ def prepare(exchange: Exchange, ask: Ask) -> Ask:
     metadata = check_metadata(None if raw is None else msgspec.json.decode(raw))
     body = replace_fields(ask.body, ask.fields, {name: None for name in _STORAGE_FIELDS if name in ask.fields})
     fields = {name: value for name, value in ask.fields.items() if name not in _STORAGE_FIELDS}
-    exchange.ask = stored_ask = msgspec.structs.replace(ask, fields=fields, body=body, typed=StorageRequest(metadata))
+    exchange.ask = stored_ask = msgspec.structs.replace(ask, fields=fields, body=body, parsed=StorageRequest(metadata))
     exchange.interface = STORED_CHAT
     return stored_ask
 
 
 def stores_answer(exchange: Exchange) -> bool:
     """Whether this call's answer is to be stored."""
-    return exchange.ask is not None and isinstance(exchange.ask.typed, StorageRequest)
+    return exchange.ask is not None and isinstance(exchange.ask.parsed, StorageRequest)
 
 
 async def store_answer(gateway: Gateway, exchange: Exchange, answer: bytes | Relay) -> None:
     """Store the answer if it is whole; the continuation of an interrupted stream is not."""
     ask = exchange.ask
-    if ask is None or not isinstance(ask.typed, StorageRequest) or "resumed" in exchange.attempt_flags:
+    if ask is None or not isinstance(ask.parsed, StorageRequest) or "resumed" in exchange.attempt_flags:
         return
     if not isinstance(answer, bytes):
         relay = answer.innermost if isinstance(answer, RelayWrapper) else answer
@@ -164,7 +164,7 @@ async def store_answer(gateway: Gateway, exchange: Exchange, answer: bytes | Rel
         if completion is None:
             return
         answer = completion
-    ask.typed.stored = await _store(gateway, exchange, answer, ask.typed.metadata)
+    ask.parsed.stored = await _store(gateway, exchange, answer, ask.parsed.metadata)
 
 
 async def _store(gateway: Gateway, exchange: Exchange, answer: bytes, metadata: dict[str, str]) -> bool:

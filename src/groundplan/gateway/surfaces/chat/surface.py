@@ -368,8 +368,8 @@ class ChatCompletions(Interface):
 
 
 def _input_tokens(ask: Ask, deployment: Deployment, added: int) -> int:
-    tokens = pricing.input_bound(deployment, ask.size + added, ask.messages) + ask.hidden
-    if deployment.api != "openai" and not ask.hidden and not _INSTRUCTED_FIELDS.isdisjoint(ask.fields):
+    tokens = pricing.input_bound(deployment, ask.size + added, ask.messages) + ask.extra_tokens
+    if deployment.api != "openai" and not ask.extra_tokens and not _INSTRUCTED_FIELDS.isdisjoint(ask.fields):
         tokens += TOOL_TOKENS
     if not ask.needs:
         return tokens

@@ -55,9 +55,9 @@ class LazyTranslation:
 
 def translation_of(ask: Ask) -> Translation:
     """The request translated to chat. Raises `Invalid`."""
-    if not isinstance(ask.typed, LazyTranslation):
+    if not isinstance(ask.parsed, LazyTranslation):
         raise AssertionError("not a request for a message")
-    return ask.typed.translation()
+    return ask.parsed.translation()
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:

@@ -201,14 +201,14 @@ def _build_ask(
         cap=cap,
         copies=1,
         size=len(body) - scan.media_bytes,
-        hidden=_hidden_tokens(request) + (_referenced_tool_bytes(fields, scan.tools) if scan.tools else 0),
+        extra_tokens=_hidden_tokens(request) + (_referenced_tool_bytes(fields, scan.tools) if scan.tools else 0),
         needs=frozenset(name for name, count in (("image", scan.images), (FILE, scan.files)) if count),
         images=scan.images,
         service=STANDARD if bytes(fields.get("service_tier", b"")) == b'"standard_only"' else AUTO,
         body=body,
-        lines=header_lines_of(headers),
+        header_lines=passed_header_lines(headers),
         files=tuple(dict.fromkeys(scan.named)),
-        typed=LazyTranslation(body),
+        parsed=LazyTranslation(body),
     )
 
 
@@ -248,7 +248,7 @@ def _referenced_tool_bytes(fields: dict[str, msgspec.Raw], names: list[str]) -> 
     return sum(sizes.get(name, 0) for name in names)
 
 
-def header_lines_of(headers: dict[bytes, bytes]) -> bytes:
+def passed_header_lines(headers: dict[bytes, bytes]) -> bytes:
     """Header lines for an upstream that speaks this API itself. Raises `Invalid`."""
     version = headers.get(b"anthropic-version", VERSION)
     if _VERSION.fullmatch(version) is None:
@@ -289,7 +289,7 @@ class Messages(ServedViaChat):
         for name in ("messages", "system"):
             if bytes(fields.get(name, b"")).startswith(b"["):
                 fields[name] = with_files_inlined(fields[name], lambda block: _inline_file(block, files))
-        return replace(ask, fields=fields, body=b"", typed=LazyTranslation(_encode(fields)))
+        return replace(ask, fields=fields, body=b"", parsed=LazyTranslation(_encode(fields)))
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         return eligible_deployments(ask, deployments, self.serves_natively, chat_fields, ABUSE_FIELDS)

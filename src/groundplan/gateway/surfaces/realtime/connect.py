@@ -1,7 +1,8 @@
 """Connects a conversation to a deployment: the first one that accepts it, with any of its keys.
 
 Providers refuse after the handshake, too: OpenAI accepts every connection, and reports an unknown key or model in its
-first event. So that event is awaited before the client's handshake is accepted. What follows is `conversation`'s.
+first event. So that event is awaited before the client's handshake is accepted. `conversation` passes on the events
+that follow.
 """
 
 from __future__ import annotations
@@ -28,8 +29,8 @@ from groundplan.gateway.upstream.key_pool import KEY_STATUSES
 from groundplan.gateway.upstream.pressure import DeploymentLoad
 
 FIRST_SECONDS = 1.0
-"""How long to wait for the upstream's first event. Of an upstream that speaks only when spoken to nothing is known
-then, and the conversation begins."""
+"""How long to wait for the upstream's first event. An upstream that sends nothing before the client does has
+shown no error by then, and the conversation begins."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +45,11 @@ class Connection:
 
 
 class _ConnectionRefused(Exception):
-    """The deployment does not accept the conversation; `rest`: seconds of its retry-after."""
+    """The deployment does not accept the conversation; `retry_delay`: seconds of its retry-after."""
 
-    def __init__(self, why: str, rest: float | None = None) -> None:
-        super().__init__(why)
-        self.rest = rest
+    def __init__(self, reason: str, retry_delay: float | None = None) -> None:
+        super().__init__(reason)
+        self.retry_delay = retry_delay
 
 
 async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Connection:
@@ -62,30 +63,46 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
             continue
         load.running += 1
         began = gateway.loop.time()
-        # later conversations wait for the outcome
+        # with its breaker half-open this one is the probe, and later conversations wait for its outcome
         turn = health.current_probe(deployment.name) if health.may_attempt(deployment.name, began) else None
-        made: tuple[UpstreamLink, Data | None] | None = None
+        connected: tuple[UpstreamLink, Data | None] | None = None
         try:
-            made = await _connect_to(gateway, exchange, deployment, trace)
+            connected = await _connect_to(gateway, exchange, deployment, trace)
         except (_ConnectionRefused, UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
-            told, rest = (
-                (str(error), error.rest) if isinstance(error, _ConnectionRefused) else (type(error).__name__, None)
+            cause, retry_delay = (
+                (str(error), error.retry_delay)
+                if isinstance(error, _ConnectionRefused)
+                else (type(error).__name__, None)
             )
-            reason = f"{deployment.name} did not take the connection ({told})"
-            health.record_failure(deployment.name, gateway.loop.time(), rest)
+            reason = f"{deployment.name} did not take the connection ({cause})"
+            health.record_failure(deployment.name, gateway.loop.time(), retry_delay)
             failed = True
         finally:
-            if made is None:
+            if connected is None:
                 gateway.loads.release_place(load)
                 if turn is not None:  # after a failure just now the turn is over
                     health.cancel_probe(turn, gateway.loop.time())
-        if made is not None:
+        if connected is not None:
             health.record_success(deployment.name, began)
-            return Connection(made[0], deployment, load, made[1])
+            link, first_event = connected
+            return Connection(link, deployment, load, first_event)
     limits.raise_if_limited(gateway, exchange, 1.0 if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."
-    told = f"no deployment could be reached: {reason}"
-    raise Unavailable(told, code="upstream_failed", hint=hint, retry_after=1.0)
+    message = f"no deployment could be reached: {reason}"
+    raise Unavailable(message, code="upstream_failed", hint=hint, retry_after=1.0)
+
+
+def count_failure(gateway: Gateway, exchange: Exchange, used_key: str, status: int = 0) -> None:
+    """Count a failure of a response's deployment, so that it is asked last for a while; where its key was refused
+    (`status`) and there is another one, only the key rests."""
+    deployment = exchange.deployment
+    if deployment is None:
+        return
+    now = gateway.loop.time()
+    index = next((number for number, key in enumerate(deployment.keys) if key.key == used_key), None)
+    keys = gateway.targets.key_pool(deployment) if index is not None and status in KEY_STATUSES else None
+    if keys is None or index is None or not keys.record_refusal(index, status, now, None):
+        gateway.health.record_failure(deployment.name, now, None)
 
 
 async def _connect_to(
@@ -95,42 +112,42 @@ async def _connect_to(
     Raises `_ConnectionRefused`, and as `open_link` does."""
     while await limits.admit_attempt(gateway, exchange, deployment, exchange.attempt_count):
         target = target_of(gateway, exchange, deployment)
-        rest: float | None = None
-        made: UpstreamLink | None = None
+        retry_delay: float | None = None
+        link: UpstreamLink | None = None
         try:
-            made = await open_link(gateway, exchange, deployment, target, trace)
-            first, status = await _first_message(made.socket)
+            link = await open_link(gateway, exchange, deployment, target, trace)
+            first_event, status = await _first_event(link.socket)
         except InvalidStatus as error:
             status = error.response.status_code
-            asked = error.response.headers.get("retry-after", "")
-            rest = retry_after(asked.encode("latin-1"), gateway.clock.now())
+            header = error.response.headers.get("retry-after", "")
+            retry_delay = retry_after(header.encode("latin-1"), gateway.clock.now())
         except BaseException:
-            if made is None and deployment.keys:
+            if link is None and deployment.keys:
                 gateway.targets.undo_key_use(deployment, target.key_index)
             raise
         else:
             if not status:
-                return made, first
-            made.socket.transport.abort()
+                return link, first_event
+            link.socket.transport.abort()
         keys = gateway.targets.key_pool(deployment) if deployment.keys and status in KEY_STATUSES else None
-        if keys is None or not keys.record_refusal(target.key_index, status, gateway.loop.time(), rest):
-            raise _ConnectionRefused(str(status), rest)
+        if keys is None or not keys.record_refusal(target.key_index, status, gateway.loop.time(), retry_delay):
+            raise _ConnectionRefused(str(status), retry_delay)
     return None
 
 
-async def _first_message(socket: ClientConnection) -> tuple[Data | None, int]:
+async def _first_event(socket: ClientConnection) -> tuple[Data | None, int]:
     """(the upstream's first event, the HTTP status that it amounts to if it is a refusal); 0: it is none, or is about
     the client's request and is passed on. Raises `ConnectionClosed`."""
     try:
         async with patient(FIRST_SECONDS):
-            said = await socket.recv()
+            message = await socket.recv()
     except TimeoutError:
         return None, 0
     except BaseException:
         socket.transport.abort()
         raise
     try:
-        event = read_server(said)
+        event = read_server(message)
     except DECODE_ERRORS:
-        return said, 0  # `conversation` will report it
-    return said, error_status(event.error) if event.type == "error" else 0
+        return message, 0  # `conversation` will report it
+    return message, error_status(event.error) if event.type == "error" else 0

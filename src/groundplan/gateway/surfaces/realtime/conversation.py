@@ -32,7 +32,7 @@ from groundplan.gateway.http.websocket import ServerSocket
 from groundplan.gateway.surfaces.answers import facts
 from groundplan.gateway.surfaces.realtime import close, events
 from groundplan.gateway.surfaces.realtime.begin import Caller, begin_attempt_durably, is_outdated
-from groundplan.gateway.surfaces.realtime.connect import Connection, connect
+from groundplan.gateway.surfaces.realtime.connect import Connection, connect, count_failure
 from groundplan.gateway.surfaces.realtime.permission import Permission, current_deployment
 from groundplan.gateway.surfaces.realtime.response import REALTIME
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
@@ -201,19 +201,8 @@ class Session:
             self._active, self._is_confirmed = None, False
             code = close.LOST if ended.error is None else ended.error.code
             if code == close.LOST:
-                self._count_failure(active)
+                count_failure(self._gateway, active, self._link().key)
             await settle_response(self._gateway, active, "failed", None, code)
-
-    def _count_failure(self, exchange: Exchange, status: int = 0) -> None:
-        """Count a failure of the deployment, so that it is asked last for a while; where its key was refused (`status`)
-        and there is another one, only the key rests."""
-        gateway, deployment, used = self._gateway, exchange.deployment, self._link().key
-        if deployment is None:
-            return
-        now, index = gateway.loop.time(), next((n for n, key in enumerate(deployment.keys) if key.key == used), None)
-        keys = gateway.targets.key_pool(deployment) if index is not None and status in KEY_STATUSES else None
-        if keys is None or index is None or not keys.record_refusal(index, status, now, None):
-            gateway.health.record_failure(deployment.name, now, None)
 
     async def _send_end(self, ended: close.ConversationEnded) -> None:
         if ended.error is not None:
@@ -404,7 +393,7 @@ class Session:
             await settle_response(self._gateway, exchange, "ok", usage)
             return
         if failure:
-            self._count_failure(exchange, failure)
+            count_failure(self._gateway, exchange, self._link().key, failure)
         refused = usage is None and failure in KEY_STATUSES  # so it was not processed
         code = "upstream_failed" if failure else "upstream_refused"
         await settle_response(self._gateway, exchange, "not_billed" if refused else "failed", usage, code)

@@ -71,7 +71,7 @@ _response = msgspec.json.Decoder(ResponseSummary).decode
 
 
 class RequestState:
-    """The state of one request (`Ask.typed`), with its translation to chat once that is needed. `store`: whether the
+    """The state of one request (`Ask.parsed`), with its translation to chat once that is needed. `store`: whether the
     caller wants the response stored; `previous_id`: the response that this one continues."""
 
     __slots__ = (
@@ -116,9 +116,9 @@ class RequestState:
 
 
 def request_state(ask: Ask) -> RequestState:
-    if not isinstance(ask.typed, RequestState):
+    if not isinstance(ask.parsed, RequestState):
         raise AssertionError("not a request for a response")
-    return ask.typed
+    return ask.parsed
 
 
 def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_decoder) -> Ask:
@@ -167,7 +167,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
         service=service,
         body=body,
         files=tuple(dict.fromkeys(named)),
-        typed=state,
+        parsed=state,
     )
 
 
@@ -362,7 +362,7 @@ class Responses(ServedViaChat):
         state.has_reasoning_references, state.has_reasoning = earlier.has_reasoning_references, earlier.has_reasoning
         state.pinned_deployment = earlier.pinned_deployment
         state.own_input = input_of(ask) if earlier.own_input is None else earlier.own_input
-        return replace(ask, fields=fields, body=b"", typed=state)
+        return replace(ask, fields=fields, body=b"", parsed=state)
 
     def shareable_events(self, ask: Ask, events: tuple[bytes, ...]) -> tuple[bytes, ...]:
         original_fields = request_state(ask).original_fields
