@@ -4,6 +4,7 @@ that chat has no word for."""
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from hashlib import sha256
 from typing import Any
 
@@ -394,3 +395,31 @@ def test_functions_of_a_group_are_told_what_it_is_for_once() -> None:
         {"name": "g__look", "description": "Files.\n\nLook."},
         {"name": "g__read"},
     ]
+
+
+WRONG_TYPE = "a value in it is of the wrong type"
+
+
+@pytest.mark.parametrize(
+    ("translate", "more", "field", "wrong"),
+    [
+        (message, {"thinking": "x"}, "thinking", WRONG_TYPE),
+        (message, {"tool_choice": "auto"}, "tool_choice", WRONG_TYPE),
+        (message, {"metadata": {"user_id": 5}}, "metadata", WRONG_TYPE),
+        (message, {"tools": [{}]}, "tools", "an object in it has no 'input_schema'"),
+        (message, {"tools": [{**LOOK, "name": []}], **told(GONE, role="system")}, "tools", WRONG_TYPE),
+        (message, {"system": [{"type": "text"}]}, "system", "an object in it has no 'text'"),
+        (message, told({"type": "tool_result"}), "messages", "an object in it has no 'tool_use_id'"),
+        (response, {"text": "x"}, "text", WRONG_TYPE),
+        (response, {"tools": [5]}, "tools", WRONG_TYPE),
+        (response, {"input": [{"type": "message"}]}, "input", "an object in it has no 'role'"),
+    ],
+)
+def test_a_field_that_cannot_be_read_is_named_with_what_is_wrong(
+    translate: Callable[..., object], more: dict[str, Any], field: str, wrong: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        translate(**more)
+    error = caught.value
+    assert (error.code, error.details["field"]) == ("body_invalid", field)
+    assert error.message == f"{field} cannot be read: {wrong}" and "API" in error.hint

@@ -46,11 +46,13 @@ from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.policy.catalog import Catalog
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.surfaces import answers
+from groundplan.gateway.surfaces.body import SHAPE_ERRORS, malformed_field, unreadable_body
 from groundplan.gateway.surfaces.responses import shapes
 from groundplan.gateway.surfaces.responses.items import input_items, stored_item
 from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
 from groundplan.gateway.surfaces.responses.storing import full_input, stored_response
 from groundplan.gateway.surfaces.responses.surface import BACKGROUND_RESPONSES, request_state
+from groundplan.gateway.surfaces.responses.to_chat import API
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
 
 MAX_RUNS = 64
@@ -446,10 +448,13 @@ def _read_request(id: str, now: datetime, exchange: Exchange) -> tuple[Backgroun
     fields = shapes.fields_of(body)
     try:
         given: dict[str, Any] = decode_json(body)
+    except DECODE_ERRORS as error:
+        raise unreadable_body(error) from error
+    try:
         response = shapes.new_response(given, id, "" if ask is None else ask.model)
-    except (*DECODE_ERRORS, KeyError, TypeError, AttributeError) as error:
-        hint = "See OpenAI's Responses API."
-        raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
+    except SHAPE_ERRORS as error:
+        name = "tools" if isinstance(given.get("text") or {}, dict) else "text"
+        raise malformed_field(name, error, API) from error
     ours = {"created_at": int(now.timestamp()), "status": "queued", "background": True}
     asked = BackgroundRequest(
         replace_fields(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),

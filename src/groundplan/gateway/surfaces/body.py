@@ -25,6 +25,8 @@ from groundplan.gateway.surfaces.messages.request_types import CacheControl
 Typed = TypeVar("Typed")
 
 
+SHAPE_ERRORS = (KeyError, TypeError, AttributeError)
+"""What reading a value raises that was decoded without a type and is not of the shape that its API has."""
 _NONE = msgspec.Raw(b"null")
 
 
@@ -249,6 +251,14 @@ def unreadable_body(error: Exception) -> Invalid:
     if isinstance(error, msgspec.ValidationError):
         return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API.")
     return Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.")
+
+
+def malformed_field(name: str, error: Exception, api: str) -> Invalid:
+    """The refusal of a field (`name`) in which reading a member raised `error`, one of `SHAPE_ERRORS`; `api` names the
+    API that says what it looks like."""
+    wrong = f"an object in it has no {error}" if isinstance(error, KeyError) else "a value in it is of the wrong type"
+    hint = f"See {api}."
+    return Invalid(f"{name} cannot be read: {wrong}", code="body_invalid", hint=hint, details={"field": name})
 
 
 def decode_value(raw: bytes) -> Any:

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from groundplan.core.errors import Invalid
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
@@ -47,9 +46,6 @@ class LazyTranslation:
                 self._translation = Translation(self._body)
             except msgspec.DecodeError as error:
                 raise unreadable_body(error) from error
-            except (KeyError, TypeError, AttributeError) as error:
-                hint = "See Anthropic's Messages API."
-                raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
         return self._translation
 
 

@@ -15,8 +15,10 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces import thought_signatures
+from groundplan.gateway.surfaces.body import SHAPE_ERRORS, malformed_field
 from groundplan.gateway.upstream import providers
 
+API = "Anthropic's Messages API"
 MAX_STOPS = 4
 """Stop sequences that OpenAI's chat takes."""
 MAX_USER_LENGTH = 64
@@ -59,7 +61,7 @@ class Translation:
     __slots__ = ("_removed_tools", "fields", "left_out", "messages")
 
     def __init__(self, body: bytes) -> None:
-        """Raises `Invalid` (`field_untranslatable`)."""
+        """Raises `Invalid` (`field_untranslatable`, `body_invalid`)."""
         self.fields: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
         self.left_out: set[str] = set()
@@ -71,7 +73,10 @@ class Translation:
                 if value not in providers.EMPTY_VALUES:
                     raise cannot(name)
             elif value is not None:
-                put(self, value)
+                try:
+                    put(self, value)
+                except SHAPE_ERRORS as error:
+                    raise malformed_field(name, error, API) from error
         if asked["messages"][-1]["role"] == "assistant":
             raise cannot("messages: the beginning of the answer, as its last message,")
         if self._removed_tools:
@@ -98,9 +103,12 @@ class Translation:
     def _system(self, system: str | list[dict[str, Any]]) -> str:
         if isinstance(system, str):
             return system
-        for block in system:
-            self.check(block, _TEXT, "system")
-        return "\n\n".join(block["text"] for block in system)
+        try:
+            for block in system:
+                self.check(block, _TEXT, "system")
+            return "\n\n".join(block["text"] for block in system)
+        except SHAPE_ERRORS as error:
+            raise malformed_field("system", error, API) from error
 
     # messages --------------------------------------------------------------------------------------------------------
 
@@ -241,7 +249,11 @@ class Translation:
             self.fields["tools"] = made
 
     def _drop_removed_tools(self) -> None:
-        kept = [each for each in self.fields.pop("tools", ()) if each["function"]["name"] not in self._removed_tools]
+        try:
+            tools = self.fields.pop("tools", ())
+            kept = [each for each in tools if each["function"]["name"] not in self._removed_tools]
+        except SHAPE_ERRORS as error:  # a name that is no text
+            raise malformed_field("tools", error, API) from error
         if kept:
             self.fields["tools"] = kept
 

@@ -109,9 +109,6 @@ class RequestState:
                 self._translation.asked["previous_response_id"] = self.previous_id
             except msgspec.DecodeError as error:
                 raise unreadable_body(error) from error
-            except (KeyError, TypeError, AttributeError) as error:
-                hint = "See OpenAI's Responses API."
-                raise Invalid(f"the body has a wrong field near {error}", code="body_invalid", hint=hint) from error
         return self._translation
 
 

@@ -9,8 +9,10 @@ import msgspec
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces import thought_signatures
+from groundplan.gateway.surfaces.body import SHAPE_ERRORS, malformed_field
 from groundplan.gateway.upstream import providers
 
+API = "OpenAI's Responses API"
 _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
 _CALL = frozenset({"type", "id", "call_id", "name", "namespace", "arguments", "status", "parsed_arguments"})
@@ -83,7 +85,7 @@ class Translation:
     __slots__ = ("_shown_media", "asked", "fields", "groups", "messages")
 
     def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
-        """Raises `Invalid` (`field_untranslatable`)."""
+        """Raises `Invalid` (`field_untranslatable`, `body_invalid`)."""
         self.asked: dict[str, Any] = _decode(body)
         self.fields: dict[str, Any] = {}
         self.groups: dict[str, tuple[str, str]] = {}
@@ -94,7 +96,10 @@ class Translation:
                 if value not in providers.EMPTY_VALUES:
                     raise cannot(name)
             elif value is not None:
-                put(self, value)
+                try:
+                    put(self, value)
+                except SHAPE_ERRORS as error:
+                    raise malformed_field(name, error, API) from error
         if self.asked.get("instructions"):
             self.messages.insert(0, {"role": "system", "content": self.asked["instructions"]})
         self.fields["messages"] = self.messages
