@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg import sql
+from tests.integration.test_migrations import bare_database
 from tests.knowledge_intake import Intake
 
 from groundplan.core.audit.keys import create_keys, load_private
@@ -39,7 +40,7 @@ from groundplan.runtime import table_dump
 from groundplan.runtime.archive import MANIFEST, unpack, write_archive
 from groundplan.runtime.backup import _add, backup, delete_killed_backups, restore
 from groundplan.runtime.locks import INCOMPLETE, own_home
-from groundplan.runtime.migrate import head, revision
+from groundplan.runtime.migrate import LAST_UNRELEASED, head, revision
 from groundplan.runtime.postgres import EmbeddedPostgres
 from groundplan.runtime.supervisor import Supervisor
 from groundplan.runtime.table_dump import dump_tables, load_tables
@@ -388,18 +389,54 @@ def test_only_an_empty_home_and_an_unused_database_are_restored_into(
             assert control.execute(ROWS).fetchone() == (3, 1, 301)
 
 
-def test_a_backup_of_a_newer_program_is_refused_and_undone(home: Home, database: Database, tmp_path: Path) -> None:
-    archive, newer = tmp_path / "a.backup", tmp_path / "newer.backup"
-    backup(home, database.settings(home.root), archive, quiet)
-    (tmp_path / "out").mkdir()
-    facts = unpack(archive, tmp_path / "out")
-    with write_archive(newer, {**facts, "schema": "9999_future"}) as writer:
+@pytest.mark.parametrize("lacks", [True, False])
+def test_a_dump_with_other_tables_is_refused(database: Database, tmp_path: Path, lacks: bool) -> None:
+    facts = dump_tables(database.urls["control"], tmp_path)
+    if lacks:
+        del facts["tables"]["person"]
+    else:
+        facts["tables"]["unheard_of"] = ["id"]
+    with pytest.raises(Invalid, match="other tables") as refused:
+        load_tables(database.urls["owner"], tmp_path, facts)
+    assert refused.value.code == "restore_mismatch"
+
+
+def with_schema(archive: Path, schema: str) -> Path:
+    """The same backup as one that was made at another schema."""
+    folder, changed = archive.parent / "out", archive.with_suffix(f".{schema}")
+    folder.mkdir(exist_ok=True)
+    facts = unpack(archive, folder)
+    with write_archive(changed, {**facts, "schema": schema}) as writer:
         for name in facts["files"]:
-            writer.add(name, tmp_path / "out" / name)
+            writer.add(name, folder / name)
+    return changed
+
+
+@pytest.mark.parametrize(
+    ("schema", "code"),
+    [("9999_future", "schema_newer"), ("0417_uses_of_tools_are_no_calls", "schema_unreleased")],
+)
+def test_a_backup_of_another_schema_is_refused_and_undone(
+    home: Home, database: Database, tmp_path: Path, schema: str, code: str
+) -> None:
+    backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
     other = Home(tmp_path / "other")
-    with pytest.raises(Conflict, match="schema_newer"):
-        restore(newer, other, EMBEDDED)
+    with pytest.raises(Conflict, match=code):
+        restore(with_schema(tmp_path / "a.backup", schema), other, EMBEDDED)
     assert not other.root.exists()
+
+
+def test_a_backup_of_the_last_unreleased_schema_is_restored(
+    home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path
+) -> None:
+    backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+    other = Home(tmp_path / "other")
+    with bare_database(postgres_cluster, "bare_restored") as url:
+        settings = dataclasses.replace(load_settings({}), home=other.root, database_url=url)
+        restore(with_schema(tmp_path / "a.backup", LAST_UNRELEASED), other, settings)
+        assert revision(url) == head()
+        with connect(url) as owner:
+            assert owner.execute(ROWS).fetchone() == (3, 1, 301)
 
 
 def test_a_tampered_log_is_backed_up_with_a_warning(home: Home, database: Database, tmp_path: Path) -> None:

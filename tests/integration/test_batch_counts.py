@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from pathlib import Path
 from typing import Any
 from uuid import UUID
 
@@ -11,8 +10,6 @@ import psycopg
 from tests.integration.gateway_stack import deployment
 from tests.integration.test_batch_race import found, ordered
 
-from groundplan import migrations
-from groundplan.core.database import DATABASE
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import BatchLine, Connection
@@ -22,10 +19,7 @@ from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 
 EARLIER = "UPDATE batch_line SET state = 'done', ok = %s, result = 'r' WHERE batch_id = %s AND number = %s"
-"""How the version before ends a line, of an order some hundreds of them after each other."""
-BEFORE = """DROP TABLE batch_done, order_key; DROP FUNCTION count_done CASCADE; ALTER TABLE batch DROP output_seconds;
-    ALTER TABLE api_file DROP expires_at; DROP INDEX batch_output, batch_errors,
-    batch_line_running"""
+"""Ends a line by a statement of its own, as an earlier version does for each of some hundreds of an order."""
 
 
 async def reading(database: Database) -> Connection:
@@ -98,24 +92,6 @@ async def test_no_look_at_batches_reads_lines_that_are_done(database: Database) 
         with psycopg.connect(database.urls["control"]) as control:
             (shown,) = batch_queries.batches(control, None, 10)
         assert (shown["completed"], shown["failed"], shown["running"]) == (1, 0, 0)
-
-
-async def test_lines_that_were_done_before_are_counted(database: Database) -> None:
-    text = Path(migrations.__file__).with_name("0367_orders_counted_once.sql").read_text(encoding="utf-8")
-    with psycopg.connect(database.superuser, autocommit=True) as admin:
-        admin.execute(BEFORE)
-        running, over, new = (ordered(admin) for _ in range(3))
-        for batch in (running, over):
-            lines(admin, batch, 5)
-            for number in (1, 2, 3):
-                admin.execute(EARLIER, (number > 1, batch, number))
-        admin.execute("UPDATE batch SET status = 'completed' WHERE id = %s", (over,))
-        with admin.transaction():
-            admin.execute((text % {"db": DATABASE}).encode())
-        admin.execute(EARLIER, (True, running, 4))
-        async with await reading(database) as connection:
-            told = await batch_store.count_done(connection, [running, over, new])
-    assert told == {running: (3, 1), over: (2, 1)}
 
 
 async def test_a_look_at_a_batch_reads_no_line_that_waits(database: Database) -> None:

@@ -19,7 +19,6 @@ from tests import knowledge_files as files
 from tests.forked_parsers import from_nothing
 from tests.knowledge_intake import Intake, ScriptedConnector
 
-from groundplan import migrations
 from groundplan.core.ids import new_id
 from groundplan.knowledge.parsing.model import Job
 from groundplan.knowledge.parsing.prepare import parse_job
@@ -125,18 +124,6 @@ def test_a_time_that_cannot_be_is_not_kept(intake: Intake, said: str) -> None:
     assert intake.ingest(given).failed == 0
     assert intake.one("a", "modified_at").date() == datetime.now(UTC).date()
     assert intake.ingest(given).failed == 0
-
-
-def test_documents_from_before_are_dated_by_their_newest_version(intake: Intake) -> None:
-    intake.ingest(ScriptedConnector({"a": b"# A\n\nIt is so.\n"}))
-    intake.conn.execute("UPDATE document SET modified_at = NULL")
-    intake.conn.execute("UPDATE document_version SET at = '2026-01-02T00:00:00Z'")
-    statements = Path(migrations.__file__).with_name("0200_documents_dated.sql").read_text() % {"db": ""}
-    with psycopg.connect(intake.database.urls["owner"]) as conn:
-        conn.execute("ALTER TABLE document DISABLE TRIGGER document_described")  # it came after this step
-        conn.execute(statements)
-        conn.execute("ALTER TABLE document ENABLE TRIGGER document_described")
-    assert intake.one("a", "modified_at") == datetime(2026, 1, 2, tzinfo=UTC)
 
 
 def seen(intake: Intake, person: object) -> set[str]:

@@ -1,26 +1,24 @@
-"""The schema: reached once by many starts at the same time, refused when it is newer, and with roles that stay in
-bounds.
+"""The schema: reached once by many starts at the same time, refused when it is newer or was never released, and with
+roles that stay in bounds.
 """
 
 from __future__ import annotations
 
 import multiprocessing
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import contextmanager
-from datetime import UTC, datetime, timedelta
-from decimal import Decimal
+from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
 
 import psycopg
 import pytest
-from alembic.config import Config
-from alembic.script import ScriptDirectory
 from psycopg import sql
 
 from groundplan.cli import doctor
@@ -29,12 +27,10 @@ from groundplan.core.database import DATABASE, ROLES, connect, external_url, pre
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.governance import store as governance
-from groundplan.governance.policy import exception_store
-from groundplan.ledger import rollup_store, ticket_store, traffic
+from groundplan.migrations import BASELINE, FOLDER, revisions
 from groundplan.runtime import migrate as migrate_module
 from groundplan.runtime import upgrade
-from groundplan.runtime.migrate import check_role, head, look, migrate, revision
+from groundplan.runtime.migrate import LAST_UNRELEASED, check_role, head, look, migrate, revision
 from groundplan.testing.database import Cluster, Database
 
 CUSTOMS = {
@@ -63,6 +59,22 @@ def bare_database(cluster: Cluster, name: str, options: str = "") -> Iterator[st
                 admin.execute(sql.SQL("DROP ROLE IF EXISTS {}").format(sql.Identifier(role_name(name, role))))
 
 
+LaterStep = Callable[..., Path]
+"""Makes a folder with the steps of this program and the given ones (as SQL) behind them, `017_later` and so on."""
+
+
+@pytest.fixture
+def later_step(tmp_path: Path) -> LaterStep:
+    def make(*statements: str) -> Path:
+        folder = tmp_path / "steps"
+        shutil.copytree(FOLDER, folder, dirs_exist_ok=True)
+        for number, statement in enumerate(statements, len(revisions()) + 1):
+            (folder / f"{number:03}_later.sql").write_text(statement)
+        return folder
+
+    return make
+
+
 def test_a_fresh_database_is_at_this_programs_schema(database: Database) -> None:
     assert revision(database.urls["owner"]) == head()
     assert migrate(database.urls["owner"]) == head()
@@ -78,10 +90,36 @@ def test_a_start_on_this_programs_schema_loads_nothing_that_upgrades(database: D
     assert done.stdout.strip() == f"{head()} set()"
 
 
-def test_the_newest_step_of_the_folder_is_the_one_that_upgrades_lead_to() -> None:
-    config = Config()
-    config.set_main_option("script_location", str(Path(upgrade.__file__).parents[1] / "migrations"))
-    assert ScriptDirectory.from_config(config).get_current_head() == head()
+def test_steps_run_in_the_order_of_their_numbers_and_none_twice(
+    postgres_cluster: Cluster, later_step: LaterStep
+) -> None:
+    """Also from the middle of the areas on, where a start was killed."""
+    with bare_database(postgres_cluster, "bare_steps") as url:
+        assert migrate(url, "007_ledger") == revision(url) == "007_ledger"
+        assert migrate(url, "003_audit") == "003_audit" and revision(url) == "007_ledger"
+        assert migrate(url) == revision(url) == revisions()[-1]
+        folder = later_step("CREATE TABLE later (id int)", "INSERT INTO later VALUES (1)")
+        upgrade.upgrade(url, "018_later", folder)
+        upgrade.upgrade(url, "018_later", folder)
+        with connect(url) as connection:
+            assert connection.execute("SELECT id FROM later").fetchall() == [(1,)]
+        with pytest.raises(Conflict, match="schema_newer"):
+            migrate(url)
+
+
+def test_a_step_that_fails_leaves_the_database_at_the_one_before(
+    postgres_cluster: Cluster, later_step: LaterStep
+) -> None:
+    with bare_database(postgres_cluster, "bare_fails") as url:
+        before = migrate(url)
+        with pytest.raises(Unavailable, match="division by zero") as refused:
+            upgrade.upgrade(url, "018_later", later_step("CREATE TABLE later (id int)", "DROP TABLE later; SELECT 1/0"))
+        assert refused.value.code == "migration_failed"
+        assert revision(url) == "017_later" > before
+        with connect(url) as connection:
+            assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
+        upgrade.upgrade(url, "018_later", later_step("SELECT 1/0", "DROP TABLE later"))
+        assert revision(url) == "018_later"
 
 
 def test_no_role_owns_a_table_is_superuser_or_bypasses_row_level_security(database: Database) -> None:
@@ -206,6 +244,29 @@ def test_a_newer_schema_is_refused_and_left_alone(database: Database) -> None:
     assert revision(database.urls["owner"]) == "9999_future"
 
 
+def test_a_database_with_the_last_unreleased_schema_is_taken_over_as_it_is(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(upgrade, "upgrade", lambda *_, **__: pytest.fail("there is nothing to run"))
+    with connect(database.urls["owner"], autocommit=True) as owner:
+        owner.execute("UPDATE alembic_version SET version_num = %s", (LAST_UNRELEASED,))
+        assert look(database.urls["owner"]) == revision(database.urls["owner"]) == BASELINE
+        assert owner.execute("SELECT version_num FROM alembic_version").fetchone() == (LAST_UNRELEASED,)
+        assert migrate(database.urls["owner"], BASELINE) == BASELINE
+        assert owner.execute("SELECT version_num FROM alembic_version").fetchone() == (BASELINE,)
+
+
+@pytest.mark.parametrize("found", ["0001_foundation", "0359_grants_by_join", "0417_uses_of_tools_are_no_calls"])
+def test_an_older_unreleased_schema_is_refused_and_left_alone(database: Database, found: str) -> None:
+    with connect(database.urls["owner"]) as owner:
+        owner.execute("UPDATE alembic_version SET version_num = %s", (found,))
+    for refuses in (migrate, look):
+        with pytest.raises(Conflict, match="schema_unreleased") as refused:
+            refuses(database.urls["owner"])
+        assert found in str(refused.value) and LAST_UNRELEASED in refused.value.hint
+    assert revision(database.urls["owner"]) == found
+
+
 @pytest.mark.parametrize(
     ("statement", "code", "told"),
     [
@@ -305,38 +366,38 @@ def test_many_starts_at_once_upgrade_once(postgres_cluster: Cluster) -> None:
 
 
 def test_a_step_that_waits_for_a_table_lets_others_use_it(
-    postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, later_step: LaterStep
 ) -> None:
     """Whoever waits for it keeps all others out who come later: gateways beside a backup, for as long as that takes."""
     monkeypatch.setattr(upgrade, "TURN_SECONDS", 0.05)
-    scripts = Path(upgrade.__file__).parents[1] / "migrations"
+    folder = later_step("ALTER TABLE budget_slice ADD COLUMN later int")
     with bare_database(postgres_cluster, "bare_busy") as url:
-        before = migrate(url, "0339_summarized_once")
+        before = migrate(url)
         with connect(url) as backup:
             backup.execute("SELECT count(*) FROM budget_slice")
             with pytest.raises(Unavailable, match="migration_waits"):
-                upgrade.upgrade(url, "0345_open_calls_told", scripts, patience=0.01)
+                upgrade.upgrade(url, "017_later", folder, patience=0.01)
             assert revision(url) == before
-        upgrade.upgrade(url, "0345_open_calls_told", scripts, patience=0.01)
-        assert migrate(url) == head()
+        upgrade.upgrade(url, "017_later", folder, patience=0.01)
+        assert revision(url) == "017_later"
 
 
 def test_a_step_that_waits_crosswise_with_a_call_runs_again_and_says_so(
-    postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+    postgres_cluster: Cluster, monkeypatch: pytest.MonkeyPatch, later_step: LaterStep
 ) -> None:
     """Each has a table that the other one waits for: PostgreSQL ends who looks for that first, here the step."""
     monkeypatch.setattr(upgrade, "TURN_SECONDS", 20.0)  # it looks for that after a second, as a step waits for one
     monkeypatch.setattr(upgrade, "PAUSE_SECONDS", 0.05)
-    scripts, told = Path(upgrade.__file__).parents[1] / "migrations", list[str]()
+    folder, told = later_step("LOCK experiment_pair; LOCK replay_run"), list[str]()
     waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation = 'replay_run'::regclass"
     with bare_database(postgres_cluster, "bare_cross") as url, ThreadPoolExecutor(1) as pool:
-        migrate(url, "0360_owners_of_documents")
+        migrate(url)
         calls = postgres_cluster.superuser_url("bare_cross")
         with connect(calls) as call, connect(url, autocommit=True) as looking:
             call.execute("SET deadlock_timeout = '1h'")
             call.execute("LOCK TABLE replay_run IN ROW EXCLUSIVE MODE")
-            to, progress = "0361_what_judges_said", told.append
-            upgrading = pool.submit(upgrade.upgrade, url, to, scripts, patience=30, progress=progress)
+            to, progress = "017_later", told.append
+            upgrading = pool.submit(upgrade.upgrade, url, to, folder, patience=30, progress=progress)
             while looking.execute(waits).fetchone() == (0,):
                 assert not upgrading.done()
             call.execute("SELECT count(*) FROM experiment_pair")
@@ -391,102 +452,3 @@ def test_a_user_who_may_not_make_roles_is_told_what_to_ask_for(postgres_cluster:
 def test_a_name_that_cannot_name_roles_is_refused(postgres_cluster: Cluster) -> None:
     with bare_database(postgres_cluster, "Odd-Name") as url, pytest.raises(Invalid, match="database_name"):
         migrate(url)
-
-
-def test_exceptions_of_before_are_changes_with_what_was_said_to_them(postgres_cluster: Cluster) -> None:
-    ids = {state: new_id() for state in ("asked", "approved", "refused", "ended")}
-    sam = new_id()
-    with bare_database(postgres_cluster, "exceptions") as url:
-        assert migrate(url, "0131_directory_as_said") == "0131_directory_as_said"
-        with connect(url) as conn:
-            conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'sam@acme.example', 'Sam')", (sam,))
-            for state, id in ids.items():
-                conn.execute(
-                    """INSERT INTO policy_exception (id, rule, workload, person, until, reason, asked_by, state,
-                         decided_by, decided_at, decided_reason)
-                       VALUES (%s, 'r', 'w', 'sam@acme.example', now() + interval '2 days', 'why', 'operator', %s, %s,
-                         now(), 'fine')""",
-                    (id, state, None if state == "asked" else f"person:{sam}"),
-                )
-        assert migrate(url) == head()
-        with connect(url) as conn:
-            held = conn.execute("SELECT rule, workload, person FROM exception_held").fetchall()
-            assert held == [("r", "w", "sam@acme.example")]
-            found = {each.id: each for each in exception_store.list_exceptions(conn)}
-            assert {state: found[id].state for state, id in ids.items()} == {state: state for state in ids}
-            assert sorted(found[ids["asked"]].waits_for) == ["compliance", "security"]
-            approved = found[ids["approved"]]
-            assert (approved.reason, approved.decided_by, approved.decided_reason) == ("why", f"person:{sam}", "fine")
-            change = governance.change_by_id(conn, ids["approved"])
-            assert (
-                change is not None and change.own_end_date == change.expires_on == approved.until.astimezone(UTC).date()
-            )
-
-
-def test_what_tickets_outcomes_and_keys_said_before_is_known(postgres_cluster: Cluster) -> None:
-    """Of two tickets, one was told three times, late and out of order; two keys called, one was folded already."""
-    call, other, without, key = new_id(), new_id(), new_id(), new_id()
-    with bare_database(postgres_cluster, "tickets_before") as url:
-        assert migrate(url, "0256_links_of_restricted") == "0256_links_of_restricted"
-        with connect(url, autocommit=True) as admin:
-            add = """INSERT INTO call (id, at, workload, key_id, endpoint, status, http_status, cost_usd, reserved_usd,
-                       blueprint, epoch, detail)
-                     VALUES (%s, '2026-11-03T10:00Z', 'one', %s, 'chat', %s, 200, %s, 0, 1, %s, %s)"""
-            admin.execute(add, (call, key, "ok", Decimal("0.25"), call, '{"ticket": "T-1"}'))
-            admin.execute("SELECT fold_rollups()")
-            admin.execute(add, (other, None, "ok", Decimal("0.5"), call, '{"ticket": "T-2"}'))
-            admin.execute(add, (without, None, "refused", 0, call, "{}"))
-            admin.execute("INSERT INTO outcome (id, call_id, accepted, by) VALUES (%s, %s, true, 'ana')", [without] * 2)
-            for of, hour, accepted, value in (
-                (call, 9, False, 3), (call, 7, True, 4), (call, 8, True, None), (other, 6, True, None)
-            ):  # fmt: skip
-                admin.execute(
-                    """INSERT INTO outcome (id, call_id, at, accepted, value_usd, by, ticket)
-                       SELECT gen_random_uuid(), %s, %s, %s, %s, 'desk', ticket FROM ticket_call WHERE call_id = %s""",
-                    (of, datetime(2026, 11, 4, hour, tzinfo=UTC), accepted, value, of),
-                )
-        assert migrate(url) == head()
-        with connect(url, autocommit=True) as admin:
-            told = admin.execute("SELECT ticket, workload, accepted, value_usd FROM ticket_told ORDER BY 1").fetchall()
-            assert told == [("T-1", "one", False, Decimal(3)), ("T-2", "one", True, None)]
-            assert admin.execute("SELECT workload, count(*) FROM outcome GROUP BY 1").fetchall() == [("one", 5)]
-            since, until = datetime(2026, 11, 1, tzinfo=UTC), datetime(2026, 12, 1, tzinfo=UTC)
-            (sums,) = ticket_store.by_workload(admin, since, until, None)
-            assert (sums["cost_usd"], sums["resolved_usd"], sums["value_usd"]) == (
-                Decimal("0.75"), Decimal("0.5"), Decimal(0),
-            )  # fmt: skip
-            (worth,) = admin.execute("SELECT sum(value_usd) FROM (TABLE outcome_day UNION ALL TABLE outcome_delta) o")
-            assert worth == (Decimal(0),), "what was taken back with its value before is worth nothing"
-            kept = "SELECT workload, key, calls, cost_usd FROM key_day ORDER BY cost_usd"
-            assert admin.execute(kept).fetchall() == [("one", key, 1, Decimal("0.25"))]
-            admin.execute("SELECT fold_rollups()")
-            assert admin.execute(kept).fetchall() == [
-                ("one", key, 1, Decimal("0.25")), ("one", rollup_store.NOBODY, 1, Decimal("0.5")),
-            ]  # fmt: skip
-
-
-def test_what_came_in_the_last_minutes_is_known_in_steps(postgres_cluster: Cluster) -> None:
-    """Of three calls one is of three hours ago; one of two attempts is open until later."""
-    now = datetime.now(UTC)
-    with bare_database(postgres_cluster, "steps_before") as url:
-        assert migrate(url, "0278_newest_attempts") == "0278_newest_attempts"
-        with connect(url, autocommit=True) as admin:
-            for minutes, workload, status in ((1, "one", "ok"), (2, "one", "refused"), (180, "two", "ok")):
-                admin.execute(
-                    """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd,
-                         blueprint, epoch, detail) VALUES (%s, %s, %s, 'chat', %s, 200, 0.25, 1, 1, %s, '{}')""",
-                    (new_id(), now - timedelta(minutes=minutes), workload, status, new_id()),
-                )
-            for state, outcome in (("settled", "failed"), ("open", "")):
-                admin.execute(
-                    """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, reserved_usd,
-                         cost_usd, usage, epoch) VALUES (%s, 0, %s, 'a', 'rack', 'm', %s, %s, 1, 0, '{}', %s)""",
-                    (new_id(), now, state, outcome, new_id()),
-                )
-        assert migrate(url) == head()
-        with connect(url, autocommit=True) as admin:
-            rows = admin.execute("SELECT workload, status, calls, cost_usd FROM call_step ORDER BY 2").fetchall()
-            assert rows == [("one", "ok", 1, Decimal("0.25")), ("one", "refused", 1, Decimal("0.25"))]
-            assert traffic.failing_sites(admin, now - timedelta(minutes=1)) == {"rack"}
-            (found,) = traffic.deployments(admin, now, 15, [("a", "rack")])
-            assert (found["attempts"], found["failed"]) == (1, 1)

@@ -1,5 +1,5 @@
 """The SQL of attempts by the length of their prompt, where its price depends on that. Reads attempts, not sums, so what
-is asked is bounded by a length from which on they are few (`0355_long_prompts.sql`), as far as that can be; or the
+is asked is bounded by a length from which on they are few (`007_ledger.sql`), as far as that can be; or the
 newest calls of each workload, whatever they are."""
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The SQL of sums that are kept as facts arrive (`0080_rollups.sql`): folding them, and reading them exactly.
+"""The SQL of sums that are kept as facts arrive (`008_rollups.sql`): folding them, and reading them exactly.
 
 A time that begins or ends within an hour is read from the facts of that hour; everything between from hours and days.
 All of one question is one statement, so it sees one state. Percentiles are of buckets 2 % wide; sums are exact.
@@ -38,7 +38,7 @@ number of calls but those by endpoint."""
 UNCOUNTED: LiteralString = (
     "(right(endpoint, 9) = '.estimate' OR endpoint IN ('messages.count_tokens', 'responses.input_tokens', 'mcp'))"
 )
-"""The others, as an index has them (`0417_uses_of_tools_are_no_calls.sql`)."""
+"""The others, as an index has them (`007_ledger.sql`)."""
 TOOLS = "mcp"
 """The endpoint of uses of tools."""
 _NO_CALLS = frozenset({"messages.count_tokens", "responses.input_tokens", TOOLS})
@@ -85,7 +85,7 @@ def is_call(endpoint: str) -> bool:
 
 def fold(conn: Connection[Any]) -> int:
     """Deltas into hours and days, in the caller's transaction; how many there were. Then days that are over
-    into the sums up to each day of a month (`0320_running_sums.sql`)."""
+    into the sums up to each day of a month (`008_rollups.sql`)."""
     row = conn.execute(
         "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps(), keep_running()"
     ).fetchone()

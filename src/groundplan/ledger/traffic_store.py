@@ -1,5 +1,5 @@
 """The SQL behind live figures: what the last minutes had, in steps of ten seconds that are kept as facts arrive
-(`0280_live_steps.sql`).
+(`008_rollups.sql`).
 
 Counts, cost and what came last are exactly those of the facts, however many there are. Times are of all calls where
 these are few, else of a sample that is spread over the time; so no question reads more than `MANY` facts.

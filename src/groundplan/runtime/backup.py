@@ -169,7 +169,8 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
     """Make `home`, which must be empty, what it was at the backup; the database is the one that `settings` names.
 
     A damaged archive is refused before anything is written. A later failure is undone. Raises `Conflict`
-    (`home_not_empty`, `restore_not_empty`, `schema_newer`), `Invalid` (`archive_*`, `restore_mismatch`), `Unavailable`.
+    (`home_not_empty`, `restore_not_empty`, `schema_newer`, `schema_unreleased`), `Invalid` (`archive_*`,
+    `restore_mismatch`), `Unavailable`.
     """
     where = settings or load_settings()
     if home.root.exists() and not _is_empty(home):

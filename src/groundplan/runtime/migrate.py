@@ -32,13 +32,18 @@ from groundplan.core.database import (
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
+from groundplan.migrations import BASELINE, FOLDER, revisions
 from groundplan.runtime.database_rights import check_rights, check_writable
-from groundplan.runtime.missed_steps import RENAMED, overtaken
 
 OLDEST_SERVER: Final = 16
 """Oldest major version of PostgreSQL that the schema runs on."""
 
-_SCRIPTS = Path(__file__).parent.parent / "migrations"
+LAST_UNRELEASED: Final = "0430_what_is_done_goes"
+"""The newest schema of the versions before 0.1.0. It is that of `BASELINE`, so a database that has it is taken over as
+it is; those with an older one are refused."""
+
+_UNRELEASED = re.compile(r"0[0-9]{3}_\w+", re.ASCII)
+"""Revisions of the versions before 0.1.0; later ones have three digits."""
 _LOCK_KEY = 0x67726F756E64  # "ground"
 _LOCK_WAIT = "300s"
 _PATIENCE_SECONDS = 300.0
@@ -56,12 +61,13 @@ def migrate(url: str, target: str | None = None, progress: Callable[[str], None]
     """Upgrade the database at `url` (as its owner) to `target` (a revision; None: the newest) and return that revision.
 
     Waits up to 300 s for another who does it, and as long for a table that is in use, of which `progress` is told. A
-    database that is beyond `target` already stays as it is, but for steps before it that it never had.
+    database that is beyond `target` already stays as it is.
 
-    Raises `Conflict` (`schema_newer`), `Invalid` (`database_name`, `database_version`, `database_encoding`), `Denied`
-    (`database_rights`, `database_roles`, `database_extension`) where this user may not make what is needed, with all
-    that is missing as SQL for an administrator, and `Unavailable` (`database_unavailable`, `database_read_only`,
-    `migration_failed`, `migration_locked`). A failed step leaves the database at the step before.
+    Raises `Conflict` (`schema_newer`, `schema_unreleased`), `Invalid` (`database_name`, `database_version`,
+    `database_encoding`), `Denied` (`database_rights`, `database_roles`, `database_extension`) where this user may not
+    make what is needed, with all that is missing as SQL for an administrator, and `Unavailable`
+    (`database_unavailable`, `database_read_only`, `migration_failed`, `migration_locked`). A failed step leaves the
+    database at the step before.
     """
     told = translate_database_errors(
         "the database cannot be prepared",
@@ -72,16 +78,16 @@ def migrate(url: str, target: str | None = None, progress: Callable[[str], None]
         prepare_long_session(connection)
         check_writable(connection)
         _lock(connection, progress)
-        found, wanted = _check(connection), RENAMED.get(target or "", target) or head()
+        found, wanted = _check(connection), _present_name(target or head())
         _check_known(wanted)
         _prepare(connection)
-        missed = [] if found is None else overtaken(connection, _known(), found)
-        if found is None or found < wanted or missed:
-            if found in RENAMED.values():
-                connection.execute("UPDATE alembic_version SET version_num = %s", (found,))
+        if found == BASELINE:
+            take_over = "UPDATE alembic_version SET version_num = %s WHERE version_num = %s"
+            connection.execute(take_over, (BASELINE, LAST_UNRELEASED))
+        if found is None or found < wanted:
             from groundplan.runtime.upgrade import upgrade  # noqa: PLC0415 -- Alembic, only where there is a step to go
 
-            upgrade(url, max(wanted, found or wanted), _SCRIPTS, missed, progress=progress)
+            upgrade(url, wanted, FOLDER, progress=progress)
         _shield(connection)
     return wanted
 
@@ -118,7 +124,7 @@ def check_role(url: str, role: str) -> None:
 
 def head() -> str:
     """The revision that this program writes and reads."""
-    return max(_known())
+    return revisions(FOLDER)[-1]
 
 
 def revision(url: str) -> str | None:
@@ -132,12 +138,12 @@ def _revision(connection: psycopg.Connection[Any]) -> str | None:
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except psycopg.errors.UndefinedTable:
         return None
-    return None if found is None else RENAMED.get(found[0], str(found[0]))
+    return None if found is None else _present_name(str(found[0]))
 
 
-def _known() -> set[str]:
-    """Every step; later ones are greater."""
-    return {path.stem for path in _SCRIPTS.glob("versions/[0-9]*.py")}
+def _present_name(revision: str) -> str:
+    """The revision of this program that a schema is, which may have another name in a database or backup."""
+    return BASELINE if revision == LAST_UNRELEASED else revision
 
 
 def _lock(connection: psycopg.Connection[Any], progress: Callable[[str], None]) -> None:
@@ -196,12 +202,21 @@ def _check_encoding(connection: psycopg.Connection[Any]) -> None:
 
 
 def _check_known(found: str | None) -> None:
-    if found is not None and found not in _known():
+    """Raise `Conflict` where a database, or a backup, has a schema that this program neither reads nor upgrades."""
+    if found is None or found in revisions(FOLDER):
+        return
+    if _UNRELEASED.fullmatch(found):
         raise Conflict(
-            f"the database is of a newer program (its schema is {found}, this program knows {head()})",
-            code="schema_newer",
-            hint="Use the newer program, or restore a backup made with this one.",
+            f"a schema of a version before 0.1.0 is not upgraded (it is {found})",
+            code="schema_unreleased",
+            hint=f"Start the database once with the newest version whose schema is {LAST_UNRELEASED}; from there this "
+            "one takes it over. A backup: restore it with that version, and back it up again.",
         )
+    raise Conflict(
+        f"the database is of a newer program (its schema is {found}, this program knows {head()})",
+        code="schema_newer",
+        hint="Use the newer program, or restore a backup made with this one.",
+    )
 
 
 def _prepare(connection: psycopg.Connection[Any]) -> None:

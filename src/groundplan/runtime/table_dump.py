@@ -17,7 +17,6 @@ from psycopg import sql
 
 from groundplan.core.database import connect, first_line, prepare_long_session
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.runtime.missed_steps import made_late
 
 Facts = dict[str, Any]
 """`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""
@@ -47,8 +46,7 @@ def dump_tables(control_url: str, folder: Path) -> Facts:
 
 
 def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
-    """Fill a fresh schema of the same revision with what `dump_tables` wrote, all or nothing. Tables of steps that its
-    database never had (see `missed_steps`) stay as a new schema has them.
+    """Fill a fresh schema of the same revision with what `dump_tables` wrote, all or nothing.
 
     Raises `Conflict` (`restore_not_empty`) where the database holds calls or blueprints, and `Invalid`
     (`restore_mismatch`) where tables or values do not fit.
@@ -56,14 +54,14 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
     with connect(owner_url) as connection:
         prepare_long_session(connection)
         here = _columns(connection)
-        if odd := (set(here) ^ set(facts["tables"])) - (set(here) & made_late()):
+        if odd := set(here) ^ set(facts["tables"]):
             raise Invalid(
                 f"the backup has other tables than this schema: {', '.join(sorted(odd))}",
                 code="restore_mismatch",
                 hint="Restore it with the version of the program that made it.",
             )
         _refuse_used(connection)
-        order = [name for name in _dependency_order(connection, here) if name in facts["tables"]]
+        order = _dependency_order(connection, here)
         secured = _secured(connection)
         try:
             _alter(connection, secured, "NO FORCE")

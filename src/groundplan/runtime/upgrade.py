@@ -7,13 +7,16 @@ later. So a step waits for a second at a time, and makes way in between.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import psycopg
-from alembic import command
-from alembic.config import Config
+from alembic.runtime.migration import MigrationContext, RevisionStep
+from alembic.script import Script
+from alembic.script.revision import RevisionMap
 from psycopg.errors import DeadlockDetected, LockNotAvailable
 from sqlalchemy import Connection, create_engine
 from sqlalchemy.exc import SQLAlchemyError
@@ -21,7 +24,7 @@ from sqlalchemy.pool import NullPool
 
 from groundplan.core.database import connect, first_line, prepare_long_session
 from groundplan.core.errors import Unavailable
-from groundplan.migrations.chain import statements
+from groundplan.migrations import FOLDER, revisions, statements
 
 TURN_SECONDS = 1.0
 """A heartbeat of a gateway that waits for longer is given up."""
@@ -32,19 +35,18 @@ PATIENCE_SECONDS = 300.0
 def upgrade(
     url: str,
     target: str,
-    scripts: Path,
-    overtaken: Sequence[str] = (),
+    folder: Path = FOLDER,
     patience: float = PATIENCE_SECONDS,
     progress: Callable[[str], None] = lambda _: None,
 ) -> None:
-    """Upgrade the database at `url` (as its owner) to the revision `target`, by the steps in `scripts`; those that were
-    `overtaken` come first. Where a table is in use, `progress` is told, once.
+    """Upgrade the database at `url` (as its owner) to the revision `target` by the steps in `folder`. Where a table is
+    in use, `progress` is told, once.
 
     Raises `Unavailable` (`migration_failed`; `migration_waits`: a table was in use for longer than the `patience`); a
     failed step leaves the database at the step before.
     """
-    end, left, told = time.monotonic() + patience, list(overtaken), False
-    while not _upgraded(url, target, scripts, left):
+    end, told = time.monotonic() + patience, False
+    while not _upgraded(url, target, folder):
         who = _oldest(url)
         if time.monotonic() >= end:
             raise Unavailable(
@@ -73,13 +75,12 @@ def _oldest(url: str) -> str:
     return f"; the oldest transaction, of {program or user} (process {pid} of PostgreSQL), is {seconds} s old"
 
 
-def _upgraded(url: str, target: str, scripts: Path, left: list[str]) -> bool:
+def _upgraded(url: str, target: str, folder: Path) -> bool:
     """False where a table, or a lock, that the next step asks for is in use, also where PostgreSQL ended the step since
-    it and a call waited for each other. `left`: what is to come first, and has not run yet."""
+    it and a call waited for each other."""
     try:
-        _catch_up(url, left)
-        with _alchemy(url) as upgraded:
-            command.upgrade(_config(upgraded, scripts), target)
+        with _alchemy(url) as connection:
+            _run_steps(connection, target, folder)
         return True
     except (LockNotAvailable, DeadlockDetected):
         return False
@@ -91,20 +92,35 @@ def _upgraded(url: str, target: str, scripts: Path, left: list[str]) -> bool:
         ) from error
 
 
-def _catch_up(url: str, left: list[str]) -> None:
-    with _connected(url) as connection:
-        while left:
-            connection.execute(statements(left[0], connection.info.dbname))
-            connection.commit()
-            del left[0]
+def _run_steps(connection: Connection, target: str, folder: Path) -> None:
+    """Run each step behind the database's revision, up to `target`, in its own transaction with the new revision."""
+    steps = {each.revision: each for each in _alembic_steps(connection, folder)}
+    revision_map = RevisionMap(steps.values)
+
+    def pending(heads: tuple[str, ...], _: MigrationContext) -> list[RevisionStep]:
+        newest_first = revision_map.iterate_revisions(target, heads, implicit_base=True)
+        return [RevisionStep(revision_map, steps[each.revision], True) for each in newest_first][::-1]
+
+    context = MigrationContext.configure(connection, opts={"fn": pending, "transaction_per_migration": True})
+    with context.begin_transaction():
+        context.run_migrations()
 
 
-def _config(connection: Connection, scripts: Path) -> Config:
-    config = Config(attributes={"connection": connection})
-    # ConfigParser would take a percent sign in the path for an interpolation.
-    config.set_main_option("script_location", str(scripts).replace("%", "%%"))
-    config.set_main_option("path_separator", "os")
-    return config
+def _alembic_steps(connection: Connection, folder: Path) -> Iterator[Script]:
+    """Each SQL file as what Alembic takes from a module of Python: its revision, the one before it, and `upgrade`."""
+    before: str | None = None
+    for revision in revisions(folder):
+        module = ModuleType(revision)
+        vars(module).update(down_revision=before, upgrade=partial(_execute, connection, revision, folder))
+        yield Script(module, revision, str(folder / f"{revision}.sql"))
+        before = revision
+
+
+def _execute(connection: Connection, revision: str, folder: Path) -> None:
+    """Run the SQL of a step as one text."""
+    driver = connection.connection.driver_connection
+    assert driver is not None
+    driver.execute(statements(revision, driver.info.dbname, folder))
 
 
 def _alchemy(url: str) -> Connection:

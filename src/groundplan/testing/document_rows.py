@@ -49,7 +49,7 @@ def delete_document(conn: Conn, document: UUID) -> None:
 def act_for(conn: Conn, person: UUID, workload: str = "", *, explain: bool = False) -> None:
     """Until the end of the transaction, see what this person may read and this workload may be given.
 
-    `explain`: also what is kept back from the workload, only to say why; see 0050_governed.sql.
+    `explain`: also what is kept back from the workload, only to say why; see 014_documents.sql.
     """
     conn.execute(
         """SELECT set_config('groundplan.person', %s, true), set_config('groundplan.workload', %s, true),
