@@ -25,7 +25,7 @@ from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing.charsets import decode_as
 from groundplan.knowledge.parsing.html import read_html
 from groundplan.knowledge.parsing.html_tables import Grid
-from groundplan.knowledge.parsing.tabular import as_table, comma_separated
+from groundplan.knowledge.parsing.tabular import as_table, read_csv
 
 
 def rows(page: str) -> list[list[str]]:
@@ -158,7 +158,7 @@ def test_cells_lie_as_they_do_in_a_browser(spans: list[list[tuple[int, int]]]) -
                     return
                 for row in range(y, y + down):
                     taken[row, place] = f"{y}.{number}"
-    for y, texts in enumerate(grid.left()):
+    for y, texts in enumerate(grid.finish()):
         for x, text in enumerate(texts):
             assert taken.get((y, x), "") == text
 
@@ -381,7 +381,7 @@ def test_a_message_that_says_it_has_parts_and_has_none_is_read() -> None:
     ],
 )  # fmt: skip
 def test_a_table_of_any_program_is_read(text: str, columns: list[str], cells: list[str]) -> None:
-    read = comma_separated(text.encode(), "a.csv")
+    read = read_csv(text.encode(), "a.csv")
     assert (read.tables[0].columns, read.tables[0].rows[0]) == (columns, cells)
     if "Report" in text:
         assert read.text.startswith(f"Report of 2026{' As of November' * ('As of' in text)}\n\n| a |")
@@ -389,8 +389,8 @@ def test_a_table_of_any_program_is_read(text: str, columns: list[str], cells: li
 
 @pytest.mark.parametrize("text", ['a,b\n1,"x\n2,y\n3,z\n', 'a,b\n"5" pipe",1\n2,3\n'])
 def test_quotation_marks_that_do_not_match_are_told(text: str) -> None:
-    assert comma_separated(text.encode(), "a.csv").notes[0].startswith("the quotation marks of a.csv do not match")
-    assert comma_separated(b'a,b\n5" pipe,"say ""x"""\n', "a.csv").notes == ()
+    assert read_csv(text.encode(), "a.csv").notes[0].startswith("the quotation marks of a.csv do not match")
+    assert read_csv(b'a,b\n5" pipe,"say ""x"""\n', "a.csv").notes == ()
 
 
 _WORDS = st.text(alphabet="abc", min_size=1, max_size=3)

@@ -50,7 +50,7 @@ from groundplan.knowledge.intake.settle import (
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.intake.writer import BatchWriter
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
-from groundplan.knowledge.parsing.prepare import PROCESSING, TABLED
+from groundplan.knowledge.parsing.prepare import PROCESSING, TABULAR_SUFFIXES
 from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.quality.forms import FormChecker
@@ -211,7 +211,12 @@ class IngestRun:
         """Check the tables of unchanged documents where the checks changed, or a table may have become stale."""
         done = {*self.tally.tables, *self.tally.deleted_keys, *(failure.key for failure in self.tally.failures)}
         for path, document in self._known.items():
-            if not document.live or path in done or document.tables_by == checks or document.media not in TABLED:
+            if (
+                not document.live
+                or path in done
+                or document.tables_by == checks
+                or document.media not in TABULAR_SUFFIXES
+            ):
                 continue
             if self._outage is not None:
                 return

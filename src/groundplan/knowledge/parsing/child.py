@@ -1,6 +1,6 @@
-"""A process of our own that reads what it is given on its standard input, confined by itself (`confine`).
+"""A child process that reads requests from its standard input and confines itself (`confine`).
 
-It is ended, never asked to end: whatever it does then is lost. What is said between the two is not known here.
+It is killed, never asked to end, so unfinished work is lost. The protocol between parent and child is not known here.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from contextlib import suppress
 from typing import IO, Final
 
 ENVIRONMENT: Final = {"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-"""All that it finds there."""
+"""The whole environment of the child."""
 
 
 class Child:
-    """Started when it is made. `close` it."""
+    """A running child; the constructor starts it, `close` ends it."""
 
     def __init__(self, module: str, *arguments: str, blocking: bool = True) -> None:
-        """`blocking`: whether who reads from it or writes to it waits."""
+        """`blocking`: whether reading from the child's pipes and writing to them blocks."""
         self._process = subprocess.Popen(
             [sys.executable, "-I", "-m", module, *arguments],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, cwd="/",
@@ -33,11 +33,11 @@ class Child:
             os.set_blocking(pipe.fileno(), blocking)
 
     def kill(self) -> None:
-        """Whoever waits for it, in another thread, comes to an end."""
+        """Kill the process; a thread that waits for its output then stops waiting."""
         self._process.kill()
 
     def close(self) -> None:
-        """End it."""
+        """Kill the process, reap it and close its pipes."""
         self._process.kill()
         self._process.wait()
         for pipe in (self.input, self.output):

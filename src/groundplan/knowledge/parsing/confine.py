@@ -1,7 +1,7 @@
-"""Taking from this process what a parser never needs: memory without end, files to write, programs, the network.
+"""Takes from this process what a parser never needs: unlimited memory, writable files, other programs, the network.
 
 Resource limits hold everywhere; on Linux (x86-64 and ARM64) the kernel itself refuses sockets and new programs by a
-seccomp filter, elsewhere only Python's own calls are refused. It cannot be undone within the process.
+seccomp filter, elsewhere only Python's own calls are refused. A process cannot undo its confinement.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 
 MEMORY_BYTES: Final = 1536 << 20
 CPU_SECONDS: Final = 600
-"""For all documents of one process together; a single one is stopped by the clock of its parent."""
+"""CPU time for all documents of one process together; the parent limits the time of a single document."""
 
 _PR_SET_NO_NEW_PRIVS, _PR_SET_SECCOMP, _MODE_FILTER = 38, 22, 2
 _LOAD, _EQUAL, _AT_LEAST, _ANY_BIT, _RETURN = 0x20, 0x15, 0x35, 0x45, 0x06
@@ -42,23 +42,23 @@ _REFUSED_EVENTS = ("socket.", "subprocess.", "os.exec", "os.fork", "os.posix_spa
 
 
 def confine(memory_bytes: int = MEMORY_BYTES) -> bool:
-    """Give up everything but reading and computing; True where the kernel itself holds to it.
+    """Restrict this process to reading and computing; returns True if the kernel itself enforces it.
 
-    `memory_bytes` may be taken beside the addresses that are taken already: libraries reserve up to a gigabyte of them.
+    `memory_bytes` come on top of the addresses that are mapped already: libraries reserve up to a gigabyte of them.
     """
-    most = mapped_bytes() + memory_bytes
-    resource.setrlimit(resource.RLIMIT_AS, (most, most))
+    limit = mapped_bytes() + memory_bytes
+    resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CPU, (CPU_SECONDS, CPU_SECONDS + 5))
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, 0))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
-    filtered = _filter() if sys.platform == "linux" else False
-    sys.addaudithook(_refuse)
+    filtered = _install_seccomp_filter() if sys.platform == "linux" else False
+    sys.addaudithook(_refuse_event)
     return filtered
 
 
 def mapped_bytes() -> int:
-    """Addresses that this process has taken, used or not; 0 where the system does not tell."""
+    """Bytes of address space that this process has mapped, used or not; 0 if the system does not say."""
     try:
         pages = int(Path("/proc/self/statm").read_text().split()[0])
     except OSError:
@@ -66,24 +66,24 @@ def mapped_bytes() -> int:
     return pages * resource.getpagesize()
 
 
-def _refuse(event: str, _: tuple[Any, ...]) -> None:
+def _refuse_event(event: str, _: tuple[Any, ...]) -> None:
     if event.startswith(_REFUSED_EVENTS):
         raise PermissionError(f"a parser may not do this: {event}")
 
 
-def _filter() -> bool:
-    """Install the seccomp filter: False where this kernel or machine has none."""
+def _install_seccomp_filter() -> bool:
+    """Install the seccomp filter; returns False if this kernel or machine has none."""
     known = _ARCHITECTURES.get(platform.machine())
     if known is None:
         return False
     audit, openat, opens, calls = known
     rules = [struct.pack("HBBI", _LOAD, 0, 0, 4), struct.pack("HBBI", _EQUAL, 1, 0, audit)]
     rules += [struct.pack("HBBI", _RETURN, 0, 0, _REFUSE), struct.pack("HBBI", _LOAD, 0, 0, 0)]
-    # the second numbering of calls that x86-64 has would lead around the list
+    # the second numbering of calls on x86-64 (x32) would bypass the list
     rules += [struct.pack("HBBI", _AT_LEAST, 0, 1, 0x40000000), struct.pack("HBBI", _RETURN, 0, 0, _REFUSE)]
     for call in calls:
         rules += [struct.pack("HBBI", _EQUAL, 0, 1, call), struct.pack("HBBI", _RETURN, 0, 0, _REFUSE)]
-    # a file may be opened to be read: the flags are the third argument of openat, the second of open
+    # a file may be opened for reading only: the flags are the third argument of openat, the second of open
     for call, flags in ((openat, 32), (opens, 24)):
         rules += [struct.pack("HBBI", _EQUAL, 0, 4, call), struct.pack("HBBI", _LOAD, 0, 0, flags)]
         rules += [struct.pack("HBBI", _ANY_BIT, 0, 1, _WRITES), struct.pack("HBBI", _RETURN, 0, 0, _REFUSE)]

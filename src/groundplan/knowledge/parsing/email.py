@@ -1,7 +1,7 @@
-"""E-mail as text: who wrote to whom when and about what, every text of it, and what it forwards. Pure.
+"""Reads e-mail as text: sender, recipients, date, subject, all text parts, and forwarded messages. Pure.
 
-Attachments are named and not read. Who may read a message is not decided here: `PARTICIPANTS` are those of its own
-head, never those of what it forwards.
+Attachments are named and not read. Who may read a message is not decided here: `PARTICIPANTS` come from its own header,
+never from forwarded messages.
 """
 
 from __future__ import annotations
@@ -24,72 +24,74 @@ from groundplan.knowledge.parsing.html import declared_encoding, read_markup
 from groundplan.knowledge.parsing.text import TextDocument, clean
 
 PARTICIPANTS: Final = "sent_participants"
-"""Told of a message: the addresses of who wrote and who got it."""
+"""Metadata key: the addresses of the sender and the recipients."""
 SENT: Final = "sent_at"
-"""Told of a message: when it was sent, in ISO form."""
+"""Metadata key: when the message was sent, in ISO form."""
 MAX_FORWARDED: Final = 5
-"""Messages within messages: what is deeper is named as an attachment."""
-_BODIES: Final = ("plain", "html")
-_MISREAD: Final = (AttributeError, IndexError, LookupError, TypeError, ValueError, MessageError)
-"""What the library says of a field that is written as none should be."""
+"""Deepest level of forwarded messages that is read; deeper ones are named as attachments."""
+_BODY_SUBTYPES: Final = ("plain", "html")
+_HEADER_ERRORS: Final = (AttributeError, IndexError, LookupError, TypeError, ValueError, MessageError)
+"""The errors that the library raises for a malformed header field."""
 
 
 @dataclass(slots=True)
-class _Found:
+class _MessageParts:
     blocks: list[str] = field(default_factory=list)
-    names: list[str] = field(default_factory=list)
-    """Of what is not read."""
+    attachments: list[str] = field(default_factory=list)
+    """Names of the attachments, which are not read."""
     guesses: int = 0
-    """Texts whose encoding was guessed."""
+    """Number of texts whose encoding was guessed."""
 
 
-class _Heads(EmailPolicy):
-    """Fields with letters that are not encoded: they are UTF-8, or else Western European. Those that are encoded are in
-    what is meant by the name they give."""
+class _HeaderPolicy(EmailPolicy):
+    """Reads header fields with unencoded letters as UTF-8, or else as Western European, and encoded words in the
+    encoding that is meant by the name they give."""
 
     def header_fetch_parse(self, name: str, value: str) -> Any:
-        with suppress(UnicodeEncodeError):  # what was understood before
+        with suppress(UnicodeEncodeError):  # raised for a value that is decoded already
             value = guess_text(value.encode("ascii", "surrogateescape"))[0]
-        return super().header_fetch_parse(name, _ENCODED.sub(lambda word: f"=?{codec_for(word[1]) or 'utf-8'}?", value))
+        return super().header_fetch_parse(
+            name, _ENCODED_WORD.sub(lambda word: f"=?{codec_for(word[1]) or 'utf-8'}?", value)
+        )
 
 
-_ENCODED: Final = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?=[BbQq]\?)")
-"""The beginning of encoded words, with the name of their encoding and maybe a language."""
-_HEADS: Final = _Heads()
+_ENCODED_WORD: Final = re.compile(r"=\?([^?*\s]{1,40})(?:\*[^?\s]{0,40})?\?(?=[BbQq]\?)")
+"""The start of an encoded word: the name of its encoding and, optionally, a language."""
+_POLICY: Final = _HeaderPolicy()
 
 
 def read_eml(data: bytes) -> TextDocument:
-    """A message with its texts and those that it forwards. Raises `Invalid` (document_broken)."""
-    message = email.message_from_bytes(data, policy=_HEADS)
+    """Read a message with the messages that it forwards. Raises `Invalid` (document_broken)."""
+    message = email.message_from_bytes(data, policy=_POLICY)
     if not isinstance(message, EmailMessage) or not message.keys():
         raise Invalid("it is not an e-mail message", code="document_broken", hint="Export it again, as EML.")
-    found = _Found()
-    _take(message, found, 0)
-    subject = _field(message, "subject").strip()
-    blocks = [f"# {_one_line(subject) or 'Message without a subject'}", _head(message), *found.blocks]
-    if found.names:
-        blocks.append("Attachments: " + ", ".join(found.names))
-    unread = quantity(len(found.names), "attachment is", "attachments are")
-    notes = [f"{unread} not read"] if found.names else []
+    found = _MessageParts()
+    _collect_part(message, found, 0)
+    subject = _header(message, "subject").strip()
+    blocks = [f"# {_one_line(subject) or 'Message without a subject'}", _header_lines(message), *found.blocks]
+    if found.attachments:
+        blocks.append("Attachments: " + ", ".join(found.attachments))
+    unread = quantity(len(found.attachments), "attachment is", "attachments are")
+    notes = [f"{unread} not read"] if found.attachments else []
     if found.guesses:
         texts = quantity(found.guesses, "text does", "texts do")
         notes.append(f"{texts} not say in which encoding: read as Western European")
     return TextDocument(
         clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=subject or None,
-        told=_sent(message), notes=tuple(notes),
+        metadata=_message_metadata(message), notes=tuple(notes),
     )  # fmt: skip
 
 
-def _head(message: Message) -> str:
-    lines = [(name, value) for name in ("from", "to", "cc", "date") if (value := _field(message, name))]
+def _header_lines(message: Message) -> str:
+    lines = [(name, value) for name in ("from", "to", "cc", "date") if (value := _header(message, name))]
     return "\n".join(f"{name.title()}: {value}" for name, value in lines)
 
 
-def _field(message: Message, name: str) -> str:
-    """A field of a head, as it is written where it cannot be understood."""
+def _header(message: Message, name: str) -> str:
+    """The value of a header field; as written if it is malformed."""
     try:
         return str(message.get(name, ""))
-    except _MISREAD:
+    except _HEADER_ERRORS:
         return next(str(value) for own, value in message.raw_items() if own.lower() == name)
 
 
@@ -97,90 +99,90 @@ def _one_line(text: str) -> str:
     return " ".join(text.split())
 
 
-def _take(part: Any, found: _Found, depth: int) -> None:
-    """Every text below a part, in its order. A part whose head cannot be understood is named."""
+def _collect_part(part: Any, found: _MessageParts, depth: int) -> None:
+    """Add all texts below a part, in order. A part with a malformed header is added as an attachment."""
     try:
-        _read(part, found, depth)
-    except _MISREAD:
-        found.names.append("unnamed")
+        _collect_known_part(part, found, depth)
+    except _HEADER_ERRORS:
+        found.attachments.append("unnamed")
 
 
-def _read(part: Any, found: _Found, depth: int) -> None:
+def _collect_known_part(part: Any, found: _MessageParts, depth: int) -> None:
     kind = part.get_content_type()
     if kind == "message/rfc822":
-        _forwarded(part, found, depth)
+        _collect_forwarded(part, found, depth)
     elif kind == "multipart/alternative" and part.is_multipart():
-        _alternative(part, found, depth)
+        _collect_alternatives(part, found, depth)
     elif part.is_multipart():
-        for each in _parts(part):
-            _take(each, found, depth)
+        for each in _subparts(part):
+            _collect_part(each, found, depth)
     elif _is_text(part):
-        text, is_guess = _content(part)
+        text, is_guess = _decode_body(part)
         found.blocks += [text] if text else []
         found.guesses += is_guess
-    elif not _is_drawn(part):
-        found.names.append(part.get_filename() or "unnamed")
+    elif not _is_inline_picture(part):
+        found.attachments.append(part.get_filename() or "unnamed")
 
 
-def _parts(part: Any) -> Iterator[Any]:
+def _subparts(part: Any) -> Iterator[Any]:
     content = part.get_payload()
     yield from content if isinstance(content, list) else ()
 
 
 def _is_text(part: Any) -> bool:
-    """Whether it is shown with the message; what says that it has several parts, and has none, is text."""
+    """Whether the part is shown with the message. A multipart without parts counts as text."""
     kind = part.get_content_maintype()
     return kind == "multipart" or (
         kind == "text" and part.get_content_disposition() != "attachment" and not part.get_filename()
-        and part.get_content_subtype() in _BODIES
+        and part.get_content_subtype() in _BODY_SUBTYPES
     )  # fmt: skip
 
 
-def _is_drawn(part: Any) -> bool:
-    """Whether it is a picture that stands among the words, such as that of a signature."""
+def _is_inline_picture(part: Any) -> bool:
+    """Whether the part is a picture within the text, such as a logo in a signature."""
     named = part.get("content-id") is not None and part.get_content_disposition() != "attachment"
     return bool(named and part.get_content_maintype() == "image")
 
 
-def _alternative(part: Any, found: _Found, depth: int) -> None:
-    """The same once as text and once as a page: the first of these that says anything. What is neither is read or named
-    besides, such as an invitation."""
-    parts = list(_parts(part))
-    bodies = [(part, _texts_of(part, depth)) for part in parts if _has_body(part)]
+def _collect_alternatives(part: Any, found: _MessageParts, depth: int) -> None:
+    """Add the best of several forms of the same text: plain text first, else the first form that is not empty. Parts
+    that are no text, such as an invitation, are added as well."""
+    parts = list(_subparts(part))
+    bodies = [(part, _collect_separately(part, depth)) for part in parts if _has_body(part)]
     ranked = sorted(bodies, key=lambda each: each[0].get_content_type() != "text/plain")
-    best = next((own for _, own in ranked if own.blocks), _Found())
+    best = next((collected for _, collected in ranked if collected.blocks), _MessageParts())
     found.blocks += best.blocks
     found.guesses += best.guesses
-    found.names += [name for _, own in bodies for name in own.names]
+    found.attachments += [name for _, collected in bodies for name in collected.attachments]
     for each in parts:
         if not _has_body(each):
-            _take(each, found, depth)
+            _collect_part(each, found, depth)
 
 
 def _has_body(part: Any) -> bool:
     return part.is_multipart() or _is_text(part)
 
 
-def _texts_of(part: Any, depth: int) -> _Found:
-    own = _Found()
-    _take(part, own, depth)
+def _collect_separately(part: Any, depth: int) -> _MessageParts:
+    own = _MessageParts()
+    _collect_part(part, own, depth)
     return own
 
 
-def _forwarded(part: Any, found: _Found, depth: int) -> None:
-    """A message in a message, with its own head above it."""
-    inner = next(_parts(part), None)
+def _collect_forwarded(part: Any, found: _MessageParts, depth: int) -> None:
+    """Add a forwarded message, with its own header above it."""
+    inner = next(_subparts(part), None)
     if inner is None or depth >= MAX_FORWARDED:
-        found.names.append(part.get_filename() or "unnamed")
+        found.attachments.append(part.get_filename() or "unnamed")
         return
-    subject = _one_line(_field(inner, "subject"))
-    found.blocks += [f"## Message: {subject or 'without a subject'}", _head(inner)]
-    _take(inner, found, depth + 1)
+    subject = _one_line(_header(inner, "subject"))
+    found.blocks += [f"## Message: {subject or 'without a subject'}", _header_lines(inner)]
+    _collect_part(inner, found, depth + 1)
 
 
-def _content(body: Any) -> tuple[str, bool]:
-    """A text, in the encoding of its part; True where that was guessed. What a page says of itself counts where its
-    part says nothing."""
+def _decode_body(body: Any) -> tuple[str, bool]:
+    """(text of a part, whether its encoding was guessed). The encoding that an HTML page declares counts if its part
+    declares none."""
     raw = body.get_payload(decode=True)
     data = raw if isinstance(raw, bytes) else b""
     is_page = body.get_content_type() == "text/html"
@@ -191,20 +193,20 @@ def _content(body: Any) -> tuple[str, bool]:
     return (read_markup(text).text if is_page else text).strip(), is_guess
 
 
-def _sent(message: EmailMessage) -> dict[str, Any]:
-    """When, and between whom: every address that its head names as writer or receiver."""
-    told: dict[str, Any] = {PARTICIPANTS: sorted(_addresses(message))}
-    with suppress(*_MISREAD):
-        if date := _field(message, "date"):
-            told[SENT] = parsedate_to_datetime(date).isoformat()
-    return told
+def _message_metadata(message: EmailMessage) -> dict[str, Any]:
+    """When the message was sent, and every address that its header names as sender or recipient."""
+    metadata: dict[str, Any] = {PARTICIPANTS: sorted(_participants(message))}
+    with suppress(*_HEADER_ERRORS):
+        if date := _header(message, "date"):
+            metadata[SENT] = parsedate_to_datetime(date).isoformat()
+    return metadata
 
 
-def _addresses(message: EmailMessage) -> set[str]:
-    """A field that cannot be understood names nobody."""
+def _participants(message: EmailMessage) -> set[str]:
+    """The addresses of sender and recipients, in lower case; a malformed field has none."""
     found: set[str] = set()
     for name in ("from", "to", "cc", "bcc"):
-        with suppress(*_MISREAD):
+        with suppress(*_HEADER_ERRORS):
             fields = message.get_all(name, [])
             found |= {address.addr_spec.lower() for each in fields for address in getattr(each, "addresses", ())}
     return {address for address in found if "@" in address}

@@ -1,5 +1,5 @@
-"""HTML as Markdown: headings, paragraphs, lists, tables and code, without scripts, styles, navigation, and what a page
-says of itself that it does not show. Pure; what a style sheet hides is not known."""
+"""Reads HTML as Markdown: headings, paragraphs, lists, tables and code, without scripts, styles, navigation and
+elements that their own attributes hide. Pure; elements that a style sheet hides are not recognised."""
 
 from __future__ import annotations
 
@@ -15,99 +15,101 @@ from groundplan.knowledge.parsing.charsets import decode_as
 from groundplan.knowledge.parsing.html_tables import Grid
 from groundplan.knowledge.parsing.model import Table
 from groundplan.knowledge.parsing.tabular import as_table, markdown_table
-from groundplan.knowledge.parsing.text import TextDocument, clean, decode, narrowing_matter
+from groundplan.knowledge.parsing.text import TextDocument, clean, decode, restricting_front_matter
 
-_SILENT = frozenset(
+_SKIPPED = frozenset(
     {"script", "style", "noscript", "template", "svg", "nav", "iframe", "object", "select", "textarea", "button"}
 )
 _BLOCKS = frozenset(
     {"p", "div", "section", "article", "main", "header", "footer", "ul", "ol", "dl", "dt", "dd", "blockquote", "figure",
      "address", "aside", "details", "summary", "hr", "table", "body", "html", "figcaption", "form", "fieldset"}
 )  # fmt: skip
-_CELLS = frozenset({"tr", "td", "th", "caption"})
-_APART = _BLOCKS | {"br", "li", "pre"}
-"""Between what stands before and after one of these in a cell there is a space."""
+_TABLE_PARTS = frozenset({"tr", "td", "th", "caption"})
+_SEPARATING = _BLOCKS | {"br", "li", "pre"}
+"""Elements that separate words: in a table cell each of them becomes a space."""
 _VOID = frozenset(
     {"br", "hr", "img", "meta", "link", "input", "area", "base", "col", "embed", "source", "track", "wbr"}
 )
 _HEADING = re.compile(r"h([1-6])")
-_UNSHOWN = re.compile(
+_HIDDEN_STYLE = re.compile(
     r"(?:^|;)\s*(?:display\s*:\s*none|visibility\s*:\s*(?:hidden|collapse))\s*(?:!|;|$)", re.IGNORECASE
 )
 _ENDED_BY_NEXT = frozenset({"li", "dt", "dd", "tr", "td", "th"})
-"""Need no end where one more of them begins; a paragraph ends with any block."""
+"""Elements whose end tag is optional if another one of the same kind begins; a paragraph ends with any block."""
 MAX_DEPTH = 400
 
 
 class _Page(HTMLParser):
-    """Collects blocks of text while the tags go by. A table with a table in one of its cells is layout: what stands in
-    it are blocks like any other."""
+    """Collects blocks of text while it parses tags. A table that contains another table is layout: its contents become
+    ordinary blocks."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.blocks: list[str] = []
         self.words: list[str] = []
         self.title = ""
-        self.told: dict[str, str] = {}
+        self.metadata: dict[str, str] = {}
         self.tables: list[Table] = []
         self.links: list[str] = []
         self.base = ""
-        self._silent = 0
+        self._skip_depth = 0
         self._open: list[str] = []
-        self._unshown: int | None = None
-        """How many are open around the outermost that is not shown."""
+        self._hidden_depth: int | None = None
+        """Number of open elements around the outermost hidden one; None outside of hidden elements."""
         self._prefix = ""
         self._in_title = self._verbatim = self._in_caption = False
         self._grids: list[Grid | None] = []
-        """Of the open tables, the innermost last; None: layout."""
+        """The open tables, innermost last; None for layout tables."""
 
     @property
     def _grid(self) -> Grid | None:
         return self._grids[-1] if self._grids else None
 
     @property
-    def _unheard(self) -> bool:
-        """Nothing that comes now is taken."""
-        return self._silent > 0 or self._unshown is not None
+    def _is_skipping(self) -> bool:
+        """Whether text at this place is left out."""
+        return self._skip_depth > 0 or self._hidden_depth is not None
 
-    def _begin_unshown(self, tag: str, given: Mapping[str, str]) -> None:
-        if self._unshown == len(self._open) - 1 and self._ends(self._open[-1], tag):
+    def _begin_hidden(self, tag: str, attributes: Mapping[str, str]) -> None:
+        if self._hidden_depth == len(self._open) - 1 and self._ends_before(self._open[-1], tag):
             self._open.pop()
-            self._unshown = None
-        if self._unshown is not None or tag in _VOID or len(self._open) >= MAX_DEPTH:
+            self._hidden_depth = None
+        if self._hidden_depth is not None or tag in _VOID or len(self._open) >= MAX_DEPTH:
             return
-        if given.get("hidden", "until-found") != "until-found" or _UNSHOWN.search(given.get("style", "")):
-            self._unshown = len(self._open)
+        if attributes.get("hidden", "until-found") != "until-found" or _HIDDEN_STYLE.search(
+            attributes.get("style", "")
+        ):
+            self._hidden_depth = len(self._open)
 
-    def _ends(self, last: str, tag: str) -> bool:
-        """Whether the one that was opened last ends where another begins."""
+    def _ends_before(self, last: str, tag: str) -> bool:
+        """Whether the start of `tag` ends the open element `last`."""
         block = tag in _BLOCKS or _HEADING.fullmatch(tag) is not None
         return (last in _ENDED_BY_NEXT and tag == last) or (last == "p" and block)
 
-    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
-        given = {name: value or "" for name, value in attributes}
-        self._begin_unshown(tag, given)
-        if tag in _SILENT:
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        attributes = {name: value or "" for name, value in attrs}
+        self._begin_hidden(tag, attributes)
+        if tag in _SKIPPED:
             if tag == "nav" and self._grid is None:
                 self._flush()
-            self._silent += 1
-        if tag == "meta" and given.get("name") in ("robots", "author", "description"):
-            self.told[given["name"]] = given.get("content", "")
-        elif tag == "a" and given.get("href"):
-            self.links.append(given["href"])
-        elif tag == "base" and given.get("href") and not self.base:
-            self.base = given["href"]
-        self._in_title = self._in_title or (tag == "title" and not self._unheard)
-        if not self._unheard:
-            self._layout(tag, given)
+            self._skip_depth += 1
+        if tag == "meta" and attributes.get("name") in ("robots", "author", "description"):
+            self.metadata[attributes["name"]] = attributes.get("content", "")
+        elif tag == "a" and attributes.get("href"):
+            self.links.append(attributes["href"])
+        elif tag == "base" and attributes.get("href") and not self.base:
+            self.base = attributes["href"]
+        self._in_title = self._in_title or (tag == "title" and not self._is_skipping)
+        if not self._is_skipping:
+            self._start_visible(tag, attributes)
         if tag not in _VOID and len(self._open) < MAX_DEPTH:
             self._open.append(tag)
 
-    def _layout(self, tag: str, given: Mapping[str, str]) -> None:
+    def _start_visible(self, tag: str, attributes: Mapping[str, str]) -> None:
         if tag == "table":
             self._begin_table()
         elif self._grid is not None:
-            self._within(self._grid, tag, given)
+            self._start_in_table(self._grid, tag, attributes)
         elif match := _HEADING.fullmatch(tag):
             self._flush()
             self._prefix = "#" * int(match[1]) + " "
@@ -119,19 +121,19 @@ class _Page(HTMLParser):
             self._verbatim = True
         elif tag == "br":
             self.handle_data("\n" if self._verbatim else " ")
-        elif tag in _BLOCKS or tag in _CELLS:
+        elif tag in _BLOCKS or tag in _TABLE_PARTS:
             self._flush()
 
-    def _within(self, grid: Grid, tag: str, given: Mapping[str, str]) -> None:
+    def _start_in_table(self, grid: Grid, tag: str, attributes: Mapping[str, str]) -> None:
         if tag in ("tr", "td", "th"):
             self._in_caption = False
         if tag == "tr":
             grid.begin_row()
         elif tag in ("td", "th"):
-            grid.begin_cell(given)
+            grid.begin_cell(attributes)
         elif tag == "caption":
             self._in_caption = True
-        elif tag in _APART or _HEADING.fullmatch(tag):
+        elif tag in _SEPARATING or _HEADING.fullmatch(tag):
             grid.add(" ")
 
     def _begin_table(self) -> None:
@@ -139,55 +141,55 @@ class _Page(HTMLParser):
             return
         if (outer := self._grid) is not None:
             self._grids[-1] = None
-            self._write(outer, layout=True)
+            self._write_table(outer, layout=True)
         self._flush()
         self._in_caption = False
         self._grids.append(Grid())
 
     def handle_endtag(self, tag: str) -> None:
-        silent = self._unheard
-        if tag in _SILENT and self._silent:
-            self._silent -= 1
+        silent = self._is_skipping
+        if tag in _SKIPPED and self._skip_depth:
+            self._skip_depth -= 1
         self._in_title = self._in_title and tag != "title"
         if not silent:
-            self._end(tag)
+            self._end_visible(tag)
         if tag in self._open:
             while self._open and self._open.pop() != tag:
                 pass
-            if self._unshown is not None and len(self._open) <= self._unshown:
-                self._unshown = None
+            if self._hidden_depth is not None and len(self._open) <= self._hidden_depth:
+                self._hidden_depth = None
 
-    def _end(self, tag: str) -> None:
+    def _end_visible(self, tag: str) -> None:
         if tag == "table" and self._grids:
             self._end_table()
         elif (grid := self._grid) is not None:
-            self._end_within(grid, tag)
+            self._end_in_table(grid, tag)
         elif tag == "pre":
             self._flush()
             self._verbatim = False
-        elif tag in _BLOCKS or tag in _CELLS or tag == "li" or _HEADING.fullmatch(tag):
+        elif tag in _BLOCKS or tag in _TABLE_PARTS or tag == "li" or _HEADING.fullmatch(tag):
             self._flush()
 
-    def _end_within(self, grid: Grid, tag: str) -> None:
+    def _end_in_table(self, grid: Grid, tag: str) -> None:
         if tag in ("td", "th"):
             grid.end_cell()
         elif tag == "tr":
             grid.end_row()
         elif tag == "caption":
             self._in_caption = False
-        elif tag in _APART or _HEADING.fullmatch(tag):
+        elif tag in _SEPARATING or _HEADING.fullmatch(tag):
             grid.add(" ")
 
     def _end_table(self) -> None:
         grid = self._grids.pop()
         self._in_caption = False
         if grid is not None:
-            self._write(grid)
+            self._write_table(grid)
         self._flush()
 
-    def _write(self, grid: Grid, *, layout: bool = False) -> None:
-        """What a table has until here."""
-        rows, title = grid.left(), " ".join("".join(grid.title).split())
+    def _write_table(self, grid: Grid, *, layout: bool = False) -> None:
+        """Write the contents that a table has so far; a single row, or a single column of layout, as text."""
+        rows, title = grid.finish(), " ".join("".join(grid.title).split())
         if len(rows) > 1 and not (layout and max(map(len, rows)) == 1):
             table, _ = as_table(f"table {len(self.tables) + 1}", rows)
             if title:
@@ -200,7 +202,7 @@ class _Page(HTMLParser):
     def handle_data(self, data: str) -> None:
         if self._in_title:
             self.title += data
-        elif self._unheard:
+        elif self._is_skipping:
             return
         elif (grid := self._grid) is not None and (grid.in_cell or self._in_caption):
             (grid.title.append if self._in_caption else grid.add)(data)
@@ -216,42 +218,43 @@ class _Page(HTMLParser):
             self.blocks.append(prefix + words)
 
     def finish(self) -> str:
+        """Close what is open and return the page as Markdown."""
         self.close()
         while self._grids:
             self._end_table()
         self._flush()
         lines: list[str] = []
         for block in self.blocks:
-            joined = lines and block.startswith("- ") and lines[-1].startswith("- ")
-            lines += [block] if joined or not lines else ["", block]
+            continues_list = lines and block.startswith("- ") and lines[-1].startswith("- ")
+            lines += [block] if continues_list or not lines else ["", block]
         return "\n".join(lines) + "\n"
 
 
 def read_html(data: bytes) -> TextDocument:
-    """A page. Its `author` and `description` are told, what `noindex` says as `robots`, and what its front matter says,
-    where that narrows something. Raises `Invalid`."""
-    text = _decoded(data)
-    told, start = narrowing_matter(text)
+    """Read a page. Its metadata are `page_author`, `page_description`, `page_robots` (`noindex`), and its front matter
+    if that restricts something. Raises `Invalid`."""
+    text = _decode_page(data)
+    metadata, start = restricting_front_matter(text)
     page = read_markup(text[start:])
-    return dataclasses.replace(page, told={**told, **page.told}) if told else page
+    return dataclasses.replace(page, metadata={**metadata, **page.metadata}) if metadata else page
 
 
 def read_markup(text: str) -> TextDocument:
-    """As `read_html`, where the encoding is known."""
+    """As `read_html`, from decoded text."""
     page = _Page()
     page.feed(text)
     return TextDocument(
         clean(page.finish()),
         markdown=True,
         title=" ".join(page.title.split()) or None,
-        told={f"page_{name}": value for name, value in page.told.items()},
+        metadata={f"page_{name}": value for name, value in page.metadata.items()},
         tables=tuple(page.tables),
-        links=tuple(_joined(page.base, link) for link in page.links),
+        links=tuple(_resolve_link(page.base, link) for link in page.links),
     )
 
 
-def _joined(base: str, link: str) -> str:
-    """A link by the address that its page says its links go by."""
+def _resolve_link(base: str, link: str) -> str:
+    """A link resolved against the `<base>` address of its page."""
     try:
         return urljoin(base, link) if base else link
     except ValueError:
@@ -262,18 +265,18 @@ _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=[\"']?([A-Za-z0-9_-]{2,40})", r
 
 
 def declared_encoding(data: bytes) -> str:
-    """A page's own word about its encoding, other than a form of UTF; empty where it says nothing."""
+    """The encoding that a page declares in its head, unless it is a form of UTF; empty if it declares none."""
     match = _CHARSET.search(data[:4096])
-    said = match[1].decode("ascii").lower() if match is not None else ""
-    return "" if said.startswith("utf") else said
+    encoding = match[1].decode("ascii").lower() if match is not None else ""
+    return "" if encoding.startswith("utf") else encoding
 
 
-def _decoded(data: bytes) -> str:
-    """As UTF-8 where it is that, else by the page's own word about its encoding. Raises `Invalid`."""
-    said = declared_encoding(data)
+def _decode_page(data: bytes) -> str:
+    """The text of a page: UTF-8 if it is valid, else by the encoding that the page declares. Raises `Invalid`."""
+    encoding = declared_encoding(data)
     text = None
-    if said and (said.startswith("iso-2022") or not _is_utf_8(data)):
-        text = decode_as(data, said)
+    if encoding and (encoding.startswith("iso-2022") or not _is_utf_8(data)):
+        text = decode_as(data, encoding)
     return decode(data if text is None else text.encode())
 
 

@@ -1,4 +1,4 @@
-"""Cells of a table of HTML while its tags go by, as rows: one that reaches over several is repeated in each. Pure."""
+"""Collects the cells of an HTML table as rows; a cell that spans several rows or columns is repeated in each. Pure."""
 
 from __future__ import annotations
 
@@ -8,23 +8,24 @@ from typing import Final
 
 from groundplan.core.errors import TooLarge
 
-MOST_OVER: Final = 500
-"""Columns that a cell may reach over."""
-MOST_ROWS_OVER: Final = 5000
-_MOST_CELLS: Final = 1_000_000
-"""Of a table, with those that are repeated: what is more is a page that wants to harm its reader."""
+MAX_COLSPAN: Final = 500
+"""Most columns that a cell may span."""
+MAX_ROWSPAN: Final = 5000
+_MAX_CELLS: Final = 1_000_000
+"""Most cells of a table, repeated ones included: a page with more is an attack on its reader."""
 
 
 @dataclass(slots=True)
 class Grid:
-    """`rows` are those that were begun. A cell ends with its own tag, or where another cell, row or table begins."""
+    """The cells of one table. `rows`: the rows begun so far. A cell ends with its own end tag, or where another cell,
+    row or table begins."""
 
     rows: list[list[str]] = field(default_factory=list)
     title: list[str] = field(default_factory=list)
     _words: list[str] | None = None
-    _over: tuple[int, int] = (1, 1)
-    _below: dict[int, tuple[int, str]] = field(default_factory=dict)
-    """Column -> for how many rows more a cell above reaches into it, and its text."""
+    _span: tuple[int, int] = (1, 1)
+    _row_spans: dict[int, tuple[int, str]] = field(default_factory=dict)
+    """Column -> (number of further rows that a cell above spans there, its text)."""
     _cells: int = 0
 
     @property
@@ -32,7 +33,7 @@ class Grid:
         return self._words is not None
 
     def add(self, text: str) -> None:
-        """Words of the open cell."""
+        """Add text to the open cell, if there is one."""
         if self._words is not None:
             self._words.append(text)
 
@@ -42,55 +43,55 @@ class Grid:
 
     def end_row(self) -> None:
         self.end_cell()
-        last = max(self._below, default=-1)
+        last = max(self._row_spans, default=-1)
         while self.rows and len(self.rows[-1]) <= last:
-            # a row may have fewer cells than there is place for beside what reaches into it
-            if len(self.rows[-1]) not in self._below:
-                self._put("")
-            self._reach()
+            # a row may have fewer cells than there are columns beside the cells that span into it
+            if len(self.rows[-1]) not in self._row_spans:
+                self._append_cell("")
+            self._fill_spanned_cells()
 
-    def begin_cell(self, given: Mapping[str, str]) -> None:
-        """`given` are the attributes of its tag."""
+    def begin_cell(self, attributes: Mapping[str, str]) -> None:
+        """Begin a cell; `attributes` are those of its tag."""
         self.end_cell()
         if not self.rows:
             self.rows.append([])
         self._words = []
-        self._over = (_number(given, "colspan", MOST_OVER), _number(given, "rowspan", MOST_ROWS_OVER))
+        self._span = (_parse_span(attributes, "colspan", MAX_COLSPAN), _parse_span(attributes, "rowspan", MAX_ROWSPAN))
 
     def end_cell(self) -> None:
         if self._words is None:
             return
         text, self._words = " ".join("".join(self._words).split()), None
-        columns, rows = self._over
-        self._reach()
+        columns, rows = self._span
+        self._fill_spanned_cells()
         for _ in range(columns):
             if rows > 1:
-                self._below[len(self.rows[-1])] = (rows - 1, text)
-            self._put(text)
+                self._row_spans[len(self.rows[-1])] = (rows - 1, text)
+            self._append_cell(text)
 
-    def _reach(self) -> None:
-        """Cells above that reach into the row where it stands now."""
+    def _fill_spanned_cells(self) -> None:
+        """Append the cells above that span into the row, at its present end."""
         row = self.rows[-1]
-        while (above := self._below.get(len(row))) is not None:
-            left, text = above
-            if left > 1:
-                self._below[len(row)] = (left - 1, text)
+        while (above := self._row_spans.get(len(row))) is not None:
+            finish, text = above
+            if finish > 1:
+                self._row_spans[len(row)] = (finish - 1, text)
             else:
-                del self._below[len(row)]
-            self._put(text)
+                del self._row_spans[len(row)]
+            self._append_cell(text)
 
-    def _put(self, text: str) -> None:
+    def _append_cell(self, text: str) -> None:
         self._cells += 1
-        if self._cells > _MOST_CELLS:
+        if self._cells > _MAX_CELLS:
             raise TooLarge("a table of it has no end", code="document_too_large", hint="Split it into parts.")
         self.rows[-1].append(text)
 
-    def left(self) -> list[list[str]]:
-        """The rows with anything in them, the open cell too."""
+    def finish(self) -> list[list[str]]:
+        """End the open cell and return the rows that are not empty."""
         self.end_row()
         return [row for row in self.rows if any(row)]
 
 
-def _number(given: Mapping[str, str], name: str, most: int) -> int:
-    value = given.get(name, "").strip()
-    return min(most, max(1, int(value))) if value.isascii() and value.isdigit() and len(value) < 9 else 1
+def _parse_span(attributes: Mapping[str, str], name: str, limit: int) -> int:
+    value = attributes.get(name, "").strip()
+    return min(limit, max(1, int(value))) if value.isascii() and value.isdigit() and len(value) < 9 else 1

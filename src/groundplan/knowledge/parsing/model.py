@@ -1,7 +1,4 @@
-"""What goes into the parser's process and what comes out. Frozen types; no parsing here.
-
-`Told` is what a document says of itself (front matter, properties of the file format): names and values as written.
-"""
+"""The messages to and from the parser's process. Frozen types; no parsing here."""
 
 from __future__ import annotations
 
@@ -12,27 +9,27 @@ import msgspec
 from groundplan.knowledge.chunk import MAX_CHARS
 
 MAX_BYTES = 64 << 20
-"""Largest file that is read at all."""
+"""Largest file that is read, in bytes."""
 MAX_TEXT_BYTES = 10 << 20
 """Largest file of plain text, Markdown, HTML, CSV or JSON."""
 MAX_CHARACTERS = 20_000_000
-"""Most text that is taken out of one file."""
+"""Longest text of one file, in characters."""
 
 
 class Table(msgspec.Struct, frozen=True, kw_only=True):
-    """A table with the names of its columns and its rows as text, for checks."""
+    """A table as text, for checks: the names of its columns and its rows."""
 
     name: str
     columns: list[str]
     rows: list[list[str]]
     partial: bool = False
-    """There are more rows than these."""
+    """Whether the table has more rows than these."""
     title: str = ""
-    """What stands above its head."""
+    """The text above the table's head."""
 
 
 class Piece(msgspec.Struct, frozen=True, array_like=True):
-    """A passage as `knowledge.model.Chunk`, to cross the border between processes."""
+    """A passage as `knowledge.model.Chunk`, in the form that is sent between processes."""
 
     number: int
     text: str
@@ -45,24 +42,28 @@ class Piece(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Job(msgspec.Struct, frozen=True, kw_only=True):
-    """A document to parse. `tables`: also give its tables."""
+    """A document to parse. `tables`: return its tables as well."""
 
     key: str
     data: bytes
     media: str = ""
     tables: bool = False
     links: bool = False
-    """Also give what a page links to."""
+    """Return the links of a page as well."""
     limit: int = MAX_CHARS
-    """Most characters of a passage."""
+    """Longest passage, in characters."""
     recognise: bool = False
-    """Also the text of pictures."""
+    """Recognise the text of pictures (OCR)."""
     pdf: str = ""
-    """Who reads PDF, where other than usual: `docling`."""
+    """The PDF reader, if not the default: `docling:FOLDER`, with the folder of its models."""
 
 
 class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
-    """A document as text, cut into passages. `content` is the SHA-256 of its words, `sketch` their MinHash."""
+    """A document as text, cut into passages.
+
+    `told` is the metadata of the document itself (front matter, properties of the file format): names and values as
+    written. `content` is the SHA-256 of its words, `sketch` their MinHash.
+    """
 
     key: str
     media: str
@@ -75,17 +76,17 @@ class Parsed(msgspec.Struct, frozen=True, kw_only=True, tag="parsed"):
     sketch: bytes
     lines: int
     notes: list[str] = []
-    """What could not be taken over, in sentences: a part of the document is missing from its text."""
+    """Which parts of the document are missing from its text, in sentences."""
     tables: list[Table] = []
     links: list[str] = []
     pictures: int = 0
-    """Pages that are pictures, whose text is missing."""
+    """Number of pages that are pictures, whose text is missing."""
     confined: bool = True
-    """The kernel itself held the process that read it to reading and computing."""
+    """Whether the kernel restricted the process that parsed the document to reading and computing."""
 
 
 class Refused(msgspec.Struct, frozen=True, kw_only=True, tag="refused"):
-    """A document that could not be parsed: what is wrong, and what to do."""
+    """A document that could not be parsed: what is wrong with it, and what its owner can do."""
 
     key: str
     code: str

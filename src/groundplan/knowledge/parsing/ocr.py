@@ -1,7 +1,7 @@
-"""The text of pictures: pages of PDF that have none, and scans, by RapidOCR on OpenVINO (`groundplan[ocr]`).
+"""Recognises the text of pictures (scans, and PDF pages without text) by RapidOCR on OpenVINO (`groundplan[ocr]`).
 
-Its models are in its package; nothing is fetched. It runs in a confined process of its own, which may use more memory
-and time than an ordinary parser. Handwriting and tables in pictures are not read as such.
+The models are part of its package; nothing is downloaded. It runs in a confined process of its own, which may use more
+memory and time than an ordinary parser. Handwriting and tables in pictures are not supported.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from groundplan.knowledge.parsing.text import TextDocument, clean
 
 PICTURES: Final = frozenset({"png", "jpg", "jpeg"})
 MAX_PAGES: Final = 200
-"""Pages whose text is recognised: each takes about a second."""
+"""Most pages whose text is recognised: each takes about a second."""
 MAX_SIDE: Final = 4000
-"""Pixels of the longer side of a page as it is looked at."""
-SURE: Final = 0.5
-"""Lines that are recognised with less certainty than this are left out."""
+"""Pixels of the longer side to which a page is scaled down."""
+MIN_CERTAINTY: Final = 0.5
+"""Lines recognised with less certainty than this are left out."""
 _SCALE: Final = 2.0
 """144 dots an inch: enough for print, and quick."""
-_DOUBTFUL: Final = 0.85
+_DOUBTFUL_BELOW: Final = 0.85
 HINT: Final = "Have its text recognised: pip install 'groundplan[ocr]', or replace it by one with text."
 
 
@@ -47,7 +47,7 @@ def _engine() -> Any:
 
 
 def read_picture(data: bytes, name: str) -> TextDocument:
-    """A scan as text. Raises `Invalid` (document_broken, document_scanned)."""
+    """Read a scan as text. Raises `Invalid` (document_broken, document_scanned)."""
     import numpy as np  # noqa: PLC0415 -- heavy
     from PIL import Image, UnidentifiedImageError  # noqa: PLC0415 -- an extra
 
@@ -64,11 +64,11 @@ def read_picture(data: bytes, name: str) -> TextDocument:
             code="document_scanned",
             hint="Scan it again, straight and at a higher resolution.",
         )
-    return TextDocument(clean(text) + "\n", markdown=True, title=None, notes=_doubts({name: certainty}))
+    return TextDocument(clean(text) + "\n", markdown=True, title=None, notes=_doubt_notes({name: certainty}))
 
 
 def read_pages(document: Any, numbers: Sequence[int]) -> tuple[dict[int, str], tuple[str, ...]]:
-    """(page -> text of its picture, what is doubtful about it) of pages of an open PDF. Raises `TooLarge`."""
+    """(page number -> recognised text, notes on doubtful pages) of these pages of an open PDF. Raises `TooLarge`."""
     if len(numbers) > MAX_PAGES:
         raise TooLarge(
             f"{len(numbers)} of its pages are pictures", code="document_too_large", hint=f"Split it at {MAX_PAGES}."
@@ -80,25 +80,25 @@ def read_pages(document: Any, numbers: Sequence[int]) -> tuple[dict[int, str], t
         scale = min(_SCALE, MAX_SIDE / max(1.0, *one.get_size()))
         found[number], certain[f"page {number + 1}"] = read_page(one.render(scale=scale).to_numpy()[..., :3])
         one.close()
-    return found, _doubts(certain)
+    return found, _doubt_notes(certain)
 
 
 def read_page(pixels: Any) -> tuple[str, float]:
-    """(lines of text from top to bottom, mean certainty 0 to 1) of an array (height, width, 3)."""
+    """(lines of text from top to bottom, mean certainty from 0 to 1) of pixels of shape (height, width, 3)."""
     result = _engine()(pixels)
     if result.txts is None:
         return "", 1.0
     lines = [
         (float(box[:, 1].min()), float(box[:, 1].max()), float(box[:, 0].min()), text, float(score))
         for box, text, score in zip(result.boxes, result.txts, result.scores, strict=True)
-        if score >= SURE and text.strip()
+        if score >= MIN_CERTAINTY and text.strip()
     ]
     certainty = sum(line[4] for line in lines) / len(lines) if lines else 1.0
     return lay_out([line[:4] for line in lines]), certainty
 
 
 def lay_out(lines: Sequence[tuple[float, float, float, str]]) -> str:
-    """Pieces of text (top, bottom, left, text) as lines: side by side on one line, a wide gap as an empty line."""
+    """Join pieces of text (top, bottom, left, text) into lines; a wide vertical gap becomes an empty line."""
     rows: list[list[tuple[float, float, float, str]]] = []
     for one in sorted(lines):
         middle = (one[0] + one[1]) / 2
@@ -116,6 +116,6 @@ def lay_out(lines: Sequence[tuple[float, float, float, str]]) -> str:
     return text
 
 
-def _doubts(certain: dict[str, float]) -> tuple[str, ...]:
-    unsure = [name for name, certainty in certain.items() if certainty < _DOUBTFUL]
+def _doubt_notes(certain: dict[str, float]) -> tuple[str, ...]:
+    unsure = [name for name, certainty in certain.items() if certainty < _DOUBTFUL_BELOW]
     return (f"the text of {', '.join(unsure[:10])} was recognised with little certainty",) if unsure else ()

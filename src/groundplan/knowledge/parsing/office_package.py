@@ -1,5 +1,5 @@
-"""Parts of an Office archive and what they lead to, as `python-docx` and `python-pptx` have them, for XLSX: its library
-passes over what is drawn when it reads rows one by one. Parts that are not there are left out.
+"""Parts of an Office archive and their relations, in the form of `python-docx` and `python-pptx`, for XLSX, whose
+library skips drawings when it reads rows one by one. Missing parts are left out.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ class Part:
 
     @property
     def rels(self) -> dict[str, Relation]:
-        """By their id."""
+        """The relations of this part to others, by id."""
         from openpyxl.packaging.relationship import get_dependents, get_rels_path  # noqa: PLC0415 -- heavy
 
         path, names = get_rels_path(self.path), set(self.archive.namelist())

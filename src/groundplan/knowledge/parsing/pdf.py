@@ -1,4 +1,4 @@
-"""PDF as text with its tables. Scanned pages have no text: that is told, or `ocr` is asked.
+"""Reads PDF as text with its tables. Scanned pages have no text: they are reported, or recognised by `ocr`.
 
 The libraries for PDF are those of `groundplan[knowledge]`.
 """
@@ -18,19 +18,19 @@ from groundplan.knowledge.parsing.tabular import as_table, markdown_table
 from groundplan.knowledge.parsing.text import TextDocument, clean
 
 MAX_PAGES = 2000
-TABLE_PAGES = 60
-"""Tables with lines are looked for on so many pages: it takes a hundred times as long as reading their text."""
-ALIGNED_PAGES = 300
-"""Tables without lines are looked for on so many pages that may have one: it takes some times as long as their text."""
-_MOST_WORDS = 12
+MAX_RULED_PAGES = 60
+"""Pages on which tables with ruling lines are searched: it takes a hundred times as long as reading their text."""
+MAX_UNRULED_PAGES = 300
+"""Pages on which tables without ruling lines are searched: it takes several times as long as reading their text."""
+_MAX_ROW_WORDS = 12
 _MARGIN = 0.25
-"""Part of a page's height, at its top and bottom, in which a table that goes on begins and ends."""
-_SAME_PLACE = 3.0
-"""Points between the edges of a table and of its rest on the next page, at most."""
+"""Share of a page's height, at its top and bottom, in which a table that spans pages begins and ends."""
+_MAX_SHIFT = 3.0
+"""Points by which the edges of a table and of its continuation on the next page may differ."""
 
 
 def read_pdf(data: bytes, *, recognised: bool = False) -> TextDocument:
-    """The text of each page, then its tables; with `recognised` that of pages which are pictures, too.
+    """Read the text of each page, then its tables; with `recognised`, also the text of pages that are pictures.
 
     Raises `Invalid` (document_broken, document_scanned) and `TooLarge`.
     """
@@ -43,42 +43,49 @@ def read_pdf(data: bytes, *, recognised: bool = False) -> TextDocument:
         raise Invalid(
             "it is not a PDF, or needs a password", code="document_broken", hint="Save it again, without a password."
         ) from error
-    form = pdf_forms.prepare_forms(document)
+    form_notes = pdf_forms.prepare_forms(document)
     count = len(document)
     if count > MAX_PAGES:
         raise TooLarge(f"it has {count} pages", code="document_too_large", hint=f"Split it at {MAX_PAGES} pages.")
-    texts = _texts(document, count)
+    texts = _page_texts(document, count)
     doubts: tuple[str, ...] = ()
     if recognised:
-        found_, doubts = ocr.read_pages(document, [at for at, text in enumerate(texts) if not text.strip()])
-        texts = [found_.get(at, text) for at, text in enumerate(texts)]
+        recognised_texts, doubts = ocr.read_pages(
+            document, [number for number, text in enumerate(texts) if not text.strip()]
+        )
+        texts = [recognised_texts.get(number, text) for number, text in enumerate(texts)]
     if not any(text.strip() for text in texts):
         raise Invalid("it has no text: its pages are pictures", code="document_scanned", hint=ocr.HINT)
-    lined = [number for number in range(count) if _ruled(document, number)]
-    lined, left = lined[:TABLE_PAGES], lined[TABLE_PAGES:]
-    others = [number for number in range(count) if number not in left]
-    found = _aligned(document, texts, others) | (_tables(data, lined) if lined else {})
+    ruled_pages = [number for number in range(count) if _has_ruling_lines(document, number)]
+    ruled_pages, skipped_pages = ruled_pages[:MAX_RULED_PAGES], ruled_pages[MAX_RULED_PAGES:]
+    other_pages = [number for number in range(count) if number not in skipped_pages]
+    tables_by_page = _find_unruled_tables(document, texts, other_pages) | (
+        _find_ruled_tables(data, ruled_pages) if ruled_pages else {}
+    )
     blocks: list[str] = []
     tables: list[Table] = []
     for number, text in enumerate(texts):
         blocks.append(text.strip())
-        for table in found.get(number, []):
+        for table in tables_by_page.get(number, []):
             tables.append(table)
             blocks.append(markdown_table(table).rstrip())
     empty = sum(not text.strip() for text in texts)
-    notes = (*form, *doubts, *((f"{empty} of {count} pages have no text: they are pictures",) if empty else ()))
-    if left:
-        notes += (f"what may be tables on {len(left)} pages, from page {left[0] + 1} on, is read as text only",)
-    told = document.get_metadata_dict(skip_empty=True)
+    notes = (*form_notes, *doubts, *((f"{empty} of {count} pages have no text: they are pictures",) if empty else ()))
+    if skipped_pages:
+        notes += (
+            f"what may be tables on {len(skipped_pages)} pages, from page {skipped_pages[0] + 1} on, "
+            "is read as text only",
+        )
+    metadata = document.get_metadata_dict(skip_empty=True)
     return TextDocument(
-        clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=told.get("Title"),
+        clean("\n\n".join(block for block in blocks if block)) + "\n", markdown=True, title=metadata.get("Title"),
         notes=notes, tables=tuple(tables), pictures=0 if recognised else empty,
-        told={"page_author": told["Author"]} if "Author" in told else {},
+        metadata={"page_author": metadata["Author"]} if "Author" in metadata else {},
     )  # fmt: skip
 
 
-def _texts(document: Any, count: int) -> list[str]:
-    """The text of each page, given up as soon as it is more than anybody reads."""
+def _page_texts(document: Any, count: int) -> list[str]:
+    """The text of each page; stops with `TooLarge` as soon as it is longer than `MAX_CHARACTERS`."""
     texts: list[str] = []
     left = MAX_CHARACTERS
     for number in range(count):
@@ -90,7 +97,7 @@ def _texts(document: Any, count: int) -> list[str]:
 
 
 def _page_text(document: Any, number: int) -> str:
-    """What the page shows, with what was filled into its form and written onto it."""
+    """The text that the page shows, with the values of its form fields and its annotations."""
     page = document[number]
     values = pdf_forms.field_values(document, page)
     if values is not None:
@@ -99,12 +106,12 @@ def _page_text(document: Any, number: int) -> str:
         page = document[number]
     text = str(page.get_textpage().get_text_bounded())
     page.close()
-    said = "".join(text.split())
-    return "\n".join([text, *(value for value in values or () if "".join(value.split()) not in said)])
+    compact_text = "".join(text.split())
+    return "\n".join([text, *(value for value in values or () if "".join(value.split()) not in compact_text)])
 
 
-def _ruled(document: Any, number: int) -> bool:
-    """Whether the page has lines enough to be a table."""
+def _has_ruling_lines(document: Any, number: int) -> bool:
+    """Whether the page has enough lines for a ruled table."""
     page = document[number]
     paths = 0
     for item in page.get_objects(max_depth=2):
@@ -115,10 +122,10 @@ def _ruled(document: Any, number: int) -> bool:
     return paths >= 4
 
 
-def _aligned(document: Any, texts: Sequence[str], pages: Sequence[int]) -> dict[int, list[Table]]:
-    """Tables without lines on these pages, by their number."""
+def _find_unruled_tables(document: Any, texts: Sequence[str], pages: Sequence[int]) -> dict[int, list[Table]]:
+    """Tables without ruling lines on these pages, by page number."""
     found: dict[int, list[Table]] = {}
-    for number in [number for number in pages if _may_be_aligned(texts[number])][:ALIGNED_PAGES]:
+    for number in [number for number in pages if _may_have_unruled_table(texts[number])][:MAX_UNRULED_PAGES]:
         tables = unruled_tables.find_tables(_page_signs(document, number))
         if tables:
             name = f"page {number + 1}, table "
@@ -126,14 +133,14 @@ def _aligned(document: Any, texts: Sequence[str], pages: Sequence[int]) -> dict[
     return found
 
 
-def _may_be_aligned(text: str) -> bool:
-    """Whether two lines beside each other could be rows: with a number, and few words."""
-    rows = [any(map(str.isdigit, line)) and len(line.split()) <= _MOST_WORDS for line in text.splitlines()]
+def _may_have_unruled_table(text: str) -> bool:
+    """Whether two consecutive lines could be rows of a table: each with a number and few words."""
+    rows = [any(map(str.isdigit, line)) and len(line.split()) <= _MAX_ROW_WORDS for line in text.splitlines()]
     return any(map(all, pairwise(rows)))
 
 
 def _page_signs(document: Any, number: int) -> list[unruled_tables.PageSign]:
-    """Each sign of a page with the box of its line."""
+    """Each character of a page with the box of its line."""
     page = document[number]
     text = page.get_textpage()
     count = text.count_chars()
@@ -147,44 +154,44 @@ def _page_signs(document: Any, number: int) -> list[unruled_tables.PageSign]:
     return found
 
 
-def _tables(data: bytes, pages: list[int]) -> dict[int, list[Table]]:
-    """Tables with lines on these pages, by their number; one that goes on over pages is whole on its first."""
+def _find_ruled_tables(data: bytes, pages: list[int]) -> dict[int, list[Table]]:
+    """Tables with ruling lines on these pages, by page number; a table that spans pages belongs to the first one."""
     import pdfplumber  # noqa: PLC0415 -- heavy
 
     found: dict[int, list[list[list[str]]]] = {}
-    rests: set[int] = set()
-    last: _Ruled | None = None
+    continuation_pages: set[int] = set()
+    last: _RuledTable | None = None
     with pdfplumber.open(io.BytesIO(data), pages=[number + 1 for number in pages]) as document:
         for number, page in zip(pages, document.pages, strict=True):
             for place, ruled in enumerate(_ruled_tables(number, page)):
                 if place == 0 and last is not None and _continues(last, ruled):
-                    rests.add(number)
-                    whole = last.cells
-                    whole.extend(ruled.cells[1:] if ruled.cells[0] == whole[0] else ruled.cells)
-                    last = replace(ruled, cells=whole)
+                    continuation_pages.add(number)
+                    cells = last.cells
+                    cells.extend(ruled.cells[1:] if ruled.cells[0] == cells[0] else ruled.cells)
+                    last = replace(ruled, cells=cells)
                 else:
                     found.setdefault(number, []).append(ruled.cells)
                     last = ruled
     kept = {number: [cells for cells in every if len(cells) > 1] for number, every in found.items()}
-    return {number: [] for number in rests} | {
+    return {number: [] for number in continuation_pages} | {
         number: [as_table(f"page {number + 1}, table {at}", cells)[0] for at, cells in enumerate(every, 1)]
         for number, every in kept.items()
         if every
     }
 
 
-def _ruled_tables(number: int, page: Any) -> Iterator[_Ruled]:
-    """The tables of a page that have several columns."""
+def _ruled_tables(number: int, page: Any) -> Iterator[_RuledTable]:
+    """The ruled tables of a page that have several columns."""
     for each in page.find_tables():
         cells = [[" ".join((cell or "").split()) for cell in row] for row in each.extract()]
         if cells and len(cells[0]) > 1:
             left, top, right, bottom = each.bbox
-            yield _Ruled(number, left, top / page.height, right, bottom / page.height, cells)
+            yield _RuledTable(number, left, top / page.height, right, bottom / page.height, cells)
 
 
 @dataclass(frozen=True, slots=True)
-class _Ruled:
-    """A table with lines on a page; `left` and `right` in points, `top` and `bottom` as parts of the page's height."""
+class _RuledTable:
+    """A ruled table on a page; `left` and `right` in points, `top` and `bottom` as shares of the page's height."""
 
     page: int
     left: float
@@ -194,13 +201,16 @@ class _Ruled:
     cells: list[list[str]]
 
 
-def _continues(before: _Ruled, after: _Ruled) -> bool:
-    """Whether a table at the top of a page is the rest of the one at the bottom of the page before: as wide, at the
-    same place, and below the same head, or without one: a row with a number where the head has none."""
+def _continues(before: _RuledTable, after: _RuledTable) -> bool:
+    """Whether a table at the top of a page continues the one at the bottom of the page before.
+
+    It must be as wide, at the same place, and repeat the head or have none: then its first row has a number in a column
+    whose head has none.
+    """
     head, first = before.cells[0], after.cells[0]
     if after.page != before.page + 1 or len(first) != len(head) or before.bottom < 1 - _MARGIN or after.top > _MARGIN:
         return False
-    if abs(before.left - after.left) > _SAME_PLACE or abs(before.right - after.right) > _SAME_PLACE:
+    if abs(before.left - after.left) > _MAX_SHIFT or abs(before.right - after.right) > _MAX_SHIFT:
         return False
     return first == head or any(_has_digit(own) and not _has_digit(name) for own, name in zip(first, head, strict=True))
 

@@ -1,5 +1,5 @@
-"""What was filled into the form of a PDF or written onto its pages: made a part of what they show. Scripts of a form
-are not run. The library is that of `groundplan[knowledge]`.
+"""Makes form values and annotations of a PDF a part of its pages' text. Scripts of a form are not run. The library is
+that of `groundplan[knowledge]`.
 """
 
 from __future__ import annotations
@@ -8,16 +8,15 @@ import ctypes
 from contextlib import suppress
 from typing import Any, Final
 
-_MOST: Final = 1000
-"""Annotations of a page that are looked at."""
-_LONGEST: Final = 1 << 20
-"""Bytes of a value that is read."""
-_PASSWORD: Final = 1 << 13
+_MAX_ANNOTATIONS: Final = 1000
+"""Most annotations of a page that are read."""
+_MAX_VALUE_BYTES: Final = 1 << 20
+"""Longest value that is read, in bytes."""
+_PASSWORD_FLAG: Final = 1 << 13
 
 
 def prepare_forms(document: Any) -> tuple[str, ...]:
-    """Ready a document that was just opened: a field without a picture of its value gets one. Notes on what is not
-    read."""
+    """Prepare a document that was just opened: fields without an appearance get one. Returns notes on unread parts."""
     import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
     from pypdfium2 import PdfiumError  # noqa: PLC0415
 
@@ -31,40 +30,42 @@ def prepare_forms(document: Any) -> tuple[str, ...]:
 
 
 def field_values(document: Any, page: Any) -> list[str] | None:
-    """What its fields have that are shown: text and choices. None where nothing was written onto the page."""
+    """The values of the visible text and choice fields of a page; None if nothing was written onto the page."""
     import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
 
     written = False
     found: list[str] = []
-    for at in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), _MOST)):
-        note = pdfium.FPDFPage_GetAnnot(page.raw, at)
-        type_ = pdfium.FPDFAnnot_GetSubtype(note)
+    for index in range(min(pdfium.FPDFPage_GetAnnotCount(page.raw), _MAX_ANNOTATIONS)):
+        annotation = pdfium.FPDFPage_GetAnnot(page.raw, index)
+        type_ = pdfium.FPDFAnnot_GetSubtype(annotation)
         written |= type_ in (pdfium.FPDF_ANNOT_WIDGET, pdfium.FPDF_ANNOT_FREETEXT, pdfium.FPDF_ANNOT_STAMP)
         if type_ == pdfium.FPDF_ANNOT_WIDGET and document.formenv is not None:
-            value = _value(document.formenv.raw, note)
+            value = _field_value(document.formenv.raw, annotation)
             found += [value] if value.strip() else []
-        pdfium.FPDFPage_CloseAnnot(note)
+        pdfium.FPDFPage_CloseAnnot(annotation)
     return found if written else None
 
 
 def flatten(page: Any) -> None:
-    """Make what is written onto a page a part of it; it holds once the page is opened again."""
+    """Make the annotations of a page a part of its content; it takes effect when the page is opened again."""
     import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
 
     pdfium.FPDFPage_Flatten(page.raw, pdfium.FLAT_NORMALDISPLAY)
 
 
-def _value(form: Any, note: Any) -> str:
-    """What stands in a field; nothing of one that is hidden or a password, and of buttons."""
+def _field_value(form: Any, annotation: Any) -> str:
+    """The value of a field; empty for hidden fields, passwords and buttons."""
     import pypdfium2.raw as pdfium  # noqa: PLC0415 -- heavy
 
-    shown = not pdfium.FPDFAnnot_GetFlags(note) & (pdfium.FPDF_ANNOT_FLAG_HIDDEN | pdfium.FPDF_ANNOT_FLAG_NOVIEW)
-    kinds = (pdfium.FPDF_FORMFIELD_TEXTFIELD, pdfium.FPDF_FORMFIELD_COMBOBOX, pdfium.FPDF_FORMFIELD_LISTBOX)
-    if not shown or pdfium.FPDFAnnot_GetFormFieldType(form, note) not in kinds:
+    is_visible = not pdfium.FPDFAnnot_GetFlags(annotation) & (
+        pdfium.FPDF_ANNOT_FLAG_HIDDEN | pdfium.FPDF_ANNOT_FLAG_NOVIEW
+    )
+    readable_types = (pdfium.FPDF_FORMFIELD_TEXTFIELD, pdfium.FPDF_FORMFIELD_COMBOBOX, pdfium.FPDF_FORMFIELD_LISTBOX)
+    if not is_visible or pdfium.FPDFAnnot_GetFormFieldType(form, annotation) not in readable_types:
         return ""
-    length = pdfium.FPDFAnnot_GetFormFieldValue(form, note, None, 0)
-    if pdfium.FPDFAnnot_GetFormFieldFlags(form, note) & _PASSWORD or not 2 < length <= _LONGEST:
+    length = pdfium.FPDFAnnot_GetFormFieldValue(form, annotation, None, 0)
+    if pdfium.FPDFAnnot_GetFormFieldFlags(form, annotation) & _PASSWORD_FLAG or not 2 < length <= _MAX_VALUE_BYTES:
         return ""
     buffer = (pdfium.FPDF_WCHAR * (length // 2))()
-    pdfium.FPDFAnnot_GetFormFieldValue(form, note, buffer, length)
+    pdfium.FPDFAnnot_GetFormFieldValue(form, annotation, buffer, length)
     return ctypes.string_at(buffer, length - 2).decode("utf-16-le", "replace")

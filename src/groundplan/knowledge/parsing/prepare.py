@@ -1,6 +1,7 @@
-"""One document from bytes to passages: the right reader by its name, then chunks, its content's digest and its sketch.
+"""Turns the bytes of a document into passages: chooses a reader by suffix (`READERS`), cuts the text into chunks, and
+computes the digest and sketch of the content.
 
-Pure; it runs in the confined process. Which readers there are is `READERS`.
+Pure; it runs in the confined process.
 """
 
 from __future__ import annotations
@@ -25,18 +26,19 @@ from groundplan.knowledge.parsing.text import TextDocument
 from groundplan.knowledge.writing_systems import space_out
 
 PROCESSING: Final = "11"
-"""Changes whenever the same bytes would come out differently; all documents are then done again."""
+"""Version of the processing: changes whenever the same bytes give another result; all documents are then parsed again.
+"""
 PERMUTATIONS: Final = 126
 SCANNED: Final = "document_scanned"
-"""Refused, because its text is in pictures."""
+"""Code of a refusal: the text is in pictures."""
 HEAVY: Final = "document_heavy"
-"""Refused by a process that may not use enough memory for it."""
+"""Code of a refusal: the document needs a process with more memory."""
 MAX_LINK: Final = 2000
-"""Characters of an address: what is longer is none."""
+"""Longest link, in characters; longer ones are left out."""
 
 _WORD = re.compile(r"\w+")
-_OLD: Final = {"doc": "docx", "xls": "xlsx", "ppt": "pptx"}
-_MACROS: Final = frozenset({"docm", "xlsm", "pptm", "xlsb", "dotm", "xltm", "potm"})
+_LEGACY_SUFFIXES: Final = {"doc": "docx", "xls": "xlsx", "ppt": "pptx"}
+_MACRO_SUFFIXES: Final = frozenset({"docm", "xlsm", "pptm", "xlsb", "dotm", "xltm", "potm"})
 READERS: Final[Mapping[str, Callable[[bytes, str], TextDocument]]] = {
     "md": lambda data, _: text.read_markdown(data),
     "markdown": lambda data, _: text.read_markdown(data),
@@ -44,28 +46,28 @@ READERS: Final[Mapping[str, Callable[[bytes, str], TextDocument]]] = {
     "text": lambda data, _: text.read_plain(data),
     "html": lambda data, _: html.read_html(data),
     "htm": lambda data, _: html.read_html(data),
-    "csv": tabular.comma_separated,
-    "tsv": tabular.comma_separated,
+    "csv": tabular.read_csv,
+    "tsv": tabular.read_csv,
     "json": lambda data, _: text.read_json(data),
     "jsonl": lambda data, _: text.read_json(data),
     "eml": lambda data, _: email.read_eml(data),
     "pdf": lambda data, _: pdf.read_pdf(data),
-    "docx": lambda data, _: office.docx(data),
+    "docx": lambda data, _: office.read_docx(data),
     "xlsx": lambda data, _: xlsx.read_xlsx(data),
-    "pptx": lambda data, _: office.pptx(data),
+    "pptx": lambda data, _: office.read_pptx(data),
     **dict.fromkeys(sorted(ocr.PICTURES), ocr.read_picture),
 }
-"""Suffix -> reader of (bytes, name)."""
-TABLED: Final = frozenset({"csv", "tsv", "html", "htm", "pdf", "docx", "xlsx", "pptx"})
-"""Suffixes of what may have tables."""
+"""Suffix -> function that reads (bytes, name)."""
+TABULAR_SUFFIXES: Final = frozenset({"csv", "tsv", "html", "htm", "pdf", "docx", "xlsx", "pptx"})
+"""Suffixes of the formats that may have tables."""
 
 
 def parse_job(job: Job) -> Parsed:
-    """Raises `Invalid` and `TooLarge` with what to do, and whatever a library does with broken bytes."""
+    """Parse a document. Raises `Invalid` and `TooLarge` with a hint, and whatever a library raises on broken bytes."""
     suffix = job.media or PurePosixPath(job.key).suffix.lower().lstrip(".")
     reader = READERS.get(suffix)
     if reader is None:
-        raise _unknown(suffix)
+        raise _unsupported_type(suffix)
     if len(job.data) > MAX_BYTES:
         raise TooLarge(
             f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
@@ -80,8 +82,10 @@ def parse_job(job: Job) -> Parsed:
         ) from error  # fmt: skip
     text.check_length(read.text)
     if not read.start:
-        read = replace(read, text=text.clean(read.text))  # where readers took over what a file says unseen
-    title = read.told.get("title") or read.title or (first_heading(read.text, read.start) if read.markdown else None)
+        read = replace(read, text=text.clean(read.text))  # readers may have copied invisible characters from the file
+    title = (
+        read.metadata.get("title") or read.title or (first_heading(read.text, read.start) if read.markdown else None)
+    )
     words = words_of(read.text[read.start :])
     return Parsed(
         key=job.key,
@@ -89,7 +93,7 @@ def parse_job(job: Job) -> Parsed:
         title=text.clean(str(title or PurePosixPath(job.key).stem))[:300],
         markdown=read.markdown,
         characters=len(read.text) - read.start,
-        told={text.clean(key): _to_plain(value) for key, value in read.told.items()},
+        told={text.clean(key): _to_plain(value) for key, value in read.metadata.items()},
         pieces=[
             Piece(c.number, c.text, c.start_char, c.end_char, c.start_line, c.end_line, list(c.headings), c.head)
             for c in split_passages(read.text, markdown=read.markdown, start=read.start, limit=job.limit)
@@ -120,7 +124,7 @@ def _read(job: Job, suffix: str, reader: Callable[[bytes, str], TextDocument], n
 
 
 def sketch(words: list[str]) -> bytes:
-    """MinHash of the pairs of following words: 126 numbers of 32 bits; nothing for fewer than eight words."""
+    """MinHash of the pairs of consecutive words: 126 numbers of 32 bits; empty for fewer than eight words."""
     if len(words) < 8:
         return b""
     hashed = rensa.RMinHash(num_perm=PERMUTATIONS, seed=1)
@@ -129,12 +133,12 @@ def sketch(words: list[str]) -> bytes:
 
 
 def shingles(words: list[str]) -> set[str]:
-    """Each pair of words that follow each other."""
+    """Each pair of consecutive words."""
     return {f"{one} {other}" for one, other in pairwise(words)}
 
 
 def words_of(content: str) -> list[str]:
-    """The words of a text as they are sketched; each character of scripts without spaces is one."""
+    """The words of a text as `sketch` takes them; in scripts without spaces each character is a word."""
     return _WORD.findall(space_out(content).lower())
 
 
@@ -146,7 +150,7 @@ def _clean_table(table: Table) -> Table:
 
 
 def _to_plain(value: Any) -> Any:
-    """As it can cross the border: days as text, everything unusual as text."""
+    """A metadata value that msgpack can encode: dates and all unusual types become text."""
     if isinstance(value, date | datetime):
         return value.isoformat()
     if isinstance(value, list):
@@ -158,12 +162,14 @@ def _to_plain(value: Any) -> Any:
     return text.clean(str(value))
 
 
-def _unknown(suffix: str) -> Invalid:
-    if suffix in _MACROS:
+def _unsupported_type(suffix: str) -> Invalid:
+    if suffix in _MACRO_SUFFIXES:
         return Invalid("it has macros", code="document_macro", hint="Save it without macros (.docx, .xlsx, .pptx).")
-    if suffix in _OLD:
+    if suffix in _LEGACY_SUFFIXES:
         return Invalid(
-            f"files of the old type '{suffix}' are not read", code="document_type", hint=f"Save it as .{_OLD[suffix]}."
+            f"files of the old type '{suffix}' are not read",
+            code="document_type",
+            hint=f"Save it as .{_LEGACY_SUFFIXES[suffix]}.",
         )
     return Invalid(
         f"files of type '{suffix or 'none'}' are not read yet",

@@ -1,7 +1,7 @@
-"""PDF by docling (`groundplan[docling]`), for a source that declares `reading: {pdf: docling}`.
+"""Reads PDF with docling (`groundplan[docling]`), for a source that declares `reading: {pdf: docling}`.
 
-Its models come from a hub: `docling-tools models download -o FOLDER` puts them where they are looked for, since the
-confined process has no network. This extra is not tested here for that reason.
+Its models must be downloaded before, by `docling-tools models download -o FOLDER`, since the confined process has no
+network. For that reason the tests do not cover this extra.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ NAME = "docling"
 
 
 def read_structured_pdf(data: bytes, name: str, models: str) -> TextDocument:
-    """As Markdown with its tables. Raises `Invalid` (extra_missing, document_broken)."""
+    """Read a PDF as Markdown with its tables; `models` is the folder of docling's models. Raises `Invalid`
+    (extra_missing, docling_models, document_broken)."""
     try:
         from docling.datamodel.base_models import DocumentStream, InputFormat  # noqa: PLC0415 -- an extra, and heavy
         from docling.datamodel.pipeline_options import PdfPipelineOptions  # noqa: PLC0415
@@ -35,7 +36,7 @@ def read_structured_pdf(data: bytes, name: str, models: str) -> TextDocument:
     options = PdfPipelineOptions(artifacts_path=models)
     converter = DocumentConverter(format_options={InputFormat.PDF: PdfFormatOption(pipeline_options=options)})
     try:
-        found = converter.convert(DocumentStream(name=name, stream=io.BytesIO(data)))
+        result = converter.convert(DocumentStream(name=name, stream=io.BytesIO(data)))
     except ConversionError as error:
         raise Invalid("docling cannot read it", code="document_broken", hint="Save it again.") from error
-    return TextDocument(clean(found.document.export_to_markdown()) + "\n", markdown=True)
+    return TextDocument(clean(result.document.export_to_markdown()) + "\n", markdown=True)

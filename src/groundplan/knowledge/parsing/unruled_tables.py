@@ -1,8 +1,8 @@
-"""Tables of a PDF page that have no ruling lines: rows whose cells stand under one another. Pure: places of signs in,
-cells out.
+"""Finds tables without ruling lines on a PDF page: rows whose cells are aligned in columns. Pure: characters with their
+places in, cells out.
 
-Only what is surely one is taken: a head of words above at least two rows of short cells, with a column of numbers.
-Prose in columns, contents, forms and lists are none; what is left out here is text all the same.
+Only clear cases count: a head of words above at least two rows of short cells, with a column of numbers. Prose in
+columns, tables of contents, forms and lists do not; a table that is missed here is still in the text.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from dataclasses import dataclass
 from typing import Final, NamedTuple
 
 MAX_SIGNS: Final = 20_000
-"""Of a page: with more it is no page that anybody reads."""
-_LEAST_ROWS: Final = 3
-_MOST_COLUMNS: Final = 30
-_APART: Final = 1.0
-"""Heights of a line between two cells; words of a justified line stand closer."""
+"""Most characters of a page: a page with more is not searched."""
+_MIN_ROWS: Final = 3
+_MAX_COLUMNS: Final = 30
+_CELL_GAP: Final = 1.0
+"""Gap between two cells, in line heights; words of a justified line stand closer."""
 _GUTTER: Final = 0.5
-"""Heights of a line that stay free between two columns, in all rows."""
-_WORDS_APART: Final = 0.12
-_ROWS_APART: Final = 2.6
-_TRIED: Final = 3
-"""Lines above and below that may look like rows and be none."""
-_LONGEST: Final = 80
-_FILLED: Final = 0.6
-_NUMBERS: Final = 0.8
+"""Gap between two columns that is free in all rows, in line heights."""
+_WORD_GAP: Final = 0.12
+_ROW_GAP: Final = 2.6
+_MAX_TRIMMED: Final = 3
+"""Lines above and below a table that may look like rows without being part of it."""
+_MAX_CELL_CHARACTERS: Final = 80
+_MIN_FILLED: Final = 0.6
+_MIN_NUMBERS: Final = 0.8
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 class PageSign(NamedTuple):
-    """A letter or sign of a page, and the box of its line around it."""
+    """A character of a page, with the box of its line around it."""
 
     left: float
     bottom: float
@@ -55,13 +55,13 @@ class _Line:
 
 
 def find_tables(signs: Sequence[PageSign]) -> list[list[list[str]]]:
-    """The cells of each table, its head first, from the top down."""
+    """The rows of cells of each table, head first, from the top of the page down."""
     if len(signs) > MAX_SIGNS:
         return []
-    return [rows for run in _runs(_lines(signs)) if (rows := _table(run)) is not None]
+    return [rows for run in _row_runs(_group_lines(signs)) if (rows := _table_rows(run)) is not None]
 
 
-def _lines(signs: Sequence[PageSign]) -> list[_Line]:
+def _group_lines(signs: Sequence[PageSign]) -> list[_Line]:
     """Lines from the top down, each with its cells from left to right."""
     rows: list[list[PageSign]] = []
     for sign in sorted(signs, key=lambda one: -(one.bottom + one.top)):
@@ -69,31 +69,31 @@ def _lines(signs: Sequence[PageSign]) -> list[_Line]:
             rows[-1].append(sign)
         elif sign.top > sign.bottom:
             rows.append([sign])
-    return [_line(row) for row in rows]
+    return [_build_line(row) for row in rows]
 
 
 def _middle(sign: PageSign) -> float:
     return (sign.bottom + sign.top) / 2
 
 
-def _line(row: list[PageSign]) -> _Line:
+def _build_line(row: list[PageSign]) -> _Line:
     height = max(sign.top - sign.bottom for sign in row)
     cells: list[_Cell] = []
     for sign in sorted(row):
         gap = sign.left - cells[-1].right if cells else 0.0
-        if not cells or gap > _APART * height:
+        if not cells or gap > _CELL_GAP * height:
             cells.append(_Cell(sign.left, sign.right, sign.text))
         else:
-            cells[-1].text += f" {sign.text}" if gap > _WORDS_APART * height else sign.text
+            cells[-1].text += f" {sign.text}" if gap > _WORD_GAP * height else sign.text
             cells[-1].right = max(cells[-1].right, sign.right)
     return _Line(_middle(row[0]), height, cells)
 
 
-def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
-    """Lines that follow each other closely and have several cells; one with a single cell may go on with a row."""
+def _row_runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
+    """Groups of close lines that have several cells; a line with a single cell may continue the row above."""
     run: list[_Line] = []
     for line in lines:
-        if run and run[-1].middle - line.middle > _ROWS_APART * max(line.height, run[-1].height):
+        if run and run[-1].middle - line.middle > _ROW_GAP * max(line.height, run[-1].height):
             yield run
             run = []
         if len(line.cells) > 1 or run:
@@ -101,35 +101,37 @@ def _runs(lines: Sequence[_Line]) -> Iterator[list[_Line]]:
     yield run
 
 
-def _table(run: Sequence[_Line]) -> list[list[str]] | None:
-    """The rows of the run, without some lines above and below that are no part of it."""
+def _table_rows(run: Sequence[_Line]) -> list[list[str]] | None:
+    """The rows of the table in a run, without up to `_MAX_TRIMMED` lines above and below; None if it has none."""
     run = list(run)
     while run and len(run[-1].cells) == 1:
         run.pop()
-    for last in range(len(run), max(len(run) - _TRIED, _LEAST_ROWS) - 1, -1):
-        for first in range(min(_TRIED, last - _LEAST_ROWS) + 1):
-            rows = _rows(run[first:last])
+    for last in range(len(run), max(len(run) - _MAX_TRIMMED, _MIN_ROWS) - 1, -1):
+        for first in range(min(_MAX_TRIMMED, last - _MIN_ROWS) + 1):
+            rows = _align_cells(run[first:last])
             if rows is not None and _is_table(rows):
                 return rows
     return None
 
 
-def _rows(lines: Sequence[_Line]) -> list[list[str]] | None:
-    """The cells by column; None where they do not stand under one another."""
+def _align_cells(lines: Sequence[_Line]) -> list[list[str]] | None:
+    """The cells of each line by column; None if they are not aligned."""
     if len(lines[0].cells) == 1:
         return None
-    columns = _columns(lines)
-    if not 2 <= len(columns) <= _MOST_COLUMNS:
+    columns = _column_spans(lines)
+    if not 2 <= len(columns) <= _MAX_COLUMNS:
         return None
     rows: list[list[str]] = []
     for line in lines:
         row = [""] * len(columns)
         for cell in line.cells:
-            within = (at for at, (left, right) in enumerate(columns) if left <= cell.left and cell.right <= right)
-            at = next(within, None)
-            if at is None or row[at]:
+            matching = (
+                column for column, (left, right) in enumerate(columns) if left <= cell.left and cell.right <= right
+            )
+            column = next(matching, None)
+            if column is None or row[column]:
                 return None
-            row[at] = cell.text
+            row[column] = cell.text
         if len(line.cells) > 1:
             rows.append(row)
         else:
@@ -137,8 +139,8 @@ def _rows(lines: Sequence[_Line]) -> list[list[str]] | None:
     return rows
 
 
-def _columns(lines: Sequence[_Line]) -> list[tuple[float, float]]:
-    """What the cells of all rows cover, from left to right."""
+def _column_spans(lines: Sequence[_Line]) -> list[tuple[float, float]]:
+    """The (left, right) edges of each column: what the cells of all rows cover, from left to right."""
     gutter = _GUTTER * max(line.height for line in lines)
     found: list[tuple[float, float]] = []
     for left, right in sorted((cell.left, cell.right) for line in lines if len(line.cells) > 1 for cell in line.cells):
@@ -152,22 +154,22 @@ def _columns(lines: Sequence[_Line]) -> list[tuple[float, float]]:
 def _is_table(rows: Sequence[Sequence[str]]) -> bool:
     head, body = rows[0], rows[1:]
     cells = [cell for row in rows for cell in row if cell]
-    if len(body) < _LEAST_ROWS - 1 or len(cells) < _FILLED * len(rows) * len(head):
+    if len(body) < _MIN_ROWS - 1 or len(cells) < _MIN_FILLED * len(rows) * len(head):
         return False
-    if max(map(len, cells)) > _LONGEST:
+    if max(map(len, cells)) > _MAX_CELL_CHARACTERS:
         return False
     if not all(map(_is_title, head[1:])) or not (not head[0] or _is_title(head[0])):
         return False
-    return any(_counts([row[at] for row in body if row[at]]) for at in range(len(head)))
+    return any(_is_numeric_column([row[at] for row in body if row[at]]) for at in range(len(head)))
 
 
 def _is_title(cell: str) -> bool:
-    """Whether it may stand above a column: words or a year, and not the name of what stands beside it."""
+    """Whether a cell may be the head of a column: words or a year, and not a label of the cell beside it."""
     return bool(_YEAR.fullmatch(cell)) or (
         any(map(str.isalpha, cell)) and not any(map(str.isdigit, cell)) and not cell.endswith(":")
     )
 
 
-def _counts(column: Sequence[str]) -> bool:
+def _is_numeric_column(column: Sequence[str]) -> bool:
     numbers = sum(any(map(str.isdigit, cell)) and len(cell) <= 24 and len(cell.split()) <= 3 for cell in column)
-    return numbers >= _LEAST_ROWS - 1 and numbers >= _NUMBERS * len(column)
+    return numbers >= _MIN_ROWS - 1 and numbers >= _MIN_NUMBERS * len(column)

@@ -1,7 +1,7 @@
-"""The parser's process: frames of msgpack in from standard input, one frame out for each, until the input ends.
+"""The parser's process: reads frames of msgpack from standard input and answers each with one, until the input ends.
 
-A frame is four bytes of length, then a `Job` or an `Outcome`. It is confined before the first job is read, and writes
-nothing but its answers. What it cannot parse, it says; what kills it, its parent says.
+A frame is four bytes of length, then a `Job` or an `Outcome`. The process is confined before it reads the first job,
+and writes nothing but its answers. It reports documents that it cannot parse; its parent reports those that end it.
 """
 
 from __future__ import annotations
@@ -22,26 +22,26 @@ LENGTH = struct.Struct("<I")
 
 
 def answer_job(job: Job) -> Outcome:
-    """Parse one job; every failure is an outcome."""
+    """Parse one job; every failure becomes an outcome."""
     try:
         return parse_job(job)
     except GroundplanError as error:
         return Refused(key=job.key, code=error.code, message=error.message, hint=error.hint or "")
     except MemoryError:
-        return _refused(job, "document_memory", "it needs more memory than a document may", "Split it into parts.")
+        return _refusal(job, "document_memory", "it needs more memory than a document may", "Split it into parts.")
     except RecursionError:
-        return _refused(job, "document_nesting", "it is nested too deeply", "Save it anew in a simpler form.")
-    except Exception as error:  # noqa: BLE001 -- the edge of the process: whatever a library says of hostile bytes
-        said = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
-        return _refused(job, "document_broken", f"it is damaged: {said}", "Open and save it anew, then replace it.")
+        return _refusal(job, "document_nesting", "it is nested too deeply", "Save it anew in a simpler form.")
+    except Exception as error:  # noqa: BLE001 -- process boundary: a library may raise anything on hostile bytes
+        reason = (str(error).splitlines() or [""])[0][:200] or type(error).__name__
+        return _refusal(job, "document_broken", f"it is damaged: {reason}", "Open and save it anew, then replace it.")
 
 
-def _refused(job: Job, code: str, message: str, hint: str) -> Refused:
+def _refusal(job: Job, code: str, message: str, hint: str) -> Refused:
     return Refused(key=job.key, code=code, message=message, hint=hint)
 
 
 def serve(source: BinaryIO, target: BinaryIO, *, confined: bool = True) -> None:
-    """Answer every frame of `source` in order. `confined`: whether the kernel holds this process to it."""
+    """Answer every frame of `source` in order. `confined`: whether the kernel enforces the confinement."""
     decoder, encoder = msgspec.msgpack.Decoder(Job), msgspec.msgpack.Encoder()
     while head := source.read(LENGTH.size):
         outcome = answer_job(decoder.decode(source.read(LENGTH.unpack(head)[0])))
@@ -55,7 +55,7 @@ def serve(source: BinaryIO, target: BinaryIO, *, confined: bool = True) -> None:
 def main() -> int:
     """Entry of `python -m groundplan.knowledge.parsing.worker [MEMORY_BYTES]`."""
     target = os.fdopen(os.dup(1), "wb")
-    # whatever a library prints must not get between the frames
+    # what a library prints must not get between the frames
     os.dup2(2, 1)
     confined = confine(int(sys.argv[1]) if len(sys.argv) > 1 else MEMORY_BYTES)
     serve(sys.stdin.buffer, target, confined=confined)

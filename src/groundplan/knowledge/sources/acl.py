@@ -1,13 +1,13 @@
-"""The output of `getfacl -R` as readers of documents, as the kernel decides: users, groups, everybody, masks. Pure.
+"""Reads the output of `getfacl -R` as readers of documents, by the kernel's rules: users, groups, others, masks. Pure.
 
-To read a file takes the right to read it and the right to pass through each folder above it. The owner's entry decides
-for the owner, a user's for that user, whatever their groups may; a group's for its members, so that who is in a group
-without the right is refused though everybody else may. `other` with the right is everybody. Names are as they are:
-groups are Groundplan's groups, users are e-mail addresses.
+Reading a file takes the right to read it and the right to pass through each folder above it. The owner's entry decides
+for the owner and a user's entry for that user, whatever rights their groups have; a group's entry decides for its
+members, so that members of a group without the right are refused even if all others may read. `other` with the right
+means everybody. Names are taken as they are: groups are Groundplan's groups, users are e-mail addresses.
 
-Nothing is opened that the kernel refuses. Some things stay closed that it would open, since readers are names, and one
-refusal is enough: to a member of a group that is refused where everybody may, whom another entry lets in; to whoever
-passes a folder under one name and reads the file in it under another; and where a mask takes every right away.
+Access is never wider than the kernel's. It is narrower in some cases, since readers are names and one refusal is
+enough: for members of a refused group whom another entry lets in; for people who pass a folder by one entry and read
+the file in it by another; and where a mask removes every right.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _FILE = re.compile(r"# file: (?P<path>.*)")
 _HEADER = re.compile(r"# (?P<what>owner|group): (?P<name>.*)")
 EVERYONE = "everyone"
 _ROOT = "root"
-"""The kernel refuses it nothing, and it is nobody's address."""
+"""The kernel refuses root nothing, and it is no person's address."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,7 @@ class _Entry:
 
 @dataclass(frozen=True, slots=True)
 class Rights:
-    """Who may read a file, or list a folder; and who may pass through it, where it is a folder."""
+    """Who may read a file or list a folder; for a folder, also who may pass through it."""
 
     reads: Readers
     passes: Readers
@@ -46,12 +46,12 @@ class Rights:
 
 @dataclass(frozen=True, slots=True)
 class Acl:
-    """Rights by path; a path that is not there is read by whoever may list the nearest folder that is."""
+    """Rights by path. A path that is not listed takes the readers of the nearest listed folder above it."""
 
     files: Mapping[str, Rights]
 
     def readers(self, key: str) -> Readers | None:
-        """Who may read the document; None where nothing is said of it or of a folder above it."""
+        """Who may read the document; None if neither it nor a folder above it is listed."""
         path = PurePosixPath(key)
         above = [folder.as_posix() for folder in path.parents]
         nearest = next((each for each in (path.as_posix(), *above) if each in self.files), None)
@@ -63,13 +63,13 @@ class Acl:
 
 
 def parse_acl(text: str) -> Acl:
-    """Raises `Invalid` (readers_file) with the line that is not understood."""
+    """Parse the output of `getfacl -R`. Raises `Invalid` (readers_file) with the number of a line that is no entry."""
     files: dict[str, Rights] = {}
     path: str | None = None
     heads: dict[str, str] = {}
     entries: list[_Entry] = []
     for number, line in enumerate([*text.split("\n"), ""], 1):
-        line = line.removesuffix("\r")  # a name may end with a space, and have other signs that end lines
+        line = line.removesuffix("\r")  # a name may end with a space, and contain other line separators
         if match := _FILE.fullmatch(line):
             path, heads, entries = _plain(match["path"]).removeprefix("./").rstrip("/") or ".", {}, []
         elif match := _HEADER.fullmatch(line):
@@ -89,7 +89,7 @@ def parse_acl(text: str) -> Acl:
 
 
 def _plain(text: str) -> str:
-    """getfacl writes unusual bytes as octal numbers behind a backslash."""
+    """A name without the octal escapes that getfacl writes for unusual bytes."""
     raw = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text.encode())
     return raw.decode("utf-8", "backslashreplace")
 
@@ -113,7 +113,7 @@ def _holders(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) ->
         elif each.type == "user" and each.name != owner:
             users[each.name] = has and mask
         elif each.type == "group":
-            # one of the groups that somebody is in is enough
+            # a person needs the right by one of their groups only
             name = each.name or heads.get("group", "")
             groups[name] = groups.get(name, False) or (has and mask)
     if others and (users.get("") is False or groups.get("") is False):
@@ -131,7 +131,7 @@ def _holders(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) ->
 
 
 def _intersection(levels: Sequence[Readers]) -> Readers:
-    """Whoever is let in at every level, and refused at none."""
+    """Those who are allowed at every level and denied at none."""
     named: Iterable[str] = frozenset[str]().union(*(level.allow for level in levels))
     allow = {name for name in named if all(name in level.allow or EVERYONE in level.allow for level in levels)}
     return Readers(frozenset(allow), frozenset[str]().union(*(level.deny for level in levels)))

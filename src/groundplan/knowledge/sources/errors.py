@@ -1,4 +1,4 @@
-"""What every connector says in the same words."""
+"""Errors that all connectors share."""
 
 from __future__ import annotations
 
@@ -8,5 +8,5 @@ GONE = "document_gone"
 
 
 def document_gone(what: str = "it was removed meanwhile") -> NotFound:
-    """That a document is not there any more, as `Connector.read` tells it."""
+    """The error that `Connector.read` raises for a document that does not exist any more."""
     return NotFound(what, code=GONE, hint="Nothing needs to be done.")

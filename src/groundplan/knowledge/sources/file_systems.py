@@ -1,7 +1,7 @@
-"""The file systems behind addresses of stores: how each is opened, what its failures are, and how all of it is listed.
+"""Opens and lists the file systems behind the addresses of stores, and knows the errors of each.
 
 S3 comes with `groundplan[knowledge]`, SFTP and WebDAV with `groundplan[stores]`; any other that fsspec knows needs its
-own library. It reads no document and keeps no connection once nobody holds the file system.
+own library. No documents are read here, and no connection outlives the file system object.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ S3: Final = ("s3", "s3a")
 SFTP: Final = ("sftp", "ssh")
 WEBDAV: Final = ("webdav+https", "webdav+http")
 MAX_FOLDERS: Final = 100_000
-"""More are no tree of documents: a server that follows links makes a circle of one endless."""
+"""Most folders that are listed: a server that follows links makes a circle of links endless."""
 _SECONDS: Final = 15
 _ERRORS: Final = (
     ("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"),
     ("requests.exceptions", "RequestException"), ("google.api_core.exceptions", "GoogleAPIError"),
 )  # fmt: skip
-"""(module, class) of what stores say besides `OSError`, where that module is in use."""
+"""(module, class) of the errors of stores besides `OSError`, if that module is imported."""
 
 
 @dataclass(frozen=True, slots=True)
 class FileSystem:
-    """A file system of fsspec, the place in it, and the errors with which it says that it does not answer."""
+    """A file system of fsspec, the root path in it, and the errors that mean it does not answer."""
 
     system: Any
     root: str
     failures: tuple[type[Exception], ...]
 
     def files(self) -> dict[str, Mapping[str, Any]]:
-        """Every file below the place by its path in it. One folder that cannot be listed fails all of it: else its
-        documents would be taken for deleted."""
-        # S3 lists by prefix; of others `find` would leave out what fails below the first folder
+        """Every file below the root, by its path below it. A folder that cannot be listed fails the whole listing: else
+        its documents would be taken for deleted."""
+        # S3 lists by prefix; for others, `find` would leave out folders below the first that cannot be listed
         listed = self._found() if "s3" in _protocols(self.system) else self._walked()
         prefix = f"{self.root.rstrip('/')}/"
         return {path.removeprefix(prefix): about for path, about in listed.items() if _is_file(path, about)}
@@ -47,7 +47,7 @@ class FileSystem:
     def _found(self) -> Mapping[str, Mapping[str, Any]]:
         try:
             found: Mapping[str, Mapping[str, Any]] = self.system.find(self.root, detail=True)
-        except KeyError as error:  # such as of stores that know the first version of the listing alone
+        except KeyError as error:  # some stores know the first version of the listing only
             raise OSError(f"a page of its listing does not say {error}, which leads to the next one") from error
         return found
 
@@ -67,12 +67,12 @@ class FileSystem:
 
 
 def _is_file(path: str, about: Mapping[str, Any]) -> bool:
-    """Not what some programs keep in place of a folder: an empty object whose name ends with a slash."""
+    """Whether it is a file, and not the empty object, named with a final slash, that some programs keep for a folder."""
     return about.get("type") == "file" and (not path.endswith("/") or bool(about.get("size")))
 
 
 def open_file_system(url: str, options: Mapping[str, Any]) -> FileSystem:
-    """What an address of a store leads to. Raises `Unavailable`."""
+    """Open the file system at the address of a store. Raises `Unavailable`."""
     scheme = urlsplit(url).scheme
     try:
         if scheme in SFTP:
@@ -116,7 +116,8 @@ def _webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
     from webdav4.fsspec import WebdavFileSystem  # noqa: PLC0415 -- of an extra
 
     class Named(Client):  # type: ignore[misc]
-        """Names may have any sign: it would take `#` and `?` for the end of a path, and `%` for the sign of another."""
+        """Escapes `#`, `?` and `%` in names, which the client would otherwise take for the end of the path or for an
+        escape."""
 
         def join_url(self, path: str, add_trailing_slash: bool = False) -> httpx.URL:
             plain = path.replace("%", "%25").replace("#", "%23").replace("?", "%3F")
@@ -125,7 +126,7 @@ def _webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
 
     parts = urlsplit(url)
     base = f"{parts.scheme.removeprefix('webdav+')}://{parts.netloc}/"
-    # files are read whole, so no piece of them is asked for
+    # files are read whole, never in ranges
     system = WebdavFileSystem(base, client=Named(base, **options), skip_instance_cache=True)
     failures = (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, ClientError)
     return FileSystem(system, unquote(parts.path).strip("/"), failures)
@@ -139,7 +140,7 @@ def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
-    """Errors of the libraries that came with a file system, which are no `OSError`."""
+    """The errors in `_ERRORS` whose modules are imported."""
     found = (getattr(sys.modules.get(module), name, None) for module, name in _ERRORS)
     return tuple(each for each in found if isinstance(each, type) and issubclass(each, Exception))
 
@@ -149,8 +150,8 @@ def _protocols(system: Any) -> tuple[str, ...]:
 
 
 def options_for(url: str, endpoint: str | None, key: str | None, host_key: str | None = None) -> dict[str, Any]:
-    """What an address is opened with. `key` is `ID:SECRET` of S3, `USER:PASSWORD` of SFTP and WebDAV; `host_key` the
-    public key of an SFTP server, which else has to be in the known_hosts of this user."""
+    """The options to open an address with. `key` is `ID:SECRET` for S3, `USER:PASSWORD` for SFTP and WebDAV; `host_key`
+    is the public key of an SFTP server, which otherwise must be in this user's known_hosts."""
     scheme = urlsplit(url).scheme
     user, _, password = (key or "").partition(":")
     if scheme in S3:
@@ -159,7 +160,7 @@ def options_for(url: str, endpoint: str | None, key: str | None, host_key: str |
         known: Any = () if host_key is None else f"* {host_key}\n".encode()
         own = {"username": user, "password": password, "client_keys": None, "agent_path": None} if key else {}
         patience = {"connect_timeout": _SECONDS, "login_timeout": _SECONDS, "keepalive_interval": _SECONDS}
-        # a connection that broke must not be there again at the next run
+        # a broken connection must not be reused by the next run
         return {"known_hosts": known, "skip_instance_cache": True, **patience, **own}
     if scheme in WEBDAV:
         return {"auth": (user, password) if key else None, "timeout": _SECONDS}
@@ -169,7 +170,7 @@ def options_for(url: str, endpoint: str | None, key: str | None, host_key: str |
 
 
 def _s3_options(endpoint: str | None, user: str, password: str) -> dict[str, Any]:
-    """An S3 service: its own address, and its key or none (public)."""
+    """The options of an S3 service: its own endpoint, and its key or anonymous access."""
     options: dict[str, Any] = {"skip_instance_cache": True}
     if endpoint is not None:
         options["client_kwargs"] = {"endpoint_url": endpoint, "region_name": "us-east-1"}

@@ -1,12 +1,12 @@
-"""A folder of documents: which files there are, and who may read them by the files beside them.
+"""The connector of a folder of documents, whose readers and governed values are in sidecars.
 
-Beside documents (never documents themselves, since hidden files are left out):
-- `.readers`, for its folder and those below: a name a line, `!name` refuses, `#` starts a comment.
+Sidecars (never documents themselves, since hidden files are left out):
+- `.readers`, for its folder and those below: a name a line, `!name` denies, `#` starts a comment.
 - `.governed.yaml`, for its folder and those below: owner, state, sensitivity, readers, ... as in front matter.
-- `.NAME.governed.yaml`, for the document NAME alone: what a PDF cannot say of itself.
-- `.acl` at the top: the output of `getfacl -R`, for who may read which file there.
-Where any of these cannot be read for certain, the documents below it are not read at all. No link to a document is
-followed, none leads out of the folder, whatever is moved meanwhile, and nothing is written.
+- `.NAME.governed.yaml`, for the document NAME alone: for formats without front matter, such as PDF.
+- `.acl` at the top: the output of `getfacl -R`, with the readers of each file there.
+If any of these cannot be read for certain, the documents below it are not read at all. Symbolic links to documents are
+not followed, no path leads out of the folder, even if folders are moved meanwhile, and nothing is written.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
 from groundplan.knowledge.sources.sidecars import Sidecars, document_of, sidecar_of, too_large, unreadable
 
 _LONGEST_NAME = 255
-"""Bytes of a file's name, of every file system in use."""
+"""Longest name of a file, in bytes, in all common file systems."""
 
 
 class FolderConnector:
@@ -52,8 +52,8 @@ class FolderConnector:
         return self._orphans
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
-        """Every file, in the order of paths. Raises `Unavailable` (source_missing) where the folder cannot be listed,
-        and at the end where one below it cannot, so that nobody mistakes that for documents that were deleted."""
+        """Every file, in the order of paths. Raises `Unavailable` (source_missing) if the folder cannot be listed, and
+        at the end if one below it cannot, so that its documents are not taken for deleted."""
         try:
             waiting = [iter(sorted(self._root.iterdir()))]
         except OSError as error:
@@ -82,7 +82,7 @@ class FolderConnector:
             raise missing
 
     def _note_orphan(self, hidden: Path) -> None:
-        """Where it is a sidecar whose document is not there."""
+        """Note a hidden file that is a sidecar without its document."""
         document = document_of(hidden.name)
         if document is not None and not os.path.lexists(hidden.with_name(document)):
             self._orphans.append(hidden.relative_to(self._root).as_posix())
@@ -135,12 +135,12 @@ class FolderConnector:
         try:
             file.lstat()
         except OSError as error:
-            # no file has a name that is too long for any; of a path that is too long it is not known
+            # no file can have a name that is too long; whether one exists at a path that is too long is not known
             if error.errno == errno.ENOENT or len(os.fsencode(file.name)) > _LONGEST_NAME:
                 return None
             raise unreadable(file.name) from error
         try:
-            # what it says must stand here: of a file elsewhere findings would tell lines, and a pipe has no end
+            # the file must be inside: findings would quote lines of a file elsewhere, and a pipe has no end
             place = file.resolve(strict=True)
             if not place.is_relative_to(self._root):
                 raise unreadable(file.name)
@@ -156,8 +156,9 @@ class FolderConnector:
 
 
 def _open_below(root: Path, path: str) -> int:
-    """A file below a folder, by no link: whoever may write there could point anywhere, and who may read what stands
-    there is not known. One folder after the other, so that none can be moved meanwhile. Raises `OSError`."""
+    """Open a file below a folder without following links: anybody who may write there could link to a place whose
+    readers are not known. Folders are opened one after the other, so that none can be moved meanwhile. Raises
+    `OSError`."""
     *folders, name = path.split("/")
     at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -171,7 +172,7 @@ def _open_below(root: Path, path: str) -> int:
 
 
 def modification_time(seconds: float) -> datetime | None:
-    """When a file was changed; None for what no calendar has."""
+    """The time in `seconds` since 1970; None if it is outside of the calendar."""
     try:
         return datetime.fromtimestamp(seconds, UTC)
     except (OverflowError, ValueError, OSError):

@@ -1,8 +1,8 @@
-"""A Git repository: the documents of a branch, by what changed between two commits.
+"""The connector of a Git repository: the documents of a branch, by the differences between two commits.
 
-The repository is fetched into a mirror of its own and never checked out; nothing of it is run. A mirror that was left
-half made is made anew, and so is one of a branch whose history was rewritten, or of many fetches. Sidecars are those of
-a folder. The library is that of `groundplan[knowledge]`.
+The repository is fetched into a local mirror and never checked out; nothing in it is executed. A mirror is cloned again
+if it is incomplete, if the history of the branch was rewritten, or after many fetches. Sidecars are those of `folder`.
+The library is that of `groundplan[knowledge]`.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from groundplan.knowledge.sources.sidecars import GOVERNED_FILE, Sidecars, is_hi
 
 MAX_FILES: Final = 1_000_000
 MAX_PACKS: Final = 150
-"""Each fetch of something new is one more, and whoever reads has two descriptors of each: after some hundreds a process
-has none left for anything. The library would put all of them together in memory."""
+"""Most packs of a mirror. Each fetch adds one, and a reader holds two file descriptors per pack: after some hundreds
+the process has none left. Repacking by the library would load all of them into memory."""
 
 
 class GitConnector:
-    """`url` is anything that Git can fetch; `folder` a folder in it; `mirror` where the mirror is kept; `key` is
-    `USER:PASSWORD` of an HTTP server, `USER` of an SSH one."""
+    """The connector of a repository. Keys are paths below `folder`.
+
+    `url` is any address that Git can fetch; `folder` is a folder in the repository; `mirror` is the folder of mirrors;
+    `key` is `USER:PASSWORD` for an HTTP server, `USER` for an SSH server.
+    """
 
     def __init__(
         self, url: str, mirror: Path, *, branch: str | None = None, folder: str = "", key: str | None = None
@@ -57,7 +60,7 @@ class GitConnector:
             return
         try:
             self._repository.close()
-        except BufferError:  # somewhere in the library a piece of a mapped file is still held
+        except BufferError:  # the library still references a part of a mapped file
             gc.collect()
             self._repository.close()
         self._repository = None
@@ -69,12 +72,12 @@ class GitConnector:
         return orphan_sidecars(self._files.keys())
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
-        """What differs from the commit of the cursor; everything where there is none. Raises `Unavailable`."""
+        """The differences from the commit of the cursor, or all files without one. Raises `Unavailable`."""
         self._fetch()
         before = self._tree(cursor["at"]) if cursor and cursor.get("at") and self._has(cursor["at"]) else None
         same_target = cursor is not None and cursor.get("to") == self._head
         after = str(cursor["after"]) if cursor is not None and same_target else ""
-        # going on with a first run that was cut off, all that there was before is in this run's listing
+        # a first run that is continued does not list the files before the cursor
         self.is_complete = before is None and not after
         self._reported, self._history = self._changed(before), None
         changed = sorted(self._reported)
@@ -95,7 +98,7 @@ class GitConnector:
         differ = {key for key in before.keys() | self._files.keys() if before.get(key) != self._files.get(key)}
         found = {key for key in differ if not is_hidden(key)}
         for key in differ - found:
-            # a sidecar: whatever is below its folder may hold something else now
+            # a sidecar changed: the rules of all documents below its folder may have changed
             folder, _, name = key.rpartition("/")
             if name.startswith("."):
                 found |= {each for each in documents if not folder or each.startswith(f"{folder}/")}
@@ -115,7 +118,7 @@ class GitConnector:
         )
 
     def _changed_at(self, key: str) -> datetime | None:
-        """The time of the last commit that changed it: known for all that is told once the first of them is read."""
+        """The time of the last commit that changed the file; the history is read once for all reported files."""
         if self._history is None or key not in self._reported:
             self._reported = (
                 self._reported if key in self._reported else {each for each in self._files if not is_hidden(each)}
@@ -126,7 +129,7 @@ class GitConnector:
         return self._history.time_of(self._path(key))
 
     def _path(self, key: str) -> bytes:
-        """In the repository, not in the folder that is read."""
+        """The path of a document in the repository."""
         return (f"{self._prefix}/{key}" if self._prefix else key).encode("utf-8", "surrogateescape")
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
@@ -171,7 +174,7 @@ class GitConnector:
                 head = dict(_fetch_refs(client, path, self._repository)).get(Ref(wanted))
                 if head is None or made_anew or not (self._is_rewritten(head) or self._packs() > MAX_PACKS):
                     break
-                self._discard_if(True)  # what was taken out of the history there must not stay here, either
+                self._discard_if(True)  # contents that were removed from the history must not stay in the mirror
             if head is not None:
                 self._repository.refs[self._ref] = head
                 self._head, self._files = head.decode(), self._tree(head.decode())
@@ -202,7 +205,7 @@ class GitConnector:
         self._sidecars = Sidecars(self._read_sidecar)
 
     def _is_rewritten(self, head: Any) -> bool:
-        """Whether the history of the branch is another one than at the last look."""
+        """Whether the history of the branch was rewritten since the last fetch."""
         from dulwich.graph import can_fast_forward  # noqa: PLC0415 -- heavy
 
         before = self._repository.refs.as_dict().get(self._ref)
@@ -212,16 +215,17 @@ class GitConnector:
         return sum(1 for _ in self._mirror.glob("objects/pack/*.pack"))
 
     def _discard_if(self, damaged: bool) -> None:
-        """The mirror is a copy: one that is damaged is made anew."""
+        """Close the mirror, and delete it if it is damaged: it is a copy that can be fetched again."""
         self.close()
         if damaged:
             shutil.rmtree(self._mirror, ignore_errors=True)
 
     def _open_mirror(self, repo: Any, broken: type[Exception]) -> Any:
-        """The mirror, made elsewhere and moved to its place: killed on the way, there is none or a whole one."""
+        """Open the mirror, or create it elsewhere and move it into place, so that a killed process leaves none or a
+        complete one."""
         if (self._mirror / "HEAD").exists():
             for lock in list(self._mirror.rglob("*.lock")):
-                lock.unlink(missing_ok=True)  # of a process that was killed: there is one at a time
+                lock.unlink(missing_ok=True)  # left by a killed process: only one uses the mirror at a time
             with suppress(broken, OSError, ValueError):
                 return repo(self._mirror)
         making = self._mirror.with_suffix(".new")
@@ -236,8 +240,8 @@ class GitConnector:
         return commit.encode() in self._repository.object_store
 
     def _tree(self, commit: str) -> dict[str, bytes]:
-        """Path below the folder -> identity of the file, of ordinary files only: no links, no submodules. Raises
-        `Unavailable`: a few kilobytes of folders that are in one another can be files without end."""
+        """Path below the folder -> id of the blob, of ordinary files only: no links, no submodules. Raises `Unavailable`
+        above `MAX_FILES`: a few kilobytes of folders nested in one another can list files without end."""
         tree = self._repository[commit.encode()].tree
         found = {}
         for number, entry in enumerate(self._repository.object_store.iter_tree_contents(tree)):
@@ -257,12 +261,12 @@ class GitConnector:
 
 
 def _mirror_name(url: str) -> str:
-    """Of the folder that a mirror is kept in."""
+    """The name of the folder of a repository's mirror."""
     return hashlib.sha256(url.encode()).hexdigest()[:16]
 
 
 def remove_other_mirrors(mirrors: Path, urls: Iterable[str]) -> None:
-    """Destroy the mirrors of repositories that are none of these."""
+    """Delete the mirrors of all repositories except these."""
     wanted = set(map(_mirror_name, urls))
     for each in mirrors.iterdir() if mirrors.is_dir() else ():
         if each.name.removesuffix(".new") not in wanted:
@@ -270,7 +274,7 @@ def remove_other_mirrors(mirrors: Path, urls: Iterable[str]) -> None:
 
 
 def _fetch_refs(client: Any, path: str, repository: Any) -> Mapping[Any, Any]:
-    """The branches of what was fetched; no connection stays open."""
+    """Fetch into the repository and return the remote's branches; no connection stays open."""
     try:
         refs: Mapping[Any, Any] = client.fetch(path, repository).refs
         return refs

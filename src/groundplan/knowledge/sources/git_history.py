@@ -1,4 +1,4 @@
-"""When files of a repository were last changed, by its commits. The library is that of `groundplan[knowledge]`."""
+"""Finds when files of a repository were last changed, from its commits. The library is that of `groundplan[knowledge]`."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any, Final
 
 MAX_COMMITS: Final = 20_000
 SECONDS: Final = 20.0
-"""Longest that a history is looked through."""
+"""Time limit for walking a history."""
 
 
 class History:
-    """Times of the files of one commit. What was last changed before the part that was looked through has the time of
-    its oldest commit: it is no newer."""
+    """Times of the last change of files. Files last changed before the part of the history that was walked get the time
+    of its oldest commit: they are no newer."""
 
     def __init__(self, times: Mapping[bytes, datetime], oldest: datetime | None) -> None:
         self._times, self._oldest = times, oldest
@@ -25,14 +25,14 @@ class History:
 
 
 def read_history(repository: Any, head: str, paths: Iterable[bytes]) -> History:
-    """Look through the history from `head` back until the newest change of each path is known."""
+    """Walk the history back from `head` until the newest change of each path is known, within the limits."""
     from dulwich.errors import MissingCommitError  # noqa: PLC0415 -- heavy
 
     left = set(paths)
     times: dict[bytes, datetime] = {}
     oldest: datetime | None = None
     until = time.monotonic() + SECONDS
-    # of a repository that has a part of its history only, that part
+    # a shallow repository has only a part of its history
     with suppress(KeyError, MissingCommitError):
         for number, entry in enumerate(repository.get_walker(include=[head.encode()])):
             if not left or number >= MAX_COMMITS or time.monotonic() > until:
@@ -47,14 +47,15 @@ def read_history(repository: Any, head: str, paths: Iterable[bytes]) -> History:
 
 def _changed_paths(entry: Any) -> Iterable[bytes]:
     for found in entry.changes():
-        # of a commit with several parents, what differs from all of them
+        # for a commit with several parents, the changes against all of them
         for change in found if isinstance(found, list) else [found]:
             if change is not None and change.new is not None and change.new.path is not None:
                 yield change.new.path
 
 
 def commit_time(seconds: int) -> datetime:
-    """The time of a commit, which whoever made it wrote: none that is still to come, or that no calendar has."""
+    """The time of a commit. Its author may have written any number: times in the future or outside of the calendar
+    become now."""
     now = datetime.now(UTC)
     try:
         return min(datetime.fromtimestamp(max(0, seconds), UTC), now)

@@ -1,7 +1,7 @@
-"""An archive of e-mail, an mbox file or a maildir: each message is a document. Attachments are only named.
+"""The connector of an e-mail archive, an mbox file or a maildir: each message is a document. Attachments are only named.
 
-With `participants`, whoever wrote or received a message may read it, and nobody else: who that is tells a parser in a
-confined process of its own. A message never takes the place of another one, whatever id it names.
+With `participants`, only the sender and the recipients of a message may read it; a parser in a confined process
+determines them. A message never replaces another one, whatever id it states.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRu
 
 
 class MailConnector:
-    """Keys are made of the message's own id, so that a message keeps its place when the archive is packed anew."""
+    """The connector of an archive. Keys are made of the messages' ids, so that they stay when the archive is compacted."""
 
     is_complete = True
 
@@ -37,7 +37,7 @@ class MailConnector:
         return ()
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
-        """Every message in the order of keys. Raises `Unavailable` where there is no archive."""
+        """Every message in the order of keys. Raises `Unavailable` if the archive cannot be read."""
         try:
             self._places = _keyed(mail_box.message_places(self._path))
         except FileNotFoundError as error:
@@ -70,7 +70,7 @@ class MailConnector:
         return Content(data, media="eml", governed_values=self._readers(key, data))
 
     def _readers(self, key: str, data: bytes) -> dict[str, object]:
-        """Raises `Invalid` where it is not certain who wrote and got the message."""
+        """The readers of a message. Raises `Invalid` if its sender and recipients are not certain."""
         if self._sandbox is None:
             return {}
         outcome = self._sandbox.parse(Job(key=key, data=mail_box.message_head(data), media="eml"))
@@ -83,7 +83,7 @@ class MailConnector:
 
 
 def _keyed(found: Iterator[mail_box.MessagePlace]) -> dict[str, mail_box.MessagePlace]:
-    """By the message's own id: of several with one id the oldest has it, the others have their digests too."""
+    """Messages by key: of several with the same id the oldest gets it, the others get their digests appended."""
     keyed: dict[str, mail_box.MessagePlace] = {}
     for place in found:
         name = re.sub(r"[^A-Za-z0-9@._+-]", "_", place.name).lstrip(".")

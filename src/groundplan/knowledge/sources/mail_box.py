@@ -1,8 +1,8 @@
-"""Where the messages of an archive are, by reading it once from end to end in small pieces: an mbox file or a maildir.
+"""Locates the messages of an mbox file or a maildir by reading it once in small pieces.
 
-A line that begins with `From ` begins a message of an mbox where it stands at the top or behind an empty line and tells
-a day, as every writer of such files puts it there; else it is text. Nothing of a message is understood here but its id,
-and no more of one is held than that takes.
+In an mbox, a line that begins with `From ` begins a message if it is the first line or follows an empty line, and has a
+date, as every writer of such files puts it there; else it is text. Only the id of a message and the marks of deleted
+messages are parsed here, and no more than its head is held in memory.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 HEAD_BYTES: Final = 256 << 10
-"""Most of the head of a message that is looked at."""
+"""Longest head of a message that is searched, in bytes."""
 _PIECE: Final = 64 << 10
 _BEGINS = re.compile(
     rb"From .{0,300}?(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +(?:\d{1,2} +)?"
@@ -25,14 +25,14 @@ _QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
 _DELETED = re.compile(
     rb"^(?:x-mozilla-status:[ \t]*[0-9a-f]{3}[89a-f]|x-status:[ \t]*[a-z]*d)", re.IGNORECASE | re.MULTILINE
 )
-"""How programs mark a message that was deleted, and stays in the file until it is packed anew."""
+"""Marks of mail programs for a deleted message, which stays in the file until that is compacted."""
 _ASIDE: Final = frozenset({"trash", "deleted items", "deleted messages", "junk", "spam", "drafts"})
 _ID = re.compile(rb"^message-id:\s*<([^>\s]{1,200})>", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class MessagePlace:
-    """A message: its file, the bytes from `start`, their SHA-256, and the id that its head tells, else that digest."""
+    """A message: its file, the offset and length of its bytes, their SHA-256, and its id, or that digest without one."""
 
     file: Path
     start: int
@@ -42,14 +42,13 @@ class MessagePlace:
 
 
 def message_head(data: bytes) -> bytes:
-    """The head of a message, with the empty line behind it."""
+    """The head of a message, with the empty line after it."""
     ends = [at for mark in (b"\n\n", b"\r\n\r\n") if (at := data.find(mark)) >= 0]
     return data[: min([*ends, len(data), HEAD_BYTES])] + b"\n\n"
 
 
 def message_places(path: Path) -> Iterator[MessagePlace]:
-    """Every message that was not deleted, the oldest of an archive first. Raises `OSError`, and `ValueError` for a file
-    that is no mbox."""
+    """Every message that was not deleted, oldest first. Raises `OSError`, and `ValueError` for a file that is no mbox."""
     if not path.is_dir():
         with path.open("rb") as file:
             yield from _split(path, file)
@@ -74,7 +73,7 @@ def message_places(path: Path) -> Iterator[MessagePlace]:
 
 
 def _boxes(path: Path) -> Iterator[Path]:
-    """A maildir and the mailboxes in it (`.Projects.2026`), but for those of what was thrown away or not sent."""
+    """A maildir and the mailboxes in it (`.Projects.2026`), except for trash, junk and drafts."""
     yield path
     for box in path.iterdir():
         last = box.name.rpartition(".")[2].lower()
@@ -83,12 +82,12 @@ def _boxes(path: Path) -> Iterator[Path]:
 
 
 def _is_trash(name: str) -> bool:
-    """Whether a file of a maildir is a message that was deleted, and stays until somebody empties the trash."""
+    """Whether a file of a maildir is flagged as deleted; it stays until the trash is emptied."""
     return "T" in name.partition(":2,")[2]
 
 
 def read_message(place: MessagePlace) -> bytes | None:
-    """The message as it was written; None where it is no longer there."""
+    """The bytes of the message; None if it is not there any more."""
     try:
         with place.file.open("rb") as file:
             file.seek(place.start)
@@ -99,12 +98,12 @@ def read_message(place: MessagePlace) -> bytes | None:
 
 
 def unquote_mbox(data: bytes) -> bytes:
-    """A message of an mbox without the `>` that keeps its lines from beginning another one."""
+    """A message of an mbox without the `>` that escapes lines beginning with `From `."""
     return _QUOTED.sub(rb"\1", data)
 
 
 class _Message:
-    """A message while its bytes go by. What may be the empty line in front of the next one is kept back."""
+    """A message while it is read. An empty line is held back, since it may belong to the start of the next message."""
 
     def __init__(self, start: int) -> None:
         self._start, self._length = start, 0
@@ -150,7 +149,7 @@ def _split(path: Path, file: BinaryIO) -> Iterator[MessagePlace]:
             if piece.strip():
                 raise ValueError("its first line does not begin a message")
         elif opening:
-            message, opening = _Message(at), not ends  # the rest of a long first line
+            message, opening = _Message(at), not ends  # continuation of a long first line
         elif fresh and piece in (b"\n", b"\r\n"):
             message.keep_back(piece)
         else:

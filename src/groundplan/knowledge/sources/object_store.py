@@ -1,6 +1,7 @@
-"""Any store that fsspec knows: S3, SFTP, WebDAV, Azure, Google Cloud, another folder. Sidecars are those of a folder.
+"""The connector of any store that fsspec knows: S3, SFTP, WebDAV, Azure, Google Cloud, another folder. Sidecars are
+those of `folder`.
 
-How each is opened is `file_systems`; what S3's own access lists mean, where they are read, is `s3_acl`.
+`file_systems` opens the stores; `s3_acl` interprets S3's access lists, if they are read.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from groundplan.knowledge.sources.sidecars import Sidecars, is_hidden, orphan_si
 
 
 class ObjectStoreConnector:
-    """`url` as fsspec writes it; `options` are those of its file system, `rate` requests a second."""
+    """The connector of a store. Keys are paths below its address."""
 
     is_complete = True
 
     def __init__(
         self, url: str, options: Mapping[str, Any], rate: float = 50.0, names: Mapping[str, str] | None = None
     ) -> None:
-        """`names`: who the grantees of S3's access lists are here; None: the lists are not read."""
+        """`url` as fsspec writes it; `options` are those of its file system; `rate` in requests per second. `names`
+        maps grantees of S3's access lists to readers; None: the lists are not read."""
         self._url, self._options, self._pace, self._names = url, dict(options), RateLimiter(rate), names
         self._ignores_public: bool | None = None
         self._place: FileSystem | None = None
@@ -36,7 +38,7 @@ class ObjectStoreConnector:
         self._sidecars = Sidecars(self._read_sidecar)
 
     def close(self) -> None:
-        """Connections are the library's own: they end with the file system."""
+        """Drop the file system, and with it the library's connections."""
         self._place = None
 
     def _open(self) -> FileSystem:
@@ -51,7 +53,7 @@ class ObjectStoreConnector:
         return orphan_sidecars(self._found.keys())
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
-        """Every object below the address, by its tag or time and size. Raises `Unavailable`."""
+        """Every object below the address; its version is its tag, or time, and its size. Raises `Unavailable`."""
         place = self._open()
         place.system.invalidate_cache()
         self._pace.wait()
@@ -86,12 +88,13 @@ class ObjectStoreConnector:
         )
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
-        """The folders, and behind them what S3 says of the object itself."""
+        """The rules of the folders, then those of the object's own access list in S3, if it is read."""
         folders = self._sidecars.folder_rules(key)
         return folders if self._names is None else (*folders, self._s3_rules(key, self._names))
 
     def _s3_rules(self, key: str, names: Mapping[str, str]) -> FolderRules:
-        """Raises `Invalid` where S3 does not tell the list, `Unavailable` where it does not answer."""
+        """The rules of an object's access list. Raises `Invalid` if S3 refuses to return it, `Unavailable` if it does
+        not answer."""
         place = self._open()
         bucket, _, path = f"{place.root.rstrip('/')}/{key}".partition("/")
         if self._ignores_public is None:
@@ -107,7 +110,7 @@ class ObjectStoreConnector:
         return s3_acl.access_rules(acl, names, ignores_public=self._ignores_public)
 
     def _ignores(self, place: FileSystem, bucket: str) -> bool:
-        """Where it is not known whether public grants count, they do not."""
+        """Whether the bucket ignores public grants; True if that is not known."""
         try:
             return s3_acl.ignores_public_grants(self._call_s3(place, "get_public_access_block", Bucket=bucket))
         except place.failures as error:

@@ -1,4 +1,4 @@
-"""The connector of a source as its blueprint declares it. Secrets are resolved here and kept nowhere."""
+"""Opens the connector of a source as its blueprint declares it. Secrets are resolved here and kept nowhere."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sql
 from groundplan.knowledge.sources.web import WebConnector
 
 _REQUESTS_A_SECOND = 50.0
-"""Of stores and sites, unless said."""
+"""Default rate of requests to stores and sites."""
 
 
 class UnavailableConnector:
-    """Stands for a source that cannot even be opened: its documents stay as they were, and the reason is told."""
+    """Stands in for a source that cannot be opened: its documents stay as they were, and `changes` raises the reason."""
 
     is_complete = False
 
     def __init__(self, error: Invalid) -> None:
         self._error = error
 
-    def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- there is nothing to go on with
+    def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- there is nothing to continue
         raise Unavailable(self._error.message, code="source_missing", hint=self._error.hint) from self._error
 
     def read(self, key: str) -> Content:  # noqa: ARG002
@@ -51,7 +51,7 @@ class UnavailableConnector:
 
 
 def open_or_unavailable(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
-    """As `open_connector`; what keeps it from being opened is told by its first question."""
+    """As `open_connector`, but a source that cannot be opened gives a connector that raises the reason when used."""
     try:
         return open_connector(source, workspace, conn, mirrors=mirrors)
     except Invalid as error:
@@ -59,7 +59,8 @@ def open_or_unavailable(source: Source, workspace: Path, conn: Connection[Any], 
 
 
 def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mirrors: Path) -> Connector:
-    """Paths are relative to `workspace`; `mirrors` is a folder for what is kept of repositories. Raises `Invalid`."""
+    """Open the connector of a source. Paths are relative to `workspace`; `mirrors` is the folder for mirrors of
+    repositories. Raises `Invalid`."""
     if source.connector is None:
         return FolderConnector(workspace / source.path)
     given: dict[str, Any] = dict(source.connector.settings)
@@ -97,6 +98,7 @@ def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mi
 
 
 def table_layout(given: dict[str, Any]) -> Layout:
+    """The layout of a table from the settings of an `sql` connector."""
     return Layout(
         given["table"], given.get("id", "id"), given.get("changed"), given.get("readers"), bool(given.get("grants"))
     )

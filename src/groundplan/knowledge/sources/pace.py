@@ -1,4 +1,4 @@
-"""So many requests a second and no more: a connector never hurts what it reads from."""
+"""Limits the rate of a connector's requests, so that it never overloads its source."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 
 class RateLimiter:
-    """Waits before a request where the last one was less than 1 / `rate` seconds ago."""
+    """Waits before a request if the last one was less than 1 / `rate` seconds ago."""
 
     def __init__(
         self, rate: float, clock: Callable[[], float] = time.monotonic, sleep: Callable[[float], None] = time.sleep
@@ -17,7 +17,7 @@ class RateLimiter:
         self._next = 0.0
 
     def slow_down(self, seconds: float) -> None:
-        """At least so many seconds between requests from now on, as a server asks."""
+        """Keep at least `seconds` (at most 60) between requests from now on, as a server asks."""
         self._gap = max(self._gap, min(seconds, 60.0))
 
     def wait(self) -> None:

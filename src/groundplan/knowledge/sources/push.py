@@ -1,4 +1,4 @@
-"""What applications push through the API, read from PostgreSQL like any other source."""
+"""The connector of documents that applications push through the API; they are kept in PostgreSQL."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ class PushConnector:
         self.is_complete = False
 
     def close(self) -> None:
-        """The connection is its maker's."""
+        """Nothing to close: the connection belongs to the caller."""
 
     def tables(self) -> Sequence[Table]:
         return ()
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
-        """In the order in which they were pushed."""
+        """Pushes and withdrawals, in their order."""
         self.is_complete = cursor is None
         number = int(cursor["number"]) if cursor else 0
         while some := store.changes_after(self._conn, self._source, number):
@@ -42,5 +42,5 @@ class PushConnector:
         told = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})
         return Content(row.data, media=row.media, modified_at=row.at, governed_values=told)
 
-    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- pushed documents say all themselves
+    def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- pushed documents have no folders
         return ()

@@ -15,14 +15,14 @@ from groundplan.knowledge.deletion import legal_hold_store
 
 _SOME = 500
 _LOCK = 0x70757368
-"""Held from the number of a push to the end of its transaction, so that numbers become visible in their order."""
+"""Advisory lock, held from numbering a push to the end of its transaction, so that numbers become visible in order."""
 
 Conn = Connection[Any]
 
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A document as it was pushed. `readers` None: as its source says."""
+    """A document as it was pushed. `readers` None: those of its source. `told`: its governed values."""
 
     data: bytes
     media: str
@@ -32,8 +32,8 @@ class Pushed:
 
 
 def put_document(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
-    """Insert or replace a document; its number. What is pushed again as it was is as old as before: who sends all each
-    night has changed nothing. What a legal hold keeps of the one before stays (`legal_hold_store`)."""
+    """Insert or replace a document and return its number. An unchanged document keeps its time, since some applications
+    push everything each night. A legal hold keeps the version before (`legal_hold_store`)."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     legal_hold_store.keep_pushed_bytes(conn, source, path, "changed", pushed.data)
     row = conn.execute(
@@ -50,8 +50,8 @@ def put_document(conn: Conn, source: str, path: str, pushed: Pushed) -> int:
 
 
 def withdraw_document(conn: Conn, source: str, path: str) -> bool:
-    """Destroy a document that was pushed, but for what a legal hold keeps, and remember to tell so; False where there
-    is none."""
+    """Destroy a pushed document, except for what a legal hold keeps, and number the withdrawal as a change. Returns
+    False if there is no such document."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
     legal_hold_store.keep_pushed_bytes(conn, source, path, "gone", None)
     done = conn.execute(
@@ -63,12 +63,12 @@ def withdraw_document(conn: Conn, source: str, path: str) -> bool:
 
 
 def drop_documents(conn: Conn, source: str, paths: Sequence[str]) -> None:
-    """Destroy what was pushed to these places; nothing is told of them."""
+    """Destroy the documents that were pushed to these paths, without recording a change."""
     conn.execute("DELETE FROM pushed WHERE source = %s AND path = ANY(%s)", (source, list(paths)))
 
 
 def changes_after(conn: Conn, source: str, number: int) -> list[tuple[str, int, bool]]:
-    """(path, number, gone) of the next pushes."""
+    """(path, number, whether withdrawn) of the next changes, in order."""
     return conn.execute(
         "SELECT path, number, gone FROM pushed WHERE source = %s AND number > %s ORDER BY number LIMIT %s",
         (source, number, _SOME),

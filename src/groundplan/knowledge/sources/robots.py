@@ -1,7 +1,7 @@
-"""What a site lets a reader of its pages fetch and keep: robots.txt by RFC 9309, `X-Robots-Tag`, words of a page. Pure.
+"""What a site allows a crawler to fetch and index: robots.txt by RFC 9309, `X-Robots-Tag`, `<meta name=robots>`. Pure.
 
-Of the rules that match an address the longest decides, whatever their order; of two that are as long the one that
-allows. `*` stands for anything, `$` for the end. Addresses are compared as they are asked for.
+Of the rules that match an address the longest decides, whatever their order; of two equally long ones, the one that
+allows. `*` stands for anything, `$` for the end. Addresses are compared in the form in which they are requested.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from typing import Final
 from urllib.parse import quote, unquote, urlsplit
 
 MAX_BYTES: Final = 512 << 10
-"""Of robots.txt: what is behind is not read, as others do it."""
+"""Bytes of robots.txt that are read, as by other crawlers; the rest is ignored."""
 _AGENT = re.compile(r"[A-Za-z_-]+|\*")
 _META = re.compile(rb"<meta\b[^>]{0,2000}>", re.IGNORECASE)
 _ATTRIBUTE = re.compile(rb"\b(name|content)\s*=\s*(\"[^\"]*\"|'[^']*'|[^\s\"'>]+)", re.IGNORECASE)
 _NAMED = re.compile(r"\s*([A-Za-z0-9_*-]+)\s*:(.*)", re.DOTALL)
 _VALUED: Final = frozenset({"unavailable_after", "max-snippet", "max-image-preview", "max-video-preview"})
-"""Words before a colon that are no names of readers."""
+"""Directives with a value, whose names before the colon are no names of crawlers."""
 _HEAD: Final = 256 << 10
 _ASKED: Final = frozenset({"noindex", "nofollow"})
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Where an address begins as `pattern` says, whether it may be fetched."""
+    """Whether addresses that begin with `pattern` may be fetched."""
 
     pattern: str
     allow: bool
@@ -35,14 +35,14 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Robots:
-    """The rules for one reader; `delay` in seconds between requests, where the site asks for one."""
+    """The rules for one crawler; `delay`: the seconds between requests, if the site asks for a delay."""
 
     rules: tuple[Rule, ...] = ()
     delay: float | None = None
     sitemaps: tuple[str, ...] = ()
 
     def allows(self, url: str) -> bool:
-        """Raises `ValueError` for what is no address."""
+        """Whether an address may be fetched. Raises `ValueError` if it is no valid address."""
         parts = urlsplit(url)
         path = normalised_path(parts.path)
         if path == "/robots.txt":
@@ -53,12 +53,12 @@ class Robots:
 
 
 def normalised_path(path: str) -> str:
-    """The path of an address as it is asked for: what is written as a number stays so."""
+    """The path of an address in the form in which it is requested; percent escapes stay."""
     return quote(path, safe="/%:@!$&'()*+,;=~") or "/"
 
 
 def parse_robots(data: bytes, agent: str) -> Robots:
-    """The rules for `agent`: those of every group that names it, else of those for everybody."""
+    """The rules for `agent`: those of every group that names it, else those for all crawlers."""
     own, every = _Group(), _Group()
     sitemaps: list[str] = []
     current: list[_Group] = []
@@ -104,13 +104,13 @@ class _Group:
 
 
 def _pattern(value: str) -> str:
-    """A rule's, with its wildcards as they are: what is written as a number (`%2A`, `%24`) is the sign itself."""
+    """The normalised pattern of a rule; only literal wildcards count: `%2A` and `%24` are the characters themselves."""
     end = "$" if value.endswith("$") else ""
     return "*".join(map(_plain, value.removesuffix("$").split("*"))) + end
 
 
 def _plain(text: str) -> str:
-    """An address with every sign written the same way, and none that is a wildcard."""
+    """An address in one spelling of all characters, with those escaped that would be wildcards."""
     return quote(unquote(text, errors="surrogateescape"), safe="/?&=:;,@+!~'()[]", errors="surrogateescape")
 
 
@@ -132,8 +132,8 @@ def _matches(pattern: str, place: str) -> bool:
 
 
 def directives_of(headers: Iterable[str], page: bytes, agent: str) -> frozenset[str]:
-    """What an answer asks for, of `noindex` (not to be found) and `nofollow` (its links not to be): in one of its
-    `X-Robots-Tag`, or in the head of its page."""
+    """The directives of a response for `agent`, among `noindex` (do not index the page) and `nofollow` (do not follow
+    its links): from its `X-Robots-Tag` headers, or from the head of its page."""
     said = set[str]()
     for header in headers:
         match = _NAMED.match(header)

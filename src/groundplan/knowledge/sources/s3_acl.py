@@ -1,9 +1,10 @@
-"""The access list that S3 keeps of an object, as its readers: what is granted to read, named as declared. Pure.
+"""Converts the access list that S3 keeps of an object into readers: the grantees who may read it, by their declared
+names. Pure.
 
-Reading the bytes needs READ or FULL_CONTROL on the object itself. The access list of a bucket lets its grantees list
-names and reads no object, so it opens nothing here; nor does owning an object without a grant. Whoever has no declared
-name is nobody, and so are all where the list cannot be read. Policies of buckets and users are not looked at: where
-these decide, name readers in files beside the objects.
+Reading an object needs READ or FULL_CONTROL on the object itself. The access list of a bucket allows its grantees to
+list names but not to read objects, so it grants nothing here; nor does owning an object without a grant. Grantees
+without a declared name are ignored, and nobody may read an object whose list cannot be read. Policies of buckets and
+users are not evaluated: if these decide, name the readers in sidecars.
 """
 
 from __future__ import annotations
@@ -18,12 +19,12 @@ from groundplan.knowledge.sources.model import FolderRules
 
 _READS: Final = frozenset({"READ", "FULL_CONTROL"})
 EVERYBODY: Final = frozenset({"AllUsers", "AuthenticatedUsers"})
-"""Groups of S3 that a bucket can be told to ignore."""
+"""S3's groups for public grants, which a bucket can be set to ignore."""
 
 
 def access_rules(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_public: bool) -> FolderRules:
-    """Who may read the object, and who owns it where that is a person. `acl` is what GetObjectAcl answers; `names` says
-    for canonical ids, addresses, and S3's groups (`AllUsers`, `AuthenticatedUsers`) who they are here."""
+    """The readers of an object, and its owner if that is a person. `acl` is the answer of GetObjectAcl; `names` maps
+    canonical ids, e-mail addresses and S3's groups (`AllUsers`, `AuthenticatedUsers`) to names of readers."""
     readers = set()
     for grant in acl.get("Grants", ()):
         grantee = _grantee(grant.get("Grantee", {}))
@@ -41,18 +42,18 @@ def _grantee(told: Mapping[str, Any]) -> str:
 
 
 def ignores_public_grants(block: Mapping[str, Any]) -> bool:
-    """Whether a bucket ignores what is granted to everybody. `block` is what GetPublicAccessBlock answers."""
+    """Whether a bucket ignores public grants. `block` is the answer of GetPublicAccessBlock."""
     return bool(block.get("PublicAccessBlockConfiguration", {}).get("IgnorePublicAcls"))
 
 
 def is_not_configured(error: Exception) -> bool:
-    """Whether S3 says that the bucket has no such rules."""
+    """Whether the error says that the bucket has no public access block."""
     told = getattr(error.__cause__, "response", None) or {}
     return bool(told.get("Error", {}).get("Code") == "NoSuchPublicAccessBlockConfiguration")
 
 
 def unreadable(error: Exception) -> Invalid:
-    """Of an object whose list is not told: who may read it is not known, so nobody may."""
+    """The error for an object whose access list cannot be read: its readers are not known, so nobody may read it."""
     said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return Invalid(
         f"its access list cannot be read: {said}",

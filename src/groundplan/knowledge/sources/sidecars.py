@@ -1,7 +1,7 @@
-"""The files beside documents that say what holds for them, wherever a tree of files is kept; `folder` names them.
+"""Reads sidecars: the files beside documents that state their readers and governed values (listed in `folder`), in any
+tree of files.
 
-`read` gives the bytes of a path in the tree, None where there is no such file; it raises `Invalid` where there is one
-that cannot be read. What cannot be understood is an error for every document below it.
+A malformed sidecar is an error for every document below it.
 """
 
 from __future__ import annotations
@@ -21,20 +21,23 @@ GOVERNED_FILE = ".governed.yaml"
 ACL_FILE = ".acl"
 MAX_BYTES = 4 << 20
 MAX_YAML_BYTES = 64 << 10
-"""Of what is read as YAML, which takes a thousand times as long as a list of names."""
+"""Largest sidecar that is parsed as YAML, which takes a thousand times as long as a list of names."""
 
 
 class Sidecars:
-    """What the files beside documents say; each is read once."""
+    """The sidecars of one tree; each is read once."""
 
     def __init__(self, read: Callable[[str], bytes | None]) -> None:
+        """`read` returns the bytes of a path in the tree, or None if there is no such file; it raises `Invalid` for a
+        file that cannot be read."""
         self._read = read
         self._folders: dict[str, FolderRules | GroundplanError] = {}
         self._acl: Acl | GroundplanError | None = None
         self._acl_read = False
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
-        """Levels of the folders from the top down. Raises `Invalid` where one cannot be read for certain."""
+        """The rules of the folders above a document, from the top down. Raises `Invalid` if any cannot be read for
+        certain."""
         levels: list[FolderRules] = []
         for folder in (PurePosixPath(), *reversed(PurePosixPath(key).parents[:-1])):
             name = "" if folder == PurePosixPath() else folder.as_posix()
@@ -54,7 +57,7 @@ class Sidecars:
         return levels
 
     def document_values(self, key: str) -> Mapping[str, Any]:
-        """What the document's own sidecar says."""
+        """The values in the document's own sidecar."""
         text = self._text(sidecar_of(key))
         return {} if text is None else parse_mapping(text, PurePosixPath(sidecar_of(key)).name)
 
@@ -99,7 +102,8 @@ class Sidecars:
 
 
 def _acl_readers(acl: Acl, key: str) -> Readers:
-    """Raises `Invalid` where the list says nothing of it, as one of another folder does."""
+    """The readers of a document by the access list. Raises `Invalid` if neither it nor a folder above it is listed, as
+    in a list made in another folder."""
     found = acl.readers(key)
     if found is None:
         raise Invalid(
@@ -124,25 +128,25 @@ def sidecar_of(key: str) -> str:
 
 
 def document_of(key: str) -> str | None:
-    """`a/.b.pdf.governed.yaml` -> `a/b.pdf`; None for what is no sidecar of a document."""
+    """`a/.b.pdf.governed.yaml` -> `a/b.pdf`; None if the path is no sidecar of a document."""
     path = PurePosixPath(key)
     name = path.name[1:].removesuffix(GOVERNED_FILE)
     return path.with_name(name).as_posix() if name and path.name == f".{name}{GOVERNED_FILE}" else None
 
 
 def orphan_sidecars(paths: Collection[str]) -> list[str]:
-    """Sidecars among all paths of a tree whose documents are not there."""
+    """The sidecars among all paths of a tree whose documents do not exist."""
     return sorted(path for path in paths if (document := document_of(path)) is not None and document not in paths)
 
 
 def is_hidden(key: str) -> bool:
-    """Whether a path is no document: it or a folder above it begins with a dot."""
+    """Whether the path, or a folder above it, begins with a dot: then it is no document."""
     return any(part.startswith(".") for part in PurePosixPath(key).parts)
 
 
 def _parse_readers(lines: Sequence[str]) -> Readers:
-    """Names, of which `!name` refuses; `#` starts a comment. Raises `Invalid` where there are none: they may be what is
-    left of a file that had some."""
+    """The readers in the lines of a file: `!name` denies, `#` starts a comment. Raises `Invalid` if there are none: the
+    file may have lost its names."""
     names = [name for line in lines if (name := line.partition("#")[0].strip())]
     allow = frozenset(_reader(name) for name in names if not name.startswith("!"))
     deny = frozenset(_reader(name[1:]) for name in names if name.startswith("!") and name[1:].strip())

@@ -1,4 +1,5 @@
-"""What sitemaps name, pages and further sitemaps: as XML, or an address a line, each also packed by gzip. Pure."""
+"""Parses sitemaps into addresses of pages and of further sitemaps: XML, or an address a line, also compressed by gzip.
+Pure."""
 
 from __future__ import annotations
 
@@ -9,26 +10,26 @@ from typing import Final
 from xml.parsers import expat
 
 MAX_BYTES: Final = 50 << 20
-"""Of a sitemap that is unpacked, as its protocol has it."""
+"""Largest uncompressed sitemap, by the protocol of sitemaps."""
 _LINE = re.compile(rb"^(?:\xef\xbb\xbf)?[ \t]*(https?://[^\r\n]+)", re.MULTILINE)
 _PAGE = re.compile(rb"\s*(?:<!doctype\s+html|<html|<head|<body)", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
 class Sitemap:
-    """Addresses of pages, and of further sitemaps."""
+    """The addresses of pages, and of further sitemaps, in a sitemap."""
 
     pages: tuple[str, ...] = ()
     further: tuple[str, ...] = ()
 
 
 def is_page(data: bytes) -> bool:
-    """Whether it is a page of HTML: what many sites answer for whatever they do not have."""
+    """Whether the data are an HTML page, which many sites answer for a missing sitemap."""
     return _PAGE.match(data.removeprefix(b"\xef\xbb\xbf")) is not None
 
 
 def parse_sitemap(data: bytes) -> Sitemap:
-    """Raises `ValueError` with why it cannot be read to its end."""
+    """Parse a sitemap. Raises `ValueError` with the reason if it cannot be read completely."""
     data = _unpacked(data)
     if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
         places = tuple(match[1].decode("utf-8", "replace").rstrip() for match in _LINE.finditer(data))
@@ -49,7 +50,7 @@ def parse_sitemap(data: bytes) -> Sitemap:
 
 
 class _Reader:
-    """The addresses of entries, taken while it is parsed: as a tree a sitemap of 50 MiB could take gigabytes."""
+    """Collects the addresses of entries during parsing: as a tree, a sitemap of 50 MiB could take gigabytes."""
 
     def __init__(self) -> None:
         self.kind = ""
@@ -70,7 +71,7 @@ class _Reader:
         local = name.rpartition("}")[2]
         if self._depth == 1:
             self.kind = local
-        # of each entry itself: what stands deeper are addresses of its pictures and films
+        # the address of the entry itself; deeper ones are those of its pictures and videos
         elif self._depth == 3 and local == "loc":
             self._text = []
 

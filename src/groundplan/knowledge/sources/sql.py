@@ -1,7 +1,7 @@
-"""A table or view of PostgreSQL or SQLite: each row is a document, readable by whom a column of the row names.
+"""The connector of a table or view of PostgreSQL or SQLite: each row is a document, whose readers are in a column.
 
-All rows are listed each time, so a row that is gone is told; what did not change is not read again. How each database
-is asked is `sql_postgres` and `sql_sqlite`. A row that is longer than a document may be is never fetched.
+All rows are listed each time, so that deleted rows are noticed; unchanged ones are not read again. The databases are
+accessed by `sql_postgres` and `sql_sqlite`. A row that is longer than a document may be is never fetched.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class SqlConnector:
     is_complete = True
 
     def __init__(self, engine: Engine, layout: Layout, rate: float | None = None) -> None:
-        """`rate`: so many rows are asked for in a second at most; None: as many as there is time for."""
+        """`rate`: most rows that are read per second; None: unlimited."""
         self._engine, self._layout = engine, layout
         self._pace = None if rate is None else RateLimiter(rate)
         self._around: Sequence[FolderRules] = ()
@@ -44,7 +44,7 @@ class SqlConnector:
         self._engine.close()
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
-        """A change of every row, by its column `changed`, else by all its values. Raises `Unavailable`."""
+        """Every row; its version is its column `changed`, or else all its values. Raises `Unavailable`."""
         layout = self._layout
         names = self._engine.columns(layout)
         for name in (layout.id, layout.changed, layout.readers):
@@ -69,7 +69,7 @@ class SqlConnector:
             raise ruled
 
     def _bounded(self, wanted: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """The rows, those of one name together. Raises `Unavailable`."""
+        """The rows, those with the same id together. Raises `Unavailable` above `MAX_ROWS`."""
         for number, row in enumerate(self._engine.rows(self._layout, wanted)):
             if number >= MAX_ROWS:
                 raise Unavailable(
@@ -79,7 +79,8 @@ class SqlConnector:
             yield row
 
     def _ask_grants(self) -> Unavailable | None:
-        """Who was granted the table reads its rows; nobody, where more than that decides: why is told at the end."""
+        """Set the readers from the grants on the table. If row-level rules decide as well, nobody may read its rows;
+        returns that error, which is raised at the end of the listing."""
         ruled = None
         try:
             names = self._engine.grantees(self._layout)
@@ -122,7 +123,7 @@ class SqlConnector:
         return self._around
 
     def tables(self) -> Sequence[Table]:
-        """The table, for checks; of one that is too long to be checked at once its first rows."""
+        """The table, for checks; only the first `MAX_CHECKED` rows of a longer one."""
         names = self._engine.columns(self._layout)
         rows: list[list[str]] = []
         partial = False
@@ -134,7 +135,7 @@ class SqlConnector:
 
 
 def _moment(value: object) -> datetime | None:
-    """The time that a column of changes tells, if it is one: it may be a number of versions."""
+    """The time in a column `changed`; None if it has something else, such as version numbers."""
     if isinstance(value, str):
         try:
             value = datetime.fromisoformat(value)
@@ -152,7 +153,7 @@ def _text(value: object) -> str:
 
 
 def _readers(value: object) -> tuple[list[str], list[str]]:
-    """`hr, ana@acme.example, !interns` as (allowed, refused); nothing allows nobody."""
+    """`hr, ana@acme.example, !interns` as (allowed, denied); an empty value allows nobody."""
     names = value if isinstance(value, list) else str(value or "").split(",")
     plain = [clean(str(name)).strip() for name in names if clean(str(name)).strip()]
     return [name for name in plain if not name.startswith("!")], [name[1:] for name in plain if name.startswith("!")]

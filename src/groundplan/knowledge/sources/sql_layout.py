@@ -1,4 +1,4 @@
-"""Which table is read and what its columns mean, and what is asked of a database. Types and errors only."""
+"""The table that is read with the meaning of its columns, and the interface to a database. Types and errors only."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from groundplan.core.errors import TooLarge, Unavailable
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 
 MAX_NAME = 4000
-"""Characters of the value that names a row: what is longer is no name."""
+"""Longest id of a row, in characters."""
 ROW_SECURITY = "source_row_security"
-"""Code of the error of a table whose grants do not tell who reads which row."""
+"""Code of the error for a table whose grants do not determine who may read which row."""
 
 
 @dataclass(frozen=True, slots=True)
 class Layout:
-    """Which table, and what its columns mean. `grants`: whoever may read the table reads its rows."""
+    """A table and the meaning of its columns. `grants`: those who may read the table may read all its rows."""
 
     table: str
     id: str = "id"
@@ -27,19 +27,23 @@ class Layout:
 
 
 class Engine(Protocol):
-    """The few questions that are asked of a database. Raises `Unavailable` where it does not answer."""
+    """Reads tables of one database. All methods raise `Unavailable` if it does not answer."""
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        """These columns of every row, and behind them how long it is; of one that is too long only its name."""
+        """These columns of every row, followed by the row's length in bytes; of a row that is too long, only its id."""
         ...
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
-        """Raises `TooLarge`."""
+        """The values of a row by column; None if there is no such row. Raises `TooLarge`."""
         ...
 
-    def columns(self, layout: Layout) -> list[str]: ...
+    def columns(self, layout: Layout) -> list[str]:
+        """The names of the table's columns."""
+        ...
 
-    def grantees(self, layout: Layout) -> set[str]: ...
+    def grantees(self, layout: Layout) -> set[str]:
+        """The readers by the grants on the table."""
+        ...
 
     def close(self) -> None: ...
 

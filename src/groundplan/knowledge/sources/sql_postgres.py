@@ -1,4 +1,4 @@
-"""Tables and views of PostgreSQL, asked in a transaction that only reads; names are quoted, values bound."""
+"""Reads tables and views of PostgreSQL in read-only transactions; names are quoted, values bound."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from groundplan.knowledge.sources.sql_layout import MAX_NAME, ROW_SECURITY, Layo
 
 _BATCH: Final = 2000
 _TEXTS: Final = frozenset({17, 25, 1042, 1043})
-"""Numbers of the types whose length PostgreSQL tells without reading the value: bytea, text, char, varchar."""
+"""Oids of the types whose length PostgreSQL knows without reading the value: bytea, text, char, varchar."""
 _ROW_RULES: Final = """
     WITH RECURSIVE used(id) AS (
       SELECT %s::regclass::oid
@@ -37,7 +37,7 @@ _ROW_RULES: Final = """
     WHERE c.relrowsecurity OR EXISTS (SELECT FROM pg_options_to_table(c.reloptions) o
       WHERE o.option_name = 'security_invoker' AND lower(o.option_value) NOT IN ('false', 'off', 'no', '0', 'f', 'n'))
     ORDER BY 2 LIMIT 1"""
-"""The table, or one below the view, that restricts rows; or a view that asks for the rights of whoever reads it."""
+"""The table, or one below the view, that has row-level security; or a view that applies the rights of its reader."""
 _GRANTEES: Final = """
     SELECT CASE WHEN who.id = 0 THEN 'everyone' ELSE pg_get_userbyid(who.id) END
     FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace,
@@ -50,12 +50,12 @@ _GRANTEES: Final = """
       AND CASE WHEN who.id = 0
         THEN EXISTS (SELECT FROM aclexplode(n.nspacl) s WHERE s.privilege_type = 'USAGE' AND s.grantee = 0)
         ELSE has_schema_privilege(who.id, n.oid, 'USAGE') END"""
-"""Roles that were granted SELECT, or everybody was, and that may use the schema."""
+"""The roles that were granted SELECT, themselves or by PUBLIC, and that may use the schema."""
 
 
 def _lenient(loader: type[Loader]) -> type[Loader]:
-    """A loader that gives as text what Python has no value for, such as infinity, a day before our time, or JSON nested
-    without end: it must not cost the whole table."""
+    """A loader that returns values as text if Python cannot represent them, such as infinity, dates before Christ, or
+    endlessly nested JSON: one of them must not fail the whole table."""
 
     class Lenient(loader):  # type: ignore[misc, valid-type]
         def load(self, data: Any) -> Any:
@@ -78,7 +78,7 @@ _LENIENT: Final = {
 
 
 class Postgres:
-    """An `Engine`; the address is a DSN. Raises `Unavailable` where it cannot be reached or read."""
+    """An `Engine` for a DSN. Raises `Unavailable` if the database cannot be reached or read."""
 
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
@@ -98,7 +98,7 @@ class Postgres:
         return self._connection
 
     def _second(self) -> psycopg.Connection[Any]:
-        """Another connection: the first one is in the middle of its rows."""
+        """A second connection, since the first one may be in the middle of a listing."""
         if self._other is None or self._other.closed:
             self._other = self._connected()
         return self._other
@@ -137,9 +137,10 @@ class Postgres:
         return dict(zip(types, found[:-1], strict=True))
 
     def _found(self, layout: Layout, types: Mapping[str, int], key: str) -> tuple[Any, ...] | None:
-        """By its value, for which there may be an index, and by its text, since values may be equal that are written
-        otherwise; by its text alone where no value of the column is written so, or the column has no order."""
-        # a collation may know no upper and lower case, and the names of documents do
+        """The row whose id is `key`: by its value, which may have an index, and by its text, since values may be equal
+        that are written differently; by its text alone if `key` is no value of the column's type, or the type has no
+        equality."""
+        # a collation may ignore case, but ids of documents do not
         text = sql.SQL('t.{}::text COLLATE "C" = %s').format(sql.Identifier(layout.id))
         value = sql.SQL("t.{} = %s AND {}").format(sql.Identifier(layout.id), text)
         with suppress(psycopg.DataError, psycopg.errors.UndefinedFunction):
@@ -151,7 +152,7 @@ class Postgres:
         return list(self._types(layout))
 
     def _types(self, layout: Layout) -> dict[str, int]:
-        """The columns with the numbers of their types, as they were when `columns` was asked."""
+        """Column -> oid of its type, as of the last call of `columns`."""
         if layout.table in self._known:
             return self._known[layout.table]
         try:
@@ -163,7 +164,7 @@ class Postgres:
         return types
 
     def grantees(self, layout: Layout) -> set[str]:
-        """Roles that were granted SELECT and may use the schema; PUBLIC is everyone. The owner is not among them."""
+        """The roles that were granted SELECT and may use the schema, without the owner; PUBLIC is everyone."""
         try:
             table = _table(layout).as_string(self._conn())
             ruled = self._conn().execute(_ROW_RULES, (table,)).fetchone()
@@ -180,8 +181,8 @@ class Postgres:
 
 
 def _select(layout: Layout, types: Mapping[str, int], after: sql.SQL, what: sql.Composable) -> sql.Composed:
-    """These columns and how many bytes they have as text; `after` and `what` stand behind the table. Of a row that is
-    too long nothing but its name is read; how long it is is worked out once for each."""
+    """A query for these columns and their total length in bytes as text; `after` and `what` follow the table. Of a row
+    that is too long only its id is read; the length is computed once per row."""
     length = sql.SQL(" + ").join(
         sql.SQL("coalesce(octet_length(t.{}{}), 0)::bigint").format(
             sql.Identifier(name), sql.SQL("" if type_ in _TEXTS else "::text")
@@ -200,7 +201,7 @@ def _select(layout: Layout, types: Mapping[str, int], after: sql.SQL, what: sql.
 
 
 def _name(name: str, type_: int) -> sql.Composed:
-    """The value that names a row as text, as `row` looks for it; or as much of it as shows that it is too long."""
+    """The id of a row as text, as `row` compares it, cut off at `MAX_NAME` characters."""
     if type_ not in _TEXTS:
         return sql.SQL("t.{}::text").format(sql.Identifier(name))
     return sql.SQL("left(t.{}::text, {})").format(sql.Identifier(name), sql.Literal(MAX_NAME))

@@ -1,4 +1,4 @@
-"""Tables and views of an SQLite file, opened so that it cannot be written; names are quoted, values bound."""
+"""Reads tables and views of an SQLite file that is opened read-only; names are quoted, values bound."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.sources.sql_layout import Layout, database_unavailable, value_too_long
 
 _WRITTEN: Final = "CASE typeof({0}) WHEN 'blob' THEN hex({0}) ELSE CAST({0} AS TEXT) END"
-"""The value of a column as text, whatever it is."""
+"""SQL for the value of a column as text, whatever its type."""
 
 
 class Sqlite:
-    """An `Engine` for a file. A value that is longer than a document may be is refused by SQLite itself."""
+    """An `Engine` for a file. SQLite itself refuses values that are longer than a document may be."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -34,14 +34,14 @@ class Sqlite:
                 raise database_unavailable(f"there is no database {self._path.name}", None)
             connection = sqlite3.connect(f"{self._path.resolve().as_uri()}?mode=ro", uri=True, timeout=10)
             connection.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, MAX_TEXT_BYTES)
-            # what is no UTF-8 costs its row, not the table
+            # invalid UTF-8 must fail its row, not the table
             connection.text_factory = lambda data: data.decode("utf-8", "surrogateescape")
             self._connection = connection
         return self._connection
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         place, told, id = columns.index(layout.id), self._told_apart(layout), _quoted(layout.id)
-        # Python writes bytes and some numbers otherwise than SQLite
+        # Python formats bytes and some numbers differently from SQLite
         named = f"CASE WHEN typeof({id}) IN ('blob', 'real') THEN {_WRITTEN.format(id)} ELSE {id} END"
         what = ", ".join(named if name == layout.id else _quoted(name) for name in columns)
         head, order = f"SELECT {what} FROM {_table(layout)}", f"{told.format(id)} COLLATE BINARY"
@@ -53,7 +53,7 @@ class Sqlite:
                     yield (*row, 0)
                 return
             except sqlite3.DataError:
-                # the row behind the last one may be too long: its name alone is read, and whether another has it
+                # the next row may be too long: only its id is read, and whether another row has the same one
                 behind = f"FROM {_table(layout)}{_behind(told, id, after)}"
                 names = self._fetched(layout, f"SELECT {named} {behind} ORDER BY {order} LIMIT 2", after)
                 after = (names[0],)
@@ -64,8 +64,8 @@ class Sqlite:
                 raise database_unavailable(f"{layout.table} cannot be read", error) from error
 
     def _told_apart(self, layout: Layout) -> str:
-        """How a value of the column `id` is compared: as text unless all are text, or all whole numbers, for 1 and '1'
-        are the name of the same document."""
+        """The SQL that compares ids: as text, unless all are text or all are integers, since 1 and '1' identify the same
+        document."""
         types = self._run(layout, f"SELECT DISTINCT typeof({_quoted(layout.id)}) FROM {_table(layout)} LIMIT 2")
         return "{0}" if types.fetchall() in ([], [("text",)], [("integer",)]) else _WRITTEN
 
@@ -79,11 +79,11 @@ class Sqlite:
         return found
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
-        # a column may be declared to know no upper and lower case, and the names of documents do
+        # a column may be declared to ignore case, but ids of documents do not
         written = f"{_WRITTEN.format(_quoted(layout.id))} = :v1 COLLATE BINARY"
         query = f"SELECT * FROM {_table(layout)} WHERE "
         try:
-            # by its value there may be an index; of a column without a type a number is no text
+            # there may be an index on the value; in a column without a type, a number is not equal to its text
             values = tuple(_values(key))
             marks = ", ".join(f":v{number}" for number in range(1, len(values) + 1))
             cursor = self._run(layout, f"{query}{_quoted(layout.id)} IN ({marks}) AND {written}", values)
@@ -123,7 +123,7 @@ def _behind(told: str, id: str, after: tuple[Any, ...]) -> str:
 
 
 def _values(key: str) -> Iterator[str | int | float | bytes]:
-    """What may be written so."""
+    """The values that may be written as `key`."""
     yield key
     for read in (int, float, bytes.fromhex):
         with suppress(ValueError):

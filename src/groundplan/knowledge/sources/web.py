@@ -1,10 +1,10 @@
-"""A web site: the pages that its sitemaps name, else those that its own pages link to, as its robots.txt allows.
+"""The connector of a web site: the pages in its sitemaps, else those that its own pages link to, as robots.txt allows.
 
-Only the host of the first page is asked, also where it redirects, and never faster than declared or than the site asks.
-A page that says `noindex` is left out, links of one that says `nofollow` are not followed, one that never ends is given
-up. Nothing is executed, and links are found by a confined process. What is not found any more counts as gone only where
-everything that names pages was read: each sitemap, or each page that could have a link. Whether a single link says
-`nofollow` is not looked at: that is about what the page thinks of another, not about who may read it.
+Only the host of the first page is requested, also after redirects, and never faster than declared or than the site
+asks. Pages with `noindex` are left out, links of pages with `nofollow` are not followed, and endless answers are cut
+off. Nothing is executed, and links are extracted by a confined process. Pages that are not found any more count as
+deleted only if everything that names pages was read: each sitemap, or each page that could have a link. `nofollow` on a
+single link is ignored: it is about what the page thinks of another, not about who may read it.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parse_sitema
 
 AGENT = "groundplan"
 _MOST_PACKED = 2
-"""Times that a server may pack something: each may unfold to as much as is read at most."""
+"""Most compressions of one answer: each may expand to the largest size that is read."""
 MAX_REDIRECTS = 5
 MAX_SITEMAPS = 100
 TIMEOUT_SECONDS = 20.0
 PAGE_SECONDS = 60.0
-"""For all of one page: what comes slower than this has no end."""
+"""Time limit for a whole page; a slower answer is cut off."""
 _MEDIA = {
     "text/html": "html", "application/xhtml+xml": "html", "text/plain": "txt", "text/markdown": "md",
     "application/pdf": "pdf", "application/json": "json", "text/csv": "csv",
@@ -51,14 +51,14 @@ _MEDIA = {
 _PAGES = frozenset({"text/html", "application/xhtml+xml"})
 _CHARSET = re.compile(rb"<meta[^>]{0,200}charset=", re.IGNORECASE)
 _REFUSED = "document_refused"
-"""Code of a page that is there, and not for us: what it links to is not known."""
+"""Code of a page that refuses access; its links are not known."""
 _ELSEWHERE = "document_elsewhere"
-"""Code of a page that leads to another site."""
+"""Code of a page that redirects to another site."""
 
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer of 200. `asks`: not to be found, its links not to be followed (`robots.asks`)."""
+    """An answer with status 200. `directives`: `noindex` and `nofollow`, if it has them (`robots.directives_of`)."""
 
     url: str
     data: bytes
@@ -72,7 +72,7 @@ class Page:
 
 
 class WebConnector:
-    """`start` is the first page; keys are addresses without the host."""
+    """The connector of a site; `start` is its first page. Keys are addresses without the host."""
 
     def __init__(self, start: str, *, pages: int = 10_000, rate: float = 50.0) -> None:
         self._start, self._most = start, pages
@@ -82,7 +82,7 @@ class WebConnector:
         self._robots = Robots()
         self._pages: dict[str, Page | GroundplanError] = {}
         self._places: dict[str, str] = {}
-        """The addresses of what was told, by key."""
+        """The addresses of the reported pages, by key."""
         self._sandbox = Sandbox()
         self._doubt = ""
         self._is_truncated = False
@@ -96,11 +96,11 @@ class WebConnector:
         return ()
 
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
-        """Every page that may be read, in the order of discovery. Raises `Unavailable` where the site is away, and at
-        the end where a sitemap could not be read: pages that only it names stay as they were.
+        """Every page that may be read, in the order of discovery. Raises `Unavailable` if the site does not answer, and
+        at the end if a sitemap could not be read: pages that only it names stay as they were.
 
-        Cut off, it begins anew: what did not change is fetched again, and not parsed again. The cursor remembers that
-        the site has sitemaps.
+        After an interruption it starts again: unchanged pages are fetched again, but not parsed. The cursor remembers
+        that the site has sitemaps.
         """
         self.is_complete, self._doubt, self._is_truncated = False, "", False
         self._read_robots()
@@ -135,9 +135,9 @@ class WebConnector:
             )  # fmt: skip
 
     def _crawl(self, page: Page | GroundplanError, known: set[str], waiting: deque[str], *, first: bool) -> None:
-        """Where pages are found by links only. Raises `Unavailable` where the first page cannot be read."""
+        """Queue the links of a page, on a site without sitemaps. Raises `Unavailable` if the first page cannot be read."""
         if isinstance(page, Page):
-            # what is waiting already is more than is read: a site can name new addresses without end
+            # no more addresses than pages are read: a site can name new ones without end
             if page.media == "html" and "nofollow" not in page.asks and len(known) <= self._most:
                 self._follow(page, known, waiting)
         elif first:
@@ -146,7 +146,7 @@ class WebConnector:
                 hint="Correct `url` of the connector, or let the agent groundplan in; its pages stay as they were.",
             )  # fmt: skip
         elif page.code not in (GONE, _REFUSED, _ELSEWHERE):
-            self._is_truncated = True  # what it links to is not known
+            self._is_truncated = True  # its links are not known
 
     def _follow(self, page: Page, known: set[str], waiting: deque[str]) -> None:
         found = self._sandbox.parse(Job(key="page.html", data=page.data, media="html", links=True))
@@ -184,15 +184,15 @@ class WebConnector:
         elif isinstance(found, NotFound) and found.code != _ELSEWHERE:
             self._robots = Robots()
         else:
-            # a site whose rules cannot be read is left alone
+            # without its rules a site must not be crawled
             raise Unavailable(
                 f"the rules of {self._origin[1]} cannot be read: {found.message}", code="source_missing",
                 hint="Its pages stay as they were; it is tried again.",
             )  # fmt: skip
 
     def _sitemaps(self) -> list[str]:
-        """Addresses of pages by all sitemaps, of those with the same key the first; nothing where there is none. What
-        is not read is a doubt."""
+        """The addresses of pages in all sitemaps, the first of those with the same key; empty without sitemaps. A
+        sitemap that cannot be read is noted in `_doubt`."""
         named = self._robots.sitemaps
         waiting = deque(named or [self._url_of("/sitemap.xml")])
         pages: dict[str, str] = {}
@@ -223,7 +223,7 @@ class WebConnector:
         return list(pages.values())
 
     def _page(self, url: str, *, asked: bool = True) -> Page | GroundplanError:
-        """The page after redirects within the site, or why there is none. `asked`: by the rules of robots.txt."""
+        """The page after redirects within the site, or the error. `asked`: whether robots.txt applies to it."""
         most = MAX_TEXT_BYTES if asked else MAX_SITEMAP
         for _ in range(MAX_REDIRECTS):
             if asked and not self._is_allowed(url):
@@ -290,7 +290,7 @@ class WebConnector:
 
 
 def _resolve_link(base: str, link: str) -> str | None:
-    """The address that a link leads to; None where it is none."""
+    """The address of a link; None if it is not valid."""
     try:
         return urljoin(base, link)
     except ValueError:
@@ -298,7 +298,7 @@ def _resolve_link(base: str, link: str) -> str | None:
 
 
 def _read(found: Page | GroundplanError) -> Sitemap | str:
-    """What a sitemap names, or why it cannot be read."""
+    """The parsed sitemap, or the reason why it cannot be read."""
     if isinstance(found, GroundplanError):
         return found.message
     try:
@@ -308,7 +308,7 @@ def _read(found: Page | GroundplanError) -> Sitemap | str:
 
 
 def _is_missing_sitemap(found: Page | GroundplanError) -> bool:
-    """Whether a site answers so for a sitemap that it does not have."""
+    """Whether the answer means that the site has no sitemap."""
     return isinstance(found, NotFound) if isinstance(found, GroundplanError) else is_page(found.data)
 
 
@@ -318,7 +318,7 @@ def _refused(why: str, code: str = _REFUSED) -> NotFound:
 
 @contextmanager
 def _deadline(connection: http.client.HTTPConnection) -> Iterator[None]:
-    """Ends an answer that has no end, however slowly it comes. Raises `TimeoutError`."""
+    """Cuts off an answer after `PAGE_SECONDS`, however slowly it comes. Raises `TimeoutError`."""
     late = threading.Event()
 
     def cut(line: socket.socket) -> None:
@@ -342,7 +342,7 @@ def _deadline(connection: http.client.HTTPConnection) -> Iterator[None]:
 
 
 def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
-    """No more than a byte above the most that is read. Raises `OSError` for what ends in the middle."""
+    """The body of an answer, at most `most` + 1 bytes. Raises `OSError` if it ends early."""
     data = bytearray()
     while len(data) <= most and (piece := answer.read1(64 << 10)):
         data += piece
@@ -352,8 +352,8 @@ def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
 
 
 def _decoded(data: bytes, encodings: str, most: int) -> bytes:
-    """What was packed on its way, as some servers do though nobody asks for it; no more than a byte above the most that
-    is read. Raises `ValueError`."""
+    """The decompressed body, at most `most` + 1 bytes, since some servers compress without being asked. Raises
+    `ValueError`."""
     names = [name for name in (each.strip().lower() for each in encodings.split(",")) if name not in ("", "identity")]
     if len(names) > _MOST_PACKED:
         raise ValueError(f"it is packed {len(names)} times")
@@ -395,7 +395,7 @@ def _to_page(
 
 
 def _to_utf8(data: bytes, charset: str | None) -> bytes:
-    """Text whose encoding only the server tells."""
+    """Text re-encoded as UTF-8 if only the server states its encoding."""
     text = None if _CHARSET.search(data[:4096]) else decode_as(data, charset)
     return data if text is None else text.encode("utf-8", "replace")
 
