@@ -156,12 +156,12 @@ def test_rows_are_read_by_the_index_of_their_name(
     engine = Postgres(database.superuser)
     engine.row(Layout("things"), "1")
     scans = "SELECT seq_tup_read, idx_tup_fetch FROM pg_stat_user_tables WHERE relname = 'things'"
-    engine._second().execute("SELECT pg_stat_force_next_flush()")
+    engine._second_conn().execute("SELECT pg_stat_force_next_flush()")
     before = source.execute(scans).fetchone()
     for number in range(100, 150):
         row = engine.row(Layout("things"), str(number))
         assert row is not None and row["body"] == f"body {number}"
-    engine._second().execute("SELECT pg_stat_force_next_flush()")
+    engine._second_conn().execute("SELECT pg_stat_force_next_flush()")
     after = source.execute(scans).fetchone()
     engine.close()
     assert before is not None and after is not None

@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from groundplan.knowledge.sources.robots import directives_of, parse_robots
+from groundplan.knowledge.sources.robots import page_directives, parse_robots
 from groundplan.knowledge.sources.sitemaps import parse_sitemap as sitemap
 
 
@@ -70,7 +70,7 @@ def test_rules_are_those_of_every_group_that_names_the_reader() -> None:
 def test_a_page_may_ask_not_to_be_found_and_its_links_not_to_be_followed(
     headers: list[str], page: bytes, asked: str
 ) -> None:
-    assert directives_of(headers, page, "groundplan") == set(asked.split())
+    assert page_directives(headers, page, "groundplan") == set(asked.split())
 
 
 def test_a_sitemap_takes_no_more_memory_than_its_addresses() -> None:

@@ -24,7 +24,7 @@ _ENTRY = re.compile(r"(?P<type>user|group|mask|other):(?P<name>[^:]*):(?P<rights
 _FILE = re.compile(r"# file: (?P<path>.*)")
 _HEADER = re.compile(r"# (?P<what>owner|group): (?P<name>.*)")
 EVERYONE = "everyone"
-_ROOT = "root"
+_SUPERUSER = "root"
 """The kernel refuses root nothing, and it is no person's address."""
 
 
@@ -66,21 +66,21 @@ def parse_acl(text: str) -> Acl:
     """Parse the output of `getfacl -R`. Raises `Invalid` (readers_file) with the number of a line that is no entry."""
     files: dict[str, Rights] = {}
     path: str | None = None
-    heads: dict[str, str] = {}
+    header: dict[str, str] = {}
     entries: list[_Entry] = []
     for number, line in enumerate([*text.split("\n"), ""], 1):
         line = line.removesuffix("\r")  # a name may end with a space, and contain other line separators
         if match := _FILE.fullmatch(line):
-            path, heads, entries = _plain(match["path"]).removeprefix("./").rstrip("/") or ".", {}, []
+            path, header, entries = _unescape(match["path"]).removeprefix("./").rstrip("/") or ".", {}, []
         elif match := _HEADER.fullmatch(line):
-            heads[match["what"]] = _name(match["name"])
+            header[match["what"]] = _reader_name(match["name"])
         elif not line.strip():
             if path is not None:
-                files[path] = Rights(_holders(entries, heads, "reads"), _holders(entries, heads, "passes"))
+                files[path] = Rights(_holders(entries, header, "reads"), _holders(entries, header, "passes"))
             path = None
         elif match := _ENTRY.fullmatch(line.strip()):
             rights = match["rights"]
-            entries.append(_Entry(match["type"], _name(match["name"]), rights[0] == "r", rights[2] in "xst"))
+            entries.append(_Entry(match["type"], _reader_name(match["name"]), rights[0] == "r", rights[2] in "xst"))
         elif not line.lstrip().startswith(("#", "default:")):
             raise Invalid(
                 f"line {number} of .acl is not an entry", code="readers_file", hint="Make it with `getfacl -R .`."
@@ -88,22 +88,22 @@ def parse_acl(text: str) -> Acl:
     return Acl(files)
 
 
-def _plain(text: str) -> str:
+def _unescape(text: str) -> str:
     """A name without the octal escapes that getfacl writes for unusual bytes."""
     raw = re.sub(rb"\\([0-7]{3})", lambda match: bytes([int(match[1], 8)]), text.encode())
     return raw.decode("utf-8", "backslashreplace")
 
 
-def _name(name: str) -> str:
-    name = _plain(name)
+def _reader_name(name: str) -> str:
+    name = _unescape(name)
     return name.lower() if "@" in name else name
 
 
-def _holders(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) -> Readers:
+def _holders(entries: Sequence[_Entry], header: Mapping[str, str], right: str) -> Readers:
     """Who has a right: `reads` or `passes`."""
-    others = any(getattr(each, right) for each in entries if each.type == "other")
-    mask = all(getattr(each, right) for each in entries if each.type == "mask")
-    owner = heads.get("owner", "")
+    is_public = any(getattr(each, right) for each in entries if each.type == "other")
+    is_unmasked = all(getattr(each, right) for each in entries if each.type == "mask")
+    owner = header.get("owner", "")
     users: dict[str, bool] = {}
     groups: dict[str, bool] = {}
     for each in entries:
@@ -111,20 +111,20 @@ def _holders(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) ->
         if each.type == "user" and not each.name:
             users[owner] = has
         elif each.type == "user" and each.name != owner:
-            users[each.name] = has and mask
+            users[each.name] = has and is_unmasked
         elif each.type == "group":
             # a person needs the right by one of their groups only
-            name = each.name or heads.get("group", "")
-            groups[name] = groups.get(name, False) or (has and mask)
-    if others and (users.get("") is False or groups.get("") is False):
+            name = each.name or header.get("group", "")
+            groups[name] = groups.get(name, False) or (has and is_unmasked)
+    if is_public and (users.get("") is False or groups.get("") is False):
         raise Invalid(
             ".acl names no owner or group of a file that refuses them", code="readers_file",
             hint="Make it with `getfacl -R .`, with its comments.",
         )  # fmt: skip
-    users.pop(_ROOT, None)
+    users.pop(_SUPERUSER, None)
     allow = {name for name, has in (*users.items(), *groups.items()) if has and name}
     deny = {name for name, has in users.items() if not has and name}
-    if others:
+    if is_public:
         allow.add(EVERYONE)
         deny |= {name for name, has in groups.items() if not has}
     return Readers(frozenset(allow), frozenset(deny))
@@ -132,6 +132,6 @@ def _holders(entries: Sequence[_Entry], heads: Mapping[str, str], right: str) ->
 
 def _intersection(levels: Sequence[Readers]) -> Readers:
     """Those who are allowed at every level and denied at none."""
-    named: Iterable[str] = frozenset[str]().union(*(level.allow for level in levels))
-    allow = {name for name in named if all(name in level.allow or EVERYONE in level.allow for level in levels)}
+    names: Iterable[str] = frozenset[str]().union(*(level.allow for level in levels))
+    allow = {name for name in names if all(name in level.allow or EVERYONE in level.allow for level in levels)}
     return Readers(frozenset(allow), frozenset[str]().union(*(level.deny for level in levels)))

@@ -19,8 +19,8 @@ SFTP: Final = ("sftp", "ssh")
 WEBDAV: Final = ("webdav+https", "webdav+http")
 MAX_FOLDERS: Final = 100_000
 """Most folders that are listed: a server that follows links makes a circle of links endless."""
-_SECONDS: Final = 15
-_ERRORS: Final = (
+_TIMEOUT_SECONDS: Final = 15
+_LIBRARY_ERRORS: Final = (
     ("botocore.exceptions", "BotoCoreError"), ("aiohttp", "ClientError"), ("gcsfs.retry", "HttpError"),
     ("google.auth.exceptions", "GoogleAuthError"), ("azure.core.exceptions", "AzureError"),
     ("requests.exceptions", "RequestException"), ("google.api_core.exceptions", "GoogleAPIError"),
@@ -40,35 +40,35 @@ class FileSystem:
         """Every file below the root, by its path below it. A folder that cannot be listed fails the whole listing: else
         its documents would be taken for deleted."""
         # S3 lists by prefix; for others, `find` would leave out folders below the first that cannot be listed
-        listed = self._found() if "s3" in _protocols(self.system) else self._walked()
+        listed = self._find_by_prefix() if "s3" in _protocols(self.system) else self._walk_folders()
         prefix = f"{self.root.rstrip('/')}/"
-        return {path.removeprefix(prefix): about for path, about in listed.items() if _is_file(path, about)}
+        return {path.removeprefix(prefix): details for path, details in listed.items() if _is_file(path, details)}
 
-    def _found(self) -> Mapping[str, Mapping[str, Any]]:
+    def _find_by_prefix(self) -> Mapping[str, Mapping[str, Any]]:
         try:
             found: Mapping[str, Mapping[str, Any]] = self.system.find(self.root, detail=True)
         except KeyError as error:  # some stores know the first version of the listing only
             raise OSError(f"a page of its listing does not say {error}, which leads to the next one") from error
         return found
 
-    def _walked(self) -> dict[str, Mapping[str, Any]]:
+    def _walk_folders(self) -> dict[str, Mapping[str, Any]]:
         found: dict[str, Mapping[str, Any]] = {}
         folders = [self.root]
         for folder in folders:
             if len(folders) > MAX_FOLDERS:
                 raise OSError(f"it has more than {MAX_FOLDERS} folders, or a link in it leads back")
-            for about in self.system.ls(folder, detail=True):
-                name = str(about["name"]).rstrip("/")
+            for details in self.system.ls(folder, detail=True):
+                name = str(details["name"]).rstrip("/")
                 if name not in found:
-                    found[name] = about
-                    if about.get("type") == "directory":
+                    found[name] = details
+                    if details.get("type") == "directory":
                         folders.append(name)
         return found
 
 
-def _is_file(path: str, about: Mapping[str, Any]) -> bool:
-    """Whether it is a file, and not the empty object, named with a final slash, that some programs keep for a folder."""
-    return about.get("type") == "file" and (not path.endswith("/") or bool(about.get("size")))
+def _is_file(path: str, details: Mapping[str, Any]) -> bool:
+    """Whether it is a file, and not the empty object with a final slash that some programs keep for a folder."""
+    return details.get("type") == "file" and (not path.endswith("/") or bool(details.get("size")))
 
 
 def open_file_system(url: str, options: Mapping[str, Any]) -> FileSystem:
@@ -76,10 +76,10 @@ def open_file_system(url: str, options: Mapping[str, Any]) -> FileSystem:
     scheme = urlsplit(url).scheme
     try:
         if scheme in SFTP:
-            return _sftp(url, options)
+            return _open_sftp(url, options)
         if scheme in WEBDAV:
-            return _webdav(url, options)
-        return _any(url, options)
+            return _open_webdav(url, options)
+        return _open_fsspec(url, options)
     except ModuleNotFoundError as error:
         extra = "stores" if scheme in (*SFTP, *WEBDAV) else "knowledge"
         raise Unavailable(
@@ -96,7 +96,7 @@ def open_file_system(url: str, options: Mapping[str, Any]) -> FileSystem:
         ) from error  # fmt: skip
 
 
-def _sftp(url: str, options: Mapping[str, Any]) -> FileSystem:
+def _open_sftp(url: str, options: Mapping[str, Any]) -> FileSystem:
     import asyncssh  # noqa: PLC0415 -- heavy, of an extra
     from sshfs.spec import SSHFileSystem  # noqa: PLC0415 -- heavy, of an extra
 
@@ -110,12 +110,12 @@ def _sftp(url: str, options: Mapping[str, Any]) -> FileSystem:
     return FileSystem(system, unquote(parts.path) or "/", failures)
 
 
-def _webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
+def _open_webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
     import httpx  # noqa: PLC0415 -- heavy
     from webdav4.client import Client, ClientError  # noqa: PLC0415 -- of an extra
     from webdav4.fsspec import WebdavFileSystem  # noqa: PLC0415 -- of an extra
 
-    class Named(Client):  # type: ignore[misc]
+    class EscapingClient(Client):  # type: ignore[misc]
         """Escapes `#`, `?` and `%` in names, which the client would otherwise take for the end of the path or for an
         escape."""
 
@@ -127,12 +127,12 @@ def _webdav(url: str, options: Mapping[str, Any]) -> FileSystem:
     parts = urlsplit(url)
     base = f"{parts.scheme.removeprefix('webdav+')}://{parts.netloc}/"
     # files are read whole, never in ranges
-    system = WebdavFileSystem(base, client=Named(base, **options), skip_instance_cache=True)
+    system = WebdavFileSystem(base, client=EscapingClient(base, **options), skip_instance_cache=True)
     failures = (OSError, ValueError, httpx.HTTPError, httpx.InvalidURL, ClientError)
     return FileSystem(system, unquote(parts.path).strip("/"), failures)
 
 
-def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
+def _open_fsspec(url: str, options: Mapping[str, Any]) -> FileSystem:
     import fsspec  # noqa: PLC0415 -- heavy
 
     system, root = fsspec.core.url_to_fs(url, **options)
@@ -141,7 +141,7 @@ def _any(url: str, options: Mapping[str, Any]) -> FileSystem:
 
 def _library_errors() -> tuple[type[Exception], ...]:
     """The errors in `_ERRORS` whose modules are imported."""
-    found = (getattr(sys.modules.get(module), name, None) for module, name in _ERRORS)
+    found = (getattr(sys.modules.get(module), name, None) for module, name in _LIBRARY_ERRORS)
     return tuple(each for each in found if isinstance(each, type) and issubclass(each, Exception))
 
 
@@ -157,13 +157,17 @@ def options_for(url: str, endpoint: str | None, key: str | None, host_key: str |
     if scheme in S3:
         return _s3_options(endpoint, user, password)
     if scheme in SFTP:
-        known: Any = () if host_key is None else f"* {host_key}\n".encode()
-        own = {"username": user, "password": password, "client_keys": None, "agent_path": None} if key else {}
-        patience = {"connect_timeout": _SECONDS, "login_timeout": _SECONDS, "keepalive_interval": _SECONDS}
+        known_hosts: Any = () if host_key is None else f"* {host_key}\n".encode()
+        credentials = {"username": user, "password": password, "client_keys": None, "agent_path": None} if key else {}
+        timeouts = {
+            "connect_timeout": _TIMEOUT_SECONDS,
+            "login_timeout": _TIMEOUT_SECONDS,
+            "keepalive_interval": _TIMEOUT_SECONDS,
+        }
         # a broken connection must not be reused by the next run
-        return {"known_hosts": known, "skip_instance_cache": True, **patience, **own}
+        return {"known_hosts": known_hosts, "skip_instance_cache": True, **timeouts, **credentials}
     if scheme in WEBDAV:
-        return {"auth": (user, password) if key else None, "timeout": _SECONDS}
+        return {"auth": (user, password) if key else None, "timeout": _TIMEOUT_SECONDS}
     if key and scheme in ("http", "https"):
         return {"auth": (user, password)}
     return {}

@@ -27,7 +27,7 @@ from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRu
 from groundplan.knowledge.sources.sidecars import MAX_BYTES as MAX_SIDECAR
 from groundplan.knowledge.sources.sidecars import Sidecars, document_of, sidecar_of, too_large, unreadable
 
-_LONGEST_NAME = 255
+_MAX_NAME_BYTES = 255
 """Longest name of a file, in bytes, in all common file systems."""
 
 
@@ -55,31 +55,31 @@ class FolderConnector:
         """Every file, in the order of paths. Raises `Unavailable` (source_missing) if the folder cannot be listed, and
         at the end if one below it cannot, so that its documents are not taken for deleted."""
         try:
-            waiting = [iter(sorted(self._root.iterdir()))]
+            stack = [iter(sorted(self._root.iterdir()))]
         except OSError as error:
-            raise _unlisted(self._declared_root, error) from error
+            raise _listing_failed(self._declared_root, error) from error
         self._sidecars, self._orphans = Sidecars(self._read_sidecar), []
-        missing: Unavailable | None = None
-        while waiting:
-            entry = next(waiting[-1], None)
+        failure: Unavailable | None = None
+        while stack:
+            entry = next(stack[-1], None)
             if entry is None:
-                waiting.pop()
+                stack.pop()
             elif not entry.name.startswith("."):
                 try:
                     mode = entry.lstat().st_mode
                     if stat.S_ISDIR(mode):
-                        waiting.append(iter(sorted(entry.iterdir())))
+                        stack.append(iter(sorted(entry.iterdir())))
                 except FileNotFoundError:
                     continue
                 except OSError as error:
-                    missing = missing or _unlisted(entry, error)
+                    failure = failure or _listing_failed(entry, error)
                     continue
                 if stat.S_ISREG(mode) or stat.S_ISLNK(mode):
                     yield Change(entry.relative_to(self._root).as_posix(), self._version(entry))
             else:
                 self._note_orphan(entry)
-        if missing is not None:
-            raise missing
+        if failure is not None:
+            raise failure
 
     def _note_orphan(self, hidden: Path) -> None:
         """Note a hidden file that is a sidecar without its document."""
@@ -92,15 +92,15 @@ class FolderConnector:
             status = file.lstat()
         except OSError:
             return "unreadable"
-        beside = ""
+        sidecar_version = ""
         with suppress(OSError):
-            other = (file.parent / sidecar_of(file.name)).stat()
-            beside = f"+{other.st_mtime_ns}.{other.st_size}"
-        return f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}{beside}"
+            sidecar = (file.parent / sidecar_of(file.name)).stat()
+            sidecar_version = f"+{sidecar.st_mtime_ns}.{sidecar.st_size}"
+        return f"{status.st_mtime_ns}.{status.st_size}.{status.st_ino}{sidecar_version}"
 
     def read(self, key: str) -> Content:
         try:
-            opened = _open_below(self._root, key)
+            descriptor = _open_below(self._root, key)
         except FileNotFoundError as error:
             raise document_gone() from error
         except OSError as error:
@@ -111,21 +111,21 @@ class FolderConnector:
                 ) from error  # fmt: skip
             raise _unreadable(error) from error
         try:
-            status = os.fstat(opened)
+            status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise Invalid("it is not a file", code="document_type", hint="Nothing needs to be done.")
             if status.st_size > MAX_BYTES:
                 raise TooLarge(
                     f"it is larger than {MAX_BYTES >> 20} MiB", code="document_too_large", hint="Split it into parts."
                 )
-            with open(opened, "rb", closefd=False) as file:
+            with open(descriptor, "rb", closefd=False) as file:
                 data = file.read(MAX_BYTES + 1)
         except OSError as error:
             raise _unreadable(error) from error
         finally:
-            os.close(opened)
-        told = self._sidecars.document_values(key)
-        return Content(data, modified_at=modification_time(status.st_mtime), governed_values=told)
+            os.close(descriptor)
+        values = self._sidecars.document_values(key)
+        return Content(data, modified_at=modification_time(status.st_mtime), governed_values=values)
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
         return self._sidecars.folder_rules(key)
@@ -136,18 +136,18 @@ class FolderConnector:
             file.lstat()
         except OSError as error:
             # no file can have a name that is too long; whether one exists at a path that is too long is not known
-            if error.errno == errno.ENOENT or len(os.fsencode(file.name)) > _LONGEST_NAME:
+            if error.errno == errno.ENOENT or len(os.fsencode(file.name)) > _MAX_NAME_BYTES:
                 return None
             raise unreadable(file.name) from error
         try:
             # the file must be inside: findings would quote lines of a file elsewhere, and a pipe has no end
-            place = file.resolve(strict=True)
-            if not place.is_relative_to(self._root):
+            target = file.resolve(strict=True)
+            if not target.is_relative_to(self._root):
                 raise unreadable(file.name)
-            with open(_open_below(self._root, place.relative_to(self._root).as_posix()), "rb") as found:
-                if not stat.S_ISREG(os.fstat(found.fileno()).st_mode):
+            with open(_open_below(self._root, target.relative_to(self._root).as_posix()), "rb") as opened:
+                if not stat.S_ISREG(os.fstat(opened.fileno()).st_mode):
                     raise unreadable(file.name)
-                data = found.read(MAX_SIDECAR + 1)
+                data = opened.read(MAX_SIDECAR + 1)
         except OSError as error:
             raise unreadable(file.name) from error
         if len(data) > MAX_SIDECAR:
@@ -160,15 +160,15 @@ def _open_below(root: Path, path: str) -> int:
     readers are not known. Folders are opened one after the other, so that none can be moved meanwhile. Raises
     `OSError`."""
     *folders, name = path.split("/")
-    at = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
+    directory = os.open(root, os.O_RDONLY | os.O_DIRECTORY)
     try:
         for folder in folders:
-            below = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=at)
-            os.close(at)
-            at = below
-        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=at)
+            child = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+            os.close(directory)
+            directory = child
+        return os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=directory)
     finally:
-        os.close(at)
+        os.close(directory)
 
 
 def modification_time(seconds: float) -> datetime | None:
@@ -185,7 +185,7 @@ def _unreadable(error: OSError) -> Invalid:
     )
 
 
-def _unlisted(folder: Path, error: OSError) -> Unavailable:
+def _listing_failed(folder: Path, error: OSError) -> Unavailable:
     return Unavailable(
         f"the folder {printable(str(folder))} cannot be read: {error.strerror}", code="source_missing",
         hint="Check the source's `path` and the rights of its folder; its documents stay as they were.",

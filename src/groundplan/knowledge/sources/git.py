@@ -74,35 +74,37 @@ class GitConnector:
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:
         """The differences from the commit of the cursor, or all files without one. Raises `Unavailable`."""
         self._fetch()
-        before = self._tree(cursor["at"]) if cursor and cursor.get("at") and self._has(cursor["at"]) else None
+        before = (
+            self._list_files(cursor["at"]) if cursor and cursor.get("at") and self._has_commit(cursor["at"]) else None
+        )
         same_target = cursor is not None and cursor.get("to") == self._head
         after = str(cursor["after"]) if cursor is not None and same_target else ""
         # a first run that is continued does not list the files before the cursor
         self.is_complete = before is None and not after
-        self._reported, self._history = self._changed(before), None
+        self._reported, self._history = self._changed_keys(before), None
         changed = sorted(self._reported)
         step = {"at": cursor.get("at") if cursor and before is not None else None, "to": self._head}
         for number, key in enumerate(changed, 1):
             if key <= after:
                 continue
-            place = {"at": self._head} if number == len(changed) else {**step, "after": key}
+            next_cursor = {"at": self._head} if number == len(changed) else {**step, "after": key}
             if key in self._files:
-                yield Change(key, self._files[key].decode() + self._sidecar_version(key), cursor=place)
+                yield Change(key, self._files[key].decode() + self._sidecar_version(key), cursor=next_cursor)
             else:
-                yield Change(key, "", is_deleted=True, cursor=place)
+                yield Change(key, "", is_deleted=True, cursor=next_cursor)
 
-    def _changed(self, before: Mapping[str, bytes] | None) -> set[str]:
+    def _changed_keys(self, before: Mapping[str, bytes] | None) -> set[str]:
         documents = {key for key in self._files if not is_hidden(key)}
         if before is None:
             return documents
-        differ = {key for key in before.keys() | self._files.keys() if before.get(key) != self._files.get(key)}
-        found = {key for key in differ if not is_hidden(key)}
-        for key in differ - found:
+        differing = {key for key in before.keys() | self._files.keys() if before.get(key) != self._files.get(key)}
+        changed = {key for key in differing if not is_hidden(key)}
+        for key in differing - changed:
             # a sidecar changed: the rules of all documents below its folder may have changed
             folder, _, name = key.rpartition("/")
             if name.startswith("."):
-                found |= {each for each in documents if not folder or each.startswith(f"{folder}/")}
-        return found
+                changed |= {each for each in documents if not folder or each.startswith(f"{folder}/")}
+        return changed
 
     def _sidecar_version(self, key: str) -> str:
         folder, _, name = key.rpartition("/")
@@ -114,7 +116,9 @@ class GitConnector:
         if identity is None:
             raise document_gone()
         return Content(
-            self._blob(identity), modified_at=self._changed_at(key), governed_values=self._sidecars.document_values(key)
+            self._read_blob(identity),
+            modified_at=self._changed_at(key),
+            governed_values=self._sidecars.document_values(key),
         )
 
     def _changed_at(self, key: str) -> datetime | None:
@@ -124,11 +128,11 @@ class GitConnector:
                 self._reported if key in self._reported else {each for each in self._files if not is_hidden(each)}
             )
             self._history = read_history(
-                self._repository, self._head, map(self._path, self._reported & self._files.keys())
+                self._repository, self._head, map(self._repository_path, self._reported & self._files.keys())
             )
-        return self._history.time_of(self._path(key))
+        return self._history.time_of(self._repository_path(key))
 
-    def _path(self, key: str) -> bytes:
+    def _repository_path(self, key: str) -> bytes:
         """The path of a document in the repository."""
         return (f"{self._prefix}/{key}" if self._prefix else key).encode("utf-8", "surrogateescape")
 
@@ -137,9 +141,9 @@ class GitConnector:
 
     def _read_sidecar(self, path: str) -> bytes | None:
         identity = self._files.get(path)
-        return None if identity is None else self._blob(identity)
+        return None if identity is None else self._read_blob(identity)
 
-    def _blob(self, identity: bytes) -> bytes:
+    def _read_blob(self, identity: bytes) -> bytes:
         from dulwich.objects import Blob  # noqa: PLC0415 -- heavy
 
         found = self._repository[identity]
@@ -169,22 +173,22 @@ class GitConnector:
         try:
             client, path = get_transport_and_path(self._url, username=user or None, password=password or None)
             wanted = f"refs/heads/{self._branch}".encode() if self._branch else b"HEAD"
-            for made_anew in (False, True):
+            for is_recloned in (False, True):
                 self._repository = self._open_mirror(Repo, NotGitRepository)
                 head = dict(_fetch_refs(client, path, self._repository)).get(Ref(wanted))
-                if head is None or made_anew or not (self._is_rewritten(head) or self._packs() > MAX_PACKS):
+                if head is None or is_recloned or not (self._is_rewritten(head) or self._pack_count() > MAX_PACKS):
                     break
-                self._discard_if(True)  # contents that were removed from the history must not stay in the mirror
+                self._close_mirror(True)  # contents that were removed from the history must not stay in the mirror
             if head is not None:
                 self._repository.refs[self._ref] = head
-                self._head, self._files = head.decode(), self._tree(head.decode())
+                self._head, self._files = head.decode(), self._list_files(head.decode())
         except (HTTPUnauthorized, HTTPProxyUnauthorized) as error:
             raise Unavailable(
                 f"the repository {self._url} does not let this user in", code="source_missing",
                 hint="Name who asks: `key: env:NAME`, of USER:PASSWORD or USER:TOKEN; the documents stay as they were.",
             ) from error  # fmt: skip
         except (OSError, GitProtocolError, NotGitRepository, HTTPError) as error:
-            self._discard_if(str(self._mirror) in str(getattr(error, "filename", "")))
+            self._close_mirror(str(self._mirror) in str(getattr(error, "filename", "")))
             raise Unavailable(
                 f"the repository {self._url} cannot be fetched: {error or type(error).__name__}", code="source_missing",
                 hint="Check its address and whether it can be read; the documents stay as they were.",
@@ -192,7 +196,7 @@ class GitConnector:
         except Unavailable:
             raise
         except Exception as error:
-            self._discard_if(True)
+            self._close_mirror(True)
             raise Unavailable(
                 f"the mirror of {self._url} is damaged: {error or type(error).__name__}", code="source_missing",
                 hint="It is made anew at the next look; the documents stay as they were.",
@@ -211,10 +215,10 @@ class GitConnector:
         before = self._repository.refs.as_dict().get(self._ref)
         return before not in (None, head) and not can_fast_forward(self._repository, before, head)
 
-    def _packs(self) -> int:
+    def _pack_count(self) -> int:
         return sum(1 for _ in self._mirror.glob("objects/pack/*.pack"))
 
-    def _discard_if(self, damaged: bool) -> None:
+    def _close_mirror(self, damaged: bool) -> None:
         """Close the mirror, and delete it if it is damaged: it is a copy that can be fetched again."""
         self.close()
         if damaged:
@@ -228,20 +232,20 @@ class GitConnector:
                 lock.unlink(missing_ok=True)  # left by a killed process: only one uses the mirror at a time
             with suppress(broken, OSError, ValueError):
                 return repo(self._mirror)
-        making = self._mirror.with_suffix(".new")
-        for left in (making, self._mirror):
-            shutil.rmtree(left, ignore_errors=True)
-        making.mkdir(parents=True, mode=0o700)
-        repo.init_bare(making).close()
-        making.replace(self._mirror)
+        temporary = self._mirror.with_suffix(".new")
+        for leftover in (temporary, self._mirror):
+            shutil.rmtree(leftover, ignore_errors=True)
+        temporary.mkdir(parents=True, mode=0o700)
+        repo.init_bare(temporary).close()
+        temporary.replace(self._mirror)
         return repo(self._mirror)
 
-    def _has(self, commit: str) -> bool:
+    def _has_commit(self, commit: str) -> bool:
         return commit.encode() in self._repository.object_store
 
-    def _tree(self, commit: str) -> dict[str, bytes]:
-        """Path below the folder -> id of the blob, of ordinary files only: no links, no submodules. Raises `Unavailable`
-        above `MAX_FILES`: a few kilobytes of folders nested in one another can list files without end."""
+    def _list_files(self, commit: str) -> dict[str, bytes]:
+        """Path below the folder -> id of the blob, for ordinary files only: no links, no submodules. Raises
+        `Unavailable` above `MAX_FILES`: a few kilobytes of nested folders can list files without end."""
         tree = self._repository[commit.encode()].tree
         found = {}
         for number, entry in enumerate(self._repository.object_store.iter_tree_contents(tree)):

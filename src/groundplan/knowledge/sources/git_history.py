@@ -1,4 +1,4 @@
-"""Finds when files of a repository were last changed, from its commits. The library is that of `groundplan[knowledge]`."""
+"""Finds when files of a repository last changed, by its commits. The library is that of `groundplan[knowledge]`."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ def read_history(repository: Any, head: str, paths: Iterable[bytes]) -> History:
     """Walk the history back from `head` until the newest change of each path is known, within the limits."""
     from dulwich.errors import MissingCommitError  # noqa: PLC0415 -- heavy
 
-    left = set(paths)
+    remaining = set(paths)
     times: dict[bytes, datetime] = {}
     oldest: datetime | None = None
-    until = time.monotonic() + SECONDS
+    deadline = time.monotonic() + SECONDS
     # a shallow repository has only a part of its history
     with suppress(KeyError, MissingCommitError):
         for number, entry in enumerate(repository.get_walker(include=[head.encode()])):
-            if not left or number >= MAX_COMMITS or time.monotonic() > until:
+            if not remaining or number >= MAX_COMMITS or time.monotonic() > deadline:
                 break
             oldest = commit_time(entry.commit.commit_time)
             for path in _changed_paths(entry):
-                if path in left:
-                    left.discard(path)
+                if path in remaining:
+                    remaining.discard(path)
                     times[path] = oldest
     return History(times, oldest)
 

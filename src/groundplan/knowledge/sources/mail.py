@@ -1,4 +1,4 @@
-"""The connector of an e-mail archive, an mbox file or a maildir: each message is a document. Attachments are only named.
+"""The connector of an e-mail archive, an mbox file or a maildir: each message is a document. Attachments are not read.
 
 With `participants`, only the sender and the recipients of a message may read it; a parser in a confined process
 determines them. A message never replaces another one, whatever id it states.
@@ -20,7 +20,7 @@ from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRu
 
 
 class MailConnector:
-    """The connector of an archive. Keys are made of the messages' ids, so that they stay when the archive is compacted."""
+    """The connector of an archive. Keys are made of the messages' ids, so that compacting the archive keeps them."""
 
     is_complete = True
 
@@ -39,7 +39,7 @@ class MailConnector:
     def changes(self, cursor: Cursor | None) -> Iterator[Change]:  # noqa: ARG002 -- all of it, each time
         """Every message in the order of keys. Raises `Unavailable` if the archive cannot be read."""
         try:
-            self._places = _keyed(mail_box.message_places(self._path))
+            self._places = _places_by_key(mail_box.message_places(self._path))
         except FileNotFoundError as error:
             raise Unavailable(
                 f"there is no archive {self._path}", code="source_missing",
@@ -82,13 +82,13 @@ class MailConnector:
         return ()
 
 
-def _keyed(found: Iterator[mail_box.MessagePlace]) -> dict[str, mail_box.MessagePlace]:
+def _places_by_key(places: Iterator[mail_box.MessagePlace]) -> dict[str, mail_box.MessagePlace]:
     """Messages by key: of several with the same id the oldest gets it, the others get their digests appended."""
-    keyed: dict[str, mail_box.MessagePlace] = {}
-    for place in found:
+    by_key: dict[str, mail_box.MessagePlace] = {}
+    for place in places:
         name = re.sub(r"[^A-Za-z0-9@._+-]", "_", place.name).lstrip(".")
         key = f"{name}.eml"
-        if key in keyed and keyed[key].digest != place.digest:
+        if key in by_key and by_key[key].digest != place.digest:
             key = f"{name}.{place.digest[:16]}.eml"
-        keyed.setdefault(key, place)
-    return keyed
+        by_key.setdefault(key, place)
+    return by_key

@@ -16,23 +16,23 @@ from typing import BinaryIO, Final
 
 HEAD_BYTES: Final = 256 << 10
 """Longest head of a message that is searched, in bytes."""
-_PIECE: Final = 64 << 10
-_BEGINS = re.compile(
+_PIECE_BYTES: Final = 64 << 10
+_FIRST_LINE = re.compile(
     rb"From .{0,300}?(?:Mon|Tue|Wed|Thu|Fri|Sat|Sun),? +(?:\d{1,2} +)?"
     rb"(?:Jan|Feb|Mar|Apr|May|Jun|Jul|Aug|Sep|Oct|Nov|Dec)[ ,]"
 )
-_QUOTED = re.compile(rb"^>(>*From )", re.MULTILINE)
+_ESCAPED_FROM = re.compile(rb"^>(>*From )", re.MULTILINE)
 _DELETED = re.compile(
     rb"^(?:x-mozilla-status:[ \t]*[0-9a-f]{3}[89a-f]|x-status:[ \t]*[a-z]*d)", re.IGNORECASE | re.MULTILINE
 )
 """Marks of mail programs for a deleted message, which stays in the file until that is compacted."""
-_ASIDE: Final = frozenset({"trash", "deleted items", "deleted messages", "junk", "spam", "drafts"})
+_SKIPPED_BOXES: Final = frozenset({"trash", "deleted items", "deleted messages", "junk", "spam", "drafts"})
 _ID = re.compile(rb"^message-id:\s*<([^>\s]{1,200})>", re.IGNORECASE | re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
 class MessagePlace:
-    """A message: its file, the offset and length of its bytes, their SHA-256, and its id, or that digest without one."""
+    """A message: its file, offset, length in bytes and their SHA-256; `name` is its id, or that digest without one."""
 
     file: Path
     start: int
@@ -48,16 +48,16 @@ def message_head(data: bytes) -> bytes:
 
 
 def message_places(path: Path) -> Iterator[MessagePlace]:
-    """Every message that was not deleted, oldest first. Raises `OSError`, and `ValueError` for a file that is no mbox."""
+    """Every message that was not deleted, oldest first. Raises `OSError`, and `ValueError` if the file is no mbox."""
     if not path.is_dir():
         with path.open("rb") as file:
-            yield from _split(path, file)
+            yield from _split_mbox(path, file)
         return
     if not (path / "cur").is_dir():
         raise ValueError("the folder is no maildir")
     files = [
         file
-        for box in _boxes(path)
+        for box in _mailboxes(path)
         for folder in ("new", "cur")
         if (box / folder).is_dir()
         for file in (box / folder).iterdir()
@@ -66,18 +66,18 @@ def message_places(path: Path) -> Iterator[MessagePlace]:
     # a name begins with the time of delivery, and keeps that when the message is read
     for each in sorted(files, key=lambda file: file.name.partition(":")[0]):
         with each.open("rb") as opened:
-            message = _Message(0)
-            while piece := opened.read(_PIECE):
+            message = _MessageReader(0)
+            while piece := opened.read(_PIECE_BYTES):
                 message.add(piece)
         yield message.place(each)
 
 
-def _boxes(path: Path) -> Iterator[Path]:
+def _mailboxes(path: Path) -> Iterator[Path]:
     """A maildir and the mailboxes in it (`.Projects.2026`), except for trash, junk and drafts."""
     yield path
     for box in path.iterdir():
         last = box.name.rpartition(".")[2].lower()
-        if box.name.startswith(".") and last not in _ASIDE and (box / "cur").is_dir() and not box.is_symlink():
+        if box.name.startswith(".") and last not in _SKIPPED_BOXES and (box / "cur").is_dir() and not box.is_symlink():
             yield box
 
 
@@ -99,29 +99,29 @@ def read_message(place: MessagePlace) -> bytes | None:
 
 def unquote_mbox(data: bytes) -> bytes:
     """A message of an mbox without the `>` that escapes lines beginning with `From `."""
-    return _QUOTED.sub(rb"\1", data)
+    return _ESCAPED_FROM.sub(rb"\1", data)
 
 
-class _Message:
+class _MessageReader:
     """A message while it is read. An empty line is held back, since it may belong to the start of the next message."""
 
     def __init__(self, start: int) -> None:
         self._start, self._length = start, 0
         self._hash = hashlib.sha256()
         self._head = b""
-        self._kept = b""
+        self._held_back = b""
 
     def add(self, piece: bytes) -> None:
-        piece, self._kept = self._kept + piece, b""
+        piece, self._held_back = self._held_back + piece, b""
         self._hash.update(piece)
         self._length += len(piece)
         if len(self._head) < HEAD_BYTES:
             self._head += piece[:HEAD_BYTES]
 
     def keep_back(self, line: bytes) -> None:
-        if self._kept:
+        if self._held_back:
             self.add(b"")
-        self._kept = line
+        self._held_back = line
 
     @property
     def is_deleted(self) -> bool:
@@ -134,27 +134,27 @@ class _Message:
         return MessagePlace(file, self._start, self._length, digest, name)
 
 
-def _split(path: Path, file: BinaryIO) -> Iterator[MessagePlace]:
-    message: _Message | None = None
-    at, fresh, blank = 0, True, True
-    opening = False
-    while piece := file.readline(_PIECE):
-        at += len(piece)
-        ends = piece.endswith(b"\n")
-        if fresh and blank and piece.startswith(b"From ") and (message is None or _BEGINS.match(piece)):
+def _split_mbox(path: Path, file: BinaryIO) -> Iterator[MessagePlace]:
+    message: _MessageReader | None = None
+    offset, starts_line, after_blank = 0, True, True
+    in_first_line = False
+    while piece := file.readline(_PIECE_BYTES):
+        offset += len(piece)
+        ends_line = piece.endswith(b"\n")
+        if starts_line and after_blank and piece.startswith(b"From ") and (message is None or _FIRST_LINE.match(piece)):
             if message is not None and not message.is_deleted:
                 yield message.place(path)
-            message, opening = _Message(at), not ends
+            message, in_first_line = _MessageReader(offset), not ends_line
         elif message is None:
             if piece.strip():
                 raise ValueError("its first line does not begin a message")
-        elif opening:
-            message, opening = _Message(at), not ends  # continuation of a long first line
-        elif fresh and piece in (b"\n", b"\r\n"):
+        elif in_first_line:
+            message, in_first_line = _MessageReader(offset), not ends_line  # continuation of a long first line
+        elif starts_line and piece in (b"\n", b"\r\n"):
             message.keep_back(piece)
         else:
             message.add(piece)
-        blank = fresh and piece in (b"\n", b"\r\n")
-        fresh = ends
+        after_blank = starts_line and piece in (b"\n", b"\r\n")
+        starts_line = ends_line
     if message is not None and not message.is_deleted:
         yield message.place(path)

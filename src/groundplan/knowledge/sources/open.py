@@ -22,12 +22,12 @@ from groundplan.knowledge.sources.push import PushConnector
 from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
 from groundplan.knowledge.sources.web import WebConnector
 
-_REQUESTS_A_SECOND = 50.0
+_DEFAULT_RATE = 50.0
 """Default rate of requests to stores and sites."""
 
 
 class UnavailableConnector:
-    """Stands in for a source that cannot be opened: its documents stay as they were, and `changes` raises the reason."""
+    """Stands in for a source that cannot be opened: its documents stay as they were; `changes` raises the reason."""
 
     is_complete = False
 
@@ -63,30 +63,30 @@ def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mi
     repositories. Raises `Invalid`."""
     if source.connector is None:
         return FolderConnector(workspace / source.path)
-    given: dict[str, Any] = dict(source.connector.settings)
-    rate = float(given.get("rate", _REQUESTS_A_SECOND))
+    settings: dict[str, Any] = dict(source.connector.settings)
+    rate = float(settings.get("rate", _DEFAULT_RATE))
     match source.connector.type:
         case "git":
-            key = resolve_secret(given["key"]) if "key" in given else None
+            key = resolve_secret(settings["key"]) if "key" in settings else None
             return GitConnector(
-                given["url"], mirrors, branch=given.get("branch"), folder=given.get("path", ""), key=key
+                settings["url"], mirrors, branch=settings.get("branch"), folder=settings.get("path", ""), key=key
             )
         case "store":
-            key = resolve_secret(given["key"]) if "key" in given else None
-            options = options_for(given["url"], given.get("endpoint"), key, given.get("host_key"))
-            return ObjectStoreConnector(given["url"], options, rate, source.connector.acl)
+            key = resolve_secret(settings["key"]) if "key" in settings else None
+            options = options_for(settings["url"], settings.get("endpoint"), key, settings.get("host_key"))
+            return ObjectStoreConnector(settings["url"], options, rate, source.connector.acl)
         case "web":
-            return WebConnector(given["url"], pages=int(given.get("pages", 10_000)), rate=rate)
+            return WebConnector(settings["url"], pages=int(settings.get("pages", 10_000)), rate=rate)
         case "sql":
             engine = (
-                Postgres(resolve_secret(given["dsn"]))
-                if "dsn" in given
-                else Sqlite(path_inside(workspace, given["path"]))
+                Postgres(resolve_secret(settings["dsn"]))
+                if "dsn" in settings
+                else Sqlite(path_inside(workspace, settings["path"]))
             )
-            return SqlConnector(engine, table_layout(given), float(given["rate"]) if "rate" in given else None)
+            return SqlConnector(engine, table_layout(settings), float(settings["rate"]) if "rate" in settings else None)
         case "mail":
             return MailConnector(
-                path_inside(workspace, given["path"]), participants=given.get("readers") == "participants"
+                path_inside(workspace, settings["path"]), participants=settings.get("readers") == "participants"
             )
         case "push":
             return PushConnector(conn, source.name)
@@ -97,16 +97,20 @@ def open_connector(source: Source, workspace: Path, conn: Connection[Any], *, mi
     )
 
 
-def table_layout(given: dict[str, Any]) -> Layout:
+def table_layout(settings: dict[str, Any]) -> Layout:
     """The layout of a table from the settings of an `sql` connector."""
     return Layout(
-        given["table"], given.get("id", "id"), given.get("changed"), given.get("readers"), bool(given.get("grants"))
+        settings["table"],
+        settings.get("id", "id"),
+        settings.get("changed"),
+        settings.get("readers"),
+        bool(settings.get("grants")),
     )
 
 
 def path_inside(workspace: Path, path: str) -> Path:
     """A path below the workspace; raises `Invalid` for one that leads out of it."""
-    found = (workspace / path).resolve()
-    if not found.is_relative_to(workspace.resolve()):
+    resolved = (workspace / path).resolve()
+    if not resolved.is_relative_to(workspace.resolve()):
         raise Invalid(f"{path} leads out of the workspace", code="source_path", hint="Put it into the workspace.")
-    return found
+    return resolved

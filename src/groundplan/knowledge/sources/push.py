@@ -30,17 +30,17 @@ class PushConnector:
         """Pushes and withdrawals, in their order."""
         self.is_complete = cursor is None
         number = int(cursor["number"]) if cursor else 0
-        while some := store.changes_after(self._conn, self._source, number):
-            for path, at, withdrawn in some:
-                yield Change(path, str(at), is_deleted=withdrawn, cursor={"number": at})
-            number = some[-1][1]
+        while batch := store.changes_after(self._conn, self._source, number):
+            for path, position, withdrawn in batch:
+                yield Change(path, str(position), is_deleted=withdrawn, cursor={"number": position})
+            number = batch[-1][1]
 
     def read(self, key: str) -> Content:
         row = store.read_pushed(self._conn, self._source, key)
         if row is None:
             raise document_gone("it was withdrawn meanwhile")
-        told = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})
-        return Content(row.data, media=row.media, modified_at=row.at, governed_values=told)
+        values = dict(row.told) | ({} if row.readers is None else {"readers": row.readers})
+        return Content(row.data, media=row.media, modified_at=row.at, governed_values=values)
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- pushed documents have no folders
         return ()

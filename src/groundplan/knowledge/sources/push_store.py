@@ -13,7 +13,7 @@ from psycopg.types.json import Jsonb
 
 from groundplan.knowledge.deletion import legal_hold_store
 
-_SOME = 500
+_BATCH = 500
 _LOCK = 0x70757368
 """Advisory lock, held from numbering a push to the end of its transaction, so that numbers become visible in order."""
 
@@ -71,7 +71,7 @@ def changes_after(conn: Conn, source: str, number: int) -> list[tuple[str, int, 
     """(path, number, whether withdrawn) of the next changes, in order."""
     return conn.execute(
         "SELECT path, number, gone FROM pushed WHERE source = %s AND number > %s ORDER BY number LIMIT %s",
-        (source, number, _SOME),
+        (source, number, _BATCH),
     ).fetchall()
 
 

@@ -17,8 +17,8 @@ from groundplan.core.errors import Invalid
 from groundplan.knowledge.model import Readers
 from groundplan.knowledge.sources.model import FolderRules
 
-_READS: Final = frozenset({"READ", "FULL_CONTROL"})
-EVERYBODY: Final = frozenset({"AllUsers", "AuthenticatedUsers"})
+_READ_PERMISSIONS: Final = frozenset({"READ", "FULL_CONTROL"})
+PUBLIC_GROUPS: Final = frozenset({"AllUsers", "AuthenticatedUsers"})
 """S3's groups for public grants, which a bucket can be set to ignore."""
 
 
@@ -27,18 +27,22 @@ def access_rules(acl: Mapping[str, Any], names: Mapping[str, str], *, ignores_pu
     canonical ids, e-mail addresses and S3's groups (`AllUsers`, `AuthenticatedUsers`) to names of readers."""
     readers = set()
     for grant in acl.get("Grants", ()):
-        grantee = _grantee(grant.get("Grantee", {}))
-        if grant.get("Permission") in _READS and grantee in names and not (ignores_public and grantee in EVERYBODY):
+        grantee = _grantee_name(grant.get("Grantee", {}))
+        if (
+            grant.get("Permission") in _READ_PERMISSIONS
+            and grantee in names
+            and not (ignores_public and grantee in PUBLIC_GROUPS)
+        ):
             readers.add(names[grantee])
     owner = names.get(str(acl.get("Owner", {}).get("ID", "")), "")
-    told = {"owner": owner} if is_email(owner) else {}
-    return FolderRules("acl", Readers(frozenset(readers)), told, is_access_list=True)
+    values = {"owner": owner} if is_email(owner) else {}
+    return FolderRules("acl", Readers(frozenset(readers)), values, is_access_list=True)
 
 
-def _grantee(told: Mapping[str, Any]) -> str:
-    if "URI" in told:
-        return str(told["URI"]).rpartition("/")[2]
-    return str(told.get("ID") or told.get("EmailAddress") or "")
+def _grantee_name(grantee: Mapping[str, Any]) -> str:
+    if "URI" in grantee:
+        return str(grantee["URI"]).rpartition("/")[2]
+    return str(grantee.get("ID") or grantee.get("EmailAddress") or "")
 
 
 def ignores_public_grants(block: Mapping[str, Any]) -> bool:
@@ -48,15 +52,15 @@ def ignores_public_grants(block: Mapping[str, Any]) -> bool:
 
 def is_not_configured(error: Exception) -> bool:
     """Whether the error says that the bucket has no public access block."""
-    told = getattr(error.__cause__, "response", None) or {}
-    return bool(told.get("Error", {}).get("Code") == "NoSuchPublicAccessBlockConfiguration")
+    response = getattr(error.__cause__, "response", None) or {}
+    return bool(response.get("Error", {}).get("Code") == "NoSuchPublicAccessBlockConfiguration")
 
 
 def unreadable(error: Exception) -> Invalid:
     """The error for an object whose access list cannot be read: its readers are not known, so nobody may read it."""
-    said = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+    reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
     return Invalid(
-        f"its access list cannot be read: {said}",
+        f"its access list cannot be read: {reason}",
         code="readers_unreadable",
         hint="Allow s3:GetObjectAcl to the key of the source. Until then nobody finds it.",
     )

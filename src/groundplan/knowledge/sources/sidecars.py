@@ -42,14 +42,14 @@ class Sidecars:
         for folder in (PurePosixPath(), *reversed(PurePosixPath(key).parents[:-1])):
             name = "" if folder == PurePosixPath() else folder.as_posix()
             if name not in self._folders:
-                self._folders[name] = self._folder(name)
+                self._folders[name] = self._read_folder(name)
             level = self._folders[name]
             if isinstance(level, GroundplanError):
                 raise level
             if level.readers is not None or level.values:
                 levels.append(level)
         if not self._acl_read:
-            self._acl, self._acl_read = self._access_list(), True
+            self._acl, self._acl_read = self._read_access_list(), True
         if isinstance(self._acl, GroundplanError):
             raise self._acl
         if self._acl is not None:
@@ -58,29 +58,29 @@ class Sidecars:
 
     def document_values(self, key: str) -> Mapping[str, Any]:
         """The values in the document's own sidecar."""
-        text = self._text(sidecar_of(key))
+        text = self._read_text(sidecar_of(key))
         return {} if text is None else parse_mapping(text, PurePosixPath(sidecar_of(key)).name)
 
-    def _folder(self, name: str) -> FolderRules | GroundplanError:
+    def _read_folder(self, name: str) -> FolderRules | GroundplanError:
         try:
-            readers = self._text(_join(name, READERS_FILE))
-            told = self._text(_join(name, GOVERNED_FILE))
+            readers = self._read_text(_join(name, READERS_FILE))
+            values = self._read_text(_join(name, GOVERNED_FILE))
             return FolderRules(
                 f"folder/{name or '.'}",
                 None if readers is None else _parse_readers(readers.splitlines()),
-                {} if told is None else parse_mapping(told, GOVERNED_FILE),
+                {} if values is None else parse_mapping(values, GOVERNED_FILE),
             )
         except GroundplanError as error:
             return error
 
-    def _access_list(self) -> Acl | GroundplanError | None:
+    def _read_access_list(self) -> Acl | GroundplanError | None:
         try:
-            text = self._text(ACL_FILE)
+            text = self._read_text(ACL_FILE)
             return None if text is None else parse_acl(text)
         except GroundplanError as error:
             return error
 
-    def _text(self, path: str) -> str | None:
+    def _read_text(self, path: str) -> str | None:
         data = self._read(path)
         if data is None:
             return None
@@ -148,8 +148,8 @@ def _parse_readers(lines: Sequence[str]) -> Readers:
     """The readers in the lines of a file: `!name` denies, `#` starts a comment. Raises `Invalid` if there are none: the
     file may have lost its names."""
     names = [name for line in lines if (name := line.partition("#")[0].strip())]
-    allow = frozenset(_reader(name) for name in names if not name.startswith("!"))
-    deny = frozenset(_reader(name[1:]) for name in names if name.startswith("!") and name[1:].strip())
+    allow = frozenset(_reader_name(name) for name in names if not name.startswith("!"))
+    deny = frozenset(_reader_name(name[1:]) for name in names if name.startswith("!") and name[1:].strip())
     if not allow and not deny:
         raise Invalid(
             f"{READERS_FILE} of its folder names nobody", code="readers_file",
@@ -158,7 +158,7 @@ def _parse_readers(lines: Sequence[str]) -> Readers:
     return Readers(allow, deny)
 
 
-def _reader(name: str) -> str:
+def _reader_name(name: str) -> str:
     name = name.strip()
     return name.lower() if "@" in name else name
 

@@ -30,13 +30,13 @@ def is_page(data: bytes) -> bool:
 
 def parse_sitemap(data: bytes) -> Sitemap:
     """Parse a sitemap. Raises `ValueError` with the reason if it cannot be read completely."""
-    data = _unpacked(data)
+    data = _decompress(data)
     if not data.lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"<"):
-        places = tuple(match[1].decode("utf-8", "replace").rstrip() for match in _LINE.finditer(data))
-        if not places and data.strip():
+        addresses = tuple(match[1].decode("utf-8", "replace").rstrip() for match in _LINE.finditer(data))
+        if not addresses and data.strip():
             raise ValueError("it is neither XML nor a list of addresses")
-        return Sitemap(places)
-    reader = _Reader()
+        return Sitemap(addresses)
+    reader = _SitemapParser()
     try:
         reader.parser.Parse(data, True)
     except expat.ExpatError as error:
@@ -49,7 +49,7 @@ def parse_sitemap(data: bytes) -> Sitemap:
     raise ValueError("it is no sitemap")
 
 
-class _Reader:
+class _SitemapParser:
     """Collects the addresses of entries during parsing: as a tree, a sitemap of 50 MiB could take gigabytes."""
 
     def __init__(self) -> None:
@@ -59,14 +59,14 @@ class _Reader:
         self._text: list[str] | None = None
         self.parser = expat.ParserCreate(namespace_separator="}")
         self.parser.StartDoctypeDeclHandler = self._doctype
-        self.parser.StartElementHandler = self._begins
-        self.parser.EndElementHandler = self._ends
-        self.parser.CharacterDataHandler = self._said
+        self.parser.StartElementHandler = self._start_element
+        self.parser.EndElementHandler = self._end_element
+        self.parser.CharacterDataHandler = self._add_text
 
     def _doctype(self, *_: object) -> None:
         raise ValueError("it defines entities of its own")
 
-    def _begins(self, name: str, _: object) -> None:
+    def _start_element(self, name: str, _: object) -> None:
         self._depth += 1
         local = name.rpartition("}")[2]
         if self._depth == 1:
@@ -75,28 +75,28 @@ class _Reader:
         elif self._depth == 3 and local == "loc":
             self._text = []
 
-    def _ends(self, _: str) -> None:
+    def _end_element(self, _: str) -> None:
         if self._depth == 3 and self._text is not None:
             if text := "".join(self._text).strip():
                 self.places.append(text)
             self._text = None
         self._depth -= 1
 
-    def _said(self, text: str) -> None:
+    def _add_text(self, text: str) -> None:
         if self._text is not None:
             self._text.append(text)
 
 
-def _unpacked(data: bytes) -> bytes:
+def _decompress(data: bytes) -> bytes:
     if not data.startswith(b"\x1f\x8b"):
         return data
-    unpacking = zlib.decompressobj(31)
+    decompressor = zlib.decompressobj(31)
     try:
-        found = unpacking.decompress(data, MAX_BYTES + 1)
+        found = decompressor.decompress(data, MAX_BYTES + 1)
     except zlib.error as error:
         raise ValueError("it cannot be unpacked") from error
     if len(found) > MAX_BYTES:
         raise ValueError(f"it unpacks to more than {MAX_BYTES >> 20} MiB")
-    if not unpacking.eof:
+    if not decompressor.eof:
         raise ValueError("it ends in the middle")
     return found

@@ -37,8 +37,8 @@ class SqlConnector:
         """`rate`: most rows that are read per second; None: unlimited."""
         self._engine, self._layout = engine, layout
         self._pace = None if rate is None else RateLimiter(rate)
-        self._around: Sequence[FolderRules] = ()
-        self._several: set[str] = set()
+        self._table_rules: Sequence[FolderRules] = ()
+        self._ambiguous_keys: set[str] = set()
 
     def close(self) -> None:
         self._engine.close()
@@ -53,22 +53,22 @@ class SqlConnector:
                     f"{layout.table} has no column '{name}'", code="source_missing",
                     hint=f"It has {', '.join(names[:20])}: correct the connector.",
                 )  # fmt: skip
-        ruled = self._ask_grants() if layout.grants else None
-        quick = [name for name in (layout.id, layout.changed, layout.readers) if name is not None]
-        wanted = quick if layout.changed else names
+        grants_error = self._read_grants() if layout.grants else None
+        key_columns = [name for name in (layout.id, layout.changed, layout.readers) if name is not None]
+        wanted = key_columns if layout.changed else names
         place = wanted.index(layout.id)
-        self._several = set()
-        for key, rows in groupby(self._bounded(wanted), key=lambda row: str(row[place])):
-            marks = hashlib.sha256()
+        self._ambiguous_keys = set()
+        for key, rows in groupby(self._limited_rows(wanted), key=lambda row: str(row[place])):
+            digest = hashlib.sha256()
             for number, row in enumerate(rows):
-                marks.update(ascii(row).encode())
+                digest.update(ascii(row).encode())
                 if number or row[place] in (None, ""):
-                    self._several.add(key)
-            yield Change(key, marks.hexdigest()[:32])
-        if ruled is not None:
-            raise ruled
+                    self._ambiguous_keys.add(key)
+            yield Change(key, digest.hexdigest()[:32])
+        if grants_error is not None:
+            raise grants_error
 
-    def _bounded(self, wanted: Sequence[str]) -> Iterator[tuple[Any, ...]]:
+    def _limited_rows(self, wanted: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         """The rows, those with the same id together. Raises `Unavailable` above `MAX_ROWS`."""
         for number, row in enumerate(self._engine.rows(self._layout, wanted)):
             if number >= MAX_ROWS:
@@ -78,21 +78,21 @@ class SqlConnector:
                 )  # fmt: skip
             yield row
 
-    def _ask_grants(self) -> Unavailable | None:
+    def _read_grants(self) -> Unavailable | None:
         """Set the readers from the grants on the table. If row-level rules decide as well, nobody may read its rows;
         returns that error, which is raised at the end of the listing."""
-        ruled = None
+        grants_error = None
         try:
             names = self._engine.grantees(self._layout)
         except Unavailable as error:
             if error.code != ROW_SECURITY:
                 raise
-            names, ruled = set(), error
-        self._around = (FolderRules("grants", Readers(frozenset(names)), is_access_list=True),)
-        return ruled
+            names, grants_error = set(), error
+        self._table_rules = (FolderRules("grants", Readers(frozenset(names)), is_access_list=True),)
+        return grants_error
 
     def read(self, key: str) -> Content:
-        if key in self._several:
+        if key in self._ambiguous_keys:
             raise Invalid(
                 f"several rows of {self._layout.table} have this {self._layout.id}, or one has none", code="row_name",
                 hint="Name a column of `id` that has another value in each row.",
@@ -102,12 +102,12 @@ class SqlConnector:
         found = self._engine.row(self._layout, key)
         if found is None:
             raise document_gone("the row was removed meanwhile")
-        told: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         if self._layout.readers is not None:
-            allow, deny = _readers(found[self._layout.readers])
-            told = {"readers": allow, "deny": deny}
+            allow, deny = _parse_readers(found[self._layout.readers])
+            values = {"readers": allow, "deny": deny}
         lines = [
-            f"- {name}: {_text(key if name == self._layout.id and isinstance(value, bytes) else value)}"
+            f"- {name}: {_single_line(key if name == self._layout.id and isinstance(value, bytes) else value)}"
             for name, value in found.items()
             if value is not None and name != self._layout.readers
         ]
@@ -116,11 +116,11 @@ class SqlConnector:
             data = "\n".join([head, "", *lines, ""]).encode()
         except UnicodeEncodeError as error:
             raise Invalid("it is not UTF-8", code="document_encoding", hint="Correct the row in its table.") from error
-        changed = None if self._layout.changed is None else _moment(found[self._layout.changed])
-        return Content(data, media="md", modified_at=changed, governed_values=told)
+        changed = None if self._layout.changed is None else _parse_time(found[self._layout.changed])
+        return Content(data, media="md", modified_at=changed, governed_values=values)
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:  # noqa: ARG002 -- the same for all rows
-        return self._around
+        return self._table_rules
 
     def tables(self) -> Sequence[Table]:
         """The table, for checks; only the first `MAX_CHECKED` rows of a longer one."""
@@ -134,7 +134,7 @@ class SqlConnector:
         return (Table(name=self._layout.table, columns=names, rows=rows, partial=partial),)
 
 
-def _moment(value: object) -> datetime | None:
+def _parse_time(value: object) -> datetime | None:
     """The time in a column `changed`; None if it has something else, such as version numbers."""
     if isinstance(value, str):
         try:
@@ -148,11 +148,11 @@ def _moment(value: object) -> datetime | None:
     return value if value.tzinfo else value.replace(tzinfo=UTC)
 
 
-def _text(value: object) -> str:
+def _single_line(value: object) -> str:
     return " ".join(str(value).split())
 
 
-def _readers(value: object) -> tuple[list[str], list[str]]:
+def _parse_readers(value: object) -> tuple[list[str], list[str]]:
     """`hr, ana@acme.example, !interns` as (allowed, denied); an empty value allows nobody."""
     names = value if isinstance(value, list) else str(value or "").split(",")
     plain = [clean(str(name)).strip() for name in names if clean(str(name)).strip()]

@@ -24,7 +24,7 @@ from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.sources.sql_layout import MAX_NAME, ROW_SECURITY, Layout, database_unavailable, value_too_long
 
 _BATCH: Final = 2000
-_TEXTS: Final = frozenset({17, 25, 1042, 1043})
+_TEXT_TYPES: Final = frozenset({17, 25, 1042, 1043})
 """Oids of the types whose length PostgreSQL knows without reading the value: bytea, text, char, varchar."""
 _ROW_RULES: Final = """
     WITH RECURSIVE used(id) AS (
@@ -83,27 +83,27 @@ class Postgres:
     def __init__(self, dsn: str) -> None:
         self._dsn = dsn
         self._connection: psycopg.Connection[Any] | None = None
-        self._other: psycopg.Connection[Any] | None = None
+        self._second_connection: psycopg.Connection[Any] | None = None
         self._known: dict[str, dict[str, int]] = {}
 
     def close(self) -> None:
-        for connection in (self._connection, self._other):
+        for connection in (self._connection, self._second_connection):
             if connection is not None:
                 connection.close()
-        self._connection = self._other = None
+        self._connection = self._second_connection = None
 
     def _conn(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:
-            self._connection = self._connected()
+            self._connection = self._connect()
         return self._connection
 
-    def _second(self) -> psycopg.Connection[Any]:
+    def _second_conn(self) -> psycopg.Connection[Any]:
         """A second connection, since the first one may be in the middle of a listing."""
-        if self._other is None or self._other.closed:
-            self._other = self._connected()
-        return self._other
+        if self._second_connection is None or self._second_connection.closed:
+            self._second_connection = self._connect()
+        return self._second_connection
 
-    def _connected(self) -> psycopg.Connection[Any]:
+    def _connect(self) -> psycopg.Connection[Any]:
         try:
             connection = psycopg.connect(self._dsn, autocommit=True, connect_timeout=10)
             for type_, loader in _LENIENT.items():
@@ -127,7 +127,7 @@ class Postgres:
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
         types = self._types(layout)
         try:
-            found = self._found(layout, types, key)
+            found = self._find_row(layout, types, key)
         except psycopg.Error as error:
             raise database_unavailable(f"{layout.table} cannot be read", error) from error
         if found is None:
@@ -136,7 +136,7 @@ class Postgres:
             raise value_too_long()
         return dict(zip(types, found[:-1], strict=True))
 
-    def _found(self, layout: Layout, types: Mapping[str, int], key: str) -> tuple[Any, ...] | None:
+    def _find_row(self, layout: Layout, types: Mapping[str, int], key: str) -> tuple[Any, ...] | None:
         """The row whose id is `key`: by its value, which may have an index, and by its text, since values may be equal
         that are written differently; by its text alone if `key` is no value of the column's type, or the type has no
         equality."""
@@ -144,8 +144,8 @@ class Postgres:
         text = sql.SQL('t.{}::text COLLATE "C" = %s').format(sql.Identifier(layout.id))
         value = sql.SQL("t.{} = %s AND {}").format(sql.Identifier(layout.id), text)
         with suppress(psycopg.DataError, psycopg.errors.UndefinedFunction):
-            return self._second().execute(_select(layout, types, sql.SQL("WHERE"), value), (key, key)).fetchone()
-        return self._second().execute(_select(layout, types, sql.SQL("WHERE"), text), (key,)).fetchone()
+            return self._second_conn().execute(_select(layout, types, sql.SQL("WHERE"), value), (key, key)).fetchone()
+        return self._second_conn().execute(_select(layout, types, sql.SQL("WHERE"), text), (key,)).fetchone()
 
     def columns(self, layout: Layout) -> list[str]:
         self._known.pop(layout.table, None)
@@ -156,7 +156,7 @@ class Postgres:
         if layout.table in self._known:
             return self._known[layout.table]
         try:
-            cursor = self._second().execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(_table(layout)))
+            cursor = self._second_conn().execute(sql.SQL("SELECT * FROM {} LIMIT 0").format(_table(layout)))
         except psycopg.Error as error:
             raise database_unavailable(f"{layout.table} cannot be read", error) from error
         types = {column.name: column.type_code for column in cursor.description or ()}
@@ -167,13 +167,13 @@ class Postgres:
         """The roles that were granted SELECT and may use the schema, without the owner; PUBLIC is everyone."""
         try:
             table = _table(layout).as_string(self._conn())
-            ruled = self._conn().execute(_ROW_RULES, (table,)).fetchone()
+            row_rule = self._conn().execute(_ROW_RULES, (table,)).fetchone()
             found = {str(name) for (name,) in self._conn().execute(_GRANTEES, (table,))}
         except psycopg.Error as error:
             raise database_unavailable(f"the grants of {layout.table} cannot be read", error) from error
-        if ruled is not None:
+        if row_rule is not None:
             raise Unavailable(
-                f"{ruled[1]} of {ruled[0]} decides who reads which row, which its grants do not tell",
+                f"{row_rule[1]} of {row_rule[0]} decides who reads which row, which its grants do not tell",
                 code=ROW_SECURITY,
                 hint="Name a column of `readers` instead of `grants: true`. Until then nobody reads its rows.",
             )
@@ -185,12 +185,12 @@ def _select(layout: Layout, types: Mapping[str, int], after: sql.SQL, what: sql.
     that is too long only its id is read; the length is computed once per row."""
     length = sql.SQL(" + ").join(
         sql.SQL("coalesce(octet_length(t.{}{}), 0)::bigint").format(
-            sql.Identifier(name), sql.SQL("" if type_ in _TEXTS else "::text")
+            sql.Identifier(name), sql.SQL("" if type_ in _TEXT_TYPES else "::text")
         )
         for name, type_ in types.items()
     )
     columns = [
-        _name(name, type_)
+        _id_column(name, type_)
         if name == layout.id
         else sql.SQL("CASE WHEN l.length <= {} THEN t.{} END").format(sql.Literal(MAX_TEXT_BYTES), sql.Identifier(name))
         for name, type_ in types.items()
@@ -200,9 +200,9 @@ def _select(layout: Layout, types: Mapping[str, int], after: sql.SQL, what: sql.
     )
 
 
-def _name(name: str, type_: int) -> sql.Composed:
+def _id_column(name: str, type_: int) -> sql.Composed:
     """The id of a row as text, as `row` compares it, cut off at `MAX_NAME` characters."""
-    if type_ not in _TEXTS:
+    if type_ not in _TEXT_TYPES:
         return sql.SQL("t.{}::text").format(sql.Identifier(name))
     return sql.SQL("left(t.{}::text, {})").format(sql.Identifier(name), sql.Literal(MAX_NAME))
 

@@ -12,7 +12,7 @@ from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import MAX_TEXT_BYTES
 from groundplan.knowledge.sources.sql_layout import Layout, database_unavailable, value_too_long
 
-_WRITTEN: Final = "CASE typeof({0}) WHEN 'blob' THEN hex({0}) ELSE CAST({0} AS TEXT) END"
+_AS_TEXT: Final = "CASE typeof({0}) WHEN 'blob' THEN hex({0}) ELSE CAST({0} AS TEXT) END"
 """SQL for the value of a column as text, whatever its type."""
 
 
@@ -40,36 +40,36 @@ class Sqlite:
         return self._connection
 
     def rows(self, layout: Layout, columns: Sequence[str]) -> Iterator[tuple[Any, ...]]:
-        place, told, id = columns.index(layout.id), self._told_apart(layout), _quoted(layout.id)
+        id_index, comparison, id = columns.index(layout.id), self._comparison(layout), _quote(layout.id)
         # Python formats bytes and some numbers differently from SQLite
-        named = f"CASE WHEN typeof({id}) IN ('blob', 'real') THEN {_WRITTEN.format(id)} ELSE {id} END"
-        what = ", ".join(named if name == layout.id else _quoted(name) for name in columns)
-        head, order = f"SELECT {what} FROM {_table(layout)}", f"{told.format(id)} COLLATE BINARY"
+        id_expression = f"CASE WHEN typeof({id}) IN ('blob', 'real') THEN {_AS_TEXT.format(id)} ELSE {id} END"
+        what = ", ".join(id_expression if name == layout.id else _quote(name) for name in columns)
+        head, order = f"SELECT {what} FROM {_table(layout)}", f"{comparison.format(id)} COLLATE BINARY"
         after: tuple[Any, ...] = ()
         while True:
             try:
-                for row in self._run(layout, f"{head}{_behind(told, id, after)} ORDER BY {order}", after):
-                    after = (row[place],)
+                for row in self._run(layout, f"{head}{_after_clause(comparison, id, after)} ORDER BY {order}", after):
+                    after = (row[id_index],)
                     yield (*row, 0)
                 return
             except sqlite3.DataError:
                 # the next row may be too long: only its id is read, and whether another row has the same one
-                behind = f"FROM {_table(layout)}{_behind(told, id, after)}"
-                names = self._fetched(layout, f"SELECT {named} {behind} ORDER BY {order} LIMIT 2", after)
+                source = f"FROM {_table(layout)}{_after_clause(comparison, id, after)}"
+                names = self._fetch_ids(layout, f"SELECT {id_expression} {source} ORDER BY {order} LIMIT 2", after)
                 after = (names[0],)
                 for name in names:
                     if str(name) == str(names[0]):
-                        yield (*(name if at == place else None for at in range(len(columns))), MAX_TEXT_BYTES + 1)
+                        yield (*(name if at == id_index else None for at in range(len(columns))), MAX_TEXT_BYTES + 1)
             except sqlite3.Error as error:
                 raise database_unavailable(f"{layout.table} cannot be read", error) from error
 
-    def _told_apart(self, layout: Layout) -> str:
-        """The SQL that compares ids: as text, unless all are text or all are integers, since 1 and '1' identify the same
-        document."""
-        types = self._run(layout, f"SELECT DISTINCT typeof({_quoted(layout.id)}) FROM {_table(layout)} LIMIT 2")
-        return "{0}" if types.fetchall() in ([], [("text",)], [("integer",)]) else _WRITTEN
+    def _comparison(self, layout: Layout) -> str:
+        """The SQL by which ids are compared: as text, unless all are text or all are integers, since 1 and '1' identify
+        the same document."""
+        types = self._run(layout, f"SELECT DISTINCT typeof({_quote(layout.id)}) FROM {_table(layout)} LIMIT 2")
+        return "{0}" if types.fetchall() in ([], [("text",)], [("integer",)]) else _AS_TEXT
 
-    def _fetched(self, layout: Layout, query: str, values: tuple[Any, ...]) -> list[Any]:
+    def _fetch_ids(self, layout: Layout, query: str, values: tuple[Any, ...]) -> list[Any]:
         try:
             found = [name for (name,) in self._run(layout, query, values)]
         except sqlite3.Error as error:
@@ -80,16 +80,16 @@ class Sqlite:
 
     def row(self, layout: Layout, key: str) -> Mapping[str, Any] | None:
         # a column may be declared to ignore case, but ids of documents do not
-        written = f"{_WRITTEN.format(_quoted(layout.id))} = :v1 COLLATE BINARY"
+        as_text = f"{_AS_TEXT.format(_quote(layout.id))} = :v1 COLLATE BINARY"
         query = f"SELECT * FROM {_table(layout)} WHERE "
         try:
             # there may be an index on the value; in a column without a type, a number is not equal to its text
-            values = tuple(_values(key))
+            values = tuple(_possible_values(key))
             marks = ", ".join(f":v{number}" for number in range(1, len(values) + 1))
-            cursor = self._run(layout, f"{query}{_quoted(layout.id)} IN ({marks}) AND {written}", values)
+            cursor = self._run(layout, f"{query}{_quote(layout.id)} IN ({marks}) AND {as_text}", values)
             found = cursor.fetchone()
             if found is None:
-                cursor = self._run(layout, f"{query}{written}", (key,))
+                cursor = self._run(layout, f"{query}{as_text}", (key,))
                 found = cursor.fetchone()
         except sqlite3.DataError as error:
             raise value_too_long() from error
@@ -114,15 +114,15 @@ class Sqlite:
             raise database_unavailable(f"{layout.table} cannot be read", error) from error
 
 
-def _behind(told: str, id: str, after: tuple[Any, ...]) -> str:
+def _after_clause(comparison: str, id: str, after: tuple[Any, ...]) -> str:
     if not after:
         return ""
     if after[0] is None:  # rows without a name come first, and nothing compares with none
         return f" WHERE {id} IS NOT NULL AND :v1 IS NULL"
-    return f" WHERE {told.format(id)} > {told.format(':v1')} COLLATE BINARY"
+    return f" WHERE {comparison.format(id)} > {comparison.format(':v1')} COLLATE BINARY"
 
 
-def _values(key: str) -> Iterator[str | int | float | bytes]:
+def _possible_values(key: str) -> Iterator[str | int | float | bytes]:
     """The values that may be written as `key`."""
     yield key
     for read in (int, float, bytes.fromhex):
@@ -133,8 +133,8 @@ def _values(key: str) -> Iterator[str | int | float | bytes]:
 
 
 def _table(layout: Layout) -> str:
-    return ".".join(map(_quoted, layout.table.split(".")))
+    return ".".join(map(_quote, layout.table.split(".")))
 
 
-def _quoted(name: str) -> str:
+def _quote(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'

@@ -31,13 +31,13 @@ from groundplan.knowledge.parsing.sandbox import Sandbox
 from groundplan.knowledge.sources.errors import GONE, document_gone
 from groundplan.knowledge.sources.model import Change, Content, Cursor, FolderRules
 from groundplan.knowledge.sources.pace import RateLimiter
-from groundplan.knowledge.sources.robots import Robots, directives_of, normalised_path
+from groundplan.knowledge.sources.robots import Robots, normalised_path, page_directives
 from groundplan.knowledge.sources.robots import parse_robots as rules_of
 from groundplan.knowledge.sources.sitemaps import MAX_BYTES as MAX_SITEMAP
 from groundplan.knowledge.sources.sitemaps import Sitemap, is_page, parse_sitemap
 
 AGENT = "groundplan"
-_MOST_PACKED = 2
+_MAX_COMPRESSIONS = 2
 """Most compressions of one answer: each may expand to the largest size that is read."""
 MAX_REDIRECTS = 5
 MAX_SITEMAPS = 100
@@ -64,27 +64,27 @@ class Page:
     data: bytes
     media: str
     modified_at: datetime | None
-    asks: frozenset[str]
+    directives: frozenset[str]
 
     @property
     def noindex(self) -> bool:
-        return "noindex" in self.asks
+        return "noindex" in self.directives
 
 
 class WebConnector:
     """The connector of a site; `start` is its first page. Keys are addresses without the host."""
 
     def __init__(self, start: str, *, pages: int = 10_000, rate: float = 50.0) -> None:
-        self._start, self._most = start, pages
+        self._start, self._max_pages = start, pages
         parts = urlsplit(start)
         self._origin = (parts.scheme, parts.netloc)
         self._pace = RateLimiter(rate)
         self._robots = Robots()
         self._pages: dict[str, Page | GroundplanError] = {}
-        self._places: dict[str, str] = {}
+        self._addresses: dict[str, str] = {}
         """The addresses of the reported pages, by key."""
         self._sandbox = Sandbox()
-        self._doubt = ""
+        self._incomplete_reason = ""
         self._is_truncated = False
         self.is_complete = False
 
@@ -102,44 +102,44 @@ class WebConnector:
         After an interruption it starts again: unchanged pages are fetched again, but not parsed. The cursor remembers
         that the site has sitemaps.
         """
-        self.is_complete, self._doubt, self._is_truncated = False, "", False
+        self.is_complete, self._incomplete_reason, self._is_truncated = False, "", False
         self._read_robots()
-        wanted = self._sitemaps()
+        wanted = self._sitemap_pages()
         had = bool(cursor and cursor.get("sitemap"))
-        if had and not wanted and not self._doubt:
-            self._doubt = "it had a sitemap, and has none now"
+        if had and not wanted and not self._incomplete_reason:
+            self._incomplete_reason = "it had a sitemap, and has none now"
         place = {"sitemap": had or bool(wanted)}
         waiting = deque(wanted or [self._start])
         known = {self._key(url) for url in waiting}
         done = read = 0
-        while waiting and done < self._most:
+        while waiting and done < self._max_pages:
             url = waiting.popleft()
             key = self._key(url)
-            page = self._page(url)
+            page = self._fetch_page(url)
             done += 1
             if not wanted:
-                self._crawl(page, known, waiting, first=done == 1)
+                self._queue_links(page, known, waiting, first=done == 1)
             if isinstance(page, NotFound) or (isinstance(page, Page) and page.noindex):
                 continue
             read += 1
-            self._pages[key], self._places[key] = page, url
+            self._pages[key], self._addresses[key] = page, url
             yield Change(key, _version(page), cursor=place)
             self._pages.pop(key, None)
-        if done and not read and not self._doubt:
-            self._doubt = "none of its pages may be read"
-        self.is_complete = not (waiting or self._doubt or self._is_truncated)
-        if self._doubt:
+        if done and not read and not self._incomplete_reason:
+            self._incomplete_reason = "none of its pages may be read"
+        self.is_complete = not (waiting or self._incomplete_reason or self._is_truncated)
+        if self._incomplete_reason:
             raise Unavailable(
-                f"{self._origin[1]} cannot be read whole: {self._doubt}", code="source_missing",
+                f"{self._origin[1]} cannot be read whole: {self._incomplete_reason}", code="source_missing",
                 hint="Correct it there; pages that are not found meanwhile stay as they were. It is tried again.",
             )  # fmt: skip
 
-    def _crawl(self, page: Page | GroundplanError, known: set[str], waiting: deque[str], *, first: bool) -> None:
-        """Queue the links of a page, on a site without sitemaps. Raises `Unavailable` if the first page cannot be read."""
+    def _queue_links(self, page: Page | GroundplanError, known: set[str], waiting: deque[str], *, first: bool) -> None:
+        """Queue the links of a page, on a site without sitemaps. Raises `Unavailable` without a readable first page."""
         if isinstance(page, Page):
             # no more addresses than pages are read: a site can name new ones without end
-            if page.media == "html" and "nofollow" not in page.asks and len(known) <= self._most:
-                self._follow(page, known, waiting)
+            if page.media == "html" and "nofollow" not in page.directives and len(known) <= self._max_pages:
+                self._extract_links(page, known, waiting)
         elif first:
             raise Unavailable(
                 f"the first page {self._start} cannot be read: {page.message}", code="source_missing",
@@ -148,13 +148,13 @@ class WebConnector:
         elif page.code not in (GONE, _REFUSED, _ELSEWHERE):
             self._is_truncated = True  # its links are not known
 
-    def _follow(self, page: Page, known: set[str], waiting: deque[str]) -> None:
+    def _extract_links(self, page: Page, known: set[str], waiting: deque[str]) -> None:
         found = self._sandbox.parse(Job(key="page.html", data=page.data, media="html", links=True))
         if isinstance(found, Refused):
             self._is_truncated = True
             return
         for link in found.links:
-            if len(known) > self._most:
+            if len(known) > self._max_pages:
                 return
             url = _resolve_link(page.url, link)
             if url and self._is_same_site(url) and (key := self._key(url)) not in known and self._is_allowed(url):
@@ -165,7 +165,7 @@ class WebConnector:
         page = self._pages.get(key)
         if page is None:
             path, _, query = key.partition("?")
-            page = self._page(self._places.get(key) or urlunsplit((*self._origin, quote(path), query, "")))
+            page = self._fetch_page(self._addresses.get(key) or urlunsplit((*self._origin, quote(path), query, "")))
         if isinstance(page, GroundplanError):
             raise page
         if page.noindex:
@@ -176,7 +176,7 @@ class WebConnector:
         return ()
 
     def _read_robots(self) -> None:
-        found = self._page(self._url_of("/robots.txt"), asked=False)
+        found = self._fetch_page(self._url_of("/robots.txt"), apply_robots=False)
         if isinstance(found, Page):
             self._robots = rules_of(found.data, AGENT)
             if self._robots.delay is not None:
@@ -190,7 +190,7 @@ class WebConnector:
                 hint="Its pages stay as they were; it is tried again.",
             )  # fmt: skip
 
-    def _sitemaps(self) -> list[str]:
+    def _sitemap_pages(self) -> list[str]:
         """The addresses of pages in all sitemaps, the first of those with the same key; empty without sitemaps. A
         sitemap that cannot be read is noted in `_doubt`."""
         named = self._robots.sitemaps
@@ -204,17 +204,17 @@ class WebConnector:
                 continue  # sitemaps may name one another
             known.add(url)
             read += 1
-            if read > MAX_SITEMAPS or len(pages) >= self._most:
+            if read > MAX_SITEMAPS or len(pages) >= self._max_pages:
                 self._is_truncated = True
                 break
             if not self._is_same_site(url):
                 continue  # of another site
-            found = self._page(url, asked=False)
+            found = self._fetch_page(url, apply_robots=False)
             if not named and read == 1 and _is_missing_sitemap(found):
                 return []
-            told = _read(found)
+            told = _parse_found_sitemap(found)
             if isinstance(told, str):
-                self._doubt = self._doubt or f"its sitemap {url}: {told}"
+                self._incomplete_reason = self._incomplete_reason or f"its sitemap {url}: {told}"
                 continue
             waiting.extend(told.further)
             for place in told.pages:
@@ -222,15 +222,15 @@ class WebConnector:
                     pages.setdefault(self._key(place), place)
         return list(pages.values())
 
-    def _page(self, url: str, *, asked: bool = True) -> Page | GroundplanError:
-        """The page after redirects within the site, or the error. `asked`: whether robots.txt applies to it."""
-        most = MAX_TEXT_BYTES if asked else MAX_SITEMAP
+    def _fetch_page(self, url: str, *, apply_robots: bool = True) -> Page | GroundplanError:
+        """The page after redirects within the site, or the error. `apply_robots`: whether robots.txt applies to it."""
+        max_bytes = MAX_TEXT_BYTES if apply_robots else MAX_SITEMAP
         for _ in range(MAX_REDIRECTS):
-            if asked and not self._is_allowed(url):
-                return _refused("robots.txt does not allow it")
+            if apply_robots and not self._is_allowed(url):
+                return _refusal("robots.txt does not allow it")
             self._pace.wait()
             try:
-                status, headers, data = self._get(url, most)
+                status, headers, data = self._fetch(url, max_bytes)
             except (OSError, http.client.HTTPException, ValueError) as error:
                 return Unavailable(
                     f"it cannot be reached: {error or type(error).__name__}",
@@ -240,12 +240,12 @@ class WebConnector:
             if status in (301, 302, 303, 307, 308):
                 url = _resolve_link(url, headers.get("location", "")) or ""
                 if not self._is_same_site(url):
-                    return _refused("it leads to another site", _ELSEWHERE)
+                    return _refusal("it leads to another site", _ELSEWHERE)
                 continue
-            return _to_page(url, status, headers, data, most, asked=asked)
+            return _to_page(url, status, headers, data, max_bytes, apply_robots=apply_robots)
         return Invalid("it redirects endlessly", code="document_redirects", hint="Correct the site.")
 
-    def _get(self, url: str, most: int) -> tuple[int, http.client.HTTPMessage, bytes]:
+    def _fetch(self, url: str, max_bytes: int) -> tuple[int, http.client.HTTPMessage, bytes]:
         parts = urlsplit(url)
         host, port = parts.hostname or "", parts.port
         connection: http.client.HTTPConnection
@@ -261,8 +261,12 @@ class WebConnector:
             )
             with _deadline(connection):
                 answer = connection.getresponse()
-                data = _read_body(answer, most)
-            return answer.status, answer.headers, _decoded(data, answer.headers.get("content-encoding", ""), most)
+                data = _read_body(answer, max_bytes)
+            return (
+                answer.status,
+                answer.headers,
+                _decompress(data, answer.headers.get("content-encoding", ""), max_bytes),
+            )
         finally:
             connection.close()
 
@@ -297,7 +301,7 @@ def _resolve_link(base: str, link: str) -> str | None:
         return None
 
 
-def _read(found: Page | GroundplanError) -> Sitemap | str:
+def _parse_found_sitemap(found: Page | GroundplanError) -> Sitemap | str:
     """The parsed sitemap, or the reason why it cannot be read."""
     if isinstance(found, GroundplanError):
         return found.message
@@ -312,7 +316,7 @@ def _is_missing_sitemap(found: Page | GroundplanError) -> bool:
     return isinstance(found, NotFound) if isinstance(found, GroundplanError) else is_page(found.data)
 
 
-def _refused(why: str, code: str = _REFUSED) -> NotFound:
+def _refusal(why: str, code: str = _REFUSED) -> NotFound:
     return NotFound(why, code=code, hint="Nothing needs to be done.")
 
 
@@ -341,57 +345,57 @@ def _deadline(connection: http.client.HTTPConnection) -> Iterator[None]:
         raise TimeoutError(f"it takes longer than {PAGE_SECONDS:.0f} s")
 
 
-def _read_body(answer: http.client.HTTPResponse, most: int) -> bytes:
-    """The body of an answer, at most `most` + 1 bytes. Raises `OSError` if it ends early."""
+def _read_body(answer: http.client.HTTPResponse, max_bytes: int) -> bytes:
+    """The body of an answer, at most `max_bytes` + 1 bytes. Raises `OSError` if it ends early."""
     data = bytearray()
-    while len(data) <= most and (piece := answer.read1(64 << 10)):
+    while len(data) <= max_bytes and (piece := answer.read1(64 << 10)):
         data += piece
-    if answer.length and len(data) <= most:
+    if answer.length and len(data) <= max_bytes:
         raise ConnectionError("it ends in the middle")
-    return bytes(data[: most + 1])
+    return bytes(data[: max_bytes + 1])
 
 
-def _decoded(data: bytes, encodings: str, most: int) -> bytes:
-    """The decompressed body, at most `most` + 1 bytes, since some servers compress without being asked. Raises
+def _decompress(data: bytes, encodings: str, max_bytes: int) -> bytes:
+    """The decompressed body, at most `max_bytes` + 1 bytes, since some servers compress without being asked. Raises
     `ValueError`."""
     names = [name for name in (each.strip().lower() for each in encodings.split(",")) if name not in ("", "identity")]
-    if len(names) > _MOST_PACKED:
+    if len(names) > _MAX_COMPRESSIONS:
         raise ValueError(f"it is packed {len(names)} times")
     for name in reversed(names if data else []):
         if name not in ("gzip", "x-gzip"):
             raise ValueError(f"it is packed as '{name}', which was not asked for")
         unpacking = zlib.decompressobj(31)
         try:
-            found = unpacking.decompress(data, most + 1)
+            found = unpacking.decompress(data, max_bytes + 1)
         except zlib.error as error:
             raise ValueError("it cannot be unpacked") from error
-        if len(found) <= most and not unpacking.eof:
+        if len(found) <= max_bytes and not unpacking.eof:
             raise ValueError("it ends in the middle")
         data = found
     return data
 
 
 def _to_page(
-    url: str, status: int, headers: http.client.HTTPMessage, data: bytes, most: int, *, asked: bool
+    url: str, status: int, headers: http.client.HTTPMessage, data: bytes, max_bytes: int, *, apply_robots: bool
 ) -> Page | GroundplanError:
     if status in (401, 403):
-        return _refused(f"it answers {status}")
+        return _refusal(f"it answers {status}")
     if status in (404, 410):
         return document_gone(f"it answers {status}")
     if status != 200:
         return Unavailable(f"it answers {status}", code="source_missing", hint="It is tried again.")
-    if len(data) > most:
+    if len(data) > max_bytes:
         return TooLarge(
-            f"it is larger than {most >> 20} MiB",
+            f"it is larger than {max_bytes >> 20} MiB",
             code="document_too_large",
             hint="Leave it out of the sitemap.",
         )
     media = headers.get_content_type()
-    if asked and media not in _MEDIA:
+    if apply_robots and media not in _MEDIA:
         return Invalid(f"pages of type '{media}' are not read", code="document_type", hint="Nothing needs to be done.")
-    asked_for = directives_of(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
+    directives = page_directives(headers.get_all("x-robots-tag", []), data if media in _PAGES else b"", AGENT)
     data = _to_utf8(data, headers.get_content_charset()) if media in ("text/html", "text/plain", "text/csv") else data
-    return Page(url, data, _MEDIA.get(media, "txt"), _time(headers.get("last-modified")), asked_for)
+    return Page(url, data, _MEDIA.get(media, "txt"), _parse_time(headers.get("last-modified")), directives)
 
 
 def _to_utf8(data: bytes, charset: str | None) -> bytes:
@@ -400,7 +404,7 @@ def _to_utf8(data: bytes, charset: str | None) -> bytes:
     return data if text is None else text.encode("utf-8", "replace")
 
 
-def _time(text: str | None) -> datetime | None:
+def _parse_time(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text) if text else None
     except ValueError:
