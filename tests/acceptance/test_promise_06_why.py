@@ -17,8 +17,8 @@ import pytest
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
 from groundplan.placement.company import OptionMeaning, frame_problem
-from groundplan.placement.explain.why import to_json, why
-from groundplan.placement.explain.words import sentences
+from groundplan.placement.explain.why import explain_placement, to_json
+from groundplan.placement.explain.words import explanation_sentences
 from groundplan.placement.plan_process import cached_plan
 from groundplan.placement.planner import CompanyPlan
 from groundplan.placement.solve import verify_blueprint
@@ -46,8 +46,8 @@ def placed() -> CompanyPlan:
 def test_every_placement_says_why(placed: CompanyPlan) -> None:
     assert set(placed.placements) == set(placed.company.workloads) and placed.gap is not None and placed.gap < 0.01
     for name in placed.placements:
-        found = why(placed, name)
-        told = to_json(found, list(sentences(found)))
+        found = explain_placement(placed, name)
+        told = to_json(found, list(explanation_sentences(found)))
         assert told["terms"] and sum(told["terms"].values()) == pytest.approx(told["usd_month"], abs=0.05)
         assert told["binding"] and told["confidence"] in ("high", "medium", "low")
         allowed = sum(c.is_allowed for c in placed.framed.candidates.by_workload[name])

@@ -70,9 +70,9 @@ def test_it_answers_from_a_process_that_makes_way_and_knows_no_secret(
 
 def test_what_is_raised_there_is_raised_here(aside: ComputeProcess) -> None:
     with pytest.raises(Invalid) as here:
-        whatif.parse(["no value"], [], [], [])
+        whatif.parse_changes(["no value"], [], [], [])
     with pytest.raises(Invalid) as refused:
-        aside.ask(whatif.parse, ["no value"], [], [], [])
+        aside.ask(whatif.parse_changes, ["no value"], [], [], [])
     assert (str(refused.value), refused.value.hint) == (str(here.value), here.value.hint)
     with pytest.raises(RuntimeError, match="ValueError"):
         aside.ask(int, "none")
@@ -169,7 +169,7 @@ def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, m
     facts = company(*(workload(name, growth=0.5) for name in ("a", "b", "c")))
     questions: list[tuple[Any, ...]] = [
         (views.plan_json, None), (views.explanation_json, "a"), (views.why_json, "b"),
-        (views.what_if_json, whatif.parse([], [], ["a=x9"], [])),
+        (views.what_if_json, whatif.parse_changes([], [], ["a=x9"], [])),
         (views.replan_json, {"a": 3.0}), (views.months_ahead_json, 6, 3), (views.alternatives_json, {}),
         (workload_routes.plan_routes,), (views.plan_body, views.WorkloadPage(1, search="B")),
     ]  # fmt: skip

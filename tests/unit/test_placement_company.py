@@ -12,9 +12,9 @@ from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement.company import frame_problem
-from groundplan.placement.explain.plan_summary import compare, excluded_matrix, moves, whole_json
-from groundplan.placement.explain.why import at_load, to_json, why
-from groundplan.placement.explain.words import sentences
+from groundplan.placement.explain.plan_summary import compare, exclusion_matrix, find_moves, summary_json
+from groundplan.placement.explain.why import candidates_at_load, explain_placement, to_json
+from groundplan.placement.explain.words import explanation_sentences
 from groundplan.placement.planner import DEFAULT_LIMIT, plan_candidates, plan_company, units_used
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.terms import curve, queue, site_defaults
@@ -25,18 +25,18 @@ from groundplan.placement.verify.plan import verify
 
 def test_the_cheapest_allowed_place_is_taken_and_says_what_the_rule_costs() -> None:
     plan = plan_company(rig.company(rig.workload("chat", calls_month=1000.0)))
-    found = why(plan, "chat")
-    assert found.decided.primary.config == "gpt"
+    found = explain_placement(plan, "chat")
+    assert found.placement.primary.config == "gpt"
     assert found.binding.startswith("outside EU: cheap would cost $")
     assert dict(found.excluded) == {"far": ("outside EU",)}
-    text = " ".join(sentences(found))
+    text = " ".join(explanation_sentences(found))
     assert "Not at far: outside EU." in text and "runner-up" in text
 
 
 def test_restricted_data_goes_to_the_private_site() -> None:
     plan = plan_company(rig.company(rig.workload("ledger", sensitivity="restricted", calls_month=1000.0)))
     assert plan.placements["ledger"].primary.site == "rack"
-    assert "restricted data" in why(plan, "ledger").binding
+    assert "restricted data" in explain_placement(plan, "ledger").binding
 
 
 def test_a_call_with_a_picture_goes_where_the_picture_is() -> None:
@@ -50,7 +50,7 @@ def test_a_call_with_a_picture_goes_where_the_picture_is() -> None:
     company = replace(company, sites={**company.sites, "line": edge}, models={"detector": detector})
     plan = plan_company(company)
     assert plan.placements["inspect"].primary.site == "line"
-    rules = dict(why(plan, "inspect").excluded)["rack"]
+    rules = dict(explain_placement(plan, "inspect").excluded)["rack"]
     assert any(rule.startswith("whole answer") for rule in rules)
 
 
@@ -91,7 +91,7 @@ def test_a_wanted_fallback_is_in_another_domain_and_a_required_one_has_room() ->
 def test_whoever_has_no_place_is_told_and_the_others_are_placed() -> None:
     plan = plan_company(rig.company(rig.workload("chat"), rig.workload("swiss", residency=("CH",))))
     assert set(plan.placements) == {"chat"} and "outside CH" in plan.unplaceable["swiss"]
-    assert excluded_matrix(plan)["chat"]["far"] == ("outside EU",)
+    assert exclusion_matrix(plan)["chat"]["far"] == ("outside EU",)
 
 
 def test_a_plan_does_not_flap_for_a_small_gain() -> None:
@@ -102,7 +102,7 @@ def test_a_plan_does_not_flap_for_a_small_gain() -> None:
     quick = replace(company, policy=PolicyFacts(payback_months=1e6))
     moved = plan_company(quick)
     assert moved.placements["chat"].primary.site == "cloud"
-    assert moves(moved)[0]["from"] == "dear"
+    assert find_moves(moved)[0]["from"] == "dear"
 
 
 def test_the_same_company_gives_the_same_plan_and_the_verifier_passes_it() -> None:
@@ -111,7 +111,7 @@ def test_the_same_company_gives_the_same_plan_and_the_verifier_passes_it() -> No
     assert one.solution.choice.tolist() == two.solution.choice.tolist() and one.usd == two.usd
     report = verify(one.framed.problem, one.solution)
     assert report.is_verified and report.cost == one.solution.cost
-    told = whole_json(one, compare(one))
+    told = summary_json(one, compare(one))
     assert told["verified"] and told["terms"]["sites"] > 0 and len(told["compared"]) == 4
     assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - one.rounding_usd, 0)
 
@@ -133,7 +133,7 @@ def confirm(calls: float, price: float, peak: float, sensitivity: str) -> None:
         deployments={"gpt": rig.deployment("gpt", "cloud", price)},
     )
     plan = plan_company(company)
-    found = why(plan, "w")
+    found = explain_placement(plan, "w")
     chosen = plan.placements["w"].primary
     if found.runner_up is not None:
         again = plan_candidates(build_candidates(company), banned=frozenset({("w", chosen.config)}))
@@ -142,10 +142,10 @@ def confirm(calls: float, price: float, peak: float, sensitivity: str) -> None:
     if found.break_even is not None:
         factor = found.break_even.calls_month / calls
         for side, winner in ((0.98, found.break_even.below), (1.02, found.break_even.above)):
-            allowed = [c for c in at_load(plan, company.workloads["w"], factor * side) if c.is_allowed]
+            allowed = [c for c in candidates_at_load(plan, company.workloads["w"], factor * side) if c.is_allowed]
             best = min(allowed, key=lambda c: c.usd)
             assert best.config.split(" on ")[0] == winner.split(" on ")[0]
-    assert to_json(found, [])["usd_month"] == round(found.decided.usd, 2)
+    assert to_json(found, [])["usd_month"] == round(found.placement.usd, 2)
 
 
 @given(**COMPANIES)
@@ -241,12 +241,12 @@ def test_what_is_to_rent_and_what_budgets_and_objectives_will_not_bear_is_said()
     )
     plan = plan_company(company)
     assert plan.bought == {"rented h100-sxm reserved": 1} and plan.placements["ledger"].primary.site == "rented"
-    told = whole_json(plan, ())["words"]
+    told = summary_json(plan, ())["words"]
     assert "rented h100-sxm reserved: 1 to rent." in told
     dear = replace(company, deployments={"gpt": rig.deployment("gpt", "cloud", 0.2)}, models={})
     only = plan_company(replace(dear, workloads={"chat": dear.workloads["chat"]}))
-    assert any("more than its budget of $100.00" in line for line in whole_json(only, ())["words"])
-    assert any("99.99% are asked" in doubt for doubt in why(only, "chat").doubts)
+    assert any("more than its budget of $100.00" in line for line in summary_json(only, ())["words"])
+    assert any("99.99% are asked" in doubt for doubt in explain_placement(only, "chat").doubts)
 
 
 @pytest.mark.parametrize("declared", [(), ("dear", "gpt")])

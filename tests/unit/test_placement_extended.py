@@ -16,7 +16,7 @@ from tests.unit.test_placement_shared import CALLS, DAY, NIGHT, shaped
 
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
-from groundplan.placement.explain.plan_summary import compare, whole_json
+from groundplan.placement.explain.plan_summary import compare, summary_json
 from groundplan.placement.planner import (
     CompanyPlan,
     build_claim,
@@ -67,7 +67,7 @@ def test_own_units_come_first_and_the_fullest_hour_says_how_many_are_rented(exte
     used, room = units_used(extended)["rack h100-sxm"]
     assert used == pytest.approx(need, abs=0.01) and room == 1 + ceil(need - 1)
     assert permanent_units(extended)["rack", "h100-sxm"] == room
-    told = whole_json(extended, compare(extended))
+    told = summary_json(extended, compare(extended))
     assert told["to_buy"] == extended.bought and any("to rent" in line for line in told["words"])
 
 
@@ -93,7 +93,7 @@ def test_a_term_is_signed_where_it_is_the_cheapest() -> None:
     assert not plan.bought and committed.months == 12.0 and committed.units == ceil(fullest(plan) - 1)
     assert committed.usd == pytest.approx(committed.units * 1.8 * HOURS)
     assert permanent_units(plan)["rack", "h100-sxm"] == 1 + committed.units
-    assert any(line.startswith("Sign ") for line in whole_json(plan, ())["words"])
+    assert any(line.startswith("Sign ") for line in summary_json(plan, ())["words"])
     never = plan_company(rack(1, *three(), hardware=signed, policy=PolicyFacts(commit_months=6.0)))
     assert not any(each.months for each in never.shared_hardware.values()) and never.bought
 
@@ -107,7 +107,7 @@ def test_a_conflict_counts_what_can_be_rented() -> None:
 
 
 def test_futures_fill_what_is_rented_too(extended: CompanyPlan) -> None:
-    missed = stress.run(extended, stress.sample(extended.company, stress.Spreads(futures=200))).missed
+    missed = stress.evaluate(extended, stress.sample_futures(extended.company, stress.Spreads(futures=200))).missed
     assert max(missed.values()) < 0.5
 
 

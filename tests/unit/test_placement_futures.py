@@ -21,7 +21,7 @@ def plan() -> object:
 
 def what_if(**given_: object) -> dict[str, object]:
     asked = {"sets": [], "drop_sites": [], "demand": [], "prices": [], **given_}
-    return whatif.to_json(whatif.compare(plan(), whatif.parse(**asked)))  # type: ignore[arg-type]
+    return whatif.to_json(whatif.compare(plan(), whatif.parse_changes(**asked)))  # type: ignore[arg-type]
 
 
 def test_a_dropped_site_moves_only_what_ran_there() -> None:
@@ -36,7 +36,7 @@ def test_the_four_forms_of_a_question_at_once() -> None:
              "else": rig.site("else")}  # fmt: skip
     deployments = {"gpt-x": rig.deployment("gpt-x", "else", 3.0), "eu": rig.deployment("eu", "aws-eu", 1.0)}
     before = plan_company(rig.company(support, sites=sites, deployments=deployments))
-    asked = whatif.parse(["sites.eu-private.power_price=0.4"], ["aws-eu"], ["support=x3"], ["gpt-x=-30%"])
+    asked = whatif.parse_changes(["sites.eu-private.power_price=0.4"], ["aws-eu"], ["support=x3"], ["gpt-x=-30%"])
     found = whatif.compare(before, asked)
     company = found.after.company
     assert company.sites["eu-private"].energy_usd_kwh == 0.4 and "aws-eu" not in company.sites
@@ -64,12 +64,12 @@ def test_after_a_loss_only_what_ran_there_moves_and_where_that_is_impossible_the
     roomy = lost_company(3)
     assert [roomy.placements[n].primary.config for n in "abc"] == ["one", "own", "two"]  # type: ignore[attr-defined]
     found = whatif.compare(roomy, whatif.Changes(drop_sites=("first",)))  # type: ignore[arg-type]
-    assert [each["workload"] for each in found.flips] == ["a"] and found.others == 0
-    assert "Nothing else moves." in whatif.words(found)
+    assert [each["workload"] for each in found.flips] == ["a"] and found.others_moved == 0
+    assert "Nothing else moves." in whatif.describe(found)
     full = lost_company(1)
     found = whatif.compare(full, whatif.Changes(drop_sites=("first",)))  # type: ignore[arg-type]
-    assert {each["workload"] for each in found.flips} == {"a", "b"} and found.others == 1
-    assert "1 others must move too, with fewer nothing fits." in whatif.words(found)
+    assert {each["workload"] for each in found.flips} == {"a", "b"} and found.others_moved == 1
+    assert "1 others must move too, with fewer nothing fits." in whatif.describe(found)
 
 
 def test_more_demand_costs_more_and_a_lower_price_less() -> None:
@@ -106,8 +106,8 @@ def test_a_change_that_names_nothing_or_is_absurd_is_refused(asked: dict[str, ob
 
 @given(st.floats(0, 1000, allow_nan=False))
 def test_factors_are_read_as_they_are_written(value: float) -> None:
-    assert whatif.factor(f"x{value:.4f}") == pytest.approx(value, abs=1e-4)
-    assert whatif.factor(f"+{value:.2f}%") == pytest.approx(1 + round(value, 2) / 100)
+    assert whatif.parse_factor(f"x{value:.4f}") == pytest.approx(value, abs=1e-4)
+    assert whatif.parse_factor(f"+{value:.2f}%") == pytest.approx(1 + round(value, 2) / 100)
 
 
 def test_futures_are_the_same_for_a_seed_and_regret_is_never_negative() -> None:
@@ -130,35 +130,37 @@ def days(count: int, calls: int = 100, usd: float = 2.0) -> list[pilot.Day]:
 
 
 def test_a_pilot_tells_what_breaks_first() -> None:
-    bounds = pilot.Bounds(budget_usd_month=5000.0, calls_day=20_000, people=25, concurrent=40, first_token_ms=800.0)
+    bounds = pilot.GrowthLimits(
+        budget_usd_month=5000.0, calls_day=20_000, people=25, concurrent=40, first_token_ms=800.0
+    )
     found = pilot.project("assistant", days(14), bounds)
-    assert found.first is not None and found.first[1] == "its cap of 25 people"
+    assert found.first_break is not None and found.first_break[1] == "its cap of 25 people"
     once, ten, hundred = found.scaled
     assert ten.usd_month[1] == pytest.approx(10 * once.usd_month[1])
     assert once.usd_month[0] < once.usd_month[1] < once.usd_month[2]
-    assert "its budget of $5,000 a month" in hundred.broken and not once.broken
+    assert "its budget of $5,000 a month" in hundred.broken_limits and not once.broken_limits
     text = pilot.to_json(found)["words"]
     assert any("breaks first is its cap of 25 people" in line for line in text)
 
 
 def test_few_days_widen_and_none_are_refused() -> None:
-    few, many = (pilot.project("a", days(count), pilot.Bounds()).scaled[0].usd_month for count in (2, 20))
+    few, many = (pilot.project("a", days(count), pilot.GrowthLimits()).scaled[0].usd_month for count in (2, 20))
     assert few[2] - few[0] > many[2] - many[0]
     uneven = [replace(day, first_token_ms=300.0 + 40.0 * (number % 2)) for number, day in enumerate(days(20))]
-    times = pilot.project("a", uneven, pilot.Bounds())
+    times = pilot.project("a", uneven, pilot.GrowthLimits())
     told = pilot.to_json(times)["scaled"][1]
     assert told["first_token_interval_ms"]["low"] < told["first_token_ms"] == 320.0
-    assert any("first token then takes 320 ms (" in line for line in pilot.words(times))
+    assert any("first token then takes 320 ms (" in line for line in pilot.describe(times))
     with pytest.raises(Invalid):
-        pilot.project("a", [], pilot.Bounds())
+        pilot.project("a", [], pilot.GrowthLimits())
 
 
 def test_waiting_grows_with_the_load_on_own_hardware() -> None:
-    found = pilot.project("a", days(10, calls=2000), pilot.Bounds(concurrent=8, first_token_ms=500.0))
+    found = pilot.project("a", days(10, calls=2000), pilot.GrowthLimits(concurrent=8, first_token_ms=500.0))
     first = [each.first_token_ms for each in found.scaled]
     assert first[0] is not None and first[1] is not None and first[1][1] > first[0][1]
     assert all(each is not None and each[0] <= each[1] <= each[2] for each in first)
-    assert found.first is not None
+    assert found.first_break is not None
 
 
 def seen(factor: float, count: int = 8) -> list[dict[str, object]]:
@@ -202,6 +204,6 @@ def test_room_is_that_of_the_hardware_which_workloads_share() -> None:
         )
     )
     spreads = stress.Spreads(futures=300)
-    few = stress.run(small, stress.sample(small.company, spreads)).missed["b"]
-    found = stress.run(full, stress.sample(full.company, spreads)).missed
+    few = stress.evaluate(small, stress.sample_futures(small.company, spreads)).missed["b"]
+    found = stress.evaluate(full, stress.sample_futures(full.company, spreads)).missed
     assert few == 0 and 0 < found["b"] == found["c"] < 1

@@ -14,8 +14,8 @@ from tests.unit import placement_rig as rig
 
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.placement import whatif
-from groundplan.placement.explain.why import why
-from groundplan.placement.explain.words import sentences
+from groundplan.placement.explain.why import explain_placement
+from groundplan.placement.explain.words import explanation_sentences
 from groundplan.placement.planner import CompanyPlan, build_claim, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.availability import availability_gain, is_sufficient, required_gain
@@ -58,7 +58,7 @@ def test_replicas_follow_the_week_where_that_is_cheaper() -> None:
     assert chosen.lease == "by the hour"
     units = {block: plan.bought[f"cloud h100-sxm by the hour, {block}"] for block in BLOCKS[:1]}
     assert units[BLOCKS[0]] > plan.bought.get(f"cloud h100-sxm by the hour, {BLOCKS[2]}", 0)
-    told = " ".join(sentences(why(plan, "w")))
+    told = " ".join(explanation_sentences(explain_placement(plan, "w")))
     assert "Its replicas follow the week" in told and "weekends" in told
     whole = replace(plan.framed.candidates.by_workload["w"][0])
     assert whole.lease == "" and plan.placements["w"].usd < whole.usd
@@ -90,13 +90,13 @@ def test_spot_is_taken_only_where_it_may_be_taken_away() -> None:
     never, may = plan_company(company(busy(), site=site)), plan_company(company(busy(spot=True), site=site))
     assert never.placements["w"].primary.lease != "spot"
     assert may.placements["w"].primary.lease == "spot" and may.usd < never.usd
-    assert "may take it away" in " ".join(sentences(why(may, "w")))
+    assert "may take it away" in " ".join(explanation_sentences(explain_placement(may, "w")))
     assert may.placements["w"].primary.availability == pytest.approx(0.999 * 0.98)
-    asked = whatif.parse(["workloads.w.spot=allowed"], [], [], [])
+    asked = whatif.parse_changes(["workloads.w.spot=allowed"], [], [], [])
     flips = whatif.compare(never, asked).flips
     assert flips[0]["after"] is not None and flips[0]["after"]["lease"] == "spot"
     with pytest.raises(Invalid, match="nothing is called 'perhaps'"):
-        whatif.compare(never, whatif.parse(["workloads.w.spot=perhaps"], [], [], []))
+        whatif.compare(never, whatif.parse_changes(["workloads.w.spot=perhaps"], [], [], []))
     strict = busy(spot=True, requires_availability=True, availability=0.995)
     assert plan_company(company(strict, site=site)).placements["w"].primary.lease != "spot"
 

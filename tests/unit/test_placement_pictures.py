@@ -5,13 +5,15 @@ from __future__ import annotations
 from tests.unit import placement_rig as rig
 
 from groundplan.placement import drift, pictures
-from groundplan.placement.explain.pareto_front import front
-from groundplan.placement.explain.plan_summary import whole_json
+from groundplan.placement.explain.pareto_front import pareto_points
+from groundplan.placement.explain.plan_summary import summary_json
 from groundplan.placement.planner import plan_company
 
 
 def test_the_map_has_a_room_for_each_site_and_a_tile_for_each_workload() -> None:
-    plan = whole_json(plan_company(rig.company(rig.workload("chat"), rig.workload("b", sensitivity="restricted"))), ())
+    plan = summary_json(
+        plan_company(rig.company(rig.workload("chat"), rig.workload("b", sensitivity="restricted"))), ()
+    )
     drawn = pictures.site_map(plan["sites"], plan["workloads"])
     assert drawn.count('class="r') == 3 and drawn.count('class="t"') == 2 and "not used" in drawn
     hostile = {**plan["sites"][0], "site": "<script>alert(1)</script>"}
@@ -28,7 +30,7 @@ def test_charts_are_drawn_from_figures_and_empty_ones_are_none() -> None:
 
 
 def test_nothing_on_the_front_is_beaten() -> None:
-    points = front(plan_company(rig.company(rig.workload("chat"), rig.workload("b", sensitivity="restricted"))))
+    points = pareto_points(plan_company(rig.company(rig.workload("chat"), rig.workload("b", sensitivity="restricted"))))
     best = [point for point in points if point["front"] == "on the front"]
     assert best and points[0]["name"].startswith("the plan")
     axes = ("usd_month", "first_token_ms", "carbon_kg", "hours")

@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Deployment, Needs, Rates, Site, Workload
 from groundplan.catalog.check import check
 from groundplan.catalog.loader import load_files
 from groundplan.gateway.policy.catalog import index
-from groundplan.placement.explain.why import binding, excluded
+from groundplan.placement.explain.why import binding_constraint, excluded_sites
 from groundplan.placement.guard import is_allowed
 from groundplan.placement.model import Demand
 from groundplan.placement.planner import build_claim, plan_company
@@ -72,8 +72,8 @@ def test_a_planned_workload_goes_elsewhere_and_says_why() -> None:
         assert found.placements["chat"].primary.site == other
         candidates = found.framed.candidates.by_workload["chat"]
         rule = "the site is for hiring only, not for support (s.yaml:3:1)"
-        assert excluded(candidates) == ((name, (rule,)),)
-        assert binding(found, found.placements["chat"], candidates) == f"only one is allowed: {rule}"
+        assert excluded_sites(candidates) == ((name, (rule,)),)
+        assert binding_constraint(found, found.placements["chat"], candidates) == f"only one is allowed: {rule}"
 
 
 def test_an_order_that_is_not_planned_names_it_too() -> None:

@@ -17,7 +17,7 @@ from tests.unit.test_placement_over_time import busy, rented
 
 from groundplan.core.errors import Conflict
 from groundplan.placement import stress
-from groundplan.placement.explain.plan_summary import compare, whole_json
+from groundplan.placement.explain.plan_summary import compare, summary_json
 from groundplan.placement.planner import CompanyPlan, build_claim, plan_company, units_used
 from groundplan.placement.pools import MAX_ROWS, peak_hours
 from groundplan.placement.problem import POOL, WorkLimit
@@ -62,7 +62,7 @@ def test_peaks_at_different_hours_fit_beside_each_other_and_are_paid_once(apart:
     assert sum(hardware) < 1.4 * own and hardware[0] == pytest.approx(hardware[1], rel=0.01)
     used, room = units_used(apart)["rack h100-sxm"]
     assert used <= held.units <= room == 2.0
-    told = whole_json(apart, compare(apart))
+    told = summary_json(apart, compare(apart))
     assert told["held"][0]["units"] == pytest.approx(held.units) and any("share" in line for line in told["words"])
     assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - apart.rounding_usd, 0)
 
@@ -74,7 +74,7 @@ def test_where_all_peak_together_nothing_is_pooled() -> None:
 
 def test_futures_fill_a_pool_hour_by_hour(apart: CompanyPlan) -> None:
     """Were peaks added, hardly a future would find room."""
-    missed = stress.run(apart, stress.sample(apart.company, stress.Spreads(futures=200))).missed
+    missed = stress.evaluate(apart, stress.sample_futures(apart.company, stress.Spreads(futures=200))).missed
     assert max(missed.values()) < 0.5
 
 
@@ -127,7 +127,7 @@ def test_a_base_is_committed_to_and_the_peaks_are_rented_by_the_hour(signed: Com
     assert signed.rounding_usd == pytest.approx(0.0, abs=0.01), "what is held and rented is borne by the workloads"
     never = based(policy=PolicyFacts(commit_months=6.0))
     assert not any(each.months for each in never.shared_hardware.values()) or never.shared_hardware == {}
-    told = whole_json(signed, ())
+    told = summary_json(signed, ())
     assert told["to_sign"][0]["months"] == 12.0 and any(line.startswith("Sign ") for line in told["words"])
 
 

@@ -16,7 +16,7 @@ from math import exp, log, sqrt
 from typing import Any
 
 from groundplan.ledger.finding import Finding, Severity
-from groundplan.placement.explain.words import usd
+from groundplan.placement.explain.words import format_usd
 
 WEIGHT = 0.3
 LIMITS = 3.0
@@ -160,7 +160,7 @@ def describe_drift(found: Chart) -> str:
     """`cost a day is 1.8 times what was planned ($12.00)`."""
     shown = f"{found.expected:,.4g}"
     if "usd" in found.figure:
-        shown = usd(found.expected) if found.expected >= 0.1 else f"${found.expected:.2g}"
+        shown = format_usd(found.expected) if found.expected >= 0.1 else f"${found.expected:.2g}"
     return f"{NAMES[found.figure]} is {found.newest_factor:.2f} times what was planned ({shown})"
 
 

@@ -1,4 +1,4 @@
-"""A company with its plan fixed: workloads keep the places that it gave them, also where a site is lost. Pure."""
+"""Planning with fixed places: workloads keep the places of an earlier plan, also where a site is lost. Pure."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def place_key(candidate: Candidate) -> tuple[str, str]:
 
 
 def workload_places(plan: CompanyPlan) -> dict[str, frozenset[tuple[str, str]]]:
-    """What each workload uses: its primary, its burst, its fallback."""
+    """Workload -> the keys of its primary, burst and fallback."""
     return {
         name: frozenset(place_key(c) for c in (each.primary, each.burst, each.fallback) if c is not None)
         for name, each in plan.placements.items()
@@ -28,7 +28,7 @@ def workload_places(plan: CompanyPlan) -> dict[str, frozenset[tuple[str, str]]]:
 
 
 def with_current_sites(company: Company, sites: Mapping[str, str]) -> Company:
-    """The company with its workloads running there."""
+    """The company with its workloads running at these sites."""
     workloads = {
         name: replace(w, current_site=sites.get(name, w.current_site)) for name, w in company.workloads.items()
     }
@@ -36,7 +36,7 @@ def with_current_sites(company: Company, sites: Mapping[str, str]) -> Company:
 
 
 def pin_candidates(company: Company, kept: Places, rule: str) -> CandidateSet:
-    """Its candidates, of which workloads in `kept` may take only what they use; the rule says why."""
+    """The company's candidates; workloads in `kept` may take only these places, all others are forbidden by `rule`."""
     return CandidateSet(
         company,
         {
@@ -49,19 +49,19 @@ def pin_candidates(company: Company, kept: Places, rule: str) -> CandidateSet:
     )
 
 
-def after_loss(
-    plan: CompanyPlan, left: Company, lost: Collection[str], limit: WorkLimit = DEFAULT_LIMIT
+def plan_after_loss(
+    plan: CompanyPlan, remaining: Company, lost_sites: Collection[str], limit: WorkLimit = DEFAULT_LIMIT
 ) -> tuple[CompanyPlan, int]:
-    """The plan of a company without the sites that are lost, and how many workloads move though they used none of
-    them: none where that is possible, else the fewest. Raises `Conflict` where nothing places them all."""
-    used = workload_places(plan)
+    """The plan of the company without the lost sites, and how many workloads move although they used none of these:
+    none where possible, else as few as possible. Raises `Conflict` where they cannot all be placed."""
+    places = workload_places(plan)
     sites = {name: each.primary.site for name, each in plan.placements.items()}
-    company = with_current_sites(left, sites)
-    kept = {name: each for name, each in used.items() if not any(site in lost for site, _ in each)}
+    company = with_current_sites(remaining, sites)
+    kept = {name: each for name, each in places.items() if not any(site in lost_sites for site, _ in each)}
     try:
         return plan_candidates(pin_candidates(company, kept, "only what ran at a lost site moves"), limit), 0
     except Conflict:
-        low, high = -1, len(used)
+        low, high = -1, len(places)
         best = plan_company(company, limit)
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,6 +1,6 @@
-"""What if: the same company with other prices, loads or sites, solved again, side by side with what would flip.
+"""What if: the same company with other prices, loads or sites, solved again, and compared with the present plan.
 
-A change names what it changes in words of the workspace; what it names must exist. Pure; nothing is declared or kept.
+A change refers to sites, workloads and deployments by their declared names, which must exist. Pure; nothing is stored.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from typing import Any
 
 from groundplan.core.errors import Invalid
 from groundplan.placement.explain.why import place_json
-from groundplan.placement.explain.words import usd
-from groundplan.placement.fixed_plan import after_loss
+from groundplan.placement.explain.words import format_usd
+from groundplan.placement.fixed_plan import plan_after_loss
 from groundplan.placement.planner import DEFAULT_LIMIT, CompanyPlan, describe_proof, plan_company
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.terms.facts import SENSITIVITIES, Company
 
-MOST_CHANGES = 50
-_SITE = {
+MAX_CHANGES = 50
+_SITE_FIELDS = {
     "power_price": ("energy_usd_kwh", 0.0, 100.0),
     "pue": ("pue", 1.0, 3.0),
     "carbon": ("carbon_g_kwh", 0.0, 5000.0),
@@ -30,7 +30,7 @@ _SITE = {
     "bandwidth": ("bandwidth_kbit", 1.0, 1e9),
     "offline": ("offline_hours", 0.0, 730.0),
 }
-_WORKLOAD = {
+_WORKLOAD_FIELDS = {
     "calls_month": ("calls_month", 0.0, 1e12),
     "peak": ("peak", 1.0, 1000.0),
     "prompt_tokens": ("prompt", 0.0, 1e7),
@@ -41,8 +41,8 @@ _WORKLOAD = {
     "availability": ("availability", 0.0, 1.0),
     "growth": ("growth", 0.0, 10.0),
 }
-SPOT = ("allowed", "never")
-_POLICY = {
+SPOT_VALUES = ("allowed", "never")
+_POLICY_FIELDS = {
     "people": ("people_usd", 0.0, 10_000.0),
     "carbon": ("carbon_usd_tonne", 0.0, 100_000.0),
     "payback": ("payback_months", 0.03, 1200.0),
@@ -54,29 +54,29 @@ _FACTOR = re.compile(r"x(?P<times>[0-9]+(?:\.[0-9]+)?)|(?P<percent>[+-][0-9]+(?:
 
 @dataclass(frozen=True, slots=True)
 class Changes:
-    """What is asked."""
+    """The changes to try."""
 
     sets: Mapping[str, str] = field(default_factory=dict)
     """`sites.eu-private.power_price` -> `0.4`"""
     drop_sites: tuple[str, ...] = ()
     demand: Mapping[str, float] = field(default_factory=dict)
-    """workload -> factor; `all` is every one"""
+    """workload -> factor on its calls; `all` is every workload"""
     prices: Mapping[str, float] = field(default_factory=dict)
-    """deployment, model or site -> factor on what its tokens and hardware cost"""
+    """deployment, model or site -> factor on the prices of its tokens and hardware"""
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """Two plans and what differs."""
+class Comparison:
+    """Two plans and their differences."""
 
     before: CompanyPlan
     after: CompanyPlan
     flips: tuple[Mapping[str, Any], ...]
-    others: int | None = None
-    """where only sites are lost: workloads that used none of them and move all the same, the fewest"""
+    others_moved: int | None = None
+    """where only sites are lost: the least number of workloads that used none of them and must move nevertheless"""
 
 
-def factor(text: str) -> float:
+def parse_factor(text: str) -> float:
     """`x3` -> 3, `-30%` -> 0.7, `+10%` -> 1.1. Raises `Invalid`."""
     found = _FACTOR.fullmatch(text.strip())
     value = -1.0 if found is None else float(found["times"]) if found["times"] else 1 + float(found["percent"]) / 100
@@ -87,93 +87,97 @@ def factor(text: str) -> float:
     return value
 
 
-def parse(sets: Iterable[str], drop_sites: Iterable[str], demand: Iterable[str], prices: Iterable[str]) -> Changes:
+def parse_changes(
+    sets: Iterable[str], drop_sites: Iterable[str], demand: Iterable[str], prices: Iterable[str]
+) -> Changes:
     """From NAME=VALUE texts. Raises `Invalid`."""
     found = Changes(
-        sets=dict(_pair(text, "sites.rack.power_price=0.4") for text in sets),
+        sets=dict(_parse_pair(text, "sites.rack.power_price=0.4") for text in sets),
         drop_sites=tuple(drop_sites),
-        demand={name: factor(value) for name, value in (_pair(text, "support=x3") for text in demand)},
-        prices={name: factor(value) for name, value in (_pair(text, "gpt-eu=-30%") for text in prices)},
+        demand={name: parse_factor(value) for name, value in (_parse_pair(text, "support=x3") for text in demand)},
+        prices={name: parse_factor(value) for name, value in (_parse_pair(text, "gpt-eu=-30%") for text in prices)},
     )
-    if len(found.sets) + len(found.drop_sites) + len(found.demand) + len(found.prices) > MOST_CHANGES:
-        raise Invalid("too many changes at once", code="what_if_many", hint=f"At most {MOST_CHANGES}.")
+    if len(found.sets) + len(found.drop_sites) + len(found.demand) + len(found.prices) > MAX_CHANGES:
+        raise Invalid("too many changes at once", code="what_if_many", hint=f"At most {MAX_CHANGES}.")
     return found
 
 
-def changed(company: Company, changes: Changes) -> Company:
-    """The company with the changes. Raises `Invalid` where one names nothing, or an absurd number."""
-    company = _with_sets(company, changes.sets)
+def apply_changes(company: Company, changes: Changes) -> Company:
+    """The company with the changes. Raises `Invalid` for an unknown name or a number out of range."""
+    company = _apply_sets(company, changes.sets)
     sites, workloads, deployments = dict(company.sites), dict(company.workloads), dict(company.deployments)
     for name, times in changes.demand.items():
         if name != "all" and name not in workloads:
-            raise _unknown(name, workloads)
+            raise _unknown_name(name, workloads)
         for each in workloads if name == "all" else (name,):
             workloads[each] = replace(workloads[each], calls_month=workloads[each].calls_month * times)
     for name, times in changes.prices.items():
-        _price(sites, deployments, name, times)
+        _scale_prices(sites, deployments, name, times)
     for name in changes.drop_sites:
         if name not in sites:
-            raise _unknown(name, sites)
+            raise _unknown_name(name, sites)
         del sites[name]
     kept = {n: d for n, d in deployments.items() if d.site in sites}
     return replace(company, sites=sites, workloads=workloads, deployments=kept)
 
 
-def _with_sets(company: Company, sets: Mapping[str, str]) -> Company:
+def _apply_sets(company: Company, sets: Mapping[str, str]) -> Company:
     sites, workloads, policy = dict(company.sites), dict(company.workloads), company.policy
     for path, value in sets.items():
         kind, _, rest = path.partition(".")
         name, _, key = rest.rpartition(".")
         if kind == "sites" and name in sites:
-            sites[name] = _set(sites[name], _SITE, key, value, path)
+            sites[name] = _set_number(sites[name], _SITE_FIELDS, key, value, path)
         elif kind == "workloads" and name in workloads:
-            workloads[name] = _workload(workloads[name], key, value, path)
+            workloads[name] = _set_workload_field(workloads[name], key, value, path)
         elif kind == "policy":
-            policy = _set(policy, _POLICY, rest, value, path)
+            policy = _set_number(policy, _POLICY_FIELDS, rest, value, path)
         else:
-            raise _unknown(path, [f"sites.{n}" for n in sites] + [f"workloads.{n}" for n in workloads] + ["policy"])
+            raise _unknown_name(
+                path, [f"sites.{n}" for n in sites] + [f"workloads.{n}" for n in workloads] + ["policy"]
+            )
     return replace(company, sites=sites, workloads=workloads, policy=policy)
 
 
-def _workload(facts: Any, key: str, value: str, path: str) -> Any:
+def _set_workload_field(facts: Any, key: str, value: str, path: str) -> Any:
     if key == "sensitivity":
         if value not in SENSITIVITIES:
-            raise _unknown(value, SENSITIVITIES)
+            raise _unknown_name(value, SENSITIVITIES)
         return replace(facts, sensitivity=value)
     if key == "spot":
-        if value not in SPOT:
-            raise _unknown(value, SPOT)
+        if value not in SPOT_VALUES:
+            raise _unknown_name(value, SPOT_VALUES)
         return replace(facts, spot=value == "allowed")
     if key == "residency":
         return replace(facts, residency=tuple(each for each in value.split(",") if each))
-    found = _set(facts, _WORKLOAD, key, value, path)
+    found = _set_number(facts, _WORKLOAD_FIELDS, key, value, path)
     if key == "peak" and max(facts.curve) > 1:
         steeper = (found.peak - 1) / (max(facts.curve) - 1)
         found = replace(found, curve=tuple(max(0.0, 1 + (each - 1) * steeper) for each in facts.curve))
     return found
 
 
-def _set(facts: Any, keys: Mapping[str, tuple[str, float, float]], key: str, value: str, path: str) -> Any:
+def _set_number(facts: Any, keys: Mapping[str, tuple[str, float, float]], key: str, value: str, path: str) -> Any:
     if key not in keys:
-        raise _unknown(path, keys)
-    name, least, most = keys[key]
+        raise _unknown_name(path, keys)
+    name, lowest, highest = keys[key]
     try:
         number = float(value)
     except ValueError:
-        number = least - 1
-    if not least <= number <= most:
+        number = lowest - 1
+    if not lowest <= number <= highest:
         raise Invalid(
-            f"{path}={value[:40]} is not a number from {least:g} to {most:g}",
+            f"{path}={value[:40]} is not a number from {lowest:g} to {highest:g}",
             code="what_if_value",
             hint="Write a plain number: USD a kWh, milliseconds, a share from 0 to 1.",
         )
     return replace(facts, **{name: number})
 
 
-def _price(sites: dict[str, Any], deployments: dict[str, Any], name: str, times: float) -> None:
-    """A deployment or model by its tokens, a site by its hardware."""
-    meant = [n for n, d in deployments.items() if name in (n, d.model)]
-    for each in meant:
+def _scale_prices(sites: dict[str, Any], deployments: dict[str, Any], name: str, times: float) -> None:
+    """Multiply the token prices of a deployment or of a model's deployments, or the hardware prices of a site."""
+    deployments_named = [n for n, d in deployments.items() if name in (n, d.model)]
+    for each in deployments_named:
         d = deployments[each]
         prices = {key: round(getattr(d, key) * times) for key in ("input", "output", "request")}
         deployments[each] = replace(d, **prices)
@@ -190,18 +194,18 @@ def _price(sites: dict[str, Any], deployments: dict[str, Any], name: str, times:
             for h in sites[name].hardware
         )
         sites[name] = replace(sites[name], hardware=hardware)
-    elif not meant:
-        raise _unknown(name, [*deployments, *sites])
+    elif not deployments_named:
+        raise _unknown_name(name, [*deployments, *sites])
 
 
-def _pair(text: str, example: str) -> tuple[str, str]:
+def _parse_pair(text: str, example: str) -> tuple[str, str]:
     name, separator, value = text.partition("=")
     if not separator or not name or not value:
         raise Invalid(f"'{text[:60]}' lacks its value", code="what_if_form", hint=f"Write NAME=VALUE like {example}.")
     return name, value
 
 
-def _unknown(name: str, known: Iterable[str]) -> Invalid:
+def _unknown_name(name: str, known: Iterable[str]) -> Invalid:
     return Invalid(
         f"nothing is called '{name[:80]}'",
         code="what_if_unknown",
@@ -209,37 +213,41 @@ def _unknown(name: str, known: Iterable[str]) -> Invalid:
     )
 
 
-def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = DEFAULT_LIMIT) -> Compared:
-    """Plan the changed company and find what flips; where sites are lost and nothing else changes, only what must move
-    does. Raises `Invalid`, `Conflict`."""
-    company, others = changed(before.company, changes), None
+def compare(before: CompanyPlan, changes: Changes, limit: WorkLimit = DEFAULT_LIMIT) -> Comparison:
+    """Plan the changed company and find the differences; where only sites are lost, only workloads that must move do.
+    Raises `Invalid`, `Conflict`."""
+    company, others_moved = apply_changes(before.company, changes), None
     if changes.drop_sites and not (changes.sets or changes.demand or changes.prices):
-        after, others = after_loss(before, company, changes.drop_sites, limit)
+        after, others_moved = plan_after_loss(before, company, changes.drop_sites, limit)
     else:
         after = plan_company(company, limit)
-    return Compared(before, after, tuple(flips(before, after)), others)
+    return Comparison(before, after, tuple(find_flips(before, after)), others_moved)
 
 
-def flips(before: CompanyPlan, after: CompanyPlan) -> list[Mapping[str, Any]]:
-    """Workloads whose place, burst or fallback differs."""
+def find_flips(before: CompanyPlan, after: CompanyPlan) -> list[Mapping[str, Any]]:
+    """Workloads whose place, burst or fallback differs between the plans."""
     found: list[Mapping[str, Any]] = []
     for name in sorted({*before.placements, *after.placements}):
         old, new = before.placements.get(name), after.placements.get(name)
-        one, two = (None if each is None else place_json(each) for each in (old, new))
+        old_json, new_json = (None if each is None else place_json(each) for each in (old, new))
         keys = ("site", "config", "burst", "fallback", "level")
-        same = one is not None and two is not None and all(_key(one, key) == _key(two, key) for key in keys)
+        same = (
+            old_json is not None
+            and new_json is not None
+            and all(_comparable_value(old_json, key) == _comparable_value(new_json, key) for key in keys)
+        )
         if not same:
-            found.append({"workload": name, "before": one, "after": two})
+            found.append({"workload": name, "before": old_json, "after": new_json})
     return found
 
 
-def _key(place: Mapping[str, Any], key: str) -> Any:
+def _comparable_value(place: Mapping[str, Any], key: str) -> Any:
     """A configuration to build counts as the same whatever its number of units."""
     value = place[key]
     return value.partition(" on ")[0] if key == "config" else value
 
 
-def to_json(found: Compared) -> dict[str, Any]:
+def to_json(found: Comparison) -> dict[str, Any]:
     """Both plans side by side."""
     names = sorted({*found.before.placements, *found.after.placements})
 
@@ -264,16 +272,16 @@ def to_json(found: Compared) -> dict[str, Any]:
             for n in names
         ],
         "flips": list(found.flips),
-        "others_moved": found.others,
-        "words": list(words(found)),
+        "others_moved": found.others_moved,
+        "words": list(describe(found)),
     }
 
 
-def words(found: Compared) -> Sequence[str]:
-    """What changes, in sentences."""
+def describe(found: Comparison) -> Sequence[str]:
+    """The comparison in sentences."""
     difference = found.after.usd - found.before.usd
     lines = [
-        f"{usd(found.before.usd)} a month becomes {usd(found.after.usd)}, {usd(abs(difference))} "
+        f"{format_usd(found.before.usd)} a month becomes {format_usd(found.after.usd)}, {format_usd(abs(difference))} "
         f"{'more' if difference >= 0 else 'less'}; {describe_proof(found.after)}."
     ]
     for each in found.flips:
@@ -286,13 +294,18 @@ def words(found: Compared) -> Sequence[str]:
         elif (old["site"], old["config"]) != (new["site"], new["config"]):
             lines.append(f"{name} moves from {old['config']} at {old['site']} to {new['config']} at {new['site']}.")
         else:
-            lines.append(f"{name} stays and changes what stands beside it: {_beside(old)} becomes {_beside(new)}.")
-    if found.others is not None:
-        told = f"{found.others} others must move too, with fewer nothing fits" if found.others else "Nothing else moves"
-        lines.append(f"{told}.")
+            standby = f"{_describe_standby(old)} becomes {_describe_standby(new)}"
+            lines.append(f"{name} stays and changes what stands beside it: {standby}.")
+    if found.others_moved is not None:
+        sentence = (
+            f"{found.others_moved} others must move too, with fewer nothing fits"
+            if found.others_moved
+            else "Nothing else moves"
+        )
+        lines.append(f"{sentence}.")
     return lines if found.flips else [*lines, "No decision changes."]
 
 
-def _beside(place: Mapping[str, Any]) -> str:
+def _describe_standby(place: Mapping[str, Any]) -> str:
     burst = f"bursts to {place['burst']}" if place["burst"] else "no burst"
     return f"{burst}, falls back to {place['fallback'] or 'nothing'}"

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from groundplan.placement.explain.why import binding
+from groundplan.placement.explain.why import binding_constraint
 from groundplan.placement.planner import CompanyPlan, WorkloadPlacement, find_unplaceable
 from groundplan.placement.terms.candidates import build_candidates
 from groundplan.placement.terms.facts import Company
@@ -45,15 +45,15 @@ def plan_routes(plan: CompanyPlan) -> Routes:
     )
 
 
-def _route(plan: CompanyPlan, decided: WorkloadPlacement) -> Route:
-    first, name = decided.primary, decided.workload
+def _route(plan: CompanyPlan, placement: WorkloadPlacement) -> Route:
+    first, name = placement.primary, placement.workload
     ordered = plan.company.workloads[name].is_planned
     return Route(
-        configs=tuple(part.config for part in (first, decided.burst, decided.fallback) if part is not None),
-        burst=None if decided.burst is None else decided.burst.config,
+        configs=tuple(part.config for part in (first, placement.burst, placement.fallback) if part is not None),
+        burst=None if placement.burst is None else placement.burst.config,
         build=(first.site, first.model, first.config) if first.kind == "build" else None,
-        usd=decided.usd,
-        binding=binding(plan, decided, plan.framed.candidates.by_workload[name]) if ordered else "",
+        usd=placement.usd,
+        binding=binding_constraint(plan, placement, plan.framed.candidates.by_workload[name]) if ordered else "",
         immediate_move=plan.immediate_moves.get(name),
     )
 

@@ -73,7 +73,7 @@ def project_pilot(conn: Connection[Any], services: Services, workload: str) -> p
     served = next((item for item in blueprint.workloads if item.name == workload), None)
     first = served.deployments[0] if served and served.deployments else ""
     deployment = next((item for item in blueprint.deployments if item.name == first), None)
-    bounds = pilot.Bounds(
+    bounds = pilot.GrowthLimits(
         budget_usd_month=facts.budget_usd,
         calls_day=served.calls_per_day if served else None,
         people=served.people if served else None,
@@ -139,7 +139,7 @@ def update_drift_findings(services: Services) -> int:
 
 def parse_changes(sets: list[str], drop: list[str], demand: list[str], prices: list[str]) -> whatif.Changes:
     """Parse what-if changes. Raises `Invalid`, also where nothing is changed."""
-    found = whatif.parse(sets, drop, demand, prices)
+    found = whatif.parse_changes(sets, drop, demand, prices)
     if not (found.sets or found.drop_sites or found.demand or found.prices):
         raise Invalid(
             "nothing to change was given",

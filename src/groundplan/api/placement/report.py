@@ -13,10 +13,10 @@ from typing import Any
 
 from groundplan.placement import multi_period, pictures, stress
 from groundplan.placement.company import BURST_LEVELS
-from groundplan.placement.explain.pareto_front import front
-from groundplan.placement.explain.plan_summary import compare, excluded_matrix, whole_json
-from groundplan.placement.explain.why import why
-from groundplan.placement.explain.words import sentences, usd
+from groundplan.placement.explain.pareto_front import pareto_points
+from groundplan.placement.explain.plan_summary import compare, exclusion_matrix, summary_json
+from groundplan.placement.explain.why import explain_placement
+from groundplan.placement.explain.words import explanation_sentences, format_usd
 from groundplan.placement.planner import CompanyPlan
 
 STYLE = """body{font:15px/1.55 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1d2730;
@@ -52,13 +52,13 @@ class Section:
 
 def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     """The whole report."""
-    body = whole_json(plan, compare(plan))
+    body = summary_json(plan, compare(plan))
     yield Section(f"Where AI runs, and why: plan of {today.isoformat()}", 1, lines=tuple(body["words"]))
     yield Section(
         "Sites and workloads", svg=pictures.site_map(body["sites"], body["workloads"]), table=_placement_table(body)
     )
     yield Section("What a month costs", svg=pictures.waterfall(body["terms"]))
-    yield _alternatives_section(front(plan), body)
+    yield _alternatives_section(pareto_points(plan), body)
     some = (
         ""
         if len(plan.placements) <= MAX_EXPLAINED
@@ -67,7 +67,7 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     yield Section("Why each is where it is", text=some)
     yield from _reasons(plan)
     yield Section("Why not elsewhere", table=_exclusion_table(plan))
-    yield Section("The months ahead", lines=tuple(multi_period.words(multi_period.ahead(plan))))
+    yield Section("The months ahead", lines=tuple(multi_period.describe(multi_period.plan_ahead(plan))))
     told = stress.report(plan, stress.Spreads())
     yield Section(f"Under {told['futures']:,} sampled futures", lines=tuple(told["words"]))
     yield Section("What it rests on", lines=(*plan.notes, *_assumptions(plan)))
@@ -78,7 +78,7 @@ def _placement_table(body: dict[str, Any]) -> Table:
     for row in body["workloads"]:
         place = row["place"]
         how = "to build: " if place["kind"] == "build" else ""
-        rows.append((row["workload"], place["site"], f"{how}{place['config']}", usd(row["usd_month"])))
+        rows.append((row["workload"], place["site"], f"{how}{place['config']}", format_usd(row["usd_month"])))
     return Table(("Workload", "Site", "On", "A month"), tuple(rows), frozenset({3}))
 
 
@@ -94,23 +94,28 @@ def _comparison_table(body: dict[str, Any]) -> Table:
     rows = []
     for row in body["compared"]:
         none = "nothing runs yet" if row["with"] == "today" else "not possible"
-        other = none if row["usd_month"] is None else usd(row["usd_month"])
-        rows.append((row["with"], other, "-" if row["usd_month"] is None else usd(row["plan_usd_month"])))
+        other = none if row["usd_month"] is None else format_usd(row["usd_month"])
+        rows.append((row["with"], other, "-" if row["usd_month"] is None else format_usd(row["plan_usd_month"])))
     return Table(("Instead", "A month", "The plan for the same"), tuple(rows), frozenset({1, 2}))
 
 
 def _reasons(plan: CompanyPlan) -> Iterator[Section]:
     dearest = sorted(plan.placements, key=lambda name: (-plan.placements[name].usd, name))[:MAX_EXPLAINED]
-    for name, decided in sorted((name, plan.placements[name]) for name in dearest):
+    for name, placement in sorted((name, plan.placements[name]) for name in dearest):
         facts = plan.company.workloads[name]
-        own = max(facts.curve) * BURST_LEVELS[decided.level] if decided.burst is not None else None
-        yield Section(name, 3, " ".join(sentences(why(plan, name))), svg=pictures.curves("", facts.curve, own))
+        own = max(facts.curve) * BURST_LEVELS[placement.level] if placement.burst is not None else None
+        yield Section(
+            name,
+            3,
+            " ".join(explanation_sentences(explain_placement(plan, name))),
+            svg=pictures.curves("", facts.curve, own),
+        )
 
 
 def _exclusion_table(plan: CompanyPlan) -> Table:
     sites = sorted(plan.company.sites)
     rows = tuple(
-        (name, *(", ".join(row[site]) or "may run" for site in sites)) for name, row in excluded_matrix(plan).items()
+        (name, *(", ".join(row[site]) or "may run" for site in sites)) for name, row in exclusion_matrix(plan).items()
     )
     return Table(("", *sites), rows)
 

@@ -16,11 +16,10 @@ from groundplan.api.placement import report
 from groundplan.api.placement.pdf import report_pdf
 from groundplan.core.errors import Conflict, NotFound
 from groundplan.placement import multi_period, stress, whatif
-from groundplan.placement.explain.pareto_front import front
-from groundplan.placement.explain.plan_summary import compare, excluded_matrix, whole_json
-from groundplan.placement.explain.why import Why, to_json
-from groundplan.placement.explain.why import why as explained
-from groundplan.placement.explain.words import sentences
+from groundplan.placement.explain.pareto_front import pareto_points
+from groundplan.placement.explain.plan_summary import compare, exclusion_matrix, summary_json
+from groundplan.placement.explain.why import Explanation, explain_placement, to_json
+from groundplan.placement.explain.words import explanation_sentences
 from groundplan.placement.planner import CompanyPlan
 
 
@@ -43,9 +42,9 @@ def plan_json(plan: CompanyPlan, page: WorkloadPage | None) -> dict[str, Any]:
         rest = [name for name in found if name > page.after]
         among = frozenset(rest[: page.limit])
         more = {"total": len(found), "next": rest[page.limit - 1] if len(rest) > page.limit else None}
-    body = whole_json(plan, compare(plan), among) | more
+    body = summary_json(plan, compare(plan), among) | more
     names = [row["workload"] for row in body["workloads"]]
-    matrix = excluded_matrix(plan, names)
+    matrix = exclusion_matrix(plan, names)
     body["excluded"] = {name: {site: list(rules) for site, rules in row.items()} for name, row in matrix.items()}
     body["curves"] = {name: list(plan.company.workloads[name].curve) for name in names}
     return body
@@ -59,18 +58,18 @@ def plan_body(plan: CompanyPlan, page: WorkloadPage | None) -> bytes:
 def explanation_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
     """Why one workload is where it is, as figures and in words. Raises `NotFound`, `Conflict`."""
     found = _explanation(plan, workload)
-    return {**to_json(found, list(sentences(found))), "curve": list(plan.company.workloads[workload].curve)}
+    return {**to_json(found, list(explanation_sentences(found))), "curve": list(plan.company.workloads[workload].curve)}
 
 
 def why_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
     """As `explanation_json`, in the shape of `groundplan why`."""
     found = _explanation(plan, workload)
-    lines = list(sentences(found))
+    lines = list(explanation_sentences(found))
     facts = {key: value for key, value in to_json(found, lines).items() if key != "words"}
     return {"kind": "placement", "because": lines, "facts": facts}
 
 
-def _explanation(plan: CompanyPlan, workload: str) -> Why:
+def _explanation(plan: CompanyPlan, workload: str) -> Explanation:
     if workload in plan.unplaceable:
         raise Conflict(
             f"{workload} may not run anywhere: {plan.unplaceable[workload]}"[:2000],
@@ -83,7 +82,7 @@ def _explanation(plan: CompanyPlan, workload: str) -> Why:
             code="workload_unknown",
             hint=f"There are: {', '.join(sorted(plan.placements))}.",
         )
-    return explained(plan, workload)
+    return explain_placement(plan, workload)
 
 
 def what_if_json(plan: CompanyPlan, changes: whatif.Changes) -> dict[str, Any]:
@@ -97,7 +96,7 @@ def replan_json(plan: CompanyPlan, demand: Mapping[str, float]) -> dict[str, Any
     return {
         "flips": list(compared.flips),
         "difference_usd_month": round(compared.after.usd - compared.before.usd, 2),
-        "words": list(whatif.words(compared)),
+        "words": list(whatif.describe(compared)),
         "demand": dict(demand),
     }
 
@@ -109,12 +108,12 @@ def stress_json(plan: CompanyPlan, spreads: stress.Spreads) -> dict[str, Any]:
 
 def months_ahead_json(plan: CompanyPlan, months: int, step: int) -> dict[str, Any]:
     """The coming months."""
-    return multi_period.to_json(multi_period.ahead(plan, months, step))
+    return multi_period.to_json(multi_period.plan_ahead(plan, months, step))
 
 
 def alternatives_json(plan: CompanyPlan, asked: Mapping[str, float]) -> list[dict[str, Any]]:
     """The plan under other weights."""
-    return front(plan, asked=asked)
+    return pareto_points(plan, own_weights=asked)
 
 
 def board_report_html(plan: CompanyPlan, today: date) -> str:

@@ -22,7 +22,7 @@ from groundplan.api.placement.serving import calibration_rows
 from groundplan.api.served_blueprint import current_blueprint, current_or_none
 from groundplan.core.audit.store import record
 from groundplan.placement import drift, multi_period, pilot, stress
-from groundplan.placement.explain.pareto_front import YOURS
+from groundplan.placement.explain.pareto_front import OWN_WEIGHTS
 from groundplan.release.model import placement_json
 
 router = protected_router("placement")
@@ -183,8 +183,8 @@ def serving(services: ServicesDep, _: Reader) -> dict[str, Any]:
 def coming(
     services: ServicesDep,
     _: Reader,
-    months: Annotated[int, Query(ge=1, le=multi_period.MOST)] = multi_period.MONTHS,
-    step: Annotated[int, Query(ge=1, le=multi_period.MOST)] = multi_period.STEP,
+    months: Annotated[int, Query(ge=1, le=multi_period.MAX_MONTHS)] = multi_period.MONTHS,
+    step: Annotated[int, Query(ge=1, le=multi_period.MAX_MONTHS)] = multi_period.STEP,
 ) -> dict[str, Any]:
     """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
     own hardware (`own`) pays at the use that was measured in the last 30 days."""
@@ -210,7 +210,7 @@ def ways(
     given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
     asked = {name: value for name, value in given.items() if value is not None}
     found = placing.run_view(services, views.alternatives_json, asked, plans=MANY_PLANS)
-    return {"ways": found, "yours": next((each for each in found if asked and YOURS in each["name"]), None)}
+    return {"ways": found, "yours": next((each for each in found if asked and OWN_WEIGHTS in each["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)

@@ -1,7 +1,7 @@
-"""Ways to place the company that nothing beats in all of cost, latency, carbon and hours, found by moving the weights.
+"""The Pareto front of placements in cost, latency, carbon and hours, sampled by changing the weights of the policy.
 
-Each way is the company solved under other weights and then measured alike: USD a month at market prices, without what
-the company's own carbon price and its worth of waiting add. It is a sample of the front: others may lie between.
+Each point is the company solved under other weights and then measured alike: USD a month at market prices, without the
+company's own carbon price and its price of waiting. It is a sample of the front: other points may lie between.
 """
 
 from __future__ import annotations
@@ -22,22 +22,22 @@ WEIGHTS: tuple[tuple[str, dict[str, Any]], ...] = (
     ("latency", {"carbon_usd_tonne": 0.0, "latency_usd": 5.0}),
     ("latency first", {"carbon_usd_tonne": 0.0, "latency_usd": 200.0}),
 )
-PEOPLE = 4.0
-"""Times the rate of people, for the way that needs the fewest hours"""
+FEW_HOURS_FACTOR = 4.0
+"""factor on the rate of people, for the plan that needs few hours"""
+
+OWN_WEIGHTS = "your weights"
+"""the name of the plan under the caller's own weights"""
 
 
-YOURS = "your weights"
-
-
-def front(
-    plan: CompanyPlan, limit: WorkLimit = DEFAULT_LIMIT, asked: Mapping[str, float] | None = None
+def pareto_points(
+    plan: CompanyPlan, limit: WorkLimit = DEFAULT_LIMIT, own_weights: Mapping[str, float] | None = None
 ) -> list[dict[str, Any]]:
-    """The plan itself and the ways under other weights; `front` says whether another is better in everything.
+    """The plan itself and the plans under other weights; `front` of each says whether another point dominates it.
 
-    `asked`: weights of one's own, by the names of the policy's fields; that way is called "your weights".
+    `own_weights`: further weights, by the names of the policy's fields; their plan is called "your weights".
     """
     points = [_point("the plan", plan, plan)]
-    for name, other in _ways(plan, limit, asked or {}):
+    for name, other in _weighted_plans(plan, limit, own_weights or {}):
         point = _point(name, other, plan)
         same = next((p for p in points if all(abs(p[a] - point[a]) <= 0.005 * max(abs(p[a]), 1) for a in AXES)), None)
         if same is None:
@@ -45,15 +45,17 @@ def front(
         else:
             same["name"] = f"{same['name']}, {name}"
     for point in points:
-        beaten = any(_beats(other, point) for other in points)
+        beaten = any(_dominates(other, point) for other in points)
         point["front"] = "dominated" if beaten else "on the front"
     return points
 
 
-def _ways(plan: CompanyPlan, limit: WorkLimit, asked: Mapping[str, float]) -> Iterator[tuple[str, CompanyPlan]]:
+def _weighted_plans(
+    plan: CompanyPlan, limit: WorkLimit, own_weights: Mapping[str, float]
+) -> Iterator[tuple[str, CompanyPlan]]:
     company = plan.company
-    more = [*WEIGHTS, ("few hours", {"people_usd": company.policy.people_usd * PEOPLE})]
-    for name, weights in [*more, (YOURS, dict(asked))] if asked else more:
+    more = [*WEIGHTS, ("few hours", {"people_usd": company.policy.people_usd * FEW_HOURS_FACTOR})]
+    for name, weights in [*more, (OWN_WEIGHTS, dict(own_weights))] if own_weights else more:
         try:
             yield name, plan_company(replace(company, policy=replace(company.policy, **weights)), limit)
         except Conflict:
@@ -89,6 +91,6 @@ def _point(name: str, found: CompanyPlan, plan: CompanyPlan) -> dict[str, Any]:
     }
 
 
-def _beats(one: dict[str, Any], other: dict[str, Any]) -> bool:
-    """At least as good in everything, and better in something."""
+def _dominates(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether `one` is at least as good on every axis, and better on some."""
     return all(one[a] <= other[a] + 1e-9 for a in AXES) and any(one[a] < other[a] - 1e-9 for a in AXES)

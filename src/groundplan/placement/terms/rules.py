@@ -22,8 +22,8 @@ from groundplan.placement.terms.facts import (
     WorkloadFacts,
 )
 
-TOLD = "not declared for it"
-LONG = 32_000
+NOT_DECLARED = "not declared for it"
+LONG_CONTEXT_TOKENS = 32_000
 """Tokens at once that the need `long-context` asks of a deployment"""
 
 
@@ -75,7 +75,7 @@ def deployment_rules(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | N
     found: list[str] = []
     named = (*w.declared, *w.declared_fallbacks)
     if named and d.name not in named:
-        found.append(TOLD)
+        found.append(NOT_DECLARED)
     found += [f"not certified {each}" for each in sorted(w.certifications - d.certifications)]
     if d.trains and w.sensitivity in ("confidential", "restricted"):
         found.append("its provider may train on what it is sent")
@@ -85,7 +85,7 @@ def deployment_rules(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | N
     if d.quota_tokens_minute is not None and tokens > d.quota_tokens_minute:
         found.append(f"{tokens:,.0f} tokens a minute at the peak > its quota of {d.quota_tokens_minute:,.0f}")
     if d.context is not None:
-        long = max(LONG if "long-context" in w.needs else 0, round(w.prompt + w.output))
+        long = max(LONG_CONTEXT_TOKENS if "long-context" in w.needs else 0, round(w.prompt + w.output))
         if long > d.context:
             found.append(f"takes {d.context:,} tokens at once, {long:,} are needed")
     if w.models and d.model not in w.models and not named:
@@ -110,7 +110,7 @@ def build_rules(
     if sized.units > sized.available:
         found.append(f"{sized.units:.3g} {hardware.type} needed at the peak, {sized.available:g} can be had")
     if (w.declared or w.declared_fallbacks) and not w.is_planned:
-        found.append(TOLD)
+        found.append(NOT_DECLARED)
     return tuple(found)
 
 
