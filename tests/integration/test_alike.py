@@ -18,7 +18,7 @@ from groundplan.core.database import connect
 from groundplan.core.money import PICO
 from groundplan.economics.replay.opportunities import Opportunity
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.repeats import picked
+from groundplan.gateway.call.repeats import is_sampled
 from groundplan.ledger import opportunity_store
 from groundplan.testing.database import Database
 
@@ -34,7 +34,7 @@ def looked_at(day: datetime, start: str) -> list[str]:
     found: list[str] = []
     for number in range(100_000):
         text = f"{start} {number}?"
-        if picked(Ask({}, "", 1, text, False, False, None, 1, 9), int(day.timestamp() // 86_400)):
+        if is_sampled(Ask({}, "", 1, text, False, False, None, 1, 9), int(day.timestamp() // 86_400)):
             found.append(text)
         if len(found) == EACH:
             return found

@@ -12,13 +12,13 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
-from groundplan.gateway.notifications import Listener, heard
+from groundplan.gateway.notifications import Listener, wait_for_notifications
 from groundplan.testing.database import Database
 
 
 async def told(connection: AsyncConnection[object]) -> list[str]:
     async with asyncio.timeout(20):
-        return [notice.payload async for notice in heard(connection)]
+        return [notice.payload async for notice in wait_for_notifications(connection)]
 
 
 def notify(database: Database, *payloads: str) -> None:
@@ -81,20 +81,20 @@ async def listening(database: Database, statement: LiteralString = "SELECT $1::i
 
 async def seconds_until_told(listener: Listener, most: float) -> float:
     began = time.monotonic()
-    await listener.told(most)
+    await listener.wait(most)
     return time.monotonic() - began
 
 
 async def test_a_listener_sleeps_until_it_is_told_something_or_until_the_beat(database: Database) -> None:
     async with listening(database) as listener:
-        assert await listener.ask([1], 10) == [b"2"]
+        assert await listener.execute([1], 10) == [b"2"]
         assert 0.05 < await seconds_until_told(listener, 0.2) < 10
         waiting = asyncio.create_task(seconds_until_told(listener, 1000))
         await asyncio.sleep(0.3)
         assert not waiting.done()
         await asyncio.to_thread(notify, database, "one")
         await waiting
-        assert await listener.ask([2], 10) == [b"3"]
+        assert await listener.execute([2], 10) == [b"3"]
         assert await seconds_until_told(listener, 0.2) > 0.05, "what was told is told once"
 
 
@@ -102,11 +102,11 @@ async def test_a_listener_is_told_what_came_with_an_answer(database: Database) -
     """Over either way of asking; else a revocation would be heard of a heartbeat later."""
     async with listening(database) as listener:
         await asyncio.to_thread(notify, database, "one")
-        assert await listener.ask([1], 10) == [b"2"]
-        await listener.told(1000)
+        assert await listener.execute([1], 10) == [b"2"]
+        await listener.wait(1000)
         await asyncio.to_thread(notify, database, "two")
         assert await (await listener.connection.execute("SELECT 5")).fetchone() == (5,)
-        await listener.told(1000)
+        await listener.wait(1000)
 
 
 async def test_a_listener_that_nobody_asks_is_not_woken_again_and_again(
@@ -121,12 +121,12 @@ async def test_a_listener_that_nobody_asks_is_not_woken_again_and_again(
 
     monkeypatch.setattr(Listener, "_wake", counted)
     async with listening(database) as listener:
-        await listener.ask([1], 10)
+        await listener.execute([1], 10)
         await asyncio.to_thread(notify, database, "one")
         await asyncio.sleep(0.2)
         assert woken[0] <= 3
-        await listener.told(1000)
-        await listener.ask([1], 10)
+        await listener.wait(1000)
+        await listener.execute([1], 10)
 
 
 @pytest.mark.parametrize(
@@ -137,22 +137,22 @@ async def test_a_listener_gives_one_row_or_none(
     database: Database, statement: LiteralString, found: list[bytes]
 ) -> None:
     async with listening(database, statement) as listener:
-        assert await listener.ask([7], 10) == found
-        assert await listener.ask([7], 10) == found
+        assert await listener.execute([7], 10) == found
+        assert await listener.execute([7], 10) == found
 
 
 async def test_what_a_listener_may_not_is_refused_as_ever(database: Database) -> None:
     async with listening(database, "SELECT 1 / $1::int") as listener:
         with pytest.raises(psycopg.errors.DivisionByZero):
-            await listener.ask([0], 10)
-        assert await listener.ask([1], 10) == [b"1"]
+            await listener.execute([0], 10)
+        assert await listener.execute([1], 10) == [b"1"]
 
 
 async def test_what_takes_a_listener_too_long_is_ended_there(database: Database) -> None:
     """Else each try would leave one behind that waits for the same lock."""
     async with listening(database, "SELECT 'heard_test' FROM pg_sleep($1::int)") as listener:
         with pytest.raises(TimeoutError):
-            await listener.ask([60], 0.1)
+            await listener.execute([60], 0.1)
         with psycopg.connect(database.superuser) as other:
             query = "SELECT count(*) FROM pg_stat_activity WHERE pid = %s AND state = 'active'"
             for _ in range(200):
@@ -166,11 +166,11 @@ async def test_what_takes_a_listener_too_long_is_ended_there(database: Database)
 
 async def test_a_listener_tells_that_its_connection_is_lost(database: Database) -> None:
     async with listening(database) as listener:
-        waiting = asyncio.create_task(listener.told(1000))
+        waiting = asyncio.create_task(listener.wait(1000))
         await asyncio.sleep(0.1)
         with psycopg.connect(database.urls["owner"], autocommit=True) as other:
             other.execute("SELECT pg_terminate_backend(%s)", (listener.connection.info.backend_pid,))
         with pytest.raises(psycopg.Error):
             await waiting
         with pytest.raises(psycopg.Error):
-            await listener.ask([1], 10)
+            await listener.execute([1], 10)

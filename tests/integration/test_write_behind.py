@@ -65,7 +65,7 @@ async def test_a_flush_that_is_cut_off_loses_nothing(database: Database) -> None
 
 async def test_what_is_being_added_as_its_worker_stops_is_added(database: Database) -> None:
     kept, parts = Citations(database.urls["gateway"]), Parts()
-    kept.every = 0.0
+    kept.interval_seconds = 0.0
     kept.add(verdict(1))
     with psycopg.connect(database.superuser) as conn:
         conn.execute("LOCK TABLE call_citation")

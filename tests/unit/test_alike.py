@@ -15,7 +15,7 @@ from groundplan.core.ids import new_id
 from groundplan.economics.levers.model import SHARE, Alike
 from groundplan.economics.levers.requests import DISTINCT, same_requests
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.call.repeats import Request, digest, picked
+from groundplan.gateway.call.repeats import Request, is_sampled, request_digest
 
 DAY, KEY = date(2026, 11, 20), b"k" * 32
 TODAY = 20_777
@@ -43,16 +43,16 @@ BODY = '{"model": "auto", "messages": [{"role": "user", "content": "Wann?"}], "t
     ],
 )
 def test_what_is_asked_makes_requests_the_same_and_who_asks_which_model_does_not(body: str, same: bool) -> None:
-    assert (digest(request(body, workload="other"), KEY) == digest(request(BODY), KEY)) is same
+    assert (request_digest(request(body, workload="other"), KEY) == request_digest(request(BODY), KEY)) is same
 
 
 def test_another_key_prompt_or_endpoint_is_another_digest() -> None:
     made = {
-        digest(request(BODY), KEY), digest(request(BODY), b"l" * 32), digest(request(BODY, prompt=""), KEY),
-        digest(request(BODY, endpoint="responses"), KEY),
+        request_digest(request(BODY), KEY), request_digest(request(BODY), b"l" * 32),
+        request_digest(request(BODY, prompt=""), KEY), request_digest(request(BODY, endpoint="responses"), KEY),
     }  # fmt: skip
     assert len(made) == 4 and None not in made
-    assert digest(request(BODY, fields={"messages": msgspec.Raw(b'"\\ud800"')}), KEY) is None
+    assert request_digest(request(BODY, fields={"messages": msgspec.Raw(b'"\\ud800"')}), KEY) is None
 
 
 def ask(text: str, **more: Any) -> Ask:
@@ -63,12 +63,14 @@ def ask(text: str, **more: Any) -> Ask:
 
 def test_one_request_in_eight_is_looked_at_by_what_it_asks_and_others_on_other_days() -> None:
     asks = [ask(f"What does form {n} say?") for n in range(4000)]
-    found = {each.query for each in asks if picked(each, TODAY)}
+    found = {each.query for each in asks if is_sampled(each, TODAY)}
     assert 4000 / SHARE * 0.8 < len(found) < 4000 / SHARE * 1.2
-    assert all(picked(structs.replace(each, model="other", fields={}), TODAY) == (each.query in found) for each in asks)
-    assert not any(picked(each, TODAY + 1) for each in asks if each.query in found)
-    assert any(picked(ask(f"text {n}", query=""), TODAY) for n in range(100))
-    picked(ask("", query="\ud83d"), TODAY)
+    assert all(
+        is_sampled(structs.replace(each, model="other", fields={}), TODAY) == (each.query in found) for each in asks
+    )
+    assert not any(is_sampled(each, TODAY + 1) for each in asks if each.query in found)
+    assert any(is_sampled(ask(f"text {n}", query=""), TODAY) for n in range(100))
+    is_sampled(ask("", query="\ud83d"), TODAY)
 
 
 ALIKE = Alike(("faq", "help"), ("care", "sales"), ("ana@x", "bo@x"), 37, 123, Decimal("1.2345"), 37)

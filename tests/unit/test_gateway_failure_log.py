@@ -57,7 +57,7 @@ async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytes
     place = Deployment(
         name="mini", site="here", model="m", upstream_model="m", url="http://x/v1", rates=Rates(input=1, output=1)
     )
-    reported.look(place, b'{"model":"m-1"}')
+    reported.record_answer(place, b'{"model":"m-1"}')
     for _ in range(3):
         await counts.flush()
         await tally.flush()

@@ -21,7 +21,7 @@ from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.listeners import Listeners, ListenSockets, certificate_subject
 from groundplan.gateway.http.server import Limits, Request, Response, Server
 from groundplan.gateway.http.tls import ServerFiles
-from groundplan.gateway.keepalive import FIRST_SECONDS, is_gone
+from groundplan.gateway.keepalive import FIRST_SECONDS, is_peer_gone
 
 
 @asynccontextmanager
@@ -179,16 +179,16 @@ async def test_an_answer_ends_whose_client_confirms_nothing(monkeypatch: pytest.
 
     def look(client: Any) -> bool:
         looked.set()
-        return is_gone(client)
+        return is_peer_gone(client)
 
     async with serving(None, Limits(client_check_seconds=0.02, sweep_seconds=0.02)) as (made, port):
         made._server.handler = endless
-        monkeypatch.setattr(connection, "is_gone", look)
+        monkeypatch.setattr(connection, "is_peer_gone", look)
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")
         await asyncio.wait_for(looked.wait(), 20)
         assert not ended.is_set(), "it is there, and waits"
-        monkeypatch.setattr(connection, "is_gone", lambda _: True)
+        monkeypatch.setattr(connection, "is_peer_gone", lambda _: True)
         await asyncio.wait_for(ended.wait(), 20)
         writer.close()
 
@@ -200,8 +200,8 @@ def test_who_confirms_nothing_is_gone() -> None:
             last.setblocking(False)
             last.connect_ex(full.getsockname())
         first = waiting.enter_context(full.accept()[0])
-        assert is_gone(last) == hasattr(socket, "TCP_INFO") and not is_gone(first)
-    assert not is_gone(first), "it is closed"
+        assert is_peer_gone(last) == hasattr(socket, "TCP_INFO") and not is_peer_gone(first)
+    assert not is_peer_gone(first), "it is closed"
 
 
 async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(

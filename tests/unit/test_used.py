@@ -11,7 +11,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching.cache import subjects_of_answer
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.facts_api import note_read
+from groundplan.gateway.call.facts_api import record_passages
 from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.guard.kills import stop_error
 from groundplan.gateway.http.server import Request, Response
@@ -74,7 +74,7 @@ def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> 
         b'"source": "handbook", "says": "30", "other_document": "d2", "other_path": "b.md", "other_title": "B",'
         b'"other_source": "archive", "other_says": "28"}]}'
     )
-    note_read(exchange, found)
+    record_passages(exchange, found)
     assert exchange.grounding_notes is not None
     assert GroundingNotes(exchange.grounding_notes.conflicts, ()).opposing_documents(exchange.passages) == [
         ("d2", "b.md")

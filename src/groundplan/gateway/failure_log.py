@@ -1,5 +1,5 @@
-"""Logs a failure that repeats, as while PostgreSQL is away, once: when it begins, not several times a second for hours
-on a disk that may be filling up.
+"""Logs a repeated failure once, when it begins: while PostgreSQL is away for hours, several lines a second might fill
+the disk.
 """
 
 from __future__ import annotations
@@ -8,18 +8,18 @@ import logging
 
 
 class FailureLog:
-    """Of failures of one kind: `tell` of each, and call `over` after each success."""
+    """Failures of one kind: call `record_failure` for each, and `record_success` after each success."""
 
-    __slots__ = ("_lasts", "_log")
+    __slots__ = ("_is_failing", "_log")
 
     def __init__(self, log: logging.Logger) -> None:
         self._log = log
-        self._lasts = False
+        self._is_failing = False
 
-    def tell(self, message: str, *about: object) -> None:
-        if not self._lasts:
-            self._lasts = True
-            self._log.warning(message, *about)
+    def record_failure(self, message: str, *arguments: object) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self._log.warning(message, *arguments)
 
-    def over(self) -> None:
-        self._lasts = False
+    def record_success(self) -> None:
+        self._is_failing = False

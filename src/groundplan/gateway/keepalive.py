@@ -1,9 +1,9 @@
-"""Connections that say nothing for a while are probed by the kernel: one whose other end is gone without a word (its
-network, its power) ends within a minute, and networks that forget silent connections do not forget these.
+"""TCP keepalive: the kernel probes silent connections, so that one whose peer vanished (network, power) ends within a
+minute, and networks that forget idle connections keep these.
 
-Nothing is done for it by this process: it is said once of a listening socket, whose connections inherit it, and once of
-each that is opened. While something is sent that nobody confirms the kernel probes nothing, and sends it again for a
-quarter of an hour: of that a long answer's connection is asked. Whoever is there, and merely slow, is not cut off.
+It is set once for a listening socket, whose connections inherit it, and once for each connection that is opened. While
+sent data is unacknowledged the kernel does not probe but retransmits for a quarter of an hour; `is_peer_gone` finds
+that for the connection of a long answer. A peer that is alive but slow is not cut off.
 """
 
 from __future__ import annotations
@@ -14,17 +14,17 @@ from contextlib import suppress
 from typing import Any
 
 FIRST_SECONDS, NEXT_SECONDS, PROBES = 30, 10, 3
-"""Silence before the first probe, and between the following ones; so many are left unanswered by whoever is gone."""
+"""Silence before the first probe, and between the following ones; after so many unanswered ones the peer is gone."""
 UNCONFIRMED_MS = 45_000
-"""Of whoever confirmed nothing for so long, of what was sent meanwhile, nobody is there any more."""
+"""A peer that has acknowledged no sent data for so long is gone."""
 _INFO = getattr(socket, "TCP_INFO", None)
-_TOLD = struct.Struct("24xI28xI")
-"""Of Linux' struct tcp_info how many packets are not confirmed, and for how many ms nothing was."""
+_TCP_INFO_FIELDS = struct.Struct("24xI28xI")
+"""Of Linux' struct tcp_info: unacknowledged packets, and milliseconds since the last acknowledgement."""
 _TCP = (("TCP_KEEPIDLE", FIRST_SECONDS), ("TCP_KEEPINTVL", NEXT_SECONDS), ("TCP_KEEPCNT", PROBES))
 
 
-def probe(connection: Any) -> None:
-    """Have a socket probed, or what has its `setsockopt`; nothing where it is none that can be."""
+def enable_keepalive(connection: Any) -> None:
+    """Let the kernel probe a socket, or anything with its `setsockopt`; does nothing where that is impossible."""
     with suppress(OSError):
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         for name, value in _TCP:
@@ -32,14 +32,14 @@ def probe(connection: Any) -> None:
                 connection.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
-def is_gone(connection: Any) -> bool:
-    """Whether whoever is at the other end of a socket does not confirm what is sent there. Who takes nothing, and says
-    so, does; False where the system does not tell."""
+def is_peer_gone(connection: Any) -> bool:
+    """Whether the peer of a socket does not acknowledge what is sent. A peer with a full window still acknowledges;
+    False where the system does not say."""
     if _INFO is None:
         return False
     try:
-        told = connection.getsockopt(socket.IPPROTO_TCP, _INFO, _TOLD.size)
+        info = connection.getsockopt(socket.IPPROTO_TCP, _INFO, _TCP_INFO_FIELDS.size)
     except OSError:
         return False
-    unconfirmed, silent_ms = _TOLD.unpack(told) if len(told) == _TOLD.size else (0, 0)
-    return bool(unconfirmed and silent_ms >= UNCONFIRMED_MS)
+    unacknowledged, silent_ms = _TCP_INFO_FIELDS.unpack(info) if len(info) == _TCP_INFO_FIELDS.size else (0, 0)
+    return bool(unacknowledged and silent_ms >= UNCONFIRMED_MS)

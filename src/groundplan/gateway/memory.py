@@ -63,8 +63,8 @@ def move_to_large_pages() -> int:
     mincore.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_char_p)
 
     def residency(begin: int, end: int) -> bytes:
-        told = ctypes.create_string_buffer((end - begin) // _PAGE)
-        return told.raw if mincore(begin, end - begin, told) == 0 else b""
+        resident = ctypes.create_string_buffer((end - begin) // _PAGE)
+        return resident.raw if mincore(begin, end - begin, resident) == 0 else b""
 
     with suppress(OSError):
         _unbind_mappings()

@@ -1,5 +1,6 @@
-"""What PostgreSQL tells a connection, without looking in between whether it has told something: the `notifies` of
-psycopg wakes its process ten times a second for that. And what one is asked again and again beside, as a heartbeat is.
+"""Waits for PostgreSQL's notifications without polling: psycopg's own `notifies` wakes its process ten times a second.
+
+`Listener` also repeats one statement over the same connection cheaply, for a heartbeat.
 """
 
 from __future__ import annotations
@@ -19,21 +20,22 @@ from groundplan.gateway.stalls import Alarm
 from groundplan.gateway.ticks import next_tick
 
 _NAME = b"groundplan_again"
+"""Name of the prepared statement."""
 
 
-async def heard(connection: AsyncConnection[Any]) -> AsyncIterator[Notify]:
-    """What PostgreSQL has told this connection, once there is something. Raises psycopg.Error where it is lost."""
-    waits = True
+async def wait_for_notifications(connection: AsyncConnection[Any]) -> AsyncIterator[Notify]:
+    """Wait until there are notifications, and yield them. Raises psycopg.Error where the connection is lost."""
+    none_yet = True
     async for notice in connection.notifies(timeout=0):
-        waits = False
+        none_yet = False
         yield notice
-    if waits:
-        await _readable(connection.fileno())
+    if none_yet:
+        await _wait_readable(connection.fileno())
         async for notice in connection.notifies(timeout=0):
             yield notice
 
 
-async def _readable(descriptor: int) -> None:
+async def _wait_readable(descriptor: int) -> None:
     loop = asyncio.get_running_loop()
     waiter: asyncio.Future[None] = loop.create_future()
 
@@ -49,43 +51,42 @@ async def _readable(descriptor: int) -> None:
 
 
 class Listener:
-    """A connection that is told something now and then, and asked one statement again and again. Make it with `of`.
+    """A connection that receives notifications, and executes one statement again and again. Create it with `of`.
 
-    What psycopg does for any statement, with a cursor, adapted values and a socket that the loop is told of each time,
-    takes more than twice as long as all the rest of such a one. So this one is put to libpq as it is, and the loop
-    knows the socket for as long as it is listened to. Other statements go over the connection as ever; one task has
-    both.
+    What psycopg does for any statement (a cursor, adapted values, registering the socket with the loop each time) takes
+    more than twice as long as all the rest of the heartbeat. So this statement goes to libpq directly, and the socket
+    stays registered with the loop. Other statements go over the connection as usual; one task uses both.
     """
 
     def __init__(self, connection: AsyncConnection[Any]) -> None:
         self.connection = connection
         self._loop = asyncio.get_running_loop()
         self._pgconn = connection.pgconn
-        # psycopg tells the loop of its own whenever it waits, and takes that back
+        # psycopg registers its own descriptor with the loop whenever it waits, and removes it again
         self._descriptor = os.dup(connection.fileno())
-        self._watched = self._told = self._late = False
+        self._is_registered = self._was_notified = self._is_late = False
         self._waiter: asyncio.Future[None] | None = None
-        connection.add_notify_handler(self._note)
+        connection.add_notify_handler(self._on_notify)
 
     @classmethod
     async def of(cls, connection: AsyncConnection[Any], statement: LiteralString) -> Listener:
-        """One that asks `statement`, with $1 and so on for its parameters. Raises psycopg.Error."""
+        """A listener that repeats `statement`, whose parameters are $1 and so on. Raises psycopg.Error."""
         await connection.execute(b"PREPARE %b AS %b" % (_NAME, statement.encode()))
         return cls(connection)
 
-    async def ask(self, parameters: Sequence[object], seconds: float) -> list[bytes]:
-        """The row that the statement gives, as text; empty: it gives none. `parameters` are what PostgreSQL reads as
-        Python writes it. It is there within so many seconds, or else nothing more is to be asked of this connection.
-        Raises psycopg.Error, TimeoutError."""
+    async def execute(self, parameters: Sequence[object], seconds: float) -> list[bytes]:
+        """Execute the statement; returns its row as text, or an empty list if it has none. `parameters`: values whose
+        `str` PostgreSQL can read. After a TimeoutError the connection must not be used any more. Raises
+        psycopg.Error, TimeoutError."""
         pgconn = self._pgconn
         pgconn.send_query_prepared(_NAME, [str(each).encode() for each in parameters])
         if pgconn.flush():
             raise OperationalError("PostgreSQL takes nothing more over this connection")
-        self._late = False
+        self._is_late = False
         alarm = Alarm(self._loop, seconds, self._give_up)
         try:
-            found = await self._result()
-            while await self._result() is not None:
+            result = await self._next_result()
+            while await self._next_result() is not None:
                 """One statement has one result, and its end."""
         except (TimeoutError, asyncio.CancelledError):
             with suppress(Error):
@@ -93,32 +94,32 @@ class Listener:
             raise
         finally:
             alarm.cancel()
-        if found is None or found.status != ExecStatus.TUPLES_OK:
-            raise OperationalError("no answer") if found is None else error_from_result(found)
-        return [found.get_value(0, column) or b"" for column in range(found.nfields)] if found.ntuples else []
+        if result is None or result.status != ExecStatus.TUPLES_OK:
+            raise OperationalError("no answer") if result is None else error_from_result(result)
+        return [result.get_value(0, column) or b"" for column in range(result.nfields)] if result.ntuples else []
 
-    async def told(self, seconds: float) -> None:
-        """Until PostgreSQL has told something since this was last asked, or the next beat of `seconds`. Raises
+    async def wait(self, seconds: float) -> None:
+        """Wait for a notification since the last call, but no longer than until the next tick of `seconds`. Raises
         psycopg.Error where the connection is lost."""
-        self._late = False
+        self._is_late = False
         timer = self._loop.call_at(next_tick(self._loop.time(), seconds), self._give_up)
         try:
-            while not (self._told or self._late):
-                await self._readable()
+            while not (self._was_notified or self._is_late):
+                await self._wait_readable()
                 self._read()
         finally:
             timer.cancel()
-        self._told = False
+        self._was_notified = False
 
     def close(self) -> None:
-        """The loop knows of it no more; the connection is its owner's to close."""
-        self._unwatch()
+        """Unregister from the loop; the owner of the connection closes it."""
+        self._unregister()
         os.close(self._descriptor)
 
-    async def _result(self) -> PGresult | None:
+    async def _next_result(self) -> PGresult | None:
         while self._pgconn.is_busy():
-            await self._readable()
-            if self._late:
+            await self._wait_readable()
+            if self._is_late:
                 raise TimeoutError
             self._read()
         return self._pgconn.get_result()
@@ -126,11 +127,11 @@ class Listener:
     def _read(self) -> None:
         self._pgconn.consume_input()
         while self._pgconn.notifies() is not None:
-            self._told = True
+            self._was_notified = True
 
-    async def _readable(self) -> None:
-        if not self._watched:
-            self._watched = True
+    async def _wait_readable(self) -> None:
+        if not self._is_registered:
+            self._is_registered = True
             self._loop.add_reader(self._descriptor, self._wake)
         self._waiter = self._loop.create_future()
         try:
@@ -140,18 +141,18 @@ class Listener:
 
     def _wake(self) -> None:
         if self._waiter is None:
-            self._unwatch()  # whoever reads next may do so only after a while, and it would be told all the time
+            self._unregister()  # nobody reads for a while, and the loop would call this all the time
         elif not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _unwatch(self) -> None:
-        if self._watched:
-            self._watched = False
+    def _unregister(self) -> None:
+        if self._is_registered:
+            self._is_registered = False
             self._loop.remove_reader(self._descriptor)
 
     def _give_up(self) -> None:
-        self._late = True
+        self._is_late = True
         self._wake()
 
-    def _note(self, _: Notify) -> None:
-        self._told = True
+    def _on_notify(self, _: Notify) -> None:
+        self._was_notified = True

@@ -1,9 +1,9 @@
-"""Work on what one caller sent that takes longer than others may wait: in a thread of its own, while the loop goes on.
+"""Runs long work on one client's data in a thread, while the event loop serves other calls.
 
-Such work is of one call, and touches nothing that another one, or the loop, has. The interpreter lets one thread run at
-a time, so it is not made faster by this, and whatever runs outside of Python for long without giving way (a search by a
-regular expression) is to be cut in pieces by whoever does it. There are a few threads only: who sends much waits for
-others who do, but none that only reads for those that look for something.
+Such work belongs to one call and touches nothing of other calls or of the loop. The interpreter runs one thread at a
+time, so the work does not become faster, and code that holds the interpreter for long (a regular expression) must be
+split by its caller. There are few threads: clients with large bodies wait for each other. Reading and guardrails have
+threads of their own, so that reading never waits for a guardrail.
 """
 
 from __future__ import annotations
@@ -15,50 +15,52 @@ from typing import Any, TypeVar
 
 from groundplan.core.errors import GroundplanError
 
-Made = TypeVar("Made")
+Result = TypeVar("Result")
 READ_BYTES = 512 << 10
-"""A larger body is read, and put into the words of another API, apart: up to 100 ms for each MiB."""
+"""A larger body is parsed and translated in a thread: up to 100 ms for each MiB."""
 CHECKED_BYTES = 16 << 10
-"""A larger text is looked at apart by guardrails: up to two seconds for each MiB."""
-InParts = Generator[Callable[[], Any], Any, Made]
-"""Work of which some may be made apart: that is what it yields, and it goes on with what that gives, or raises."""
+"""A larger text is checked by guardrails in a thread: up to two seconds for each MiB."""
+WorkSteps = Generator[Callable[[], Any], Any, Result]
+"""Work that yields those of its parts that may run in a thread; each yield gives the result of the part, or raises its
+error."""
 _READERS, _CHECKERS = ThreadPoolExecutor(2, "reads bodies"), ThreadPoolExecutor(2, "checks texts")
 
 
-async def in_thread(work: Callable[[], Made], *, checks: bool = False) -> Made:
-    """What `work` gives, or raises. Whoever is cancelled meanwhile does not wait for its end."""
+async def in_thread(work: Callable[[], Result], *, checks: bool = False) -> Result:
+    """Run `work` in a thread; returns its result. A caller that is cancelled does not wait for its end. `checks`: in a
+    thread for guardrails."""
     return await asyncio.get_running_loop().run_in_executor(_CHECKERS if checks else _READERS, work)
 
 
-def at_once(steps: InParts[Made]) -> Made:
-    """All of it here and now."""
+def run_inline(steps: WorkSteps[Result]) -> Result:
+    """Run all steps in this thread."""
     try:
         work = next(steps)
         while True:
             try:
-                found = work()
+                result = work()
             except GroundplanError as error:
                 work = steps.throw(error)
             else:
-                work = steps.send(found)
+                work = steps.send(result)
     except StopIteration as end:
-        made: Made = end.value
-        return made
+        final: Result = end.value
+        return final
 
 
-async def in_parts(steps: InParts[Made], *, long: bool) -> Made:
-    """All of it, apart what it yields where that is `long`."""
-    if not long:
-        return at_once(steps)
+async def run_steps(steps: WorkSteps[Result], *, offload: bool) -> Result:
+    """Run all steps; with `offload`, the parts that they yield run in a thread."""
+    if not offload:
+        return run_inline(steps)
     try:
         work = next(steps)
         while True:
             try:
-                found = await in_thread(work, checks=True)
+                result = await in_thread(work, checks=True)
             except GroundplanError as error:
                 work = steps.throw(error)
             else:
-                work = steps.send(found)
+                work = steps.send(result)
     except StopIteration as end:
-        made: Made = end.value
-        return made
+        final: Result = end.value
+        return final

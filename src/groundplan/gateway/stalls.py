@@ -1,9 +1,8 @@
-"""Stalls of a worker: times in which it did not run, as it was stopped, its machine stalled, or its own work held it
-up.
+"""Stalls of a worker: times in which it did not run, because it or its machine was stopped, or long work blocked it.
 
-Data that arrives during a stall waits in sockets, and afterwards timers that were due fire before any of it is read. So
-a peer's silence is counted only while this worker could have heard it, and sockets are read before its time is taken to
-be over. Deadlines promised to a caller (`until`) are not extended.
+Data that arrives during a stall waits in sockets, and afterwards the timers that are due fire before any of it is read.
+So a timeout for a peer does not count stalls, and sockets are read once more before it expires. Deadlines promised to
+a client (`until`) are not extended.
 
 Measures and waits only; does not judge who is at fault. A call whose timers never fire uses nothing of it.
 """
@@ -22,8 +21,7 @@ from groundplan.gateway.ticks import next_tick
 
 TICK_SECONDS = 0.1
 LATE_SECONDS = 0.1
-"""A tick later than this is a stall. Shorter delays, and the time since the tick before, still count as silence of a
-peer."""
+"""A tick later than this is a stall. Shorter delays, and the time since the tick before, count as silence of a peer."""
 READ_SECONDS = 0.002
 """Time in which a loop reads what waits in its sockets."""
 _MAX_STALLS = 32
@@ -81,14 +79,14 @@ class StallMonitor:
         return min(since + seconds + self.stalled_seconds(since), until) - now
 
 
-_known: WeakKeyDictionary[asyncio.AbstractEventLoop, StallMonitor] = WeakKeyDictionary()
+_monitors: WeakKeyDictionary[asyncio.AbstractEventLoop, StallMonitor] = WeakKeyDictionary()
 
 
 def stall_monitor_of(loop: asyncio.AbstractEventLoop) -> StallMonitor:
     """The monitor of this loop."""
-    found = _known.get(loop)
+    found = _monitors.get(loop)
     if found is None:
-        found = _known[loop] = StallMonitor(loop)
+        found = _monitors[loop] = StallMonitor(loop)
     return found
 
 

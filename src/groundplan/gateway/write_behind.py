@@ -1,8 +1,8 @@
 """Write-behind from a worker to PostgreSQL: facts wait in a bounded queue, counts are summed, and both are written
 every second or two.
 
-No call waits for it. It is for what may be lost: what waits in a worker that is killed is gone, and of more facts than
-fit the oldest go, counted. What is about money is the journal's.
+No call waits for it. It is for facts that may be lost: those that wait in a killed worker are, and a full queue drops
+its oldest ones, which are counted. Everything about money goes to the journal instead.
 """
 
 from __future__ import annotations
@@ -23,35 +23,35 @@ from groundplan.gateway.database import insert
 from groundplan.gateway.failure_log import FailureLog
 
 _log = logging.getLogger(__name__)
-_AWAY = (GroundplanError, psycopg.Error, OSError, TimeoutError)
-_NEVER = (psycopg.DataError, CheckViolation, NotNullViolation)
+_DATABASE_ERRORS = (GroundplanError, psycopg.Error, OSError, TimeoutError)
+_INVALID_ROW_ERRORS = (psycopg.DataError, CheckViolation, NotNullViolation)
 Fact = TypeVar("Fact")
 Key = TypeVar("Key", bound=tuple[object, ...])
 Sums = TypeVar("Sums", bound=tuple[object, ...])
 
 
 class WriteBehind(ABC):
-    """Of one worker. `what` names it in the log."""
+    """What one worker writes behind. `what` names it in the log, in the plural."""
 
-    every = 1.0
+    interval_seconds = 1.0
     """Seconds between two flushes."""
 
     def __init__(self, what: str) -> None:
         self._what = what
-        self._problem = FailureLog(_log)
+        self._failure_log = FailureLog(_log)
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Flush again and again, until cancelled."""
         while True:
-            await asyncio.sleep(self.every)
+            await asyncio.sleep(self.interval_seconds)
             await self.flush()
 
     @abstractmethod
     async def flush(self) -> None:
-        """Add what waits. What cannot be added now waits on, also where this is cut off."""
+        """Write what waits. What cannot be written now keeps waiting, also when this is cancelled."""
 
-    def _wait_on(self, error: Exception) -> None:
-        self._problem.tell("%s wait for PostgreSQL: %s", self._what, error.__class__.__name__)
+    def _log_failure(self, error: Exception) -> None:
+        self._failure_log.record_failure("%s wait for PostgreSQL: %s", self._what, error.__class__.__name__)
 
     async def close(self) -> None:
         with suppress(asyncio.CancelledError):
@@ -59,64 +59,65 @@ class WriteBehind(ABC):
 
 
 class WriteBehindQueue(WriteBehind, Generic[Fact]):
-    """Facts, of which `most` may wait."""
+    """Facts, of which `max_waiting` may wait."""
 
-    def __init__(self, what: str, most: int) -> None:
+    def __init__(self, what: str, max_waiting: int) -> None:
         super().__init__(what)
-        self._most = most
+        self._max_waiting = max_waiting
         self._lost = 0
         self.waiting: deque[Fact] = deque()
 
     @abstractmethod
     async def put(self, facts: Sequence[Fact]) -> None:
-        """Add them, each once however often it is tried. Raises what PostgreSQL raises, or `GroundplanError` for it."""
+        """Write the facts, each once however often it is tried. Raises what PostgreSQL raises, or `GroundplanError` for
+        it."""
 
     def add(self, *facts: Fact) -> None:
-        """Never waits."""
+        """Queue facts; never blocks."""
         self.waiting.extend(facts)
-        self._bound()
+        self._drop_surplus()
 
     async def flush(self) -> None:
-        """As `WriteBehind` says; what can never be added is left out, so that it holds nothing up."""
+        """As `WriteBehind.flush`; facts that PostgreSQL will never take are dropped, so that they hold nothing up."""
         if self._lost:
             _log.warning("%d %s were not kept", self._lost, self._what)
             self._lost = 0
         if not self.waiting:
             return
-        left: Sequence[Fact] = list(self.waiting)
+        unwritten: Sequence[Fact] = list(self.waiting)
         self.waiting.clear()
         try:
-            left = await self._put(left)
+            unwritten = await self._put(unwritten)
         finally:
-            self.waiting.extendleft(reversed(left))
-            self._bound()
+            self.waiting.extendleft(reversed(unwritten))
+            self._drop_surplus()
 
     async def _put(self, facts: Sequence[Fact]) -> Sequence[Fact]:
-        """Add them; returns those that could not be added now."""
+        """Write the facts; returns those that could not be written now."""
         try:
             await self.put(facts)
-        except _AWAY as error:
-            if not _hopeless(error):
-                self._wait_on(error)
+        except _DATABASE_ERRORS as error:
+            if not _is_permanent(error):
+                self._log_failure(error)
                 return facts
             if len(facts) == 1:
                 self._lost += 1
                 return ()
             middle = len(facts) // 2
             return [*await self._put(facts[:middle]), *await self._put(facts[middle:])]
-        self._problem.over()
+        self._failure_log.record_success()
         return ()
 
-    def _bound(self) -> None:
-        for _ in range(len(self.waiting) - self._most):
+    def _drop_surplus(self) -> None:
+        for _ in range(len(self.waiting) - self._max_waiting):
             self.waiting.popleft()
             self._lost += 1
 
 
 class WriteBehindCounts(WriteBehind, Generic[Key, Sums]):
-    """Counts by key, added to a table of sums by `statement`, whose parameters `row` has."""
+    """Counts by key, added to a table of sums by `statement`, whose parameters `row` returns."""
 
-    every = 2.0
+    interval_seconds = 2.0
 
     def __init__(self, what: str, url: str, statement: LiteralString) -> None:
         super().__init__(what)
@@ -125,34 +126,34 @@ class WriteBehindCounts(WriteBehind, Generic[Key, Sums]):
         self.waiting: dict[Key, Sums] = {}
 
     @abstractmethod
-    def sum(self, one: Sums, other: Sums) -> Sums:
-        """Of what came first, and what came later."""
+    def sum(self, earlier: Sums, later: Sums) -> Sums:
+        """The sum of earlier and later counts."""
 
     def row(self, key: Key, sums: Sums) -> tuple[object, ...]:
         return (*key, *sums)
 
     def count(self, key: Key, more: Sums) -> None:
-        """Never waits."""
+        """Add to the counts of a key; never blocks."""
         known = self.waiting.get(key)
         self.waiting[key] = more if known is None else self.sum(known, more)
 
     async def flush(self) -> None:
         if not self.waiting:
             return
-        left, self.waiting = self.waiting, {}
+        unwritten, self.waiting = self.waiting, {}
         try:
-            await insert(self._url, self._statement, [self.row(*each) for each in sorted(left.items())])
-            left = {}
-            self._problem.over()
-        except _AWAY as error:
-            self._wait_on(error)
+            await insert(self._url, self._statement, [self.row(*each) for each in sorted(unwritten.items())])
+            unwritten = {}
+            self._failure_log.record_success()
+        except _DATABASE_ERRORS as error:
+            self._log_failure(error)
         finally:
-            newer, self.waiting = self.waiting, left
+            newer, self.waiting = self.waiting, unwritten
             for key, more in newer.items():
                 self.count(key, more)
 
 
-def _hopeless(error: BaseException) -> bool:
-    """Whether PostgreSQL said that it will never take this."""
+def _is_permanent(error: BaseException) -> bool:
+    """Whether PostgreSQL will refuse the facts each time."""
     cause = error.__cause__ if isinstance(error, GroundplanError) else error
-    return isinstance(cause, _NEVER)
+    return isinstance(cause, _INVALID_ROW_ERRORS)

@@ -32,7 +32,7 @@ from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.feature import said_of
+from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.steps import run_steps
@@ -439,7 +439,7 @@ def _check_supported(exchange: Exchange) -> None:
 def _call_headers(request: Request) -> dict[str, str]:
     """The headers of the request that the call is to have, too."""
     most = request.headers.get(MAX_COST_HEADER)
-    return said_of(request.headers) | ({} if most is None else {MAX_COST_HEADER.decode(): most.decode("latin-1")})
+    return valid_headers(request.headers) | ({} if most is None else {MAX_COST_HEADER.decode(): most.decode("latin-1")})
 
 
 def _read_request(id: str, now: datetime, exchange: Exchange) -> tuple[BackgroundRequest, bool]:

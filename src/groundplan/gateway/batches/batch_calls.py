@@ -39,7 +39,7 @@ from groundplan.gateway.call.transient_refusals import give_back, is_transient, 
 from groundplan.gateway.guard.run import needs_guard, start_guard
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
+from groundplan.gateway.offload import CHECKED_BYTES, WorkSteps, run_inline, run_steps
 from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
@@ -124,14 +124,14 @@ class BatchCalls:
         """Run every check that does not depend on the time, and return the most that the call can cost (picodollars):
         at batch prices where `provider_deployment` lets it go into an order; otherwise, and always with `call`, as a
         call. Raises as admission does."""
-        return at_once(self._assess_in_parts(exchange, batch, call=call))
+        return run_inline(self._assess_steps(exchange, batch, call=call))
 
     async def assess_off_loop(self, exchange: Exchange, batch: Batch, *, call: bool = False) -> int:
         """As `assess`, but a long line is read off the event loop."""
         long = len(exchange.request.body) > CHECKED_BYTES
-        return await in_parts(self._assess_in_parts(exchange, batch, call=call), long=long)
+        return await run_steps(self._assess_steps(exchange, batch, call=call), offload=long)
 
-    def _assess_in_parts(self, exchange: Exchange, batch: Batch, *, call: bool) -> InParts[int]:
+    def _assess_steps(self, exchange: Exchange, batch: Batch, *, call: bool) -> WorkSteps[int]:
         gateway = self._gateway
         policy, now = gateway.live.policy, gateway.clock.seconds()
         catalog = dated_prices.current_catalog(gateway.live.catalog, now)
@@ -166,7 +166,7 @@ class BatchCalls:
         admit.check_cost(exchange, plan, amount)
         return amount
 
-    def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> InParts[None]:
+    def _guard(self, exchange: Exchange, plan: Plan, *, call: bool) -> WorkSteps[None]:
         """Run the guardrails. Before the batch has begun only a denial is counted: whatever passes is checked again,
         and counted then, when the call is made."""
         try:

@@ -26,8 +26,8 @@ from groundplan.gateway.batches.orders import order_store
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
-from groundplan.gateway.call.facts_api import admitted
-from groundplan.gateway.call.feature import said_of
+from groundplan.gateway.call.facts_api import admit_caller
+from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.call.files_by_id import FilesById
 from groundplan.gateway.database import Pool
 from groundplan.gateway.files import creation_key_store, file_store, files_api, message_files, quota, uploads_api
@@ -124,7 +124,7 @@ class BatchesApi:
         await self._pool.close()
 
     async def _answer(self, path: bytes, request: Request, response: Response) -> None:
-        key, person, _ = admitted(self._gateway, request, response.peer_address)
+        key, person, _ = admit_caller(self._gateway, request, response.peer_address)
         parts = path.decode("latin-1").split("/")[3:]
         method = request.method
         if path.startswith(FILES):
@@ -244,7 +244,7 @@ class BatchesApi:
             again = made is not None
             if made is None:
                 batch = await self._new(connection, key, person, asked, (now, ends))
-                batch = replace(batch, said=said_of(request.headers))
+                batch = replace(batch, said=valid_headers(request.headers))
                 async with connection.transaction():
                     made = await creation_key_store.claim(connection, once.key, batch.id)
                     if not (again := made != batch.id):

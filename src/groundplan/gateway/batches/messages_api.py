@@ -21,7 +21,7 @@ from groundplan.gateway.batches.message_requests import RequestSplitter
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
-from groundplan.gateway.call.feature import said_of
+from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.files import creation_key_store, file_store, files_api, quota
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_store import StoredFile
@@ -97,7 +97,7 @@ class MessageBatchesApi:
             input_file=input_file, completion_window=f"{HOURS}h", metadata=headers, status="validating", created_at=now,
             expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
-            said=said_of(request.headers),
+            said=valid_headers(request.headers),
         )  # fmt: skip
         stored = await self._gateway.run_shielded(self._store(batch, file, once, room))
         if stored == batch.id:

@@ -16,7 +16,7 @@ from groundplan.gateway.budgets.grant_connection import GrantConnection
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.database import connect
-from groundplan.gateway.notifications import heard
+from groundplan.gateway.notifications import wait_for_notifications
 
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after a recall: as long as the asking worker refuses at once."""
@@ -62,7 +62,7 @@ class Recalls:
                     await listener.execute(f"LISTEN {RECALL_CHANNEL}")
                     await listener.execute(f"LISTEN {FREED_CHANNEL}")
                     while True:
-                        async for notice in heard(listener):
+                        async for notice in wait_for_notifications(listener):
                             if notice.channel == FREED_CHANNEL:
                                 self._on_freed(notice.payload)
                             else:

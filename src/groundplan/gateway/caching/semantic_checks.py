@@ -48,7 +48,7 @@ class CheckStore:
 
     def __init__(self, url: str) -> None:
         self._url = url
-        self._problem = FailureLog(_log)
+        self._failure_log = FailureLog(_log)
         self._unsent: dict[Key, Row] = {}
         self._stored: dict[Key, Row] = {}
         self.version = 0
@@ -92,14 +92,16 @@ class CheckStore:
                         await cursor.execute(_READ, (DAYS,))
                         rows = await cursor.fetchall()
         except (psycopg.Error, OSError, TimeoutError) as error:
-            self._problem.tell("checks of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__)
+            self._failure_log.record_failure(
+                "checks of answers by meaning wait for PostgreSQL: %s", error.__class__.__name__
+            )
         finally:
             if rows is None:
                 target = self._stored if added else self._unsent
                 for key, row in sending.items():
                     target[key] = _sum(target.get(key, _NO_CHECKS), row)
         if rows is not None:
-            self._problem.over()
+            self._failure_log.record_success()
             self._update(rows)
 
     def _update(self, rows: Sequence[Any]) -> None:

@@ -1,13 +1,12 @@
-"""What applications may do under /api at the gateway's port with their API key: say what a call was worth, search, and
-say what became of what was found.
+"""The paths under /api at the gateway's port, for applications with an API key: outcomes, searches and signals.
 
-`POST /api/outcomes`, `/api/knowledge/search` and `/api/knowledge/signals` take and answer the same JSON as on the
-control port, errors included, but for `explain`: what is kept back from a workload is told to people only, not to the
-workload. An outcome or a signal goes straight to PostgreSQL, whose commit is awaited here, beside
-the path of calls: an outcome needs the call's own row, and the ledger is durable, so a second copy in the journal would
-only add a place where it can be lost. Whoever got no answer sends it again under the same id. Nothing here reserves,
-calls a model or is charged. A search in a restricted workload is a call in the journal, and so in the ledger and in the
-audit log: it reads what is restricted.
+`POST /api/outcomes`, `/api/knowledge/search` and `/api/knowledge/signals` have the same JSON as on the control port,
+errors included, except `explain`: what is withheld from a workload is shown to people only, not to the workload. An
+outcome or a signal is written to PostgreSQL directly, and its commit is awaited here, off the path of model calls: an
+outcome needs the row of its call, and the ledger is durable, so a second copy in the journal would only add a place
+where it can be lost. A client that got no answer sends it again under the same id. Nothing here reserves money, calls a
+model or is charged. A search in a restricted workload is recorded as a call in the journal, and so in the ledger and
+the audit log, since it reads restricted passages.
 """
 
 from __future__ import annotations
@@ -67,8 +66,8 @@ Label = Annotated[str, msgspec.Meta(max_length=outcome_store.LABEL_LENGTH, patte
 
 
 class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a call was worth, under an `id` of the caller's own or of ours; or what became of a `ticket` that calls of
-    the workload worked on: `accepted`, or its `status` in the words of its system, as it was `at` that time."""
+    """What a call was worth, or the result of a `ticket` that calls of the workload worked on: `accepted`, or its
+    `status` at the time `at`, in the words of the ticket system. Without an `id` of the client it gets one of ours."""
 
     call_id: UUID | None = None
     id: UUID | None = None
@@ -87,7 +86,7 @@ class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to look for; `workload`, where it is named, is the key's."""
+    """A search. `workload`, if given, must be that of the key."""
 
     query: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)]
     workload: str | None = None
@@ -96,7 +95,7 @@ class SearchBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class _Searches(Interface):
-    """Searches in the ledger."""
+    """The interface under which searches are recorded in the ledger."""
 
     name = "search"
     deployment_kind = ""
@@ -106,20 +105,20 @@ class _Searches(Interface):
 SEARCHES = _Searches()
 
 
-class _Read(msgspec.Struct):
+class _SearchAnswer(msgspec.Struct):
     passages: list[Passage] = []
     conflicts: list[Conflict] = []
 
 
-_read = msgspec.json.Decoder(_Read).decode
+_decode_search_answer = msgspec.json.Decoder(_SearchAnswer).decode
 
 
-def note_read(exchange: Exchange, answer: bytes) -> None:
-    """What was read in a search's answer, for the ledger. Raises `DecodeError`."""
-    read = _read(answer)
-    exchange.passages = read.passages
-    if read.conflicts:
-        exchange.grounding_notes = GroundingNotes(read.conflicts, ())
+def record_passages(exchange: Exchange, answer: bytes) -> None:
+    """Record the passages and conflicts of a search's answer in its call, for the ledger. Raises `DecodeError`."""
+    found = _decode_search_answer(answer)
+    exchange.passages = found.passages
+    if found.conflicts:
+        exchange.grounding_notes = GroundingNotes(found.conflicts, ())
 
 
 class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -132,7 +131,7 @@ class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     call: UUID | None = None
     question: Annotated[str, msgspec.Meta(min_length=1, max_length=4000)] | None = None
     id: UUID | None = None
-    """Of the caller's own or of ours: the same is kept once."""
+    """The client's own id, or none; a signal with the same id is kept once."""
 
     def __post_init__(self) -> None:
         about_question = self.kind == "unanswered"
@@ -140,34 +139,34 @@ class SignalBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("`unanswered` needs a question and no document, the others a document and no question")
 
 
-class _Found(msgspec.Struct, frozen=True):
+class _FoundPassages(msgspec.Struct, frozen=True):
     passages: list[msgspec.Raw]
 
 
-class _Readable(msgspec.Struct, frozen=True):
+class _ReadableDocuments(msgspec.Struct, frozen=True):
     documents: list[str]
 
 
 class FactsApi:
-    """The few paths under /api that a worker serves. It connects to PostgreSQL at the first outcome."""
+    """The paths under /api that a worker serves. It connects to PostgreSQL at the first outcome."""
 
     def __init__(self, gateway: Gateway, url: str) -> None:
         self._gateway = gateway
         self.replay: Callable[[Gateway, Request, KeyEntry], Awaitable[tuple[int, bytes]]] | None = None
-        """Asks a kept call again; put in by `app`, since it makes calls itself."""
+        """Repeats a kept call with another model; set by `app`, since it makes calls itself."""
         self._pool = Pool(url, "outcomes")
 
     async def handle(self, path: bytes, request: Request, response: Response) -> None:
-        """Answer one request, whatever happens."""
+        """Answer one request. Raises nothing: every error is sent to the client."""
         try:
             status, body = await self._answer(path, request, response)
         except DECODE_ERRORS as error:
             status, body = 422, msgspec.json.encode(request_invalid([field_problem(f"body: {error}")]))
         except GroundplanError as error:
-            _tell(response, error)
+            _send_error(response, error)
             return
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            _tell(response, errors.log_internal_error(_log, path.decode("latin-1"), response))
+            _send_error(response, errors.log_internal_error(_log, path.decode("latin-1"), response))
             return
         response.send(status, body)
 
@@ -181,21 +180,21 @@ class FactsApi:
             raise other_provider_refusal(path) or NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise WrongMethod(b"POST")
-        key, person, plan = admitted(self._gateway, request, response.peer_address)
+        key, person, plan = admit_caller(self._gateway, request, response.peer_address)
         if path == OUTCOMES:
-            return await self._keep(request.body, key, plan)
+            return await self._keep_outcome(request.body, key, plan)
         if path == REPLAY and self.replay is not None:
             return await self.replay(self._gateway, request, key)
         if path == SIGNALS:
-            return await self._signal(request.body, person, plan)
+            return await self._keep_signal(request.body, person, plan)
         if plan.workload.sensitivity == "restricted":
             exchange = Exchange(new_id_bytes(), request, response, SEARCHES)
             exchange.key, exchange.person, exchange.plan = key, person, plan
-            return await self._recorded(exchange)
+            return await self._recorded_search(exchange)
         return await self.search(request.body, person, plan)
 
-    async def _recorded(self, exchange: Exchange) -> tuple[int, bytes]:
-        """A search that ends as a call in the journal, durable before its answer is sent."""
+    async def _recorded_search(self, exchange: Exchange) -> tuple[int, bytes]:
+        """Search, and record it as a call in the journal, durable before the answer is sent."""
         gateway, plan = self._gateway, exchange.plan
         assert plan is not None
         exchange.workload, exchange.catalog, exchange.policy = plan.workload, gateway.live.catalog, gateway.live.policy
@@ -211,20 +210,20 @@ class FactsApi:
             raise
         finally:
             gateway.running_calls -= 1
-        note_read(exchange, body)
+        record_passages(exchange, body)
         sequence = settle.finish_or_raise(gateway, exchange, "ok", 200)
         if (pending := gateway.journal.durable(sequence)) is not None:
             await pending
         return status, body
 
-    async def _keep(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
+    async def _keep_outcome(self, data: bytes, key: KeyEntry, plan: Plan) -> tuple[int, bytes]:
         body = msgspec.json.decode(data, type=OutcomeBody)
         _check_value(body.value_usd)
         by, workload = f"key:{key.id}", plan.workload.name
         if body.call_id is None:
             said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
             told = told_of(said, by, workload, self._gateway.clock.now())
-            kept = await self._written(partial(ticket_store.tell_async, told=told))
+            kept = await self._write(partial(ticket_store.tell_async, told=told))
             return 201, msgspec.json.encode(ticket_store.kept_json(told, kept))
         outcome = outcome_store.Outcome(
             id=body.id or new_id(),
@@ -236,11 +235,11 @@ class FactsApi:
             workload=workload,
             named=body.id is not None,
         )
-        await self._written(partial(outcome_store.add_async, outcome=outcome))
+        await self._write(partial(outcome_store.add_async, outcome=outcome))
         return 201, msgspec.json.encode({"id": str(outcome.id), "call_id": str(outcome.call_id)})
 
-    async def _written(self, write: Callable[[AsyncConnection[Any]], Awaitable[Written]]) -> Written:
-        """What `write` answers. Raises `Unavailable` where the database does not."""
+    async def _write(self, write: Callable[[AsyncConnection[Any]], Awaitable[Written]]) -> Written:
+        """Run `write` with a connection, and return its result. Raises `Unavailable` without the database."""
         try:
             async with self._pool.connection() as connection:
                 return await write(connection)
@@ -253,12 +252,13 @@ class FactsApi:
             ) from error
 
     async def search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
-        """(status, JSON with the passages that this person may read). Raises `GroundplanError`, `DecodeError`."""
+        """Search: (status, JSON with the passages that this person may read). Raises `GroundplanError`,
+        `DecodeError`."""
         body = msgspec.json.decode(data, type=SearchBody)
         grounding = self._grounding(body.workload, person, plan)
         id = new_id()
 
-        def question() -> SearchRequest:
+        def search_request() -> SearchRequest:
             return SearchRequest(
                 workload=plan.workload.name,
                 person=person,
@@ -272,45 +272,48 @@ class FactsApi:
                 where=body.where,
             )
 
-        answer = await self._asked(question, id, b"/search")
+        answer = await self._ask_search(search_request, id, b"/search")
         signals = self._gateway.signals
-        if signals is not None and not msgspec.json.decode(answer, type=_Found).passages:
+        if signals is not None and not msgspec.json.decode(answer, type=_FoundPassages).passages:
             signals.add(signals.unanswered(plan.workload, person, body.query, id))
         return 200, answer
 
-    async def _signal(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
-        """Kept when it is answered. Who clicked is not; a question only where the workload keeps content."""
+    async def _keep_signal(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
+        """Store a signal before it is answered. The person is not stored; a question only where the workload keeps
+        content."""
         body, signals = msgspec.json.decode(data, type=SignalBody), self._gateway.signals
         grounding = self._grounding(body.workload, person, plan)
         if signals is None:
             raise Unavailable("this gateway keeps no signals", code="signals_away", hint="Send it to the control port.")
         id = body.id or new_id()
         if body.question is not None:
-            made = signals.unanswered(plan.workload, person, body.question, body.call or id, id)
+            unsealed = signals.unanswered(plan.workload, person, body.question, body.call or id, id)
         else:
-            named = [str(body.document)]
+            document = [str(body.document)]
 
-            def question() -> ConfirmRequest:
+            def confirm_request() -> ConfirmRequest:
                 sources = searchable_sources(self._gateway, grounding)
                 return ConfirmRequest(
-                    person=person, chunks=[], documents=named, sources=sources, workload=plan.workload.name
+                    person=person, chunks=[], documents=document, sources=sources, workload=plan.workload.name
                 )
 
-            answer = await self._asked(question, id, b"/confirm")
-            if not msgspec.json.decode(answer, type=_Readable).documents:
+            answer = await self._ask_search(confirm_request, id, b"/confirm")
+            if not msgspec.json.decode(answer, type=_ReadableDocuments).documents:
                 hint = "Name one that a search has given you."
                 raise NotFound("no such document", code="document_unknown", hint=hint)
-            said = Signal(plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id)
-            made = Unsealed(said)
-        await signals.keep(made)
-        kept = body.question is None or made.signal.asked is not None
+            signal = Signal(
+                plan.workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=id
+            )
+            unsealed = Unsealed(signal)
+        await signals.keep(unsealed)
+        kept = body.question is None or unsealed.signal.asked is not None
         return 201, msgspec.json.encode({"id": str(id), "kept": kept})
 
-    def _grounding(self, named: str | None, person: str, plan: Plan) -> Grounding:
-        """What the workload searches. Raises `Denied`, `Invalid`."""
+    def _grounding(self, requested: str | None, person: str, plan: Plan) -> Grounding:
+        """What the key's workload searches; `requested`: the workload in the request. Raises `Denied`, `Invalid`."""
         workload = plan.workload
-        if named not in (None, workload.name):
-            hint = f"Leave `workload` out, or use a key of {named[:63]}." if named else "Leave it out."
+        if requested not in (None, workload.name):
+            hint = f"Leave `workload` out, or use a key of {requested[:63]}." if requested else "Leave it out."
             raise Denied(f"this key is for {workload.name}", code="workload_other", hint=hint)
         admit.check_workload(plan, self._gateway.clock.seconds())
         if not person:
@@ -323,16 +326,17 @@ class FactsApi:
             raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
         return workload.grounding
 
-    async def _asked(self, question: Callable[[], msgspec.Struct], id: UUID, path: bytes) -> bytes:
-        """What the local search service answers, which is waited for as calls do. Raises `Unavailable`."""
-        found = await ask_search_patiently(self._gateway, str(id).encode("ascii"), question, bytes, path)
-        if found is None:
+    async def _ask_search(self, request: Callable[[], msgspec.Struct], id: UUID, path: bytes) -> bytes:
+        """The answer of the local search service, waited for as long as by model calls. Raises `Unavailable`."""
+        answer = await ask_search_patiently(self._gateway, str(id).encode("ascii"), request, bytes, path)
+        if answer is None:
             raise grounding_unavailable()
-        return found
+        return answer
 
 
-def admitted(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
-    """Whose key this is, for whom it acts, and that it may be used now."""
+def admit_caller(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
+    """Check that the request's key may be used now, from the address `peer`; returns the key, the id of the person for
+    whom it acts, and its workload's plan. Raises as the admission of a call."""
     live, now = gateway.live, gateway.clock.seconds()
     catalog = dated_prices.current_catalog(live.catalog, now)
     key, person = caller_of(request.headers, live.policy, now)
@@ -359,6 +363,6 @@ def _check_value(value: Decimal | None) -> None:
         )
 
 
-def _tell(response: Response, error: GroundplanError) -> None:
+def _send_error(response: Response, error: GroundplanError) -> None:
     lines = b"" if error.retry_after is None else b"retry-after: %d\r\n" % max(1, round(error.retry_after))
     response.send(error.status, msgspec.json.encode(error_json(error)), lines + allow_header(error))

@@ -1,9 +1,8 @@
-"""Which version of its model an upstream reports: looked at now and then, and written to PostgreSQL only when it is
-new.
+"""The model versions that upstreams report in their answers; a version is written to PostgreSQL only when it is new.
 
-Not every answer is read for it: of each deployment one in `EVERY` seconds. One that says something else each time, as a
-server does that makes up a fingerprint for each answer, is told `MOST` times in a day. What a change means is
-governance's.
+Of each deployment one answer in `INTERVAL_SECONDS` is read for it. Of a deployment that reports another version each
+time, as a server does that makes up a fingerprint for each answer, `MAX_VERSIONS` a day are recorded. What a change
+means is governance's.
 """
 
 from __future__ import annotations
@@ -19,26 +18,26 @@ from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.gateway.write_behind import WriteBehindQueue
 
-EVERY = 1.0
-"""Seconds between two answers of a deployment that are looked at, in one worker."""
-LOOKS = 3
-"""Events of a stream that are looked at."""
-LONGEST = 200
-MOST = 100
-"""Versions of one deployment that are told in `DAY_SECONDS`."""
+INTERVAL_SECONDS = 1.0
+"""Between two answers of a deployment that are read, in one worker."""
+MAX_EVENTS = 3
+"""Events of a stream that are read."""
+MAX_CHARS = 200
+MAX_VERSIONS = 100
+"""Versions of one deployment that are recorded in `DAY_SECONDS`."""
 DAY_SECONDS = 86_400.0
-_MOST_WAITING = 10_000
+_MAX_WAITING = 10_000
 _ADD = """INSERT INTO model_reported AS r (deployment, asked, model, fingerprint, first_at, last_at)
     VALUES (%s, %s, %s, %s, clock_timestamp(), clock_timestamp())
     ON CONFLICT (deployment, asked, model, fingerprint) DO UPDATE SET last_at = clock_timestamp()"""
-"""Several are told in one transaction: the time of the clock keeps them in order."""
+"""Several are written in one transaction: the time of the clock keeps them in order."""
 
 
 class _Model(msgspec.Struct, frozen=True):
     model: str = ""
 
 
-class _Says(msgspec.Struct, frozen=True):
+class _Answer(msgspec.Struct, frozen=True):
     model: str = ""
     system_fingerprint: str | None = None
     message: _Model | None = None
@@ -47,57 +46,57 @@ class _Says(msgspec.Struct, frozen=True):
     """In the first event of a stream of Responses."""
 
 
-_decode = msgspec.json.Decoder(_Says).decode
+_decode = msgspec.json.Decoder(_Answer).decode
 Version = tuple[str, str, str, str]
-"""deployment, the version that was asked for, the model and the fingerprint that it reports"""
+"""deployment, the model that was requested, the model and the fingerprint that it reports"""
 
 
-class _Known:
-    """What one deployment said since `began`, in seconds of the same clock as `due`."""
+class _Reported:
+    """What one deployment reported since `began`, in seconds of the clock of `is_due`."""
 
-    __slots__ = ("began", "next", "versions")
+    __slots__ = ("began", "next_read", "versions")
 
     def __init__(self, now: float) -> None:
-        self.began = self.next = now
+        self.began = self.next_read = now
         self.versions: set[Version] = set()
 
 
 class ModelVersions(WriteBehindQueue[Version]):
-    """Of one worker. They wait in the order in which they were reported: what comes later is the newer version."""
+    """The versions reported to one worker. They are queued in the order of the reports: the later one is newer."""
 
     def __init__(self, url: str) -> None:
-        super().__init__("versions that upstreams report", _MOST_WAITING)
+        super().__init__("versions that upstreams report", _MAX_WAITING)
         self._url = url
-        self._known: dict[str, _Known] = {}
+        self._known: dict[str, _Reported] = {}
         """By deployment."""
 
-    def due(self, deployment: str, now: float) -> bool:
-        """Whether its next answer is to be looked at. `now`: seconds of a clock that only goes on."""
+    def is_due(self, deployment: str, now: float) -> bool:
+        """Whether the next answer of a deployment is to be read. `now`: seconds of a monotonic clock."""
         known = self._known.get(deployment)
         if known is None:
-            known = self._known[deployment] = _Known(now)
-        if now < known.next:
+            known = self._known[deployment] = _Reported(now)
+        if now < known.next_read:
             return False
-        known.next = now + EVERY
+        known.next_read = now + INTERVAL_SECONDS
         if now - known.began > DAY_SECONDS:
             known.began = now
-            if len(known.versions) >= MOST:
+            if len(known.versions) >= MAX_VERSIONS:
                 known.versions.clear()
         return True
 
-    def look(self, deployment: Deployment, data: bytes) -> bool:
-        """Take up what an answer, or an event of a stream, says of its version; whether it says any."""
+    def record_answer(self, deployment: Deployment, data: bytes) -> bool:
+        """Record the version that an answer, or an event of a stream, reports. Returns whether it reports one."""
         try:
-            says = _decode(data)
+            answer = _decode(data)
         except DECODE_ERRORS:
             return False
-        named = says.model or (says.message or says.response or _Model()).model
-        print_ = says.system_fingerprint or ""
-        if not _shown(named) and not _shown(print_):
+        model = _storable(answer.model or (answer.message or answer.response or _Model()).model)
+        fingerprint = _storable(answer.system_fingerprint or "")
+        if not model and not fingerprint:
             return False
-        version = (deployment.name, deployment.upstream_model, _shown(named), _shown(print_))
-        known = self._known.setdefault(deployment.name, _Known(0.0)).versions
-        if version not in known and len(known) < MOST:
+        version = (deployment.name, deployment.upstream_model, model, fingerprint)
+        known = self._known.setdefault(deployment.name, _Reported(0.0)).versions
+        if version not in known and len(known) < MAX_VERSIONS:
             known.add(version)
             self.add(version)
         return True
@@ -106,23 +105,23 @@ class ModelVersions(WriteBehindQueue[Version]):
         await insert(self._url, _ADD, facts)
 
 
-def _shown(text: str) -> str:
-    """What can be kept: PostgreSQL has no U+0000, and one such name would hold up all others."""
-    return "".join(c for c in text[:LONGEST] if c.isprintable())
+def _storable(text: str) -> str:
+    """The printable characters: PostgreSQL has no U+0000, and one such name would hold up all others."""
+    return "".join(c for c in text[:MAX_CHARS] if c.isprintable())
 
 
 class VersionReader(RelayWrapper):
-    """The stream of an answer that is looked at, in its first events only: Azure's very first one names nothing."""
+    """Reads the version from the first events of a stream; Azure's very first one names none."""
 
-    __slots__ = ("_deployment", "_left", "_reported")
+    __slots__ = ("_deployment", "_events_left", "_versions")
 
-    def __init__(self, inner: Relay, reported: ModelVersions, deployment: Deployment) -> None:
+    def __init__(self, inner: Relay, versions: ModelVersions, deployment: Deployment) -> None:
         super().__init__(inner)
-        self._reported = reported
+        self._versions = versions
         self._deployment = deployment
-        self._left = LOOKS
+        self._events_left = MAX_EVENTS
 
     def feed(self, data: bytes) -> bytes:
-        if self._left:
-            self._left = 0 if self._reported.look(self._deployment, data) else self._left - 1
+        if self._events_left:
+            self._events_left = 0 if self._versions.record_answer(self._deployment, data) else self._events_left - 1
         return self._inner.feed(data)

@@ -17,7 +17,7 @@ from groundplan.gateway.call import admit, limits, pricing
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.feature import FEATURE, TICKET, feature_of, own_feature_of, ticket_of
+from groundplan.gateway.call.feature import FEATURE, TICKET, client_feature_of, feature_of, ticket_of
 from groundplan.gateway.call.ground import system_messages
 from groundplan.gateway.experiments.assign import receipt_json
 from groundplan.gateway.upstream import provider_refusals
@@ -33,7 +33,7 @@ LONGEST_TOKEN = 128
 
 def _feature(exchange: Exchange, header: bytes) -> str:
     own = exchange.trial is not None and exchange.trial.beside
-    return feature_of(header) if own else own_feature_of(header)
+    return feature_of(header) if own else client_feature_of(header)
 
 
 def attempt(
@@ -376,7 +376,7 @@ def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
         labels, exchange.cache_result, record.duration_us, record.first_byte_us, streamed=streamed
     )
     if gateway.repeats is not None and status == "ok":
-        gateway.repeats.note(exchange, record.at / 1000)
+        gateway.repeats.record_call(exchange, record.at / 1000)
     if exchange.saved_cost:
         gateway.call_counters.add_savings(record.workload, exchange.saved_cost)
 

@@ -30,7 +30,7 @@ from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.guard.run import needs_guard, start_guard
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.offload import CHECKED_BYTES, InParts, at_once, in_parts
+from groundplan.gateway.offload import CHECKED_BYTES, WorkSteps, run_inline, run_steps
 from groundplan.gateway.policy import dated_prices
 from groundplan.gateway.telemetry.content_link import is_sampled
 
@@ -90,7 +90,7 @@ async def ask(
 
 
 async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
-    policy = await in_parts(_check(gateway, own, what), long=len(own.request.body) > CHECKED_BYTES)
+    policy = await run_steps(_check(gateway, own, what), offload=len(own.request.body) > CHECKED_BYTES)
     if own.guard is not None:
         await own.guard.check_personal_input(own)
     plan, ask, catalog = own.plan, own.ask, own.catalog
@@ -108,7 +108,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
         own.charges = (*own.charges, (what.budget, "total"))
     await reserve(gateway, own, 0, amount)
     if gateway.live.policy is not policy:
-        at_once(_check(gateway, own, what))
+        run_inline(_check(gateway, own, what))
     keep = own.workload.keep
     if keep is not None and not what.bare and is_sampled(keep, own.id_bytes):
         own.sent_chunks = []
@@ -116,7 +116,7 @@ async def _steps(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> None:
     await serve(gateway, own)
 
 
-def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Policy]:
+def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> WorkSteps[Policy]:
     """Run every check of admission, under the newest policy and by the blueprint with which the call began. Raises as
     admission does."""
     policy, now = gateway.live.policy, gateway.clock.seconds()
@@ -143,7 +143,7 @@ def _check(gateway: Gateway, own: Exchange, what: ShadowPurpose) -> InParts[Poli
     return policy
 
 
-def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> InParts[None]:
+def _guard(gateway: Gateway, own: Exchange, plan: Plan) -> WorkSteps[None]:
     """Set up the guardrails of the workload, without their judge and without review by people."""
     yield from start_guard(gateway, own, plan)
     guarding = own.guard

@@ -139,9 +139,9 @@ class Reviews:
                     future = self._waiting.get(id)
                     if future is not None and not future.done():
                         future.set_result((state, reason))
-                self._failure_log.over()
+                self._failure_log.record_success()
             except Unavailable:
-                self._failure_log.tell("decisions of reviewers cannot be read now")
+                self._failure_log.record_failure("decisions of reviewers cannot be read now")
             await asyncio.sleep(POLL_SECONDS)
 
 

@@ -19,7 +19,7 @@ from groundplan.gateway.guard import judge, media, presidio
 from groundplan.gateway.guard.relay import GuardedRelay, refusal_error
 from groundplan.gateway.guard.schema import schema_error
 from groundplan.gateway.http.surrogates import decode_json
-from groundplan.gateway.offload import CHECKED_BYTES, InParts, in_parts, in_thread
+from groundplan.gateway.offload import CHECKED_BYTES, WorkSteps, in_thread, run_steps
 from groundplan.gateway.policy.gate import ToolUser
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.body import unreadable_body
@@ -72,12 +72,12 @@ def needs_guard(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
 async def check_input(gateway: Gateway, exchange: Exchange, plan: Plan) -> None:
     """Run `start_guard`, off the loop for a long text, then the checks that another process makes. Raises as
     `start_guard`."""
-    await in_parts(start_guard(gateway, exchange, plan), long=len(exchange.request.body) > CHECKED_BYTES)
+    await run_steps(start_guard(gateway, exchange, plan), offload=len(exchange.request.body) > CHECKED_BYTES)
     if exchange.guard is not None:
         await exchange.guard.check_personal_input(exchange)
 
 
-def start_guard(gateway: Gateway, exchange: Exchange, plan: Plan, *, records_passes: bool = True) -> InParts[None]:
+def start_guard(gateway: Gateway, exchange: Exchange, plan: Plan, *, records_passes: bool = True) -> WorkSteps[None]:
     """Check the input, and mask it if declared. `records_passes`: also findings that let the input pass are recorded,
     since nobody checks it again. Raises `Denied` (`guardrail_...`), `Invalid`."""
     guard = exchange.guard = CallGuardrails(gateway, exchange, plan.guard or NO_GUARDRAILS)

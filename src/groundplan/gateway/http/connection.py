@@ -22,7 +22,7 @@ from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.request_reader import BODY, IDLE, RequestReader
 from groundplan.gateway.http.response import HeadResponse, Response
 from groundplan.gateway.http.server_state import ServerState
-from groundplan.gateway.keepalive import is_gone
+from groundplan.gateway.keepalive import is_peer_gone
 
 Handler = Callable[[Request, Response], Awaitable[None]]
 RefusalFormatter = Callable[[Refusal, Request, Response], bytes]
@@ -320,7 +320,7 @@ class Connection(RequestReader):
         if self._task is None and self._phase != IDLE and self._refusal is None and not self._closing:
             self._refuse(refusals.TIMEOUT)
             self._answer_refusal()
-        elif self._task is None or self.paused is not None or is_gone(transport.get_extra_info("socket")):
+        elif self._task is None or self.paused is not None or is_peer_gone(transport.get_extra_info("socket")):
             transport.abort()
         else:
             self.deadline = FOREVER

@@ -58,13 +58,13 @@ class TlsListener:
             except OSError as error:
                 self._pause(error)
                 return
-            self._failure_log.over()
+            self._failure_log.record_success()
             if len(self._handshakes) >= self._max_handshakes:
                 self._end_oldest()
             self._handshakes[client] = self._server.loop.create_task(self._handshake(client))
 
     def _pause(self, error: OSError) -> None:
-        self._failure_log.tell("no client can be taken: %s", error)
+        self._failure_log.record_failure("no client can be taken: %s", error)
         self._server.loop.remove_reader(self._listening)
         self._pause_timer = self._server.loop.call_later(_PAUSE_SECONDS, self._start_accepting)
 

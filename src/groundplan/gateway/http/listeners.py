@@ -24,7 +24,7 @@ from groundplan.core.home import Home, list_names, write_atomically
 from groundplan.gateway.http.handshakes import HANDSHAKE_SECONDS, TlsListener
 from groundplan.gateway.http.server import Server
 from groundplan.gateway.http.tls import ServerFiles, Stamp
-from groundplan.gateway.keepalive import probe
+from groundplan.gateway.keepalive import enable_keepalive
 
 LEAVE_SIGNAL = signal.SIGUSR2
 """Asks a worker that is being replaced by another one to leave once its calls have ended."""
@@ -146,7 +146,7 @@ class Listeners:
 
 def _duplicate(listening: socket.socket) -> socket.socket:
     duplicate = socket.socket(fileno=os.dup(listening.fileno()))
-    probe(duplicate)  # inherited by accepted connections
+    enable_keepalive(duplicate)  # inherited by accepted connections
     return duplicate
 
 

@@ -76,13 +76,13 @@ class FrameServer:
 
     def _accept(self) -> None:
         """Accept until `stop`; where the process has no more files or threads, workers try again later."""
-        problem = FailureLog(_log)
+        failure_log = FailureLog(_log)
         while not self.stop.is_set():
             try:
                 connection, _ = self._listener.accept()
             except OSError as error:
                 if not self.stop.is_set():
-                    problem.tell("%s takes no worker now: %s", self._service, error)
+                    failure_log.record_failure("%s takes no worker now: %s", self._service, error)
                 self.stop.wait(RETRY_SECONDS)
                 continue
             taking = threading.Thread(target=self._admit, args=(connection,), name=f"{self._service}-take", daemon=True)
@@ -90,10 +90,10 @@ class FrameServer:
                 taking.start()
             except RuntimeError as error:
                 connection.close()
-                problem.tell("%s takes no worker now: %s", self._service, error)
+                failure_log.record_failure("%s takes no worker now: %s", self._service, error)
                 self.stop.wait(RETRY_SECONDS)
             else:
-                problem.over()
+                failure_log.record_success()
 
     def _admit(self, connection: socket.socket) -> None:
         """Serve a worker that sends the token; others get no reply."""

@@ -22,7 +22,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.facts_api import admitted, note_read
+from groundplan.gateway.call.facts_api import admit_caller, record_passages
 from groundplan.gateway.guard import presidio
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http import errors
@@ -104,7 +104,7 @@ class McpApi:
             raise WrongMethod(b"POST", hint="The gateway opens no stream of its own: POST each message.")
         _check_origin(request)
         exchange = Exchange(new_id_bytes(), request, response, TOOLS)
-        exchange.key, exchange.person, exchange.plan = admitted(self._gateway, request, response.peer_address)
+        exchange.key, exchange.person, exchange.plan = admit_caller(self._gateway, request, response.peer_address)
         exchange.workload, exchange.catalog = exchange.plan.workload, self._gateway.live.catalog
         exchange.policy = self._gateway.live.policy
         admit.check_workload(exchange.plan, self._gateway.clock.seconds())
@@ -263,7 +263,7 @@ class McpApi:
     def _check_again(self, use: McpUse) -> None:
         """Check again after a wait, since the use may have been stopped. Raises `Denied`, `Unauthenticated`."""
         exchange = use.exchange
-        admitted(self._gateway, exchange.request, exchange.response.peer_address)
+        admit_caller(self._gateway, exchange.request, exchange.response.peer_address)
         if (error := self._refusal(use)) is not None:
             raise error
 
@@ -432,7 +432,7 @@ class McpApi:
             _, body = await self._search(msgspec.json.encode(use.arguments), exchange.person, exchange.plan)
         except msgspec.DecodeError as error:
             raise Invalid(f"the search is not right: {error}", code="mcp_arguments", hint="See inputSchema.") from error
-        note_read(exchange, body)
+        record_passages(exchange, body)
         found = msgspec.json.decode(body)
         texts = [_passage_text(number, each) for number, each in enumerate(found.get("passages", ()), 1)]
         texts += [

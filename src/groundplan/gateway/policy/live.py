@@ -208,7 +208,7 @@ class LiveView:
             with closing(listener):
                 while not self.fenced.is_set():
                     await self.refresh(listener)
-                    await listener.told(HEARTBEAT_SECONDS)
+                    await listener.wait(HEARTBEAT_SECONDS)
         finally:
             await connection.close()
 
@@ -222,7 +222,7 @@ class LiveView:
             number = self.catalog.number if self.catalog else 0
             acknowledged = 0 if self._is_new_connection else max(0, self.policy.number)
             parameters = (acknowledged, number, self.ready, self._epoch)
-            row = await listener.ask(parameters, STATEMENT_SECONDS)
+            row = await listener.execute(parameters, STATEMENT_SECONDS)
             if not row:
                 _log.error("epoch %s is fenced", self._epoch)
                 self.fenced.set()

@@ -15,7 +15,7 @@ import msgspec
 
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.facts_api import admitted
+from groundplan.gateway.call.facts_api import admit_caller
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
@@ -42,7 +42,7 @@ _log = logging.getLogger(__name__)
 async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
     """Answer one request with `answer`, or with the error that it raises."""
     try:
-        key, _, _ = admitted(gateway, request, response.peer_address)
+        key, _, _ = admit_caller(gateway, request, response.peer_address)
         found = await answer(gateway, path, request, key)
         if isinstance(found, EventStream):
             await response.send_stream(200, found.pieces, found.lines)

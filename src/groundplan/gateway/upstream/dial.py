@@ -23,7 +23,7 @@ from math import inf
 from typing import Any, TypeVar
 from weakref import WeakKeyDictionary
 
-from groundplan.gateway.keepalive import probe
+from groundplan.gateway.keepalive import enable_keepalive
 
 NEXT_ADDRESS_SECONDS = 0.25
 """How long an address may be silent before the next one is tried in parallel."""
@@ -151,7 +151,9 @@ async def open_connection(
         {"host": host, "port": port} if is_ip_address(host) else {"sock": await open_socket(loop, host, port)}
     )
     transport, protocol = await loop.create_connection(protocol_factory, **target, ssl=tls, server_hostname=server_name)
-    probe(transport.get_extra_info("socket"))  # a model may think for longer than networks remember silent connections
+    enable_keepalive(
+        transport.get_extra_info("socket")
+    )  # a model may think for longer than networks remember silent connections
     return transport, protocol
 
 

@@ -249,10 +249,10 @@ class Attempt(RefusalHandling):
                 self._refuse(connection, status, data)
                 return
             raise AttemptFailed(str(error), billed=True, status=self.status, kind="malformed") from error
-        if self.gateway.model_versions is not None and self.gateway.model_versions.due(
+        if self.gateway.model_versions is not None and self.gateway.model_versions.is_due(
             self.deployment.name, self.started_at
         ):
-            self.gateway.model_versions.look(self.deployment, data)
+            self.gateway.model_versions.record_answer(self.deployment, data)
 
     async def _open_stream(self, connection: UpstreamConnection, since: float, seconds: float) -> None:
         exchange, kind = self.exchange, connection.headers.get(b"content-type", b"")
@@ -266,9 +266,9 @@ class Attempt(RefusalHandling):
             await self._read_unstreamed(connection, kind)
             return
         relay: Relay = self._codec.new_relay(exchange.ask)
-        reported = self.gateway.model_versions
-        if reported is not None and reported.due(self.deployment.name, self.started_at):
-            relay = VersionReader(relay, reported, self.deployment)
+        versions = self.gateway.model_versions
+        if versions is not None and versions.is_due(self.deployment.name, self.started_at):
+            relay = VersionReader(relay, versions, self.deployment)
         guarded = None if exchange.guard is None else exchange.guard.guarded_relay(relay, exchange)
         if guarded is not None:
             relay = guarded
