@@ -31,7 +31,7 @@ from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash
 from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, tile_path
 from groundplan.core.audit.verify import Verdict, verify
-from groundplan.core.audit.witness import FOLDER, Seen, Witness
+from groundplan.core.audit.witness import FOLDER, CosignRequest, Witness
 
 SIZE = 2_900
 """11 full bundles and a partial one."""
@@ -292,7 +292,7 @@ def with_key(folder: Path, draw: random.Random, times: int) -> dict[str, int]:
         _grown(honest, key, size)
         kept = (honest / "checkpoint").read_bytes()
         witness = Witness(folder / f"witness-{number}", "w", Ed25519PrivateKey.generate(), _keys(honest, key))
-        line = witness.add(Seen(0, (), parse_note(kept)))
+        line = witness.add(CosignRequest(0, (), parse_note(kept)))
         forged = folder / f"forged-{number}"
         cut = number % 2 == 0
         _grown(forged, key, draw.randrange(1, size) if cut else size + 50, b"h" if cut else b"f")

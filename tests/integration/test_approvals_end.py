@@ -178,7 +178,7 @@ def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Servi
     assert number == 3 and served(services) == [] and one(services, change).state == "expired"
     assert approval_terms.process_approval_terms(services) == [] and findings(services) == []
     with services.transaction() as conn:
-        assert audit_store.entries(conn, limit=2)[1].entry.action == "approval.expired"
+        assert audit_store.list_entries(conn, limit=2)[1].entry.action == "approval.expired"
         with pytest.raises(Conflict) as caught:
             services.releases.rollback(conn, OPERATOR, 2, False, "back")
     assert caught.value.code == "rollback_revives", "going back does not revive what ended"

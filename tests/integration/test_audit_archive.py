@@ -37,7 +37,7 @@ from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash, root_of
 from groundplan.core.audit.proof import inclusion_proof
-from groundplan.core.audit.sequencer import heal, step
+from groundplan.core.audit.sequencer import heal, sequence_batch
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
@@ -103,7 +103,7 @@ def entries(conn: Conn, home: Home, count: int, at: datetime = OLD) -> list[UUID
 def sequence(conn: Conn, home: Home) -> None:
     with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
         healed = heal(conn, log)
-        while step(conn, log, healed.orphans):
+        while sequence_batch(conn, log, healed.orphans):
             pass
         heal(conn, log)  # which notes that all is there
 
@@ -115,7 +115,9 @@ def indexes(conn: Conn) -> list[int]:
 def wrong(conn: Conn, home: Home) -> list[str]:
     key = load_public(home, "checkpoint").public_bytes_raw()
     verdict = verify(home.audit, key)
-    found = archive.check(home.audit, archive_store.ranges(conn), public_key=key, lacking=archive_store.lacking(conn))
+    found = archive.check_files(
+        home.audit, archive_store.list_ranges(conn), public_key=key, missing=archive_store.missing_entries(conn)
+    )
     return [*map(str, verdict.problems), *map(str, found)]
 
 
@@ -130,10 +132,10 @@ def test_calls_leave_and_everything_is_as_provable_as_before(
     assert keep() == 0
     assert wrong(conn, home) == [] and verify(home.audit).root == root
     assert store.next_leaf(conn) == 600 == maturity.log_size(conn) and maturity.log_complete(conn)
-    first, second = archive_store.ranges(conn)
+    first, second = archive_store.list_ranges(conn)
     lines = gzip.decompress((tmp_path / "facts" / first.file).read_bytes()).splitlines()
     assert lines == [bodies[index] for index in range(256)]
-    assert [index for index, _ in enumerate(archive.bodies(second))][-1] == 255
+    assert [index for index, _ in enumerate(archive.read_bodies(second))][-1] == 255
     for index in (0, 1, 255, 256, 511, 599):  # each entry by its id, here or not, and its proof
         id = UUID(json.loads(bodies[index])["id"])
         services = SimpleNamespace(home=home)
@@ -143,7 +145,7 @@ def test_calls_leave_and_everything_is_as_provable_as_before(
         assert proof.entry == bodies[index]
         assert proof.holds(load_public(home, "checkpoint").public_bytes_raw())
     assert routes._archived_entry(conn, SimpleNamespace(home=home), new_id()) is None  # type: ignore[arg-type]
-    (told,) = [e.entry for e in store.entries(conn, subject="entries/256")]
+    (told,) = [e.entry for e in store.list_entries(conn, subject="entries/256")]
     assert (told.action, told.detail["sha256"], told.detail["gone"]) == ("audit.archive", second.sha256, 253)
     entries(conn, home, 300, OLD + timedelta(hours=1))
     assert indexes(conn)[-1] == 901 and wrong(conn, home) == [], "what comes goes on behind them"
@@ -151,7 +153,7 @@ def test_calls_leave_and_everything_is_as_provable_as_before(
 
 def test_what_may_not_leave_stays(conn: Conn, home: Home, keep: Callable[..., int]) -> None:
     """Entries whose calls have facts here, that a SIEM was not sent, that are young, and that evidence names."""
-    id = next(e.entry.id for e in store.entries(conn, limit=500) if e.leaf_index == 300)
+    id = next(e.entry.id for e in store.list_entries(conn, limit=500) if e.leaf_index == 300)
     entries(conn, home, 168, datetime.now(UTC) - timedelta(days=8))
     entries(conn, home, 300, datetime.now(UTC) + timedelta(days=365))  # a clock that is wrong holds up nobody
     add(conn, OLD, 7)
@@ -209,7 +211,7 @@ with connect(sys.argv[3]) as conn:
     arguments = [str(home.root), str(tmp_path / "facts"), database.urls["control"]]
     done = subprocess.run([sys.executable, "-c", killed, *arguments], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert indexes(conn) == before and archive_store.ranges(conn) == [] and wrong(conn, home) == []
+    assert indexes(conn) == before and archive_store.list_ranges(conn) == [] and wrong(conn, home) == []
     assert keep() == 2 and wrong(conn, home) == []
     assert len(list((tmp_path / "facts").rglob("*.gz"))) == 2, "the same file again"
 
@@ -218,12 +220,12 @@ def test_a_file_that_is_missing_or_changed_is_named(
     conn: Conn, home: Home, keep: Callable[..., int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     keep()
-    first, second = archive_store.ranges(conn)
+    first, second = archive_store.list_ranges(conn)
     places = [tmp_path / "facts" / each.file for each in (first, second)]
     whole = [place.read_bytes() for place in places]
 
     def told() -> tuple[int, str]:
-        ranges = [each.to_json() for each in archive_store.ranges(conn)]
+        ranges = [each.to_json() for each in archive_store.list_ranges(conn)]
 
         def answer(_: str, after: int = 0) -> dict[str, Any]:
             return {"ranges": [] if after else list(ranges), "lacking": None, "url": "x", "hot_days": 1}
@@ -279,7 +281,7 @@ def test_the_files_of_the_archive_are_asked_by_sql(
 ) -> None:
     keep(url.format(folder=tmp_path))
     assert wrong(conn, home) == []
-    ranges = archive_store.ranges(conn)
+    ranges = archive_store.list_ranges(conn)
     names, rows = query_entries(
         ranges, "SELECT action, count(*), max(CAST(detail ->> 'n' AS INTEGER)) FROM entries GROUP BY 1 ORDER BY 1"
     )
@@ -313,7 +315,7 @@ def test_another_home_is_completed_from_the_archive(
         with pytest.raises(Conflict) as diverged:
             sequence(conn, other)
         assert diverged.value.code == "audit_diverged"
-    place = tmp_path / "facts" / archive_store.ranges(conn)[1].file
+    place = tmp_path / "facts" / archive_store.list_ranges(conn)[1].file
     shutil.rmtree(other.audit)
     place.write_bytes(gzip.compress(b"{}\n" * 256))
     with pytest.raises(Invalid, match=place.name):
@@ -353,7 +355,7 @@ def test_a_restored_backup_verifies_with_its_archive(
         back = Home(tmp_path / "back")
         restore(tmp_path / "a.backup", back, fresh.settings(back.root))
         with connect(fresh.urls["owner"], autocommit=True) as there:
-            assert wrong(there, back) == [] and len(archive_store.ranges(there)) == 2
+            assert wrong(there, back) == [] and len(archive_store.list_ranges(there)) == 2
             sequence(there, back)
             assert wrong(there, back) == [] and set(indexes(conn)) <= set(indexes(there))
 

@@ -67,7 +67,7 @@ def ana(conn: Conn) -> UUID:
 
 
 def found(conn: Conn, **wanted: Any) -> list[str]:
-    return [one.entry.action for one in audit_store.entries(conn, wanted=audit_store.Wanted(**wanted))]
+    return [one.entry.action for one in audit_store.list_entries(conn, wanted=audit_store.EntryFilter(**wanted))]
 
 
 def test_the_log_is_searched_by_who_what_workload_and_time(conn: Conn) -> None:
@@ -96,7 +96,7 @@ def test_who_is_erased_can_be_read_nowhere_and_the_log_still_holds(conn: Conn, h
     assert keys.unseal(conn, token) is None and verify(home.audit).ok
     rows = str(conn.execute("SELECT * FROM person WHERE id = %s", (ana,)).fetchall())
     assert "Ana" not in rows and "ana@" not in rows
-    assert "Ana" not in str([one.entry for one in audit_store.entries(conn, limit=500)])
+    assert "Ana" not in str([one.entry for one in audit_store.list_entries(conn, limit=500)])
 
 
 def test_a_restore_does_not_bring_back_what_was_erased(conn: Conn, home: Home, ana: UUID) -> None:
@@ -207,7 +207,7 @@ def test_entries_that_have_left_are_proven_and_their_files_verified(
     with ConnectionPool[Any](kept.urls["control"], min_size=1, open=True) as pool:
         with pool.connection() as there:
             rows = wait_until(lambda: audit_store.sequenced_from(there, 0, 256)[255:], 30, "places")
-            audit_store.set_whole(there, 256)
+            audit_store.set_contiguous_until(there, 256)
             id = decode(rows[0][1]).id
         services = Services(control.home, settings, None, False, None, pool, ManualClock(datetime.now(UTC)))  # type: ignore[arg-type]
         assert call_archive.archive_entries(services, 256) == 1

@@ -27,7 +27,7 @@ from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.proof import inclusion_proof
 from groundplan.core.audit.rotate import Rotation
-from groundplan.core.audit.sequencer import LATE_S, Behind, Sequencer, heal, step
+from groundplan.core.audit.sequencer import LATE_S, QueueCursor, Sequencer, heal, sequence_batch
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import Role, connect
 from groundplan.core.errors import Conflict, Invalid, Unavailable
@@ -64,7 +64,7 @@ def note(conn: Conn, number: int) -> UUID:
 def sequence(conn: Conn, home: Home) -> int:
     with open_log(home) as log:
         healed = heal(conn, log)
-        while step(conn, log, healed.orphans, 100):
+        while sequence_batch(conn, log, healed.orphans, 100):
             pass
     return healed.repaired
 
@@ -86,19 +86,19 @@ def test_an_entry_is_part_of_the_callers_transaction(conn: Conn, home: Home) -> 
     found = store.entry_by_id(conn, id)
     assert found is not None and found.leaf_index is None and found.entry.detail == {"n": 1}
     assert store.entry_by_id(conn, new_id()) is None
-    assert store.waiting(conn) == 1
+    assert store.count_unsequenced(conn) == 1
     assert sequence(conn, home) == 0
     after = store.entry_by_id(conn, id)
-    assert after is not None and after.leaf_index == 0 and store.waiting(conn) == 0
+    assert after is not None and after.leaf_index == 0 and store.count_unsequenced(conn) == 0
     check(conn, home, 1)
 
 
 def test_entries_are_listed_newest_first_and_by_subject(conn: Conn) -> None:
     ids = [note(conn, number) for number in range(5)]
-    listed = store.entries(conn, limit=3)
+    listed = store.list_entries(conn, limit=3)
     assert [found.entry.id for found in listed] == ids[:1:-1]
-    assert [found.entry.id for found in store.entries(conn, before=ids[2])] == [ids[1], ids[0]]
-    assert [found.entry.id for found in store.entries(conn, subject="number/3")] == [ids[3]]
+    assert [found.entry.id for found in store.list_entries(conn, before=ids[2])] == [ids[1], ids[0]]
+    assert [found.entry.id for found in store.list_entries(conn, subject="number/3")] == [ids[3]]
 
 
 def test_what_is_about_a_workload_is_none_of_its_calls(conn: Conn) -> None:
@@ -120,7 +120,7 @@ def test_entries_with_their_own_ids_are_taken_once(conn: Conn) -> None:
 def test_new_entries_have_the_same_bytes_by_either_way_and_are_refused_where_one_is_there(conn: Conn) -> None:
     detail = {"text": 'tab\tline\n"quoted" back\\slash \\x41 \x01 \xe9 \U0001f600', "list": [1, None, True]}
     made = [Entry(new_id(), datetime.now(UTC), "call", OPERATOR, f"a\tb\\c\n{number}", detail) for number in range(3)]
-    store.copy_new(conn, made[:2])
+    store.copy_entries(conn, made[:2])
     record_many(conn, made[2:])
     found = [store.entry_by_id(conn, entry.id) for entry in made]
     assert [each.entry if each else None for each in found] == made
@@ -128,9 +128,9 @@ def test_new_entries_have_the_same_bytes_by_either_way_and_are_refused_where_one
     assert [bytes(body) for (body,) in bodies] == [entry.encode() for entry in made]
     other = Entry(new_id(), datetime.now(UTC), "call", OPERATOR, "x", {})
     with pytest.raises(psycopg.errors.UniqueViolation), conn.transaction():
-        store.copy_new(conn, [other, made[0]])
+        store.copy_entries(conn, [other, made[0]])
     assert store.entry_by_id(conn, other.id) is None
-    store.copy_new(conn, [])
+    store.copy_entries(conn, [])
 
 
 def test_nobody_below_the_owner_changes_or_deletes_an_entry(conn: Conn, database: Database) -> None:
@@ -154,7 +154,7 @@ def test_what_commits_late_comes_later(conn: Conn, database: Database, home: Hom
         sequence(conn, home)
         slow.commit()
     sequence(conn, home)
-    indexes = {found.entry.id: found.leaf_index for found in store.entries(conn)}
+    indexes = {found.entry.id: found.leaf_index for found in store.list_entries(conn)}
     assert indexes == {early: 0, late: 1}
     check(conn, home, 2)
 
@@ -175,17 +175,17 @@ def test_neither_a_start_nor_a_look_for_what_waits_reads_all_that_ever_was(
     for number in range(3):
         note(conn, number)
     sequence(conn, home)
-    assert store.whole(conn) == 0, "what came since the start is counted at the next one"
+    assert store.contiguous_until(conn) == 0, "what came since the start is counted at the next one"
     note(conn, 4)
     sequence(conn, home)
-    assert store.whole(conn) == 3 and store.sequenced(conn, 3) == 1
+    assert store.contiguous_until(conn) == 3 and store.count_sequenced(conn, 3) == 1
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    behind = Behind()
+    behind = QueueCursor()
     for seen, after in ((7, -1), (9, 7), (12, 9), (12, 12), (12, 12), (12, -1), (12, 12)):
-        behind.saw([store.Queued(new_id(), b"", seen)])
+        behind.note_seen([store.QueuedEntry(new_id(), b"", seen)])
         now[0] += LATE_S
-        assert behind.number() == after, "what commits late is looked for, and now and then anything"
+        assert behind.lower_bound() == after, "what commits late is looked for, and now and then anything"
     assert [entry.queued for entry in store.unsequenced(conn, 9, 0)] == []
     note(conn, 5)
     (waiting,) = store.unsequenced(conn, 9)
@@ -206,7 +206,7 @@ def test_another_home_goes_on_with_the_numbers_of_one_that_died(
             dying.setattr(*_dies(store, "place"))
             dying.setattr(*_dies(log, "append"))
             with pytest.raises(_Died):
-                step(conn, log, {})
+                sequence_batch(conn, log, {})
         slow.commit()
     assert sequence(conn, other) <= 1
     check(conn, other, 2)
@@ -285,7 +285,7 @@ def test_a_new_database_under_an_old_log_gets_none_of_its_entries(conn: Conn, da
         healed = heal(conn, log)
         assert sorted(healed.orphans.values()) == list(range(10))
         assert record_many(conn, entries) == 10
-        step(conn, log, healed.orphans)
+        sequence_batch(conn, log, healed.orphans)
     check(conn, home, 11)
 
 
@@ -340,10 +340,10 @@ def test_the_sequencer_takes_entries_while_they_come_and_another_waits(
     second.start()
     for writer in writers:
         writer.join()
-    eventually(lambda: store.waiting(conn) == 0)
+    eventually(lambda: store.count_unsequenced(conn) == 0)
     first.stop()
     note(conn, 5000)
-    eventually(lambda: store.waiting(conn) == 0)
+    eventually(lambda: store.count_unsequenced(conn) == 0)
     assert second.problem is None
     second.stop()
     check(conn, home, 601)
@@ -364,7 +364,7 @@ def test_the_sequencer_survives_a_lost_connection_and_threads_that_it_does_not_g
     monkeypatch.setattr(ThreadPoolExecutor, "submit", no_thread)
     sequencer.start()
     note(conn, 1)
-    eventually(lambda: store.waiting(conn) == 0)
+    eventually(lambda: store.count_unsequenced(conn) == 0)
     with connect(database.superuser, autocommit=True) as admin:
         admin.execute(
             """SELECT pg_terminate_backend(l.pid) FROM pg_locks l JOIN pg_database d ON d.oid = l.database
@@ -372,7 +372,7 @@ def test_the_sequencer_survives_a_lost_connection_and_threads_that_it_does_not_g
             (database.name,),
         )
     note(conn, 2)
-    eventually(lambda: store.waiting(conn) == 0)
+    eventually(lambda: store.count_unsequenced(conn) == 0)
     sequencer.stop()
     check(conn, home, 2)
 
@@ -403,7 +403,7 @@ def test_killing_the_sequencer_at_any_moment_loses_and_repeats_nothing(
                 note(conn, count)
                 count += 1
             os.kill(child.pid, signal.SIGKILL)
-    eventually(lambda: store.become_sequencer(conn))
+    eventually(lambda: store.try_lock_sequencer(conn))
     sequence(conn, home)
     check(conn, home, count)
 
@@ -429,14 +429,14 @@ def test_a_rotation_that_the_disk_cut_off_is_told_and_ended(
 ) -> None:
     """Behind its signature nothing was written any more until somebody ended it by hand."""
     note(conn, 1)
-    real, falls = rotate_module._put_in_place, [OSError(28, "No space left on device")]
+    real, falls = rotate_module._install_key, [OSError(28, "No space left on device")]
 
     def put(*arguments: Any) -> None:
         if falls:
             raise falls.pop()
         real(*arguments)
 
-    monkeypatch.setattr(rotate_module, "_put_in_place", put)
+    monkeypatch.setattr(rotate_module, "_install_key", put)
     before = load_private(home, "checkpoint").private_bytes_raw()
     sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), 0.05, home=home)
     sequencer.start()

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.audit import SYSTEM, record, store
 from groundplan.core.audit.log import AuditLog
-from groundplan.core.audit.sequencer import heal, step
+from groundplan.core.audit.sequencer import heal, sequence_batch
 from groundplan.core.audit.tiles import Tiles
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
@@ -79,7 +79,7 @@ class Installation:
 
     def sequence(self, count: int) -> None:
         with AuditLog(self.files, KEY) as log:
-            step(self.conn, log, heal(self.conn, log).orphans, count)
+            sequence_batch(self.conn, log, heal(self.conn, log).orphans, count)
 
     def append(self, count: int) -> None:
         with AuditLog(self.files, KEY) as log:
@@ -89,7 +89,9 @@ class Installation:
     def number(self, count: int) -> None:
         with AuditLog(self.files, KEY) as log:
             heal(self.conn, log)
-            store.place(self.conn, [entry.id for entry in store.unsequenced(self.conn, count)], log.checkpoint.size)
+            store.assign_indexes(
+                self.conn, [entry.id for entry in store.unsequenced(self.conn, count)], log.checkpoint.size
+            )
 
     def append_without_checkpoint(self, count: int) -> None:
         self.sequence(1)
@@ -105,11 +107,11 @@ class Installation:
             checkpoint.unlink()
 
     def check(self) -> None:
-        while store.waiting(self.conn):
+        while store.count_unsequenced(self.conn):
             self.sequence(1000)
         self.sequence(1)
         size = len(self.recorded)
-        assert store.next_leaf(self.conn) == size == store.sequenced(self.conn)
+        assert store.next_leaf(self.conn) == size == store.count_sequenced(self.conn)
         if size:
             verdict = verify(self.files)
             assert verdict.ok and verdict.entries == size

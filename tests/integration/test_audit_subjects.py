@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from groundplan.core.audit.keys import create_keys
-from groundplan.core.audit.store import void_subject_key
+from groundplan.core.audit.store import destroy_subject_key
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
 from groundplan.core.errors import Invalid, NotFound
@@ -49,13 +49,13 @@ def test_after_erasure_nothing_is_readable_also_what_comes_later(
 ) -> None:
     ana, ben = new_id(), new_id()
     token, other = keys.seal(conn, ana, "ana@acme.example"), keys.seal(conn, ben, "ben@acme.example")
-    void_subject_key(conn, str(ana))
+    destroy_subject_key(conn, str(ana))
     assert keys.unseal(conn, token) is None
     with connect(database.urls["shipper"], autocommit=True) as shipper:
         later = keys.seal(shipper, ana, "ana@acme.example")
     assert later.endswith(":erased") and keys.unseal(conn, later) is None
     assert keys.unseal(conn, other) == "ben@acme.example"
-    void_subject_key(conn, str(new_id()))
+    destroy_subject_key(conn, str(new_id()))
 
 
 def test_a_forged_token_or_another_home_is_refused(conn: Conn, keys: SubjectKeys) -> None:

@@ -26,7 +26,7 @@ from tests.knowledge_intake import Intake
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.rotate import rotate
-from groundplan.core.audit.store import place, record, unsequenced
+from groundplan.core.audit.store import assign_indexes, record, unsequenced
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect, database_url
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, Unavailable
@@ -66,7 +66,7 @@ def sequence(home: Home, url: str) -> int:
         first = log.checkpoint.size
         waiting = unsequenced(control, 10_000)
         log.append([one.body for one in waiting])
-        place(control, [one.id for one in waiting], first)
+        assign_indexes(control, [one.id for one in waiting], first)
         return log.checkpoint.size
 
 

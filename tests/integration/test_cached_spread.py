@@ -22,7 +22,7 @@ from tests.integration.nursery import fork_program
 
 from groundplan.blueprint.model import Cache, Keep
 from groundplan.core.audit.keys import create_keys
-from groundplan.core.audit.store import void_subject_key
+from groundplan.core.audit.store import destroy_subject_key
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
@@ -171,7 +171,7 @@ async def test_who_is_erased_takes_the_answers_along(world: World) -> None:
     await world.ask("mine")
     await world.stored(1)
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
-        void_subject_key(conn, world.person)
+        destroy_subject_key(conn, world.person)
     await world.restart()
     await asyncio.sleep(1.5)
     assert await world.ask("mine") == "none"

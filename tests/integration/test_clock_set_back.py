@@ -29,7 +29,7 @@ from groundplan.blueprint.model import Budget, Rates
 from groundplan.core.audit import SYSTEM, record, store
 from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
-from groundplan.core.audit.sequencer import heal, step
+from groundplan.core.audit.sequencer import heal, sequence_batch
 from groundplan.core.audit.verify import verify
 from groundplan.core.clock import CATCH_UP_RATE, NonDecreasingClock
 from groundplan.core.database import connect
@@ -304,7 +304,7 @@ def test_the_audit_log_goes_on_and_verifies(database: Database, tmp_path: Path) 
                 detail: dict[str, Any] = {"n": number, "part": part}
                 record(conn, action="test", actor=SYSTEM, subject=f"number/{number}", detail=detail, at=moment)
             with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
-                step(conn, log, heal(conn, log).orphans, 100)
+                sequence_batch(conn, log, heal(conn, log).orphans, 100)
         verdict = verify(home.audit, load_public(home, "checkpoint").public_bytes_raw())
         assert verdict.ok and verdict.entries == 8
         assert [index for index, _ in store.sequenced_from(conn, 0, 100)] == list(range(8))

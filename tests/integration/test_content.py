@@ -18,7 +18,7 @@ from tests.acceptance.stack import Answer, Stack, Upstream, request, wait_until
 from groundplan.api.retention import sweep
 from groundplan.blueprint.model import Blueprint, Keep, Workload
 from groundplan.core.audit.keys import create_keys
-from groundplan.core.audit.store import void_subject_key
+from groundplan.core.audit.store import destroy_subject_key
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import database_url
 from groundplan.core.home import Home
@@ -339,7 +339,7 @@ def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: 
         keys = SubjectKeys.of(home)
         text = keys.unseal(conn, row[0])
         assert text is not None and text.startswith(f"{call}\n") and '"a": 1' in text
-        void_subject_key(conn, str(person))
+        destroy_subject_key(conn, str(person))
         assert keys.unseal(conn, row[0]) is None
 
 

@@ -17,7 +17,7 @@ from tests.integration.nursery import run_command
 
 from groundplan.core.audit.keys import load_private, load_public
 from groundplan.core.audit.log import AuditLog
-from groundplan.core.audit.sequencer import heal, step
+from groundplan.core.audit.sequencer import heal, sequence_batch
 from groundplan.core.audit.verify import verify
 from groundplan.core.database import connect
 from groundplan.core.money import PICO
@@ -85,7 +85,7 @@ async def test_a_flipped_byte_costs_one_settlement_and_nothing_else(database: Da
         assert dict(stack.sql("SELECT state, count(*) FROM attempt GROUP BY state")) == states, "and never twice"
         with connect(database.urls["control"], autocommit=True) as conn:
             with AuditLog(stack.home.audit, load_private(stack.home, "checkpoint")) as log:
-                step(conn, log, heal(conn, log).orphans, 1000)
+                sequence_batch(conn, log, heal(conn, log).orphans, 1000)
             verdict = verify(stack.home.audit, load_public(stack.home, "checkpoint").public_bytes_raw())
             assert verdict.ok and verdict.entries >= CALLS
 

@@ -231,7 +231,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     assert world.conn.execute("SELECT name FROM person WHERE id = %s", (eve,)).fetchone() == ("erased",)
 
     public = load_public(world.control.home, "checkpoint").public_bytes_raw()
-    receipt = receipts.read(done["receipt"].encode(), public)
+    receipt = receipts.read_receipt(done["receipt"].encode(), public)
     assert all(parts(receipt.body, which) == parts(done, which) for which in ("erased", "kept"))
     said = json.dumps(receipt.body).lower()
     assert "eve" not in said and ".md" not in said
@@ -241,7 +241,7 @@ def test_one_request_erases_a_person_everywhere_but_what_must_stay(world: World)
     entry = world.conn.execute("SELECT convert_from(body, 'UTF8') FROM audit_entry WHERE action = 'person.erasure'")
     assert json.loads(entry.fetchall()[-1][0])["detail"]["receipt"] == receipt.digest
     with pytest.raises(Invalid):
-        receipts.read(done["receipt"].replace('"count":3', '"count":4').encode(), public)
+        receipts.read_receipt(done["receipt"].replace('"count":3', '"count":4').encode(), public)
     stored = world.control.ask("GET", f"/api/erasures/{asked['id']}").body
     assert (stored["state"], stored["asked"], stored["receipt"]) == ("done", None, done["receipt"])
     again = world.control.ask(

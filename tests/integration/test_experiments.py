@@ -24,7 +24,7 @@ from tests.integration.test_batch_kill import UNRECOVERED, shipping
 
 from groundplan.blueprint.experiment import DeclaredExperiment
 from groundplan.blueprint.model import Routing
-from groundplan.core.audit.store import entries
+from groundplan.core.audit.store import list_entries
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -96,7 +96,7 @@ def test_harm_ends_it_with_a_finding_and_an_entry(database: Database) -> None:
         assert [each["count"] for each in store.looks(conn, made.id)] == [200]
         (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
         assert told["severity"] == "medium" and "worse" in told["message"]
-        assert [e.entry.action for e in entries(conn, subject="workload/support")] == [
+        assert [e.entry.action for e in list_entries(conn, subject="workload/support")] == [
             "experiment.ended", "experiment.started",
         ]  # fmt: skip
         assert service.look(conn, NOW) == []
@@ -116,7 +116,7 @@ def test_two_control_processes_end_it_once(database: Database) -> None:
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(looks, range(8))) == 1
     with control(database) as conn:
-        ends = [e for e in entries(conn, subject="workload/support") if e.entry.action == "experiment.ended"]
+        ends = [e for e in list_entries(conn, subject="workload/support") if e.entry.action == "experiment.ended"]
         assert len(ends) == 1
         assert len(finding_store.findings(conn, kinds=["cost.experiment"])) == 1
 
@@ -408,7 +408,7 @@ def test_what_nobody_approves_until_its_last_day_waits_no_longer(database: Datab
         found = service.one(conn, made.id)
         assert (found.state, found.decided_reason) == ("refused", service.LATE)
         assert in_the_way(store.standing(conn), "support", "small") is None
-        told = [each.entry.action for each in entries(conn, subject="workload/support")]
+        told = [each.entry.action for each in list_entries(conn, subject="workload/support")]
         assert told.count("experiment.refused") == 1
 
 

@@ -72,7 +72,7 @@ def refused(code: str, act: Callable[[], object]) -> GroundplanError:
 
 
 def newest_action(conn: Conn) -> tuple[str, str, Any]:
-    entry = audit_store.entries(conn, limit=1)[0].entry
+    entry = audit_store.list_entries(conn, limit=1)[0].entry
     return entry.action, entry.subject, entry.detail["policy"]
 
 
@@ -109,7 +109,7 @@ def test_what_is_about_thousands_of_keys_is_several_entries(conn: Conn, people: 
         (people["ben"],),
     )
     service.deactivate_person(conn, OPERATOR, people["ben"])
-    told = [entry.entry for entry in audit_store.entries(conn, subject=f"person/{people['ben']}")]
+    told = [entry.entry for entry in audit_store.list_entries(conn, subject=f"person/{people['ben']}")]
     assert {entry.action for entry in told} == {"person.left"}
     assert len({id for entry in told for id in entry.detail["revoked_keys"]}) == 1700
     assert len({entry.detail["policy"] for entry in told}) == 1
@@ -119,7 +119,7 @@ def test_no_personal_data_enters_the_log(conn: Conn, people: dict[str, UUID]) ->
     service.add_person(conn, OPERATOR, "Zoe@acme.example", "Zoe")
     service.add_member(conn, OPERATOR, "hr", "zoe@acme.example")
     service.nominate(conn, OPERATOR, "workload/assistant", {"product": ["zoe@acme.example"]})
-    bodies = b"".join(entry.entry.encode() for entry in audit_store.entries(conn))
+    bodies = b"".join(entry.entry.encode() for entry in audit_store.list_entries(conn))
     for word in (b"acme.example", b"Zoe", b"Maria"):
         assert word not in bodies
     assert not conn.execute("SELECT 1 FROM policy_change WHERE subject LIKE '%acme.example%'").fetchone()
@@ -242,7 +242,7 @@ def test_keys_are_shown_once_and_stored_hashed(conn: Conn, people: dict[str, UUI
     assert (key.id, key.person_id, key.acts_for_others, key.created_by) == (id, people["ben"], True, OPERATOR)
     assert key.expires_at == expires and secret.startswith(key.prefix) and len(key.prefix) < 10
     assert newest_action(conn) == ("key.created", f"key/{id}", number(conn))
-    assert secret.encode() not in b"".join(entry.entry.encode() for entry in audit_store.entries(conn))
+    assert secret.encode() not in b"".join(entry.entry.encode() for entry in audit_store.list_entries(conn))
 
 
 def test_a_revoked_key_stays_revoked(conn: Conn, people: dict[str, UUID]) -> None:

@@ -104,5 +104,5 @@ def test_any_order_of_changes_gives_what_the_model_says(conn: Conn, changes: lis
             assert {email: store.reader_names(conn, id) for email, id in ids.items()} == {
                 email: model.names(email) for email in PEOPLE
             }
-        numbers = [entry.entry.detail["policy"] for entry in audit_store.entries(conn, limit=1000)]
+        numbers = [entry.entry.detail["policy"] for entry in audit_store.list_entries(conn, limit=1000)]
         assert sorted(numbers) == list(range(1, done + 1))

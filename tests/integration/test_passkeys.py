@@ -85,7 +85,7 @@ def test_the_first_passkey_founds_and_others_wait_for_a_colleague(conn: Conn, id
         passkeys.confirm(conn, founder, key.id, NOW)
     assert mine.value.code == "self_confirmation"
     assert sign_in(conn, sam).is_proven
-    actions = [stored.entry.action for stored in audit_store.entries(conn, limit=200)]
+    actions = [stored.entry.action for stored in audit_store.list_entries(conn, limit=200)]
     assert actions.count("passkey.added") == 2 and actions.count("passkey.confirmed") == 1
 
 

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from groundplan.blueprint.artifact import decode, verify_signature
 from groundplan.catalog.model import DUTIES
 from groundplan.core import audit
-from groundplan.core.audit.store import entries
+from groundplan.core.audit.store import list_entries
 from groundplan.core.database import connect
 from groundplan.core.errors import Conflict, Denied, Invalid, NotFound
 from groundplan.governance import service as governance
@@ -160,7 +160,7 @@ def test_genesis_serves_the_pilot_and_production_waits_for_its_duties(conn: Conn
     assert verify_signature(stored.body, stored.signature, signing.key.public_key().public_bytes_raw())
     assert holds_duty(conn, person(conn, "sam"), "security", "workload/support")
     assert [item.id for item in governance.pending_changes(conn)] == [change]
-    recorded = [item.entry.action for item in entries(conn)]
+    recorded = [item.entry.action for item in list_entries(conn)]
     assert "blueprint.genesis" in recorded and "change.requested" in recorded
     with pytest.raises(Conflict):
         service.genesis(conn, signing, BOTH)

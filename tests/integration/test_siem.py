@@ -86,7 +86,7 @@ def written(services: Services, *actions: str, **detail: str) -> None:
             entry = audit_store.record(
                 conn, action=action, actor=f"person:{new_id()}", subject="workload/assistant", detail=detail
             )
-            audit_store.place(conn, [entry], audit_store.next_leaf(conn))
+            audit_store.assign_indexes(conn, [entry], audit_store.next_leaf(conn))
 
 
 def to(services: Services, url: str) -> Services:

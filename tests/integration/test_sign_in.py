@@ -47,7 +47,7 @@ def test_a_link_signs_in_once(conn: Conn, ben: UUID) -> None:
         with pytest.raises(Unauthenticated) as caught:
             sessions.redeem(conn, again, NOW + timedelta(minutes=9))
         assert caught.value.code == "login_link"
-    assert [(e.entry.action, e.entry.actor) for e in audit_store.entries(conn)][:2] == [
+    assert [(e.entry.action, e.entry.actor) for e in audit_store.list_entries(conn)][:2] == [
         ("login", person_actor(ben)),
         ("login.link", OPERATOR),
     ]
@@ -101,7 +101,7 @@ def test_acting_as_somebody_is_recorded_as_oneself(conn: Conn, ben: UUID) -> Non
     assert sessions.act_as(conn, token, ben).person == ben
     found = sessions.find_session(conn, token)
     assert found is not None and found.acting_as == ben and found.person_id is None
-    entry = audit_store.entries(conn, limit=1)[0].entry
+    entry = audit_store.list_entries(conn, limit=1)[0].entry
     assert (entry.action, entry.actor, entry.subject, entry.detail) == (
         "session.act_as",
         OPERATOR,

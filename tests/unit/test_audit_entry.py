@@ -16,7 +16,7 @@ from groundplan.core.audit.entry import (
     Acting,
     ActingAs,
     Entry,
-    acting_of,
+    acting_as,
     decode,
     gateway_actor,
     person_actor,
@@ -106,8 +106,8 @@ def test_actors_of_people_and_gateways_are_accepted() -> None:
 
 def test_acting_as_somebody_is_a_field_of_its_own() -> None:
     actor = ActingAs(person_actor(ID), OPERATOR)
-    assert actor == person_actor(ID) and acting_of(actor) == Acting(OPERATOR) and acting_of(str(actor)) is None
-    made = entry(actor=str(actor), acting=acting_of(actor))
+    assert actor == person_actor(ID) and acting_as(actor) == Acting(OPERATOR) and acting_as(str(actor)) is None
+    made = entry(actor=str(actor), acting=acting_as(actor))
     assert made.encode().startswith(b'{"acting":{"by":"operator","demo":true},"action":"kill","actor":"person:')
     assert decode(made.encode()) == made
     call = entry(actor=gateway_actor(ID), acting=Acting(OPERATOR, person_actor(ID)))

@@ -22,10 +22,10 @@ from groundplan.core.audit.keys import create_keys, load_private, load_public
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.merkle import leaf_hash
 from groundplan.core.audit.proof import consistency_proof
-from groundplan.core.audit.rotate import end_rotation, followed, rotate
+from groundplan.core.audit.rotate import end_rotation, key_chain, rotate
 from groundplan.core.audit.tiles import Tiles, encode_bundle, tile_path
 from groundplan.core.audit.verify import copy_log, verify
-from groundplan.core.audit.witness import Seen, Witness, ask, kept_note, parse_seen
+from groundplan.core.audit.witness import CosignRequest, Witness, kept_note, parse_request, request_cosignature
 from groundplan.core.audit.witness_server import serve
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.home import Home, sync_folder, write_atomically
@@ -77,11 +77,11 @@ def alone(folder: Path, *options: str) -> tuple[int, str]:
 def test_a_witness_signs_what_continues_and_verify_says_who_and_when(log: Path, witness: tuple[Witness, str]) -> None:
     made, url = witness
     assert verify(log).signed == "self-signed" and verify(log).witnessed == ()
-    note = ask(log, url, made.public)
+    note = request_cosignature(log, url, made.public)
     at = note.cosigned(made.public)
     assert at is not None and abs((datetime.now(UTC) - at).total_seconds()) < 60
     grow(log, 301, 700)
-    ask(log, url, made.public)
+    request_cosignature(log, url, made.public)
     verdict = verify(log, witnesses=[made.public])
     assert verdict.ok and verdict.witnessed[0].startswith("witnessed by witness.example/acme at 20")
     assert verdict.witnessed[0].endswith("Z, 700 entries") and "beside the log" in verify(log).witnessed[0]
@@ -95,14 +95,14 @@ def test_a_fork_and_a_cut_are_refused_by_the_witness_and_found_by_what_it_signed
 ) -> None:
     made, url = witness
     copy_log(log, tmp_path / "old")
-    ask(log, url, made.public)
+    request_cosignature(log, url, made.public)
     grow(log, 400)
-    ask(log, url, made.public)
+    request_cosignature(log, url, made.public)
     for name, size, word in (("forked", 500, "forged"), ("cut", 350, "n")):
         other = grow(tmp_path / name, size, word=word)
         assert verify(other).ok, "signed with the right key, it holds in itself"
         with pytest.raises(Invalid) as caught:
-            ask(other, url, made.public)
+            request_cosignature(other, url, made.public)
         assert caught.value.code == "witness_refused"
         shutil.copytree(log / "witnessed", other / "witnessed")
         verdict = verify(other)
@@ -121,40 +121,40 @@ def test_a_witness_refuses_strangers_wrong_signatures_and_jumps(log: Path, tmp_p
     made = Witness(tmp_path / "w", "w", WITNESS, [key])
     note = parse_note((log / "checkpoint").read_bytes())
     with pytest.raises(NotFound):
-        Witness(tmp_path / "v", "v", WITNESS).add(Seen(0, (), note))
+        Witness(tmp_path / "v", "v", WITNESS).add(CosignRequest(0, (), note))
     with pytest.raises(Denied):
-        made.add(Seen(0, (), parse_note(note.encode().replace(b"\n300\n", b"\n301\n"))))
+        made.add(CosignRequest(0, (), parse_note(note.encode().replace(b"\n300\n", b"\n301\n"))))
     for old in (1, 299, 300):
         with pytest.raises(Conflict) as caught:
-            made.add(Seen(old, (), note))
+            made.add(CosignRequest(old, (), note))
         assert caught.value.message == "0"
-    line = made.add(Seen(0, (), note), AT)
+    line = made.add(CosignRequest(0, (), note), AT)
     assert note.with_signature(line).cosigned(made.public) == AT
     assert note.with_signature(line).cosigned(VerifierKey("w", bytes(32), cosigns=True)) is None
     assert not note.signed_by(VerifierKey(key.name, key.public, cosigns=True))
     grow(log, 600)
     later = parse_note((log / "checkpoint").read_bytes())
     with pytest.raises(Invalid) as refused:
-        made.add(Seen(300, (bytes(32),), later))
+        made.add(CosignRequest(300, (bytes(32),), later))
     assert refused.value.code == "witness_proof"
     proof = consistency_proof(log, 300)
-    assert parse_seen(Seen(300, proof.hashes, later).encode()) == Seen(300, proof.hashes, later)
-    made.add(Seen(300, proof.hashes, later))
+    assert parse_request(CosignRequest(300, proof.hashes, later).encode()) == CosignRequest(300, proof.hashes, later)
+    made.add(CosignRequest(300, proof.hashes, later))
 
 
 @settings(max_examples=200, deadline=None)
 @given(body=st.binary(max_size=200) | st.text(max_size=200).map(lambda text: f"old 1\n{text}\n\nnote".encode()))
 def test_no_body_breaks_a_witness(body: bytes) -> None:
     with pytest.raises(Invalid):
-        parse_seen(body)
+        parse_request(body)
 
 
 def test_silence_and_answers_that_are_no_signature_are_told_apart(log: Path, witness: tuple[Witness, str]) -> None:
     made, url = witness
     with pytest.raises(Unavailable):
-        ask(log, "http://127.0.0.1:9", made.public)
+        request_cosignature(log, "http://127.0.0.1:9", made.public)
     with pytest.raises(Invalid) as caught:
-        ask(log, url, VerifierKey("other", made.public.public, cosigns=True))
+        request_cosignature(log, url, VerifierKey("other", made.public.public, cosigns=True))
     assert "not signed by other" in caught.value.message
     assert kept_note(log, made.public) is None
 
@@ -194,7 +194,7 @@ def test_a_rotated_key_is_reached_from_the_old_one_and_a_stranger_is_not(tmp_pat
     for key in (first, newest):
         verdict = verify(home.audit, key, earlier=[kept])
         assert verdict.ok and verdict.signed == "trusted key", verdict.problems
-    assert len(followed(home.audit, parse_key(first.decode()))) == 3
+    assert len(key_chain(home.audit, parse_key(first.decode()))) == 3
     (tmp_path / "first.pub").write_bytes(first)
     assert alone(home.audit, "--key", str(tmp_path / "first.pub"))[0] == 0
     stranger = VerifierKey(done.next.name, KEY.public_key().public_bytes_raw()).encode().encode()

@@ -153,7 +153,7 @@ def test_a_line_that_was_torn_takes_no_other_along(home: Home, torn: bytes) -> N
 def test_who_was_erased_stays_so_where_home_takes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     gone, done = uuid4(), list[str]()
     monkeypatch.setattr(erase, "logged", lambda _: {gone})
-    monkeypatch.setattr(erase, "void_subject_key", lambda _, who: done.append(who))
+    monkeypatch.setattr(erase, "destroy_subject_key", lambda _, who: done.append(who))
     monkeypatch.setattr("groundplan.identity.erase_store.forget", lambda *_: None)
     monkeypatch.setattr(erase, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert erase.replay(None, home) == 1 and done == [str(gone)]  # type: ignore[arg-type]

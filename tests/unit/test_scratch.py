@@ -13,8 +13,8 @@ from groundplan.core.scratch import scratch_folder
 _USING = """
 import sys, time
 from pathlib import Path
-from groundplan.core.scratch import scratch
-with scratch("on-its-way-", Path(sys.argv[1])) as folder:
+from groundplan.core.scratch import scratch_folder
+with scratch_folder("on-its-way-", Path(sys.argv[1])) as folder:
     (folder / "rows").write_bytes(bytes(1000))
     print(folder.name, flush=True)
     time.sleep(600)

@@ -120,7 +120,7 @@ def start(services: Services, indexing: Indexer, stack: ExitStack) -> Sequencer:
         services.home.audit,
         load_private(services.home, "checkpoint"),
         home=services.home,
-        tell=lost_revocations.report_lost_decisions,
+        on_lost=lost_revocations.report_lost_decisions,
     )
     sequencer.start()
     stack.callback(sequencer.stop)

@@ -52,7 +52,7 @@ def check(home: Home, public_key: bytes | None) -> Looked:
     lacking = value["lacking"] and (value["lacking"]["first"], value["lacking"]["until"])
     ranges = [Range.of_json(each) for each in value["ranges"]]
     with counting("entries of the archive") as count:
-        return Looked(len(ranges), tuple(archived.check(home.audit, ranges, count, public_key, lacking)))
+        return Looked(len(ranges), tuple(archived.check_files(home.audit, ranges, count, public_key, lacking)))
 
 
 def archive(

@@ -20,7 +20,7 @@ from psycopg import Connection
 
 from groundplan.core.audit import record
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
-from groundplan.core.audit.store import void_subject_key
+from groundplan.core.audit.store import destroy_subject_key
 from groundplan.core.audit.tiles import Tiles, tiles_of
 from groundplan.core.errors import Conflict, GroundplanError, NotFound
 from groundplan.core.home import Home, write_atomically
@@ -44,7 +44,7 @@ def erase(conn: Connection[Any], home: Home, actor: str, person_id: UUID, now: d
             f"{person.email} is still here", code="still_here", hint="`groundplan people leave` comes first."
         )
     _note(home, [person_id])  # before the key: what is noted twice is destroyed twice, what is not noted comes back
-    void_subject_key(conn, str(person_id))
+    destroy_subject_key(conn, str(person_id))
     erase_store.forget(conn, person_id)
     approved = erase_store.last_approval(conn, person_id)
     until = None if approved is None else (approved + RETENTION).date()
@@ -72,7 +72,7 @@ def replay(conn: Connection[Any], home: Home) -> int:
     with suppress(OSError):  # where the disk takes nothing the log goes on to name them
         _note(home, erased)
     for person_id in erased:
-        void_subject_key(conn, str(person_id))
+        destroy_subject_key(conn, str(person_id))
         erase_store.forget(conn, person_id)
     return len(erased)
 

@@ -48,17 +48,17 @@ def _archive_range(services: Services, span: int) -> bool:
     with services.transaction() as conn:
         if not facts.lock(conn):
             return False
-        first = archive_store.upto(conn)[0]
+        first = archive_store.archived_until(conn)[0]
         until = first + span
         before = datetime.combine(hot_window.hot_window_start(services, conn), time(), UTC)
         sent = services.settings.siem_url is None or siem_store.sent_position(conn) >= until
-        if not (sent and archive_store.ready(conn, first, until, before) and facts.calls_left(conn, first, until)):
+        if not (sent and archive_store.is_ready(conn, first, until, before) and facts.calls_left(conn, first, until)):
             return False
-        if archive.size_of(services.home.audit) < until:
+        if archive.log_size(services.home.audit) < until:
             return False  # another HOME writes the log
         key = load_public(services.home, "checkpoint").public_bytes_raw()
-        made = archive.write(conn, services.home.audit, key, url, first, span)
-        gone = archive_store.leave(conn, made)
+        made = archive.write_range(conn, services.home.audit, key, url, first, span)
+        gone = archive_store.move_out(conn, made)
         detail = {"first": first, "until": until, "gone": gone, "url": url, "file": made.file, "sha256": made.sha256}
         record(conn, action="audit.archive", actor=SYSTEM, subject=f"entries/{first}", detail=detail)
     return True

@@ -34,7 +34,7 @@ def record_denial(request: Request, error: GroundplanError) -> None:
     try:
         with services.transaction() as conn:
             since = services.clock.now() - REPEAT_INTERVAL
-            if not audit_store.done_lately(conn, str(caller.actor), "denied", subject, since):
+            if not audit_store.was_recorded_since(conn, str(caller.actor), "denied", subject, since):
                 detail = {"code": error.code, "parameters": _parameters(request)}
                 record(conn, action="denied", actor=caller.actor, subject=subject, detail=detail)
     except (psycopg.Error, GroundplanError) as failed:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from groundplan.api.context import Services
 from groundplan.core.audit.checkpoint import VerifierKey, parse_checkpoint, parse_key, parse_note
-from groundplan.core.audit.proof import checkpoint_file
-from groundplan.core.audit.witness import ask, kept_note
+from groundplan.core.audit.proof import read_checkpoint
+from groundplan.core.audit.witness import kept_note, request_cosignature
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
@@ -43,7 +43,7 @@ def ask_witnesses(services: Services) -> int:
     for url, witness in witnesses:
         try:
             if not _is_newest(services, witness):
-                ask(services.home.audit, url, witness)
+                request_cosignature(services.home.audit, url, witness)
                 signed += 1
         except NotFound:
             continue  # there is no checkpoint yet
@@ -55,7 +55,7 @@ def ask_witnesses(services: Services) -> int:
 
 
 def _is_newest(services: Services, witness: VerifierKey) -> bool:
-    newest = parse_note(checkpoint_file(services.home.audit))
+    newest = parse_note(read_checkpoint(services.home.audit))
     kept = kept_note(services.home.audit, witness)
     return kept is not None and parse_checkpoint(kept.text) == parse_checkpoint(newest.text)
 

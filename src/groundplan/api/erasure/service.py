@@ -294,7 +294,7 @@ def _finish(work: _Erasure) -> dict[str, Any]:
         "not_reached": ["copies that others made", "backups until they are restored, when the lists are replayed",
                         "the write-ahead log until it is overwritten"],
     }  # fmt: skip
-    written = receipts.write(KIND, body, load_private(work.services.home, "checkpoint"))
+    written = receipts.write_receipt(KIND, body, load_private(work.services.home, "checkpoint"))
     detail = {
         "receipt": written.digest, "reason": work.request.reason,
         "erased": {one.what: one.count for one in work.erased}, "kept": {one.what: one.count for one in work.kept},

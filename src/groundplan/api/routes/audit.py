@@ -45,8 +45,8 @@ class EntriesQuery(BaseModel):
     since: datetime | None = None
     until: datetime | None = None
 
-    def wanted(self, actor: str | None) -> audit_store.Wanted:
-        return audit_store.Wanted(actor, self.action, self.workload, _aware(self.since), _aware(self.until))
+    def wanted(self, actor: str | None) -> audit_store.EntryFilter:
+        return audit_store.EntryFilter(actor, self.action, self.workload, _aware(self.since), _aware(self.until))
 
 
 @router.get("/audit")
@@ -66,13 +66,13 @@ def list_entries(services: ServicesDep, caller: Reader, query: Annotated[Entries
     with services.transaction() as conn:
         actor, stranger = (None, None) if query.who is None else _find_actor(conn, services, query.who)
         subject = query.subject if stranger is None else stranger
-        found = audit_store.entries(
+        found = audit_store.list_entries(
             conn, subject=subject, without=query.without, before=query.before, limit=query.limit,
             wanted=query.wanted(actor),
         )  # fmt: skip
         asked = {"subject": subject, "who": actor, "action": query.action, "workload": query.workload}
         _record_reading(conn, services, caller, {name: value for name, value in asked.items() if value is not None})
-        until, till = archive_store.upto(conn)
+        until, till = archive_store.archived_until(conn)
         left = {"until": until, "till": till} if until else None
         return {"entries": entries_json(conn, caller, found), "archived": left}
 
@@ -84,8 +84,8 @@ def verify(services: ServicesDep, _: Reader) -> dict[str, Any]:
     key = load_public(services.home, "checkpoint").public_bytes_raw()
     found = audit_verify.verify(services.home.audit, key).to_json()
     with services.transaction() as conn:
-        ranges, lacking = archive_store.ranges(conn), archive_store.lacking(conn)
-    wrong = archive.check(services.home.audit, ranges, public_key=key, lacking=lacking)
+        ranges, lacking = archive_store.list_ranges(conn), archive_store.missing_entries(conn)
+    wrong = archive.check_files(services.home.audit, ranges, public_key=key, missing=lacking)
     problems = [*found["problems"], *({"at": each.where, "message": each.message} for each in wrong)]
     return {**found, "ok": found["ok"] and not wrong, "archived": len(ranges), "problems": problems}
 
@@ -104,7 +104,7 @@ def archived(
     here nor in a file.
     """
     with services.transaction() as conn:
-        ranges, lacking = archive_store.ranges(conn, after, limit), archive_store.lacking(conn)
+        ranges, lacking = archive_store.list_ranges(conn, after, limit), archive_store.missing_entries(conn)
     return {
         "url": services.settings.archive_url,
         "hot_days": services.settings.archive_days,
@@ -169,8 +169,8 @@ def rotate_key(request: Request, services: ServicesDep, caller: SignedIn) -> dic
 
 def _archived_entry(conn: Connection[Any], services: Services, id: UUID) -> audit_store.StoredEntry | None:
     """An archived entry of a call, from the files of the log."""
-    for of in archive_store.with_id(conn, id, MAX_SEARCHED_RANGES):
-        if (found := archive.find(services.home.audit, of, id)) is not None:
+    for of in archive_store.ranges_with_id(conn, id, MAX_SEARCHED_RANGES):
+        if (found := archive.find_entry(services.home.audit, of, id)) is not None:
             return found
     return None
 
@@ -193,7 +193,7 @@ def _aware(time: datetime | None) -> datetime | None:
 def _record_reading(conn: Connection[Any], services: Services, caller: Caller, asked: dict[str, str]) -> None:
     """Record that the caller read the log, with the query."""
     subject = f"audit/{digest(canonical(asked))[:16]}"
-    if not audit_store.done_lately(
+    if not audit_store.was_recorded_since(
         conn, str(caller.actor), "audit.read", subject, services.clock.now() - REPEAT_INTERVAL
     ):
         record(conn, action="audit.read", actor=caller.actor, subject=subject, detail={"asked": asked})

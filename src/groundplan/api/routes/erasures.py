@@ -105,7 +105,7 @@ def refuse(erasure_id: UUID, body: Reasoned, services: ServicesDep, caller: Sign
 def verify(body: Given, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What a receipt says, where its signature is this installation's."""
     public = load_public(services.home, "checkpoint").public_bytes_raw()
-    found = receipts.read(body.receipt.encode(), public)
+    found = receipts.read_receipt(body.receipt.encode(), public)
     return {"receipt": found.body, "digest": found.digest}
 
 

@@ -1,6 +1,7 @@
-"""The audit log: entries written with what they tell, a Merkle tree of them in files, proofs that need no Groundplan.
+"""The audit log: entries recorded in the transaction they describe, a Merkle tree of them in files, and proofs that can
+be checked without Groundplan.
 
-This package does not decide what is worth recording, and it never shows who may read an entry: its callers do.
+This package decides neither what is worth recording nor who may read an entry: its callers do.
 """
 
 from groundplan.core.audit.entry import OPERATOR, SYSTEM, Acting, ActingAs, Entry, gateway_actor, person_actor

@@ -1,9 +1,9 @@
-"""Ranges of the log as files in any store of `fsspec`, so that entries of calls need not stay in the database for ever.
+"""Archives ranges of the log as files in any store of `fsspec`, so that entries of calls need not stay in the database.
 
-A range is a full subtree of the log (RFC 6962): 65,536 entries from the front on. Its file has one entry a line, byte
-for byte as the tree hashes it, compressed by gzip, and its root is a node of the log's tree, which the checkpoint
-vouches for. It is written, read back, and compared with the files of the log before the database, which compares it
-with its rows, deletes those of calls. The log's own files keep every entry: nothing here is needed to verify them.
+A range is a full subtree of the log (RFC 6962): 65,536 entries, from the beginning of the log on. Its file has one
+entry a line, byte for byte as the tree hashes it, compressed by gzip; its root is a node of the log's tree, which the
+checkpoint covers. The file is written, read back, and compared with the files of the log; then the database compares it
+with its rows and deletes those of calls. The log's own files keep every entry: verifying them needs nothing from here.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from groundplan.core.audit.archive_store import Range
 from groundplan.core.audit.checkpoint import Checkpoint, parse_checkpoint, parse_note
 from groundplan.core.audit.entry import MAX_BYTES, decode
 from groundplan.core.audit.merkle import inclusion_proof, leaf_hash, root_of, verify_inclusion
-from groundplan.core.audit.proof import checkpoint_file, key_of
+from groundplan.core.audit.proof import parse_public_key, read_checkpoint
 from groundplan.core.audit.store import StoredEntry
 from groundplan.core.audit.tiles import WIDTH, Tiles, decode_bundle
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
@@ -33,84 +33,90 @@ from groundplan.core.file_store import open_file, put_file
 from groundplan.core.scratch import scratch_folder
 
 SPAN: Final = 65_536
-"""Entries of a range: a hash of a tile of level 2."""
+"""Entries of a range, which are one hash of a level-2 tile."""
 _LEVEL: Final = 6
-"""Of gzip: a few seconds for a range, a seventh of its size."""
-_TOLD: Final = 4096
+"""Compression level of gzip: takes a few seconds for a range, and leaves a seventh of its size."""
+_PROGRESS_EVERY: Final = 4096
 Progress = Callable[[int, int], None]
 """(entries read, entries in all)"""
 
 
-def write(conn: Connection[Any], audit: Path, public_key: bytes, url: str, first: int, span: int = SPAN) -> Range:
-    """Write a range to a store; nothing is deleted. In a transaction of the caller's, which is only read in.
+def write_range(conn: Connection[Any], audit: Path, public_key: bytes, url: str, first: int, span: int = SPAN) -> Range:
+    """Write a range to a store and return it; nothing is deleted. Only reads, in the caller's transaction.
 
-    Raises `Conflict` (`archive_differs`) where database and log have different entries, or the store gives back others
-    than were sent; what `file_store.put_file` raises; and `Invalid` (`audit_unsigned`).
+    Raises `Conflict` (`archive_differs`) where database and log have different entries or the store returns something
+    else than was sent, `Invalid` (`audit_unsigned`), and whatever `file_store.put_file` raises.
     """
-    tiles, point = _signed(audit, public_key)
+    tiles, checkpoint = _read_signed(audit, public_key)
     hashes: list[bytes] = []
     with scratch_folder("groundplan-archive-") as folder:
         path = folder / "entries"
         with path.open("wb") as raw, gzip.GzipFile("", "wb", _LEVEL, raw, mtime=0) as lines:
-            for index, body in archive_store.bodies(conn, first, first + span):
+            for index, body in archive_store.iterate_bodies(conn, first, first + span):
                 if index != first + len(hashes) or b"\n" in body:
-                    raise _differs(f"entry {first + len(hashes)} is not in the database, or in more than one line")
+                    raise _differs_error(
+                        f"entry {first + len(hashes)} is not in the database, or in more than one line"
+                    )
                 hashes.append(leaf_hash(body))
                 lines.write(body + b"\n")
         done = Range(first, first + span, url, "", "", root_of(hashes))
-        if len(hashes) != span or not within(tiles, point, done):
-            raise _differs(f"entries {first} to {first + span - 1} are others in the database than in the log")
+        if len(hashes) != span or not is_in_tree(tiles, checkpoint, done):
+            raise _differs_error(f"entries {first} to {first + span - 1} are others in the database than in the log")
         with path.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
-        done = replace(done, file=file_of(point.origin, done), sha256=digest)
+        done = replace(done, file=file_name(checkpoint.origin, done), sha256=digest)
         put_file(url, done.file, path)
     return done
 
 
-def size_of(audit: Path) -> int:
-    """How many entries the files of a log have; 0 where there is none. Raises `Invalid`."""
+def log_size(audit: Path) -> int:
+    """The number of entries in the files of a log; 0 without a checkpoint. Raises `Invalid`."""
     try:
-        return parse_checkpoint(parse_note(checkpoint_file(audit)).text).size
+        return parse_checkpoint(parse_note(read_checkpoint(audit)).text).size
     except NotFound:
         return 0
 
 
-def file_of(origin: str, of: Range) -> str:
-    """Where a range is, below its store: each log has a folder of its own, and other entries another name."""
-    return f"entries/{origin.rpartition('/')[2]}/{of.first:012d}-{of.root.hex()[:16]}.jsonl.gz"
+def file_name(origin: str, archived: Range) -> str:
+    """The path of a range within its store; it differs for each log and for different entries."""
+    return f"entries/{origin.rpartition('/')[2]}/{archived.first:012d}-{archived.root.hex()[:16]}.jsonl.gz"
 
 
-def within(tiles: Tiles, point: Checkpoint, of: Range) -> bool:
-    """Whether the tree of a checkpoint has a range's root where it belongs. Raises what reading tiles does."""
-    span = of.until - of.first
-    if of.until > point.size:
+def is_in_tree(tiles: Tiles, checkpoint: Checkpoint, archived: Range) -> bool:
+    """Whether a checkpoint's tree has the range's root at its position. Raises whatever reading tiles raises."""
+    span = archived.until - archived.first
+    if archived.until > checkpoint.size:
         return False
-    place, size = of.first // span, -(-point.size // span)
+    place, size = archived.first // span, -(-checkpoint.size // span)
     proof = inclusion_proof(
-        place, size, lambda start, end: tiles.subtree(point.size, start * span, min(end * span, point.size))
+        place, size, lambda start, end: tiles.subtree(checkpoint.size, start * span, min(end * span, checkpoint.size))
     )
-    return verify_inclusion(place, size, of.root, proof, point.root)
+    return verify_inclusion(place, size, archived.root, proof, checkpoint.root)
 
 
-def bodies(of: Range) -> Iterator[bytes]:
-    """The entries in a range's file, in order. Raises `NotFound`, `Invalid`, also after some of them (`file_damaged`):
-    all of it was checked only once it ends."""
+def read_bodies(archived: Range) -> Iterator[bytes]:
+    """Yield the entries in a range's file, in order. Raises `NotFound` and `Invalid` (`file_damaged`), possibly after
+    some entries: the file is verified only when the iterator is exhausted."""
     hashes: list[bytes] = []
-    with open_file(of.url, of.file) as source:
-        file = _Hashed(source)
-        for line in _lines(file, of):
-            if len(hashes) == of.until - of.first:
-                raise _damaged(of, "was changed")
+    with open_file(archived.url, archived.file) as source:
+        file = _HashingReader(source)
+        for line in _lines(file, archived):
+            if len(hashes) == archived.until - archived.first:
+                raise _damaged_error(archived, "was changed")
             hashes.append(leaf_hash(line))
             yield line
-        if file.digest.hexdigest() != of.sha256 or len(hashes) != of.until - of.first or root_of(hashes) != of.root:
-            raise _damaged(of, "was changed")
+        if (
+            file.digest.hexdigest() != archived.sha256
+            or len(hashes) != archived.until - archived.first
+            or root_of(hashes) != archived.root
+        ):
+            raise _damaged_error(archived, "was changed")
 
 
-def find(audit: Path, of: Range, id: UUID) -> StoredEntry | None:
-    """An entry of a range by its id, in the files of the log. Raises what reading these does."""
+def find_entry(audit: Path, archived: Range, id: UUID) -> StoredEntry | None:
+    """Find an entry of a range by its id, in the files of the log. Raises whatever reading these raises."""
     tiles, named = Tiles(audit), f'"id":"{id}"'.encode()
-    for bundle in range(of.first // WIDTH, of.until // WIDTH):
+    for bundle in range(archived.first // WIDTH, archived.until // WIDTH):
         data = tiles.read("entries", bundle)
         if named not in data:
             continue
@@ -122,7 +128,7 @@ def find(audit: Path, of: Range, id: UUID) -> StoredEntry | None:
 
 @dataclass(frozen=True, slots=True)
 class FileProblem:
-    """What is wrong with an archived file, or with what is said of it."""
+    """A problem of an archived file, or of its record in the database."""
 
     where: str
     message: str
@@ -131,64 +137,69 @@ class FileProblem:
         return f"{self.where}: {self.message}"
 
 
-def check(
+def check_files(
     audit: Path,
     ranges: Sequence[Range],
     on_progress: Progress | None = None,
     public_key: bytes | None = None,
-    lacking: tuple[int, int] | None = None,
+    missing: tuple[int, int] | None = None,
 ) -> list[FileProblem]:
-    """Whether each file is there, is as it was written, and has the entries that the log has in its place; what is not
-    so. `lacking` are entries of which it is known that the database lost them. Never raises for what is in files."""
+    """Check that each file exists, is as it was written, and has the entries of the log at its position; return the
+    problems. `missing` is a range of entries that neither the database nor a file has. Never raises for the content of
+    files."""
     found: list[FileProblem] = []
-    done, expected, whole = 0, 0, sum(of.until - of.first for of in ranges)
+    done, expected, whole = 0, 0, sum(archived.until - archived.first for archived in ranges)
     try:
-        tiles, point = _signed(audit, public_key)
+        tiles, checkpoint = _read_signed(audit, public_key)
     except GroundplanError as error:
         return [FileProblem("checkpoint", error.message)]
-    for of in ranges:
-        if of.first != expected:
-            found.append(FileProblem(f"entries {expected} to {of.first - 1}", "no file of them is known"))
-        expected = of.until
+    for archived in ranges:
+        if archived.first != expected:
+            found.append(FileProblem(f"entries {expected} to {archived.first - 1}", "no file of them is known"))
+        expected = archived.until
         try:
-            for count, _ in enumerate(bodies(of)):
-                if on_progress is not None and count % _TOLD == 0:
+            for count, _ in enumerate(read_bodies(archived)):
+                if on_progress is not None and count % _PROGRESS_EVERY == 0:
                     on_progress(done + count, whole)
-            wrong = _misplaced(tiles, point, of)
+            wrong = _mismatch(tiles, checkpoint, archived)
         except (GroundplanError, OSError) as error:
             wrong = error.message if isinstance(error, GroundplanError) else str(error)
         if wrong:
-            found.append(FileProblem(f"{of.url}/{of.file}", wrong))
-        done += of.until - of.first
-    if lacking is not None:
-        where = f"entries {lacking[0]} to {lacking[1] - 1}"
+            found.append(FileProblem(f"{archived.url}/{archived.file}", wrong))
+        done += archived.until - archived.first
+    if missing is not None:
+        where = f"entries {missing[0]} to {missing[1] - 1}"
         found.append(FileProblem(where, "neither the database nor a file of the archive has them"))
     if on_progress is not None:
         on_progress(whole, whole)
     return found
 
 
-def _misplaced(tiles: Tiles, point: Checkpoint, of: Range) -> str:
-    """Why a range is not what the log has in its place; empty where it is."""
-    if of.until > point.size:
-        return f"the log ends before it, with entry {point.size - 1}"
-    return "" if within(tiles, point, of) else f"the log has other entries than {of.first} to {of.until - 1} of it"
+def _mismatch(tiles: Tiles, checkpoint: Checkpoint, archived: Range) -> str:
+    """How a range differs from the log at its position; empty where it does not."""
+    if archived.until > checkpoint.size:
+        return f"the log ends before it, with entry {checkpoint.size - 1}"
+    return (
+        ""
+        if is_in_tree(tiles, checkpoint, archived)
+        else f"the log has other entries than {archived.first} to {archived.until - 1} of it"
+    )
 
 
-def _signed(audit: Path, public_key: bytes | None) -> tuple[Tiles, Checkpoint]:
-    note = parse_note(checkpoint_file(audit))
-    point = parse_checkpoint(note.text)
-    if public_key is not None and not note.signed_by(key_of(public_key, point.origin)):
+def _read_signed(audit: Path, public_key: bytes | None) -> tuple[Tiles, Checkpoint]:
+    note = parse_note(read_checkpoint(audit))
+    checkpoint = parse_checkpoint(note.text)
+    if public_key is not None and not note.signed_by(parse_public_key(public_key, checkpoint.origin)):
         raise Invalid(
             "the checkpoint is not signed by the key of this HOME",
             code="audit_unsigned",
             hint="Run `groundplan audit verify`.",
         )
-    return Tiles(audit), point
+    return Tiles(audit), checkpoint
 
 
-class _Hashed(io.RawIOBase):
-    """A file that is hashed as it is read."""
+class _HashingReader(io.RawIOBase):
+    """Wraps a file and hashes what is read from it."""
 
     def __init__(self, file: IO[bytes]) -> None:
         super().__init__()
@@ -200,24 +211,26 @@ class _Hashed(io.RawIOBase):
         return data
 
 
-def _lines(file: io.RawIOBase, of: Range) -> Iterator[bytes]:
+def _lines(file: io.RawIOBase, archived: Range) -> Iterator[bytes]:
     try:
         with gzip.GzipFile(fileobj=file) as lines:
-            while line := lines.readline(MAX_BYTES + 2):  # of a file that was changed it may be of any length
+            while line := lines.readline(MAX_BYTES + 2):  # a line of an altered file may have any length
                 if not line.endswith(b"\n"):
-                    raise _damaged(of, "was changed")
+                    raise _damaged_error(archived, "was changed")
                 yield line[:-1]
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise _damaged(of, "was changed, or is not whole") from error
+        raise _damaged_error(archived, "was changed, or is not whole") from error
 
 
-def _damaged(of: Range, how: str) -> Invalid:
+def _damaged_error(archived: Range, how: str) -> Invalid:
     return Invalid(
-        f"{of.file} at {of.url} {how}", code="file_damaged", hint="Restore it from a copy; the log has these entries."
+        f"{archived.file} at {archived.url} {how}",
+        code="file_damaged",
+        hint="Restore it from a copy; the log has these entries.",
     )
 
 
-def _differs(message: str) -> Conflict:
+def _differs_error(message: str) -> Conflict:
     return Conflict(
         message,
         code="archive_differs",

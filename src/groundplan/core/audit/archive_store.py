@@ -1,4 +1,4 @@
-"""The SQL of ranges of the log whose entries of calls have left for files."""
+"""The SQL of archived ranges: parts of the log whose entries of calls were moved to files."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ _FETCHED: Final = 500
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """Entries `first` to `until` - 1, which are in a file of a store. `root` is over them, a node of the log's tree;
-    `since` and `till` are their first and last time."""
+    """Entries `first` to `until` - 1, archived in a file of a store. `root` is their root, a node of the log's tree;
+    `since` and `till` are their earliest and latest time."""
 
     first: int
     until: int
@@ -38,7 +38,7 @@ class Range:
 
     @classmethod
     def of_json(cls, value: Mapping[str, Any]) -> Range:
-        """As `to_json` wrote it."""
+        """The inverse of `to_json`."""
         times = {name: value[name] and datetime.fromisoformat(value[name]) for name in ("since", "till")}
         return cls(
             value["first"], value["until"], value["url"], value["file"], value["sha256"],
@@ -46,24 +46,24 @@ class Range:
         )  # fmt: skip
 
 
-def ranges(conn: Connection[Any], since: int = 0, limit: int | None = None) -> list[Range]:
-    """Those of which something is behind an index, in their order."""
+def list_ranges(conn: Connection[Any], since: int = 0, limit: int | None = None) -> list[Range]:
+    """The ranges that end after leaf index `since`, in order."""
     with conn.cursor(row_factory=class_row(Range)) as cursor:
         return cursor.execute(
             "SELECT " + _COLUMNS + " FROM archived_range WHERE until > %s ORDER BY first LIMIT %s", (since, limit)
         ).fetchall()
 
 
-def newest(conn: Connection[Any], until: int) -> Range | None:
-    """The last one that ends at an index or before it."""
+def newest_range(conn: Connection[Any], until: int) -> Range | None:
+    """The last range that ends at leaf index `until` or before."""
     with conn.cursor(row_factory=class_row(Range)) as cursor:
         return cursor.execute(
             "SELECT " + _COLUMNS + " FROM archived_range WHERE until <= %s ORDER BY until DESC LIMIT 1", (until,)
         ).fetchone()
 
 
-def with_id(conn: Connection[Any], id: UUID, limit: int) -> list[Range]:
-    """Those that may have an entry, the most likely first."""
+def ranges_with_id(conn: Connection[Any], id: UUID, limit: int) -> list[Range]:
+    """The ranges that may contain the entry with this id, the most likely first."""
     with conn.cursor(row_factory=class_row(Range)) as cursor:
         return cursor.execute(
             "SELECT " + _COLUMNS + """ FROM archived_range WHERE low <= %(id)s AND high >= %(id)s
@@ -72,17 +72,17 @@ def with_id(conn: Connection[Any], id: UUID, limit: int) -> list[Range]:
         ).fetchall()  # fmt: skip
 
 
-def upto(conn: Connection[Any]) -> tuple[int, datetime | None]:
-    """Where the entries begin of which none has left, and the last time in those before."""
+def archived_until(conn: Connection[Any]) -> tuple[int, datetime | None]:
+    """Return the first leaf index that is not archived, and the latest time of the archived entries."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT coalesce(max(until), 0), max(till) FROM archived_range").fetchone()
     assert row is not None
     return int(row[0]), row[1]
 
 
-def ready(conn: Connection[Any], first: int, until: int, before: datetime) -> bool:
-    """Whether a range is in the files of the log and none of its entries is as young as `before`. Times that are yet to
-    come are of a wrong clock: nothing waits for them."""
+def is_ready(conn: Connection[Any], first: int, until: int, before: datetime) -> bool:
+    """Whether a range is complete in the files of the log and all its entries are older than `before`. Times in the
+    future come from a wrong clock and are ignored."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(
             """SELECT %(until)s <= (SELECT upto FROM audit_whole)
@@ -93,9 +93,8 @@ def ready(conn: Connection[Any], first: int, until: int, before: datetime) -> bo
     return bool(row and row[0])
 
 
-def lacking(conn: Connection[Any]) -> tuple[int, int] | None:
-    """(first, until) of entries behind all that have left which are neither in a file nor here; None: there are none
-    before the first that is here."""
+def missing_entries(conn: Connection[Any]) -> tuple[int, int] | None:
+    """(first, until) of the gap between the archived entries and the first one in the database; None without a gap."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(
             """SELECT u.upto, (SELECT min(e.leaf_index) FROM audit_entry e WHERE e.leaf_index >= u.upto)
@@ -105,8 +104,8 @@ def lacking(conn: Connection[Any]) -> tuple[int, int] | None:
     return None if row[1] is None or row[1] == row[0] else (int(row[0]), int(row[1]))
 
 
-def bodies(conn: Connection[Any], first: int, until: int) -> Iterator[tuple[int, bytes]]:
-    """(leaf index, entry) in order, few at a time. In a transaction."""
+def iterate_bodies(conn: Connection[Any], first: int, until: int) -> Iterator[tuple[int, bytes]]:
+    """Yield (leaf index, entry) in order, through a server-side cursor; needs a transaction."""
     with conn.cursor("entries_that_leave", row_factory=tuple_row) as cursor:
         cursor.itersize = _FETCHED
         cursor.execute(
@@ -118,9 +117,9 @@ def bodies(conn: Connection[Any], first: int, until: int) -> Iterator[tuple[int,
             yield index, bytes(body)
 
 
-def leave(conn: Connection[Any], done: Range) -> int:
-    """Note where a range is and delete its entries of calls; how many. Raises psycopg's `SerializationFailure` where
-    it is not the next one, or not what is here."""
+def move_out(conn: Connection[Any], done: Range) -> int:
+    """Record where a range is archived, delete its entries of calls, and return how many. Raises psycopg's
+    `SerializationFailure` where it is not the next range, or differs from the rows."""
     row = conn.execute(
         "SELECT archive_range(%s, %s, %s, %s, %s, %s)",
         (done.first, done.until, done.url, done.file, done.sha256, done.root),

@@ -22,12 +22,12 @@ _COSIGNATURE = b"\x04"
 _SIGNATURE_BYTES = 64
 _DASH = "\u2014 "
 _LATEST = 1 << 37
-"""Seconds since 1970 beyond which a time is none that can be shown."""
+"""Seconds since 1970; later times are out of range and not accepted."""
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """The first `size` entries of the log `origin` have the Merkle root `root` (32 bytes)."""
+    """States that the first `size` entries of the log `origin` have the Merkle root `root` (32 bytes)."""
 
     origin: str
     size: int
@@ -47,7 +47,7 @@ class Signature:
     signature: bytes
 
     def by(self, key: VerifierKey) -> bool:
-        """Whether the line says that this key made it."""
+        """Whether the line names this key as its signer."""
         return self.name == key.name and self.key_id == key.id
 
     def encode(self) -> str:
@@ -80,7 +80,7 @@ class Note:
         return datetime.fromtimestamp(max(times), UTC) if witness.cosigns and times else None
 
     def with_signature(self, line: Signature) -> Note:
-        """The note with one signature more; an older one by the same key makes way."""
+        """The note with a further signature, which replaces an older one by the same key."""
         kept = tuple(old for old in self.signatures if (old.name, old.key_id) != (line.name, line.key_id))
         return Note(self.text, (*kept, line))
 
@@ -91,7 +91,7 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class VerifierKey:
-    """A public key (32 bytes) with the name that it signs under. `cosigns`: it is that of a witness."""
+    """A public key (32 bytes) with the name that it signs under. `cosigns`: it belongs to a witness."""
 
     name: str
     public: bytes
@@ -99,11 +99,11 @@ class VerifierKey:
 
     @property
     def id(self) -> bytes:
-        """The 4 bytes that a signature line names the key by."""
+        """The 4 bytes by which a signature line names the key."""
         return hashlib.sha256(self.name.encode() + b"\n" + self._kind + self.public).digest()[:4]
 
     def encode(self) -> str:
-        """`name+id+key`, as other tools of the format read it."""
+        """`name+id+key`, the format's text form of a key."""
         return f"{self.name}+{self.id.hex()}+{base64.b64encode(self._kind + self.public).decode()}"
 
     @property
@@ -125,7 +125,7 @@ def log_origin(public: bytes) -> str:
 
 
 def parse_key(text: str) -> VerifierKey:
-    """The key in `name+id+key`; raises `Invalid` (`verifier_key`)."""
+    """Parse `name+id+key`. Raises `Invalid` (`verifier_key`)."""
     try:
         name, id, encoded = text.strip().rsplit("+", 2) if text.count("+") == 2 else text.strip().split("+", 2)
         key = base64.b64decode(encoded, validate=True)
@@ -142,13 +142,13 @@ def parse_key(text: str) -> VerifierKey:
 
 
 def sign(text: str, key: Ed25519PrivateKey, name: str) -> Note:
-    """The text with one signature."""
+    """Return a note of the text with one signature."""
     id = VerifierKey(name, key.public_key().public_bytes_raw()).id
     return Note(text, (Signature(name, id, key.sign(text.encode())),))
 
 
 def cosign(text: str, key: Ed25519PrivateKey, name: str, at: datetime) -> Signature:
-    """What a witness adds to a checkpoint that it saw at `at` (whole seconds)."""
+    """Return a witness's cosignature of a checkpoint that it saw at `at` (whole seconds)."""
     id = VerifierKey(name, key.public_key().public_bytes_raw(), cosigns=True).id
     seconds = int(at.timestamp())
     return Signature(name, id, seconds.to_bytes(8, "big") + key.sign(_cosigned_text(text, seconds).encode()))
@@ -159,7 +159,7 @@ def _cosigned_text(text: str, seconds: int) -> str:
 
 
 def parse_note(data: bytes) -> Note:
-    """A note; unknown kinds of signatures are kept as they are. Raises `Invalid` (`note`)."""
+    """Parse a note; unknown kinds of signatures are kept. Raises `Invalid` (`note`)."""
     try:
         text, separator, tail = data.decode().rpartition("\n\n")
         if not separator or not tail.endswith("\n"):
@@ -170,7 +170,7 @@ def parse_note(data: bytes) -> Note:
 
 
 def parse_signature(line: str) -> Signature:
-    """One signature line without its end; raises `ValueError` where it is none."""
+    """Parse a signature line without its line end. Raises `ValueError`."""
     name, _, encoded = line.removeprefix(_DASH).partition(" ")
     data = base64.b64decode(encoded, validate=True)
     if not line.startswith(_DASH) or not name or len(data) < 5:
@@ -179,7 +179,7 @@ def parse_signature(line: str) -> Signature:
 
 
 def parse_checkpoint(text: str) -> Checkpoint:
-    """The checkpoint in a note's text; extension lines are allowed. Raises `Invalid` (`checkpoint`)."""
+    """Parse the checkpoint in a note's text; extension lines are allowed. Raises `Invalid` (`checkpoint`)."""
     lines = text.split("\n")
     try:
         origin, size, root = lines[0], lines[1], base64.b64decode(lines[2], validate=True)

@@ -31,25 +31,25 @@ _ACTING = "acting"
 
 
 def person_actor(person: UUID) -> str:
-    """The actor of something that a person did."""
+    """The `actor` text for a person."""
     return f"person:{person}"
 
 
 @lru_cache(maxsize=256)
 def gateway_actor(epoch: UUID) -> str:
-    """The actor of something that a gateway worker did."""
+    """The `actor` text for a gateway worker."""
     return f"gateway:{epoch}"
 
 
 def service_actor(token: UUID) -> str:
-    """The actor of something that a program did with a service token."""
+    """The `actor` text for a program that uses a service token."""
     return f"service:{token}"
 
 
 class ActingAs(str):
-    """The actor of what somebody does while acting as a person in a demo: that person; `by` is who really did it.
+    """The actor while somebody acts as a person in a demo: the text names that person, `by` names the real actor.
 
-    A text like any other actor, so that whatever records what a caller does also records that it was acting.
+    It is a `str` like any other actor, so that code which records an action also records that the caller was acting.
     """
 
     __slots__ = ("by",)
@@ -63,10 +63,10 @@ class ActingAs(str):
 
 @dataclass(frozen=True, slots=True)
 class Acting:
-    """That an entry was made while acting as somebody in a demo, and is evidence of nothing.
+    """Marks an entry that was made while acting as somebody in a demo; such an entry is no evidence.
 
-    `by` is the actor who really did it. `actor` is the person acted as, where the entry itself names another actor (a
-    call is told by its gateway).
+    `by` is the real actor. `actor` is the person acted as, where the entry itself names another actor (the entry of a
+    call names its gateway).
     """
 
     by: str
@@ -78,13 +78,13 @@ class Acting:
         return {"by": self.by, "demo": True, **named}
 
 
-def acting_of(actor: str) -> Acting | None:
-    """What an entry must say about its actor; None for one who acts as nobody else."""
+def acting_as(actor: str) -> Acting | None:
+    """Return the mark that an entry by this actor must carry; None unless the actor acts as somebody else."""
     return Acting(str(actor.by)) if isinstance(actor, ActingAs) else None
 
 
 class Entry(msgspec.Struct, frozen=True):
-    """What happened (`action`), who did it (`actor`), to what (`subject`), and whatever else matters (`detail`, JSON).
+    """One entry: what happened (`action`), who did it (`actor`), to what (`subject`), and further `detail` (JSON).
 
     Amounts of money in `detail` are strings; integers stay within ±2^53. `at` is aware. Only an entry that was made
     while acting as somebody in a demo has the field `acting`.
@@ -99,7 +99,7 @@ class Entry(msgspec.Struct, frozen=True):
     acting: Acting | None = None
 
     def encode(self) -> bytes:
-        """The bytes that are stored and hashed.
+        """Return the bytes that are stored and hashed.
 
         Raises `Invalid`: `audit_actor`, `audit_time`, `audit_detail` (no JSON), `audit_too_large` (> `MAX_BYTES`).
         """
@@ -147,7 +147,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 def decode(data: bytes) -> Entry:
-    """The entry in `data`; raises `Invalid` (`audit_unreadable`) where it is none."""
+    """Decode an entry. Raises `Invalid` (`audit_unreadable`)."""
     try:
         body = json.loads(data)
         if not isinstance(body, dict) or body.keys() - {_ACTING} != _KEYS or not isinstance(body["detail"], dict):
@@ -168,7 +168,7 @@ def decode(data: bytes) -> Entry:
 
 
 def _acting(value: object) -> Acting:
-    """Raises `ValueError` where `value` is not what `Acting.to_json` makes."""
+    """The inverse of `Acting.to_json`. Raises `ValueError`."""
     if not isinstance(value, dict) or value.keys() - {"as"} != {"by", "demo"} or value["demo"] is not True:
         raise ValueError("not the fields of acting")
     actor = value.get("as")

@@ -24,7 +24,7 @@ _WRAPPING_BYTES = 64
 
 
 def create_keys(home: Home) -> None:
-    """Make the keys that are missing; existing ones are never replaced. Safe to repeat, under the lock of HOME."""
+    """Generate the keys that are missing; existing ones are never replaced. Safe to repeat, under the lock of HOME."""
     home.keys.mkdir(mode=0o700, parents=True, exist_ok=True)
     for name in SIGNING_KEYS:
         private = home.keys / f"{name}.key"
@@ -39,18 +39,17 @@ def create_keys(home: Home) -> None:
 
 
 def load_private(home: Home, name: SigningKey) -> Ed25519PrivateKey:
-    """A signing key. Raises `Unavailable` (`key_missing`, `key_unsafe`, `key_unreadable`,
-    `key_damaged`)."""
+    """Load a signing key. Raises `Unavailable` (`key_missing`, `key_unsafe`, `key_unreadable`, `key_damaged`)."""
     return Ed25519PrivateKey.from_private_bytes(_read(home.keys / f"{name}.key", 32, secret=True))
 
 
 def load_public(home: Home, name: SigningKey) -> Ed25519PublicKey:
-    """The public half of a signing key. Raises `Unavailable`."""
+    """Load the public half of a signing key. Raises `Unavailable`."""
     return Ed25519PublicKey.from_public_bytes(_read(home.keys / f"{name}.pub", 32, secret=False))
 
 
 def load_wrapping(home: Home) -> bytes:
-    """The key (64 bytes) that wraps the per-person keys. Raises `Unavailable`."""
+    """Load the key (64 bytes) that wraps the per-person keys. Raises `Unavailable`."""
     return _read(home.keys / "subject.key", _WRAPPING_BYTES, secret=True)
 
 

@@ -21,16 +21,16 @@ from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, last_tile, 
 from groundplan.core.errors import Conflict, GroundplanError, Unavailable
 from groundplan.core.home import sync_folder, write_atomically
 
-NEXT = ".checkpoint.next"
-"""The next checkpoint before it is seen."""
-SYNCING = 8
-"""Threads that make files durable: a disk takes many at once into one of its own commits."""
+NEXT_CHECKPOINT = ".checkpoint.next"
+"""The file that holds the next checkpoint until it is renamed into place."""
+SYNC_THREADS = 8
+"""Threads that sync files: a disk puts many concurrent syncs into one of its own commits."""
 
 
 class AuditLog:
     """One log, open for appending by one process (flock on `lock` in its folder). Close it, or use `with`.
 
-    After an error of `append` it takes no more entries: open it again, which starts from the last durable checkpoint.
+    After `append` has failed, it accepts no more entries; reopen it, which starts from the last durable checkpoint.
     """
 
     def __init__(self, folder: Path, key: Ed25519PrivateKey) -> None:
@@ -43,22 +43,22 @@ class AuditLog:
         self._folder = folder
         self._key = key
         public = key.public_key().public_bytes_raw()
-        self._public = VerifierKey(origin_in(folder) or log_origin(public), public)
+        self._public = VerifierKey(read_origin(folder) or log_origin(public), public)
         self._known_folders: set[Path] = {folder}
-        self._clean: set[Path] = set()
-        self._usable = False
-        self._syncing = ThreadPoolExecutor(SYNCING, "audit-sync")
+        self._clean_folders: set[Path] = set()
+        self._is_usable = False
+        self._sync_pool = ThreadPoolExecutor(SYNC_THREADS, "audit-sync")
         self._lock = _lock(folder)
         try:
-            self._checkpoint = self._newest()
-            self._bundle, self._rows = self._frontier()
-            self._sweep()
+            self._checkpoint = self._read_checkpoint()
+            self._bundle, self._rows = self._read_frontier()
+            self._delete_stray_partials()
             write_atomically(folder / "log.pub", self._public.encode().encode() + b"\n", 0o644)
         except BaseException:
-            self._syncing.shutdown()
+            self._sync_pool.shutdown()
             os.close(self._lock)
             raise
-        self._usable = True
+        self._is_usable = True
 
     def __enter__(self) -> AuditLog:
         return self
@@ -73,7 +73,7 @@ class AuditLog:
 
     @property
     def tiles(self) -> Tiles:
-        """The files, to read."""
+        """A reader of the files."""
         return Tiles(self._folder)
 
     def append(self, entries: Sequence[bytes]) -> Checkpoint:
@@ -81,21 +81,21 @@ class AuditLog:
 
         Each entry is at most 65,535 bytes. Raises `Unavailable` (`audit_write`) where the disk refuses.
         """
-        if not self._usable:
+        if not self._is_usable:
             raise Unavailable(
                 "the audit log is closed after an error", code="audit_closed", hint="Open it again.", retry_after=1
             )
         if not entries:
             return self._checkpoint
-        self._usable = False
-        full, files = self._grow(entries)
+        self._is_usable = False
+        full, files = self._add_to_frontier(entries)
         size = self._checkpoint.size + len(entries)
-        checkpoint = Checkpoint(self._public.name, size, _root(self._rows))
+        checkpoint = Checkpoint(self._public.name, size, _root_of_rows(self._rows))
         try:
             # Signed before the rest is durable, but not to be seen before that: the rename comes last.
             note = sign(checkpoint.text(), self._key, self._public.name)
-            self._write([*files, (NEXT, note.encode())])
-            (self._folder / NEXT).replace(self._folder / "checkpoint")
+            self._write([*files, (NEXT_CHECKPOINT, note.encode())])
+            (self._folder / NEXT_CHECKPOINT).replace(self._folder / "checkpoint")
             sync_folder(self._folder)
             self._drop_partials(full)
         except OSError as error:
@@ -106,18 +106,18 @@ class AuditLog:
                 retry_after=5,
             ) from error
         self._checkpoint = checkpoint
-        self._usable = True
+        self._is_usable = True
         return checkpoint
 
     def close(self) -> None:
-        """Let another process write. Safe to repeat."""
-        self._usable = False
+        """Release the lock, so that another process may write. Safe to repeat."""
+        self._is_usable = False
         if self._lock >= 0:
             os.close(self._lock)
             self._lock = -1
-        self._syncing.shutdown()
+        self._sync_pool.shutdown()
 
-    def _newest(self) -> Checkpoint:
+    def _read_checkpoint(self) -> Checkpoint:
         try:
             data = (self._folder / "checkpoint").read_bytes()
         except FileNotFoundError:
@@ -132,8 +132,8 @@ class AuditLog:
             )
         return parse_checkpoint(note.text)
 
-    def _frontier(self) -> tuple[list[bytes], list[list[bytes]]]:
-        """Entries of the last, partial bundle, and the hashes of the partial tile of each level."""
+    def _read_frontier(self) -> tuple[list[bytes], list[list[bytes]]]:
+        """Return the entries of the last, partial bundle and the hashes of the partial tile of each level."""
         size, tiles = self._checkpoint.size, Tiles(self._folder)
         rows: list[list[bytes]] = []
         bundle: list[bytes] = []
@@ -146,7 +146,11 @@ class AuditLog:
                 bundle = tiles.entries(size // WIDTH, size % WIDTH)
         except GroundplanError as error:
             problem = error.message
-        if problem or _root(rows) != self._checkpoint.root or [leaf_hash(e) for e in bundle] != (rows or [[]])[0]:
+        if (
+            problem
+            or _root_of_rows(rows) != self._checkpoint.root
+            or [leaf_hash(e) for e in bundle] != (rows or [[]])[0]
+        ):
             raise Conflict(
                 f"the audit log is damaged: {problem or 'its last tiles do not give the root of the checkpoint'}",
                 code="audit_damaged",
@@ -155,8 +159,8 @@ class AuditLog:
             )
         return bundle, rows
 
-    def _sweep(self) -> None:
-        """Delete partial tiles that a crash left beyond the checkpoint: what stays was once signed."""
+    def _delete_stray_partials(self) -> None:
+        """Delete partial tiles that a crash left beyond the checkpoint; those that stay were signed once."""
         size = self._checkpoint.size
         for level in ("entries", *range(levels_of(size))):
             index, width = last_tile(size, level)
@@ -165,10 +169,10 @@ class AuditLog:
                 for path in folder.iterdir():
                     if not path.name.isdigit() or int(path.name) > width:
                         path.unlink()
-                self._clean.add(folder)
+                self._clean_folders.add(folder)
 
-    def _grow(self, entries: Sequence[bytes]) -> tuple[list[str], list[tuple[str, bytes]]]:
-        """Take entries into the frontier. Returns the paths of tiles that became full, and the files to write."""
+    def _add_to_frontier(self, entries: Sequence[bytes]) -> tuple[list[str], list[tuple[str, bytes]]]:
+        """Add entries to the frontier. Returns the paths of tiles that became full, and the files to write."""
         full: list[str] = []
         files: list[tuple[str, bytes]] = []
         size = self._checkpoint.size
@@ -179,7 +183,7 @@ class AuditLog:
                 self._rows.append([])
             self._rows[0].append(leaf_hash(entry))
             if len(self._bundle) == WIDTH:
-                self._fill(size, full, files)
+                self._close_bundle(size, full, files)
         before = self._checkpoint.size
         for level, row in enumerate(self._rows):
             # A tile that did not grow is in use by the durable checkpoint and must not be written again.
@@ -189,7 +193,7 @@ class AuditLog:
             files.append((tile_path("entries", size // WIDTH, len(self._bundle)), encode_bundle(self._bundle)))
         return full, files
 
-    def _fill(self, size: int, full: list[str], files: list[tuple[str, bytes]]) -> None:
+    def _close_bundle(self, size: int, full: list[str], files: list[tuple[str, bytes]]) -> None:
         path = tile_path("entries", size // WIDTH - 1)
         full.append(path)
         files.append((path, encode_bundle(self._bundle)))
@@ -212,7 +216,7 @@ class AuditLog:
         try:
             for name, data in files:
                 path = self._folder / name
-                self._make(path.parent, folders)
+                self._make_folder(path.parent, folders)
                 folders.add(path.parent)
                 descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o644)
                 descriptors.append(descriptor)
@@ -221,21 +225,21 @@ class AuditLog:
                     view = view[os.write(descriptor, view) :]
             syncs: list[Callable[[], None]] = [partial(os.fdatasync, descriptor) for descriptor in descriptors]
             syncs += [partial(sync_folder, folder) for folder in folders]
-            done, _ = wait([self._syncing.submit(sync) for sync in syncs])  # all, before any of them is closed
+            done, _ = wait([self._sync_pool.submit(sync) for sync in syncs])  # all, before any of them is closed
             for one in done:
                 one.result()
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
 
-    def _make(self, folder: Path, changed: set[Path]) -> None:
+    def _make_folder(self, folder: Path, changed: set[Path]) -> None:
         if folder in self._known_folders:
             return
-        self._make(folder.parent, changed)
-        if folder.name.endswith(".p") and folder not in self._clean:
-            _remove(folder)  # what a crash left of a tile that was never signed
-            self._clean.add(folder)
-        # A folder of partial tiles goes away when its tile is full, so it is not remembered.
+        self._make_folder(folder.parent, changed)
+        if folder.name.endswith(".p") and folder not in self._clean_folders:
+            _remove_folder(folder)  # left by a crash, of a tile that was never signed
+            self._clean_folders.add(folder)
+        # A folder of partial tiles is deleted once its tile is full, so it is not remembered.
         if not folder.exists():
             folder.mkdir(mode=0o700)
             changed.add(folder.parent)
@@ -245,19 +249,19 @@ class AuditLog:
     def _drop_partials(self, full: Sequence[str]) -> None:
         for name in full:
             folder = self._folder / f"{name}.p"
-            _remove(folder)
-            self._clean.discard(folder)
+            _remove_folder(folder)
+            self._clean_folders.discard(folder)
 
 
-def origin_in(folder: Path) -> str | None:
-    """The name of the log in a folder, which stays when its key is rotated; None where it has no checkpoint yet."""
+def read_origin(folder: Path) -> str | None:
+    """The name of the log in a folder, or None where it has no checkpoint yet. Rotating the key keeps the name."""
     try:
         return parse_checkpoint(parse_note((folder / "checkpoint").read_bytes()).text).origin
     except FileNotFoundError:
         return None
 
 
-def _remove(folder: Path) -> None:
+def _remove_folder(folder: Path) -> None:
     if folder.exists():
         for path in folder.iterdir():
             path.unlink()
@@ -278,8 +282,8 @@ def _lock(folder: Path) -> int:
     return descriptor
 
 
-def _root(rows: Sequence[Sequence[bytes]]) -> bytes:
-    """The root from the partial tiles of all levels: what is below a level's last hash is the rest of that level."""
+def _root_of_rows(rows: Sequence[Sequence[bytes]]) -> bytes:
+    """Compute the root from the partial tiles of all levels: the root of a level's rest is the last hash above it."""
     rest: list[bytes] = []
     for row in rows:
         hashes = [*row, *rest]

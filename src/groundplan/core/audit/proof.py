@@ -20,7 +20,7 @@ from groundplan.core.words import quantity
 
 @dataclass(frozen=True, slots=True)
 class InclusionProof:
-    """That `entry` is number `index` under the signed `checkpoint`. Hashes are 32 bytes, from the leaf upwards."""
+    """Proves that `entry` is number `index` under the signed `checkpoint`. Hashes are 32 bytes, from the leaf up."""
 
     index: int
     entry: bytes
@@ -32,7 +32,7 @@ class InclusionProof:
         try:
             note = parse_note(self.checkpoint)
             point = parse_checkpoint(note.text)
-            key = key_of(public_key, point.origin)
+            key = parse_public_key(public_key, point.origin)
         except Invalid:
             return False
         leaf = leaf_hash(self.entry)
@@ -41,7 +41,7 @@ class InclusionProof:
 
 @dataclass(frozen=True, slots=True)
 class ConsistencyProof:
-    """That the log of the signed `checkpoint` continues its own first `old` entries; hashes are 32 bytes."""
+    """Proves that the log of the signed `checkpoint` continues its own first `old` entries; hashes are 32 bytes."""
 
     old: int
     hashes: tuple[bytes, ...]
@@ -52,7 +52,7 @@ class ConsistencyProof:
         try:
             notes = [parse_note(earlier), parse_note(self.checkpoint)]
             before, after = [parse_checkpoint(note.text) for note in notes]
-            key = key_of(public_key, after.origin)
+            key = parse_public_key(public_key, after.origin)
         except Invalid:
             return False
         if before.origin != after.origin or before.size != self.old or not all(note.signed_by(key) for note in notes):
@@ -61,8 +61,8 @@ class ConsistencyProof:
 
 
 @dataclass(frozen=True, slots=True)
-class _ReadOnce(Tiles):
-    """Tiles of which each is read once: a proof asks for parts of the same few again and again."""
+class _CachedTiles(Tiles):
+    """Tiles with a cache: a proof needs parts of the same few tiles repeatedly."""
 
     kept: dict[tuple[int, int, int], list[bytes]] = field(default_factory=dict)
 
@@ -75,8 +75,8 @@ class _ReadOnce(Tiles):
 
 def inclusion_proof(folder: Path, index: int) -> InclusionProof:
     """The proof for entry `index` under the checkpoint in `folder`. Raises `NotFound` (`audit_entry`), `Invalid`."""
-    data = checkpoint_file(folder)
-    point, tiles = parse_checkpoint(parse_note(data).text), _ReadOnce(folder)
+    data = read_checkpoint(folder)
+    point, tiles = parse_checkpoint(parse_note(data).text), _CachedTiles(folder)
     if not 0 <= index < point.size:
         raise NotFound(
             f"the log has {quantity(point.size, 'entry', 'entries')}, none with the index {index}",
@@ -90,8 +90,8 @@ def inclusion_proof(folder: Path, index: int) -> InclusionProof:
 def consistency_proof(folder: Path, old: int) -> ConsistencyProof:
     """The proof that all entries under the checkpoint in `folder` continue the first `old`. Raises `NotFound`
     (`audit_size`), `Invalid`."""
-    data = checkpoint_file(folder)
-    whole, tiles = parse_checkpoint(parse_note(data).text).size, _ReadOnce(folder)
+    data = read_checkpoint(folder)
+    whole, tiles = parse_checkpoint(parse_note(data).text).size, _CachedTiles(folder)
     if not 0 < old <= whole:
         raise NotFound(
             f"the log has {quantity(whole, 'entry', 'entries')}, so {old} to {whole} cannot be compared",
@@ -102,8 +102,8 @@ def consistency_proof(folder: Path, old: int) -> ConsistencyProof:
     return ConsistencyProof(old, tuple(hashes), data)
 
 
-def checkpoint_file(folder: Path) -> bytes:
-    """The newest checkpoint; raises `NotFound` (`audit_missing`)."""
+def read_checkpoint(folder: Path) -> bytes:
+    """Read the newest checkpoint. Raises `NotFound` (`audit_missing`)."""
     try:
         return (folder / "checkpoint").read_bytes()
     except OSError as error:
@@ -115,16 +115,16 @@ def checkpoint_file(folder: Path) -> bytes:
         ) from error
 
 
-def own_key(folder: Path) -> bytes | None:
-    """The public key that lies beside the log."""
+def published_key(folder: Path) -> bytes | None:
+    """The log.pub that lies beside the log; None where it is missing."""
     try:
         return (folder / "log.pub").read_bytes()
     except OSError:
         return None
 
 
-def key_of(content: bytes, origin: str) -> VerifierKey:
-    """The key in a log.pub, or in 32 raw bytes. Raises `Invalid` (`verifier_key`)."""
+def parse_public_key(content: bytes, origin: str) -> VerifierKey:
+    """Parse the content of a log.pub, or 32 raw bytes. Raises `Invalid` (`verifier_key`)."""
     if len(content) == 32:
         return VerifierKey(origin, content)
     try:

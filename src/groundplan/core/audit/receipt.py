@@ -20,24 +20,24 @@ from groundplan.core.errors import Invalid
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """`note` is the whole file, `digest` the SHA-256 of its text as the audit log has it."""
+    """A signed receipt: `note` is the content of the file, `digest` the SHA-256 of its text as the audit log has it."""
 
     body: dict[str, Any]
     note: str
     digest: str
 
 
-def write(kind: str, body: dict[str, Any], key: Ed25519PrivateKey) -> Receipt:
-    """A receipt of that kind, such as `erasure`."""
+def write_receipt(kind: str, body: dict[str, Any], key: Ed25519PrivateKey) -> Receipt:
+    """Sign a receipt of this kind, such as `erasure`."""
     text = f"groundplan receipt: {kind}\n{canonical(body).decode()}\n"
-    note = sign(text, key, name_of(key.public_key().public_bytes_raw())).encode().decode()
+    note = sign(text, key, signer_name(key.public_key().public_bytes_raw())).encode().decode()
     return Receipt(body, note, digest(text.encode()))
 
 
-def read(note: bytes, public: bytes) -> Receipt:
-    """The receipt in a file, signed by this key (32 bytes). Raises `Invalid` (`receipt`) for any other."""
+def read_receipt(note: bytes, public: bytes) -> Receipt:
+    """Read a receipt and check that this key (32 bytes) signed it. Raises `Invalid` (`receipt`)."""
     found = parse_note(note)
-    if not found.signed_by(VerifierKey(name_of(public), public)):
+    if not found.signed_by(VerifierKey(signer_name(public), public)):
         raise Invalid("the signature does not verify", code="receipt", hint="It was changed, or another key signed it.")
     head, _, body = found.text.partition("\n")
     try:
@@ -49,6 +49,6 @@ def read(note: bytes, public: bytes) -> Receipt:
     return Receipt(value, note.decode(), digest(found.text.encode()))
 
 
-def name_of(public: bytes) -> str:
-    """Under which name a key signs receipts."""
+def signer_name(public: bytes) -> str:
+    """The name under which a key signs receipts."""
     return f"groundplan/receipts/{hashlib.sha256(public).hexdigest()[:16]}"

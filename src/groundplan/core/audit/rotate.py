@@ -1,9 +1,9 @@
-"""Rotation of the checkpoint key: the old and the new key sign, together, from which checkpoint on the new one signs.
+"""Rotates the checkpoint key: the old and the new key both sign the checkpoint from which on the new key signs.
 
 The note of the n-th rotation is `rotated/<n>` beside the log: a checkpoint with the lines `previous <key>` and
-`next <key>`, so whoever holds either key can follow to the other. The name of the log stays. Works on files, while no
-other process writes the log. Does not say when to rotate, and takes nothing back that a stolen key has signed: that is
-found by whoever holds another checkpoint.
+`next <key>`, so that a verifier with either key can follow to the other. The name of the log stays. Works on files,
+while no other process writes the log. Does not decide when to rotate, and does not revoke what a stolen key has signed:
+that is found with a checkpoint that somebody else kept.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from groundplan.core.audit.checkpoint import (
     sign,
 )
 from groundplan.core.audit.keys import load_private
-from groundplan.core.audit.log import AuditLog, origin_in
+from groundplan.core.audit.log import AuditLog, read_origin
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.core.home import Home, list_names, sync_folder, write_atomically
 
@@ -34,7 +34,7 @@ NEXT = "checkpoint.next"
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """One rotation that both keys signed."""
+    """A rotation signed by both keys."""
 
     note: Note
     previous: VerifierKey
@@ -42,7 +42,7 @@ class Rotation:
 
 
 def rotate(home: Home) -> Rotation:
-    """Sign with a new key from now on; the old private key is gone afterwards. A rotation that was cut off is ended.
+    """Switch to a new signing key and delete the old private key. Completes a rotation that was interrupted.
 
     Raises `Conflict` (`audit_locked`: an `up` runs; `audit_empty`: nothing was signed yet), `Unavailable`.
     """
@@ -50,13 +50,13 @@ def rotate(home: Home) -> Rotation:
     fresh = _next_key(home)
     if not _signed_by(home.audit, fresh):
         _hand_over(home.audit, old, fresh)
-    _put_in_place(home, fresh)
+    _install_key(home, fresh)
     return list(rotations(home.audit))[-1]
 
 
 def end_rotation(home: Home) -> bool:
-    """End a rotation that was cut off once both keys had signed the handover: from then on the new one is to sign.
-    Whether there was one. Where nobody else writes the log."""
+    """Complete a rotation that was interrupted after both keys had signed the handover, from which on the new key must
+    sign. Returns whether there was one. No other process may write the log."""
     if not (home.keys / NEXT).exists():
         return False
     fresh = _next_key(home)
@@ -64,7 +64,7 @@ def end_rotation(home: Home) -> bool:
         if not _is_handed_over(home.audit, fresh):
             return False
         _hand_over(home.audit, load_private(home, "checkpoint"), fresh)
-    _put_in_place(home, fresh)
+    _install_key(home, fresh)
     return True
 
 
@@ -74,15 +74,15 @@ def _is_handed_over(folder: Path, fresh: Ed25519PrivateKey) -> bool:
     return bool(found) and found[-1].next == VerifierKey(found[-1].next.name, fresh.public_key().public_bytes_raw())
 
 
-def _put_in_place(home: Home, fresh: Ed25519PrivateKey) -> None:
+def _install_key(home: Home, fresh: Ed25519PrivateKey) -> None:
     write_atomically(home.keys / "checkpoint.pub", base64.b64encode(fresh.public_key().public_bytes_raw()) + b"\n")
     (home.keys / NEXT).replace(home.keys / "checkpoint.key")
     sync_folder(home.keys)
 
 
 def rotations(folder: Path) -> Iterator[Rotation]:
-    """The rotations of a log that both of their keys signed, oldest first; others are left out."""
-    for path in (folder / FOLDER / str(number) for number in _numbers(folder)):
+    """Yield the rotations of a log that are signed by both of their keys, oldest first; others are left out."""
+    for path in (folder / FOLDER / str(number) for number in _rotation_numbers(folder)):
         try:
             note = parse_note(path.read_bytes())
             point = parse_checkpoint(note.text)
@@ -95,13 +95,13 @@ def rotations(folder: Path) -> Iterator[Rotation]:
             yield found
 
 
-def _numbers(folder: Path) -> list[int]:
-    """Of its rotations, oldest first. Raises OSError."""
+def _rotation_numbers(folder: Path) -> list[int]:
+    """The numbers of a log's rotations, oldest first. Raises OSError."""
     return sorted(int(name) for name in list_names(folder / FOLDER) if name.isascii() and name.isdigit())
 
 
-def followed(folder: Path, key: VerifierKey) -> list[VerifierKey]:
-    """The keys of the log that a trusted `key` vouches for or that vouch for it, in the order of their use."""
+def key_chain(folder: Path, key: VerifierKey) -> list[VerifierKey]:
+    """The keys of the log that rotations connect with the trusted `key`, in the order of their use."""
     chain = [key]
     found = list(rotations(folder))
     for rotation in found:
@@ -114,7 +114,7 @@ def followed(folder: Path, key: VerifierKey) -> list[VerifierKey]:
 
 
 def _next_key(home: Home) -> Ed25519PrivateKey:
-    """The key to rotate to: one that an earlier attempt has left, or a new one."""
+    """The key to rotate to: the one that an interrupted attempt left, or a new one."""
     path = home.keys / NEXT
     if not path.exists():
         fresh = Ed25519PrivateKey.generate()
@@ -134,14 +134,14 @@ def _hand_over(folder: Path, old: Ed25519PrivateKey, fresh: Ed25519PrivateKey) -
         note = sign(text, old, point.origin).with_signature(sign(text, fresh, point.origin).signatures[0])
         if not _is_handed_over(folder, fresh):
             (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
-            number = 1 + max(_numbers(folder), default=0)
+            number = 1 + max(_rotation_numbers(folder), default=0)
             write_atomically(folder / FOLDER / str(number), note.encode(), 0o644)
         write_atomically(folder / "checkpoint", sign(point.text(), fresh, point.origin).encode(), 0o644)
         write_atomically(folder / "log.pub", after.encode().encode() + b"\n", 0o644)
 
 
 def _signed_by(folder: Path, key: Ed25519PrivateKey) -> bool:
-    origin = origin_in(folder)
+    origin = read_origin(folder)
     if origin is None:
         return False
     note = parse_note((folder / "checkpoint").read_bytes())

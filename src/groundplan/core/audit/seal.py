@@ -1,8 +1,8 @@
-"""Sealed copies of the log in another store: what is full never changes, so each file is written once and locked there.
+"""Sealed copies of the log in another store: full tiles never change, so each is written once and locked there.
 
 Any store that `fsspec` knows (`file:///…`, `s3://…`); where it can lock objects (S3 Object Lock) they are locked in
-compliance mode until the given day. Entries, hashes, the newest checkpoint, rotations and co-signatures go; keys never.
-The copy verifies as the log itself does. Reads only the log's files.
+compliance mode until the given day. Entries, hashes, the newest checkpoint, rotations and co-signatures are copied,
+private keys never. The copy can be verified like the log itself. Reads only the log's files.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from groundplan.core.audit.checkpoint import parse_checkpoint, parse_note
-from groundplan.core.audit.proof import checkpoint_file
+from groundplan.core.audit.proof import read_checkpoint
 from groundplan.core.audit.tiles import WIDTH, Tiles, encode_bundle, levels_of, tile_path, tiles_of
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.file_store import is_local
@@ -25,33 +25,33 @@ BESIDE = ("log.pub", "rotated", "witnessed")
 
 
 @dataclass(frozen=True, slots=True)
-class Sealed:
-    """What a run wrote: files of full tiles (`segments`), others, and the entries that the copy holds."""
+class SealResult:
+    """What a run wrote: the numbers of files of full tiles (`segments`), of other files, and of entries in the copy."""
 
     entries: int
     segments: int
     others: int
 
 
-def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sealed:
-    """Bring the copy at `target` up to the newest checkpoint. Full tiles that are there are not written again.
+def seal(folder: Path, target: str, locked_until: datetime | None = None) -> SealResult:
+    """Bring the copy at `target` up to the newest checkpoint. Full tiles that it has are not written again.
 
     Raises `Invalid` (`seal_target`), `Unavailable` (`seal_store`).
     """
-    store, root = _store(target)
-    data = checkpoint_file(folder)
+    store, root = _resolve_store(target)
+    data = read_checkpoint(folder)
     size = parse_checkpoint(parse_note(data).text).size
     segments = others = 0
     try:
-        for path, content in _full(folder, size):
-            if not _is_there(store, f"{root}/{path}", content):
+        for path, content in _full_tiles(folder, size):
+            if not _exists_whole(store, f"{root}/{path}", content):
                 _put(store, f"{root}/{path}", content, locked_until)
                 segments += 1
-        for path, content in _rest(folder, size):
+        for path, content in _partial_files(folder, size):
             _put(store, f"{root}/{path}", content, None)
             others += 1
         if is_local(store):
-            os.sync()  # all that the checkpoint vouches for, before it
+            os.sync()  # everything that the checkpoint covers must be durable before it
         _put(store, f"{root}/checkpoints/{size}", data, locked_until)
         _put(store, f"{root}/checkpoint", data, None)
     except OSError as error:
@@ -59,10 +59,10 @@ def seal(folder: Path, target: str, locked_until: datetime | None = None) -> Sea
             f"the store {target} cannot be written: {error}", code="seal_store", hint="Check its address and rights.",
             retry_after=60,
         ) from error  # fmt: skip
-    return Sealed(size, segments, others + 2)
+    return SealResult(size, segments, others + 2)
 
 
-def _full(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
+def _full_tiles(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
     tiles = Tiles(folder)
     for index, width in tiles_of(size, 0):
         if width == WIDTH:
@@ -73,7 +73,7 @@ def _full(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
                 yield tile_path(level, index), tiles.read(level, index)
 
 
-def _rest(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
+def _partial_files(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
     tiles = Tiles(folder)
     for index, width in tiles_of(size, 0):
         if width < WIDTH:
@@ -88,7 +88,7 @@ def _rest(folder: Path, size: int) -> Iterator[tuple[str, bytes]]:
             yield str(each.relative_to(folder)), each.read_bytes()
 
 
-def _store(target: str) -> tuple[Any, str]:
+def _resolve_store(target: str) -> tuple[Any, str]:
     try:
         import fsspec  # noqa: PLC0415 -- heavy: only who seals needs it
     except ImportError as error:
@@ -106,8 +106,8 @@ def _store(target: str) -> tuple[Any, str]:
 def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -> None:
     store.makedirs(path.rpartition("/")[0], exist_ok=True)
     if is_local(store):
-        _place(Path(path), content)
-    elif locked_until is None or not _locks(store):
+        _write_whole(Path(path), content)
+    elif locked_until is None or not _can_lock(store):
         store.pipe_file(path, content)
     else:
         lock = {"ObjectLockMode": "COMPLIANCE", "ObjectLockRetainUntilDate": locked_until}
@@ -115,8 +115,8 @@ def _put(store: Any, path: str, content: bytes, locked_until: datetime | None) -
             file.write(content)
 
 
-def _place(path: Path, content: bytes) -> None:
-    """Whole or not there, as in a store of objects: what is there is not written again."""
+def _write_whole(path: Path, content: bytes) -> None:
+    """Write a file completely or not at all, as an object store does: an existing file is not written again."""
     made = temporary_path(path)
     remove_stale_temporaries(path)
     try:
@@ -127,15 +127,15 @@ def _place(path: Path, content: bytes) -> None:
         raise
 
 
-def _is_there(store: Any, path: str, content: bytes) -> bool:
-    """Whether all of a file is: a loss of power may have left a part of it."""
+def _exists_whole(store: Any, path: str, content: bytes) -> bool:
+    """Whether a file exists completely: a loss of power may have left a part of it."""
     try:
         return bool(store.info(path)["size"] == len(content))
     except FileNotFoundError:
         return False
 
 
-def _locks(store: Any) -> bool:
-    """Whether the store can lock objects: those that speak S3."""
+def _can_lock(store: Any) -> bool:
+    """Whether the store can lock objects, which S3 stores can."""
     names = store.protocol if isinstance(store.protocol, tuple) else (store.protocol,)
     return "s3" in names

@@ -1,8 +1,9 @@
-"""The sequencer: takes recorded entries from PostgreSQL into the files of the log, one process at a time.
+"""The sequencer: moves recorded entries from PostgreSQL into the files of the log, one process at a time.
 
-A batch gets its indexes in the database first, where every HOME sees them, and then becomes durable in the files.
-Whatever crashes between, the next start heals, in this HOME or another one: what only the database has numbered is
-appended in the same order, and what only the files have is entered there again. Does not record entries otherwise.
+A batch gets its leaf indexes in the database first, where every HOME sees them, and is then made durable in the files.
+After a crash in between, the next start repairs both, in this HOME or another one: entries that only the database has
+indexed are appended in the same order, and entries that only the files have are inserted into the database again. The
+sequencer records no entries of its own.
 """
 
 from __future__ import annotations
@@ -34,73 +35,75 @@ from groundplan.core.home import Home
 
 BATCH = 4096
 LATE_S, ALL_S = 10.0, 60.0
-"""How long an entry may take to commit that is found at once, and how often it is looked for any other."""
-_STANDS_STILL: LiteralString = "SET idle_session_timeout = '30s'"
-"""After which another process takes over from one that was stopped."""
-_IN_ORDER: LiteralString = "SET enable_sort = off"
-"""Waiting entries are read as their index has them: very many, as of hours without this process, would be sorted anew
-for each few thousand."""
-Tell = Callable[[Connection[Any], Sequence[Entry]], None]
+"""Seconds: entries that commit within the first are found at once; entries that commit later are found by a scan of
+the whole queue, made this often."""
+_IDLE_TIMEOUT_SQL: LiteralString = "SET idle_session_timeout = '30s'"
+"""Ends the session of a process that is suspended, so that another one can take over."""
+_NO_SORT_SQL: LiteralString = "SET enable_sort = off"
+"""Has waiting entries read in the order of their index: a long queue, as after hours without this process, would
+otherwise be sorted again for each batch."""
+LostListener = Callable[[Connection[Any], Sequence[Entry]], None]
 _log = logging.getLogger("groundplan.audit")
 
 
 @dataclass(frozen=True, slots=True)
-class Healed:
-    """How many entries `heal` repaired, and the indexes of those that the files have and another database than the one
-    that they were written beside has not (`orphans`)."""
+class HealResult:
+    """How many entries `heal` repaired, and the indexes of `orphans`: entries in the files that this database lacks
+    because the files were written beside another database."""
 
     repaired: int
     orphans: dict[UUID, int]
 
 
-def heal(conn: Connection[Any], log: AuditLog, tell: Tell | None = None) -> Healed:
+def heal(conn: Connection[Any], log: AuditLog, on_lost: LostListener | None = None) -> HealResult:
     """Bring files and database to the same state after a crash or a restore.
 
-    Entries that only the files have numbered get their indexes, and those that the database has lost are entered again,
-    of which `tell` hears in that transaction; entries that only the database has numbered are appended again, in the
-    same order. Raises `Conflict` (`audit_diverged`) where the two tell different stories.
+    Entries that are indexed only in the files get their indexes in the database; those that the database has lost are
+    inserted again, and `on_lost` is called with them in that transaction. Entries that are indexed only in the database
+    are appended to the files, in the same order. Raises `Conflict` (`audit_diverged`) where the two contradict each
+    other.
     """
-    size, numbered = log.checkpoint.size, store.next_leaf(conn)
-    _check_same_story(conn, log, min(size, numbered))
-    whole = known if (known := store.whole(conn)) <= numbered else archive_store.upto(conn)[0]
-    complete = store.sequenced(conn, whole) == numbered - whole
+    size, indexed_count = log.checkpoint.size, store.next_leaf(conn)
+    _check_agreement(conn, log, min(size, indexed_count))
+    whole = known if (known := store.contiguous_until(conn)) <= indexed_count else archive_store.archived_until(conn)[0]
+    complete = store.count_sequenced(conn, whole) == indexed_count - whole
     with conn.transaction():
-        repaired, orphans, lost = _number(conn, log, numbered if complete else whole)
-        if lost and tell is not None:
-            tell(conn, lost)
-    repaired += complete_files(conn, log, numbered)
-    _note_whole(conn, log, orphans)
-    return Healed(repaired, orphans)
+        repaired, orphans, lost = _index_from_files(conn, log, indexed_count if complete else whole)
+        if lost and on_lost is not None:
+            on_lost(conn, lost)
+    repaired += complete_files(conn, log, indexed_count)
+    _note_contiguous(conn, log, orphans)
+    return HealResult(repaired, orphans)
 
 
-def complete_files(conn: Connection[Any], log: AuditLog, numbered: int) -> int:
-    """Append what only the database has numbered, from the files of an archive where it left for them; how many.
-    Raises `Conflict` (`audit_diverged`), and what reading such a file does."""
+def complete_files(conn: Connection[Any], log: AuditLog, indexed_count: int) -> int:
+    """Append the entries that are indexed only in the database, from archive files where they were moved there; return
+    how many. Raises `Conflict` (`audit_diverged`) and whatever reading an archive file raises."""
     began = log.checkpoint.size
-    while left := archive_store.ranges(conn, log.checkpoint.size, 1):
+    while left := archive_store.list_ranges(conn, log.checkpoint.size, 1):
         _append_range(log, left[0])
-    while log.checkpoint.size < numbered:
+    while log.checkpoint.size < indexed_count:
         at = log.checkpoint.size
         rows = store.sequenced_from(conn, at, BATCH)
         if not rows or [index for index, _ in rows] != list(range(at, at + len(rows))):
-            raise _diverged(
-                f"the files end at entry {at}, and the database lacks some of the {numbered} it had numbered"
+            raise _divergence(
+                f"the files end at entry {at}, and the database lacks some of the {indexed_count} it had numbered"
             )
         log.append([body for _, body in rows])
     return log.checkpoint.size - began
 
 
-def _append_range(log: AuditLog, of: archive_store.Range) -> None:
-    """What the log lacks of a range that has left, once all of its file was checked."""
-    hashes = [leaf_hash(body) for body in archive.bodies(of)]
-    had = log.checkpoint.size - of.first
-    own = (log.tiles.entry(of.first + place, log.checkpoint.size) for place in range(had))
+def _append_range(log: AuditLog, archived: archive_store.Range) -> None:
+    """Append what the log lacks of an archived range, after the whole archive file was checked."""
+    hashes = [leaf_hash(body) for body in archive.read_bodies(archived)]
+    had = log.checkpoint.size - archived.first
+    own = (log.tiles.entry(archived.first + place, log.checkpoint.size) for place in range(had))
     if had < 0 or any(leaf_hash(body) != hash for body, hash in zip(own, hashes, strict=False)):
-        raise _diverged(f"of entries {of.first} to {of.until - 1} the files have others than have left")
+        raise _divergence(f"of entries {archived.first} to {archived.until - 1} the files have others than have left")
     batch: list[bytes] = []
-    for place, body in enumerate(archive.bodies(of)):
+    for place, body in enumerate(archive.read_bodies(archived)):
         if leaf_hash(body) != hashes[place]:
-            raise _diverged(f"{of.file} at {of.url} changes")
+            raise _divergence(f"{archived.file} at {archived.url} changes")
         if place >= had:
             batch.append(body)
         if len(batch) == BATCH or place == len(hashes) - 1:
@@ -108,22 +111,25 @@ def _append_range(log: AuditLog, of: archive_store.Range) -> None:
             batch = []
 
 
-def _note_whole(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int]) -> None:
-    """So that the next start does not count all that there ever was."""
+def _note_contiguous(conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int]) -> None:
+    """Store how far the log is known to be complete, so that the next start need not count every entry."""
     if not orphans:
-        store.set_whole(conn, log.checkpoint.size)
+        store.set_contiguous_until(conn, log.checkpoint.size)
 
 
-class Behind:
-    """Behind which number waiting entries are looked for. Until a vacuum comes by, which for a large table takes days,
-    each of those that have their place is still looked at in the index of those that wait. So only the last seconds
-    are, and all of it now and then: transactions commit in another order than they got their numbers in."""
+class QueueCursor:
+    """The queue number after which waiting entries are looked for.
+
+    Until a vacuum, which takes days to reach a large table, the index of waiting entries still visits every entry that
+    was sequenced. So only the last seconds of the queue are read, and the whole queue every `ALL_S`: transactions do
+    not commit in the order of their queue numbers.
+    """
 
     def __init__(self) -> None:
         self._seen = self._settled = self._behind = -1
         self._moved = self._looked = time.monotonic()
 
-    def number(self) -> int:
+    def lower_bound(self) -> int:
         now = time.monotonic()
         if now >= self._moved + LATE_S:
             self._moved, self._behind, self._settled = now, self._settled, self._seen
@@ -132,67 +138,72 @@ class Behind:
             return -1
         return self._behind
 
-    def saw(self, queued: Sequence[store.Queued]) -> None:
+    def note_seen(self, queued: Sequence[store.QueuedEntry]) -> None:
         self._seen = max(self._seen, *(entry.queued for entry in queued), -1)
 
 
-def step(
-    conn: Connection[Any], log: AuditLog, orphans: dict[UUID, int], limit: int = BATCH, behind: Behind | None = None
+def sequence_batch(
+    conn: Connection[Any],
+    log: AuditLog,
+    orphans: dict[UUID, int],
+    limit: int = BATCH,
+    cursor: QueueCursor | None = None,
 ) -> int:
-    """Sequence at most `limit` waiting entries; returns how many there were. `orphans` are not taken twice."""
-    queued = store.unsequenced(conn, limit, -1 if behind is None else behind.number())
-    if behind is not None:
-        behind.saw(queued)
+    """Sequence at most `limit` waiting entries and return how many there were. `orphans` are in the files already and
+    only get their index."""
+    queued = store.unsequenced(conn, limit, -1 if cursor is None else cursor.lower_bound())
+    if cursor is not None:
+        cursor.note_seen(queued)
     fresh = [entry for entry in queued if entry.id not in orphans]
     if fresh:
-        # whoever goes on in another HOME, if this process does not, signs no other entry under these numbers
-        store.place(conn, [entry.id for entry in fresh], log.checkpoint.size)
+        # before the files: a successor in another HOME must sign no other entries under these indexes
+        store.assign_indexes(conn, [entry.id for entry in fresh], log.checkpoint.size)
         log.append([entry.body for entry in fresh])
     for entry in queued:
         if entry.id in orphans:
-            store.place(conn, [entry.id], orphans.pop(entry.id))
+            store.assign_indexes(conn, [entry.id], orphans.pop(entry.id))
     return len(queued)
 
 
-def _number(conn: Connection[Any], log: AuditLog, start: int) -> tuple[int, dict[UUID, int], list[Entry]]:
-    """Give entries of the files their indexes in the database: (how many lacked one, those not there at all, those that
-    it had lost and has again, but for calls)."""
+def _index_from_files(conn: Connection[Any], log: AuditLog, start: int) -> tuple[int, dict[UUID, int], list[Entry]]:
+    """Give entries in the files their indexes in the database. Returns how many lacked one, the orphans, and the
+    entries that the database had lost and has again (without those of calls)."""
     size, repaired, orphans, lost = log.checkpoint.size, 0, dict[UUID, int](), list[Entry]()
-    # a new one has not even the first
-    own = bool(archive_store.upto(conn)[0]) or [index for index, _ in store.sequenced_from(conn, 0, 1)] == [0]
+    # a database that holds any of this log holds its first entry, or has archived it
+    own = bool(archive_store.archived_until(conn)[0]) or [index for index, _ in store.sequenced_from(conn, 0, 1)] == [0]
     for bundle in range(start // WIDTH, -(-size // WIDTH)):
         first = bundle * WIDTH
         bodies = log.tiles.entries(bundle, min(WIDTH, size - first))
         entries = [decode(data) for data in bodies]
-        repaired += store.place(conn, [entry.id for entry in entries], first)
-        known = store.known(conn, [entry.id for entry in entries])
+        repaired += store.assign_indexes(conn, [entry.id for entry in entries], first)
+        known = store.existing_ids(conn, [entry.id for entry in entries])
         missing = [at for at, entry in enumerate(entries) if entry.id not in known]
         if own:
             try:
-                store.enter(conn, [(first + at, entries[at], bodies[at]) for at in missing])
+                store.insert_sequenced(conn, [(first + at, entries[at], bodies[at]) for at in missing])
             except psycopg.errors.UniqueViolation as error:
-                raise _diverged(f"of entries {first} and later one is another in the database") from error
+                raise _divergence(f"of entries {first} and later one is another in the database") from error
             repaired += len(missing)
-            lost += [entries[at] for at in missing if entries[at].action != store.CALL]
+            lost += [entries[at] for at in missing if entries[at].action != store.CALL_ACTION]
         else:
             orphans.update({entries[at].id: first + at for at in missing})
     return repaired, orphans, lost
 
 
-def _check_same_story(conn: Connection[Any], log: AuditLog, size: int) -> None:
+def _check_agreement(conn: Connection[Any], log: AuditLog, size: int) -> None:
     if not size:
         return
     rows = store.sequenced_from(conn, size - 1, 1)
     index, body = rows[0] if rows else (-1, b"")
     if index == size - 1 and body != log.tiles.entry(size - 1, log.checkpoint.size):
-        raise _diverged(f"entry {size - 1} is another one in the files than in the database")
-    left = archive_store.newest(conn, log.checkpoint.size)
-    with suppress(NotFound, Invalid):  # tiles that are lacking stop nobody here; `audit verify` names them
-        if left is not None and not archive.within(log.tiles, log.checkpoint, left):
-            raise _diverged(f"entries {left.first} to {left.until - 1} that have left are others in the files")
+        raise _divergence(f"entry {size - 1} is another one in the files than in the database")
+    left = archive_store.newest_range(conn, log.checkpoint.size)
+    with suppress(NotFound, Invalid):  # missing tiles do not stop the sequencer; `audit verify` names them
+        if left is not None and not archive.is_in_tree(log.tiles, log.checkpoint, left):
+            raise _divergence(f"entries {left.first} to {left.until - 1} that have left are others in the files")
 
 
-def _diverged(message: str) -> Conflict:
+def _divergence(message: str) -> Conflict:
     return Conflict(
         f"audit log and database do not belong together: {message}",
         code="audit_diverged",
@@ -201,14 +212,15 @@ def _diverged(message: str) -> Conflict:
 
 
 class Sequencer:
-    """A thread that sequences while this process holds the database's lock and the log's; otherwise it waits for them.
+    """A thread that sequences while this process holds the locks of the database and of the log, and waits for them
+    otherwise.
 
-    `problem` tells why it does not work at the moment (None: it works, or another process does).
+    `problem` says why nothing is sequenced at the moment (None: this process sequences, or another one does).
     """
 
     def __init__(
         self, url: str, folder: Path, key: Ed25519PrivateKey, interval: float = 0.5, home: Home | None = None,
-        tell: Tell | None = None,
+        on_lost: LostListener | None = None,
     ) -> None:  # fmt: skip
         self._url = url
         self._folder = folder
@@ -217,18 +229,18 @@ class Sequencer:
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="audit-sequencer", daemon=True)
         self.problem: str | None = None
-        self._tell = tell
-        """Hears of what the database had lost, and has again."""
+        self._tell = on_lost
+        """Called with the entries that the database had lost and has again."""
         self._home = home
-        """Whose key is read again each time, so that it may be rotated meanwhile."""
+        """Where the signing key is read again each time, since it may have been rotated."""
         self._rotating = threading.Lock()
-        """Of whoever asks for a new key: there is one answer."""
+        """Held by the caller of `rotate`: there is one answer at a time."""
         self._asked = threading.Event()
         self._answered = threading.Event()
         self._rotation: Rotation | GroundplanError | None = None
 
     def rotate(self, timeout: float = 10.0) -> Rotation:
-        """Sign with a new key from now on, between two batches; both keys sign the handing over.
+        """Switch to a new key between two batches; both keys sign the handover.
 
         Raises what `rotate` raises, and `Unavailable` (`audit_elsewhere`) where another process writes the log.
         """
@@ -272,7 +284,7 @@ class Sequencer:
                 self._stopping.wait(self._interval)
 
     def _sequence(self, conn: Connection[Any]) -> None:
-        while not store.become_sequencer(conn):
+        while not store.try_lock_sequencer(conn):
             self.problem = None
             if self._stopping.wait(self._interval):
                 return
@@ -280,26 +292,26 @@ class Sequencer:
             if end_rotation(self._home):
                 _log.warning("a rotation of the checkpoint key that was cut off is ended")
             self._key = load_private(self._home, "checkpoint")
-        conn.execute(_STANDS_STILL)
-        conn.execute(_IN_ORDER)
+        conn.execute(_IDLE_TIMEOUT_SQL)
+        conn.execute(_NO_SORT_SQL)
         with AuditLog(self._folder, self._key) as log:
             healed = heal(conn, log, self._tell)
             if healed.repaired:
                 _log.warning("audit log and database were brought together: %d entries", healed.repaired)
             self.problem = None
-            behind, noted = Behind(), time.monotonic()
+            cursor, noted = QueueCursor(), time.monotonic()
             while not self._stopping.is_set() and not self._asked.is_set():
-                if step(conn, log, healed.orphans, behind=behind) < BATCH:
+                if sequence_batch(conn, log, healed.orphans, cursor=cursor) < BATCH:
                     self._stopping.wait(self._interval)
                 if time.monotonic() >= noted + ALL_S:
-                    _note_whole(conn, log, healed.orphans)
+                    _note_contiguous(conn, log, healed.orphans)
                     noted = time.monotonic()
-            step(conn, log, healed.orphans)
+            sequence_batch(conn, log, healed.orphans)
         if self._asked.is_set():
             self._hand_over()
 
     def _hand_over(self) -> None:
-        """While this thread holds the database's lock and has let go of the files."""
+        """Rotate the key. Called while this thread holds the database's lock and has released the files."""
         try:
             if self._home is None:
                 raise Unavailable("no key can be rotated here", code="audit_elsewhere", hint="Stop `up`, then rotate.")

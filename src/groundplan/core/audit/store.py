@@ -1,4 +1,5 @@
-"""The SQL of the audit log: entries enter in the transaction of what they tell; the sequencer numbers them later.
+"""The SQL of the audit log: entries are inserted in the transaction that they describe; the sequencer indexes them
+later.
 
 Does not touch the files of the log (`log.py`) and never changes or deletes an entry.
 """
@@ -16,19 +17,19 @@ import msgspec
 from psycopg import Connection
 from psycopg.rows import tuple_row
 
-from groundplan.core.audit.entry import Acting, Entry, acting_of, decode
+from groundplan.core.audit.entry import Acting, Entry, acting_as, decode
 from groundplan.core.ids import new_id
 
-CALL = "call"
+CALL_ACTION = "call"
 """The action of most entries: one for each call."""
-PART = 200
-"""Items of a list in one entry: some two thousand ids are more than one may have."""
+MAX_LIST_ITEMS = 200
+"""Most items of a list in one entry: about two thousand ids would exceed its maximum size."""
 SEQUENCER_LOCK = 0x6770_6175_6469_7401
 """Advisory lock key held by the one sequencer of a database."""
 
 
 class _Row(msgspec.Struct, frozen=True, gc=False):
-    """An entry on its way into the table; rows as JSON cost the sender a third of what arrays do."""
+    """A row to insert; sending rows as JSON costs a third of sending arrays."""
 
     id: UUID
     at: datetime
@@ -42,20 +43,20 @@ _COPY: LiteralString = "COPY audit_entry (id, at, action, actor, subject, body) 
 _SIGNATURE, _END = b"PGCOPY\n\xff\r\n\0" + bytes(8), b"\xff\xff"
 _ID, _TIME, _LENGTH = struct.Struct(">hi"), struct.Struct(">iq"), struct.Struct(">i")
 _EPOCH = datetime(2000, 1, 1, tzinfo=UTC)
-"""Of PostgreSQL, which counts microseconds since then."""
+"""PostgreSQL counts microseconds since this time."""
 
 
 @dataclass(frozen=True, slots=True)
 class StoredEntry:
-    """An entry with its place in the log; `leaf_index` is None until it is sequenced."""
+    """An entry with its index in the log; `leaf_index` is None until it is sequenced."""
 
     entry: Entry
     leaf_index: int | None
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which entries to find: by whom, what (the beginning of the action), of which workload, when. None: any."""
+class EntryFilter:
+    """Which entries to list: by actor, prefix of the action, workload, and time. None matches any."""
 
     actor: str | None = None
     action: str | None = None
@@ -64,15 +65,15 @@ class Wanted:
     until: datetime | None = None
 
 
-_WANTED: LiteralString = """ AND (%(actor)s::text IS NULL OR actor = %(actor)s)
+_FILTER_SQL: LiteralString = """ AND (%(actor)s::text IS NULL OR actor = %(actor)s)
     AND (%(action)s::text IS NULL OR starts_with(action, %(action)s))
     AND (%(workload)s::text IS NULL OR subject = %(workload)s OR position(%(about)s::bytea IN body) > 0)
     AND (%(since)s::timestamptz IS NULL OR at >= %(since)s) AND (%(until)s::timestamptz IS NULL OR at < %(until)s)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Queued:
-    """An entry that waits for its place, in the order of `queued`."""
+class QueuedEntry:
+    """An entry that waits for its leaf index; `queued` is its number in the queue."""
 
     id: UUID
     body: bytes
@@ -97,9 +98,9 @@ def record(
 ) -> UUID:
     """Add an entry to the caller's transaction and return its id. Raises `Invalid` as `Entry.encode` does.
 
-    An actor that is an `ActingAs` makes the entry say so.
+    Where `actor` is an `ActingAs`, the entry is marked as made while acting.
     """
-    entry = Entry(new_id(), at or datetime.now(UTC), action, str(actor), subject, detail, acting_of(actor))
+    entry = Entry(new_id(), at or datetime.now(UTC), action, str(actor), subject, detail, acting_as(actor))
     record_many(conn, [entry])
     return entry.id
 
@@ -112,15 +113,15 @@ def record_listed(
     subject: str,
     detail: Mapping[str, Any],
 ) -> None:
-    """As `record`, in as many entries as the lists of `detail` need, however long they are: `PART` items in each."""
+    """As `record`, split into as many entries as the lists in `detail` need, with `MAX_LIST_ITEMS` items in each."""
     lists = {name: items for name, items in detail.items() if isinstance(items, list)}
-    for start in range(0, max(1, *map(len, lists.values()), 0), PART):
-        part = {name: items[start : start + PART] for name, items in lists.items()}
+    for start in range(0, max(1, *map(len, lists.values()), 0), MAX_LIST_ITEMS):
+        part = {name: items[start : start + MAX_LIST_ITEMS] for name, items in lists.items()}
         record(conn, action=action, actor=actor, subject=subject, detail={**detail, **part})
 
 
 def record_many(conn: Connection[Any], entries: Sequence[Entry]) -> int:
-    """Add entries that carry their own ids, once each; returns how many were new."""
+    """Add entries with ids of their own, each once, and return how many were new."""
     if not entries:
         return 0
     rows = [_Row(e.id, e.at, e.action, str(e.actor), e.subject, e.encode().decode()) for e in entries]
@@ -136,9 +137,9 @@ def record_many(conn: Connection[Any], entries: Sequence[Entry]) -> int:
         return cursor.rowcount
 
 
-def enter(conn: Connection[Any], entries: Sequence[tuple[int, Entry, bytes]]) -> None:
-    """Entries that stand in the files of the log, at their indexes, as the bytes that they are there. Raises
-    `psycopg.errors.UniqueViolation` where another one has such an index."""
+def insert_sequenced(conn: Connection[Any], entries: Sequence[tuple[int, Entry, bytes]]) -> None:
+    """Insert (leaf index, entry, bytes) of entries that are in the files of the log. Raises
+    `psycopg.errors.UniqueViolation` where another entry has such an index."""
     if entries:
         conn.execute(
             """INSERT INTO audit_entry (leaf_index, id, at, action, actor, subject, body)
@@ -153,14 +154,14 @@ def enter(conn: Connection[Any], entries: Sequence[tuple[int, Entry, bytes]]) ->
         )
 
 
-def copy_new(conn: Connection[Any], entries: Sequence[Entry]) -> None:
-    """Add many entries that are not there yet. Raises `psycopg.errors.UniqueViolation` where one is."""
+def copy_entries(conn: Connection[Any], entries: Sequence[Entry]) -> None:
+    """Add many new entries by COPY. Raises `psycopg.errors.UniqueViolation` where one exists."""
     if entries:
         with conn.cursor() as cursor, cursor.copy(_COPY) as copy:
-            copy.write(b"".join((_SIGNATURE, *map(_tuple, entries), _END)))
+            copy.write(b"".join((_SIGNATURE, *map(_encode_row, entries), _END)))
 
 
-def _tuple(entry: Entry) -> bytes:
+def _encode_row(entry: Entry) -> bytes:
     """A row of COPY's binary format: the length of each value, and the value."""
     action, actor, subject, body = entry.action.encode(), entry.actor.encode(), entry.subject.encode(), entry.encode()
     at = (entry.at - _EPOCH) // timedelta(microseconds=1)
@@ -179,29 +180,29 @@ def entry_by_id(conn: Connection[Any], id: UUID) -> StoredEntry | None:
     return None
 
 
-def entries(
+def list_entries(
     conn: Connection[Any],
     *,
     subject: str | None = None,
     without: str | None = None,
     before: UUID | None = None,
     limit: int = 100,
-    wanted: Wanted | None = None,
+    wanted: EntryFilter | None = None,
 ) -> list[StoredEntry]:
-    """The newest entries first, of one subject or all; continue with `before` = the id of the last one seen.
+    """List entries, newest first, of one subject or all; continue with `before` = the id of the last one seen.
 
-    Those whose action is `without` are left out; `wanted` narrows further.
+    Entries whose action is `without` are left out; `wanted` filters further.
     """
-    # An index has the entries that are no calls; it is used only where the statement itself says so.
+    # The partial index of entries that are no calls is used only where the statement repeats its condition literally.
     kept: LiteralString = (
-        "action <> 'call'" if without == CALL else "(%(without)s::text IS NULL OR action <> %(without)s)"
+        "action <> 'call'" if without == CALL_ACTION else "(%(without)s::text IS NULL OR action <> %(without)s)"
     )
     query: LiteralString = (
         """SELECT body, leaf_index FROM audit_entry
            WHERE (%(subject)s::text IS NULL OR subject = %(subject)s)
              AND (%(before)s::uuid IS NULL OR id < %(before)s) AND """
         + kept
-        + (_WANTED if wanted is not None else "")
+        + (_FILTER_SQL if wanted is not None else "")
         + " ORDER BY id DESC LIMIT %(limit)s"
     )
     values: dict[str, Any] = {"subject": subject, "without": without, "before": before, "limit": limit}
@@ -215,8 +216,8 @@ def entries(
     return [StoredEntry(decode(bytes(body)), leaf) for body, leaf in rows]
 
 
-def done_lately(conn: Connection[Any], actor: str, action: str, subject: str, since: datetime) -> bool:
-    """Whether the same by the same actor was recorded since then."""
+def was_recorded_since(conn: Connection[Any], actor: str, action: str, subject: str, since: datetime) -> bool:
+    """Whether this action by this actor on this subject was recorded since then."""
     query: LiteralString = (
         "SELECT 1 FROM audit_entry WHERE subject = %s AND actor = %s AND action = %s AND at >= %s LIMIT 1"
     )
@@ -226,8 +227,8 @@ def done_lately(conn: Connection[Any], actor: str, action: str, subject: str, si
 def entries_about(
     conn: Connection[Any], subjects: Sequence[str], id: UUID | None, limit: int = 20
 ) -> list[StoredEntry]:
-    """The newest entries about one of these subjects, and the one with this id, newest first. Of calls, which a
-    workload may have millions of, none but the one with this id."""
+    """The newest entries about one of these subjects, and the one with this id, newest first. Entries of calls, which a
+    workload may have millions of, are left out except the one with this id."""
     rows = _rows(
         conn,
         """SELECT body, leaf_index FROM (
@@ -241,7 +242,7 @@ def entries_about(
 
 
 def keys_made_acting(conn: Connection[Any], keys: Sequence[UUID]) -> dict[str, Acting]:
-    """Of these API keys, those that were made while acting as somebody: key id -> as whom, and by whom."""
+    """Which of these API keys were created while acting as somebody: key id -> as whom, and by whom."""
     rows = _rows(
         conn,
         "SELECT body FROM audit_entry WHERE subject = ANY (%s) AND action = 'key.created'",
@@ -255,25 +256,26 @@ def keys_made_acting(conn: Connection[Any], keys: Sequence[UUID]) -> dict[str, A
     }
 
 
-def become_sequencer(conn: Connection[Any]) -> bool:
-    """Take the database-wide lock for as long as this session lives; False where another session has it."""
+def try_lock_sequencer(conn: Connection[Any]) -> bool:
+    """Try to take the database-wide sequencer lock for the rest of this session; False where another session holds
+    it."""
     return bool(_rows(conn, "SELECT pg_try_advisory_lock(%s)", (SEQUENCER_LOCK,))[0][0])
 
 
-def unsequenced(conn: Connection[Any], limit: int, behind: int = -1) -> list[Queued]:
-    """Entries without a place yet, oldest first, of those that were queued `behind` a number. One that committed late
-    comes after those already numbered."""
+def unsequenced(conn: Connection[Any], limit: int, behind: int = -1) -> list[QueuedEntry]:
+    """Entries without a leaf index, oldest first, with a queue number above `behind`. An entry that committed late is
+    indexed after those that were sequenced before it."""
     rows = _rows(
         conn,
         """SELECT id, body, queued FROM audit_entry WHERE leaf_index IS NULL AND queued > %s
            ORDER BY queued LIMIT %s""",
         (behind, limit),
     )
-    return [Queued(id, bytes(body), queued) for id, body, queued in rows]
+    return [QueuedEntry(id, bytes(body), queued) for id, body, queued in rows]
 
 
 def sequenced_from(conn: Connection[Any], leaf_index: int, limit: int) -> list[tuple[int, bytes]]:
-    """(leaf index, body) of entries numbered `leaf_index` and above, in order."""
+    """(leaf index, body) of entries from `leaf_index` on, in order."""
     rows = _rows(
         conn,
         "SELECT leaf_index, body FROM audit_entry WHERE leaf_index >= %s ORDER BY leaf_index LIMIT %s",
@@ -283,40 +285,40 @@ def sequenced_from(conn: Connection[Any], leaf_index: int, limit: int) -> list[t
 
 
 def next_leaf(conn: Connection[Any]) -> int:
-    """One more than the highest leaf index that was given in the database; 0 where there is none."""
+    """One more than the highest leaf index assigned in the database; 0 where there is none."""
     query: LiteralString = (
         "SELECT greatest((SELECT max(leaf_index) + 1 FROM audit_entry), (SELECT max(until) FROM archived_range), 0)"
     )
     return int(_rows(conn, query)[0][0])
 
 
-def sequenced(conn: Connection[Any], first: int = 0) -> int:
-    """How many entries have a place, of those from `first` on."""
+def count_sequenced(conn: Connection[Any], first: int = 0) -> int:
+    """The number of entries with a leaf index of `first` or above."""
     return int(_rows(conn, "SELECT count(*) FROM audit_entry WHERE leaf_index >= %s", (first,))[0][0])
 
 
-def whole(conn: Connection[Any]) -> int:
-    """Up to which place there is known to be an entry at each."""
+def contiguous_until(conn: Connection[Any]) -> int:
+    """The leaf index below which every index is known to have an entry."""
     return int(_rows(conn, "SELECT upto FROM audit_whole")[0][0])
 
 
-def set_whole(conn: Connection[Any], upto: int) -> None:
-    """Say so of all places below `upto`."""
+def set_contiguous_until(conn: Connection[Any], upto: int) -> None:
+    """Store that every leaf index below `upto` has an entry."""
     conn.execute("UPDATE audit_whole SET upto = %s WHERE upto <> %s", (upto, upto))
 
 
-def known(conn: Connection[Any], ids: Sequence[UUID]) -> set[UUID]:
+def existing_ids(conn: Connection[Any], ids: Sequence[UUID]) -> set[UUID]:
     """Which of these entries are in the database."""
     return {id for (id,) in _rows(conn, "SELECT id FROM audit_entry WHERE id = ANY (%s)", (list(ids),))}
 
 
-def waiting(conn: Connection[Any]) -> int:
-    """How many entries have no place yet."""
+def count_unsequenced(conn: Connection[Any]) -> int:
+    """The number of entries without a leaf index."""
     return int(_rows(conn, "SELECT count(*) FROM audit_entry WHERE leaf_index IS NULL")[0][0])
 
 
-def place(conn: Connection[Any], ids: Sequence[UUID], first: int) -> int:
-    """Give the entries the leaf indexes first, first+1, …; returns how many had none before."""
+def assign_indexes(conn: Connection[Any], ids: Sequence[UUID], first: int) -> int:
+    """Assign the entries the leaf indexes first, first+1, … and return how many had none before."""
     with conn.cursor() as cursor:
         cursor.execute(
             """UPDATE audit_entry e SET leaf_index = v.leaf FROM unnest(%s::uuid[], %s::bigint[]) AS v(id, leaf)
@@ -327,22 +329,22 @@ def place(conn: Connection[Any], ids: Sequence[UUID], first: int) -> int:
 
 
 def subject_key(conn: Connection[Any], subject: str) -> bytes | None:
-    """A wrapped per-person key: None where there never was one, empty where it was destroyed."""
+    """A wrapped per-person key: None where none was ever made, empty where it was destroyed."""
     for (wrapped,) in _rows(conn, "SELECT wrapped FROM subject_key WHERE subject = %s", (subject,)):
         return bytes(wrapped)
     return None
 
 
 def insert_subject_key(conn: Connection[Any], subject: str, wrapped: bytes) -> None:
-    """Keep a wrapped key unless the subject has one (or had one that was destroyed)."""
+    """Store a wrapped key unless the subject has one (or had one that was destroyed)."""
     conn.execute(
         "INSERT INTO subject_key (subject, wrapped) VALUES (%s, %s) ON CONFLICT (subject) DO NOTHING",
         (subject, wrapped),
     )
 
 
-def void_subject_key(conn: Connection[Any], subject: str) -> None:
-    """Destroy a key; the empty row stays so that no later writer makes a new one."""
+def destroy_subject_key(conn: Connection[Any], subject: str) -> None:
+    """Destroy a key; the empty row stays, so that no new key is made for this subject."""
     conn.execute(
         """INSERT INTO subject_key (subject, wrapped) VALUES (%s, '')
            ON CONFLICT (subject) DO UPDATE SET wrapped = ''""",

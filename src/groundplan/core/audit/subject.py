@@ -1,4 +1,4 @@
-"""Personal fields of the log as ciphertext under one key per person, so that erasure destroys a key and no proof.
+"""Encrypts personal fields of the log under one key per person, so that erasure destroys a key and no proof.
 
 A sealed field is `sealed:<person uuid>:<base64url>`. AES-SIV is deterministic: the same text of the same person gives
 the same token, so sealed fields can still be compared. The person's id itself stays: it says nothing once the person
@@ -29,7 +29,7 @@ _ERASED = "erased"
 
 @dataclass(frozen=True, slots=True)
 class SubjectKeys:
-    """The per-person keys, each wrapped by the key of HOME and kept in PostgreSQL."""
+    """The per-person keys, each wrapped by the key of HOME and stored in PostgreSQL."""
 
     wrapping: bytes
 
@@ -39,7 +39,8 @@ class SubjectKeys:
         return cls(load_wrapping(home))
 
     def seal(self, conn: Connection[Any], person: UUID, text: str) -> str:
-        """`text` as a token that only this person's key opens; after an erasure a token that nothing opens."""
+        """Encrypt `text` into a token that only this person's key opens; after an erasure, return a token that nothing
+        opens."""
         key = self._key(conn, person, create=True)
         if key is None:
             return f"{PREFIX}{person}:{_ERASED}"
@@ -47,15 +48,15 @@ class SubjectKeys:
         return f"{PREFIX}{person}:{base64.urlsafe_b64encode(sealed).decode().rstrip('=')}"
 
     def unseal(self, conn: Connection[Any], token: str) -> str | None:
-        """The text in a token, or None where the person was erased. Raises `Invalid` (`sealed_token`), `NotFound`."""
-        person, data = _parts(token)
+        """Decrypt a token; None where the person was erased. Raises `Invalid` (`sealed_token`), `NotFound`."""
+        person, data = _parse_token(token)
         key = self._key(conn, person, create=False)
         if key is None or data is None:
             return None
         try:
             return AESSIV(key).decrypt(data, [person.bytes])[1:].decode()
         except InvalidTag as error:
-            raise _no_token(token) from error
+            raise _token_error(token) from error
 
     def _key(self, conn: Connection[Any], person: UUID, *, create: bool) -> bytes | None:
         subject = str(person)
@@ -82,13 +83,13 @@ class SubjectKeys:
             ) from error
 
 
-def _no_token(token: str) -> Invalid:
+def _token_error(token: str) -> Invalid:
     return Invalid(
         f"no sealed field: {token[:60]!r}", code="sealed_token", hint="Give a token as it stands in the log."
     )
 
 
-def _parts(token: str) -> tuple[UUID, bytes | None]:
+def _parse_token(token: str) -> tuple[UUID, bytes | None]:
     head, _, data = token.removeprefix(PREFIX).partition(":")
     try:
         person = UUID(head)
@@ -98,4 +99,4 @@ def _parts(token: str) -> tuple[UUID, bytes | None]:
             return person, None
         return person, base64.b64decode(data + "=" * (-len(data) % 4), altchars=b"-_", validate=True)
     except (ValueError, binascii.Error) as error:
-        raise _no_token(token) from error
+        raise _token_error(token) from error

@@ -30,7 +30,7 @@ def tile_path(level: Level, index: int, width: int = WIDTH) -> str:
 
 
 def tiles_of(size: int, level: int) -> Iterator[tuple[int, int]]:
-    """(index, width) of the tiles of a level in a tree of `size`; entry bundles are as those of level 0."""
+    """Yield (index, width) of the tiles of a level in a tree of `size`; entry bundles are numbered like level 0."""
     full, rest = divmod(size >> (8 * level), WIDTH)
     for index in range(full):
         yield index, WIDTH
@@ -52,13 +52,13 @@ def levels_of(size: int) -> int:
 
 
 def encode_bundle(entries: Sequence[bytes]) -> bytes:
-    """Entries, each behind its length in 16 bits, big-endian. Raises `OverflowError` above 65,535 bytes."""
+    """Encode entries, each after its length in 16 bits, big-endian. Raises `OverflowError` above 65,535 bytes."""
     return b"".join([part for entry in entries for part in (len(entry).to_bytes(2, "big"), entry)])
 
 
 def decode_bundle(data: bytes) -> list[bytes]:
     """The entries of a bundle; raises `Invalid` (`bundle_damaged`) where the lengths do not add up."""
-    entries, whole = readable(data)
+    entries, whole = read_bundle(data)
     if not whole:
         raise Invalid(
             "an entry bundle ends in the middle of an entry", code="bundle_damaged", hint="Restore it from a copy."
@@ -66,8 +66,8 @@ def decode_bundle(data: bytes) -> list[bytes]:
     return entries
 
 
-def readable(data: bytes) -> tuple[list[bytes], bool]:
-    """(the entries of a bundle up to the first that is not whole, whether all are)"""
+def read_bundle(data: bytes) -> tuple[list[bytes], bool]:
+    """Return the entries of a bundle up to the first incomplete one, and whether all are complete."""
     entries: list[bytes] = []
     position, end = 0, len(data)
     while position < end:
@@ -79,8 +79,8 @@ def readable(data: bytes) -> tuple[list[bytes], bool]:
     return entries, True
 
 
-def partials(folder: Path, level: Level, index: int) -> list[tuple[int, Path]]:
-    """(width, path) of the partial tiles that are there, narrowest first."""
+def partial_tiles(folder: Path, level: Level, index: int) -> list[tuple[int, Path]]:
+    """(width, path) of the partial tiles that exist, narrowest first."""
     try:
         paths = list((folder / f"{tile_path(level, index)}.p").iterdir())
     except (FileNotFoundError, NotADirectoryError):
@@ -95,7 +95,8 @@ class Tiles:
     folder: Path
 
     def read(self, level: Level, index: int, width: int = WIDTH) -> bytes:
-        """The bytes of a tile, of the full one where the partial one is gone. Raises `NotFound` (`tile_missing`)."""
+        """The bytes of a tile, or of the full one where the partial one is deleted. Raises `NotFound`
+        (`tile_missing`)."""
         for path in {tile_path(level, index, width): None, tile_path(level, index): None}:
             try:
                 return (self.folder / path).read_bytes()

@@ -1,7 +1,7 @@
-"""Verification of the audit log from its files alone, naming what was altered, and proofs for single entries.
+"""Verifies the audit log from its files alone and names what was altered.
 
 Only the folder is read: no database, no HOME, no network. Files prove integrity up to the checkpoint; that this is the
-newest one, or the only one, is shown by a checkpoint that somebody else kept (`earlier`).
+newest one, or the only one, can only be shown by a checkpoint that somebody else kept (`earlier`).
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from typing import Any
 
 from groundplan.core.audit.checkpoint import Checkpoint, Note, VerifierKey, parse_checkpoint, parse_note
 from groundplan.core.audit.merkle import EMPTY_ROOT, leaf_hash, root_of
-from groundplan.core.audit.proof import checkpoint_file, key_of, own_key
+from groundplan.core.audit.proof import parse_public_key, published_key, read_checkpoint
 from groundplan.core.audit.rotate import FOLDER as KEPT_ROTATIONS
-from groundplan.core.audit.rotate import followed
+from groundplan.core.audit.rotate import key_chain
 from groundplan.core.audit.tiles import (
     WIDTH,
     Level,
@@ -26,8 +26,8 @@ from groundplan.core.audit.tiles import (
     encode_bundle,
     last_tile,
     levels_of,
-    partials,
-    readable,
+    partial_tiles,
+    read_bundle,
     tile_path,
     tiles_of,
 )
@@ -36,17 +36,17 @@ from groundplan.core.audit.witness import kept_notes
 from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.words import quantity
 
-MOST_PROBLEMS = 100
-"""How many are told."""
+MAX_PROBLEMS = 100
+"""How many problems are reported."""
 TOO_MANY = 1_000
-"""After so many the rest is not read: a forged checkpoint may claim any size."""
+"""After this many problems the rest is not read: a forged checkpoint may claim any size."""
 Progress = Callable[[int, int], None]
 """(entries read, entries in all)"""
 
 
 @dataclass(frozen=True, slots=True)
 class LogProblem:
-    """What does not hold, at an entry (its index) or a file (its path)."""
+    """A problem at an entry (its index) or a file (its path)."""
 
     where: int | str
     message: str
@@ -57,9 +57,9 @@ class LogProblem:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a verification found. `root` is that of the checkpoint (hex); `signed` says by which key, in words:
-    `unsigned`, `self-signed` (the key lies beside the log) or `trusted key` (the caller gave it). `witnessed` says who
-    else signed, when, and over how many entries; empty where nobody did."""
+    """The result of a verification. `root` is the checkpoint's (hex). `signed` says by which key it is signed:
+    `unsigned`, `self-signed` (the key lies beside the log) or `trusted key` (the caller gave it). `witnessed` says
+    which witnesses signed, when, and over how many entries."""
 
     ok: bool
     entries: int
@@ -82,12 +82,12 @@ class Verdict:
 def copy_log(source: Path, target: Path) -> int:
     """Copy the files of the newest checkpoint, also while the log is being written, and return its size.
 
-    `target` is made; what else is in it stays. Raises `NotFound`, `Invalid` where files lack.
+    `target` is created; other files in it stay. Raises `NotFound`, `Invalid` where files are missing.
     """
-    data = checkpoint_file(source)
+    data = read_checkpoint(source)
     size, tiles = parse_checkpoint(parse_note(data).text).size, Tiles(source)
     files: dict[str, bytes] = {"checkpoint": data}
-    if (own := own_key(source)) is not None:
+    if (own := published_key(source)) is not None:
         files["log.pub"] = own
     target.mkdir(parents=True, exist_ok=True)
     for index, width in tiles_of(size, 0):
@@ -120,62 +120,64 @@ def verify(
 ) -> Verdict:
     """Check every entry and tile in `folder` against its signed checkpoint.
 
-    `since`: of that many entries, which were checked before, only the hashes are read; give the checkpoint of that
-    check as `earlier`. What is altered in those entries' files later on is found by the next check of everything.
+    `since`: the number of entries that an earlier check has verified; of these only the hashes are read. Give the
+    checkpoint of that check as `earlier`. Later changes to the files of those entries are found by the next full check.
 
     `public_key` is the content of a log.pub or 32 raw bytes; without it the log.pub beside the log is used. `earlier`
     are checkpoints of the same log kept elsewhere: the log must continue each of them, and those that a witness has
     signed. `witnesses` are the trusted ones, each of which must have signed; without them the keys that lie beside the
-    log are used, and told as such. After a rotation either key leads to the other. Never raises for what is in the
+    log are used, and reported as such. After a rotation either key leads to the other. Never raises for the content of
     files.
     """
-    check = _Check(Tiles(folder), on_progress)
+    check = _Verification(Tiles(folder), on_progress)
     try:
-        note = parse_note(checkpoint_file(folder))
+        note = parse_note(read_checkpoint(folder))
         point = parse_checkpoint(note.text)
     except GroundplanError as error:
         return Verdict(False, 0, "", "unsigned", (LogProblem("checkpoint", error.message),))
-    signed = check.signature(folder, note, point, public_key)
+    signed = check.check_signature(folder, note, point, public_key)
     check.run(point, min(since, point.size))
     for data in earlier:
-        check.continues(data, point)
+        check.check_continues(data, point)
     witnessed = check.witnessed(folder, point, tuple(witnesses))
-    problems = check.told()
+    problems = check.reported()
     return Verdict(not problems, point.size, point.root.hex(), signed, problems, witnessed)
 
 
 @dataclass(slots=True)
-class _Check:
+class _Verification:
     tiles: Tiles
     on_progress: Progress | None
     problems: list[LogProblem] = field(default_factory=list)
-    foreign: dict[int, bytes] = field(default_factory=dict)
-    """Leaf hashes of entries that are not where they belong, by index."""
-    last: tuple[int, Sequence[bytes], Sequence[bytes]] | None = None
-    """The last, partial bundle where entries and hashes differ: its number, the entries' hashes, the stored ones."""
+    misplaced: dict[int, bytes] = field(default_factory=dict)
+    """Leaf hashes of entries that are not at their position, by index."""
+    last_bundle: tuple[int, Sequence[bytes], Sequence[bytes]] | None = None
+    """The last, partial bundle if its entries and hashes differ: its number, the entries' hashes, the stored hashes."""
     keys: Sequence[VerifierKey] = ()
-    """The log's key and those that it was rotated from or to, in the order of their use."""
-    unlike: list[tuple[str, int, list[int]]] = field(default_factory=list)
-    """Tiles that differ from those below: their path, the level below, and which tiles of it differ."""
+    """The log's key and the keys it was rotated from or to, in the order of their use."""
+    mismatched_tiles: list[tuple[str, int, list[int]]] = field(default_factory=list)
+    """Tiles that differ from those below: path, the level below, and the indexes of that level's tiles that differ."""
 
     def add(self, where: int | str, message: str) -> None:
         self.problems.append(LogProblem(where, message))
 
-    def told(self) -> tuple[LogProblem, ...]:
+    def reported(self) -> tuple[LogProblem, ...]:
         """The problems, those of entries first and in their order."""
-        found = sorted(self.problems, key=lambda told: told.where if isinstance(told.where, int) else sys.maxsize)
-        rest = len(found) - MOST_PROBLEMS
+        found = sorted(
+            self.problems, key=lambda reported: reported.where if isinstance(reported.where, int) else sys.maxsize
+        )
+        rest = len(found) - MAX_PROBLEMS
         if rest <= 0:
             return tuple(found)
-        return (*found[:MOST_PROBLEMS], LogProblem("…", f"and {rest} more problems"))
+        return (*found[:MAX_PROBLEMS], LogProblem("…", f"and {rest} more problems"))
 
-    def signature(self, folder: Path, note: Note, point: Checkpoint, given: bytes | None) -> str:
-        content = given if given is not None else own_key(folder)
+    def check_signature(self, folder: Path, note: Note, point: Checkpoint, given: bytes | None) -> str:
+        content = given if given is not None else published_key(folder)
         if content is None:
             self.add("log.pub", "the public key is missing, so the signature cannot be checked")
             return "unsigned"
         try:
-            self.keys = followed(folder, key_of(content, point.origin))
+            self.keys = key_chain(folder, parse_public_key(content, point.origin))
         except Invalid as error:
             self.add("log.pub", error.message)
             return "unsigned"
@@ -186,44 +188,44 @@ class _Check:
         return "trusted key" if given is not None else "self-signed"
 
     def run(self, point: Checkpoint, since: int) -> None:
-        """Read the entries from `since` on and all hashes, and compare them with the checkpoint."""
-        rest, row = self._entries(point.size, since // WIDTH)
-        if self.last is not None:
-            rest = [self._last_bundle(point, row, *self.last)]
-        self._name_foreign(point.size)
+        """Read the entries from `since` on and all hashes, and compare the computed root with the checkpoint."""
+        rest, row = self._check_entries(point.size, since // WIDTH)
+        if self.last_bundle is not None:
+            rest = [self._check_last_bundle(point, row, *self.last_bundle)]
+        self._report_misplaced(point.size)
         if len(self.problems) > TOO_MANY:
             self.add("checkpoint", "too many problems: not all of the log was read")
             return
-        root = self._climbed(point.size, row, rest)
-        self._older_copies(point.size)
-        self._name_unlike(root == point.root)
+        root = self._compute_root(point.size, row, rest)
+        self._check_older_copies(point.size)
+        self._report_mismatched(root == point.root)
         if root != point.root:
             found = "together with these problems" if self.problems else "entries and tiles agree with each other, so"
-            at = " or ".join(self._unconfirmed(point.size))
+            at = " or ".join(self._last_tiles(point.size))
             where = f"; {at} or the checkpoint was altered" if at and not self.problems else ""
             self.add("checkpoint", f"{found} the files give another root than the signed one: {root.hex()}{where}")
 
-    def _climbed(self, size: int, row: Sequence[bytes], rest: Sequence[bytes]) -> bytes:
-        """The root over full bundles and the last one, which the tiles on the way are checked against."""
+    def _compute_root(self, size: int, row: Sequence[bytes], rest: Sequence[bytes]) -> bytes:
+        """Compute the root from the full bundles and the last one, and check the tiles of each level on the way."""
         for level in range(1, levels_of(size)):
-            row, rest = self._level(level, size, row, rest)
+            row, rest = self._check_level(level, size, row, rest)
         return root_of([*row, *rest]) if row or rest else EMPTY_ROOT
 
-    def _last_bundle(
+    def _check_last_bundle(
         self, point: Checkpoint, row: Sequence[bytes], index: int, leaves: Sequence[bytes], hashes: Sequence[bytes]
     ) -> bytes:
-        """Tell whether the last entries or their hashes were altered, which no tile above says: those that give the
-        signed root are as they were. Returns the root of the bundle to go on with."""
+        """Report whether the last entries or their hashes were altered. No tile above covers them, so those that give
+        the signed root are taken as unaltered. Returns the root of the bundle to continue with."""
         root = root_of(leaves)
-        if _Check(self.tiles, None)._climbed(point.size, row, [root]) == point.root:
+        if _Verification(self.tiles, None)._compute_root(point.size, row, [root]) == point.root:
             self.add(tile_path(0, index, len(hashes)), "the hash tile was altered; the entries are as signed")
             return root
-        self._compare(index * WIDTH, leaves, hashes)
+        self._compare_entries(index * WIDTH, leaves, hashes)
         return root_of(hashes)
 
-    def _name_unlike(self, held: bool) -> None:
-        """A tile that differs from those below it was altered where the root holds without it; else those below."""
-        for tile, below, wrong in self.unlike:
+    def _report_mismatched(self, held: bool) -> None:
+        """Report mismatched tiles: if the root is right without the tile, the tile was altered, else those below it."""
+        for tile, below, wrong in self.mismatched_tiles:
             if held:
                 self.add(tile, "the tile does not hold the hashes of the tiles below it")
                 continue
@@ -231,20 +233,20 @@ class _Check:
                 self.add(tile_path(below, index), f"its entries and hashes do not give the hash that {tile} holds")
 
     @staticmethod
-    def _unconfirmed(size: int) -> list[str]:
-        """The last, partial tiles, which no tile above confirms."""
+    def _last_tiles(size: int) -> list[str]:
+        """The paths of the last, partial tiles, which no tile above covers."""
         lasts = [(level, *last_tile(size, level)) for level in range(levels_of(size))]
         return [tile_path(level, index, width) for level, index, width in lasts if width]
 
-    def _entries(self, size: int, known: int) -> tuple[list[bytes], list[bytes]]:
-        """(the leaf hashes of the last, partial bundle as one root, roots of the full bundles)
+    def _check_entries(self, size: int, known: int) -> tuple[list[bytes], list[bytes]]:
+        """Return the root of the last, partial bundle (a list of at most one) and the roots of the full bundles.
 
-        The roots of the first `known` bundles are taken as they are stored.
+        The roots of the first `known` bundles are read from the tiles instead of the entries.
         """
         roots = self._stored_roots(size, known)
         rest: list[bytes] = []
         for index, width in islice(tiles_of(size, 0), len(roots), None):
-            root = self._bundle(index, width, size)
+            root = self._check_bundle(index, width, size)
             if width == WIDTH:
                 roots.append(root)
             else:
@@ -256,22 +258,22 @@ class _Check:
         return rest, roots
 
     def _stored_roots(self, size: int, known: int) -> list[bytes]:
-        """The roots of the first `known` full bundles from the tiles above them; fewer where one cannot be read."""
+        """Read the roots of the first `known` full bundles from level 1; fewer where a tile cannot be read."""
         roots: list[bytes] = []
         for index, width in tiles_of(size, 1):
-            stored = self._hashes(1, index, width) if len(roots) < known else None
+            stored = self._read_hashes(1, index, width) if len(roots) < known else None
             if stored is None:
                 break
             roots += stored
         return roots[:known]
 
-    def _bundle(self, index: int, width: int, size: int) -> bytes:
-        """Check one bundle against its hash tile, the tile against the one above; return the root to go on with."""
-        hashes = self._hashes(0, index, width)
-        leaves = self._leaves(index, width, hashes)
+    def _check_bundle(self, index: int, width: int, size: int) -> bytes:
+        """Check a bundle against its hash tile and the tile above; return the root to continue with."""
+        hashes = self._read_hashes(0, index, width)
+        leaves = self._read_leaves(index, width, hashes)
         if leaves == hashes and leaves is not None:
             return root_of(leaves)
-        above = self._above(index, width, size)
+        above = self._root_in_parent(index, width, size)
         if leaves is not None and (hashes is None or (above is not None and root_of(leaves) == above)):
             if hashes is not None:
                 self.add(tile_path(0, index, width), "the hash tile was altered; the entries are as signed")
@@ -279,12 +281,12 @@ class _Check:
         if hashes is None:
             return above or EMPTY_ROOT
         if leaves is not None and width != WIDTH:
-            self.last = (index, leaves, hashes)
+            self.last_bundle = (index, leaves, hashes)
         elif leaves is not None:
-            self._compare(index * WIDTH, leaves, hashes)
+            self._compare_entries(index * WIDTH, leaves, hashes)
         return root_of(hashes)
 
-    def _leaves(self, index: int, width: int, hashes: Sequence[bytes] | None) -> list[bytes] | None:
+    def _read_leaves(self, index: int, width: int, hashes: Sequence[bytes] | None) -> list[bytes] | None:
         first = index * WIDTH
         sha256 = hashlib.sha256
         try:
@@ -292,7 +294,7 @@ class _Check:
         except NotFound as error:
             self.add(first, f"entries {first} to {first + width - 1} are missing: {error.message}")
         except Invalid:
-            entries, _ = readable(self.tiles.read("entries", index, width))
+            entries, _ = read_bundle(self.tiles.read("entries", index, width))
             pairs = enumerate(zip(entries, hashes or [], strict=False))
             broken = next((at for at, (entry, hash) in pairs if leaf_hash(entry) != hash), len(entries))
             self.add(first + broken, "the entry or its length was altered; the rest of its bundle cannot be read")
@@ -300,7 +302,7 @@ class _Check:
             self.add(first, f"entries {first} to {first + width - 1} cannot be read: {error.strerror}")
         return None
 
-    def _hashes(self, level: int, index: int, width: int) -> list[bytes] | None:
+    def _read_hashes(self, level: int, index: int, width: int) -> list[bytes] | None:
         try:
             return self.tiles.hashes(level, index, width)
         except GroundplanError as error:
@@ -309,8 +311,8 @@ class _Check:
             self.add(tile_path(level, index, width), f"the tile cannot be read: {error.strerror}")
         return None
 
-    def _above(self, index: int, width: int, size: int) -> bytes | None:
-        """The root of a full bundle as the tile above has it; None where there is none."""
+    def _root_in_parent(self, index: int, width: int, size: int) -> bytes | None:
+        """The root of a full bundle according to the tile above; None where that cannot be read."""
         if width != WIDTH:
             return None
         parent, offset = divmod(index, WIDTH)
@@ -319,11 +321,11 @@ class _Check:
         except (GroundplanError, OSError):
             return None
 
-    def _compare(self, first: int, leaves: Sequence[bytes], hashes: Sequence[bytes]) -> None:
-        """Name the entries of one bundle that differ from the hashes they were logged with."""
+    def _compare_entries(self, first: int, leaves: Sequence[bytes], hashes: Sequence[bytes]) -> None:
+        """Report the entries of one bundle that differ from the hashes they were logged with."""
         if len(leaves) == len(hashes):
             wrong = enumerate(zip(leaves, hashes, strict=True))
-            self.foreign.update({first + at: leaf for at, (leaf, hash) in wrong if leaf != hash})
+            self.misplaced.update({first + at: leaf for at, (leaf, hash) in wrong if leaf != hash})
             return
         present, wanted = set(leaves), set(hashes)
         strange = {offset for offset, leaf in enumerate(leaves) if leaf not in wanted}
@@ -332,7 +334,7 @@ class _Check:
                 continue
             if offset in strange:
                 strange.discard(offset)
-                self.foreign[first + offset] = leaves[offset]
+                self.misplaced[first + offset] = leaves[offset]
             else:
                 self.add(first + offset, "the entry is missing")
         for offset in sorted(strange):
@@ -346,11 +348,11 @@ class _Check:
             if hash != leaf:
                 self.add(places[hash], f"the entry was reordered: entry {places[leaf]} stands in its place")
 
-    def _name_foreign(self, size: int) -> None:
-        """Say of each entry that does not belong where it stands whether it is altered or comes from elsewhere."""
-        if not self.foreign or len(self.problems) > TOO_MANY:
+    def _report_misplaced(self, size: int) -> None:
+        """Report for each misplaced entry whether it was altered or moved from another position."""
+        if not self.misplaced or len(self.problems) > TOO_MANY:
             return
-        wanted = set(self.foreign.values())
+        wanted = set(self.misplaced.values())
         home: dict[bytes, int] = {}
         for index, width in tiles_of(size, 0):
             try:
@@ -358,36 +360,37 @@ class _Check:
             except (GroundplanError, OSError):
                 continue
             home.update({hash: index * WIDTH + at for at, hash in enumerate(hashes) if hash in wanted})
-        for index, leaf in self.foreign.items():
+        for index, leaf in self.misplaced.items():
             if leaf in home:
                 self.add(index, f"the entry was reordered: entry {home[leaf]} stands in its place")
             else:
                 self.add(index, "the entry was altered")
 
-    def _level(
+    def _check_level(
         self, level: int, size: int, row: Sequence[bytes], rest: Sequence[bytes]
     ) -> tuple[list[bytes], list[bytes]]:
-        """Check the tiles of a level against `row` computed from below; return the row above and the ragged rest."""
+        """Check the tiles of a level against `row`, computed from below; return the row above and the partial rest."""
         up: list[bytes] = []
         tail = list(rest)
         for index, width in tiles_of(size, level):
             computed = list(row[index * WIDTH : index * WIDTH + width])
-            stored = self._hashes(level, index, width)
+            stored = self._read_hashes(level, index, width)
             if stored is not None and stored != computed:
                 pairs = enumerate(zip(stored, computed, strict=False))
                 wrong = [index * WIDTH + at for at, (have, want) in pairs if have != want]
-                self.unlike.append((tile_path(level, index, width), level - 1, wrong))
+                self.mismatched_tiles.append((tile_path(level, index, width), level - 1, wrong))
             if width == WIDTH:
                 up.append(root_of(computed))
             else:
                 tail = [root_of([*computed, *rest])]
         return up, tail
 
-    def _older_copies(self, size: int) -> None:
-        """Narrower copies of the last tiles, made for earlier checkpoints, must be beginnings of the present ones."""
+    def _check_older_copies(self, size: int) -> None:
+        """Check that narrower copies of the last tiles, made for earlier checkpoints, are prefixes of the present
+        ones."""
         for level in ("entries", *range(levels_of(size))):
             index, width = last_tile(size, level)
-            older = [path for at, path in partials(self.tiles.folder, level, index) if at < width]
+            older = [path for at, path in partial_tiles(self.tiles.folder, level, index) if at < width]
             if not older:
                 continue
             try:
@@ -398,20 +401,21 @@ class _Check:
             for path, data in copies.items():
                 if not whole.startswith(data):
                     name = str(path.relative_to(self.tiles.folder))
-                    self._older_copy(level, index, name, data, whole)
+                    self._report_older_copy(level, index, name, data, whole)
 
-    def _older_copy(self, level: Level, index: int, name: str, data: bytes, whole: bytes) -> None:
+    def _report_older_copy(self, level: Level, index: int, name: str, data: bytes, whole: bytes) -> None:
         if level != "entries":
             self.add(name, "an older copy of this tile was altered")
             return
-        pairs = enumerate(zip(readable(data)[0], readable(whole)[0], strict=False))
-        at = next((at for at, (old, new) in pairs if old != new), len(readable(data)[0]))
+        pairs = enumerate(zip(read_bundle(data)[0], read_bundle(whole)[0], strict=False))
+        at = next((at for at, (old, new) in pairs if old != new), len(read_bundle(data)[0]))
         self.add(index * WIDTH + at, f"the entry was altered in an older copy, {name}")
 
     def witnessed(self, folder: Path, point: Checkpoint, trusted: tuple[VerifierKey, ...]) -> tuple[str, ...]:
-        """Check that the log continues what witnesses signed, and that the trusted ones did sign; who did, in words."""
+        """Check that the log continues what witnesses signed, and that each trusted one has signed; return who signed,
+        in words."""
         kept = kept_notes(folder)
-        told: list[str] = []
+        reported: list[str] = []
         for witness, note in kept:
             at = note.cosigned(witness)
             if trusted and witness not in trusted:
@@ -419,17 +423,17 @@ class _Check:
             if at is None:
                 self.add(f"witness {witness.name}", "what lies beside the log is not signed by this witness")
                 continue
-            self.continues(note.encode(), point, f"checkpoint that {witness.name} signed")
+            self.check_continues(note.encode(), point, f"checkpoint that {witness.name} signed")
             beside = "" if trusted else " (its key lies beside the log)"
             size = quantity(parse_checkpoint(note.text).size, "entry", "entries")
-            told.append(f"witnessed by {witness.name} at {at:%Y-%m-%dT%H:%M:%SZ}, {size}{beside}")
+            reported.append(f"witnessed by {witness.name} at {at:%Y-%m-%dT%H:%M:%SZ}, {size}{beside}")
         signed = {witness for witness, _ in kept}
         for missing in (witness for witness in dict.fromkeys(trusted) if witness not in signed):
             self.add(f"witness {missing.name}", "no checkpoint that this witness has signed lies beside the log")
-        return tuple(told)
+        return tuple(reported)
 
-    def continues(self, data: bytes, point: Checkpoint, name: str = "earlier checkpoint") -> None:
-        """Check that the log continues a checkpoint from elsewhere."""
+    def check_continues(self, data: bytes, point: Checkpoint, name: str = "earlier checkpoint") -> None:
+        """Check that the log continues a checkpoint that was kept elsewhere."""
         try:
             note = parse_note(data)
             old = parse_checkpoint(note.text)

@@ -1,7 +1,7 @@
-"""A witness: signs a checkpoint of a log only where the log continues what it signed before (C2SP tlog-witness).
+"""A witness: signs a checkpoint of a log only if the log continues what the witness signed before (C2SP tlog-witness).
 
-Keeps the newest checkpoint of each log it knows as a file. It sees sizes and hashes, never an entry. The log's side
-asks it (`ask`). Does not listen (`witness_server.py`) and does not say who is to be trusted.
+It keeps the newest checkpoint of each log as a file and sees sizes and hashes, never an entry. `request_cosignature` is
+the log's side. This module does not listen (`witness_server.py`) and does not decide which witness is trusted.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """What an `add-checkpoint` asks: the size that the log believes was signed last, the proof, and the checkpoint."""
+class CosignRequest:
+    """An `add-checkpoint` request: the size that the log believes was signed last, the proof, and the checkpoint."""
 
     old: int
     hashes: tuple[bytes, ...]
@@ -56,8 +56,8 @@ class Seen:
         return "".join(lines).encode() + self.note.encode()
 
 
-def parse_seen(body: bytes) -> Seen:
-    """The request in a body; raises `Invalid` (`witness_request`, `note`)."""
+def parse_request(body: bytes) -> CosignRequest:
+    """Parse the body of a request. Raises `Invalid` (`witness_request`, `note`)."""
     head, separator, note = body.partition(b"\n\n")
     try:
         first, *lines = head.decode("ascii").split("\n")
@@ -71,14 +71,14 @@ def parse_seen(body: bytes) -> Seen:
         raise Invalid(
             "no request to a witness", code="witness_request", hint="Send `old N`, hashes, an empty line, the note."
         ) from error
-    return Seen(int(number), hashes, parse_note(note))
+    return CosignRequest(int(number), hashes, parse_note(note))
 
 
 class Witness:
     """One witness with its name and key. Safe to use from several threads."""
 
     def __init__(self, folder: Path, name: str, key: Ed25519PrivateKey, logs: Sequence[VerifierKey] = ()) -> None:
-        """`folder` keeps what was signed. `logs` are the logs that may ask, with their keys."""
+        """`folder` keeps the signed checkpoints; `logs` are the keys of the logs that may ask."""
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder = folder
         self._name = name
@@ -88,10 +88,10 @@ class Witness:
 
     @property
     def public(self) -> VerifierKey:
-        """The key that shows that this witness signed."""
+        """The key that verifies this witness's signatures."""
         return VerifierKey(self._name, self._key.public_key().public_bytes_raw(), cosigns=True)
 
-    def add(self, seen: Seen, at: datetime | None = None) -> Signature:
+    def add(self, seen: CosignRequest, at: datetime | None = None) -> Signature:
         """Sign the checkpoint. Raises `NotFound` (`witness_log`: unknown log), `Denied` (`witness_signature`),
         `Conflict` (`witness_old`: another size was signed last; `retry` names it in the hint), `Invalid`
         (`witness_proof`: the log does not continue what was signed)."""
@@ -110,11 +110,11 @@ class Witness:
         return line
 
     def newest(self, origin: str) -> Checkpoint | None:
-        """What was signed last of a log."""
+        """The checkpoint of a log that was signed last."""
         path = self._file(origin)
         return parse_checkpoint(parse_note(path.read_bytes()).text) if path.exists() else None
 
-    def _check(self, seen: Seen, point: Checkpoint) -> None:
+    def _check(self, seen: CosignRequest, point: Checkpoint) -> None:
         last = self.newest(point.origin)
         size = 0 if last is None else last.size
         if seen.old != size:
@@ -141,17 +141,17 @@ def _continues(last: Checkpoint, point: Checkpoint, hashes: Sequence[bytes]) -> 
 # the log's side
 
 
-def ask(folder: Path, url: str, witness: VerifierKey) -> Note:
+def request_cosignature(folder: Path, url: str, witness: VerifierKey) -> Note:
     """Have the newest checkpoint in `folder` signed by a witness, keep the note beside the log and return it.
 
-    Raises `Unavailable` (`witness`) where it does not answer, `Invalid` (`witness_refused`) where it refuses: then the
-    log that it knows is another one.
+    Raises `Unavailable` (`witness`) where it does not answer, `Invalid` (`witness_refused`) where it refuses because
+    the log does not continue the one that it knows.
     """
     kept = kept_note(folder, witness)
-    seen = _request(folder, 0 if kept is None else parse_checkpoint(kept.text).size)
+    seen = _build_request(folder, 0 if kept is None else parse_checkpoint(kept.text).size)
     status, body = _post(url, seen)
     if status == HTTPStatus.CONFLICT and body.strip().isdigit():
-        seen = _request(folder, int(body))
+        seen = _build_request(folder, int(body))
         status, body = _post(url, seen)
     if status != HTTPStatus.OK:
         raise Invalid(
@@ -161,8 +161,8 @@ def ask(folder: Path, url: str, witness: VerifierKey) -> Note:
         )
     note = _with_cosignature(seen.note, body, witness)
     (folder / FOLDER).mkdir(mode=0o700, exist_ok=True)
-    write_atomically(_beside(folder, witness), note.encode(), 0o644)
-    write_atomically(_beside(folder, witness).with_suffix(".pub"), witness.encode().encode() + b"\n", 0o644)
+    write_atomically(_note_path(folder, witness), note.encode(), 0o644)
+    write_atomically(_note_path(folder, witness).with_suffix(".pub"), witness.encode().encode() + b"\n", 0o644)
     return note
 
 
@@ -181,18 +181,18 @@ def _with_cosignature(note: Note, body: bytes, witness: VerifierKey) -> Note:
     return note
 
 
-def _beside(folder: Path, witness: VerifierKey) -> Path:
+def _note_path(folder: Path, witness: VerifierKey) -> Path:
     return folder / FOLDER / witness.id.hex()
 
 
 def kept_note(folder: Path, witness: VerifierKey) -> Note | None:
     """The newest note of this witness beside a log."""
-    path = _beside(folder, witness)
+    path = _note_path(folder, witness)
     return parse_note(path.read_bytes()) if path.exists() else None
 
 
 def kept_notes(folder: Path) -> list[tuple[VerifierKey, Note]]:
-    """Every witness whose key lies beside the log, with its newest note there; what cannot be read is left out."""
+    """Every witness whose key lies beside the log, with its newest note there; unreadable ones are left out."""
     found: list[tuple[VerifierKey, Note]] = []
     for path in sorted((folder / FOLDER).glob("*.pub")):
         try:
@@ -202,11 +202,11 @@ def kept_notes(folder: Path) -> list[tuple[VerifierKey, Note]]:
     return found
 
 
-def _request(folder: Path, old: int) -> Seen:
+def _build_request(folder: Path, old: int) -> CosignRequest:
     data = (folder / "checkpoint").read_bytes()
     size = parse_checkpoint(parse_note(data).text).size
     if old in (0, size):
-        return Seen(old, (), parse_note(data))
+        return CosignRequest(old, (), parse_note(data))
     if old > size:
         raise Invalid(
             f"the witness has signed {old} entries, this log has {size}: it was cut",
@@ -214,10 +214,10 @@ def _request(folder: Path, old: int) -> Seen:
             hint="Restore the log from a copy that has them.",
         )
     proof = consistency_proof(folder, old)
-    return Seen(old, proof.hashes, parse_note(proof.checkpoint))
+    return CosignRequest(old, proof.hashes, parse_note(proof.checkpoint))
 
 
-def _post(url: str, seen: Seen) -> tuple[int, bytes]:
+def _post(url: str, seen: CosignRequest) -> tuple[int, bytes]:
     request = urllib.request.Request(f"{url.rstrip('/')}/add-checkpoint", seen.encode(), method="POST")
     try:
         with urllib.request.urlopen(request, timeout=WAIT_SECONDS) as reply:

@@ -18,7 +18,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from groundplan.core.audit.checkpoint import parse_key
-from groundplan.core.audit.witness import MAX_BYTES, Witness, parse_seen
+from groundplan.core.audit.witness import MAX_BYTES, Witness, parse_request
 from groundplan.core.errors import Conflict, Denied, GroundplanError, Invalid, NotFound
 from groundplan.core.home import write_atomically
 
@@ -31,7 +31,7 @@ SOCKET_SECONDS = 10
 
 
 def witness_key(folder: Path) -> Ed25519PrivateKey:
-    """The witness's key in `folder`, made (0600) at the first start."""
+    """The witness's key in `folder`, generated (0600) at the first start."""
     path = folder / "witness.key"
     if not path.exists():
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -40,9 +40,9 @@ def witness_key(folder: Path) -> Ed25519PrivateKey:
 
 
 def serve(witness: Witness, host: str, port: int) -> ThreadingHTTPServer:
-    """A server that is bound and waits for `serve_forever`."""
+    """Return a bound server; call `serve_forever` to run it."""
 
-    class Asked(BaseHTTPRequestHandler):
+    class WitnessHandler(BaseHTTPRequestHandler):
         timeout = SOCKET_SECONDS
         server_version = "groundplan-witness"
 
@@ -55,7 +55,7 @@ def serve(witness: Witness, host: str, port: int) -> ThreadingHTTPServer:
                 self._answer(HTTPStatus.REQUEST_ENTITY_TOO_LARGE, b"at most 64 KiB\n")
                 return
             try:
-                line = witness.add(parse_seen(self.rfile.read(int(length))))
+                line = witness.add(parse_request(self.rfile.read(int(length))))
             except GroundplanError as error:
                 old = error.code == "witness_old"
                 status = STATUS.get(type(error), HTTPStatus.UNPROCESSABLE_ENTITY)
@@ -73,7 +73,7 @@ def serve(witness: Witness, host: str, port: int) -> ThreadingHTTPServer:
         def log_message(self, format: str, *values: object) -> None:
             sys.stderr.write(f"{self.log_date_time_string()} {format % values}\n")
 
-    return ThreadingHTTPServer((host, port), Asked)
+    return ThreadingHTTPServer((host, port), WitnessHandler)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

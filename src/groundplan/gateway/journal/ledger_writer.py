@@ -15,7 +15,7 @@ import psycopg
 from groundplan.blueprint.artifact import decode
 from groundplan.blueprint.model import Rates
 from groundplan.core.audit.entry import Acting, Entry, gateway_actor
-from groundplan.core.audit.store import copy_new, keys_made_acting, record_many
+from groundplan.core.audit.store import copy_entries, keys_made_acting, record_many
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.home import Home
@@ -73,7 +73,7 @@ class LedgerWriter:
             with conn.transaction():
                 for insert, rows in facts:
                     ledger_store.copy_new(conn, insert, rows)
-                copy_new(conn, entries)
+                copy_entries(conn, entries)
         except psycopg.errors.UniqueViolation:  # after a restart it is not known what was written as open, or settled
             for insert, rows in facts:
                 ledger_store.insert_rows(conn, insert, rows)
