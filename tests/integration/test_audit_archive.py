@@ -192,7 +192,7 @@ from groundplan.core.audit import archive, archive_store
 from groundplan.core.audit.keys import load_public
 from groundplan.core.database import connect
 from groundplan.core.home import Home
-home, put = Home(Path(sys.argv[1])), archive.put
+home, put = Home(Path(sys.argv[1])), archive.put_file
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 def putting(url, name, file):
@@ -201,11 +201,11 @@ def putting(url, name, file):
         Path(url, name).write_bytes(file.read_bytes()[:40])
     if {moment!r} != "rows":
         die()
-archive.put = putting
+archive.put_file = putting
 key = load_public(home, "checkpoint").public_bytes_raw()
 with connect(sys.argv[3]) as conn:
-    made = archive.write(conn, home.audit, key, sys.argv[2], 0, {SPAN})
-    assert archive_store.leave(conn, made) == 253
+    made = archive.write_range(conn, home.audit, key, sys.argv[2], 0, {SPAN})
+    assert archive_store.move_out(conn, made) == 253
     die()
 """
     arguments = [str(home.root), str(tmp_path / "facts"), database.urls["control"]]

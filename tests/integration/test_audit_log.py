@@ -203,7 +203,7 @@ def test_another_home_goes_on_with_the_numbers_of_one_that_died(
         note(slow, 1)  # which commits late, and has the lower place in the queue
         note(conn, 2)
         with open_log(home) as log, monkeypatch.context() as dying:
-            dying.setattr(*_dies(store, "place"))
+            dying.setattr(*_dies(store, "assign_indexes"))
             dying.setattr(*_dies(log, "append"))
             with pytest.raises(_Died):
                 sequence_batch(conn, log, {})

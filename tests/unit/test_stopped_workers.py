@@ -97,7 +97,7 @@ def test_only_counters_are_kept_and_files_of_the_dead_are_folded_once(
     stopped_workers.write(home, 1, "2" * 16, one.told())
     stopped_workers.fold(home, 0)
     assert len(stopped_workers._files(home)) == 3, "they live"
-    monkeypatch.setattr(stopped_workers, "lives", lambda pid: pid != os.getpid())
+    monkeypatch.setattr(stopped_workers, "is_alive", lambda pid: pid != os.getpid())
     before = stopped_workers.read(home, ())
     with monkeypatch.context() as dies:
         dies.setattr(Path, "unlink", lambda *_, **__: None)  # killed before the files are away
@@ -132,7 +132,7 @@ def test_a_file_that_is_folded_while_it_is_read_is_not_missed(home: Home, monkey
     one = Counting()
     one.call(3)
     stopped_workers.write(home, 0, "0" * 16, one.told())
-    monkeypatch.setattr(stopped_workers, "lives", lambda _: False)
+    monkeypatch.setattr(stopped_workers, "is_alive", lambda _: False)
     listed, looks = stopped_workers._files, iter((True,))
 
     def files(*asked: Any) -> Any:
