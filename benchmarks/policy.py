@@ -24,7 +24,7 @@ from benchmarks.provenance import commit, machine
 from groundplan.blueprint import model as bp
 from groundplan.gateway.policy.gate import Gate
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
-from groundplan.governance.policy.calls import Asker, CallRules
+from groundplan.governance.policy.calls import CallRules, Principal
 from groundplan.governance.policy.partial_evaluation import Facts
 from groundplan.governance.policy.vocabulary import deployment_facts
 
@@ -114,7 +114,7 @@ def measure(count: int, rounds: int) -> dict[str, object]:
         "cached_p99_us": round(kept_p99, 3),
         "unsliced_p50_us": round(unsliced(made, groups, rounds // 4), 2),
         "policies_in_a_slice": round(
-            statistics.mean(len(gate.rules.part(key.workload, deployment="d").slice.rules) for key in keys), 1
+            statistics.mean(len(gate.rules.workload_rules(key.workload, deployment="d").slice.rules) for key in keys), 1
         ),
         "rounds": rounds,
     }
@@ -123,14 +123,16 @@ def measure(count: int, rounds: int) -> dict[str, object]:
 def unsliced(made: bp.Blueprint, groups: dict[str, frozenset[str]], rounds: int) -> float:
     """The median with every policy in every decision."""
     rules = CallRules(made)
-    whole = rules._rules.narrowed(Facts())
-    part = rules.part("w3")
+    whole = rules._rules.narrow(Facts())
+    part = rules.workload_rules("w3")
     context = {**deployment_facts(made, made.deployments[0]), "endpoint": "chat", "hour": 9, "weekday": 3}
-    asker, times = Asker("Person", "dana@acme.example", tuple(groups)), []
-    rules._parts["w3", "call", "", frozenset()] = type(part)(whole, part.timed, None, part.known)
+    asker, times = Principal("Person", "dana@acme.example", tuple(groups)), []
+    rules._workload_rules["w3", "call", "", frozenset()] = type(part)(
+        whole, part.is_time_dependent, None, part.entities
+    )
     for _ in range(rounds):
         at = time.perf_counter_ns()
-        rules.ask("w3", ("Action", "call"), asker, context)
+        rules.decide("w3", ("Action", "call"), asker, context)
         times.append(time.perf_counter_ns() - at)
     return timed(times)[0]
 

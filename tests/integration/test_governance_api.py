@@ -215,7 +215,7 @@ def test_documents_are_filled_from_facts_and_what_is_missing_is_marked(productio
         "what is declared is escaped"
     )
     with connect(world.database.urls["control"]) as conn:
-        asked = partial(evidence_store.standing, conn, datetime.now(UTC), demanded=True)
+        asked = partial(evidence_store.newest_evidence, conn, datetime.now(UTC), demanded=True)
         (found,) = asked(what="annex-iv/8", subjects=["workload/assistant"])
         assert found in asked(what="annex-iv/8") and found in asked(subjects=["workload/assistant"])
         assert asked(what="annex-iv/9") == asked(subjects=["workload/other"]) == [], "of others nothing is read"

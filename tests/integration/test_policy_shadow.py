@@ -124,7 +124,7 @@ def test_a_rule_that_is_new_begins_with_yesterday_and_one_that_is_enforced_is_to
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
         calls = exception_store.recorded_calls(conn, NOON - timedelta(days=2), NOON, 100)
-        trials = {each.policy: each for each in shadow.tried(blueprint, blueprint.policies, calls, {})}
+        trials = {each.policy: each for each in shadow.try_policies(blueprint, blueprint.policies, calls, {})}
     for name, trial in trials.items():
         assert sum(refused for _, _, refused in days(services, name)) == trial.refused, "as a trial says"
     with services.transaction() as conn:

@@ -16,21 +16,21 @@ from groundplan.catalog.risk import EuAiActAnswers, RiskRule
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.governance.controls import service
-from groundplan.governance.controls.assess import assess, coverage, findings, newest
+from groundplan.governance.controls.assess import assess, coverage, evidence_findings, select_decisive
 from groundplan.governance.controls.checks import CHECKS
-from groundplan.governance.controls.drift import action, drift
+from groundplan.governance.controls.drift import corrective_action, drift
 from groundplan.governance.controls.model import (
     DOCUMENT,
     Amendment,
-    Applied,
+    AppliedFramework,
     Control,
     Evidence,
     Facts,
     Framework,
     SourceFacts,
 )
-from groundplan.governance.controls.oscal import token
-from groundplan.governance.controls.shipped import NAMES, applied, shipped
+from groundplan.governance.controls.oscal import oscal_token
+from groundplan.governance.controls.shipped import NAMES, apply_framework, shipped
 from groundplan.governance.risk.eu_ai_act import classify, holds_from
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
@@ -45,8 +45,9 @@ GOOD = Facts(
     accepted_by_active=True,
     duties=frozenset(DUTIES),
     fallbacks=("b",), fallback_call="c", hard_budgets=("assistant",), calls=500, outcomes=40, first_token=True,
-    sources=(SourceFacts("handbook", True, 0),), quality=("accuracy",), guarded=("input",), reviewed_share=0.05,
-    support="desk", runbook="https://x", stopped="k", approved_change="d", rules=("models",), log_verified_at=NOW,
+    sources=(SourceFacts("handbook", True, 0),), quality=("accuracy",), enforced_guardrails=("input",),
+    reviewed_share=0.05,
+    support="desk", runbook="https://x", lifted_kill="k", approved_change="d", rules=("models",), log_verified_at=NOW,
     log_size=9, log_complete=True,
 )  # fmt: skip
 
@@ -55,7 +56,9 @@ GOOD = Facts(
 def test_every_need_of_a_shipped_control_can_be_shown(name: str) -> None:
     framework = shipped(name)
     assert framework.controls and framework.source and framework.as_of
-    assert len({token(each.id) for each in framework.controls}) == len(framework.controls), "OSCAL tells them apart"
+    assert len({oscal_token(each.id) for each in framework.controls}) == len(framework.controls), (
+        "OSCAL tells them apart"
+    )
     for control in framework.controls:
         assert control.needs and set(control.needs) <= {*CHECKS, DOCUMENT}, control.id
 
@@ -94,12 +97,12 @@ BAD: dict[str, dict[str, object]] = {
     "quality.objectives": {"quality": ()},
     "feedback.outcomes": {"outcomes": 29},
     "oversight.review": {"effect": "decides", "reviewed_share": 0.0},
-    "oversight.stop": {"stopped": None},
+    "oversight.stop": {"lifted_kill": None},
     "support.runbook": {"runbook": None},
     "transparency.notice": {"risk": RISK.model_copy(update={"notice": None})},
-    "supplier.terms": {"untold_terms": ("gpt",)},
-    "register.complete": {"unknown_models": ("x",)},
-    "guardrails.on": {"guarded": ()},
+    "supplier.terms": {"undeclared_terms": ("gpt",)},
+    "register.complete": {"models_without_terms": ("x",)},
+    "guardrails.on": {"enforced_guardrails": ()},
     "access.keys_expire": {"stale_keys": ("gp_x",)},
     "policy.rules": {"rules": ()},
     "audit.verified": {"log_verified_at": NOW - timedelta(days=8)},
@@ -137,14 +140,14 @@ def evidence(
     )  # fmt: skip
 
 
-def own(*needs: str, excluded: dict[str, str] | None = None) -> Applied:
+def own(*needs: str, excluded: dict[str, str] | None = None) -> AppliedFramework:
     control = Control("C1", "A control", needs)
     framework = Framework("own", "Own", "declared", NOW.date(), "", (control,))
-    return Applied(framework, "cora@acme.example", (control,), ("a",), excluded or {})
+    return AppliedFramework(framework, "cora@acme.example", (control,), ("a",), excluded or {})
 
 
-def state(applied_: Applied, *known: Evidence) -> str:
-    (standing,) = assess(applied_, newest(known), NOW)["a"]
+def state(applied_: AppliedFramework, *known: Evidence) -> str:
+    (standing,) = assess(applied_, select_decisive(known), NOW)["a"]
     return standing.state
 
 
@@ -171,12 +174,12 @@ def test_figures_that_grow_by_themselves_are_no_new_evidence() -> None:
     for check in CHECKS.values():
         if check.judge is None:
             continue
-        before = service.judged(check, check.judge(GOOD, NOW.date()), at, NOW)
+        before = service.evidence_of_verdict(check, check.judge(GOOD, NOW.date()), at, NOW)
         more, less = (check.judge(facts, later.date()) for facts in (grown, fewer))
-        made = service.judged(check, more, at, later)
-        assert service.stands(before, made, later, grows=more.grows), check.name
-        assert not service.stands(before, made, before.valid_until, grows=more.grows), "half over"
-        if not service.stands(before, service.judged(check, less, at, later), later, grows=less.grows):
+        made = service.evidence_of_verdict(check, more, at, later)
+        assert service.is_current(before, made, later, grows=more.grows), check.name
+        assert not service.is_current(before, made, before.valid_until, grows=more.grows), "half over"
+        if not service.is_current(before, service.evidence_of_verdict(check, less, at, later), later, grows=less.grows):
             new.add(check.name)
     assert len(new) == 5, "what holds no longer is"
 
@@ -191,16 +194,18 @@ def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day(
     one = own("owner.business")
     then = NOW - timedelta(days=3)
     good, bad = evidence("owner.business", ago=4), evidence("owner.business", ago=1, holds=False)
-    was, is_ = assess(one, newest([good]), then), assess(one, newest([good, bad]), NOW)
+    was, is_ = assess(one, select_decisive([good]), then), assess(one, select_decisive([good, bad]), NOW)
     (moved,) = drift(one, was, is_)
     assert (moved.control, moved.workload, moved.before, moved.now) == ("C1", "a", "satisfied", "open") and moved.hint
-    assert drift(one, was, assess(one, newest([good]), NOW)) == []
+    assert drift(one, was, assess(one, select_decisive([good]), NOW)) == []
     ended = evidence("owner.business", ago=4, days=2)
-    was, is_ = assess(one, newest([ended]), then), assess(one, newest([ended]), NOW)
+    was, is_ = assess(one, select_decisive([ended]), then), assess(one, select_decisive([ended]), NOW)
     assert [each.now for each in drift(one, was, is_)] == ["expired"]
     due = NOW.date()
-    made = [action("workload/a", "Try it", "own/C1", "sam@acme.example", due, "m", due + timedelta(days=late))
-            for late in (0, 1)]  # fmt: skip
+    made = [
+        corrective_action("workload/a", "Try it", "own/C1", "sam@acme.example", due, "m", due + timedelta(days=late))
+        for late in (0, 1)
+    ]  # fmt: skip
     assert [each.severity for each in made] == ["medium", "high"] and made[0].identity == made[1].identity
     assert "was due" in made[1].message and "was due" not in made[0].message
 
@@ -208,8 +213,11 @@ def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day(
 def test_what_nobody_approved_does_not_count_and_takes_no_place_of_what_does() -> None:
     one = own(DOCUMENT)
     waiting = evidence("own/C1", by="person:x", counts=False)
-    assert state(one, waiting) == "open" and findings(one, assess(one, newest([waiting]), NOW), NOW) == []
-    (standing,) = assess(one, newest([waiting]), NOW)["a"]
+    assert (
+        state(one, waiting) == "open"
+        and evidence_findings(one, assess(one, select_decisive([waiting]), NOW), NOW) == []
+    )
+    (standing,) = assess(one, select_decisive([waiting]), NOW)["a"]
     assert standing.shown[0].evidence == waiting and "not approved" in standing.shown[0].hint
     approved = evidence("own/C1", by="person:x", ago=3)
     for order in ((approved, waiting), (waiting, approved)):
@@ -226,8 +234,8 @@ def test_a_changed_law_opens_what_people_showed_before_it_and_not_what_facts_sho
         changed = dataclasses.replace(both, amended=(Amendment(day, "Act 2 is in force", "OJ 2", frozenset(controls)),))
         old, new = evidence("own/C1", ago=3, by="person:x", days=90), evidence("own/C1", ago=1, by="person:x", days=90)
         assert state(changed, facts, old) == before and state(changed, facts, old, new) == after
-        known = newest([facts, old])
-        (found,) = findings(changed, assess(changed, known, NOW), NOW)
+        known = select_decisive([facts, old])
+        (found,) = evidence_findings(changed, assess(changed, known, NOW), NOW)
         assert found.kind == "governance.evidence_expired" and f"changed on {day}" in found.message
         assert "Act 2 is in force (OJ 2" in found.hint
     for other in (
@@ -243,7 +251,7 @@ def test_a_company_says_what_changed_before_it_is_shipped() -> None:
             {"on": "2026-11-01", "what": "High-risk duties begin later", "source": "later act", "controls": ["ART 26"]}
         ]}
     )  # fmt: skip
-    made = applied(doc, "cora@acme.example", ["a"], NOW.date())
+    made = apply_framework(doc, "cora@acme.example", ["a"], NOW.date())
     amended = made.amendment("ART 26", NOW.date())
     assert amended is not None and amended.on == date(2026, 11, 1)
     assert made.amendment("ART 9", NOW.date()) is None and made.amendment("ART 26", date(2026, 10, 31)) is None
@@ -256,8 +264,8 @@ def test_evidence_that_ended_opens_the_control_and_is_told_to_its_owner() -> Non
         (20, 1, ["governance.evidence_expires"]),
         (90, 1, []),
     ):
-        known = newest([evidence("own/C1", days=days, ago=ago, by="person:x")])
-        found = findings(applied_, assess(applied_, known, NOW), NOW)
+        known = select_decisive([evidence("own/C1", days=days, ago=ago, by="person:x")])
+        found = evidence_findings(applied_, assess(applied_, known, NOW), NOW)
         assert [each.kind for each in found] == kinds
         assert all(each.owner == "cora@acme.example" and "own/C1" in each.hint for each in found)
 
@@ -266,7 +274,7 @@ def test_evidence_that_ended_opens_the_control_and_is_told_to_its_owner() -> Non
 def test_a_control_is_satisfied_only_by_evidence_that_holds_now(found: list[tuple[bool, float, float]]) -> None:
     known = [evidence("owner.business", holds=holds, days=days, ago=ago) for holds, days, ago in found]
     one = own("owner.business")
-    standing = assess(one, newest(known), NOW)["a"][0]
+    standing = assess(one, select_decisive(known), NOW)["a"][0]
     last = max(known, key=lambda each: (each.at, each.id), default=None)
     assert (standing.state == "satisfied") == (last is not None and last.holds and last.valid_until > NOW)
     assert (standing.until is not None) == (standing.state == "satisfied")
@@ -280,13 +288,13 @@ def test_a_framework_applies_by_profile_with_what_is_left_out() -> None:
          "excluded": [{"control": "GOVERN 4.1", "reason": "done by the group"}],
          "controls": [{"id": "X 1", "title": "Ours", "needs": ["budget.hard"]}]}
     )  # fmt: skip
-    made = applied(doc, "cora@acme.example", ["a", "b"], NOW.date())
+    made = apply_framework(doc, "cora@acme.example", ["a", "b"], NOW.date())
     assert len(made.controls) == 19 and made.workloads == ("a",) and made.controls[-1].id == "X 1"
     assert coverage(assess(made, {}, NOW)["a"])["apply"] == 18
     with pytest.raises(Invalid, match="no profile"):
-        applied(doc.model_copy(update={"profile": "tier-9"}), "", [], NOW.date())
+        apply_framework(doc.model_copy(update={"profile": "tier-9"}), "", [], NOW.date())
     with pytest.raises(Invalid, match="no control"):
-        applied(
+        apply_framework(
             doc.model_copy(
                 update={"profile": None, "excluded": (doc.excluded[0].model_copy(update={"control": "Q"}),)}
             ),

@@ -21,8 +21,8 @@ from groundplan.catalog.loader import load_files
 from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid, TooLarge
 from groundplan.governance.controls.declared import problems
-from groundplan.governance.controls.oscal_declared import Document, declared
-from groundplan.governance.controls.shipped import applied
+from groundplan.governance.controls.oscal_declared import Document, oscal_document
+from groundplan.governance.controls.shipped import apply_framework
 
 OWNER = "sam@acme.example"
 META = {"title": "House Controls", "last-modified": "2026-01-01T00:00:00Z", "version": "1", "oscal-version": "1.1.2"}
@@ -206,8 +206,8 @@ SHIPPED = FrameworkDoc.model_validate(
 
 
 def exported(doc: FrameworkDoc, *documents: Document) -> dict[str, str]:
-    one = applied(doc, OWNER, ["support"], NOW.date())
-    return {f"{each}.json": json.dumps(declared(each, one, doc, "acme", NOW)) for each in documents}
+    one = apply_framework(doc, OWNER, ["support"], NOW.date())
+    return {f"{each}.json": json.dumps(oscal_document(each, one, doc, "acme", NOW)) for each in documents}
 
 
 @pytest.mark.parametrize("doc", [OWN, SHIPPED])

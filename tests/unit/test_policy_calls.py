@@ -136,10 +136,10 @@ def test_every_template_fits_the_schema(name: str) -> None:
     body = json.dumps({"kind": "policy", "name": "t", "owner": "sam@acme.example", "template": name,
                        "values": VALUES[name]})  # fmt: skip
     assert wrong(f"{WORKSPACE}---\n{body}\n") == []
-    assert templates.template(name).summary
-    if templates.template(name).needs:
-        assert "needs" in templates.lacks(name, TemplateValues())
-    assert "has no" in templates.lacks(name, TemplateValues(effects=("x",), tools=("y",)))
+    assert templates.get_template(name).summary
+    if templates.get_template(name).needs:
+        assert "needs" in templates.values_problem(name, TemplateValues())
+    assert "has no" in templates.values_problem(name, TemplateValues(effects=("x",), tools=("y",)))
 
 
 EXAMPLES = """\
@@ -224,9 +224,9 @@ examples:
 
 
 def test_examples_beside_policies_are_decided(tmp_path: Path) -> None:
-    found = list(examples.tried(load_files({"w.yaml": WORKSPACE + EXAMPLES})))
+    found = list(examples.run_examples(load_files({"w.yaml": WORKSPACE + EXAMPLES})))
     assert len(found) == 22
-    assert [each for each in found if not each.right] == []
+    assert [each for each in found if not each.is_correct] == []
     (tmp_path / "w.yaml").write_text(WORKSPACE + EXAMPLES.replace("expect: refused, tool", "expect: allowed, tool"))
     result = CliRunner().invoke(app, ["test", "--workspace", str(tmp_path), "--json"])
     told = json.loads(result.stdout)
@@ -388,11 +388,11 @@ def test_what_is_in_shadow_refuses_nothing_and_tells_what_it_would_have() -> Non
     assert gate_of(made) is None
     night = datetime(2026, 11, 25, 23, tzinfo=UTC)
     calls = [
-        shadow.Made(new_id(), night + timedelta(hours=hours), "assistant", who, "k", "gpt", "chat")
+        shadow.RecordedCall(new_id(), night + timedelta(hours=hours), "assistant", who, "k", "gpt", "chat")
         for hours in (0, 10)
         for who in ("fay@acme.example", "ana@acme.example", "")
-    ] + [shadow.Made(new_id(), night, "gone", "", "k", "gpt", "chat")]
-    found = shadow.tried(made, made.policies, calls, {"fay@acme.example": ("finance",)})
+    ] + [shadow.RecordedCall(new_id(), night, "gone", "", "k", "gpt", "chat")]
+    found = shadow.try_policies(made, made.policies, calls, {"fay@acme.example": ("finance",)})
     told = {trial.policy: (trial.looked_at, trial.refused, len(trial.calls)) for trial in found}
     assert told == {"people": (6, 4, 4), "hours": (6, 3, 3)}
     assert found[0].to_json()["by_workload"] == {"assistant": 3} or found[1].to_json()["by_workload"]

@@ -50,28 +50,28 @@ def rules(text: str, **more: Any) -> cedar.Ruleset:
 
 
 def verdict(text: str, context: dict[str, Any] | None = None) -> cedar.Verdict:
-    return rules(text).whole().decide(ask(context), cedar.entities(ENTITIES))
+    return rules(text).full_slice().decide(ask(context), cedar.parse_entities(ENTITIES))
 
 
 def test_an_error_of_any_policy_denies() -> None:
     found = verdict("permit(principal, action, resource); forbid(principal, action, resource) when { context.lost };")
     assert (found.allowed, found.code) == (False, "policy_error")
     assert "lost" in found.errors[0]
-    assert "lost" in cedar.denied(found, "this call").message
+    assert "lost" in cedar.policy_denial(found, "this call").message
 
 
 def test_a_request_that_cannot_be_read_is_denied() -> None:
-    slice_ = rules("permit(principal, action, resource);").whole()
+    slice_ = rules("permit(principal, action, resource);").full_slice()
     bad = ask() | {"principal": {"type": "not a type", "id": "p"}}
-    assert not slice_.decide(bad, cedar.entities(ENTITIES)).allowed
-    assert not slice_.decide(ask() | {"context": "{"}, cedar.entities(ENTITIES)).allowed
+    assert not slice_.decide(bad, cedar.parse_entities(ENTITIES)).allowed
+    assert not slice_.decide(ask() | {"context": "{"}, cedar.parse_entities(ENTITIES)).allowed
 
 
 def test_what_nobody_permits_is_told_from_what_a_rule_forbids() -> None:
     assert verdict("").code == "no_grant"
     text = '@id("no-night") @owner("sam@acme.example") @hint("Wait.") forbid(principal, action, resource);'
     found = verdict("permit(principal, action, resource);" + text)
-    refusal = cedar.denied(found, "this call")
+    refusal = cedar.policy_denial(found, "this call")
     assert refusal.code == "policy_denied"
     assert refusal.details == {"rule": "no-night", "owner": "sam@acme.example", "rules": ["no-night"]}
     assert refusal.hint.startswith("Wait. Ask sam@acme.example")
@@ -117,7 +117,7 @@ def test_statements_are_told_apart_whatever_is_in_strings_and_comments() -> None
     ],
 )
 def test_policies_that_cannot_matter_are_left_out(text: str, left: int) -> None:
-    assert len(rules(text).narrowed(FACTS).rules) == left
+    assert len(rules(text).narrow(FACTS).rules) == left
 
 
 _ATOMS = st.sampled_from(
@@ -163,9 +163,9 @@ _POLICIES = st.lists(
 @settings(max_examples=100, deadline=None)
 @given(text=_POLICIES)
 def test_a_slice_decides_exactly_as_the_whole(text: str) -> None:
-    known = cedar.entities(ENTITIES)
-    whole = rules(text).whole().decide(ask({"known": 1}), known)
-    part = rules(text).narrowed(FACTS).decide(ask({"known": 1}), known)
+    known = cedar.parse_entities(ENTITIES)
+    whole = rules(text).full_slice().decide(ask({"known": 1}), known)
+    part = rules(text).narrow(FACTS).decide(ask({"known": 1}), known)
     assert part.allowed == whole.allowed
     assert part.code == whole.code
     assert {rule.key for rule in part.rules} == {rule.key for rule in whole.rules}
@@ -221,7 +221,7 @@ def test_a_folder_of_cedar_tests_is_decided(tmp_path: Path, nested: bool) -> Non
         _request("Allow"), _request("deny", context={"cost": "2.0"}), _request("allow", context={"cost": "1.0"}),
         _request("deny", principal='Person::"x"', resource='Workload::"unknown"'),
     ]  # fmt: skip
-    outcome = cedar_tests.run(_folder(tmp_path, requests, policies, nested))
+    outcome = cedar_tests.run_tests(_folder(tmp_path, requests, policies, nested))
     assert (outcome.requests, outcome.wrong, outcome.invalid) == (4, [], [])
 
 
@@ -241,6 +241,6 @@ def test_files_outside_of_the_folder_are_not_read(tmp_path: Path) -> None:
         json.dumps({"policies": "../outside.cedar", "entities": [], "requests": [_request("allow")]})
     )
     with pytest.raises(Invalid, match="there is no file"):
-        cedar_tests.run(made)
+        cedar_tests.run_tests(made)
     with pytest.raises(Invalid, match="no Cedar test"):
-        cedar_tests.run(tmp_path / "inside" / "data")
+        cedar_tests.run_tests(tmp_path / "inside" / "data")

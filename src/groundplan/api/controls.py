@@ -20,9 +20,16 @@ from groundplan.api.periodic import PeriodicTask
 from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.governance import store as changes
 from groundplan.governance.controls import evidence_store, service
-from groundplan.governance.controls.assess import KINDS, Newest, assess, coverage, findings, newest
-from groundplan.governance.controls.model import APPROVED, Applied, Evidence, Standing
-from groundplan.governance.controls.shipped import applied
+from groundplan.governance.controls.assess import (
+    KINDS,
+    DecisiveEvidence,
+    assess,
+    coverage,
+    evidence_findings,
+    select_decisive,
+)
+from groundplan.governance.controls.model import APPROVED, AppliedFramework, ControlStatus, Evidence
+from groundplan.governance.controls.shipped import apply_framework
 from groundplan.governance.register.entries import Entry, register
 from groundplan.ledger import finding_store
 from groundplan.maturity.control_facts import facts
@@ -36,27 +43,27 @@ _COLLECT_LOCK = 0x65766964  # "evid": one control process collects at a time
 LastVerification = Callable[[], tuple[datetime, int] | None]
 
 
-def frameworks(conn: Connection[Any], now: datetime) -> list[Applied]:
+def frameworks(conn: Connection[Any], now: datetime) -> list[AppliedFramework]:
     """The frameworks that the served workspace declares, applied to the served workloads."""
     current = current_or_none(conn)
     if current is None:
         return []
     names = [item.name for item in current.blueprint.workloads]
     return [
-        applied(doc, current.workspace.email_of(doc.owner), names, now.date())
+        apply_framework(doc, current.workspace.email_of(doc.owner), names, now.date())
         for _, doc in sorted(current.workspace.frameworks.items())
     ]
 
 
 def decisive_evidence(
     conn: Connection[Any], at: datetime, *, what: str | None = None, workloads: Collection[str] | None = None
-) -> Newest:
+) -> DecisiveEvidence:
     """The newest evidence as of `at`, by what the company requires today; only of the check `what`, or only what
     concerns these workloads and the company, if given."""
     blueprint = served_blueprint.current_or_none(conn)
     demanded = blueprint is not None and APPROVED in blueprint.approved_parts
     subjects = None if workloads is None else ["company", *(f"workload/{name}" for name in workloads)]
-    return newest(evidence_store.standing(conn, at, demanded=demanded, what=what, subjects=subjects))
+    return select_decisive(evidence_store.newest_evidence(conn, at, demanded=demanded, what=what, subjects=subjects))
 
 
 def register_entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
@@ -91,18 +98,18 @@ def last_verification(log_check: LogCheck) -> tuple[datetime, int] | None:
     return result["checked_at"], result["entries"]
 
 
-def collect(services: Services, verified: LastVerification) -> service.Collected:
+def collect(services: Services, verified: LastVerification) -> service.CollectionResult:
     """Collect evidence from the facts of every served workload, and update the findings about evidence that ends."""
     now = services.clock.now()
     with services.transaction() as conn:
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (_COLLECT_LOCK,))
         current = current_or_none(conn)
         if current is None:
-            return service.Collected(0, 0)
-        done = service.collect(conn, facts(conn, current, now, verified()), now)
+            return service.CollectionResult(0, 0)
+        done = service.collect_evidence(conn, facts(conn, current, now, verified()), now)
         evidence = decisive_evidence(conn, now)
         open_findings = [
-            each for one in frameworks(conn, now) for each in findings(one, assess(one, evidence, now), now)
+            each for one in frameworks(conn, now) for each in evidence_findings(one, assess(one, evidence, now), now)
         ]
         unique = {each.identity: each for each in open_findings}
         finding_store.tell_all(conn, unique.values(), kinds=KINDS)
@@ -134,7 +141,7 @@ def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
     stack.callback(collecting.stop)
 
 
-def framework_json(one: Applied, known: Newest, now: datetime) -> dict[str, Any]:
+def framework_json(one: AppliedFramework, known: DecisiveEvidence, now: datetime) -> dict[str, Any]:
     """`{"name", "title", "source", "as_of", "note", "owner", "workloads", "controls", "coverage"}` of one framework."""
     standings = assess(one, known, now)
     rows = [
@@ -142,7 +149,7 @@ def framework_json(one: Applied, known: Newest, now: datetime) -> dict[str, Any]
             "id": control.id,
             "title": control.title,
             "needs": list(control.needs),
-            "workloads": {name: standing_json(standings[name][i]) for name in one.workloads},
+            "workloads": {name: control_status_json(standings[name][i]) for name in one.workloads},
         }
         for i, control in enumerate(one.controls)
     ]
@@ -154,7 +161,7 @@ def framework_json(one: Applied, known: Newest, now: datetime) -> dict[str, Any]
     }  # fmt: skip
 
 
-def standing_json(standing: Standing) -> dict[str, Any]:
+def control_status_json(standing: ControlStatus) -> dict[str, Any]:
     """`{"state", "until", "reason", "shown": [{"need", "state", "says", "hint", "evidence", ...}]}`"""
     return {
         "state": standing.state,

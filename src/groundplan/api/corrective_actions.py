@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.core.audit.store import record
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
-from groundplan.governance.controls.drift import ACTION, action
+from groundplan.governance.controls.drift import ACTION, corrective_action
 from groundplan.identity import service as people
 from groundplan.ledger import finding_store
 
@@ -35,7 +35,9 @@ def add_action(conn: Connection[Any], actor: str, wanted: CorrectiveAction, now:
     owner = people.find_person(conn, wanted.owner)
     if wanted.due < now.date():
         raise Invalid(f"{wanted.due} is in the past", code="action_due", hint="Name a day in the future.")
-    made = action(wanted.subject, wanted.says, wanted.control, owner.email, wanted.due, str(new_id()), now.date())
+    made = corrective_action(
+        wanted.subject, wanted.says, wanted.control, owner.email, wanted.due, str(new_id()), now.date()
+    )
     id, _ = finding_store.tell(conn, made)
     detail = {"finding": str(id), "control": wanted.control, "due": wanted.due.isoformat()}
     record(conn, action="action.added", actor=actor, subject=wanted.subject, detail=detail)
@@ -49,7 +51,7 @@ def raise_overdue(conn: Connection[Any], now: datetime) -> None:
             said = each["detail"]
             finding_store.tell(
                 conn,
-                action(
+                corrective_action(
                     each["subject"], said["says"], said["control"], each["owner"], each["due"], each["mark"], now.date()
                 ),
             )  # fmt: skip

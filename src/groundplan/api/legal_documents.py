@@ -13,7 +13,7 @@ from groundplan.api.context import Services
 from groundplan.api.cost import store as cost_store
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import NotFound
-from groundplan.governance.controls.assess import Newest, assess, coverage
+from groundplan.governance.controls.assess import DecisiveEvidence, assess, coverage
 from groundplan.governance.documents.facts import Change, Known, Shown, facts
 from groundplan.governance.documents.fill import Document, fill
 from groundplan.governance.documents.template import template
@@ -52,7 +52,7 @@ def fill_document(services: Services, conn: Connection[Any], current: Current, n
     )  # fmt: skip
 
 
-def _evidence(known: Newest, now: datetime) -> list[Shown]:
+def _evidence(known: DecisiveEvidence, now: datetime) -> list[Shown]:
     """The valid evidence."""
     return [
         Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
@@ -93,7 +93,9 @@ def _changes(conn: Connection[Any], workload: str) -> list[Change]:
     return found
 
 
-def _frameworks(conn: Connection[Any], known: Newest, workload: str, now: datetime) -> dict[str, tuple[int, int]]:
+def _frameworks(
+    conn: Connection[Any], known: DecisiveEvidence, workload: str, now: datetime
+) -> dict[str, tuple[int, int]]:
     found: dict[str, tuple[int, int]] = {}
     for one in controls.frameworks(conn, now):
         if workload in one.workloads:

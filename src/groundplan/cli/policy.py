@@ -41,7 +41,7 @@ def test(
 
 
 def _test_folder(cedar: Path, as_json: bool) -> None:
-    outcome = cedar_tests.run(cedar)
+    outcome = cedar_tests.run_tests(cedar)
     value: dict[str, Any] = {
         "requests": outcome.requests,
         "wrong": len(outcome.wrong),
@@ -66,8 +66,8 @@ def _test_workspace(root: Path, as_json: bool) -> None:
     from groundplan.catalog.check import validate  # noqa: PLC0415 -- heavy, and not needed for a folder
     from groundplan.governance.policy import declared, examples  # noqa: PLC0415 -- heavy
 
-    found = list(examples.tried(validate(root, extra_rules=declared.problems)))
-    wrong = [each for each in found if not each.right]
+    found = list(examples.run_examples(validate(root, extra_rules=declared.problems)))
+    wrong = [each for each in found if not each.is_correct]
     value = {
         "examples": len(found),
         "wrong": len(wrong),

@@ -63,7 +63,7 @@ def facts(
                 outcomes=evidence.outcomes,
                 approved_change=evidence.approved_change,
                 grave_findings=grave.get(subject, 0),
-                stopped=stopped.get(subject),
+                lifted_kill=stopped.get(subject),
                 stale_keys=stale_keys.get(served.name, ()),
                 accepted_by_active=accepted.get(doc.name) in here,
                 audit_entry=evidence.logged_call,
@@ -83,8 +83,8 @@ def _company(conn: Connection[Any], blueprint: bp.Blueprint, verified: tuple[dat
 
 def _placed(current: Current, places: Sequence[bp.Deployment], clouds: Collection[str]) -> dict[str, Any]:
     return {
-        "untold_terms": tuple(sorted(each.name for each in places if each.terms is None and each.site in clouds)),
-        "unknown_models": tuple(sorted(_unknown(current.workspace.models, places))),
+        "undeclared_terms": tuple(sorted(each.name for each in places if each.terms is None and each.site in clouds)),
+        "models_without_terms": tuple(sorted(_unknown(current.workspace.models, places))),
     }
 
 
@@ -102,7 +102,7 @@ def _declared(doc: WorkloadDoc, served: bp.Workload) -> dict[str, Any]:
         "first_token": doc.objectives.first_token is not None,
         "availability": doc.objectives.availability is not None,
         "quality": tuple(sorted(doc.objectives.quality)),
-        "guarded": _guarded(served.guardrails),
+        "enforced_guardrails": _guarded(served.guardrails),
         "reviewed_share": served.review.share / 10_000 if served.review else 0.0,
         "support": doc.support.contact if doc.support else None,
         "runbook": doc.support.runbook if doc.support else None,

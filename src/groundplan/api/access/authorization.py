@@ -23,7 +23,7 @@ from groundplan.api.caller import Caller, caller_of
 from groundplan.api.context import ServicesDep
 from groundplan.core.errors import Denied
 from groundplan.governance import store as governance
-from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, denied, entities
+from groundplan.governance.policy.cedar import Ruleset, Slice, Source, Verdict, parse_entities, policy_denial
 from groundplan.identity.model import COMPANY, SCOPES
 from groundplan.identity.scim import resources as scim
 
@@ -37,7 +37,7 @@ PREFIX = "/api"
 def access_rules() -> Slice:
     """The policies of `access.cedar`."""
     text = (resources.files(__package__) / "access.cedar").read_text(encoding="utf-8")
-    return Ruleset.of([Source("access", text, "access.cedar")]).whole()
+    return Ruleset.of([Source("access", text, "access.cedar")]).full_slice()
 
 
 @cache
@@ -49,7 +49,7 @@ def actions_by_route() -> dict[str, str]:
 
 @cache
 def _no_entities() -> Any:
-    return entities([])
+    return parse_entities([])
 
 
 def access_verdict(
@@ -122,7 +122,7 @@ def _route_path(request: Request) -> str:
 
 def _refusal(found: Verdict, caller: Caller, action: str) -> Denied:
     if found.errors or found.rules:
-        error = denied(found, f"this ({action})")
+        error = policy_denial(found, f"this ({action})")
         rule = min(found.rules, key=lambda each: each.id) if found.rules else None
         code = error.code if rule is None else rule.id.partition(".")[2]
         return Denied(error.message, code=code, hint=error.hint if rule is None else rule.hint)

@@ -25,9 +25,9 @@ from groundplan.core.errors import Invalid, NotFound, TooLarge
 from groundplan.governance.controls import evidence_store, service
 from groundplan.governance.controls.assess import assess, coverage
 from groundplan.governance.controls.checks import CHECKS
-from groundplan.governance.controls.model import APPROVED, Applied
+from groundplan.governance.controls.model import APPROVED, AppliedFramework
 from groundplan.governance.controls.oscal import assessment_results
-from groundplan.governance.controls.oscal_declared import Document, declared
+from groundplan.governance.controls.oscal_declared import Document, oscal_document
 from groundplan.governance.register.bom import ml_bom
 from groundplan.governance.register.cards import card
 from groundplan.governance.register.entries import Entry, overlaps
@@ -146,7 +146,9 @@ def evidence(
     """The newest first; `leaf_index` says where each is in the audit log, and `expired` whether its time is over."""
     now = services.clock.now()
     with services.transaction() as conn:
-        found = evidence_store.listed(conn, subject=subject, what=what, before=before, limit=max(1, min(limit, 1000)))
+        found = evidence_store.list_evidence(
+            conn, subject=subject, what=what, before=before, limit=max(1, min(limit, 1000))
+        )
     return {"evidence": [{**each, "expired": each["valid_until"] <= now} for each in found]}
 
 
@@ -161,13 +163,13 @@ def give(body: Given, services: ServicesDep, caller: SignedIn) -> dict[str, Any]
         current = controls.current(conn)
         if body.workload is not None:
             require_workload(current.blueprint, body.workload)
-        given = service.Given(
+        given = service.NewEvidence(
             what=body.what, subject=subject, type=body.type, says=body.says, days=body.days, detail=detail,
             link=body.link,
         )  # fmt: skip
         demanded = APPROVED in current.blueprint.approved_parts
         seats = effective_terms(current).seats if demanded else None
-        kept, change = service.give(conn, caller.actor, given, services.clock.now(), seats=seats)
+        kept, change = service.add_evidence(conn, caller.actor, given, services.clock.now(), seats=seats)
     return {
         "id": kept.id, "what": kept.what, "subject": kept.subject, "valid_until": kept.valid_until,
         "digest": kept.digest, "change": None if change is None else change.id,
@@ -188,7 +190,7 @@ def withdraw(evidence_id: UUID, body: Withdrawn, services: ServicesDep, caller: 
     """It counts no longer; what it satisfied is open again."""
     require_duty(caller, EVIDENCE_DUTIES, "company")
     with services.transaction() as conn:
-        service.withdraw(conn, caller.actor, evidence_id, body.reason, services.clock.now())
+        service.withdraw_evidence(conn, caller.actor, evidence_id, body.reason, services.clock.now())
     return {"id": evidence_id, "withdrawn": True}
 
 
@@ -312,7 +314,7 @@ def oscal(
         record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
     company = current.blueprint.company
     if document != "assessment-results":
-        return declared(document, one, current.workspace.frameworks[name], company, now)
+        return oscal_document(document, one, current.workspace.frameworks[name], company, now)
     return assessment_results(one, assess(one, known, now), company, now, now - PERIOD)
 
 
@@ -366,7 +368,7 @@ def _entries(conn: Any, now: datetime) -> list[Entry]:
     return controls.register_entries(conn, current, now)
 
 
-def _applied(conn: Any, name: str, now: datetime) -> Applied:
+def _applied(conn: Any, name: str, now: datetime) -> AppliedFramework:
     for one in controls.frameworks(conn, now):
         if one.framework.name == name:
             return one

@@ -16,9 +16,9 @@ from groundplan.api.context import ServicesDep
 from groundplan.api.routes.controls import EVIDENCE_DUTIES, Text
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.governance.controls import evidence_store
-from groundplan.governance.controls.assess import Newest, assess, coverage
+from groundplan.governance.controls.assess import DecisiveEvidence, assess, coverage
 from groundplan.governance.controls.drift import ACTION, drift
-from groundplan.governance.controls.model import Applied
+from groundplan.governance.controls.model import AppliedFramework
 from groundplan.ledger import finding_store
 
 router = protected_router("controls")
@@ -53,7 +53,9 @@ def review(
     `more_drift`)."""
     now = services.clock.now()
     with services.transaction() as conn:
-        reviews = [each for each in evidence_store.listed(conn, what=REVIEW, limit=1) if not each["withdrawn_at"]]
+        reviews = [
+            each for each in evidence_store.list_evidence(conn, what=REVIEW, limit=1) if not each["withdrawn_at"]
+        ]
         last = reviews[0] if reviews else None
         then = (
             datetime(since.year, since.month, since.day, tzinfo=UTC)
@@ -77,7 +79,12 @@ def review(
 
 
 def _framework(
-    one: Applied, before: Newest, then: datetime, known: Newest, now: datetime, most: int | None
+    one: AppliedFramework,
+    before: DecisiveEvidence,
+    then: datetime,
+    known: DecisiveEvidence,
+    now: datetime,
+    most: int | None,
 ) -> dict[str, Any]:
     standings = assess(one, known, now)
     gaps = [(name, each) for name, found in standings.items() for each in found if each.state in ("open", "expired")]

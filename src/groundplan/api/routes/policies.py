@@ -23,7 +23,7 @@ from groundplan.governance import store as changes
 from groundplan.governance.approvals import Answer
 from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
-from groundplan.governance.policy.vocabulary import groups_named
+from groundplan.governance.policy.vocabulary import named_groups
 from groundplan.identity import service as identity
 from groundplan.identity.model import Person
 from groundplan.release import service as release
@@ -119,7 +119,9 @@ def shadow_days(
 @router.post("/policies/try")
 def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """What a rule that is written here would have refused. Nothing is kept."""
-    problems = [what for _, what in cedar.against(body.cedar, declared.call_schema())] if _check_cedar(body) else []
+    problems = (
+        [what for _, what in cedar.validate_policies(body.cedar, declared.call_schema())] if _check_cedar(body) else []
+    )
     if problems:
         hint = "docs/policy.md lists what a rule may ask about a call."
         raise Invalid("; ".join(problems[:5]), code="policy_type", hint=hint)
@@ -143,9 +145,9 @@ def _trials_json(
 ) -> dict[str, Any]:
     since = now - timedelta(days=days)
     calls = exception_store.recorded_calls(conn, since, now, MAX_CALLS)
-    named = sorted({group for rule in _rules(chosen).rules for group in groups_named(rule.body)})
+    named = sorted({group for rule in _rules(chosen).rules for group in named_groups(rule.body)})
     groups = exception_store.groups_by_person(conn, named) if named else {}
-    found = shadow.tried(blueprint, chosen, calls, groups)
+    found = shadow.try_policies(blueprint, chosen, calls, groups)
     return {
         "since": since.isoformat(),
         "calls": len(calls),

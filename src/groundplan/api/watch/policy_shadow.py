@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core import canonical
 from groundplan.core.errors import NotFound
 from groundplan.governance.policy import cedar, exception_store, shadow, shadow_store
-from groundplan.governance.policy.vocabulary import groups_named
+from groundplan.governance.policy.vocabulary import named_groups
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -44,32 +44,32 @@ def try_shadow_rules(services: Services) -> None:
         _decide_calls(conn, blueprint, tried, now)
         found = [finding for item in tried if (finding := _finding(conn, item, now)) is not None]
         finding_store.tell_all(conn, found, kinds=(KIND,))
-        shadow_store.forget(conn, now - timedelta(days=KEPT_DAYS))
+        shadow_store.delete_before(conn, now - timedelta(days=KEPT_DAYS))
 
 
 def refusals_by_day(conn: Connection[Any], item: PolicyRules, now: datetime, days: int) -> list[dict[str, Any]]:
     """Calls that a rule, as it is written now, would have refused on each of the last days (UTC), the newest first."""
-    return shadow_store.days(conn, item.name, _digest(item), _start_of_day(now) - timedelta(days=days - 1))
+    return shadow_store.daily_counts(conn, item.name, _digest(item), _start_of_day(now) - timedelta(days=days - 1))
 
 
 def _decide_calls(conn: Connection[Any], blueprint: Blueprint, items: Sequence[PolicyRules], now: datetime) -> None:
     """Decide the calls of each hour that is due; they are read once for all rules."""
     newest, first = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _start_of_day(now) - DAY
-    known = {item.name: shadow_store.hours(conn, item.name, _digest(item), first) for item in items}
+    known = {item.name: shadow_store.stored_hours(conn, item.name, _digest(item), first) for item in items}
     groups = {item.name: _groups(conn, item) for item in items}
     hour = first
     while hour <= newest:
         due = [item for item in items if hour >= newest - HOUR or hour not in known[item.name]]
-        calls = shadow_store.alike(conn, hour, hour + HOUR) if due else []
+        calls = shadow_store.grouped_calls(conn, hour, hour + HOUR) if due else []
         for item in due:
-            (trial,) = shadow.tried(blueprint, [item], calls, groups[item.name])
-            shadow_store.keep(conn, _digest(item), hour, trial)
+            (trial,) = shadow.try_policies(blueprint, [item], calls, groups[item.name])
+            shadow_store.store_hour(conn, _digest(item), hour, trial)
         hour += HOUR
 
 
 def _groups(conn: Connection[Any], item: PolicyRules) -> dict[str, tuple[str, ...]]:
     rules = cedar.Ruleset.of([cedar.Source(item.name, item.text, owner=item.owner)]).rules
-    named = sorted({group for rule in rules for group in groups_named(rule.body)})
+    named = sorted({group for rule in rules for group in named_groups(rule.body)})
     return exception_store.groups_by_person(conn, named) if named else {}
 
 

@@ -51,7 +51,7 @@ from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Refusal
 from groundplan.governance.guardrails.window import Refused
 from groundplan.governance.policy.calls import Tool
-from groundplan.governance.policy.cedar import denied
+from groundplan.governance.policy.cedar import policy_denial
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN
 from groundplan.ledger.model import Reservation
 
@@ -375,7 +375,7 @@ class McpApi:
             tool = Tool(name, server.name if server else "", use.is_dangerous)
             verdict = catalog.gate.decide_tool(policy, whose, tool, now)
             if not verdict.allowed:
-                return denied(verdict, f"this use of {use.name} by {workload.name}")
+                return policy_denial(verdict, f"this use of {use.name} by {workload.name}")
         return None
 
     async def _check_arguments(self, use: McpUse) -> None:

@@ -13,8 +13,8 @@ from math import inf
 from groundplan.blueprint.model import Blueprint, Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy, RuleException
-from groundplan.governance.policy.calls import Asker, CallRules, Tool
-from groundplan.governance.policy.cedar import Verdict, denied
+from groundplan.governance.policy.calls import CallRules, Principal, Tool
+from groundplan.governance.policy.cedar import Verdict, policy_denial
 from groundplan.governance.policy.vocabulary import CALL, USE_TOOL
 
 MAX_DECISIONS = 50_000
@@ -76,13 +76,13 @@ class Gate:
         """Whether a tool may be used. Never cached."""
         if policy is not self._policy:
             self._reset(policy)
-        asker = self._asker(policy, user.key, user.person)
-        without, _ = self._active_exceptions(policy.exceptions, user.workload, asker, now)
-        return self.rules.tool(user.workload, asker, tool, now, without)
+        principal = self._principal(policy, user.key, user.person)
+        without, _ = self._active_exceptions(policy.exceptions, user.workload, principal, now)
+        return self.rules.decide_tool_use(user.workload, principal, tool, now, without)
 
     def has_tool_rules(self, workload: str) -> bool:
         """Whether any rule besides the default permit applies to the use of tools."""
-        return len(self.rules.part(workload, USE_TOOL).slice.rules) != 1 or self.rules.closed
+        return len(self.rules.workload_rules(workload, USE_TOOL).slice.rules) != 1 or self.rules.closed
 
     def _reset(self, policy: Policy) -> None:
         """Drop all cached decisions, for another policy."""
@@ -94,30 +94,30 @@ class Gate:
     def _decide(
         self, policy: Policy, workload: str, key: KeyEntry, person: str, endpoint: str, deployment: str, now: float
     ) -> CachedDecision:
-        asker = self._asker(policy, key, person)
-        without, until = self._active_exceptions(policy.exceptions, workload, asker, now)
-        verdict = self.rules.call(workload, asker, deployment, endpoint, now, without)
-        if self.rules.part(workload, CALL, without, deployment).timed:
+        principal = self._principal(policy, key, person)
+        without, until = self._active_exceptions(policy.exceptions, workload, principal, now)
+        verdict = self.rules.decide_call(workload, principal, deployment, endpoint, now, without)
+        if self.rules.workload_rules(workload, CALL, without, deployment).is_time_dependent:
             return CachedDecision(verdict, now)
         if len(self._decisions) >= MAX_DECISIONS:
             self._decisions.clear()
         decision = self._decisions[workload, person or key.id, endpoint, deployment] = CachedDecision(verdict, until)
         return decision
 
-    def _asker(self, policy: Policy, key: KeyEntry, person: str) -> Asker:
+    def _principal(self, policy: Policy, key: KeyEntry, person: str) -> Principal:
         if not person:
-            return Asker("Application", key.id)
+            return Principal("Application", key.id)
         groups = tuple(name for name in self.rules.groups if person in policy.members.get(name, ()))
-        return Asker("Person", self._emails.get(person, person), groups)
+        return Principal("Person", self._emails.get(person, person), groups)
 
     def _active_exceptions(
-        self, exceptions: Iterable[RuleException], workload: str, asker: Asker, now: float
+        self, exceptions: Iterable[RuleException], workload: str, principal: Principal, now: float
     ) -> tuple[frozenset[str], float]:
-        """Rules that do not apply to this asker now, and until when that is so."""
+        """Rules that do not apply to this principal now, and until when that is so."""
         found: set[str] = set()
         until = inf
         for each in exceptions:
-            if each.workload != workload or each.person not in ("", asker.id) or each.until <= now:
+            if each.workload != workload or each.person not in ("", principal.id) or each.until <= now:
                 continue
             found.add(each.rule)
             until = min(until, each.until)
@@ -126,7 +126,7 @@ class Gate:
 
 def policy_error(verdict: Verdict, workload: str) -> Denied:
     """The error for the caller."""
-    return denied(verdict, f"this call of {workload}")
+    return policy_denial(verdict, f"this call of {workload}")
 
 
 def gate_of(blueprint: Blueprint) -> Gate | None:

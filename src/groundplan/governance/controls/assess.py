@@ -1,7 +1,7 @@
-"""How far a workload is with the controls of a framework: from evidence alone, as of a moment. Pure.
+"""Status of the controls of a framework for each workload: from evidence alone, as of a moment. Pure.
 
-The newest evidence of a need that counts decides. One that says no opens the control again; one that is over, or that
-a person gave before the law or norm changed, says `expired`. What facts show is judged again all the time.
+The newest evidence that counts decides about a need. Evidence that does not hold opens the control again; evidence that
+has ended, or that a person gave before the law or norm changed, makes it `expired`. Facts are judged again regularly.
 """
 
 from __future__ import annotations
@@ -15,26 +15,26 @@ from groundplan.governance.controls.model import (
     COLLECTOR,
     DOCUMENT,
     Amendment,
-    Applied,
+    AppliedFramework,
     Control,
+    ControlStatus,
     Evidence,
-    Shown,
-    Standing,
+    NeedStatus,
     State,
 )
 from groundplan.ledger.finding import Finding
 
 SOON = timedelta(days=30)
-"""So long before evidence that a person gave ends, its owner is told."""
+"""How long before its end the owner is told about evidence that a person gave."""
 EXPIRED, EXPIRES = "governance.evidence_expired", "governance.evidence_expires"
 KINDS = (EXPIRED, EXPIRES)
 
-Newest = Mapping[tuple[str, str], Evidence]
+DecisiveEvidence = Mapping[tuple[str, str], Evidence]
 """(subject, what) -> the newest evidence that was not withdrawn."""
 
 
-def newest(evidence: Iterable[Evidence]) -> dict[tuple[str, str], Evidence]:
-    """Of each (subject, what) the evidence that decides."""
+def select_decisive(evidence: Iterable[Evidence]) -> dict[tuple[str, str], Evidence]:
+    """The evidence that decides, by (subject, what): the newest that counts, else the newest."""
     found: dict[tuple[str, str], Evidence] = {}
     for each in evidence:
         key = (each.subject, each.what)
@@ -47,50 +47,59 @@ def _rank(each: Evidence) -> tuple[bool, datetime, UUID]:
     return each.counts, each.at, each.id
 
 
-def what_of(need: str, framework: str, control: str) -> str:
-    """Under which name evidence of a need is kept."""
+def evidence_name(need: str, framework: str, control: str) -> str:
+    """The name under which evidence of a need is stored: the check, or `FRAMEWORK/CONTROL` for a document."""
     return f"{framework}/{control}" if need == DOCUMENT else need
 
 
-def standing(
-    framework: str, control: Control, subject: str, known: Newest, now: datetime, amended: Amendment | None = None
-) -> Standing:
-    """One control of one subject, without exclusions. `amended`: the newest change of the law or norm behind it."""
+def control_status(
+    framework: str,
+    control: Control,
+    subject: str,
+    known: DecisiveEvidence,
+    now: datetime,
+    amended: Amendment | None = None,
+) -> ControlStatus:
+    """Status of one control of one subject; exclusions are not considered. `amended`: the newest change of the law or
+    norm behind it."""
     shown = tuple(
-        _shown(need, what_of(need, framework, control.id), subject, known, now, amended) for need in control.needs
+        _need_status(need, evidence_name(need, framework, control.id), subject, known, now, amended)
+        for need in control.needs
     )
     states = {each.state for each in shown}
     state: State = "open" if "open" in states else "expired" if "expired" in states else "satisfied"
-    return Standing(control, state, shown)
+    return ControlStatus(control, state, shown)
 
 
-def _shown(need: str, what: str, subject: str, known: Newest, now: datetime, amended: Amendment | None) -> Shown:
+def _need_status(
+    need: str, what: str, subject: str, known: DecisiveEvidence, now: datetime, amended: Amendment | None
+) -> NeedStatus:
     check = CHECKS.get(need)
     hint = f"Show it: `groundplan evidence add '{what}'`." if check is None else check.hint
     found = known.get((subject, what)) or known.get(("company", what))
     if found is None:
-        return Shown(need, "open", None, hint)
+        return NeedStatus(need, "open", None, hint)
     if not found.counts:
-        return Shown(
+        return NeedStatus(
             need, "open", found, "It was given and is not approved: it is decided at its change, in the inbox."
         )
     if not found.holds:
-        return Shown(need, "open", found, hint)
+        return NeedStatus(need, "open", found, hint)
     if found.valid_until <= now:
-        return Shown(need, "expired", found, hint)
+        return NeedStatus(need, "expired", found, hint)
     if amended is not None and found.collector != COLLECTOR and found.at.date() < amended.on:
-        return Shown(need, "expired", found, f"{amended.what} ({amended.source}, {amended.on}). {hint}".rstrip())
-    return Shown(need, "satisfied", found, "")
+        return NeedStatus(need, "expired", found, f"{amended.what} ({amended.source}, {amended.on}). {hint}".rstrip())
+    return NeedStatus(need, "satisfied", found, "")
 
 
-def assess(applied: Applied, known: Newest, now: datetime) -> dict[str, tuple[Standing, ...]]:
-    """Standings of all controls by workload."""
+def assess(applied: AppliedFramework, known: DecisiveEvidence, now: datetime) -> dict[str, tuple[ControlStatus, ...]]:
+    """Statuses of all controls by workload, in the order of `applied.controls`."""
     amended = {control.id: applied.amendment(control.id, now.date()) for control in applied.controls}
     return {
         workload: tuple(
-            Standing(control, "excluded", reason=applied.excluded[control.id])
+            ControlStatus(control, "excluded", reason=applied.excluded[control.id])
             if control.id in applied.excluded
-            else standing(
+            else control_status(
                 applied.framework.name,
                 control,
                 f"workload/{workload}",
@@ -104,35 +113,39 @@ def assess(applied: Applied, known: Newest, now: datetime) -> dict[str, tuple[St
     }
 
 
-def coverage(standings: Sequence[Standing]) -> dict[str, int]:
-    """How many controls are in each state, and how many apply."""
+def coverage(standings: Sequence[ControlStatus]) -> dict[str, int]:
+    """Number of controls in each state, and of those that apply."""
     counts = {"satisfied": 0, "open": 0, "expired": 0, "excluded": 0}
     for each in standings:
         counts[each.state] += 1
     return {**counts, "apply": len(standings) - counts["excluded"]}
 
 
-def findings(applied: Applied, standings: Mapping[str, Sequence[Standing]], now: datetime) -> list[Finding]:
-    """Controls that opened again because evidence ended, and evidence of people that ends soon."""
+def evidence_findings(
+    applied: AppliedFramework, standings: Mapping[str, Sequence[ControlStatus]], now: datetime
+) -> list[Finding]:
+    """Findings about controls that opened again because evidence ended, and evidence of people that ends soon."""
     found: dict[tuple[str, str, str], Finding] = {}
-    for workload, each in standings.items():
-        for one in each:
-            for shown in one.shown:
-                made = _finding(applied, workload, one, shown, now)
-                if made is not None:
-                    found[made.identity] = made
+    for workload, statuses in standings.items():
+        for status in statuses:
+            for need in status.shown:
+                finding = _finding(applied, workload, status, need, now)
+                if finding is not None:
+                    found[finding.identity] = finding
     return list(found.values())
 
 
-def _finding(applied: Applied, workload: str, one: Standing, shown: Shown, now: datetime) -> Finding | None:
-    evidence = shown.evidence
+def _finding(
+    applied: AppliedFramework, workload: str, status: ControlStatus, shown: NeedStatus, now: datetime
+) -> Finding | None:
+    evidence, control = shown.evidence, status.control
     if evidence is None or not evidence.holds or not evidence.counts:
         return None
-    about = f"{applied.framework.name} {one.control.id} ({one.control.title}) of {workload}"
+    about = f"{applied.framework.name} {control.id} ({control.title}) of {workload}"
     last = evidence.valid_until.date()
-    what = what_of(shown.need, applied.framework.name, one.control.id)
+    what = evidence_name(shown.need, applied.framework.name, control.id)
     if shown.state == "expired":
-        amended = applied.amendment(one.control.id, now.date()) if evidence.valid_until > now else None
+        amended = applied.amendment(control.id, now.date()) if evidence.valid_until > now else None
         day, why = (last, "Evidence ended") if amended is None else (amended.on, "The law or norm changed")
         return Finding(
             kind=EXPIRED, subject=f"workload/{workload}", mark=what, severity="high", owner=applied.owner,

@@ -1,4 +1,4 @@
-"""The checks by name: what controls may need, how long it counts, what to do where it does not hold. No rules here."""
+"""The checks by name: title, type, days that their evidence counts, and a hint if it does not hold. No rules here."""
 
 from __future__ import annotations
 

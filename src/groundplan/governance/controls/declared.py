@@ -1,4 +1,4 @@
-"""Framework documents of a workspace: what is wrong with them, told with its line. Pure."""
+"""Checks of the framework documents of a workspace; each problem with its line. Pure."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from groundplan.governance.controls.shipped import NAMES, shipped
 
 
 def problems(workspace: Workspace) -> list[Problem]:
-    """Unknown profiles, controls and checks; identifiers that are there twice; an empty framework."""
+    """Unknown profiles, controls and checks; duplicate identifiers; frameworks without controls."""
     return [found for name, doc in workspace.frameworks.items() for found in _problems(workspace, name, doc)]
 
 

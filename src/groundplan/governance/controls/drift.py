@@ -1,4 +1,4 @@
-"""What management looks at: which controls are in another state than at the last look, and corrective actions. Pure."""
+"""For the management review: controls whose state has changed since the last one, and corrective actions. Pure."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 
-from groundplan.governance.controls.model import Applied, Standing, State
+from groundplan.governance.controls.model import AppliedFramework, ControlStatus, State
 from groundplan.ledger.finding import Finding
 
 ACTION = "governance.corrective_action"
-Assessed = Mapping[str, Sequence[Standing]]
+Assessed = Mapping[str, Sequence[ControlStatus]]
 """By workload."""
 
 
 @dataclass(frozen=True, slots=True)
-class Moved:
-    """A control of a workload that is in another state than it was."""
+class ControlChange:
+    """A control of a workload whose state has changed."""
 
     framework: str
     control: str
@@ -25,28 +25,28 @@ class Moved:
     before: State
     now: State
     hint: str
-    """What to do where it is not satisfied."""
+    """What to do if it is not satisfied."""
 
 
-def drift(applied: Applied, was: Assessed, is_: Assessed) -> list[Moved]:
-    """By today's framework, what differs between two moments; `was` and `is_` are what `assess` found of them."""
+def drift(applied: AppliedFramework, before: Assessed, now: Assessed) -> list[ControlChange]:
+    """Controls of today's framework whose state differs between two results of `assess`."""
     return [
-        Moved(
+        ControlChange(
             applied.framework.name, new.control.id, new.control.title, workload, old.state, new.state, _hint(new)
         )
         for workload in applied.workloads
-        for old, new in zip(was[workload], is_[workload], strict=True)
+        for old, new in zip(before[workload], now[workload], strict=True)
         if old.state != new.state
     ]  # fmt: skip
 
 
-def _hint(standing: Standing) -> str:
-    return next((each.hint for each in standing.shown if each.hint), "")
+def _hint(status: ControlStatus) -> str:
+    return next((each.hint for each in status.shown if each.hint), "")
 
 
-def action(subject: str, says: str, control: str, owner: str, due: date, mark: str, today: date) -> Finding:
-    """What somebody is to put right until a day: high from the day after it on, so that controls which need no grave
-    findings open. It ends when somebody says that it is done."""
+def corrective_action(subject: str, says: str, control: str, owner: str, due: date, mark: str, today: date) -> Finding:
+    """The finding of a corrective action with its due day. Its severity becomes high when it is overdue, so that
+    controls that need `findings.none_critical` open. It ends when somebody settles it."""
     late = due < today
     about = f"{control}: {says}" if control else says
     return Finding(

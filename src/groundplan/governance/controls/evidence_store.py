@@ -1,4 +1,4 @@
-"""The SQL of evidence: kept for good, withdrawn at most. No rules."""
+"""The SQL of evidence, which is never deleted, only withdrawn. No rules."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ _COUNTS: LiteralString = """collector = 'groundplan' OR CASE WHEN approval IS NU
   SELECT 1 FROM change c WHERE c.type = 'evidence' AND c.digest = evidence.approval AND c.expires_on IS NOT NULL
     AND (c.state = 'applied' OR c.decided_at > %(at)s) AND %(at)s >= (
       SELECT max(a.at) FROM approval a WHERE a.change_id = c.id AND a.decision = 'approved')) END"""
-"""What facts show; what people give where nobody has to approve it, or while it is approved."""
+"""Whether evidence counts: collected from facts always; given by people if no approval is demanded, or while it is
+approved."""
 
 
-def add(conn: Connection[Any], found: Evidence) -> None:
+def insert_evidence(conn: Connection[Any], found: Evidence) -> None:
+    """Store one piece of evidence."""
     conn.execute(
         """INSERT INTO evidence (id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
              audit_entry, link, approval) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
@@ -34,7 +36,7 @@ def add(conn: Connection[Any], found: Evidence) -> None:
     )  # fmt: skip
 
 
-def standing(
+def newest_evidence(
     conn: Connection[Any],
     at: datetime,
     *,
@@ -42,9 +44,9 @@ def standing(
     what: str | None = None,
     subjects: Collection[str] | None = None,
 ) -> list[Evidence]:
-    """Of each (subject, what) the newest that was not withdrawn and counts, else the newest that does not count, as it
-    was at a moment; of all, or of one `what`, or of these subjects: of thousands of workloads it is tens of thousands.
-    `demanded`: the company has what people give approved.
+    """For each (subject, what) the newest evidence as of `at` that was not withdrawn and counts, else the newest that
+    does not count; optionally only of one `what` or of these subjects, since thousands of workloads have tens of
+    thousands of rows. `demanded`: the company demands approval of evidence that people give.
     """
     rows = select(
         conn,
@@ -61,11 +63,11 @@ def standing(
     return [Evidence(**row) for row in rows]
 
 
-def listed(
+def list_evidence(
     conn: Connection[Any], *, subject: str = "", what: str = "", before: datetime | None = None, limit: int = 200
 ) -> list[dict[str, Any]]:
-    """The newest first, withdrawn ones too; `leaf_index` once the log has it; `change` that asks for its approval, and
-    the state of that (`approval`), where the company had evidence approved."""
+    """Evidence, newest first, withdrawn included; with `leaf_index` once it is in the log, and the `change` that
+    requests its approval with its state (`approval`), if the company demands one."""
     return select(
         conn,
         """SELECT e.id, e.what, e.subject, e.type, e.collector, e.at, e.valid_until, e.holds, e.says, e.detail,
@@ -81,8 +83,8 @@ def listed(
     )
 
 
-def withdraw(conn: Connection[Any], id: UUID, by: str, at: datetime) -> dict[str, Any] | None:
-    """What it was of, or None where there is no such evidence that stands."""
+def withdraw_evidence(conn: Connection[Any], id: UUID, by: str, at: datetime) -> dict[str, Any] | None:
+    """Withdraw evidence; returns its `what`, `subject` and `approval`, or None if there is none to withdraw."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             """UPDATE evidence SET withdrawn_at = %s, withdrawn_by = %s WHERE id = %s AND withdrawn_at IS NULL

@@ -1,6 +1,6 @@
-"""What facts show by themselves about a workload, one check for each thing that controls ask for. Pure.
+"""The checks that facts alone decide: each judges one need of controls for a workload. Pure.
 
-A check says what it saw, with figures and the place to look; it never guesses. What only people can show has no judge.
+A verdict states what was found, with figures and a link; it never guesses. What only people can show has no judge.
 """
 
 from __future__ import annotations
@@ -156,8 +156,8 @@ def quality(f: Facts, _: date) -> Verdict:
 def outcomes(f: Facts, _: date) -> Verdict:
     holds = f.outcomes >= ENOUGH_OUTCOMES
     says = f"{f.outcomes} outcomes were reported in 30 days"
-    told = says if holds else f"{says}; it takes {ENOUGH_OUTCOMES}"
-    return Verdict(holds, told, {"outcomes": f.outcomes}, _page(f), grows=True)
+    says = says if holds else f"{says}; it takes {ENOUGH_OUTCOMES}"
+    return Verdict(holds, says, {"outcomes": f.outcomes}, _page(f), grows=True)
 
 
 def review(f: Facts, _: date) -> Verdict:
@@ -170,9 +170,9 @@ def review(f: Facts, _: date) -> Verdict:
 
 
 def stop(f: Facts, _: date) -> Verdict:
-    if f.stopped is None:
+    if f.lifted_kill is None:
         return Verdict(False, "it has not been stopped and restarted in 180 days", {}, "/kill")
-    return Verdict(True, "it was stopped by its kill switch and restarted", {"kill": f.stopped}, "/kill")
+    return Verdict(True, "it was stopped by its kill switch and restarted", {"kill": f.lifted_kill}, "/kill")
 
 
 def support(f: Facts, _: date) -> Verdict:
@@ -189,21 +189,25 @@ def notice(f: Facts, _: date) -> Verdict:
 
 
 def terms(f: Facts, _: date) -> Verdict:
-    holds = not f.untold_terms
-    says = "terms of every provider are declared" if holds else f"terms are not declared: {', '.join(f.untold_terms)}"
-    return Verdict(holds, says, {"missing": list(f.untold_terms)}, "/governance/register")
+    holds = not f.undeclared_terms
+    says = (
+        "terms of every provider are declared" if holds else f"terms are not declared: {', '.join(f.undeclared_terms)}"
+    )
+    return Verdict(holds, says, {"missing": list(f.undeclared_terms)}, "/governance/register")
 
 
 def register(f: Facts, _: date) -> Verdict:
-    holds = not f.unknown_models
-    says = "origin of every model is known" if holds else f"neither licence nor terms: {', '.join(f.unknown_models)}"
-    return Verdict(holds, says, {"missing": list(f.unknown_models)}, "/governance/register")
+    holds = not f.models_without_terms
+    says = (
+        "origin of every model is known" if holds else f"neither licence nor terms: {', '.join(f.models_without_terms)}"
+    )
+    return Verdict(holds, says, {"missing": list(f.models_without_terms)}, "/governance/register")
 
 
 def guardrails(f: Facts, _: date) -> Verdict:
-    holds = bool(f.guarded)
-    says = f"guardrails are enforced on {', '.join(f.guarded)}" if holds else "no guardrail is enforced"
-    return Verdict(holds, says, {"on": list(f.guarded)}, _page(f))
+    holds = bool(f.enforced_guardrails)
+    says = f"guardrails are enforced on {', '.join(f.enforced_guardrails)}" if holds else "no guardrail is enforced"
+    return Verdict(holds, says, {"on": list(f.enforced_guardrails)}, _page(f))
 
 
 def keys(f: Facts, _: date) -> Verdict:

@@ -11,11 +11,11 @@ from uuid import UUID
 from groundplan.catalog.risk import RiskRule
 
 DOCUMENT = "document"
-"""What a control needs where only a person can show it."""
+"""The need of a control that only a person can show."""
 APPROVED = "evidence"
-"""The kind of approval that a company may ask for before what people give counts."""
+"""The kind of approval that a company may demand before evidence given by people counts."""
 COLLECTOR = "groundplan"
-"""Who collects what facts show."""
+"""The collector of evidence from facts."""
 EvidenceType = Literal["query", "test", "approval", "drill", "review", "document"]
 State = Literal["satisfied", "open", "expired", "excluded"]
 
@@ -31,7 +31,7 @@ class Control:
 
 @dataclass(frozen=True, slots=True)
 class Amendment:
-    """A law or norm that is another from a day on: what people showed before that day counts no longer for it."""
+    """A change of a law or norm from a day on: evidence that people gave before that day no longer counts for it."""
 
     on: date
     what: str
@@ -40,6 +40,7 @@ class Amendment:
     """Empty: all of them."""
 
     def touches(self, control: str, today: date) -> bool:
+        """Whether it is in force and concerns the control."""
         return self.on <= today and (not self.controls or control in self.controls)
 
 
@@ -58,13 +59,13 @@ class Framework:
 
 
 @dataclass(frozen=True, slots=True)
-class Applied:
-    """A framework as the company holds itself to it."""
+class AppliedFramework:
+    """A framework as the company applies it."""
 
     framework: Framework
     owner: str
     controls: tuple[Control, ...]
-    """Of the profile, with the company's own."""
+    """Those of the profile, and the company's own."""
     workloads: tuple[str, ...]
     excluded: Mapping[str, str]
     """control -> reason"""
@@ -88,9 +89,9 @@ class SourceFacts:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of one workload today, from the blueprint it is served by, its declaration, and facts.
+    """What is known of one workload today, from the blueprint in force, its declaration, and facts.
 
-    Calls of the demo do not count. Ids are of calls, changes and kills that anybody can look up.
+    Calls of the demo do not count. Ids are those of calls, changes and kills, for people to look up.
     """
 
     workload: str
@@ -104,35 +105,35 @@ class Facts:
     risk: RiskRule | None = None
     accepted_by_active: bool = False
     duties: frozenset[str] = frozenset()
-    """That an active person holds."""
+    """Duties that an active person holds."""
     fallbacks: tuple[str, ...] = ()
     fallback_call: str | None = None
     hard_budgets: tuple[str, ...] = ()
-    """That cover this workload alone."""
+    """Hard budgets that cover this workload alone."""
     sources: tuple[SourceFacts, ...] = ()
     keeps: str = "none"
     sensitivity: str = "internal"
     calls: int = 0
-    """Of the last 30 days, without refused ones."""
+    """Calls of the last 30 days, without refused ones."""
     outcomes: int = 0
     first_token: bool = False
     availability: bool = False
     quality: tuple[str, ...] = ()
     """Dimensions with an objective."""
-    guarded: tuple[str, ...] = ()
-    """Guardrails that bite: `input`, `output`, `passages`, `tools`, `schema` ..."""
+    enforced_guardrails: tuple[str, ...] = ()
+    """Guardrails that are enforced: `input`, `output`, `passages`, `tools`, `schema` …"""
     reviewed_share: float = 0.0
-    """Of the answers, before they are sent."""
+    """Share of the answers that people review before they are sent."""
     support: str | None = None
     runbook: str | None = None
-    untold_terms: tuple[str, ...] = ()
+    undeclared_terms: tuple[str, ...] = ()
     """Deployments whose provider's terms are not declared."""
-    unknown_models: tuple[str, ...] = ()
+    models_without_terms: tuple[str, ...] = ()
     """Models without licence and without provider's terms."""
     stale_keys: tuple[str, ...] = ()
     """Prefixes of keys without an end that are older than a year."""
-    stopped: str | None = None
-    """Id of a kill of it that was lifted again, of the last 180 days."""
+    lifted_kill: str | None = None
+    """Id of a kill of the workload in the last 180 days that was lifted again."""
     approved_change: str | None = None
     grave_findings: int = 0
     rules: tuple[str, ...] = ()
@@ -140,40 +141,41 @@ class Facts:
     log_verified_at: datetime | None = None
     log_size: int = 0
     log_complete: bool = False
-    """The log still begins with its first entry."""
+    """Whether the log still begins with its first entry."""
     audit_entry: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a check says of the facts."""
+    """The result of a check."""
 
     holds: bool
     says: str
     detail: Mapping[str, Any] = field(default_factory=dict)
     link: str | None = None
-    """Page of the console where the fact is seen."""
+    """Page of the console that shows the fact."""
     grows: bool = False
-    """What it names goes on by itself, such as the number of calls: while it holds, another number says nothing new."""
+    """Whether its figures change by themselves, such as the number of calls: while it holds, another figure is nothing
+    new."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """Something that facts show by themselves, or that a person has to show (`judge` is None)."""
+    """A check: `judge` decides it from facts; if that is None, a person has to show it."""
 
     name: str
     title: str
     type: EvidenceType
     days: int
-    """How long evidence of it holds."""
+    """How long its evidence counts."""
     hint: str
-    """What to do where it does not hold."""
+    """What to do if it does not hold."""
     judge: Callable[[Facts, date], Verdict] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Something that was shown once, and until when that counts."""
+    """Evidence of a check or control, and until when it counts."""
 
     id: UUID
     what: str
@@ -193,13 +195,13 @@ class Evidence:
     detail: Mapping[str, Any] = field(default_factory=dict)
     link: str | None = None
     approval: str | None = None
-    """Digest of the change that asks for it, where the company has evidence approved."""
+    """Digest of the change that requests its approval, if the company demands one."""
     counts: bool = True
-    """False: the company has evidence approved, and nobody has approved this, or not any more."""
+    """False: the company demands approval of evidence, and this has none, or none any more."""
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class NeedStatus:
     """One need of a control, with the evidence for it."""
 
     need: str
@@ -209,17 +211,17 @@ class Shown:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class ControlStatus:
     """One control of one workload today."""
 
     control: Control
     state: State
-    shown: tuple[Shown, ...] = ()
+    shown: tuple[NeedStatus, ...] = ()
     reason: str = ""
     """Why it is excluded."""
 
     @property
     def until(self) -> datetime | None:
-        """When the first of its evidence lapses."""
+        """When the first of its evidence ends; None if it is not satisfied."""
         times = [each.evidence.valid_until for each in self.shown if each.evidence is not None]
         return min(times) if self.state == "satisfied" and times else None

@@ -1,7 +1,7 @@
-"""Assessment results in OSCAL 1.1.2 (NIST), from standings: what was looked at, what was seen, what holds. Pure.
+"""Assessment results in OSCAL 1.1.2 (NIST) from the statuses of controls: controls, observations, findings. Pure.
 
-Identifiers are derived from the content, so the same standings give the same document but for its times. Plans,
-catalogs and profiles in OSCAL are not made; the assessment plan is referred to as a resource.
+Identifiers are derived from the content, so that the same statuses give the same document, except for its times. The
+assessment plan is only referred to, as a resource; `oscal_declared` has catalogs and profiles.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 from uuid import NAMESPACE_URL, UUID, uuid5
 
-from groundplan.governance.controls.model import Applied, Evidence, Standing
+from groundplan.governance.controls.model import AppliedFramework, ControlStatus, Evidence
 
 VERSION = "1.1.2"
 _METHODS = {
@@ -26,14 +26,18 @@ _METHODS = {
 _NOT_TOKEN = re.compile(r"[^a-z0-9._-]+")
 
 
-def token(identifier: str) -> str:
-    """An identifier as OSCAL may write it: letters first, no spaces (`GOVERN 1.1` -> `govern-1.1`, `4` -> `c-4`)."""
-    made = _NOT_TOKEN.sub("-", identifier.lower()).strip("-.")
-    return made if made[:1].isalpha() else f"c-{made}"
+def oscal_token(identifier: str) -> str:
+    """An identifier as an OSCAL token: a letter first, no spaces (`GOVERN 1.1` -> `govern-1.1`, `4` -> `c-4`)."""
+    text = _NOT_TOKEN.sub("-", identifier.lower()).strip("-.")
+    return text if text[:1].isalpha() else f"c-{text}"
 
 
 def assessment_results(
-    applied: Applied, standings: Mapping[str, Sequence[Standing]], company: str, now: datetime, start: datetime
+    applied: AppliedFramework,
+    standings: Mapping[str, Sequence[ControlStatus]],
+    company: str,
+    now: datetime,
+    start: datetime,
 ) -> dict[str, Any]:
     """`{"assessment-results": {...}}` of one framework over its workloads."""
     base = uuid5(NAMESPACE_URL, f"groundplan:{company}:{applied.framework.name}")
@@ -64,16 +68,23 @@ def assessment_results(
 
 
 def _result(
-    base: UUID, applied: Applied, workload: str, standings: Sequence[Standing], now: datetime, start: datetime
+    base: UUID,
+    applied: AppliedFramework,
+    workload: str,
+    standings: Sequence[ControlStatus],
+    now: datetime,
+    start: datetime,
 ) -> dict[str, Any]:
     own = uuid5(base, workload)
     component = str(uuid5(own, "component"))
     looked_at = [each for each in standings if each.state != "excluded"]
     seen = {shown.evidence.id: shown.evidence for each in looked_at for shown in each.shown if shown.evidence}
-    selection: dict[str, Any] = {"include-controls": [{"control-id": token(each.control.id)} for each in looked_at]}
+    selection: dict[str, Any] = {
+        "include-controls": [{"control-id": oscal_token(each.control.id)} for each in looked_at]
+    }
     left_out = [each for each in standings if each.state == "excluded"]
     if left_out:
-        selection["exclude-controls"] = [{"control-id": token(each.control.id)} for each in left_out]
+        selection["exclude-controls"] = [{"control-id": oscal_token(each.control.id)} for each in left_out]
         selection["remarks"] = "; ".join(f"{each.control.id}: {each.reason}" for each in left_out)
     result: dict[str, Any] = {
         "uuid": str(uuid5(own, now.isoformat())),
@@ -118,17 +129,17 @@ def _observation(own: UUID, component: str, evidence: Evidence) -> dict[str, Any
     }
 
 
-def _finding(own: UUID, standing: Standing) -> dict[str, Any]:
-    satisfied = standing.state == "satisfied"
-    missing = "; ".join(f"{each.need}: {each.hint}" for each in standing.shown if each.state != "satisfied")
-    related = [{"observation-uuid": str(uuid5(own, str(each.evidence.id)))} for each in standing.shown if each.evidence]
+def _finding(own: UUID, status: ControlStatus) -> dict[str, Any]:
+    satisfied = status.state == "satisfied"
+    missing = "; ".join(f"{each.need}: {each.hint}" for each in status.shown if each.state != "satisfied")
+    related = [{"observation-uuid": str(uuid5(own, str(each.evidence.id)))} for each in status.shown if each.evidence]
     found: dict[str, Any] = {
-        "uuid": str(uuid5(own, f"finding {standing.control.id}")),
-        "title": f"{standing.control.id} {standing.control.title}",
-        "description": "Every need is met." if satisfied else f"{standing.state}: {missing}",
+        "uuid": str(uuid5(own, f"finding {status.control.id}")),
+        "title": f"{status.control.id} {status.control.title}",
+        "description": "Every need is met." if satisfied else f"{status.state}: {missing}",
         "target": {
             "type": "objective-id",
-            "target-id": token(standing.control.id),
+            "target-id": oscal_token(status.control.id),
             "status": {"state": "satisfied" if satisfied else "not-satisfied"},
         },
     }

@@ -1,4 +1,4 @@
-"""Evidence is collected from facts, given by people, withdrawn. One transaction each, told in the audit log."""
+"""Evidence collected from facts, given by people, withdrawn: one transaction each, with its audit entry."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundplan.core.errors import Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.governance import service as governance
 from groundplan.governance.controls import evidence_store
-from groundplan.governance.controls.assess import newest
+from groundplan.governance.controls.assess import select_decisive
 from groundplan.governance.controls.checks import CHECKS
 from groundplan.governance.controls.model import (
     APPROVED,
@@ -30,21 +30,22 @@ from groundplan.governance.controls.model import (
 )
 from groundplan.governance.model import ApprovalRequest, Change
 
-LONGEST = timedelta(days=3 * 366)
+MAX_VALIDITY = timedelta(days=3 * 366)
 _NOT_IN_LOG = UUID(int=0)
 
 
 @dataclass(frozen=True, slots=True)
-class Collected:
-    """What a round of collecting changed."""
+class CollectionResult:
+    """Number of new pieces of evidence, and of those that were kept."""
 
     added: int
     kept: int
 
 
-def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Collected:
-    """Judge the facts of each workload; what is new, has changed or is half over becomes new evidence."""
-    known = newest(evidence_store.standing(conn, now, demanded=False))
+def collect_evidence(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> CollectionResult:
+    """Judge the facts of each workload; verdicts that are new, have changed or whose evidence is past half its time
+    become new evidence."""
+    known = select_decisive(evidence_store.newest_evidence(conn, now, demanded=False))
     added = kept = 0
     for each in facts:
         subject = f"workload/{each.workload}"
@@ -53,30 +54,30 @@ def collect(conn: Connection[Any], facts: Iterable[Facts], now: datetime) -> Col
             if check.judge is None:
                 continue
             verdict = check.judge(each, now.date())
-            made = judged(check, verdict, subject, now)
+            found = evidence_of_verdict(check, verdict, subject, now)
             before = known.get((subject, check.name))
-            if before is not None and stands(before, made, now, grows=verdict.grows):
+            if before is not None and is_current(before, found, now, grows=verdict.grows):
                 kept += 1
             else:
-                fresh.append(made)
+                fresh.append(found)
         if fresh:
-            _keep(conn, SYSTEM, subject, fresh)
+            _store_evidence(conn, SYSTEM, subject, fresh)
             added += len(fresh)
-    return Collected(added, kept)
+    return CollectionResult(added, kept)
 
 
-def judged(check: Check, verdict: Verdict, subject: str, now: datetime) -> Evidence:
-    """Evidence of what a check found, which is not in the log yet."""
-    made = Evidence(
+def evidence_of_verdict(check: Check, verdict: Verdict, subject: str, now: datetime) -> Evidence:
+    """The evidence of a verdict, which is not in the log yet."""
+    evidence = Evidence(
         id=new_id(), what=check.name, subject=subject, type=check.type, collector=COLLECTOR, at=now,
         valid_until=now + timedelta(days=check.days), holds=verdict.holds, says=verdict.says, digest="",
         audit_entry=_NOT_IN_LOG, detail=verdict.detail, link=verdict.link,
     )  # fmt: skip
-    return replace(made, digest=digest_of(made))
+    return replace(evidence, digest=evidence_digest(evidence))
 
 
-def digest_of(found: Evidence) -> str:
-    """SHA-256 over canonical JSON of what it says, about whom; times and ids are not in it."""
+def evidence_digest(found: Evidence) -> str:
+    """SHA-256 over canonical JSON of its content and subject, without times and ids."""
     content = {
         "what": found.what, "subject": found.subject, "type": found.type, "holds": found.holds, "says": found.says,
         "detail": dict(found.detail),
@@ -84,17 +85,18 @@ def digest_of(found: Evidence) -> str:
     return canonical.digest(canonical.canonical(content))
 
 
-def stands(before: Evidence, made: Evidence, now: datetime, *, grows: bool) -> bool:
-    """Whether what is known says the same and is not half over; of what `grows`, whether both hold: else each call, and
-    each entry of the log, which evidence is as well, would make new evidence of every workload."""
+def is_current(before: Evidence, found: Evidence, now: datetime, *, grows: bool) -> bool:
+    """Whether the known evidence says the same and is not past half its time. Where figures grow, it is enough that
+    both hold: otherwise each call and each log entry, which evidence is itself, would make new evidence of every
+    workload."""
     half = before.at + (before.valid_until - before.at) / 2
-    same = before.digest == made.digest or (grows and before.holds and made.holds)
+    same = before.digest == found.digest or (grows and before.holds and found.holds)
     return same and now < half
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Given:
-    """Evidence as a person gives it."""
+class NewEvidence:
+    """Evidence that a person gives."""
 
     what: str
     """`FRAMEWORK/CONTROL`, or a check that facts cannot show"""
@@ -106,13 +108,13 @@ class Given:
     link: str | None = None
 
 
-def give(
-    conn: Connection[Any], actor: str, given: Given, now: datetime, *, seats: int | None = None
+def add_evidence(
+    conn: Connection[Any], actor: str, given: NewEvidence, now: datetime, *, seats: int | None = None
 ) -> tuple[Evidence, Change | None]:
-    """Evidence that a person gives. `seats`: so many must approve it before it counts, in the change that is returned;
-    None: it counts at once.
+    """Store evidence that a person gives. `seats`: number of people who must approve it before it counts, in the change
+    that is returned; None: it counts at once.
 
-    Raises `Invalid` for what facts show by themselves, or one that lasts too long.
+    Raises `Invalid` (`evidence_collected`, `evidence_unknown`, `evidence_days`).
     """
     check = CHECKS.get(given.what)
     if check is not None and check.judge is not None:
@@ -127,36 +129,38 @@ def give(
             f"there is no check or control called {given.what[:80]}", code="evidence_unknown",
             hint=f"Name FRAMEWORK/CONTROL, such as 'iso-42001/A.6.2.7', or one of {by_hand}.",
         )  # fmt: skip
-    if not timedelta() < timedelta(days=given.days) <= LONGEST:
+    if not timedelta() < timedelta(days=given.days) <= MAX_VALIDITY:
         raise Invalid(
-            f"evidence cannot hold for {given.days} days", code="evidence_days", hint=f"Give 1 to {LONGEST.days} days."
+            f"evidence cannot hold for {given.days} days",
+            code="evidence_days",
+            hint=f"Give 1 to {MAX_VALIDITY.days} days.",
         )
-    made = Evidence(
+    evidence = Evidence(
         id=new_id(), what=given.what, subject=given.subject, type=given.type, collector=actor, at=now,
         valid_until=now + timedelta(days=given.days), holds=True, says=given.says, digest="", audit_entry=_NOT_IN_LOG,
         detail=dict(given.detail), link=given.link,
     )  # fmt: skip
-    made = replace(made, digest=digest_of(made))
-    change = None if seats is None else _asked(conn, actor, made, seats, now)
-    made = replace(made, approval=change.digest, counts=False) if change is not None else made
-    (kept,) = _keep(conn, actor, given.subject, [made])
+    evidence = replace(evidence, digest=evidence_digest(evidence))
+    change = None if seats is None else _request_approval(conn, actor, evidence, seats, now)
+    evidence = replace(evidence, approval=change.digest, counts=False) if change is not None else evidence
+    (kept,) = _store_evidence(conn, actor, given.subject, [evidence])
     return kept, change
 
 
-def _asked(conn: Connection[Any], actor: str, made: Evidence, seats: int, now: datetime) -> Change:
-    """The approval is bound to what it says, of whom and until when, and to the document by its SHA-256."""
-    what: dict[str, Any] = {
-        "control": made.what, "type": made.type, "says": made.says, "until": made.valid_until.isoformat(),
-        "link": made.link, **made.detail,
+def _request_approval(conn: Connection[Any], actor: str, evidence: Evidence, seats: int, now: datetime) -> Change:
+    """Request approval, which is bound to the content, subject and end, and to the document by its SHA-256."""
+    declaration: dict[str, Any] = {
+        "control": evidence.what, "type": evidence.type, "says": evidence.says,
+        "until": evidence.valid_until.isoformat(), "link": evidence.link, **evidence.detail,
     }  # fmt: skip
     return governance.request_approval(
-        conn, actor, ApprovalRequest(APPROVED, made.subject, what, made.says), seats=seats, at=now
+        conn, actor, ApprovalRequest(APPROVED, evidence.subject, declaration, evidence.says), seats=seats, at=now
     )
 
 
-def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: datetime) -> None:
-    """It counts no longer, from now on. Raises `NotFound` (`evidence_unknown`)."""
-    found = evidence_store.withdraw(conn, id, str(actor), now)
+def withdraw_evidence(conn: Connection[Any], actor: str, id: UUID, reason: str, now: datetime) -> None:
+    """Withdraw evidence: it no longer counts from now on. Raises `NotFound` (`evidence_unknown`)."""
+    found = evidence_store.withdraw_evidence(conn, id, str(actor), now)
     if found is None:
         raise NotFound(
             f"there is no valid evidence {id}",
@@ -169,11 +173,11 @@ def withdraw(conn: Connection[Any], actor: str, id: UUID, reason: str, now: date
         governance.supersede_changes(conn, actor, APPROVED, found["approval"], at=now)
 
 
-def _keep(conn: Connection[Any], actor: str, subject: str, fresh: list[Evidence]) -> list[Evidence]:
-    told = [{"id": str(e.id), "what": e.what, "holds": e.holds, "digest": e.digest} for e in fresh]
+def _store_evidence(conn: Connection[Any], actor: str, subject: str, fresh: list[Evidence]) -> list[Evidence]:
+    entries = [{"id": str(e.id), "what": e.what, "holds": e.holds, "digest": e.digest} for e in fresh]
     action = "evidence.collected" if actor == SYSTEM else "evidence.given"
-    entry = record(conn, action=action, actor=actor, subject=subject, detail={"evidence": told})
+    entry = record(conn, action=action, actor=actor, subject=subject, detail={"evidence": entries})
     kept = [replace(each, audit_entry=entry) for each in fresh]
     for each in kept:
-        evidence_store.add(conn, each)
+        evidence_store.insert_evidence(conn, each)
     return kept

@@ -1,4 +1,4 @@
-"""Frameworks that come with Groundplan, and how one applies to a company. Titles are ours; no norm's text is here."""
+"""Frameworks shipped with Groundplan, and their application to a company. Titles are our own; no text of norms."""
 
 from __future__ import annotations
 
@@ -10,37 +10,38 @@ from importlib import resources
 
 from groundplan.catalog.frameworks import FrameworkDoc
 from groundplan.core.errors import Invalid
-from groundplan.governance.controls.model import Amendment, Applied, Control, Framework
+from groundplan.governance.controls.model import Amendment, AppliedFramework, Control, Framework
 
 NAMES = ("nist-ai-rmf", "nist-ai-600-1", "eu-ai-act", "iso-42001", "owasp-llm-2025")
 
 
 @cache
 def shipped(name: str) -> Framework:
-    """A framework by name. Raises `Invalid` (`framework_unknown`)."""
+    """The shipped framework of that name. Raises `Invalid` (`framework_unknown`)."""
     if name not in NAMES:
         raise Invalid(
             f"there is no framework {name}", code="framework_unknown", hint=f"Take one of {', '.join(NAMES)}."
         )
     file = resources.files("groundplan.governance.controls") / "frameworks" / f"{name}.json"
-    read = json.loads(file.read_text(encoding="utf-8"))
+    raw = json.loads(file.read_text(encoding="utf-8"))
     return Framework(
-        name=read["name"],
-        title=read["title"],
-        source=read["source"],
-        as_of=date.fromisoformat(read["as_of"]),
-        note=read["note"],
-        controls=tuple(Control(each["id"], each["title"], tuple(each["needs"])) for each in read["controls"]),
-        profiles={profile: frozenset(ids) for profile, ids in read["profiles"].items()},
+        name=raw["name"],
+        title=raw["title"],
+        source=raw["source"],
+        as_of=date.fromisoformat(raw["as_of"]),
+        note=raw["note"],
+        controls=tuple(Control(each["id"], each["title"], tuple(each["needs"])) for each in raw["controls"]),
+        profiles={profile: frozenset(ids) for profile, ids in raw["profiles"].items()},
         amended=tuple(
             Amendment(date.fromisoformat(each["on"]), each["what"], each["source"], frozenset(each["controls"]))
-            for each in read.get("amended", ())
+            for each in raw.get("amended", ())
         ),
     )
 
 
-def applied(doc: FrameworkDoc, owner: str, served: Iterable[str], today: date) -> Applied:
-    """The framework of a document, over its workloads. Raises `Invalid` for an unknown profile or excluded control."""
+def apply_framework(doc: FrameworkDoc, owner: str, served: Iterable[str], today: date) -> AppliedFramework:
+    """The framework of a document, applied to its workloads among `served`. Raises `Invalid` for an unknown profile or
+    excluded control."""
     if doc.name in NAMES:
         base = shipped(doc.name)
     else:
@@ -64,5 +65,5 @@ def applied(doc: FrameworkDoc, owner: str, served: Iterable[str], today: date) -
         )  # fmt: skip
     names = tuple(sorted(set(served) & set(doc.workloads))) if doc.workloads else tuple(sorted(served))
     own_changes = (Amendment(each.on, each.what, each.source, frozenset(each.controls)) for each in doc.amended)
-    left_out = {each.control: each.reason for each in doc.excluded}
-    return Applied(base, owner, controls, names, left_out, (*base.amended, *own_changes))
+    excluded = {each.control: each.reason for each in doc.excluded}
+    return AppliedFramework(base, owner, controls, names, excluded, (*base.amended, *own_changes))

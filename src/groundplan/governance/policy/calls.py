@@ -1,6 +1,6 @@
-"""The company's rules about calls, as a blueprint holds them: for each workload its own slice, asked about one call.
+"""Decides calls and uses of tools by the company rules of a blueprint, with a slice of the rules for each workload.
 
-Pure but for what it keeps of its own making. Keeping decisions, exceptions and the clock are the gateway's.
+Pure, except that it caches slices. Caching decisions, exceptions and the clock are the gateway's.
 """
 
 from __future__ import annotations
@@ -18,21 +18,21 @@ from groundplan.governance.policy.vocabulary import (
     CALL,
     TIMES,
     USE_TOOL,
+    context_facts_read,
     deployment_facts,
-    groups_named,
-    reads,
+    named_groups,
     time_facts,
     workload_facts,
 )
 
-BASE = Source("groundplan", '@id("groundplan.key")\npermit (principal, action, resource);')
-"""Whoever has a key of a workload may call it, where no company rule says otherwise."""
+BASE_PERMIT = Source("groundplan", '@id("groundplan.key")\npermit (principal, action, resource);')
+"""Permits every call with a key of the workload that no company rule forbids; left out if a policy is `closed`."""
 _encode = msgspec.json.encode
 
 
 @dataclass(frozen=True, slots=True)
-class Asker:
-    """Who asks: a person by e-mail address, or an application by the id of its key; with the groups that rules name."""
+class Principal:
+    """A caller: a person by e-mail address, or an application by the id of its key; with the groups that rules name."""
 
     type: str
     """Person | Application"""
@@ -41,16 +41,16 @@ class Asker:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """The rules of one workload and one action."""
+class WorkloadRules:
+    """The rules that can matter for one workload and one action."""
 
     slice: Slice
-    timed: bool
-    """Its answer may change with the clock alone."""
-    reads: frozenset[str] | None
-    """Facts of the context that its rules look at; None: all."""
-    known: Any
-    """Handle of the workload and what it is in."""
+    is_time_dependent: bool
+    """Whether the verdict may change with the clock alone."""
+    context_facts: frozenset[str] | None
+    """Facts of the context that the rules read; None: all."""
+    entities: Any
+    """Cedar handle of the workload and its team."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,99 +63,104 @@ class Tool:
 
 
 class CallRules:
-    """See the module. Parts are made when they are first asked for."""
+    """The company rules of a blueprint. Slices are built when they are first needed."""
 
     def __init__(self, blueprint: Blueprint, policies: Iterable[PolicyRules] | None = None) -> None:
         chosen = [item for item in blueprint.policies if item.enforced] if policies is None else list(policies)
         sources = [Source(item.name, item.text, owner=item.owner, hint=item.hint) for item in chosen]
         self.closed = any(item.closed for item in chosen)
         if not self.closed:
-            sources.append(BASE)
+            sources.append(BASE_PERMIT)
         self._rules = Ruleset.of(sources)
         self._blueprint = blueprint
         self._workloads = {item.name: item for item in blueprint.workloads}
         self._deployments = {item.name: item for item in blueprint.deployments}
         self._contexts: dict[str, dict[str, Any]] = {}
-        self._parts: dict[tuple[str, str, str, frozenset[str]], Part] = {}
-        self.groups = frozenset(name for rule in self._rules.rules for name in groups_named(rule.body))
+        self._workload_rules: dict[tuple[str, str, str, frozenset[str]], WorkloadRules] = {}
+        self.groups = frozenset(name for rule in self._rules.rules for name in named_groups(rule.body))
 
     @property
     def rules(self) -> tuple[cedar.Rule, ...]:
         return self._rules.rules
 
-    def part(
+    def workload_rules(
         self,
         workload: str,
         action: tuple[str, str] = CALL,
         without: frozenset[str] = frozenset(),
         deployment: str = "",
-    ) -> Part:
-        """The rules that can have a say in a workload's calls to a deployment (or uses of tools), less those with an
-        exception."""
+    ) -> WorkloadRules:
+        """The rules that can matter for a workload's calls to a deployment (or uses of tools), without those of
+        `without`, from which it has an exception."""
         key = (workload, action[1], deployment, without)
-        found = self._parts.get(key)
+        found = self._workload_rules.get(key)
         if found is None:
-            if len(self._parts) > 4096:
-                self._parts.clear()
-            found = self._parts[key] = self._make(workload, action, without, deployment)
+            if len(self._workload_rules) > 4096:
+                self._workload_rules.clear()
+            found = self._workload_rules[key] = self._build(workload, action, without, deployment)
         return found
 
-    def call(
+    def decide_call(
         self,
         workload: str,
-        asker: Asker,
+        principal: Principal,
         deployment: str,
         endpoint: str,
         now: float,
         without: frozenset[str] = frozenset(),
     ) -> Verdict:
         """Whether a call may go to a deployment. `now`: seconds since the epoch."""
-        part = self.part(workload, CALL, without, deployment)
-        context = {**self._place(deployment), "endpoint": endpoint, **time_facts(now)}
-        return self._ask(part, workload, CALL, asker, context)
+        rules = self.workload_rules(workload, CALL, without, deployment)
+        context = {**self._deployment_context(deployment), "endpoint": endpoint, **time_facts(now)}
+        return self._decide(rules, workload, CALL, principal, context)
 
-    def _place(self, deployment: str) -> dict[str, Any]:
+    def _deployment_context(self, deployment: str) -> dict[str, Any]:
         context = self._contexts.get(deployment)
         if context is None:
             context = self._contexts[deployment] = deployment_facts(self._blueprint, self._deployments[deployment])
         return context
 
-    def tool(
+    def decide_tool_use(
         self,
         workload: str,
-        asker: Asker,
+        principal: Principal,
         tool: Tool,
         now: float,
         without: frozenset[str] = frozenset(),
     ) -> Verdict:
         """Whether a tool may be used."""
-        part = self.part(workload, USE_TOOL, without)
+        rules = self.workload_rules(workload, USE_TOOL, without)
         context = {"tool": tool.name, "server": tool.server, "dangerous": tool.dangerous, **time_facts(now)}
-        return self._ask(part, workload, USE_TOOL, asker, context)
+        return self._decide(rules, workload, USE_TOOL, principal, context)
 
-    def ask(self, workload: str, action: tuple[str, str], asker: Asker, context: dict[str, Any]) -> Verdict:
-        """As `call` and `tool`, with every fact given."""
-        return self._ask(self.part(workload, action), workload, action, asker, context)
+    def decide(self, workload: str, action: tuple[str, str], principal: Principal, context: dict[str, Any]) -> Verdict:
+        """As `decide_call` and `decide_tool_use`, with every fact of the context passed in."""
+        return self._decide(self.workload_rules(workload, action), workload, action, principal, context)
 
-    def _ask(
-        self, part: Part, workload: str, action: tuple[str, str], asker: Asker, context: dict[str, Any]
+    def _decide(
+        self,
+        rules: WorkloadRules,
+        workload: str,
+        action: tuple[str, str],
+        principal: Principal,
+        context: dict[str, Any],
     ) -> Verdict:
-        if part.reads is not None:
-            context = {name: context[name] for name in part.reads if name in context}
+        if rules.context_facts is not None:
+            context = {name: context[name] for name in rules.context_facts if name in context}
         request = {
-            "principal": {"type": asker.type, "id": asker.id},
+            "principal": {"type": principal.type, "id": principal.id},
             "action": {"type": action[0], "id": action[1]},
             "resource": {"type": "Workload", "id": workload},
             "context": _encode(context).decode(),
         }
-        known = part.known
-        if asker.groups:
-            parents = [{"type": "Group", "id": name} for name in asker.groups]
-            own = [{"uid": {"type": asker.type, "id": asker.id}, "attrs": {}, "parents": parents}]
-            known = known.with_added_json_str(_encode(own).decode())
-        return part.slice.decide(request, known)
+        entities = rules.entities
+        if principal.groups:
+            parents = [{"type": "Group", "id": name} for name in principal.groups]
+            own = [{"uid": {"type": principal.type, "id": principal.id}, "attrs": {}, "parents": parents}]
+            entities = entities.with_added_json_str(_encode(own).decode())
+        return rules.slice.decide(request, entities)
 
-    def _make(self, workload: str, action: tuple[str, str], without: frozenset[str], deployment: str) -> Part:
+    def _build(self, workload: str, action: tuple[str, str], without: frozenset[str], deployment: str) -> WorkloadRules:
         item = self._workloads[workload]
         described = self._blueprint.described.get(workload, Described())
         attributes = workload_facts(item, described)
@@ -167,16 +172,16 @@ class CallRules:
             actions_above=frozenset(),
             resource=("Workload", workload),
             resources_above=frozenset((parent["type"], parent["id"]) for parent in parents),
-            attributes=_plain(attributes),
-            context=_plain(self._place(deployment)) if deployment else {},
+            attributes=_plain_value(attributes),
+            context=_plain_value(self._deployment_context(deployment)) if deployment else {},
         )
         rules = self._rules if not without else Ruleset(rule for rule in self._rules.rules if rule.id not in without)
-        slice_ = rules.narrowed(facts)
-        seen = [reads(rule.body) for rule in slice_.rules]
-        known = [each for each in seen if each is not None]
-        read = frozenset[str]().union(*known) if len(known) == len(seen) else None
-        return Part(slice_, read is None or bool(read & TIMES), read, cedar.entities([entity]))
+        slice_ = rules.narrow(facts)
+        read_by_rule = [context_facts_read(rule.body) for rule in slice_.rules]
+        known = [each for each in read_by_rule if each is not None]
+        read = frozenset[str]().union(*known) if len(known) == len(read_by_rule) else None
+        return WorkloadRules(slice_, read is None or bool(read & TIMES), read, cedar.parse_entities([entity]))
 
 
-def _plain(facts: Mapping[str, Any]) -> dict[str, str | int | bool]:
+def _plain_value(facts: Mapping[str, Any]) -> dict[str, str | int | bool]:
     return {name: value for name, value in facts.items() if isinstance(value, str | int | bool)}

@@ -1,8 +1,8 @@
-"""Cedar policies as this product decides them: parsed once, narrowed, and denied on any error.
+"""Parses, narrows and evaluates Cedar policies; any error denies.
 
-Cedar itself passes over a policy that fails to evaluate, so that a `forbid` with a mistake in it lets through what it
-was written to stop; here an error of any policy denies. Who asks, and what is done about a denial, is the caller's: a
-gateway asks about calls, the API about its own requests. It loads cedarpy when the first policy is parsed.
+Cedar itself skips a policy that fails to evaluate, so that a `forbid` with a mistake in it permits what it was written
+to stop; here an error of any policy denies. Gateways ask about calls, the API about its own requests; what a denial
+leads to is theirs. cedarpy is loaded when the first policy is parsed.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ from typing import Any, cast
 import msgspec
 
 from groundplan.core.errors import Denied, Invalid, Problem, Where
-from groundplan.governance.policy.partial_evaluation import Facts, concerns
+from groundplan.governance.policy.partial_evaluation import Facts, may_match
 from groundplan.governance.policy.text import statements
 
 NO_GRANT = "no_grant"
-"""Code of the denial where no policy permits what was asked."""
+"""Code of the denial if no policy permits the request."""
 POLICY_ERROR = "policy_error"
 POLICY_DENIED = "policy_denied"
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One Cedar text. `file`, `line`: where its first line stands. `owner`, `hint` stand in for annotations."""
+    """One Cedar text. `file`, `line`: position of its first line. `owner`, `hint`: defaults for the annotations."""
 
     name: str
     text: str
@@ -39,7 +39,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """One policy. `key` is unique in its set; `id` is its @id, else its document and place there."""
+    """One policy. `key` is unique in its set; `id` is its @id, else derived from its document and number."""
 
     key: str
     id: str
@@ -55,7 +55,8 @@ class Rule:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What a request was told. Allowed with the rules that permit it, or denied: by rules, by nobody, by an error."""
+    """The decision on a request: allowed with the rules that permit it, or denied by rules, by an error, or because no
+    policy permits it."""
 
     allowed: bool
     rules: tuple[Rule, ...] = ()
@@ -63,7 +64,7 @@ class Verdict:
 
     @property
     def code(self) -> str:
-        """Empty where allowed, else `policy_denied`, `policy_error` or `no_grant`."""
+        """Empty if allowed, else `policy_denied`, `policy_error` or `no_grant`."""
         if self.allowed:
             return ""
         if self.errors:
@@ -97,8 +98,8 @@ def _engine() -> Any:
     return _internal
 
 
-def entities(items: str | Sequence[Mapping[str, Any]], schema: Any = None) -> Any:
-    """A parsed handle of Cedar entities (JSON text or its value). Raises `Invalid` (`policy_entities`)."""
+def parse_entities(items: str | Sequence[Mapping[str, Any]], schema: Any = None) -> Any:
+    """A handle of the Cedar entities in JSON text or its value. Raises `Invalid` (`policy_entities`)."""
     text = items if isinstance(items, str) else json.dumps(items)
     try:
         return _engine().Entities.from_json_str(text, schema)
@@ -106,8 +107,8 @@ def entities(items: str | Sequence[Mapping[str, Any]], schema: Any = None) -> An
         raise Invalid(f"the entities cannot be read: {error}", code="policy_entities", hint="Correct them.") from error
 
 
-def schema(text: str) -> Any:
-    """A parsed handle of a schema in Cedar's own syntax or JSON. Raises `Invalid` (`policy_schema`)."""
+def parse_schema(text: str) -> Any:
+    """A handle of a schema in Cedar's own syntax or JSON. Raises `Invalid` (`policy_schema`)."""
     reader = _engine().Schema
     try:
         return reader.from_json_str(text) if text.lstrip().startswith("{") and _is_json(text) else reader.from_str(text)
@@ -123,8 +124,8 @@ def _is_json(text: str) -> bool:
     return True
 
 
-def against(text: str, schema: Any) -> list[tuple[int, str]]:
-    """What in the policies of a text does not fit a schema: (number of the policy, what is wrong)."""
+def validate_policies(text: str, schema: Any) -> list[tuple[int, str]]:
+    """Schema violations of the policies of a text: (number of the policy, message)."""
     held = json.loads(_engine().validate_policies(text, schema))
     found = []
     for error in held.get("errors", ()):
@@ -135,7 +136,7 @@ def against(text: str, schema: Any) -> list[tuple[int, str]]:
 
 
 class Slice:
-    """Policies that may matter for some requests, parsed. Asked about any number of them."""
+    """Parsed policies that may matter for some requests, to decide any number of them."""
 
     __slots__ = ("_by_key", "_decide", "_set", "rules")
 
@@ -147,20 +148,20 @@ class Slice:
         self._decide = cast(Decide, _engine().is_authorized_batch)
 
     def decide(self, request: dict[str, Any], known: Any, schema: Any = None) -> Verdict:
-        """The verdict on `{"principal", "action", "resource": {"type", "id"}, "context": JSON text}`, with a handle of
-        entities. A request that cannot be evaluated is denied."""
+        """The verdict on `{"principal", "action", "resource": {"type", "id"}, "context": JSON text}`; `known` is a
+        handle of entities. A request that cannot be evaluated is denied."""
         try:
             answer = _decode(self._decide([request], self._set, known, schema, False)[0])
         except ValueError as error:
             return Verdict(False, (), (str(error),))
-        told = answer.diagnostics
-        if told.errors:
-            return Verdict(False, (), tuple(told.errors))
-        return Verdict(answer.decision == "Allow", tuple(self._by_key[key] for key in told.reason))
+        diagnostics = answer.diagnostics
+        if diagnostics.errors:
+            return Verdict(False, (), tuple(diagnostics.errors))
+        return Verdict(answer.decision == "Allow", tuple(self._by_key[key] for key in diagnostics.reason))
 
 
 class Ruleset:
-    """All policies that hold somewhere, from one text or several."""
+    """All policies that apply somewhere, from one text or several."""
 
     __slots__ = ("rules",)
 
@@ -169,13 +170,13 @@ class Ruleset:
 
     @classmethod
     def of(cls, sources: Iterable[Source]) -> Ruleset:
-        """Raises `Invalid` (`policy_syntax`) with every policy that cannot be read, and `policy_slot`."""
+        """Parse the policies of all sources. Raises `Invalid` (`policy_syntax`, `policy_slot`) with every problem."""
         rules: list[Rule] = []
         problems: list[Problem] = []
         for source in sources:
-            found, wrong = _parsed(source)
-            rules += found
-            problems += wrong
+            source_rules, source_problems = _parse_source(source)
+            rules += source_rules
+            problems += source_problems
         if problems:
             first = problems[0]
             raise Invalid(
@@ -183,16 +184,16 @@ class Ruleset:
             )
         return cls(rules)
 
-    def narrowed(self, facts: Facts) -> Slice:
-        """What of it can have a say where `facts` hold."""
-        return Slice(rule for rule in self.rules if concerns({"effect": rule.effect, **rule.body}, facts))
+    def narrow(self, facts: Facts) -> Slice:
+        """The policies that can matter for requests of which `facts` hold."""
+        return Slice(rule for rule in self.rules if may_match({"effect": rule.effect, **rule.body}, facts))
 
-    def whole(self) -> Slice:
-        """All of it, for requests of which nothing is known beforehand."""
+    def full_slice(self) -> Slice:
+        """All policies, for requests of which nothing is known beforehand."""
         return Slice(self.rules)
 
 
-def _parsed(source: Source) -> tuple[list[Rule], list[Problem]]:
+def _parse_source(source: Source) -> tuple[list[Rule], list[Problem]]:
     rules: list[Rule] = []
     problems: list[Problem] = []
     for number, statement in enumerate(statements(source.text)):
@@ -205,12 +206,12 @@ def _parsed(source: Source) -> tuple[list[Rule], list[Problem]]:
             )
             continue
         if held["templates"]:
-            problems.append(_slot(source, where))
+            problems.append(_slot_problem(source, where))
         rules += [_rule(source, number, body, where) for body in held["staticPolicies"].values()]
     return rules, problems
 
 
-def _slot(source: Source, where: Where | None) -> Problem:
+def _slot_problem(source: Source, where: Where | None) -> Problem:
     message = f"policy {source.name} has a slot such as ?principal, which nothing fills"
     return Problem(message, "policy_slot", "Name the entity, or write a condition.", where)
 
@@ -230,13 +231,14 @@ def _rule(source: Source, number: int, held: Mapping[str, Any], where: Where | N
     )
 
 
-def denied(verdict: Verdict, what: str) -> Denied:
-    """The refusal of `what` (such as `this call of staff-assistant`): which rule, whose it is, and how to ask."""
+def policy_denial(verdict: Verdict, what: str) -> Denied:
+    """The error that refuses `what` (such as `this call of staff-assistant`): names the rule, its owner, and how to
+    request an exception."""
     if verdict.errors:
-        told = verdict.errors[0][:300]
+        reason = verdict.errors[0][:300]
         hint = "A policy failed on it, and what cannot be decided is refused; its owner must mend it."
         return Denied(
-            f"{what} was refused: {told}", code=POLICY_ERROR, hint=hint, details={"errors": list(verdict.errors)}
+            f"{what} was refused: {reason}", code=POLICY_ERROR, hint=hint, details={"errors": list(verdict.errors)}
         )
     if not verdict.rules:
         hint = "Ask whoever owns it for a permit, or for an exception: `groundplan policy exception`."
@@ -252,4 +254,15 @@ def denied(verdict: Verdict, what: str) -> Denied:
     )
 
 
-__all__ = ["NO_GRANT", "Facts", "Rule", "Ruleset", "Slice", "Source", "Verdict", "denied", "entities", "schema"]
+__all__ = [
+    "NO_GRANT",
+    "Facts",
+    "Rule",
+    "Ruleset",
+    "Slice",
+    "Source",
+    "Verdict",
+    "parse_entities",
+    "parse_schema",
+    "policy_denial",
+]

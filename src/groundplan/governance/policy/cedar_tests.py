@@ -1,7 +1,7 @@
-"""A folder of Cedar tests, decided through the same path as everything else: policies, entities, a schema, requests.
+"""Runs a folder of Cedar tests (policies, entities, a schema, requests) through the same code as everything else.
 
-Each test is a JSON file that names the others and says what is expected of every request. Files are read inside the
-folder only.
+Each test is a JSON file that names the other files and the expected decision of every request. Only files inside the
+folder are read.
 """
 
 from __future__ import annotations
@@ -22,18 +22,18 @@ MAX_BYTES = 16 << 20
 
 @dataclass(slots=True)
 class Outcome:
-    """How the requests of a folder were decided. `seconds` is the time of deciding, without reading and parsing."""
+    """The results of a folder. `seconds`: time spent deciding, without reading and parsing."""
 
     requests: int = 0
     wrong: list[dict[str, Any]] = field(default_factory=list)
     denied_by_error: int = 0
     seconds: float = 0.0
     invalid: list[dict[str, Any]] = field(default_factory=list)
-    """Policies that fit their schema though the test says that they do not, or the other way round."""
+    """Tests whose policies fit their schema although they should not, or the other way round."""
 
 
-def run(folder: Path) -> Outcome:
-    """Decide every request of every test in `folder`. Raises `Invalid` where a test cannot be read or there is none."""
+def run_tests(folder: Path) -> Outcome:
+    """Decide every request of every test in `folder`. Raises `Invalid` if a test cannot be read or there is none."""
     root = folder.resolve()
     if not root.is_dir():
         raise Invalid(f"there is no folder {folder}", code="cedar_folder", hint="Name a folder with Cedar tests.")
@@ -43,28 +43,28 @@ def run(folder: Path) -> Outcome:
         held = _json(path, root)
         if isinstance(held, dict) and "policies" in held and ("requests" in held or "queries" in held):
             tests += 1
-            _run_one(root, path, held, outcome)
+            _run_test(root, path, held, outcome)
     if not tests:
         hint = 'A test is a JSON file with "policies", "entities" and "requests".'
         raise Invalid(f"there is no Cedar test in {folder}", code="cedar_folder", hint=hint)
     return outcome
 
 
-def _run_one(root: Path, path: Path, held: dict[str, Any], outcome: Outcome) -> None:
+def _run_test(root: Path, path: Path, held: dict[str, Any], outcome: Outcome) -> None:
     name = path.relative_to(root).as_posix()
-    text = _beside(root, path, held["policies"])
-    schema_text = _beside(root, path, held["schema"]) if held.get("schema") else None
-    schema = cedar.schema(schema_text) if schema_text is not None else None
+    text = _read_referenced(root, path, held["policies"])
+    schema_text = _read_referenced(root, path, held["schema"]) if held.get("schema") else None
+    schema = cedar.parse_schema(schema_text) if schema_text is not None else None
     items = held.get("entities", "[]")
-    entity_text = json.dumps(items) if isinstance(items, list) else _beside(root, path, items)
-    known = cedar.entities(entity_text, schema)
+    entity_text = json.dumps(items) if isinstance(items, list) else _read_referenced(root, path, items)
+    known = cedar.parse_entities(entity_text, schema)
     rules = cedar.Ruleset.of([cedar.Source(name, text, str(held["policies"]))])
-    _validated(name, text, schema, held.get("shouldValidate"), outcome)
-    world = World(json.loads(entity_text))
+    _check_validation(name, text, schema, held.get("shouldValidate"), outcome)
+    world = EntityStore(json.loads(entity_text))
     for number, asked in enumerate(held.get("requests", held.get("queries", ()))):
         request = _request(asked, f"{name}: request {number}")
         begun = time.perf_counter()
-        verdict = rules.narrowed(world.facts(request)).decide(
+        verdict = rules.narrow(world.facts(request)).decide(
             request, known, schema if asked.get("validateRequest", True) else None
         )
         outcome.seconds += time.perf_counter() - begun
@@ -72,25 +72,25 @@ def _run_one(root: Path, path: Path, held: dict[str, Any], outcome: Outcome) -> 
         outcome.denied_by_error += bool(verdict.errors)
         expected = str(asked.get("decision", asked.get("expect", ""))).lower()
         if expected != ("allow" if verdict.allowed else "deny"):
-            told = {
+            mismatch = {
                 "test": name,
                 "request": number,
                 "description": str(asked.get("description", "")),
                 "expected": expected,
             }
-            outcome.wrong.append({**told, "errors": list(verdict.errors)})
+            outcome.wrong.append({**mismatch, "errors": list(verdict.errors)})
 
 
-def _validated(name: str, text: str, schema: Any, expected: bool | None, outcome: Outcome) -> None:
+def _check_validation(name: str, text: str, schema: Any, expected: bool | None, outcome: Outcome) -> None:
     if schema is None or expected is None:
         return
-    found = cedar.against(text, schema)
+    found = cedar.validate_policies(text, schema)
     if bool(found) is expected:
         outcome.invalid.append({"test": name, "expected": expected, "problems": [problem for _, problem in found][:3]})
 
 
-class World:
-    """Entities as plain values, to say beforehand what holds for the resource of a request."""
+class EntityStore:
+    """Entities as plain values, from which the facts of a request are known before it is decided."""
 
     def __init__(self, items: list[dict[str, Any]]) -> None:
         self._attributes: dict[Uid, dict[str, Any]] = {}
@@ -101,7 +101,8 @@ class World:
             self._parents[uid] = [_uid(parent) for parent in item.get("parents", ())]
 
     def facts(self, request: dict[str, Any]) -> Facts:
-        """Which principal it is, and what its resource is in. What an action is in, only a schema says."""
+        """The principal's type, the action, and the resource with its ancestors. Those of an action are not known here:
+        only a schema has them."""
         resource = _uid(request["resource"])
         plain = {k: v for k, v in self._attributes.get(resource, {}).items() if isinstance(v, str | int | bool)}
         return Facts(
@@ -153,8 +154,8 @@ def _uid(said: Any) -> Uid:
     return found["type"], found["id"]
 
 
-def _beside(root: Path, test: Path, name: Any) -> str:
-    """The text of a file that a test names, relative to the folder, to the test, or to a folder between."""
+def _read_referenced(root: Path, test: Path, name: Any) -> str:
+    """The text of a file that a test names relative to the folder, the test, or a folder between them."""
     for base in (root, *(parent for parent in test.parents if parent == root or root in parent.parents)):
         path = (base / str(name)).resolve()
         if path.is_file() and root in path.parents:

@@ -1,6 +1,6 @@
-"""Policy documents of a workspace: made into Cedar, and everything that is wrong with them told with its line.
+"""Policy documents of a workspace as Cedar text, and their problems with their lines.
 
-Pure, but for cedarpy. The rules hold in no place but a blueprint.
+Pure, except for cedarpy. Rules apply only once they are in a blueprint.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid, Problem, Where
 from groundplan.governance.policy import cedar, templates
 from groundplan.governance.policy.text import statements
-from groundplan.governance.policy.vocabulary import SCHEMA, groups_named
+from groundplan.governance.policy.vocabulary import SCHEMA, named_groups
 
 _BLOCK = re.compile(r":\s*[|>][0-9+-]*\s*(#.*)?$")
 
@@ -24,11 +24,11 @@ _BLOCK = re.compile(r":\s*[|>][0-9+-]*\s*(#.*)?$")
 @cache
 def call_schema() -> Any:
     """The parsed schema that policies about calls are checked against."""
-    return cedar.schema(SCHEMA)
+    return cedar.parse_schema(SCHEMA)
 
 
 def rules(workspace: Workspace) -> list[PolicyRules]:
-    """Every policy as a blueprint holds it, by name."""
+    """Every policy in the form of the blueprint."""
     return [
         PolicyRules(
             name=name,
@@ -43,17 +43,17 @@ def rules(workspace: Workspace) -> list[PolicyRules]:
 
 
 def problems(workspace: Workspace) -> list[Problem]:
-    """What is wrong with the policies of a workspace: syntax, types, names, templates without values."""
+    """Problems of the policies of a workspace: syntax, types, unknown and duplicate names, values of templates."""
     found: list[Problem] = []
     for name, doc in workspace.policies.items():
-        found += _form(workspace, name, doc)
+        found += _form_problems(workspace, name, doc)
         if not found or all(problem.code not in ("policy_form", "policy_template") for problem in found):
-            found += _cedar(workspace, name, doc)
-    return found + list(_twice(workspace))
+            found += _cedar_problems(workspace, name, doc)
+    return found + list(_duplicate_ids(workspace))
 
 
-def source_of(workspace: Workspace, doc: PolicyDoc) -> cedar.Source:
-    """Its Cedar text with the place of its first line. Raises KeyError where the owner is nobody."""
+def cedar_source(workspace: Workspace, doc: PolicyDoc) -> cedar.Source:
+    """The policy's Cedar text with the position of its first line. Raises KeyError if its owner is unknown."""
     key = "cedar" if doc.cedar is not None else "template"
     where = workspace.where("policy", doc.name, key)
     line = where.line
@@ -68,26 +68,26 @@ def source_of(workspace: Workspace, doc: PolicyDoc) -> cedar.Source:
 def _text(doc: PolicyDoc) -> str:
     if doc.cedar is not None:
         return doc.cedar
-    return templates.text_of(doc.name, doc.template, doc.values) if doc.template is not None else ""
+    return templates.cedar_text(doc.name, doc.template, doc.values) if doc.template is not None else ""
 
 
 def _hint(doc: PolicyDoc) -> str:
     if doc.hint is None and doc.template is not None:
-        return templates.template(doc.template).hint
+        return templates.get_template(doc.template).hint
     return doc.hint or ""
 
 
-def _form(workspace: Workspace, name: str, doc: PolicyDoc) -> Iterator[Problem]:
+def _form_problems(workspace: Workspace, name: str, doc: PolicyDoc) -> Iterator[Problem]:
     where = workspace.where("policy", name, "template" if doc.template is not None else "name")
     if (doc.cedar is None) is (doc.template is None):
         hint = "Write the rule under cedar, or name a template."
         yield Problem(f"policy {name} has neither cedar nor template, or both", "policy_form", hint, where)
-    elif doc.template is not None and (wrong := templates.lacks(doc.template, doc.values)):
+    elif doc.template is not None and (wrong := templates.values_problem(doc.template, doc.values)):
         yield Problem(wrong, "policy_template", "See docs/policy.md for what each template takes.", where)
 
 
-def _cedar(workspace: Workspace, name: str, doc: PolicyDoc) -> list[Problem]:
-    source = source_of(workspace, doc)
+def _cedar_problems(workspace: Workspace, name: str, doc: PolicyDoc) -> list[Problem]:
+    source = cedar_source(workspace, doc)
     try:
         made = cedar.Ruleset.of([source])
     except Invalid as error:
@@ -102,9 +102,9 @@ def _cedar(workspace: Workspace, name: str, doc: PolicyDoc) -> list[Problem]:
             "docs/policy.md lists what a rule may ask about a call.",
             Where(source.file, lines[min(number, len(lines) - 1)] if lines else source.line),
         )
-        for number, what in cedar.against(source.text, call_schema())
+        for number, what in cedar.validate_policies(source.text, call_schema())
     ]
-    groups = {group for rule in made.rules for group in groups_named(rule.body)}
+    groups = {group for rule in made.rules for group in named_groups(rule.body)}
     known = {*workspace.groups, *workspace.teams}
     found += [
         Problem(
@@ -118,12 +118,12 @@ def _cedar(workspace: Workspace, name: str, doc: PolicyDoc) -> list[Problem]:
     return found
 
 
-def _twice(workspace: Workspace) -> Iterator[Problem]:
-    """Two rules with the same @id: a denial could not say which of them it was."""
+def _duplicate_ids(workspace: Workspace) -> Iterator[Problem]:
+    """Rules with the same @id: a denial could not say which of them it was."""
     seen: dict[str, str] = {}
     for name, doc in workspace.policies.items():
         try:
-            made = cedar.Ruleset.of([source_of(workspace, doc)])
+            made = cedar.Ruleset.of([cedar_source(workspace, doc)])
         except Invalid:
             continue
         for rule in made.rules:

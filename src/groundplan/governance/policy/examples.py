@@ -1,4 +1,4 @@
-"""The examples beside a policy, decided: one call or use of a tool each, ordinary but for what it says. Pure."""
+"""Runs the examples of policies: one call or use of a tool each, ordinary except for what it states. Pure."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
 from groundplan.governance.model import SENSITIVITY_ORDER
 from groundplan.governance.policy import cedar
-from groundplan.governance.policy.calls import BASE
-from groundplan.governance.policy.declared import source_of
+from groundplan.governance.policy.calls import BASE_PERMIT
+from groundplan.governance.policy.declared import cedar_source
 
 WORKLOAD: dict[str, Any] = {
     "stage": "production", "sensitivity": "internal", "sensitivity_rank": 1, "audience": "employees",
     "pattern": "other", "effect": "informs", "regimes": [], "residency": [], "purposes": [], "sources": [],
     "reviewed": False,
 }  # fmt: skip
-"""An ordinary workload."""
+"""Facts of an ordinary workload; those of an ordinary call and tool use follow."""
 CALL: dict[str, Any] = {
     "endpoint": "chat", "model": "acme/model", "provider": "acme", "deployment": "deployment", "site": "site",
     "site_type": "cloud", "jurisdiction": "EU", "terms_known": True, "training": False, "retention_days": 0,
@@ -30,8 +30,8 @@ TOOL: dict[str, Any] = {"tool": "", "server": "", "dangerous": False, "hour": 10
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
-    """How one example was decided. `where` is its place."""
+class ExampleResult:
+    """The decision on one example. `where`: its file and line."""
 
     policy: str
     example: str
@@ -41,32 +41,32 @@ class Tried:
     where: str
 
     @property
-    def right(self) -> bool:
+    def is_correct(self) -> bool:
         return self.expected == self.decided
 
 
-def tried(workspace: Workspace) -> Iterator[Tried]:
-    """Every example of every policy. Policies that cannot be read are `check`'s to tell. Raises `Invalid`
-    (`policy_fact`) where an example names a fact that there is not."""
+def run_examples(workspace: Workspace) -> Iterator[ExampleResult]:
+    """Decide every example of every policy; policies must have passed `check`. Raises `Invalid` (`policy_fact`) if an
+    example names an unknown fact."""
     for name, doc in workspace.policies.items():
         if not doc.examples:
             continue
-        sources = [source_of(workspace, doc), *([] if doc.closed else [BASE])]
-        rules = cedar.Ruleset.of(sources).whole()
+        sources = [cedar_source(workspace, doc), *([] if doc.closed else [BASE_PERMIT])]
+        rules = cedar.Ruleset.of(sources).full_slice()
         for number, example in enumerate(doc.examples):
             where = workspace.where("policy", name, "examples", number)
-            yield _tried(doc, number, example, rules, str(where))
+            yield _run_example(doc, number, example, rules, str(where))
 
 
-def _tried(doc: PolicyDoc, number: int, example: PolicyExample, rules: cedar.Slice, where: str) -> Tried:
-    resource, context = _facts(example, where)
+def _run_example(doc: PolicyDoc, number: int, example: PolicyExample, rules: cedar.Slice, where: str) -> ExampleResult:
+    attributes, context = _facts(example, where)
     person = {"type": "Person", "id": "somebody@example"} if example.groups else {"type": "Application", "id": "key"}
     workload = str(example.given.get("workload", "workload"))
     team = example.given.get("team")
     parents = [{"type": "Team", "id": team}] if team else []
-    known = cedar.entities(
+    known = cedar.parse_entities(
         [
-            {"uid": {"type": "Workload", "id": workload}, "attrs": resource, "parents": parents},
+            {"uid": {"type": "Workload", "id": workload}, "attrs": attributes, "parents": parents},
             {"uid": person, "attrs": {}, "parents": [{"type": "Group", "id": group} for group in example.groups]},
         ]
     )
@@ -79,7 +79,7 @@ def _tried(doc: PolicyDoc, number: int, example: PolicyExample, rules: cedar.Sli
     verdict = rules.decide(request, known)
     why = ", ".join(verdict.errors) or ", ".join(rule.id for rule in verdict.rules) or verdict.code
     decided = "allowed" if verdict.allowed else "refused"
-    return Tried(doc.name, example.name or f"example {number + 1}", example.expect, decided, why, where)
+    return ExampleResult(doc.name, example.name or f"example {number + 1}", example.expect, decided, why, where)
 
 
 def _facts(example: PolicyExample, where: str) -> tuple[dict[str, Any], dict[str, Any]]:

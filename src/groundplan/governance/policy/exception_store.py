@@ -10,7 +10,7 @@ from psycopg import Connection
 from psycopg.rows import class_row, tuple_row
 
 from groundplan.governance.policy.exceptions_model import PolicyException
-from groundplan.governance.policy.shadow import Made
+from groundplan.governance.policy.shadow import RecordedCall
 
 _EXCEPTION: LiteralString = """SELECT e.id, e.rule, e.workload, e.person, e.until, c.reason, c.requested_by AS asked_by,
       c.requested_at AS asked_at, d.by AS decided_by, d.at AS decided_at, d.comment AS decided_reason,
@@ -27,8 +27,8 @@ _EXCEPTION: LiteralString = """SELECT e.id, e.rule, e.workload, e.person, e.unti
       WHERE a.change_id = c.id AND c.state <> 'pending' ORDER BY a.at DESC LIMIT 1) d ON true"""
 
 
-def insert(conn: Connection[Any], id: UUID, rule: str, workload: str, person: str, until: datetime) -> None:
-    """What gateways ask of it; the same change is kept once."""
+def insert_exception(conn: Connection[Any], id: UUID, rule: str, workload: str, person: str, until: datetime) -> None:
+    """Store the row that gateways read; the same change is stored once."""
     conn.execute(
         """INSERT INTO policy_exception (id, rule, workload, person, until) VALUES (%s, %s, %s, %s, %s)
            ON CONFLICT (id) DO NOTHING""",
@@ -36,7 +36,7 @@ def insert(conn: Connection[Any], id: UUID, rule: str, workload: str, person: st
     )
 
 
-def find(conn: Connection[Any], id: UUID) -> PolicyException | None:
+def find_exception(conn: Connection[Any], id: UUID) -> PolicyException | None:
     with conn.cursor(row_factory=class_row(PolicyException)) as cursor:
         query: LiteralString = f"{_EXCEPTION} WHERE e.id = %s"
         return cursor.execute(query, (id,)).fetchone()
@@ -50,23 +50,23 @@ def list_exceptions(conn: Connection[Any], limit: int = 500) -> list[PolicyExcep
 
 
 def mark_ended(conn: Connection[Any], id: UUID, by: str) -> None:
-    """Note who ended it."""
+    """Record who ended it."""
     conn.execute("UPDATE policy_exception SET ended_by = %s, ended_at = now() WHERE id = %s", (by, id))
 
 
-def recorded_calls(conn: Connection[Any], since: datetime, until: datetime, limit: int) -> list[Made]:
-    """Calls that a deployment was asked for, the newest first."""
+def recorded_calls(conn: Connection[Any], since: datetime, until: datetime, limit: int) -> list[RecordedCall]:
+    """Calls that were sent to a deployment, newest first."""
     query: LiteralString = """SELECT c.id, c.at, c.workload, coalesce(p.email, ''), coalesce(c.key_id::text, ''),
           c.deployment, c.endpoint
         FROM call c LEFT JOIN person p ON p.id = c.person_id
         WHERE c.at >= %s AND c.at < %s AND c.deployment IS NOT NULL AND c.status <> 'refused'
         ORDER BY c.at DESC LIMIT %s"""
     with conn.cursor(row_factory=tuple_row) as cursor:
-        return [Made(*row) for row in cursor.execute(query, (since, until, limit)).fetchall()]
+        return [RecordedCall(*row) for row in cursor.execute(query, (since, until, limit)).fetchall()]
 
 
 def groups_by_person(conn: Connection[Any], names: list[str]) -> dict[str, tuple[str, ...]]:
-    """E-mail address -> those of the named groups and teams that the person is in, directly or not."""
+    """E-mail address -> those of the named groups and teams that the person belongs to, directly or not."""
     query: LiteralString = """WITH RECURSIVE inside(name, id) AS (
             SELECT name, id FROM people_group WHERE name = ANY(%s)
             UNION SELECT inside.name, m.member_group_id FROM membership m JOIN inside ON m.group_id = inside.id

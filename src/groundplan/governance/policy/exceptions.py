@@ -21,7 +21,7 @@ from groundplan.governance.policy.exceptions_model import ExceptionRequest, Poli
 
 KIND = "exception"
 EVERYBODY = "everybody"
-LONGEST = timedelta(days=366)
+MAX_EXCEPTION_LENGTH = timedelta(days=366)
 
 
 def request_exception(
@@ -31,7 +31,7 @@ def request_exception(
 
     Raises `Invalid` (`exception_until`, `reason`), `Conflict` (`approved_already`).
     """
-    if not now < wanted.until <= now + LONGEST:
+    if not now < wanted.until <= now + MAX_EXCEPTION_LENGTH:
         hint = "Name a time from now on, within a year."
         raise Invalid("an exception ends, and within a year", code="exception_until", hint=hint)
     reason = wanted.reason.strip()
@@ -41,7 +41,7 @@ def request_exception(
     what = {"rule": wanted.rule, "until": wanted.until.astimezone(UTC).isoformat(), "person": whom}
     asked = ApprovalRequest(KIND, f"workload/{wanted.workload}", what, reason)
     change = governance.request_approval(conn, actor, asked, seats=seats, at=now)
-    store.insert(conn, change.id, wanted.rule, wanted.workload, email, wanted.until)
+    store.insert_exception(conn, change.id, wanted.rule, wanted.workload, email, wanted.until)
     return get_exception(conn, change.id)
 
 
@@ -70,7 +70,7 @@ def end_exception(conn: Connection[Any], actor: str, id: UUID, now: datetime) ->
 
 def get_exception(conn: Connection[Any], id: UUID) -> PolicyException:
     """The exception with this id. Raises `NotFound` (`exception_unknown`)."""
-    known = store.find(conn, id)
+    known = store.find_exception(conn, id)
     if known is None:
         hint = "`groundplan policy exceptions` lists them."
         raise NotFound(f"there is no exception {id}", code="exception_unknown", hint=hint)

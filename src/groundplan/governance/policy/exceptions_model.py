@@ -25,7 +25,7 @@ class ExceptionRequest:
 
 @dataclass(frozen=True, slots=True)
 class PolicyException:
-    """Once approved: one rule does not apply to a workload, or to one person in it, until a time."""
+    """An exception: once it is approved, a rule does not apply to a workload, or to one person in it, until a time."""
 
     id: UUID
     """Also the id of the change."""

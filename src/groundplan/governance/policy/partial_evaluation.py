@@ -1,8 +1,8 @@
-"""Partial evaluation: which policies can have no say in a request whose action and resource are known: left out, they
-change no decision.
+"""Partial evaluation: finds policies that cannot matter for requests of which some facts are known, so that leaving
+them out changes no decision.
 
-A policy is left out only where Cedar itself would find it unmatched without an error: its scope does not fit, or the
-first of its joined conditions is false by facts that are known beforehand. Pure, over Cedar's JSON form of a policy.
+A policy is left out only if Cedar itself would find it unmatched without an error: its scope does not fit, or the
+first of its joined conditions is false by the known facts. Pure, over Cedar's JSON form of a policy.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ Uid = tuple[str, str]
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """What is known of every request that a slice will be asked about. None: not known, so nothing follows from it."""
+    """What is known of every request that a slice will decide. None: not known, so nothing follows from it."""
 
     principal_types: frozenset[str] | None = None
     action: Uid | None = None
     actions_above: frozenset[Uid] | None = None
-    """What the action is in, itself left out."""
+    """Ancestors of the action, without itself."""
     resource: Uid | None = None
     resources_above: frozenset[Uid] | None = None
     attributes: Mapping[str, str | int | bool] = field(default_factory=dict)
-    """Of the resource; those that are no plain values are left out."""
+    """Attributes of the resource, only those with plain values."""
     context: Mapping[str, str | int | bool] = field(default_factory=dict)
     """Parts of the context that are the same in every such request."""
 
 
-def concerns(policy: Mapping[str, Any], facts: Facts) -> bool:
+def may_match(policy: Mapping[str, Any], facts: Facts) -> bool:
     """Whether a policy may match, or fail, in a request of which `facts` hold."""
     return (
-        _principal(policy.get("principal", {}), facts)
-        and _entity(policy.get("action", {}), facts.action, facts.actions_above)
-        and _entity(policy.get("resource", {}), facts.resource, facts.resources_above)
-        and not any(_excludes(condition, facts) for condition in policy.get("conditions", ())[:1])
+        _principal_may_match(policy.get("principal", {}), facts)
+        and _entity_may_match(policy.get("action", {}), facts.action, facts.actions_above)
+        and _entity_may_match(policy.get("resource", {}), facts.resource, facts.resources_above)
+        and not any(_is_false(condition, facts) for condition in policy.get("conditions", ())[:1])
     )
 
 
-def _principal(scope: Mapping[str, Any], facts: Facts) -> bool:
+def _principal_may_match(scope: Mapping[str, Any], facts: Facts) -> bool:
     types = facts.principal_types
     if types is None:
         return True
@@ -52,7 +52,7 @@ def _principal(scope: Mapping[str, Any], facts: Facts) -> bool:
     return True
 
 
-def _entity(scope: Mapping[str, Any], known: Uid | None, above: frozenset[Uid] | None) -> bool:
+def _entity_may_match(scope: Mapping[str, Any], known: Uid | None, above: frozenset[Uid] | None) -> bool:
     if known is None:
         return True
     op = scope.get("op")
@@ -74,37 +74,37 @@ def _uid(entity: Mapping[str, Any]) -> Uid:
     return str(inner["type"]), str(inner["id"])
 
 
-def _excludes(condition: Mapping[str, Any], facts: Facts) -> bool:
-    """Whether a condition is certainly not met, and is found so without an error."""
-    value = _value(condition.get("body", {}), facts)
+def _is_false(condition: Mapping[str, Any], facts: Facts) -> bool:
+    """Whether a condition is certainly not met, and evaluating it cannot fail."""
+    value = _boolean_value(condition.get("body", {}), facts)
     return value is not None and value is (condition.get("kind") == "unless")
 
 
-def _value(expression: Any, facts: Facts) -> bool | None:
-    """True or False where the known facts decide an expression as Cedar would; None otherwise."""
+def _boolean_value(expression: Any, facts: Facts) -> bool | None:
+    """True or False if the known facts decide the expression as Cedar would; None otherwise."""
     if not isinstance(expression, dict) or len(expression) != 1:
         return None
     (op, body), *_ = expression.items()
     if op in ("&&", "||"):
-        return _joined(op, body, facts)
+        return _joined_value(op, body, facts)
     if op == "!":
-        inner = _value(body.get("arg"), facts)
+        inner = _boolean_value(body.get("arg"), facts)
         return None if inner is None else not inner
     if op in ("==", "!="):
-        if (same := _same_resource(body, facts)) is not None:
+        if (same := _resource_equality(body, facts)) is not None:
             return same is (op == "==")
-        left, right = _plain(body.get("left"), facts), _plain(body.get("right"), facts)
+        left, right = _plain_value(body.get("left"), facts), _plain_value(body.get("right"), facts)
         if left is None or right is None:
             return None
         return (type(left) is type(right) and left == right) is (op == "==")
     if op in ("Value", "."):
-        plain = _plain(expression, facts)
+        plain = _plain_value(expression, facts)
         return plain if isinstance(plain, bool) else None
     return None
 
 
-def _same_resource(body: Mapping[str, Any], facts: Facts) -> bool | None:
-    """`resource == Workload::"x"`, where the resource is known."""
+def _resource_equality(body: Mapping[str, Any], facts: Facts) -> bool | None:
+    """Value of `resource == Workload::"x"`; None for other expressions or if the resource is not known."""
     left, right = body.get("left"), body.get("right")
     if facts.resource is None or left != {"Var": "resource"} or not isinstance(right, dict):
         return None
@@ -112,17 +112,17 @@ def _same_resource(body: Mapping[str, Any], facts: Facts) -> bool | None:
     return _uid(value) == facts.resource if isinstance(value, dict) and "__entity" in value else None
 
 
-def _joined(op: str, body: Mapping[str, Any], facts: Facts) -> bool | None:
-    """The first part decides alone, or leaves it to the second; an unknown first part may fail, so nothing follows."""
-    left = _value(body.get("left"), facts)
+def _joined_value(op: str, body: Mapping[str, Any], facts: Facts) -> bool | None:
+    """Value of `&&` or `||`. If the first operand is unknown its evaluation may fail, so the result is unknown, too."""
+    left = _boolean_value(body.get("left"), facts)
     if left is None:
         return None
     if left is (op == "||"):
         return left
-    return _value(body.get("right"), facts)
+    return _boolean_value(body.get("right"), facts)
 
 
-def _plain(expression: Any, facts: Facts) -> str | int | bool | None:
+def _plain_value(expression: Any, facts: Facts) -> str | int | bool | None:
     if not isinstance(expression, dict) or len(expression) != 1:
         return None
     if "Value" in expression:

@@ -1,7 +1,7 @@
-"""What policies would have refused of calls that were made: the recorded calls decided once more. Pure.
+"""Finds which recorded calls policies would have refused, by deciding them again. Pure.
 
-A call is decided by the facts of the blueprint that is given and by who is in which group now; the record of a call
-says who asked, and where it went.
+Facts of workloads and deployments are those of the given blueprint, and groups those of today; the record of a call has
+its caller and its deployment.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from typing import Any
 from uuid import UUID
 
 from groundplan.blueprint.model import Blueprint, PolicyRules
-from groundplan.governance.policy.calls import Asker, CallRules
+from groundplan.governance.policy.calls import CallRules, Principal
 from groundplan.governance.policy.cedar import Verdict
 
 SHOWN = 50
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """A recorded call. `person` is an e-mail address, empty where it was for nobody."""
+class RecordedCall:
+    """A recorded call. `person`: e-mail address, empty if the call was for no person."""
 
     call: UUID
     at: datetime
@@ -31,14 +31,14 @@ class Made:
     deployment: str
     endpoint: str
     count: int = 1
-    """So many calls that are decided alike; this is the newest."""
+    """Number of calls that every policy decides alike, of which this is the newest."""
     others: tuple[UUID, ...] = ()
-    """The newest of those after it."""
+    """The next newest of them."""
 
 
 @dataclass(slots=True)
 class Trial:
-    """What one policy would have done. `calls` are the newest that it would have refused."""
+    """What one policy would have refused. `calls`: the newest of them."""
 
     policy: str
     enforced: bool
@@ -47,7 +47,7 @@ class Trial:
     by_workload: dict[str, int] = field(default_factory=dict)
     rules: dict[str, int] = field(default_factory=dict)
     errors: dict[str, int] = field(default_factory=dict)
-    calls: list[Made] = field(default_factory=list)
+    calls: list[RecordedCall] = field(default_factory=list)
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -68,51 +68,57 @@ class Trial:
         }  # fmt: skip
 
 
-def tried(
+def try_policies(
     blueprint: Blueprint,
     policies: Iterable[PolicyRules],
-    calls: Iterable[Made],
+    calls: Iterable[RecordedCall],
     groups: Mapping[str, tuple[str, ...]],
 ) -> list[Trial]:
-    """Each policy by itself against all calls, the newest first. `groups`: e-mail address -> names of groups.
+    """Decide all calls, newest first, by each policy alone. `groups`: e-mail address -> names of groups.
 
-    Calls of workloads and deployments that are no longer there are passed over.
+    Calls of workloads and deployments that no longer exist are skipped.
     """
     every = list(calls)
-    return [_tried(blueprint, policy, every, groups) for policy in policies]
+    return [_try_policy(blueprint, policy, every, groups) for policy in policies]
 
 
-def _tried(
-    blueprint: Blueprint, policy: PolicyRules, calls: list[Made], groups: Mapping[str, tuple[str, ...]]
+def _try_policy(
+    blueprint: Blueprint, policy: PolicyRules, calls: list[RecordedCall], groups: Mapping[str, tuple[str, ...]]
 ) -> Trial:
     rules = CallRules(blueprint, [policy])
     workloads = {item.name for item in blueprint.workloads}
     deployments = {item.name for item in blueprint.deployments}
     trial = Trial(policy.name, policy.enforced)
     known: dict[tuple[str, ...], Verdict] = {}
-    for made in calls:
-        if made.workload not in workloads or made.deployment not in deployments:
+    for call in calls:
+        if call.workload not in workloads or call.deployment not in deployments:
             continue
-        trial.looked_at += made.count
-        hour = made.at.strftime("%H%w") if rules.part(made.workload, deployment=made.deployment).timed else ""
-        key = (made.workload, made.person or made.key, made.deployment, made.endpoint, hour)
+        trial.looked_at += call.count
+        hour = (
+            call.at.strftime("%H%w")
+            if rules.workload_rules(call.workload, deployment=call.deployment).is_time_dependent
+            else ""
+        )
+        key = (call.workload, call.person or call.key, call.deployment, call.endpoint, hour)
         verdict = known.get(key)
         if verdict is None:
-            asker = Asker("Application", made.key)
-            if made.person:
-                asker = Asker("Person", made.person, groups.get(made.person, ()))
-            verdict = known[key] = rules.call(made.workload, asker, made.deployment, made.endpoint, made.at.timestamp())
+            principal = Principal("Application", call.key)
+            if call.person:
+                principal = Principal("Person", call.person, groups.get(call.person, ()))
+            verdict = known[key] = rules.decide_call(
+                call.workload, principal, call.deployment, call.endpoint, call.at.timestamp()
+            )
         if not verdict.allowed:
-            _count(trial, made, verdict)
+            _add_refusal(trial, call, verdict)
     return trial
 
 
-def _count(trial: Trial, made: Made, verdict: Verdict) -> None:
-    trial.refused += made.count
-    trial.by_workload[made.workload] = trial.by_workload.get(made.workload, 0) + made.count
+def _add_refusal(trial: Trial, call: RecordedCall, verdict: Verdict) -> None:
+    trial.refused += call.count
+    trial.by_workload[call.workload] = trial.by_workload.get(call.workload, 0) + call.count
     for rule in verdict.rules:
-        trial.rules[rule.id] = trial.rules.get(rule.id, 0) + made.count
+        trial.rules[rule.id] = trial.rules.get(rule.id, 0) + call.count
     for error in verdict.errors:
-        trial.errors[error] = trial.errors.get(error, 0) + made.count
+        trial.errors[error] = trial.errors.get(error, 0) + call.count
     if len(trial.calls) < SHOWN:
-        trial.calls.append(made)
+        trial.calls.append(call)

@@ -1,7 +1,6 @@
-"""Ready rules for the common cases, as Cedar text from a few values. Pure.
+"""Templates of common rules: Cedar text from a few values. Pure.
 
-Values were checked by the catalog: none holds a quote or a backslash. What a template lacks is a problem, never a
-weaker rule.
+The catalog has checked that no value contains a quote or a backslash. Missing values are problems, never a weaker rule.
 """
 
 from __future__ import annotations
@@ -19,7 +18,8 @@ FACTS_OF_A_CALL = 'action == Action::"call"'
 
 @dataclass(frozen=True, slots=True)
 class Template:
-    """`needs` are the values of which at least one must be there; `hint` is told where the policy has none."""
+    """A template. `needs`: values of which at least one is required; `takes`: optional ones; `hint`: used if the policy
+    has none."""
 
     summary: str
     needs: tuple[str, ...]
@@ -28,24 +28,24 @@ class Template:
     build: Callable[[str, TemplateValues], str]
 
 
-def text_of(name: str, template: str, values: TemplateValues) -> str:
+def cedar_text(name: str, template: str, values: TemplateValues) -> str:
     """Cedar text of a template, its rule called `name`."""
     return _TEMPLATES[template].build(name, values)
 
 
-def template(name: str) -> Template:
+def get_template(name: str) -> Template:
     return _TEMPLATES[name]
 
 
-def lacks(name: str, values: TemplateValues) -> str:
-    """What is wrong with the values of a template, in words; empty where nothing is."""
-    made = _TEMPLATES[name]
-    said = {field for field in values.model_fields_set if getattr(values, field) not in (None, ())}
-    unknown = sorted(said - {*made.takes, *made.needs, "sensitivity", "purposes", "workloads"})
+def values_problem(name: str, values: TemplateValues) -> str:
+    """Why the values do not fit the template, in words; empty if they do."""
+    template = _TEMPLATES[name]
+    present = {field for field in values.model_fields_set if getattr(values, field) not in (None, ())}
+    unknown = sorted(present - {*template.takes, *template.needs, "sensitivity", "purposes", "workloads"})
     if unknown:
         return f"the template {name} has no {' and no '.join(unknown)}"
-    if made.needs and not said & set(made.needs):
-        return f"the template {name} needs {' or '.join(made.needs)}"
+    if template.needs and not present & set(template.needs):
+        return f"the template {name} needs {' or '.join(template.needs)}"
     if name == "hours" and ((values.from_hour is None) != (values.to_hour is None)):
         return "the template hours needs both from_hour and to_hour, or neither"
     return ""
@@ -59,11 +59,11 @@ def _set(values: tuple[str, ...]) -> str:
     return "[" + ", ".join(_text(value) for value in values) + "]"
 
 
-def _whom(values: TemplateValues) -> list[str]:
-    """Conditions on the workload, those that are known beforehand first."""
+def _workload_conditions(values: TemplateValues) -> list[str]:
+    """Conditions on the workload; those that partial evaluation can decide come first."""
     found: list[str] = []
     if values.sensitivity is not None:
-        found.append(_ranked(values.sensitivity))
+        found.append(_at_least(values.sensitivity))
     if values.purposes:
         found.append(f"resource.purposes.containsAny({_set(values.purposes)})")
     if values.workloads:
@@ -71,14 +71,14 @@ def _whom(values: TemplateValues) -> list[str]:
     return found
 
 
-def _ranked(least: str) -> str:
-    """From this sensitivity on, as comparisons that are known for a workload before any call."""
+def _at_least(least: str) -> str:
+    """The condition that data has at least this sensitivity, as comparisons that partial evaluation can decide."""
     names = SENSITIVITY_ORDER[SENSITIVITY_ORDER.index(least) :]
     return "(" + " || ".join(f"resource.sensitivity == {_text(name)}" for name in names) + ")"
 
 
 def _forbid(name: str, values: TemplateValues, *conditions: str, action: str = FACTS_OF_A_CALL) -> str:
-    joined = " && ".join([*_whom(values), *conditions])
+    joined = " && ".join([*_workload_conditions(values), *conditions])
     return f'@id("{name}")\nforbid (principal, {action}, resource)\nwhen {{ {joined} }};\n'
 
 
@@ -107,8 +107,8 @@ def _regions(name: str, values: TemplateValues) -> str:
 
 def _review(name: str, values: TemplateValues) -> str:
     effects = values.effects or ("decides",)
-    told = "(" + " || ".join(f"resource.effect == {_text(each)}" for each in effects) + ")"
-    return _forbid(name, values, told, 'resource.stage == "production"', "!resource.reviewed")
+    has_effect = "(" + " || ".join(f"resource.effect == {_text(each)}" for each in effects) + ")"
+    return _forbid(name, values, has_effect, 'resource.stage == "production"', "!resource.reviewed")
 
 
 def _tools(name: str, values: TemplateValues) -> str:

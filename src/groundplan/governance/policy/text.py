@@ -1,6 +1,6 @@
-"""Where each policy of a Cedar text begins and ends, so that what is wrong in it has a line. Knows no more of Cedar.
+"""Splits a Cedar text into its policies with their lines, so that problems have a line. Knows no more of Cedar.
 
-Strings and comments are skipped; whether a statement is right is the parser's.
+Strings and comments are skipped; whether a statement is valid is for the parser to decide.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ class Statement:
 
 
 def statements(text: str) -> Iterator[Statement]:
-    """The policies of a text in order; what follows the last `;` is one more, so that nothing is lost."""
+    """The policies of a text in order; text after the last `;` is one more, so that nothing is lost."""
     start: int | None = None
     for match in _TOKEN.finditer(text):
         token = match.group()

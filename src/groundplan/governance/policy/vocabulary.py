@@ -1,6 +1,6 @@
-"""What Cedar policies may ask about a call: entities, actions and facts, and where each comes from.
+"""The vocabulary of Cedar policies about calls: entities, actions and facts, derived from the blueprint. Pure.
 
-Pure: from the blueprint to facts. Facts that change with the clock are named, so that nothing decided by them is kept.
+Facts that change with the clock are listed in `TIMES`, so that decisions that depend on them are not cached.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ action use_tool appliesTo { principal: [Person, Application], resource: [Workloa
 """`hour` is 0 to 23 and `weekday` 1 (Monday) to 7, both UTC."""
 TIMES = frozenset({"hour", "weekday"})
 CALL, USE_TOOL = ("Action", "call"), ("Action", "use_tool")
-NEVER_KEPT = 36_500
-"""Days of retention where the terms of a provider are not declared."""
+UNDECLARED_RETENTION_DAYS = 36_500
+"""`retention_days` if the terms of a provider are not declared."""
 
 
 def provider_of(deployment: Deployment) -> str:
-    """Who runs the model: by its API where that is a provider's own, else the first part of the model's name."""
+    """The provider of a deployment: its API if that is a provider's own, else the first part of the model's name."""
     if deployment.api != "openai":
         return deployment.api
     return deployment.model.partition("/")[0]
@@ -60,7 +60,7 @@ def workload_facts(workload: Workload, described: Described) -> dict[str, Any]:
 
 
 def deployment_facts(blueprint: Blueprint, deployment: Deployment) -> dict[str, Any]:
-    """Context of a call that goes to a deployment, less `endpoint` and the time."""
+    """Context of calls to a deployment, without `endpoint` and the time."""
     site = next((item for item in blueprint.sites if item.name == deployment.site), None)
     terms = deployment.terms
     return {
@@ -72,27 +72,27 @@ def deployment_facts(blueprint: Blueprint, deployment: Deployment) -> dict[str, 
         "jurisdiction": site.jurisdiction if site else "",
         "terms_known": terms is not None,
         "training": terms is None or terms.training,
-        "retention_days": NEVER_KEPT if terms is None else terms.retention_days,
+        "retention_days": UNDECLARED_RETENTION_DAYS if terms is None else terms.retention_days,
         "subprocessors": [] if terms is None else list(terms.subprocessors),
     }
 
 
 def time_facts(now: float) -> dict[str, int]:
-    """Of `now`, seconds since the epoch."""
+    """Hour and weekday (UTC) of `now`, in seconds since the epoch."""
     at = datetime.fromtimestamp(now, UTC)
     return {"hour": at.hour, "weekday": at.isoweekday()}
 
 
-def reads(body: Mapping[str, Any]) -> frozenset[str] | None:
-    """Facts of the context that a policy (Cedar's JSON form) looks at; None where it takes the context as a whole."""
+def context_facts_read(body: Mapping[str, Any]) -> frozenset[str] | None:
+    """Facts of the context that a policy (in Cedar's JSON form) reads; None if it uses the context as a whole."""
     found: set[str] = set()
     for condition in body.get("conditions", ()):
-        if not _context(condition.get("body"), found):
+        if not _collect_context_facts(condition.get("body"), found):
             return None
     return frozenset(found)
 
 
-def _context(node: Any, found: set[str]) -> bool:
+def _collect_context_facts(node: Any, found: set[str]) -> bool:
     if isinstance(node, dict):
         if node == {"Var": "context"}:
             return False
@@ -101,17 +101,17 @@ def _context(node: Any, found: set[str]) -> bool:
             if isinstance(inner, dict) and inner.get("left") == {"Var": "context"}:
                 found.add(str(inner.get("attr")))
                 return True
-        return all(_context(value, found) for value in node.values())
-    return all(_context(value, found) for value in node) if isinstance(node, list) else True
+        return all(_collect_context_facts(value, found) for value in node.values())
+    return all(_collect_context_facts(value, found) for value in node) if isinstance(node, list) else True
 
 
-def groups_named(body: Any) -> Iterator[str]:
+def named_groups(body: Any) -> Iterator[str]:
     """Names of `Group::"..."` anywhere in a policy."""
     if isinstance(body, dict):
         if body.get("type") == "Group" and isinstance(body.get("id"), str):
             yield body["id"]
         for value in body.values():
-            yield from groups_named(value)
+            yield from named_groups(value)
     elif isinstance(body, list):
         for value in body:
-            yield from groups_named(value)
+            yield from named_groups(value)
