@@ -256,6 +256,26 @@ def test_a_database_with_the_last_unreleased_schema_is_taken_over_as_it_is(
         assert owner.execute("SELECT version_num FROM alembic_version").fetchone() == (BASELINE,)
 
 
+@pytest.mark.parametrize(
+    "lacks",
+    [
+        "DROP TABLE api_upload",
+        "ALTER TABLE background_response DROP COLUMN waits",
+        "CREATE OR REPLACE FUNCTION roll_calls() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+    ],
+)
+def test_a_database_that_lacks_parts_of_the_last_unreleased_schema_is_refused(database: Database, lacks: str) -> None:
+    """Some of its steps were added after the one with the greatest number."""
+    with connect(database.urls["owner"]) as owner:
+        owner.execute("UPDATE alembic_version SET version_num = %s", (LAST_UNRELEASED,))
+        owner.execute(lacks.encode())
+    for refuses in (migrate, look):
+        with pytest.raises(Conflict, match="schema_unreleased"):
+            refuses(database.urls["owner"])
+    with connect(database.urls["owner"]) as owner:
+        assert owner.execute("SELECT version_num FROM alembic_version").fetchone() == (LAST_UNRELEASED,)
+
+
 @pytest.mark.parametrize("found", ["0001_foundation", "0359_grants_by_join", "0417_uses_of_tools_are_no_calls"])
 def test_an_older_unreleased_schema_is_refused_and_left_alone(database: Database, found: str) -> None:
     with connect(database.urls["owner"]) as owner:

@@ -39,8 +39,8 @@ OLDEST_SERVER: Final = 16
 """Oldest major version of PostgreSQL that the schema runs on."""
 
 LAST_UNRELEASED: Final = "0430_what_is_done_goes"
-"""The newest schema of the versions before 0.1.0. It is that of `BASELINE`, so a database that has it is taken over as
-it is; those with an older one are refused."""
+"""The newest schema of the versions before 0.1.0. It is that of `BASELINE`, so a database that has all of it is taken
+over as it is; others are refused."""
 
 _UNRELEASED = re.compile(r"0[0-9]{3}_\w+", re.ASCII)
 """Revisions of the versions before 0.1.0; later ones have three digits."""
@@ -130,7 +130,8 @@ def head() -> str:
 def revision(url: str) -> str | None:
     """The revision that the database is at; None where it has no schema yet."""
     with connect(url, autocommit=True) as connection:
-        return _revision(connection)
+        found = _revision(connection)
+    return None if found is None else _present_name(found)
 
 
 def _revision(connection: psycopg.Connection[Any]) -> str | None:
@@ -138,7 +139,7 @@ def _revision(connection: psycopg.Connection[Any]) -> str | None:
         found = connection.execute("SELECT version_num FROM alembic_version").fetchone()
     except psycopg.errors.UndefinedTable:
         return None
-    return None if found is None else _present_name(str(found[0]))
+    return None if found is None else str(found[0])
 
 
 def _present_name(revision: str) -> str:
@@ -167,10 +168,13 @@ def _check(connection: psycopg.Connection[Any]) -> str | None:
     _check_server(connection)
     check_rights(connection)
     found = _revision(connection)
-    _check_known(found)
     if found is None:
         _check_encoding(connection)
-    return found
+        return None
+    if found == LAST_UNRELEASED:
+        _check_complete(connection)
+    _check_known(_present_name(found))
+    return _present_name(found)
 
 
 def _check_server(connection: psycopg.Connection[Any]) -> None:
@@ -201,21 +205,39 @@ def _check_encoding(connection: psycopg.Connection[Any]) -> None:
         )
 
 
-def _check_known(found: str | None) -> None:
+def _check_complete(connection: psycopg.Connection[Any]) -> None:
+    """Raise `Conflict` where a database at `LAST_UNRELEASED` lacks what the steps 0414 to 0417 make: these were added
+    after that one."""
+    complete = connection.execute(
+        """SELECT to_regclass('api_upload') IS NOT NULL
+             AND EXISTS (SELECT FROM pg_attribute
+               WHERE attrelid = to_regclass('background_response') AND attname = 'waits' AND NOT attisdropped)
+             AND EXISTS (SELECT FROM pg_proc
+               WHERE oid = to_regproc('roll_calls') AND strpos(prosrc, quote_literal('mcp')) > 0)"""
+    ).fetchone()
+    if complete != (True,):
+        raise _unreleased(f"{LAST_UNRELEASED}, but lacks parts of it")
+
+
+def _check_known(found: str) -> None:
     """Raise `Conflict` where a database, or a backup, has a schema that this program neither reads nor upgrades."""
-    if found is None or found in revisions(FOLDER):
+    if found in revisions(FOLDER):
         return
     if _UNRELEASED.fullmatch(found):
-        raise Conflict(
-            f"a schema of a version before 0.1.0 is not upgraded (it is {found})",
-            code="schema_unreleased",
-            hint=f"Start the database once with the newest version whose schema is {LAST_UNRELEASED}; from there this "
-            "one takes it over. A backup: restore it with that version, and back it up again.",
-        )
+        raise _unreleased(found)
     raise Conflict(
         f"the database is of a newer program (its schema is {found}, this program knows {head()})",
         code="schema_newer",
         hint="Use the newer program, or restore a backup made with this one.",
+    )
+
+
+def _unreleased(found: str) -> Conflict:
+    return Conflict(
+        f"a schema of a version before 0.1.0 is not upgraded (it is {found})",
+        code="schema_unreleased",
+        hint=f"Start the database once with the newest version whose schema is {LAST_UNRELEASED}; from there this one "
+        "takes it over. A backup: restore it with that version, and back it up again.",
     )
 
 
