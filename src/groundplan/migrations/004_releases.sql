@@ -1,5 +1,6 @@
 -- Releases: signed blueprints, changes that wait for approval, approvals, exceptions from company rules, and the mail
 -- that asks for a decision. The content of a blueprint is opaque here (`body`); evidence and guardrails are in 005.
+
 CREATE TABLE blueprint (
   number int PRIMARY KEY,
   body bytea NOT NULL,

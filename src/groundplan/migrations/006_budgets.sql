@@ -136,9 +136,10 @@ CREATE TABLE limit_slice (
 );
 CREATE INDEX limit_slice_span ON limit_slice (name, span);
 
--- Like grant_budget. Spans that ended long ago are deleted, whichever key they are of: each new span takes at most
--- fifty of each kind along, and waits for no lock on them. Nothing is granted of a span that ended more than half an
--- hour ago.
+-- Like grant_budget. Spans that ended long ago are deleted, whichever key they are of, also one that is never used
+-- again: each new span takes at most fifty of each kind along, and waits for no lock on them. Each is kept for two more
+-- of its kind: deleted an hour after its end by PostgreSQL's clock, a day was granted anew when a clock that had been a
+-- day ahead for a moment was right again. Nothing is granted of a span that ended more than half an hour ago.
 CREATE FUNCTION grant_limit(
   who uuid, wanted text, during text, most bigint, number int, until timestamptz, need bigint, wanting bigint,
   headroom bigint, recall boolean, OUT amount bigint, OUT rest bigint, OUT contested boolean)

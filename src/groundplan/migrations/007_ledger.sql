@@ -1,5 +1,6 @@
 -- The ledger: calls, their attempts and charges, outcomes, tickets, findings, how far each journal was shipped, and
 -- what was archived. Sums of these facts are in 008, contents of prompts and answers in 012.
+
 CREATE TABLE call (
   id uuid PRIMARY KEY,
   at timestamptz NOT NULL,
@@ -188,6 +189,8 @@ CREATE TABLE ticket_call (
   asked boolean NOT NULL,  -- an answered call of the caller's own, not one that the gateway made for it
   cost_usd numeric(30,12) NOT NULL
 );
+
+-- The cost of a ticket's calls is read from the index alone.
 CREATE INDEX ticket_call_ticket ON ticket_call (ticket, workload, at DESC) INCLUDE (asked, cost_usd);
 
 CREATE FUNCTION note_tickets() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
@@ -320,7 +323,10 @@ CREATE TABLE archived_day (
   PRIMARY KEY (day, part)
 );
 
--- The ids of archived calls and attempts, in chunks of ten thousand, to know a fact again that arrives once more.
+-- The ids of archived calls and attempts (with their numbers), about a hundredth of what left. By these a fact is
+-- recognized that arrives once more, as from a journal that was restored with its folder. In chunks of ten thousand,
+-- each with its first and last id: one row for a day was read whole for each question, and with fifteen million calls
+-- was more than a backup can write.
 CREATE TABLE archived_fact (
   day date NOT NULL,
   part integer NOT NULL,
@@ -333,7 +339,8 @@ CREATE TABLE archived_fact (
   PRIMARY KEY (day, part, chunk)
 );
 
--- What archived attempts were charged, of workers whose slices were not closed then.
+-- What archived attempts were charged, of workers whose slices were not closed then: it is still spent when these are
+-- closed.
 CREATE TABLE archived_charge (
   epoch uuid NOT NULL,
   budget text NOT NULL,

@@ -18,6 +18,9 @@ $$;
 -- Estimates, counts of tokens and uses of tools are left out of numbers of calls, of live figures and of latencies,
 -- since no model answers them. Their rows by person and day stay: by these it is known where somebody's facts are. Also
 -- counts the calls of each worker and day.
+--
+-- The new calls are read twice: once grouped by everything that any of these sums is kept by, from which each then
+-- takes its own, and once for their latencies. Those that were given passages are read again for their documents.
 CREATE FUNCTION roll_calls() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 DECLARE grounded boolean;
 BEGIN
@@ -92,8 +95,8 @@ BEGIN
 END $$;
 CREATE TRIGGER call_added AFTER INSERT ON call REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION roll_calls();
 
--- What a call costs in addition, after it was counted: a call that was written off because nobody had its journal,
--- whose journal then arrives after all.
+-- Add what a call costs more after it was counted, to all sums of calls: a call that was written off because nobody had
+-- its journal, whose journal then arrives after all, even if the call has left for an archive.
 CREATE FUNCTION roll_more(c call, more numeric) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = public, pg_temp AS $$
 DECLARE day timestamptz := date_bin('1 day', c.at, '2000-01-01 00:00+00');

@@ -1,5 +1,6 @@
 -- Folding of deltas (008) into steps, hours, days and months, and the running sums. A fold returns how many deltas it
 -- folded; a second one that runs at the same time finds nothing to do.
+
 CREATE FUNCTION fold_rollups() RETURNS bigint LANGUAGE plpgsql AS $$
 DECLARE folded bigint := 0; n bigint;
 BEGIN

@@ -71,7 +71,7 @@ CREATE TABLE batch (
   total int NOT NULL DEFAULT 0,
   held_usd numeric(30,12) NOT NULL DEFAULT 0,
   charges jsonb NOT NULL DEFAULT '[]',  -- [[budget, period], …] that its calls belong to, whenever they are made
-  cancelled int NOT NULL DEFAULT 0,
+  cancelled int NOT NULL DEFAULT 0,  -- calls that were not made, known once it has ended; so is `expired`
   expired int NOT NULL DEFAULT 0,
   deleted_at timestamptz,
   left_usd numeric(30,12) NOT NULL DEFAULT 0,  -- what attempts of the batch cost that have left for archives
@@ -241,7 +241,7 @@ BEGIN
   END LOOP;
 END $$;
 
--- Rights. Files that somebody uploaded for batches are erased with what else is kept of them.
+-- Rights. Files that a person uploaded, and their names, are erased with everything else that is kept of that person.
 GRANT SELECT, DELETE ON api_upload TO %(db)s_control;
 GRANT SELECT ON api_file, order_key, batch, batch_order, batch_line, batch_done TO %(db)s_control;
 GRANT SELECT, INSERT, UPDATE, DELETE ON order_key, batch_line TO %(db)s_gateway;

@@ -1,6 +1,7 @@
 -- Contents of calls, where the workload keeps them: prompts and answers, stored responses and completions, responses in
 -- the background, cached answers. All are sealed under the key of the person they are about and deleted after the
 -- workload's time. What is kept of documents is in 014.
+
 CREATE TABLE content (
   call_id uuid PRIMARY KEY,
   at timestamptz NOT NULL,
@@ -12,6 +13,9 @@ CREATE TABLE content (
   cut boolean NOT NULL DEFAULT false
 );
 CREATE INDEX content_expires ON content (expires_at);
+
+-- A look for expired rows, twice a minute, reads the oldest row of each workload and kind; without this it read
+-- everything that is kept, sealed texts included. The same for the tables below.
 CREATE INDEX content_workload ON content (workload, kind, at);
 
 -- Whose a sealed text is (sealed:SUBJECT:...).
@@ -155,7 +159,7 @@ CREATE UNLOGGED TABLE answer (
 CREATE INDEX answer_number ON answer (number);
 CREATE INDEX answer_expires ON answer (expires_at);
 
--- Rights
+-- Rights. Whoever runs the company may cancel a response in the background.
 GRANT SELECT, INSERT, UPDATE, DELETE ON content_delta, content_sum TO %(db)s_control;
 GRANT SELECT, INSERT, UPDATE ON answer_clear TO %(db)s_control;
 GRANT SELECT, DELETE ON content, stored_response, stored_completion, background_response, background_event,

@@ -1,5 +1,6 @@
 -- Sources of documents, and who reads them: grants, shared links, and sets of readers (`acl`). Documents themselves,
 -- and what holds for each, are in 014.
+
 CREATE TABLE source (
   name text PRIMARY KEY,
   sensitivity text NOT NULL,

@@ -272,6 +272,7 @@ BEGIN
   END IF;
 END $$;
 
+-- Once for each statement on readers or links, not once for each row.
 CREATE FUNCTION document_readers_touched() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
   IF EXISTS (SELECT FROM touched) THEN

@@ -1,6 +1,11 @@
 -- The search index: editions of passages with their vectors, what followers are told of changes, terms of the glossary,
 -- and what people do with results. Search sees the passages of the serving edition of documents that it may see (014).
 -- Full-text projections are files of the search service.
+
+-- Passages and vectors of one way of cutting and one model are an edition. One serves; another is made beside it,
+-- compared with it and switched to, and the last one is kept to go back to. `ready`: complete, and held by the search
+-- services beside the one that serves; `switching`: serves as soon as every service holds it; `kept`: served before,
+-- and is kept up to date until `until`. Search sees in the database itself only what serves.
 CREATE TABLE search_edition (
   id int GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
   model text NOT NULL,
