@@ -13,8 +13,9 @@ from tests.integration.test_api_control import running
 
 from groundplan.cli.doctor import _postgres
 from groundplan.cli.startup import Start
-from groundplan.core.errors import Conflict, Misconfigured
+from groundplan.core.errors import Conflict, Misconfigured, Unavailable
 from groundplan.gateway.database import Pool
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.release import store as release_store
 from groundplan.testing.database import Database
 
@@ -47,4 +48,10 @@ async def test_of_a_database_that_was_emptied_everybody_is_told_and_nothing_is_m
             async with pool.connection() as connection:
                 await connection.execute("SELECT FROM batch")
         await pool.close()
+        stored = ThreadConnections(
+            database.urls["gateway"], "emptied", 1, lambda: Unavailable("away", hint="Try again.")
+        )
+        with pytest.raises(Misconfigured, match="database_emptied"):
+            await stored.run(lambda connection: connection.execute("SELECT FROM stored_response"))
+        await stored.close()
     assert "Traceback" not in (tmp_path / "control.log").read_text()

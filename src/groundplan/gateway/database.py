@@ -81,6 +81,12 @@ async def insert(url: str, statement: LiteralString, rows: Sequence[Sequence[Any
             await cursor.executemany(statement, rows)
 
 
+def emptied_error() -> Misconfigured:
+    """The error raised where a statement finds no table: the database was emptied, or made anew."""
+    hint = "Whoever runs this gateway is told by `groundplan status` what to do."
+    return Misconfigured("the database lacks tables of this program", code="database_emptied", hint=hint)
+
+
 class Pool:
     """A few connections for requests that wait for PostgreSQL; none before the first."""
 
@@ -110,10 +116,7 @@ class Pool:
                 async with self._pool.connection() as connection:
                     yield connection
         except UndefinedTable as error:
-            raise Misconfigured(
-                "the database lacks tables of this program", code="database_emptied",
-                hint="Whoever runs this gateway is told by `groundplan status` what to do.",
-            ) from error  # fmt: skip
+            raise emptied_error() from error
 
     async def close(self) -> None:
         await self._pool.close(timeout=1.0)

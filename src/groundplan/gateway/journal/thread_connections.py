@@ -16,13 +16,13 @@ from typing import Any, TypeVar
 
 import psycopg
 from psycopg.abc import RV, PQGen
-from psycopg.errors import ReadOnlySqlTransaction
+from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable
 from psycopg.pq import TransactionStatus
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.last_known_address import LastKnownAddress
-from groundplan.gateway.database import BRIEFLY
+from groundplan.gateway.database import BRIEFLY, emptied_error
 
 TIMEOUT_SECONDS = 2.0
 """The longest wait for a connection, or for a statement."""
@@ -73,7 +73,8 @@ class ThreadConnections:
         self._pool = self._make()
 
     async def run(self, work: Callable[[Any], _Found]) -> _Found:
-        """Run `work` with a connection and return its result. Raises `Unavailable`, and what `work` raises itself."""
+        """Run `work` with a connection and return its result. Raises `Unavailable`, `Misconfigured`
+        (`database_emptied`) where there are no tables any more, and what `work` raises itself."""
         is_probe = self._is_probe()
         self._check_available(is_probe=is_probe)
 
@@ -92,6 +93,8 @@ class ThreadConnections:
         except PoolTimeout as error:
             self._away_until = monotonic() + AWAY_SECONDS
             raise self._unreachable() from error
+        except UndefinedTable as error:
+            raise emptied_error() from error
         except psycopg.Error as error:
             raise self._unreachable() from error
 
