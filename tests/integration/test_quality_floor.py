@@ -13,7 +13,7 @@ from groundplan.api.watch import quality_floors
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment.sequential import LEAST
-from groundplan.economics.levers.quality_floor import Judged, below
+from groundplan.economics.levers.quality_floor import Judged, find_below_floor
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.release import service
@@ -104,5 +104,5 @@ def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_na
     ("accepted", "judged", "found"), [(0, LEAST - 1, 0), (11, LEAST, 1), (16, LEAST, 0), (75, 100, 1), (85, 100, 0)]
 )
 def test_only_what_is_surely_below_is_told(accepted: int, judged: int, found: int) -> None:
-    assert len(below([Judged("m", "tone", accepted, judged)], {"tone": 0.9})) == found
-    assert below([Judged("m", "other", accepted, judged)], {"tone": 0.9}) == []
+    assert len(find_below_floor([Judged("m", "tone", accepted, judged)], {"tone": 0.9})) == found
+    assert find_below_floor([Judged("m", "other", accepted, judged)], {"tone": 0.9}) == []

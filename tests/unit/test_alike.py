@@ -12,8 +12,8 @@ import pytest
 from msgspec import structs
 
 from groundplan.core.ids import new_id
-from groundplan.economics.levers.model import SHARE, Alike
-from groundplan.economics.levers.requests import DISTINCT, same_requests
+from groundplan.economics.levers.model import SHARE, SharedRequests
+from groundplan.economics.levers.requests import MIN_REQUESTS, same_requests
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.repeats import Request, is_sampled, request_digest
 
@@ -73,7 +73,7 @@ def test_one_request_in_eight_is_looked_at_by_what_it_asks_and_others_on_other_d
     is_sampled(ask("", query="\ud83d"), TODAY)
 
 
-ALIKE = Alike(("faq", "help"), ("care", "sales"), ("ana@x", "bo@x"), 37, 123, Decimal("1.2345"), 37)
+ALIKE = SharedRequests(("faq", "help"), ("care", "sales"), ("ana@x", "bo@x"), 37, 123, Decimal("1.2345"), 37)
 
 
 def test_teams_that_ask_alike_are_told_in_round_numbers_with_owners() -> None:
@@ -86,9 +86,9 @@ def test_teams_that_ask_alike_are_told_in_round_numbers_with_owners() -> None:
 @pytest.mark.parametrize(
     ("changed", "told"),
     [
-        ({"requests": DISTINCT - 1, "fewest": 2 * DISTINCT - 1, "calls": 9000}, False),
-        ({"requests": DISTINCT}, True),
-        ({"requests": 1, "fewest": 2 * DISTINCT}, True),
+        ({"requests": MIN_REQUESTS - 1, "fewest": 2 * MIN_REQUESTS - 1, "calls": 9000}, False),
+        ({"requests": MIN_REQUESTS}, True),
+        ({"requests": 1, "fewest": 2 * MIN_REQUESTS}, True),
         ({"teams": ("care",)}, False),
     ],
 )

@@ -18,10 +18,10 @@ from groundplan.catalog.allocation import AllocationDoc
 from groundplan.catalog.check import validate_files
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.daily import allocated
-from groundplan.economics.allocate.divide import capacity_of, divide, spent
+from groundplan.economics.allocate.daily import allocate_days
+from groundplan.economics.allocate.divide import amount_spent, capacity_of, divide
 from groundplan.economics.allocate.model import Day, Use
-from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, outcome_value
 from groundplan.economics.export.focus import focus_csv
 from groundplan.release.compile.budgets import allocation
 
@@ -57,10 +57,10 @@ def test_the_lines_of_a_rule_sum_exactly_to_what_it_spent(
     days = [first + timedelta(days=n) for n in range(more + 1)]
     for day in days:
         parts = divide(rule, made, day)
-        assert sum(part.amount for part in parts) == spent(rule, day, day)
+        assert sum(part.amount for part in parts) == amount_spent(rule, day, day)
         assert all(part.amount > 0 for part in parts)
-    lines = allocated([Day(day, 1, [rule], made) for day in days])
-    assert sum(line.amount for line in lines) == spent(rule, first, last)
+    lines = allocate_days([Day(day, 1, [rule], made) for day in days])
+    assert sum(line.amount for line in lines) == amount_spent(rule, first, last)
     assert all(line.amount > 0 for line in lines)
 
 
@@ -68,11 +68,11 @@ def test_the_lines_of_a_rule_sum_exactly_to_what_it_spent(
 def test_days_sum_exactly_to_their_period(amount: int, month: int, period: str) -> None:
     rule = Allocation(name="r", term="logs", amount=amount, period=period)
     days = monthrange(2026, month)[1]
-    whole = spent(rule, date(2026, month, 1), date(2026, month, days))
-    parts = [spent(rule, date(2026, month, day), date(2026, month, day)) for day in range(1, days + 1)]
+    whole = amount_spent(rule, date(2026, month, 1), date(2026, month, days))
+    parts = [amount_spent(rule, date(2026, month, day), date(2026, month, day)) for day in range(1, days + 1)]
     assert sum(parts) == whole
     if period == "year":
-        assert spent(rule, JAN, date(2026, 12, 31)) == amount
+        assert amount_spent(rule, JAN, date(2026, 12, 31)) == amount
     if period == "month":
         assert whole == amount
 
@@ -99,7 +99,9 @@ def test_pieces_of_hardware_add_up_and_costs_of_one_piece_do_not() -> None:
     days = [JAN, JAN + timedelta(days=1)]
     assert [capacity_of(rules, "deployment/gpu", day) for day in days] == [100, 200]
     used = [Use("a", by_deployment={"gpu": 100})]
-    idle = [sum(line.amount for line in allocated([Day(day, 1, rules, used)]) if line.term == "idle") for day in days]
+    idle = [
+        sum(line.amount for line in allocate_days([Day(day, 1, rules, used)]) if line.term == "idle") for day in days
+    ]
     assert idle == [0, 3 * PICO // 2]
 
 
@@ -110,8 +112,8 @@ def test_pieces_of_hardware_add_up_and_costs_of_one_piece_do_not() -> None:
 def test_a_rate_of_a_place_counts_what_was_done_there_alone(per: str, company: int, gpu: int, rack: int) -> None:
     used = Use(
         "a", calls=7000, tokens=5_000_000, by_deployment={"gpu": 2_000_000, "cloud": 3_000_000},
-        by_site={"rack": 3_000_000}, asked={"deployment/gpu": 4000, "site/rack": 6000},
-        written={"company": 2 * 10**9, "deployment/gpu": 10**9 // 2, "site/rack": 10**9},
+        by_site={"rack": 3_000_000}, calls_at={"deployment/gpu": 4000, "site/rack": 6000},
+        answer_tokens={"company": 2 * 10**9, "deployment/gpu": 10**9 // 2, "site/rack": 10**9},
     )  # fmt: skip
     for covers, units in (("company", company), ("deployment/gpu", gpu), ("site/rack", rack), ("site/none", 0)):
         rule = Allocation(name="r", term="support", rate=PICO, per=per, covers=covers)
@@ -158,13 +160,13 @@ def test_a_rate_is_paid_for_what_was_measured() -> None:
 
 
 def test_an_outcome_is_compared_with_how_it_was_before() -> None:
-    found = worth(10 * PICO, Outcomes(reported=30, accepted=20), baseline_cost(None, 6.0, 30 * PICO))
+    found = outcome_value(10 * PICO, Outcomes(reported=30, accepted=20), baseline_cost(None, 6.0, 30 * PICO))
     assert (found.cost_per_accepted, found.baseline, found.saved) == (PICO // 2, 3 * PICO, 50 * PICO)
     assert baseline_rule(None, 6.0, 30 * PICO) == "6 declared minutes of a case x $30.00 an hour"
     assert baseline_rule(PICO, 6.0, None, "2026-01-10") == "the declared cost of a case, as it was on 2026-01-10"
     assert baseline_rule(None, 6.0, None) == ""
     assert found.returned == 6.0
-    assert worth(PICO, Outcomes(), 3 * PICO).cost_per_accepted is None
+    assert outcome_value(PICO, Outcomes(), 3 * PICO).cost_per_accepted is None
 
 
 @pytest.mark.parametrize(
@@ -262,9 +264,10 @@ def test_edge_terms_are_declared_and_cost_what_they_say() -> None:
     month = (date(2026, 11, 1), date(2026, 11, 30))
     days = [date(2026, 11, n) for n in range(1, 31)]
     lines = {
-        name: allocated([Day(day, 1, [rule], [Use("lines", cost=3)]) for day in days]) for name, rule in made.items()
+        name: allocate_days([Day(day, 1, [rule], [Use("lines", cost=3)]) for day in days])
+        for name, rule in made.items()
     }
-    assert [spent(made["visits"], *month), spent(made["firmware"], *month)] == [540 * PICO, 27 * PICO]
+    assert [amount_spent(made["visits"], *month), amount_spent(made["firmware"], *month)] == [540 * PICO, 27 * PICO]
     usd = {name: sum(line.amount for line in mine) / PICO for name, mine in lines.items()}
     assert usd == {
         "cameras": pytest.approx(36_000 * 30 / 1095), "visits": 540, "firmware": 27, "power": pytest.approx(345.6),
@@ -272,9 +275,9 @@ def test_edge_terms_are_declared_and_cost_what_they_say() -> None:
     }  # fmt: skip
     assert lines["visits"][0].rule.startswith("3/month x 180 USD for each site visit, by cost")
     assert lines["cameras"][0].rule.startswith("40 x 900 USD over 1095 days")
-    whole = spent(made["cameras"], date(2025, 1, 1), date(2030, 1, 1))
+    whole = amount_spent(made["cameras"], date(2025, 1, 1), date(2030, 1, 1))
     assert whole == 36_000 * PICO
-    assert spent(made["cameras"], date(2028, 12, 30), date(2030, 1, 1)) == spent(
+    assert amount_spent(made["cameras"], date(2028, 12, 30), date(2030, 1, 1)) == amount_spent(
         made["cameras"], date(2028, 12, 30), date(2028, 12, 30)
     )
 
@@ -305,10 +308,12 @@ def test_a_credit_is_taken_off_and_sums_exactly() -> None:
     assert (made["grant"].amount, made["rebate"].rate) == (-100 * PICO, -PICO // 100)
     uses = [Use("a", "x", cost=1, tokens=3_000_000), Use("b", "y", cost=2)]
     days = [Day(date(2026, 11, n), 1, list(made.values()), uses) for n in range(1, 31)]
-    lines = allocated(days)
+    lines = allocate_days(days)
     assert {line.term for line in lines} == {"credit"} and all(line.amount < 0 for line in lines)
     sums = {(line.allocation, line.workload): line.amount for line in lines}
-    assert sums["grant", "a"] + sums["grant", "b"] == spent(made["grant"], days[0].day, days[-1].day) == -100 * PICO
+    assert (
+        sums["grant", "a"] + sums["grant", "b"] == amount_spent(made["grant"], days[0].day, days[-1].day) == -100 * PICO
+    )
     assert abs(sums["grant", "a"] * 2 - sums["grant", "b"]) <= 60 and sums["rebate", "a"] == -90 * PICO // 100
     row = next(csv.DictReader(io.StringIO(focus_csv([(days[0].day, days[-1].day, lines)], "acme"))))
     assert (row["ChargeCategory"], row["ServiceCategory"], row["BilledCost"][0]) == ("Credit", "Other", "-")

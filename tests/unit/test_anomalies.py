@@ -11,10 +11,18 @@ import pytest
 
 from groundplan.core.money import PICO
 from groundplan.economics.anomaly import loop as loops
-from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, made_of, told
-from groundplan.economics.anomaly.daylight_saving import by_now
+from groundplan.economics.anomaly.cause import (
+    LargestCall,
+    Slice,
+    describe_alarm,
+    find_causes,
+    is_single_call,
+    seasonal_level,
+    spend_components,
+)
+from groundplan.economics.anomaly.daylight_saving import align_to_daylight_saving
 from groundplan.economics.anomaly.detect import Baseline, detect
-from groundplan.economics.anomaly.loop import Loop, stopped, sure
+from groundplan.economics.anomaly.loop import Loop, is_loop, stopped
 from groundplan.economics.anomaly.model import Alarm, Hour, Kind, Minute
 
 Counted = TypeVar("Counted", Hour, Minute)
@@ -129,9 +137,9 @@ def test_an_office_that_opens_by_another_clock_is_as_usual(later: int, weeks: in
 
 def test_a_day_of_another_shape_is_no_other_clock() -> None:
     hours = [office(place, 8) for place in range(27 * 24)] + [hour(place) for place in range(27 * 24, 29 * 24)]
-    assert by_now(hours) == hours
-    assert by_now(hours[: 3 * 24]) == hours[: 3 * 24]
-    assert by_now([]) == []
+    assert align_to_daylight_saving(hours) == hours
+    assert align_to_daylight_saving(hours[: 3 * 24]) == hours[: 3 * 24]
+    assert align_to_daylight_saving([]) == []
 
 
 def test_the_first_monday_after_a_launch_is_no_news() -> None:
@@ -202,7 +210,7 @@ def part(cost: int, **values: str) -> Slice:
 def test_a_cause_is_what_holds_most_of_the_excess() -> None:
     before = [part(10), part(10, team="sales")]
     during = [part(1), part(40, prompt="faq@2"), part(1, team="sales")]
-    found = causes(before, during, 10, 1)
+    found = find_causes(before, during, 10, 1)
     assert (found[0].dimension, found[0].value, found[0].new) == ("prompt", "faq@2", True)
     assert [cause.value for cause in found if cause.dimension == "team"] == ["support"]
     assert not [cause for cause in found if cause.dimension == "model"]
@@ -211,11 +219,11 @@ def test_a_cause_is_what_holds_most_of_the_excess() -> None:
 def test_what_holds_no_more_than_before_is_no_cause() -> None:
     """Everybody asks ten times as much: neither who always asked most, nor the prompt before the new one."""
     before = [part(90), part(10, team="sales")]
-    assert causes(before, [part(90), part(10, team="sales")], 10, 1) == []
-    (cause,) = causes(before, [part(40), part(60, team="sales")], 10, 1)
+    assert find_causes(before, [part(90), part(10, team="sales")], 10, 1) == []
+    (cause,) = find_causes(before, [part(40), part(60, team="sales")], 10, 1)
     assert (cause.value, round(cause.share, 2)) == ("sales", 0.66)
     rolled = [part(90), part(10, prompt="faq@2")]
-    assert causes([part(90)], rolled, 10, 1, 0.0) == [], "most calls still have the prompt that they always had"
+    assert find_causes([part(90)], rolled, 10, 1, 0.0) == [], "most calls still have the prompt that they always had"
 
 
 def test_what_moved_to_a_cheaper_model_is_the_cause_of_another_mix_and_not_what_costs_more() -> None:
@@ -223,9 +231,9 @@ def test_what_moved_to_a_cheaper_model_is_the_cause_of_another_mix_and_not_what_
     before = [replace(part(100, **large), calls=100), replace(part(100, team="sales", **large), calls=100)]
     moved = replace(part(2, team="sales", **small), calls=100)
     during = [replace(part(105, **large), calls=101), moved]
-    ((first, team),) = [[(c.dimension, c.value, c.new) for c in causes(before, during, 1, 1, 1.0, "small")]]
+    ((first, team),) = [[(c.dimension, c.value, c.new) for c in find_causes(before, during, 1, 1, 1.0, "small")]]
     assert (first, team) == (("model", "small", True), ("team", "sales", False))
-    by_cost = {cause.value for cause in causes(before, during, 1, 1)}
+    by_cost = {cause.value for cause in find_causes(before, during, 1, 1)}
     assert "support" in by_cost and "sales" not in by_cost, "weighed by cost it would be who moved nothing"
 
 
@@ -235,17 +243,21 @@ def test_who_asks_most_at_noon_every_day_is_no_cause_of_what_is_unusual_at_noon(
     before = [replace(part(2400), calls=2400), replace(part(240, team="sales"), calls=240)]
     during = [replace(part(300), calls=300), replace(part(120, team="sales"), calls=30)]
     alarm, hours = Alarm(kind, NOW, 2 * usual, usual, 2.0), (24.0, 1.0)
-    noon = level(alarm, before, during, hours)
+    noon = seasonal_level(alarm, before, during, hours)
     assert noon == pytest.approx(3)
-    (cause,) = causes(before, during, *hours, noon)
+    (cause,) = find_causes(before, during, *hours, noon)
     assert (cause.dimension, cause.value, cause.new) == ("team", "sales", False)
-    assert causes(before, during, *hours) == [], "without the hour of the day whoever asks most holds the most"
-    assert level(replace(alarm, kind="runaway"), before, during, hours) == level(alarm, [], during, hours) == 1.0
+    assert find_causes(before, during, *hours) == [], "without the hour of the day whoever asks most holds the most"
+    assert (
+        seasonal_level(replace(alarm, kind="runaway"), before, during, hours)
+        == seasonal_level(alarm, [], during, hours)
+        == 1.0
+    )
 
 
 def test_the_sentence_says_when_how_much_and_why() -> None:
     alarm = Alarm("tokens_per_call", NOW, 3300.0, 1000.0, 2.0)
-    text = told(alarm, causes([part(10)], [part(40, prompt="faq@2")], 10, 1))
+    text = describe_alarm(alarm, find_causes([part(10)], [part(40, prompt="faq@2")], 10, 1))
     assert text == "since 11:00 +2,300 tokens a call: prompt faq@2 (new)"
 
 
@@ -256,7 +268,7 @@ def test_more_spending_is_told_with_what_it_is_made_of() -> None:
 
     def why(cost: int, calls: int, tokens: int, times: float = 1.0) -> str:
         during = [replace(part(cost), calls=calls, tokens=tokens)]
-        return told(alarm, [], None, made_of(alarm, usual, during, hours, times))
+        return describe_alarm(alarm, [], None, spend_components(alarm, usual, during, hours, times))
 
     begun = "since 11:00 $4.00 an hour instead of $1.00"
     assert why(4, 40, 40_000) == f"{begun}: 40 calls an hour instead of 10"
@@ -266,20 +278,22 @@ def test_more_spending_is_told_with_what_it_is_made_of() -> None:
     assert (
         why(4, 20, 30_000) == f"{begun}: 20 calls an hour instead of 10, +500 tokens a call, each token costs 33% more"
     )
-    assert made_of(alarm, [], [part(4)], hours, 1.0) == ["10 calls an hour instead of 0"]
-    assert made_of(replace(alarm, kind="mix"), usual, [part(40)], hours, 1.0) == []
+    assert spend_components(alarm, [], [part(4)], hours, 1.0) == ["10 calls an hour instead of 0"]
+    assert spend_components(replace(alarm, kind="mix"), usual, [part(40)], hours, 1.0) == []
 
 
 def test_one_call_is_told_where_it_is_most_of_what_is_unusual() -> None:
     spend, long = Alarm("spend", NOW, 600.0, 1.0, 9.0), Alarm("tokens_per_call", NOW, 3000.0, 1000.0, 2.0)
     during, minute = [part(10)], 1 / 60
-    assert alone(spend, during, Single("c", 6 * PICO, 100), minute)
-    assert not alone(spend, during, Single("c", 4 * PICO, 100), minute), "$9.98 more than usual"
-    assert alone(long, during, Single("c", 0, 11_000), minute)
-    assert not alone(long, during, Single("c", 0, 9_000), minute), "20,000 tokens more than usual in ten calls"
-    assert not alone(replace(spend, kind="mix"), during, Single("c", 6 * PICO, 100), minute)
-    assert not alone(spend, during, None, minute)
-    text = told(spend, [], Single("c", 6 * PICO, 100))
+    assert is_single_call(spend, during, LargestCall("c", 6 * PICO, 100), minute)
+    assert not is_single_call(spend, during, LargestCall("c", 4 * PICO, 100), minute), "$9.98 more than usual"
+    assert is_single_call(long, during, LargestCall("c", 0, 11_000), minute)
+    assert not is_single_call(long, during, LargestCall("c", 0, 9_000), minute), (
+        "20,000 tokens more than usual in ten calls"
+    )
+    assert not is_single_call(replace(spend, kind="mix"), during, LargestCall("c", 6 * PICO, 100), minute)
+    assert not is_single_call(spend, during, None, minute)
+    text = describe_alarm(spend, [], LargestCall("c", 6 * PICO, 100))
     assert text == "since 11:00 one call of 100 tokens for $6.00 is most of what is unusual"
 
 
@@ -292,8 +306,8 @@ def loop(**changed: Any) -> Loop:
 def test_a_caller_that_its_budget_stopped_was_in_a_loop_where_its_conversation_grew_or_it_was_fast() -> None:
     alarm = stopped(loop(), 3.0)
     assert alarm is not None and (alarm.kind, alarm.subject, alarm.seen) == ("runaway", "bo", 4.0)
-    assert "each longer than the one before: 100 to 700 tokens a prompt" in loops.told(alarm, loop(), "bo")
-    assert loops.told(alarm, loop(refused=1), "bo").endswith("and 1 of its calls was refused since")
+    assert "each longer than the one before: 100 to 700 tokens a prompt" in loops.describe_loop(alarm, loop(), "bo")
+    assert loops.describe_loop(alarm, loop(refused=1), "bo").endswith("and 1 of its calls was refused since")
     fast = loop(rises=0, calls=120)
     assert stopped(fast, 3.0) is not None and stopped(fast, 6.0) is None, "it often makes as many"
     for unlike in (
@@ -305,8 +319,10 @@ def test_a_caller_that_its_budget_stopped_was_in_a_loop_where_its_conversation_g
 
 def test_a_caller_that_nothing_usual_is_known_of_is_in_a_loop_where_it_is_very_fast_or_its_conversation_grows() -> None:
     steady = Alarm("runaway", NOW, 25.0, 0.0, 1.25, "bo")
-    assert not sure(steady, loop(rises=6)) and not sure(steady, None), "a new application calls as often as it calls"
-    assert sure(steady, loop())
-    assert sure(replace(steady, seen=160.0), None) and not sure(replace(steady, seen=159.0), None)
-    assert sure(replace(steady, usual=2.0), None), "it never made as many"
-    assert "makes 25 calls a minute, and was not known before" in loops.told(steady, loop(stopped=None), "bo")
+    assert not is_loop(steady, loop(rises=6)) and not is_loop(steady, None), (
+        "a new application calls as often as it calls"
+    )
+    assert is_loop(steady, loop())
+    assert is_loop(replace(steady, seen=160.0), None) and not is_loop(replace(steady, seen=159.0), None)
+    assert is_loop(replace(steady, usual=2.0), None), "it never made as many"
+    assert "makes 25 calls a minute, and was not known before" in loops.describe_loop(steady, loop(stopped=None), "bo")

@@ -9,7 +9,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.economics.allocate.breakdown import NONE, spread
+from groundplan.economics.allocate.breakdown import NO_KEY, spread
 from groundplan.economics.allocate.model import Line
 
 lines = st.lists(
@@ -50,7 +50,7 @@ def line(workload: str, amount: int, basis: str = "measured", term: str = "input
 def test_what_calls_cost_is_told_to_the_picodollar_and_the_rest_follows() -> None:
     made = [line("a", 7), line("a", 6, term="output"), line("a", 100, "allocated"), line("b", 5), line("", 4)]
     assert listed(spread(made, {"a": {"search": 12, "summary": 1}, "gone": {"x": 9}}, {})) == [
-        (NONE, "measured", 9), ("search", "allocated", 92), ("search", "measured", 12), ("summary", "allocated", 8),
+        (NO_KEY, "measured", 9), ("search", "allocated", 92), ("search", "measured", 12), ("summary", "allocated", 8),
         ("summary", "measured", 1),
     ]  # fmt: skip
 

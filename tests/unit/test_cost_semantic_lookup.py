@@ -6,8 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.model import LookedUp, Part
-from groundplan.economics.allocate.semantic_lookup import LOOKUP, apart
+from groundplan.economics.allocate.model import LookupCost, Part
+from groundplan.economics.allocate.semantic_lookup import LOOKUP, separate_lookups
 
 HOUR = 3_600_000_000
 lines = st.lists(
@@ -29,7 +29,7 @@ lines = st.lists(
 )
 looked = st.dictionaries(
     st.sampled_from(["a", "b", "c"]),
-    st.builds(LookedUp, workload=st.just(""), spent_us=st.integers(0, 10**13), hour=st.integers(0, 10**12)),
+    st.builds(LookupCost, workload=st.just(""), spent_us=st.integers(0, 10**13), hourly_price=st.integers(0, 10**12)),
 )
 
 
@@ -38,9 +38,9 @@ def of(workload: str, made: list[Part]) -> int:
 
 
 @given(lines, looked)
-def test_a_workload_carries_its_look_ups_once(made: list[Part], asked: dict[str, LookedUp]) -> None:
-    named = {name: LookedUp(name, each.spent_us, each.hour) for name, each in asked.items()}
-    found = apart(made, named)
+def test_a_workload_carries_its_look_ups_once(made: list[Part], asked: dict[str, LookupCost]) -> None:
+    named = {name: LookupCost(name, each.spent_us, each.hourly_price) for name, each in asked.items()}
+    found = separate_lookups(made, named)
     for name in ("a", "b", "c", ""):
         due = named[name].cost if name in named else 0
         carried = sum(line.amount for line in made if line.workload == name and line.term == "platform")
@@ -53,9 +53,9 @@ def test_a_workload_carries_its_look_ups_once(made: list[Part], asked: dict[str,
 
 def test_it_says_how_it_came_about() -> None:
     carried = Part("platform", "a", "care", "allocated", "by calls (allocation p)", "contract", "", "", "p", 1, PICO)
-    rest, look = apart([carried], {"a": LookedUp("a", HOUR // 2, PICO // 10)})
+    rest, look = separate_lookups([carried], {"a": LookupCost("a", HOUR // 2, PICO // 10)})
     assert (rest.amount, look.amount, look.basis, look.team) == (PICO - PICO // 20, PICO // 20, "estimated", "care")
     assert look.units == 1800
     assert look.rule == "s of look-ups x $0.100 an hour, part of what is carried by calls (allocation p)"
-    (alone,) = apart([], {"a": LookedUp("a", HOUR, PICO // 10, "care")})
+    (alone,) = separate_lookups([], {"a": LookupCost("a", HOUR, PICO // 10, "care")})
     assert alone.rule.endswith("which no allocation of the platform carries") and alone.team == "care"

@@ -19,8 +19,8 @@ from groundplan.catalog.check import validate_files
 from groundplan.catalog.currency import split_currency
 from groundplan.core.errors import Invalid, Problem
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.daily import allocated
-from groundplan.economics.allocate.divide import divide, spent
+from groundplan.economics.allocate.daily import allocate_days
+from groundplan.economics.allocate.divide import amount_spent, divide
 from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.bills.parse import read_bill
 from groundplan.economics.bills.reconcile import reconcile
@@ -49,15 +49,15 @@ def refused(text: str) -> Problem:
 
 def test_each_day_is_at_its_own_rate() -> None:
     rule = Allocation(name="r", term="capacity", amount=31 * PICO, period="month", currency="EUR", by="equal")
-    assert spent(rule, date(2026, 1, 1), date(2026, 1, 31), DATED) == 31 * PICO
-    assert spent(rule, date(2026, 3, 1), date(2026, 3, 31), DATED) == 62 * PICO
+    assert amount_spent(rule, date(2026, 1, 1), date(2026, 1, 31), DATED) == 31 * PICO
+    assert amount_spent(rule, date(2026, 3, 1), date(2026, 3, 31), DATED) == 62 * PICO
     days = [date(2026, 2, 28), date(2026, 3, 1)]
-    lines = allocated([Day(day, 1, [rule], [Use("a"), Use("b")], DATED) for day in days])
-    assert sum(line.amount for line in lines) == spent(rule, days[0], days[1], DATED)
+    lines = allocate_days([Day(day, 1, [rule], [Use("a"), Use("b")], DATED) for day in days])
+    assert sum(line.amount for line in lines) == amount_spent(rule, days[0], days[1], DATED)
     paid = Allocation(name="r", term="review", rate=PICO, per="review hour", currency="EUR")
     worked = [Use("a", units={"review hour": Decimal(2)})]
     assert [part.amount for day in days for part in divide(paid, worked, day, DATED)] == [2 * PICO, 4 * PICO]
-    (line,) = allocated([Day(day, 1, [paid], worked, DATED) for day in days])
+    (line,) = allocate_days([Day(day, 1, [paid], worked, DATED) for day in days])
     assert line.amount == 6 * PICO
 
 
@@ -70,9 +70,9 @@ def test_days_of_any_rates_sum_exactly_to_all_of_them(amount: int, rates: list[i
     dated = {"EUR": [CurrencyRate(since=d.isoformat(), rate=r) for d, r in zip(begins, rates, strict=True)]}
     rule = Allocation(name="r", term="logs", amount=amount, period="month", currency="EUR")
     days = [date(2026, 1, 1) + timedelta(days=start + n) for n in range(more + 1)]
-    assert spent(rule, days[0], days[-1], dated) == sum(spent(rule, day, day, dated) for day in days)
-    lines = allocated([Day(day, 1, [rule], [Use("a", cost=3)], dated) for day in days])
-    assert sum(line.amount for line in lines) == spent(rule, days[0], days[-1], dated)
+    assert amount_spent(rule, days[0], days[-1], dated) == sum(amount_spent(rule, day, day, dated) for day in days)
+    lines = allocate_days([Day(day, 1, [rule], [Use("a", cost=3)], dated) for day in days])
+    assert sum(line.amount for line in lines) == amount_spent(rule, days[0], days[-1], dated)
 
 
 def test_amounts_of_currencies_with_small_units_may_be_large() -> None:
@@ -92,7 +92,7 @@ def test_amounts_of_currencies_with_small_units_may_be_large() -> None:
     dated = {"JPY": [CurrencyRate(since="2026-01-01", rate=PICO * 67 // 10_000)]}
     day = date(2026, 1, 1)
     rules = [allocation(doc) for doc in made.values()]
-    lines = allocated([Day(day, 1, rules, [Use("a")], dated)])
+    lines = allocate_days([Day(day, 1, rules, [Use("a")], dated)])
     assert {line.allocation: line.amount for line in lines} == {"rack": 6_700 * PICO, "servers": 14_740 * PICO}
     read = artifact.decode(artifact.encode(replace(blueprint(1, [], []), allocations=rules, currencies=dated)))
     assert read.allocations == rules

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import PICO
-from groundplan.economics.allocate.daily import allocated
+from groundplan.economics.allocate.daily import allocate_days
 from groundplan.economics.allocate.divide import divide
 from groundplan.economics.allocate.model import Day, Use
-from groundplan.economics.allocate.storage import kept_on
+from groundplan.economics.allocate.storage import stored_bytes_on
 
 DAY = date(2026, 11, 1)
 GB = 10**9
@@ -29,7 +29,7 @@ Kept = dict[date, dict[str, int]]
 
 
 def on(samples: Kept, day: int) -> tuple[dict[str, int], bool]:
-    kept, own = kept_on(samples, sorted(samples), after(day))
+    kept, own = stored_bytes_on(samples, sorted(samples), after(day))
     return dict(kept), own
 
 
@@ -72,12 +72,12 @@ RULE = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte 
 def test_a_price_a_month_is_paid_for_the_part_of_the_year() -> None:
     units = {"gigabyte of documents": Decimal(73)}
     days = [Day(after(n), 1, [RULE], [Use("a", units=units)]) for n in range(10)]
-    (line,) = allocated(days)
+    (line,) = allocate_days(days)
     assert line.amount == 24 * PICO and line.basis == "measured"
-    near = [replace(day, uses=[Use("a", units=units, nearest=frozenset({RULE.per}))]) for day in days]
-    (line,) = allocated(near)
+    near = [replace(day, uses=[Use("a", units=units, nearest_sample_units=frozenset({RULE.per}))]) for day in days]
+    (line,) = allocate_days(near)
     assert line.amount == 24 * PICO and line.basis == "estimated" and "nearest sample" in line.rule
-    both = allocated([*days[:4], *near[4:]])
+    both = allocate_days([*days[:4], *near[4:]])
     assert [(each.basis, each.amount) for each in both] == [
         ("measured", 24 * PICO * 4 // 10), ("estimated", 24 * PICO * 6 // 10),
     ]  # fmt: skip
@@ -87,6 +87,6 @@ def test_a_price_a_month_is_paid_for_the_part_of_the_year() -> None:
 def test_what_leaves_a_site_is_paid_by_the_answers_that_were_written_there(covers: str, amount: int) -> None:
     rule = Allocation(name="out", term="egress", rate=PICO, per="gigabyte of answers", covers=covers, source="contract")
     written = {"company": 2 * GB, "site/rack": GB // 2, "deployment/gpt": 3 * GB // 2}
-    use = Use("a", by_site={"rack": 1}, by_deployment={"gpt": 1}, written=written)
+    use = Use("a", by_site={"rack": 1}, by_deployment={"gpt": 1}, answer_tokens=written)
     (line,) = divide(rule, [use], DAY)
     assert line.amount == amount * PICO and line.basis == "estimated" and "4 bytes a token" in line.rule

@@ -12,7 +12,7 @@ import pytest
 from tests.unit.test_opportunities import PLACES, WORKLOADS, spent
 
 from groundplan.economics.experiment.record import Recorded, in_the_way
-from groundplan.economics.levers.evidence import shown
+from groundplan.economics.levers.evidence import trial_evidence
 from groundplan.economics.replay.opportunities import Opportunity, found
 from groundplan.economics.replay.run import Run
 
@@ -42,7 +42,7 @@ def experiment(outcome: str, type: str = "shadow", at: datetime | None = NOW, **
 
 
 def lever(runs: list[Run], experiments: list[Recorded]) -> Opportunity:
-    (found_one,) = found([spent()], WORKLOADS, PLACES, 30, shown=shown(runs, experiments, SINCE))
+    (found_one,) = found([spent()], WORKLOADS, PLACES, 30, shown=trial_evidence(runs, experiments, SINCE))
     return found_one
 
 
@@ -110,7 +110,12 @@ def test_what_another_one_keeps_from_beginning_is_not_offered_but_said() -> None
     assert (told.waits, told.tried) == (runs, False)
     assert told.proof == f"{PLAIN.proof}; {runs}, and no other is tried beside it"
     (same,) = found(
-        [spent()], WORKLOADS, PLACES, 30, shown=shown([], [experiment("kept")], SINCE), runs={"support": runs}
+        [spent()],
+        WORKLOADS,
+        PLACES,
+        30,
+        shown=trial_evidence([], [experiment("kept")], SINCE),
+        runs={"support": runs},
     )
     assert same.waits == "", "it has been decided about anyway"
     (elsewhere,) = found([spent()], WORKLOADS, PLACES, 30, runs={"hr": runs})

@@ -13,8 +13,16 @@ from tests.integration.gateway_stack import deployment, workload
 from groundplan.blueprint.model import Grounding, Rates
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Content, Grounded, Looked, Lost, Outputs, Retried
+from groundplan.economics.levers.find import rank_levers
+from groundplan.economics.levers.model import (
+    ActiveHours,
+    FailedRetries,
+    GroundedCall,
+    Observations,
+    OutputSizes,
+    RetryOutcomes,
+    StoredContent,
+)
 from groundplan.economics.levers.prompts import overlap, repeated_tokens
 from groundplan.economics.levers.requests import batch_discount
 from groundplan.economics.replay.opportunities import Opportunity, Spent
@@ -39,8 +47,8 @@ def spent(**more: Any) -> Spent:
     return Spent(**settings)
 
 
-def told(looked: Looked, *, mine: Any = None, row: Spent | None = None, lines: Any = ()) -> list[Opportunity]:
-    return levers([spent() if row is None else row], [declared() if mine is None else mine], PLACES, looked, lines)
+def told(looked: Observations, *, mine: Any = None, row: Spent | None = None, lines: Any = ()) -> list[Opportunity]:
+    return rank_levers([spent() if row is None else row], [declared() if mine is None else mine], PLACES, looked, lines)
 
 
 def named(found: list[Opportunity], lever: str) -> list[Opportunity]:
@@ -54,23 +62,27 @@ def test_what_a_prompt_says_twice_is_priced_with_every_call() -> None:
     text = "\n".join([LINE, ONCE, LINE, "   " + ONCE + "    "])
     tokens = repeated_tokens(text)
     assert tokens == (len(LINE) + len(ONCE) + 7) // 4
-    (lever,) = named(told(Looked(30), mine=declared(system_prompt=text, prompt="polite@3")), "shorter prompts")
+    (lever,) = named(told(Observations(30), mine=declared(system_prompt=text, prompt="polite@3")), "shorter prompts")
     assert lever.saves_usd == tokens * Decimal(2) / 1_000_000 * 100_000
     assert "polite@3" in lever.what and str(tokens) in lever.evidence
 
 
 def test_a_prompt_without_repetition_and_of_little_weight_is_left_alone() -> None:
     assert repeated_tokens(f"{LINE}\n{ONCE}\n- yes\n- yes") == 0
-    assert named(told(Looked(30), mine=declared(system_prompt=f"{LINE}\n{ONCE}")), "shorter prompts") == []
-    assert named(told(Looked(30)), "shorter prompts") == []
+    assert named(told(Observations(30), mine=declared(system_prompt=f"{LINE}\n{ONCE}")), "shorter prompts") == []
+    assert named(told(Observations(30)), "shorter prompts") == []
 
 
 def test_instructions_that_are_most_of_the_input_are_worth_a_third() -> None:
     text = "".join(f"{n:03d} rule of its own kind.\n" for n in range(60))
-    heavy = named(told(Looked(30), mine=declared(system_prompt=text), row=spent(input=45_000_000)), "shorter prompts")
+    heavy = named(
+        told(Observations(30), mine=declared(system_prompt=text), row=spent(input=45_000_000)), "shorter prompts"
+    )
     assert len(heavy) == 1 and "90%" not in heavy[0].what and heavy[0].effort == "medium"
     assert (
-        named(told(Looked(30), mine=declared(system_prompt=text), row=spent(input=200_000_000)), "shorter prompts")
+        named(
+            told(Observations(30), mine=declared(system_prompt=text), row=spent(input=200_000_000)), "shorter prompts"
+        )
         == []
     )
 
@@ -80,7 +92,9 @@ def test_what_the_provider_had_cached_saves_less() -> None:
     places = {"own": replace(PLACES["own"], rates=Rates(input=2 * PICO, output=0, cache_read=PICO // 5))}
     rows = [spent(cache_read=part) for part in (0, 30_000_000)]
     amounts = [
-        named(levers([row], [declared(system_prompt=text)], places, Looked(30)), "shorter prompts")[0].saves_usd
+        named(rank_levers([row], [declared(system_prompt=text)], places, Observations(30)), "shorter prompts")[
+            0
+        ].saves_usd
         for row in rows
     ]
     assert amounts[0] == 10 * amounts[1]
@@ -91,14 +105,14 @@ def test_what_the_provider_had_cached_saves_less() -> None:
 GROUNDED = declared(grounding=Grounding(sources=["handbook"], max_bytes=800))
 
 
-def call(*passages: tuple[str, int, int], accepted: bool | None = None) -> Grounded:
-    return Grounded("support", tuple((doc, "a.md", first, last) for doc, first, last in passages), accepted)
+def call(*passages: tuple[str, int, int], accepted: bool | None = None) -> GroundedCall:
+    return GroundedCall("support", tuple((doc, "a.md", first, last) for doc, first, last in passages), accepted)
 
 
 def test_lines_that_are_given_twice_are_padding() -> None:
     assert overlap(call(("d", 1, 10), ("d", 6, 15), ("e", 6, 15)).passages) == (30, 5)
     calls = [call(("d", 1, 10), ("d", 6, 15))] * 40
-    (lever,) = named(told(Looked(30, grounded=calls), mine=GROUNDED), "padded contexts")
+    (lever,) = named(told(Observations(30, grounded=calls), mine=GROUNDED), "padded contexts")
     assert lever.saves_usd == 200 * Decimal(5) / 20 * Decimal(2) / 1_000_000 * 100_000
     assert "200 of 800 lines" in lever.evidence
 
@@ -106,7 +120,7 @@ def test_lines_that_are_given_twice_are_padding() -> None:
 def test_calls_that_were_given_no_passages_have_none_to_spare() -> None:
     """Four of ten answers that were looked at were given some: so are four of ten calls of the month."""
     calls = [call(("d", 1, 10), ("d", 6, 15))] * 40
-    looked = Looked(30, grounded=calls, sampled={"support": 100})
+    looked = Observations(30, grounded=calls, sampled={"support": 100})
     (lever,) = named(told(looked, mine=GROUNDED), "padded contexts")
     assert lever.saves_usd == 200 * Decimal(5) / 20 * Decimal(2) / 1_000_000 * 100_000 * Decimal("0.4")
 
@@ -119,9 +133,9 @@ def test_what_was_paid_at_half_the_price_saves_half(text: str) -> None:
     whole, half = (
         {
             each.lever: each.saves_usd
-            for each in levers(
+            for each in rank_levers(
                 [spent(cost_usd=Decimal(cost), bound_usd=Decimal(9), input=15 * 2_000_000)],
-                [declared(system_prompt=text)], places, Looked(30),
+                [declared(system_prompt=text)], places, Observations(30),
             )
             if each.lever in ("shorter prompts", "cacheable prefixes")
         }
@@ -133,43 +147,43 @@ def test_what_was_paid_at_half_the_price_saves_half(text: str) -> None:
 @pytest.mark.parametrize(
     "calls", [[call(("d", 1, 10), ("d", 11, 20))] * 40, [call(("d", 1, 10), ("d", 6, 15))] * 5, []]
 )
-def test_passages_side_by_side_or_of_few_calls_are_no_padding(calls: list[Grounded]) -> None:
-    assert named(told(Looked(30, grounded=calls), mine=GROUNDED), "padded contexts") == []
+def test_passages_side_by_side_or_of_few_calls_are_no_padding(calls: list[GroundedCall]) -> None:
+    assert named(told(Observations(30, grounded=calls), mine=GROUNDED), "padded contexts") == []
 
 
-def outcomes(few_good: int, many_good: int) -> list[Grounded]:
+def outcomes(few_good: int, many_good: int) -> list[GroundedCall]:
     few = [call(("d", 1, 2), ("e", 1, 2), accepted=n < few_good) for n in range(100)]
     return few + [call(*((d, 1, 2) for d in "defg"), accepted=n < many_good) for n in range(300)]
 
 
 def test_fewer_passages_are_told_where_answers_are_accepted_as_often() -> None:
-    (lever,) = named(told(Looked(30, grounded=outcomes(96, 285)), mine=GROUNDED), "padded contexts")
+    (lever,) = named(told(Observations(30, grounded=outcomes(96, 285)), mine=GROUNDED), "padded contexts")
     assert "2 passages instead of 4" in lever.what and "96% of 100" in lever.evidence
     assert lever.saves_usd == 200 * Decimal("0.375") * Decimal(2) / 1_000_000 * 100_000
-    assert named(told(Looked(30, grounded=outcomes(80, 285)), mine=GROUNDED), "padded contexts") == []
-    assert named(told(Looked(30, grounded=outcomes(96, 285)), mine=declared()), "padded contexts") == []
+    assert named(told(Observations(30, grounded=outcomes(80, 285)), mine=GROUNDED), "padded contexts") == []
+    assert named(told(Observations(30, grounded=outcomes(96, 285)), mine=declared()), "padded contexts") == []
 
 
 # use ----------------------------------------------------------------------------------------------------------------
 
 
-def outputs(**more: Any) -> Outputs:
+def outputs(**more: Any) -> OutputSizes:
     settings: dict[str, Any] = {
         "workload": "support", "answers": 2000, "longest": 312, "common": 250, "set_aside_usd": Decimal(60), **more,
     }  # fmt: skip
-    return Outputs(**settings)
+    return OutputSizes(**settings)
 
 
 def test_room_that_no_answer_needs_is_told_with_what_it_holds_back() -> None:
     mine = declared(max_output_tokens=4096)
     row = spent(bound_usd=Decimal(40))
-    (lever,) = named(told(Looked(30, outputs=[outputs()]), mine=mine, row=row), "output that is never used")
+    (lever,) = named(told(Observations(30, outputs=[outputs()]), mine=mine, row=row), "output that is never used")
     spared = 1 - Decimal(390) / 4096
     # 300 tokens in and at most 4096 out of such a call, at a fourth of the price in
     of_cap = Decimal(4096 * 8) / (4096 * 8 + 300 * 2)
     assert lever.saves_usd == 40 * of_cap * spared and lever.frees_usd == Decimal("0.03") * spared
     judged = spent(purpose="guardrail", bound_usd=Decimal(900))
-    (same,) = named(levers([row, judged], [mine], PLACES, Looked(30, outputs=[outputs()])), lever.lever)
+    (same,) = named(rank_levers([row, judged], [mine], PLACES, Observations(30, outputs=[outputs()])), lever.lever)
     assert same.saves_usd == lever.saves_usd, "what a judge may answer is not capped by the workload"
     assert "max_output: 390" in lever.what and "312 tokens" in lever.evidence
 
@@ -178,37 +192,37 @@ def test_room_of_a_prompt_is_not_the_cap_s() -> None:
     """Long prompts are set aside for by their bytes; a lower cap frees what it holds back of answers, no more."""
     mine = declared(max_output_tokens=4096)
     (lever,) = named(
-        told(Looked(30, outputs=[outputs(set_aside_usd=Decimal(900))]), mine=mine), "output that is never used"
+        told(Observations(30, outputs=[outputs(set_aside_usd=Decimal(900))]), mine=mine), "output that is never used"
     )
     assert lever.frees_usd == (4096 - 390) * Decimal(8) / 1_000_000
 
 
 @pytest.mark.parametrize("seen", [{"longest": 3000}, {"answers": 20}, {"set_aside_usd": Decimal(0)}])
 def test_room_that_is_used_or_not_yet_known_is_not_told(seen: dict[str, Any]) -> None:
-    found = told(Looked(30, outputs=[outputs(**seen)]), mine=declared(max_output_tokens=4096))
+    found = told(Observations(30, outputs=[outputs(**seen)]), mine=declared(max_output_tokens=4096))
     assert named(found, "output that is never used") == []
 
 
-def nightly(calls: int, at: tuple[int, ...] = (2,), days: int = 14) -> list[Active]:
+def nightly(calls: int, at: tuple[int, ...] = (2,), days: int = 14) -> list[ActiveHours]:
     hours = days * len(at)
-    return [Active("support", "index", "own", hours, calls * hours, Decimal(2) * hours, at[0], calls * days)]
+    return [ActiveHours("support", "index", "own", hours, calls * hours, Decimal(2) * hours, at[0], calls * days)]
 
 
 def test_a_job_by_the_clock_is_told_to_take_batches() -> None:
-    (lever,) = named(told(Looked(14, hours=nightly(400))), "calls that could be batched")
+    (lever,) = named(told(Observations(14, hours=nightly(400))), "calls that could be batched")
     assert lever.saves_usd == 28 * Decimal("0.5") * 30 / 14
     assert "mostly at 02:00 UTC" in lever.evidence and "index" in lever.what
 
 
 def test_what_is_a_batch_already_is_not_told_to_become_one() -> None:
     """Lines of batches name no feature."""
-    hours = [Active("support", "", "own", 14, 14 * 400, Decimal(28), 2, 14 * 400)]
+    hours = [ActiveHours("support", "", "own", 14, 14 * 400, Decimal(28), 2, 14 * 400)]
     already = spent(batch_calls=14 * 400, batch_usd=Decimal(28))
-    assert named(told(Looked(14, hours=hours), row=already), "calls that could be batched") == []
+    assert named(told(Observations(14, hours=hours), row=already), "calls that could be batched") == []
     half = spent(batch_calls=14 * 200, batch_usd=Decimal(7))
-    (lever,) = named(told(Looked(14, hours=hours), row=half), "calls that could be batched")
+    (lever,) = named(told(Observations(14, hours=hours), row=half), "calls that could be batched")
     assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2,800 calls in 14 of")
-    (index,) = named(told(Looked(14, hours=nightly(400)), row=already), "calls that could be batched")
+    (index,) = named(told(Observations(14, hours=nightly(400)), row=already), "calls that could be batched")
     assert index.saves_usd == 28 * Decimal("0.5") * 30 / 14, "calls that name a feature are none of those"
 
 
@@ -217,24 +231,26 @@ def test_what_guardrails_ask_for_each_call_is_none_to_batch() -> None:
     judged = [dataclasses.replace(each, deployment="judge") for each in nightly(400)]
     places = {**PLACES, "judge": replace(PLACES["own"], name="judge")}
     rows = [spent(), spent(deployment="judge", purpose="guardrail", calls=5600, cost_usd=Decimal(28))]
-    found = levers(rows, [declared()], places, Looked(14, hours=[*nightly(400), *judged]))
+    found = rank_levers(rows, [declared()], places, Observations(14, hours=[*nightly(400), *judged]))
     assert [each.deployment for each in named(found, "calls that could be batched")] == ["own"]
     rows[0] = spent(deployment="judge", calls=5600, cost_usd=Decimal(84))
-    (lever,) = named(levers(rows, [declared()], places, Looked(14, hours=judged)), "calls that could be batched")
+    (lever,) = named(
+        rank_levers(rows, [declared()], places, Observations(14, hours=judged)), "calls that could be batched"
+    )
     assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2,800 calls")
 
 
 def test_what_the_gateway_replays_at_night_is_nobody_s_to_batch() -> None:
     (mine,) = nightly(400)
     replayed = dataclasses.replace(mine, feature="experiment/replay")
-    assert named(told(Looked(14, hours=[replayed])), "calls that could be batched") == []
+    assert named(told(Observations(14, hours=[replayed])), "calls that could be batched") == []
 
 
 @pytest.mark.parametrize(
     ("hours", "days"), [(nightly(10), 14), (nightly(400, tuple(range(8, 18))), 14), (nightly(400, days=3), 3)]
 )
-def test_calls_of_people_over_the_day_are_no_batch(hours: list[Active], days: int) -> None:
-    assert named(told(Looked(days, hours=hours)), "calls that could be batched") == []
+def test_calls_of_people_over_the_day_are_no_batch(hours: list[ActiveHours], days: int) -> None:
+    assert named(told(Observations(days, hours=hours)), "calls that could be batched") == []
 
 
 def test_without_a_price_of_batches_nothing_is_promised() -> None:
@@ -244,18 +260,18 @@ def test_without_a_price_of_batches_nothing_is_promised() -> None:
     assert batch_discount(listed) == 0, "calls cost there what they cost anywhere"
     assert batch_discount(listed, ["batches"]) == batch_discount(RATES, ["batches"]) == Decimal("0.5")
     places = {"own": replace(PLACES["own"], rates=Rates(input=PICO, output=PICO))}
-    found = levers([spent()], [declared()], places, Looked(14, hours=nightly(400)))
+    found = rank_levers([spent()], [declared()], places, Observations(14, hours=nightly(400)))
     assert named(found, "calls that could be batched") == []
 
 
-def shared(team: str, workload: str, count: int, document: str = "d") -> list[Grounded]:
+def shared(team: str, workload: str, count: int, document: str = "d") -> list[GroundedCall]:
     passages = ((document, "a.md", 1, 9), ("e", "b.md", 3, 4))
-    return [Grounded(workload, passages, None, team, Decimal(2))] * count
+    return [GroundedCall(workload, passages, None, team, Decimal(2))] * count
 
 
 def test_the_same_passages_for_several_teams_are_told_with_what_asking_again_cost() -> None:
     calls = shared("care", "support", 20) + shared("sales", "sales-help", 5) + shared("care", "support", 9, "alone")
-    (lever,) = named(told(Looked(15, grounded=calls)), "the same asked by several teams")
+    (lever,) = named(told(Observations(15, grounded=calls)), "the same asked by several teams")
     assert lever.saves_usd == 24 * 2 * 2
     assert "care, sales" in lever.what and "25 calls" in lever.evidence and "24 of them" in lever.evidence
 
@@ -263,16 +279,16 @@ def test_the_same_passages_for_several_teams_are_told_with_what_asking_again_cos
 def test_a_sample_of_the_same_passages_stands_for_all_calls() -> None:
     """Of support 40,000 calls were answered and a thousand looked at; of sales all."""
     calls = shared("care", "support", 20) + shared("sales", "sales-help", 5)
-    looked = Looked(30, grounded=calls, sampled={"support": 1000, "sales-help": 30})
+    looked = Observations(30, grounded=calls, sampled={"support": 1000, "sales-help": 30})
     rows = [spent(calls=50_000, unanswered=10_000), spent(workload="sales-help", calls=20), spent(purpose="judge")]
-    (lever,) = named(levers(rows, [declared()], PLACES, looked), "the same asked by several teams")
+    (lever,) = named(rank_levers(rows, [declared()], PLACES, looked), "the same asked by several teams")
     assert lever.saves_usd == (20 * 40 + 5) * Decimal(2) * 24 / 25
 
 
 @pytest.mark.parametrize(("only", "count"), [(None, 1), ("sales-help", 1), ("support", 1), ("returns", 0), ("", 0)])
 def test_what_is_about_several_workloads_is_told_for_each_of_them(only: str | None, count: int) -> None:
-    looked = Looked(15, grounded=shared("care", "support", 20) + shared("sales", "sales-help", 20))
-    found = named(levers([], [declared()], PLACES, looked, (), only), "the same asked by several teams")
+    looked = Observations(15, grounded=shared("care", "support", 20) + shared("sales", "sales-help", 20))
+    found = named(rank_levers([], [declared()], PLACES, looked, (), only), "the same asked by several teams")
     assert [each.about for each in found] == [("sales-help", "support")] * count
 
 
@@ -285,24 +301,24 @@ def test_what_is_about_several_workloads_is_told_for_each_of_them(only: str | No
         shared("care", "support", 40) + shared("", "nobody", 40),
     ],
 )
-def test_one_team_other_passages_or_few_calls_are_no_duplicates(calls: list[Grounded]) -> None:
-    assert named(told(Looked(15, grounded=calls)), "the same asked by several teams") == []
+def test_one_team_other_passages_or_few_calls_are_no_duplicates(calls: list[GroundedCall]) -> None:
+    assert named(told(Observations(15, grounded=calls)), "the same asked by several teams") == []
 
 
 @pytest.mark.parametrize(("rescued", "calls", "count"), [(3, 200, 1), (120, 200, 0), (0, 5, 0)])
 def test_retries_are_judged_by_what_they_rescue(rescued: int, calls: int, count: int) -> None:
-    found = Retried("support", calls, rescued, Decimal(7))
-    told_of = named(told(Looked(30, retried=[found])), "retries that never help")
+    found = RetryOutcomes("support", calls, rescued, Decimal(7))
+    told_of = named(told(Observations(30, retried=[found])), "retries that never help")
     assert [each.saves_usd for each in told_of] == [Decimal(7)] * count
     assert all(f"{rescued} of {calls}" in each.evidence for each in told_of)
 
 
 @pytest.mark.parametrize(("rescued", "retries"), [(3, "retries that never help"), (120, "useless retries")])
 def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, retries: str) -> None:
-    looked = Looked(
+    looked = Observations(
         30,
-        retried=[Retried("support", 200, rescued, Decimal(7))],
-        lost=[Lost("support", "own", 9, Decimal(7))],
+        retried=[RetryOutcomes("support", 200, rescued, Decimal(7))],
+        lost=[FailedRetries("support", "own", 9, Decimal(7))],
     )
     found = told(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12))
     (first,) = named(found, "failed attempts")
@@ -311,7 +327,7 @@ def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, retries: str) 
 
 
 def test_of_a_workload_without_retries_only_what_failed_is_told() -> None:
-    looked = Looked(30, lost=[Lost("other", "own", 9, Decimal(7))])
+    looked = Observations(30, lost=[FailedRetries("other", "own", 9, Decimal(7))])
     found = told(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12, unanswered=900))
     assert [(each.lever, each.workload, each.saves_usd) for each in found] == [
         ("failed attempts", "support", Decimal(10)), ("useless retries", "other", Decimal(7)),
@@ -329,30 +345,30 @@ def line(term: str, usd: int, workload: str = "support", deployment: str = "rack
 
 def test_idle_capacity_is_the_book_s_own_line() -> None:
     lines = [line("capacity", 40), line("idle", 60, "")]
-    (lever,) = named(told(Looked(15), lines=lines), "idle capacity")
+    (lever,) = named(told(Observations(15), lines=lines), "idle capacity")
     assert lever.saves_usd == 120 and "60%" in lever.evidence and "rack" in lever.what
-    assert named(told(Looked(15), lines=[line("capacity", 90), line("idle", 10, "")]), "idle capacity") == []
-    assert named(told(Looked(15), lines=[line("capacity", 90)]), "idle capacity") == []
+    assert named(told(Observations(15), lines=[line("capacity", 90), line("idle", 10, "")]), "idle capacity") == []
+    assert named(told(Observations(15), lines=[line("capacity", 90)]), "idle capacity") == []
 
 
 def test_a_credit_makes_no_capacity_more_idle() -> None:
     lines = [line("capacity", 80), line("idle", 20, ""), line("credit", -60)]
-    assert named(told(Looked(15), lines=lines), "idle capacity") == []
+    assert named(told(Observations(15), lines=lines), "idle capacity") == []
 
 
 @pytest.mark.parametrize(("reads", "paid", "count"), [(0, 12, 1), (2, 12, 0), (0, 0, 0)])
 def test_content_that_nobody_reads_costs_its_logs(reads: int, paid: int, count: int) -> None:
-    kept = Content("support", 3.2, 9000, reads)
-    told_of = named(told(Looked(30, content=[kept]), lines=[line("logs", paid)]), "logs nobody reads")
+    kept = StoredContent("support", 3.2, 9000, reads)
+    told_of = named(told(Observations(30, content=[kept]), lines=[line("logs", paid)]), "logs nobody reads")
     assert [each.saves_usd for each in told_of] == [Decimal(12)] * count
 
 
 def test_the_most_money_comes_first_and_cents_are_left_out() -> None:
-    looked = Looked(
+    looked = Observations(
         30,
         hours=nightly(400),
-        retried=[Retried("support", 100, 0, Decimal("0.001"))],
-        content=[Content("support", 1, 9, 0)],
+        retried=[RetryOutcomes("support", 100, 0, Decimal("0.001"))],
+        content=[StoredContent("support", 1, 9, 0)],
     )
     found = told(looked, lines=[line("logs", 5), line("idle", 900, "")])
     amounts = [each.saves_usd for each in found]

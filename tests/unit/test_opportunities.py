@@ -12,7 +12,7 @@ from tests.integration.gateway_stack import deployment, workload
 
 from groundplan.blueprint.model import Rates, Routing
 from groundplan.core.money import PICO
-from groundplan.economics.levers.combined import together
+from groundplan.economics.levers.combined import combined_savings
 from groundplan.economics.prices.time_of_day import with_windows
 from groundplan.economics.replay.opportunities import Opportunity, Spent, cost, found
 
@@ -123,24 +123,32 @@ CALLS = {("a", "large"): Decimal(100), ("a", "small"): Decimal(50), ("b", "large
 
 def test_levers_together_save_no_dollar_twice() -> None:
     models = [lever(50), lever(30, candidate="smaller"), lever(10, at="small")]
-    assert together(models, CALLS) == 60, "of several models for the same calls the best, of other calls as well"
-    assert together([lever(50), lever(60, "padded contexts")], CALLS) == 80, "the second saves of what the first left"
-    assert together([lever(90), lever(90, "shorter prompts"), lever(90, "cacheable prefixes")], CALLS) < 100
-    assert together([lever(7, "idle capacity", "", ""), lever(3, "logs nobody reads", "")], CALLS) == 10
-    assert together([lever(900)], CALLS) == 100 and together([lever(9)], {}) == 0 and together([], CALLS) == 0
+    assert combined_savings(models, CALLS) == 60, (
+        "of several models for the same calls the best, of other calls as well"
+    )
+    assert combined_savings([lever(50), lever(60, "padded contexts")], CALLS) == 80, (
+        "the second saves of what the first left"
+    )
+    assert combined_savings([lever(90), lever(90, "shorter prompts"), lever(90, "cacheable prefixes")], CALLS) < 100
+    assert combined_savings([lever(7, "idle capacity", "", ""), lever(3, "logs nobody reads", "")], CALLS) == 10
+    assert (
+        combined_savings([lever(900)], CALLS) == 100
+        and combined_savings([lever(9)], {}) == 0
+        and combined_savings([], CALLS) == 0
+    )
 
 
 def test_what_several_workloads_save_is_of_all_of_them() -> None:
     shared = lever(16, "the same asked by several teams", "", others=("b",))
-    assert together([shared], CALLS) == 16
+    assert combined_savings([shared], CALLS) == 16
     alone = {place: cost for place, cost in CALLS.items() if place[0] == "b"}
-    assert together([shared], alone) == 8, "half of it is of the other one"
+    assert combined_savings([shared], alone) == 8, "half of it is of the other one"
 
 
 @given(st.lists(st.tuples(st.integers(0, 10**6), st.sampled_from(["large", "small", ""]), st.sampled_from("ab"))))
 def test_levers_together_never_save_more_than_was_spent(saves: list[tuple[int, str, str]]) -> None:
     levers = [lever(amount, f"lever {place}", at, of) for place, (amount, at, of) in enumerate(saves)]
-    told = together(levers, CALLS)
+    told = combined_savings(levers, CALLS)
     assert 0 <= told <= 160
     assert told <= sum(each.saves_usd for each in levers)
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.economics.experiment.sequential import LEAST
-from groundplan.economics.levers.quality_floor import Judged, below
+from groundplan.economics.levers.quality_floor import Judged, find_below_floor
 
 FLOOR = 0.9
 MODELS = 4000
@@ -21,7 +21,7 @@ def most_told(judged: int) -> int:
     low, high = -1, judged
     while low < high:
         middle = (low + high + 1) // 2
-        told = below([Judged("m", "tone", middle, judged)], {"tone": FLOOR})
+        told = find_below_floor([Judged("m", "tone", middle, judged)], {"tone": FLOOR})
         low, high = (middle, high) if told else (low, middle - 1)
     return low
 

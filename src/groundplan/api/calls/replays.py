@@ -34,7 +34,7 @@ from groundplan.core.errors import Conflict, GroundplanError, Problem, Unavailab
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, from_decimal
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.economics.levers.requests import CHECKS
+from groundplan.economics.levers.requests import INTERNAL_PURPOSES
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.pairwise import UNASKED, UNREAD, unasked, unread
@@ -280,7 +280,9 @@ def _monthly_calls(conn: Connection[Any], run: Run, now: datetime) -> dict[str, 
             counts[name] = counts.get(name, 0.0) + float(answered)
     days = max(1.0, min(float(store.DAYS), (now - first) / timedelta(days=1)))
     checks = sum(
-        count for (purpose,), count in rollup_store.answers_by(conn, ["purpose"], wanted).items() if purpose in CHECKS
+        count
+        for (purpose,), count in rollup_store.answers_by(conn, ["purpose"], wanted).items()
+        if purpose in INTERNAL_PURPOSES
     )
     theirs = max(0.0, 1 - checks / whole) if (whole := sum(counts.values())) else 0.0
     return {name: calls * theirs * store.DAYS / days for name, calls in counts.items()}

@@ -19,7 +19,7 @@ from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.core.errors import Invalid
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.core.months import first_of_next_month
-from groundplan.economics.allocate.daily import allocated
+from groundplan.economics.allocate.daily import allocate_days
 from groundplan.economics.allocate.model import Basis, Line
 from groundplan.ledger import rollup_store
 
@@ -130,7 +130,7 @@ def _declared_lines(conn: Connection[Any], days: Days, today: date) -> list[Line
 def allocated_lines(conn: Connection[Any], days: Days) -> list[Line]:
     """Declared costs and semantic look-ups, divided among workloads by the blueprint in force on each day."""
     in_force = cost_rules.costs_in_force(conn, days.first, days.last)
-    return allocated(cost_use.daily_usage(conn, in_force, days.first, days.last))
+    return allocate_days(cost_use.daily_usage(conn, in_force, days.first, days.last))
 
 
 def measured_lines(conn: Connection[Any], days: Days, team: str | None = None, *, separate: bool = True) -> list[Line]:

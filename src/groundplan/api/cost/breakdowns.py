@@ -15,7 +15,7 @@ from groundplan.api.cost.book import Days
 from groundplan.api.cost.daily_usage import all_calls_of
 from groundplan.core.errors import NotFound
 from groundplan.core.money import from_decimal
-from groundplan.economics.allocate.breakdown import COMPANY, Weights, place_of, spread
+from groundplan.economics.allocate.breakdown import NO_PLACE, Weights, place_of, spread
 from groundplan.economics.allocate.model import Line
 from groundplan.ledger import daily_attribution_store, rollup_store
 from groundplan.ledger.daily_attribution_store import Columns
@@ -68,7 +68,7 @@ def _weights_from(columns: Columns) -> dict[str, dict[str, int]]:
 
 def _weights_at(conn: Connection[Any], days: Days, by: str, places: set[str]) -> dict[str, Weights]:
     """Deployment or site -> weights of the calls answered there: tokens, or calls where they had no tokens."""
-    if not (asked := places - {COMPANY}) or by in ("site", "tag"):
+    if not (asked := places - {NO_PLACE}) or by in ("site", "tag"):
         return {}
     if by == "person":
         deployments, sites, columns = daily_attribution_store.people_placed(conn, days.since, days.until, sorted(asked))

@@ -17,9 +17,9 @@ from groundplan.api.served_blueprint import current_or_none
 from groundplan.api.watch import storage_samples
 from groundplan.blueprint.model import Allocation
 from groundplan.core.money import from_decimal
-from groundplan.economics.allocate.divide import OF_CALLS, STORED
-from groundplan.economics.allocate.model import NOBODY, Day, LookedUp, Use
-from groundplan.economics.allocate.storage import kept_on
+from groundplan.economics.allocate.divide import CALL_UNITS, STORED_UNITS
+from groundplan.economics.allocate.model import NOBODY, Day, LookupCost, Use
+from groundplan.economics.allocate.storage import stored_bytes_on
 from groundplan.ledger import kept_bytes_store, rollup_store, semantic_store
 from groundplan.ledger.kept_bytes_store import Kind
 
@@ -46,8 +46,8 @@ class _WorkloadDay:
     tokens: int = 0
     by_deployment: dict[str, int] = field(default_factory=dict)
     by_site: dict[str, int] = field(default_factory=dict)
-    written: dict[str, int] = field(default_factory=dict)
-    asked: dict[str, int] = field(default_factory=dict)
+    answer_tokens: dict[str, int] = field(default_factory=dict)
+    calls_at: dict[str, int] = field(default_factory=dict)
 
 
 _UsageByDay = dict[date, dict[str, _WorkloadDay]]
@@ -93,11 +93,11 @@ def _usage_by_day(conn: Connection[Any], first: date, last: date, rules: Iterabl
         mine.calls += int(row["calls"] or 0)
         mine.cost += from_decimal(row["cost_usd"])
         mine.tokens += int(row["prompt_tokens"] + row["completion_tokens"])
-        _add(mine.written, "company", int(row["completion_tokens"]))
+        _add(mine.answer_tokens, "company", int(row["completion_tokens"]))
     placed = [rule for rule in rules if rule.covers.startswith(("deployment/", "site/"))]
     if placed:
         _add_tokens_by_place(conn, asked, sorted({rule.covers for rule in placed}), found)
-    if any(rule.per in OF_CALLS for rule in placed):
+    if any(rule.per in CALL_UNITS for rule in placed):
         _add_answers_by_place(conn, asked, found)
     return found
 
@@ -116,8 +116,8 @@ def _add_answers_by_place(conn: Connection[Any], asked: dict[str, Any], found: _
     for row in rollup_store.calls_by(conn, _PLACED, asked):
         mine, calls = _usage_of(found, row), int(row["calls"] or 0) - int(row["cached"] or 0)
         for place in (f"deployment/{row['deployment']}", f"site/{row['site']}"):
-            _add(mine.asked, place, calls)
-            _add(mine.written, place, int(row["completion_tokens"]))
+            _add(mine.calls_at, place, calls)
+            _add(mine.answer_tokens, place, int(row["completion_tokens"]))
 
 
 def _uses(
@@ -137,11 +137,11 @@ def _uses(
         team = declared.teams.get(name) or mine.team
         found.append(
             Use(name, team, mine.calls, mine.cost, mine.tokens, mine.by_deployment, mine.by_site, own, nearest,
-                mine.written, mine.asked, {REVIEW_HOUR: said[name]} if name in said else {})
+                mine.answer_tokens, mine.calls_at, {REVIEW_HOUR: said[name]} if name in said else {})
         )  # fmt: skip
     left = {unit: sum((v for n, v in values.items() if n not in names), Decimal(0)) for unit, values in units.items()}
     if any(left.values()):
-        found.append(Use(NOBODY, units=left, nearest=nearest))
+        found.append(Use(NOBODY, units=left, nearest_sample_units=nearest))
     return found
 
 
@@ -156,7 +156,7 @@ class _MeasuredUnits:
             self._hours, self._said = _review_hours(conn, first, last)
         self._uses = _tool_uses(conn, first, last) if TOOL_USES in asked else None
         self._kept = {
-            unit: kept_bytes_store.samples(conn, _KINDS[unit], first, last) for unit in STORED if unit in asked
+            unit: kept_bytes_store.samples(conn, _KINDS[unit], first, last) for unit in STORED_UNITS if unit in asked
         }
         self._now = {unit: _bytes_kept_now(conn, unit) for unit, samples in self._kept.items() if not samples}
         self._known = {unit: sorted(samples) for unit, samples in self._kept.items()}
@@ -169,7 +169,9 @@ class _MeasuredUnits:
             found[TOOL_USES] = self._uses.get(day, {})
         nearest = set()
         for unit, samples in self._kept.items():
-            kept, own = (self._now[unit], False) if unit in self._now else kept_on(samples, self._known[unit], day)
+            kept, own = (
+                (self._now[unit], False) if unit in self._now else stored_bytes_on(samples, self._known[unit], day)
+            )
             found[unit] = {workload: Decimal(count) / 10**9 for workload, count in kept.items()}
             nearest |= set() if own else {unit}
         return found, frozenset(nearest), self._said.get(day, {})
@@ -209,12 +211,12 @@ def _bytes_kept_now(conn: Connection[Any], unit: str) -> dict[str, int]:
 
 def _semantic_lookups(
     conn: Connection[Any], in_force: Mapping[date, DeclaredCosts], first: date, last: date
-) -> dict[date, dict[str, LookedUp]]:
+) -> dict[date, dict[str, LookupCost]]:
     """Day -> workload -> its semantic look-ups, at the declared price of processor time."""
-    found: dict[date, dict[str, LookedUp]] = {}
+    found: dict[date, dict[str, LookupCost]] = {}
     for row in semantic_store.spent(conn, first, last):
         declared, name = in_force.get(row["day"], _NOTHING_DECLARED), row["workload"]
-        one = LookedUp(name, int(row["spent_us"]), hourly_lookup_cost(declared, name), declared.teams.get(name, ""))
+        one = LookupCost(name, int(row["spent_us"]), hourly_lookup_cost(declared, name), declared.teams.get(name, ""))
         found.setdefault(row["day"], {})[name] = one
     return found
 

@@ -19,7 +19,7 @@ from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Allocation, Blueprint, Rates, Semantic
 from groundplan.catalog.loader import load_served
 from groundplan.core.errors import Invalid
-from groundplan.economics.allocate.divide import holds
+from groundplan.economics.allocate.divide import is_in_force
 from groundplan.economics.prices.currency import DatedCurrencyRates, rate_on, to_usd
 from groundplan.ledger import rollup_store
 
@@ -152,7 +152,7 @@ def _only_dated(declared: DeclaredCosts) -> DeclaredCosts:
 def hourly_review_cost(declared: DeclaredCosts, day: date, workload: str) -> int | None:
     """Picodollars of an hour of review of a workload: the sum of the rules that cover the workload, else its team, else
     the company. None where no allocation has one. Raises `Invalid` without a rate of the currency."""
-    rules = [r for r in declared.allocations if r.per == REVIEW_HOUR and r.rate is not None and holds(r, day)]
+    rules = [r for r in declared.allocations if r.per == REVIEW_HOUR and r.rate is not None and is_in_force(r, day)]
     team = declared.teams.get(workload, "")
     for covers in (f"workload/{workload}", f"team/{team}", "company"):
         if mine := [rule for rule in rules if rule.covers == covers]:

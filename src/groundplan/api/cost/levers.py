@@ -14,11 +14,20 @@ from groundplan.api.cost.book import Days
 from groundplan.api.served_blueprint import current_blueprint, require_workload
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.experiment import experiment_store
-from groundplan.economics.levers.combined import monthly, together
-from groundplan.economics.levers.evidence import shown
-from groundplan.economics.levers.find import levers
-from groundplan.economics.levers.model import Active, Alike, Content, Grounded, Looked, Lost, Outputs, Retried
-from groundplan.economics.levers.requests import RARE
+from groundplan.economics.levers.combined import combined_savings, monthly_costs
+from groundplan.economics.levers.evidence import trial_evidence
+from groundplan.economics.levers.find import rank_levers
+from groundplan.economics.levers.model import (
+    ActiveHours,
+    FailedRetries,
+    GroundedCall,
+    Observations,
+    OutputSizes,
+    RetryOutcomes,
+    SharedRequests,
+    StoredContent,
+)
+from groundplan.economics.levers.requests import MAX_ACTIVE_SHARE
 from groundplan.economics.replay import replay_store
 from groundplan.economics.replay.opportunities import Opportunity, Spent
 from groundplan.ledger import opportunity_store
@@ -43,36 +52,36 @@ def find_levers(
     span = Days(now.date() - days * _DAY, now.date() - _DAY)
     lines = cost_book.cost_lines(conn, span, now.date())
     looked = _read_observations(conn, blueprint, since, now, days)
-    ranked = levers(spent, blueprint.workloads, places, looked, lines, workload)
-    return ranked, together(ranked, monthly(spent, looked))
+    ranked = rank_levers(spent, blueprint.workloads, places, looked, lines, workload)
+    return ranked, combined_savings(ranked, monthly_costs(spent, looked))
 
 
 def _read_observations(
     conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int
-) -> Looked:
+) -> Observations:
     names = [workload.name for workload in blueprint.workloads]
     given = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
     grounded = opportunity_store.grounded(conn, since, given)
     lately = now - timedelta(days=replay_store.DAYS)
-    return Looked(
+    return Observations(
         days,
         seen=_days_observed(conn, since, now),
-        outputs=[Outputs(**row) for row in opportunity_store.outputs(conn, since, names)],
+        outputs=[OutputSizes(**row) for row in opportunity_store.outputs(conn, since, names)],
         grounded=[
-            Grounded(row["workload"], tuple(map(tuple, passages(row["sources"]))), row["accepted"], row["team"],
+            GroundedCall(row["workload"], tuple(map(tuple, passages(row["sources"]))), row["accepted"], row["team"],
                      row["cost_usd"])
             for row in grounded
         ],
         sampled={row["workload"]: row["looked"] for row in grounded},
         alike=[_alike(row, blueprint) for row in opportunity_store.alike(conn, since)],
-        hours=[Active(**row) for row in opportunity_store.active(conn, since, int(RARE * 24 * days))],
-        retried=[Retried(**row) for row in opportunity_store.retried(conn, since)],
-        lost=[Lost(**row) for row in opportunity_store.lost(conn, since)],
+        hours=[ActiveHours(**row) for row in opportunity_store.active(conn, since, int(MAX_ACTIVE_SHARE * 24 * days))],
+        retried=[RetryOutcomes(**row) for row in opportunity_store.retried(conn, since)],
+        lost=[FailedRetries(**row) for row in opportunity_store.lost(conn, since)],
         content=[
-            Content(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
+            StoredContent(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
             for row in opportunity_store.content(conn, since)
         ],
-        shown=shown(replay_store.newest(conn, lately), experiment_store.lately(conn, lately), lately),
+        shown=trial_evidence(replay_store.newest(conn, lately), experiment_store.lately(conn, lately), lately),
         runs={each.workload: each.standing for each in experiment_store.standing(conn) if each.state == "running"},
     )  # fmt: skip
 
@@ -82,10 +91,10 @@ def _days_observed(conn: Connection[Any], since: datetime, now: datetime) -> dic
     return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 
-def _alike(row: dict[str, Any], blueprint: Blueprint) -> Alike:
+def _alike(row: dict[str, Any], blueprint: Blueprint) -> SharedRequests:
     """A group of similar workloads, with their present teams and business owners."""
     declared = {workload.name: workload for workload in blueprint.workloads}
     mine = [declared[name] for name in row.pop("workloads") if name in declared]
     owners = dict.fromkeys(owner for workload in mine for owner in workload.owners.get("business", []))
     teams = sorted({workload.team for workload in mine if workload.team})
-    return Alike(tuple(workload.name for workload in mine), tuple(teams), tuple(owners), **row)
+    return SharedRequests(tuple(workload.name for workload in mine), tuple(teams), tuple(owners), **row)

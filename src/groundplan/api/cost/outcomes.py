@@ -24,7 +24,7 @@ from groundplan.api.served_blueprint import current_blueprint, workspace_at
 from groundplan.catalog.workload import WorkflowDoc
 from groundplan.core.money import format_usd, from_decimal, optional_usd
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, worth
+from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, outcome_value
 from groundplan.ledger import rollup_store, ticket_store
 
 
@@ -144,7 +144,7 @@ def _value_json(
         said = before.cost_per_case, before.minutes_per_case, wage
         case = baseline_cost(*said)
         rule = baseline_rule(*said, before.measured.isoformat() if before.measured else "")
-    made = worth(cost, outcomes, case)
+    made = outcome_value(cost, outcomes, case)
     known = flow is not None and case is not None
     return {
         "calls": calls, "reported": outcomes.reported, "accepted": outcomes.accepted, "cost_usd": format_usd(cost),

@@ -14,7 +14,7 @@ from groundplan.api.cost.book import Days
 from groundplan.api.cost.declared_costs import DeclaredCosts
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.money import optional_usd
-from groundplan.economics.allocate.divide import capacity_of, spent
+from groundplan.economics.allocate.divide import amount_spent, capacity_of
 from groundplan.economics.forecast.breakeven import BreakEven, OwnCapacity, break_even
 from groundplan.economics.prices.reprice import cost_of_hourly_counts
 from groundplan.ledger import rollup_store
@@ -45,7 +45,7 @@ def own_hardware_json(conn: Connection[Any], blueprint: Blueprint, days: Days) -
 def _cost(declared: DeclaredCosts, covers: str, day: date) -> int:
     """Picodollars of all rules of a deployment on a day."""
     rules = (rule for rule in declared.allocations if rule.covers == covers)
-    return sum(spent(rule, day, day, declared.currencies) for rule in rules)
+    return sum(amount_spent(rule, day, day, declared.currencies) for rule in rules)
 
 
 def _tokens_and_users(

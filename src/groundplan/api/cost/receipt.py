@@ -21,8 +21,8 @@ from groundplan.api.cost import store as cost_store
 from groundplan.blueprint.model import Allocation, Deployment, Rates
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.allocate.daily import allocated
-from groundplan.economics.allocate.divide import OF_ANSWERS, SAID
+from groundplan.economics.allocate.daily import allocate_days
+from groundplan.economics.allocate.divide import ANSWER_GIGABYTES, AS_REPORTED
 from groundplan.economics.allocate.model import Line, Use
 from groundplan.ledger.rollup_store import is_call
 
@@ -39,7 +39,7 @@ def allocated_to_call(conn: Connection[Any], receipt: dict[str, Any], today: dat
         return {"day": day.isoformat(), "known": False, "told": told, "cost_usd": None, "terms": []}
     in_force = cost_rules.costs_in_force(conn, day, day)
     days = cost_use.daily_usage(conn, in_force, day, day)
-    lines = [line for line in allocated(days) if line.workload == receipt["workload"]]
+    lines = [line for line in allocate_days(days) if line.workload == receipt["workload"]]
     use = next((use for each in days for use in each.uses if use.workload == receipt["workload"]), None)
     rules = {rule.name: rule for each in days for rule in each.rules}
     found = []
@@ -101,17 +101,17 @@ def _share_of_use(receipt: dict[str, Any], use: Use, rule: Allocation | None) ->
     mine, all_of, by = 1, use.calls, "calls"
     if rule is not None:
         kind, _, name = rule.covers.partition("/")
-        if rule.per == OF_ANSWERS:
+        if rule.per == ANSWER_GIGABYTES:
             place = rule.covers if kind in ("deployment", "site") else "company"
             there = place == "company" or receipt[kind] == name
             mine, all_of, by = (
                 receipt["completion_tokens"] if there else 0,
-                use.written.get(place, 0),
+                use.answer_tokens.get(place, 0),
                 "tokens of answers",
             )
         elif kind in ("deployment", "site") and rule.per == "1000 calls":
             there = receipt[kind] == name and not (receipt["cache"] in _FROM_CACHE and receipt["status"] == "ok")
-            mine, all_of, by = int(there), use.asked.get(rule.covers, 0), f"calls at {name}"
+            mine, all_of, by = int(there), use.calls_at.get(rule.covers, 0), f"calls at {name}"
         elif kind in ("deployment", "site"):
             whole = use.by_deployment if kind == "deployment" else use.by_site
             mine, all_of, by = _tokens_at(receipt, kind, name), whole.get(name, 0), f"tokens at {name}"
@@ -129,10 +129,10 @@ def _share_of_review(
     conn: Connection[Any], receipt: dict[str, Any], use: Use, day: date, line: Line
 ) -> tuple[int, int, str]:
     """As `_share_of_use`, in hundredths of a minute: review time belongs to the answer that was reviewed."""
-    said = use.said.get(cost_rules.REVIEW_HOUR, Decimal(0))
+    said = use.reported_units.get(cost_rules.REVIEW_HOUR, Decimal(0))
     counted = use.units.get(cost_rules.REVIEW_HOUR, Decimal(0)) - said
     minutes = cost_store.review_minutes_of_call(conn, UUID(receipt["id"]), day)
-    mine, hours = (minutes[1], said) if SAID in line.rule else (minutes[0], counted)
+    mine, hours = (minutes[1], said) if AS_REPORTED in line.rule else (minutes[0], counted)
     return int(mine * 100), max(1, round(hours * 6000)), "hundredths of a minute of review"
 
 

@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 def review_minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """(day, workload, minutes, said): time that people spent on held answers which they decided on that day, UTC;
-    `said` is the part that they stated instead of being measured."""
+    `reported_units` is the part that they stated instead of being measured."""
     return select(
         conn,
         """SELECT (decided_at AT TIME ZONE 'UTC')::date AS day, workload, sum(minutes) AS minutes,

@@ -21,8 +21,8 @@ from groundplan.api.mail import store as mail_store
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.core.money import short_usd
 from groundplan.economics.allocate.model import Line
-from groundplan.economics.allocate.variance import Spent
-from groundplan.economics.allocate.variance import why as of_change
+from groundplan.economics.allocate.variance import TermCost
+from groundplan.economics.allocate.variance import explain_change as of_change
 from groundplan.ledger import finding_store, rollup_store
 from groundplan.ledger.finding import SEVERITIES
 
@@ -108,9 +108,9 @@ def _why(key: tuple[str, str], lines: Sequence[Line], before: Sequence[Line], ca
     return f"{made}, mostly at {most}" if made and most and len(at) > 1 else made
 
 
-def _spent(lines: Sequence[Line], calls: int) -> Spent:
+def _spent(lines: Sequence[Line], calls: int) -> TermCost:
     unit = next((line.unit for line in lines if line.unit), "")
-    return Spent(sum(line.amount for line in lines), sum(line.quantity for line in lines), calls, unit)
+    return TermCost(sum(line.amount for line in lines), sum(line.quantity for line in lines), calls, unit)
 
 
 def _calls(conn: Connection[Any], days: Days) -> Calls:

@@ -12,7 +12,7 @@ from psycopg import Connection
 from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, from_decimal
-from groundplan.economics.levers import model_choice as chosen
+from groundplan.economics.levers import model_choice
 from groundplan.economics.routing.watch.tradeoff import share
 from groundplan.ledger import route_store
 
@@ -26,21 +26,21 @@ def choice_json(
     named = candidate_places(blueprint, workspace, workload)
     answers = [_answer(row) for row in rows]
     item = workspace.workloads.get(workload)
-    others = chosen.elsewhere(answers, named)
-    found = chosen.saved(answers, named) if answers else None
+    others = model_choice.compare_places(answers, named)
+    found = model_choice.routing_savings(answers, named) if answers else None
     return {
         "saved": None if found is None else _saved(found),
         "places": [_place(each) for each in others],
         "quality": quality_floors(conn, item.objectives.quality if item is not None else {}, workload, since),
-        "told": chosen.told(found, others),
+        "told": model_choice.describe_savings(found, others),
     }
 
 
 def strongest_place(
-    conn: Connection[Any], named: Sequence[chosen.Place], workload: str, since: datetime
-) -> chosen.Place | None:
+    conn: Connection[Any], named: Sequence[model_choice.Place], workload: str, since: datetime
+) -> model_choice.Place | None:
     """The best of the places that may take the workload's calls, by declared quality, else by price."""
-    return chosen.strongest([_answer(row) for row in route_store.answers(conn, workload, since)], named)
+    return model_choice.strongest_place([_answer(row) for row in route_store.answers(conn, workload, since)], named)
 
 
 def quality_floors(
@@ -51,7 +51,7 @@ def quality_floors(
     return [_floor(name, floor, judged.get(name, (0, 0))) for name, floor in sorted(declared.items())]
 
 
-def candidate_places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[chosen.Place]:
+def candidate_places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[model_choice.Place]:
     """The deployments that the workload names, each with what bars it from calls."""
     item = workspace.workloads.get(workload)
     served = next((each for each in blueprint.workloads if each.name == workload), None)
@@ -68,13 +68,13 @@ def candidate_places(blueprint: Blueprint, workspace: Workspace, workload: str) 
             model = workspace.models.get(place.model)
             scores = {each.task: each.score for each in model.quality if each.task in named} if model else {}
             why = barred.get(place.name) or refused.get(place.name, "")
-            found.append(chosen.Place(place.name, place.model, place.rates, scores, why))
+            found.append(model_choice.Place(place.name, place.model, place.rates, scores, why))
     return found
 
 
-def _answer(row: Mapping[str, Any]) -> chosen.Answer:
+def _answer(row: Mapping[str, Any]) -> model_choice.Answer:
     parts: dict[str, list[int]] = row["parts"] or {}
-    return chosen.Answer(
+    return model_choice.Answer(
         row["deployment"] or "",
         from_decimal(row["cost_usd"]),
         {name: int(count) for name, (count, _) in parts.items()},
@@ -85,14 +85,14 @@ def _answer(row: Mapping[str, Any]) -> chosen.Answer:
     )
 
 
-def _saved(found: chosen.Saved) -> dict[str, Any]:
+def _saved(found: model_choice.RoutingSavings) -> dict[str, Any]:
     amounts = {"alone_usd": found.alone, "cost_usd": found.cost, "by_routing_usd": found.by_routing,
                "by_cache_usd": found.by_cache}  # fmt: skip
     told = {name: format_usd(amount) for name, amount in amounts.items()}
     return {"strongest": found.strongest, "answers": found.answers, "cached": found.cached, **told}
 
 
-def _place(each: chosen.Elsewhere) -> dict[str, Any]:
+def _place(each: model_choice.AlternativeCost) -> dict[str, Any]:
     place = each.place
     return {
         "deployment": place.name, "model": place.model, "scores": dict(place.scores), "barred": place.barred or None,
@@ -104,7 +104,7 @@ def _floor(name: str, floor: float, said: tuple[int, int]) -> dict[str, Any]:
     accepted, judged = said
     interval = share(accepted, judged) if judged else None
     low, high = (interval.low, interval.high) if interval else (0.0, 1.0)
-    made = chosen.floor_kept(name, floor, accepted / judged if judged else 0.0, low, high, judged)
+    made = model_choice.check_floor(name, floor, accepted / judged if judged else 0.0, low, high, judged)
     return {
         "dimension": made.dimension, "floor": made.floor, "judged": made.judged, "share": made.share, "low": made.low,
         "high": made.high, "kept": made.kept,

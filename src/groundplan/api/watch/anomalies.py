@@ -19,7 +19,15 @@ from groundplan.api.context import Services
 from groundplan.core.errors import NotFound
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.anomaly import loop
-from groundplan.economics.anomaly.cause import Single, Slice, alone, causes, level, made_of, told
+from groundplan.economics.anomaly.cause import (
+    LargestCall,
+    Slice,
+    describe_alarm,
+    find_causes,
+    is_single_call,
+    seasonal_level,
+    spend_components,
+)
 from groundplan.economics.anomaly.detect import WINDOW, Baseline, detect
 from groundplan.economics.anomaly.loop import Loop
 from groundplan.economics.anomaly.model import Alarm, Hour, Minute
@@ -69,7 +77,7 @@ def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_sto
     unusual = [
         (workload, alarm)
         for workload, alarm in unusual
-        if alarm.kind != "runaway" or loop.sure(alarm, loops.get((workload, alarm.subject)))
+        if alarm.kind != "runaway" or loop.is_loop(alarm, loops.get((workload, alarm.subject)))
     ]
     told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
     rested = [key for workload, key in loops if (workload, key) in usual.known and key not in usual.busiest]
@@ -253,16 +261,17 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     )
     lasted = max((until - alarm.since) / HOUR, 1 / 60)
     hours = COMPARED_PERIOD / HOUR, lasted
-    times = level(alarm, before, during, hours)
+    times = seasonal_level(alarm, before, during, hours)
     model = alarm.subject if alarm.kind == "mix" else None
     found = (
-        [] if alarm.kind == "new_caller" else causes(before, during, *hours, times, model)
+        [] if alarm.kind == "new_caller" else find_causes(before, during, *hours, times, model)
     )  # the caller is the cause
-    made = made_of(alarm, before, during, hours, times)
+    made = spend_components(alarm, before, during, hours, times)
     names = spend_watch_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
     who = names.get(alarm.subject, alarm.subject)
     single = _dominant_call(conn, workload, alarm, until, during, lasted)
-    message = f"{workload}: {told(alarm, found, single, made) if seen is None else loop.told(alarm, seen, who)}."
+    text = describe_alarm(alarm, found, single, made) if seen is None else loop.describe_loop(alarm, seen, who)
+    message = f"{workload}: {text}."
     for key, name in names.items():
         message = message.replace(key, name)
     return Finding(
@@ -298,7 +307,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     )
 
 
-def _hint(alarm: Alarm, seen: Loop | None, single: Single | None) -> str:
+def _hint(alarm: Alarm, seen: Loop | None, single: LargestCall | None) -> str:
     if single is not None:
         return f"`groundplan why {single.id}` says whose it was; `limits: {{max_cost_per_call}}` refuses such calls."
     return _STOPPED_HINT if seen is not None and seen.stopped is not None else _HINTS[alarm.kind]
@@ -306,15 +315,15 @@ def _hint(alarm: Alarm, seen: Loop | None, single: Single | None) -> str:
 
 def _dominant_call(
     conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, during: list[Slice], hours: float
-) -> Single | None:
+) -> LargestCall | None:
     """The single call that causes most of the anomaly; None where there is no such call."""
     if alarm.kind not in ("spend", "tokens_per_call"):
         return None
     by = "cost_usd" if alarm.kind == "spend" else "tokens"
     if (row := spend_watch_store.largest(conn, workload, alarm.since, until, by=by)) is None:
         return None
-    single = Single(row["id"], from_decimal(row["cost_usd"]), int(row["tokens"]))
-    return single if alone(alarm, during, single, hours) else None
+    single = LargestCall(row["id"], from_decimal(row["cost_usd"]), int(row["tokens"]))
+    return single if is_single_call(alarm, during, single, hours) else None
 
 
 def _loop_json(seen: Loop) -> dict[str, Any]:

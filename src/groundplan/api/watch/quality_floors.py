@@ -17,7 +17,7 @@ from groundplan.api.context import Services
 from groundplan.api.routing import choices
 from groundplan.blueprint.model import Workload
 from groundplan.economics.levers.model_choice import Place
-from groundplan.economics.levers.quality_floor import Below, Judged, below
+from groundplan.economics.levers.quality_floor import BelowFloor, Judged, find_below_floor
 from groundplan.ledger import finding_store, route_store
 from groundplan.ledger.finding import Finding
 
@@ -45,7 +45,7 @@ def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store
         }
         judged = _judgements(conn, floors, since)
         for workload in blueprint.workloads:
-            low = below(judged.get(workload.name, ()), floors.get(workload.name, {}))
+            low = find_below_floor(judged.get(workload.name, ()), floors.get(workload.name, {}))
             if low:
                 places = choices.candidate_places(blueprint, workspace, workload.name)
                 best = choices.strongest_place(conn, places, workload.name, since)
@@ -69,7 +69,7 @@ def _may_answer(places: Sequence[Place], model: str) -> bool:
     return any(place.model == model and not place.barred for place in places)
 
 
-def _finding(workload: Workload, found: Below, best: Place | None) -> Finding:
+def _finding(workload: Workload, found: BelowFloor, best: Place | None) -> Finding:
     judged, name = found.judged, workload.name
     return Finding(
         kind=KIND,

@@ -1,4 +1,4 @@
-"""Types of the book of costs: one line for each term, with where it is from and how it got there."""
+"""Types of the book of costs: one line for each term, with its source and how it was computed."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from groundplan.economics.semantic.net_savings import HOUR_US
 
 Basis = Literal["measured", "allocated", "estimated"]
 IDLE: Final = "idle"
-"""Term of what stands ready and is not used."""
+"""Term of capacity that is not used."""
 CREDIT: Final = "credit"
-"""Term of what is taken off: its amounts are below zero."""
+"""Term of credits: amounts are negative."""
 NOBODY: Final = ""
 """Workload of a line that no workload carries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Line:
-    """`amount` picodollars of one term that one workload carries in a time."""
+    """`amount` picodollars of one term that one workload carries in a period."""
 
     term: str
     workload: str
     amount: int
     basis: Basis
     rule: str
-    """In words: `tokens x price of gpt-eu`, `by calls (allocation vector-store)`."""
+    """The computation in words: `tokens x price of gpt-eu`, `by calls (allocation vector-store)`."""
     source: str
-    """Where the amount is from: a price list with its version, a contract, the ledger."""
+    """Source of the amount: a price list with its version, a contract, the ledger."""
     team: str = ""
     deployment: str = ""
     site: str = ""
@@ -40,36 +40,36 @@ class Line:
     quantity: int = 0
     unit: str = ""
     tier: str = ""
-    """Class of service, tier of long prompts, time of day of its price; empty: the standard one, or no tokens."""
+    """Class of service, tier of long prompts, time of day of the price; empty: the standard price, or no tokens."""
     allocation: str = ""
-    """The rule's name; empty where attempts were priced."""
+    """Name of the allocation rule; empty for priced attempts."""
     blueprints: tuple[int, ...] = ()
-    """Those whose price or rule it is by, in order."""
+    """Numbers of the blueprints whose price or rule applied, in order."""
 
 
 class Part(NamedTuple):
-    """What one workload carries of one rule on one day. Days are added up where all but the last two are the same."""
+    """One workload's part of one rule on one day. Days are added up where all fields but the last two are equal."""
 
     term: str
     workload: str
     team: str
     basis: Basis
     rule: str
-    """As of a line, without how many units there were."""
+    """As `Line.rule`, without the count of units."""
     source: str
     deployment: str
     site: str
     allocation: str
     version: int
-    """Number of the blueprint with which the rule, as it is, came."""
+    """Number of the first blueprint that has the rule in this form."""
     amount: int
     units: Decimal = Decimal(0)
-    """What was paid for, of a rate."""
+    """Units that a price per unit was applied to."""
 
 
 @dataclass(frozen=True, slots=True)
 class Use:
-    """What one workload did on one day: the weights by which costs are divided."""
+    """Usage of one workload on one day: the weights by which costs are divided."""
 
     workload: str
     team: str = ""
@@ -81,42 +81,43 @@ class Use:
     by_site: Mapping[str, int] = field(default_factory=dict)
     """Tokens of attempts at each site."""
     units: Mapping[str, Decimal] = field(default_factory=dict)
-    """What is paid by the unit, such as hours of review and gigabytes of documents."""
-    nearest: frozenset[str] = frozenset()
-    """Units of which the day has no sample of its own, and that count as on the nearest one."""
-    written: Mapping[str, int] = field(default_factory=dict)
-    """Tokens of answers, of the `company` and at each `deployment/NAME` and `site/NAME`."""
-    asked: Mapping[str, int] = field(default_factory=dict)
+    """Units with a price, such as hours of review and gigabytes of documents."""
+    nearest_sample_units: frozenset[str] = frozenset()
+    """Units without a sample of that day, which count as on the nearest sampled day."""
+    answer_tokens: Mapping[str, int] = field(default_factory=dict)
+    """Tokens of answers: of all under `company`, and at each `deployment/NAME` and `site/NAME`."""
+    calls_at: Mapping[str, int] = field(default_factory=dict)
     """Calls at each `deployment/NAME` and `site/NAME`."""
-    said: Mapping[str, Decimal] = field(default_factory=dict)
-    """The part of `units` that nobody measured and somebody said, such as minutes that a reviewer writes down."""
+    reported_units: Mapping[str, Decimal] = field(default_factory=dict)
+    """The part of `units` that people stated instead of being measured, such as minutes that a reviewer writes down."""
 
 
 @dataclass(frozen=True, slots=True)
-class LookedUp:
-    """Of one workload on one day: microseconds of all look-ups, and picodollars of an hour of the processor."""
+class LookupCost:
+    """Semantic look-ups of one workload on one day. `spent_us`: microseconds of all of them; `hourly_price`:
+    picodollars of a processor hour."""
 
     workload: str
     spent_us: int
-    hour: int
+    hourly_price: int
     team: str = ""
 
     @property
     def cost(self) -> int:
-        return self.spent_us * self.hour // HOUR_US
+        return self.spent_us * self.hourly_price // HOUR_US
 
 
 @dataclass(frozen=True, slots=True)
 class Day:
-    """What a day's costs are divided by."""
+    """The rules and the usage of one day."""
 
     day: date
     blueprint: int
-    """The one that was in force on it."""
+    """Number of the blueprint that was in force."""
     rules: Sequence[Allocation]
     uses: Sequence[Use]
     currencies: DatedCurrencyRates = field(default_factory=dict)
-    looked: Mapping[str, LookedUp] = field(default_factory=dict)
-    """workload -> its look-ups by meaning"""
+    lookups: Mapping[str, LookupCost] = field(default_factory=dict)
+    """workload -> its semantic look-ups"""
     sites: Mapping[str, str] = field(default_factory=dict)
     """deployment -> its site"""

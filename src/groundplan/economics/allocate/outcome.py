@@ -1,4 +1,4 @@
-"""What an accepted outcome cost, beside the baseline of its workflow, and what it returned. Pure."""
+"""Cost of an accepted outcome, compared with the baseline of its workflow, and the return on that cost. Pure."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from groundplan.core.money import ceil_div, short_usd
 
 @dataclass(frozen=True, slots=True)
 class Outcomes:
-    """What was reported of the calls of a workload in a time."""
+    """Reported outcomes of a workload's calls in a period."""
 
     reported: int = 0
     accepted: int = 0
@@ -18,28 +18,29 @@ class Outcomes:
 
 
 @dataclass(frozen=True, slots=True)
-class Worth:
-    """Picodollars; None where there is nothing to say."""
+class OutcomeValue:
+    """Picodollars; None: unknown."""
 
     cost_per_accepted: int | None
     baseline: int | None
-    """What a case cost before."""
+    """Cost of a case before AI."""
     saved: int | None
-    """Of all accepted outcomes together, against the baseline; negative where it costs more now."""
+    """Savings of all accepted outcomes against the baseline; negative if cases cost more now."""
     returned: float | None
-    """Value (reported, else saved) for each dollar."""
+    """Value (reported, else the baseline) per dollar spent."""
 
 
-def worth(cost: int, outcomes: Outcomes, baseline: int | None) -> Worth:
-    """`cost` is everything that the workload carries in that time."""
+def outcome_value(cost: int, outcomes: Outcomes, baseline: int | None) -> OutcomeValue:
+    """Compute the value of outcomes. `cost`: all costs of the workload in the period; `baseline`: cost of a case
+    before."""
     each = ceil_div(cost, outcomes.accepted) if outcomes.accepted else None
     saved = None if baseline is None or not outcomes.accepted else baseline * outcomes.accepted - cost
     value = outcomes.value or (baseline * outcomes.accepted if baseline is not None else 0)
-    return Worth(each, baseline, saved, value / cost if cost and value else None)
+    return OutcomeValue(each, baseline, saved, value / cost if cost and value else None)
 
 
 def baseline_cost(cost_per_case: int | None, minutes: float | None, wage: int | None) -> int | None:
-    """A case's cost before: as declared, else its minutes at the wage of an hour (picodollars)."""
+    """Cost of a case before: as declared, else its minutes at an hourly wage (picodollars)."""
     if cost_per_case is not None:
         return cost_per_case
     if minutes is None or wage is None:
@@ -48,7 +49,7 @@ def baseline_cost(cost_per_case: int | None, minutes: float | None, wage: int | 
 
 
 def baseline_rule(cost_per_case: int | None, minutes: float | None, wage: int | None, measured: str = "") -> str:
-    """How a case's cost before came about, in words; it is estimated, since nobody records those minutes here."""
+    """How `baseline_cost` was computed, in words. It is an estimate: Groundplan does not measure those minutes."""
     since = f", as it was on {measured}" if measured else ""
     if cost_per_case is not None:
         return f"the declared cost of a case{since}"

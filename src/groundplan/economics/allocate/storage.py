@@ -1,7 +1,7 @@
-"""What was kept on a day, from daily samples. Pure.
+"""Bytes stored on a day, from daily samples. Pure.
 
-A day without a sample (the control process was down, or nothing was sampled yet) counts as the last one before it, the
-days before the first sample as that one; both are said. So a past day never changes once a sample of it is there.
+A day without a sample (the control process was down, or sampling had not begun) takes the last sample before it; days
+before the first sample take that one. The result tells so. A past day never changes once it has a sample.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ Samples = Mapping[date, Mapping[str, int]]
 """Sampled day -> workload -> bytes"""
 
 
-def kept_on(samples: Samples, known: list[date], day: date) -> tuple[Mapping[str, int], bool]:
-    """(workload -> bytes on that day, whether it has its own sample). `known` are the sampled days in order. Without
-    any sample nothing is known: no workloads, and False."""
-    if not known:
+def stored_bytes_on(samples: Samples, sampled_days: list[date], day: date) -> tuple[Mapping[str, int], bool]:
+    """(workload -> bytes on that day, whether it has its own sample). `sampled_days`: in order. Without any sample: no
+    workloads, and False."""
+    if not sampled_days:
         return {}, False
-    nearest = known[max(0, bisect_right(known, day) - 1)]
+    nearest = sampled_days[max(0, bisect_right(sampled_days, day) - 1)]
     return samples[nearest], nearest == day

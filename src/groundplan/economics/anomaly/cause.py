@@ -1,4 +1,4 @@
-"""Why something is unusual: which value of which dimension holds most of what is more than before. Pure."""
+"""Finds the cause of an anomaly: the value of a dimension that accounts for most of the excess. Pure."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from groundplan.core.words import quantity
 from groundplan.economics.anomaly.model import Alarm
 
 DIMENSIONS: Final = ("prompt", "model", "team", "caller", "feature", "endpoint")
-LEAST: Final = 0.5
-"""Part of the excess that a cause has to hold."""
-RISEN: Final = 0.05
-"""By how much a cause has to hold more of the excess than it held of everything before."""
-MORE: Final = 1.25
-"""Times what is usual, from which on calls, tokens or prices are named."""
+MIN_SHARE: Final = 0.5
+"""Lowest share of the excess of a cause."""
+MIN_RISE: Final = 0.05
+"""By how much a cause's share of the excess must exceed its earlier share of everything."""
+MIN_RATIO: Final = 1.25
+"""Ratio to the usual value above which calls, tokens or prices are named."""
 
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """Calls with the same values of all dimensions: before, or while it is unusual."""
+    """Calls with the same values of all dimensions, before or during an anomaly."""
 
     values: Mapping[str, str]
     calls: int
@@ -34,18 +34,18 @@ Weight = Callable[[Slice], float]
 
 @dataclass(frozen=True, slots=True)
 class Cause:
-    """`share` of the excess is of calls whose `dimension` is `value`."""
+    """A cause: calls whose `dimension` is `value` account for `share` of the excess."""
 
     dimension: str
     value: str
     share: float
     new: bool
-    """It was not there before."""
+    """The value did not occur before."""
 
 
 @dataclass(frozen=True, slots=True)
-class Single:
-    """The call that cost most, or had most tokens, while it is unusual."""
+class LargestCall:
+    """The call that cost most, or had most tokens, during an anomaly."""
 
     id: str
     cost: int
@@ -53,22 +53,24 @@ class Single:
     tokens: int
 
 
-def alone(alarm: Alarm, during: Sequence[Slice], most: Single | None, hours: float) -> bool:
-    """Whether one call holds most of what is more than usual, so that an hour of it, or the mean of calls, would say
-    something else than what happened."""
-    if most is None or alarm.kind not in ("spend", "tokens_per_call"):
+def is_single_call(alarm: Alarm, during: Sequence[Slice], largest: LargestCall | None, hours: float) -> bool:
+    """Whether one call accounts for most of the excess, so that a rate per hour or a mean per call would mislead."""
+    if largest is None or alarm.kind not in ("spend", "tokens_per_call"):
         return False
     if alarm.kind == "spend":
-        mine, excess = most.cost / PICO, (alarm.seen - alarm.usual) * hours
+        own_excess, excess = largest.cost / PICO, (alarm.seen - alarm.usual) * hours
     else:
-        mine, excess = most.tokens - alarm.usual, (alarm.seen - alarm.usual) * sum(each.calls for each in during)
-    return excess > 0 and mine >= LEAST * excess
+        own_excess, excess = (
+            largest.tokens - alarm.usual,
+            (alarm.seen - alarm.usual) * sum(each.calls for each in during),
+        )
+    return excess > 0 and own_excess >= MIN_SHARE * excess
 
 
-def level(alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float]) -> float:
-    """How many times what there was an hour before there usually is at this hour: a team that asks most at noon every
-    day is no cause of what is unusual at noon. Of spending it is what the alarm calls usual; where calls are otherwise
-    than before, as many as there are. `hours`: (before, during)."""
+def seasonal_level(alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float]) -> float:
+    """Ratio of the usual rate at this hour to the mean rate before, so that a team that is busiest at noon every day is
+    no cause of an anomaly at noon. For spending the usual rate is the alarm's; for other kinds it is the present rate
+    of calls. `hours`: (before, during)."""
     if alarm.kind == "spend":
         past, usual = sum(each.cost for each in before) / PICO, alarm.usual
     elif alarm.kind in ("tokens_per_call", "cache_rate", "mix"):
@@ -78,62 +80,63 @@ def level(alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours:
     return usual * hours[0] / past if past > 0 else 1.0
 
 
-def causes(
+def find_causes(
     before: Sequence[Slice],
     during: Sequence[Slice],
     hours_before: float,
     hours_during: float,
-    level: float = 1.0,
+    seasonal_level: float = 1.0,
     model: str | None = None,
 ) -> list[Cause]:
-    """The dimensions of which one value holds most of the excess cost an hour, the strongest first. `level`: how many
-    times what was before is usual now. `model`: of a mix the one that answers more, whose calls are the excess: what
-    went to a cheaper one costs less than before.
+    """The dimensions of which one value accounts for most of the excess cost per hour, strongest first.
 
-    A dimension that has one value only explains nothing, and is left out unless that value is new; neither does a value
-    that holds no more of the excess than it held before of everything.
+    `seasonal_level`: ratio of the usual rate now to the rate before. `model`: for `mix` the model with more calls; its
+    calls are the excess, since a move to a cheaper model costs less than before. A dimension with a single value
+    explains nothing unless that value is new, and neither does a value whose share has not risen.
     """
     found = []
     weight = _calls_at(model) if model is not None else _weight([*before, *during])
     for dimension in DIMENSIONS:
         past = _rates(before, dimension, hours_before, weight)
         now = _rates(during, dimension, hours_during, weight)
-        excess = {value: rate - level * past.get(value, 0.0) for value, rate in now.items()}
-        whole, held = sum(amount for amount in excess.values() if amount > 0), sum(past.values())
-        if whole <= 0:
+        excess = {value: rate - seasonal_level * past.get(value, 0.0) for value, rate in now.items()}
+        total_excess, total_before = sum(amount for amount in excess.values() if amount > 0), sum(past.values())
+        if total_excess <= 0:
             continue
         value = max(excess, key=lambda name: (excess[name], name))
-        new, share = value not in past and bool(past), excess[value] / whole
-        more = held <= 0 or share > past.get(value, 0.0) / held + RISEN
-        if value and share >= LEAST and more and (len(past.keys() | now.keys()) > 1 or new):
+        new, share = value not in past and bool(past), excess[value] / total_excess
+        has_risen = total_before <= 0 or share > past.get(value, 0.0) / total_before + MIN_RISE
+        if value and share >= MIN_SHARE and has_risen and (len(past.keys() | now.keys()) > 1 or new):
             found.append(Cause(dimension, value, share, new))
     return sorted(found, key=lambda cause: (not cause.new, -cause.share, DIMENSIONS.index(cause.dimension)))
 
 
-def made_of(
-    alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float], level: float
+def spend_components(
+    alarm: Alarm, before: Sequence[Slice], during: Sequence[Slice], hours: tuple[float, float], seasonal_level: float
 ) -> list[str]:
-    """What more spending is made of: calls, tokens in each, what a token costs; what is hardly more is left out.
-    `hours` and `level` as of `causes`."""
+    """The components of higher spending, in words: calls, tokens per call, cost per token; small changes are left out.
+    `hours` and `seasonal_level` as in `find_causes`."""
     if alarm.kind != "spend":
         return []
     (past, n, long), (cost, m, now) = (
         [sum(getattr(each, name) for each in of) for name in ("cost", "calls", "tokens")] for of in (before, during)
     )
-    usual, seen = level * n / hours[0], m / hours[1]
-    found = [f"{quantity(round(seen), 'call')} an hour instead of {usual:,.0f}"] if seen > MORE * usual else []
+    usual, seen = seasonal_level * n / hours[0], m / hours[1]
+    found = [f"{quantity(round(seen), 'call')} an hour instead of {usual:,.0f}"] if seen > MIN_RATIO * usual else []
     if not (n and m):
         return found
-    if now / m > MORE * long / n:
+    if now / m > MIN_RATIO * long / n:
         found.append(f"{now / m - long / n:+,.0f} tokens a call")
-    if past and long and now and (dearer := (cost / now) / (past / long)) > MORE:
+    if past and long and now and (dearer := (cost / now) / (past / long)) > MIN_RATIO:
         found.append(f"each token costs {dearer - 1:.0%} more")
     return found
 
 
-def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None, made: Sequence[str] = ()) -> str:
-    """One sentence: since when, what, how much and why: `since 14:05 +2,300 tokens a call: prompt faq@12 (new)`.
-    `single`: the call that is most of it; `made`: what more spending is made of."""
+def describe_alarm(
+    alarm: Alarm, found: Sequence[Cause], single: LargestCall | None = None, made: Sequence[str] = ()
+) -> str:
+    """An alarm in one sentence: `since 14:05 +2,300 tokens a call: prompt faq@12 (new)`. `single`: the call that
+    accounts for most of it; `made`: of `spend_components`."""
     amounts = {
         "spend": f"${alarm.seen:,.2f} an hour instead of ${alarm.usual:,.2f}",
         "tokens_per_call": f"{alarm.seen - alarm.usual:+,.0f} tokens a call",
@@ -152,7 +155,7 @@ def told(alarm: Alarm, found: Sequence[Cause], single: Single | None = None, mad
 
 
 def _weight(slices: Sequence[Slice]) -> Weight:
-    """What a slice counts: its USD; where nothing costs anything, its calls."""
+    """The weight of a slice: its USD, or its calls if nothing has a cost."""
     if any(each.cost for each in slices):
         return lambda each: each.cost / PICO
     return lambda each: float(each.calls)
@@ -163,7 +166,7 @@ def _calls_at(model: str) -> Weight:
 
 
 def _rates(slices: Sequence[Slice], dimension: str, hours: float, weight: Weight) -> dict[str, float]:
-    """What there is in an hour, by value."""
+    """value -> weight an hour"""
     found: dict[str, float] = {}
     for each in slices:
         value = each.values.get(dimension, "")

@@ -1,7 +1,7 @@
-"""Whether a caller that its budget stopped was in a loop, and what it did. Pure.
+"""Decides whether a caller stopped by its budget was in a loop, and describes it. Pure.
 
-A budget may end a loop within seconds, long before minutes on end are unusual; a budget that ends by itself, after a
-month of ordinary calls, is no loop. So it takes many calls a minute, or one conversation that grows with each call.
+A budget may end a loop within seconds, before `detect` sees several unusual minutes; a budget used up by a month of
+ordinary calls is no loop. So a loop needs many calls a minute, or one conversation that grows with each call.
 """
 
 from __future__ import annotations
@@ -11,42 +11,43 @@ from datetime import datetime, timedelta
 from typing import Final
 
 from groundplan.core.money import short_usd
-from groundplan.economics.anomaly.detect import LOOP_FACTOR, LOOP_LEAST, LOOP_STRANGER
+from groundplan.economics.anomaly.detect import LOOP_FACTOR, LOOP_MIN_RATE, LOOP_UNKNOWN_RATE
 from groundplan.economics.anomaly.model import Alarm
 
 SPAN: Final = timedelta(minutes=15)
-"""Before it was stopped, that is looked at."""
+"""Period before the stop that is examined."""
 LEAST_CALLS: Final = 10
 GROWTH: Final = 2.0
-"""Times that the last third of its prompts is longer than the first."""
+"""Ratio of the last third of prompts to the first third, in tokens, from which on a conversation grows."""
 RISING: Final = 0.8
-"""Share of its calls whose prompt is longer than the one before."""
+"""Share of calls with a longer prompt than the one before, from which on a conversation grows."""
 GROWING_RATE: Final = 3.0
-"""Calls a minute from which on a growing conversation is one of a program: people read what they are answered."""
+"""Calls a minute from which on a growing conversation is a program's: people need time to read answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
-    """What one caller did in the last minutes, up to where its budget stopped it."""
+    """Calls of one caller in the last minutes, up to the stop by its budget. Fields are columns of
+    `spend_watch_store.loops`."""
 
     workload: str
     caller: str
     team: str
     feature: str
-    """What it says that most of these calls are for; empty where it says nothing."""
+    """The feature of most of these calls; empty: none given."""
     calls: int
-    """That were answered."""
+    """Answered calls."""
     since: datetime
     last: datetime
     cost: int
     """picodollars"""
     first_tokens: float
-    """Tokens of a prompt, the mean of the first third."""
+    """Mean tokens of a prompt in the first third of calls."""
     last_tokens: float
     rises: int
-    """Calls whose prompt was longer than the one before."""
+    """Calls with a longer prompt than the one before."""
     refused: int = 0
-    """Since its budget had no more room."""
+    """Calls refused since the budget was used up."""
     stopped: datetime | None = None
     budget: str = ""
     limit: int = 0
@@ -58,28 +59,28 @@ class Loop:
 
     @property
     def growing(self) -> bool:
-        """Whether each call says all of the earlier ones again."""
+        """Whether each call repeats the earlier ones: one conversation that grows."""
         rising = self.calls > 1 and self.rises >= RISING * (self.calls - 1)
         return rising and self.first_tokens > 0 and self.last_tokens >= GROWTH * self.first_tokens
 
 
 def stopped(seen: Loop, usual: float) -> Alarm | None:
-    """The alarm of a loop that its budget ended; `usual`: calls of its busiest minute before."""
+    """The alarm of a loop that a budget ended; None if it was none. `usual`: calls of the caller's busiest minute."""
     if seen.stopped is None or seen.calls < LEAST_CALLS:
         return None
-    score = seen.rate / max(LOOP_LEAST, LOOP_FACTOR * usual)
+    score = seen.rate / max(LOOP_MIN_RATE, LOOP_FACTOR * usual)
     if score < 1 and not (seen.growing and seen.rate >= GROWING_RATE):
         return None
     return Alarm("runaway", seen.since, seen.rate, usual, max(1.0, score), seen.caller)
 
 
-def sure(alarm: Alarm, seen: Loop | None) -> bool:
-    """Whether many calls a minute are a loop: more than usual where something usual is known; else very many, or one
-    conversation that grows with each call."""
-    return alarm.usual > 0 or alarm.seen >= LOOP_STRANGER or (seen is not None and seen.growing)
+def is_loop(alarm: Alarm, seen: Loop | None) -> bool:
+    """Whether an alarm of many calls a minute is a loop. Without usual values of the caller that needs a very high rate
+    or a growing conversation."""
+    return alarm.usual > 0 or alarm.seen >= LOOP_UNKNOWN_RATE or (seen is not None and seen.growing)
 
 
-def told(alarm: Alarm, seen: Loop, name: str) -> str:
+def describe_loop(alarm: Alarm, seen: Loop, name: str) -> str:
     """`since 14:05 ana@acme.example (key gp_abc) of team care, feature triage, made 42 calls a minute ...`"""
     who = name + (f" of team {seen.team}" if seen.team else "") + (f", feature {seen.feature}," if seen.feature else "")
     verb = "makes" if seen.stopped is None else "made"

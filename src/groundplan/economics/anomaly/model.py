@@ -1,4 +1,4 @@
-"""Types of the watch over spending: what usually happens in an hour, what happened in each minute, what is unusual."""
+"""Types of anomaly detection: past hours, recent minutes, alarms."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ KINDS: Final[tuple[Kind, ...]] = ("spend", "tokens_per_call", "cache_rate", "mix
 
 @dataclass(frozen=True, slots=True)
 class Hour:
-    """One hour of one workload in the past."""
+    """One past hour of one workload."""
 
     at: datetime
     calls: int
@@ -25,7 +25,7 @@ class Hour:
 
 @dataclass(frozen=True, slots=True)
 class Minute:
-    """One minute of one workload. Refused calls count for callers only."""
+    """One recent minute of one workload. Refused calls count in `by_caller` only."""
 
     at: datetime
     calls: int
@@ -42,10 +42,10 @@ class Alarm:
 
     kind: Kind
     since: datetime
-    """The minute from which on the sum of what is unusual is largest."""
+    """The minute from which on the sum of scores is largest."""
     seen: float
     usual: float
     score: float
-    """How far beyond what is usual; 1 is the least that is told."""
+    """Strength of the anomaly; alarms have at least 1."""
     subject: str = ""
-    """Of a mix the model, of callers the caller."""
+    """The model for `mix`, the caller for `new_caller` and `runaway`, else empty."""

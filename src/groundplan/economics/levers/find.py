@@ -1,4 +1,4 @@
-"""All levers of some days, ranked by what they would save a month. Pure; what they are found in is read elsewhere."""
+"""Finds all levers in the observations of some days, ranked by monthly savings. Pure; `api.cost.levers` reads these."""
 
 from __future__ import annotations
 
@@ -9,28 +9,28 @@ from decimal import Decimal
 from groundplan.blueprint.model import Deployment, Workload
 from groundplan.economics.allocate.model import Line
 from groundplan.economics.levers import idle, prompts, requests
-from groundplan.economics.levers.model import Looked, Lost
+from groundplan.economics.levers.model import FailedRetries, Observations
 from groundplan.economics.replay import opportunities
 from groundplan.economics.replay.opportunities import SMALL, Opportunity, Spent
 
 
-def levers(
+def rank_levers(
     spent: Sequence[Spent],
     workloads: Sequence[Workload],
     places: Mapping[str, Deployment],
-    looked: Looked,
+    looked: Observations,
     lines: Sequence[Line] = (),
     only: str | None = None,
 ) -> list[Opportunity]:
-    """The largest first; what saves less than a cent a month is left out, unless it frees as much of a budget. `only`:
-    what is about this workload, alone or among others."""
+    """All levers, largest savings first, without those that save less than a cent a month and free less of a budget.
+    `only`: levers of this workload, alone or among others."""
     found = opportunities.found(
-        _first(spent, looked), workloads, places, looked.days, looked.seen, looked.shown, looked.runs
+        _without_failed_retries(spent, looked), workloads, places, looked.days, looked.seen, looked.shown, looked.runs
     )
     month = Decimal(30) / Decimal(max(1, looked.days))
 
     def of(*names: str) -> Decimal:
-        """By how much what these workloads cost in these days is that of a month."""
+        """Factor from the cost in these days to that of a month."""
         return min((opportunities.month(name, looked.days, looked.seen) for name in names), default=month)
 
     declared = {workload.name: workload for workload in workloads}
@@ -41,7 +41,7 @@ def levers(
             calls = [call for call in looked.grounded if call.workload == row.workload]
             sampled = looked.sampled.get(row.workload, len(calls))
             found += prompts.passages(row, workload, place.rates, calls, sampled, of(row.workload))
-    found += _of_use(looked, declared, spent, places, of)
+    found += _from_usage(looked, declared, spent, places, of)
     found += requests.batches(looked.hours, places, looked.days, of, spent)
     found += idle.idle_capacity(lines, month)
     for kept in looked.content:
@@ -52,8 +52,8 @@ def levers(
     return sorted(told, key=lambda each: (-each.saves_usd, -each.frees_usd, each.lever, each.workload))
 
 
-def _times(looked: Looked, spent: Sequence[Spent]) -> dict[str, Decimal]:
-    """Workload -> how many times as many calls as were looked at there were."""
+def _sampling_factors(looked: Observations, spent: Sequence[Spent]) -> dict[str, Decimal]:
+    """Workload -> its calls divided by the sampled ones."""
     calls: dict[str, int] = {}
     for row in spent:
         if not row.purpose:
@@ -63,12 +63,12 @@ def _times(looked: Looked, spent: Sequence[Spent]) -> dict[str, Decimal]:
     }
 
 
-def _first(spent: Sequence[Spent], looked: Looked) -> list[Spent]:
-    """What failed attempts cost without the retries among them, which are told apart: no dollar is told twice."""
-    return [row if row.purpose else _less(row, looked.lost) for row in spent]
+def _without_failed_retries(spent: Sequence[Spent], looked: Observations) -> list[Spent]:
+    """Rows without the cost of failed retries, which are a lever of their own: no dollar counts twice."""
+    return [row if row.purpose else _subtract_retries(row, looked.lost) for row in spent]
 
 
-def _less(row: Spent, lost: Sequence[Lost]) -> Spent:
+def _subtract_retries(row: Spent, lost: Sequence[FailedRetries]) -> Spent:
     mine = [each for each in lost if (each.workload, each.deployment) == (row.workload, row.deployment)]
     return replace(
         row,
@@ -77,8 +77,8 @@ def _less(row: Spent, lost: Sequence[Lost]) -> Spent:
     )
 
 
-def _of_use(
-    looked: Looked,
+def _from_usage(
+    looked: Observations,
     declared: Mapping[str, Workload],
     spent: Sequence[Spent],
     places: Mapping[str, Deployment],
@@ -92,11 +92,11 @@ def _of_use(
             )
             rates = [places[name].rates for name in workload.deployments if name in places]
             yield from requests.unused_room(seen, workload, bound, rates, of(seen.workload))
-    for same in requests.twice(looked.grounded, _times(looked, spent)):
+    for same in requests.shared_passages(looked.grounded, _sampling_factors(looked, spent)):
         yield from requests.same_questions(same, of(*same.workloads))
     for alike in looked.alike:
         yield from requests.same_requests(alike, of(*alike.workloads))
-    never = {retried.workload for retried in looked.retried if requests.never_help(retried)}
+    never = {retried.workload for retried in looked.retried if requests.retries_never_help(retried)}
     for retried in looked.retried:
         yield from requests.retries_that_never_help(retried, of(retried.workload))
     for lost in looked.lost:

@@ -1,4 +1,4 @@
-"""Levers in what costs without being asked: capacity that stands idle, and kept content that nobody reads. Pure."""
+"""Levers in costs that no call causes: idle capacity, and stored content that nobody reads. Pure."""
 
 from __future__ import annotations
 
@@ -7,19 +7,19 @@ from decimal import Decimal
 
 from groundplan.core.money import to_decimal
 from groundplan.economics.allocate.model import CREDIT, IDLE, Line
-from groundplan.economics.levers.model import Content
+from groundplan.economics.levers.model import StoredContent
 from groundplan.economics.replay.opportunities import Opportunity
 
 IDLE_SHARE = Decimal("0.3")
-"""Of a capacity's cost from which on its idle part is told."""
+"""Lowest idle share of a capacity's cost to report."""
 
 
 def idle_capacity(lines: Sequence[Line], month: Decimal) -> list[Opportunity]:
-    """By deployment: what its capacity costs and nobody used."""
+    """Idle capacity by deployment."""
     found = []
     deployments = sorted({line.deployment for line in lines if line.term == IDLE})
     for name in deployments:
-        # what is taken off is no less idle
+        # a credit does not make capacity less idle
         mine = [line for line in lines if line.deployment == name and line.basis != "measured" and line.term != CREDIT]
         idle = sum(line.amount for line in mine if line.term == IDLE)
         whole = sum(line.amount for line in mine)
@@ -40,8 +40,8 @@ def idle_capacity(lines: Sequence[Line], month: Decimal) -> list[Opportunity]:
     return found
 
 
-def unread_content(kept: Content, lines: Sequence[Line], month: Decimal) -> Iterable[Opportunity]:
-    """Prompts and answers that are kept and paid for, of which nobody read one."""
+def unread_content(kept: StoredContent, lines: Sequence[Line], month: Decimal) -> Iterable[Opportunity]:
+    """Prompts and answers whose storage costs money and that nobody has read."""
     paid = sum(line.amount for line in lines if line.workload == kept.workload and line.term == "logs")
     if kept.reads or not kept.calls or not paid:
         return

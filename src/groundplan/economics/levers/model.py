@@ -1,4 +1,5 @@
-"""What levers are found in: facts of the days looked at, each small enough to be read for a page. No behaviour."""
+"""Observations from which levers are found, each small enough to be read for a page. No behaviour. Fields are columns
+of `opportunity_store`."""
 
 from __future__ import annotations
 
@@ -7,31 +8,31 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Final
 
-from groundplan.economics.replay.opportunities import Shown
+from groundplan.economics.replay.opportunities import TrialEvidence
 
 SHARE: Final = 8
-"""One request in so many is looked at for whether others ask the same, by what it asks."""
+"""One request in so many is compared with those of others; the request's digest decides which."""
 Passage = tuple[str, str, int, int]
 """(document, path, first line, last line)"""
 
 
 @dataclass(frozen=True, slots=True)
-class Outputs:
-    """The newest answers of a workload, at most some thousand of them."""
+class OutputSizes:
+    """Sizes of a workload's newest answers, at most some thousand."""
 
     workload: str
     answers: int
     longest: int
-    """Tokens of the longest one."""
+    """Tokens of the longest answer."""
     common: int
     """Tokens that 99 of 100 do not exceed."""
     set_aside_usd: Decimal
-    """What their calls reserved beyond what they cost, together."""
+    """Sum of what their calls reserved beyond their cost."""
 
 
 @dataclass(frozen=True, slots=True)
-class Grounded:
-    """One call that was given passages; `accepted` is None where nobody said."""
+class GroundedCall:
+    """One call with passages. `accepted`: None without an outcome."""
 
     workload: str
     passages: tuple[Passage, ...]
@@ -41,14 +42,14 @@ class Grounded:
 
 
 @dataclass(frozen=True, slots=True)
-class Active:
-    """When a feature of a workload asked a deployment."""
+class ActiveHours:
+    """When a feature of a workload called a deployment."""
 
     workload: str
     feature: str
     deployment: str
     hours: int
-    """In which there was any call."""
+    """Hours with at least one call."""
     calls: int
     cost_usd: Decimal
     busiest: int
@@ -57,8 +58,8 @@ class Active:
 
 
 @dataclass(frozen=True, slots=True)
-class Twice:
-    """Workloads of several teams whose calls were given exactly the same passages, among the newest of each."""
+class SharedPassages:
+    """Workloads of several teams whose newest calls were given exactly the same passages."""
 
     workloads: tuple[str, ...]
     teams: tuple[str, ...]
@@ -69,8 +70,8 @@ class Twice:
 
 
 @dataclass(frozen=True, slots=True)
-class Alike:
-    """Workloads whose callers asked exactly the same, without documents: of those requests that are looked at."""
+class SharedRequests:
+    """Workloads with exactly the same requests, without documents, among the compared ones (`SHARE`)."""
 
     workloads: tuple[str, ...]
     teams: tuple[str, ...]
@@ -79,27 +80,27 @@ class Alike:
     requests: int
     calls: int
     repeated_usd: Decimal
-    """What all but one call of each request cost."""
+    """Cost of all but one call of each request."""
     fewest: int
-    """Calls of the workload that made fewest of each request."""
+    """Calls of the workload with the fewest of each request."""
 
 
 @dataclass(frozen=True, slots=True)
-class Retried:
-    """What a workload's retries came to, without those that ended with their worker or their client."""
+class RetryOutcomes:
+    """Results of a workload's retries, without those cut off by a worker or a client."""
 
     workload: str
     calls: int
-    """Calls that were tried again."""
+    """Calls with a retry."""
     rescued: int
-    """Of them, those that were answered in the end."""
+    """Those of them that were answered in the end."""
     lost_usd: Decimal
-    """What retries cost that failed, of calls that were not answered."""
+    """Cost of failed retries of calls that were not answered."""
 
 
 @dataclass(frozen=True, slots=True)
-class Lost:
-    """Retries at one deployment that failed, of calls that were not answered."""
+class FailedRetries:
+    """Failed retries at one deployment of calls that were not answered."""
 
     workload: str
     deployment: str
@@ -108,8 +109,8 @@ class Lost:
 
 
 @dataclass(frozen=True, slots=True)
-class Content:
-    """Prompts and answers that are kept of a workload, and how often somebody read one of them."""
+class StoredContent:
+    """Stored prompts and answers of a workload, and how often somebody read one of them."""
 
     workload: str
     gigabytes: float
@@ -118,24 +119,23 @@ class Content:
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """Everything of some days."""
+class Observations:
+    """All observations of some days."""
 
     days: int
     seen: Mapping[str, float] = field(default_factory=dict)
-    """Workload -> days since its first call of them, at least one, where these are fewer: what it cost is that of so
-    many."""
-    outputs: Sequence[Outputs] = ()
-    grounded: Sequence[Grounded] = ()
+    """Workload -> days since its first call, if fewer than `days` (at least one): its cost is that of so many days."""
+    outputs: Sequence[OutputSizes] = ()
+    grounded: Sequence[GroundedCall] = ()
     sampled: Mapping[str, int] = field(default_factory=dict)
-    """Workload -> answers among its newest calls, of which `grounded` are those that were given passages; without it
-    these are all that there are."""
-    alike: Sequence[Alike] = ()
-    hours: Sequence[Active] = ()
-    retried: Sequence[Retried] = ()
-    lost: Sequence[Lost] = ()
-    content: Sequence[Content] = ()
-    shown: Mapping[tuple[str, str], Shown] = field(default_factory=dict)
-    """(workload, deployment) -> what replays and experiments found of it."""
+    """Workload -> answers among its newest calls, of which `grounded` are those with passages; missing: `grounded` has
+    all."""
+    alike: Sequence[SharedRequests] = ()
+    hours: Sequence[ActiveHours] = ()
+    retried: Sequence[RetryOutcomes] = ()
+    lost: Sequence[FailedRetries] = ()
+    content: Sequence[StoredContent] = ()
+    shown: Mapping[tuple[str, str], TrialEvidence] = field(default_factory=dict)
+    """(workload, deployment) -> evidence of replays and experiments."""
     runs: Mapping[str, str] = field(default_factory=dict)
     """Workload -> what is being tried on it."""

@@ -1,7 +1,7 @@
-"""What a workload's choice of models saves, what it would cost elsewhere, and whether its floors of quality hold. Pure.
+"""Savings of a workload's choice of models, costs at other deployments, and whether quality floors hold. Pure.
 
-Answers are priced again with the tokens of the attempt that gave them: another model would have used others. So what
-is said of a place that did not answer is about its price, never about its answers.
+Answers are repriced with the tokens of the attempt that gave them, although another model would have used others. So
+figures of a deployment that did not answer compare its price, not its answers.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ from groundplan.economics.prices.time_of_day import rates_at
 
 Kept = Literal["yes", "no", "unknown"]
 LEAST: Final = 5
-"""Judgements from which a share is told."""
+"""Judgements from which on a share is reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A deployment that the workload names. `barred`: why it takes none of its calls; empty where it may."""
+    """A deployment that the workload names. `barred`: why it takes none of its calls; empty: it may."""
 
     name: str
     model: str
@@ -34,38 +34,40 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`cost`: picodollars, what checked it included. `counts`: of the attempt that answered, empty from the cache."""
+    """One answer. `cost`: picodollars, checks of the answer included; `counts`: token counts of the attempt that
+    answered, empty for an answer from the cache."""
 
     place: str
     cost: int
     counts: Mapping[str, int]
     paid: int = 0
-    """What that attempt alone cost, tries before it and checks left out."""
+    """Picodollars of that attempt alone, without earlier attempts and checks."""
     cached: bool = False
     saved: int = 0
     """Picodollars that the same answer cost when a model gave it."""
     at_ms: int = 0
-    """When, since the epoch: prices may be by time of day."""
+    """Time since the epoch, for prices by time of day."""
 
 
 @dataclass(frozen=True, slots=True)
-class Elsewhere:
-    """What the same answers would have cost at one place alone; `saves` is negative where that is more."""
+class AlternativeCost:
+    """Cost of the same answers at one place alone. `saves`: negative if that is more."""
 
     place: Place
     cost: int
     saves: int
     answers: int
-    """That it gave itself."""
+    """Answers that it gave itself."""
 
 
 @dataclass(frozen=True, slots=True)
-class Saved:
-    """Picodollars against the strongest place that may take calls. `by_cache` is before look-ups and wrong answers."""
+class RoutingSavings:
+    """Savings in picodollars against the strongest place that may take calls. `by_cache`: before the cost of look-ups
+    and wrong answers."""
 
     strongest: str
     alone: int
-    """What the strongest would have cost for every answer, also those from the cache."""
+    """Cost of all answers at the strongest place, those from the cache included."""
     cost: int
     by_routing: int
     by_cache: int
@@ -75,7 +77,8 @@ class Saved:
 
 @dataclass(frozen=True, slots=True)
 class Floor:
-    """One dimension. `low`, `high`: 95 % interval of what was accepted; None with fewer than `LEAST` judgements."""
+    """Quality in one dimension. `low`, `high`: 95 % interval of the accepted share; None with fewer than `LEAST`
+    judgements."""
 
     dimension: str
     floor: float
@@ -86,50 +89,53 @@ class Floor:
     kept: Kept
 
 
-def elsewhere(answers: Sequence[Answer], places: Sequence[Place]) -> list[Elsewhere]:
-    """Each place, the cheapest first."""
+def compare_places(answers: Sequence[Answer], places: Sequence[Place]) -> list[AlternativeCost]:
+    """The cost of the answers at each place, the cheapest first."""
     asked = [each for each in answers if not each.cached]
     counts, cost = _counts(asked), sum(each.cost for each in asked)
     found = []
     for place in places:
         alike = not place.rates.windows and place.rates.long is None
-        there = cost_of_counts(counts, place.rates) if alike else sum(_there(each, place.rates) for each in asked)
+        there = cost_of_counts(counts, place.rates) if alike else sum(_cost_at(each, place.rates) for each in asked)
         mine = sum(each.place == place.name for each in asked)
-        found.append(Elsewhere(place, there, cost - there, mine))
+        found.append(AlternativeCost(place, there, cost - there, mine))
     return sorted(found, key=lambda each: (each.cost, each.place.name))
 
 
-def strongest(answers: Sequence[Answer], places: Sequence[Place]) -> Place | None:
-    """Of those that may take calls the one with the best declared scores; of equals, or unknown ones, the dearest."""
+def strongest_place(answers: Sequence[Answer], places: Sequence[Place]) -> Place | None:
+    """The place with the best declared scores among those that may take calls; of equal scores the dearest."""
     counts = _counts([each for each in answers if not each.cached])
     able = [place for place in places if not place.barred]
     return max(
-        able, key=lambda place: (_mean(place.scores), cost_of_counts(counts, place.rates), place.name), default=None
+        able,
+        key=lambda place: (_mean_score(place.scores), cost_of_counts(counts, place.rates), place.name),
+        default=None,
     )
 
 
-def saved(answers: Sequence[Answer], places: Sequence[Place]) -> Saved | None:
-    """None where no place may take calls."""
-    best = strongest(answers, places)
+def routing_savings(answers: Sequence[Answer], places: Sequence[Place]) -> RoutingSavings | None:
+    """Savings of routing and cache; None if no place may take calls."""
+    best = strongest_place(answers, places)
     if best is None:
         return None
     asked = [each for each in answers if not each.cached]
-    alone = sum(each.paid if each.place == best.name else _there(each, best.rates) for each in asked)
+    alone = sum(each.paid if each.place == best.name else _cost_at(each, best.rates) for each in asked)
     cost, cached = sum(each.cost for each in asked), sum(each.saved for each in answers if each.cached)
-    return Saved(best.name, alone + cached, cost, alone - cost, cached, len(answers), len(answers) - len(asked))
+    return RoutingSavings(
+        best.name, alone + cached, cost, alone - cost, cached, len(answers), len(answers) - len(asked)
+    )
 
 
-def floor_kept(dimension: str, floor: float, share: float, low: float, high: float, judged: int) -> Floor:
-    """Kept where what was accepted is at the floor or above; not kept where surely it is below: the whole interval is;
-    between both it is not known."""
+def check_floor(dimension: str, floor: float, share: float, low: float, high: float, judged: int) -> Floor:
+    """Judge a floor: `yes` if the accepted share reaches it, `no` if the whole interval is below, else `unknown`."""
     if judged < LEAST:
         return Floor(dimension, floor, judged, None, None, None, "unknown")
     kept: Kept = "yes" if share >= floor else "no" if high < floor else "unknown"
     return Floor(dimension, floor, judged, share, low, high, kept)
 
 
-def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
-    """In words: what was saved, and which cheaper places take no calls, with the reason."""
+def describe_savings(found: RoutingSavings | None, others: Sequence[AlternativeCost]) -> list[str]:
+    """Sentences: what was saved, and which cheaper places take no calls, with the reason."""
     if found is None or not found.answers:
         return []
     lines = []
@@ -148,8 +154,8 @@ def told(found: Saved | None, others: Sequence[Elsewhere]) -> list[str]:
     return lines
 
 
-def _there(answer: Answer, rates: Rates) -> int:
-    """What it would have cost at that price then, with a prompt as long as its own."""
+def _cost_at(answer: Answer, rates: Rates) -> int:
+    """Cost of an answer at these rates, at its time and its prompt's length."""
     rates, prompt = rates_at(rates, answer.at_ms), prompt_tokens(answer.counts)
     while rates.long is not None and prompt > rates.long_above:
         rates = rates.long
@@ -157,7 +163,7 @@ def _there(answer: Answer, rates: Rates) -> int:
 
 
 def _counts(answers: Sequence[Answer]) -> dict[str, int]:
-    """Each is one request, also where its price was not by the request."""
+    """Sums of counts; each answer is one request, also if it had no price per request."""
     sums: dict[str, int] = {}
     for each in answers:
         for name, count in each.counts.items():
@@ -165,5 +171,5 @@ def _counts(answers: Sequence[Answer]) -> dict[str, int]:
     return {**sums, "requests": len(answers)}
 
 
-def _mean(scores: Mapping[str, float]) -> float:
+def _mean_score(scores: Mapping[str, float]) -> float:
     return sum(scores.values()) / len(scores) if scores else -1.0

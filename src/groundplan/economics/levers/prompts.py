@@ -1,6 +1,6 @@
-"""Levers in what is sent: instructions that repeat themselves or are most of what is paid, passages that add nothing.
+"""Levers in prompts: repeated or large instructions, passages that add nothing. Pure.
 
-Tokens of a text are estimated at four characters each. Pure.
+Tokens of a text are estimated at four characters each.
 """
 
 from __future__ import annotations
@@ -9,42 +9,42 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from groundplan.blueprint.model import Rates, Workload
-from groundplan.economics.levers.model import Grounded, Passage
+from groundplan.economics.levers.model import GroundedCall, Passage
 from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent, paid
 
-CHARACTERS = 4
-"""Of a token."""
-SENTENCE = 20
-"""Characters from which a line that is there twice counts as repeated."""
-LARGE, MOST = 300, Decimal("0.5")
-"""Tokens of instructions, and their share of the input, from which they are worth shortening."""
-CUT = Decimal(1) / 3
-"""Of large instructions, taken to be spared; the evaluation set decides."""
-ENOUGH = 30
-"""Calls that a share is told from."""
-PADDED = Decimal("0.05")
-"""Share of the given lines that is there twice from which it is told."""
+CHARACTERS_PER_TOKEN = 4
+"""Estimated characters of a token."""
+MIN_LINE_CHARACTERS = 20
+"""Characters from which on a line that occurs twice counts as repeated."""
+LARGE_PROMPT_TOKENS, LARGE_PROMPT_SHARE = 300, Decimal("0.5")
+"""Tokens of instructions, and their share of the input, from which on they are worth shortening."""
+ASSUMED_CUT = Decimal(1) / 3
+"""Share of large instructions that is assumed to be dispensable; the evaluation set decides."""
+MIN_CALLS = 30
+"""Calls from which on a share is reported."""
+MIN_OVERLAP = Decimal("0.05")
+"""Lowest share of repeated lines in passages to report."""
 MARGIN = 0.05
-"""Acceptance that fewer passages may seem to cost at most."""
+"""Highest loss of acceptance that fewer passages may seem to cause."""
 
 
 def repeated_tokens(text: str) -> int:
-    """Tokens of lines that are there already, and of blanks beyond one."""
+    """Tokens of repeated lines, and of blanks beyond one."""
     seen: set[str] = set()
     spare = 0
     for line in text.splitlines():
         bare = " ".join(line.split())
         spare += len(line) - len(bare)
-        if len(bare) >= SENTENCE and bare.lower() in seen:
+        if len(bare) >= MIN_LINE_CHARACTERS and bare.lower() in seen:
             spare += len(bare)
         seen.add(bare.lower())
-    return spare // CHARACTERS
+    return spare // CHARACTERS_PER_TOKEN
 
 
 def instructions(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Iterable[Opportunity]:
-    """Of the workload's own prompt, which goes with every call."""
+    """Levers in the workload's own prompt, which is sent with every call."""
     text = workload.system_prompt or ""
-    tokens = len(text) // CHARACTERS
+    tokens = len(text) // CHARACTERS_PER_TOKEN
     if not row.calls or not row.input or not tokens:
         return
     each = input_rate(row, rates) * row.calls * month
@@ -61,11 +61,11 @@ def instructions(row: Spent, workload: Workload, rates: Rates, month: Decimal) -
             deployment=row.deployment,
         )
     share = Decimal(tokens * row.calls) / row.input
-    if tokens >= LARGE and share >= MOST:
+    if tokens >= LARGE_PROMPT_TOKENS and share >= LARGE_PROMPT_SHARE:
         yield Opportunity(
             "shorter prompts",
             row.workload,
-            int((tokens - twice) * CUT) * each,
+            int((tokens - twice) * ASSUMED_CUT) * each,
             f"shorten {workload.prompt or 'its prompt'} by a third",
             f"its instructions are about {tokens:,} tokens, {min(share, Decimal(1)):.0%} of the input that is paid",
             "medium",
@@ -75,7 +75,7 @@ def instructions(row: Spent, workload: Workload, rates: Rates, month: Decimal) -
 
 
 def input_rate(row: Spent, rates: Rates) -> Decimal:
-    """US dollars of an input token as it was paid: what came from the provider's cache at its own rate."""
+    """Average US dollars paid for an input token, with tokens from the provider's cache at their own rate."""
     read = rates.input if rates.cache_read is None else rates.cache_read
     fresh = max(0, row.input - row.cache_read)
     each = Decimal(fresh * rates.input + row.cache_read * read) / max(1, row.input) / MTOK / PICO
@@ -83,16 +83,16 @@ def input_rate(row: Spent, rates: Rates) -> Decimal:
 
 
 def passages(
-    row: Spent, workload: Workload, rates: Rates, calls: Sequence[Grounded], sampled: int, month: Decimal
+    row: Spent, workload: Workload, rates: Rates, calls: Sequence[GroundedCall], sampled: int, month: Decimal
 ) -> Iterable[Opportunity]:
-    """Of the calls of this workload that were given passages, which are those of `sampled` answers."""
-    if workload.grounding is None or len(calls) < ENOUGH:
+    """Levers in the passages of a workload's calls. `calls`: those with passages among `sampled` answers."""
+    if workload.grounding is None or len(calls) < MIN_CALLS:
         return
-    given = min(workload.grounding.max_bytes // CHARACTERS, row.input // max(1, row.calls))
+    given = min(workload.grounding.max_bytes // CHARACTERS_PER_TOKEN, row.input // max(1, row.calls))
     share = min(Decimal(1), Decimal(len(calls)) / max(1, sampled))
     each = input_rate(row, rates) * row.calls * share * month
     lines, twice = (sum(counts) for counts in zip(*(overlap(call.passages) for call in calls), strict=True))
-    if lines and Decimal(twice) / lines >= PADDED:
+    if lines and Decimal(twice) / lines >= MIN_OVERLAP:
         yield Opportunity(
             "padded contexts",
             row.workload,
@@ -103,11 +103,11 @@ def passages(
             "assumes that passages fill what they may; fewer passages or shorter neighbours spare it",
             deployment=row.deployment,
         )
-    yield from _fewer(row, calls, given * each)
+    yield from _fewer_passages(row, calls, given * each)
 
 
 def overlap(given: Sequence[Passage]) -> tuple[int, int]:
-    """(lines given, lines that were there already in a passage before) of one call."""
+    """(lines given, lines repeated from an earlier passage) of one call."""
     seen: set[tuple[str, int]] = set()
     count = twice = 0
     for document, _, first, last in given:
@@ -118,12 +118,12 @@ def overlap(given: Sequence[Passage]) -> tuple[int, int]:
     return count, twice
 
 
-def _fewer(row: Spent, calls: Sequence[Grounded], whole: Decimal) -> Iterable[Opportunity]:
-    """Where answers from half of the passages are accepted as often as those from all."""
+def _fewer_passages(row: Spent, calls: Sequence[GroundedCall], whole: Decimal) -> Iterable[Opportunity]:
+    """Fewer passages, if answers from half of them are accepted as often as those from all."""
     most = max(len(call.passages) for call in calls)
     few = [call.accepted for call in calls if call.accepted is not None and len(call.passages) <= most // 2]
     many = [call.accepted for call in calls if call.accepted is not None and len(call.passages) > most // 2]
-    if most < 2 or min(len(few), len(many)) < ENOUGH:
+    if most < 2 or min(len(few), len(many)) < MIN_CALLS:
         return
     short, full = sum(few) / len(few), sum(many) / len(many)
     error = (short * (1 - short) / len(few) + full * (1 - full) / len(many)) ** 0.5

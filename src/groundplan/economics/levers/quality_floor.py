@@ -1,9 +1,8 @@
-"""Which models answer a workload surely below a floor of quality that it declares. Pure.
+"""Finds models whose answers are surely below a quality floor of their workload. Pure.
 
-Judgements are outcomes whose label is the dimension. They are looked at again and again, so the interval is the one of
-experiments that may be looked at any time: that of a single look would once in a while exclude a floor that is kept.
-What leaves the history while others come is counted anew, so each time that the history has been renewed is another
-chance.
+Judgements are outcomes whose label is the dimension. They are evaluated repeatedly, so the interval is the one of
+experiments, which holds at all looks together; an ordinary interval would now and then exclude a floor that is kept.
+When the history has been replaced by newer judgements, the next looks are another chance of an error.
 """
 
 from __future__ import annotations
@@ -15,12 +14,12 @@ from typing import Final
 from groundplan.economics.experiment.sequential import LEAST, Tally, mean_range
 
 LEVEL: Final = 0.99
-"""Of the interval, at all looks together."""
+"""Confidence of the interval, at all looks together."""
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """What was said of one model's answers in one dimension. `refused`: ids of the newest that were not accepted."""
+    """Judgements of one model's answers in one dimension. `refused`: ids of the newest that were not accepted."""
 
     model: str
     dimension: str
@@ -34,8 +33,8 @@ class Judged:
 
 
 @dataclass(frozen=True, slots=True)
-class Below:
-    """`low`, `high`: interval of the share that is accepted."""
+class BelowFloor:
+    """A model below a floor. `low`, `high`: interval of its accepted share."""
 
     judged: Judged
     floor: float
@@ -43,9 +42,9 @@ class Below:
     high: float
 
 
-def below(every: Sequence[Judged], floors: Mapping[str, float]) -> list[Below]:
-    """Those of which the whole interval is below the floor of their dimension, the furthest first; of fewer than
-    `LEAST` judgements nothing is told."""
+def find_below_floor(every: Sequence[Judged], floors: Mapping[str, float]) -> list[BelowFloor]:
+    """Models whose whole interval is below the floor of a dimension, the furthest first; those with fewer than `LEAST`
+    judgements are skipped."""
     found = []
     for each in every:
         floor = floors.get(each.dimension)
@@ -53,5 +52,5 @@ def below(every: Sequence[Judged], floors: Mapping[str, float]) -> list[Below]:
             continue
         sure = mean_range(Tally(each.judged, each.accepted, each.accepted), LEVEL)
         if sure.high < floor:
-            found.append(Below(each, floor, sure.low, sure.high))
+            found.append(BelowFloor(each, floor, sure.low, sure.high))
     return sorted(found, key=lambda each: (each.judged.share - each.floor, each.judged.model, each.judged.dimension))

@@ -1,4 +1,4 @@
-"""Levers in how calls are made: room no answer needs, batches, the same question of several teams, retries. Pure."""
+"""Levers in how calls are made: oversized output caps, batches, questions shared by teams, useless retries. Pure."""
 
 from __future__ import annotations
 
@@ -9,30 +9,39 @@ from decimal import Decimal
 from groundplan.blueprint.model import Deployment, Rates, Workload
 from groundplan.economics import price
 from groundplan.economics.experiment.model import BUDGET_PREFIX
-from groundplan.economics.levers.model import SHARE, Active, Alike, Grounded, Lost, Outputs, Passage, Retried, Twice
+from groundplan.economics.levers.model import (
+    SHARE,
+    ActiveHours,
+    FailedRetries,
+    GroundedCall,
+    OutputSizes,
+    Passage,
+    RetryOutcomes,
+    SharedPassages,
+    SharedRequests,
+)
 from groundplan.economics.prices.reprice import cost_of_counts
 from groundplan.economics.replay.opportunities import MTOK, PICO, Opportunity, Spent
 
-SEEN = 200
-"""Answers from which on the longest one is told."""
-ROOM = 2
-"""A cap this many times above the longest answer is never used."""
-BUSY, RARE, WEEK, LEAST_HOURS = 50, 0.2, 7, 3
-"""Calls of an active hour, the share of hours that may be active, and the days that are looked at at least, for a job
-that runs by the clock."""
-AGAIN = 20
-"""Calls that were given the same passages as one of another team from which on it is told."""
-DISTINCT = 10
-"""Requests that are looked at, made alike by several teams, from which on that is told: fewer tell who guesses one
-whether somebody else asks it."""
-CHECKS = frozenset({"guardrail", "cascade"})
-"""Purposes of calls that the gateway makes in the middle of another one."""
-HELPS = 0.1
-"""Share of retried calls that were answered in the end, below which retries never help."""
+MIN_ANSWERS = 200
+"""Answers from which on their longest is reported."""
+MIN_HEADROOM = 2
+"""Ratio of the output cap to the longest answer from which on the cap is oversized."""
+BUSY_CALLS, MAX_ACTIVE_SHARE, MIN_DAYS, LEAST_HOURS = 50, 0.2, 7, 3
+"""A scheduled job: lowest mean calls of an active hour, highest share of active hours, fewest days of history, fewest
+active hours."""
+MIN_REPEATED = 20
+"""Fewest repeated calls to report."""
+MIN_REQUESTS = 10
+"""Fewest shared requests to report: fewer would tell whoever guesses one whether others ask it."""
+INTERNAL_PURPOSES = frozenset({"guardrail", "cascade"})
+"""Purposes of calls that the gateway makes within another one."""
+MIN_RESCUED_SHARE = 0.1
+"""Share of retried calls answered in the end, below which retries do not help."""
 
 
 def bound_of_output(row: Spent, workload: Workload, place: Deployment | None) -> Decimal:
-    """What was charged at the bound, since nobody knew better, as far as it is of the cap: a prompt stays as it is."""
+    """The part of charges at the bound (for unknown usage) that is due to the output cap, not to the prompt."""
     if not row.bound_usd or place is None:
         return row.bound_usd
     into, out = place.rates.dearest
@@ -41,15 +50,15 @@ def bound_of_output(row: Spent, workload: Workload, place: Deployment | None) ->
 
 
 def unused_room(
-    seen: Outputs, workload: Workload, bound_usd: Decimal, rates: Sequence[Rates], month: Decimal
+    seen: OutputSizes, workload: Workload, bound_usd: Decimal, rates: Sequence[Rates], month: Decimal
 ) -> Iterable[Opportunity]:
-    """An output cap far above every answer. `bound_usd`: of `bound_of_output`; `rates`: where it may be answered."""
+    """An output cap far above every answer. `bound_usd`: of `bound_of_output`; `rates`: of the deployments."""
     cap = workload.max_output_tokens
     wanted = max(1, -(-seen.longest * 5 // 4))
-    if seen.answers < SEEN or wanted * ROOM > cap:
+    if seen.answers < MIN_ANSWERS or wanted * MIN_HEADROOM > cap:
         return
     spared = 1 - Decimal(wanted) / cap
-    # what is set aside beyond the cost is of prompts, too, whose tokens nobody knows before
+    # reservations also exceed costs because of prompts, whose tokens are not known beforehand
     most = max((Decimal((cap - wanted) * each.dearest[1]) / MTOK / PICO for each in rates), default=None)
     aside = seen.set_aside_usd / seen.answers * spared
     yield Opportunity(
@@ -65,26 +74,25 @@ def unused_room(
 
 
 def batches(
-    hours: Sequence[Active],
+    hours: Sequence[ActiveHours],
     places: Mapping[str, Deployment],
     days: int,
     month: Callable[[str], Decimal],
     spent: Sequence[Spent] = (),
 ) -> list[Opportunity]:
-    """Features that ask many calls in few hours: a job by the clock, which can wait for a batch. `month`: of a
-    workload, by how much what it cost is that of a month; `spent`: of which what is a batch already is taken off, and
-    what the gateway itself asked."""
-    if days < WEEK:
+    """Features with many calls in few hours: scheduled jobs, which could be batches. `month`: workload -> factor to a
+    month; `spent`: tells calls that are in batches already, and those that the gateway made itself."""
+    if days < MIN_DAYS:
         return []
     found = []
     for asked in hours:
         if asked.feature.startswith(BUDGET_PREFIX):
-            continue  # replays and shadows, which the gateway itself sends
-        mine = _without_batches(_of_callers(asked, spent), spent)
+            continue  # replays and shadows, which the gateway sends itself
+        mine = _without_batches(_without_internal_calls(asked, spent), spent)
         place = places.get(mine.deployment)
         spared = Decimal(0) if place is None else batch_discount(place.rates, place.serves)
-        few = LEAST_HOURS <= mine.hours <= RARE * 24 * days
-        if spared <= 0 or not few or mine.calls < BUSY * mine.hours:
+        few = LEAST_HOURS <= mine.hours <= MAX_ACTIVE_SHARE * 24 * days
+        if spared <= 0 or not few or mine.calls < BUSY_CALLS * mine.hours:
             continue
         when = f", mostly at {mine.busiest:02d}:00 UTC" if 2 * mine.busiest_calls > mine.calls else ""
         found.append(
@@ -102,18 +110,18 @@ def batches(
     return found
 
 
-def _of_callers(mine: Active, spent: Sequence[Spent]) -> Active:
-    """Without what guardrails and cascades asked there: it bears the feature of the call that it was asked for, and no
-    batch answers it."""
+def _without_internal_calls(mine: ActiveHours, spent: Sequence[Spent]) -> ActiveHours:
+    """Without calls of guardrails and cascades: they carry the feature of the call they belong to, and cannot be
+    batched."""
     rows = [row for row in spent if (row.workload, row.deployment) == (mine.workload, mine.deployment)]
-    checks = [row for row in rows if row.purpose in CHECKS]
+    checks = [row for row in rows if row.purpose in INTERNAL_PURPOSES]
     if not checks:
         return mine
     asked = [row for row in rows if not row.purpose]
     return replace(
         mine,
-        calls=int(mine.calls * _part(sum(row.calls for row in asked), sum(row.calls for row in checks))),
-        cost_usd=mine.cost_usd * _part(_cost(asked), _cost(checks)),
+        calls=int(mine.calls * _share(sum(row.calls for row in asked), sum(row.calls for row in checks))),
+        cost_usd=mine.cost_usd * _share(_cost(asked), _cost(checks)),
     )
 
 
@@ -121,13 +129,13 @@ def _cost(rows: Sequence[Spent]) -> Decimal:
     return sum((row.cost_usd for row in rows), Decimal(0))
 
 
-def _part(mine: Decimal | int, other: Decimal | int) -> Decimal:
-    """Of both."""
+def _share(mine: Decimal | int, other: Decimal | int) -> Decimal:
+    """Share of the first in both."""
     return Decimal(mine) / (mine + other) if mine else Decimal(0)
 
 
-def _without_batches(mine: Active, spent: Sequence[Spent]) -> Active:
-    """Lines of a batch name no feature."""
+def _without_batches(mine: ActiveHours, spent: Sequence[Spent]) -> ActiveHours:
+    """Without calls in batches, which have no feature."""
     if mine.feature:
         return mine
     rows = [row for row in spent if (row.workload, row.deployment, row.purpose) == (mine.workload, mine.deployment, "")]
@@ -136,46 +144,46 @@ def _without_batches(mine: Active, spent: Sequence[Spent]) -> Active:
 
 
 def batch_discount(rates: Rates, serves: Sequence[str] = ()) -> Decimal:
-    """Share that a batch costs less, of as much input as output, at a deployment that `serves` so; 0 where its price of
-    batches is none of calls and it has no batch endpoint."""
+    """Discount of a batch with as much input as output; 0 if the deployment has no batch endpoint and no batch price
+    for calls."""
     service = price.BATCH if price.BATCHES in serves else price.batch_line_service(rates, serves)
     used = {"input": 1000, "output": 1000}
     now = cost_of_counts(used, rates)
     return 1 - Decimal(cost_of_counts(used, price.service_rates(rates, service))) / now if now else Decimal(0)
 
 
-def twice(calls: Sequence[Grounded], times: Mapping[str, Decimal]) -> list[Twice]:
-    """Calls that were given exactly the same passages as one of another team, by which workloads they are of. `times`:
-    workload -> how many times as many calls there were as were looked at."""
-    groups: dict[tuple[Passage, ...], list[Grounded]] = {}
+def shared_passages(calls: Sequence[GroundedCall], times: Mapping[str, Decimal]) -> list[SharedPassages]:
+    """Calls with exactly the same passages as a call of another team, by workloads. `times`: workload -> its calls
+    divided by the sampled ones."""
+    groups: dict[tuple[Passage, ...], list[GroundedCall]] = {}
     for call in calls:
         groups.setdefault(call.passages, []).append(call)
-    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[list[Grounded]]] = {}
+    found: dict[tuple[tuple[str, ...], tuple[str, ...]], list[list[GroundedCall]]] = {}
     for mine in groups.values():
         teams = tuple(sorted({call.team for call in mine if call.team}))
         if len(teams) > 1:
             found.setdefault((tuple(sorted({call.workload for call in mine})), teams), []).append(mine)
     return [
-        Twice(
+        SharedPassages(
             workloads,
             teams,
             sum(len(mine) for mine in several),
             sum(len(mine) - 1 for mine in several),
-            sum((_again(mine, times) for mine in several), Decimal(0)),
+            sum((_repeated_cost(mine, times) for mine in several), Decimal(0)),
         )
         for (workloads, teams), several in sorted(found.items())
     ]
 
 
-def _again(calls: Sequence[Grounded], times: Mapping[str, Decimal]) -> Decimal:
-    """What all but one of them cost, each as the mean, of all calls as of those that were looked at."""
+def _repeated_cost(calls: Sequence[GroundedCall], times: Mapping[str, Decimal]) -> Decimal:
+    """Mean cost of all but one of these calls, extrapolated from the sample."""
     cost = sum((call.cost_usd * times.get(call.workload, Decimal(1)) for call in calls), Decimal(0))
     return cost * (len(calls) - 1) / len(calls)
 
 
-def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:
-    """Calls of several teams that were given exactly the same passages."""
-    if found.repeated < AGAIN or len(found.teams) < 2:
+def same_questions(found: SharedPassages, month: Decimal) -> Iterable[Opportunity]:
+    """The lever for calls of several teams with exactly the same passages."""
+    if found.repeated < MIN_REPEATED or len(found.teams) < 2:
         return
     yield Opportunity(
         "the same asked by several teams",
@@ -189,10 +197,10 @@ def same_questions(found: Twice, month: Decimal) -> Iterable[Opportunity]:
     )
 
 
-def same_requests(found: Alike, month: Decimal) -> Iterable[Opportunity]:
-    """Requests that several teams made alike. In round numbers and never of a single request: it says who could share,
-    and nobody learns from it what the others ask."""
-    if len(found.teams) < 2 or (found.requests < DISTINCT and found.fewest < 2 * DISTINCT):
+def same_requests(found: SharedRequests, month: Decimal) -> Iterable[Opportunity]:
+    """The lever for requests that several teams share. Rounded, and never for a single request: it tells who could
+    share, not what the others ask."""
+    if len(found.teams) < 2 or (found.requests < MIN_REQUESTS and found.fewest < 2 * MIN_REQUESTS):
         return
     calls, again = _round(found.calls * SHARE), _round((found.calls - found.requests) * SHARE)
     owners = f" ({', '.join(found.owners)})" if found.owners else ""
@@ -210,19 +218,19 @@ def same_requests(found: Alike, month: Decimal) -> Iterable[Opportunity]:
 
 
 def _round(number: int) -> int:
-    """To two digits."""
+    """Rounded to two digits."""
     step = int(10 ** max(0, len(str(number)) - 2))
     return round(number / step) * step
 
 
-def never_help(seen: Retried) -> bool:
-    """Whether hardly a call was answered by a further attempt."""
-    return seen.calls >= AGAIN and seen.rescued < HELPS * seen.calls
+def retries_never_help(seen: RetryOutcomes) -> bool:
+    """Whether retries hardly ever led to an answer."""
+    return seen.calls >= MIN_REPEATED and seen.rescued < MIN_RESCUED_SHARE * seen.calls
 
 
-def retries_that_never_help(seen: Retried, month: Decimal) -> Iterable[Opportunity]:
-    """Further attempts after which hardly a call was answered."""
-    if not never_help(seen):
+def retries_that_never_help(seen: RetryOutcomes, month: Decimal) -> Iterable[Opportunity]:
+    """The lever for retries that hardly ever led to an answer."""
+    if not retries_never_help(seen):
         return
     yield Opportunity(
         "retries that never help",
@@ -235,8 +243,8 @@ def retries_that_never_help(seen: Retried, month: Decimal) -> Iterable[Opportuni
     )
 
 
-def useless_retries(lost: Lost, month: Decimal) -> Iterable[Opportunity]:
-    """Further attempts that were billed and failed, too, where others of the workload help."""
+def useless_retries(lost: FailedRetries, month: Decimal) -> Iterable[Opportunity]:
+    """The lever for billed and failed retries at one deployment, where others of the workload help."""
     yield Opportunity(
         "useless retries",
         lost.workload,

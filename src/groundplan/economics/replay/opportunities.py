@@ -53,7 +53,7 @@ class Spent:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
+class TrialEvidence:
     """What a replay or an experiment found of a deployment. `most`: share of the calls that it answers as well, at
     most; `then`: what may be done; `tried`: an experiment decided about it or runs, so that none is proposed."""
 
@@ -63,7 +63,7 @@ class Shown:
     tried: bool = False
 
 
-_NOBODY: Mapping[tuple[str, str], Shown] = MappingProxyType({})
+_NOBODY: Mapping[tuple[str, str], TrialEvidence] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class Opportunity:
 
 def found(
     spent: Sequence[Spent], workloads: Iterable[Workload], places: Mapping[str, Deployment], days: int,
-    seen: Mapping[str, float] = MappingProxyType({}), shown: Mapping[tuple[str, str], Shown] = _NOBODY,
+    seen: Mapping[str, float] = MappingProxyType({}), shown: Mapping[tuple[str, str], TrialEvidence] = _NOBODY,
     runs: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Opportunity]:  # fmt: skip
     """All levers that save more than a cent a month, the largest first. `seen`: as of `month`; `shown`: (workload,
@@ -165,7 +165,7 @@ def _failed(row: Spent, month: Decimal) -> Iterable[Opportunity]:
 
 def _cheaper(
     row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal,
-    shown: Mapping[tuple[str, str], Shown], runs: str,
+    shown: Mapping[tuple[str, str], TrialEvidence], runs: str,
 ) -> Iterable[Opportunity]:  # fmt: skip
     """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
     floor, and none that cannot hold them. What they cost now is not more than was paid: a price by the time of day is
@@ -200,7 +200,7 @@ def _fits(row: Spent, place: Deployment) -> bool:
     return row.input + row.output <= place.context_tokens * row.calls
 
 
-def _proof(known: Shown | None, waits: str) -> str:
+def _proof(known: TrialEvidence | None, waits: str) -> str:
     if known is None:
         proof = "quality is unknown until a replay or an evaluation set shows it; then route the calls that keep it"
     else:
