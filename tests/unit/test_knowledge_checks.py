@@ -466,5 +466,5 @@ def test_what_is_told_of_a_table_reads_well() -> None:
 
 
 def test_every_kind_of_personal_data_and_secret_has_a_name() -> None:
-    assert set(documents._CALLED) == {*PERSONAL, *SECRETS}
+    assert set(documents._KIND_NAMES) == {*PERSONAL, *SECRETS}
     assert documents.counts_text({"email": 2, "card": 1, "iban": 3}) == "1 card number, 2 e-mail addresses, 3 IBANs"

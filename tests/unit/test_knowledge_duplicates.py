@@ -67,7 +67,7 @@ def test_edits_are_found_in_scripts_without_spaces() -> None:
 
 
 def test_of_long_documents_the_beginnings_are_compared(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(duplicates, "LONGEST", 60)
+    monkeypatch.setattr(duplicates, "MAX_WORDS", 60)
     begins, tails = [f"word{at}" for at in range(60)], (["a b"] * 80, ["c d"] * 80)
     texts = [" ".join(begins + tail) for tail in tails]
     (pair,) = near_duplicates(

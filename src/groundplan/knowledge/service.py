@@ -17,7 +17,7 @@ from groundplan.core.database import connect
 from groundplan.knowledge import store
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.build import never_stop
-from groundplan.knowledge.index.model import WHOLE
+from groundplan.knowledge.index.model import COMPLETE_STATES
 from groundplan.knowledge.ingest import STEP_FAILED, IngestSettings, ingest_source, step_failure_finding
 from groundplan.knowledge.intake.concurrent_changes import Redeclared
 from groundplan.knowledge.intake.run import Progress
@@ -93,7 +93,7 @@ def ingest_sources(
                 quality_store.put_findings(
                     conn, source.name, [], kinds=[STEP_FAILED], subjects=[f"source/{source.name}"]
                 )
-        for edition in index_store.editions(conn, WHOLE):
+        for edition in index_store.editions(conn, COMPLETE_STATES):
             if edition.settings.embedding is None:
                 embed_pending(conn, embedder, edition.id, context.stop)
     return reports

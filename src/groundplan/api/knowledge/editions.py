@@ -25,7 +25,7 @@ from groundplan.knowledge.embedding.deployed import DeployedEmbedder
 from groundplan.knowledge.index import index_store
 from groundplan.knowledge.index.build import never_stop
 from groundplan.knowledge.index.compare import Examined
-from groundplan.knowledge.index.model import WHOLE, Edition, declared_settings
+from groundplan.knowledge.index.model import COMPLETE_STATES, Edition, declared_settings
 from groundplan.knowledge.index.switch import SwitchActor
 from groundplan.knowledge.index.upkeep import DeclaredIndex, Tools, keep_up
 from groundplan.knowledge.model import Embedder
@@ -90,7 +90,7 @@ def update_keys(services: Services, conn: Connection[Any], blueprint: Blueprint)
         except Unavailable as error:
             # each answer without its reranker says so
             log.info("index: %s", error.message)
-    embeddings = [one.settings.embedding for one in index_store.editions(conn, (*WHOLE, "building"))]
+    embeddings = [one.settings.embedding for one in index_store.editions(conn, (*COMPLETE_STATES, "building"))]
     declared_one = blueprint.index.embedding
     needed = rerankers | {one.workload for one in (*embeddings, declared_one) if one is not None}
     withdraw_keys(services, needed)

@@ -1,1 +1,1 @@
-"""Whether what an answer cites says what the answer says: its marks, and the look at each."""
+"""Checks whether the passages that an answer cites support its statements."""

@@ -1,8 +1,8 @@
-"""Whether a passage says what a statement says: by its words first, and where they do not decide it, by meaning. Pure.
+"""Decides whether a passage supports a statement: by words first, and if they do not decide it, by meaning. Pure.
 
-A number that the passage does not say, a negation or an opposite that it does not have speak against it, whatever else
-is the same. It is no proof and no judge of truth: it looks for what is said, not for what follows from it. The settings
-were chosen on `benchmarks/knowledge_claims.py`; docs/knowledge.md has how often it is right, cross-validated.
+A number that is not in the passage, or a negation or an opposite that differs, counts against the statement, whatever
+else agrees. This neither proves nor judges truth: it finds what is stated, not what follows from it. The settings were
+chosen on `benchmarks/knowledge_claims.py`; docs/knowledge.md has its accuracy, cross-validated.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _NEGATIONS: Final = frozenset(
     ("not", "no", "never", "none", "nobody", "nothing", "without", "cannot", "neither", "nor", "refused", "rejected",
      "forbidden")
 )  # fmt: skip
-_NEGATIONS_ELSEWHERE: Final = frozenset(
+_FOREIGN_NEGATIONS: Final = frozenset(
     """
     nicht kein keine keinen keinem keiner keines nie niemals niemand niemanden nichts ohne weder verboten untersagt
     pas jamais aucun aucune sans interdit interdite rien
@@ -43,9 +43,10 @@ _NEGATIONS_ELSEWHERE: Final = frozenset(
     """.split()  # noqa: SIM905 -- a hundred quoted words are no easier to read
 )
 """German, French, Spanish, Italian, Portuguese, Dutch, Polish, Swedish, Norwegian and Danish."""
-_DENYING: Final = _NEGATIONS | _NEGATIONS_ELSEWHERE
-_DENIES: Final = re.compile("ない|なかった|ません|ずに|禁止|不|没|沒|未|勿|别|않|없|못|ไม่|ห้าม|မ.{1,8}ဘူး")
-"""Negations of scripts without spaces between words. A word that only has such a character has it in both texts."""
+_ALL_NEGATIONS: Final = _NEGATIONS | _FOREIGN_NEGATIONS
+_UNSPACED_NEGATION: Final = re.compile("ない|なかった|ません|ずに|禁止|不|没|沒|未|勿|别|않|없|못|ไม่|ห้าม|မ.{1,8}ဘူး")
+"""Negations in scripts without spaces between words. A word that merely contains such a character does so in both
+texts."""
 _OPPOSITES: Final = tuple(
     (frozenset(one.split()), frozenset(other.split()))
     for one, other in (
@@ -56,7 +57,7 @@ _OPPOSITES: Final = tuple(
         ("first", "last"), ("always", "never"), ("open opened", "closed shut"), ("internal", "external"),
     )
 )  # fmt: skip
-_SAID_NUMBERS: Final = {
+_NUMBER_WORDS: Final = {
     word: str(number)
     for number, word in enumerate(
         "zero one two three four five six seven eight nine ten eleven twelve thirteen fourteen".split()  # noqa: SIM905
@@ -64,13 +65,13 @@ _SAID_NUMBERS: Final = {
     if number > 1
 }
 _ENDINGS: Final = ("ingly", "edly", "ations", "ation", "ments", "ment", "ing", "ies", "ied", "ed", "es", "ly", "s", "e")
-SURE: Final = 0.8
-"""Part of a statement's words in one place of the passage from which they decide."""
+MIN_DECISIVE_SHARE: Final = 0.8
+"""Share of a statement's words in one place of the passage from which words alone decide."""
 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """How much its words and its meaning count, and from which sum on a statement counts as said."""
+    """The weights of words and meaning, and the least weighted sum for a supported statement."""
 
     words: float = 0.0
     meaning: float = 1.0
@@ -82,7 +83,7 @@ SETTINGS: Final = Settings()
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A sentence of a passage, or two that follow each other: characters `start` to `end` of it."""
+    """A sentence of a passage, or two consecutive ones: its characters `start` to `end`."""
 
     start: int
     end: int
@@ -91,18 +92,18 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class WordMatch:
-    """What words say: `decided` is None where they do not decide. `place`: the most like the statement."""
+    """The result of comparing words: `decided` is None if they do not decide. `place`: the most similar one."""
 
     decided: bool | None
     share: float
     place: Place | None
     places: tuple[Place, ...] = ()
-    """What meaning is asked about."""
+    """The places whose meaning is to be compared."""
 
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """A text as it is compared."""
+    """The words of a text, for comparison."""
 
     terms: frozenset[str]
     numbers: frozenset[str]
@@ -111,26 +112,26 @@ class Words:
 
 
 def words_of(text: str) -> Words:
-    """Its content words without their endings, its numbers, its negations. Of scripts without spaces, pairs of
-    characters are words."""
+    """The content words of a text without their endings, its numbers and its negations. In scripts without spaces,
+    pairs of characters are words."""
     text, runs = writing_systems.split_unspaced(numbers.join_digits(text))
-    every = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
-    figures = {numbers.normalise_number(number) for number in _NUMBER.findall(text)} | {
-        _SAID_NUMBERS[w] for w in every if w in _SAID_NUMBERS
+    all_words = [word.lower().replace("’", "'") for word in _WORD.findall(text)]
+    found_numbers = {numbers.normalise_number(number) for number in _NUMBER.findall(text)} | {
+        _NUMBER_WORDS[w] for w in all_words if w in _NUMBER_WORDS
     }
     terms = {
-        _root(word) for word in every if word not in _COMMON and not word[0].isdigit() and word not in _SAID_NUMBERS
+        _stem(word) for word in all_words if word not in _COMMON and not word[0].isdigit() and word not in _NUMBER_WORDS
     }
-    negations = sum(word in _DENYING or word.endswith("n't") for word in every)
-    negations += sum(len(_DENIES.findall(run)) for run in runs)
-    content = frozenset(term for term in terms if term not in _DENYING and not term.endswith("n't"))
+    negations = sum(word in _ALL_NEGATIONS or word.endswith("n't") for word in all_words)
+    negations += sum(len(_UNSPACED_NEGATION.findall(run)) for run in runs)
+    content = frozenset(term for term in terms if term not in _ALL_NEGATIONS and not term.endswith("n't"))
     content |= {pair for run in runs for pair in writing_systems.bigrams(run)}
-    return Words(content, frozenset(figures), negations, frozenset(every))
+    return Words(content, frozenset(found_numbers), negations, frozenset(all_words))
 
 
 def content_words(text: str) -> list[str]:
-    """The words of a text that say what it is about, as they were written, in lower case; of scripts without spaces,
-    pairs of characters."""
+    """The words of a text that carry its content, as written, in lower case; in scripts without spaces, pairs of
+    characters."""
     return [
         word
         for part, unspaced in writing_systems.split_scripts(text)
@@ -140,7 +141,7 @@ def content_words(text: str) -> list[str]:
 
 
 def places_of(passage: str) -> list[Place]:
-    """Its sentences, and each two that follow each other."""
+    """The sentences of a passage, then each two consecutive ones."""
     spans = list(sentences(passage))
     joined = [(one[0], other[1]) for one, other in pairwise(spans)]
     return [Place(start, end, passage[start:end].strip()) for start, end in (*spans, *joined)]
@@ -148,7 +149,7 @@ def places_of(passage: str) -> list[Place]:
 
 @dataclass(frozen=True, slots=True)
 class PassageText:
-    """A passage as statements are compared with it, by its places: as they are quoted, and their words."""
+    """A passage prepared for comparison with statements: its places, their plain texts and their words."""
 
     places: list[Place]
     plain_texts: list[str]
@@ -157,88 +158,99 @@ class PassageText:
 
 
 def prepare_passage(passage: str, head: str = "") -> PassageText:
-    """A passage; `head`: the names of its columns, where it is rows of a table: they stand for each row."""
+    """Prepare a passage. `head`: if it is rows of a table, the names of the columns, which count for each row."""
     places = places_of(passage)
-    known = [words_of(place.text) for place in places]
+    place_words = [words_of(place.text) for place in places]
     if head:
         names = words_of(head)
-        known = [replace(one, terms=one.terms | names.terms, numbers=one.numbers | names.numbers) for one in known]
-    return PassageText(places, [_plain_text(place.text) for place in places], known, words_of(f"{head}\n{passage}"))
+        place_words = [
+            replace(one, terms=one.terms | names.terms, numbers=one.numbers | names.numbers) for one in place_words
+        ]
+    return PassageText(
+        places, [_plain_text(place.text) for place in places], place_words, words_of(f"{head}\n{passage}")
+    )
 
 
 def match_words(statement: str, passage: PassageText) -> WordMatch:
-    """What the words of a statement say of it, compared with the place of the passage that is most like it."""
-    said, bare, places, known = words_of(statement), _plain_text(statement), passage.places, passage.words
-    if not places or not (said.terms or said.numbers):
+    """Compare the words of a statement with the most similar place of the passage."""
+    stated, plain, places, place_words = words_of(statement), _plain_text(statement), passage.places, passage.words
+    if not places or not (stated.terms or stated.numbers):
         return WordMatch(None, 0.0, None)
-    quoted = next((place for place, own in zip(places, passage.plain_texts, strict=True) if own == bare), None)
+    quoted = next((place for place, own in zip(places, passage.plain_texts, strict=True) if own == plain), None)
     if quoted is not None:
         return WordMatch(True, 1.0, quoted)
-    shares = [_share(said, each) for each in known]
+    shares = [_shared_part(stated, each) for each in place_words]
     best = _best_place(places, shares)
-    if _contradicts(said, _supporting_part(said, places[best].text, known[best]), passage.all_words):
+    if _contradicts(stated, _supporting_part(stated, places[best].text, place_words[best]), passage.all_words):
         return WordMatch(False, shares[best], places[best])
-    if shares[best] >= SURE:
+    if shares[best] >= MIN_DECISIVE_SHARE:
         return WordMatch(True, shares[best], places[best])
     return WordMatch(None, shares[best], places[best], tuple(places))
 
 
 def _plain_text(text: str) -> str:
-    """A sentence as it is compared word for word."""
+    """A sentence in the form in which quotes are compared."""
     return " ".join(writing_systems.normalise(text).split()).rstrip(".;:!? 。")
 
 
 def decide(share: float, nearness: float, settings: Settings = SETTINGS) -> bool:
-    """`share` of `match_words`, and the largest cosine of the statement and a place."""
+    """Whether a statement is supported. `share` is from `match_words`; `nearness` is the largest cosine of the
+    statement and a place."""
     return settings.words * share + settings.meaning * nearness >= settings.least
 
 
-def _share(said: Words, there: Words) -> float:
-    """The part of the statement's words and numbers that are there."""
-    wanted = len(said.terms) + len(said.numbers)
-    return (len(said.terms & there.terms) + len(said.numbers & there.numbers)) / max(1, wanted)
+def _shared_part(stated: Words, found: Words) -> float:
+    """The share of the statement's words and numbers that are found."""
+    wanted = len(stated.terms) + len(stated.numbers)
+    return (len(stated.terms & found.terms) + len(stated.numbers & found.numbers)) / max(1, wanted)
 
 
 def _best_place(places: Sequence[Place], shares: Sequence[float]) -> int:
-    """Two sentences together only where they say a good deal more than one: a number of the other proves nothing."""
+    """The index of the best place. Two sentences together count only if they have much more of the statement than one:
+    a number in the other sentence proves nothing."""
     order = sorted(range(len(places)), key=lambda at: (-shares[at], places[at].end - places[at].start))
     best = order[0]
-    single = next(at for at in order if not _join_places(places, at))
+    single = next(at for at in order if not _is_pair(places, at))
     return best if shares[best] >= shares[single] + 0.25 else single
 
 
-def _supporting_part(said: Words, text: str, whole: Words) -> Words:
-    """The part of a sentence that says all that is stated, where one does: what is denied in another is not meant."""
+def _supporting_part(stated: Words, text: str, whole: Words) -> Words:
+    """The clause of a sentence that has all of the statement, if there is one: a negation in another clause does not
+    count."""
     parts = [words_of(part) for part in _CLAUSE.split(text)]
-    least = max(SURE, _share(said, whole))
+    minimum = max(MIN_DECISIVE_SHARE, _shared_part(stated, whole))
     return max(
-        (part for part in parts if _share(said, part) >= least), key=lambda part: _share(said, part), default=whole
+        (part for part in parts if _shared_part(stated, part) >= minimum),
+        key=lambda part: _shared_part(stated, part),
+        default=whole,
     )
 
 
-def _join_places(places: Sequence[Place], at: int) -> bool:
+def _is_pair(places: Sequence[Place], at: int) -> bool:
     return at > len(places) // 2
 
 
-def _contradicts(said: Words, there: Words, whole: Words) -> bool:
-    """Whether something that the statement says cannot be what the passage says."""
-    alike = len(said.terms & there.terms) / max(1, len(said.terms))
-    missing = said.numbers - whole.numbers - {"1"}
-    # a number in words may be another way to count: a quarter, twice a year
-    if missing and (alike >= 0.5 or any(number in said.all or "." in number or len(number) > 2 for number in missing)):
+def _contradicts(stated: Words, found: Words, whole: Words) -> bool:
+    """Whether the passage contradicts a part of the statement."""
+    overlap = len(stated.terms & found.terms) / max(1, len(stated.terms))
+    missing = stated.numbers - whole.numbers - {"1"}
+    # a number in words may be written differently in the passage: a quarter, twice a year
+    if missing and (
+        overlap >= 0.5 or any(number in stated.all or "." in number or len(number) > 2 for number in missing)
+    ):
         return True
-    if alike < 0.5:
+    if overlap < 0.5:
         return False
-    if said.numbers - there.numbers - {"1"} and alike >= 0.75:
+    if stated.numbers - found.numbers - {"1"} and overlap >= 0.75:
         return True
-    return bool(said.negations) != bool(there.negations) or any(
-        (said.all & one and there.all & other and not there.all & one)
-        or (said.all & other and there.all & one and not there.all & other)
+    return bool(stated.negations) != bool(found.negations) or any(
+        (stated.all & one and found.all & other and not found.all & one)
+        or (stated.all & other and found.all & one and not found.all & other)
         for one, other in _OPPOSITES
     )
 
 
-def _root(word: str) -> str:
+def _stem(word: str) -> str:
     word = word.removesuffix("'s")
     for ending in _ENDINGS:
         if word.endswith(ending) and len(word) - len(ending) >= 3:
@@ -247,5 +259,5 @@ def _root(word: str) -> str:
 
 
 def nearest(cosines: Iterable[float]) -> float:
-    """The largest; 0 where there is none."""
+    """The largest cosine; 0 if there are none."""
     return max((max(0.0, one) for one in cosines), default=0.0)

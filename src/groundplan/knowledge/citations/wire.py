@@ -1,4 +1,5 @@
-"""What the local search service is asked about statements, `POST /support`, and what it says. Types only, no numpy."""
+"""The messages of `POST /support`, by which the search service compares the meaning of statements. Types only, no
+numpy."""
 
 from __future__ import annotations
 
@@ -10,19 +11,19 @@ MAX_TEXTS = 96
 
 
 class Asked(msgspec.Struct, frozen=True, array_like=True):
-    """A statement, and the places of its passage that it may be said in."""
+    """A statement, and the places of its passage that may support it."""
 
     statement: str
     places: list[str]
 
 
 class SupportRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """At most `MAX_TEXTS` texts."""
+    """The statements to compare, with at most `MAX_TEXTS` texts together."""
 
     asked: list[Asked]
 
 
 class SupportAnswer(msgspec.Struct, frozen=True):
-    """For each statement the cosines of its places, in their order."""
+    """For each statement the cosines with its places, in their order."""
 
     nearness: list[list[float]]

@@ -1,8 +1,8 @@
-"""Making an edition beside the one that serves, from what is stored: killed at any point, it is gone on with.
+"""Builds an edition beside the serving one, from stored passages; after a crash at any point it continues.
 
-Where it stands is in the rows themselves: a document is in the edition or it is not, a passage has a vector or it has
-not. Documents that change meanwhile are written to every edition by `intake`, so it never falls behind. What was
-declared and whether it may serve is not decided here.
+The progress is in the rows themselves: a document is in the edition or not, a passage has a vector or not. Documents
+that change meanwhile are written to every edition by `intake`, so it never falls behind. The settings, and whether the
+edition may serve, are not decided here.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ Stop = Callable[[], bool]
 
 
 def never_stop() -> bool:
-    """Nobody asks for an end."""
+    """A stop condition that never holds."""
     return False
 
 
 def build(conn: Connection[Any], edition: Edition, embedder: Embedder, stop: Stop = never_stop) -> bool:
-    """Bring an edition to where it can be compared; True when it is whole and is `ready`.
+    """Complete an edition and mark it as `ready`; returns True if that was done.
 
-    `conn` is in autocommit. Raises what the embedder does; what was done stays. False where `stop` said so, or where
-    documents came in its midst: then it is called again.
+    `conn` is in autocommit. Raises what the embedder raises; finished work stays. Returns False if `stop` asked for it,
+    or if documents were added meanwhile: then call it again.
     """
     cut_documents(conn, edition, stop)
     embed_pending(conn, embedder, edition.id, stop)
@@ -49,15 +49,15 @@ def build(conn: Connection[Any], edition: Edition, embedder: Embedder, stop: Sto
 
 
 def cut_documents(conn: Connection[Any], edition: Edition, stop: Stop = never_stop) -> int:
-    """Cut every document for the edition that is not in it yet, a hundred in a transaction; how many."""
+    """Cut every document that is not in the edition yet, `BATCH` per transaction; returns their number."""
     after, done = _FIRST, 0
     while not stop():
         with conn.transaction():
-            # whoever changes a document holds this too: what is read here is what is there when it is written
+            # every writer of documents holds this lock too: what is read here is still true when it is written
             intake_store.lock_changes(conn)
             rows = store.uncut_documents(conn, edition.id, after, BATCH)
             if rows:
-                _cut_some(conn, edition, rows)
+                _cut_batch(conn, edition, rows)
                 intake_store.notify_followers(conn)
         if not rows:
             return done
@@ -65,19 +65,19 @@ def cut_documents(conn: Connection[Any], edition: Edition, stop: Stop = never_st
     return done
 
 
-def _cut_some(conn: Connection[Any], edition: Edition, rows: list[tuple[UUID, str, str | None]]) -> None:
-    own, now = edition.settings, serving_edition(store.editions(conn)).settings
-    same = [id for id, source, _ in rows if own.limit(source) == now.limit(source)]
-    if same:
-        store.copy_passages(conn, edition.id, same, vectors=own.embedding == now.embedding)
-    others = [row for row in rows if own.limit(row[1]) != now.limit(row[1])]
-    if others:
-        pieces = store.pieces_of(conn, [id for id, _, _ in others])
+def _cut_batch(conn: Connection[Any], edition: Edition, rows: list[tuple[UUID, str, str | None]]) -> None:
+    settings, serving = edition.settings, serving_edition(store.editions(conn)).settings
+    unchanged = [id for id, source, _ in rows if settings.limit(source) == serving.limit(source)]
+    if unchanged:
+        store.copy_passages(conn, edition.id, unchanged, vectors=settings.embedding == serving.embedding)
+    recut = [row for row in rows if settings.limit(row[1]) != serving.limit(row[1])]
+    if recut:
+        pieces = store.pieces_of(conn, [id for id, _, _ in recut])
         intake_store.put_chunks(
             conn,
             edition.id,
             {
-                id: recut_passages(pieces[id], markdown=is_markdown(media), limit=own.limit(source))
-                for id, source, media in others
+                id: recut_passages(pieces[id], markdown=is_markdown(media), limit=settings.limit(source))
+                for id, source, media in recut
             },
         )

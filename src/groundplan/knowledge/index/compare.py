@@ -1,7 +1,8 @@
-"""Whether an edition may serve: counts, documents that it lacks, how near its answers are to exact ones, and quality.
+"""Compares an edition with the serving one, to decide whether it may serve: counts, missing documents, recall against
+exact search, and quality.
 
-Pure but for `compare_edition`, which reads the counts. How questions are asked is given from outside; nothing is
-switched."""
+Pure except for `compare_edition`, which reads the counts. Searches are run by functions passed in; nothing is switched
+here."""
 
 from __future__ import annotations
 
@@ -16,16 +17,16 @@ from groundplan.knowledge.index import index_store as store
 from groundplan.knowledge.index.model import Edition, serving_edition
 
 MIN_RECALL: Final = 0.98
-"""Least part of the ten nearest passages of all that the projection proposes."""
+"""Smallest share of the ten exactly nearest passages that the projection must propose."""
 MAX_LOSS: Final = 0.02
-"""An edition whose nDCG@10, or part of documents found by their headings, is lower by more than this is worse."""
+"""Largest loss in nDCG@10, or in the share of documents found by their headings."""
 SAMPLES: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """What a search service says of an edition that it holds: `recall` against exact, `found`: the part of headings
-    whose document is among the first ten, `rank`: the mean of 1/place."""
+    """A search service's figures for an edition: `recall` against exact search; `found`: the share of headings whose
+    document is among the first ten; `rank`: the mean of 1/rank."""
 
     recall: float
     found: float
@@ -34,20 +35,20 @@ class Examined:
 
 
 Examine = Callable[[int, Sequence[tuple[str, str]]], Examined]
-"""Asks a search service about an edition, with headings and the documents that they are of."""
+"""(edition, (heading, its document) pairs) -> figures from a search service."""
 Judge = Callable[[int], Mapping[str, Any] | None]
-"""Figures of the labelled questions asked of an edition; None where there are no questions."""
+"""Edition -> figures for the labelled questions; None if there are no questions."""
 
 
 def compare_edition(
     conn: Connection[Any], edition: Edition, examine: Examine, judge: Judge, at: datetime
 ) -> dict[str, Any]:
-    """Compare an edition with the one that serves, and keep what came out of it with the edition."""
-    now = serving_edition(store.editions(conn))
+    """Compare an edition with the serving one, and store the result with the edition."""
+    serving = serving_edition(store.editions(conn))
     samples = store.heading_samples(conn, SAMPLES)
-    figures: dict[str, Any] = {"at": at.isoformat(timespec="seconds"), "with": now.id}
-    for name, one in (("own", edition), ("serving", now)):
-        examined = examine(one.id, samples)  # first: it waits until all of the edition is held
+    figures: dict[str, Any] = {"at": at.isoformat(timespec="seconds"), "with": serving.id}
+    for name, one in (("own", edition), ("serving", serving)):
+        examined = examine(one.id, samples)  # first: it waits until the service holds the complete edition
         judged = judge(one.id)
         figures[name] = {
             **asdict(store.compare_counts(conn, one.id)),
@@ -61,8 +62,8 @@ def compare_edition(
 
 
 def objections(figures: Mapping[str, Any]) -> list[str]:
-    """Why the edition should not serve, in sentences; none where nothing speaks against it."""
-    own, now = figures["own"], figures["serving"]
+    """The reasons why the edition should not serve, in sentences; empty if there are none."""
+    own, serving = figures["own"], figures["serving"]
     found = []
     if figures["missing"]:
         found.append(f"it lacks {', '.join(figures['missing'][:5])}")
@@ -72,10 +73,10 @@ def objections(figures: Mapping[str, Any]) -> list[str]:
         found.append(f"{own['without_vector']} passages have no vector")
     if own["questions"] and own["recall"] < MIN_RECALL:
         found.append(f"it proposes {own['recall']:.1%} of the ten nearest passages, less than {MIN_RECALL:.0%}")
-    if own["found"] < now["found"] - MAX_LOSS:
-        found.append(f"{own['found']:.1%} of documents are found by their headings, {now['found']:.1%} before")
-    if own["labelled"] and now["labelled"]:
-        before, after = now["labelled"]["ndcg@10"], own["labelled"]["ndcg@10"]
+    if own["found"] < serving["found"] - MAX_LOSS:
+        found.append(f"{own['found']:.1%} of documents are found by their headings, {serving['found']:.1%} before")
+    if own["labelled"] and serving["labelled"]:
+        before, after = serving["labelled"]["ndcg@10"], own["labelled"]["ndcg@10"]
         if after < before - MAX_LOSS:
             found.append(f"nDCG@10 on the labelled questions is {after:.3f}, {before:.3f} before")
     return found

@@ -1,6 +1,7 @@
 """The SQL of editions, as role control. Every function runs in the caller's transaction.
 
-Whoever changes the state of an edition or writes its passages holds the lock of changes (`intake_store.lock_changes`).
+Callers that change the state of an edition or write its passages hold the lock of changes
+(`intake_store.lock_changes`).
 """
 
 from __future__ import annotations
@@ -16,17 +17,17 @@ from psycopg import Connection
 from psycopg.types.json import Jsonb
 
 from groundplan.knowledge.halfvec import Halfvec
-from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, State, describe
+from groundplan.knowledge.index.model import COMPLETE_STATES, Edition, IndexSettings, State, describe
 from groundplan.knowledge.parsing.model import Piece
 
 FOLLOWER = "groundplan search: "
-"""Begin of the name under which a search service is connected; then come the editions that it holds whole."""
+"""Prefix of the application name of a search service's connection; the editions that it holds completely follow."""
 
 Conn = Connection[Any]
 
 
 def editions(conn: Conn, states: Collection[str] | None = None) -> list[Edition]:
-    """The editions in these states (all but what was dropped), the oldest first."""
+    """The editions in these states, oldest first; None: all except dropped ones."""
     rows = conn.execute(
         """SELECT id, settings, state, created_at, served_at, until, declined, compared FROM search_edition
            WHERE CASE WHEN %(all)s THEN state <> 'dropped' ELSE state = ANY(%(states)s) END ORDER BY id""",
@@ -37,12 +38,12 @@ def editions(conn: Conn, states: Collection[str] | None = None) -> list[Edition]
 
 
 def read_edition(conn: Conn, id: int) -> Edition | None:
-    """An edition by its number."""
-    return next((each for each in editions(conn, [*WHOLE, "building", "dropped"]) if each.id == id), None)
+    """An edition by its number; None if there is none."""
+    return next((each for each in editions(conn, [*COMPLETE_STATES, "building", "dropped"]) if each.id == id), None)
 
 
 def create_edition(conn: Conn, settings: IndexSettings) -> int:
-    """A new edition that is being built; its number."""
+    """Insert an edition in state `building`; returns its number."""
     model, chunking = describe(settings)
     row = conn.execute(
         """INSERT INTO search_edition (model, chunking, state, settings, dimension)
@@ -54,7 +55,7 @@ def create_edition(conn: Conn, settings: IndexSettings) -> int:
 
 
 def put_state(conn: Conn, id: int, state: State, *, until: datetime | None = None, declined: bool = False) -> None:
-    """What serves now notes since when; what is built anew has to be compared anew."""
+    """Set the state of an edition. Serving records its time; building discards an earlier comparison."""
     conn.execute(
         """UPDATE search_edition SET state = %(state)s, until = %(until)s, declined = %(declined)s,
              compared = CASE WHEN %(state)s IN ('building', 'ready') THEN NULL ELSE compared END,
@@ -64,7 +65,7 @@ def put_state(conn: Conn, id: int, state: State, *, until: datetime | None = Non
 
 
 def set_declined(conn: Conn, id: int, *, declined: bool) -> None:
-    """Whether somebody goes back from an edition."""
+    """Set whether somebody went back from an edition."""
     conn.execute("UPDATE search_edition SET declined = %s WHERE id = %s", (declined, id))
 
 
@@ -76,7 +77,7 @@ def put_compared(conn: Conn, id: int, compared: Mapping[str, Any]) -> None:
 
 
 def uncut_documents(conn: Conn, edition: int, after: UUID, limit: int) -> list[tuple[UUID, str, str | None]]:
-    """(document, source, media) of the next documents that the serving edition has and this one has not."""
+    """(document, source, media) of the next documents that are in the serving edition but not in this one."""
     return conn.execute(
         """SELECT d.id, d.source, d.media FROM document d
            WHERE d.id > %(after)s
@@ -88,7 +89,7 @@ def uncut_documents(conn: Conn, edition: int, after: UUID, limit: int) -> list[t
 
 
 def pieces_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, list[Piece]]:
-    """The passages of the serving edition, in order; a document without text has none."""
+    """The passages of documents in the serving edition, in order; a document without text has none."""
     rows = conn.execute(
         """SELECT document_id, number, text, start_char, end_char, start_line, end_line, headings, head FROM chunk
            WHERE document_id = ANY(%s) AND edition = serving_edition() AND text <> '' ORDER BY document_id, number""",
@@ -101,7 +102,7 @@ def pieces_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, list[Piece]]:
 
 
 def copy_passages(conn: Conn, edition: int, documents: Sequence[UUID], *, vectors: bool) -> None:
-    """Take the passages of the serving edition over as they are, with or without their vectors."""
+    """Copy the passages of documents from the serving edition, with or without their vectors."""
     conn.execute(
         """INSERT INTO chunk (id, document_id, number, text, start_char, end_char, start_line, end_line, headings,
              head, embedding, edition, changed)
@@ -113,7 +114,7 @@ def copy_passages(conn: Conn, edition: int, documents: Sequence[UUID], *, vector
 
 
 def count_missing(conn: Conn, edition: int) -> tuple[int, int]:
-    """(documents that the serving edition has and this one has not, its passages without a vector)."""
+    """(number of documents that are in the serving edition but not in this one, of its passages without a vector)."""
     row = conn.execute(
         """SELECT (SELECT count(*) FROM (SELECT document_id FROM chunk WHERE edition = serving_edition()
                EXCEPT SELECT document_id FROM chunk WHERE edition = %(edition)s) AS missing),
@@ -125,20 +126,20 @@ def count_missing(conn: Conn, edition: int) -> tuple[int, int]:
 
 
 def editions_to_remove(conn: Conn) -> list[int]:
-    """Dropped editions whose passages may still be there."""
+    """Dropped editions whose passages may not all be deleted yet."""
     rows = conn.execute("SELECT id FROM search_edition WHERE state = 'dropped' AND NOT detail ? 'removed' ORDER BY id")
     return [id for (id,) in rows]
 
 
 def remove_passages(conn: Conn, edition: int, limit: int) -> int:
-    """Delete passages of an edition; how many."""
+    """Delete up to `limit` passages of an edition; returns their number."""
     return conn.execute(
         "DELETE FROM chunk WHERE id IN (SELECT id FROM chunk WHERE edition = %s LIMIT %s)", (edition, limit)
     ).rowcount
 
 
 def mark_removed(conn: Conn, edition: int) -> None:
-    """Nothing of a dropped edition is left."""
+    """Record that all passages of a dropped edition are deleted."""
     conn.execute(
         "UPDATE search_edition SET detail = detail || jsonb_build_object('removed', now()) WHERE id = %s", (edition,)
     )
@@ -148,7 +149,7 @@ def mark_removed(conn: Conn, edition: int) -> None:
 
 
 def edition_sizes(conn: Conn) -> dict[int, dict[str, int]]:
-    """Edition -> documents, passages, and those without a vector."""
+    """Edition -> number of documents, of passages, and of passages without a vector."""
     rows = conn.execute(
         """SELECT edition, count(DISTINCT document_id), count(*), count(*) FILTER (WHERE embedding IS NULL)
            FROM chunk WHERE text <> '' GROUP BY edition"""
@@ -158,18 +159,18 @@ def edition_sizes(conn: Conn) -> dict[int, dict[str, int]]:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """What is in an edition. `characters`: those that are no white space."""
+    """The contents of an edition. `characters`: without white space."""
 
     documents: int
     passages: int
     characters: int
     without_vector: int
     changed: int = 0
-    """Documents with other characters, white space aside, than in the edition that serves."""
+    """Number of documents whose characters, without white space, differ from the serving edition."""
 
 
 def compare_counts(conn: Conn, edition: int) -> Counts:
-    """Reads every text of two editions."""
+    """The counts of an edition; it reads all texts of this and the serving edition."""
     row = conn.execute(
         r"""WITH own AS (
              SELECT document_id, count(*) FILTER (WHERE text <> '') AS passages,
@@ -190,7 +191,7 @@ def compare_counts(conn: Conn, edition: int) -> Counts:
 
 
 def missing_documents(conn: Conn, edition: int, limit: int = 20) -> list[str]:
-    """`SOURCE/PATH` of documents that the serving edition has and this one has not."""
+    """`SOURCE/PATH` of documents that are in the serving edition but not in this one."""
     rows = conn.execute(
         """SELECT d.source || '/' || d.path FROM document d WHERE d.id IN (
              SELECT document_id FROM chunk WHERE edition = serving_edition() AND text <> ''
@@ -215,7 +216,7 @@ def heading_samples(conn: Conn, limit: int) -> list[tuple[str, str]]:
 
 
 def nearest_exact(conn: Conn, edition: int, vector: Halfvec, limit: int) -> list[UUID]:
-    """The nearest passages of an edition, whoever may read them, by an exact scan."""
+    """The nearest passages of an edition by an exact scan, regardless of their readers."""
     rows = conn.execute(
         """SELECT id FROM chunk WHERE edition = %s AND embedding IS NOT NULL AND text <> ''
            ORDER BY embedding <=> %s::halfvec, id LIMIT %s""",
@@ -230,7 +231,7 @@ def documents_of(conn: Conn, chunks: Sequence[UUID]) -> dict[UUID, UUID]:
 
 
 def connected_followers(conn: Conn) -> list[frozenset[int]]:
-    """Of each search service that is connected now: the editions that it holds whole."""
+    """For each connected search service, the editions that it holds completely."""
     rows = conn.execute(
         """SELECT application_name FROM pg_stat_activity
            WHERE datname = current_database() AND usename = current_user AND starts_with(application_name, %s)""",
@@ -240,6 +241,6 @@ def connected_followers(conn: Conn) -> list[frozenset[int]]:
 
 
 def take_lead(conn: Conn) -> bool:
-    """Be the only one that makes editions, for the session; False where another process is."""
+    """Take the session lock for building editions; False if another process holds it."""
     row = conn.execute("SELECT pg_try_advisory_lock(1768846456, 1)").fetchone()
     return row is not None and bool(row[0])

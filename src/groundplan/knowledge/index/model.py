@@ -1,4 +1,5 @@
-"""The frozen types of editions: how one is cut and embedded, and where it stands. Nothing is stored or decided here."""
+"""The frozen types of editions: their settings for cutting and embedding, and their state. Nothing is stored or decided
+here."""
 
 from __future__ import annotations
 
@@ -14,14 +15,14 @@ from groundplan.knowledge.chunk import MAX_CHARS
 from groundplan.knowledge.model import DIMENSION
 
 State = Literal["building", "ready", "switching", "serving", "kept", "dropped"]
-HELD: Final[tuple[State, ...]] = ("serving", "ready", "switching")
-"""What search services hold in memory."""
-WHOLE: Final[tuple[State, ...]] = ("serving", "ready", "switching", "kept")
-"""What lacks no document, and is kept so by every change of one."""
+HELD_STATES: Final[tuple[State, ...]] = ("serving", "ready", "switching")
+"""States of the editions that search services hold in memory."""
+COMPLETE_STATES: Final[tuple[State, ...]] = ("serving", "ready", "switching", "kept")
+"""States of the editions that have all documents; every change of a document keeps them complete."""
 
 
 class Embedding(msgspec.Struct, frozen=True, kw_only=True):
-    """Vectors of a declared deployment, asked of the gateway for a workload; `model` is what it serves."""
+    """An embedding by a declared deployment, requested from the gateway for a workload; `model` is the deployment's."""
 
     workload: str
     deployment: str
@@ -33,26 +34,26 @@ class IndexSettings(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """How documents are cut and embedded. Two editions with equal settings are the same for a search."""
 
     characters: int = MAX_CHARS
-    """Most characters of a passage."""
+    """Longest passage, in characters."""
     sources: dict[str, int] = {}
-    """The same for single sources."""
+    """Longest passage for single sources."""
     embedding: Embedding | None = None
-    """None: the embedded model."""
+    """None: the embedded model is used."""
 
     def limit(self, source: str) -> int:
-        """Most characters of a passage of a source."""
+        """The longest passage of a source, in characters."""
         return self.sources.get(source, self.characters)
 
     @property
     def dimension(self) -> int:
-        """Length of its vectors."""
+        """The length of the edition's vectors."""
         return DIMENSION if self.embedding is None else self.embedding.dimension
 
 
 @dataclass(frozen=True, slots=True)
 class Edition:
-    """An edition as it is stored. `until`: a kept one is removed then. `declined`: somebody went back from it, so it is
-    not switched to by itself again."""
+    """An edition as it is stored. `until`: when a kept edition is removed. `declined`: somebody went back from it, so
+    it is not switched to automatically again."""
 
     id: int
     settings: IndexSettings
@@ -65,7 +66,7 @@ class Edition:
 
 
 def declared_settings(index: Index, sources: Iterable[Source], models: dict[str, str]) -> IndexSettings:
-    """What a blueprint declares. `models`: deployment -> the model that it serves."""
+    """The settings that a blueprint declares. `models`: deployment -> the model that it serves."""
     rule = index.embedding
     return IndexSettings(
         characters=index.characters,
@@ -86,12 +87,12 @@ def declared_settings(index: Index, sources: Iterable[Source], models: dict[str,
 
 
 def serving_edition(editions: Sequence[Edition]) -> Edition:
-    """The one that is searched; there is always exactly one."""
+    """The edition that is searched; there is always exactly one."""
     return next(one for one in editions if one.state == "serving")
 
 
 def describe(settings: IndexSettings) -> tuple[str, str]:
-    """(model, chunking) for people."""
+    """(model, chunking) as text for people."""
     own = settings.embedding
     model = "all-minilm-l6-v2" if own is None else f"{own.deployment} ({own.model or 'model not declared'})"
     chunking = f"sections of at most {settings.characters} characters"

@@ -1,8 +1,7 @@
-"""Cutting a document anew from its own passages, so that neither its source nor its file is needed. Pure.
+"""Cuts a document again from its stored passages, so that neither its source nor its file is needed. Pure.
 
-Passages are verbatim and leave out white space only; where each stands and how many lines lie between two is known. So
-the text comes out with every character and line at its place; between two passages white space may stand in another
-order.
+Passages are verbatim and leave out only white space; their offsets and lines are known. So the text is restored with
+every character and line in its place; only the order of white space between two passages may differ.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from typing import Final
 from groundplan.knowledge.chunk import split_passages
 from groundplan.knowledge.parsing.model import Piece
 
-PLAIN: Final = frozenset({"txt", "text", "json", "jsonl"})
-"""Kinds of files without headings of Markdown; every other kind is read as Markdown."""
+PLAIN_MEDIA: Final = frozenset({"txt", "text", "json", "jsonl"})
+"""Suffixes of documents without Markdown headings; all others are read as Markdown."""
 
 
 def recut_passages(pieces: Sequence[Piece], *, markdown: bool, limit: int) -> list[Piece]:
-    """The passages of at most `limit` characters of the text that `pieces` are all of."""
+    """Passages of at most `limit` characters, from all passages of a document."""
     if not pieces:
         return []
     return [
@@ -28,16 +27,16 @@ def recut_passages(pieces: Sequence[Piece], *, markdown: bool, limit: int) -> li
 
 
 def join_passages(pieces: Sequence[Piece]) -> str:
-    """The text, with white space for what stood before the first passage and between two."""
+    """The text of a document from all its passages, with white space before the first and between them."""
     parts: list[str] = []
-    at, line = 0, 1
+    offset, line = 0, 1
     for piece in pieces:
         breaks = piece.start_line - line
-        parts += ["\n" * breaks, " " * (piece.start_char - at - breaks), piece.text]
-        at, line = piece.end_char, piece.end_line
+        parts += ["\n" * breaks, " " * (piece.start_char - offset - breaks), piece.text]
+        offset, line = piece.end_char, piece.end_line
     return "".join(parts)
 
 
 def is_markdown(media: str | None) -> bool:
-    """Whether documents of this kind have headings."""
-    return media not in PLAIN
+    """Whether documents of this type are read as Markdown."""
+    return media not in PLAIN_MEDIA

@@ -1,8 +1,8 @@
-"""Switching between editions, going back, and removing what is kept no longer: each one transaction, told in the log.
+"""Switches between editions, goes back, and removes old ones: each in one transaction, recorded in the audit log.
 
-A switch waits until every connected search service holds the edition whole, and comes true in one statement for all of
-them; a search that runs meanwhile ends with the edition that it began with. Killed at any point, what is stored says
-where to go on. Whether an edition is good enough is `compare`.
+A switch waits until every connected search service holds the complete edition, and takes effect for all of them in one
+statement; a search that is running ends with the edition that it began with. After a crash at any point, the stored
+state says where to continue. `compare` decides whether an edition is good enough.
 """
 
 from __future__ import annotations
@@ -19,23 +19,23 @@ from groundplan.knowledge.index import index_store as store
 from groundplan.knowledge.index.model import Edition, describe, serving_edition
 from groundplan.knowledge.intake import intake_store
 
-_REMOVED_AT_ONCE = 5_000
+_REMOVAL_BATCH = 5_000
 
 
 @dataclass(frozen=True, slots=True)
 class SwitchActor:
-    """Who switches, and when. `keep`: how long the edition before is kept."""
+    """Who switches, and when. `keep`: how long the previous edition is kept."""
 
     by: str
     at: datetime
     keep: timedelta = timedelta(days=30)
 
 
-def request_switch(conn: Connection[Any], id: int, who: SwitchActor, *, declined: bool = False) -> Edition:
-    """Ask for an edition to serve: search services read it, and `finish_switch` switches when they have.
+def request_switch(conn: Connection[Any], id: int, actor: SwitchActor, *, declined: bool = False) -> Edition:
+    """Begin a switch to an edition: search services load it, and `finish_switch` switches when they have.
 
-    `declined`: what serves now is gone back from, and is never switched to by itself again. Raises `NotFound`
-    (index_unknown) and `Conflict` (index_state) for one that is not whole, or serves already.
+    `declined`: the serving edition is gone back from, and is never switched to automatically again. Raises `NotFound`
+    (index_unknown), and `Conflict` (index_state) for an edition that is not complete or serves already.
     """
     with conn.transaction():
         intake_store.lock_changes(conn)
@@ -50,39 +50,39 @@ def request_switch(conn: Connection[Any], id: int, who: SwitchActor, *, declined
         for other in store.editions(conn, ["switching"]):
             store.put_state(conn, other.id, "kept" if other.served_at else "ready", until=other.until)
         store.put_state(conn, id, "switching", until=edition.until)
-        now = serving_edition(store.editions(conn))
-        store.set_declined(conn, now.id, declined=declined)
-        detail = {"from": now.id, "was": edition.state, "declined": declined}
-        record(conn, action="index.switching", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
+        serving = serving_edition(store.editions(conn))
+        store.set_declined(conn, serving.id, declined=declined)
+        detail = {"from": serving.id, "was": edition.state, "declined": declined}
+        record(conn, action="index.switching", actor=actor.by, subject=f"index/{id}", detail=detail, at=actor.at)
         intake_store.notify_followers(conn)
     return edition
 
 
-def finish_switch(conn: Connection[Any], id: int, who: SwitchActor) -> bool:
-    """Switch, where every search service that is connected holds the edition whole; False where one does not yet."""
+def finish_switch(conn: Connection[Any], id: int, actor: SwitchActor) -> bool:
+    """Switch if every connected search service holds the complete edition; returns whether the edition serves now."""
     with conn.transaction():
         intake_store.lock_changes(conn)
         edition = _read_edition(conn, id)
         if edition.state != "switching" or any(id not in held for held in store.connected_followers(conn)):
             return edition.state == "serving"
         missing, _ = store.count_missing(conn, id)
-        before = serving_edition(store.editions(conn))
+        previous = serving_edition(store.editions(conn))
         if missing:
-            # it was whole when it became ready, and every change keeps it so: somebody wrote around the product
+            # it was complete when it became ready, and every change keeps it so: rows were changed by hand
             store.put_state(conn, id, "building")
             return False
-        store.put_state(conn, before.id, "kept", until=who.at + who.keep, declined=before.declined)
+        store.put_state(conn, previous.id, "kept", until=actor.at + actor.keep, declined=previous.declined)
         store.put_state(conn, id, "serving")
         model, chunking = describe(edition.settings)
-        detail = {"from": before.id, "model": model, "chunking": chunking, "back": edition.served_at is not None}
-        record(conn, action="index.switched", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
+        detail = {"from": previous.id, "model": model, "chunking": chunking, "back": edition.served_at is not None}
+        record(conn, action="index.switched", actor=actor.by, subject=f"index/{id}", detail=detail, at=actor.at)
         intake_store.notify_followers(conn)
     return True
 
 
 def previous_edition(conn: Connection[Any]) -> Edition:
-    """The edition to go back to, which is the same for whoever goes back at the same time, and none that somebody went
-    back from. Raises `Conflict` (index_no_way_back)."""
+    """The edition to go back to: the same one for concurrent requests, and never one that somebody went back from.
+    Raises `Conflict` (index_no_way_back)."""
     every = store.editions(conn)
     for one in every:
         if one.state == "switching" and serving_edition(every).declined:
@@ -96,8 +96,8 @@ def previous_edition(conn: Connection[Any]) -> Edition:
     return max(kept, key=lambda one: (one.served_at is not None, one.served_at))
 
 
-def drop_edition(conn: Connection[Any], id: int, who: SwitchActor, reason: str) -> None:
-    """Take an edition away that does not serve; its rows go with `remove_dropped`. Raises as `request_switch` does."""
+def drop_edition(conn: Connection[Any], id: int, actor: SwitchActor, reason: str) -> None:
+    """Drop an edition that does not serve; `remove_dropped` deletes its rows. Raises as `request_switch` does."""
     with conn.transaction():
         intake_store.lock_changes(conn)
         edition = _read_edition(conn, id)
@@ -105,23 +105,23 @@ def drop_edition(conn: Connection[Any], id: int, who: SwitchActor, reason: str) 
             raise Conflict(f"edition {id} is {edition.state}", code="index_state", hint="Switch to another one first.")
         store.put_state(conn, id, "dropped", declined=edition.declined)
         detail = {"was": edition.state, "reason": reason}
-        record(conn, action="index.dropped", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
+        record(conn, action="index.dropped", actor=actor.by, subject=f"index/{id}", detail=detail, at=actor.at)
         intake_store.notify_followers(conn)
 
 
-def drop_due(conn: Connection[Any], who: SwitchActor) -> int:
-    """Drop what was kept for as long as declared; how many."""
-    due = [one for one in store.editions(conn, ["kept"]) if one.until is not None and one.until <= who.at]
+def drop_due(conn: Connection[Any], actor: SwitchActor) -> int:
+    """Drop the kept editions whose time has passed; returns their number."""
+    due = [one for one in store.editions(conn, ["kept"]) if one.until is not None and one.until <= actor.at]
     for one in due:
-        drop_edition(conn, one.id, who, "kept for as long as declared")
+        drop_edition(conn, one.id, actor, "kept for as long as declared")
     return len(due)
 
 
 def remove_dropped(conn: Connection[Any]) -> int:
-    """Delete the passages of dropped editions, some in each transaction; how many. `conn` is in autocommit."""
+    """Delete the passages of dropped editions in batches; returns their number. `conn` is in autocommit."""
     done = 0
     for edition in store.editions_to_remove(conn):
-        while some := store.remove_passages(conn, edition, _REMOVED_AT_ONCE):
+        while some := store.remove_passages(conn, edition, _REMOVAL_BATCH):
             done += some
         store.mark_removed(conn, edition)
     return done

@@ -1,7 +1,7 @@
-"""Bringing the index to what is declared: build, compare, switch, remove, one step after the other.
+"""Brings the index to its declared settings step by step: build, compare, switch, remove.
 
-`next_step` decides and is pure; `keep_up` does. It is called again and again, and by one process at a time: whatever
-was killed in its midst is gone on with from what is stored.
+`next_step` decides and is pure; `keep_up` executes. It is called periodically, by one process at a time, and continues
+interrupted work from the stored state.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundplan.core.errors import Unavailable
 from groundplan.knowledge.index import build as building
 from groundplan.knowledge.index import compare, switch
 from groundplan.knowledge.index import index_store as store
-from groundplan.knowledge.index.model import WHOLE, Edition, IndexSettings, describe, serving_edition
+from groundplan.knowledge.index.model import COMPLETE_STATES, Edition, IndexSettings, describe, serving_edition
 from groundplan.knowledge.index.switch import SwitchActor
 from groundplan.knowledge.intake import intake_store
 from groundplan.knowledge.intake.vectors import embed_pending
@@ -26,22 +26,22 @@ from groundplan.knowledge.model import Embedder
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
-What = Literal["create", "build", "compare", "begin", "finish", "drop"]
+StepKind = Literal["create", "build", "compare", "begin", "finish", "drop"]
 KIND: Final = "knowledge.index"
-_MOST_STEPS: Final = 20
+_MAX_STEPS: Final = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """What is to be done next, to which edition."""
+    """The next action, and the edition that it is for."""
 
-    what: What
+    what: StepKind
     edition: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class DeclaredIndex:
-    """What is declared."""
+    """The declared settings. `by_hand`: switches are requested by people only."""
 
     settings: IndexSettings
     by_hand: bool = False
@@ -49,7 +49,7 @@ class DeclaredIndex:
 
 @dataclass(frozen=True, slots=True)
 class Tools:
-    """What the steps need of the world around: who embeds for an edition, and who asks questions of one."""
+    """The functions that the steps need: the embedder of an edition, and searches in one."""
 
     embedder: Callable[[Edition], Embedder]
     examine: compare.Examine
@@ -57,129 +57,133 @@ class Tools:
     stop: Callable[[], bool] = building.never_stop
 
 
-def next_step(editions: Sequence[Edition], wanted: DeclaredIndex) -> Step | None:
-    """The next step towards what is declared; None where there is nothing to do by itself."""
-    switching = _first_in_state(editions, "switching")
+def next_step(editions: Sequence[Edition], declared: DeclaredIndex) -> Step | None:
+    """The next step towards the declared settings; None if there is nothing to do automatically."""
+    switching = _find_in_state(editions, "switching")
     if switching is not None:
         return Step("finish", switching.id)
-    beside = _first_in_state(editions, "building") or _first_in_state(editions, "ready")
-    now = serving_edition(editions)
-    if beside is not None and (beside.settings != wanted.settings or now.settings == wanted.settings):
-        return Step("drop", beside.id)
-    if now.settings == wanted.settings:
+    candidate = _find_in_state(editions, "building") or _find_in_state(editions, "ready")
+    serving = serving_edition(editions)
+    if candidate is not None and (candidate.settings != declared.settings or serving.settings == declared.settings):
+        return Step("drop", candidate.id)
+    if serving.settings == declared.settings:
         return None
-    if beside is not None:
-        return _step_beside(beside, wanted)
-    kept = [one for one in editions if one.state == "kept" and one.settings == wanted.settings]
+    if candidate is not None:
+        return _step_for_new_edition(candidate, declared)
+    kept = [one for one in editions if one.state == "kept" and one.settings == declared.settings]
     if not kept:
         return Step("create")
-    # who went back from an edition by hand is not led into it again by what is declared
-    return None if kept[-1].declined or wanted.by_hand else Step("begin", kept[-1].id)
+    # an edition that somebody went back from is not switched to again by its declaration
+    return None if kept[-1].declined or declared.by_hand else Step("begin", kept[-1].id)
 
 
-def _step_beside(beside: Edition, wanted: DeclaredIndex) -> Step | None:
-    if beside.state == "building":
-        return Step("build", beside.id)
-    if beside.compared is None:
-        return Step("compare", beside.id)
-    return None if wanted.by_hand or beside.compared["against"] else Step("begin", beside.id)
+def _step_for_new_edition(candidate: Edition, declared: DeclaredIndex) -> Step | None:
+    if candidate.state == "building":
+        return Step("build", candidate.id)
+    if candidate.compared is None:
+        return Step("compare", candidate.id)
+    return None if declared.by_hand or candidate.compared["against"] else Step("begin", candidate.id)
 
 
-def _first_in_state(editions: Sequence[Edition], state: str) -> Edition | None:
+def _find_in_state(editions: Sequence[Edition], state: str) -> Edition | None:
     return next((one for one in editions if one.state == state), None)
 
 
-def keep_up(conn: Connection[Any], wanted: DeclaredIndex, tools: Tools, who: SwitchActor) -> list[Step]:
-    """Take steps until nothing is left to do now; those that were taken. `conn` is in autocommit, of role control.
+def keep_up(conn: Connection[Any], declared: DeclaredIndex, tools: Tools, actor: SwitchActor) -> list[Step]:
+    """Take steps until there is nothing to do now, and return them. `conn` is in autocommit, of role control.
 
-    A deployment or a search service that is away ends it for this time, and is told as a finding.
+    An unavailable deployment or search service ends this round and is recorded as a finding.
     """
     taken: list[Step] = []
     switch.remove_dropped(conn)
-    switch.drop_due(conn, who)
-    away: list[Unavailable] = []
-    for work in (partial(_steps, conn, wanted, tools, who, taken), partial(embed_others, conn, tools)):
+    switch.drop_due(conn, actor)
+    failures: list[Unavailable] = []
+    for work in (partial(_take_steps, conn, declared, tools, actor, taken), partial(embed_others, conn, tools)):
         try:
             work()
         except Unavailable as error:
-            # what is away for one edition keeps nothing from another
-            away.append(error)
+            # a failure for one edition must not hold up the others
+            failures.append(error)
     switch.remove_dropped(conn)
     with conn.transaction():
-        finding_store.tell_all(conn, _findings(store.editions(conn), wanted, away), kinds=[KIND])
+        finding_store.tell_all(conn, _build_findings(store.editions(conn), declared, failures), kinds=[KIND])
     return taken
 
 
-def _steps(conn: Connection[Any], wanted: DeclaredIndex, tools: Tools, who: SwitchActor, taken: list[Step]) -> None:
-    while len(taken) < _MOST_STEPS and not tools.stop():
-        step = next_step(store.editions(conn), wanted)
-        if step is None or not take_step(conn, step, wanted, tools, who):
+def _take_steps(
+    conn: Connection[Any], declared: DeclaredIndex, tools: Tools, actor: SwitchActor, taken: list[Step]
+) -> None:
+    while len(taken) < _MAX_STEPS and not tools.stop():
+        step = next_step(store.editions(conn), declared)
+        if step is None or not take_step(conn, step, declared, tools, actor):
             return
         taken.append(step)
 
 
-def take_step(conn: Connection[Any], step: Step, wanted: DeclaredIndex, tools: Tools, who: SwitchActor) -> bool:
-    """Take one step; False where it waits for something else."""
+def take_step(conn: Connection[Any], step: Step, declared: DeclaredIndex, tools: Tools, actor: SwitchActor) -> bool:
+    """Take one step; returns False if it has to wait."""
     if step.what == "create":
-        begin_edition(conn, wanted.settings, who)
+        begin_edition(conn, declared.settings, actor)
         return True
     if step.what == "finish":
-        return switch.finish_switch(conn, step.edition, who)
+        return switch.finish_switch(conn, step.edition, actor)
     if step.what == "begin":
-        switch.request_switch(conn, step.edition, who)
+        switch.request_switch(conn, step.edition, actor)
         return True
     if step.what == "drop":
-        switch.drop_edition(conn, step.edition, who, "something else is declared now")
+        switch.drop_edition(conn, step.edition, actor, "something else is declared now")
         return True
     edition = store.read_edition(conn, step.edition)
     if edition is None:
         return False
     if step.what == "build":
         return building.build(conn, edition, tools.embedder(edition), tools.stop)
-    compare.compare_edition(conn, edition, tools.examine, tools.judge, who.at)
+    compare.compare_edition(conn, edition, tools.examine, tools.judge, actor.at)
     return True
 
 
-def begin_edition(conn: Connection[Any], settings: IndexSettings, who: SwitchActor) -> int:
-    """Begin an edition beside the one that serves; its number."""
+def begin_edition(conn: Connection[Any], settings: IndexSettings, actor: SwitchActor) -> int:
+    """Create an edition beside the serving one; returns its number."""
     with conn.transaction():
         intake_store.lock_changes(conn)
         id = store.create_edition(conn, settings)
         model, chunking = describe(settings)
         detail = {"model": model, "chunking": chunking, "beside": serving_edition(store.editions(conn)).id}
-        record(conn, action="index.begun", actor=who.by, subject=f"index/{id}", detail=detail, at=who.at)
+        record(conn, action="index.begun", actor=actor.by, subject=f"index/{id}", detail=detail, at=actor.at)
     return id
 
 
 def embed_others(conn: Connection[Any], tools: Tools) -> None:
-    """Vectors of deployments for documents that came since; those of the embedded model are made by `service`."""
-    for edition in store.editions(conn, WHOLE):
+    """Embed new documents by the deployments of editions; `service` does so for the embedded model."""
+    for edition in store.editions(conn, COMPLETE_STATES):
         if edition.settings.embedding is not None:
             embed_pending(conn, tools.embedder(edition), edition.id, tools.stop)
 
 
-def _findings(editions: Sequence[Edition], wanted: DeclaredIndex, away: Sequence[Unavailable]) -> list[Finding]:
+def _build_findings(
+    editions: Sequence[Edition], declared: DeclaredIndex, failures: Sequence[Unavailable]
+) -> list[Finding]:
     found = []
-    for error in away:
+    for error in failures:
         hint = error.hint or "It is tried again by itself."
         found.append(
             Finding(
                 kind=KIND, subject="company", mark=error.message[:80], severity="high", message=error.message, hint=hint
             )
         )
-    ready = _first_in_state(editions, "ready")
+    ready = _find_in_state(editions, "ready")
     if ready is None or ready.compared is None:
         return found
-    against = ready.compared["against"]
-    if isinstance(against, list) and against:
+    reasons = ready.compared["against"]
+    if isinstance(reasons, list) and reasons:
         found.append(
             Finding(
                 kind=KIND, subject=f"index/{ready.id}", mark="worse", severity="medium",
-                message=f"edition {ready.id} of the index is not switched to: {'; '.join(map(str, against))}",
+                message=f"edition {ready.id} of the index is not switched to: {'; '.join(map(str, reasons))}",
                 hint=f"`groundplan knowledge index switch {ready.id}` switches to it all the same; or declare another.",
             )
         )  # fmt: skip
-    elif wanted.by_hand:
+    elif declared.by_hand:
         found.append(
             Finding(
                 kind=KIND, subject=f"index/{ready.id}", mark="ready", severity="low",

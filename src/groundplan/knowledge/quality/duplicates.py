@@ -1,7 +1,8 @@
-"""Documents that say the same: exact copies by the digest of their words, near ones by MinHash and a close look. Pure.
+"""Finds duplicates: exact copies by the digest of their words, near ones by MinHash and a comparison of texts. Pure.
 
-Near: sketches propose (42 bands of 3 numbers: at a Jaccard similarity of 0.45 of their word pairs, 98 % of the pairs of
-documents are proposed; at 0.05 one in 200), then the words themselves decide. Sketching is `parsing.prepare`.
+For near-duplicates, sketches propose candidates (42 bands of 3 numbers: at a Jaccard similarity of 0.45 of their word
+pairs, 98 % of the pairs of documents are proposed; at 0.05 one in 200), then the words themselves decide. Sketches are
+made by `parsing.prepare`.
 """
 
 from __future__ import annotations
@@ -18,27 +19,27 @@ from groundplan.knowledge.parsing.prepare import PERMUTATIONS, shingles, words_o
 
 BANDS: Final = 42
 ROWS: Final = PERMUTATIONS // BANDS
-SIMILAR: Final = 0.75
+NEAR_DUPLICATE: Final = 0.75
 """Share of words in common and in the same order from which two documents are near-duplicates: with one word in five
 replaced, left out or added it is 0.84, and rewriting half of a document leaves less."""
-MOVED: Final = 0.7
-"""Jaccard similarity of word pairs from which they are too, though their parts stand in another order."""
-WORTH_READING: Final = 0.3
-"""Similarity of word pairs below which nothing is compared closely: with one word in five changed it is 0.44,
-and its estimate is wrong by more than 0.13 once in a thousand."""
-LONGEST: Final = 200_000
-"""Words of two documents whose order is compared: what that takes grows with the square, three seconds for these."""
-_PAIRS: Final = 100_000
-_CLOSE: Final = 2000
+NEAR_DUPLICATE_PAIRS: Final = 0.7
+"""Jaccard similarity of word pairs from which two documents are near-duplicates even if their parts are reordered."""
+MIN_JACCARD: Final = 0.3
+"""Jaccard similarity of word pairs below which texts are not compared: with one word in five changed it is 0.44, and
+its estimate is wrong by more than 0.13 once in a thousand."""
+MAX_WORDS: Final = 200_000
+"""Most words of a document whose order is compared: the time grows with the square, to three seconds for these."""
+_PAIR_BATCH: Final = 100_000
+_TEXT_BATCH: Final = 2000
 MAX_BUCKET: Final = 200
-"""More documents than this in one band share a template, not a text; they are compared by their other bands."""
+"""Most documents with an equal band: more share a template, not a text; they are compared by their other bands."""
 
 K = TypeVar("K")
 
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two places in the list of documents, the earlier first, and how alike they are (0 to 1)."""
+    """Two indices in the list of documents, the smaller first, and their similarity (0 to 1)."""
 
     one: int
     other: int
@@ -55,26 +56,28 @@ def identical_groups(contents: Iterable[tuple[K, str | None]]) -> Iterator[list[
 
 
 def candidate_pairs(sketches: Sequence[bytes]) -> list[tuple[int, int]]:
-    """Pairs of places whose sketches agree in a band, and in enough of their numbers to be read, in order."""
-    places = [at for at, sketch in enumerate(sketches) if len(sketch) == 4 * PERMUTATIONS]
-    if len(places) < 2:
+    """Pairs of indices whose sketches agree in a band, and in enough numbers to compare their texts, in order."""
+    indices = [index for index, sketch in enumerate(sketches) if len(sketch) == 4 * PERMUTATIONS]
+    if len(indices) < 2:
         return []
-    table = np.frombuffer(b"".join(sketches[at] for at in places), dtype=np.uint32).reshape(len(places), PERMUTATIONS)
+    table = np.frombuffer(b"".join(sketches[index] for index in indices), dtype=np.uint32).reshape(
+        len(indices), PERMUTATIONS
+    )
     found: set[tuple[int, int]] = set()
     for band in range(BANDS):
         for bucket in _buckets(table[:, band * ROWS : (band + 1) * ROWS]):
-            found |= {(a, b) for at, a in enumerate(bucket) for b in bucket[at + 1 :]}
+            found |= {(a, b) for index, a in enumerate(bucket) for b in bucket[index + 1 :]}
     pairs = sorted(found)
     kept: list[tuple[int, int]] = []
-    for start in range(0, len(pairs), _PAIRS):
-        some = np.array(pairs[start : start + _PAIRS], dtype=np.intp)
-        alike = (table[some[:, 0]] == table[some[:, 1]]).mean(axis=1)
-        kept += [(places[a], places[b]) for a, b in some[alike >= WORTH_READING].tolist()]
+    for start in range(0, len(pairs), _PAIR_BATCH):
+        batch = np.array(pairs[start : start + _PAIR_BATCH], dtype=np.intp)
+        agreement = (table[batch[:, 0]] == table[batch[:, 1]]).mean(axis=1)
+        kept += [(indices[a], indices[b]) for a, b in batch[agreement >= MIN_JACCARD].tolist()]
     return kept
 
 
 def _buckets(band: NDArray[np.uint32]) -> Iterator[list[int]]:
-    """Rows of a band that are equal, each group in order."""
+    """Groups of rows that are equal in a band, each in order."""
     packed = np.ascontiguousarray(band).view([("", band.dtype)] * band.shape[1]).ravel()
     _, inverse, counts = np.unique(packed, return_inverse=True, return_counts=True)
     order = np.argsort(inverse, kind="stable")
@@ -85,32 +88,36 @@ def _buckets(band: NDArray[np.uint32]) -> Iterator[list[int]]:
 
 
 def near_duplicates(sketches: Sequence[bytes], texts_of: Callable[[Sequence[int]], Mapping[int, str]]) -> list[Pair]:
-    """Near-duplicates among the documents. `texts_of` is asked only for what the sketches propose."""
+    """The near-duplicates among the documents. `texts_of` is called only for candidates."""
     found: list[Pair] = []
     pairs = candidate_pairs(sketches)
-    for start in range(0, len(pairs), _CLOSE):
-        some = pairs[start : start + _CLOSE]
-        words = {at: words_of(text) for at, text in texts_of(sorted({at for pair in some for at in pair})).items()}
-        shingled = {at: shingles(each) for at, each in words.items()}
-        for one, other in some:
+    for start in range(0, len(pairs), _TEXT_BATCH):
+        batch = pairs[start : start + _TEXT_BATCH]
+        words = {
+            index: words_of(text)
+            for index, text in texts_of(sorted({index for pair in batch for index in pair})).items()
+        }
+        shingled = {index: shingles(each) for index, each in words.items()}
+        for one, other in batch:
             shared = len(shingled[one] & shingled[other])
             jaccard = shared / ((len(shingled[one]) + len(shingled[other]) - shared) or 1)
             similarity = 0.0
-            if jaccard >= WORTH_READING:
-                similarity = text_similarity(words[one][:LONGEST], words[other][:LONGEST], jaccard)
-            if similarity >= SIMILAR:
+            if jaccard >= MIN_JACCARD:
+                similarity = text_similarity(words[one][:MAX_WORDS], words[other][:MAX_WORDS], jaccard)
+            if similarity >= NEAR_DUPLICATE:
                 found.append(Pair(one, other, round(similarity, 3)))
     return found
 
 
 def text_similarity(one: list[str], other: list[str], jaccard: float) -> float:
-    """2 x the longest common subsequence of words / all words, or the share of word pairs where parts were moved."""
+    """2 x the longest common subsequence of words / all words; or the Jaccard similarity of word pairs if that is
+    larger because parts were reordered."""
     ordered = 2 * common_length(one, other) / ((len(one) + len(other)) or 1)
-    return max(ordered, SIMILAR, jaccard) if jaccard >= MOVED else ordered
+    return max(ordered, NEAR_DUPLICATE, jaccard) if jaccard >= NEAR_DUPLICATE_PAIRS else ordered
 
 
 def common_length(one: list[str], other: list[str]) -> int:
-    """Length of the longest common subsequence, with one bit of an integer a word (Hyyrö 2004)."""
+    """Length of the longest common subsequence, with one bit of an integer per word (Hyyrö 2004)."""
     where: dict[str, int] = defaultdict(int)
     for place, word in enumerate(one):
         where[word] |= 1 << place

@@ -1,7 +1,7 @@
-"""Which values have not the form that a company declares, found by a confined child process that can be ended.
+"""Checks values against declared regular expressions in a confined child process that can be killed.
 
-A regular expression may take longer than anybody waits, and while it does no other thread of its process runs. One
-thread uses it at a time.
+A regular expression may take arbitrarily long, and meanwhile no other thread of its process runs. One thread uses a
+checker at a time.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from groundplan.knowledge.parsing.child import Child
 from groundplan.knowledge.quality.forms_worker import LENGTH, FormRequest
 
 SECONDS = 5.0
-"""For the values of one column."""
+"""Time limit for the values of one column."""
 TRIES = 3
-"""After so many columns for which it took longer, a form is not tried any more."""
+"""Number of columns that may exceed the limit before a form is not tried any more."""
 
 
 class FormChecker:
-    """The child starts with the first question. `close` it."""
+    """Checks forms; the child starts with the first request. `close` it."""
 
     def __init__(self, seconds: float = SECONDS) -> None:
         self._seconds = seconds
@@ -31,13 +31,13 @@ class FormChecker:
         self._decoder = msgspec.msgpack.Decoder(list[int])
 
     def misfits(self, pattern: str, values: Sequence[str]) -> list[int] | None:
-        """Numbers of the values that have not the form `pattern` as a whole, in order; None where that takes longer
-        than it may, or more memory."""
+        """Indices of the values that do not match `pattern` completely, in order; None if that takes too much time or
+        memory."""
         if not values:
             return []
         if self._failed[pattern] >= TRIES:
             return None
-        found = self._ask(msgspec.msgpack.encode(FormRequest(pattern, list(values))))
+        found = self._request(msgspec.msgpack.encode(FormRequest(pattern, list(values))))
         if found is None:
             self._failed[pattern] += 1
             self.close()
@@ -49,35 +49,35 @@ class FormChecker:
         if child is not None:
             child.close()
 
-    def _ask(self, body: bytes) -> list[int] | None:
+    def _request(self, body: bytes) -> list[int] | None:
         child = self._child
         if child is None:
             child = self._child = Child("groundplan.knowledge.quality.forms_worker")
-            if _read(child) is None:
+            if _read_frame(child) is None:
                 return None
-        late = threading.Event()
+        timed_out = threading.Event()
 
-        def end() -> None:
-            late.set()
-            child.kill()  # whoever writes to it or reads from it comes to an end
+        def end_child() -> None:
+            timed_out.set()
+            child.kill()  # ends the write or read below
 
-        over = threading.Timer(self._seconds, end)
-        over.daemon = True
-        over.start()
+        timer = threading.Timer(self._seconds, end_child)
+        timer.daemon = True
+        timer.start()
         try:
             child.input.write(LENGTH.pack(len(body)) + body)
             child.input.flush()
-            told = _read(child)
+            answer = _read_frame(child)
         except OSError:
             return None
         finally:
-            over.cancel()
-            over.join()
-        return self._decoder.decode(told) if told and not late.is_set() else None
+            timer.cancel()
+            timer.join()
+        return self._decoder.decode(answer) if answer and not timed_out.is_set() else None
 
 
-def _read(child: Child) -> bytes | None:
-    """The body of the child's next frame; None where it has ended."""
+def _read_frame(child: Child) -> bytes | None:
+    """The body of the child's next frame; None if it has ended."""
     head = child.output.read(LENGTH.size)
     if len(head) < LENGTH.size:
         return None

@@ -1,7 +1,8 @@
-"""The process that compares values with regular expressions: a `FormRequest` in from standard input, the numbers of the
-values without that form out, until the input ends.
+"""The process that matches values with regular expressions: reads `FormRequest`s from standard input and answers each
+with the indices of the values that do not match, until the input ends.
 
-A frame is four bytes of length and msgpack; an empty one says that it is ready. What takes too long, its parent ends.
+A frame is four bytes of length and msgpack; an empty one says that the process is ready. Its parent kills it if a
+request takes too long.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _MEMORY_BYTES = 512 << 20
 
 
 class FormRequest(msgspec.Struct, frozen=True, array_like=True):
-    """Values, and the form that each should have as a whole."""
+    """Values, and the regular expression that each should match completely."""
 
     pattern: str
     values: list[str]

@@ -1,6 +1,6 @@
-"""What is looked at when the quality of a source is assessed, and what each finding takes off a score.
+"""The documents that are assessed for quality, and the weight of each kind of finding in a score.
 
-A document's score is 1 less what its findings weigh, not below 0. It is known again by its kind: see docs/knowledge.md.
+A document's score is 1 minus the weights of its kinds of findings, at least 0. docs/knowledge.md lists the kinds.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from groundplan.ledger.finding import Severity
 
 @dataclass(frozen=True, slots=True)
 class AssessedDocument:
-    """A live document as far as its quality goes. `checked` and `personal` are None until its text was looked at."""
+    """A live document with the attributes that its quality depends on. `checked` and `personal` are None until its text
+    is scanned."""
 
     id: UUID
     source: str
@@ -44,7 +45,7 @@ class AssessedDocument:
     """Number of its readers' set: documents with the same one have the same readers."""
     version: int = 1
     standing: str = "approved"
-    """As `governed_store.STANDING` has it."""
+    """A value of `governed_store.STANDING`."""
 
     @property
     def subject(self) -> str:
@@ -52,12 +53,12 @@ class AssessedDocument:
 
     @property
     def is_settled(self) -> bool:
-        """Whether somebody said that nobody is to be given it any more: how old it is then asks for nothing."""
+        """Whether the document was taken out of use by a decision: then its age needs no attention."""
         return self.state in ("rejected", "retired")
 
     @property
     def responsible(self) -> str | None:
-        """Who is to mend it."""
+        """The person who is to correct it."""
         return self.steward or self.owner
 
     @property
@@ -68,7 +69,7 @@ class AssessedDocument:
 
 @dataclass(frozen=True, slots=True)
 class SketchedDocument:
-    """A document that was not replaced, as far as copies of it are looked for. `content` is the digest of its words."""
+    """A document that was not replaced, for the search for copies. `content` is the digest of its words."""
 
     id: UUID
     source: str
@@ -77,12 +78,12 @@ class SketchedDocument:
     sketch: bytes
     acl: int | None
     holds: bool
-    """Approved, and within its days: what does not hold is a copy of it, whichever is newer."""
+    """Whether it is approved and valid today. Of two copies, one that is not is the copy, whichever is newer."""
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """What a kind of finding weighs in a document's score, and how grave it is."""
+    """The weight of a kind of finding in a document's score, and its severity."""
 
     weight: float
     severity: Severity
@@ -115,5 +116,5 @@ KINDS: Final[Mapping[str, Kind]] = {
 
 
 def document_score(kinds: Sequence[str]) -> float:
-    """Of a document with findings of these kinds: each kind counts once."""
+    """The score of a document with findings of these kinds; each kind counts once."""
     return max(0.0, round(1.0 - sum(KINDS[kind].weight for kind in set(kinds)), 3))

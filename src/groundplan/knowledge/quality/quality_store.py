@@ -1,4 +1,4 @@
-"""The SQL of quality, as role control: documents to be looked at, their texts, scores, and the findings of a source."""
+"""The SQL of quality, as role control: documents to assess, their texts, scores, and the findings of a source."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def assessed_documents(conn: Conn, source: str) -> list[AssessedDocument]:
 
 
 def known_readers(conn: Conn) -> set[str]:
-    """Every name by which somebody reads."""
+    """Every name of a reader: groups, active people, `everyone` and `public`."""
     rows = conn.execute("SELECT name FROM people_group UNION SELECT email FROM person WHERE active")
     return {name for (name,) in rows} | {"everyone", "public"}
 
 
 def sketches(conn: Conn) -> list[SketchedDocument]:
-    """All live documents but those that were replaced or taken out of use, in the order of source and path."""
+    """All live documents except those that were replaced or taken out of use, in the order of source and path."""
     rows = conn.execute(
         f"""SELECT d.id, d.source, d.path, d.content, coalesce(d.sketch, ''), d.acl, {STANDING} = 'approved'
             FROM document d
@@ -59,7 +59,7 @@ def sketches(conn: Conn) -> list[SketchedDocument]:
 
 
 def text_of(conn: Conn, document: UUID) -> str:
-    """The text of a document in one piece: where a passage ends may be the middle of an account number."""
+    """The text of a document in one piece, since a passage may end in the middle of an account number."""
     rows = conn.execute(
         """SELECT number, text, start_char, end_char, start_line, end_line FROM chunk
            WHERE document_id = %s AND edition = serving_edition() ORDER BY number""",
@@ -70,12 +70,13 @@ def text_of(conn: Conn, document: UUID) -> str:
 
 
 def passages_of(conn: Conn, document: UUID) -> str:
-    """Its passages, one after the other: a sentence of it stands in one of them, so that it can be told with that."""
+    """The passages of a document, separated by empty lines: so every sentence is within one passage, which can be
+    quoted."""
     return texts_of(conn, [document])[document]
 
 
 def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
-    """The passages of several documents, one after the other; one without a passage has an empty text."""
+    """As `passages_of`, for several documents; the text is empty for one without passages."""
     rows = conn.execute(
         """SELECT document_id, string_agg(text, E'\n\n' ORDER BY number) FROM chunk
            WHERE document_id = ANY(%s) AND edition = serving_edition() GROUP BY document_id""",
@@ -85,7 +86,7 @@ def texts_of(conn: Conn, documents: Sequence[UUID]) -> dict[UUID, str]:
 
 
 def unscanned_documents(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, int, str]]:
-    """(document, version, media) whose text was not looked at yet, or by another glossary."""
+    """(document, version, media) of documents whose text was not scanned yet, or with another glossary."""
     rows = conn.execute(
         """SELECT id, version, coalesce(media, '') FROM document WHERE deleted_at IS NULL
              AND (scanned_at IS NULL OR checked ->> 'terms' IS DISTINCT FROM %s) ORDER BY id LIMIT %s""",
@@ -95,8 +96,8 @@ def unscanned_documents(conn: Conn, terms: str, limit: int) -> list[tuple[UUID, 
 
 
 def put_scans(conn: Conn, scans: Mapping[tuple[UUID, int], tuple[Mapping[str, int], Mapping[str, Any]]]) -> None:
-    """(personal data, what else was found) of these versions only: what was written meanwhile was not looked at. What a
-    workload may be given from now on counts as a change of its document."""
+    """Store (personal data, other results) of scans, for these versions only: newer ones are not scanned yet. If some
+    workload accepts scanned documents only, the first scan of a document counts as a change of it."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     for (document, version), (personal, checked) in scans.items():
         conn.execute(
@@ -110,8 +111,8 @@ def put_scans(conn: Conn, scans: Mapping[tuple[UUID, int], tuple[Mapping[str, in
 
 
 def put_scores(conn: Conn, scores: Mapping[tuple[UUID, int], float]) -> None:
-    """Of these versions of documents: what was written meanwhile is not scored yet. Only rows whose score changed are
-    written; one that reaches the floor of a workload counts as a change of its document."""
+    """Store the scores of these versions of documents; newer ones are not scored yet. Only rows whose score changed are
+    written; a score that reaches the quality floor of a workload counts as a change of its document."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     conn.execute(
         """UPDATE document d SET quality = s.score,
@@ -126,14 +127,14 @@ def put_scores(conn: Conn, scores: Mapping[tuple[UUID, int], float]) -> None:
 
 
 def _notify(conn: Conn) -> None:
-    """Of changes that were numbered."""
+    """Notify followers of numbered changes."""
     conn.execute("SELECT pg_notify(%s, '')", (CHANNEL,))
 
 
 def put_source_score(
     conn: Conn, source: str, day: date, score: float, documents: int, parts: Mapping[str, int]
 ) -> None:
-    """The line of the day; a later look at the same day replaces it."""
+    """Store the score of the day; a later assessment on the same day replaces it."""
     conn.execute(
         """INSERT INTO source_quality (source, day, score, documents, parts) VALUES (%s, %s, %s, %s, %s)
            ON CONFLICT (source, day) DO UPDATE SET score = excluded.score, documents = excluded.documents,
@@ -144,9 +145,9 @@ def put_source_score(
 
 
 def put_conflicts(conn: Conn, source: str, found: Sequence[tuple[UUID, UUID, str, str]]) -> None:
-    """(document of this source, the other, what each says) of all conflicts that now are, as they are in these
-    versions; those that were known of this source go. A new one counts as a change of both documents."""
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))  # before any row, as whoever numbers changes
+    """Replace the conflicts of a source by these: (document of this source, the other one, the sentence of each), for
+    the present versions of both. A new conflict counts as a change of both documents."""
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))  # before any row, like all that number changes
     gone = conn.execute(
         f"DELETE FROM document_conflict c USING document d WHERE d.id = c.one AND d.source = %s RETURNING {_CONFLICT}",
         (source,),
@@ -173,7 +174,7 @@ _CONFLICT: Final = "c.one, c.one_version, c.one_says, c.other, c.other_version, 
 
 
 def assessed_sources(conn: Conn, day: date) -> set[str]:
-    """Sources that were looked at on this day."""
+    """The sources that were assessed on this day."""
     return {source for (source,) in conn.execute("SELECT source FROM source_quality WHERE day = %s", (day,))}
 
 
@@ -193,10 +194,10 @@ def put_findings(
     kinds: Collection[str],
     subjects: Collection[str] | None = None,
 ) -> finding_store.Told:
-    """`found` is all that now holds of these kinds about a source and its documents: others of them close.
+    """Record `found` as all present findings of these kinds about a source and its documents; others are closed.
 
-    `subjects`: only about these subjects was looked, so only theirs close; None: about the source and all documents,
-    not about the names among the source's own readers (`source/NAME/reader:WHO`)."""
+    `subjects`: only these subjects were examined, so only their findings are closed; None: the source and all its
+    documents, but not the names among the source's own readers (`source/NAME/reader:WHO`)."""
     still, opened = finding_store.tell_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'

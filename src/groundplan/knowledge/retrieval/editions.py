@@ -10,7 +10,7 @@ import time
 from collections.abc import Sequence
 from typing import Final
 
-from groundplan.knowledge.index.model import HELD, Edition
+from groundplan.knowledge.index.model import HELD_STATES, Edition
 from groundplan.knowledge.retrieval.projection import Projection
 
 LINGER_SECONDS: Final = 10.0
@@ -63,7 +63,7 @@ class Editions:
     def update(self, editions: Sequence[Edition]) -> None:
         """Hold the projections that these editions need; drop others after `LINGER_SECONDS`."""
         with self._lock:
-            wanted = {one.id: one for one in editions if one.state in HELD}
+            wanted = {one.id: one for one in editions if one.state in HELD_STATES}
             self._editions = {one.id: one for one in editions}
             self.serving = next(one.id for one in editions if one.state == "serving")
             for id, one in wanted.items():
