@@ -37,7 +37,7 @@ from groundplan.governance.approved_parts import (
     workload_parts,
 )
 from groundplan.governance.model import GrantedApproval
-from groundplan.governance.register.versions import Version, changes, finding
+from groundplan.governance.register.versions import Version, model_change_finding, model_changes
 
 TODAY = date(2026, 11, 25)
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC).timestamp()
@@ -294,12 +294,12 @@ def test_a_model_that_reports_another_version_is_told_until_it_is_approved_again
     said = [Version("one", "m-2026-10", "m", print_, day, day) for print_, day in zip("abcd", days, strict=True)]
     digest = every(made)[0].digest
     now = datetime(2026, 11, 25, tzinfo=UTC)
-    (found,) = changes(made, said, {}, now)
+    (found,) = model_changes(made, said, {}, now)
     assert (found.digest, found.before.fingerprint, found.now.fingerprint) == (digest, "a", "d") and found.production
-    (found,) = changes(made, said, {digest: days[2]}, now)
+    (found,) = model_changes(made, said, {digest: days[2]}, now)
     assert (found.before.fingerprint, found.now.fingerprint) == ("c", "d"), "what was there then is approved"
-    assert changes(made, said, {digest: days[3]}, now) == [] == changes(made, said[:1], {}, now)
-    assert changes(made, said, {}, now + timedelta(days=31)) == []
-    assert changes(msgspec.structs.replace(made, workloads=[]), said, {}, now) == [], "nobody uses it"
-    pilot = changes(blueprint(workload(stage="pilot")), said, {}, now)
-    assert [finding(each).severity for each in (found, *pilot)] == ["high", "medium"]
+    assert model_changes(made, said, {digest: days[3]}, now) == [] == model_changes(made, said[:1], {}, now)
+    assert model_changes(made, said, {}, now + timedelta(days=31)) == []
+    assert model_changes(msgspec.structs.replace(made, workloads=[]), said, {}, now) == [], "nobody uses it"
+    pilot = model_changes(blueprint(workload(stage="pilot")), said, {}, now)
+    assert [model_change_finding(each).severity for each in (found, *pilot)] == ["high", "medium"]

@@ -31,7 +31,7 @@ from groundplan.governance.controls.model import (
 )
 from groundplan.governance.controls.oscal import oscal_token
 from groundplan.governance.controls.shipped import NAMES, apply_framework, shipped
-from groundplan.governance.risk.eu_ai_act import classify, holds_from
+from groundplan.governance.risk.eu_ai_act import applies_from, classify
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
 RISK = RiskRule(
@@ -324,5 +324,5 @@ def test_the_questions_of_the_eu_ai_act_decide_the_class(answers: dict[str, obje
 
 
 def test_dates_of_application_are_data_with_a_source() -> None:
-    assert holds_from("ART 5") == date(2025, 2, 2) and holds_from("ART 50") == date(2026, 8, 2)
-    assert holds_from("ART 999") is None
+    assert applies_from("ART 5") == date(2025, 2, 2) and applies_from("ART 50") == date(2026, 8, 2)
+    assert applies_from("ART 999") is None

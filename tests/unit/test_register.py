@@ -7,8 +7,8 @@ from datetime import UTC, date, datetime
 
 from groundplan.catalog.loader import load_files
 from groundplan.governance.register.bom import ml_bom
-from groundplan.governance.register.cards import card
-from groundplan.governance.register.entries import Entry, overlaps, register
+from groundplan.governance.register.cards import card_markdown
+from groundplan.governance.register.entries import Entry, build_register, overlaps
 from groundplan.release.plan import plan
 
 TODAY = date(2026, 11, 25)
@@ -51,7 +51,7 @@ def entries() -> dict[str, Entry]:
     workspace = load_files({"a.yaml": WORKSPACE})
     made = plan(workspace, None, today=TODAY)
     assert made.blueprint is not None, made.refusals
-    found = register(
+    found = build_register(
         workspace, made.blueprint, evaluated={"first": ("Right in 93 of 100 (until 2027-01-01)",)},
         ends={"model/acme/m": date(2027, 2, 3), "prompt/polite": date(2027, 3, 4)},
     )  # fmt: skip
@@ -68,7 +68,7 @@ def test_each_thing_has_its_version_owner_evaluations_and_next_look() -> None:
     assert (prompt.version, prompt.review_by, prompt.owner) == ("3", "2027-03-04", "ana@acme.example")
     assert (tool.origin, tool.owner, tool.used_by) == ("crm.example", "ana@acme.example", ("first",))
     assert len(tool.digest) == 64 and tool.digest != found["tool/shop"].digest
-    assert "Right in 93 of 100" in card(model, TODAY) and "2027-02-03" in card(model, TODAY)
+    assert "Right in 93 of 100" in card_markdown(model, TODAY) and "2027-02-03" in card_markdown(model, TODAY)
 
 
 def test_what_two_teams_have_twice_is_named_with_them() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.governance.register.shadow import charged_in, provider_of, seen_in
+from groundplan.governance.register.shadow import find_calls, find_charges, provider_of_host
 
 LOG = """\
 1732500000.123 210 10.0.0.7 TCP_TUNNEL/200 4312 CONNECT api.openai.com:443 - HIER_DIRECT/162.159.140.245 -
@@ -19,7 +19,7 @@ LOG = """\
 
 
 def test_calls_to_providers_are_counted_with_who_made_them() -> None:
-    found = seen_in(LOG.splitlines(), ["acme.openai.azure.com"])
+    found = find_calls(LOG.splitlines(), ["acme.openai.azure.com"])
     assert [(each.host, each.provider, each.declared, each.calls, len(each.callers)) for each in found] == [
         ("api.openai.com", "OpenAI", False, 2, 2),
         ("bedrock-runtime.eu-central-1.amazonaws.com", "Amazon", False, 1, 1),
@@ -37,7 +37,7 @@ BILL = """\
 
 
 def test_charges_of_providers_that_no_deployment_is_at_are_found_in_bills() -> None:
-    found = charged_in(BILL.splitlines(), ["acme.openai.azure.com"], ["inhouse ai"])
+    found = find_charges(BILL.splitlines(), ["acme.openai.azure.com"], ["inhouse ai"])
     told = {each.provider: (each.declared, each.calls) for each in found}
     assert told == {
         "OpenAI": (False, 1), "Amazon": (False, 1), "inhouse ai": (False, 1),
@@ -62,7 +62,7 @@ def test_charges_of_providers_that_no_deployment_is_at_are_found_in_bills() -> N
     ],
 )
 def test_a_host_belongs_to_a_provider_by_its_end(host: str, provider: str | None) -> None:
-    assert provider_of(host, ("inhouse.example",)) == provider
+    assert provider_of_host(host, ("inhouse.example",)) == provider
 
 
 PIECES = st.sampled_from(["api.openai.com", " https://claude.ai/x", " API.mistral.ai:443 "]) | st.text(max_size=60)
@@ -70,5 +70,5 @@ PIECES = st.sampled_from(["api.openai.com", " https://claude.ai/x", " API.mistra
 
 @given(st.lists(st.lists(PIECES, max_size=4).map("".join), max_size=20))
 def test_any_lines_are_read(lines: list[str]) -> None:
-    for each in seen_in(lines, []):
-        assert each.calls <= len(lines) and provider_of(each.host) == each.provider
+    for each in find_calls(lines, []):
+        assert each.calls <= len(lines) and provider_of_host(each.host) == each.provider

@@ -10,7 +10,7 @@ from tests.unit.test_cli_main import run
 from tests.unit.test_release_plan import BASE, genesis, planned
 
 from groundplan.cli.release import plan_text
-from groundplan.governance.documents.facts import Known, facts
+from groundplan.governance.documents.facts import DocumentInput, facts
 from groundplan.maturity.control_facts import _declared
 
 ALL = """\
@@ -58,7 +58,7 @@ def test_what_has_no_effect_where_one_deployment_may_be_asked_is_told(said: str,
 @pytest.mark.parametrize(("declared_as", "looked_at"), [("share: 20%", 0.0), ("before_sending: true", 1.0)])
 def test_nobody_is_said_to_look_at_what_nobody_is_shown(declared_as: str, looked_at: float) -> None:
     made = genesis(declared(f"review: {{{declared_as}}}\n"))
-    said = facts(Known(workspace=made.workspace, blueprint=made.blueprint, workload="assistant"))["oversight"]
+    said = facts(DocumentInput(workspace=made.workspace, blueprint=made.blueprint, workload="assistant"))["oversight"]
     assert any("looked at by a person" in each.text for each in said) is bool(looked_at)
     (served,) = made.blueprint.workloads
     assert _declared(made.workspace.workloads["assistant"], served)["reviewed_share"] == looked_at

@@ -30,7 +30,7 @@ from groundplan.governance.controls.assess import (
 )
 from groundplan.governance.controls.model import APPROVED, AppliedFramework, ControlStatus, Evidence
 from groundplan.governance.controls.shipped import apply_framework
-from groundplan.governance.register.entries import Entry, register
+from groundplan.governance.register.entries import Entry, build_register
 from groundplan.ledger import finding_store
 from groundplan.maturity.control_facts import facts
 from groundplan.release.model import Current
@@ -75,7 +75,7 @@ def register_entries(conn: Connection[Any], current: Current, now: datetime) -> 
             evaluated[name] = (f"{each.says} (until {each.valid_until.date()})",)
     held = [each for each in changes.changes(conn, ["applied"]) if each.type in ("model", "prompt", "data")]
     ends = {each.subject: each.expires_on for each in held if each.expires_on is not None}
-    return register(current.workspace, current.blueprint, evaluated=evaluated, ends=ends)
+    return build_register(current.workspace, current.blueprint, evaluated=evaluated, ends=ends)
 
 
 def current_or_none(conn: Connection[Any]) -> Current | None:

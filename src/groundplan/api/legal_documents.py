@@ -14,9 +14,9 @@ from groundplan.api.cost import store as cost_store
 from groundplan.blueprint.model import Workload
 from groundplan.core.errors import NotFound
 from groundplan.governance.controls.assess import DecisiveEvidence, assess, coverage
-from groundplan.governance.documents.facts import Change, Known, Shown, facts
+from groundplan.governance.documents.facts import Change, DocumentEvidence, DocumentInput, facts
 from groundplan.governance.documents.fill import Document, fill
-from groundplan.governance.documents.template import template
+from groundplan.governance.documents.template import load_template
 from groundplan.ledger import finding_store, rollup_store
 from groundplan.release import store as release_store
 from groundplan.release.model import Current
@@ -28,14 +28,14 @@ MAX_CHANGES = 20
 
 def fill_document(services: Services, conn: Connection[Any], current: Current, name: str, workload: str) -> Document:
     """The document `name` about a workload, today. Raises `NotFound` (`document_unknown`, `workload_unknown`)."""
-    chosen, now = template(name), services.clock.now()
+    chosen, now = load_template(name), services.clock.now()
     if workload not in current.workspace.workloads:
         raise NotFound(
             f"there is no workload {workload[:63]}", code="workload_unknown", hint="GET /api/workloads lists them."
         )
     evidence = controls.decisive_evidence(conn, now, workloads=[workload])
     shown = _evidence(evidence, now)
-    known = Known(
+    known = DocumentInput(
         workspace=current.workspace,
         blueprint=current.blueprint,
         workload=workload,
@@ -52,10 +52,10 @@ def fill_document(services: Services, conn: Connection[Any], current: Current, n
     )  # fmt: skip
 
 
-def _evidence(known: DecisiveEvidence, now: datetime) -> list[Shown]:
+def _evidence(known: DecisiveEvidence, now: datetime) -> list[DocumentEvidence]:
     """The valid evidence."""
     return [
-        Shown(each.what, each.says, str(each.id), each.valid_until, each.link)
+        DocumentEvidence(each.what, each.says, str(each.id), each.valid_until, each.link)
         for each in known.values()
         if each.counts and each.holds and each.valid_until > now
     ]

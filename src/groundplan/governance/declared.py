@@ -1,4 +1,4 @@
-"""Everything that governance finds wrong with a workspace, which the catalog itself cannot read. Pure."""
+"""Checks of a workspace that need governance: policies and frameworks. Pure."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ from groundplan.governance.policy import declared as policy
 
 
 def problems(workspace: Workspace) -> list[Problem]:
-    """Of policies and of frameworks, in the order of their kinds."""
+    """Problems of policies, then of frameworks."""
     return [*policy.problems(workspace), *controls.problems(workspace)]

@@ -144,8 +144,8 @@ class Approval:
     withdrawn_at: datetime | None = None
     proof: str = "recovery"
     """How the person had signed in: `passkey | oidc` prove that the person was present."""
-    here: bool = True
-    """Whether the person is still active in the company."""
+    is_active: bool = True
+    """Whether the person is still active."""
 
     @property
     def is_valid(self) -> bool:
@@ -165,7 +165,7 @@ class Change:
     id: UUID
     digest: str
     type: str
-    """workload | budget | company, or one of `ASKED`"""
+    """workload | budget | company | rule, or a key of `REQUEST_DUTIES`"""
     subject: str
     base: int
     """Number of the blueprint that it was compared with."""
@@ -200,14 +200,14 @@ class Change:
     @property
     def own_end_date(self) -> date | None:
         """The last day for which evidence or an exception was requested; None for kinds without an end of their own."""
-        said = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
-        return last_day(datetime.fromisoformat(said[0])) if self.type in ("evidence", "exception") and said else None
+        ends = [each["new"] for each in self.summary.get("fields", ()) if each["field"] == "until"]
+        return last_day(datetime.fromisoformat(ends[0])) if self.type in ("evidence", "exception") and ends else None
 
     @property
     def _valid_approvals(self) -> list[Approval]:
         """Valid approvals of exactly this content. While it is pending, those of people who have left do not count."""
         own = [each for each in self.approvals if each.is_valid and each.digest == self.digest]
-        return [each for each in own if each.here or self.state != "pending"]
+        return [each for each in own if each.is_active or self.state != "pending"]
 
     @property
     def is_complete(self) -> bool:

@@ -1,7 +1,7 @@
 """Entries of the audit log as security events in OCSF 1.3 (Open Cybersecurity Schema Framework). Pure.
 
-Every entry is one event, known again by `metadata.uid`; ordinary calls that were answered are none. Personal fields are
-ciphertext in the log, so they are in no event either.
+Every entry is one event, identified by `metadata.uid`; calls that were answered are left out. Personal fields are
+ciphertext in the log, and so they are in events.
 """
 
 from __future__ import annotations
@@ -12,13 +12,28 @@ from groundplan.core.audit.entry import Entry
 
 VERSION: Final = "1.3.0"
 AUTHENTICATION, ACCOUNT, API = 3002, 3001, 6003
-_FAILED: Final = (".refused", ".denied", ".failed", ".rejected")
-_GRAVE: Final = ("kill", "emergency", "person.erased", "person.erasure", "knowledge.erased", "audit.key", "policy")
-_SIGN_IN: Final = {"login": 1, "sign_in": 1, "logout": 2, "session.revoked": 2, "session.act_as": 1, "login.link": 99}
-_ACCOUNT: Final = (
+_FAILED_SUFFIXES: Final = (".refused", ".denied", ".failed", ".rejected")
+_HIGH_SEVERITY_PREFIXES: Final = (
+    "kill",
+    "emergency",
+    "person.erased",
+    "person.erasure",
+    "knowledge.erased",
+    "audit.key",
+    "policy",
+)
+_SIGN_IN_ACTIVITIES: Final = {
+    "login": 1,
+    "sign_in": 1,
+    "logout": 2,
+    "session.revoked": 2,
+    "session.act_as": 1,
+    "login.link": 99,
+}
+_ACCOUNT_PREFIXES: Final = (
     "key.", "token.", "person.", "people.", "group.", "passkey.", "appoint", "duties.", "access.", "membership.",
 )  # fmt: skip
-_ACTIVITY: Final = (
+_ACTIVITY_WORDS: Final = (
     ("created", 1), ("added", 1), ("given", 1), ("begun", 1), ("read", 2), ("searched", 2), ("export", 2),
     ("revoked", 4), ("removed", 4), ("deleted", 4), ("erased", 4), ("withdrawn", 4), ("changed", 3), ("applied", 3),
     ("renamed", 3),
@@ -26,16 +41,16 @@ _ACTIVITY: Final = (
 
 
 def is_event(entry: Entry) -> bool:
-    """Whether somebody who watches security would want it: all but calls that were answered."""
+    """Whether the entry is a security event: all except calls that were answered."""
     return entry.action != "call" or str(entry.detail.get("status", "")) not in ("ok", "")
 
 
-def event(entry: Entry, leaf: int, company: str) -> dict[str, Any]:
-    """One OCSF event."""
-    uid, category = _class(entry.action)
-    activity = _SIGN_IN.get(entry.action, 99) if uid == AUTHENTICATION else _activity(entry.action)
-    failed = entry.action.endswith(_FAILED) or (entry.action == "call" and entry.detail.get("status") != "ok")
-    made: dict[str, Any] = {
+def ocsf_event(entry: Entry, leaf: int, company: str) -> dict[str, Any]:
+    """The OCSF event of an entry. `leaf`: its index in the log."""
+    uid, category = _event_class(entry.action)
+    activity = _SIGN_IN_ACTIVITIES.get(entry.action, 99) if uid == AUTHENTICATION else _activity(entry.action)
+    failed = entry.action.endswith(_FAILED_SUFFIXES) or (entry.action == "call" and entry.detail.get("status") != "ok")
+    fields: dict[str, Any] = {
         "category_uid": category,
         "class_uid": uid,
         "activity_id": activity,
@@ -57,28 +72,28 @@ def event(entry: Entry, leaf: int, company: str) -> dict[str, Any]:
         "unmapped": {"detail": dict(entry.detail)},
     }
     if uid == API:
-        made["api"] = {"operation": entry.action, "service": {"name": "groundplan"}}
+        fields["api"] = {"operation": entry.action, "service": {"name": "groundplan"}}
     else:
-        made["user"] = {"uid": entry.subject}
-    return made
+        fields["user"] = {"uid": entry.subject}
+    return fields
 
 
-def _class(action: str) -> tuple[int, int]:
+def _event_class(action: str) -> tuple[int, int]:
     """(class, category)"""
-    if action in _SIGN_IN:
+    if action in _SIGN_IN_ACTIVITIES:
         return AUTHENTICATION, 3
-    if action.startswith(_ACCOUNT):
+    if action.startswith(_ACCOUNT_PREFIXES):
         return ACCOUNT, 3
     return API, 6
 
 
 def _activity(action: str) -> int:
     """create 1, read 2, update 3, delete 4, other 99"""
-    return next((number for word, number in _ACTIVITY if word in action), 99)
+    return next((number for word, number in _ACTIVITY_WORDS if word in action), 99)
 
 
 def _severity(action: str, failed: bool) -> int:
     """informational 1, low 2, medium 3, high 4"""
-    if action.startswith(_GRAVE):
+    if action.startswith(_HIGH_SEVERITY_PREFIXES):
         return 4
     return 3 if failed else 1

@@ -15,7 +15,7 @@ from groundplan.core.database import select
 from groundplan.governance.model import Approval, Change, Holder, Need
 from groundplan.identity.model import COMPANY
 
-_ASKED_LOCK = 0x6770_6173_6B65_6401
+_REQUEST_LOCK = 0x6770_6173_6B65_6401
 """Advisory lock key: one transaction at a time looks up existing requests and adds one."""
 _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, requested_by, requested_at, state,
   decided_at, blueprint, expires_on, grace_until, seats, reason, renews FROM change"""
@@ -23,7 +23,7 @@ _CHANGE: LiteralString = """SELECT id, digest, type, base, summary, needs, reque
 
 def lock_requests(conn: Connection[Any]) -> None:
     """Take the lock on requests for approval; held until the transaction ends."""
-    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_ASKED_LOCK,))
+    conn.execute("SELECT pg_advisory_xact_lock(%s)", (_REQUEST_LOCK,))
 
 
 def insert_change(conn: Connection[Any], change: Change, sources: Mapping[str, str]) -> None:
@@ -223,7 +223,7 @@ def _approvals(conn: Connection[Any], changes: list[UUID]) -> list[Approval]:
     rows = select(
         conn,
         """SELECT a.id, a.change_id, a.digest, a.duty, a.subject, a.person_id, p.email AS person, a.decision,
-                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at, a.proof, p.active AS here
+                 a.comment, a.unseparated, a.demo, a.at, a.withdrawn_at, a.proof, p.active AS is_active
                FROM approval a JOIN person p ON p.id = a.person_id WHERE a.change_id = ANY(%s) ORDER BY a.at, a.id""",
         (changes,),
     )

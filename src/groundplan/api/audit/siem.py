@@ -21,7 +21,7 @@ from groundplan.core.audit import store as audit_store
 from groundplan.core.audit.entry import decode
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import resolve_secret
-from groundplan.governance.ocsf import event, is_event
+from groundplan.governance.ocsf import is_event, ocsf_event
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -52,7 +52,7 @@ def send_new_events(services: Services) -> int:
             blueprint = current_or_none(conn)
         company = blueprint.company if blueprint else ""
         entries = [(leaf, decode(body)) for leaf, body in rows]
-        events = [event(entry, leaf, company) for leaf, entry in entries if is_event(entry)]
+        events = [ocsf_event(entry, leaf, company) for leaf, entry in entries if is_event(entry)]
         # without holding a database connection, since the receiver may be slow
         problem = _send(target, events, services.settings.siem_token) if events else ""
         with services.transaction() as conn:

@@ -29,10 +29,10 @@ from groundplan.governance.controls.model import APPROVED, AppliedFramework
 from groundplan.governance.controls.oscal import assessment_results
 from groundplan.governance.controls.oscal_declared import Document, oscal_document
 from groundplan.governance.register.bom import ml_bom
-from groundplan.governance.register.cards import card
+from groundplan.governance.register.cards import card_markdown
 from groundplan.governance.register.entries import Entry, overlaps
-from groundplan.governance.register.shadow import Seen, charged_in, seen_in
-from groundplan.governance.risk.eu_ai_act import classify, holds_from, timeline
+from groundplan.governance.register.shadow import ShadowUse, find_calls, find_charges
+from groundplan.governance.risk.eu_ai_act import applies_from, classify, timeline
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 from groundplan.release.model import Current, effective_terms
@@ -214,7 +214,9 @@ def card_of(kind: str, name: str, services: ServicesDep, _: Reader) -> PlainText
             f"the register has no {kind[:40]} {name[:80]}", code="register_unknown",
             hint="`groundplan register` lists what there is.",
         )  # fmt: skip
-    return PlainTextResponse(card(entry, services.clock.now().date()), media_type="text/markdown; charset=utf-8")
+    return PlainTextResponse(
+        card_markdown(entry, services.clock.now().date()), media_type="text/markdown; charset=utf-8"
+    )
 
 
 @router.post("/register/shadow")
@@ -237,7 +239,7 @@ def _shadow(
 ) -> dict[str, Any]:
     with services.transaction() as conn:
         declared = [urlsplit(each.url).hostname or "" for each in controls.current(conn).blueprint.deployments]
-        found = (charged_in if bill else seen_in)(lines, declared, also)
+        found = (find_charges if bill else find_calls)(lines, declared, also)
         for each in found:
             if not each.declared:
                 finding_store.tell(conn, _undeclared(each, bill))
@@ -255,7 +257,7 @@ def _shadow(
     }  # fmt: skip
 
 
-def _undeclared(each: Seen, bill: bool) -> Finding:
+def _undeclared(each: ShadowUse, bill: bool) -> Finding:
     called = f"{each.host} ({each.provider}) is undeclared: {each.calls} calls, {len(each.callers)} callers."
     return Finding(
         kind="governance.shadow_ai", subject="company", severity="high",
@@ -358,7 +360,7 @@ def _risk(current: Current, name: str) -> dict[str, Any]:
         if found is None
         else {
             "class": found.name, "role": found.role, "why": found.why, "profile": found.profile,
-            "duties": list(found.duties), "since": holds_from("ART 26" if found.name == "high-risk" else "ART 50"),
+            "duties": list(found.duties), "since": applies_from("ART 26" if found.name == "high-risk" else "ART 50"),
         },
     }  # fmt: skip
 

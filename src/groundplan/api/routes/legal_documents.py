@@ -12,7 +12,7 @@ from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
 from groundplan.core.audit.store import record
 from groundplan.governance.documents.fill import Document, markdown
-from groundplan.governance.documents.template import NAMES, template
+from groundplan.governance.documents.template import NAMES, load_template
 
 router = protected_router("controls")
 Name = Literal["annex-iv", "fria", "dpia"]
@@ -30,7 +30,7 @@ def list_documents(services: ServicesDep, _: Reader) -> dict[str, Any]:
                 "sections": len(made.sections),
             }
             for name in NAMES
-            for made in [template(name)]
+            for made in [load_template(name)]
         ],
         "workloads": sorted(current.workspace.workloads) if current is not None else [],
     }  # fmt: skip

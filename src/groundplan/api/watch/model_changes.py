@@ -8,7 +8,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.governance.register import version_store
-from groundplan.governance.register.versions import KIND, Changed, changes, finding
+from groundplan.governance.register.versions import KIND, ModelChange, model_change_finding, model_changes
 from groundplan.ledger import finding_store
 from groundplan.release import service as release
 
@@ -18,25 +18,27 @@ LOOK_SECONDS = 5.0
 def update_findings(services: Services) -> None:
     """Bring the findings up to date."""
     with services.transaction() as conn:
-        finding_store.tell_all(conn, [finding(each) for each in changed_models(services, conn)], kinds=(KIND,))
+        finding_store.tell_all(
+            conn, [model_change_finding(each) for each in changed_models(services, conn)], kinds=(KIND,)
+        )
 
 
-def changed_models(services: Services, conn: Connection[Any]) -> list[Changed]:
+def changed_models(services: Services, conn: Connection[Any]) -> list[ModelChange]:
     """Served models that changed since they were approved."""
     served = release.current(conn)
     if served is None:
         return []
-    versions = version_store.reported(conn)
+    versions = version_store.reported_versions(conn)
     if not versions:
         return []
-    return changes(served.blueprint, versions, version_store.approved_models(conn), services.clock.now())
+    return model_changes(served.blueprint, versions, version_store.approved_models(conn), services.clock.now())
 
 
 def changes_by_digest(services: Services, conn: Connection[Any]) -> dict[str, list[dict[str, Any]]]:
     """Digest of an approved model -> what its deployments report now instead."""
     told: dict[str, list[dict[str, Any]]] = {}
     for each in changed_models(services, conn):
-        entry = {"deployment": each.deployment.name, "before": each.before.named, "now": each.now.named,
+        entry = {"deployment": each.deployment.name, "before": each.before.label, "now": each.now.label,
                  "since": each.now.first_at}  # fmt: skip
         told.setdefault(each.digest, []).append(entry)
     return told

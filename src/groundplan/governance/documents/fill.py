@@ -1,7 +1,7 @@
-"""One document: a template filled from facts, with what is missing marked. Pure.
+"""Fills the template of a document from facts, and marks what is missing. Pure.
 
-A section that no fact answers, or that only people can answer, is filled by evidence that was given for it
-(`annex-iv/8`), and is missing otherwise. Nothing is made up.
+A section that no fact answers, or that only people can answer, is filled from evidence for it (`annex-iv/8`), or else
+missing. Nothing is invented.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ from dataclasses import dataclass
 from datetime import date
 from typing import Any
 
-from groundplan.governance.documents.facts import Said, Shown, json_of
+from groundplan.governance.documents.facts import DocumentEvidence, Statement, statements_json
 from groundplan.governance.documents.template import Section, Template
 
 MISSING = "missing"
 
 
 @dataclass(frozen=True, slots=True)
-class Filled:
-    """One section. `missing`: names of facts that are not there; empty `said`: the whole section is missing."""
+class FilledSection:
+    """One section. `missing`: names of facts that are not known; without `statements` the whole section is missing."""
 
     section: Section
-    said: tuple[Said, ...]
+    statements: tuple[Statement, ...]
     missing: tuple[str, ...]
 
 
@@ -35,12 +35,12 @@ class Document:
     company: str
     blueprint: int
     on: date
-    sections: tuple[Filled, ...]
+    sections: tuple[FilledSection, ...]
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Numbers of the sections that say nothing yet."""
-        return tuple(each.section.id for each in self.sections if not each.said)
+        """Numbers of the sections without statements."""
+        return tuple(each.section.id for each in self.sections if not each.statements)
 
     def to_json(self) -> dict[str, Any]:
         made = self.template
@@ -54,45 +54,52 @@ class Document:
 
 def fill(
     template: Template,
-    known: Mapping[str, Sequence[Said]],
-    evidence: Sequence[Shown],
+    known: Mapping[str, Sequence[Statement]],
+    evidence: Sequence[DocumentEvidence],
     *,
     workload: str,
     company: str,
     blueprint: int,
     on: date,
 ) -> Document:
-    """`known`: sentences by name of fact (`facts.facts`); `evidence` what stands for the workload."""
-    sections = tuple(_filled(template.name, section, known, evidence) for section in template.sections)
+    """Fill a template. `known`: sentences by name of fact (`facts.facts`); `evidence`: that of the workload."""
+    sections = tuple(_fill_section(template.name, section, known, evidence) for section in template.sections)
     return Document(template, workload, company, blueprint, on, sections)
 
 
-def _filled(document: str, section: Section, known: Mapping[str, Sequence[Said]], evidence: Sequence[Shown]) -> Filled:
-    said: list[Said] = []
+def _fill_section(
+    document: str, section: Section, known: Mapping[str, Sequence[Statement]], evidence: Sequence[DocumentEvidence]
+) -> FilledSection:
+    statements: list[Statement] = []
     for name in section.facts:
-        said += [each for each in known.get(name, ()) if each not in said]
+        statements += [each for each in known.get(name, ()) if each not in statements]
     for each in evidence:
         if each.what == f"{document}/{section.id}":
             link = f" ({each.link})" if each.link else ""
-            said.append(Said(f"{each.says}{link}", f"evidence {each.id}"))
-    return Filled(section, tuple(said), tuple(name for name in section.facts if not known.get(name)))
+            statements.append(Statement(f"{each.says}{link}", f"evidence {each.id}"))
+    return FilledSection(section, tuple(statements), tuple(name for name in section.facts if not known.get(name)))
 
 
-def _json(document: str, each: Filled) -> dict[str, Any]:
+def _json(document: str, each: FilledSection) -> dict[str, Any]:
+    section = each.section
     return {
-        "id": each.section.id, "title": each.section.title, "asks": each.section.asks, "said": json_of(each.said),
-        "missing": list(each.missing), "state": MISSING if not each.said else "partly" if each.missing else "filled",
-        "evidence": f"{document}/{each.section.id}",
-    }  # fmt: skip
+        "id": section.id,
+        "title": section.title,
+        "asks": section.asks,
+        "said": statements_json(each.statements),
+        "missing": list(each.missing),
+        "state": MISSING if not each.statements else "partly" if each.missing else "filled",
+        "evidence": f"{document}/{section.id}",
+    }
 
 
 def markdown(made: Document) -> str:
-    """The document as Markdown; whatever comes from outside is escaped."""
+    """The document as Markdown; texts from outside are escaped."""
     template = made.template
     lines = [
-        f"# {template.title}: {_escaped(made.workload)}",
+        f"# {template.title}: {_escape(made.workload)}",
         "",
-        f"{_escaped(made.company)}, {made.on.isoformat()}, blueprint {made.blueprint}. {template.law}.",
+        f"{_escape(made.company)}, {made.on.isoformat()}, blueprint {made.blueprint}. {template.law}.",
         "",
         f"*{template.note}* Source: {template.source}, read {template.as_of.isoformat()}.",
         "",
@@ -101,8 +108,10 @@ def markdown(made: Document) -> str:
         lines += [f"**Missing: {', '.join(made.missing)}.**", ""]
     for each in made.sections:
         lines += [f"## {each.section.id} {each.section.title}", "", f"*{each.section.asks}*", ""]
-        lines += [f"- {_escaped(said.text)} <sub>{_escaped(said.origin)}</sub>" for said in each.said]
-        if not each.said:
+        lines += [
+            f"- {_escape(statement.text)} <sub>{_escape(statement.origin)}</sub>" for statement in each.statements
+        ]
+        if not each.statements:
             lines.append(f"**Missing.** Give it: `groundplan evidence add {template.name}/{each.section.id} "
                          f"--workload {made.workload} --says ...`")  # fmt: skip
         elif each.missing:
@@ -111,7 +120,7 @@ def markdown(made: Document) -> str:
     return "\n".join(lines)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     for char in "\\`*_[]|<":
         text = text.replace(char, "&lt;" if char == "<" else f"\\{char}")
     return text.replace("\n", " ")

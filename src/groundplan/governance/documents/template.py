@@ -1,6 +1,6 @@
-"""Templates of documents: sections by the law's own numbers, what each asks in our words, and which facts answer it.
+"""Templates of documents: sections by the law's own numbers, what each asks in our words, and the facts that answer it.
 
-No law's text is here. A template says its source and as of when it was read; changed law is another file, no code.
+No text of laws is here. A template names its source and when it was read; a changed law is another file, not code.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ NAMES = ("annex-iv", "fria", "dpia")
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """`id` is the number in the law; `facts` name what answers it, in order; empty: only people can say it."""
+    """One section. `id`: number in the law; `facts`: names of facts that answer it, in order; empty: people do."""
 
     id: str
     title: str
@@ -40,22 +40,22 @@ class Template:
 
 
 @cache
-def template(name: str) -> Template:
-    """Raises `NotFound` (`document_unknown`)."""
+def load_template(name: str) -> Template:
+    """The template of that name. Raises `NotFound` (`document_unknown`)."""
     if name not in NAMES:
         raise NotFound(
             f"there is no document {name[:63]}", code="document_unknown", hint=f"Take one of {', '.join(NAMES)}."
         )
     file = resources.files("groundplan.governance.documents") / "templates" / f"{name}.json"
-    read = json.loads(file.read_text(encoding="utf-8"))
+    raw = json.loads(file.read_text(encoding="utf-8"))
     return Template(
         name=name,
-        title=read["title"],
-        law=read["law"],
-        source=read["source"],
-        as_of=date.fromisoformat(read["as_of"]),
-        note=read["note"],
+        title=raw["title"],
+        law=raw["law"],
+        source=raw["source"],
+        as_of=date.fromisoformat(raw["as_of"]),
+        note=raw["note"],
         sections=tuple(
-            Section(each["id"], each["title"], each["asks"], tuple(each["facts"])) for each in read["sections"]
+            Section(each["id"], each["title"], each["asks"], tuple(each["facts"])) for each in raw["sections"]
         ),
     )

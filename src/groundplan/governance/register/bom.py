@@ -1,6 +1,6 @@
 """The register as a CycloneDX 1.6 bill of materials for machine learning: models, data and services. Pure.
 
-Weights are not opened: what a model is made of beyond its declaration is not known here.
+Weights are not opened: nothing is known of a model beyond its declaration.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ _SENSITIVITY = {"public": "public", "internal": "internal", "confidential": "con
 
 
 def ml_bom(entries: Sequence[Entry], company: str, number: int, now: datetime) -> dict[str, Any]:
-    """A document that CycloneDX's own schema accepts."""
+    """The bill of materials, valid under CycloneDX's own schema."""
     names = [each.name for each in entries if each.kind == "model"]
     models = [_model(each) for each in entries if each.kind == "model"]
     data = [_data(each) for each in entries if each.kind == "source"]

@@ -9,8 +9,8 @@ from groundplan.governance.register.entries import Entry
 MISSING = "**not declared**"
 
 
-def card(entry: Entry, today: date) -> str:
-    """The card of one entry."""
+def card_markdown(entry: Entry, today: date) -> str:
+    """The card of one entry in Markdown."""
     rows = {
         "Kind": entry.kind,
         "Owner": entry.owner,
@@ -24,21 +24,21 @@ def card(entry: Entry, today: date) -> str:
         "Look at it again by": entry.review_by,
         "SHA-256 of the declaration": entry.digest,
     }
-    lines = [f"# {_escaped(entry.name)}", "", _escaped(entry.title), "", "| | |", "|---|---|"]
+    lines = [f"# {_escape(entry.name)}", "", _escape(entry.title), "", "| | |", "|---|---|"]
     expected = {each.replace("_", " ") for each in entry.missing}
     for title, value in rows.items():
         if value:
-            lines.append(f"| {title} | {_escaped(value)} |")
+            lines.append(f"| {title} | {_escape(value)} |")
         elif title.lower() in expected:
             lines.append(f"| {title} | {MISSING} |")
     lines += ["", "## Evaluations", ""]
-    lines += [f"- {_escaped(said)}" for said in entry.evaluations] or ["Nothing was shown."]
+    lines += [f"- {_escape(result)}" for result in entry.evaluations] or ["Nothing was shown."]
     lines += ["", "## Known limits", ""]
-    lines += [f"- {_escaped(limit)}" for limit in entry.known_limits] or [MISSING]
+    lines += [f"- {_escape(limit)}" for limit in entry.known_limits] or [MISSING]
     if entry.missing:
         lines += ["", f"Missing: {', '.join(sorted(expected))}."]
     return "\n".join([*lines, "", f"Made from facts on {today.isoformat()}.", ""])
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     return text.replace("\\", "\\\\").replace("|", "\\|").replace("<", "&lt;").replace("\n", " ")

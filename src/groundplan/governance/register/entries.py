@@ -1,6 +1,6 @@
-"""The register of everything that AI is made of here, from the workspace and the blueprint that is served. Pure.
+"""The register of AI systems and their parts, from the workspace and the blueprint in force. Pure.
 
-Nothing is asked of anybody: what is not declared is shown as missing. What several teams have twice is `overlaps`.
+What is not declared is listed as missing. `overlaps` finds what several teams have twice.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NOTHING: Mapping[str, Any] = {}
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Entry:
-    """One thing in the register."""
+    """One entry of the register."""
 
     kind: str
     name: str
@@ -41,27 +41,27 @@ class Entry:
     terms: str = ""
     known_limits: tuple[str, ...] = ()
     review_by: str = ""
-    """Day by which somebody is to look at it again: the acceptance of its risk, or its approval, ends"""
+    """Day by which it has to be reviewed, when the acceptance of its risk or its approval ends"""
     evaluations: tuple[str, ...] = ()
-    """What was measured or shown of its quality, in sentences"""
+    """Measurements and evidence of its quality, in sentences"""
     missing: tuple[str, ...] = ()
-    """What ought to be declared and is not"""
+    """What should be declared and is not"""
     detail: dict[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         return asdict(self)
 
 
-def register(
+def build_register(
     workspace: Workspace,
     blueprint: bp.Blueprint,
     *,
     evaluated: Mapping[str, tuple[str, ...]] = NOTHING,
     ends: Mapping[str, date] = NOTHING,
 ) -> list[Entry]:
-    """All entries, by kind and name. `evaluated`: what evidence says of the quality of a workload, by its name; `ends`:
-    the day on which the approval of `model/NAME`, `prompt/NAME` or `source/NAME` ends."""
-    placed = _by_each((each.name, each.places) for each in blueprint.workloads)
+    """All entries, by kind and name. `evaluated`: evidence of quality by name of the workload, in sentences; `ends`:
+    last day of the approval of `model/NAME`, `prompt/NAME` or `source/NAME`."""
+    placed = _users_by_item((each.name, each.places) for each in blueprint.workloads)
     found = [
         *_workloads(workspace, blueprint),
         *_models(workspace, blueprint, placed),
@@ -72,21 +72,21 @@ def register(
         *_tools(workspace),
         *_sources(workspace),
     ]
-    found = [_dated(each, evaluated, ends) for each in found]
+    found = [_with_evaluations(each, evaluated, ends) for each in found]
     return sorted(found, key=lambda each: (KINDS.index(each.kind), each.name))
 
 
-def _dated(each: Entry, evaluated: Mapping[str, tuple[str, ...]], ends: Mapping[str, date]) -> Entry:
-    """With what was measured of it, or of the workloads that use a model, and when it is due."""
+def _with_evaluations(each: Entry, evaluated: Mapping[str, tuple[str, ...]], ends: Mapping[str, date]) -> Entry:
+    """The entry with evaluations (for a model those of the workloads that use it) and the day of its next review."""
     end = ends.get(f"{each.kind}/{each.name}")
     review = each.review_by or (end.isoformat() if end is not None else "")
     named = each.kind == "model"
-    told = [
-        f"{user}: {said}" if named else said
+    results = [
+        f"{user}: {result}" if named else result
         for user in (each.used_by if each.kind in ("workload", "model") else ())
-        for said in evaluated.get(user, ())
+        for result in evaluated.get(user, ())
     ]
-    return replace(each, review_by=review, evaluations=(*each.evaluations, *told))
+    return replace(each, review_by=review, evaluations=(*each.evaluations, *results))
 
 
 def overlaps(entries: list[Entry], teams: Mapping[str, str] = NOTHING) -> list[dict[str, Any]]:
@@ -128,9 +128,9 @@ Users = Mapping[str, Sequence[str]]
 """Workloads by what they use."""
 
 
-def _by_each(used: Iterable[tuple[str, Iterable[str]]]) -> Users:
-    """Of (workload, what it uses), read once: to look through thousands of workloads for each of what there is takes
-    seconds."""
+def _users_by_item(used: Iterable[tuple[str, Iterable[str]]]) -> Users:
+    """Workloads by item, from (workload, items that it uses): one pass, since searching thousands of workloads for each
+    item takes seconds."""
     found: dict[str, list[str]] = defaultdict(list)
     for name, things in used:
         for each in set(things):
@@ -220,7 +220,7 @@ def _providers(blueprint: bp.Blueprint, placed: Users) -> Iterator[Entry]:
 
 
 def _prompts(workspace: Workspace) -> Iterator[Entry]:
-    users = _by_each((n, [w.prompt.partition("@")[0]]) for n, w in workspace.workloads.items() if w.prompt)
+    users = _users_by_item((n, [w.prompt.partition("@")[0]]) for n, w in workspace.workloads.items() if w.prompt)
     for name, doc in workspace.prompts.items():
         yield Entry(
             kind="prompt", name=name, title=f"version {doc.version}", version=str(doc.version), digest=_digest(doc),
@@ -230,7 +230,7 @@ def _prompts(workspace: Workspace) -> Iterator[Entry]:
 
 
 def _integrations(workspace: Workspace) -> Iterator[Entry]:
-    users = _by_each((n, w.integrations) for n, w in workspace.workloads.items())
+    users = _users_by_item((n, w.integrations) for n, w in workspace.workloads.items())
     for name, doc in workspace.integrations.items():
         yield Entry(
             kind="integration", name=name, title=doc.title or name, origin=doc.system or "", digest=_digest(doc),
@@ -249,7 +249,7 @@ def _tools(workspace: Workspace) -> Iterator[Entry]:
 
 
 def _sources(workspace: Workspace) -> Iterator[Entry]:
-    users = _by_each((n, w.sources) for n, w in workspace.workloads.items())
+    users = _users_by_item((n, w.sources) for n, w in workspace.workloads.items())
     for name, doc in workspace.sources.items():
         yield Entry(
             kind="source", name=name, title=doc.title or name, owner=workspace.email_of(doc.owner), digest=_digest(doc),

@@ -1,4 +1,4 @@
-"""The SQL of versions that upstreams report: read for findings, forgotten with their deployment's version."""
+"""The SQL of versions that upstreams report, read for findings. Gateways write them."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from psycopg.rows import tuple_row
 from groundplan.governance.register.versions import Version
 
 
-def reported(conn: Connection[Any]) -> list[Version]:
-    """Everything that was reported, the earliest first."""
+def reported_versions(conn: Connection[Any]) -> list[Version]:
+    """All reported versions, earliest first."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(
             "SELECT deployment, asked, model, fingerprint, first_at, last_at FROM model_reported ORDER BY first_at"

@@ -1,8 +1,8 @@
-"""Whether a hosted model is still what was approved: what its upstream says of itself, compared with what it said.
+"""Finds hosted models that are no longer what was approved, by the versions that their upstreams report. Pure.
 
-Pure. A provider may change a model behind the same name; the name that answers bear and their fingerprint show it. Of
-each deployment and asked version the first that was reported is what was looked at when it was approved; what is
-reported later is told until the model is approved again, or, where nobody approves it, for `TOLD`.
+A provider may change a model behind the same name; the name and fingerprint in its answers show it. For each deployment
+and requested version, the first reported version is the one that was approved; a later one is a finding until the model
+is approved again, or, if nobody approves it, for `FINDING_LIFETIME`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ from groundplan.governance.approved_parts import declaration_digest, model_decla
 from groundplan.ledger.finding import Finding
 
 KIND = "governance.model_changed"
-TOLD = timedelta(days=30)
+FINDING_LIFETIME = timedelta(days=30)
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What an upstream reported for a version that was asked of it."""
+    """The model that an upstream reported when `asked` was requested."""
 
     deployment: str
     asked: str
@@ -31,13 +31,13 @@ class Version:
     last_at: datetime
 
     @property
-    def named(self) -> str:
+    def label(self) -> str:
         return f"{self.model or 'no name'}{f' with fingerprint {self.fingerprint}' if self.fingerprint else ''}"
 
 
 @dataclass(frozen=True, slots=True)
-class Changed:
-    """An upstream that is not what it was. `digest`: of the model as it is declared, to which approvals are bound."""
+class ModelChange:
+    """An upstream that reports another version. `digest`: of the model's declaration, to which approvals are bound."""
 
     deployment: Deployment
     digest: str
@@ -46,30 +46,32 @@ class Changed:
     production: bool
 
 
-def changes(
+def model_changes(
     blueprint: Blueprint, versions: Iterable[Version], approved: Mapping[str, datetime], now: datetime
-) -> list[Changed]:
-    """Deployments whose upstream reports something else than before. `approved`: digest -> when it last was."""
-    known: dict[tuple[str, str], list[Version]] = {}
+) -> list[ModelChange]:
+    """Deployments whose upstream reports another version than before. `approved`: digest -> last approval."""
+    by_version: dict[tuple[str, str], list[Version]] = {}
     for each in versions:
-        known.setdefault((each.deployment, each.asked), []).append(each)
+        by_version.setdefault((each.deployment, each.asked), []).append(each)
     live = {name for item in blueprint.workloads if item.stage == "production" for name in item.places}
     used = {name for item in blueprint.workloads for name in item.places}
-    found: list[Changed] = []
+    found: list[ModelChange] = []
     for item in blueprint.deployments:
-        said = sorted(known.get((item.name, item.upstream_model), ()), key=lambda each: each.first_at)
-        if len(said) < 2 or item.name not in used:
+        reported = sorted(by_version.get((item.name, item.upstream_model), ()), key=lambda each: each.first_at)
+        if len(reported) < 2 or item.name not in used:
             continue
         digest = declaration_digest("model", f"model/{item.model}", model_declaration(item))
-        since = max(approved.get(digest, said[0].first_at), said[0].first_at, now - TOLD)
-        later = [each for each in said[1:] if each.first_at > since]
+        since = max(approved.get(digest, reported[0].first_at), reported[0].first_at, now - FINDING_LIFETIME)
+        later = [each for each in reported[1:] if each.first_at > since]
         if later:
-            found.append(Changed(item, digest, said[said.index(later[0]) - 1], later[-1], item.name in live))
+            found.append(
+                ModelChange(item, digest, reported[reported.index(later[0]) - 1], later[-1], item.name in live)
+            )
     return found
 
 
-def finding(changed: Changed) -> Finding:
-    """What is told of it: high where production rests on it."""
+def model_change_finding(changed: ModelChange) -> Finding:
+    """The finding: severity high if a workload in production uses the deployment."""
     item, before, now = changed.deployment, changed.before, changed.now
     return Finding(
         kind=KIND,
@@ -77,12 +79,12 @@ def finding(changed: Changed) -> Finding:
         subject=f"deployment/{item.name}",
         mark=changed.digest[:16],
         message=f"{item.model} at {item.name} has changed: asked for {now.asked}, its upstream reported "
-        f"{before.named} and now {now.named}.",
+        f"{before.label} and now {now.label}.",
         hint="Evaluate it again, then have the model approved again (Governance, its approval, Request again), or pin "
         "a dated version as upstream_model.",
         detail={
-            "before": before.named,
-            "now": now.named,
+            "before": before.label,
+            "now": now.label,
             "since": now.first_at.isoformat(),
             "approval": changed.digest,
         },

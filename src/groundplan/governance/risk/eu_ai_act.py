@@ -18,40 +18,43 @@ ClassName = Literal["prohibited", "high-risk", "limited", "minimal"]
 
 
 @dataclass(frozen=True, slots=True)
-class Class:
-    """What it is, why, and which duties follow."""
+class RiskClass:
+    """The class of a workload, the reason, and the duties that follow."""
 
     name: ClassName
     role: str
     why: str
     profile: str
-    """Profile of the framework eu-ai-act that holds."""
+    """The profile of the framework eu-ai-act that applies."""
     duties: tuple[str, ...]
-    """In words."""
+    """In sentences."""
 
 
-def classify(answers: EuAiActAnswers) -> Class:
-    """The gravest class that an answer gives."""
+def classify(answers: EuAiActAnswers) -> RiskClass:
+    """The strictest class that follows from the answers."""
     if answers.prohibited != "none":
         why = f"{answers.prohibited} is a practice of Article 5"
-        return Class("prohibited", answers.role, why, "minimal", ("It must not be placed on the market or used.",))
+        return RiskClass("prohibited", answers.role, why, "minimal", ("It must not be placed on the market or used.",))
     if answers.safety_component:
-        return _high(answers, "a safety component of a product of Annex I (Article 6(1))")
+        return _high_risk(answers, "a safety component of a product of Annex I (Article 6(1))")
     if answers.area != "none" and (answers.profiles_people or not answers.narrow_task):
         more = ", and it profiles people" if answers.profiles_people else ""
-        return _high(answers, f"{answers.area} is an area of Annex III{more} (Article 6(2))")
-    told = _transparency(answers)
-    if told:
-        return Class("limited", answers.role, "people deal with it or with what it makes (Article 50)", "limited", told)
+        return _high_risk(answers, f"{answers.area} is an area of Annex III{more} (Article 6(2))")
+    duties = _transparency(answers)
+    if duties:
+        why = "people deal with it or with what it makes (Article 50)"
+        return RiskClass("limited", answers.role, why, "limited", duties)
     why = (
         "a narrow task in an area of Annex III (Article 6(3)): document that"
         if answers.area != "none"
         else "no article names it"
     )
-    return Class("minimal", answers.role, why, "minimal", ("People who use it know what they are doing (Article 4).",))
+    return RiskClass(
+        "minimal", answers.role, why, "minimal", ("People who use it know what they are doing (Article 4).",)
+    )
 
 
-def _high(answers: EuAiActAnswers, why: str) -> Class:
+def _high_risk(answers: EuAiActAnswers, why: str) -> RiskClass:
     common = (
         "People can oversee it and stop it (Article 14).",
         "Its logs are kept for at least six months (Articles 19 and 26(6)).",
@@ -65,7 +68,7 @@ def _high(answers: EuAiActAnswers, why: str) -> Class:
         )
     else:
         duties = ("It is used as its instructions say, and watched (Article 26).", *common)
-    return Class("high-risk", answers.role, why, f"high-risk-{answers.role}", duties)
+    return RiskClass("high-risk", answers.role, why, f"high-risk-{answers.role}", duties)
 
 
 def _transparency(answers: EuAiActAnswers) -> tuple[str, ...]:
@@ -81,12 +84,12 @@ def _transparency(answers: EuAiActAnswers) -> tuple[str, ...]:
 def timeline() -> dict[str, Any]:
     """`{"regulation", "source", "as_of", "note", "dates": [{"from", "what", "articles"}]}`"""
     file = resources.files("groundplan.governance.risk") / "timeline.json"
-    read: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return read
+    document: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    return document
 
 
-def holds_from(article: str) -> date | None:
-    """The first day on which an article applies, as published; None where the timeline does not say."""
+def applies_from(article: str) -> date | None:
+    """The first day on which an article applies, as published; None if the timeline does not say."""
     for each in timeline()["dates"]:
         if article in each.get("articles", ()):
             return date.fromisoformat(each["from"])
