@@ -32,7 +32,7 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
-from groundplan.gateway.resuming.completions import forbidden
+from groundplan.gateway.resuming.completions import obstacle
 from groundplan.gateway.surfaces.completions import COMPLETIONS, read
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -173,7 +173,7 @@ def test_tokens_stay_with_one_model_and_are_not_gone_on_with() -> None:
     tokens, text = (read(b'{"model":"auto","prompt":%b}' % prompt) for prompt in (b"[1, 2]", b'"1 2"'))
     assert [place.name for place in COMPLETIONS.eligible_deployments(tokens, places)] == ["one", "two"]
     assert [place.name for place in COMPLETIONS.eligible_deployments(text, places)] == ["one", "two", "three"]
-    assert tokens.extra_tokens == 2 and "tokens" in forbidden(tokens) and forbidden(text) == ""
+    assert tokens.extra_tokens == 2 and "tokens" in obstacle(tokens) and obstacle(text) == ""
     with pytest.raises(Invalid, match="text of its own in front"):
         COMPLETIONS.cost_bound(tokens, places[0], 9, 16)
 

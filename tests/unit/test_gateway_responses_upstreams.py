@@ -18,7 +18,7 @@ from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
-from groundplan.gateway.resuming.story import Continued
+from groundplan.gateway.resuming.story import ContinuedRelay
 from groundplan.gateway.surfaces.responses.stream import ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import read
 from groundplan.gateway.upstream.provider_refusals import retry_delay
@@ -256,7 +256,7 @@ TOLD: list[dict[str, Any]] = [
 ]  # fmt: skip
 
 
-def broken(*each: dict[str, Any]) -> tuple[Continuation, Continued]:
+def broken(*each: dict[str, Any]) -> tuple[Continuation, ContinuedRelay]:
     """A first attempt that told no more than this."""
     story = begin_continuation(read(json.dumps(BODY).encode()), ENDPOINT)
     first = story.relay(ResponsesRelay({}))
@@ -357,7 +357,7 @@ def test_a_call_is_never_gone_on_with_though_a_model_thinks_behind_it() -> None:
         {"type": "response.output_item.added", "output_index": 1, "item": thought},
         {"type": "response.output_item.done", "output_index": 1, "item": thought},
     )
-    assert story.refusal(first) == "a tool call had begun"
+    assert story.obstacle(first) == "a tool call had begun"
 
 
 ENDED: list[dict[str, Any]] = [
@@ -386,13 +386,13 @@ def test_a_message_of_several_parts_is_not_gone_on_with() -> None:
     more = {**WHERE, "content_index": 1}
     another = {"type": "response.content_part.added", **more, "part": {"type": "output_text", "text": ""}}
     story, first = broken(*TOLD, *ENDED, another)
-    assert story.refusal(first) == "it had begun another part"
+    assert story.obstacle(first) == "it had begun another part"
 
 
 def test_what_has_begun_to_reason_is_not_gone_on_with() -> None:
     thought = {"type": "reasoning", "id": "r", "summary": []}
     story, first = broken(TOLD[0], {"type": "response.output_item.added", "output_index": 0, "item": thought})
-    assert story.refusal(first) == "it had begun to reason"
+    assert story.obstacle(first) == "it had begun to reason"
 
 
 def test_a_response_goes_on_twice_and_nothing_is_told_of_what_was_thought_meanwhile() -> None:

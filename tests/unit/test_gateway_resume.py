@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.http.sse import DONE, EventReader, format_event
-from groundplan.gateway.resuming.story import INSTRUCTION, LEAST_OVERLAP, Continued, add_usage
+from groundplan.gateway.resuming.story import INSTRUCTION, MIN_OVERLAP, ContinuedRelay, add_usage
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.codec import Malformed
@@ -281,7 +281,7 @@ def kept(sent: list[str]) -> Continuation:
 
 def goes_on(made: Continuation, pieces: list[str]) -> str:
     """Text that the client gets of a continuation."""
-    relay: Continued = made.relay(ChatRelay(False))
+    relay: ContinuedRelay = made.relay(ChatRelay(False))
     out = b"".join(relay.feed(chunk(piece)) for piece in pieces)
     out += relay.feed(END) + relay.feed(DONE) + relay.closing_events(b"{}")
     found = [json.loads(data) for data in EventReader().feed(out) if data != DONE]
@@ -293,7 +293,7 @@ def test_any_text_in_any_pieces_goes_on_as_it_is(sent: list[str], rest: list[str
     """But for a repetition, nothing of what comes is changed."""
     before, after = "".join(sent), "".join(rest)
     got = goes_on(kept(sent), rest)
-    if before and after and (len(before) < LEAST_OVERLAP or after in before):
+    if before and after and (len(before) < MIN_OVERLAP or after in before):
         assert after.endswith(got)
     else:
         assert after.endswith(got) and (got == after or before.endswith(after[: len(after) - len(got)]))
@@ -301,7 +301,7 @@ def test_any_text_in_any_pieces_goes_on_as_it_is(sent: list[str], rest: list[str
 
 @given(
     st.text("abcdefgh ", min_size=40, max_size=80),
-    st.integers(LEAST_OVERLAP, 40),
+    st.integers(MIN_OVERLAP, 40),
     st.text("xyz", min_size=1, max_size=30),
     st.integers(1, 9),
 )
@@ -331,7 +331,7 @@ def test_text_that_might_be_a_repetition_is_told_before_a_call() -> None:
 def test_nobody_is_asked_to_go_on_with_white_space() -> None:
     """Providers refuse a message that has nothing else."""
     made = kept([" \n"])
-    assert msgspec.json.decode(bytes(made.rest(10).fields["messages"])) == [{"role": "user", "content": "q"}]
+    assert msgspec.json.decode(bytes(made.rest_request(10).fields["messages"])) == [{"role": "user", "content": "q"}]
 
 
 def test_what_only_the_last_attempt_tells_of_its_usage_stays() -> None:
@@ -354,19 +354,19 @@ def test_pieces_that_name_no_call_have_begun_none(field: str) -> None:
     nothing: tuple[Any, ...] = ([], {}, None)
     for value in nothing:
         relay.feed(chunk("a", **{field: value}))
-    assert made.refusal(relay) == ""
+    assert made.obstacle(relay) == ""
     begun: dict[str, Any] = {field: [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}
     relay.feed(chunk(**begun))
-    assert made.refusal(relay) == "a tool call had begun"
+    assert made.obstacle(relay) == "a tool call had begun"
 
 
 def test_the_next_deployment_is_asked_for_the_rest_with_what_is_left_of_the_cap() -> None:
     made = kept(["a", "b", "c"])
-    ask = made.rest(10)
+    ask = made.rest_request(10)
     messages = msgspec.json.decode(bytes(ask.fields["messages"]))
     assert messages[1:] == [{"role": "assistant", "content": "abc"}, {"role": "user", "content": INSTRUCTION}]
     assert ask.cap == 7 and ask.messages == 3 and ask.size > made.ask.size
-    assert made.rest(2).cap == 1
+    assert made.rest_request(2).cap == 1
 
 
 def test_events_pass_unchanged_while_nothing_is_broken() -> None:

@@ -264,7 +264,7 @@ def test_what_a_message_cannot_go_on_with_stays_so_though_its_model_thinks_behin
         {"type": "content_block_stop", "index": 1},
     ):
         relay.feed(json.dumps(each).encode())
-    assert story.refusal(relay) == seam
+    assert story.obstacle(relay) == seam
 
 
 def block(index: int, content: dict[str, Any], *deltas: dict[str, Any], ends: bool = True) -> list[dict[str, Any]]:
@@ -301,7 +301,7 @@ def test_a_message_goes_on_whatever_comes_in_place_of_its_text(blocks: list[dict
     for more in (text_block(0, "It is "), [*thought(0), *text_block(1, "here.")], [*blocks, end]):
         relay = story.relay(MessagesRelay())
         out += b"".join(relay.feed(json.dumps(each).encode()) for each in (STARTED, *more))
-        assert story.refusal(relay) in ("", "a tool call had begun")
+        assert story.obstacle(relay) in ("", "a tool call had begun")
         story.record_broken(relay, Usage())
     got = Got(200, [json.loads(each) for each in EventReader().feed(out + relay.closing_events(b"{}"))])
     message_whole(got)
@@ -315,7 +315,7 @@ def test_a_message_that_has_begun_to_think_is_not_gone_on_with() -> None:
     relay = story.relay(MessagesRelay())
     for each in (STARTED, *thought(0, ends=False)):
         relay.feed(json.dumps(each).encode())
-    assert story.refusal(relay) == "it had begun to think"
+    assert story.obstacle(relay) == "it had begun to think"
 
 
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])

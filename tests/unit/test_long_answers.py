@@ -12,7 +12,7 @@ import pytest
 from groundplan.gateway.resuming.chat import ContinuedChat
 from groundplan.gateway.resuming.messages import ContinuedMessage
 from groundplan.gateway.resuming.responses import ContinuedResponse
-from groundplan.gateway.resuming.story import Continued
+from groundplan.gateway.resuming.story import ContinuedRelay
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay
@@ -51,8 +51,8 @@ def test_a_text_of_any_length(make: Callable[[], Relay]) -> None:
     for _ in range(PIECES):
         relay.feed(data)
     assert time.process_time() - began < 10
-    assert isinstance(relay, Continued) and relay.sent is not None
-    assert relay.sent.text == PIECE * PIECES and relay.sent.pieces == PIECES
+    assert isinstance(relay, ContinuedRelay) and relay.sent is not None
+    assert relay.sent.text == PIECE * PIECES and relay.sent.text_events == PIECES
 
 
 @pytest.mark.parametrize("make", [messages, responses])

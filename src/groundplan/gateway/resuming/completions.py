@@ -1,4 +1,4 @@
-"""Going on with a broken stream of the older completions.
+"""Continues a broken stream of the older completions.
 
 An upstream that has them goes on with prompt and text, any other is asked in chat. Several texts, log probabilities,
 structured output, `echo` and `suffix` are not continued. Pure.
@@ -15,7 +15,7 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import (
     INSTRUCTION,
-    Sent,
+    SentAnswer,
     is_set,
     remaining_tokens,
     structured_output_reason,
@@ -28,8 +28,8 @@ ENDPOINT = "completions"
 _encode = msgspec.json.encode
 
 
-def forbidden(ask: Ask) -> str:
-    """Why a stream that is asked so cannot be continued; empty where it can."""
+def obstacle(ask: Ask) -> str:
+    """Why the stream of this request cannot be continued; empty where it can."""
     if ask.copies > 1:
         return "several texts (n, best_of, prompts) cannot be continued"
     if has_tokens(ask.parsed):
@@ -38,8 +38,8 @@ def forbidden(ask: Ask) -> str:
     return f"{found} cannot be continued" if found else structured_output_reason(ask)
 
 
-def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
-    """The caller's ask, for the rest of the answer. `cap`: output tokens that the whole of it may have."""
+def rest_request(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
+    """The request for the rest of the answer. `cap`: the most output tokens of the whole answer."""
     (prompt,) = prompts_of(ask)
     if not isinstance(prompt, str):
         raise AssertionError("it cannot be continued")
@@ -47,28 +47,28 @@ def rest(ask: Ask, sent: Sent, cap: int) -> Ask:
     raw = msgspec.Raw(_encode(prompt + sent.text))
     grown = len(sent.text.encode()) + len(INSTRUCTION)
     fields = {**with_caps(ask.fields, left), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
-    typed = Unfinished(prompt, sent.text, INSTRUCTION)
+    parsed = Unfinished(prompt, sent.text, INSTRUCTION)
     return replace(
-        ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, parsed=typed
+        ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, parsed=parsed
     )
 
 
 class ContinuedCompletion(ContinuedChunks):
-    """See the module."""
+    """Continues streams of this surface."""
 
     __slots__ = ()
 
-    def _choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:  # noqa: ARG002 -- text has no event before it
-        text = self._trim(choice.get("text") or "")
-        if choice.get("finish_reason") and self._open:
-            text += self._released()
+    def _trim_choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:  # noqa: ARG002 -- text has no event before it
+        text = self._without_repetition(choice.get("text") or "")
+        if choice.get("finish_reason") and self._may_repeat:
+            text += self._release_held_text()
         choice["text"] = text
         return b""
 
-    def _tells(self, choice: dict[str, Any]) -> bool:
+    def _has_content(self, choice: dict[str, Any]) -> bool:
         return bool(choice["text"])
 
-    def _noted(self, sent: Sent, chunk: dict[str, Any]) -> Sent:
+    def _updated(self, sent: SentAnswer, chunk: dict[str, Any]) -> SentAnswer:
         texts = [choice.get("text") or "" for choice in chunk.get("choices") or []]
-        sent.said.write("".join(texts))
-        return replace(sent, pieces=sent.pieces + sum(1 for text in texts if text))
+        sent.text_buffer.write("".join(texts))
+        return replace(sent, text_events=sent.text_events + sum(1 for text in texts if text))

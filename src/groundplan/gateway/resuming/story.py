@@ -1,5 +1,5 @@
-"""Continuing a broken stream, as far as all surfaces have it in common: what the client has of it, and how the stream
-of a later attempt becomes the rest. Pure.
+"""Continuing a broken stream, the part that all surfaces share: what the client has of the answer, and how the stream
+of a later attempt becomes its rest. Pure.
 
 The client sees one stream: one id, one model, no repeated text, the usage of all attempts together.
 """
@@ -25,13 +25,13 @@ INSTRUCTION = (
     "the interruption."
 )
 """The message to the next deployment after the text so far."""
-LONGEST_OVERLAP = 4000
-"""A repetition is looked for among this many characters at the end of what was sent."""
-LEAST_OVERLAP = 12
+MAX_OVERLAP = 4000
+"""Characters at the end of the sent text in which a repetition is searched."""
+MIN_OVERLAP = 12
 """Shorter repetitions may be intended."""
 _NO_USAGE = Usage()
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError, msgspec.DecodeError)
-"""What reading an event raises that is not as its API promises."""
+"""Exceptions that reading an unexpected event raises."""
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
 STRUCTURED_FIELDS = (
     "structured_outputs", "structural_tag", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
@@ -42,107 +42,111 @@ _list = msgspec.json.Decoder(list[msgspec.Raw]).decode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
-class Sent(msgspec.Struct, frozen=True):
+class SentAnswer(msgspec.Struct, frozen=True):
     """What the client has of an answer so far."""
 
     head: dict[str, Any]
     """Fields that every chunk of the stream has in common."""
-    said: StringIO = msgspec.field(default_factory=StringIO)
+    text_buffer: StringIO = msgspec.field(default_factory=StringIO)
     """The text so far, in a buffer to which a piece can be added at the cost of that piece alone."""
-    pieces: int = 0
+    text_events: int = 0
     """Number of events with text: the answer has at least as many tokens."""
     usage: Usage = _NO_USAGE
     """Usage of the attempts that broke."""
-    seam: str = ""
+    obstacle: str = ""
     """Why the answer cannot be continued; empty where it can."""
-    more: Any = None
-    """What its surface remembers besides this, over all attempts."""
+    surface_state: Any = None
+    """What its surface records besides this, over all attempts."""
 
     @property
     def text(self) -> str:
-        return self.said.getvalue()
+        return self.text_buffer.getvalue()
 
 
-class Continued(RelayWrapper, ABC):
-    """A relay that remembers what the client has, and turns a later attempt's stream into the rest of the first one.
+class ContinuedRelay(RelayWrapper, ABC):
+    """A relay that records what the client has, and turns a later attempt's stream into the rest of the first one.
 
-    Subclasses read events of the first attempt (`_note`) and translate those of later ones (`_next`).
+    Subclasses read events of the first attempt (`_record_event`) and translate those of later ones (`_continue_event`).
     """
 
-    __slots__ = ("_earlier", "_held", "_open", "_tail", "sent", "unknown")
+    __slots__ = ("_earlier", "_held_text", "_may_repeat", "_tail", "has_unreadable_event", "sent")
 
-    def __init__(self, inner: Relay, sent: Sent | None) -> None:
+    def __init__(self, inner: Relay, sent: SentAnswer | None) -> None:
         super().__init__(inner)
         self._earlier = sent
         """What earlier attempts sent; None for the first attempt."""
-        self.sent = None if sent is None else replace(sent, said=deepcopy(sent.said), more=deepcopy(sent.more))
+        self.sent = (
+            None
+            if sent is None
+            else replace(sent, text_buffer=deepcopy(sent.text_buffer), surface_state=deepcopy(sent.surface_state))
+        )
         """A copy for this attempt: two may run at the same time, and one that fails before the client has anything of
         it must leave no trace."""
-        self._held = ""
-        """Text held back, as it may turn out to be a repetition."""
-        self._tail = "" if sent is None else sent.text[-LONGEST_OVERLAP:]
-        self._open = bool(self._tail)
-        self.unknown = False
+        self._held_text = ""
+        """Text that is held back while it may still be a repetition."""
+        self._tail = "" if sent is None else sent.text[-MAX_OVERLAP:]
+        self._may_repeat = bool(self._tail)
+        self.has_unreadable_event = False
         """Whether the client got an event that cannot be read, as it is not what its API promises."""
 
     def feed(self, data: bytes) -> bytes:
         """Feed the inner relay and return its rewritten output. Raises `Malformed`."""
         out = self._inner.feed(data)
-        return self._rewritten(out) if out else out
+        return self._rewrite(out) if out else out
 
     def closing_events(self, facts: bytes) -> bytes:
         out = self._inner.closing_events(facts)
         try:
-            return self._rewritten(out)
+            return self._rewrite(out)
         except Malformed as error:
             return self.error_event(str(error), "")
 
-    def _rewritten(self, out: bytes) -> bytes:
-        """Raises `Malformed`."""
+    def _rewrite(self, out: bytes) -> bytes:
+        """The output for the client. Raises `Malformed`."""
         if self._earlier is None:
-            self._remember(out)
+            self._record_output(out)
             return out
         try:
-            return b"".join([self._next(data) for data in events(out)])
+            return b"".join([self._continue_event(data) for data in events(out)])
         except _UNREADABLE as error:
             raise Malformed("an event of the upstream's stream is not what the API promises") from error
 
-    def _remember(self, out: bytes) -> None:
-        """Remember the output of a first attempt, which is passed on unchanged even where it cannot be read."""
+    def _record_output(self, out: bytes) -> None:
+        """Record the output of a first attempt, which is passed on unchanged even where it cannot be read."""
         try:
             for data in events(out):
-                self._note(data)
+                self._record_event(data)
         except _UNREADABLE:
-            self.unknown = True
+            self.has_unreadable_event = True
 
     @abstractmethod
-    def _note(self, data: bytes) -> None:
-        """Remember what the client gets by one event of the first attempt."""
+    def _record_event(self, data: bytes) -> None:
+        """Record what the client gets with one event of the first attempt."""
 
     @abstractmethod
-    def _next(self, data: bytes) -> bytes:
+    def _continue_event(self, data: bytes) -> bytes:
         """Translate one event of a later attempt into those for the client. Raises `Malformed`."""
 
-    def _trim(self, text: str) -> str:
+    def _without_repetition(self, text: str) -> str:
         """The part of new text that the client does not have; empty while the text may still be a repetition."""
-        if not self._open:
+        if not self._may_repeat:
             return text
-        self._held += text
-        if self._held in self._tail:
+        self._held_text += text
+        if self._held_text in self._tail:
             return ""
-        return self._released()
+        return self._release_held_text()
 
-    def _released(self) -> str:
+    def _release_held_text(self) -> str:
         """Release the held text without the part that repeats what was sent."""
-        self._open = False
-        held, self._held = self._held, ""
+        self._may_repeat = False
+        held, self._held_text = self._held_text, ""
         return held[overlap(self._tail, held) :]
 
 
 def events(out: bytes) -> Iterator[bytes]:
     """The data of each event in the output of this gateway."""
-    for found in out.split(b"\n\n"):
-        lines = [line[6:] for line in found.split(b"\n") if line.startswith(b"data: ")]
+    for block in out.split(b"\n\n"):
+        lines = [line[6:] for line in block.split(b"\n") if line.startswith(b"data: ")]
         if lines:
             yield b"\n".join(lines)
 
@@ -151,7 +155,7 @@ def overlap(tail: str, text: str) -> int:
     """Characters at the beginning of `text` that repeat the end of `tail`."""
     for length in range(min(len(tail), len(text)), 0, -1):
         if tail.endswith(text[:length]):
-            return length if length >= min(LEAST_OVERLAP, len(tail)) else 0
+            return length if length >= min(MIN_OVERLAP, len(tail)) else 0
     return 0
 
 
@@ -160,7 +164,7 @@ def with_caps(fields: Mapping[str, msgspec.Raw], cap: int) -> dict[str, msgspec.
     return {name: msgspec.Raw(b"%d" % cap) if name in _CAPS else raw for name, raw in fields.items()}
 
 
-def continuation_messages(sent: Sent) -> list[dict[str, Any]]:
+def continuation_messages(sent: SentAnswer) -> list[dict[str, Any]]:
     """The messages to append: the text so far and the instruction to continue. Empty where no text was sent yet, as
     after reasoning alone: there is nothing to continue, and providers refuse an empty message."""
     if not has_text(sent):
@@ -168,14 +172,14 @@ def continuation_messages(sent: Sent) -> list[dict[str, Any]]:
     return [{"role": "assistant", "content": sent.text}, {"role": "user", "content": INSTRUCTION}]
 
 
-def continue_messages(ask: Ask, sent: Sent, cap: int) -> Ask:
+def continue_messages(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
     """The request with `messages` for the rest of an answer that may have `cap` output tokens as a whole."""
-    more, left = continuation_messages(sent), remaining_tokens(cap, sent)
+    added, cap_left = continuation_messages(sent), remaining_tokens(cap, sent)
     before = bytes(ask.fields["messages"])
-    raw = msgspec.Raw(msgspec.json.encode([*_list(before), *more]))
+    raw = msgspec.Raw(msgspec.json.encode([*_list(before), *added]))
     return replace(
-        ask, fields={**with_caps(ask.fields, left), "messages": raw}, body=b"", messages=ask.messages + len(more),
-        size=ask.size + len(raw) - len(before), cap=left,
+        ask, fields={**with_caps(ask.fields, cap_left), "messages": raw}, body=b"", messages=ask.messages + len(added),
+        size=ask.size + len(raw) - len(before), cap=cap_left,
     )  # fmt: skip
 
 
@@ -187,14 +191,14 @@ def add_usage(usage: Mapping[str, Any], earlier: Mapping[str, int]) -> dict[str,
     }
 
 
-def has_text(sent: Sent) -> bool:
+def has_text(sent: SentAnswer) -> bool:
     """Whether the client has more than white space."""
     return not sent.text.isspace() and bool(sent.text)
 
 
-def remaining_tokens(cap: int, sent: Sent) -> int:
+def remaining_tokens(cap: int, sent: SentAnswer) -> int:
     """Output tokens that the rest of the answer may have."""
-    return max(1, cap - sent.pieces)
+    return max(1, cap - sent.text_events)
 
 
 def is_set(ask: Ask, name: str) -> bool:
@@ -207,10 +211,10 @@ def structured_output_reason(ask: Ask) -> str:
     for."""
     form = ask.fields.get("response_format")
     if form is not None and bytes(form) != b"null" and _type(form) != "text":
-        found = "response_format"
+        field = "response_format"
     else:
-        found = next((name for name in STRUCTURED_FIELDS if is_set(ask, name)), "")
-    return f"structured output ({found}) cannot be continued" if found else ""
+        field = next((name for name in STRUCTURED_FIELDS if is_set(ask, name)), "")
+    return f"structured output ({field}) cannot be continued" if field else ""
 
 
 def _type(form: msgspec.Raw) -> object:

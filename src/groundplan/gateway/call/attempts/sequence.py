@@ -425,15 +425,15 @@ class AttemptSequence:
         continuation = exchange.continuation
         if continuation is None or plan is None:
             return False
-        why_not = continuation.refusal(relay)
-        if not why_not and not (self.candidates or self._without_room):
-            why_not = "no other deployment is left to go on with it"
-        if why_not:
-            self.reason = f"{self.reason}; {why_not}"
+        obstacle = continuation.obstacle(relay)
+        if not obstacle and not (self.candidates or self._without_room):
+            obstacle = "no other deployment is left to go on with it"
+        if obstacle:
+            self.reason = f"{self.reason}; {obstacle}"
             return False
         continuation.record_broken(relay, exchange.usage)
         guard = exchange.guard
-        exchange.ask = continuation.rest(
+        exchange.ask = continuation.rest_request(
             self._workload.max_output_tokens, None if guard is None else guard.masks.remask
         )
         remaining = [*self.candidates, *self._without_room]

@@ -18,7 +18,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.stored_answers import stores
-from groundplan.gateway.resuming.messages import has_form
+from groundplan.gateway.resuming.messages import wants_structured_output
 from groundplan.gateway.resuming.story import STRUCTURED_FIELDS
 from groundplan.gateway.surfaces import answers
 
@@ -34,7 +34,7 @@ def answers_not_found(exchange: Exchange) -> bool:
     if ask is None or grounded is None or not grounded.abstained or interface.via_chat is None:
         return False
     elsewhere = exchange.trial is not None or exchange.idempotency is not None or stores(exchange)
-    return not elsewhere and _FORM_FIELDS.isdisjoint(ask.fields) and not has_form(ask)
+    return not elsewhere and _FORM_FIELDS.isdisjoint(ask.fields) and not wants_structured_output(ask)
 
 
 def send_not_found(gateway: Gateway, exchange: Exchange) -> None:
