@@ -86,7 +86,7 @@ def test_a_refusal_is_told_in_words_that_clients_know(status: int, code: str, ki
     error = {"message": "No.", "type": "x", "param": None, "code": code, "hint": "Why.", "call_id": "c"}
     found.send(status, json.dumps({"error": error}).encode())
     assert found.failed is not None
-    told = found.failed.told()
+    told = found.failed.response_fields()
     assert ResponseError.model_validate(told["error"], strict=True).code == kind and told["error"]["message"] == "No."
     assert told["groundplan"] == {"code": code, "hint": "Why.", "call_id": "c"}
 

@@ -215,8 +215,8 @@ async def test_guardrails_hold_for_arguments_and_results(tmp_path: Path) -> None
         seen = (await use(rig, "crm__echo"))["content"]
         assert seen[1] == sent[1] and ["no guardrail" in str(each) for each in seen] == [True, False, True, True, True]
         some = ContentChecker(str, frozenset({"image"}))
-        assert [some.part(each) for each in (*sent, heard)] == [*sent, seen[2]]
-        assert [ContentChecker(str).part(each) for each in (*sent, heard)] == [*sent, heard]
+        assert [some.check_part(each) for each in (*sent, heard)] == [*sent, seen[2]]
+        assert [ContentChecker(str).check_part(each) for each in (*sent, heard)] == [*sent, heard]
         model.answer = {"content": [], "structuredContent": {"notes": ["to ana@acme.example"]}}
         assert await use(rig, "crm__echo") == {"content": []}
         model.answer = {"content": [{"type": "text", "text": "hi"}], "structuredContent": {"notes": ["hi"]}}

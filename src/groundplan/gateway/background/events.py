@@ -36,8 +36,8 @@ class Failure(msgspec.Struct, frozen=True):
     hint: str
     call_id: str = ""
 
-    def told(self) -> dict[str, Any]:
-        """The fields of the response that say so."""
+    def response_fields(self) -> dict[str, Any]:
+        """The fields of a response that report the failure."""
         ours = {"code": self.code, "hint": self.hint, "call_id": self.call_id}
         return {"error": {"code": self.type, "message": self.message}, "groundplan": ours}
 
@@ -62,16 +62,16 @@ class EventLog(CollectedResponse):
     """Collects the streamed answer of a background call: `events` are the (number, SSE bytes) that are not stored
     yet."""
 
-    __slots__ = ("_at", "_id", "_reader", "_room", "_tell", "events", "failed", "last", "whole")
+    __slots__ = ("_at", "_on_event", "_reader", "_response_id", "_room", "events", "failed", "last", "whole")
 
-    def __init__(self, id: str, at: datetime, tell: Callable[[], None]) -> None:
-        """`tell` is called whenever there are more."""
+    def __init__(self, id: str, at: datetime, on_event: Callable[[], None]) -> None:
+        """`on_event` is called whenever an event was added."""
         super().__init__()
-        self._tell = tell
+        self._on_event = on_event
         self._reader = EventReader()
         self._room = MAX_EVENT_BYTES
         self._at = b"%d" % int(at.timestamp())
-        self._request_id = id
+        self._response_id = id
         self.events: list[tuple[int, bytes]] = []
         self.last = FIRST - 1
         """Number of the last event received."""
@@ -106,7 +106,7 @@ class EventLog(CollectedResponse):
             self.write(body)
 
     def _add_event(self, data: bytes) -> None:
-        """Raises `UNREADABLE`, `KeyError`."""
+        """Number and buffer one event. Raises `DECODE_ERRORS`, `KeyError`."""
         fields = fields_of(data)
         kind = str(msgspec.json.decode(fields["type"]))
         if kind == "error":
@@ -128,7 +128,7 @@ class EventLog(CollectedResponse):
         """The response with our id and creation time, by which clients know it from before the call."""
         fields, ours = (
             fields_of(response),
-            {"id": _encode(self._request_id), "created_at": self._at, "background": b"true"},
+            {"id": _encode(self._response_id), "created_at": self._at, "background": b"true"},
         )
         return with_request_fields(fields, ours | ({"store": b"true"} if "store" in fields else {}))
 
@@ -136,7 +136,7 @@ class EventLog(CollectedResponse):
         self._room -= len(event) + 64
         if self._room >= 0:
             self.events.append((self.last, event))
-            self._tell()
+            self._on_event()
 
     @property
     def first(self) -> int:

@@ -25,7 +25,7 @@ _POLL_S = 0.25
 _BUSY_POLL_S = 0.1
 """The same while an event came in the last second."""
 _NOTICE_S = 1.0
-"""How often the worker that makes it is told that it is followed elsewhere."""
+"""How often the worker that makes a response is notified that it is followed elsewhere."""
 _SILENCE_S = 15.0
 """After so much silence a comment is sent, which keeps the connection open."""
 _COMMENT = b": it goes on\n\n"
@@ -58,8 +58,8 @@ async def events(
     after = max(after, FIRST - 1)
     seen = after
     async for each in _live_events(store, runs, id, after):
-        seen, told = each
-        yield told
+        seen, data = each
+        yield data
     last = await _final_event(store, responses, id, key, seen)
     if last:
         yield last
@@ -71,38 +71,38 @@ async def _live_events(
     """Yield (number of the last event, its bytes and those before it) until the response has ended; comments keep the
     number."""
     loop = asyncio.get_running_loop()
-    heard, told, is_open = loop.time(), -_NOTICE_S, True
+    last_event_at, notified_at, is_open = loop.time(), -_NOTICE_S, True
     new: Sequence[tuple[int, bytes]]
     while is_open:
-        made, now = runs.get(id), loop.time()
-        if made is not None and made.log.first > after + 1:
-            made = None  # what comes next is kept by now
-        if made is not None:
-            changed = made.changed
-            new = [each for each in made.log.events if each[0] > after]
+        run, now = runs.get(id), loop.time()
+        if run is not None and run.log.first > after + 1:
+            run = None  # the next events are stored by now
+        if run is not None:
+            changed = run.changed
+            new = [each for each in run.log.events if each[0] > after]
         else:
-            tells = now - told >= _NOTICE_S
-            told = now if tells else told
-            is_open, new = await _stored_events(store, id, after, tells=tells)
+            notifies_maker = now - notified_at >= _NOTICE_S
+            notified_at = now if notifies_maker else notified_at
+            is_open, new = await _stored_events(store, id, after, notifies_maker=notifies_maker)
         if new:
-            after, heard = new[-1][0], now
+            after, last_event_at = new[-1][0], now
             yield after, b"".join(event for _, event in new)
-        elif now - heard >= _SILENCE_S:
-            heard = now
+        elif now - last_event_at >= _SILENCE_S:
+            last_event_at = now
             yield after, _COMMENT
-        if made is None:
-            await asyncio.sleep(0 if not is_open else _BUSY_POLL_S if now - heard < 1 else _POLL_S)
-        elif not new and not made.is_over:
+        if run is None:
+            await asyncio.sleep(0 if not is_open else _BUSY_POLL_S if now - last_event_at < 1 else _POLL_S)
+        elif not new and not run.is_over:
             await _wait_for_change(changed)
 
 
 async def _stored_events(
-    store: SealedStore, id: str, after: int, *, tells: bool
+    store: SealedStore, id: str, after: int, *, notifies_maker: bool
 ) -> tuple[bool, Sequence[tuple[int, bytes]]]:
-    """(whether the response is open, its stored events behind `after`); none while PostgreSQL is unavailable. `tells`
-    the worker that makes it that it is followed here."""
+    """(whether the response is open, its stored events behind `after`); none while PostgreSQL is unavailable. With
+    `notifies_maker` the worker that makes it is notified that it is followed here."""
     try:
-        return await store.events_after(id, after, tells=tells)
+        return await store.events_after(id, after, notifies_maker=notifies_maker)
     except Unavailable:
         return True, ()
 

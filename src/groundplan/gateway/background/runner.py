@@ -79,7 +79,7 @@ _MAX_RETRY_DELAY_S = 30.0
 class Postponement(msgspec.Struct, frozen=True):
     """Why a response is postponed, as it is shown to clients, and for how many seconds."""
 
-    told: dict[str, str]
+    reason: dict[str, str]
     seconds: float
 
 
@@ -103,12 +103,13 @@ class _BackgroundExchange(Exchange):
 
 def _set_owner(exchange: Exchange, policy: Policy, now: float) -> None:
     if exchange.identify_caller is None:
-        raise AssertionError("somebody waits for it")
+        raise AssertionError("not a background response")
     exchange.identify_caller(policy, now)
 
 
-async def _make_response(gateway: Gateway, exchange: Exchange) -> None:
-    """What it waits for is no call, unless somebody was asked. Raises as `run`."""
+async def _run_call(gateway: Gateway, exchange: Exchange) -> None:
+    """Run the steps of a response's call. A transient refusal before any attempt postpones the response and leaves no
+    call behind. Raises as `run_steps`."""
     try:
         await run_steps(gateway, exchange, _set_owner)
     except GroundplanError as error:
@@ -123,18 +124,18 @@ async def _make_response(gateway: Gateway, exchange: Exchange) -> None:
         if exchange.reservation is not None:
             gateway.slices.settle(exchange.reservation, 0)
             exchange.reservation = None
-        exchange.sent_chunks = exchange.trial = None  # there is nothing of it
+        exchange.sent_chunks = exchange.trial = None  # there is no answer yet
 
 
 def postponement(row: Row, refusal: GroundplanError, now: datetime) -> Postponement | None:
-    """How long a refusal postpones a response: as the refusal says, and longer the longer it has lasted. None: longer
-    than it may."""
-    asks, waited = refusal.retry_after or 1.0, (now - row.at).total_seconds()
+    """How long a refusal postpones a response: as the refusal says, and longer the longer the response has waited.
+    None: too long, so the refusal stands."""
+    delay, waited = refusal.retry_after or 1.0, (now - row.at).total_seconds()
     left = min(MAX_WAIT_S - waited, (row.expires_at - now).total_seconds())
-    if asks >= left:
+    if delay >= left:
         return None
-    told = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
-    return Postponement(told, min(max(asks, waited / 8), _MAX_RETRY_DELAY_S))
+    reason = {"code": refusal.code, "message": refusal.message, "hint": refusal.hint}
+    return Postponement(reason, min(max(delay, waited / 8), _MAX_RETRY_DELAY_S))
 
 
 class BackgroundRunner:
@@ -156,7 +157,7 @@ class BackgroundRunner:
         self._stopping = False
         self._listening: asyncio.Task[None] | None = None
         self._logged_problem = ""
-        self._asked: tuple[Catalog | None, bool] = (None, False)
+        self._enabled_for: tuple[Catalog | None, bool] = (None, False)
 
     # requests ---------------------------------------------------------------------------------------------------------
 
@@ -169,19 +170,19 @@ class BackgroundRunner:
             raise AssertionError("not checked")
         now = gateway.clock.now()
         id = f"resp_{exchange.call.hex}"
-        asked, stream = _read_request(id, now, exchange)
+        asked, stream = _stored_request(id, now, exchange)
         row = Row(
             id=id, call_id=exchange.call, workload=workload.name, owner=owner_of(key), key_id=UUID(key.id),
             person=exchange.person, said=_call_headers(exchange.request), at=now,
             expires_at=now + timedelta(seconds=workload.keep.seconds), sealed="",
         )  # fmt: skip
-        exchange.finished = True  # its end is that of the call that makes it, which has its id
+        exchange.finished = True  # it is recorded by the call that makes the response, which has its id
         try:
-            there_is_room = await gateway.run_shielded(self._add(row, asked))
+            has_room = await gateway.run_shielded(self._add(row, asked))
         except GroundplanError as error:
-            exchange.finished = isinstance(error, Conflict)  # it may be made, by a call with its id
+            exchange.finished = isinstance(error, Conflict)  # the response may be made, by a call with this id
             raise
-        if not there_is_room:
+        if not has_room:
             exchange.finished = False
             raise Exhausted(
                 f"{workload.name} has as many responses in the background as may wait",
@@ -195,12 +196,14 @@ class BackgroundRunner:
             return
         if gateway.files is not None:
             gateway.files.release(exchange)
-        response.resize_reservation(exchange.request, 0)  # nobody needs its body any more, however long it is followed
+        response.resize_reservation(
+            exchange.request, 0
+        )  # the body is not needed any more, however long the client follows
         exchange.request.body, exchange.ask = b"", None
         try:
             pieces = self._follow(BackgroundResponse(row, asked, None), key, -1)
             await response.send_stream(200, pieces, EVENT_STREAM + lines)
-        except GroundplanError as error:  # it goes on: this call has no end of its own
+        except GroundplanError as error:  # the response continues; this call is not recorded separately
             if not response.started:
                 response.send(*errors.error_response(error, str(exchange.call)))
 
@@ -213,7 +216,7 @@ class BackgroundRunner:
             self._start(row, asked)
         return True
 
-    async def found(self, id: str, key: KeyEntry) -> StoredResponse | None:
+    async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
         """A background response of this key that is not complete, as it is now; None: there is none. Raises
         `Unavailable`."""
         found = await self._responses.find(id, key)
@@ -244,8 +247,8 @@ class BackgroundRunner:
 
     def _cancel_run(self, id: str) -> None:
         """Cancel the response if it runs here."""
-        if (made := self._runs.get(id)) is not None and made.task is not None:
-            made.task.cancel()
+        if (run := self._runs.get(id)) is not None and run.task is not None:
+            run.task.cancel()
 
     # runs -------------------------------------------------------------------------------------------------------------
 
@@ -269,10 +272,10 @@ class BackgroundRunner:
     def _is_enabled(self) -> bool:
         """Whether any workload may have background responses; if none, PostgreSQL is not queried."""
         catalog = self._gateway.live.catalog
-        if self._asked[0] is not catalog:
+        if self._enabled_for[0] is not catalog:
             workloads = () if catalog is None else catalog.blueprint.workloads
-            self._asked = (catalog, any(w.keep is not None and w.keep.content == "full" for w in workloads))
-        return self._asked[1]
+            self._enabled_for = (catalog, any(w.keep is not None and w.keep.content == "full" for w in workloads))
+        return self._enabled_for[1]
 
     def _free_runs(self) -> int:
         if self._stopping or not self._gateway.ready or self._gateway.pressure.is_crowded(self._gateway.running_calls):
@@ -281,11 +284,11 @@ class BackgroundRunner:
 
     async def _claim_and_start(self) -> bool:
         """Claim and start waiting responses, cancel those that were cancelled elsewhere; whether others wait."""
-        known, ended, again = list(self._runs), frozenset(self._ended), frozenset(self._postponed)
-        new, over, waiting = await self._responses.claim(self._free_runs(), known, POLL_S)
-        for id in over:
+        known, ended, postponed = list(self._runs), frozenset(self._ended), frozenset(self._postponed)
+        new, cancelled, waiting = await self._responses.claim(self._free_runs(), known, POLL_S)
+        for id in cancelled:
             self._cancel_run(id)
-        self._begun -= again
+        self._begun -= postponed
         for row in new:
             if row.id in ended:  # its run ended here without storing an outcome
                 await self._responses.end(row, FIRST, None, "", INTERRUPTED)
@@ -293,80 +296,80 @@ class BackgroundRunner:
                 self._start(row, await self._responses.read_request(row))
         self._begun -= ended
         self._ended -= ended
-        self._postponed -= again
+        self._postponed -= postponed
         return waiting
 
     def _start(self, row: Row, asked: BackgroundRequest | None) -> None:
         if row.id in self._begun or row.call_id is None:
             return
         self._begun.add(row.id)
-        made = self._runs[row.id] = BackgroundRun(row)
-        made.task = self._gateway.loop.create_task(self._run(made, row.call_id, asked))
-        made.task.add_done_callback(lambda _: self._on_done(made))
+        run = self._runs[row.id] = BackgroundRun(row)
+        run.task = self._gateway.loop.create_task(self._make(run, row.call_id, asked))
+        run.task.add_done_callback(lambda _: self._on_done(run))
         if self._listening is None:
             self._listening = self._gateway.loop.create_task(self._listen())
 
-    def _on_done(self, made: BackgroundRun) -> None:
-        made.is_over = True
-        made.notify_followers()
-        self._runs.pop(made.row.id, None)
-        (self._postponed if made.waits else self._ended).add(made.row.id)
+    def _on_done(self, run: BackgroundRun) -> None:
+        run.is_over = True
+        run.notify_followers()
+        self._runs.pop(run.row.id, None)
+        (self._postponed if run.waits else self._ended).add(run.row.id)
         self._changed.set()
 
-    async def _run(self, made: BackgroundRun, call: UUID, asked: BackgroundRequest | None) -> None:
-        gateway, row, taken = self._gateway, made.row, made.log
+    async def _make(self, run: BackgroundRun, call: UUID, asked: BackgroundRequest | None) -> None:
+        gateway, row, log = self._gateway, run.row, run.log
         request = Request(
             0.0, b"POST", b"/v1/responses",
             {name.encode("latin-1"): value.encode("latin-1") for name, value in row.said.items()},
             b"" if asked is None else asked.body.encode(),
         )  # fmt: skip
-        exchange = _BackgroundExchange(call.bytes, request, taken, BACKGROUND_RESPONSES)
+        exchange = _BackgroundExchange(call.bytes, request, log, BACKGROUND_RESPONSES)
         exchange.row, exchange.keys, exchange.waits = row, self._keys, None
-        keeping = gateway.loop.create_task(self._store_events_regularly(made))
+        storing = gateway.loop.create_task(self._store_events_regularly(run))
         gateway.running_calls += 1
         try:
             if asked is not None and gateway.run_call is not None:
-                await gateway.run_call(exchange, _make_response)
-            keeping.cancel()
-            await asyncio.wait([keeping])
-            await self._store_outcome(made, exchange)
+                await gateway.run_call(exchange, _run_call)
+            storing.cancel()
+            await asyncio.wait([storing])
+            await self._store_outcome(run, exchange)
         finally:
-            keeping.cancel()
+            storing.cancel()
             gateway.running_calls -= 1
 
-    async def _store_events_regularly(self, made: BackgroundRun) -> None:
+    async def _store_events_regularly(self, run: BackgroundRun) -> None:
         """Store the events of a run at intervals, for clients that retrieve them later or from another worker."""
         while True:
             await asyncio.sleep(
-                _FOLLOWED_INTERVAL_S if self._gateway.loop.time() < made.followed_until else _STORE_INTERVAL_S
+                _FOLLOWED_INTERVAL_S if self._gateway.loop.time() < run.followed_until else _STORE_INTERVAL_S
             )
             with suppress(GroundplanError):
-                await self._store_events(made)
+                await self._store_events(run)
 
-    async def _store_events(self, made: BackgroundRun) -> None:
+    async def _store_events(self, run: BackgroundRun) -> None:
         """Store the buffered events. Raises `Unavailable`; the same events are then stored again, unchanged, since the
         first try may have succeeded."""
-        events = made.log.events
+        events = run.log.events
         if events:
-            made.storing = made.storing or len(events)
-            await self._responses.keep_events(made.row, events[: made.storing])
-            del events[: made.storing]
-            made.storing = 0
+            run.storing = run.storing or len(events)
+            await self._responses.keep_events(run.row, events[: run.storing])
+            del events[: run.storing]
+            run.storing = 0
 
-    async def _store_outcome(self, made: BackgroundRun, exchange: _BackgroundExchange) -> None:
+    async def _store_outcome(self, run: BackgroundRun, exchange: _BackgroundExchange) -> None:
         """Store the outcome, before any client sees it; retried for as long as PostgreSQL is unavailable."""
-        taken, waits = made.log, exchange.waits
-        kept, failed = (None, None) if waits is not None else _outcome(taken, exchange)
+        log, waits = run.log, exchange.waits
+        kept, failed = (None, None) if waits is not None else _outcome(log, exchange)
         place = "" if exchange.deployment is None else exchange.deployment.name
         while True:
             try:
                 if waits is None:
-                    while taken.events:
-                        await self._store_events(made)
-                    await self._responses.end(made.row, taken.last, kept, place, failed)
+                    while log.events:
+                        await self._store_events(run)
+                    await self._responses.end(run.row, log.last, kept, place, failed)
                 else:
-                    await self._responses.postpone(made.row, waits.told, waits.seconds)
-                    made.waits = True
+                    await self._responses.postpone(run.row, waits.reason, waits.seconds)
+                    run.waits = True
             except Unavailable as error:
                 self._log_problem(error)
                 await asyncio.sleep(_RETRY_S)
@@ -380,17 +383,17 @@ class BackgroundRunner:
             try:
                 async with await connect(self._url) as connection:
                     await connection.execute(f"LISTEN {CHANNEL}")
-                    async for told_of in connection.notifies():
-                        self._handle_notification(told_of.payload)
+                    async for notification in connection.notifies():
+                        self._handle_notification(notification.payload)
             except DATABASE_ERRORS as error:
                 self._log_problem(error)
             await asyncio.sleep(_RETRY_S)
 
-    def _handle_notification(self, told: str) -> None:
-        if not told.startswith(FOLLOWED):
-            self._cancel_run(told)
-        elif (made := self._runs.get(told.removeprefix(FOLLOWED))) is not None:
-            made.followed_until = self._gateway.loop.time() + _FOLLOW_NOTICE_S
+    def _handle_notification(self, payload: str) -> None:
+        if not payload.startswith(FOLLOWED):
+            self._cancel_run(payload)
+        elif (run := self._runs.get(payload.removeprefix(FOLLOWED))) is not None:
+            run.followed_until = self._gateway.loop.time() + _FOLLOW_NOTICE_S
 
     def _log_problem(self, error: Exception) -> None:
         problem = f"{error.__class__.__name__}: {first_line(error)}"
@@ -410,7 +413,7 @@ class BackgroundRunner:
     async def close(self) -> None:
         """Cancel all runs: each is settled, and another worker stores that it was interrupted."""
         self._stopping = True
-        tasks = [made.task for made in self._runs.values() if made.task is not None]
+        tasks = [run.task for run in self._runs.values() if run.task is not None]
         if self._listening is not None:
             tasks.append(self._listening)
         for task in tasks:
@@ -437,12 +440,14 @@ def _check_supported(exchange: Exchange) -> None:
 
 
 def _call_headers(request: Request) -> dict[str, str]:
-    """The headers of the request that the call is to have, too."""
-    most = request.headers.get(MAX_COST_HEADER)
-    return valid_headers(request.headers) | ({} if most is None else {MAX_COST_HEADER.decode(): most.decode("latin-1")})
+    """The headers of the request that its call has, too."""
+    max_cost = request.headers.get(MAX_COST_HEADER)
+    return valid_headers(request.headers) | (
+        {} if max_cost is None else {MAX_COST_HEADER.decode(): max_cost.decode("latin-1")}
+    )
 
 
-def _read_request(id: str, now: datetime, exchange: Exchange) -> tuple[BackgroundRequest, bool]:
+def _stored_request(id: str, now: datetime, exchange: Exchange) -> tuple[BackgroundRequest, bool]:
     """(request to be stored, whether its client streams it). Raises `Invalid`."""
     body, ask = exchange.request.body, exchange.ask
     fields = shapes.fields_of(body)
@@ -464,15 +469,15 @@ def _read_request(id: str, now: datetime, exchange: Exchange) -> tuple[Backgroun
     return asked, given.get("stream") is True
 
 
-def _outcome(taken: EventLog, exchange: Exchange) -> tuple[StoredResponse | None, Failure | None]:
+def _outcome(log: EventLog, exchange: Exchange) -> tuple[StoredResponse | None, Failure | None]:
     """The response to be stored, or what went wrong."""
     ask = exchange.ask
-    if taken.failed is not None or ask is None:
-        return None, taken.failed or Failure("server_error", "whom it is about was erased", "erased", "")
+    if log.failed is not None or ask is None:
+        return None, log.failed or Failure("server_error", "whom it is about was erased", "erased", "")
     if not stores(exchange):
         hint = "Ask again, without background."
         return None, Failure("server_error", "the workload keeps no content any more", "background_unavailable", hint)
     try:
-        return stored_response(full_input(ask), decode_json(taken.whole)), None
+        return stored_response(full_input(ask), decode_json(log.whole)), None
     except DECODE_ERRORS:
         return None, Failure("server_error", "the answer has no end that can be read", "stream_broken", "Ask again.")

@@ -67,7 +67,7 @@ class BackgroundResponse(msgspec.Struct, frozen=True):
 
     def response(self) -> dict[str, Any]:
         """The response object as clients see it."""
-        told = self.failed.told() if self.failed is not None else {}
+        told = self.failed.response_fields() if self.failed is not None else {}
         if self.row.waits is not None and self.row.status == background_store.QUEUED:
             told = {"groundplan": {"waits": self.row.waits}}
         return {**self.asked.response, "status": self.row.status, "store": True, **told}
@@ -146,13 +146,13 @@ class SealedStore:
 
         return await self._database.run(work)
 
-    async def events_after(self, id: str, number: int, *, tells: bool) -> tuple[bool, list[tuple[int, bytes]]]:
-        """(whether the response is open, its stored events behind `number`). `tells` the worker that makes it that it
-        is followed here."""
+    async def events_after(self, id: str, number: int, *, notifies_maker: bool) -> tuple[bool, list[tuple[int, bytes]]]:
+        """(whether the response is open, its stored events behind `number`). `notifies_maker`: tell the worker
+        that makes it that it is followed here."""
 
         def work(conn: Any) -> tuple[bool, list[tuple[int, bytes]]]:
             keys, is_open = SubjectKeys.of(self._home), background_store.status(conn, id) in background_store.OPEN
-            if tells and is_open:
+            if notifies_maker and is_open:
                 background_store.follow(conn, id)
             parts = [keys.unseal(conn, sealed) for sealed in background_store.events(conn, id, number)]
             found = [each for part in parts if part is not None for each in _events(part).events]

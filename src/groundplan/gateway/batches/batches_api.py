@@ -1,7 +1,7 @@
 """`/v1/files`, `/v1/batches` and `/v1/messages/batches` at the gateway's port, for a key's own workload.
 
-Stores what is requested and shows it. PostgreSQL is awaited here, since this is not the path of calls; `batch_runner`
-makes the calls.
+Stores what is requested and shows it. PostgreSQL is awaited here, since these are no model calls; `batch_runner` makes
+those.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import logging
 import re
 from dataclasses import replace
 from datetime import datetime, timedelta
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 from uuid import UUID
 
 import msgspec
@@ -74,6 +74,16 @@ class NewBatch(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     completion_window: str
     metadata: dict[str, str] | None = None
     output_expires_after: ExpiresAfter | None = None
+
+
+class FileFormat(Protocol):
+    """How files are shown in one client's API: the modules `files_api` (OpenAI's) and `message_files` (Anthropic's)."""
+
+    def file_json(self, file: StoredFile) -> dict[str, Any]: ...
+
+    def deleted_json(self, file: StoredFile) -> dict[str, Any]: ...
+
+    async def list_files(self, connection: Connection, caller: Caller, target: bytes) -> bytes: ...
 
 
 class BatchesApi:
@@ -147,10 +157,10 @@ class BatchesApi:
     async def _answer_file(
         self, method: bytes, parts: list[str], request: Request, response: Response, caller: Caller
     ) -> None:
-        shapes = message_files if _is_anthropic(request) else files_api
+        file_format: FileFormat = message_files if _is_anthropic(request) else files_api
         if method == b"GET" and not parts:
             async with self._pool.connection() as connection:
-                body = await shapes.list_files(connection, caller, request.target)
+                body = await file_format.list_files(connection, caller, request.target)
             response.send(200, body)
             return
         content = len(parts) == 2 and parts[1] == "content"
@@ -163,22 +173,23 @@ class BatchesApi:
             file = await files_api.find_file(connection, caller, parts[0])
             if method == b"DELETE":
                 await files_api.delete(connection, self._blobs, file)
-                response.send(200, msgspec.json.encode(shapes.deleted_json(file)))
+                response.send(200, msgspec.json.encode(file_format.deleted_json(file)))
                 return
         if content:
             await files_api.download(self._blobs, file, response)
         else:
-            response.send(200, msgspec.json.encode(shapes.file_json(file)))
+            response.send(200, msgspec.json.encode(file_format.file_json(file)))
 
     async def _upload(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
         response.resize_reservation(request, HIGH_WATER)  # nothing of it is kept in memory
-        shapes, default_purpose = (message_files, message_files.PURPOSE) if _is_anthropic(request) else (files_api, "")
+        file_format: FileFormat = message_files if _is_anthropic(request) else files_api
+        default_purpose = message_files.PURPOSE if _is_anthropic(request) else ""
         once = IdempotentCreation(request, FILES, key, person)
         room = await quota.current_quota(self._gateway, self._pool.connection, self._blobs, key.workload, once)
         upload = files_api.Upload(self._blobs, once, room)
         file = await upload.keep(request, key.workload, self._gateway.clock.now(), default_purpose)
-        file, again = await self._gateway.run_shielded(self._store_upload(file, UUID(key.id), once, room))
-        response.send(200, msgspec.json.encode(shapes.file_json(file)), REPLAY_HEADER if again else b"")
+        file, is_repeat = await self._gateway.run_shielded(self._store_upload(file, UUID(key.id), once, room))
+        response.send(200, msgspec.json.encode(file_format.file_json(file)), REPLAY_HEADER if is_repeat else b"")
 
     async def _store_upload(
         self, sent: StoredFile, key: UUID, once: IdempotentCreation, room: quota.Quota
@@ -209,7 +220,7 @@ class BatchesApi:
         if not parts:
             if method != b"GET":
                 raise WrongMethod(b"GET", b"POST")
-            return await self._list(request.target, key)
+            return await self._list_batches(request.target, key)
         cancels = len(parts) == 2 and parts[1] == "cancel"
         if len(parts) > 1 and not cancels:
             raise _path_not_found()
@@ -229,37 +240,37 @@ class BatchesApi:
         refuse_cost_headers(request.headers, "batches", HEADER, MAX_COST_HEADER)
         once = IdempotentCreation(request, BATCHES, key, person)
         once.add(request.body)
-        asked = msgspec.json.decode(request.body, type=NewBatch)
+        order = msgspec.json.decode(request.body, type=NewBatch)
         now = self._gateway.clock.now()
-        ends = now + timedelta(seconds=_window_seconds(asked.completion_window))
-        if asked.endpoint not in ENDPOINTS:
+        ends = now + timedelta(seconds=_window_seconds(order.completion_window))
+        if order.endpoint not in ENDPOINTS:
             hint = f"Use one of: {', '.join(ENDPOINTS)}"
-            raise Invalid(f"batches cannot call {asked.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
-        if asked.metadata is not None and len(asked.metadata) > 16:
+            raise Invalid(f"batches cannot call {order.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
+        if order.metadata is not None and len(order.metadata) > 16:
             raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
-        if asked.output_expires_after is not None:
-            files_api.parse_seconds("output_expires_after", str(asked.output_expires_after.seconds))
+        if order.output_expires_after is not None:
+            files_api.parse_seconds("output_expires_after", str(order.output_expires_after.seconds))
         async with self._pool.connection() as connection:
-            made = None if once.key is None else await creation_key_store.find_created(connection, once.key)
-            again = made is not None
-            if made is None:
-                batch = await self._new(connection, key, person, asked, (now, ends))
+            id = None if once.key is None else await creation_key_store.find_created(connection, once.key)
+            is_repeat = id is not None
+            if id is None:
+                batch = await self._new_batch(connection, key, person, order, (now, ends))
                 batch = replace(batch, said=valid_headers(request.headers))
                 async with connection.transaction():
-                    made = await creation_key_store.claim(connection, once.key, batch.id)
-                    if not (again := made != batch.id):
+                    id = await creation_key_store.claim(connection, once.key, batch.id)
+                    if not (is_repeat := id != batch.id):
                         if not await file_store.lock_for_batch(connection, batch.input_file):
                             raise files_api.file_not_found()
                         await batch_store.add(connection, batch)
-                if again:
+                if is_repeat:
                     self._blobs.unmark(batch.id)
-            found = await _find_batch(connection, made, key)
-            if found is None:
+            stored = await _find_batch(connection, id, key)
+            if stored is None:
                 raise deleted_since()
-            told = await _batch_body(connection, found)
-        response.send(200, told, REPLAY_HEADER if again else b"")
+            body = await _batch_body(connection, stored)
+        response.send(200, body, REPLAY_HEADER if is_repeat else b"")
 
-    async def _new(
+    async def _new_batch(
         self, connection: Connection, key: KeyEntry, person: str, asked: NewBatch, time: tuple[datetime, datetime]
     ) -> Batch:
         """A new batch, not stored yet, with its mark in HOME for the batch runners. Raises `Invalid`, `NotFound`."""
@@ -270,11 +281,11 @@ class BatchesApi:
                 code="input_file_unusable",
                 hint="Upload one with purpose=batch at this gateway.",
             )
-        batch = _new(new_id(), key, person, asked, file.id, *time)
+        batch = _new_batch(new_id(), key, person, asked, file.id, *time)
         await asyncio.to_thread(self._blobs.mark, batch.id)
         return batch
 
-    async def _list(self, target: bytes, key: KeyEntry) -> bytes:
+    async def _list_batches(self, target: bytes, key: KeyEntry) -> bytes:
         query, limit = files_api.page_query(target, 100, 20)
         after = batch_id(query["after"]) if "after" in query else None
         async with self._pool.connection() as connection:
@@ -307,7 +318,9 @@ async def _count_requests(connection: Connection, ids: list[UUID]) -> dict[UUID,
     return {id: (mine[0] + theirs[0], mine[1] + theirs[1]) for id, mine, theirs in both}
 
 
-def _new(id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now: datetime, ends: datetime) -> Batch:
+def _new_batch(
+    id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now: datetime, ends: datetime
+) -> Batch:
     return Batch(
         id=id, workload=key.workload, key=UUID(key.id), person=person, endpoint=asked.endpoint, input_file=file,
         completion_window=asked.completion_window, metadata=asked.metadata, status="validating", created_at=now,

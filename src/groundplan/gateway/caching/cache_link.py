@@ -1,9 +1,10 @@
-"""Cached answers on their way between a worker and PostgreSQL, for workloads that keep content in full. The worker only
-passes bytes on and takes in what comes; nothing waits for this.
+"""Exchanges cached answers between a worker and PostgreSQL, for workloads that keep content in full. No call waits for
+it.
 
-The other end is `cache_store`, beside the shipper, over one loopback connection whose buffer is the bounded queue: what
-does not fit, or finds nobody, stays in this worker alone. An answer that comes in is taken only where this worker would
-have kept it itself: same terms, not cleared since, not stopped, its person active.
+The other end is `cache_store`, in the shipper's process, over one loopback connection whose buffer is the bounded
+queue: an answer that does not fit, or is sent without a connection, stays in this worker alone. A received answer is
+accepted only where this worker would have kept it itself: same terms, not cleared since, not stopped, its person
+active.
 """
 
 from __future__ import annotations
@@ -26,11 +27,12 @@ if TYPE_CHECKING:
 
 SERVICE = "answer-store"
 MAX_ANSWER_BYTES = 5 << 20
-"""Of one on its way; a larger one is not passed on."""
+"""Larger answers are not shared."""
 
 
 class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
-    """One answer with all that another worker needs to give it. `owner`: under whose key it is sealed."""
+    """One answer with everything that another worker needs to serve it. `owner`: the person or key under whose subject
+    key it is sealed."""
 
     digest: bytes
     stream: bool
@@ -50,12 +52,12 @@ class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
     terms: bytes
     query: str = ""
     state: str = ""
-    """For `person`, or whoever it was made for."""
+    """The state of the documents that `person`, or the person of the call, could read."""
     alone: bool = False
 
 
 class StoreMessage(msgspec.Struct, frozen=True, array_like=True):
-    """From a worker: an answer to keep, or the calls whose answers must go."""
+    """A message from a worker: an answer to store, or the calls whose answers are to be deleted."""
 
     kept: StoredAnswer | None = None
     dropped: list[bytes] = []
@@ -66,7 +68,7 @@ _decode = msgspec.msgpack.Decoder(StoredAnswer).decode
 
 
 def store_message(entry: Entry, exchange: Exchange, terms: bytes) -> StoreMessage | None:
-    """What is sent of an answer; None where its workload does not keep content, or not of this call."""
+    """The message that stores an answer; None where its workload does not keep content, or not that of this call."""
     workload, key, policy = exchange.workload, exchange.key, exchange.policy
     keep = workload.keep if workload is not None else None
     if workload is None or keep is None or keep.content != "full" or key is None or policy is None:
@@ -99,7 +101,7 @@ def store_message(entry: Entry, exchange: Exchange, terms: bytes) -> StoreMessag
 
 
 def accept_answer(gateway: Gateway, kept: StoredAnswer) -> bool:
-    """Put an answer of another worker, or of before a restart, on the shelf; False where it must not be there."""
+    """Put an answer of another worker, or from before a restart, into the cache; returns whether it was accepted."""
     catalog, policy = gateway.live.catalog, gateway.live.policy
     plan = catalog.plans.get(kept.workload) if catalog is not None else None
     if catalog is None or plan is None or plan.workload.cache is None:
@@ -107,7 +109,7 @@ def accept_answer(gateway: Gateway, kept: StoredAnswer) -> bool:
     cache, keep, now = gateway.answer_cache, plan.workload.keep, gateway.clock.now().timestamp()
     cache.apply_policies(catalog, policy)
     if kept.passages and not kept.state:
-        return False  # of a version that knew nothing of what came since
+        return False  # from an older version, without the state of the documents
     if keep is None or keep.content != "full" or kept.until <= now or cache.terms(plan) != kept.terms:
         return False
     if policy.cleared.get(kept.workload, 0) != kept.cleared or not policy.kills.isdisjoint(kept.subjects):
@@ -141,26 +143,26 @@ def accept_answer(gateway: Gateway, kept: StoredAnswer) -> bool:
 
 
 class AnswerLink(FrameClient):
-    """Answers that go to the answer store of this HOME, and those that come from it."""
+    """The connection to the answer store of this HOME, over which answers are sent and received."""
 
     def __init__(self, gateway: Gateway, home: Home) -> None:
         super().__init__(home, SERVICE)
         self._gateway = gateway
         self._buffer = bytearray()
-        self.taken = 0
-        """Answers that came in and were put on the shelf."""
+        self.accepted = 0
+        """Received answers that were put into the cache."""
         gateway.answer_cache.on_put = self.send
         gateway.answer_cache.on_drop = self.drop
 
     def send(self, entry: Entry, exchange: Exchange) -> None:
-        """Pass an answer on where its workload keeps content. Never waits."""
+        """Send an answer if its workload keeps content; never blocks."""
         if exchange.plan is not None:
-            sent = store_message(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
-            if sent is not None:
-                self.send_frame(encode(sent))
+            message = store_message(entry, exchange, self._gateway.answer_cache.terms(exchange.plan))
+            if message is not None:
+                self.send_frame(encode(message))
 
     def drop(self, entry: Entry) -> None:
-        """This answer must not be given any more."""
+        """Have an answer deleted: it must not be served any more."""
         self.send_frame(encode(StoreMessage(dropped=[entry.call])))
 
     def should_connect(self) -> bool:
@@ -176,6 +178,6 @@ class AnswerLink(FrameClient):
             end = LENGTH.size + size
             if len(self._buffer) < end:
                 return
-            with suppress(msgspec.MsgspecError):  # of another version
-                self.taken += accept_answer(self._gateway, _decode(bytes(self._buffer[LENGTH.size : end])))
+            with suppress(msgspec.MsgspecError):  # a message of another version
+                self.accepted += accept_answer(self._gateway, _decode(bytes(self._buffer[LENGTH.size : end])))
             del self._buffer[:end]

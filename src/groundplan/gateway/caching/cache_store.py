@@ -1,8 +1,8 @@
-"""Keeps cached answers in PostgreSQL for workloads that keep content in full, and gives them to every worker.
+"""Stores cached answers in PostgreSQL for workloads that keep content in full, and sends them to every worker.
 
-Threads of the shipper's process, beside the shipping. Each answer is sealed under the key of whom it was made for, so
-erasing that person makes it unreadable; the digest of the request is inside the seal. What was stopped, cleared or is
-over is not given to anybody, and deleted. Whether a caller may have an answer is decided by workers alone.
+It runs in threads of the shipper's process. Each answer is sealed under the key of the person it was made for, so
+erasing that person makes it unreadable; the digest of the request is inside the seal. Answers that were stopped,
+cleared or have expired are not sent, and deleted. Whether a client may get an answer is decided by workers alone.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from groundplan.gateway.journal.ledger_store import Conn
 CHANNEL = "groundplan_answers"
 MAX_WAITING_BYTES = 32 << 20
 FILL_BYTES = 64 << 20
-"""Of the newest answers, what a worker gets when it connects."""
+"""Bytes of the newest answers that a worker gets when it connects."""
 MAX_STORED_BYTES = 256 << 20
-"""Of the newest answers, what is kept at all."""
+"""Bytes of the newest answers that are stored."""
 BATCH_ANSWERS = 100
 INTERVAL_S = 0.2
 _POLL_S = 5.0
-"""How often answers are looked for that nobody told of."""
+"""How often new answers are queried without a notification."""
 _SWEEP_S = 60.0
 _SEND_S = 5.0
 _MAX_FRAME_BYTES = MAX_ANSWER_BYTES + (1 << 20)
@@ -49,9 +49,9 @@ _VALID = """a.expires_at > now()
   AND NOT EXISTS (SELECT 1 FROM kill_switch k WHERE k.scope = ANY(a.subjects)
     AND coalesce(k.lifted_at, 'infinity') >= a.made_at - interval '1 minute')"""
 _WRITE_LOCK = "SELECT pg_advisory_xact_lock(31, 1)"
-"""Of two replicas one writes at a time, so that whoever has seen a number has seen all before it."""
+"""One replica writes at a time, so that a reader that has seen a number has seen all before it."""
 _NO_IDLE_TRANSACTION = "SET idle_in_transaction_session_timeout = '5s'"
-"""One that is stopped in the middle keeps nobody waiting for longer."""
+"""A stopped writer blocks the others for no longer."""
 _INSERT = """INSERT INTO answer (call_id, workload, cleared, made_at, expires_at, size, subjects, sealed)
   VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (call_id) DO NOTHING"""
 _NEWER = f"""SELECT a.number, CASE WHEN {_VALID} THEN a.sealed END FROM answer a
@@ -60,22 +60,22 @@ _FIRST = """SELECT coalesce(min(t.number), 1) - 1 FROM
   (SELECT number, sum(size) OVER (ORDER BY number DESC) AS all_newer FROM answer) t WHERE t.all_newer <= %s"""
 _SWEEP = f"DELETE FROM answer a WHERE NOT ({_VALID}) OR a.number <= ({_FIRST})"
 _decode = msgspec.msgpack.Decoder(StoreMessage).decode
-_kept = msgspec.msgpack.Decoder(StoredAnswer).decode
+_decode_answer = msgspec.msgpack.Decoder(StoredAnswer).decode
 _encode = msgspec.msgpack.Encoder().encode
 log = get_logger()
 
 
 class _Worker:
-    """One connected worker, and how far it has been given answers."""
+    """One connected worker, and the number of the last answer that it was sent."""
 
     def __init__(self, connection: socket.socket) -> None:
         self.connection = connection
         self.position: int | None = None
-        self.gone = False
+        self.is_lost = False
 
 
 class AnswerStore:
-    """Listens on loopback while open; one thread for each worker, one that writes and gives."""
+    """Listens on loopback while open: one thread for each worker, and one that writes and sends."""
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
@@ -86,15 +86,15 @@ class AnswerStore:
         self._dropped: deque[bytes] = deque()
         self._bytes = 0
         self._workers: list[_Worker] = []
-        self._changed = threading.Lock()
+        self._lock = threading.Lock()
         self._swept = 0.0
 
     def open(self) -> None:
-        """Start, and tell workers where."""
+        """Start, and announce the address to workers."""
         self._server.open()
 
     def close(self) -> None:
-        """Write what waits, if the database takes it."""
+        """Stop, after writing the waiting answers if the database takes them."""
         self._server.close()
         for worker in self._workers:
             with suppress(OSError):
@@ -103,22 +103,22 @@ class AnswerStore:
     # from workers -----------------------------------------------------------------------------------------------------
 
     def _receive(self, connection: socket.socket) -> None:
-        """Everything that one worker sends."""
+        """Receive the messages of one worker, until it disconnects."""
         worker = _Worker(connection)
-        with self._changed:
+        with self._lock:
             self._workers.append(worker)
         try:
             for frame in self._server.frames(connection, _MAX_FRAME_BYTES):
                 self._enqueue(_decode(frame))
         finally:
-            worker.gone = True
+            worker.is_lost = True
 
-    def _enqueue(self, sent: StoreMessage) -> None:
-        with self._changed:
-            self._dropped.extend(sent.dropped)
-            if sent.kept is not None and self._bytes + _size(sent.kept) <= MAX_WAITING_BYTES:
-                self._bytes += _size(sent.kept)
-                self._waiting.append(sent.kept)
+    def _enqueue(self, message: StoreMessage) -> None:
+        with self._lock:
+            self._dropped.extend(message.dropped)
+            if message.kept is not None and self._bytes + _size(message.kept) <= MAX_WAITING_BYTES:
+                self._bytes += _size(message.kept)
+                self._waiting.append(message.kept)
 
     # with PostgreSQL --------------------------------------------------------------------------------------------------
 
@@ -128,13 +128,13 @@ class AnswerStore:
                 with connect(self._url, autocommit=True, kind=TimeLimitedConnection) as conn:
                     conn.execute(f"LISTEN {CHANNEL}".encode())
                     conn.execute(_NO_IDLE_TRANSACTION.encode())
-                    looked = 0.0
+                    queried_at = 0.0
                     while not self._stop.is_set():
                         self._write_waiting(conn)
-                        heard = any(True for _ in conn.notifies(timeout=INTERVAL_S, stop_after=1))
+                        was_notified = any(True for _ in conn.notifies(timeout=INTERVAL_S, stop_after=1))
                         new = any(worker.position is None for worker in self._workers)
-                        if heard or new or time.monotonic() - looked > _POLL_S:
-                            looked = time.monotonic()
+                        if was_notified or new or time.monotonic() - queried_at > _POLL_S:
+                            queried_at = time.monotonic()
                             self._send_new(conn)
                         self._sweep(conn)
                     self._write_waiting(conn)
@@ -143,7 +143,7 @@ class AnswerStore:
                 self._stop.wait(1.0)
 
     def _write_waiting(self, conn: Conn) -> None:
-        """Write what waits, and delete what must go."""
+        """Write the waiting answers, and delete the dropped ones."""
         keys = SubjectKeys.of(self._home) if self._waiting else None
         while self._waiting and keys is not None:
             batch = [self._waiting[place] for place in range(min(BATCH_ANSWERS, len(self._waiting)))]
@@ -153,32 +153,32 @@ class AnswerStore:
                     if (row := _row_or_none(conn, keys, kept)) is not None:
                         conn.execute(_INSERT.encode(), row)
                 conn.execute(f"NOTIFY {CHANNEL}".encode())
-            with self._changed:
+            with self._lock:
                 for kept in batch:
                     self._waiting.popleft()
                     self._bytes -= _size(kept)
         if self._dropped:
-            with self._changed:
+            with self._lock:
                 dropped = [UUID(bytes=call) for call in self._dropped]
             conn.execute(b"DELETE FROM answer WHERE call_id = ANY(%s)", (dropped,))
-            for _ in dropped:  # only now: where PostgreSQL did not take it, it is told again
+            for _ in dropped:  # only after PostgreSQL took it: otherwise it is tried again
                 self._dropped.popleft()
 
     def _send_new(self, conn: Conn) -> None:
-        """Every worker what is new to it."""
-        with self._changed:
-            self._workers = [worker for worker in self._workers if not worker.gone]
+        """Send every worker the answers that are new to it."""
+        with self._lock:
+            self._workers = [worker for worker in self._workers if not worker.is_lost]
             workers = list(self._workers)
         keys = SubjectKeys.of(self._home) if workers else None
         for worker in workers:
             if worker.position is None:
                 row = conn.execute(_FIRST.encode(), (FILL_BYTES,)).fetchone()
                 worker.position = int(row[0]) if row is not None else 0
-            while keys is not None and not worker.gone and self._send_batch(conn, keys, worker):
+            while keys is not None and not worker.is_lost and self._send_batch(conn, keys, worker):
                 pass
 
     def _send_batch(self, conn: Conn, keys: SubjectKeys, worker: _Worker) -> bool:
-        """The next answers; whether there may be more."""
+        """Send the next answers; returns whether there may be more."""
         rows = conn.execute(_NEWER.encode(), (worker.position, BATCH_ANSWERS)).fetchall()
         for number, sealed in rows:
             data = _unseal(conn, keys, sealed) if sealed is not None else None
@@ -189,7 +189,7 @@ class AnswerStore:
 
     @staticmethod
     def _send(worker: _Worker, data: bytes) -> bool:
-        """False where the worker takes nothing: it is given up, and connects again."""
+        """Send one frame. False where the worker takes nothing: it is disconnected, and connects again."""
         frame = memoryview(LENGTH.pack(len(data)) + data)
         end = time.monotonic() + _SEND_S
         try:
@@ -201,7 +201,7 @@ class AnswerStore:
                         raise
                     time.sleep(0.01)
         except OSError:
-            worker.gone = True
+            worker.is_lost = True
             with suppress(OSError):
                 worker.connection.shutdown(socket.SHUT_RDWR)
             return False
@@ -214,7 +214,7 @@ class AnswerStore:
 
 
 def _row_or_none(conn: Conn, keys: SubjectKeys, kept: StoredAnswer) -> tuple[object, ...] | None:
-    """As `_row`; None also for what cannot be kept: it must not hold up the others."""
+    """As `_row`; None also for an answer that cannot be stored, which must not hold up the others."""
     try:
         return _row(conn, keys, kept)
     except (Invalid, NotFound) as error:
@@ -223,7 +223,8 @@ def _row_or_none(conn: Conn, keys: SubjectKeys, kept: StoredAnswer) -> tuple[obj
 
 
 def _row(conn: Conn, keys: SubjectKeys, kept: StoredAnswer) -> tuple[object, ...] | None:
-    """None where nobody is whose erasure could take it along. Raises `Invalid` where their key cannot be read."""
+    """The table row of an answer; None where it has no owner whose erasure could delete it. Raises `Invalid` where the
+    owner's key cannot be read."""
     owner, call = as_uuid(kept.owner), UUID(bytes=kept.call)
     if owner is None:
         return None
@@ -234,13 +235,13 @@ def _row(conn: Conn, keys: SubjectKeys, kept: StoredAnswer) -> tuple[object, ...
 
 
 def _unseal(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
-    """The answer as workers take it; None where its person was erased, or it is of another HOME."""
+    """The encoded answer; None where its person was erased, or it belongs to another HOME."""
     try:
         text = keys.unseal(conn, sealed)
         if text is None:
             return None
         data = base64.b64decode(text.partition("\n")[2], validate=True)
-        _kept(data)
+        _decode_answer(data)
     except (GroundplanError, binascii.Error, msgspec.MsgspecError):
         return None
     return data

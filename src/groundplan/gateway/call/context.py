@@ -123,7 +123,7 @@ class BackgroundResponses(Protocol):
         """Store the request and answer that it is queued. Raises `Invalid`, `Exhausted`, `Unavailable`."""
         ...
 
-    async def found(self, id: str, key: KeyEntry) -> StoredResponse | None:
+    async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
         """The current state of this key's unfinished response; None where there is none. Raises `Unavailable`."""
         ...
 

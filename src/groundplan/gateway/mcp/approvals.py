@@ -37,8 +37,8 @@ async def take_approval(gateway: Gateway, home: Home, use: McpUse) -> None:
         id = UUID(use.retry)
     except ValueError as error:
         raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
-    line = [UUID(each) for each in key.line or (key.id,)]  # the caller may have rotated its key since
-    found = await desk.in_thread(lambda conn: held_store.load_held_tool_call(conn, id, line))
+    key_ids = [UUID(each) for each in key.line or (key.id,)]  # the caller may have rotated its key since
+    found = await desk.in_thread(lambda conn: held_store.load_held_tool_call(conn, id, key_ids))
     if found is None or found[1] != digest:
         hint = "An approval is for one key, one tool and exactly these arguments."
         raise Denied("this approval is for something else", code="approval_other", hint=hint)
@@ -46,9 +46,9 @@ async def take_approval(gateway: Gateway, home: Home, use: McpUse) -> None:
     if state == "waiting":
         raise _approval_required(use, id)
     if state != "released" or not await desk.in_thread(lambda conn: held_store.use_approval(conn, id)):
-        told = f": {reason}" if reason else ""
+        explanation = f": {reason}" if reason else ""
         raise Denied(
-            f"this use of {use.name} is not approved ({state}){told}", code="approval_refused",
+            f"this use of {use.name} is not approved ({state}){explanation}", code="approval_refused",
             hint="Ask again without the retry id, or ask whoever decides.",
         )  # fmt: skip
 
@@ -58,16 +58,16 @@ async def _request_approval(gateway: Gateway, home: Home, use: McpUse, digest: s
     key, workload, person = exchange.key, exchange.workload, exchange.person
     if desk is None or key is None or workload is None or server is None:
         raise AssertionError("not identified")
-    told = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
-    if len(told) > MAX_SHOWN:
+    arguments = msgspec.json.format(msgspec.json.encode(use.arguments), indent=2).decode()
+    if len(arguments) > MAX_SHOWN:
         raise Invalid(
             f"{use.name} is dangerous, and nobody could read all that it would be used with",
             code="approval_too_large", hint=f"Use it with less than {MAX_SHOWN} characters.",
         )  # fmt: skip
     id = new_id()
 
-    def put(conn: Any) -> None:
-        sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), told)
+    def store_request(conn: Any) -> None:
+        sealed = SubjectKeys.of(home).seal(conn, UUID(person or key.id), arguments)
         held_store.add_held(
             conn,
             HeldCall(
@@ -76,7 +76,7 @@ async def _request_approval(gateway: Gateway, home: Home, use: McpUse, digest: s
             ),
         )  # fmt: skip
 
-    await desk.in_thread(put)
+    await desk.in_thread(store_request)
     return _approval_required(use, id)
 
 

@@ -1,8 +1,8 @@
 """`/mcp`: tools, resources and prompts of declared MCP servers, and the search in a workload's sources, by API key.
 
 Stateless: each POST is one message with one JSON answer. Every use of a tool passes the same identification, kill
-switches, company rules, limits and guardrails as a call of a model, and ends as a call in the ledger and the audit log.
-A dangerous one waits for a person. Servers are `servers`'.
+switches, company rules, limits and guardrails as a model call, and is recorded as a call in the ledger and the audit
+log. A dangerous use waits for a person's approval. The client of the servers is in `servers`.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ Search = Callable[[bytes, str, Any], Awaitable[tuple[int, bytes]]]
 
 
 class _Tools(Interface):
-    """The surface of MCP uses in the ledger."""
+    """The interface under which uses are recorded in the ledger."""
 
     name = "mcp"
     deployment_kind = ""
@@ -73,21 +73,21 @@ TOOLS = _Tools()
 
 
 class McpApi:
-    """The endpoint /mcp. `search` is knowledge's search, as the facts API serves it."""
+    """The endpoint /mcp. `search`: the search in a workload's sources, as the facts API serves it."""
 
     def __init__(self, gateway: Gateway, home: Home, search: Search) -> None:
         self._gateway = gateway
         self._home = home
         self._search = search
         self._servers = Servers(gateway)
-        self._left_out: set[str] = set()
-        """Servers whose tools were left out of the last list, which was logged once."""
+        self._unlisted_servers: set[str] = set()
+        """Servers whose tools are missing from the last list, which was logged once."""
 
     async def close(self) -> None:
         await self._servers.close()
 
     async def handle(self, request: Request, response: Response) -> None:
-        """Answer one request, with an error whatever happens."""
+        """Answer one request. Never raises: every error is sent to the client."""
         try:
             await self._handle(request, response)
         except GroundplanError as error:
@@ -136,7 +136,7 @@ class McpApi:
             return await self._get_entry(exchange, kind, message)
         return wire.error_response(message.id, -32601, f"the gateway has no {message.method[:60]}")
 
-    # what there is ----------------------------------------------------------------------------------------------------
+    # lists ----------------------------------------------------------------------------------------------------
 
     def _servers_of(self, exchange: Exchange) -> list[ToolServer]:
         catalog, workload = exchange.catalog, exchange.workload
@@ -166,13 +166,13 @@ class McpApi:
     async def _tools_of(self, server: ToolServer, exchange: Exchange) -> list[dict[str, Any]]:
         try:
             async with asyncio.timeout(LIST_SECONDS):
-                found = await self._servers.listed(server, "tools/list", "tools", session_owner(exchange))
+                found = await self._servers.list_entries(server, "tools/list", "tools", session_owner(exchange))
         except (Unavailable, ServerError, TimeoutError) as error:
-            if server.name not in self._left_out:  # the log must not grow with requests
-                self._left_out.add(server.name)
+            if server.name not in self._unlisted_servers:  # the log must not grow with requests
+                self._unlisted_servers.add(server.name)
                 _log.warning("tools of %s are left out: %s", server.name, str(error) or "it did not answer in time")
             return []
-        self._left_out.discard(server.name)
+        self._unlisted_servers.discard(server.name)
         return found
 
     async def _list_entries(self, exchange: Exchange, kind: Kind) -> list[dict[str, Any]]:
@@ -192,7 +192,9 @@ class McpApi:
         """A server's entries of a kind; none where it does not know the kind, or does not answer."""
         try:
             async with asyncio.timeout(LIST_SECONDS):
-                return await self._servers.listed(server, kind.lists, kind.key, session_owner(exchange), kind.field)
+                return await self._servers.list_entries(
+                    server, kind.lists, kind.key, session_owner(exchange), kind.field
+                )
         except (Unavailable, ServerError, TimeoutError):
             return []
 
@@ -233,18 +235,18 @@ class McpApi:
             self._check_again(use)
         self._journal_use(use)
         field = "uri" if kind.what == "resource" else "name"
-        asked = {field: name, **use.arguments}
-        found = await self._servers.ask(server, kind.gets, asked, session_owner(use.exchange))
+        parameters = {field: name, **use.arguments}
+        found = await self._servers.request(server, kind.gets, parameters, session_owner(use.exchange))
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.is_empty or guard.shadow:
             return dict(checked_result(kind, server.name, found, ContentChecker(str)))
         masks, findings = Masks(), Findings()
 
-        def look(text: str) -> str:
-            seen = checked_passage(guard, text, masks, findings)
-            return "(left out by a guardrail)" if seen is None else seen
+        def check_text(text: str) -> str:
+            checked = checked_passage(guard, text, masks, findings)
+            return "(left out by a guardrail)" if checked is None else checked
 
-        return dict(checked_result(kind, server.name, found, ContentChecker(look, guard.unchecked)))
+        return dict(checked_result(kind, server.name, found, ContentChecker(check_text, guard.unchecked)))
 
     async def _check_use(self, use: McpUse) -> None:
         """Check kill switches, company rules, limits and the arguments. Raises `Denied`, `Exhausted`, `Unavailable`."""
@@ -341,10 +343,10 @@ class McpApi:
     async def _use_tool(self, use: McpUse) -> dict[str, Any]:
         exchange, server = use.exchange, use.server
         workload = exchange.workload
-        own = (
+        is_search = (
             server is None and use.tool == wire.SEARCH_TOOL and workload is not None and workload.grounding is not None
         )
-        if not own and (server is None or not wire.is_offered(server, use.tool)):
+        if not is_search and (server is None or not wire.is_offered(server, use.tool)):
             hint = "tools/list shows those that this key may use."
             raise NotFound(f"there is no tool {use.tool[:100]}", code="tool_unknown", hint=hint)
         await self._check_use(use)
@@ -355,8 +357,8 @@ class McpApi:
             await take_approval(self._gateway, self._home, use)
             self._check_again(use)
         self._journal_use(use)
-        asked = {"name": use.tool, "arguments": use.arguments}
-        result = await self._servers.ask(server, "tools/call", asked, session_owner(exchange))
+        parameters = {"name": use.tool, "arguments": use.arguments}
+        result = await self._servers.request(server, "tools/call", parameters, session_owner(exchange))
         return self._checked_result(use, result)
 
     def _refusal(self, use: McpUse) -> Denied | None:
@@ -370,10 +372,10 @@ class McpApi:
         catalog, key, workload = exchange.catalog, exchange.key, exchange.workload
         if catalog is None or catalog.gate is None or key is None or workload is None:
             return None
-        whose, now = ToolUser(workload.name, key, exchange.person), self._gateway.clock.seconds()
+        user, now = ToolUser(workload.name, key, exchange.person), self._gateway.clock.seconds()
         for name in use.names:
             tool = Tool(name, server.name if server else "", use.is_dangerous)
-            verdict = catalog.gate.decide_tool(policy, whose, tool, now)
+            verdict = catalog.gate.decide_tool(policy, user, tool, now)
             if not verdict.allowed:
                 return policy_denial(verdict, f"this use of {use.name} by {workload.name}")
         return None
@@ -383,18 +385,18 @@ class McpApi:
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or not guard.checks_input or guard.shadow:
             return
-        said = [*use.caller_texts, *_texts_in(use.arguments)]
+        checked_texts = [*use.caller_texts, *_texts_in(use.arguments)]
 
-        def look(text: str, own: bool) -> str:
+        def refuse_blocked(text: str, own: bool) -> str:
             for hit in guard.input.find_hits(text, inject=not own):
                 if hit.action == "block":
                     raise Refused(Refusal("input", hit.check, hit.kind))
             return text
 
         try:
-            rewrite_texts({"text": said}, look)
+            rewrite_texts({"text": checked_texts}, refuse_blocked)
             if guard.presidio_input == "block":
-                kinds = await presidio.find_personal_data(self._gateway, use.exchange.id, "\n".join(said))
+                kinds = await presidio.find_personal_data(self._gateway, use.exchange.id, "\n".join(checked_texts))
                 if kinds is None and not guard.fail_open:
                     raise Refused(Refusal("input", "failed", "presidio"))
                 if kinds:
@@ -409,22 +411,22 @@ class McpApi:
             return result
         masks, findings = Masks(), Findings()
 
-        def look(text: str) -> str:
-            seen = checked_passage(guard, text, masks, findings)
-            return "(left out by a guardrail)" if seen is None else seen
+        def check_text(text: str) -> str:
+            checked = checked_passage(guard, text, masks, findings)
+            return "(left out by a guardrail)" if checked is None else checked
 
-        content, by = (
+        content, checker = (
             result.get("content"),
-            ContentChecker(look) if guard.shadow else ContentChecker(look, guard.unchecked),
+            ContentChecker(check_text) if guard.shadow else ContentChecker(check_text, guard.unchecked),
         )
-        kept = [by.part(each) for each in content] if isinstance(content, list) else []
-        made = {**result, "content": kept}
+        kept = [checker.check_part(each) for each in content] if isinstance(content, list) else []
+        checked = {**result, "content": kept}
         if use.server is not None:  # the gateway's own tool repeats its content there
             for text in _texts_in(result.get("structuredContent")):
-                look(text)
+                check_text(text)
         if findings.counts and not guard.shadow:
-            made.pop("structuredContent", None)
-        return made
+            checked.pop("structuredContent", None)
+        return checked
 
     async def _search_sources(self, use: McpUse) -> dict[str, Any]:
         exchange = use.exchange
@@ -449,17 +451,17 @@ def _resource_use(
     retry: str = "",
 ) -> McpUse:  # fmt: skip
     """The use of a resource or a prompt."""
-    known = tuple(f"resource:{each}" for each in alternative_uris(name)) if kind.what == "resource" else ()
-    return McpUse(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, alternative_names=known)
+    alternatives = tuple(f"resource:{each}" for each in alternative_uris(name)) if kind.what == "resource" else ()
+    return McpUse(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, alternative_names=alternatives)
 
 
-def _checked_error(exchange: Exchange, told: str) -> str:
+def _checked_error(exchange: Exchange, message: str) -> str:
     """A server's error message after the checks for passages: it is text from elsewhere."""
     guard = exchange.plan.guard if exchange.plan is not None else None
     if guard is None or guard.passages.is_empty:
-        return told
-    seen = checked_passage(guard, told, Masks(), Findings())
-    return "(left out by a guardrail)" if seen is None else seen
+        return message
+    checked = checked_passage(guard, message, Masks(), Findings())
+    return "(left out by a guardrail)" if checked is None else checked
 
 
 def _texts_in(value: Any) -> list[str]:
@@ -474,7 +476,7 @@ def _texts_in(value: Any) -> list[str]:
 
 
 def _check_origin(request: Request) -> None:
-    """Raise `Denied` for requests of browsers: it would be somebody else's page with a key in it."""
+    """Raise `Denied` for requests of browsers: a page of another site could use a key that way."""
     if b"origin" in request.headers:
         hint = "Speak to /mcp from a server or an agent, not from a web page."
         raise Denied("browsers do not speak to /mcp", code="mcp_origin", hint=hint)

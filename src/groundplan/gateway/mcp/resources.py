@@ -86,19 +86,19 @@ def normalized_uri(uri: str) -> str:
 
 def _resolve_dots(path: str) -> str:
     parts = path.split("/")
-    made: list[str] = []
+    resolved: list[str] = []
     for part in parts[1:]:
         if part == "..":
-            del made[-1:]
+            del resolved[-1:]
         elif part != ".":
-            made.append(part)
-    return "/" + "/".join(made) + ("/" if parts[-1] in (".", "..") and made else "")
+            resolved.append(part)
+    return "/" + "/".join(resolved) + ("/" if parts[-1] in (".", "..") and resolved else "")
 
 
 def _unescape_unreserved(found: re.Match[str]) -> str:
     """Decode escapes of unreserved characters, which mean the same escaped or not."""
-    one = chr(int(found[1], 16))
-    return one if one in _UNRESERVED else found[0].upper()
+    character = chr(int(found[1], 16))
+    return character if character in _UNRESERVED else found[0].upper()
 
 
 def entry_for_callers(server: str, kind: Kind, entry: dict[str, Any]) -> dict[str, Any]:
@@ -114,35 +114,35 @@ def caller_uri(server: str, uri: str) -> str:
 
 def requested_name(kind: Kind, params: dict[str, Any]) -> tuple[str, str]:
     """(server, the server's own name) of the entry that a caller requests. Raises `Invalid` (`mcp_message`)."""
-    asked = params.get("uri" if kind.what == "resource" else "name")
-    if not isinstance(asked, str) or not 0 < len(asked) <= MAX_NAME_LENGTH:
+    name = params.get("uri" if kind.what == "resource" else "name")
+    if not isinstance(name, str) or not 0 < len(name) <= MAX_NAME_LENGTH:
         raise Invalid(f"{kind.gets} names a {kind.what}", code="mcp_message", hint="See the MCP.")
     if kind.what == "prompt":
-        return split_name(asked)
-    server, _, rest = asked.removeprefix(SCHEME).partition("/")
-    return (server, unquote(rest)) if asked.startswith(SCHEME) else ("", asked)
+        return split_name(name)
+    server, _, rest = name.removeprefix(SCHEME).partition("/")
+    return (server, unquote(rest)) if name.startswith(SCHEME) else ("", name)
 
 
 @dataclass(frozen=True, slots=True)
 class ContentChecker:
-    """Checks contents of servers. `look` returns a text as the caller may get it; `unchecked_media`: kinds of media
-    that pass although no check can read them (`image`, `audio`, `file`)."""
+    """Checks contents of servers. `check_text` returns a text as the client may get it; `unchecked_media`: kinds of
+    media that pass although no check can read them (`image`, `audio`, `file`)."""
 
-    look: Callable[[str], str]
+    check_text: Callable[[str], str]
     unchecked_media: Collection[str] = ALL_MEDIA
 
-    def part(self, content: Any) -> Any:
+    def check_part(self, content: Any) -> Any:
         """One part of a message or of a tool's result, with its texts, or that of an embedded resource, checked."""
         if isinstance(content, str):
-            return self.look(content)
+            return self.check_text(content)
         if not isinstance(content, dict):
             return content
         inner = content.get("resource")
-        told = [name for name in _TEXT_FIELDS if isinstance(content.get(name), str)]
-        made = {**content, **{name: self.look(content[name]) for name in told}}
+        text_fields = [name for name in _TEXT_FIELDS if isinstance(content.get(name), str)]
+        made = {**content, **{name: self.check_text(content[name]) for name in text_fields}}
         if isinstance(inner, dict) and isinstance(inner.get("text"), str):
-            made["resource"] = {**inner, "text": self.look(inner["text"])}
-        elif inner is not None or "data" in content or not (told or "uri" in content):
+            made["resource"] = {**inner, "text": self.check_text(inner["text"])}
+        elif inner is not None or "data" in content or not (text_fields or "uri" in content):
             return made if self._kind(content) in self.unchecked_media else {"type": "text", "text": _LEFT_OUT}
         return made
 
@@ -151,22 +151,22 @@ class ContentChecker:
         return kind if kind in ALL_MEDIA else _media_kind(inner if isinstance(inner, dict) else content)
 
 
-def checked_result(kind: Kind, server: str, result: dict[str, Any], by: ContentChecker) -> Any:
+def checked_result(kind: Kind, server: str, result: dict[str, Any], checker: ContentChecker) -> Any:
     """A server's answer with every text of it checked."""
     if kind.what == "prompt":
-        messages = [_checked_message(each, by) for each in dicts_in(result.get("messages"))]
+        messages = [_checked_message(each, checker) for each in dicts_in(result.get("messages"))]
         described = result.get("description")
-        made = {"description": by.look(described)} if isinstance(described, str) else {}
+        made = {"description": checker.check_text(described)} if isinstance(described, str) else {}
         return {**result, **made, "messages": messages}
-    contents = [_checked_content(each, server, by) for each in dicts_in(result.get("contents"))]
+    contents = [_checked_content(each, server, checker) for each in dicts_in(result.get("contents"))]
     return {**result, "contents": contents}
 
 
-def _checked_content(each: dict[str, Any], server: str, by: ContentChecker) -> dict[str, Any]:
+def _checked_content(each: dict[str, Any], server: str, checker: ContentChecker) -> dict[str, Any]:
     made = {**each, "uri": caller_uri(server, str(each.get("uri", "")))}
     if isinstance(each.get("text"), str):
-        made["text"] = by.look(each["text"])
-    elif "blob" in each and _media_kind(each) not in by.unchecked_media:
+        made["text"] = checker.check_text(each["text"])
+    elif "blob" in each and _media_kind(each) not in checker.unchecked_media:
         del made["blob"]
         made |= {"mimeType": "text/plain", "text": _LEFT_OUT}
     return made
@@ -178,6 +178,11 @@ def _media_kind(each: dict[str, Any]) -> str:
     return kind if kind in ALL_MEDIA else "file"
 
 
-def _checked_message(each: dict[str, Any], by: ContentChecker) -> dict[str, Any]:
+def _checked_message(each: dict[str, Any], checker: ContentChecker) -> dict[str, Any]:
     content = each.get("content")
-    return {**each, "content": [by.part(one) for one in content] if isinstance(content, list) else by.part(content)}
+    return {
+        **each,
+        "content": [checker.check_part(one) for one in content]
+        if isinstance(content, list)
+        else checker.check_part(content),
+    }

@@ -57,8 +57,8 @@ def counting_answers(room: AnswerMemory, rank: int, workload: str) -> Iterator[N
     shares: list[MemoryShare] = []
 
     def share() -> MemoryShare:
-        shares.append(made := MemoryShare(room, rank, workload))
-        return made
+        shares.append(new := MemoryShare(room, rank, workload))
+        return new
 
     token = _new_share.set(share)
     try:
@@ -85,9 +85,9 @@ _Reply = Callable[[_Answer], None]
 class ServerError(Exception):
     """The server answered with an error of its own."""
 
-    def __init__(self, told: dict[str, Any]) -> None:
-        super().__init__(str(told.get("message", ""))[:400])
-        self.code = told.get("code", -32603)
+    def __init__(self, error: dict[str, Any]) -> None:
+        super().__init__(str(error.get("message", ""))[:400])
+        self.code = error.get("code", -32603)
 
 
 @dataclass(slots=True)
@@ -115,7 +115,7 @@ class Servers:
         self._beginning: dict[tuple[str, str], asyncio.Task[_Session]] = {}
         self._slashed: set[str] = set()
         """Servers whose URL needs a slash at the end."""
-        self._next = 0
+        self._last_id = 0
 
     async def close(self) -> None:
         """End all sessions, as far as servers take that at once."""
@@ -128,7 +128,7 @@ class Servers:
             for each in late:
                 each.cancel()
 
-    async def listed(
+    async def list_entries(
         self, server: ToolServer, method: str, key: str, caller: str, field: str = "name"
     ) -> list[dict[str, Any]]:
         """All entries that a server lists with a method under `key`, those that have a text `field`. Raises
@@ -136,14 +136,14 @@ class Servers:
         found: list[dict[str, Any]] = []
         cursor: Any = None
         for _ in range(MAX_PAGES):
-            page = await self.ask(server, method, {"cursor": cursor} if cursor else {}, caller)
+            page = await self.request(server, method, {"cursor": cursor} if cursor else {}, caller)
             found += [each for each in dicts_in(page.get(key)) if isinstance(each.get(field), str)]
             cursor = page.get("nextCursor")
             if not cursor:
                 break
         return found
 
-    async def ask(self, server: ToolServer, method: str, params: dict[str, Any], caller: str) -> dict[str, Any]:
+    async def request(self, server: ToolServer, method: str, params: dict[str, Any], caller: str) -> dict[str, Any]:
         """The result of one request of a caller. Raises `Unavailable` (`tool_unavailable`), `ServerError`."""
         try:
             session = await self._session_for(server, caller)
@@ -168,8 +168,8 @@ class Servers:
     async def _send_in(self, session: _Session, method: str, params: dict[str, Any]) -> tuple[int, _Answer | None]:
         session.busy += 1
         try:
-            made = _new_share.get()
-            share = None if made is None else made()
+            new_share = _new_share.get()
+            share = None if new_share is None else new_share()
             status, answer, _ = await self._send(session.server, method, params, session.lines, share=share)
         finally:
             session.busy -= 1
@@ -222,10 +222,10 @@ class Servers:
         with suppress(UpstreamFailure):
             server = session.server
             target = self._gateway.targets.named_target(f"mcp:{server.name}", server.url, server.key)
-            told = target.pool.prefix, self._path(server, target), target.host, target.authorization_line, session.lines
+            head = target.pool.prefix, self._path(server, target), target.host, target.authorization_line, session.lines
             connection = target.pool.take_idle() or await target.pool.connect(_CONNECT_SECONDS)
             try:
-                connection.send(b"DELETE %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\n%b\r\n" % told)
+                connection.send(b"DELETE %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\n%b\r\n" % head)
                 await connection.read_head(_END_SECONDS)
                 await connection.read_body(_END_SECONDS, _END_SECONDS)
             finally:
@@ -243,11 +243,11 @@ class Servers:
         status, answer, headers = await self._send(server, "initialize", params, b"")
         if status in _MOVED_STATUSES:
             # declared URLs have no slash at the end, but some servers are mounted at one with it only
-            ours = {known} if (known in self._slashed) == before else set()
-            self._slashed ^= ours
+            toggled = {known} if (known in self._slashed) == before else set()
+            self._slashed ^= toggled
             again, answer, headers = await self._send(server, "initialize", params, b"")
             if again != 200:
-                self._slashed ^= ours
+                self._slashed ^= toggled
             status = again if again == 200 else status
         if status != 200 or answer is None or answer.result is None:
             raise UpstreamFailure("malformed", f"it began no session ({status})", sent=True)
@@ -267,19 +267,19 @@ class Servers:
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
         """(status, answer, headers) of one message. `share`: counts a large answer in the memory for them. Raises
         `UpstreamFailure`."""
-        self._next += 1
+        self._last_id += 1
         message: dict[str, Any] = {"jsonrpc": "2.0", "method": method, "params": params}
         if not notify:
-            message["id"] = self._next
+            message["id"] = self._last_id
         try:
             return await self._post(server, message, lines, once=method == USE, share=share)
-        except (UpstreamFailure, EventTooLarge, asyncio.CancelledError) as over:
-            waits = not isinstance(over, UpstreamFailure) or over.kind == "timeout"
+        except (UpstreamFailure, EventTooLarge, asyncio.CancelledError) as failure:
+            waits = not isinstance(failure, UpstreamFailure) or failure.kind == "timeout"
             if waits and not notify and b"mcp-session-id" in lines:
-                # in MCP closing a connection does not cancel its request, which would run on for nobody
-                told = {"requestId": message["id"], "reason": "nobody waits for it any more"}
-                gone = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": told}
-                self._gateway.run_in_background(self._notify(server, gone, lines))
+                # closing a connection does not cancel its request in MCP: the server would go on working on it
+                parameters = {"requestId": message["id"], "reason": "nobody waits for it any more"}
+                cancelled = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": parameters}
+                self._gateway.run_in_background(self._notify(server, cancelled, lines))
             raise
 
     async def _post(
@@ -292,24 +292,24 @@ class Servers:
         path = self._path(server, target)
         pooled = None if once else target.pool.take_idle()
         accept = b"application/json, text/event-stream"
-        request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._next, accept, lines)
-        one = _Post(server, target, request, message.get("id"), partial(self._answer_server, server, lines), share)
+        request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._last_id, accept, lines)
+        post = _Post(server, target, request, message.get("id"), partial(self._answer_server, server, lines), share)
         if pooled is not None:
             try:
-                return await one.over(pooled)
+                return await post.send_over(pooled)
             except UpstreamFailure as failure:
                 if failure.kind != "cut" or pooled.status:
                     raise
-        return await one.over(await target.pool.connect(_CONNECT_SECONDS))
+        return await post.send_over(await target.pool.connect(_CONNECT_SECONDS))
 
-    def _answer_server(self, server: ToolServer, lines: bytes, asked: _Answer) -> None:
+    def _answer_server(self, server: ToolServer, lines: bytes, request: _Answer) -> None:
         """Answer a server's own request at once, since the server may wait for it: a ping by its result, all others by
         an error."""
-        told: dict[str, Any] = {"jsonrpc": "2.0", "id": asked.id}
-        if asked.method == "ping":
-            message = told | {"result": {}}
+        reply: dict[str, Any] = {"jsonrpc": "2.0", "id": request.id}
+        if request.method == "ping":
+            message = reply | {"result": {}}
         else:
-            message = told | {"error": {"code": -32601, "message": f"the gateway has no {str(asked.method)[:60]}"}}
+            message = reply | {"error": {"code": -32601, "message": f"the gateway has no {str(request.method)[:60]}"}}
         self._gateway.run_in_background(self._notify(server, message, lines))
 
     async def _notify(self, server: ToolServer, message: dict[str, Any], lines: bytes) -> None:
@@ -329,18 +329,18 @@ class _Post:
     reply: _Reply
     share: MemoryShare | None
 
-    async def over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
+    async def send_over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
         """(status, answer, headers), within the declared time, however much the server sends. Raises
         `UpstreamFailure`."""
         loop, seconds = asyncio.get_running_loop(), self.server.timeout_ms / 1000
-        by = loop.time() + seconds
+        deadline = loop.time() + seconds
         try:
             connection.send(self.request)
             status = await connection.read_head(seconds)
             headers = dict(connection.headers)
             if status == 200 and headers.get(b"content-type", b"").startswith(b"text/event-stream"):
-                return status, await self._read_stream(connection, by) if self.id is not None else None, headers
-            left = remaining_wait(by - loop.time())
+                return status, await self._read_stream(connection, deadline) if self.id is not None else None, headers
+            left = remaining_wait(deadline - loop.time())
             body = await connection.read_body(left, left, self.share)
             if self.share is not None:
                 self.share.shrink_to(len(body))
@@ -348,33 +348,33 @@ class _Post:
             connection.release()
         return status, _parse_answer(self.target.mask_answer(body)) if status == 200 and body else None, headers
 
-    async def _read_stream(self, connection: UpstreamConnection, by: float) -> _Answer | None:
+    async def _read_stream(self, connection: UpstreamConnection, deadline: float) -> _Answer | None:
         """The answer among the events of a stream."""
-        reader, loop, asked = EventReader(), asyncio.get_running_loop(), 0
+        reader, loop, server_requests = EventReader(), asyncio.get_running_loop(), 0
         size, room = 0, UNRESERVED_BYTES
-        while (data := await connection.read_chunk(remaining_wait(by - loop.time()))) is not None:
+        while (data := await connection.read_chunk(remaining_wait(deadline - loop.time()))) is not None:
             size += len(data)
             if size > room and self.share is not None:
-                room = await self.share.grow(size, by - loop.time())
+                room = await self.share.grow(size, deadline - loop.time())
             for event in reader.feed(data):
-                found = _parse_answer(self.target.mask_answer(event))
-                if found is None:
+                message = _parse_answer(self.target.mask_answer(event))
+                if message is None:
                     continue
-                if found.method is None:
-                    if self._is_answer(found):
-                        return found
-                elif found.id is not None and asked < MAX_SERVER_REQUESTS:
-                    asked += 1
-                    self.reply(found)
+                if message.method is None:
+                    if self._is_answer(message):
+                        return message
+                elif message.id is not None and server_requests < MAX_SERVER_REQUESTS:
+                    server_requests += 1
+                    self.reply(message)
             if reader.is_between_events:
                 size = 0
         return None
 
-    def _is_answer(self, found: _Answer) -> bool:
+    def _is_answer(self, message: _Answer) -> bool:
         """Whether a message answers this request, or says that it cannot be read; some servers send ids as text."""
-        if found.id is None:
-            return found.error is not None
-        return str(found.id) == str(self.id) and (found.result is not None or found.error is not None)
+        if message.id is None:
+            return message.error is not None
+        return str(message.id) == str(self.id) and (message.result is not None or message.error is not None)
 
 
 def _parse_answer(data: bytes) -> _Answer | None:

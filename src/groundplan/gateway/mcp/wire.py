@@ -53,20 +53,20 @@ def result(id: int | str | None, value: Any) -> bytes:
 
 
 def error_response(id: int | str | None, code: int, message: str, data: Any = None) -> bytes:
-    told = {"code": code, "message": message, **({"data": data} if data is not None else {})}
-    return _encode({"jsonrpc": "2.0", "id": id, "error": told})
+    error = {"code": code, "message": message, **({"data": data} if data is not None else {})}
+    return _encode({"jsonrpc": "2.0", "id": id, "error": error})
 
 
 def refusal_result(error: GroundplanError, **more: Any) -> dict[str, Any]:
     """A tool result that says why the tool was not used, for the model that reads it and for programs."""
-    told = {"code": error.code, "message": error.message, "hint": error.hint, **error.details, **more}
+    facts = {"code": error.code, "message": error.message, "hint": error.hint, **error.details, **more}
     text = f"{error.message} [{error.code}] {error.hint}"
-    return {"content": [{"type": "text", "text": text}], "structuredContent": {"error": told}, "isError": True}
+    return {"content": [{"type": "text", "text": text}], "structuredContent": {"error": facts}, "isError": True}
 
 
-def initialize_result(asked: Any) -> dict[str, Any]:
+def initialize_result(requested_version: Any) -> dict[str, Any]:
     """The result of `initialize`."""
-    version = asked if asked in VERSIONS else VERSIONS[0]
+    version = requested_version if requested_version in VERSIONS else VERSIONS[0]
     return {
         "protocolVersion": version,
         "capabilities": {
@@ -116,15 +116,15 @@ def is_readable(tool: dict[str, Any]) -> bool:
     )
 
 
-def dicts_in(told: Any) -> list[dict[str, Any]]:
+def dicts_in(value: Any) -> list[dict[str, Any]]:
     """The objects in a list from a server; none where it is no list."""
-    return [each for each in told if isinstance(each, dict)] if isinstance(told, list) else []
+    return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def approval_digest(server: str, tool: str, arguments: dict[str, Any]) -> str:
     """The digest that an approval is bound to: of the server, the tool and its arguments."""
-    told = msgspec.json.encode([server, tool, arguments], order="deterministic")
-    return hashlib.sha256(told).hexdigest()
+    data = msgspec.json.encode([server, tool, arguments], order="deterministic")
+    return hashlib.sha256(data).hexdigest()
 
 
 _SEARCH_FILTERS: Final[dict[str, Any]] = {

@@ -211,7 +211,7 @@ class ContinuedResponse(ContinuedRelay):
         return {**event, "output_index": self._item_names.index(name)}
 
     def _begin_item(self, sent: SentAnswer, event: dict[str, Any]) -> bytes:
-        """Begin an item: the continuation of the open message, a new one, or reasoning, which is too late and left out."""
+        """Begin an item: the continuation of the open message, a new one, or reasoning, which comes too late."""
         items: Items = sent.surface_state
         number, kind = event["output_index"], event["item"]["type"]
         if kind == "reasoning":

@@ -63,7 +63,7 @@ async def _find(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
     """A response that is stored, or is being made. Raises `NotFound`, `Unavailable`."""
     stored = None if gateway.stored_responses is None else await gateway.stored_responses.find(id, key)
     if stored is None and gateway.background_responses is not None:
-        stored = await gateway.background_responses.found(id, key)
+        stored = await gateway.background_responses.find(id, key)
         if stored is not None and stored.response["status"] in _STORED and gateway.stored_responses is not None:
             stored = await gateway.stored_responses.find(id, key)  # it was finished just now
     if stored is None:
