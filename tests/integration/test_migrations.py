@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import psycopg
 import pytest
@@ -60,7 +61,8 @@ def bare_database(cluster: Cluster, name: str, options: str = "") -> Iterator[st
 
 
 LaterStep = Callable[..., Path]
-"""Makes a folder with the steps of this program and the given ones (as SQL) behind them, `017_later` and so on."""
+"""Makes a folder with the steps of this program and the given ones (as SQL) behind them, `NNN_later`."""
+FIRST_LATER, SECOND_LATER = (f"{len(revisions()) + number:03}_later" for number in (1, 2))
 
 
 @pytest.fixture
@@ -99,8 +101,8 @@ def test_steps_run_in_the_order_of_their_numbers_and_none_twice(
         assert migrate(url, "003_audit") == "003_audit" and revision(url) == "007_ledger"
         assert migrate(url) == revision(url) == revisions()[-1]
         folder = later_step("CREATE TABLE later (id int)", "INSERT INTO later VALUES (1)")
-        upgrade.upgrade(url, "018_later", folder)
-        upgrade.upgrade(url, "018_later", folder)
+        upgrade.upgrade(url, SECOND_LATER, folder)
+        upgrade.upgrade(url, SECOND_LATER, folder)
         with connect(url) as connection:
             assert connection.execute("SELECT id FROM later").fetchall() == [(1,)]
         with pytest.raises(Conflict, match="schema_newer"):
@@ -113,13 +115,15 @@ def test_a_step_that_fails_leaves_the_database_at_the_one_before(
     with bare_database(postgres_cluster, "bare_fails") as url:
         before = migrate(url)
         with pytest.raises(Unavailable, match="division by zero") as refused:
-            upgrade.upgrade(url, "018_later", later_step("CREATE TABLE later (id int)", "DROP TABLE later; SELECT 1/0"))
+            upgrade.upgrade(
+                url, SECOND_LATER, later_step("CREATE TABLE later (id int)", "DROP TABLE later; SELECT 1/0")
+            )
         assert refused.value.code == "migration_failed"
-        assert revision(url) == "017_later" > before
+        assert revision(url) == FIRST_LATER > before
         with connect(url) as connection:
             assert connection.execute("SELECT count(*) FROM later").fetchone() == (0,)
-        upgrade.upgrade(url, "018_later", later_step("SELECT 1/0", "DROP TABLE later"))
-        assert revision(url) == "018_later"
+        upgrade.upgrade(url, SECOND_LATER, later_step("SELECT 1/0", "DROP TABLE later"))
+        assert revision(url) == SECOND_LATER
 
 
 def test_no_role_owns_a_table_is_superuser_or_bypasses_row_level_security(database: Database) -> None:
@@ -276,6 +280,40 @@ def test_a_database_that_lacks_parts_of_the_last_unreleased_schema_is_refused(da
         assert owner.execute("SELECT version_num FROM alembic_version").fetchone() == (LAST_UNRELEASED,)
 
 
+QUOTES = frozenset(
+    ("chunk.head", "finding.quote", *(f"held_version.{name}" for name in ("title", "declared", "text", "data")))
+)
+"""Columns with contents of documents of which nothing is to be sampled since `017_no_samples_of_quotes`."""
+
+
+def test_no_sample_of_contents_outlives_them_in_the_planners_statistics(postgres_cluster: Cluster) -> None:
+    def sampled(connection: psycopg.Connection[Any]) -> set[str]:
+        rows = connection.execute("SELECT tablename || '.' || attname FROM pg_stats WHERE schemaname = 'public'")
+        return {name for (name,) in rows} & QUOTES
+
+    with bare_database(postgres_cluster, "bare_samples") as url:
+        migrate(url, BASELINE)
+        with connect(url, autocommit=True) as connection:
+            for number in range(20):
+                text = f"what was said in {number % 3}"
+                connection.execute(
+                    """INSERT INTO finding (id, kind, severity, subject, message, hint, quote)
+                    VALUES (%s, 'k', 'warning', %s, '', '', %s)""",
+                    (new_id(), str(number), text),
+                )
+                connection.execute(
+                    """INSERT INTO held_version (id, source, path, title, declared, text, data, cause)
+                    VALUES (%s, 's', %s, %s, %s, %s, %s, 'gone')""",
+                    (new_id(), str(number), text, f'{{"a": "{text}"}}', text, text.encode()),
+                )
+            connection.execute("ANALYZE finding, held_version, chunk")
+            assert sampled(connection) == QUOTES - {"chunk.head"}, "chunk has no rows"
+            migrate(url)
+            assert sampled(connection) == set()
+            connection.execute("ANALYZE finding, held_version, chunk")
+            assert sampled(connection) == set()
+
+
 @pytest.mark.parametrize("found", ["0001_foundation", "0359_grants_by_join", "0417_uses_of_tools_are_no_calls"])
 def test_an_older_unreleased_schema_is_refused_and_left_alone(database: Database, found: str) -> None:
     with connect(database.urls["owner"]) as owner:
@@ -396,10 +434,10 @@ def test_a_step_that_waits_for_a_table_lets_others_use_it(
         with connect(url) as backup:
             backup.execute("SELECT count(*) FROM budget_slice")
             with pytest.raises(Unavailable, match="migration_waits"):
-                upgrade.upgrade(url, "017_later", folder, patience=0.01)
+                upgrade.upgrade(url, FIRST_LATER, folder, patience=0.01)
             assert revision(url) == before
-        upgrade.upgrade(url, "017_later", folder, patience=0.01)
-        assert revision(url) == "017_later"
+        upgrade.upgrade(url, FIRST_LATER, folder, patience=0.01)
+        assert revision(url) == FIRST_LATER
 
 
 def test_a_step_that_waits_crosswise_with_a_call_runs_again_and_says_so(
@@ -416,7 +454,7 @@ def test_a_step_that_waits_crosswise_with_a_call_runs_again_and_says_so(
         with connect(calls) as call, connect(url, autocommit=True) as looking:
             call.execute("SET deadlock_timeout = '1h'")
             call.execute("LOCK TABLE replay_run IN ROW EXCLUSIVE MODE")
-            to, progress = "017_later", told.append
+            to, progress = FIRST_LATER, told.append
             upgrading = pool.submit(upgrade.upgrade, url, to, folder, patience=30, progress=progress)
             while looking.execute(waits).fetchone() == (0,):
                 assert not upgrading.done()
