@@ -27,7 +27,7 @@ from groundplan.catalog.check import validate
 from groundplan.core.errors import Conflict
 from groundplan.placement.planner import CompanyPlan, plan_company
 from groundplan.placement.problem import WorkLimit
-from groundplan.placement.reference.store import load
+from groundplan.placement.reference.store import load_reference
 from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company, SiteFacts
 from groundplan.release.compile.places import deployments
@@ -41,7 +41,7 @@ LIMIT = WorkLimit(work=40, gap=1e-6)
 
 def at(company: Company, hours: str, wage: str) -> Company:
     """The same company with the hours of its sites, and what an hour costs, at these ends of their ranges."""
-    usd = load("burden")["wage"]
+    usd = load_reference("burden")["wage"]
     paid = usd["usd" if wage == "hours" else wage] / usd["usd"] * company.policy.people_usd
     sites = {name: _at(site, hours) for name, site in company.sites.items()}
     return replace(company, sites=sites, policy=replace(company.policy, people_usd=paid))

@@ -31,8 +31,8 @@ from benchmarks import serving_train
 from benchmarks.serving_rows import Measured, read_rows
 
 from groundplan.core.errors import GroundplanError
-from groundplan.placement.serving.fitted import KINDS, TIMES, Fitted
-from groundplan.placement.serving.model import hardware_of
+from groundplan.placement.serving.fitted import KINDS, TIMES, ServingModel
+from groundplan.placement.serving.model import find_hardware
 from groundplan.placement.serving.trees import Floats
 
 ONE_FIT = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
@@ -116,9 +116,9 @@ def chosen_elsewhere(whole: NDArray[np.bool_], groups: NDArray[Any], off: list[d
     return {SHORT[each]: round(float(np.median(found[each][whole])), 4) for each in TIMES}
 
 
-def tested(fitted: Fitted, rows: Measured) -> dict[str, Any]:
+def tested(fitted: ServingModel, rows: Measured) -> dict[str, Any]:
     """The figures on rows of another file; what it is asked about unseen models is answered with their intervals."""
-    answers = fitted.many(rows.settings)
+    answers = fitted.predict_many(rows.settings)
     found: dict[str, Any] = {"rows": len(rows.settings)}
     bases = [answer.basis for answer in answers]
     found["basis"] = {name: bases.count(name) for name in sorted(set(bases))}
@@ -136,14 +136,14 @@ def tested(fitted: Fitted, rows: Measured) -> dict[str, Any]:
     return found
 
 
-def unmeasured(fitted: Fitted, rows: Measured) -> dict[str, Any]:
+def unmeasured(fitted: ServingModel, rows: Measured) -> dict[str, Any]:
     """What is answered about hardware that no row is of."""
     found = {}
     for name in ("a10g", "l4", "cpu", "jetson-orin"):
-        machine = hardware_of(name)
+        machine = find_hardware(name)
         assert machine is not None
         setting = next(each for each in rows.settings if not each.split)
-        answer = fitted.one(_with(setting, machine))
+        answer = fitted.predict(_with(setting, machine))
         width = answer.per_token.high / answer.per_token.low
         found[name] = {"basis": answer.basis, "per_token_high_over_low": round(width, 1)}
     return found
@@ -153,7 +153,7 @@ def _with(setting: Any, machine: Any) -> Any:
     return type(setting)(**{**{n: getattr(setting, n) for n in setting.__slots__}, "hardware": machine})
 
 
-def ship(fitted: Fitted, folder: Path, figures: dict[str, Any], rows: int) -> None:
+def ship(fitted: ServingModel, folder: Path, figures: dict[str, Any], rows: int) -> None:
     """The model that the product plans with, and what is known of it."""
     serving_train.write(fitted, folder)
     told = {
@@ -199,7 +199,7 @@ def measure(path: Path, test: Path | None, folder: Path | None, chosen: bool = F
     figures, behind = validated(table)
     everything = np.ones(len(table.split), dtype=bool)
     plain = serving_train.fit(table, everything)
-    fitted = Fitted(plain.parts, plain.families, plain.hardware, serving_train.spread(table, behind), plain.level)
+    fitted = ServingModel(plain.parts, plain.families, plain.hardware, serving_train.spread(table, behind), plain.level)
     body: dict[str, Any] = {"rows": len(everything), "left_out": figures, "unmeasured": unmeasured(fitted, table.rows)}
     # without another file, the test is on folds of configurations that no fit has seen
     body["test"] = tested(fitted, other) if other is not None else folded(figures)

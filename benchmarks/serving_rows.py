@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.placement.serving.model import Engine, Setting, hardware_of, shape_of
+from groundplan.placement.serving.model import Engine, Setting, find_hardware, find_shape
 
 MAX_BYTES = 64 << 20
 _CONCURRENCY = re.compile(r"silicon_concurrency=([0-9]{1,7})")
@@ -85,7 +85,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
 
 
 def _setting(row: Mapping[str, str]) -> Setting:
-    shape, hardware = shape_of(row["model_path"]), hardware_of(row["system"].replace("_", "-"))
+    shape, hardware = find_shape(row["model_path"]), find_hardware(row["system"].replace("_", "-"))
     if shape is None:
         raise ValueError(f"the model {row['model_path'][:80]!r} is not known")
     if hardware is None:

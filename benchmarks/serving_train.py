@@ -16,7 +16,7 @@ from benchmarks.serving_rows import Measured
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
-from groundplan.placement.serving.fitted import KINDS, SHARES, TIMES, Fitted, Part
+from groundplan.placement.serving.fitted import BLEND_WEIGHTS, KINDS, TIMES, FittedTime, ServingModel
 from groundplan.placement.serving.physics import components, features, roofline
 from groundplan.placement.serving.trees import Floats, Trees
 
@@ -53,7 +53,7 @@ class Table:
         return self.split if kind == "split" else ~self.split
 
 
-def fit_part(table: Table, time: str, rows: Mask) -> Part:
+def fit_part(table: Table, time: str, rows: Mask) -> FittedTime:
     """One part, fitted to the chosen rows. Families count by the root of their number of rows."""
     light = _library("lightgbm")
     data, logs, base = table.features[rows], table.logs[time][rows], table.base[time][rows]
@@ -65,10 +65,10 @@ def fit_part(table: Table, time: str, rows: Mask) -> Part:
     for seed in range(SEEDS):
         dataset = light.Dataset(data, logs - base, weight=weights)
         structures += light.train({**_SETTINGS, **_LOSS[time], "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
-    return Part(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), SHARES)
+    return FittedTime(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), BLEND_WEIGHTS)
 
 
-def fit(table: Table, rows: Mask) -> Fitted:
+def fit(table: Table, rows: Mask) -> ServingModel:
     """All parts, fitted to the chosen rows, without spread."""
     parts, level = {}, {}
     for kind in KINDS:
@@ -77,7 +77,7 @@ def fit(table: Table, rows: Mask) -> Fitted:
         for time in TIMES:
             parts[time, kind] = fit_part(table, time, used)
             level[f"{time} {kind}"] = float(np.median((table.logs[time] - table.base[time])[used]))
-    return Fitted(parts, frozenset(table.families[rows]), frozenset(table.hardware[rows]), {}, level)
+    return ServingModel(parts, frozenset(table.families[rows]), frozenset(table.hardware[rows]), {}, level)
 
 
 def left_out(table: Table, groups: NDArray[Any]) -> dict[str, Floats]:
@@ -123,8 +123,8 @@ def spread(table: Table, errors: dict[str, dict[str, Floats]]) -> dict[str, tupl
     return found
 
 
-def write(fitted: Fitted, folder: Path) -> None:
-    """The arrays of a fitted model, as `fitted.shipped` reads them."""
+def write(fitted: ServingModel, folder: Path) -> None:
+    """The arrays of a fitted model, as `fitted.shipped_model` reads them."""
     arrays: dict[str, Any] = {}
     for (time, kind), part in fitted.parts.items():
         lead = f"{time}.{kind}."

@@ -131,7 +131,7 @@ def test_calls_leave_and_everything_is_as_provable_as_before(
     assert indexes(conn) == [0, 100, 200, 300, 400, 500, *range(512, 600)], "of calls alone, and not the last ones"
     assert keep() == 0
     assert wrong(conn, home) == [] and verify(home.audit).root == root
-    assert store.next_leaf(conn) == 600 == maturity.log_size(conn) and maturity.log_complete(conn)
+    assert store.next_leaf(conn) == 600 == maturity.log_size(conn) and maturity.has_complete_log(conn)
     first, second = archive_store.list_ranges(conn)
     lines = gzip.decompress((tmp_path / "facts" / first.file).read_bytes()).splitlines()
     assert lines == [bodies[index] for index in range(256)]

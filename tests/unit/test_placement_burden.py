@@ -11,7 +11,7 @@ from tests.unit import placement_rig as rig
 
 from groundplan.catalog.demand import PlacementPolicy
 from groundplan.core.money import PICO
-from groundplan.placement.reference.store import load
+from groundplan.placement.reference.store import load_reference
 from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company
 
@@ -19,7 +19,7 @@ TYPES = ("cloud", "private", "edge")
 
 
 def tasks() -> dict[str, dict[str, Any]]:
-    found = load("burden")
+    found = load_reference("burden")
     return {
         f"{what} {type_}: {name}": task
         for what in ("site", "model")
@@ -29,18 +29,22 @@ def tasks() -> dict[str, dict[str, Any]]:
 
 
 def test_each_figure_is_within_its_range_and_says_where_it_is_from() -> None:
-    sources = load("burden")["sources"]
+    sources = load_reference("burden")["sources"]
     for name, task in tasks().items():
         assert 0 < task["low"] < task["hours"] < task["high"], name
         assert task["from"] in sources, name
     for source in set(sources) - {"assumption"}:
         assert any(year in sources[source] for year in ("2010", "2016", "2018", "2022", "2024")), source
-    assert PlacementPolicy().people == load("burden")["wage"]["usd"] * PICO
+    assert PlacementPolicy().people == load_reference("burden")["wage"]["usd"] * PICO
 
 
 def test_hours_of_staffing_are_those_that_its_source_gives() -> None:
     """160 hours over 10 to 50 servers each, of four servers: the three tasks together, at both ends."""
-    staffed = [task for task in load("burden")["site"]["private"].values() if task["from"] in ("staffing", "failures")]
+    staffed = [
+        task
+        for task in load_reference("burden")["site"]["private"].values()
+        if task["from"] in ("staffing", "failures")
+    ]
     low, stated, high = (sum(task[end] for task in staffed) for end in ENDS)
     assert (low, high) == (round(4 * 160 / 50), 4 * 160 / 10) and low < stated < 4 * 160 / 30
 

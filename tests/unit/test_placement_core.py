@@ -69,10 +69,10 @@ def test_no_plan_with_an_option_costs_less_than_it_reaches(seed: int) -> None:
 def test_the_least_beside_an_item_is_what_trying_everything_finds(seed: int) -> None:
     draw = np.random.Generator(np.random.PCG64(seed))
     value, use, capacity = draw.integers(-20, 6, 7).astype(float), draw.integers(0, 9, 7), int(draw.integers(0, 16))
-    solve_by_labels, beside = fixing.least_with_each_item(value, use, capacity)
+    least_value, beside = fixing.least_with_each_item(value, use, capacity)
     sets = [np.flatnonzero([mask >> at & 1 for at in range(7)]) for mask in range(2**7)]
     held = [(float(value[taken].sum()), set(taken.tolist())) for taken in sets if use[taken].sum() <= capacity]
-    assert solve_by_labels == min(total for total, _ in held)
+    assert least_value == min(total for total, _ in held)
     for item in range(7):
         assert beside[item] == min((total for total, taken in held if item in taken), default=np.inf)
 

@@ -21,12 +21,14 @@ def test_the_map_has_a_room_for_each_site_and_a_tile_for_each_workload() -> None
 
 
 def test_charts_are_drawn_from_figures_and_empty_ones_are_none() -> None:
-    assert pictures.waterfall({}) == "" and "whole" in pictures.waterfall({"tokens": 3.0, "people": 40.0})
+    assert pictures.cost_waterfall({}) == "" and "whole" in pictures.cost_waterfall({"tokens": 3.0, "people": 40.0})
     week = [1.0] * 160 + [6.0] * 8
-    assert pictures.curves("w", week, None).startswith("<svg") and pictures.curves("w", week, 3.0).startswith("<svg")
+    assert pictures.load_curve("w", week, None).startswith("<svg") and pictures.load_curve("w", week, 3.0).startswith(
+        "<svg"
+    )
     chart = drift.build_chart("w", "usd_day", 10.0, [(f"2026-11-{n:02}", 10.0 + n) for n in range(1, 9)])
-    assert pictures.control(drift.to_json(chart)).startswith("<svg")
-    assert pictures.control(drift.to_json(drift.build_chart("w", "usd_day", 10.0, []))) == ""
+    assert pictures.control_chart(drift.to_json(chart)).startswith("<svg")
+    assert pictures.control_chart(drift.to_json(drift.build_chart("w", "usd_day", 10.0, []))) == ""
 
 
 def test_nothing_on_the_front_is_beaten() -> None:
@@ -35,4 +37,4 @@ def test_nothing_on_the_front_is_beaten() -> None:
     assert best and points[0]["name"].startswith("the plan")
     axes = ("usd_month", "first_token_ms", "carbon_kg", "hours")
     assert not any(all(a[x] < b[x] for x in axes) for a in points for b in best)
-    assert pictures.ways(points).startswith("<svg") and pictures.ways([]) == ""
+    assert pictures.alternatives_chart(points).startswith("<svg") and pictures.alternatives_chart([]) == ""

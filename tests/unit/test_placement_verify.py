@@ -15,7 +15,7 @@ from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, Spre
 from groundplan.placement.problem import BURST, FALLBACK, Certificate, Problem, Solution, WorkLimit
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import proven_bound, verify
-from groundplan.placement.verify.exact import total, totals, wide
+from groundplan.placement.verify.exact import as_python_ints, exact_group_sums, exact_sum
 
 
 def placed(seed: int) -> tuple[Company, Solution]:
@@ -224,5 +224,5 @@ def test_the_solver_finds_what_trying_everything_finds(seed: int) -> None:
 
 def test_sums_are_exact_beyond_64_bits() -> None:
     values = np.array([2**62, 2**62, 2**62, -1, -(2**62)], dtype=np.int64)
-    assert total(values) == total(wide(values)) == 2**63 - 1
-    assert totals(values, np.array([0, 0, 0, 1, 1]), 3) == [3 * 2**62, -1 - 2**62, 0]
+    assert exact_sum(values) == exact_sum(as_python_ints(values)) == 2**63 - 1
+    assert exact_group_sums(values, np.array([0, 0, 0, 1, 1]), 3) == [3 * 2**62, -1 - 2**62, 0]

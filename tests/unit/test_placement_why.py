@@ -8,7 +8,7 @@ import pytest
 from benchmarks.placement_instances.random_company import random_company
 
 from groundplan.placement.assemble import Choice, Job, Piece, Place, Quota, assemble
-from groundplan.placement.conflict import find_conflict, rules_of, without_rules
+from groundplan.placement.conflict import find_conflict, relaxable_rules, without_rules
 from groundplan.placement.problem import Problem, WorkLimit
 from groundplan.placement.solve.optimise import optimise
 
@@ -18,7 +18,7 @@ def confirm_conflict(problem: Problem) -> None:
     stated = find_conflict(problem, WorkLimit(work=1))
     assert stated is not None
     named = [each.rule for each in stated.rules]
-    others = [rule for rule in rules_of(problem) if rule not in named]
+    others = [rule for rule in relaxable_rules(problem) if rule not in named]
     assert not optimise(without_rules(problem, others), WorkLimit(work=1)).is_found
     for rule in named:
         assert optimise(without_rules(problem, [*others, rule]), WorkLimit(work=1)).is_found
@@ -103,4 +103,6 @@ def test_several_workloads_that_only_together_have_no_place_are_found() -> None:
 def test_where_there_is_a_placement_there_is_no_conflict() -> None:
     problem = assemble([Place("a", "a")], [Job("w", (Piece((Choice("a", {"compute": 1}),)),))], [Quota("q", 1)])
     assert find_conflict(problem) is None
-    assert all(find_conflict(without_rules(problem, [*pair])) is None for pair in combinations(rules_of(problem), 1))
+    assert all(
+        find_conflict(without_rules(problem, [*pair])) is None for pair in combinations(relaxable_rules(problem), 1)
+    )

@@ -17,44 +17,44 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
-from groundplan.placement.reference.store import origins
-from groundplan.placement.serving.calibrate import Seen, calibrate
-from groundplan.placement.serving.fitted import SHARES, fits, shipped
-from groundplan.placement.serving.model import Engine, Estimate, Serving, Setting, hardware_of, shape_of
+from groundplan.placement.reference.store import reference_origins
+from groundplan.placement.serving.calibrate import ObservedDay, calibrate
+from groundplan.placement.serving.fitted import BLEND_WEIGHTS, fits_memory, shipped_model
+from groundplan.placement.serving.model import Engine, Estimate, Serving, Setting, find_hardware, find_shape
 from groundplan.placement.serving.physics import roofline
 
 
 def setting(
     model: str = "meta-llama/Llama-3.1-70B", hardware: str = "h100-sxm", concurrency: float = 16, tensor: int = 4
 ) -> Setting:
-    shape, machine = shape_of(model), hardware_of(hardware)
+    shape, machine = find_shape(model), find_hardware(hardware)
     assert shape is not None and machine is not None
     return Setting(shape, machine, "fp8", "vllm", 1024, 512, concurrency, Engine(tensor), rank_batch=concurrency)
 
 
 def test_the_shipped_model_answers_without_any_learning_library() -> None:
-    answer = shipped().one(setting())
+    answer = shipped_model().predict(setting())
     assert answer.basis == "measured" and answer.measured and answer.fits
     assert 5 < answer.per_token.middle < 60 and 30 < answer.first_token.middle < 3000
     assert answer.per_token.low < answer.per_token.middle < answer.per_token.high
 
 
 def test_more_at_once_takes_longer_and_faster_memory_less() -> None:
-    answers = shipped().many([setting(concurrency=each) for each in (4, 32, 128)])
+    answers = shipped_model().predict_many([setting(concurrency=each) for each in (4, 32, 128)])
     times = [answer.per_token.middle for answer in answers]
     assert times == sorted(times)
-    assert shipped().one(setting(hardware="h200-sxm")).per_token.middle < answers[1].per_token.middle
+    assert shipped_model().predict(setting(hardware="h200-sxm")).per_token.middle < answers[1].per_token.middle
 
 
 @pytest.mark.parametrize("name", ["a10g", "l4", "cpu", "jetson-orin"])
 def test_hardware_that_was_never_measured_says_so_with_a_wide_interval(name: str) -> None:
-    answer = shipped().one(setting("meta-llama/Llama-3.1-8B", name, 4, 1))
+    answer = shipped_model().predict(setting("meta-llama/Llama-3.1-8B", name, 4, 1))
     assert answer.basis == "not measured" and not answer.measured
     assert answer.per_token.high / answer.per_token.low > 10
 
 
 def test_what_does_not_fit_into_memory_is_told() -> None:
-    assert fits(setting(tensor=4)) and not fits(setting(tensor=1, model="deepseek-ai/DeepSeek-R1"))
+    assert fits_memory(setting(tensor=4)) and not fits_memory(setting(tensor=1, model="deepseek-ai/DeepSeek-R1"))
 
 
 @given(st.floats(1, 2000), st.sampled_from([1, 2, 4, 8]), st.sampled_from(["h100-sxm", "b200-sxm", "l4"]))
@@ -87,7 +87,7 @@ def estimate(value: float) -> Estimate:
 
 def test_own_traffic_corrects_the_model_and_shows_its_error() -> None:
     told = Serving(estimate(200), estimate(10), "measured", True)
-    days = [Seen(f"2026-11-{day:02}", 300 + day, 12, told) for day in range(1, 21)]
+    days = [ObservedDay(f"2026-11-{day:02}", 300 + day, 12, told) for day in range(1, 21)]
     found = calibrate(days)
     assert found is not None and found.days == 20
     assert found.before[0] > 0.3 and found.after[0] < 0.15 and found.after[1] < found.before[1]
@@ -157,10 +157,12 @@ def test_workers_that_a_dump_squared_are_read_as_they_ran(
 
 
 def test_reference_facts_have_source_and_date_and_grow_old() -> None:
-    found = origins()
+    found = reference_origins()
     assert {"prices", "latency", "egress", "carbon", "hardware", "serving_model"} <= {each.name for each in found}
     assert all(each.source for each in found)
-    assert all(each.stale(date(2099, 1, 1)) and not replace(each, valid_days=10**5).stale(each.until) for each in found)
+    assert all(
+        each.is_stale(date(2099, 1, 1)) and not replace(each, valid_days=10**5).is_stale(each.until) for each in found
+    )
 
 
 def test_a_group_has_no_part_in_choosing_what_it_is_judged_by() -> None:
@@ -175,5 +177,5 @@ def test_a_group_has_no_part_in_choosing_what_it_is_judged_by() -> None:
 
 
 def test_the_shipped_shares_are_among_those_that_are_judged() -> None:
-    assert any(np.allclose(SHARES, each) for each in CANDIDATES)
+    assert any(np.allclose(BLEND_WEIGHTS, each) for each in CANDIDATES)
     assert all(sum(each) == pytest.approx(1) and min(each) >= 0 for each in CANDIDATES)

@@ -11,7 +11,7 @@ from tests.unit.test_release_plan import BASE, genesis, planned
 
 from groundplan.cli.release import plan_text
 from groundplan.governance.documents.facts import DocumentInput, facts
-from groundplan.maturity.control_facts import _declared
+from groundplan.maturity.control_facts import _declared_facts
 
 ALL = """\
 reliability:
@@ -61,7 +61,7 @@ def test_nobody_is_said_to_look_at_what_nobody_is_shown(declared_as: str, looked
     said = facts(DocumentInput(workspace=made.workspace, blueprint=made.blueprint, workload="assistant"))["oversight"]
     assert any("looked at by a person" in each.text for each in said) is bool(looked_at)
     (served,) = made.blueprint.workloads
-    assert _declared(made.workspace.workloads["assistant"], served)["reviewed_share"] == looked_at
+    assert _declared_facts(made.workspace.workloads["assistant"], served)["reviewed_share"] == looked_at
 
 
 def test_a_second_deployment_of_embeddings_is_somebody_to_ask() -> None:

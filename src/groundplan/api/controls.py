@@ -32,7 +32,7 @@ from groundplan.governance.controls.model import APPROVED, AppliedFramework, Con
 from groundplan.governance.controls.shipped import apply_framework
 from groundplan.governance.register.entries import Entry, build_register
 from groundplan.ledger import finding_store
-from groundplan.maturity.control_facts import facts
+from groundplan.maturity.control_facts import gather_control_facts
 from groundplan.release.model import Current
 
 LOOK_SECONDS = 20.0
@@ -106,7 +106,7 @@ def collect(services: Services, verified: LastVerification) -> service.Collectio
         current = current_or_none(conn)
         if current is None:
             return service.CollectionResult(0, 0)
-        done = service.collect_evidence(conn, facts(conn, current, now, verified()), now)
+        done = service.collect_evidence(conn, gather_control_facts(conn, current, now, verified()), now)
         evidence = decisive_evidence(conn, now)
         open_findings = [
             each for one in frameworks(conn, now) for each in evidence_findings(one, assess(one, evidence, now), now)

@@ -58,7 +58,7 @@ async def placement(request: Request, visitor: VisitorDep) -> HTMLResponse:
     if plan is not None:
         values |= {
             "map": pictures.site_map(plan["sites"], plan["workloads"]),
-            "waterfall": pictures.waterfall(plan["terms"]),
+            "waterfall": pictures.cost_waterfall(plan["terms"]),
             "sites": sorted(site["site"] for site in plan["sites"]),
         }
     return await render_for(request, visitor, "placement.html", HERE, **values)
@@ -71,7 +71,7 @@ async def ways(request: Request, visitor: VisitorDep) -> HTMLResponse:
     given = urlencode({name: value for name, value in asked.items() if value})
     body = await fetch_json(visitor, f"/api/placement/front?{given}")
     found = body["ways"]
-    chart = pictures.ways(found) if len(found) > 1 else ""
+    chart = pictures.alternatives_chart(found) if len(found) > 1 else ""
     values = {"ways": found, "chart": chart, "yours": body["yours"], "asked": asked}
     return await render_for(request, visitor, "placement_ways.html", HERE, weights=WEIGHTS, **values)
 
@@ -102,7 +102,7 @@ async def drift(request: Request, visitor: VisitorDep) -> HTMLResponse:
     search, start = search_and_start(request)
     body = await fetch_json(visitor, "/api/placement/drift", search=search, begin=str(start), limit=str(CHARTS))
     part = make_page(request, body["charts"], body["total"], CHARTS)
-    charts = await run_in_threadpool(lambda: [{**each, "svg": pictures.control(each)} for each in part.rows])
+    charts = await run_in_threadpool(lambda: [{**each, "svg": pictures.control_chart(each)} for each in part.rows])
     values = {name: body[name] for name in ("drifts", "replan", "calls_day")}
     return await render_for(request, visitor, "placement_drift.html", HERE, charts=charts, part=part, **values)
 
@@ -127,7 +127,7 @@ async def one(request: Request, visitor: VisitorDep, workload: str) -> HTMLRespo
     own = max(week) * LEVELS[found["place"]["level"]] if week and found["place"]["burst"] else None
     values = {
         "found": found,
-        "curve": pictures.curves("", week, own) if week else "",
-        "waterfall": pictures.waterfall(found["terms"]),
+        "curve": pictures.load_curve("", week, own) if week else "",
+        "waterfall": pictures.cost_waterfall(found["terms"]),
     }
     return await render_for(request, visitor, "placement_why.html", HERE, **values)

@@ -1,4 +1,4 @@
-"""How ready a workload is: points that evidence earns (`score`), and what to do next where there is none.
+"""Readiness of workloads: points earned by evidence (`score`), and the next step where evidence is missing.
 
-Nothing is kept here that could go stale.
+Nothing is stored: evidence is gathered anew each time.
 """

@@ -1,4 +1,4 @@
-"""The SQL of evidence that no other part reads: sources as they are indexed, and people who are here."""
+"""The SQL of evidence that no other module reads: indexed sources, findings, kills, keys, active people, the log."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundplan.core.database import select
 
 
 def sources(conn: Connection[Any], names: list[str]) -> dict[str, dict[str, Any]]:
-    """name -> {indexed, findings, owner_present} of the sources that are in the database."""
+    """Name -> {indexed, findings, owner_present} of those of these sources that are in the database."""
     rows = select(
         conn,
         """SELECT s.name, s.indexed_at IS NOT NULL AS indexed, coalesce(f.findings, 0) AS findings,
@@ -27,7 +27,7 @@ def sources(conn: Connection[Any], names: list[str]) -> dict[str, dict[str, Any]
 
 
 def grave_findings(conn: Connection[Any]) -> dict[str, int]:
-    """subject -> how many critical or high findings are open about it and what is below it."""
+    """Subject -> the number of open critical or high findings about it and the subjects below it."""
     rows = conn.execute(
         """SELECT subject, count(*) FROM finding WHERE closed_at IS NULL AND severity IN ('critical', 'high')
            GROUP BY subject"""
@@ -41,8 +41,8 @@ def grave_findings(conn: Connection[Any]) -> dict[str, int]:
     return found
 
 
-def stopped(conn: Connection[Any], since: datetime) -> dict[str, str]:
-    """By scope the newest kill of exactly that scope that was lifted again since then, by id."""
+def lifted_kills(conn: Connection[Any], since: datetime) -> dict[str, str]:
+    """Scope -> id of the newest kill of exactly that scope that was lifted since then."""
     rows = conn.execute(
         "SELECT DISTINCT ON (scope) scope, id FROM kill_switch WHERE lifted_at >= %s ORDER BY scope, lifted_at DESC",
         (since,),
@@ -50,8 +50,8 @@ def stopped(conn: Connection[Any], since: datetime) -> dict[str, str]:
     return {scope: str(id) for scope, id in rows}
 
 
-def endless_keys(conn: Connection[Any], before: datetime) -> dict[str, tuple[str, ...]]:
-    """By workload the prefixes of keys in use that never end and were made before then."""
+def keys_without_expiry(conn: Connection[Any], before: datetime) -> dict[str, tuple[str, ...]]:
+    """Workload -> prefixes of its unrevoked keys that never expire and were created before then."""
     rows = conn.execute(
         """SELECT workload, array_agg(prefix ORDER BY prefix) FROM api_key
            WHERE revoked_at IS NULL AND expires_at IS NULL AND created_at < %s GROUP BY workload""",
@@ -60,18 +60,18 @@ def endless_keys(conn: Connection[Any], before: datetime) -> dict[str, tuple[str
     return {workload: tuple(prefixes) for workload, prefixes in rows}
 
 
-def active(conn: Connection[Any], emails: list[str]) -> frozenset[str]:
-    """Those of these e-mail addresses whose people are here."""
+def active_emails(conn: Connection[Any], emails: list[str]) -> frozenset[str]:
+    """Those of these e-mail addresses that belong to active people."""
     rows = conn.execute("SELECT email FROM person WHERE email = ANY(%s) AND active", (emails,)).fetchall()
     return frozenset(email for (email,) in rows)
 
 
 def log_size(conn: Connection[Any]) -> int:
-    """Entries that have a place in the log."""
+    """The number of entries that have a place in the log."""
     return next_leaf(conn)
 
 
-def log_complete(conn: Connection[Any]) -> bool:
-    """Whether the log's first entry is there, or where the first ones have left for."""
+def has_complete_log(conn: Connection[Any]) -> bool:
+    """Whether the log's first entry is in the database or in the archive."""
     query = "SELECT 1 FROM audit_entry WHERE leaf_index = 0 UNION ALL SELECT 1 FROM archived_range WHERE first = 0"
     return conn.execute(query).fetchone() is not None

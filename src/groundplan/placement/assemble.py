@@ -1,7 +1,7 @@
-"""From places and workloads with names to the arrays of `problem`: rows, links between parts and rules are made here.
+"""Builds the arrays of `problem` from named places and workloads: rows, links between parts, and rules.
 
-Pure and complete: nothing is priced, dropped or decided. What a workload may not use comes along with the rule that
-says so, so that it can be shown, and so that relaxing a rule can be priced.
+Pure and complete: nothing is priced, dropped or decided. Forbidden choices are included with their rules, so that they
+can be shown, and so that relaxing a rule can be priced.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class UnitOffer:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """A site as the solver sees it."""
+    """A site."""
 
     name: str
     domain: str
@@ -84,7 +84,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A workload as the solver sees it."""
+    """A workload."""
 
     name: str
     pieces: tuple[Piece, ...]
@@ -92,7 +92,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """At most so much of something across sites: a provider's tokens a minute, a budget, tonnes of carbon."""
+    """A limit across sites: a provider's tokens a minute, a budget, tonnes of carbon."""
 
     name: str
     capacity: int
@@ -101,7 +101,7 @@ class Quota:
 
 @dataclass(frozen=True, slots=True)
 class SpreadRule:
-    """At most so many of these workloads' primaries in one failure domain."""
+    """A limit on how many of these workloads' primaries are in one failure domain."""
 
     name: str
     jobs: tuple[str, ...]
@@ -131,7 +131,7 @@ class _RowTable:
 def assemble(
     places: Sequence[Place], jobs: Sequence[Job], quotas: Sequence[Quota] = (), spreads: Sequence[SpreadRule] = ()
 ) -> Problem:
-    """The problem of these places and workloads, in their order. Raises `Invalid` where numbers are absurd."""
+    """The problem of these places and workloads, in their order. Raises `Invalid` as `problem.validate` does."""
     table = _RowTable()
     _add_rows(table, places, quotas)
     domains = {name: number for number, name in enumerate(dict.fromkeys(place.domain for place in places))}
@@ -229,16 +229,16 @@ def _sorted_pieces(job: Job) -> list[Piece]:
 
 @dataclass(frozen=True, slots=True)
 class _PartLinks:
-    """What ties one part of a workload to the others, the same for all its choices."""
+    """The links of one part of a workload to the others, the same for all its choices."""
 
     job: str
     role: int
     slices: int
     """primary parts of the workload"""
     apart: bool
-    """it takes part in keeping the fallback in another failure domain"""
+    """whether it has rows that keep the fallback in another failure domain"""
     burst: bool
-    """it takes part in agreeing on a burst level"""
+    """whether it has rows that tie primary and burst to the same level"""
     spreads: tuple[SpreadRule, ...]
 
 
@@ -255,7 +255,7 @@ def _part_links(job: Job, piece: Piece, spreads: Sequence[SpreadRule]) -> _PartL
 
 
 def _uses(table: _RowTable, ties: _PartLinks, choice: Choice, domain_of: Mapping[str, int]) -> dict[int, int]:
-    """Row -> amount of one choice: capacity and quotas, and what ties the parts of its workload together."""
+    """Row -> amount of one choice: capacity, quotas, and the rows that link the parts of its workload."""
     found: dict[int, int] = {}
     for name, amount in choice.uses.items():
         row = table.index.get(("site", choice.site or "", name), table.index.get(("quota", name)))
@@ -304,5 +304,5 @@ def _int32(values: Iterable[int]) -> Indices:
 
 
 def _int64(values: Iterable[int]) -> Ints:
-    """Numbers too large for 64 bits become ones that `checked` refuses."""
+    """[n] the numbers, limited to 2^62: `validate` refuses such large ones."""
     return np.fromiter((max(-_TOO_LARGE, min(_TOO_LARGE, value)) for value in values), dtype=np.int64)

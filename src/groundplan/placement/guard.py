@@ -1,8 +1,7 @@
-"""The last word on where a call may go, read by gateways when they take up a blueprint. Independent of what made it.
+"""The gateways' own check of where calls may be sent, made when they load a blueprint; shares no code with its making.
 
-Residency, sensitivity and purposes are judged again from what the blueprint itself says, so that a deployment that
-somebody wrote into a workload's fallbacks is never asked. It costs a call nothing: what is forbidden is not among its
-deployments.
+Residency, sensitivity and purposes are checked again from the blueprint itself, so that a forbidden deployment in a
+workload's fallbacks is never called. It costs a call nothing: forbidden deployments are removed from its list.
 """
 
 from __future__ import annotations
@@ -14,8 +13,8 @@ from groundplan.placement.model import EEA, EU, SENSITIVITY_ORDER
 
 
 def is_allowed(workload: Workload, deployment: Deployment, sites: Mapping[str, Site]) -> bool:
-    """Whether calls of a workload may be sent there. A site that the blueprint does not know may have only what may go
-    anywhere."""
+    """Whether calls of a workload may be sent to a deployment. At a site that the blueprint does not know, only
+    workloads without residency, and with public or internal data, are allowed."""
     site = sites.get(deployment.site)
     if _is_purpose_limited(deployment.purposes, workload) or _is_purpose_limited(
         site.purposes if site else [], workload
@@ -30,7 +29,7 @@ def is_allowed(workload: Workload, deployment: Deployment, sites: Mapping[str, S
 
 
 def _is_purpose_limited(allowed: list[str], workload: Workload) -> bool:
-    """Whether a place for these purposes is not for those of the workload."""
+    """Whether a place for the `allowed` purposes excludes the workload."""
     asked = workload.needs.purposes
     return bool(allowed) and not (asked and all(each in allowed for each in asked))
 

@@ -1,4 +1,4 @@
-"""What placement needs to know of a workload, and the rules about places. Types, constants and their words."""
+"""Types, constants and wording of the rules about places that solver, guard and explanations share."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ SENSITIVITY_ORDER = ("public", "internal", "confidential", "restricted")
 _MEMBERS = "AT BE BG CY CZ DE DK EE ES FI FR GR HR HU IE IT LT LU LV MT NL PL PT RO SE SI SK"
 EU = frozenset(_MEMBERS.split())
 EEA = EU | {"EU", "IS", "LI", "NO"}
-"""Members, and the names of the unions themselves: a site in `SE` is inside `EU`, a site in `EU` is inside `EEA`."""
+"""Members, and the names of smaller unions: a site in `SE` is inside `EU`, a site in `EU` is inside `EEA`."""
 
 ASSUMED_CALLS_PER_MONTH = Decimal(3000)
-"""100 calls a day, where a workload declares no traffic."""
+"""100 calls a day, for workloads that declare no traffic."""
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
-    """One workload as placement sees it. Names refer to deployments."""
+    """The demand of one workload. `preferred` and `fallbacks` are names of deployments."""
 
     workload: str
     sensitivity: str
@@ -32,14 +32,14 @@ class Demand:
     prompt_tokens: int = 800
     completion_tokens: int = 200
     assumed: bool = False
-    """True where the traffic is our assumption"""
+    """True if the traffic is an assumption"""
     purposes: tuple[str, ...] = ()
     chats: bool = True
-    """False: it asks deployments of other types, so that none for chat is no refusal"""
+    """False: the workload calls deployments of other types only, so that it needs none of type chat"""
 
 
 def purpose_rule(allowed: Collection[str], purposes: Collection[str], what: str) -> str | None:
-    """The rule that keeps a workload of these purposes away from a place for `allowed` ones; None: it is served."""
+    """The rule that excludes a workload with these purposes from a place for the `allowed` ones; None: it may run."""
     lacking = sorted(set(purposes) - set(allowed))
     if not allowed or (purposes and not lacking):
         return None

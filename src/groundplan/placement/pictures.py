@@ -1,7 +1,7 @@
-"""Pictures of a plan as SVG text, drawn on the server: cost by term, ways to place, load curves, drift, a map.
+"""Charts of a plan as SVG text, drawn on the server: cost by term, alternatives, load curves, drift, a map of sites.
 
-They take plain figures as the API shows them, so pages and reports draw the same. Colours read on light and dark paper.
-Charts are Vega-Lite's; the map is written by hand, as it has no axis.
+They take the API's JSON, so that pages and reports draw the same. Colours are readable on light and dark backgrounds.
+Charts are drawn by Vega-Lite; the map is written by hand, as it has no axis.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 
 INK = "#7a8794"
 COLOURS = ("#2f8f78", "#c9762f", "#7f93a8", "#b7a24a", "#9a6f9f", "#5f8fc0", "#8f8f8f", "#b0605f", "#6f9f5f")
-Row = Mapping[str, Any]
+JsonObject = Mapping[str, Any]
 
 
-def waterfall(terms: Mapping[str, float]) -> str:
-    """What each term adds to a month, to the whole."""
+def cost_waterfall(terms: Mapping[str, float]) -> str:
+    """A waterfall chart of the month's cost: each term, then the whole."""
     steps, total = [], 0.0
     for name, usd in sorted(terms.items(), key=lambda item: -item[1]):
         if abs(usd) >= 0.005:
@@ -39,10 +39,11 @@ def waterfall(terms: Mapping[str, float]) -> str:
     return _svg(alt.layer(bars, text))
 
 
-def curves(workload: str, week: Sequence[float], own: float | None) -> str:
-    """The load of a week in multiples of its mean, with what own hardware bears; above it bursts."""
+def load_curve(workload: str, week: Sequence[float], own_level: float | None) -> str:
+    """The load of a week in multiples of its mean; load above `own_level`, which own hardware serves, bursts."""
     rows = [
-        {"hour": hour, "load": value, "over": max(0.0, value - own) if own else 0.0} for hour, value in enumerate(week)
+        {"hour": hour, "load": value, "over": max(0.0, value - own_level) if own_level else 0.0}
+        for hour, value in enumerate(week)
     ]
     alt = _altair()
     base = alt.Chart(alt.InlineData(values=rows), width=640, height=150, title=workload)
@@ -54,16 +55,18 @@ def curves(workload: str, week: Sequence[float], own: float | None) -> str:
             x=x, y=alt.Y("load:Q", title="times the mean")
         )
     ]
-    if own:
-        line = alt.Chart(alt.InlineData(values=[{"own": own}]))
-        above = base.transform_calculate(low=f"min(datum.load, {own})").mark_area(interpolate="step", color=COLOURS[1])
+    if own_level:
+        line = alt.Chart(alt.InlineData(values=[{"own": own_level}]))
+        above = base.transform_calculate(low=f"min(datum.load, {own_level})").mark_area(
+            interpolate="step", color=COLOURS[1]
+        )
         layers.append(above.encode(x=x, y="low:Q", y2="load:Q"))
         layers.append(line.mark_rule(color=INK, strokeDash=[4, 3], strokeWidth=2).encode(y="own:Q"))
     return _svg(alt.layer(*layers))
 
 
-def ways(points: Sequence[Row]) -> str:
-    """Ways to place the company: cost, first token, carbon as size; the colour says whether nothing is better."""
+def alternatives_chart(points: Sequence[JsonObject]) -> str:
+    """Alternative plans by cost and first token, carbon as size; the colour says whether the plan is on the front."""
     if not points:
         return ""
     alt = _altair()
@@ -79,8 +82,8 @@ def ways(points: Sequence[Row]) -> str:
     return _svg(alt.layer(marks, labels))
 
 
-def control(chart: Row) -> str:
-    """A control chart: factors on what was expected."""
+def control_chart(chart: JsonObject) -> str:
+    """A control chart of drift: factors on the expected value."""
     points = list(chart["points"])
     if not points:
         return ""
@@ -95,28 +98,28 @@ def control(chart: Row) -> str:
     return _svg(alt.layer(band, seen, line))
 
 
-def site_map(sites: Sequence[Row], workloads: Sequence[Row]) -> str:
-    """Sites as rooms under Cloud, Private and Edge, with the workloads that run there; dashed ones only burst or fall
+def site_map(sites: Sequence[JsonObject], workloads: Sequence[JsonObject]) -> str:
+    """Sites as rooms under Cloud, Private and Edge, with the workloads that run there; dashed tiles only burst or fall
     back there."""
     columns = ("cloud", "private", "edge")
     width, room, row = 236, 40, 22
     parts: list[str] = []
-    deepest = 0
+    bottom = 0
     for column, kind in enumerate(columns):
         x, y = 8 + column * (width + 12), 30
         parts.append(f'<text x="{x}" y="18" class="k">{kind.capitalize()}</text>')
         for site in (s for s in sites if s["type"] == kind):
             here = [(w, "") for w in workloads if w["place"]["site"] == site["site"]]
-            beside = [(w, word) for w in workloads for word in _beside(w, site["site"])]
+            beside = [(w, word) for w in workloads for word in _standby_roles(w, site["site"])]
             more = site.get("workloads", len(here)) - len(here)
             height = room + row * max(1, len(here) + len(beside) + (more > 0))
-            parts.append(_room(site, x, y, width, height))
+            parts.append(_site_room(site, x, y, width, height))
             if more > 0:
                 parts.append(f'<text x="{x + 16}" y="{y + height - 11}" class="s">{more:,} more</text>')
             for number, (workload, word) in enumerate([*here, *beside]):
-                parts.append(_tile(workload, word, x + 10, y + room - 4 + number * row, width - 20))
+                parts.append(_workload_tile(workload, word, x + 10, y + room - 4 + number * row, width - 20))
             y += height + 10
-        deepest = max(deepest, y)
+        bottom = max(bottom, y)
     total = 8 + 3 * (width + 12)
     style = (
         "text{font:12px system-ui,sans-serif;fill:currentColor}.k{font-weight:600;opacity:.7}"
@@ -125,18 +128,18 @@ def site_map(sites: Sequence[Row], workloads: Sequence[Row]) -> str:
         f".t{{fill:{COLOURS[0]};fill-opacity:.2;stroke:{COLOURS[0]}}}.d{{fill:none;stroke:{INK};stroke-dasharray:4 3}}"
     )
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {deepest}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {total} {bottom}" role="img" '
         f'aria-label="Sites with the workloads that run there" style="max-width:{total}px;width:100%">'
         f"<style>{style}</style>{''.join(parts)}</svg>"
     )
 
 
-def _beside(workload: Row, site: str) -> list[str]:
+def _standby_roles(workload: JsonObject, site: str) -> list[str]:
     words = (("burst_site", "bursts"), ("fallback_site", "falls back"))
     return [word for key, word in words if workload["place"].get(key) == site]
 
 
-def _room(site: Row, x: int, y: int, width: int, height: int) -> str:
+def _site_room(site: JsonObject, x: int, y: int, width: int, height: int) -> str:
     css = "r o" if site["open"] else "r"
     cost = f"${site['opening_usd_month']:,.0f} a month" if site["open"] else "not used"
     return (
@@ -146,12 +149,12 @@ def _room(site: Row, x: int, y: int, width: int, height: int) -> str:
     )
 
 
-def _tile(workload: Row, word: str, x: int, y: int, width: int) -> str:
-    name, told = escape(workload["workload"]), word or f"${workload['usd_month']:,.0f}"
+def _workload_tile(workload: JsonObject, word: str, x: int, y: int, width: int) -> str:
+    name, label = escape(workload["workload"]), word or f"${workload['usd_month']:,.0f}"
     return (
         f'<rect x="{x}" y="{y}" width="{width}" height="18" rx="3" class="{"d" if word else "t"}"/>'
         f'<text x="{x + 6}" y="{y + 13}" class="s">{name[:24]}</text>'
-        f'<text x="{x + width - 6}" y="{y + 13}" text-anchor="end" class="s">{told}</text>'
+        f'<text x="{x + width - 6}" y="{y + 13}" text-anchor="end" class="s">{label}</text>'
     )
 
 

@@ -10,7 +10,7 @@ instances), resources in whatever small unit their filler chooses.
     minimise    sum of chosen options' costs + bought units x price + opened sites' opening
     such that   every part takes one allowed option; for every row: uses <= capacity (0 if its site is closed) + bought
 
-This module knows no catalog, no words and no solver: it holds types, their checks and nothing that decides.
+This module contains types and their checks only; it does not depend on the catalog or a solver.
 """
 
 from __future__ import annotations
@@ -150,7 +150,7 @@ class Problem:
 
 @dataclass(frozen=True, slots=True)
 class WorkLimit:
-    """When to stop. A limit by clock makes results differ between runs; `work` (the solver's own units) does not."""
+    """When the solver stops. With a limit by clock results differ between runs; with `work` (its own units) not."""
 
     seconds: float | None = None
     work: int | None = None
@@ -159,7 +159,7 @@ class WorkLimit:
     seed: int = 0
     threads: int = 1
     use_cpu_time: bool = False
-    """`seconds` are CPU seconds of this process over all threads, so that other load takes nothing away"""
+    """`seconds` are CPU seconds of this process over all threads, so that other load does not matter"""
 
 
 DEFAULT_WORK = 200

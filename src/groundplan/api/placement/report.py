@@ -57,7 +57,7 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     yield Section(
         "Sites and workloads", svg=pictures.site_map(body["sites"], body["workloads"]), table=_placement_table(body)
     )
-    yield Section("What a month costs", svg=pictures.waterfall(body["terms"]))
+    yield Section("What a month costs", svg=pictures.cost_waterfall(body["terms"]))
     yield _alternatives_section(pareto_points(plan), body)
     some = (
         ""
@@ -87,7 +87,7 @@ def _alternatives_section(ways: list[dict[str, Any]], body: dict[str, Any]) -> S
     if len(ways) == 1:
         lines = ("However cost, carbon, latency and hours are weighed, the plan stays the same.",)
         return Section("Other ways to place it", lines=lines, table=_comparison_table(body))
-    return Section("Other ways to place it", svg=pictures.ways(ways), table=_comparison_table(body))
+    return Section("Other ways to place it", svg=pictures.alternatives_chart(ways), table=_comparison_table(body))
 
 
 def _comparison_table(body: dict[str, Any]) -> Table:
@@ -108,7 +108,7 @@ def _reasons(plan: CompanyPlan) -> Iterator[Section]:
             name,
             3,
             " ".join(explanation_sentences(explain_placement(plan, name))),
-            svg=pictures.curves("", facts.curve, own),
+            svg=pictures.load_curve("", facts.curve, own),
         )
 
 

@@ -11,9 +11,9 @@ from typing import Any
 from psycopg import Connection
 
 from groundplan.ledger import daily_store
-from groundplan.placement.serving.calibrate import Seen, calibrate
-from groundplan.placement.serving.fitted import shipped
-from groundplan.placement.serving.model import Engine, Serving, Setting, hardware_of
+from groundplan.placement.serving.calibrate import ObservedDay, calibrate
+from groundplan.placement.serving.fitted import shipped_model
+from groundplan.placement.serving.model import Engine, Serving, Setting, find_hardware
 from groundplan.placement.terms.facts import Company, DeploymentFacts, OwnSpeed
 from groundplan.placement.terms.network import shape_for
 
@@ -45,7 +45,7 @@ def calibrated_speeds(conn: Connection[Any], now: datetime, company: Company) ->
 
 
 def _calibration_row(company: Company, facts: DeploymentFacts, days: list[dict[str, Any]]) -> dict[str, Any] | None:
-    machine, model = hardware_of(facts.hardware or ""), company.models.get(facts.model)
+    machine, model = find_hardware(facts.hardware or ""), company.models.get(facts.model)
     shape = None if model is None else shape_for(model)
     if machine is None or shape is None or model is None:
         return None
@@ -56,9 +56,9 @@ def _calibration_row(company: Company, facts: DeploymentFacts, days: list[dict[s
         )
         for row in days
     ]  # fmt: skip
-    predicted = shipped().many(settings)
+    predicted = shipped_model().predict_many(settings)
     seen = [
-        Seen(row["day"], row["first_token_ms"], max(row["per_token_ms"], 0.01), guess)
+        ObservedDay(row["day"], row["first_token_ms"], max(row["per_token_ms"], 0.01), guess)
         for row, guess in zip(days, predicted, strict=True)
     ]
     fit = calibrate(seen)

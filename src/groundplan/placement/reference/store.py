@@ -1,4 +1,4 @@
-"""The shipped reference files: facts with their source, date and validity. Reads nothing else, decides nothing."""
+"""The shipped reference files: facts with their source, date and validity. Reads nothing else."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ FOLDER = Path(__file__).parent
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a fact is from, and until when it is taken for true."""
+    """The source and validity of a reference file."""
 
     name: str
     source: str
@@ -25,23 +25,23 @@ class Origin:
     def until(self) -> date:
         return self.as_of + timedelta(days=self.valid_days)
 
-    def stale(self, today: date) -> bool:
-        """Older than its validity: shown with everything that uses it."""
+    def is_stale(self, today: date) -> bool:
+        """Whether the file is older than its validity: this is shown with everything that uses it."""
         return today > self.until
 
 
 @cache
-def load(name: str) -> dict[str, Any]:
-    """One reference file."""
+def load_reference(name: str) -> dict[str, Any]:
+    """The content of one reference file."""
     value: dict[str, Any] = json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
     return value
 
 
-def origin(name: str) -> Origin:
-    value = load(name)
+def reference_origin(name: str) -> Origin:
+    value = load_reference(name)
     return Origin(name, value["source"], date.fromisoformat(value["as_of"]), value["valid_days"])
 
 
-def origins() -> tuple[Origin, ...]:
-    """Of every reference file."""
-    return tuple(origin(path.stem) for path in sorted(FOLDER.glob("*.json")))
+def reference_origins() -> tuple[Origin, ...]:
+    """The origins of all reference files."""
+    return tuple(reference_origin(path.stem) for path in sorted(FOLDER.glob("*.json")))

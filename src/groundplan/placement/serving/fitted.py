@@ -1,6 +1,6 @@
-"""A fitted serving model: linear and tree part for each time and kind of serving, and how far off each was.
+"""The fitted serving model: a blend of linear fits and trees for each time and kind of serving, with its errors.
 
-Evaluates with numpy alone. Hardware that was never measured gets the bare roofline with a wide interval.
+Evaluated with numpy alone. Hardware that was never measured gets the plain roofline with a wide interval.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Literal
 
 import numpy as np
 
-from groundplan.placement.reference.store import FOLDER, load
+from groundplan.placement.reference.store import FOLDER, load_reference
 from groundplan.placement.serving.model import BYTES, Estimate, Serving, Setting
 from groundplan.placement.serving.physics import Roofline, components, features, roofline
 from groundplan.placement.serving.trees import Floats, Trees
@@ -21,16 +21,16 @@ from groundplan.placement.serving.trees import Floats, Trees
 Basis = Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
 TIMES = ("per_token", "first_token")
 KINDS = ("whole", "split")
-SHARES = (1 / 6, 1 / 6, 2 / 3)
-"""Of the three fits, for both times: trees count four times (`benchmarks/serving_model.py --nested`)."""
-UNMEASURED = 1.4
-"""Natural logarithm: hardware that was never measured may be four times faster or slower"""
+BLEND_WEIGHTS = (1 / 6, 1 / 6, 2 / 3)
+"""weights of the three fits, for both times: trees count four times (`benchmarks/serving_model.py --nested`)"""
+UNMEASURED_SPREAD = 1.4
+"""natural logarithm: hardware that was never measured may be four times faster or slower"""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Part:
-    """One time of one kind of serving, a mean of three fits of its logarithm: a sum of the roofline's components with
-    weights that are not negative, a linear one, and trees on the roofline's residual."""
+class FittedTime:
+    """The model of one time of one kind of serving: a weighted mean of three fits of its logarithm, by a sum of the
+    roofline's components with non-negative weights, by a linear model, and by trees on the roofline's residual."""
 
     centre: Floats
     scale: Floats
@@ -41,7 +41,7 @@ class Part:
     """of the sum, the linear fit and the trees"""
 
     def predict(self, table: Floats, base: Floats, components: Floats) -> Floats:
-        """[rows] natural logarithms of milliseconds. `base` is the roofline's."""
+        """[rows] natural logarithms of milliseconds. `base`: [rows] those of the roofline."""
         scaled = (table - self.centre) / self.scale
         linear = self.weight[0] + scaled @ self.weight[1:]
         summed = np.log(np.maximum(components @ self.sums, 1e-3))
@@ -51,10 +51,10 @@ class Part:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Fitted:
-    """All parts with what they were fitted on."""
+class ServingModel:
+    """The fitted times with the models and hardware that they were fitted on."""
 
-    parts: dict[tuple[str, str], Part]
+    parts: dict[tuple[str, str], FittedTime]
     """by (time, kind)"""
     families: frozenset[str]
     hardware: frozenset[str]
@@ -69,32 +69,34 @@ class Fitted:
             return "not measured"
         return "measured" if model else "new model"
 
-    def many(self, settings: Sequence[Setting]) -> list[Serving]:
-        """How each setting serves."""
-        lines = [roofline(each) for each in settings]
-        table = np.array([features(each, line) for each, line in zip(settings, lines, strict=True)])
-        times = {time: self._logs(time, settings, lines, table) for time in TIMES}
+    def predict_many(self, settings: Sequence[Setting]) -> list[Serving]:
+        """The predicted times of each setting."""
+        rooflines = [roofline(each) for each in settings]
+        table = np.array([features(each, roofline_) for each, roofline_ in zip(settings, rooflines, strict=True)])
+        times = {time: self._predict_logs(time, settings, rooflines, table) for time in TIMES}
         return [
             Serving(
                 first_token=self._estimate("first_token", setting, times["first_token"][number]),
                 per_token=self._estimate("per_token", setting, times["per_token"][number]),
                 basis=self.basis(setting),
-                fits=fits(setting),
+                fits=fits_memory(setting),
             )
             for number, setting in enumerate(settings)
         ]
 
-    def one(self, setting: Setting) -> Serving:
-        return self.many([setting])[0]
+    def predict(self, setting: Setting) -> Serving:
+        return self.predict_many([setting])[0]
 
-    def _logs(self, time: str, settings: Sequence[Setting], lines: Sequence[Roofline], table: Floats) -> Floats:
-        base = np.array([log(getattr(line, time)) for line in lines])
+    def _predict_logs(
+        self, time: str, settings: Sequence[Setting], rooflines: Sequence[Roofline], table: Floats
+    ) -> Floats:
+        base = np.array([log(getattr(roofline_, time)) for roofline_ in rooflines])
         logs = np.zeros(len(settings))
         for kind in KINDS:
             chosen = np.array([_kind(each) == kind for each in settings])
             if chosen.any() and (time, kind) in self.parts:
-                pairs = zip(settings, lines, chosen, strict=True)
-                sums = np.array([components(each, line)[time] for each, line, own in pairs if own])
+                pairs = zip(settings, rooflines, chosen, strict=True)
+                sums = np.array([components(each, roofline_)[time] for each, roofline_, own in pairs if own])
                 logs[chosen] = self.parts[time, kind].predict(table[chosen], base[chosen], sums)
         for number, setting in enumerate(settings):
             if setting.hardware.name not in self.hardware:
@@ -103,7 +105,7 @@ class Fitted:
 
     def _estimate(self, time: str, setting: Setting, middle: float) -> Estimate:
         basis = self.basis(setting)
-        low, high = self.spread.get(f"{time} {_kind(setting)} {basis}", (-UNMEASURED, UNMEASURED))
+        low, high = self.spread.get(f"{time} {_kind(setting)} {basis}", (-UNMEASURED_SPREAD, UNMEASURED_SPREAD))
         return Estimate(exp(middle), exp(middle + low), exp(middle + high))
 
 
@@ -111,8 +113,8 @@ def _kind(setting: Setting) -> str:
     return "split" if setting.split else "whole"
 
 
-def fits(setting: Setting) -> bool:
-    """Weights and the cache of one request fit into the memory of one worker."""
+def fits_memory(setting: Setting) -> bool:
+    """Whether the weights and the cache of one request fit into the memory of one worker."""
     m, h, d = setting.shape, setting.hardware, setting.decode
     width = BYTES[setting.precision]
     weights = ((m.total - m.dense) + m.dense * d.data) * width
@@ -121,18 +123,20 @@ def fits(setting: Setting) -> bool:
 
 
 @cache
-def shipped() -> Fitted:
+def shipped_model() -> ServingModel:
     """The model that ships with Groundplan."""
-    told = load("serving_model")
+    metadata = load_reference("serving_model")
     with np.load(FOLDER / "serving_model.npz") as file:
         arrays = {name: file[name] for name in file.files}
     parts = {}
     for time in TIMES:
         for kind in KINDS:
-            lead = f"{time}.{kind}."
+            prefix = f"{time}.{kind}."
             names = ("roots", "feature", "threshold", "left", "right", "value")
-            trees = Trees(**{name: arrays[lead + name] for name in names}, depth=int(arrays[lead + "depth"]))
-            linear = {name: arrays[lead + name] for name in ("centre", "scale", "weight", "sums")}
-            parts[time, kind] = Part(**linear, trees=trees, shares=SHARES)
-    spread = {name: (low, high) for name, (low, high) in told["spread"].items()}
-    return Fitted(parts, frozenset(told["families"]), frozenset(told["hardware"]), spread, told["level"])
+            trees = Trees(**{name: arrays[prefix + name] for name in names}, depth=int(arrays[prefix + "depth"]))
+            linear = {name: arrays[prefix + name] for name in ("centre", "scale", "weight", "sums")}
+            parts[time, kind] = FittedTime(**linear, trees=trees, shares=BLEND_WEIGHTS)
+    spread = {name: (low, high) for name, (low, high) in metadata["spread"].items()}
+    return ServingModel(
+        parts, frozenset(metadata["families"]), frozenset(metadata["hardware"]), spread, metadata["level"]
+    )

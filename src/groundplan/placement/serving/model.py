@@ -1,14 +1,14 @@
-"""What the serving model knows of a model, of hardware and of how one serves the other. Types and look-ups only."""
+"""Types of the serving model: a model's sizes, hardware, settings and predicted times. Types and look-ups only."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Literal
 
-from groundplan.placement.reference.store import load
+from groundplan.placement.reference.store import load_reference
 
 BYTES: dict[str, float] = {"bf16": 2.0, "fp8": 1.0, "int4": 0.5625, "fp4": 0.5625}
-"""Of one parameter, with the scales of blocks of 16."""
+"""bytes of one parameter, with the scales of blocks of 16"""
 ENGINES = ("trtllm", "sglang", "vllm")
 SPEED: dict[str, str] = {"bf16": "bf16", "fp8": "fp8", "int4": "bf16", "fp4": "fp4"}
 
@@ -68,7 +68,7 @@ class Engine:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One model on one hardware, served in one way under one load."""
+    """A model on hardware, with its precision, engine, parallel layout and load."""
 
     shape: Shape
     hardware: Hardware
@@ -77,12 +77,12 @@ class Setting:
     prompt: int
     output: int
     concurrency: float
-    """Requests in the whole system at once"""
+    """concurrent requests in the whole system"""
     decode: Engine
     prefill: Engine | None = None
-    """Set where prompts are read by workers of their own"""
+    """set where separate workers read the prompts"""
     rank_batch: float = 1.0
-    """Requests of one data-parallel rank"""
+    """requests of one data-parallel rank"""
 
     @property
     def split(self) -> bool:
@@ -100,30 +100,30 @@ class Estimate:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """How a setting serves: both times, and how far it may be trusted."""
+    """The predicted times of a setting, and what the prediction is based on."""
 
     first_token: Estimate
     per_token: Estimate
     basis: Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
     """`not measured`: no row of such hardware exists, the interval is wide"""
     fits: bool
-    """The weights and at least one request fit into memory"""
+    """the weights and at least one request fit into memory"""
 
     @property
     def measured(self) -> bool:
         return self.basis in ("measured", "own traffic")
 
 
-def shape_of(model: str) -> Shape | None:
-    """The sizes of a well-known model by any of its names; None: nothing is known."""
-    facts, low = load("models"), model.lower()
+def find_shape(model: str) -> Shape | None:
+    """The sizes of a well-known model by any of its names; None if it is unknown."""
+    facts, low = load_reference("models"), model.lower()
     for part, name in facts["names"]:
         if part in low:
             return Shape(**facts["models"][name])
     return None
 
 
-def hardware_of(name: str) -> Hardware | None:
-    """Hardware by its name, with `_` as `-`."""
-    found = load("hardware")["types"].get(name.lower().replace("_", "-"))
+def find_hardware(name: str) -> Hardware | None:
+    """Hardware by its name, with `_` read as `-`; None if it is unknown."""
+    found = load_reference("hardware")["types"].get(name.lower().replace("_", "-"))
     return None if found is None else Hardware(name=name.lower().replace("_", "-"), **found)

@@ -1,6 +1,6 @@
 """Regression trees as flat arrays, evaluated with numpy alone, so that planning needs no learning library.
 
-A leaf points to itself: walking on from it stays there. Learning them is `benchmarks/serving_train.py`.
+A leaf is its own child, so that further steps stay there. `benchmarks/serving_train.py` trains the trees.
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ class Trees:
     depth: int
 
     def predict(self, table: Floats) -> Floats:
-        """[rows] for [rows, features]."""
-        at = np.tile(self.roots, (len(table), 1))
+        """[rows] the predictions for `table` [rows, features]."""
+        node = np.tile(self.roots, (len(table), 1))
         rows = np.arange(len(table))[:, None]
         for _ in range(self.depth):
-            goes = table[rows, self.feature[at]] <= self.threshold[at]
-            at = np.where(goes, self.left[at], self.right[at])
-        total: Floats = self.value[at].sum(axis=1, dtype=np.float64)
+            goes_left = table[rows, self.feature[node]] <= self.threshold[node]
+            node = np.where(goes_left, self.left[node], self.right[node])
+        total: Floats = self.value[node].sum(axis=1, dtype=np.float64)
         return total

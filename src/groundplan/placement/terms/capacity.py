@@ -1,8 +1,8 @@
-"""How many units of hardware a load takes, what they cost busy and idle, and the energy they draw. Pure.
+"""How many units of hardware a load takes, their busy and idle cost, and their energy. Pure.
 
-Units are shared by workloads of a site, so fractions count; a model that takes several units comes in such groups. A
-unit that is owned costs its purchase over its life for each hour, used or not: what is used is `compute`, the rest of
-the time and the headroom `idle`. Energy of an idle unit is taken as 30 % of its load (planning assumption).
+Units are shared by workloads of a site, so fractions count; a model that takes several units uses whole groups. An
+owned unit costs its purchase over its life for each hour, used or not: the used share is `compute`, the rest of the
+time and the headroom is `idle`. An idle unit is taken to draw 30 % of its power (planning assumption).
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ class SizedHardware:
     kwh: float
     wait_ms: float
     label: str
-    """of a configuration's name: `2x4`"""
+    """the units in a configuration's name: `2x4`"""
     available: float
-    """units that are there or can be rented"""
+    """units that are owned or can be rented"""
     min_units: float = 0.0
-    """units that it takes whatever the load"""
+    """units that it takes at any load"""
 
 
 def unit_price(hardware: HardwareFacts) -> float:
-    """USD a month for one unit without its energy: owned, else rented."""
+    """USD a month of one unit without its energy: owned, else rented."""
     if hardware.count > 0 and hardware.owned_month is not None:
         return hardware.owned_month
     if hardware.rental_price is not None:
@@ -44,13 +44,13 @@ def unit_price(hardware: HardwareFacts) -> float:
 
 
 def holding_cost(site: SiteFacts, hardware: HardwareFacts) -> float:
-    """USD a month of holding one own unit: its purchase and what it draws while it waits."""
+    """USD a month of holding one own unit: its purchase and its idle energy."""
     idle = hardware.watts / 1000 * HOURS * site.pue * IDLE_SHARE * site.energy_usd_kwh if pays_for_energy(site) else 0.0
     return unit_price(hardware) + idle
 
 
 def pays_for_energy(site: SiteFacts) -> bool:
-    """Whether its energy is billed to us."""
+    """Whether the company pays for the site's energy separately."""
     return site.type != "cloud"
 
 
@@ -65,8 +65,8 @@ def size_hardware(
     service: float = 0.0,
     min_units: float = 0.05,
 ) -> SizedHardware:
-    """Units for the busiest hour; `per_unit` is calls a second of one unit at a bearable load, `service` the seconds of
-    a call where calls are served one by one, `min_units` the part of a unit that its memory takes in any case."""
+    """Units for the busiest hour. `per_unit`: calls a second of one unit at a sustainable load; `service`: seconds of a
+    call where calls are served one by one; `min_units`: the fraction of a unit that its memory takes at any load."""
     if per_unit <= 0:
         return SizedHardware(inf, inf, 0.0, 0.0, 0.0, inf, "0", 0.0)
     peak, floor = w.peak_second, float(group) if group > 1 else min_units

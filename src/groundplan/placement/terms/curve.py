@@ -1,8 +1,8 @@
-"""Demand curves: calls of each hour of a week, as multiples of the mean. Pure; a trace comes in as text.
+"""Demand curves: calls of each hour of a week, as multiples of the mean. Pure; a trace is passed as text.
 
-The busiest hour is `peak` times the mean. Each curve is a stated shape, stretched so that its top is the declared
-peak: `steady` hardly varies, `business-hours` is weekdays 8 to 18, `spiky` has short tops on a calm level, `campaign`
-is three days, `burst` is one block of eight hours of a week.
+The busiest hour is `peak` times the mean. Each curve has a fixed shape, stretched so that its top is the declared peak:
+`steady` hardly varies, `business-hours` is weekdays 8 to 18, `spiky` has short peaks on a low level, `campaign` is
+three days, `burst` is one block of eight hours a week.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ MAX_ROWS = 200_000
 
 
 def _shape(curve: str, hour: int) -> float:
-    """Height above the calm level, 0..1."""
+    """The height above the base level, 0..1."""
     day, of_day = divmod(hour, 24)
     if curve == "steady":
         return 0.5 + 0.5 * cos((of_day - 14) / 12 * pi)
@@ -36,7 +36,7 @@ def _shape(curve: str, hour: int) -> float:
 
 
 def weekly_curve(curve: str, peak: float) -> tuple[float, ...]:
-    """168 multiples of the mean with this top; where the shape cannot reach the peak, it is as steep as it can be."""
+    """168 multiples of the mean whose maximum is `peak`; where the shape cannot reach it, the steepest one possible."""
     plain = [_shape(curve, hour) for hour in range(WEEK)]
     shape, mean = plain, sum(plain) / WEEK
     for power in range(2, 9):
@@ -54,18 +54,18 @@ def weekly_curve(curve: str, peak: float) -> tuple[float, ...]:
 
 @dataclass(frozen=True, slots=True)
 class ObservedLoad:
-    """How the calls of a workload came."""
+    """The observed load of a workload."""
 
     curve: tuple[float, ...]
     """168 multiples of the mean"""
     calls_month: float
     days: int
-    """that it rests on"""
+    """the number of days observed"""
 
 
 def load_from_facts(calls: Mapping[datetime, float], until: datetime) -> ObservedLoad | None:
-    """From the calls of each hour (UTC), counted from the day of the first one to `until`; None where these are fewer
-    than seven days, since every hour of a week has to be there."""
+    """The load from the calls of each hour (UTC), from the day of the first one to `until`; None for fewer than seven
+    days, since every hour of the week must be covered."""
     if not calls:
         return None
     first = min(calls).replace(hour=0, minute=0, second=0, microsecond=0)
@@ -84,7 +84,8 @@ def load_from_facts(calls: Mapping[datetime, float], until: datetime) -> Observe
 
 
 def curve_from_trace(text: str, name: str) -> tuple[float, ...]:
-    """The mean week of a CSV with columns `hour` (0 is Monday 00:00) or none, and `calls`. Raises `Invalid`."""
+    """The mean week of a CSV with a row for each hour from Monday 00:00 and its `calls`. Raises `Invalid`
+    (`placement_trace`)."""
     calls: list[float] = []
     for line, row in enumerate(csv.DictReader(text.splitlines()), 2):
         try:
@@ -121,6 +122,6 @@ def _mean_week(calls: Sequence[float]) -> tuple[float, ...]:
 
 
 def share_above_level(curve: Sequence[float], level: float) -> float:
-    """Share of all calls that lie above `level` times the top of the curve: what would burst."""
+    """The share of all calls above `level` times the top of the curve: those that would burst."""
     top = max(curve) * level
     return sum(max(0.0, each - top) for each in curve) / sum(curve)

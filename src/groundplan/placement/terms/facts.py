@@ -1,7 +1,7 @@
-"""Sites, hardware, models, deployments and workloads as placement sees them: every default filled in and noted.
+"""The input of a plan: sites, hardware, models, deployments and workloads, with every default filled in and noted.
 
-Frozen types in plain units (USD a month, milliseconds, GB, grams); money becomes picodollars only in `problem`. Filling
-them from a workspace is `from_workspace`, from reference data `site_defaults`.
+Frozen types in plain units (USD a month, milliseconds, GB, grams); money becomes picodollars only in `problem`.
+`from_workspace` fills them from a workspace, `site_defaults` from reference data.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 HOURS = 730.0
-"""Of a mean month"""
+"""hours of a mean month"""
 DAYS = 30.0
 SENSITIVITIES = ("public", "internal", "confidential", "restricted")
 
 
 @dataclass(frozen=True, slots=True)
 class HardwareFacts:
-    """Units of one type at a site. Prices in USD an hour and unit; None: cannot be had so."""
+    """Units of one type at a site. Prices in USD an hour and unit; None: not offered."""
 
     type: str
     count: int
@@ -43,7 +43,7 @@ class HardwareFacts:
 
 @dataclass(frozen=True, slots=True)
 class SiteFacts:
-    """One site with everything that its rules and prices need."""
+    """One site."""
 
     name: str
     type: str
@@ -51,7 +51,7 @@ class SiteFacts:
     holds: str
     region: str | None
     area: str | None
-    """the area of the reference latencies that it lies in"""
+    """the area of the reference latencies to which it belongs"""
     domain: str
     certifications: frozenset[str]
     hardware: tuple[HardwareFacts, ...]
@@ -66,9 +66,9 @@ class SiteFacts:
     latency_ms: Mapping[str, float]
     """measured, by region of users"""
     burden_hours: float
-    """a month once anything runs there"""
+    """hours of people a month once anything runs there"""
     model_hours: float
-    """a month for each model served there"""
+    """hours of people a month for each model served there"""
     rack_usd: float
     setup_usd: float
     egress_to: Mapping[str, float] = field(default_factory=dict)
@@ -81,7 +81,7 @@ class SiteFacts:
 
 @dataclass(frozen=True, slots=True)
 class ModelFacts:
-    """A model that can be built."""
+    """A model that can be served on own or rented hardware."""
 
     name: str
     total: float | None
@@ -102,7 +102,7 @@ class ModelFacts:
 
 @dataclass(frozen=True, slots=True)
 class DeploymentFacts:
-    """A declared deployment of chat. Prices in picodollars for a million tokens, as its rates say."""
+    """A declared deployment of type chat. Prices in picodollars for a million tokens, as its rates say."""
 
     name: str
     site: str
@@ -121,11 +121,11 @@ class DeploymentFacts:
     units: float
     accepts: frozenset[str]
     assumed: tuple[str, ...] = ()
-    """what of it is a default"""
+    """the figures that are defaults"""
     sharing: int = 1
-    """workloads that name it, and share the hours of its upkeep"""
+    """number of workloads that name it, and share the hours of its upkeep"""
     context: int | None = None
-    """most tokens of prompt and answer together"""
+    """the largest number of tokens of prompt and answer together"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,14 +165,14 @@ class WorkloadFacts:
     declared_fallbacks: tuple[str, ...]
     """declared fallbacks"""
     is_planned: bool
-    """True: the plan orders what is declared"""
+    """whether the plan chooses the order of declared deployments"""
     budget_usd: float | None
     assumed: tuple[str, ...] = ()
     spot: bool = False
     requires_availability: bool = False
-    """its availability is a rule"""
+    """whether its availability objective is a rule"""
     requires_budget: bool = False
-    """its budget is a rule"""
+    """whether its budget is a rule"""
     ramp: tuple[float, ...] = ()
     """shares of its calls in the steps of a change of place; empty: all at once"""
     current_deployment: str | None = None
@@ -207,7 +207,7 @@ class Times:
 
 @dataclass(frozen=True, slots=True)
 class PolicyFacts:
-    """How the company weighs places."""
+    """The company's placement policy: prices of soft wishes, and limits."""
 
     people_usd: float = 75.0
     carbon_usd_tonne: float = 0.0
@@ -219,12 +219,12 @@ class PolicyFacts:
     licences: frozenset[str] = frozenset()
     """of models that may be built; empty: any"""
     commit_months: float = 12.2
-    """the longest term that a plan signs for"""
+    """the longest term that a plan may sign for"""
 
 
 @dataclass(frozen=True, slots=True)
 class OwnSpeed:
-    """What own traffic says of a model on hardware, as factors on what the serving model predicts."""
+    """The calibrated speed of a model on hardware, as factors on the predictions of the serving model."""
 
     first_token: float
     per_token: float
@@ -234,7 +234,7 @@ class OwnSpeed:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """Everything that one plan is made from."""
+    """All input of one plan."""
 
     sites: Mapping[str, SiteFacts]
     models: Mapping[str, ModelFacts]
@@ -244,6 +244,6 @@ class Company:
     notes: tuple[str, ...] = ()
     """reference data older than its validity"""
     where: Mapping[str, str] = field(default_factory=dict)
-    """`workload/NAME` -> file:line; `site/NAME` and `model/NAME` of those that say what they are for"""
+    """`workload/NAME` -> file:line; also `site/NAME` and `model/NAME` where purposes are declared"""
     speeds: Mapping[tuple[str, str], OwnSpeed] = field(default_factory=dict)
-    """(model, type of hardware) -> what the gateways saw of it"""
+    """(model, type of hardware) -> its speed by the gateways' measurements"""

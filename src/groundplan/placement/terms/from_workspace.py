@@ -1,7 +1,7 @@
-"""From a workspace to the facts of a plan: declared values, else reference values, else stated defaults.
+"""Reads a plan's input from a workspace: declared values, else reference values, else stated defaults.
 
-Pure: prices of deployments, what was seen of them, where workloads run today and the day are arguments. A trace file is
-read through `texts`, so that nothing here opens files.
+Pure: the prices of deployments, their observed figures, where workloads run today and the date are arguments. A trace
+file is read through `texts`, so that nothing here opens files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from groundplan.catalog.hosting import YEAR_MS, HardwareDoc, Owned
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
-from groundplan.placement.serving.model import BYTES, hardware_of, shape_of
+from groundplan.placement.serving.model import BYTES, find_hardware, find_shape
 from groundplan.placement.terms import curve, site_defaults
 from groundplan.placement.terms.facts import (
     DAYS,
@@ -41,7 +41,7 @@ Texts = Callable[[str], str]
 
 @dataclass(frozen=True, slots=True)
 class ObservedFacts:
-    """What the gateways saw of a deployment: medians in milliseconds, share of attempts that did not fail."""
+    """Observed figures of a deployment: medians in milliseconds, and the share of attempts that did not fail."""
 
     first_token_ms: float | None = None
     per_token_ms: float | None = None
@@ -50,7 +50,7 @@ class ObservedFacts:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a plan knows besides the declarations."""
+    """The input of a plan besides the declarations."""
 
     today: date
     current: Mapping[str, str] = field(default_factory=dict)
@@ -95,7 +95,7 @@ def read_company(workspace: Workspace, deployments: Sequence[Deployment], contex
 
 
 def _purpose_origins(workspace: Workspace) -> Iterator[tuple[str, str]]:
-    """Where sites and models say what they are for."""
+    """(`site/NAME` or `model/NAME`, file:line) of declared purposes."""
     for kind, names in (
         ("site", [name for name, item in workspace.sites.items() if item.purposes]),
         ("model", [name for name, item in workspace.models.items() if item.purposes]),
@@ -119,8 +119,8 @@ def policy_facts(item: doc.CompanyDoc) -> PolicyFacts:
     )
 
 
-def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = None) -> SiteFacts:
-    """One site, with reference values and defaults by its type for what is left out; `longest`: months of a term."""
+def site_facts(item: doc.SiteDoc, max_term: float = inf, today: date | None = None) -> SiteFacts:
+    """One site, with reference values and defaults by its type for what is left out; `max_term`: months of a term."""
     rule, load = item.hosting, item.hosting.burden
     new = site_defaults.new_skills_factor() if load.skills == "new" else 1.0
     power = rule.power
@@ -137,7 +137,7 @@ def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = Non
         area=site_defaults.area_of(rule.region),
         domain=rule.domain or item.name,
         certifications=frozenset(rule.certifications),
-        hardware=merge_by_type([hardware_facts(one, rule.region, item.type, longest, today) for one in rule.hardware]),
+        hardware=merge_by_type([hardware_facts(one, rule.region, item.type, max_term, today) for one in rule.hardware]),
         energy_usd_kwh=tariff,
         pue=site_defaults.pue(item.type) if power.pue is None else power.pue,
         carbon_g_kwh=site_defaults.carbon(rule.region, item.jurisdiction) if rule.carbon is None else rule.carbon,
@@ -158,21 +158,21 @@ def site_facts(item: doc.SiteDoc, longest: float = inf, today: date | None = Non
 
 
 def hardware_facts(
-    item: HardwareDoc, region: str | None, site_type: str, longest: float = inf, today: date | None = None
+    item: HardwareDoc, region: str | None, site_type: str, max_term: float = inf, today: date | None = None
 ) -> HardwareFacts:
-    """Units of one type; what was `bought` longer ago than it lives is written off, and costs its energy only."""
-    known = hardware_of(item.type)
+    """Units of one type. Units `bought` longer ago than their life are written off, and cost only their energy."""
+    known = find_hardware(item.type)
     on_demand, spot, reserved = site_defaults.prices(region, item.type) if site_type == "cloud" else (None, None, None)
     terms = tuple((each.term / MONTH_MS, each.price / PICO) for each in item.reserved)
     if not terms and reserved is not None:
         terms = ((YEAR_MS / MONTH_MS, reserved),)
-    terms = tuple(each for each in terms if each[0] <= longest)
+    terms = tuple(each for each in terms if each[0] <= max_term)
     return HardwareFacts(
         type=item.type,
         count=item.count,
         memory_gb=item.memory / GB if item.memory is not None else known.memory if known else 16.0,
         watts=item.power if item.power is not None else known.watts if known else 300.0,
-        owned_month=_owned(item.owned, today) if item.owned else None,
+        owned_month=_owned_price(item.owned, today) if item.owned else None,
         on_demand=on_demand if item.on_demand is None else item.on_demand / PICO,
         spot=spot if item.spot is None else item.spot / PICO,
         interruption=item.interruption,
@@ -183,7 +183,7 @@ def hardware_facts(
 
 
 def merge_by_type(declared: Sequence[HardwareFacts]) -> tuple[HardwareFacts, ...]:
-    """One for each type: own units of all entries at their mean price, and what rents cheapest beyond them."""
+    """One entry per type: own units of all entries at their mean price, and the cheapest rental beyond them."""
     found: dict[str, list[HardwareFacts]] = {}
     for each in declared:
         found.setdefault(each.type, []).append(each)
@@ -195,19 +195,21 @@ def _merge_hardware(every: Sequence[HardwareFacts]) -> HardwareFacts:
     first = min(every, key=lambda each: inf if each.rental_price is None else each.rental_price)
     count = sum(each.count for each in own)
     owned = sum((each.owned_month or 0.0) * each.count for each in own) / count if count else None
-    told = own[0] if own else first
-    return replace(first, count=count, owned_month=owned, memory_gb=told.memory_gb, watts=told.watts)
+    sized_like = own[0] if own else first
+    return replace(first, count=count, owned_month=owned, memory_gb=sized_like.memory_gb, watts=sized_like.watts)
 
 
-def _owned(item: Owned, today: date | None) -> float:
-    """USD a month of one unit."""
-    gone = item.bought is not None and today is not None and item.bought + timedelta(milliseconds=item.life) <= today
-    return 0.0 if gone else item.purchase / PICO / (item.life / MONTH_MS)
+def _owned_price(item: Owned, today: date | None) -> float:
+    """USD a month of one unit over its life; 0 once it is written off."""
+    is_written_off = (
+        item.bought is not None and today is not None and item.bought + timedelta(milliseconds=item.life) <= today
+    )
+    return 0.0 if is_written_off else item.purchase / PICO / (item.life / MONTH_MS)
 
 
 def model_facts(item: doc.ModelDoc) -> ModelFacts:
-    """A model, with the sizes of well-known ones."""
-    rule, known = item.weights, shape_of(item.name)
+    """A model; the sizes of well-known ones are filled in."""
+    rule, known = item.weights, find_shape(item.name)
     total = rule.total if rule.total is not None else known.total if known else None
     active = rule.active if rule.active is not None else known.active if known else total
     width = BYTES[rule.precision]
@@ -234,7 +236,7 @@ def model_facts(item: doc.ModelDoc) -> ModelFacts:
 def deployment_facts(
     item: doc.DeploymentDoc, priced: Deployment, site: SiteFacts, seen: ObservedFacts | None
 ) -> DeploymentFacts:
-    """A declared deployment: declared figures, else what was seen, else defaults that are noted."""
+    """A declared deployment: declared figures, else observed ones, else defaults that are noted."""
     rule, seen = item.hosted, seen or ObservedFacts()
     assumed: list[str] = []
 
@@ -270,13 +272,13 @@ def deployment_facts(
 
 
 def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context) -> WorkloadFacts:
-    """A workload with its demand: from a trace, else its curve."""
+    """A workload with its demand: from a trace, else by its curve."""
     rule, traffic, aims = item.placement, item.traffic, item.objectives
     assumed = [] if traffic else ["100 calls a day of 800 + 200 tokens"]
     peak = traffic.peak if traffic else 3.0
     load = context.loads.get(item.name) if rule.curve == "seen" and not rule.trace else None
     if rule.trace:
-        shape = _curve(workspace, item, context)
+        shape = _curve_from_trace(workspace, item, context)
     elif load is not None:
         shape = load.curve
     else:
@@ -296,9 +298,9 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         peak=max(shape) if rule.trace or load is not None else peak,
         growth=traffic.growth_per_month if traffic else 0.0,
         users=dict(rule.users),
-        first_token=_ms(aims.first_token),
-        per_token=_ms(rule.per_token),
-        complete=_ms(aims.complete),
+        first_token=_milliseconds(aims.first_token),
+        per_token=_milliseconds(rule.per_token),
+        complete=_milliseconds(aims.complete),
         availability=aims.availability,
         quality=dict(aims.quality),
         certifications=frozenset(rule.certifications),
@@ -322,17 +324,17 @@ def workload_facts(workspace: Workspace, item: doc.WorkloadDoc, context: Context
         ramp=rule.ramp.steps if rule.ramp else (),
         current_deployment=context.serving.get(item.name),
         purposes=item.needs.purposes,
-        budget_usd=_budget(workspace, item.name),
+        budget_usd=_monthly_budget(workspace, item.name),
         assumed=tuple(assumed),
     )
 
 
-def _ms(value: int | None) -> float | None:
+def _milliseconds(value: int | None) -> float | None:
     return None if value is None else float(value)
 
 
-def _budget(workspace: Workspace, workload: str) -> float | None:
-    """USD a month of the workload's own hard budgets."""
+def _monthly_budget(workspace: Workspace, workload: str) -> float | None:
+    """USD a month of the lowest of the workload's own hard budgets; None without one."""
     months = {"day": 30.0, "week": 30 / 7, "month": 1.0, "quarter": 1 / 3, "year": 1 / 12}
     found = [
         each.limit.amount / PICO * months[each.limit.period]
@@ -342,7 +344,7 @@ def _budget(workspace: Workspace, workload: str) -> float | None:
     return min(found) if found else None
 
 
-def _curve(workspace: Workspace, item: doc.WorkloadDoc, context: Context) -> tuple[float, ...]:
+def _curve_from_trace(workspace: Workspace, item: doc.WorkloadDoc, context: Context) -> tuple[float, ...]:
     name = item.placement.trace or ""
     where = workspace.where("workload", item.name, "placement", "trace")
     try:

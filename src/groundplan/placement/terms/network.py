@@ -1,6 +1,6 @@
-"""Ways and times: round trips of users, data that moves, what leaves a site at what price, and what hardware serves.
+"""Network times and costs: round trips of users, transfers of data, egress; and how fast hardware serves a model.
 
-Pure. A way that is not known is taken as far away (150 ms), and said so by the rules.
+Pure. An unknown round trip is taken as 150 ms, and reported by the rules.
 """
 
 from __future__ import annotations
@@ -8,28 +8,28 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
-from groundplan.placement.serving.fitted import shipped
-from groundplan.placement.serving.model import Engine, Hardware, Setting, Shape, hardware_of, shape_of
+from groundplan.placement.serving.fitted import shipped_model
+from groundplan.placement.serving.model import Engine, Hardware, Setting, Shape, find_hardware, find_shape
 from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company, HardwareFacts, ModelFacts, OwnSpeed, SiteFacts, WorkloadFacts
 
-UNKNOWN_MS = 150.0
-BESIDE_MS = 20.0
-"""Users whose region is not declared"""
+UNKNOWN_ROUND_TRIP_MS = 150.0
+UNDECLARED_USERS_MS = 20.0
+"""the round trip of users whose region is not declared"""
 TOKEN_GB = 4e-9
-ROOM = 0.9
-"""Of the memory that weights may take"""
-LOADS = (4, 16, 64)
-"""Requests at once that are tried for a replica"""
+WEIGHTS_SHARE = 0.9
+"""the fraction of memory that weights may take"""
+TRIED_LOADS = (4, 16, 64)
+"""concurrent requests of a replica that are tried"""
 
 
 @dataclass(frozen=True, slots=True)
 class Travel:
-    """Milliseconds."""
+    """Network times of a workload at a site, in milliseconds."""
 
     round_trip: float
     moved: float
-    """until the data of a call has arrived"""
+    """the time to transfer a call's data to the site"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,36 +44,38 @@ class ServedModel:
     spread: float
     basis: str
     call_seconds: float = 0.0
-    """where calls are served one by one"""
+    """seconds of a call where calls are served one by one, else 0"""
 
 
 def travel_times(company: Company, w: WorkloadFacts, site: SiteFacts) -> Travel:
-    """The mean round trip of users by their shares, and the time to move a call's data from where it lies."""
+    """The mean round trip of users by their shares, and the time to transfer a call's data from its site."""
     total = sum(w.users.values())
     if total:
-        mean = sum(share * _way(site, users) for users, share in w.users.items()) / total
+        mean = sum(share * _round_trip(site, users) for users, share in w.users.items()) / total
     else:
-        mean = BESIDE_MS if w.data_site != site.name else 1.0
+        mean = UNDECLARED_USERS_MS if w.data_site != site.name else 1.0
     moved = w.upload_gb + (w.data_gb if w.data_site not in (None, site.name) else 0.0)
     origin = company.sites.get(w.data_site) if w.data_site else None
     slow = [
-        x.bandwidth_kbit for x in (origin, site) if x is not None and x.bandwidth_kbit and x is not _is_local(w, site)
+        x.bandwidth_kbit
+        for x in (origin, site)
+        if x is not None and x.bandwidth_kbit and x is not _site_of_data(w, site)
     ]
     return Travel(mean, moved * 8e9 / (min(slow) * 1000) * 1000 if slow and moved else 0.0)
 
 
-def _is_local(w: WorkloadFacts, site: SiteFacts) -> SiteFacts | None:
-    """A call that stays at its site uses no uplink."""
+def _site_of_data(w: WorkloadFacts, site: SiteFacts) -> SiteFacts | None:
+    """The site itself if the workload's data is there: such a call uses no uplink."""
     return site if w.data_site == site.name else None
 
 
-def _way(site: SiteFacts, users: str) -> float:
+def _round_trip(site: SiteFacts, users: str) -> float:
     found = site_defaults.round_trip(site, users)
-    return UNKNOWN_MS if found is None else found
+    return UNKNOWN_ROUND_TRIP_MS if found is None else found
 
 
 def network_costs(company: Company, w: WorkloadFacts, site: SiteFacts) -> dict[str, float]:
-    """USD a month for what leaves sites and for what is stored."""
+    """USD a month of egress and storage."""
     total = sum(w.users.values())
     each = sum(share * site_defaults.egress_price(site, users) for users, share in w.users.items())
     answer = w.calls_month * w.output * TOKEN_GB * (each / total if total else site.egress_usd_gb)
@@ -109,7 +111,7 @@ def _predicted(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> 
     if machine is None or shape is None or model.memory_gb is None:
         return None
     units = 1
-    while units * hardware.memory_gb * ROOM < model.memory_gb and units < 64:
+    while units * hardware.memory_gb * WEIGHTS_SHARE < model.memory_gb and units < 64:
         units *= 2
     if units > max(machine.domain, 1) and units > 8:
         return None
@@ -120,14 +122,14 @@ def _predicted(w: WorkloadFacts, hardware: HardwareFacts, model: ModelFacts) -> 
 def _best_load(
     shape: Shape, machine: Hardware, precision: str, units: int, prompt: int, output: int, longest: float
 ) -> ServedModel | None:
-    """The load with the most calls that keeps the time per token."""
+    """The performance at the largest load whose time per token is at most `longest`, or at the smallest load."""
     output = max(output, 1)
     settings = [
         Setting(shape, machine, precision, "vllm", max(prompt, 1), output, load, Engine(units), rank_batch=load)
-        for load in LOADS
+        for load in TRIED_LOADS
     ]
     found: ServedModel | None = None
-    for load, answer in zip(LOADS, shipped().many(settings), strict=True):
+    for load, answer in zip(TRIED_LOADS, shipped_model().predict_many(settings), strict=True):
         if found is not None and answer.per_token.middle > longest:
             break
         seconds = (answer.first_token.middle + output * answer.per_token.middle) / 1000
@@ -139,12 +141,13 @@ def _best_load(
 
 
 def _machine(hardware: HardwareFacts) -> Hardware | None:
-    return hardware_of(hardware.type)
+    return find_hardware(hardware.type)
 
 
 def shape_for(model: ModelFacts) -> Shape | None:
-    """Known sizes, else made of the declared ones: a model of which only parameters are known is taken as dense."""
-    known = shape_of(model.name)
+    """A model's known sizes, else sizes derived from the declared ones: without active parameters it is taken as
+    dense."""
+    known = find_shape(model.name)
     if known is not None:
         return known
     if model.total is None:

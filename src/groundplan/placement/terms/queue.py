@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from math import inf
 
-MOST_SERVERS = 100_000
+MAX_SERVERS = 100_000
 
 
 def wait_probability(servers: int, load: float) -> float:
-    """Share of arrivals that wait; `load` is arrivals a second times seconds of service. 1 where it is too much."""
+    """The share of arrivals that wait; `load`: arrivals a second times seconds of service. 1 where it is too high."""
     if servers <= load:
         return 1.0
     lost = 1.0
@@ -23,7 +23,7 @@ def wait_probability(servers: int, load: float) -> float:
 
 
 def wait_seconds(servers: int, arrivals: float, service: float) -> float:
-    """Mean wait; infinite where the load is too much."""
+    """The mean wait in seconds; infinite where the load is too high."""
     load = arrivals * service
     if servers <= load:
         return inf
@@ -37,7 +37,7 @@ def servers_for(arrivals: float, service: float, longest: float) -> int:
     if wait_seconds(low, arrivals, service) <= longest:
         return low
     high = low
-    while high < MOST_SERVERS and wait_seconds(high, arrivals, service) > longest:
+    while high < MAX_SERVERS and wait_seconds(high, arrivals, service) > longest:
         high *= 2
     while high - low > 1:
         middle = (low + high) // 2

@@ -1,13 +1,13 @@
-"""Rented hardware beyond the whole month: by the hour, following the week, and spot that may be taken away. Pure.
+"""Hardware rented for less than whole months: by the hour, following the week, and interruptible spot units. Pure.
 
-By the hour, each part of the week has replicas of its own, so a configuration changes over time: units of each part are
-bought for it alone, shared by all workloads of a site whose calls come then. A model that takes several units is
-served by whole replicas, which workloads that use the same model share. Starting replicas before a part begins is the
-operator's scheduler's work; nothing here starts one.
+By the hour, each part of the week has its own replicas, so a configuration changes over time: units are rented for one
+part alone, and shared by all workloads of the site whose calls come then. A model that takes several units is served by
+whole replicas, shared by workloads that use the same model. The operator's scheduler must start replicas before a part
+begins; nothing here starts one.
 
-Spot costs less and is taken away with the declared chance in each hour; until another unit has loaded the weights
-(`RESTART_HOURS`), its share of calls goes unanswered. That lowers the availability of the place and takes as many more
-units. Only workloads that say `placement.spot: allowed` are put on it, and nothing falls back to it.
+Spot units cost less and are interrupted with the declared probability in each hour; until another unit has loaded the
+weights (`RESTART_HOURS`), their share of calls goes unanswered. That lowers the availability of the place and takes
+proportionally more units. Only workloads with `placement.spot: allowed` use them, and nothing falls back to them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundplan.placement.terms.curve import WEEK
 from groundplan.placement.terms.facts import HOURS, HardwareFacts, WorkloadFacts
 
 RESTART_HOURS = 0.2
-"""Until a replica is back: a new machine and loading tens of GB of weights (planning assumption)"""
+"""time until a replica is back: a new machine, and loading tens of GB of weights (planning assumption)"""
 WORKING = (8, 18)
 BLOCKS = ("weekdays 8-18", "weekdays 18-8", "weekends")
 HOURLY, SPOT = "by the hour", "spot"
@@ -27,7 +27,7 @@ HOURLY, SPOT = "by the hour", "spot"
 
 @dataclass(frozen=True, slots=True)
 class Lease:
-    """How units are rented: price of a unit for the hours of each block."""
+    """A way to rent units: the price of a unit for the hours of each block of the week."""
 
     name: str
     blocks: tuple[tuple[str, float], ...]
@@ -35,11 +35,11 @@ class Lease:
     price: float
     """USD an hour and unit"""
     availability: float = 1.0
-    """of the units themselves"""
+    """the availability of the units themselves"""
 
 
 def leases(hardware: HardwareFacts) -> Iterator[Lease]:
-    """What else its provider rents, where nothing of it is owned."""
+    """The leases that the provider offers besides whole months, for types of which no units are owned."""
     if hardware.count:
         return
     if hardware.on_demand is not None:
@@ -51,7 +51,7 @@ def leases(hardware: HardwareFacts) -> Iterator[Lease]:
 
 
 def block_hours(block: str) -> int:
-    """Of a week."""
+    """The number of hours of a block in a week."""
     return sum(block_of(hour) == block for hour in range(WEEK))
 
 
@@ -64,7 +64,7 @@ def block_of(hour: int) -> str:
 
 
 def block_peaks(curve: Sequence[float], lease: Lease) -> dict[str, float]:
-    """The busiest hour of each block, in multiples of the mean."""
+    """The load of the busiest hour of each block, in multiples of the mean."""
     if lease.name != HOURLY:
         return {"": max(curve)}
     found = dict.fromkeys(BLOCKS, 0.0)
@@ -76,18 +76,19 @@ def block_peaks(curve: Sequence[float], lease: Lease) -> dict[str, float]:
 
 @dataclass(frozen=True, slots=True)
 class LeasedUnits:
-    """Units of each block that one workload takes, and what they cost by its own share."""
+    """The units that one workload takes in each block, and the cost of its share."""
 
     units: dict[str, float]
     usd: float
     busy_share: float
-    """share of the hours paid in which they compute"""
+    """the share of paid hours in which they compute"""
 
 
 def size_lease(
     w: WorkloadFacts, lease: Lease, *, per_unit: float, headroom: float, group: int, least: float
 ) -> LeasedUnits:
-    """`per_unit`: calls a second of one unit. Replicas of several units are shared, so any part of one counts."""
+    """The units of a workload on a lease. `per_unit`: calls a second of one unit; `least`: units at any load. Replicas
+    of several units are shared, so fractions count."""
     floor = least if group == 1 else 0.001
     free = (1 - min(headroom, 0.9)) * lease.availability
     units = {
@@ -101,6 +102,6 @@ def size_lease(
 
 
 def lease_row_name(type_: str, lease: str, block: str, model: str, group: int) -> str:
-    """The name of what is rented: `h100-sxm by the hour, weekends`, for a whole replica with its model."""
+    """The name of a rented resource: `h100-sxm by the hour, weekends`; of a replica of several units with its model."""
     name = f"{type_} {lease}" + (f", {block}" if block else "")
     return name if group == 1 else f"{name}, {group} for {model}"

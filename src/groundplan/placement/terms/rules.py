@@ -1,6 +1,6 @@
-"""The hard rules, each in words of a few syllables: `outside EU`, `1.9 s > 800 ms`. They are never traded.
+"""The hard rules, each in a few words: `outside EU`, `1.9 s > 800 ms`. They are never traded against cost.
 
-Pure. Declared order is a rule too where a workload has one: what it does not name is not used.
+Pure. Where a workload declares deployments, these are a rule too: others are not used.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ from groundplan.placement.terms.facts import (
 
 NOT_DECLARED = "not declared for it"
 LONG_CONTEXT_TOKENS = 32_000
-"""Tokens at once that the need `long-context` asks of a deployment"""
+"""the context length that the need `long-context` requires of a deployment, in tokens"""
 
 
 def site_rules(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[str]:
-    """Residency, sensitivity, purposes, offline."""
+    """Rules that a site breaks: residency, sensitivity, purposes, offline, unknown latency."""
     if not satisfies_residency(site.jurisdiction, w.residency):
         yield f"outside {' and '.join(w.residency)}"
     if SENSITIVITIES.index(w.sensitivity) > SENSITIVITIES.index(site.holds):
@@ -46,7 +46,7 @@ def site_rules(company: Company, w: WorkloadFacts, site: SiteFacts) -> Iterator[
 
 
 def _purpose_rules(company: Company, w: WorkloadFacts, kind: str, name: str, allowed: frozenset[str]) -> Iterator[str]:
-    """What the place is for, with where that is written."""
+    """The rule that purposes break, with the place of its declaration."""
     rule = purpose_rule(allowed, w.purposes, kind)
     if rule is not None:
         where = company.where.get(f"{kind}/{name}")
@@ -58,7 +58,7 @@ def _is_local(w: WorkloadFacts, site: SiteFacts) -> bool:
 
 
 def model_rules(company: Company, w: WorkloadFacts, model: ModelFacts | None) -> Iterator[str]:
-    """Quality and abilities, where they are known, and purposes."""
+    """Rules that a model breaks: purposes, and quality and abilities where they are known."""
     if model is None:
         return
     yield from _purpose_rules(company, w, "model", model.name, model.purposes)
@@ -71,7 +71,7 @@ def model_rules(company: Company, w: WorkloadFacts, model: ModelFacts | None) ->
 
 
 def deployment_rules(w: WorkloadFacts, d: DeploymentFacts, model: ModelFacts | None) -> tuple[str, ...]:
-    """What the deployment itself says."""
+    """Rules that a deployment breaks: declared order, certifications, training, images, quota, context, model."""
     found: list[str] = []
     named = (*w.declared, *w.declared_fallbacks)
     if named and d.name not in named:
@@ -101,7 +101,7 @@ def build_rules(
     sized: SizedHardware,
     hardware: HardwareFacts,
 ) -> tuple[str, ...]:
-    """What building it there needs."""
+    """Rules that serving a model on this hardware breaks: certifications, sites, licences, units, declared order."""
     found = [f"not certified {each}" for each in sorted(w.certifications - site.certifications)]
     if model.sites and site.name not in model.sites:
         found.append("the weights may not lie there")
@@ -115,13 +115,13 @@ def build_rules(
 
 
 def budget_rules(w: WorkloadFacts, tokens_usd: float) -> Iterator[str]:
-    """What its tokens cost a month against its own hard budgets, where these are a rule."""
+    """The rule broken if tokens cost more a month than the workload's own hard budgets, where these are required."""
     if w.requires_budget and w.budget_usd is not None and tokens_usd > w.budget_usd:
         yield f"${tokens_usd:,.2f} of tokens a month > its budget of ${w.budget_usd:,.2f}"
 
 
 def latency_rules(w: WorkloadFacts, times: Times) -> Iterator[str]:
-    """Latency objectives against the expected times."""
+    """Latency objectives that the expected times break."""
     for name, expected, most in (
         ("first token", times.first_token, w.first_token),
         ("each token", times.per_token, w.per_token),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import date
 
-from groundplan.placement.reference.store import load, origins
+from groundplan.placement.reference.store import load_reference, reference_origins
 from groundplan.placement.terms.facts import SiteFacts
 
 
@@ -13,7 +13,7 @@ def area_of(region: str | None) -> str | None:
     """The area of a provider's region, or the area itself; None: not known."""
     if region is None:
         return None
-    facts = load("latency")
+    facts = load_reference("latency")
     return region if region in facts["areas"] else facts["regions"].get(region)
 
 
@@ -27,7 +27,7 @@ def round_trip(site: SiteFacts, users: str) -> float | None:
         return float(site.latency_ms[users])
     if users == site.name:
         return 1.0
-    facts = load("latency")
+    facts = load_reference("latency")
     theirs = area_of(users)
     if theirs is None or site.area is None:
         return None
@@ -37,7 +37,7 @@ def round_trip(site: SiteFacts, users: str) -> float | None:
 
 def egress(region: str | None, type_: str) -> float:
     """USD for a GB that leaves."""
-    found = load("egress")["providers"].get(provider_of(region))
+    found = load_reference("egress")["providers"].get(provider_of(region))
     if found is not None:
         return float(found["internet"])
     return 0.09 if type_ == "cloud" else 0.0
@@ -45,7 +45,7 @@ def egress(region: str | None, type_: str) -> float:
 
 def egress_between(region: str | None) -> float | None:
     """USD for a GB to another region of the same provider; None: not known."""
-    found = load("egress")["providers"].get(provider_of(region))
+    found = load_reference("egress")["providers"].get(provider_of(region))
     return None if found is None else float(found["between"])
 
 
@@ -62,40 +62,40 @@ def egress_price(site: SiteFacts, to: SiteFacts | str) -> float:
 
 def carbon(region: str | None, jurisdiction: str) -> float:
     """Grams of CO2e for a kWh."""
-    facts, area = load("carbon"), area_of(region)
+    facts, area = load_reference("carbon"), area_of(region)
     found = facts["regions"].get(region or "", facts["areas"].get(area or ""))
     return float(found if found is not None else facts["jurisdictions"].get(jurisdiction, facts["default"]))
 
 
 def tariff(jurisdiction: str) -> float:
     """USD for a kWh."""
-    facts = load("energy")
+    facts = load_reference("energy")
     return float(facts["tariff"].get(jurisdiction, facts["default"]))
 
 
 def pue(type_: str) -> float:
-    return float(load("energy")["pue"][type_])
+    return float(load_reference("energy")["pue"][type_])
 
 
 def burden(what: str, type_: str, end: str = "hours") -> float:
     """Hours a month of a `site` or a `model`: the sum of the tasks that are listed. `end`: `low` or `high` of their
     ranges."""
-    tasks: Mapping[str, Mapping[str, float]] = load("burden")[what][type_]
+    tasks: Mapping[str, Mapping[str, float]] = load_reference("burden")[what][type_]
     return float(sum(each[end] for each in tasks.values()))
 
 
 def new_skills_factor() -> float:
     """Times the hours where nobody has run such a site before."""
-    return float(load("burden")["new_skills"]["times"])
+    return float(load_reference("burden")["new_skills"]["times"])
 
 
 def availability(type_: str) -> float:
-    return float(load("availability")["types"][type_])
+    return float(load_reference("availability")["types"][type_])
 
 
 def prices(region: str | None, hardware: str) -> tuple[float | None, float | None, float | None]:
     """(on demand, spot, reserved for a year) in USD an hour and unit."""
-    facts, provider = load("prices"), provider_of(region)
+    facts, provider = load_reference("prices"), provider_of(region)
     found = facts["hour"].get(provider, {}).get(hardware)
     if found is None:
         return None, None, None
@@ -107,6 +107,6 @@ def stale_references(today: date) -> tuple[str, ...]:
     """Reference data that is older than its validity, in words."""
     return tuple(
         f"reference {each.name} is of {each.as_of}, it was taken to hold until {each.until}: {each.source}"
-        for each in origins()
-        if each.stale(today)
+        for each in reference_origins()
+        if each.is_stale(today)
     )

@@ -1,7 +1,7 @@
 """The lower bound that dual multipliers prove, recomputed in exact integer arithmetic.
 
-For any multipliers whatever the result is a true bound (Lagrangian duality), so nothing of how they were found needs
-to be trusted. The formula stands at `problem.Certificate`. Does not judge bounds that a branching solver claims.
+Any multipliers give a true bound (Lagrangian duality), so how they were found need not be trusted. The formula is that
+of `problem.Certificate`. Bounds that a branching solver claims are not checked.
 """
 
 from __future__ import annotations
@@ -11,25 +11,25 @@ from numpy.typing import NDArray
 
 from groundplan.placement.problem import Certificate, Problem
 from groundplan.placement.verify.capacity import site_minimum
-from groundplan.placement.verify.exact import SAFE, Numbers, largest, total, totals, wide
+from groundplan.placement.verify.exact import SAFE, Numbers, as_python_ints, exact_group_sums, exact_sum, largest
 
 
 def proven_bound(problem: Problem, certificate: Certificate) -> int | None:
     """The bound, rounded up since every price is an integer; None where the multipliers are malformed."""
-    if not _well_formed(problem, certificate):
+    if not _is_well_formed(problem, certificate):
         return None
     exact = _exact_sites(problem) if certificate.method == "knapsack" else frozenset()
     sites, scale = len(problem.sites.names), certificate.scale
-    allowed = np.flatnonzero((np.diff(problem.options.rule_start) == 0) & ~_never(problem))
+    allowed = np.flatnonzero((np.diff(problem.options.rule_start) == 0) & ~_oversized_options(problem))
     own = problem.options.site[allowed]
-    full, across = _reduced(problem, certificate)
+    full, across = _reduced_costs(problem, certificate)
     gains = _linear_gains(problem.options.part[allowed], own, full[allowed], sites)
-    value = total(certificate.part) + gains[0]
+    value = exact_sum(certificate.part) + gains[0]
     for row in np.flatnonzero(problem.rows.site < 0):
-        value += _row_value(problem, certificate, int(row))
+        value += _row_contribution(problem, certificate, int(row))
     for site in range(sites):
         rows = np.flatnonzero(problem.rows.site == site)
-        inner = gains[site + 1] + sum(_row_value(problem, certificate, int(row)) for row in rows)
+        inner = gains[site + 1] + sum(_row_contribution(problem, certificate, int(row)) for row in rows)
         if site in exact:
             mine = allowed[own == site]
             multipliers = [int(certificate.row[row]) for row in rows]
@@ -38,13 +38,13 @@ def proven_bound(problem: Problem, certificate: Certificate) -> int | None:
     return -(-value // scale)
 
 
-def _well_formed(problem: Problem, certificate: Certificate) -> bool:
-    right = certificate.part.shape == (len(problem.parts.workload),) and certificate.row.shape == (
+def _is_well_formed(problem: Problem, certificate: Certificate) -> bool:
+    has_right_shape = certificate.part.shape == (len(problem.parts.workload),) and certificate.row.shape == (
         len(problem.rows.names),
     )
     integers = certificate.part.dtype == np.int64 and certificate.row.dtype == np.int64
     return bool(
-        right
+        has_right_shape
         and integers
         and isinstance(certificate.scale, int)
         and certificate.scale > 0
@@ -53,8 +53,8 @@ def _well_formed(problem: Problem, certificate: Certificate) -> bool:
     )
 
 
-def _never(problem: Problem) -> NDArray[np.bool_]:
-    """[O] options that alone use more of a row than it can ever hold; not where other options may give to the row."""
+def _oversized_options(problem: Problem) -> NDArray[np.bool_]:
+    """[O] options that alone use more of a row than it can ever hold, except rows to which other options add."""
     options = problem.options
     widest = [int(capacity) for capacity in problem.rows.capacity]
     for row, size, most in zip(problem.tiers.row, problem.tiers.size, problem.tiers.max_units, strict=True):
@@ -69,12 +69,12 @@ def _never(problem: Problem) -> NDArray[np.bool_]:
 
 
 def _exact_sites(problem: Problem) -> frozenset[int]:
-    """Sites with rows of their own and nothing to buy for them."""
+    """Sites with rows of their own for which no units can be bought."""
     widened = set(problem.rows.site[problem.tiers.row].tolist())
     return frozenset(int(site) for site in problem.rows.site if site >= 0 and site not in widened)
 
 
-def _reduced(problem: Problem, certificate: Certificate) -> tuple[Numbers, Numbers]:
+def _reduced_costs(problem: Problem, certificate: Certificate) -> tuple[Numbers, Numbers]:
     """[O] scale x cost - u + sum of v x use: over all rows, and over rows across sites only."""
     options = problem.options
     most = int(np.diff(options.row_start).max(initial=0))
@@ -86,7 +86,12 @@ def _reduced(problem: Problem, certificate: Certificate) -> tuple[Numbers, Numbe
     )
     use, weight, part = options.use, certificate.row[options.row], certificate.part
     if size >= SAFE:
-        cost, use, weight, part = wide(cost), wide(use), wide(weight), wide(part)
+        cost, use, weight, part = (
+            as_python_ints(cost),
+            as_python_ints(use),
+            as_python_ints(weight),
+            as_python_ints(part),
+        )
     full: Numbers = cost * certificate.scale - part[options.part]
     across = full.copy()
     option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
@@ -103,11 +108,11 @@ def _linear_gains(part: Numbers, site: Numbers, reduced: Numbers, sites: int) ->
     begins = np.flatnonzero(np.diff(key[order], prepend=-1))
     cheapest = np.minimum.reduceat(reduced[order], begins) if len(order) else reduced[:0]
     gain = np.minimum(cheapest, 0)
-    return totals(gain, key[order][begins] % (sites + 1), sites + 1)
+    return exact_group_sums(gain, key[order][begins] % (sites + 1), sites + 1)
 
 
-def _row_value(problem: Problem, certificate: Certificate, row: int) -> int:
-    """What the multiplier of a row gives back: its capacity, and what could be bought for less than it says."""
+def _row_contribution(problem: Problem, certificate: Certificate, row: int) -> int:
+    """The row's term of the bound: minus its multiplier times capacity, and its tiers that are worth buying."""
     multiplier = int(certificate.row[row])
     value = -multiplier * int(problem.rows.capacity[row])
     tiers = problem.tiers

@@ -1,7 +1,7 @@
-"""How little parts can pay at one site whose rows hold them, proven: by a full table, or by a pruned enumeration.
+"""A proven lower bound on the cost of parts that fit at one site: by a full table, or by a pruned enumeration.
 
-Integers only. The enumeration goes breadth first over the parts. When it grows too wide the least promising beginnings
-are let go, and what they could have reached at best limits what is proven.
+Integers only. The enumeration is breadth-first over the parts. When it grows too wide the least promising states are
+dropped, and the best values that they could have reached limit the bound.
 """
 
 from __future__ import annotations
@@ -9,32 +9,41 @@ from __future__ import annotations
 import numpy as np
 
 from groundplan.placement.problem import Ints, Problem
-from groundplan.placement.verify.exact import SAFE, Numbers, largest, wide
+from groundplan.placement.verify.exact import SAFE, Numbers, as_python_ints, largest
 
 LARGEST_TABLE = 60_000
-WIDEST = 50_000
+MAX_STATES = 50_000
 
 
 def site_minimum(problem: Problem, rows: Ints, options: Ints, value: Numbers, multipliers: list[int]) -> int:
-    """[k] rows of the site, [n] options there with their values; multipliers of the rows only prune. <= 0."""
-    uses = _uses(problem, rows, options)
+    """The least sum of values of a set of the options, at most one per part, that fits into the site's rows; at most 0.
+
+    Takes [k] rows of the site, [n] options there with their values. The rows' multipliers only prune.
+    """
+    uses = _row_uses(problem, rows, options)
     capacity = np.array([int(problem.rows.capacity[row]) for row in rows], dtype=np.int64)
     parts = problem.options.part[options]
     useful = np.flatnonzero(value < 0)
     if len(rows) == 1 and capacity[0] <= LARGEST_TABLE:
-        return _table(parts[useful], value[useful], uses[useful, 0], int(capacity[0]))
+        return _table_minimum(parts[useful], value[useful], uses[useful, 0], int(capacity[0]))
     useful = useful[(uses[useful] <= capacity).all(axis=1)]
     price = np.array(multipliers, dtype=np.int64)
     size = len(useful) * (largest(value) + len(rows) * largest(price) * max(largest(uses), largest(capacity)))
     if size >= SAFE:
-        return _enumerate(parts[useful], wide(value[useful]), wide(uses[useful]), wide(capacity), wide(price))
-    return _enumerate(parts[useful], value[useful], uses[useful], capacity, price)
+        return _enumeration_minimum(
+            parts[useful],
+            as_python_ints(value[useful]),
+            as_python_ints(uses[useful]),
+            as_python_ints(capacity),
+            as_python_ints(price),
+        )
+    return _enumeration_minimum(parts[useful], value[useful], uses[useful], capacity, price)
 
 
-def _table(parts: Numbers, value: Numbers, use: Numbers, capacity: int) -> int:
+def _table_minimum(parts: Numbers, value: Numbers, use: Numbers, capacity: int) -> int:
     best = np.zeros(capacity + 1, dtype=value.dtype)
     if value.dtype != object and len(value) * largest(value) >= SAFE:
-        best, value = wide(best), wide(value)
+        best, value = as_python_ints(best), as_python_ints(value)
     groups: dict[int, list[tuple[int, int]]] = {}
     for part, amount, worth in zip(parts, use, value, strict=True):
         if amount <= capacity:
@@ -46,18 +55,19 @@ def _table(parts: Numbers, value: Numbers, use: Numbers, capacity: int) -> int:
     return int(best[capacity])
 
 
-def _enumerate(parts: Numbers, value: Numbers, use: Numbers, capacity: Numbers, price: Numbers) -> int:
-    """Beginnings are (value, what is left of each row); each part doubles them, the promise prunes them."""
-    dear = value + (use * price).sum(axis=1)
+def _enumeration_minimum(parts: Numbers, value: Numbers, use: Numbers, capacity: Numbers, price: Numbers) -> int:
+    """States are (value, remaining capacity of each row); each part extends them by its options, and states that cannot
+    beat the best value are pruned."""
+    priced_value = value + (use * price).sum(axis=1)
     members: dict[int, list[int]] = {}
     for at, part in enumerate(parts.tolist()):
         members.setdefault(part, []).append(at)
-    promise = {part: min(0, min(int(dear[at]) for at in each)) for part, each in members.items()}
+    promise = {part: min(0, min(int(priced_value[at]) for at in each)) for part, each in members.items()}
     order = sorted(members, key=lambda part: (promise[part], part))
     remaining = sum(promise.values())
     worth, left = np.zeros(1, dtype=value.dtype), capacity.reshape(1, -1)
-    best = _filled(order, members, value, use, capacity)
-    gone = 0
+    best = _greedy_value(order, members, value, use, capacity)
+    dropped_bound = 0
     for part in order:
         remaining -= promise[part]
         every = [(worth, left)]
@@ -68,19 +78,21 @@ def _enumerate(parts: Numbers, value: Numbers, use: Numbers, capacity: Numbers, 
         worth, left = np.concatenate([each for each, _ in every]), np.concatenate([each for _, each in every])
         best = min(best, int(worth.min()))
         reach = worth - (left * price).sum(axis=1) + remaining
-        alive = np.flatnonzero(reach < best)
-        if len(alive) > WIDEST:
-            by_reach = alive[np.argsort(reach[alive], kind="stable")]
-            gone = min(gone, int(reach[by_reach[WIDEST]]))
-            alive = by_reach[:WIDEST]
-        if not len(alive):
+        kept = np.flatnonzero(reach < best)
+        if len(kept) > MAX_STATES:
+            by_reach = kept[np.argsort(reach[kept], kind="stable")]
+            dropped_bound = min(dropped_bound, int(reach[by_reach[MAX_STATES]]))
+            kept = by_reach[:MAX_STATES]
+        if not len(kept):
             break
-        worth, left = worth[alive], left[alive]
-    return min(best, gone)
+        worth, left = worth[kept], left[kept]
+    return min(best, dropped_bound)
 
 
-def _filled(order: list[int], members: dict[int, list[int]], value: Numbers, use: Numbers, capacity: Numbers) -> int:
-    """What one obtains by taking what fits, the most promising parts first."""
+def _greedy_value(
+    order: list[int], members: dict[int, list[int]], value: Numbers, use: Numbers, capacity: Numbers
+) -> int:
+    """The value of a greedy set: of each part, the most promising first, the best option that fits."""
     left, worth = capacity, 0
     for part in order:
         for at in sorted(members[part], key=lambda at: int(value[at])):
@@ -90,8 +102,8 @@ def _filled(order: list[int], members: dict[int, list[int]], value: Numbers, use
     return worth
 
 
-def _uses(problem: Problem, rows: Ints, options: Ints) -> Ints:
-    """[n, k] what each option uses of each row."""
+def _row_uses(problem: Problem, rows: Ints, options: Ints) -> Ints:
+    """[n, k] how much of each row each option uses."""
     starts = problem.options.row_start
     number = {int(row): at for at, row in enumerate(rows)}
     found = np.zeros((len(options), len(rows)), dtype=np.int64)

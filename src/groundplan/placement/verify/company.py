@@ -17,9 +17,9 @@ from groundplan.placement.terms.candidates import Candidate
 from groundplan.placement.terms.facts import HOURS, SENSITIVITIES, Company, WorkloadFacts
 from groundplan.placement.verify.plan import Violation
 
-SLACK = 1e-6
-HOW = ("on demand", "reserved")
-UNIT = 0.002
+TOLERANCE = 1e-6
+RENTAL_KINDS = ("on demand", "reserved")
+UNIT_TOLERANCE = 0.002
 """tolerance in units: amounts were rounded to thousandths for the solver"""
 
 
@@ -114,7 +114,7 @@ def _place_violations(company: Company, w: WorkloadFacts, c: Candidate) -> Itera
     yield from _limit_violations(company, w, c)
     limits = ((w.first_token, c.times.first_token), (w.per_token, c.times.per_token), (w.complete, c.times.complete))
     for most, expected in limits:
-        if most is not None and expected > most + SLACK:
+        if most is not None and expected > most + TOLERANCE:
             yield "latency", f"{expected:.0f} ms of {most:.0f} at {c.config}"
 
 
@@ -174,9 +174,9 @@ def _combination_violations(company: Company, w: WorkloadFacts, placed: PlacedWo
     elif w.fallback == "required":
         yield "fallback", "a fallback is required"
     if w.requires_availability and w.availability is not None:
-        there = 1 - prod(1 - each for each in places)
-        if there < w.availability - SLACK / 10:
-            yield "availability", f"there {100 * there:.6g}% of the time, {100 * w.availability:.6g}% are required"
+        available = 1 - prod(1 - each for each in places)
+        if available < w.availability - TOLERANCE / 10:
+            yield "availability", f"there {100 * available:.6g}% of the time, {100 * w.availability:.6g}% are required"
     if (placed.burst is None) != (placed.share >= 1):
         yield "burst", f"its primary bears {placed.share:g} of the peak"
 
@@ -229,16 +229,16 @@ def _capacity_violations(company: Company, claim: PlanClaim) -> Iterator[Violati
                 load = calls / max(w.curve) if follows else 1.0
                 hours[hour] += max(min(units, c.min_units), units * min(load, share)) if follows else units * share
     for (site, type_, kind), every in sorted(used.items()):
-        there, units = _available_units(company, claim, site, type_, kind), max(every)
+        available, units = _available_units(company, claim, site, type_, kind), max(every)
         own = claim.shared_hardware.get(f"{site} {type_}") if not kind else None
-        if units > there + UNIT * len(claim.placed):
-            yield Violation("capacity", f"{units:.3f} {type_} {kind} at {site}, {there:g} are there or bought")
-        rented = there - _owned_units(company, site, type_)
+        if units > available + UNIT_TOLERANCE * len(claim.placed):
+            yield Violation("capacity", f"{units:.3f} {type_} {kind} at {site}, {available:g} are there or bought")
+        rented = available - _owned_units(company, site, type_)
         if (
             own is not None
-            and units > own.units + rented + UNIT * len(claim.placed)
+            and units > own.units + rented + UNIT_TOLERANCE * len(claim.placed)
             and not any(placed.origin is not None and placed.origin.site == site for placed in claim.placed.values())
-        ):  # what a change of place still needs of the old one is there for some days, not held by the month
+        ):  # a move in steps needs units of its old place for some days only: these are not held by the month
             yield Violation("held", f"{units:.3f} {type_} are used at {site}, {own.units:g} are held")
 
 
@@ -265,12 +265,14 @@ def _sharing_violations(company: Company, claim: PlanClaim) -> Iterator[Violatio
             waiting = 0.0 if site.type == "cloud" else first.watts / 1000 * HOURS * site.pue * 0.3 * site.energy_usd_kwh
             most, least = sum(h.count for h in hardware), (first.owned_month or 0.0) + waiting
             rented = _available_units(company, claim, each.site, each.type, "") - most
-            beyond += sum(claim.bought.get(f"{name} {how}", 0) for how in HOW) * (first.rental_price or 0.0) * HOURS
-            if rented and each.units < most - UNIT:
+            beyond += (
+                sum(claim.bought.get(f"{name} {how}", 0) for how in RENTAL_KINDS) * (first.rental_price or 0.0) * HOURS
+            )
+            if rented and each.units < most - UNIT_TOLERANCE:
                 yield Violation(
                     "held", f"{name}: {rented:g} are rented, and of {most} own ones {each.units:g} are held"
                 )
-        if each.units > most + UNIT:
+        if each.units > most + UNIT_TOLERANCE:
             yield Violation("held", f"{name}: {each.units:g} of {most}")
         if each.usd < each.units * least - 0.01:
             yield Violation("held", f"{name}: {each.units:g} units cost {each.units * least:,.2f}, not {each.usd:,.2f}")
@@ -282,7 +284,7 @@ def _sharing_violations(company: Company, claim: PlanClaim) -> Iterator[Violatio
 def _available_units(company: Company, claim: PlanClaim, site: str, type_: str, kind: str) -> float:
     """Units owned, bought by the plan (`SITE TYPE on demand`, or the name of a lease) and committed to."""
     owned = 0 if kind else _owned_units(company, site, type_)
-    names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in HOW]
+    names = [f"{site} {type_} {kind}"] if kind else [f"{site} {type_} {how}" for how in RENTAL_KINDS]
     size = int(kind.rpartition(" for ")[0].rpartition(" ")[2]) if " for " in kind else 1
     committed = sum(
         each.units

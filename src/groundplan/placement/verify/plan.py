@@ -1,6 +1,6 @@
-"""Whether a placement keeps every rule, costs what it says and is bounded as it says.
+"""Checks that a placement keeps every rule, and that its cost and its bound are right.
 
-Reads the declared arrays only: roles, domains and levels are checked as what they mean, not only as rows.
+Reads the declared arrays only. Roles, domains and levels are checked by their meaning, not only as rows.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ import numpy as np
 
 from groundplan.placement.problem import BURST, FALLBACK, POOL, PRIMARY, Problem, Solution
 from groundplan.placement.verify.bound import proven_bound
-from groundplan.placement.verify.exact import total, totals
+from groundplan.placement.verify.exact import exact_group_sums, exact_sum
 
 
 @dataclass(frozen=True, slots=True)
 class Violation:
-    """One fault of a placement."""
+    """One violation by a placement."""
 
     kind: str
     """choice, excluded, row, units, apart, burst, pool, cost, bound"""
@@ -27,15 +27,15 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """The verifier's own findings about a placement."""
+    """The verifier's result for a placement."""
 
     violations: tuple[Violation, ...]
     cost: int | None
-    """recomputed; None where there is no readable placement"""
+    """recomputed; None where there is no well-formed placement"""
     bound: int | None
     """recomputed from the multipliers; a claimed bound is not in it"""
     proof: str
-    """`dual multipliers` or `solver-claimed`: who answers for `Solution.bound`"""
+    """`dual multipliers` or `solver-claimed`: what `Solution.bound` rests on"""
 
     @property
     def is_verified(self) -> bool:
@@ -44,21 +44,21 @@ class Report:
 
 
 def verify(problem: Problem, solution: Solution) -> Report:
-    """Check a placement. An answer that found none is checked for its bound only."""
+    """Check a solution; one without a placement is checked for its bound only."""
     certificate = solution.certificate
     bound = proven_bound(problem, certificate)
-    found = list(_bound(solution, bound))
+    found = list(_bound_violations(solution, bound))
     cost: int | None = None
     if len(solution.choice):
-        wrong = list(_format_violations(problem, solution))
-        found += wrong
-        if not wrong:
-            cost = _price(problem, solution)
-            found += _rules(problem, solution, cost)
+        format_violations = list(_format_violations(problem, solution))
+        found += format_violations
+        if not format_violations:
+            cost = _recompute_cost(problem, solution)
+            found += _placement_violations(problem, solution, cost)
     return Report(tuple(found), cost, bound, certificate.proof)
 
 
-def _bound(solution: Solution, bound: int | None) -> Iterator[Violation]:
+def _bound_violations(solution: Solution, bound: int | None) -> Iterator[Violation]:
     certificate = solution.certificate
     if bound is None:
         yield Violation("bound", "the multipliers are malformed")
@@ -83,14 +83,14 @@ def _format_violations(problem: Problem, solution: Solution) -> Iterator[Violati
         yield Violation("units", "the bought units are not one number for each tier")
 
 
-def _price(problem: Problem, solution: Solution) -> int:
-    cost = total(problem.options.terms[solution.choice].reshape(-1))
+def _recompute_cost(problem: Problem, solution: Solution) -> int:
+    cost = exact_sum(problem.options.terms[solution.choice].reshape(-1))
     bought = sum(int(n) * int(price) for n, price in zip(solution.units, problem.tiers.price, strict=True))
     used = {int(site) for site in problem.options.site[solution.choice] if site >= 0}
     return cost + bought + sum(int(problem.sites.opening[site]) for site in used)
 
 
-def _rules(problem: Problem, solution: Solution, cost: int) -> Iterator[Violation]:
+def _placement_violations(problem: Problem, solution: Solution, cost: int) -> Iterator[Violation]:
     if solution.cost != cost:
         yield Violation("cost", f"it costs {cost}, not {solution.cost}")
     yield from _rule_violations(problem, solution)
@@ -101,7 +101,7 @@ def _rules(problem: Problem, solution: Solution, cost: int) -> Iterator[Violatio
 
 
 def _pool_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
-    """Only what is held for all gives to rows that are shared, and it gives to nothing else."""
+    """Only pool parts add to rows of kind `pool`, and they add to no other rows."""
     options = problem.options
     for part, option in enumerate(solution.choice):
         for at in range(int(options.row_start[option]), int(options.row_start[option + 1])):
@@ -134,7 +134,7 @@ def _row_violations(problem: Problem, solution: Solution) -> Iterator[Violation]
     begins, ends = options.row_start[solution.choice], options.row_start[solution.choice + 1]
     at: Any = np.concatenate([np.arange(b, e) for b, e in zip(begins, ends, strict=True)] or [np.zeros(0, np.int64)])
     at = at.astype(np.int64)
-    used = totals(options.use[at], options.row[at], len(rows.names))
+    used = exact_group_sums(options.use[at], options.row[at], len(rows.names))
     bought = [0] * len(rows.names)
     for row, size, count in zip(tiers.row, tiers.size, solution.units, strict=True):
         bought[row] += int(size) * int(count)
@@ -145,7 +145,7 @@ def _row_violations(problem: Problem, solution: Solution) -> Iterator[Violation]
 
 
 def _optional_fallbacks(problem: Problem) -> set[int]:
-    """Workloads of which a row says how available they have to be: a fallback that it does not need may be nowhere."""
+    """Workloads with an availability row: their fallback may be nowhere if the row holds without it."""
     options, kinds = problem.options, problem.rows.kind
     rows = [row for row, kind in enumerate(kinds) if kind == "availability"]
     option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
@@ -154,14 +154,14 @@ def _optional_fallbacks(problem: Problem) -> set[int]:
 
 
 def _combination_violations(problem: Problem, solution: Solution) -> Iterator[Violation]:
-    """Fallbacks stand in another failure domain, and what bursts is what the primary's level leaves."""
+    """Fallbacks are in another failure domain than their primary, and a burst has its primary's level."""
     site, level = problem.options.site[solution.choice], problem.options.level[solution.choice]
-    spared = _optional_fallbacks(problem)
-    where: dict[tuple[int, int], list[int]] = {}
+    optional = _optional_fallbacks(problem)
+    parts_by_role: dict[tuple[int, int], list[int]] = {}
     for part, (workload, role) in enumerate(zip(problem.parts.workload, problem.parts.role, strict=True)):
-        where.setdefault((int(workload), int(role)), []).append(part)
-    for (workload, role), parts in where.items():
-        primaries = where.get((workload, PRIMARY), [])
+        parts_by_role.setdefault((int(workload), int(role)), []).append(part)
+    for (workload, role), parts in parts_by_role.items():
+        primaries = parts_by_role.get((workload, PRIMARY), [])
         name = problem.workloads[workload]
         if role == FALLBACK:
             taken = {int(problem.sites.domain[site[part]]) for part in primaries if site[part] >= 0}
@@ -173,6 +173,6 @@ def _combination_violations(problem: Problem, solution: Solution) -> Iterator[Vi
             continue
         if role == BURST and any(level[one] != level[other] for one in parts for other in primaries):
             yield Violation("burst", f"{name} bursts at another level than its primary leaves")
-        idle = role == FALLBACK and workload in spared
+        idle = role == FALLBACK and workload in optional
         if not idle and any(site[part] < 0 and (role != BURST or level[part] != 0) for part in parts):
             yield Violation("choice", f"{name} has a part that runs nowhere")
