@@ -23,6 +23,7 @@ from psycopg import sql
 from tests.integration.test_migrations import bare_database
 from tests.knowledge_intake import Intake
 
+from groundplan.cli.doctor import _home
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.rotate import rotate
@@ -452,9 +453,19 @@ def test_a_tampered_log_is_backed_up_with_a_warning(home: Home, database: Databa
 def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
+    lock = own_home(home)
     (home.root / INCOMPLETE).touch()
-    with pytest.raises(Conflict, match="restore_incomplete"), Supervisor(home):
-        pass
+    for code, state in (("up_running", "warn"), ("restore_incomplete", "bad")):
+        with pytest.raises(Conflict, match=code), Supervisor(home):
+            pass
+        with pytest.raises(Conflict, match=code):
+            backup(home, load_settings({}), tmp_path / "a.backup", quiet)
+        with pytest.raises(Conflict, match=code):
+            restore(tmp_path / "b.backup", home)
+        (told,) = _home(home, load_settings({}))
+        assert told.state == state and "a restore into" in told.message
+        if code == "up_running":  # the restore is killed
+            os.close(lock)
 
 
 def test_what_cannot_be_read_or_written_is_said(

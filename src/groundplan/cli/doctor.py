@@ -31,6 +31,7 @@ from groundplan.core.home import Home, is_readable_by_others
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, resolve_secret
 from groundplan.core.words import quantity
 from groundplan.runtime.database_rights import check_writable
+from groundplan.runtime.locks import INCOMPLETE
 from groundplan.runtime.migrate import look
 
 LOW_DISK_BYTES = 1 << 30
@@ -149,6 +150,13 @@ def _home(home: Home, _: Settings) -> Iterator[Check]:
         yield Check(
             "home", "bad", f"{home.root} cannot be written", "Mount it for writing, or name another one with --home."
         )
+        return
+    if (home.root / INCOMPLETE).exists():
+        if _held(home.lock):
+            yield Check("home", "warn", f"a restore into {home.root} is under way", "Wait until it has ended.")
+        else:
+            hint = "Delete that folder and restore again."
+            yield Check("home", "bad", f"a restore into {home.root} was interrupted", hint)
         return
     secrets = [home.operator_token, *home.keys.glob("*.key"), home.postgres / "roles.json"]
     open_ones = [path for path in secrets if path.exists() and is_readable_by_others(path.stat())]

@@ -39,7 +39,7 @@ from groundplan.core.home import Home, sync_folder, temporary_path, write_atomic
 from groundplan.core.settings import Settings, load_settings
 from groundplan.runtime.archive import Writer, unpack, write_archive
 from groundplan.runtime.database import running_database
-from groundplan.runtime.locks import INCOMPLETE, own_home
+from groundplan.runtime.locks import INCOMPLETE, check_restored, own_home
 from groundplan.runtime.migrate import migrate, revision
 from groundplan.runtime.postgres import EmbeddedPostgres
 from groundplan.runtime.table_dump import dump_tables, load_tables
@@ -64,10 +64,11 @@ _ARCHIVE: Final = "archive"
 
 
 def backup(home: Home, settings: Settings, target: Path, progress: Progress) -> None:
-    """Write `target`. Raises `Conflict` (`archive_exists`), `Invalid` (`home_unknown`, `database_unnamed`),
-    `Unavailable`."""
+    """Write `target`. Raises `Conflict` (`archive_exists`, `restore_incomplete`, `up_running` while a restore into HOME
+    is under way), `Invalid` (`home_unknown`, `database_unnamed`), `Unavailable`."""
     if not home.keys.is_dir():
         raise Invalid(f"{home.root} is not the HOME of an installation", code="home_unknown", hint="Check --home.")
+    check_restored(home)
     if target.exists():
         raise Conflict(f"{target} exists already", code="archive_exists", hint="Choose another name, or move it away.")
     if not os.access(target.parent, os.W_OK | os.X_OK):
@@ -169,11 +170,12 @@ def restore(archive: Path, home: Home, settings: Settings | None = None, progres
     """Make `home`, which must be empty, what it was at the backup; the database is the one that `settings` names.
 
     A damaged archive is refused before anything is written. A later failure is undone. Raises `Conflict`
-    (`home_not_empty`, `restore_not_empty`, `schema_newer`, `schema_unreleased`), `Invalid` (`archive_*`,
-    `restore_mismatch`), `Unavailable`.
+    (`home_not_empty`, `restore_incomplete`, `restore_not_empty`, `schema_newer`, `schema_unreleased`, `up_running`),
+    `Invalid` (`archive_*`, `restore_mismatch`), `Unavailable`.
     """
     where = settings or load_settings()
     if home.root.exists() and not _is_empty(home):
+        check_restored(home)
         kept = " Keep its folder journal: it may tell of calls that came after the backup (docs/cli.md, Backups)."
         raise Conflict(
             f"{home.root} is not empty",

@@ -55,6 +55,13 @@ def _own(home: Home) -> int:
     return lock
 
 
+def check_restored(home: Home) -> None:
+    """Raise `Conflict` where HOME holds a part of a restore: `up_running` while that is under way, `restore_incomplete`
+    once it was interrupted."""
+    if (home.root / INCOMPLETE).exists():
+        os.close(own_home(home))
+
+
 def take_lock(path: Path, refusal: Callable[[str], GroundplanError]) -> int:
     """Hold `path` with flock until the returned descriptor is closed or this process dies; our pid is written into it.
 
