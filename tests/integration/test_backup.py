@@ -468,6 +468,20 @@ def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path)
             os.close(lock)
 
 
+def test_a_disk_that_takes_nothing_of_an_archive_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with write_archive(tmp_path / "a", {}) as archive:
+        _add(archive, "x", Path(__file__))
+    (staging := tmp_path / "home" / "staging").mkdir(parents=True)
+    monkeypatch.setattr(os, "fsync", broken)
+    with pytest.raises(Unavailable, match="archive_read") as told:
+        unpack(tmp_path / "a", staging)
+    assert str(staging.parent) in told.value.hint
+
+
+def broken(descriptor: int) -> None:
+    raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+
 def test_what_cannot_be_read_or_written_is_said(
     home: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

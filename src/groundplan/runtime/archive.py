@@ -192,5 +192,5 @@ def _not_unpacked(archive: Path, folder: Path, error: OSError) -> Invalid | Unav
     return Unavailable(
         f"{archive} cannot be unpacked: {error.strerror}",
         code="archive_read",
-        hint="Check permissions; nothing was changed.",
+        hint=f"Check that it can be read, and that {folder.parent} can be written to; nothing was changed.",
     )
