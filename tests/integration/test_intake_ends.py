@@ -246,7 +246,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(api_ingest, "RemoteEmbedder", lambda _, stop: Still())  # noqa: ARG005
     monkeypatch.setattr(api_ingest, "PATIENCE_SECONDS", 0.3)
-    indexing = api_ingest.Indexer(services)  # type: ignore[arg-type]
+    indexer = api_ingest.Indexer(services)  # type: ignore[arg-type]
 
     def embedded(path: str) -> bool:
         query = """SELECT count(*) FROM document d JOIN chunk c ON c.document_id = d.id
@@ -257,31 +257,31 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     def wait(true: Callable[[], bool]) -> None:
         until = time.monotonic() + 60
         while not true():
-            assert time.monotonic() < until and not indexing.done
+            assert time.monotonic() < until and not indexer.is_done
             time.sleep(0.05)
 
-    indexing.start()
+    indexer.start()
     try:
         wait(lambda: embedded("a.md"))
         assert not on.is_set()
         (tmp_path / "quick" / "b.md").write_text("# B\n\nForty days.\n")
-        indexing.look_at("quick")
+        indexer.request_source("quick")
         wait(lambda: embedded("b.md"))
         (tmp_path / "quick" / "a.md").unlink()
         blueprint.sources.append(source("more"))
         (tmp_path / "more").mkdir()
         (tmp_path / "more" / "c.md").write_text("# C\n\nFifty days.\n")
-        indexing.ask()
+        indexer.request_all()
         wait(lambda: embedded("c.md"))
         assert intake.live("quick") == {"b.md"}
         on.set()
         until = time.monotonic() + 60
-        while not indexing.done:
+        while not indexer.is_done:
             assert time.monotonic() < until
             time.sleep(0.05)
     finally:
         on.set()
-        indexing.stop()
+        indexer.stop()
     assert {"p0", "p1", "p2"} <= intake.live("slow")
 
 
@@ -304,12 +304,12 @@ def test_a_stop_waits_for_no_search_service(
     monkeypatch.setattr(api_ingest, "current_or_none", lambda _: blueprint)
     monkeypatch.setattr(api_ingest, "database_url", lambda *_: intake.database.urls["control"])
     monkeypatch.setattr(service_client, "lookup", noted)
-    indexing = api_ingest.Indexer(services)  # type: ignore[arg-type]
-    indexing.start()
+    indexer = api_ingest.Indexer(services)  # type: ignore[arg-type]
+    indexer.start()
     with caplog.at_level(logging.INFO):
         assert waiting.wait(60), "words are there, and vectors are asked for"
-        indexing.stop()
-    assert not indexing._thread.is_alive()
+        indexer.stop()
+    assert not indexer._thread.is_alive()
     assert "sources are not indexed yet" in caplog.text and intake.live("quick") == {"a.md"}
 
 
@@ -336,14 +336,14 @@ def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPat
         raise Unavailable("the database is away", code="database_unavailable", hint="Later.")
 
     monkeypatch.setattr(api_ingest, "ingest_current", away)
-    indexing = api_ingest.Indexer(SimpleNamespace(), retry_seconds=0.02, most_seconds=30)  # type: ignore[arg-type]
-    indexing._asked = Waits()
-    indexing.start()
+    indexer = api_ingest.Indexer(SimpleNamespace(), retry_seconds=0.02, max_retry_seconds=30)  # type: ignore[arg-type]
+    indexer._new_request = Waits()
+    indexer.start()
     try:
         assert enough.wait(60)
         assert waits == sorted(waits) and waits[-1] > 4 * waits[0] > 0, "each wait is longer than the one before"
-        assert not indexing.done
-        indexing.ask()
+        assert not indexer.is_done
+        indexer.request_all()
         assert again.wait(60), "it was waited for all the same"
     finally:
-        indexing.stop()
+        indexer.stop()

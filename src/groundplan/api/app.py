@@ -109,7 +109,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
             app.state.log_check.start()
             stack.callback(app.state.log_check.stop)
             stack.enter_context(background_tasks)
-            app.state.sequencer = background.start(services, app.state.indexing, background_tasks)
+            app.state.sequencer = background.start(services, app.state.indexer, background_tasks)
             controls.start(services, app.state.log_check, background_tasks)
             yield
 
@@ -122,7 +122,7 @@ def create_app(home: Home, settings: Settings, workspace: Path | None = None, de
         lifespan=lifespan,
     )
     app.state.services = services
-    app.state.indexing = Indexer(services)
+    app.state.indexer = Indexer(services)
     app.state.live = LiveCalls(pool)
     app.state.background_tasks = background_tasks
     app.state.log_check = LogCheck(home, clock)

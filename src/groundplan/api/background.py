@@ -108,7 +108,7 @@ JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
 """(name, seconds between two rounds, function) of the periodic jobs."""
 
 
-def start(services: Services, indexing: Indexer, stack: ExitStack) -> Sequencer:
+def start(services: Services, indexer: Indexer, stack: ExitStack) -> Sequencer:
     """Start all background tasks; `stack` stops them in reverse order. Returns the sequencer of the audit log."""
     import_offline_kills(services)
     start_periodic(stack, PeriodicTask("taking over kills", WATCH_SECONDS, partial(import_offline_kills, services)))
@@ -129,9 +129,9 @@ def start(services: Services, indexing: Indexer, stack: ExitStack) -> Sequencer:
         stack, PeriodicTask("watching the audit log", unwritten_log.LOOK_SECONDS, audit_log_watch.update_finding)
     )
     replay_now(services)
-    indexing.start()
-    stack.callback(indexing.stop)
-    start_periodic(stack, PeriodicTask("scanning sources", SOURCES_SECONDS, indexing.again))
+    indexer.start()
+    stack.callback(indexer.stop)
+    start_periodic(stack, PeriodicTask("scanning sources", SOURCES_SECONDS, indexer.request_again))
     for name, seconds, work in JOBS:
         start_periodic(stack, PeriodicTask(name, seconds, partial(work, services)))
     try_rules = partial(policy_shadow.try_shadow_rules, services)

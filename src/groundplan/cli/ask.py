@@ -32,19 +32,19 @@ def ask(
         raise Invalid("the question is empty", code="question_empty", hint='Write it in quotes: groundplan ask "..."')
     client = ControlClient.connect(home)
     gateway = client.gateway_url()
-    with key_for(client, workload, person) as key:
+    with temporary_key(client, workload, person) as key:
         value = ask_once(gateway, key, workload, question, max_tokens=max_tokens)
     emit(value, as_json, answer_text(value))
 
 
 @contextmanager
-def key_for(client: ControlClient, workload: str, person: str | None) -> Iterator[str]:
+def temporary_key(client: ControlClient, workload: str, person: str | None) -> Iterator[str]:
     """A key for one question; revoked at the end."""
-    made = client.post("/api/keys", {"workload": workload, "user": person, "days": 1})
+    created = client.post("/api/keys", {"workload": workload, "user": person, "days": 1})
     try:
-        yield str(made["key"])
+        yield str(created["key"])
     finally:
-        client.delete(f"/api/keys/{made['id']}")
+        client.delete(f"/api/keys/{created['id']}")
 
 
 def answer_text(value: dict[str, Any]) -> str:
@@ -53,7 +53,7 @@ def answer_text(value: dict[str, Any]) -> str:
     lines = [str(value["choices"][0]["message"]["content"]).strip(), ""]
     for source in facts.get("sources") or ():
         lines.append(f"  from {source_place(source)}")
-    lines += _doubts(facts, str(value["choices"][0]["message"]["content"]))
+    lines += _warnings(facts, str(value["choices"][0]["message"]["content"]))
     by = f"{facts.get('model')} at {facts.get('site')}"
     if facts.get("abstained") and not facts.get("model"):
         by = "nothing reached the workload's floor, so no model was asked"
@@ -61,8 +61,8 @@ def answer_text(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _doubts(facts: dict[str, Any], answer: str) -> list[str]:
-    """What the answer cites wrongly, what documents contradict each other, and what was replaced."""
+def _warnings(facts: dict[str, Any], answer: str) -> list[str]:
+    """Lines about unsupported citations, documents that contradict each other, and replaced documents."""
     lines = [
         f"  [{one['passage']}] does not support: {answer[one['start'] : one['end']]}"
         for one in facts.get("citations") or ()
@@ -72,8 +72,8 @@ def _doubts(facts: dict[str, Any], answer: str) -> list[str]:
         lines.append(f"  contradiction: {one['path']} says '{one['says']}', {one['other_path']} '{one['other_says']}'")
     for one in facts.get("newer") or ():
         reason = NOT_GIVEN.get(one.get("reason", ""))
-        either = f", which {reason}" if reason else ""
-        lines.append(f"  {one['path']} was not used: {one['newer_path']} is newer{either}")
+        suffix = f", which {reason}" if reason else ""
+        lines.append(f"  {one['path']} was not used: {one['newer_path']} is newer{suffix}")
     return lines
 
 

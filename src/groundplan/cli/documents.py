@@ -1,4 +1,4 @@
-"""`groundplan knowledge sources|documents|findings|…`: what content there is, what holds for it, and deciding."""
+"""`groundplan knowledge sources|documents|findings|…`: lists content with its properties and findings, and decides."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def sources(home: HomeOption = None, as_json: JsonOption = False) -> None:
             row["name"], row["type"], row["health"], row["owner"], row["documents"], row["kept_back"],
             "-" if row["quality"] is None or not (row["documents"] or row["findings"]) else f"{row['quality']:.0%}",
             row["findings"],
-            _reading(row["progress"]) or row["health_reason"] or "",
+            _progress_text(row["progress"]) or row["health_reason"] or "",
         )
         for row in value["sources"]
     ]  # fmt: skip
@@ -59,12 +59,12 @@ def sources(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(value, as_json, table(heads, rows) if rows else "No source is declared.")
 
 
-def _reading(progress: dict[str, Any] | None) -> str:
-    """How far a run over a source is; empty where none goes on."""
+def _progress_text(progress: dict[str, Any] | None) -> str:
+    """The progress of a running ingestion of a source; empty if none is running."""
     if not progress or not progress.get("running"):
         return ""
-    of = f" of about {progress['of']}" if progress.get("of") else ""
-    return f"reading: {progress['read']}{of}, {progress['failed']} cannot be read"
+    total = f" of about {progress['of']}" if progress.get("of") else ""
+    return f"reading: {progress['read']}{total}, {progress['failed']} cannot be read"
 
 
 def documents(
@@ -85,7 +85,7 @@ def documents(
 ) -> None:
     """List documents with their state, owner and quality, never their text."""
     wanted = {"source": source, "state": state, "text": text, "holds": holds}
-    value = {"documents": list(every(ControlClient.connect(home), **wanted))}
+    value = {"documents": list(list_documents(ControlClient.connect(home), **wanted))}
     rows = [
         (
             f"{row['source']}/{row['path']}", row["standing"].replace("_", " "), row["sensitivity"] or "",
@@ -101,7 +101,7 @@ def documents(
 def document(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """All that holds for one document and where it is from, who may read it, and which answers used it."""
     client = ControlClient.connect(home)
-    value = client.get(f"/api/knowledge/documents/{id_of(client, which)}")
+    value = client.get(f"/api/knowledge/documents/{document_id(client, which)}")
     found = value["document"]
     lines = [f"{found['title']} ({found['source']}/{found['path']}), version {found['version']}"]
     if value["newer"]:
@@ -109,7 +109,7 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     names = ("state", "sensitivity", "owner", "steward", "purposes", "workloads", "residency", "licence", "valid_from",
              "valid_until", "review_by", "retain_until", "legal_hold")  # fmt: skip
     rows = [
-        (name, _shown(found[name]), found["origins"].get(name, {}).get("from", ""))
+        (name, _format_value(found[name]), found["origins"].get(name, {}).get("from", ""))
         for name in names
         if found[name] not in (None, False, [])
     ]
@@ -117,9 +117,9 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     lines += [f"{row['workload']}: {row['kept_back'] or 'may be given it'}" for row in value["workloads"]]
     lines += [f"{row['severity']}: {row['message']}" for row in value["findings"]]
     lines += [f"kept by a legal hold: version {row['version'] or '-'}, {row['cause']}" for row in value["kept"]]
-    many = f"{'more than ' if value['more_people'] else ''}{len(value['people'])}"
-    people = "person" if many == "1" else "people"
-    lines.append(f"{quantity(len(value['used_by']), 'answer')} used it; {many} {people} may read it")
+    count = f"{'more than ' if value['more_people'] else ''}{len(value['people'])}"
+    people = "person" if count == "1" else "people"
+    lines.append(f"{quantity(len(value['used_by']), 'answer')} used it; {count} {people} may read it")
     emit(value, as_json, "\n".join(lines))
 
 
@@ -133,27 +133,27 @@ def access(
 ) -> None:
     """Show who may read a document, or why one person may or may not, with the groups and grants behind it."""
     client = ControlClient.connect(home)
-    path = f"/api/knowledge/documents/{id_of(client, which)}"
+    path = f"/api/knowledge/documents/{document_id(client, which)}"
     if person is None:
         found = client.get(path)
         value = {name: found[name] for name in ("people", "more_people")}
-        rows = [(row["email"], row["name"], "; ".join(_ways(row))) for row in value["people"]]
+        rows = [(row["email"], row["name"], "; ".join(_access_paths(row))) for row in value["people"]]
         more = "\nOthers may read it, too: check one with --person." if value["more_people"] else ""
         emit(value, as_json, table(("who", "name", "through"), rows) + more if rows else "Nobody may read it.")
         return
     value = client.get(f"{path}/access?{urlencode({'person': person})}")
     lines = [f"{person} {'may read it' if value['readable'] else 'may not read it'}"]
     for row in value["by"]:
-        to = row.get("grant", {}).get("to")
-        way = row["through"] or [to or row["reader"]]
+        grantee = row.get("grant", {}).get("to")
+        steps = row["through"] or [grantee or row["reader"]]
         lines.append(
-            f"{'refused' if row['refuses'] else 'allowed'} {'by a grant to' if to else 'as'} {' > '.join(way)}"
+            f"{'refused' if row['refuses'] else 'allowed'} {'by a grant to' if grantee else 'as'} {' > '.join(steps)}"
         )
     emit(value, as_json, "\n".join(lines if value["by"] else [*lines, "no reader entry matches"]))
 
 
-def _ways(row: dict[str, Any]) -> list[str]:
-    """How a person comes to be a reader, each way from their own group on."""
+def _access_paths(row: dict[str, Any]) -> list[str]:
+    """The paths by which a person is a reader, each starting with their own group."""
     own = [" > ".join(row["through"].get(reader, [reader])) for reader in row["by"] if not reader.startswith("source/")]
     return [*own, *(f"grant to {' > '.join(grant['through']) or grant['to']}" for grant in row["grants"])]
 
@@ -187,22 +187,22 @@ def decide(
 ) -> None:
     """Record a decision about a document that overrides what it and its source say: approve, retire, extend, hold."""
     client = ControlClient.connect(home)
-    new = id_of(client, value) if what == "superseded_by" and "/" in value else _given(what, value)
-    body = {"what": what, "value": new, "reason": reason}
-    found = client.post(f"/api/knowledge/documents/{id_of(client, which)}/decide", body)
-    path, now = found["document"]["path"], _shown(found["document"].get(what))
-    told = f"{what} of {path} is {now} from the next search; findings about it follow within ten minutes"
-    if new is None:
-        told = (
+    new_value = document_id(client, value) if what == "superseded_by" and "/" in value else _parse_value(what, value)
+    body = {"what": what, "value": new_value, "reason": reason}
+    found = client.post(f"/api/knowledge/documents/{document_id(client, which)}/decide", body)
+    path, current = found["document"]["path"], _format_value(found["document"].get(what))
+    message = f"{what} of {path} is {current} from the next search; findings about it follow within ten minutes"
+    if new_value is None:
+        message = (
             f"The decision about {what} of {path} is taken back. Its source is read now, and what that says holds then."
         )
-    emit(found, as_json, told)
+    emit(found, as_json, message)
 
 
 def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Delete a document: gone from search at once, from the disk by the day that is told, and it stays away."""
     client = ControlClient.connect(home)
-    value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/delete", {"reason": reason})
+    value = client.post(f"/api/knowledge/documents/{document_id(client, which)}/delete", {"reason": reason})
     emit(value, as_json, f"{value['path']} is removed from search now, and from disk by {value['due'][:10]}")
 
 
@@ -278,11 +278,11 @@ def lineage(
     """Show what an answer rested on. Without a call, print the last day as OpenLineage events, source to answer."""
     client = ControlClient.connect(home)
     if call is None:
-        wanted = {name: _time(given) for name, given in (("since", since), ("until", until)) if given is not None}
+        wanted = {name: _parse_time(given) for name, given in (("since", since), ("until", until)) if given is not None}
         value = client.get(f"/api/knowledge/lineage?{urlencode(wanted)}")
         while following := value.pop("next", None):
-            more = client.get(f"/api/knowledge/lineage?{urlencode({**wanted, 'since': following})}")
-            value = {"events": value["events"] + more["events"]} | ({"next": more["next"]} if "next" in more else {})
+            page = client.get(f"/api/knowledge/lineage?{urlencode({**wanted, 'since': following})}")
+            value = {"events": value["events"] + page["events"]} | ({"next": page["next"]} if "next" in page else {})
         emit(value, True, "")
         return
     value = client.get(f"/api/knowledge/calls/{quote(call, safe='')}/lineage")
@@ -296,8 +296,8 @@ def lineage(
     emit(value, as_json, table(("document", "lines", "version", ""), rows) if rows else "It rested on no document.")
 
 
-def _time(text: str) -> str:
-    """A day or a time of ISO 8601, in UTC where it names no zone."""
+def _parse_time(text: str) -> str:
+    """A date or time of ISO 8601; UTC if it names no time zone."""
     try:
         found = datetime.fromisoformat(text)
     except ValueError as error:
@@ -334,15 +334,15 @@ def push(
 ) -> None:
     """Push files to a source of type push."""
     value = ControlClient.connect(home).post(
-        "/api/knowledge/push", {"source": source, "documents": [_pushed(file) for file in files]}
+        "/api/knowledge/push", {"source": source, "documents": [_push_entry(file) for file in files]}
     )
     stored = quantity(value["documents"], "document is", "documents are")
-    told = [f"{stored} stored; {source} is read now, and searchable after that"]
-    told += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
-    emit(value, as_json, "\n".join(told))
+    lines = [f"{stored} stored; {source} is read now, and searchable after that"]
+    lines += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
+    emit(value, as_json, "\n".join(lines))
 
 
-def _pushed(file: Path) -> dict[str, Any]:
+def _push_entry(file: Path) -> dict[str, Any]:
     data = read_given(file, code="push_file", hint="Name a file.")
     media = file.suffix.lower().lstrip(".")
     if file.suffix.lower() in TEXT:
@@ -350,8 +350,8 @@ def _pushed(file: Path) -> dict[str, Any]:
     return {"path": file.name, "data": base64.b64encode(data).decode(), "media": media}
 
 
-def every(client: ControlClient, **wanted: str | None) -> Iterator[dict[str, Any]]:
-    """Documents of which all of this holds, however many there are."""
+def list_documents(client: ControlClient, **wanted: str | None) -> Iterator[dict[str, Any]]:
+    """All documents that match the filters, page by page."""
     after: str | None = None
     while True:
         page = client.get("/api/knowledge/documents", **{name: value or None for name, value in wanted.items()},
@@ -361,7 +361,7 @@ def every(client: ControlClient, **wanted: str | None) -> Iterator[dict[str, Any
             return
 
 
-def id_of(client: ControlClient, which: str) -> str:
+def document_id(client: ControlClient, which: str) -> str:
     """The id of a document named by its id or as SOURCE/PATH."""
     if "/" not in which:
         return quote(which, safe="")
@@ -375,7 +375,7 @@ def id_of(client: ControlClient, which: str) -> str:
     )
 
 
-def _given(what: str, value: str) -> Any:
+def _parse_value(what: str, value: str) -> Any:
     if value == "-":
         return None
     if what == "legal_hold":
@@ -385,7 +385,7 @@ def _given(what: str, value: str) -> Any:
     return value
 
 
-def _shown(value: Any) -> str:
+def _format_value(value: Any) -> str:
     if isinstance(value, list):
         return ", ".join(value)
     if value is None:

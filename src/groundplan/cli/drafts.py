@@ -1,7 +1,7 @@
 """`groundplan knowledge draft|accept`: questions that a model drafts from documents, and a person accepts.
 
-A draft is asked of the gateway like any other call: with the permissions of the person who is named, charged to the
-workload. It labels nothing before it is accepted.
+Drafts are requested from the gateway like any other call: with the permissions of the named person, charged to the
+workload. They are not evaluated before they are accepted.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.api.calls.ask import ask_once
-from groundplan.cli.ask import key_for
+from groundplan.cli.ask import temporary_key
 from groundplan.cli.client import ControlClient
-from groundplan.cli.documents import every
+from groundplan.cli.documents import list_documents
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid
@@ -48,14 +48,14 @@ def draft(
         what = "exists already" if file.exists() else "is in a folder that does not exist"
         raise Invalid(f"{file} {what}", code="drafts_file", hint="Name a new file.")
     client = ControlClient.connect(home)
-    documents = _documents(client, workload)
+    documents = _approved_documents(client, workload)
     random.Random(seed).shuffle(documents)
     gateway = client.gateway_url()
-    made: list[dict[str, Any]] = []
+    drafts: list[dict[str, Any]] = []
     refused = 0
-    with key_for(client, workload, person) as key:
+    with temporary_key(client, workload, person) as key:
         for document in documents:
-            passage = _passage(gateway, key, document)
+            passage = _readable_passage(gateway, key, document)
             if passage is None:
                 continue
             answer = ask_once(gateway, key, workload, drafting.draft_prompt(passage), max_tokens=_TOKENS)
@@ -63,10 +63,10 @@ def draft(
             if question is None:
                 refused += 1
             else:
-                made.append(drafting.draft_line(question, passage, person, workload))
-            if len(made) == count:
+                drafts.append(drafting.draft_line(question, passage, person, workload))
+            if len(drafts) == count:
                 break
-    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in made)
+    lines = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in drafts)
     try:
         file.write_text(lines, encoding="utf-8")
     except OSError as error:
@@ -75,8 +75,10 @@ def draft(
         ) from error
     if refused:
         note(f"{refused} answers of the model were not questions")
-    told = f"{len(made)} drafts are in {file}. Read them, correct or delete lines, then `groundplan knowledge accept`."
-    emit({"drafts": made, "refused": refused, "file": str(file)}, as_json, told)
+    message = (
+        f"{len(drafts)} drafts are in {file}. Read them, correct or delete lines, then `groundplan knowledge accept`."
+    )
+    emit({"drafts": drafts, "refused": refused, "file": str(file)}, as_json, message)
 
 
 def accept(
@@ -88,23 +90,23 @@ def accept(
     as_json: JsonOption = False,
 ) -> None:
     """Accept drafts that a person has read; `groundplan knowledge evaluate` asks them from then on."""
-    from groundplan.knowledge.evaluation.draft import accept_drafts as accepted  # noqa: PLC0415 -- only here
+    from groundplan.knowledge.evaluation.draft import accept_drafts as accept_drafts  # noqa: PLC0415 -- only here
 
-    count = accepted(file, numbers or [], by)
+    count = accept_drafts(file, numbers or [], by)
     emit({"accepted": count, "file": str(file)}, as_json, f"{count} questions of {file} are accepted by {by}")
 
 
-def _documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
+def _approved_documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
     """Approved documents of the workload's sources. Raises `Invalid` (no_sources)."""
     found = client.get(f"/api/workloads/{workload}")
     sources = found.get("sources") or found.get("workload", {}).get("sources") or []
     if not sources:
         raise Invalid(f"{workload} has no sources", code="no_sources", hint="Declare sources in its workload.")
-    return [row for source in sources for row in every(client, source=source, state="approved")]
+    return [row for source in sources for row in list_documents(client, source=source, state="approved")]
 
 
-def _passage(gateway: str, key: str, document: dict[str, Any]) -> Any:
-    """A passage of the document that the person of the key may read; None where search gives none."""
+def _readable_passage(gateway: str, key: str, document: dict[str, Any]) -> Any:
+    """A passage of the document that the person of the key may read; None if search returns none."""
     from groundplan.knowledge.evaluation.draft import MIN_CHARS, Passage  # noqa: PLC0415 -- only here
 
     asked = {"query": document["title"] or document["path"], "passages": 10}

@@ -1,4 +1,4 @@
-"""`groundplan knowledge index …`: editions of the search index, how they compare, switching and going back."""
+"""`groundplan knowledge index …`: lists, builds, compares, switches and drops editions of the search index."""
 
 from __future__ import annotations
 
@@ -24,25 +24,25 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     rows = [
         (
             str(one["id"]), one["state"], one["settings"]["model"], one["settings"]["chunking"], str(one["documents"]),
-            str(one["passages"]), str(one["without_vector"]), _note(one),
+            str(one["passages"]), str(one["without_vector"]), _state_note(one),
         )
         for one in value["editions"]
     ]  # fmt: skip
-    told = table(("edition", "state", "model", "cut into", "documents", "passages", "without vector", ""), rows)
+    text = table(("edition", "state", "model", "cut into", "documents", "passages", "without vector", ""), rows)
     if not value["serves_declared"]:
         declared = value["declared"]
-        told += f"\nDeclared is {declared['model']}, {declared['chunking']} (switch: {declared['switch']})."
-    emit(value, as_json, told)
+        text += f"\nDeclared is {declared['model']}, {declared['chunking']} (switch: {declared['switch']})."
+    emit(value, as_json, text)
 
 
 @app.command()
 def build(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Start building the declared edition beside the one that serves. It also starts by itself."""
     value = ControlClient.connect(home).post("/api/knowledge/index/build", {})
-    begun = f"Edition {value['edition']} is being built." if value["begun"] else "There is nothing to build."
+    message = f"Edition {value['edition']} is being built." if value["begun"] else "There is nothing to build."
     if not value["begun"] and value["edition"]:
-        begun = f"Edition {value['edition']} is being built already."
-    emit(value, as_json, begun)
+        message = f"Edition {value['edition']} is being built already."
+    emit(value, as_json, message)
 
 
 @app.command()
@@ -56,10 +56,10 @@ def compare(which: Number, home: HomeOption = None, as_json: JsonOption = False)
             (name, str(figure), str((value["serving"]["labelled"] or {}).get(name, "-")))
             for name, figure in value["own"]["labelled"].items()
         ]
-    told = table(("", f"edition {which}", f"edition {value['with']}, serving"), rows)
+    text = table(("", f"edition {which}", f"edition {value['with']}, serving"), rows)
     against = value["against"]
-    told += "\n" + (f"Objections: {'; '.join(against)}." if against else "No objections.")
-    emit(value, as_json, told)
+    text += "\n" + (f"Objections: {'; '.join(against)}." if against else "No objections.")
+    emit(value, as_json, text)
 
 
 @app.command()
@@ -71,7 +71,7 @@ def switch(
 ) -> None:
     """Serve this edition; the previous one is kept for a rollback."""
     client = ControlClient.connect(home)
-    _switched(client, client.post(f"/api/knowledge/index/{which}/switch", {}), wait, as_json)
+    _wait_for_switch(client, client.post(f"/api/knowledge/index/{which}/switch", {}), wait, as_json)
 
 
 @app.command()
@@ -82,7 +82,7 @@ def rollback(
 ) -> None:
     """Go back to the edition that served before. Deleted documents stay deleted."""
     client = ControlClient.connect(home)
-    _switched(client, client.post("/api/knowledge/index/rollback", {}), wait, as_json)
+    _wait_for_switch(client, client.post("/api/knowledge/index/rollback", {}), wait, as_json)
 
 
 @app.command()
@@ -92,7 +92,7 @@ def drop(which: Number, home: HomeOption = None, as_json: JsonOption = False) ->
     emit(value, as_json, f"Edition {which} is dropped.")
 
 
-def _switched(client: ControlClient, value: dict[str, Any], wait: float, as_json: bool) -> None:
+def _wait_for_switch(client: ControlClient, value: dict[str, Any], wait: float, as_json: bool) -> None:
     deadline = time.monotonic() + wait
     while value["state"] == "switching" and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
@@ -103,7 +103,7 @@ def _switched(client: ControlClient, value: dict[str, Any], wait: float, as_json
     emit(value, as_json, done if value["state"] == "serving" else waits)
 
 
-def _note(one: dict[str, Any]) -> str:
+def _state_note(one: dict[str, Any]) -> str:
     if one["state"] == "kept":
         return f"until {one['until'][:10]}" + (", rolled back" if one["declined"] else "")
     compared = one["compared"]

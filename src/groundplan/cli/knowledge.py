@@ -1,4 +1,4 @@
-"""`groundplan knowledge …`: what search knows, and whether it is any good."""
+"""`groundplan knowledge …`: documents, their index, and the evaluation of search."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
 _PATIENCE_SECONDS = 3600.0
-"""For two thousand questions, also where a reranker orders each."""
-_NAMED = 5
-"""Documents in a line."""
+"""Enough for two thousand questions, even if a reranker orders each."""
+_MAX_NAMED = 5
+"""Most documents named in a message."""
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
 app = command_group("Documents and search: content, its quality, and permissions.")
 documents.register(app)
@@ -54,21 +54,21 @@ def evaluate(
     if (questions is None) == (beir is None):
         raise Invalid("there is nothing to evaluate", code="usage", hint="Give a file of questions, or --beir DIR.")
     if beir is not None:
-        value, subject = _tried(settings, beir)
+        value, subject = _evaluate_corpus(settings, beir)
     else:
         assert questions is not None
-        value = _asked(ControlClient.connect(home).with_timeout(_PATIENCE_SECONDS), questions)
+        value = _ask_questions(ControlClient.connect(home).with_timeout(_PATIENCE_SECONDS), questions)
         subject = f"questions {questions.name}"
     from groundplan.knowledge.evaluation.history import record_run  # noqa: PLC0415 -- heavy
 
     at = datetime.now(UTC).isoformat(timespec="seconds")
     value["last"] = record_run(Home(settings.home).root / "evaluation", subject, value, at)
     if plot is not None:
-        _draw(plot, value)
-    emit(value, as_json, _told(value))
+        _write_charts(plot, value)
+    emit(value, as_json, _format_report(value))
 
 
-def _draw(file: Path, value: dict[str, Any]) -> None:
+def _write_charts(file: Path, value: dict[str, Any]) -> None:
     from groundplan.knowledge.evaluation import plot  # noqa: PLC0415 -- heavy
 
     curve, parts = plot.abstention_chart(value), plot.parts_chart(value)
@@ -80,8 +80,8 @@ def _draw(file: Path, value: dict[str, Any]) -> None:
         note(f"{file} cannot be written: {error.strerror}")
 
 
-def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
-    """The figures of the questions of a file that people wrote or accepted; drafts are told and left out."""
+def _ask_questions(client: ControlClient, file: Path) -> dict[str, Any]:
+    """The figures for the questions of a file that people wrote or accepted; drafts are left out with a note."""
     from groundplan.api.knowledge import labelled_questions  # noqa: PLC0415 -- heavy
 
     lines, drafts = labelled_questions.read_lines(file, str(file))
@@ -98,13 +98,13 @@ def _asked(client: ControlClient, file: Path) -> dict[str, Any]:
         place = f"{file}:{lines[int(number) - 1].number}"
         raise Invalid(f"{place}: {what}", code=error.code, hint=error.hint) from error
     if missing := found["not_there"]:
-        more = f" and {len(missing) - _NAMED} more" if len(missing) > _NAMED else ""
-        note(f"labelled documents that do not exist count as missed: {', '.join(missing[:_NAMED])}{more}")
+        more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
+        note(f"labelled documents that do not exist count as missed: {', '.join(missing[:_MAX_NAMED])}{more}")
     return found
 
 
-def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
-    """The figures of a labelled folder."""
+def _evaluate_corpus(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
+    """(figures, subject of the run) for a folder in the BEIR layout."""
     from threadpoolctl import threadpool_limits  # noqa: PLC0415 -- heavy
 
     from groundplan.knowledge.embedding.openvino_encoder import load_encoder, precision_of  # noqa: PLC0415 -- heavy
@@ -119,22 +119,22 @@ def _tried(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
     with threadpool_limits(limits=1, user_api="blas"):
         encoder = load_encoder(ensure(settings.models, MINILM.name), precision_of(settings.embedding_precision))
         home = Home(settings.home)
-        outcome = trial.run_trial(home, settings, encoder, labelled, _progress)
+        outcome = trial.run_trial(home, settings, encoder, labelled, _note_progress)
     unknown = {"unknown_documents": labelled.unknown_documents, "unknown_queries": labelled.unknown_queries}
     value = {**outcome.json(), "split": labelled.split, **unknown}
     return value, f"beir {labelled.digest[:16]} {labelled.split}"
 
 
-def _progress(what: str, done: int, of: int) -> None:
+def _note_progress(what: str, done: int, of: int) -> None:
     if done == of or done % 1280 == 0:
         note(f"{done} of {of} {what}")
 
 
-def _told(value: dict[str, Any]) -> str:
-    """A table for people."""
-    rows = [_row("together", value)]
+def _format_report(value: dict[str, Any]) -> str:
+    """The figures as text for people."""
+    rows = [_ranking_row("together", value)]
     others = (("words", "lexical"), ("vectors", "vector"), ("without the reranker", "without_reranker"))
-    rows += [_row(name, value[key]) for name, key in others if key in value]
+    rows += [_ranking_row(name, value[key]) for name, key in others if key in value]
     parts = [table(("ranking", "nDCG@10", "recall@100", "MRR@10", "nDCG@10 with 95 %"), rows)]
     parts.append(f"search takes p50 {value['p50_ms']} ms, p95 {value['p95_ms']} ms; {value['questions']} questions")
     if (reranked := value.get("reranked")) is not None:
@@ -167,6 +167,6 @@ def _told(value: dict[str, Any]) -> str:
     return "\n".join(parts)
 
 
-def _row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
+def _ranking_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
     low, high = figures["confidence"]["ndcg@10"]
     return (name, *(f"{figures[one]:.4f}" for one in _MEASURES), f"{low:.4f} to {high:.4f}")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.documents import Document, Reason, id_of
+from groundplan.cli.documents import Document, Reason, document_id
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
@@ -34,7 +34,9 @@ def share(
     """Share a document by a link: anyone who is signed in and opens it may read the document from then on."""
     client = ControlClient.connect(home)
     last = until or (datetime.now(UTC).date() + timedelta(days=_DAYS)).isoformat()
-    value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links", {"until": last, "reason": reason})
+    value = client.post(
+        f"/api/knowledge/documents/{document_id(client, which)}/links", {"until": last, "reason": reason}
+    )
     emit(
         value,
         as_json,
@@ -46,7 +48,7 @@ def share(
 def links(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """The links of a document, and who has opened them."""
     client = ControlClient.connect(home)
-    value = client.get(f"/api/knowledge/documents/{id_of(client, which)}/links")
+    value = client.get(f"/api/knowledge/documents/{document_id(client, which)}/links")
     rows = [
         (
             row["name"],
@@ -70,7 +72,7 @@ def unshare(
 ) -> None:
     """Withdraw a link. It grants nothing from the next query on."""
     client = ControlClient.connect(home)
-    value = client.post(f"/api/knowledge/documents/{id_of(client, which)}/links/{name}/withdraw", {})
+    value = client.post(f"/api/knowledge/documents/{document_id(client, which)}/links/{name}/withdraw", {})
     emit(value, as_json, f"link {name} is withdrawn; it grants nothing from now on")
 
 

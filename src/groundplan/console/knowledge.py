@@ -1,6 +1,6 @@
-"""The pages of Knowledge: sources, documents, findings, a search that explains itself, the glossary.
+"""The pages of Knowledge: sources, documents, findings, search with explanations, glossary, evaluations.
 
-Each asks the API what its visitor may see; forms send one API call and go back with its result.
+Each page shows what the API returns to its visitor; forms send one API call and redirect with its result.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ REASONS = {
     "quality": "is below the quality that this workload requires",
     "deleted": "was deleted",
 }
-"""Why a document is kept back, in words."""
+"""Reason why a document is kept back -> words."""
 LINE_WIDTH, LINE_HEIGHT = 110, 22
 
 
 @router.get("/knowledge")
 async def sources(request: Request, visitor: VisitorDep) -> Response:
-    """The sources; of Knowledge whoever holds no duty sees the search, and the findings that are theirs."""
+    """The sources; visitors without a duty are redirected to their findings, if they own anything, or to the search."""
     reply = await visitor.api.get("/api/knowledge/sources")
     if reply.status == 403:
         own = "findings" if visitor.session["owns"] else "search"
@@ -64,8 +64,8 @@ async def documents(
     request: Request, visitor: VisitorDep, source: str = "", state: str = "", text: str = "", after: str = "",
     holds: str = "",
 ) -> HTMLResponse:  # fmt: skip
-    given = (("source", source), ("state", state), ("text", text), ("holds", holds))
-    query = {name: value for name, value in given if value}
+    filters = (("source", source), ("state", state), ("text", text), ("holds", holds))
+    query = {name: value for name, value in filters if value}
     body = await fetch_json(visitor, "/api/knowledge/documents", **query, **({"after": after} if after else {}))
     names: dict[str, Any] = {"sources": [], "deletions": []}
     if visitor.sees_all:
@@ -93,7 +93,7 @@ async def document(request: Request, visitor: VisitorDep, document_id: str, pers
         access, told = (asked.body, "") if asked.ok else (None, asked.problem)
     return await render_for(
         request, visitor, "document.html", HERE, tab="documents", asked=person, access=access, told=told,
-        held=what_holds(answer["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
+        held=property_rows(answer["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
         **answer,
     )  # fmt: skip
 
@@ -124,8 +124,8 @@ async def findings(
 async def search(
     request: Request, visitor: VisitorDep, workload: str = "", q: str = "", call: str = ""
 ) -> HTMLResponse:
-    """The playground: what is found for a question, why, and what is kept back. `call`: that was grounded in it, whose
-    outcome thumbs are."""
+    """The playground: passages found for a question, with the reasons, and what is kept back. `call`: a call that was
+    grounded in them; thumbs are recorded as its outcome."""
     known = await visitor.api.get("/api/names")
     names = known.body["grounded"] if known.ok else []
     result, told = None, ""
@@ -142,7 +142,7 @@ async def search(
         names=names,
         workload=workload,
         q=q,
-        call=_call(call),
+        call=_parse_call_id(call),
         result=result,
         told=told,
         reasons=REASONS,
@@ -160,8 +160,8 @@ async def evaluations(request: Request, visitor: VisitorDep) -> HTMLResponse:
     found = await fetch_all(visitor, runs="/api/knowledge/evaluations")
     lines: dict[str, str] = {}
     for run in found["runs"]:
-        same = [each for each in reversed(found["runs"]) if each["subject"] == run["subject"]]
-        lines[run["subject"]] = trend_line([float(each["figures"].get("ndcg@10", 0)) for each in same])
+        runs = [each for each in reversed(found["runs"]) if each["subject"] == run["subject"]]
+        lines[run["subject"]] = trend_line([float(each["figures"].get("ndcg@10", 0)) for each in runs])
     newest: dict[str, Any] = next((run["figures"] for run in found["runs"] if run["figures"].get("abstention")), {})
     reply = await visitor.api.get("/api/knowledge/signals")
     used = reply.body if reply.ok else {"documents": [], "unanswered": []}
@@ -177,12 +177,12 @@ async def evaluations(request: Request, visitor: VisitorDep) -> HTMLResponse:
 async def decide(
     request: Request, csrf: Text, document: Text, what: Text, reason: Text, value: Maybe = ""
 ) -> RedirectResponse:
-    """No value takes a decision back."""
-    given: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
+    """Decide about a document; no value withdraws a decision."""
+    new_value: Any = None if value == "" else value == "yes" if what == "legal_hold" else value
     path = f"/api/knowledge/documents/{quote(document, safe='')}/decide"
-    reply = await visitor_api(request, csrf).post(path, {"what": what, "value": given, "reason": reason})
+    reply = await visitor_api(request, csrf).post(path, {"what": what, "value": new_value, "reason": reason})
     done = "Decided. It applies from the next search on; findings about it follow within ten minutes."
-    if given is None:
+    if new_value is None:
         done = "Taken back. Its source is read now, and what that says holds then."
     return redirect_with_result(f"/knowledge/documents/{quote(document, safe='')}", reply, done)
 
@@ -197,7 +197,7 @@ async def delete(request: Request, csrf: Text, document: Text, reason: Text) -> 
 
 @router.post("/do/knowledge/held")
 async def held(request: Request, visitor: VisitorDep, csrf: Text, version: Text, reason: Text) -> HTMLResponse:
-    """What a version said that a legal hold keeps; that it was read is in the audit log."""
+    """Show a version that a legal hold keeps; reading it is recorded in the audit log."""
     path = f"/api/knowledge/held/{quote(version, safe='')}/read"
     reply = await visitor_api(request, csrf).post(path, {"reason": reason})
     rejected_forms.raise_if_rejected(reply)
@@ -210,9 +210,15 @@ async def held(request: Request, visitor: VisitorDep, csrf: Text, version: Text,
 async def click(
     request: Request, csrf: Text, workload: Text, document: Text, rank: Text, call: Maybe = ""
 ) -> RedirectResponse:
-    """On to the document of a passage; that it was chosen is noted without who chose it, and only of who chose it here:
-    no link from elsewhere counts."""
-    body = {"kind": "click", "workload": workload, "document": document, "rank": _place(rank), "call": _call(call)}
+    """Redirect to the document of a passage and record the click, without the person; links from other sites do not
+    count."""
+    body = {
+        "kind": "click",
+        "workload": workload,
+        "document": document,
+        "rank": _parse_rank(rank),
+        "call": _parse_call_id(call),
+    }
     await visitor_api(request, csrf).post("/api/knowledge/signals", body)
     return RedirectResponse(f"/knowledge/documents/{quote(document, safe='')}", status_code=303)
 
@@ -222,11 +228,12 @@ async def thumb(
     request: Request, csrf: Text, workload: Text, q: Annotated[str, Form(max_length=4000)], document: Text, rank: Text,
     kind: Text, call: Maybe = "",
 ) -> RedirectResponse:  # fmt: skip
-    """What helped, and what did not; of a passage of a call it is an outcome of that call, within half a minute."""
-    of = _call(call)
-    body = {"kind": kind, "workload": workload, "document": document, "rank": _place(rank), "call": of}
+    """Record whether a passage helped; for a passage of a call it becomes an outcome of that call within half a
+    minute."""
+    call_id = _parse_call_id(call)
+    body = {"kind": kind, "workload": workload, "document": document, "rank": _parse_rank(rank), "call": call_id}
     reply = await visitor_api(request, csrf).post("/api/knowledge/signals", body)
-    query = urlencode({"workload": workload, "q": q, **({"call": of} if of else {})})
+    query = urlencode({"workload": workload, "q": q, **({"call": call_id} if call_id else {})})
     return redirect_with_result(f"/knowledge/search?{query}", reply, "Noted.")
 
 
@@ -255,7 +262,7 @@ async def open_link(request: Request, csrf: Text, word: Text) -> RedirectRespons
 
 @router.post("/do/knowledge/fix")
 async def fix(request: Request, csrf: Text, finding: Text, subject: Text) -> RedirectResponse:
-    """What a finding proposes, as the decision that it is."""
+    """Apply the fix that a finding proposes, as a decision or deletion."""
     api = visitor_api(request, csrf)
     found = await api.get("/api/findings", kind="knowledge.", subject=subject)
     row = next((each for each in found.body["findings"] if each["id"] == finding), None) if found.ok else None
@@ -263,7 +270,7 @@ async def fix(request: Request, csrf: Text, finding: Text, subject: Text) -> Red
         return redirect_with_result("/knowledge/findings", found, "It has been settled already.")
     proposed = row["fix"]
     path = f"/api/knowledge/documents/{quote(str(proposed['document']), safe='')}"
-    # its message may have a name or a sentence in it, and reasons are kept in the audit log
+    # not the finding's message: it may contain a name or a sentence, and reasons are kept in the audit log
     reason = f"proposed by a finding ({row['kind']})"
     if proposed["do"] == "delete":
         return redirect_with_result(
@@ -288,7 +295,7 @@ def proposed_change(proposed: dict[str, Any], request: Request) -> tuple[str, An
     }[proposed["do"]]
 
 
-def what_holds(document: dict[str, Any]) -> list[dict[str, Any]]:
+def property_rows(document: dict[str, Any]) -> list[dict[str, Any]]:
     """Rows with name, value, origin and ignored declarations of every property of a document."""
     names = (
         "state", "sensitivity", "owner", "steward", "purposes", "workloads", "residency", "licence", "valid_from",
@@ -318,13 +325,13 @@ def trend_line(scores: list[float]) -> str:
     return " ".join(f"{x:.1f},{y:.1f}" for x, y in points)
 
 
-def _call(text: str) -> str | None:
-    """The id in `text`; None where it is no id."""
+def _parse_call_id(text: str) -> str | None:
+    """The id of a call in `text`; None if it is not valid."""
     try:
         return str(UUID(text))
     except ValueError:
         return None
 
 
-def _place(rank: str) -> int | None:
+def _parse_rank(rank: str) -> int | None:
     return int(rank) if rank.isdecimal() else None

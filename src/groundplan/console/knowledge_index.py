@@ -1,4 +1,4 @@
-"""The page of the search index: its editions, how they compare, and switching, going back and taking away."""
+"""The page of the search index: its editions, their comparisons, and forms to switch, roll back and drop."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ STATES = {
     "serving": ("serves", "badge-ok"),
     "kept": ("is kept for a rollback", ""),
 }
-"""In words, and the class of its badge."""
+"""State -> (words, class of its badge)."""
 FIGURES = (
     ("documents", "Documents"), ("passages", "Passages"), ("characters", "Characters"),
     ("without_vector", "Without vector"), ("recall", "Recall@10 against exact"), ("found", "Found by heading"),
@@ -52,7 +52,7 @@ async def editions(request: Request, visitor: VisitorDep) -> HTMLResponse:
 
 
 def figures(one: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    """(name, own, of the one that it was compared with) of a comparison."""
+    """(name, figure of this edition, figure of the serving one) of a comparison."""
     compared = one["compared"]
     if not compared:
         return []
@@ -69,5 +69,5 @@ async def act(request: Request, what: str, csrf: Text, edition: Text = "") -> Re
         return RedirectResponse(PAGE, status_code=303)
     reply = await visitor_api(request, csrf).post(path, {})
     rejected_forms.raise_if_rejected(reply)
-    told = {"notice": DONE[what]} if reply.ok else {"problem": reply.problem}
-    return RedirectResponse(f"{PAGE}?{urlencode(told)}", status_code=303)
+    result = {"notice": DONE[what]} if reply.ok else {"problem": reply.problem}
+    return RedirectResponse(f"{PAGE}?{urlencode(result)}", status_code=303)

@@ -15,7 +15,7 @@ from groundplan.governance import service as governance
 
 
 def usable_sources(conn: Connection[Any], blueprint: Blueprint, workload: Workload, today: date) -> list[str]:
-    """The sources of a workload that are not stopped. Raises `Denied` where the workload itself may not run now."""
+    """The sources of a workload that are not stopped. Raises `Denied` if the workload itself may not run now."""
     stopped = {row["scope"] for row in store.kills(conn)}
     for scope in ("company", f"workload/{workload.name}"):
         if scope in stopped:

@@ -104,6 +104,6 @@ def update_index(services: Services, stop: Callable[[], bool] = never_stop) -> N
         if blueprint is None or not index_store.take_lead(conn):
             return
         update_keys(services, conn, blueprint)
-        bench = IndexContext(services, conn, blueprint)
-        for step in keep_up(conn, bench.declared_settings(), bench.tools(stop), bench.change_author(SYSTEM)):
+        context = IndexContext(services, conn, blueprint)
+        for step in keep_up(conn, context.declared_settings(), context.tools(stop), context.change_author(SYSTEM)):
             log.info("index: %s of edition %d is done", step.what, step.edition)

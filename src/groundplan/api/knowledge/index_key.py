@@ -18,7 +18,7 @@ from groundplan.knowledge.gateway_client import ServiceKey, key_file, list_keys,
 
 
 def ensure_key(services: Services, workload: str) -> None:
-    """Create a key for the workload where there is none. Raises `Unavailable` (index_key) where it was revoked."""
+    """Create a key for the workload if there is none. Raises `Unavailable` (index_key) if it was revoked."""
     known = read_key(services.home, workload)
     if known is not None:
         with services.transaction() as conn:

@@ -102,11 +102,11 @@ def _parse_question(line: str, place: str) -> LabelledQuestion | None:
         return LabelledQuestion.model_validate(used[0]) if used else None
     except ValidationError as error:
         first = error.errors()[0]
-        told = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        problem = f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
     except (ValueError, RecursionError) as error:
-        told = f"it is no JSON object: {error}"
+        problem = f"it is no JSON object: {error}"
     raise _invalid(
-        f"{place}: {told}",
+        f"{place}: {problem}",
         'Write {"question": "…", "documents": ["handbook/leave.md"], "person": "…", "workload": "…"}.',
     )
 
@@ -144,21 +144,21 @@ def search_request(conn: Connection[Any], place: str, one: LabelledQuestion) -> 
 
 
 def evaluate_questions(
-    services: Services, questions: Sequence[LabelledQuestion], wanted: Sequence[dict[str, Any]]
+    services: Services, questions: Sequence[LabelledQuestion], requests: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
     """Evaluation figures of the questions, each searched with its request in `wanted`, and the labelled documents that
     do not exist (`not_there`). Raises `Unavailable` where search does not answer."""
-    given = [_search(services, one, ask) for one, ask in zip(questions, wanted, strict=True)]
-    answering = {document for one in given for document in (*one.documents, *(span.document for span in one.spans))}
+    results = [_search(services, one, request) for one, request in zip(questions, requests, strict=True)]
+    answering = {document for one in results for document in (*one.documents, *(span.document for span in one.spans))}
     with services.transaction() as conn:
         known = evaluation_store.sensitivities(conn, sorted(answering))
-    return {**summarise(given, known), "not_there": sorted(answering - known.keys())}
+    return {**summarise(results, known), "not_there": sorted(answering - known.keys())}
 
 
-def _search(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> QuestionResult:
+def _search(services: Services, one: LabelledQuestion, request: dict[str, Any]) -> QuestionResult:
     begun = time.perf_counter()
     # passages below the floor are measured, too, to compare other floors
-    answer = post_local(services.home, "search", "/search", {**ask, "floor": 0.0})
+    answer = post_local(services.home, "search", "/search", {**request, "floor": 0.0})
     took = (time.perf_counter() - begun) * 1000
     return QuestionResult(
         documents=tuple(one.documents),
@@ -167,6 +167,6 @@ def _search(services: Services, one: LabelledQuestion, ask: dict[str, Any]) -> Q
         confidence=float(answer["confidence"]),
         abstained=bool(answer["abstained"]),
         milliseconds=took,
-        floor=float(ask["floor"]),
+        floor=float(request["floor"]),
         in_order=tuple(not step.get("skipped") for step in answer["steps"]),
     )

@@ -21,7 +21,7 @@ DATA_DUTIES = frozenset({"data", "compliance", "security"})
 
 
 def with_quotes(conn: Connection[Any], caller: Caller, found: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The findings, with their quotes appended to the messages where the caller may read them."""
+    """The findings, with quotes appended to the messages if the caller may read them."""
     quotes = finding_store.quotes(conn, [row["id"] for row in found])
     if not quotes:
         return found
@@ -36,7 +36,7 @@ def with_quotes(conn: Connection[Any], caller: Caller, found: list[dict[str, Any
         row["id"]
         for row in quoted
         if (row["owner"] is not None and row["owner"] == caller.email)
-        or (places[row["id"]] in readable if row["id"] in places else _decides_about(caller, row["subject"]))
+        or (places[row["id"]] in readable if row["id"] in places else _may_decide_about(caller, row["subject"]))
     }
     return [_with_quote(row, quotes[row["id"]]) if row["id"] in may else row for row in found]
 
@@ -52,7 +52,7 @@ def _document_of(subject: str) -> tuple[str, str] | None:
     return (source, path) if kind == "source" and found else None
 
 
-def _decides_about(caller: Caller, subject: str) -> bool:
+def _may_decide_about(caller: Caller, subject: str) -> bool:
     try:
         require_duty(caller, DATA_DUTIES, subject)
     except Denied:

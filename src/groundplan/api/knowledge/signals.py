@@ -33,8 +33,8 @@ def record_unanswered(
     question: str,
     id: UUID | None = None,
 ) -> UUID:
-    """Record that nothing was found. The question and the person are stored only where the workload keeps content:
-    sealed under the person's key, redacted and for as long as the workload declares."""
+    """Record that nothing was found. The question and the person are stored only if the workload keeps content: sealed
+    under the person's key, redacted, and for as long as the workload declares."""
     keep, id = workload.keep, id or new_id()
     if keep is None:
         return signal_store.add_signal(conn, Signal(workload.name, UNANSWERED, id=id))
@@ -49,7 +49,7 @@ def record_unanswered(
 def gather_now(services: Services) -> int:
     """Delete expired questions, and report the topics of the others; returns how many.
 
-    Where no embedder is available, the next round does it.
+    If no embedder is available, the next round does it.
     """
     with services.own_connection() as conn:
         now = services.clock.now()

@@ -37,7 +37,7 @@ def clear_answers(conn: Connection[Any], source: str, actor: str) -> None:
 def replay_now(services: Services) -> int:
     """Repeat deletions of the list that the database no longer has; returns how many documents were deleted again.
 
-    Without a database, or where the list cannot be read or written, the next sweep does it.
+    Without a database, or if the list cannot be read or written, the next sweep does it.
     """
     try:
         with services.own_connection() as conn:

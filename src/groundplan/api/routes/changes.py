@@ -117,7 +117,7 @@ def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn
     ]
     if body.folder is not None and (unnoted := services.remember_folder(Path(body.folder))):
         value["notes"].append(unnoted)
-    request.app.state.indexing.ask()
+    request.app.state.indexer.request_all()
     return value
 
 
@@ -153,7 +153,7 @@ def rollback(body: Rollback, request: Request, services: ServicesDep, caller: Si
     authorize(caller, "rollback", "company")
     with services.release_turn() as conn:
         value = services.releases.rollback(conn, caller.actor, body.to, body.without_revoked, body.reason)
-    request.app.state.indexing.ask()
+    request.app.state.indexer.request_all()
     return value
 
 
@@ -197,7 +197,7 @@ def approve(
     approver = approver_of(caller)
     with services.release_turn() as conn:
         value = services.releases.approve(conn, approver, change_id, body.answer())
-    request.app.state.indexing.ask()
+    request.app.state.indexer.request_all()
     return value
 
 

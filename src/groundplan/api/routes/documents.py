@@ -1,6 +1,6 @@
-"""Sources and documents: what holds for them and why, decisions, deletion, glossary and evaluations.
+"""Sources and documents: their properties with origins, decisions, deletion, glossary and evaluations.
 
-What applications push is in `push`, what answers rested on in `lineage`.
+Pushed documents are in `push`, the documents behind answers in `lineage`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Caller, Reader, SignedIn, can_read_all, require_duty
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.knowledge import ownership
-from groundplan.api.knowledge import store as shown
+from groundplan.api.knowledge import store as knowledge_store
 from groundplan.api.knowledge.quotes import DATA_DUTIES, with_quotes
 from groundplan.api.knowledge.upkeep import clear_answers
 from groundplan.api.local_services import post_local
@@ -52,7 +52,7 @@ class Strict(BaseModel):
 
 
 class Decision(Strict):
-    """One value of a document, and why; `value` null takes an earlier decision back."""
+    """One value of a document, with the reason; `value` null withdraws an earlier decision."""
 
     what: Annotated[str, StringConstraints(min_length=1, max_length=40)]
     value: str | bool | list[str] | None
@@ -60,19 +60,19 @@ class Decision(Strict):
 
 
 class Deletion(Strict):
-    """Why it is deleted."""
+    """The reason for a deletion."""
 
     reason: Reason
 
 
 class Reading(Strict):
-    """Why what a legal hold keeps is read."""
+    """The reason for reading a version that a legal hold keeps."""
 
     reason: Reason
 
 
 class Readmission(Strict):
-    """Which deleted place may be a document again."""
+    """A deleted path that may be ingested again, with the reason."""
 
     source: Name
     path: Path
@@ -80,7 +80,8 @@ class Readmission(Strict):
 
 
 class Mentions(Strict):
-    """Texts that name somebody, such as an address and a full name; `delete`: the documents with one of them go."""
+    """Texts that identify a person, such as an address and a full name; `delete`: delete the documents that contain one
+    of them."""
 
     words: Annotated[
         list[Annotated[str, StringConstraints(min_length=1, max_length=200)]], Field(min_length=1, max_length=20)
@@ -91,10 +92,10 @@ class Mentions(Strict):
 
 @router.get("/knowledge/sources")
 def sources(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Each source with its owner, what holds for it, its health, its quality with the trend, and open findings.
-    `behind`: changed documents that are not searched by words yet; null where search does not run."""
+    """Each source with its owner, rules, health, quality with its trend, and number of open findings. `behind`: number
+    of changed documents that the word index does not have yet; null if search does not run."""
     with services.transaction() as conn:
-        found = shown.sources(conn)
+        found = knowledge_store.sources(conn)
         for row in found:
             row["trend"] = [
                 {"day": day, "score": score, "documents": count}
@@ -113,35 +114,35 @@ def documents(
     text: str | None = None, path: str | None = None, after: str | None = None, limit: int = 200,
     holds: Literal["personal_data"] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Documents without their text. `state`: how they stand (`standing`: approved, draft, rejected, retired,
-    superseded, not_yet_valid, expired, deleted), or `kept back`, which is all but approved and deleted; `path`: a whole
-    one; `holds`: `personal_data` in what is public or internal. `next`: what `after` is for those that follow; null
-    where there are none. Who holds no duty has those that they answer for."""
-    most = max(1, min(limit, 1000))
-    at, slash, rest = (after or "").partition("/")
+    """Documents without their text. Filters: `state`: their standing (approved, draft, rejected, retired, superseded,
+    not_yet_valid, expired, deleted), or `kept back`, which is all except approved and deleted; `path`: the exact path;
+    `holds`: `personal_data` in public or internal documents. `next`: the value of `after` for the next page; null on
+    the last one. Callers without a duty get the documents that they answer for."""
+    page_size = max(1, min(limit, 1000))
+    after_source, slash, after_path = (after or "").partition("/")
     with services.transaction() as conn:
-        found = shown.documents(
-            conn, source, state, text, most + 1, path=path, after=(at, rest) if slash else None,
+        found = knowledge_store.documents(
+            conn, source, state, text, page_size + 1, path=path, after=(after_source, after_path) if slash else None,
             who=None if can_read_all(caller) else caller.email or "", holds=holds,
         )  # fmt: skip
         if can_read_all(caller) and after is None:
             require_known_source(conn, found, source)
-    more, found = len(found) > most, found[:most]
-    return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if more else None}
+    has_more, found = len(found) > page_size, found[:page_size]
+    return {"documents": found, "next": f"{found[-1]['source']}/{found[-1]['path']}" if has_more else None}
 
 
 @router.get("/knowledge/documents/{document_id}")
 def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """All that holds for a document and where it is from, its versions, readers, findings, and who used it. Whoever
-    holds no duty and answers for it is told all but who used it (`used_by` is null), and of a newer one only where they
-    know that; who may only read it is told what it is and why they may (`access`)."""
+    """A document with the origins of its properties, its versions, readers, findings, and the answers that used it.
+    Callers without a duty who answer for it get all except those answers (`used_by` is null), and a newer document only
+    if they know that one; callers who may only read it get its description and the reason why they may (`access`)."""
     with services.transaction() as conn:
         found = require_document(conn, document_id)
-        everything = can_read_all(caller)
-        if not everything and not ownership.answers_for(conn, caller, found):
+        sees_all = can_read_all(caller)
+        if not sees_all and not ownership.answers_for(conn, caller, found):
             return _as_reader(conn, caller, found)
-        newer = shown.document_title(conn, found["superseded_by"]) if found["superseded_by"] else None
-        if newer is not None and not everything and not _may_know(conn, caller, newer["id"]):
+        newer = knowledge_store.document_title(conn, found["superseded_by"]) if found["superseded_by"] else None
+        if newer is not None and not sees_all and not _may_know(conn, caller, newer["id"]):
             newer = None
         workloads = [
             workload.name
@@ -154,7 +155,7 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
             "newer": newer,
             "versions": governed_store.list_versions(conn, document_id),
             "kept": legal_hold_store.versions(conn, document=document_id),
-            "readers": shown.readers(conn, document_id),
+            "readers": knowledge_store.readers(conn, document_id),
             "people": people[: governed_store.MAX_PEOPLE],
             "more_people": len(people) > governed_store.MAX_PEOPLE,
             "workloads": [
@@ -162,13 +163,13 @@ def document(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
                 for name in workloads
             ],
             "findings": with_quotes(conn, caller, _document_findings(conn, caller, found)),
-            "used_by": lineage_store.answers_using(conn, document_id, limit=50) if everything else None,
+            "used_by": lineage_store.answers_using(conn, document_id, limit=50) if sees_all else None,
         }
 
 
 @router.get("/knowledge/documents/{document_id}/access")
 def access(document_id: UUID, person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Why somebody may read a document, or may not: its readers that they are, and the groups on the way to each."""
+    """Why a person may read a document or not: the reader entries that match them, and the groups through which."""
     with services.transaction() as conn:
         require_document(conn, document_id)
         return {"person": person, **governed_store.why_readable(conn, document_id, find_person_id(conn, person))}
@@ -178,22 +179,23 @@ def access(document_id: UUID, person: str, services: ServicesDep, _: Reader) -> 
 def decision(
     document_id: UUID, body: Decision, request: Request, services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
-    """Approve, reject, retire, supersede, extend: by its owner, steward, or who holds a duty for the source's data. No
-    `value` takes a decision back: what the source says holds again after a look at it, which begins at once."""
+    """Approve, reject, retire, supersede or extend a document; for its owner, steward, and holders of a duty for the
+    source's data. A `value` of null withdraws a decision: the source's own value applies again after an ingestion,
+    which begins at once."""
     with services.transaction() as conn:
         found = require_document(conn, document_id)
         require_decider(conn, caller, found)
-        said = DecisionContext(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
-        document = decide(conn, document_id, body.what, body.value, said)
+        context = DecisionContext(str(caller.actor), caller.email or "the operator", body.reason, services.clock.now())
+        document = decide(conn, document_id, body.what, body.value, context)
     if body.value is None:
-        request.app.state.indexing.look_at(document["source"])
+        request.app.state.indexer.request_source(document["source"])
     return {"document": document}
 
 
 @router.post("/knowledge/documents/{document_id}/delete")
 def deletion(document_id: UUID, body: Deletion, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Gone from search, index and caches when this answers; erased from the disk by `due`. It stays away until it is
-    let in again."""
+    """Delete a document: it is gone from search, index and caches when this returns, and erased from the disk by `due`.
+    It is not ingested again until it is readmitted."""
     with services.transaction() as conn:
         require_decider(conn, caller, require_document(conn, document_id))
     with services.own_connection() as conn:
@@ -203,12 +205,13 @@ def deletion(document_id: UUID, body: Deletion, services: ServicesDep, caller: S
 
 @router.get("/knowledge/deletions")
 def deletions(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """What was deleted here, or kept until a legal hold ended (`cause`), by when it has to be off the disk, and since
-    when it is; of what went at its source, how much waits and how much is off the disk."""
+    """Documents deleted by decision or when a legal hold ended (`cause`), with the day by which they are erased from
+    the disk and the time when they were; and how many documents that were removed at their sources wait for that or are
+    erased."""
     with services.transaction() as conn:
         stones = deletion_store.tombstones(conn)
         waiting, due, erased = deletion_store.source_deletions(conn)
-        names = shown.person_emails(conn, [stone.by for stone in stones])
+        names = knowledge_store.person_emails(conn, [stone.by for stone in stones])
     return {
         "deletions": [
             {
@@ -230,7 +233,7 @@ def deletions(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.get("/knowledge/held")
 def held(services: ServicesDep, _: Reader, source: str | None = None) -> dict[str, Any]:
-    """What legal holds keep of documents that changed, went or cannot be read any more, without its text."""
+    """Versions kept by legal holds of documents that were changed, removed or became unreadable, without their text."""
     with services.transaction() as conn:
         found = legal_hold_store.versions(conn, source=source)
         require_known_source(conn, found, source)
@@ -239,19 +242,19 @@ def held(services: ServicesDep, _: Reader, source: str | None = None) -> dict[st
 
 @router.post("/knowledge/held/{held_id}/read")
 def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """What a kept version said, for whoever may decide about the document; that it was read, and why, is in the audit
-    log. `data` (base64): the bytes of what was pushed."""
+    """The text of a kept version, for callers who may decide about the document; reading it is recorded in the audit
+    log with its reason. `data` (base64): the bytes of a pushed document."""
     with services.transaction() as conn:
         found = legal_hold_store.read_version(conn, held_id)
         if found is None:
             raise _not_found()
-        whose = None if found["document_id"] is None else governed_store.read_document(conn, found["document_id"])
-        if whose is None:
+        document = None if found["document_id"] is None else governed_store.read_document(conn, found["document_id"])
+        if document is None:
             if not can_read_all(caller):
                 raise _not_found()
             require_duty(caller, DATA_DUTIES, f"source/{found['source']}")
         else:
-            require_decider(conn, caller, whose)
+            require_decider(conn, caller, document)
         data = found.pop("data")
         record(
             conn, action="knowledge.held_read", actor=caller.actor, subject=f"source/{found['source']}",
@@ -262,17 +265,17 @@ def read_held(held_id: UUID, body: Reading, services: ServicesDep, caller: Signe
 
 @router.post("/knowledge/readmit")
 def readmission(body: Readmission, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Let a deleted place be a document again, after a look at its source, which begins at once."""
+    """Allow a deleted path to be ingested again; an ingestion of its source begins at once."""
     require_duty(caller, DATA_DUTIES, f"source/{body.source}")
     with services.own_connection() as conn:
         readmit(conn, body.source, body.path, _deletion_reason(services, caller, body.reason))
-    request.app.state.indexing.look_at(body.source)
+    request.app.state.indexer.request_source(body.source)
     return {"source": body.source, "path": body.path}
 
 
 @router.get("/knowledge/glossary")
 def glossary(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The company's terms as the blueprint that is served has them."""
+    """The company's terms in the served blueprint."""
     with services.transaction() as conn:
         terms = current_blueprint(conn).terms
     return {
@@ -288,14 +291,14 @@ def glossary(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.get("/knowledge/evaluations")
 def evaluations(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The runs of `groundplan knowledge evaluate` in this HOME, the newest first."""
+    """The runs of `groundplan knowledge evaluate` in this HOME, newest first."""
     return {"runs": history.list_runs(services.home.root / "evaluation")}
 
 
 @router.post("/knowledge/mentions")
 def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Documents with these texts in them, for somebody's request to be erased (what was kept of their calls and reviews
-    goes with the person). With `delete` they go; what is under a legal hold stays, and is named."""
+    """Documents that contain these texts, for a person's request for erasure (content of their calls and reviews is
+    erased with the person). With `delete` the documents are deleted; those under a legal hold stay and are listed."""
     require_duty(caller, DATA_DUTIES, "company")
     if short := [word for word in body.words if not names_somebody(word)]:
         raise Invalid(
@@ -304,16 +307,16 @@ def mentions(body: Mentions, services: ServicesDep, caller: SignedIn) -> dict[st
         )  # fmt: skip
     with services.own_connection() as conn:
         found = documents_mentioning(conn, body.words)
-        free = [id for id, _, _, held in found if not held]
+        deletable = [id for id, _, _, held in found if not held]
         stones = (
-            delete(conn, free, _deletion_reason(services, caller, body.reason), clear_answers)
-            if body.delete and free
+            delete(conn, deletable, _deletion_reason(services, caller, body.reason), clear_answers)
+            if body.delete and deletable
             else []
         )
-    gone = {stone.document_id for stone in stones}
+    deleted_ids = {stone.document_id for stone in stones}
     return {
         "documents": [
-            {"id": id, "source": source, "path": path, "held": held, "deleted": id in gone}
+            {"id": id, "source": source, "path": path, "held": held, "deleted": id in deleted_ids}
             for id, source, path, held in found
         ]
     }
@@ -328,10 +331,11 @@ def require_document(conn: Any, id: UUID) -> dict[str, Any]:
 
 
 def require_decider(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
-    """Owner, steward, the operator, or a holder of a duty for the source's data. An owner or steward whom only the
-    document itself names, or the file beside it, is told of it and decides nothing: whoever may write it could be both.
+    """Require that the caller is owner, steward, the operator, or holds a duty for the source's data. An owner or
+    steward whom only the document itself or its sidecar names may not decide: anybody who may write it could name
+    themselves.
 
-    Raises `Denied` (document_not_yours) for whoever may read it, `NotFound` for everybody else.
+    Raises `Denied` (document_not_yours) for callers who may read the document, `NotFound` for all others.
     """
     if ownership.answers_for(conn, caller, found):
         return
@@ -340,35 +344,35 @@ def require_decider(conn: Any, caller: Caller, found: dict[str, Any]) -> None:
     except Denied as error:
         if not (can_read_all(caller) or _may_read(conn, caller, found)):
             raise _not_found() from error
-        named = ownership.answerable_people(found)
-        whom = next((found[name] for name in ("steward", "owner") if found[name] in named), None)
-        who = whom or "the owner of the source"
+        answerable = ownership.answerable_people(found)
+        person = next((found[name] for name in ("steward", "owner") if found[name] in answerable), None)
+        decider = person or "the owner of the source"
         if caller.email is not None and caller.email in (found["owner"], found["steward"]):
             raise Denied(
                 "only the document itself names you, which whoever may write it could do", code="document_not_yours",
-                hint=f"Ask {who} to name you in the folder's .governed.yaml or the source.",
+                hint=f"Ask {decider} to name you in the folder's .governed.yaml or the source.",
             ) from error  # fmt: skip
         raise Denied(
             "only its owner or steward may decide about a document", code="document_not_yours",
-            hint=f"Ask {who}.",
+            hint=f"Ask {decider}.",
         ) from error  # fmt: skip
 
 
 def _not_found() -> NotFound:
-    """The error for a missing document, also used for one whose existence the caller must not know."""
+    """The error for a missing document, and for one whose existence the caller must not know."""
     return NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
 
 
 def _document_findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
-    """Findings about a document, and the one about personal data in its folder where the document has some."""
+    """Findings about a document, and the grouped one about personal data in its folder if the document has some."""
     subject, only = f"source/{found['source']}/{found['path']}", ownership.own_findings(conn, caller)
-    told = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
+    listed = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
     personal = any(not kind.startswith("!") for kind in found["personal"] or ())
-    if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in told):
-        several = finding_store.findings(conn, kinds=[PERSONAL], subject=folder_of(subject), only=only)
+    if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in listed):
+        grouped = finding_store.findings(conn, kinds=[PERSONAL], subject=folder_of(subject), only=only)
         whose = [name for name in (found["owner"], found["steward"]) if name]
-        told += [each for each in several if each["detail"]["whose"] == whose]
-    return told
+        listed += [each for each in grouped if each["detail"]["whose"] == whose]
+    return listed
 
 
 def _may_know(conn: Any, caller: Caller, document: UUID) -> bool:
@@ -390,13 +394,13 @@ _READER_FIELDS = (
 
 
 def _as_reader(conn: Any, caller: Caller, found: dict[str, Any]) -> dict[str, Any]:
-    """A document as shown to a reader without ownership. Raises `NotFound` where the caller may not read it."""
+    """A document as shown to a reader who does not own it. Raises `NotFound` if the caller may not read it."""
     if not _may_read(conn, caller, found):
         raise _not_found()
     newer = governed_store.read_document(conn, found["superseded_by"]) if found["superseded_by"] else None
     return {
         "document": {name: found[name] for name in _READER_FIELDS} | {"superseded": found["superseded_by"] is not None},
-        "newer": shown.document_title(conn, newer["id"])
+        "newer": knowledge_store.document_title(conn, newer["id"])
         if newer is not None and _may_read(conn, caller, newer)
         else None,
         "access": governed_store.why_readable(conn, found["id"], caller.person) if caller.person else None,

@@ -167,7 +167,7 @@ def again(body: Replan, request: Request, services: ServicesDep, caller: SignedI
     authorize(caller, "release", "company")
     with services.release_turn() as conn:
         value = placement_replan.release_replan(conn, services, caller.actor, body.reason)
-    request.app.state.indexing.ask()
+    request.app.state.indexer.request_all()
     return value
 
 

@@ -99,7 +99,7 @@ def rollback(name: str, body: Back, request: Request, services: ServicesDep, cal
         number = max([each.number for each in found] + ([doc.version] if doc is not None else [])) + 1
         files = replace_prompt(stored.sources, name, old.text, number)
         made = services.releases.apply(conn, caller.actor, files, f"{body.reason} (prompt {name} as in {old.number})")
-    request.app.state.indexing.ask()
+    request.app.state.indexer.request_all()
     changed = {file: text for file, text in files.items() if text != stored.sources[file]}
     return {**made, "version": number, "files": changed}
 

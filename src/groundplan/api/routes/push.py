@@ -75,7 +75,7 @@ def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn
         places = deletion_store.closed_places(conn, body.source, [item.path for item in body.documents])
         closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
         push_store.drop_documents(conn, body.source, closed)
-    request.app.state.indexing.look_at(body.source)
+    request.app.state.indexer.request_source(body.source)
     hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
     return {
         "source": body.source,

@@ -73,7 +73,7 @@ def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[st
         "kills": [{"scope": row["scope"], "reason": row["reason"] if whole else ""} for row in kills],
         "near_limits": near,
         "services": wanted,
-        "indexed": request.app.state.indexing.done,
+        "indexed": request.app.state.indexer.is_done,
         "demo": services.demo,
         "addresses": services.addresses(),
     }

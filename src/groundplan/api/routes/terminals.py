@@ -97,7 +97,7 @@ def decide(request_id: UUID, body: Known, request: Request, services: ServicesDe
         if found.decision == "refuse":
             return {"decision": "refuse", **services.releases.refuse(conn, approver, found.change, answer)}
         value = services.releases.approve(conn, approver, found.change, answer)
-    request.app.state.indexing.ask()
+    request.app.state.indexer.request_all()
     return {"decision": "approve", "change": str(found.change), **value}
 
 
