@@ -455,4 +455,4 @@ def test_a_response_that_did_not_fail(details: Any) -> None:
 def test_what_vllm_transcribes_is_counted() -> None:
     told = {"type": "transcription.done", "text": "hello", "usage": {"prompt_tokens": 40, "completion_tokens": 7}}
     event = read_server(msgspec.json.encode(told))
-    assert event.of_response and usage_of(event) == Usage(input=40, output=7)
+    assert event.concerns_response and usage_of(event) == Usage(input=40, output=7)

@@ -249,5 +249,7 @@ def _unseal(conn: Conn, keys: SubjectKeys, sealed: str) -> bytes | None:
 
 def _size(kept: StoredAnswer) -> int:
     return (
-        sum(len(part) for part in kept.events or [kept.whole or b""]) + sum(len(p.said) for p in kept.passages) + 1024
+        sum(len(part) for part in kept.events or [kept.whole or b""])
+        + sum(len(p.text_with_head) for p in kept.passages)
+        + 1024
     )

@@ -67,7 +67,7 @@ class Entry:
             OVERHEAD_BYTES
             + len(self.query)
             + sum(len(part) + 64 for part in parts)
-            + sum(len(p.said) for p in self.passages)
+            + sum(len(p.text_with_head) for p in self.passages)
         )
 
 

@@ -34,13 +34,14 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     """The head row of the table in which the text begins: context, not part of the text."""
 
     @property
-    def said(self) -> str:
-        """The text as a model is given it: below the head row of its table, where it has one."""
+    def text_with_head(self) -> str:
+        """The text as a model gets it: below the head row of its table, where it has one."""
         return f"{self.head}\n{self.text}" if self.head else self.text
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """The caller's request body, parsed once. `fields` are its top-level fields as raw JSON, in order; `size` its
+    """The client's request body, parsed once. `fields`: its top-level ones as raw JSON, in order; `messages`: how
+    many it has; `query`: the text to search with; `cap`: most output tokens; `copies`: how many answers (`n`); `size`: its
     bytes."""
 
     fields: dict[str, msgspec.Raw]
@@ -57,23 +58,22 @@ class Ask(msgspec.Struct, frozen=True):
     images: int = 0
     """Images in the request; their bytes are not counted in `size`."""
     extra_tokens: int = 0
-    """Tokens that do not come from its bytes: the most that the provider adds for tools, and a prompt that is given as
-    tokens."""
+    """Tokens that its bytes do not bound: the most that the provider adds for tools, and a prompt given as tokens."""
     audio_kib: int = 0
     """KiB of audio in the request, not counted in `size` either."""
     service: str = "standard"
     """Class of service: standard | auto | batch | priority | flex."""
     is_batch_line: bool = False
-    """Whether it is a line of a batch that is made as a call."""
+    """Whether it is a line of a batch that this gateway makes as a call."""
     body: bytes = b""
     """The bytes that `fields` were parsed from, where they may be spliced; empty where fields were changed."""
     header_lines: bytes = b""
-    """Header lines of the caller that are passed to an upstream with the same API."""
+    """The client's header lines that are passed to an upstream with the same API."""
     upload: Upload | None = None
-    """A form that is sent on while it arrives."""
+    """An uploaded form that is sent on while it arrives."""
     files: tuple[str, ...] = ()
-    """Ids of the files that it names, each once; their content is put in before it is sent."""
+    """Ids of the files in it, each once; their content replaces them before it is sent."""
     binary: bool = False
-    """Whether its answer is bytes that are passed on as they come."""
+    """Whether its answer is binary and passed on as it arrives."""
     parsed: object = None
     """The body as the surface itself parsed it."""

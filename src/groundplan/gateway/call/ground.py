@@ -289,7 +289,7 @@ async def _answer(connection: UpstreamConnection, request: bytes, until: float) 
 
 def _passage_block(number: int, passage: Passage) -> str:
     place = f"{passage.path}, lines {passage.start_line}-{passage.end_line}"
-    return f"[{number}] {passage.title} ({place})\n{passage.said}\n"
+    return f"[{number}] {passage.title} ({place})\n{passage.text_with_head}\n"
 
 
 def _fit_passages(passages: Sequence[Passage], max_bytes: int) -> list[Passage]:

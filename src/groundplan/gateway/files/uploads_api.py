@@ -69,34 +69,34 @@ class UploadsApi:
         if request.method != b"POST":
             raise WrongMethod(b"POST")
         if not parts:
-            told = await self._create(request, key)
+            body = await self._create(request, key)
         elif parts[1] == "parts":
-            told = await self._add_part(_id(parts[0], "upload_"), request, response, key)
+            body = await self._add_part(_id(parts[0], "upload_"), request, response, key)
         elif parts[1] == "complete":
-            told = await self._complete(_id(parts[0], "upload_"), request, key)
+            body = await self._complete(_id(parts[0], "upload_"), request, key)
         else:
-            told = await self._cancel(_id(parts[0], "upload_"), key)
-        response.send(200, msgspec.json.encode(told))
+            body = await self._cancel(_id(parts[0], "upload_"), key)
+        response.send(200, msgspec.json.encode(body))
 
     async def _create(self, request: Request, key: KeyEntry) -> dict[str, Any]:
-        asked, now = msgspec.json.decode(request.body, type=NewUpload), self._gateway.clock.now()
-        if asked.purpose not in files_api.PURPOSES:
+        order, now = msgspec.json.decode(request.body, type=NewUpload), self._gateway.clock.now()
+        if order.purpose not in files_api.PURPOSES:
             hint = f"Use one of: {', '.join(files_api.PURPOSES)}"
-            raise Invalid(f"the purpose {asked.purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
-        if asked.bytes < 1:
+            raise Invalid(f"the purpose {order.purpose[:40]!r} is not served", code="purpose_unsupported", hint=hint)
+        if order.bytes < 1:
             raise Invalid("bytes is below 1", code="upload_bytes", hint="Say how many bytes the whole file has.")
-        if asked.bytes > MAX_FILE_BYTES:
-            told = f"the file is larger than {MAX_FILE_BYTES >> 20} MB"
-            raise TooLarge(told, code="file_too_large", hint="Cut it into several files.")
+        if order.bytes > MAX_FILE_BYTES:
+            message = f"the file is larger than {MAX_FILE_BYTES >> 20} MB"
+            raise TooLarge(message, code="file_too_large", hint="Cut it into several files.")
         seconds = None
-        if (after := asked.expires_after) is not None:
+        if (after := order.expires_after) is not None:
             if after.anchor != "created_at":
                 hint = "Use created_at."
                 raise Invalid("expires_after is counted from something else", code="expires_after_anchor", hint=hint)
             seconds = files_api.parse_seconds("expires_after", str(after.seconds))
-        (await self._quota(request, key)).check(asked.bytes)
-        name = multipart.shorten_filename(asked.filename) or "file"
-        upload = Upload(new_id(), key.workload, name, asked.purpose, asked.bytes, now, now + _UPLOAD_TIME, seconds)
+        (await self._quota(request, key)).check(order.bytes)
+        name = multipart.shorten_filename(order.filename) or "file"
+        upload = Upload(new_id(), key.workload, name, order.purpose, order.bytes, now, now + _UPLOAD_TIME, seconds)
         async with self._connected() as connection:
             await upload_store.add(connection, upload, UUID(key.id))
         return _upload_json(upload, now)
@@ -134,20 +134,20 @@ class UploadsApi:
                 self._blobs.path(part).unlink(missing_ok=True)
 
     async def _complete(self, id: UUID, request: Request, key: KeyEntry) -> dict[str, Any]:
-        asked = msgspec.json.decode(request.body, type=_Complete)
-        made, digest = new_id(), None if asked.md5 is None else hashlib.md5(usedforsecurity=False)
+        body = msgspec.json.decode(request.body, type=_Complete)
+        file_id, digest = new_id(), None if body.md5 is None else hashlib.md5(usedforsecurity=False)
         try:
             async with self._connected() as connection:
                 upload = await self._find_pending(connection, id, key)
-                there = await upload_store.parts(connection, id)
-            parts = [(part, there[part]) for part in _part_ids(asked, upload, there)]
-            size = await self._blobs.keep(made, self._joined_parts(parts, digest))
+                stored_parts = await upload_store.parts(connection, id)
+            parts = [(part, stored_parts[part]) for part in _part_ids(body, upload, stored_parts)]
+            size = await self._blobs.keep(file_id, self._joined_parts(parts, digest))
         except (Conflict, Invalid, Unavailable) as error:
             return await self._outcome_or_raise(id, key, error)
-        if digest is not None and asked.md5 is not None and digest.hexdigest() != asked.md5.lower():
-            self._blobs.path(made).unlink(missing_ok=True)
+        if digest is not None and body.md5 is not None and digest.hexdigest() != body.md5.lower():
+            self._blobs.path(file_id).unlink(missing_ok=True)
             raise Invalid("the file has another md5", code="upload_md5", hint="Send the parts again.")
-        return await self._gateway.run_shielded(self._finish(id, made, size, key, await self._quota(request, key)))
+        return await self._gateway.run_shielded(self._finish(id, file_id, size, key, await self._quota(request, key)))
 
     async def _outcome_or_raise(self, id: UUID, key: KeyEntry, error: GroundplanError) -> dict[str, Any]:
         """The completed upload where another request has ended it meanwhile, so that its parts are gone. Raises `error`
@@ -160,40 +160,40 @@ class UploadsApi:
             raise _upload_ended(upload.status)
         return await self._json_with_file(upload)
 
-    async def _finish(self, id: UUID, made: UUID, size: int, key: KeyEntry, room: Quota) -> dict[str, Any]:
+    async def _finish(self, id: UUID, file_id: UUID, size: int, key: KeyEntry, room: Quota) -> dict[str, Any]:
         """Turn the parts into a file, unless another request has done so meanwhile."""
-        now, committing, gone = self._gateway.clock.now(), False, list[UUID]()
+        now, committing, merged_parts = self._gateway.clock.now(), False, list[UUID]()
         try:
             async with self._connected() as connection, connection.transaction():
                 upload = await _find_upload(connection, id, key, lock=True)
                 if upload.status != COMPLETED:
                     upload = await self._find_pending(connection, id, key)
                     ends = None if upload.seconds is None else now + timedelta(seconds=upload.seconds)
-                    file = StoredFile(made, key.workload, upload.purpose, upload.filename, size, now, ends)
-                    gone = await upload_store.finish(connection, id, COMPLETED, made)
+                    file = StoredFile(file_id, key.workload, upload.purpose, upload.filename, size, now, ends)
+                    merged_parts = await upload_store.finish(connection, id, COMPLETED, file_id)
                     await room.check_stored(connection, file)
                     await file_store.add(connection, file, UUID(key.id))
                     committing = True
         finally:
             if not committing:
-                self._blobs.path(made).unlink(missing_ok=True)
-        for part in gone:
+                self._blobs.path(file_id).unlink(missing_ok=True)
+        for part in merged_parts:
             self._blobs.path(part).unlink(missing_ok=True)
         async with self._connected() as connection:
             upload = await _find_upload(connection, id, key)
         return await self._json_with_file(upload)
 
     async def _cancel(self, id: UUID, key: KeyEntry) -> dict[str, Any]:
-        async def ended() -> tuple[Upload, list[UUID]]:
+        async def cancel_upload() -> tuple[Upload, list[UUID]]:
             async with self._connected() as connection, connection.transaction():
                 upload = await _find_upload(connection, id, key, lock=True)
                 if upload.status == COMPLETED:
                     raise _upload_ended(upload.status)
-                gone = await upload_store.finish(connection, id, upload_store.CANCELLED)
-                return await _find_upload(connection, id, key), gone
+                dropped_parts = await upload_store.finish(connection, id, upload_store.CANCELLED)
+                return await _find_upload(connection, id, key), dropped_parts
 
-        upload, gone = await self._gateway.run_shielded(ended())
-        for part in gone:
+        upload, dropped_parts = await self._gateway.run_shielded(cancel_upload())
+        for part in dropped_parts:
             self._blobs.path(part).unlink(missing_ok=True)
         return _upload_json(upload, self._gateway.clock.now())
 
@@ -272,35 +272,35 @@ def _upload_json(upload: Upload, now: datetime, file: StoredFile | None = None) 
     }
 
 
-def _part_ids(asked: _Complete, upload: Upload, there: dict[UUID, int]) -> list[UUID]:
+def _part_ids(body: _Complete, upload: Upload, stored_parts: dict[UUID, int]) -> list[UUID]:
     """The ids of the parts that make up the file, in order. Raises `Invalid`."""
     ids = list[UUID]()
-    for text in asked.part_ids:
+    for text in body.part_ids:
         try:
             ids.append(parse_id(text, "part_"))
         except ValueError:
             ids.append(upload.id)
-    if not ids or len(set(ids)) != len(ids) or not there.keys() >= set(ids):
+    if not ids or len(set(ids)) != len(ids) or not stored_parts.keys() >= set(ids):
         hint = "Name the ids that POST /v1/uploads/ID/parts gave, each once and in order."
         raise Invalid("part_ids has what is no part of this upload", code="upload_parts", hint=hint)
-    if (size := sum(there[id] for id in ids)) != upload.bytes:
+    if (size := sum(stored_parts[id] for id in ids)) != upload.bytes:
         hint = "Send what is missing, or begin again with the right number of bytes."
-        told = f"the parts have {size} bytes together, and the upload was announced with {upload.bytes}"
-        raise Invalid(told, code="upload_bytes", hint=hint)
+        message = f"the parts have {size} bytes together, and the upload was announced with {upload.bytes}"
+        raise Invalid(message, code="upload_bytes", hint=hint)
     return ids
 
 
 async def _form_data(request: Request, room: Quota) -> AsyncGenerator[bytes, None]:
     """The bytes of the form's only field. Raises `Invalid`, `TooLarge`."""
-    seen = False
+    has_data_field = False
     async for event in multipart.form_events(multipart.form_stream(request), request.headers.get(b"content-type")):
         if isinstance(event, multipart.Part):
-            if event.name != _FIELD or seen:
+            if event.name != _FIELD or has_data_field:
                 hint = f"Send the bytes in the field `{_FIELD}`, and nothing else."
                 raise Invalid("the form has another field", code="upload_field", hint=hint)
-            seen = True
+            has_data_field = True
         elif isinstance(event, multipart.Data):
             room.add(event.data)
             yield event.data
-    if not seen:
+    if not has_data_field:
         raise Invalid("there is no data in the form", code="file_missing", hint=f"Send a field named {_FIELD}.")

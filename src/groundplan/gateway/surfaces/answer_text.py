@@ -1,7 +1,7 @@
-"""Finds the text in what goes back to a caller: in stream events and in whole answers, of each API surface. Pure.
+"""Finds the text in stream events and complete answers of each API surface. Pure.
 
-The texts of an event are slots, each with the channel that it is a piece of, so that a text is judged as a whole
-however it is split. Other contents of an event are ignored.
+The texts of an event are slots. Each belongs to a channel, so that a text is checked as a whole however it is split.
+Other contents of an event are ignored.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import Any
 Channel = tuple[str, ...]
 SURFACES = frozenset({"chat.completions", "messages", "responses", "completions"})
 """Names of the surfaces whose answers are text."""
-_DELTAS = ("content", "reasoning_content", "reasoning", "refusal")
-_DETAILS = ("text", "summary")
-_BLOCK = ("text", "thinking", "partial_json")
+_DELTA_FIELDS = ("content", "reasoning_content", "reasoning", "refusal")
+_DETAIL_FIELDS = ("text", "summary")
+_BLOCK_FIELDS = ("text", "thinking", "partial_json")
 ARGUMENTS = "arguments"
 _REQUEST_FIELDS = ("tools", "input", "metadata")
 """Fields of an answer that repeat the request, or are arguments of a function."""
-_PLACES = ("index", "type")
+_PLACE_FIELDS = ("index", "type")
 """Fields that say what a piece belongs to: repeated in each piece, and never concatenated by clients."""
 
 
@@ -44,36 +44,36 @@ def slots(event: Any) -> list[Slot]:
         return []
     found: list[Slot] = []
     for choice in _objects_in(event.get("choices")):
-        found += _of_choice(choice)
+        found += _choice_slots(choice)
     kind = event.get("type")
     if kind == "content_block_delta" and isinstance(event.get("delta"), dict):
         place = str(event.get("index", 0))
-        found += [Slot((place, name), event["delta"], name) for name in _BLOCK if _is_text(event["delta"], name)]
+        found += [Slot((place, name), event["delta"], name) for name in _BLOCK_FIELDS if _is_text(event["delta"], name)]
     elif isinstance(kind, str) and kind.endswith(".delta") and _is_text(event, "delta"):
         place = str(event.get("item_id", event.get("output_index", 0)))
         found.append(Slot((place, kind, str(event.get("content_index", 0))), event, "delta"))
     return found
 
 
-def _of_choice(choice: dict[str, Any]) -> Iterator[Slot]:
+def _choice_slots(choice: dict[str, Any]) -> Iterator[Slot]:
     place = place_of(choice)
     if _is_text(choice, "text"):
         yield Slot((place, "text"), choice, "text")
     delta = choice.get("delta")
     if not isinstance(delta, dict):
         return
-    for name in _DELTAS:
+    for name in _DELTA_FIELDS:
         if _is_text(delta, name):
             yield Slot((place, name), delta, name)
-    yield from _of_parts(place, delta.get("content"))
+    yield from _part_slots(place, delta.get("content"))
     for detail in _objects_in(delta.get("reasoning_details")):
         number = str(detail.get("index", 0))
-        yield from (Slot((place, number, name), detail, name) for name in _DETAILS if _is_text(detail, name))
-    yield from _of_calls(place, delta)
+        yield from (Slot((place, number, name), detail, name) for name in _DETAIL_FIELDS if _is_text(detail, name))
+    yield from _call_slots(place, delta)
 
 
-def _of_parts(place: str, content: Any) -> Iterator[Slot]:
-    """The slots of a content of parts: text, and reasoning."""
+def _part_slots(place: str, content: Any) -> Iterator[Slot]:
+    """The slots of a content that is a list of parts: text and reasoning."""
     for part in _objects_in(content):
         if _is_text(part, "text"):
             yield Slot((place, "content"), part, "text")
@@ -84,7 +84,7 @@ def _of_parts(place: str, content: Any) -> Iterator[Slot]:
         )
 
 
-def _of_calls(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
+def _call_slots(place: str, delta: dict[str, Any]) -> Iterator[Slot]:
     """The slots of arguments of functions and custom tools; OpenAI's first API had one call, without an index."""
     calls = [("", delta.get("function_call"), ARGUMENTS)]
     for call in _objects_in(delta.get("tool_calls")):
@@ -113,7 +113,7 @@ def has_other_content(event: dict[str, Any]) -> bool:
 
 def _has_content(value: Any) -> bool:
     if isinstance(value, dict):
-        return any(_has_content(each) for name, each in value.items() if name not in _PLACES)
+        return any(_has_content(each) for name, each in value.items() if name not in _PLACE_FIELDS)
     return any(map(_has_content, value)) if isinstance(value, list) else value not in (None, "")
 
 
@@ -151,7 +151,7 @@ def split_final(event: Any) -> tuple[Any, Any] | None:
     ending = (
         [each for each in _objects_in(event["choices"]) if each.get("finish_reason")] if _has_choices(event) else []
     )
-    if not any(slot.text for each in ending for slot in _of_choice(each)):
+    if not any(slot.text for each in ending for slot in _choice_slots(each)):
         return None
     first = {**event, "choices": [{**each, "finish_reason": None} for each in event["choices"]]}
     last = {**event, "choices": [_without_text(each) for each in ending]}
@@ -173,33 +173,33 @@ def _without_text(choice: dict[str, Any]) -> dict[str, Any]:
 def event_with_text(event: dict[str, Any], channel: Channel, text: str) -> dict[str, Any]:
     """An event like the last one of a channel, but with nothing but this text: clients got its other content already,
     and would add it again."""
-    made = copy.deepcopy(event)
-    for choice in _objects_in(made.get("choices")):
+    copied = copy.deepcopy(event)
+    for choice in _objects_in(copied.get("choices")):
         choice.update({name: None for name in ("finish_reason", "logprobs") if name in choice})
-    made.pop("usage", None)
+    copied.pop("usage", None)
     kept: Slot | None = None
-    for slot in slots(made):
-        own = kept is None and slot.channel == channel
-        slot.holder[slot.name] = text if own else ""
-        kept = slot if own else kept
-    if made.get("choices") and kept is not None:
-        made["choices"] = [choice for choice in _objects_in(made["choices"]) if place_of(choice) == channel[0]]
-        for choice in made["choices"]:
+    for slot in slots(copied):
+        is_kept = kept is None and slot.channel == channel
+        slot.holder[slot.name] = text if is_kept else ""
+        kept = slot if is_kept else kept
+    if copied.get("choices") and kept is not None:
+        copied["choices"] = [choice for choice in _objects_in(copied["choices"]) if place_of(choice) == channel[0]]
+        for choice in copied["choices"]:
             if "delta" in choice:
                 choice["delta"] = _path_to(choice["delta"], kept) or {}
-    return made
+    return copied
 
 
 def _path_to(value: Any, slot: Slot) -> Any:
     """The part of a value that leads to a slot, with the fields that say where it belongs; None where nothing does."""
     if isinstance(value, list):
-        return [made for each in value if (made := _path_to(each, slot)) is not None] or None
+        return [inner for each in value if (inner := _path_to(each, slot)) is not None] or None
     if not isinstance(value, dict):
         return None
-    found = {name: made for name, each in value.items() if (made := _path_to(each, slot)) is not None}
+    path = {name: inner for name, each in value.items() if (inner := _path_to(each, slot)) is not None}
     if value is slot.holder:
-        found[slot.name] = value[slot.name]
-    return {name: value[name] for name in _PLACES if name in value} | found if found else None
+        path[slot.name] = value[slot.name]
+    return {name: value[name] for name in _PLACE_FIELDS if name in value} | path if path else None
 
 
 def called_names(value: Any) -> Iterator[str]:
@@ -229,17 +229,19 @@ def call_texts(value: Any) -> list[str]:
 
 def _arguments_text(call: dict[str, Any]) -> str:
     for holder in (call.get("function"), call.get("custom"), call.get("function_call"), call):
-        given = [holder[field] for field in (ARGUMENTS, "input") if field in holder] if isinstance(holder, dict) else []
-        if given:
-            return given[0] if isinstance(given[0], str) else json.dumps(given[0], ensure_ascii=False)
+        arguments = (
+            [holder[field] for field in (ARGUMENTS, "input") if field in holder] if isinstance(holder, dict) else []
+        )
+        if arguments:
+            return arguments[0] if isinstance(arguments[0], str) else json.dumps(arguments[0], ensure_ascii=False)
     return ""
 
 
 def canonical_call(call: str) -> str:
     """One of `call_texts` in a canonical form, so that equal calls are equal however their JSON is written."""
-    name, brace, given = call.partition("{")
+    name, brace, arguments = call.partition("{")
     try:
-        return f"{name}{json.dumps(json.loads(brace + given), ensure_ascii=False, sort_keys=True)}"
+        return f"{name}{json.dumps(json.loads(brace + arguments), ensure_ascii=False, sort_keys=True)}"
     except (ValueError, RecursionError):
         return call
 
@@ -300,13 +302,13 @@ def _strings(value: Any, change: Callable[[str], str]) -> Any:
 def without_logprobs(value: Any) -> Any:
     """The event or answer without log probabilities, which repeat each word; the same object where there are none."""
     if isinstance(value, list):
-        made = [without_logprobs(each) for each in value]
-        return value if all(a is b for a, b in zip(made, value, strict=True)) else made
+        items = [without_logprobs(each) for each in value]
+        return value if all(a is b for a, b in zip(items, value, strict=True)) else items
     if not isinstance(value, dict):
         return value
     changed = {key: without_logprobs(each) for key, each in value.items()}
-    if told := value.get("logprobs"):
-        changed["logprobs"] = [] if isinstance(told, list) else None
+    if logprobs := value.get("logprobs"):
+        changed["logprobs"] = [] if isinstance(logprobs, list) else None
     return value if all(changed[key] is each for key, each in value.items()) else changed
 
 
@@ -320,8 +322,8 @@ def answer_texts(value: Any) -> list[str]:
 
 def _choice_text(choice: dict[str, Any]) -> str:
     message = choice.get("message")
-    told = message.get("content") if isinstance(message, dict) else choice.get("text")
-    return told if isinstance(told, str) else "".join(_texts(told))
+    content = message.get("content") if isinstance(message, dict) else choice.get("text")
+    return content if isinstance(content, str) else "".join(_texts(content))
 
 
 def visible_text(value: Any) -> str:

@@ -120,8 +120,8 @@ class Parts(msgspec.Struct, frozen=True):
     audio_bytes: int = 0
     """Decoded length of the audio."""
     files: int = 0
-    named: tuple[str, ...] = ()
-    """Ids of the files that are named by id; they are counted in `files` too."""
+    file_ids: tuple[str, ...] = ()
+    """Ids of the files that are given by id; these are counted in `files` too."""
 
 
 _FILE_URL = re.compile(r"data:[a-z]+/[a-z0-9.+-]{1,80};base64,[A-Za-z0-9+/]+={0,2}\Z", re.ASCII)
@@ -178,7 +178,7 @@ OTHER_INPUT_FIELDS = frozenset(
     }
 )  # fmt: skip
 """Fields from which embedding and rerank servers read other input than texts, such as images, also by their URLs."""
-_SENT_ONCE = frozenset({"model", "input", "query", "documents", "encoding_format", "user"})
+_FIELDS_SENT_ONCE = frozenset({"model", "input", "query", "documents", "encoding_format", "user"})
 """Fields of an embeddings or rerank request that count once, or are counted separately."""
 QUERY_CHARACTERS = 4000
 """The search for passages uses at most this many characters of the last question."""
@@ -282,7 +282,9 @@ def refuse_fields(fields: Mapping[str, msgspec.Raw], names: frozenset[str]) -> N
 def repeated_bytes(fields: Mapping[str, msgspec.Raw]) -> int:
     """Bytes of the fields that a server may repeat with each text that it embeds or ranks, such as an instruction: all
     strings and objects but the texts themselves."""
-    return sum(len(raw) for name, raw in fields.items() if name not in _SENT_ONCE and bytes(raw)[:1] in (b'"', b"{"))
+    return sum(
+        len(raw) for name, raw in fields.items() if name not in _FIELDS_SENT_ONCE and bytes(raw)[:1] in (b'"', b"{")
+    )
 
 
 def has_tokens(prompt: object) -> bool:
@@ -302,7 +304,7 @@ def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool =
     if raw == b"null":
         return Parts("")
     images = size = audio = files = 0
-    named: list[str] = []
+    file_ids: list[str] = []
     parts = _decode_parts(raw)
     for part in parts:
         part.check()
@@ -314,12 +316,12 @@ def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool =
         elif media and part.type == "file" and part.file is not None:
             files += 1
             size += _file_size(part.file)
-            named += [part.file.file_id] if part.file.file_id is not None else []
+            file_ids += [part.file.file_id] if part.file.file_id is not None else []
         elif part.type not in ("text", "refusal") and not (thoughts and part.type == "thinking"):
             raise Invalid(
                 f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
             )
-    return Parts(" ".join(part.text for part in parts), images, size, audio, files, tuple(named))
+    return Parts(" ".join(part.text for part in parts), images, size, audio, files, tuple(file_ids))
 
 
 def _file_size(file: _File) -> int:

@@ -50,7 +50,7 @@ _TO_CHAT = (
     "logit_bias", "user",
 )  # fmt: skip
 _FINISHES = {"length": "length", "content_filter": "content_filter"}
-_NOTHING = (b"null", b"false", b'""')
+_UNSET_VALUES = (b"null", b"false", b'""')
 _DEFAULT_VALUES = frozenset({("best_of", b"1"), ("presence_penalty", b"0"), ("frequency_penalty", b"0")})
 """Fields with their default values, as many clients send them."""
 _encode = msgspec.json.Encoder().encode
@@ -90,24 +90,24 @@ _chunk = msgspec.json.Decoder(_Chunk).decode
 
 def read(body: bytes) -> Ask:
     """Parse a request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, _request_decoder)
+    fields, request = read_fields(body, _request_decoder)
     refuse_fields(fields, _REFUSED_FIELDS)
-    prompts = _split_prompts(asked.prompt)
+    prompts = _split_prompts(request.prompt)
     if not 1 <= len(prompts) <= MAX_PROMPTS:
         raise Invalid(f"there are {len(prompts)} prompts", code="prompts_range", hint=f"Send 1 to {MAX_PROMPTS}.")
-    copies = max(1 if asked.n is None else asked.n, 1 if asked.best_of is None else asked.best_of)
-    if not 1 <= copies <= MAX_COPIES or (asked.n is not None and asked.n < 1):
+    copies = max(1 if request.n is None else request.n, 1 if request.best_of is None else request.best_of)
+    if not 1 <= copies <= MAX_COPIES or (request.n is not None and request.n < 1):
         raise Invalid("n or best_of is out of range", code="copies_range", hint=f"Use 1 to {MAX_COPIES}.")
-    cap = DEFAULT_TOKENS if asked.max_tokens is None else asked.max_tokens
+    cap = DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens
     if cap < 1:
         raise Invalid("the output cap is below 1", code="cap_range", hint="Use max_tokens of at least 1.")
     return Ask(
         fields=fields,
-        model=asked.model,
+        model=request.model,
         messages=len(prompts),
         query=last if isinstance(last := prompts[-1], str) else "",
-        stream=bool(asked.stream),
-        include_usage=asked.stream_options is not None and asked.stream_options.include_usage,
+        stream=bool(request.stream),
+        include_usage=request.stream_options is not None and request.stream_options.include_usage,
         cap=cap,
         copies=copies * len(prompts),
         size=len(body),
@@ -133,17 +133,17 @@ def _split_prompts(prompt: str | list[str | int | list[int]]) -> list[Prompt]:
 
 
 class Unfinished(msgspec.Struct, frozen=True):
-    """A prompt whose answer broke off and is to be continued: the answer so far (`said`), and the instruction for
-    chat."""
+    """A prompt whose answer broke off and is to be continued: the answer so far (`text_so_far`), and the
+    instruction for chat."""
 
     prompt: str
-    said: str
+    text_so_far: str
     instruction: str
 
 
 def prompts_of(ask: Ask) -> list[Prompt]:
     if isinstance(ask.parsed, Unfinished):
-        return [ask.parsed.prompt + ask.parsed.said]
+        return [ask.parsed.prompt + ask.parsed.text_so_far]
     if not isinstance(ask.parsed, list):
         raise AssertionError("not a request for a completion")
     return ask.parsed
@@ -208,32 +208,32 @@ class ByChatRelay(CompletionsRelay):
         self._model = model
 
     def _feed(self, data: bytes) -> bytes:
-        found = parse_chunk(data)
-        if found.service_tier is not None:
-            self._tier = found.service_tier
+        chat_chunk = parse_chunk(data)
+        if chat_chunk.service_tier is not None:
+            self._tier = chat_chunk.service_tier
         choices = []
-        for choice in found.choices:
+        for choice in chat_chunk.choices:
             self.output_bytes += 0 if choice.delta is None else choice.delta.reasoning_bytes
             text = "" if choice.delta is None else (choice.delta.text or choice.delta.refusal or "")
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
                 choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
-        usage = None if found.usage is None else _complete_report(found.usage)
+        usage = None if chat_chunk.usage is None else _complete_report(chat_chunk.usage)
         if not choices and usage is None:
             return b""
-        made = {**_head(found.id, found.created, found.model or self._model), "choices": choices}
+        chunk = {**_head(chat_chunk.id, chat_chunk.created, chat_chunk.model or self._model), "choices": choices}
         if usage is not None:
-            made["usage"] = usage
-        return super()._feed(_encode(made))
+            chunk["usage"] = usage
+        return super()._feed(_encode(chunk))
 
 
-def _complete_report(told: ReportedUsage) -> ReportedUsage | None:
+def _complete_report(report: ReportedUsage) -> ReportedUsage | None:
     """A usage report with all three counts; as it is where one is missing, None where it is impossible."""
-    used = told.usage()
-    if used is None or None not in (told.prompt_tokens, told.completion_tokens, told.total_tokens):
-        return told if used is not None else None
+    used = report.usage()
+    if used is None or None not in (report.prompt_tokens, report.completion_tokens, report.total_tokens):
+        return report if used is not None else None
     totals = {"prompt_tokens": used.input, "completion_tokens": used.output, "total_tokens": used.input + used.output}
-    return msgspec.structs.replace(told, **totals)
+    return msgspec.structs.replace(report, **totals)
 
 
 def _head(name: str, created: int, model: str) -> dict[str, Any]:
@@ -327,8 +327,8 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
         raise _untranslatable("prompt: several")
     fields = {"messages": msgspec.Raw(_encode(_messages(ask, _text(prompts[0]))))}
     for name, raw in ask.fields.items():
-        said = bytes(raw)
-        if name in ("model", "prompt", "max_tokens") or said in _NOTHING or (name, said) in _DEFAULT_VALUES:
+        value = bytes(raw)
+        if name in ("model", "prompt", "max_tokens") or value in _UNSET_VALUES or (name, value) in _DEFAULT_VALUES:
             continue
         if name not in _TO_CHAT:
             raise _untranslatable(name)
@@ -337,13 +337,13 @@ def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
 
 
 def _messages(ask: Ask, prompt: str) -> list[dict[str, str]]:
-    told = ask.parsed
-    if not isinstance(told, Unfinished):
+    unfinished = ask.parsed
+    if not isinstance(unfinished, Unfinished):
         return [{"role": "user", "content": prompt}]
     return [
-        {"role": "user", "content": told.prompt},
-        {"role": "assistant", "content": told.said},
-        {"role": "user", "content": told.instruction},
+        {"role": "user", "content": unfinished.prompt},
+        {"role": "assistant", "content": unfinished.text_so_far},
+        {"role": "user", "content": unfinished.instruction},
     ]
 
 

@@ -105,19 +105,19 @@ class ImagesCodec(PlainCodec):
         found = decode_upstream(_answer, data)
         if not found.data:
             raise malformed()
-        told = None if found.usage is None else found.usage.usage()
-        return UpstreamAnswer(data, self._used(ask, told, len(found.data)))
+        reported = None if found.usage is None else found.usage.usage()
+        return UpstreamAnswer(data, self._used(ask, reported, len(found.data)))
 
     def new_relay(self, ask: Ask) -> Relay:
-        return TypedRelay(self._kind, None, lambda told: self._used(ask, told, 1))
+        return TypedRelay(self._kind, None, lambda reported: self._used(ask, reported, 1))
 
-    def _used(self, ask: Ask, told: Usage | None, made: int) -> Usage | None:
+    def _used(self, ask: Ask, reported: Usage | None, made: int) -> Usage | None:
         """The usage of `made` images and those that were sent in; None where it is unknown, as for a report without
         output tokens."""
-        if self._by_tokens and (told is None or not told.output):
+        if self._by_tokens and (reported is None or not reported.output):
             return None
         sent = 0 if ask.upload is None else len(ask.upload.files)
-        return msgspec.structs.replace(told or Usage(), images_made=made, images=sent)
+        return msgspec.structs.replace(reported or Usage(), images_made=made, images=sent)
 
 
 class Images(Interface):
@@ -134,21 +134,21 @@ class Images(Interface):
         self._codecs = tuple(ImagesCodec(self._path, self._streamed, by_tokens=tokens) for tokens in (False, True))
 
     def read(self, request: Request) -> Ask:
-        fields, asked = read_fields(request.body, _images)
-        if not asked.prompt:
+        fields, body = read_fields(request.body, _images)
+        if not body.prompt:
             raise Invalid("prompt is empty", code="input_empty", hint="Say what is to be seen.")
-        count, partial = 1 if asked.n is None else asked.n, asked.partial_images or 0
-        check_counts(count, partial, stream=bool(asked.stream))
-        check_bounded([name for name, raw in fields.items() if raw != NULL], asked.output_format)
+        count, partial = 1 if body.n is None else body.n, body.partial_images or 0
+        check_counts(count, partial, stream=bool(body.stream))
+        check_bounded([name for name, raw in fields.items() if raw != NULL], body.output_format)
         return Ask(
-            fields=fields, model=asked.model or "auto", messages=1, query="", stream=bool(asked.stream),
-            include_usage=False, cap=0, copies=count, size=len(asked.prompt.encode()),
-            parsed=ImageSettings(asked.size, asked.quality, partial), body=request.body,
+            fields=fields, model=body.model or "auto", messages=1, query="", stream=bool(body.stream),
+            include_usage=False, cap=0, copies=count, size=len(body.prompt.encode()),
+            parsed=ImageSettings(body.size, body.quality, partial), body=request.body,
         )  # fmt: skip
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
         """The deployments with a bound for the price of such an image. Raises `Invalid`."""
-        found = tuple(d for d in deployments if self._bounded(ask, d))
+        found = tuple(d for d in deployments if self._has_cost_bound(ask, d))
         if not found:
             raise Invalid(
                 "no deployment says what such an image costs at most",
@@ -157,15 +157,15 @@ class Images(Interface):
             )
         return found
 
-    def _bounded(self, ask: Ask, deployment: Deployment) -> bool:
+    def _has_cost_bound(self, ask: Ask, deployment: Deployment) -> bool:
         rates = deployment.rates
         if rates.output and not deployment.image_tokens:
             return False
-        return rates.output > 0 or rates.source == "declared free" or self._each(ask, deployment) is not None
+        return rates.output > 0 or rates.source == "declared free" or self._price_each(ask, deployment) is not None
 
-    def _each(self, ask: Ask, deployment: Deployment) -> int | None:
-        made = _image_settings(ask)
-        return image_price(deployment.rates, made.size, made.quality)
+    def _price_each(self, ask: Ask, deployment: Deployment) -> int | None:
+        settings = _image_settings(ask)
+        return image_price(deployment.rates, settings.size, settings.quality)
 
     def codec(self, deployment: Deployment) -> Codec:
         return self._codecs[bool(deployment.rates.input or deployment.rates.output)]
@@ -177,12 +177,12 @@ class Images(Interface):
         into = pricing.input_bound(deployment, ask.size, ask.messages) + ask.images * tokens
         out = ask.copies * (1 + _image_settings(ask).partial) * tokens
         usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
-        each = self._each(ask, deployment) or 0
+        each = self._price_each(ask, deployment) or 0
         rates = pricing.unnamed_class_rates(ask, deployment)
         return usage, price.cost_bound(rates, usage.input, usage.output, ask.images) + ask.copies * each
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
-        each = self._each(ask, deployment) or 0
+        each = self._price_each(ask, deployment) or 0
         return price.cost(pricing.unnamed_class_rates(ask, deployment), usage) + usage.images_made * each
 
 

@@ -43,7 +43,7 @@ class _Answer(msgspec.Struct, frozen=True):
     usage: TranscriptUsage | None = None
 
 
-class _Said(msgspec.Struct, frozen=True):
+class _TextAnswer(msgspec.Struct, frozen=True):
     """JSON in place of a text: an answer (vLLM), or an error."""
 
     text: str | None = None
@@ -52,7 +52,7 @@ class _Said(msgspec.Struct, frozen=True):
 
 
 _answer = msgspec.json.Decoder(_Answer).decode
-_said = msgspec.json.Decoder(_Said).decode
+_text_answer = msgspec.json.Decoder(_TextAnswer).decode
 
 
 class TranscriptionCodec(PlainCodec):
@@ -65,25 +65,25 @@ class TranscriptionCodec(PlainCodec):
         if ask.upload is not None and (kind := ask.upload.fields.get("response_format")) in _TEXTS:
             return self._text(data, plain=kind == "text")
         found = decode_upstream(_answer, data)
-        told = None if found.usage is None else found.usage.reported_usage()
-        return UpstreamAnswer(data, self._priced.used(told, seconds_used(_number(found.duration))))
+        reported = None if found.usage is None else found.usage.reported_usage()
+        return UpstreamAnswer(data, self._priced.used(reported, seconds_used(_number(found.duration))))
 
     def _text(self, data: bytes, *, plain: bool) -> UpstreamAnswer:
         try:
             data.decode()
         except UnicodeDecodeError as error:
             raise malformed() from error
-        told = None
+        reported = None
         if data.lstrip().startswith(b"{"):
             try:
-                found = decode_upstream(_said, data)
+                found = decode_upstream(_text_answer, data)
             except Malformed:
-                found = _Said()  # a transcript may begin like JSON
+                found = _TextAnswer()  # a transcript may begin like JSON
             if found.text is None and found.error is not None:
                 raise malformed()
             if plain and found.text is not None:
-                data, told = found.text.encode(), None if found.usage is None else found.usage.reported_usage()
-        return UpstreamAnswer(data, self._priced.used(told), TEXT)
+                data, reported = found.text.encode(), None if found.usage is None else found.usage.reported_usage()
+        return UpstreamAnswer(data, self._priced.used(reported), TEXT)
 
     def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return transcript_relay(self._priced)

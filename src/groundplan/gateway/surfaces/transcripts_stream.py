@@ -16,7 +16,7 @@ from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.surfaces.typed_stream import StreamType, TypedEvent, TypedRelay
 from groundplan.ledger.model import Usage
 
-_MOST_SECONDS = 1 << 32
+_MAX_SECONDS = 1 << 32
 
 
 class TranscriptUsage(RealtimeUsage, frozen=True):
@@ -31,12 +31,12 @@ class TranscriptUsage(RealtimeUsage, frozen=True):
 
     def reported_usage(self) -> Usage | None:
         """The reported usage; None where it is impossible."""
-        tokens = None if self.type == "duration" else self.usage() or self._of_chat()
+        tokens = None if self.type == "duration" else self.usage() or self._chat_tokens()
         seconds = self.prompt_audio_seconds if self.seconds is None else self.seconds
-        heard = None if seconds is None else seconds_used(seconds)
-        return tokens if heard is None else msgspec.structs.replace(tokens or heard, seconds=heard.seconds)
+        duration = None if seconds is None else seconds_used(seconds)
+        return tokens if duration is None else msgspec.structs.replace(tokens or duration, seconds=duration.seconds)
 
-    def _of_chat(self) -> Usage | None:
+    def _chat_tokens(self) -> Usage | None:
         """The tokens of a chat's report, in which those of sound are in the total only."""
         if self.prompt_tokens < 0 or self.completion_tokens < 0:
             return None
@@ -53,22 +53,26 @@ class PricedUnits:
     shortest: int = 0
     """The least seconds that are charged."""
 
-    def used(self, told: Usage | None, seconds: Usage | None = None) -> Usage | None:
+    def used(self, reported: Usage | None, seconds: Usage | None = None) -> Usage | None:
         """The usage of a report, or of the length given with the answer; None where it lacks a unit that has a
         price."""
-        if told is not None and seconds is not None and not told.seconds:
-            told = msgspec.structs.replace(told, seconds=seconds.seconds)
-        told = told or seconds
-        if told is None:
+        if reported is not None and seconds is not None and not reported.seconds:
+            reported = msgspec.structs.replace(reported, seconds=seconds.seconds)
+        reported = reported or seconds
+        if reported is None:
             return None if self.tokens or self.minutes else Usage()
-        lacks = (self.tokens and not (told.input or told.output)) or (self.minutes and not told.seconds)
+        lacks = (self.tokens and not (reported.input or reported.output)) or (self.minutes and not reported.seconds)
         if lacks:
             return None
-        return msgspec.structs.replace(told, seconds=self.shortest) if 0 < told.seconds < self.shortest else told
+        return (
+            msgspec.structs.replace(reported, seconds=self.shortest)
+            if 0 < reported.seconds < self.shortest
+            else reported
+        )
 
 
 def seconds_used(seconds: float) -> Usage | None:
-    return Usage(seconds=-int(-seconds // 1)) if 0 <= seconds < _MOST_SECONDS else None
+    return Usage(seconds=-int(-seconds // 1)) if 0 <= seconds < _MAX_SECONDS else None
 
 
 class _Delta(msgspec.Struct, frozen=True):
@@ -124,62 +128,62 @@ class TranscriptRelay(TypedRelay):
         self._ends = False
         """Whether the stream may end here: the server sends no final event."""
 
-    def _handle_event(self, found: TypedEvent, data: bytes) -> bytes:
-        if not isinstance(found, _Event):
+    def _handle_event(self, event: TypedEvent, data: bytes) -> bytes:
+        if not isinstance(event, _Event):
             raise AssertionError("read as another kind")
-        if found.choices is not None:
-            return self._told("".join(each.delta.content or "" for each in found.choices if each.delta), found)
-        if found.type == _DELTA:
-            return self._told(found.text or "", found)
-        if not found.type and found.text is not None:
+        if event.choices is not None:
+            return self._text_delta("".join(each.delta.content or "" for each in event.choices if each.delta), event)
+        if event.type == _DELTA:
+            return self._text_delta(event.text or "", event)
+        if not event.type and event.text is not None:
             self._ends = True
-            return self._told(self._apart(found.text), found)
-        if found.type == _SEGMENT:
-            return self._segment(found)
-        if found.type == _END:
-            self._report(found)
-            self._texts = [found.text] if found.text is not None else self._texts
+            return self._text_delta(self._spaced(event.text), event)
+        if event.type == _SEGMENT:
+            return self._segment(event)
+        if event.type == _END:
+            self._report(event)
+            self._texts = [event.text] if event.text is not None else self._texts
             self._close()
             return b""
-        return b"" if found.type == _LANGUAGE else super()._handle_event(found, data)
+        return b"" if event.type == _LANGUAGE else super()._handle_event(event, data)
 
-    def _told(self, said: str, found: _Event) -> bytes:
-        self._report(found)
-        if not said:
+    def _text_delta(self, text: str, event: _Event) -> bytes:
+        self._report(event)
+        if not text:
             return b""
-        self._texts.append(said)
-        self.output_bytes += len(said.encode())
-        return format_event(_encode({"type": "transcript.text.delta", "delta": said}))
+        self._texts.append(text)
+        self.output_bytes += len(text.encode())
+        return format_event(_encode({"type": "transcript.text.delta", "delta": text}))
 
-    def _apart(self, said: str) -> str:
-        """A text without leading space, with one where it continues the texts before it."""
-        beside = not said or not self._texts or said[0].isspace() or self._texts[-1][-1].isspace()
-        return said if beside else f" {said}"
+    def _spaced(self, text: str) -> str:
+        """The text with a space in front where neither it nor the text before it has one."""
+        needs_no_space = not text or not self._texts or text[0].isspace() or self._texts[-1][-1].isspace()
+        return text if needs_no_space else f" {text}"
 
-    def _segment(self, found: _Event) -> bytes:
+    def _segment(self, event: _Event) -> bytes:
         self._segments += 1
         return format_event(
             _encode(
                 {
-                    "type": "transcript.text.segment", "id": f"seg_{self._segments}", "start": found.start or 0.0,
-                    "end": found.end or 0.0, "speaker": str(found.speaker_id or ""), "text": found.text or "",
+                    "type": "transcript.text.segment", "id": f"seg_{self._segments}", "start": event.start or 0.0,
+                    "end": event.end or 0.0, "speaker": str(event.speaker_id or ""), "text": event.text or "",
                 }
             )
         )  # fmt: skip
 
-    def _report(self, found: _Event) -> None:
-        if found.usage is not None:
-            self.usage = self._used(told := found.reported_usage()) or self.usage
-            self._counted = told
+    def _report(self, event: _Event) -> None:
+        if event.usage is not None:
+            self.usage = self._used(reported := event.reported_usage()) or self.usage
+            self._counted = reported
 
     def _close(self) -> None:
-        told: dict[str, object] = {"type": _DONE, "text": "".join(self._texts).strip()}
-        if (used := self._counted) is not None and (used.input or used.output):
-            told["usage"] = {
-                "type": "tokens", "input_tokens": used.input, "output_tokens": used.output,
-                "total_tokens": used.input + used.output,
+        final: dict[str, object] = {"type": _DONE, "text": "".join(self._texts).strip()}
+        if (usage := self._counted) is not None and (usage.input or usage.output):
+            final["usage"] = {
+                "type": "tokens", "input_tokens": usage.input, "output_tokens": usage.output,
+                "total_tokens": usage.input + usage.output,
             }  # fmt: skip
-        self._held, self.done = _encode(told), True
+        self._held, self.done = _encode(final), True
 
     @property
     def complete(self) -> bool:

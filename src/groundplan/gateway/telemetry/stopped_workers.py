@@ -2,7 +2,7 @@
 
 Each worker writes its counts to HOME/run/counters.d before it reports them, while a successor has its slot, and at its
 end; a scrape adds the files of all workers that did not report themselves. Amounts of money are summed in picodollars,
-since sums of fractions depend on their order. The next worker of a slot folds the files of those that are gone into
+since sums of fractions depend on their order. The next worker of a slot folds the files of those that have stopped into
 one.
 """
 
@@ -24,13 +24,13 @@ from groundplan.core.money import PICO
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, Series
 
 _BASE = "base"
-"""Id of the file with the sum of workers that are gone."""
+"""Id of the file with the sum of workers that have stopped."""
 _NAME = re.compile(rf"([0-9]{{1,4}})-([0-9a-f]{{16}}|{_BASE})\.msgpack")
 _MOST = (1 << 63) - 1
 _PROCESS_PREFIX = "process_"
 """Prefix of metrics of one process, which no other continues."""
 STALE_SECONDS = 600.0
-"""A worker whose slot another one has writes far more often: an older file is of one that is gone, even if another
+"""A worker whose slot another one has writes far more often: an older file is of a stopped one, even if another
 process has its pid by now."""
 _READ_TRIES = 3
 """Attempts to read while files are being folded."""
@@ -48,7 +48,8 @@ class Counted(msgspec.Struct, frozen=True, array_like=True):
 
 
 class Kept(msgspec.Struct, frozen=True, array_like=True):
-    """A file: the families of one worker as reported, or the sum of several, with their ids in `of`."""
+    """The content of a file: the families of one worker (`told`), or the sum of several (`summed`), whose ids are in
+    `of`."""
 
     pid: int
     told: list[Family]
@@ -83,48 +84,48 @@ def _to_counted(family: Family) -> Counted:
     return Counted(family.name, family.type, family.help, pico, samples, family.series)
 
 
-def merge(one: Iterable[Counted], other: Iterable[Counted]) -> list[Counted]:
+def merge(first: Iterable[Counted], second: Iterable[Counted]) -> list[Counted]:
     """Return both, summed by name and labels."""
-    found: dict[str, Counted] = {}
-    for each in (*one, *other):
-        known = found.get(each.name)
-        found[each.name] = each if known is None else _sum(known, each)
-    return list(found.values())
+    merged: dict[str, Counted] = {}
+    for each in (*first, *second):
+        known = merged.get(each.name)
+        merged[each.name] = each if known is None else _sum(known, each)
+    return list(merged.values())
 
 
-def _sum(one: Counted, other: Counted) -> Counted:
+def _sum(first: Counted, second: Counted) -> Counted:
     samples: dict[Labels, int] = {}
-    for labels, value in (*one.samples, *other.samples):
+    for labels, value in (*first.samples, *second.samples):
         key = tuple(labels)
         samples[key] = min(_MOST, samples.get(key, 0) + value)
     series: dict[Labels, Series] = {}
-    for each in (*one.series, *other.series):
+    for each in (*first.series, *second.series):
         key = tuple(each.labels)
         series[key] = _add_series(series[key], each) if key in series else each
     summed = [(list(labels), value) for labels, value in samples.items()]
-    return Counted(one.name, one.type, one.help, one.pico or other.pico, summed, list(series.values()))
+    return Counted(first.name, first.type, first.help, first.pico or second.pico, summed, list(series.values()))
 
 
-def _add_series(one: Series, other: Series) -> Series:
-    if len(one.buckets) != len(other.buckets):
-        return other  # written by a version with other bounds
-    buckets = [mine + theirs for mine, theirs in zip(one.buckets, other.buckets, strict=True)]
-    return Series(one.labels, buckets, one.total_us + other.total_us)
+def _add_series(first: Series, second: Series) -> Series:
+    if len(first.buckets) != len(second.buckets):
+        return second  # written by a version with second bounds
+    buckets = [a + b for a, b in zip(first.buckets, second.buckets, strict=True)]
+    return Series(first.labels, buckets, first.total_us + second.total_us)
 
 
-def continue_family(family: Family, left: Counted | None) -> Family:
+def continue_family(family: Family, earlier: Counted | None) -> Family:
     """Add to a family of a slot the counts of earlier workers. Amounts are rounded to whole picodollars, also where
     there is nothing to add."""
     if not _is_continued(family):
         return family
     own = _to_counted(family)
-    return to_family(own if left is None else _sum(own, left))
+    return to_family(own if earlier is None else _sum(own, earlier))
 
 
-def to_family(one: Counted) -> Family:
+def to_family(counted: Counted) -> Family:
     """Convert back to a family."""
-    samples = [Sample(labels, value / PICO if one.pico else value) for labels, value in one.samples]
-    return Family(one.name, one.type, one.help, samples, one.series)
+    samples = [Sample(labels, value / PICO if counted.pico else value) for labels, value in counted.samples]
+    return Family(counted.name, counted.type, counted.help, samples, counted.series)
 
 
 # files ---------------------------------------------------------------------------------------------------------------
@@ -165,9 +166,9 @@ def write(home: Home, slot: int, id: str, families: Iterable[Family]) -> None:
     _write(home, str(slot), id, Kept(os.getpid(), list(filter(_is_continued, families))))
 
 
-def read(home: Home, told: Iterable[str]) -> dict[str, list[Counted]]:
-    """Return by slot what all its workers counted, except those with the ids `told`."""
-    found = _read_all(home, set(told))
+def read(home: Home, reported_ids: Iterable[str]) -> dict[str, list[Counted]]:
+    """Return by slot what all its workers counted, except those with the ids `reported_ids`."""
+    found = _read_all(home, set(reported_ids))
     known = {(slot, id) for slot, _, kept in found for id in kept.of}
     sums: dict[str, list[Counted]] = {}
     for slot, id, kept in found:
@@ -176,11 +177,11 @@ def read(home: Home, told: Iterable[str]) -> dict[str, list[Counted]]:
     return sums
 
 
-def _read_all(home: Home, apart: set[str]) -> list[tuple[str, str, Kept]]:
+def _read_all(home: Home, excluded_ids: set[str]) -> list[tuple[str, str, Kept]]:
     """Read all files, again where one vanished meanwhile: it is in a sum now, which may not have existed before."""
     found: list[tuple[str, str, Kept]] = []
     for _ in range(_READ_TRIES):
-        files = [(slot, id, path, _read(path)) for slot, id, path in _files(home) if id not in apart]
+        files = [(slot, id, path, _read(path)) for slot, id, path in _files(home) if id not in excluded_ids]
         found = [(slot, id, kept) for slot, id, _, kept in files if kept is not None]
         if all(kept is not None or path.exists() for _, _, path, kept in files):
             break
@@ -188,23 +189,23 @@ def _read_all(home: Home, apart: set[str]) -> list[tuple[str, str, Kept]]:
 
 
 def fold(home: Home, slot: int, serving: str = "") -> None:
-    """Fold the files of workers that are gone into the sum of their slot. `serving`: id of the worker that is announced
-    for it. Raises `OSError`, also where another process is folding."""
+    """Fold the files of stopped workers into the sum of their slot. `serving`: id of the worker that is announced for
+    it. Raises `OSError`, also where another process is folding."""
     with _fold_lock(home):
         files = [(id, path, kept) for _, id, path in _files(home, str(slot)) if (kept := _read(path)) is not None]
         base = next((kept for id, _, kept in files if id == _BASE), Kept(0, []))
-        gone = [
+        stopped = [
             (id, path, kept)
             for id, path, kept in files
             if id not in (_BASE, serving) and (not is_alive(kept.pid) or _is_stale(path))
         ]
-        if not gone:
+        if not stopped:
             return
         total = base.summed
-        for id, _, kept in gone:
+        for id, _, kept in stopped:
             total = total if id in base.of else merge(total, kept.counted)
-        _write(home, str(slot), _BASE, Kept(0, [], total, [id for id, _, _ in gone]))
-        for _, path, _ in gone:
+        _write(home, str(slot), _BASE, Kept(0, [], total, [id for id, _, _ in stopped]))
+        for _, path, _ in stopped:
             path.unlink(missing_ok=True)
 
 

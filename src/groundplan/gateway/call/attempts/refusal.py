@@ -1,7 +1,7 @@
-"""What an error answer of an upstream means for its call: passed on to the caller or a reason to ask another
-deployment, and whether it was billed.
+"""What an error answer of an upstream means: it is passed on to the client, or another deployment is asked; and whether
+the attempt was billed.
 
-Its body is read by `upstream.provider_refusals`; which deployment is asked next is decided by `serve`.
+`upstream.provider_refusals` reads its body; `sequence` decides which deployment is asked next.
 """
 
 from __future__ import annotations
@@ -43,31 +43,32 @@ class RefusalHandling:
     _target: Target | None
 
     def _refuse(self, connection: UpstreamConnection, status: int, refusal: bytes) -> None:
-        """It was answered with this error, which has or means that status. Raises `AttemptFailed` where that is not for
-        its client."""
+        """Handle an error answer, whose status is or means `status`. Raises `AttemptFailed` where the client does not
+        get it."""
         self.status, self._refusal = status, refusal
-        self._judge(connection)
-        if self.exchange.response.started:  # its client has a part of an answer, and wants no other one
+        self._raise_if_not_for_client(connection)
+        if self.exchange.response.started:  # the client has a part of an answer, so the refusal is of its rest
             failed = AttemptFailed(f"the upstream answered {status}", billed=False, status=status)
             failed.refuses_continuation = True
             raise failed
         self.is_refused = True
 
-    def _judge(self, connection: UpstreamConnection) -> None:
-        """An error answer: the caller's own fault is passed on as it is, anything else goes to the next deployment."""
+    def _raise_if_not_for_client(self, connection: UpstreamConnection) -> None:
+        """Return for an error that blames the client's request, which is passed on. Raises `AttemptFailed` for any
+        other, so that the next deployment is asked."""
         status = provider_refusals.actual_status(self.status, self._refusal)
         others, billed = len(self.exchange.deployments) > 1, self._is_billed
         if provider_refusals.exceeds_rate(status, self._refusal):
-            why = f"the upstream answered {status}, about a minute's tokens"
-            raise AttemptFailed(why, billed=billed, status=status, mismatch="above_rate")
-        if (told := provider_refusals.prompt_too_long(status, self._refusal)) and self._has_larger_context():
-            raise AttemptFailed(self._quote(status, told), billed=billed, status=status, mismatch="too_long")
+            reason = f"the upstream answered {status}, about a minute's tokens"
+            raise AttemptFailed(reason, billed=billed, status=status, mismatch="above_rate")
+        if (message := provider_refusals.prompt_too_long(status, self._refusal)) and self._has_larger_context():
+            raise AttemptFailed(self._quote(status, message), billed=billed, status=status, mismatch="too_long")
         if provider_refusals.is_sealed_elsewhere(status, self._refusal) and self._can_unseal():
-            why = "it cannot read reasoning that was sealed elsewhere"
-            raise AttemptFailed(why, billed=False, status=status, mismatch="sealed")
-        if told := provider_refusals.unsupported_feature(status, self._refusal):
+            reason = "it cannot read reasoning that was sealed elsewhere"
+            raise AttemptFailed(reason, billed=False, status=status, mismatch="sealed")
+        if message := provider_refusals.unsupported_feature(status, self._refusal):
             if others:
-                raise AttemptFailed(self._quote(status, told), billed=billed, status=status, mismatch="unfit")
+                raise AttemptFailed(self._quote(status, message), billed=billed, status=status, mismatch="unfit")
             return
         if others and provider_refusals.is_malformed_output(status, self._refusal):
             raise AttemptFailed("its model's answer came out wrong", billed=True, status=status)
@@ -76,34 +77,36 @@ class RefusalHandling:
             raise self._refusal_failure(connection, status)
 
     def _refusal_failure(self, connection: UpstreamConnection, status: int) -> AttemptFailed:
-        """The failure of a refusal with this meant status, which is not about the caller's request."""
-        rest = None
+        """The failure of a refusal that is not about the client's request. `status`: the one that it means."""
+        delay = None
         if (
-            asked := connection.headers.get(b"retry-after") or provider_refusals.retry_delay(self._refusal)
+            header := connection.headers.get(b"retry-after") or provider_refusals.retry_delay(self._refusal)
         ) is not None:
-            rest = retry_after(asked, self.gateway.clock.now())
-        why, spent = (
+            delay = retry_after(header, self.gateway.clock.now())
+        reason, is_quota_spent = (
             f"the upstream answered {self.status}",
             status in KEY_STATUSES and provider_refusals.is_quota_spent(status, self._refusal),
         )
-        if spent and status != UNPAID:
-            why += ": our quota there is used up"
+        if is_quota_spent and status != UNPAID:
+            reason += ": our quota there is used up"
         elif status in REFUSAL_MEANINGS:
-            why += f": {REFUSAL_MEANINGS[status]}"
-        failed = AttemptFailed(why, billed=status not in _NOT_BILLED, status=self.status, retry_after=rest)
+            reason += f": {REFUSAL_MEANINGS[status]}"
+        failed = AttemptFailed(reason, billed=status not in _NOT_BILLED, status=self.status, retry_after=delay)
         if status != self.status:
             failed.hint = hint_for_status(status, self.deployment.name)
         if (
             self.deployment.api != "openai"
-            and (ours := provider_refusals.service_failure(status, self._refusal)) is not None
+            and (service_failure := provider_refusals.service_failure(status, self._refusal)) is not None
         ):
-            failed.reason, failed.hint = ours
-        mine = status != 429 or self._is_ordinary
-        if self.deployment.keys and status in KEY_STATUSES and mine and self._target is not None:
+            failed.reason, failed.hint = service_failure
+        concerns_key = status != 429 or self._is_ordinary
+        if self.deployment.keys and status in KEY_STATUSES and concerns_key and self._target is not None:
             keys, now = self.gateway.targets.key_pool(self.deployment), self.gateway.loop.time()
-            failed.has_other_key = keys.record_refusal(self._target.key_index, UNPAID if spent else status, now, rest)
-            if rest is not None:
-                failed.retry_after = min(rest, keys.rest_seconds(now))  # another key may be usable before that
+            failed.has_other_key = keys.record_refusal(
+                self._target.key_index, UNPAID if is_quota_spent else status, now, delay
+            )
+            if delay is not None:
+                failed.retry_after = min(delay, keys.rest_seconds(now))  # another key may be usable before that
             self._overload = self._overload and not failed.has_other_key
         return failed
 
@@ -119,10 +122,10 @@ class RefusalHandling:
         ask = self.exchange.ask
         return self.exchange.interface.is_billed and (ask is None or ask.service != FLEX)
 
-    def _quote(self, status: int, told: str) -> str:
+    def _quote(self, status: int, message: str) -> str:
         if self._target is not None:
-            told = self._target.mask_refusal(told.encode()).decode(errors="replace")
-        return f"the upstream answered {status}: {' '.join(told.split())[:200]}"
+            message = self._target.mask_refusal(message.encode()).decode(errors="replace")
+        return f"the upstream answered {status}: {' '.join(message.split())[:200]}"
 
     def _can_unseal(self) -> bool:
         ask = self.exchange.ask
@@ -130,5 +133,5 @@ class RefusalHandling:
 
     def _has_larger_context(self) -> bool:
         """Whether another deployment of the call has a larger context."""
-        mine = self.deployment.context_tokens
-        return any(each.context_tokens > mine for each in self.exchange.deployments)
+        own = self.deployment.context_tokens
+        return any(each.context_tokens > own for each in self.exchange.deployments)

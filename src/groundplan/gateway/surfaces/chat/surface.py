@@ -139,7 +139,7 @@ def read(body: bytes) -> Ask:
         raise Invalid("messages is empty", code="messages_empty", hint="Send at least one message.")
     question: msgspec.Raw | Parts = _NULL
     images, media, audio, files = 0, 0, 0, 0
-    named: list[str] = []
+    file_ids: list[str] = []
     for message in chat.messages:
         if message.cache_control is not None:
             message.cache_control.check()
@@ -158,7 +158,7 @@ def read(body: bytes) -> Ask:
             images, media, audio = images + parts.images, media + parts.media_bytes, audio + parts.audio_bytes
         if parts.files:
             files += parts.files
-            named += parts.named
+            file_ids += parts.file_ids
     return Ask(
         fields=fields,
         model=chat.model,
@@ -176,7 +176,7 @@ def read(body: bytes) -> Ask:
         audio_kib=-(-audio // 1024),
         service=service,
         body=body,
-        files=tuple(dict.fromkeys(named)) if named else (),
+        files=tuple(dict.fromkeys(file_ids)) if file_ids else (),
     )
 
 
@@ -210,8 +210,8 @@ def _inline_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[s
 
 
 def _required_features(images: int, audio: int, files: int, service: str) -> frozenset[str]:
-    named = {"image": images > 0, "audio": audio > 0, FILE: files > 0, service: service in pricing.NAMED_CLASSES}
-    return frozenset(name for name, needed in named.items() if needed)
+    file_ids = {"image": images > 0, "audio": audio > 0, FILE: files > 0, service: service in pricing.NAMED_CLASSES}
+    return frozenset(name for name, needed in file_ids.items() if needed)
 
 
 def _check_service(chat: _Chat) -> str:

@@ -72,7 +72,7 @@ VERSION = b"2023-06-01"
 class _ContentScan:
     """What a scan of the content found: the newest user text, images, files, and bytes that are no tokens."""
 
-    __slots__ = ("files", "images", "media_bytes", "named", "query", "tools")
+    __slots__ = ("file_ids", "files", "images", "media_bytes", "query", "tools")
 
     def __init__(self) -> None:
         self.tools: list[str] = []
@@ -81,7 +81,7 @@ class _ContentScan:
         self.images = 0
         self.files = 0
         self.media_bytes = 0
-        self.named: list[str] = []
+        self.file_ids: list[str] = []
         """Ids of files that are named by id; they are counted in `images` and `files` too."""
 
     def scan_blocks(self, blocks: list[Block]) -> str:
@@ -124,7 +124,7 @@ class _ContentScan:
                 hint='Send its content: "source": {"type": "base64", ...}.',
             )
         if source.type == "file" and source.file_id is not None:
-            self.named.append(source.file_id)
+            self.file_ids.append(source.file_id)
             self.images, self.files = self.images + (block.type == "image"), self.files + (block.type == "document")
             return
         if block.type == "document":
@@ -207,7 +207,7 @@ def _build_ask(
         service=STANDARD if bytes(fields.get("service_tier", b"")) == b'"standard_only"' else AUTO,
         body=body,
         header_lines=passed_header_lines(headers),
-        files=tuple(dict.fromkeys(scan.named)),
+        files=tuple(dict.fromkeys(scan.file_ids)),
         parsed=LazyTranslation(body),
     )
 

@@ -38,14 +38,14 @@ def gateway_stopping() -> ConversationEnded:
 def certificates_changed() -> ConversationEnded:
     """The end of a conversation because the accepted certificates changed: the client's may be no longer among them."""
     hint = "Connect again, with a certificate that is taken."
-    told = "whose certificates are taken has changed since this was connected"
-    return ConversationEnded(POLICY, Denied(told, code="certificates_changed", hint=hint))
+    message = "whose certificates are taken has changed since this was connected"
+    return ConversationEnded(POLICY, Denied(message, code="certificates_changed", hint=hint))
 
 
-def error_event(error: GroundplanError, asked: object = None) -> bytes:
-    """An error event. `asked`: the id of the client's event that is refused, if it has one."""
-    told = {
+def error_event(error: GroundplanError, event_id: object = None) -> bytes:
+    """An error event. `event_id`: the id of the client's event that is refused, if it has one."""
+    fields = {
         "type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint,
-        "param": None, "event_id": asked if isinstance(asked, str) else None,
+        "param": None, "event_id": event_id if isinstance(event_id, str) else None,
     }  # fmt: skip
-    return msgspec.json.encode({"type": "error", "event_id": f"event_{new_id().hex}", "error": told})
+    return msgspec.json.encode({"type": "error", "event_id": f"event_{new_id().hex}", "error": fields})

@@ -353,9 +353,9 @@ class Session:
         data, exchange = await self._transcripts.handle(event, data), self._active
         if event.type in events.TURN_EVENTS:
             await self._handle_turn(taken=event.type == "input_audio_buffer.committed")
-        if event.of_response:
+        if event.concerns_response:
             self._turn_taken, self._is_confirmed = False, event.type not in events.RESPONSE_ENDS
-        if event.of_response and exchange is None:  # begun by the upstream's own turn detection
+        if event.concerns_response and exchange is None:  # begun by the upstream's own turn detection
             exchange = self._activate(await self._reserve_next(), self._turn_ended or time.perf_counter_ns())
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()

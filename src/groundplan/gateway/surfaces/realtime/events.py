@@ -98,7 +98,7 @@ class ServerEvent(msgspec.Struct, frozen=True):
     usage: msgspec.Raw = _NULL
 
     @property
-    def of_response(self) -> bool:
+    def concerns_response(self) -> bool:
         """Whether the event is about a response."""
         return self.type.startswith(("response.", _VLLM_PREFIX))
 
@@ -144,29 +144,31 @@ def move_key_to_header(headers: dict[bytes, bytes]) -> None:
 def beta_header(headers: dict[bytes, bytes]) -> dict[str, str]:
     """The header to send for a client of the beta API (`beta.realtime`), whose events have other names."""
     offered = headers.get(b"sec-websocket-protocol", b"")
-    asked = b"realtime=v1" in headers.get(b"openai-beta", b"") or b"openai-beta.realtime-v1" in offered
-    return {"OpenAI-Beta": "realtime=v1"} if asked else {}
+    is_beta = b"realtime=v1" in headers.get(b"openai-beta", b"") or b"openai-beta.realtime-v1" in offered
+    return {"OpenAI-Beta": "realtime=v1"} if is_beta else {}
 
 
 def usage_of(event: ServerEvent) -> Usage | None:
     """The usage that the final event of a response reports; None where there is none, or an impossible one."""
     try:
-        told = _chat_usage(event.usage) if event.type.startswith(_VLLM_PREFIX) else _usage_report(event.response).usage
+        report = (
+            _chat_usage(event.usage) if event.type.startswith(_VLLM_PREFIX) else _usage_report(event.response).usage
+        )
     except DECODE_ERRORS:
         return None
-    return told.usage() if told is not None else None
+    return report.usage() if report is not None else None
 
 
 def failure_status(event: ServerEvent) -> int | None:
     """As `error_status`, for a failed response; None: the response did not fail."""
     try:
-        told = _ended_response(event.response)
+        ended = _ended_response(event.response)
     except DECODE_ERRORS:
         return None
-    if told.status != "failed":
+    if ended.status != "failed":
         return None
     try:
-        return _status_of(msgspec.convert(told.status_details, _Details).error)
+        return _status_of(msgspec.convert(ended.status_details, _Details).error)
     except msgspec.ValidationError:
         return _UPSTREAM_FAILED
 
@@ -204,10 +206,10 @@ def check(event: dict[str, Any]) -> None:
     for part in (_object(event.get("session")), _object(event.get("response"))):
         check_name_spelling(part, _DECISIVE_FIELDS)
         _refuse_redirecting(part)
-        heard = _object(_object(part.get("audio")).get("input"))
-        for told in (part.get("input_audio_transcription"), heard.get("transcription")):
-            _refuse_redirecting(_object(told))  # the transcriber is checked in `transcripts`
-        _refuse_idle_timeout(part.get("turn_detection"), heard.get("turn_detection"))
+        audio_input = _object(_object(part.get("audio")).get("input"))
+        for transcriber in (part.get("input_audio_transcription"), audio_input.get("transcription")):
+            _refuse_redirecting(_object(transcriber))  # the transcriber is checked in `transcripts`
+        _refuse_idle_timeout(part.get("turn_detection"), audio_input.get("turn_detection"))
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
             raise Invalid("only tools of type function are supported", code="field_unsupported", hint=HINT)
@@ -222,38 +224,40 @@ def check(event: dict[str, Any]) -> None:
 def with_upstream_model(event: dict[str, Any], plan: Plan, deployment: Deployment) -> dict[str, Any]:
     """The event with the upstream's name of the model, where the event names it by another; else the same object.
     Raises `Invalid` for another model: some upstreams (LocalAI) switch to it, but money is reserved for this one."""
-    made = event
+    changed = event
     for place in ("session", "response", ""):  # vLLM's own clients name it in the event itself
         part = _object(event.get(place)) if place else event
-        named = part.get("model")
-        if named is None or named == deployment.upstream_model:
+        model = part.get("model")
+        if model is None or model == deployment.upstream_model:
             continue
-        allowed = plan.allowed(named, deployment.kind) if isinstance(named, str) else ()
+        allowed = plan.allowed(model, deployment.kind) if isinstance(model, str) else ()
         if all(each.name != deployment.name for each in allowed):
             hint = f"Leave {place or 'event'}.model out, or connect with it."
-            told = "the model of a conversation is the one that it was connected with"
-            raise Invalid(told, code="field_unsupported", hint=hint)
+            message = "the model of a conversation is the one that it was connected with"
+            raise Invalid(message, code="field_unsupported", hint=hint)
         renamed = {**part, "model": deployment.upstream_model}
-        made = {**made, place: renamed} if place else {**made, "model": deployment.upstream_model}
-    return made
+        changed = {**changed, place: renamed} if place else {**changed, "model": deployment.upstream_model}
+    return changed
 
 
-def with_capped_output(event: dict[str, Any], most: int) -> dict[str, Any]:
+def with_capped_output(event: dict[str, Any], max_tokens: int) -> dict[str, Any]:
     """The event with output caps lowered to what is reserved for; the same object where none is above it. A cap that is
     no number, such as the usual `inf`, is removed, so that the session's own holds."""
-    made = event
+    changed = event
     for place in ("session", "response"):
         part = _object(event.get(place))
-        above = [name for name in CAP_FIELDS if name in part and not (type(part[name]) is int and part[name] <= most)]
+        above = [
+            name for name in CAP_FIELDS if name in part and not (type(part[name]) is int and part[name] <= max_tokens)
+        ]
         if above:
             part = dict(part)
             for name in above:
                 if type(part[name]) is int:
-                    part[name] = most
+                    part[name] = max_tokens
                 else:
                     del part[name]
-            made = {**made, place: part}
-    return made
+            changed = {**changed, place: part}
+    return changed
 
 
 def is_out_of_band(event: dict[str, Any]) -> bool:
@@ -272,8 +276,8 @@ def without_tracing(event: dict[str, Any]) -> dict[str, Any]:
 
 def content_parts(event: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """The content parts of an event: of its item, and of the input items of a response."""
-    given = _object(event.get("response")).get("input")
-    for item in (event.get("item"), *(given if isinstance(given, list) else ())):
+    input_items = _object(event.get("response")).get("input")
+    for item in (event.get("item"), *(input_items if isinstance(input_items, list) else ())):
         content = _object(item).get("content")
         yield from (each for each in (content if isinstance(content, list) else ()) if isinstance(each, dict))
 

@@ -24,8 +24,8 @@ def current_deployment(exchange: Exchange, deployment: Deployment) -> Deployment
         raise Denied(f"{deployment.name} may not serve this any more", code="killed", hint="Connect again.")
     if _identity(now) != _identity(deployment) or now.max_output_tokens < deployment.max_output_tokens:
         # the connection is to the old one, at its cost, and with its cap of answers
-        told = f"{deployment.name} is another one since this was connected"
-        raise Denied(told, code="deployment_changed", hint="Connect again.")
+        message = f"{deployment.name} is another one since this was connected"
+        raise Denied(message, code="deployment_changed", hint="Connect again.")
     return now
 
 
@@ -51,14 +51,14 @@ class Permission:
         """Raise `Denied` or `Unavailable` where the conversation may not continue at this deployment."""
         gateway, workload = self._gateway, self._plan.workload.name
         policy, catalog = gateway.live.policy, gateway.live.catalog
-        known = policy.keys.get(self._hash)
-        if known is None:
+        key = policy.keys.get(self._hash)
+        if key is None:
             raise Denied("this API key is no longer valid", code="invalid_api_key", hint="Use another key.")
-        check_key(known, policy, gateway.clock.now().timestamp())
+        check_key(key, policy, gateway.clock.now().timestamp())
         if self._person and self._person not in policy.active:  # a person for whom a key acts
-            told, hint = "the person of this conversation is not active any more", "Name an active person."
-            raise Denied(told, code="person_unknown", hint=hint)
-        admit.check_kills(policy, known, workload)
+            message, hint = "the person of this conversation is not active any more", "Name an active person."
+            raise Denied(message, code="person_unknown", hint=hint)
+        admit.check_kills(policy, key, workload)
         now = gateway.clock.seconds()
         if catalog is not None:
             plan = catalog.plans.get(workload)
@@ -66,7 +66,7 @@ class Permission:
                 raise admit.workload_unknown(workload)
             admit.check_workload(plan, now)  # audio goes to the provider even if no response may begin
             if catalog.granted_workloads:
-                check_grants(catalog, policy, known, self._person, gateway.clock.now().date())
+                check_grants(catalog, policy, key, self._person, gateway.clock.now().date())
         admit.check_policy_age(self._plan, gateway.live.age())
         if catalog is not None and catalog.approved is not None:
             catalog.approved.check(policy, workload, now)
@@ -74,5 +74,5 @@ class Permission:
         if not admit.without_killed(policy, [deployment]):
             raise Denied(f"{deployment.name} is stopped", code="killed", hint="Connect again.")
         if not may_hold_data(gateway, self._admitted, deployment):
-            told = f"{deployment.name} is not where the data of {workload} may be any more"
-            raise Denied(told, code="deployment_changed", hint="Connect again.")
+            message = f"{deployment.name} is not where the data of {workload} may be any more"
+            raise Denied(message, code="deployment_changed", hint="Connect again.")

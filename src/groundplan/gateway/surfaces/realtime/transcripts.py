@@ -108,10 +108,10 @@ def read_transcriber(
     return event, change
 
 
-def _find_transcriber(told: Any, plan: Plan, realtime: Deployment, key: KeyEntry | None) -> TranscriberChange:
-    if told is None or told is False:
+def _find_transcriber(setting: Any, plan: Plan, realtime: Deployment, key: KeyEntry | None) -> TranscriberChange:
+    if setting is None or setting is False:
         return False
-    model = told.get("model") if isinstance(told, dict) else None  # an empty object may stand for all defaults
+    model = setting.get("model") if isinstance(setting, dict) else None  # an empty object may stand for all defaults
     allowed = plan.allowed(model, TRANSCRIPTION.deployment_kind) if isinstance(model, str) else ()
     for each in allowed if key is None or not key.models else admit.allowed_by_key(key, allowed):
         if (each.site, each.url) == (realtime.site, realtime.url) and (each.audio_seconds or not each.rates.minute):
@@ -127,10 +127,10 @@ def _set_path(value: dict[str, Any], path: tuple[str, ...], name: str) -> dict[s
 class Transcripts:
     """The transcripts of one conversation. `_reserved` is the reservation for the next turn."""
 
-    def __init__(self, caller: Caller, told: SessionSettings) -> None:
+    def __init__(self, caller: Caller, settings: SessionSettings) -> None:
         self._caller = caller
         self._gateway = caller.gateway
-        self._session = told
+        self._session = settings
         self.deployment: Deployment | None = None
         """The transcriber, once the client asked for transcripts."""
         self._key = ""
@@ -183,16 +183,16 @@ class Transcripts:
 
     def count_audio(self, event: dict[str, Any]) -> None:
         """Count audio of the client: a turn may be no longer than what is reserved for. Raises `ConversationEnded`."""
-        deployment, sound = self.deployment, event.get("audio")
-        if deployment is None or not deployment.rates.minute or not isinstance(sound, str):
+        deployment, audio = self.deployment, event.get("audio")
+        if deployment is None or not deployment.rates.minute or not isinstance(audio, str):
             return
-        self._turn_bytes += len(sound) * 3 // 4
+        self._turn_bytes += len(audio) * 3 // 4
         if (
             self._is_speaking or self._session.detects_no_turns
         ) and self._turn_bytes > deployment.audio_seconds * self._session.audio_rate:
-            told = f"a turn is longer than {deployment.audio_seconds} s, the longest that is transcribed"
+            message = f"a turn is longer than {deployment.audio_seconds} s, the longest that is transcribed"
             raise ConversationEnded(
-                POLICY, Invalid(told, code="audio_too_long", hint="Commit or clear what was said before.")
+                POLICY, Invalid(message, code="audio_too_long", hint="Commit or clear what was said before.")
             )
 
     # events of the upstream -------------------------------------------------------------------------------------------
@@ -223,15 +223,15 @@ class Transcripts:
         exchange.started = exchange.attempt_started = time.perf_counter_ns()
         self._open_turns[item] = exchange
 
-    async def _settle_turn(self, told: _Item, *, failed: bool) -> Exchange | None:
-        exchange = self._open_turns.pop(told.item_id, None)
+    async def _settle_turn(self, item: _Item, *, failed: bool) -> Exchange | None:
+        exchange = self._open_turns.pop(item.item_id, None)
         if exchange is None:
             if failed or self._admitted is None or self.deployment is None:
                 return None
             exchange = charge_unreserved(
                 self._gateway, self._admitted, self.deployment
             )  # nothing was reserved for this turn
-        used = _usage_of(exchange.deployment, told)
+        used = _usage_of(exchange.deployment, item)
         if failed:
             await settle_response(self._gateway, exchange, "failed" if used else "not_billed", used, "upstream_failed")
         else:
@@ -270,9 +270,9 @@ def _read_item(data: bytes) -> _Item:
         return _Item()
 
 
-def _usage_of(deployment: Deployment | None, told: _Item) -> Usage | None:
+def _usage_of(deployment: Deployment | None, item: _Item) -> Usage | None:
     if deployment is None:
         return None
     rates = deployment.rates
     priced = PricedUnits(bool(rates.input or rates.output or rates.input_audio), bool(rates.minute), rates.shortest)
-    return None if told.usage is None else priced.used(told.usage.reported_usage())
+    return None if item.usage is None else priced.used(item.usage.reported_usage())

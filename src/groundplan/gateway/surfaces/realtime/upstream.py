@@ -175,7 +175,7 @@ class FinalExchange:
                         self._turn_taken |= not self._responds_on_request
                     elif event.type == "input_audio_buffer.cleared" and not (making or self._turn_taken):
                         return NO_USAGE
-                    elif event.of_response and not making:
+                    elif event.concerns_response and not making:
                         making, self._has_begun, self._turn_taken = True, True, False
                         await self._socket.send(CANCEL)
         except ConnectionClosed:
