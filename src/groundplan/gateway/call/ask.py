@@ -40,8 +40,8 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ask(msgspec.Struct, frozen=True):
-    """The client's request body, parsed once. `fields`: its top-level ones as raw JSON, in order; `messages`: how
-    many it has; `query`: the text to search with; `cap`: most output tokens; `copies`: how many answers (`n`); `size`: its
+    """The client's request body, parsed once. `fields`: its top-level fields as raw JSON, in order; `messages`: their
+    number; `query`: the text to search with; `cap`: most output tokens; `copies`: number of answers (`n`); `size`: its
     bytes."""
 
     fields: dict[str, msgspec.Raw]
