@@ -161,7 +161,7 @@ def _others(world: World) -> Others:
         document = Document("a.md", "A", "text", "x", Readers(frozenset({"everyone"})), markdown=True)
         put = put_document(conn, "handbook", document, [], np.empty((0, 384), np.float32))
     return Others(
-        world, part, passkeys.shown_id(waiting), calls[0], calls[1], experiment, replay, held, finding, put, key,
+        world, part, passkeys.hex_id(waiting), calls[0], calls[1], experiment, replay, held, finding, put, key,
         change.body["id"],
     )  # fmt: skip
 

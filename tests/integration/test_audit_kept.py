@@ -113,9 +113,9 @@ def test_a_restore_does_not_bring_back_what_was_erased(conn: Conn, home: Home, a
             (home.root / "erased").unlink()
             with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
                 log.append(bodies)
-        assert erase.replay(conn, home) == 1
+        assert erase.reapply_erasures(conn, home) == 1
         assert keys.unseal(conn, token) is None, way
-    assert erase.noted(home) == {ana}
+    assert erase.read_erased_list(home) == {ana}
 
 
 def test_who_approved_stays_known_until_the_retention_is_over(conn: Conn, home: Home, ana: UUID) -> None:
@@ -132,11 +132,11 @@ def test_who_approved_stays_known_until_the_retention_is_over(conn: Conn, home: 
     )
     service.deactivate_person(conn, OPERATOR, ana)
     told = erase.erase(conn, home, OPERATOR, ana, NOW)
-    assert told["kept"] == ["name and address"] and told["until"] == (NOW + erase.RETENTION).date()
-    assert erase.forget_due(conn, NOW + erase.RETENTION - timedelta(days=1)) == 0
+    assert told["kept"] == ["name and address"] and told["until"] == (NOW + erase.APPROVAL_RETENTION).date()
+    assert erase.erase_due_names(conn, NOW + erase.APPROVAL_RETENTION - timedelta(days=1)) == 0
     six_years = NOW.replace(year=NOW.year + 6) - NOW
-    assert six_years <= erase.RETENTION, "with two leap days, too"
-    clock = ManualClock(NOW + erase.RETENTION + timedelta(days=1))
+    assert six_years <= erase.APPROVAL_RETENTION, "with two leap days, too"
+    clock = ManualClock(NOW + erase.APPROVAL_RETENTION + timedelta(days=1))
     services: Any = SimpleNamespace(clock=clock, transaction=lambda: nullcontext(conn))
     (look,) = (work for name, _, work in JOBS if name == "forgetting names")
     assert (look(services), look(services)) == (1, 0), "however long the control process runs"

@@ -23,7 +23,7 @@ from tests.integration.test_api_control import Answer, Control, running
 
 from groundplan.api.app import POOL_SIZE
 from groundplan.core.errors import Invalid
-from groundplan.identity.oidc import PLACES, Provider, is_verified
+from groundplan.identity.oidc import MAX_PROVIDER_REQUESTS, Provider, is_verified
 from groundplan.identity.scim.body import USER
 from groundplan.identity.scim.bulk import REQUEST
 from groundplan.testing.database import Cluster
@@ -140,7 +140,7 @@ def test_a_silent_provider_keeps_nobody_else_waiting(scene: Scene) -> None:
         scene.provider.send_signal(signal.SIGCONT)
     for each in waiting:
         each.join(60)
-    assert statuses.count(303) >= PLACES and set(statuses) <= {303, 503}
+    assert statuses.count(303) >= MAX_PROVIDER_REQUESTS and set(statuses) <= {303, 503}
 
 
 def test_the_companys_sign_in_proves_a_person(scene: Scene) -> None:

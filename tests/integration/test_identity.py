@@ -276,12 +276,12 @@ def test_everybodys_rights_are_those_of_each_active_person(conn: Conn, people: d
     key, _ = service.create_key(conn, OPERATOR, "assistant", people["hana"])
     service.deactivate_person(conn, OPERATOR, people["ben"])
     now = datetime.now(UTC)
-    found = responsibilities.everybody(conn, now)
-    assert found == [responsibilities.of_person(conn, people[name], now) for name in ("hana", "maria")]
+    found = responsibilities.all_responsibilities(conn, now)
+    assert found == [responsibilities.responsibilities_of(conn, people[name], now) for name in ("hana", "maria")]
     assert found[0]["groups"] == ["everyone", "hr", "leads"] and found[0]["duties"] == []
     assert found[0]["keys"] == [{"id": str(key), "workload": "assistant"}]
     assert found[1]["duties"] == ["security of company"] and found[1]["keys"] == []
-    gone = responsibilities.of_person(conn, people["ben"], now)
+    gone = responsibilities.responsibilities_of(conn, people["ben"], now)
     assert not gone["active"] and gone["groups"] == ["sales"] and gone["duties"] == ["business of workload/assistant"]
 
 

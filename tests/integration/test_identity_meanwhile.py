@@ -189,9 +189,9 @@ def test_two_changes_of_one_person_or_group_by_a_directory_are_both_made(
             one.commit()
             later.result()
             other.commit()
-    found = scim.user(one, people["ben"])
+    found = scim.get_user(one, people["ben"])
     assert (found.get("externalId"), found["name"]["givenName"]) == ("7", "Benjamin")
-    assert {each["value"] for each in scim.group(one, group)["members"]} == {ben, hana}
+    assert {each["value"] for each in scim.get_group(one, group)["members"]} == {ben, hana}
 
 
 def test_a_directory_that_renames_somebody_as_it_ends_them_does_not_wait_for_itself(

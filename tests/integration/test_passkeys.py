@@ -40,7 +40,7 @@ def ids(conn: Conn) -> dict[str, UUID]:
 
 
 def by_link(conn: Conn, person: UUID, at: datetime = NOW) -> Session:
-    token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR, person, at), at)
+    token = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR, person, at), at)
     found = sessions.find_session(conn, token, at)
     assert found is not None and found.proof == "recovery" and not found.is_proven
     return found
@@ -94,7 +94,7 @@ def test_whoever_holds_the_operators_token_cannot_become_the_founder_a_second_ti
 ) -> None:
     ana, first, _ = enrol(conn, by_link(conn, ids["ana"]))
     _, stolen, proof = enrol(conn, by_link(conn, ids["ana"]))
-    assert proof == "unconfirmed" and stolen.waits_until == NOW + passkeys.WAITING
+    assert proof == "unconfirmed" and stolen.waits_until == NOW + passkeys.WAITING_PERIOD
     passkeys.remove(conn, OPERATOR, first.id, NOW)
     _, again, proof = enrol(conn, by_link(conn, ids["ana"]))
     assert proof == "unconfirmed" and not again.is_valid(NOW + timedelta(hours=71))
@@ -137,7 +137,7 @@ def test_of_what_strangers_begin_the_newest_are_kept(
     conn: Conn, ids: dict[str, UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody may begin a sign-in, and each left a row for a day, through which the next one looked."""
-    monkeypatch.setattr(passkey_store, "MOST_BEGUN", 3)
+    monkeypatch.setattr(passkey_store, "MAX_OPEN_SIGN_INS", 3)
     mine = passkeys.begin_enrol(conn, SITE, by_link(conn, ids["ana"]), NOW)
     begun = [passkeys.begin_sign_in(conn, SITE, NOW + timedelta(seconds=at))["ceremony"] for at in range(6)]
     kept = {bytes(hash) for (hash,) in conn.execute("SELECT hash FROM ceremony")}
@@ -176,7 +176,7 @@ def test_other_origins_domains_signatures_and_copies_are_refused(conn: Conn, ids
         asked = passkeys.begin_sign_in(conn, SITE, NOW)
         with pytest.raises(Unauthenticated):
             passkeys.finish_sign_in(conn, SITE, {"ceremony": asked["ceremony"], "response": broken}, NOW)
-    found = passkey_store.by_id(conn, key.id)
+    found = passkey_store.find_passkey(conn, key.id)
     assert found is not None and found.sign_count == device.counter
 
 
@@ -196,7 +196,7 @@ def test_who_has_left_and_what_was_removed_sign_in_nobody(conn: Conn, ids: dict[
 
 
 def test_the_operator_has_no_passkey(conn: Conn) -> None:
-    token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR))
+    token = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR))
     found = sessions.find_session(conn, token)
     assert found is not None and found.proof == "link"
     with pytest.raises(Denied) as caught:

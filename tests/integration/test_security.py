@@ -297,7 +297,7 @@ def test_no_address_that_others_choose_is_fetched() -> None:
     """The only addresses that are fetched are settings; the company's sign-in may not lead elsewhere without https."""
     for url in ("http://169.254.169.254/latest", "file:///etc/passwd", "gopher://x", "http://10.0.0.1/token"):
         with pytest.raises(Invalid):
-            oidc._trusted(url, "https://login.acme.example")
+            oidc._check_url(url, "https://login.acme.example")
         with pytest.raises(Invalid):
             Provider(url, "x", "y").check()
     fetching = [route for route in actions_by_route() if re.search(r"url|fetch|webhook|proxy", route)]

@@ -40,12 +40,12 @@ def ben(conn: Conn) -> UUID:
 
 def test_a_link_signs_in_once(conn: Conn, ben: UUID) -> None:
     link = sessions.create_login_link(conn, OPERATOR, ben, NOW)
-    token = sessions.redeem(conn, link, NOW + timedelta(minutes=9))
+    token = sessions.redeem_link(conn, link, NOW + timedelta(minutes=9))
     found = sessions.find_session(conn, token, NOW + timedelta(hours=1))
     assert found is not None and found.person_id == found.person == ben
     for again in (link, token, "", "\ud800"):
         with pytest.raises(Unauthenticated) as caught:
-            sessions.redeem(conn, again, NOW + timedelta(minutes=9))
+            sessions.redeem_link(conn, again, NOW + timedelta(minutes=9))
         assert caught.value.code == "login_link"
     assert [(e.entry.action, e.entry.actor) for e in audit_store.list_entries(conn)][:2] == [
         ("login", person_actor(ben)),
@@ -56,8 +56,8 @@ def test_a_link_signs_in_once(conn: Conn, ben: UUID) -> None:
 def test_links_and_sessions_expire(conn: Conn) -> None:
     link = sessions.create_login_link(conn, OPERATOR, None, NOW)
     with pytest.raises(Unauthenticated):
-        sessions.redeem(conn, link, NOW + timedelta(minutes=10))
-    token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR, None, NOW), NOW)
+        sessions.redeem_link(conn, link, NOW + timedelta(minutes=10))
+    token = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR, None, NOW), NOW)
     assert sessions.find_session(conn, token, NOW + timedelta(hours=11)) is not None
     assert sessions.find_session(conn, token, NOW + timedelta(hours=12)) is None
     assert sessions.find_session(conn, "unknown", NOW) is None
@@ -65,7 +65,7 @@ def test_links_and_sessions_expire(conn: Conn) -> None:
 
 def test_secrets_are_stored_as_hashes_only(conn: Conn) -> None:
     link = sessions.create_login_link(conn, OPERATOR)
-    token = sessions.redeem(conn, link)
+    token = sessions.redeem_link(conn, link)
     stored = conn.execute("SELECT hash FROM login_link UNION ALL SELECT hash FROM console_session").fetchall()
     assert len(stored) == 2 and all(len(hash) == 32 for (hash,) in stored)
     text = str(conn.execute("SELECT s::text, l::text FROM console_session s, login_link l").fetchall())
@@ -73,7 +73,7 @@ def test_secrets_are_stored_as_hashes_only(conn: Conn) -> None:
 
 
 def test_signing_out_ends_the_session_once(conn: Conn) -> None:
-    token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR))
+    token = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR))
     assert sessions.end_session(conn, token)
     assert sessions.find_session(conn, token) is None
     assert not sessions.end_session(conn, token)
@@ -81,15 +81,15 @@ def test_signing_out_ends_the_session_once(conn: Conn) -> None:
 
 def test_who_has_left_is_signed_out_and_cannot_sign_in(conn: Conn, ben: UUID) -> None:
     link = sessions.create_login_link(conn, OPERATOR, ben)
-    token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR, ben))
-    operator = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR))
+    token = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR, ben))
+    operator = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR))
     sessions.act_as(conn, operator, ben)
     service.deactivate_person(conn, OPERATOR, ben)
     assert sessions.find_session(conn, token) is None
     found = sessions.find_session(conn, operator)
     assert found is not None and found.acting_as is None
     with pytest.raises(Unauthenticated):
-        sessions.redeem(conn, link)
+        sessions.redeem_link(conn, link)
     with pytest.raises(Conflict):
         sessions.create_login_link(conn, OPERATOR, ben)
     with pytest.raises(NotFound):
@@ -97,7 +97,7 @@ def test_who_has_left_is_signed_out_and_cannot_sign_in(conn: Conn, ben: UUID) ->
 
 
 def test_acting_as_somebody_is_recorded_as_oneself(conn: Conn, ben: UUID) -> None:
-    token = sessions.redeem(conn, sessions.create_login_link(conn, OPERATOR))
+    token = sessions.redeem_link(conn, sessions.create_login_link(conn, OPERATOR))
     assert sessions.act_as(conn, token, ben).person == ben
     found = sessions.find_session(conn, token)
     assert found is not None and found.acting_as == ben and found.person_id is None

@@ -8,7 +8,7 @@ import zlib
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.identity.keys import PREFIX, SHOWN, hash_key, key_prefix, make_key
+from groundplan.identity.keys import PREFIX, PREFIX_CHARACTERS, hash_key, key_prefix, make_key
 
 BASE62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 
@@ -19,7 +19,7 @@ def test_a_made_key_has_its_form_and_is_never_repeated() -> None:
     for key in keys:
         assert len(key) == 49 and key.startswith(PREFIX) and set(key[3:]) <= set(BASE62)
         assert hash_key(key) == hashlib.sha256(key.encode()).digest()
-        assert key_prefix(key) == key[:SHOWN] and len(key_prefix(key)) == 9
+        assert key_prefix(key) == key[:PREFIX_CHARACTERS] and len(key_prefix(key)) == 9
 
 
 def test_a_made_key_ends_with_the_checksum_that_scanners_expect() -> None:

@@ -137,7 +137,7 @@ def test_half_of_a_port_is_none(home: Home, content: str) -> None:
 def test_a_line_that_was_torn_takes_no_other_along(home: Home, torn: bytes) -> None:
     whole = [uuid4(), uuid4()]
     (home.root / "erased").write_bytes(f"{whole[0]}\n".encode() + torn.replace(b" ", b"") + f"\n{whole[1]}\n".encode())
-    assert erase.noted(home) == set(whole)
+    assert erase.read_erased_list(home) == set(whole)
     stone = {
         "id": str(whole[0]), "document": str(whole[1]), "source": "s", "path": "p", "digest": "d",
         "at": "2026-01-01T00:00:00+00:00", "by": "b", "reason": "r", "due": "2026-01-01T00:00:00+00:00",
@@ -152,8 +152,8 @@ def test_a_line_that_was_torn_takes_no_other_along(home: Home, torn: bytes) -> N
 
 def test_who_was_erased_stays_so_where_home_takes_nothing(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     gone, done = uuid4(), list[str]()
-    monkeypatch.setattr(erase, "logged", lambda _: {gone})
+    monkeypatch.setattr(erase, "erased_in_log", lambda _: {gone})
     monkeypatch.setattr(erase, "destroy_subject_key", lambda _, who: done.append(who))
     monkeypatch.setattr("groundplan.identity.erase_store.forget", lambda *_: None)
     monkeypatch.setattr(erase, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
-    assert erase.replay(None, home) == 1 and done == [str(gone)]  # type: ignore[arg-type]
+    assert erase.reapply_erasures(None, home) == 1 and done == [str(gone)]  # type: ignore[arg-type]

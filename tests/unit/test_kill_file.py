@@ -53,15 +53,15 @@ def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, mo
     monkeypatch.setattr("groundplan.identity.service.kill", killed)
     kill._offline(home, "workload/first", "leak")
     assert background.import_offline_kills(services) == 1
-    assert [each["scope"] for each in kill_file.held(home)] == ["workload/second"]
+    assert [each["scope"] for each in kill_file.read_kills(home)] == ["workload/second"]
     assert background.import_offline_kills(services) == 1
     assert services.policy == ["workload/first", "workload/second"]
-    assert not kill_file.path_of(home).exists() and background.import_offline_kills(services) == 0
+    assert not kill_file.kill_file_path(home).exists() and background.import_offline_kills(services) == 0
 
 
 @pytest.mark.parametrize("content", [b"", b"[{", b"{}", b'[{"reason": "leak"}]', b"\xff"])
 def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: bytes) -> None:
-    file = kill_file.path_of(home)
+    file = kill_file.kill_file_path(home)
     file.write_bytes(content)
     with pytest.raises(Unavailable, match="may stop something already") as refused:
         kill._offline(home, "workload/assistant", "leak")
@@ -78,11 +78,11 @@ def test_a_file_that_cannot_be_read_for_a_moment_is_not_written_over(
         patched.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(Unavailable, match="Input/output error"):
             kill._offline(home, "company", "leak")
-    assert [each["scope"] for each in kill_file.held(home)] == ["workload/assistant"]
+    assert [each["scope"] for each in kill_file.read_kills(home)] == ["workload/assistant"]
 
 
 def test_a_worker_that_never_could_read_it_serves_nothing(home: Home) -> None:
-    file = kill_file.path_of(home)
+    file = kill_file.kill_file_path(home)
     file.write_text("[{")
     live = LiveView("postgresql://127.0.0.1:1/none", home, new_id(), SystemClock(), Slices())
     live.read_kill_file()
@@ -111,7 +111,7 @@ def test_kills_that_are_written_at_once_are_all_there(home: Home, monkeypatch: p
         each.start()
     for each in writing:
         each.join()
-    assert sorted(each["scope"] for each in kill_file.held(home)) == sorted(scopes)
+    assert sorted(each["scope"] for each in kill_file.read_kills(home)) == sorted(scopes)
 
 
 def test_what_is_taken_over_waits_for_whoever_writes(home: Home) -> None:
@@ -120,28 +120,28 @@ def test_what_is_taken_over_waits_for_whoever_writes(home: Home) -> None:
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
         kill_file._write(home, kills[:1])
-        taking = threading.Thread(target=kill_file.drop, args=(home, kills[:1]))
+        taking = threading.Thread(target=kill_file.remove_kills, args=(home, kills[:1]))
         taking.start()
         time.sleep(0.05)
         kill_file._write(home, kills)
     finally:
         os.close(folder)
     taking.join()
-    assert kill_file.held(home) == kills[1:]
+    assert kill_file.read_kills(home) == kills[1:]
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
 def test_what_root_stops_can_be_read_by_those_who_serve(home: Home) -> None:
     os.chown(home.run, 12_345, 12_345)
     kill._offline(home, "company", "leak")
-    assert kill_file.path_of(home).stat().st_uid == 12_345
+    assert kill_file.kill_file_path(home).stat().st_uid == 12_345
 
 
 def test_nobody_who_stands_still_keeps_a_kill_from_being_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kill_file, "PATIENCE_SECONDS", 0.05)
+    monkeypatch.setattr(kill_file, "LOCK_TIMEOUT", 0.05)
     folder = os.open(home.run, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        assert kill._offline(home, "company", "leak")["file"] == str(kill_file.path_of(home))
+        assert kill._offline(home, "company", "leak")["file"] == str(kill_file.kill_file_path(home))
     finally:
         os.close(folder)

@@ -160,7 +160,7 @@ def start_periodic(stack: ExitStack, task: PeriodicTask) -> None:
 def replay_erasures(services: Services) -> int:
     """Repeat erasures that an older backup undid; returns how many people were erased."""
     with services.transaction() as conn:
-        return erase.replay(conn, services.home)
+        return erase.reapply_erasures(conn, services.home)
 
 
 def import_offline_kills(services: Services) -> int:
@@ -169,9 +169,9 @@ def import_offline_kills(services: Services) -> int:
 
     Gateways obey the file until it is gone, so that a kill is in force at every moment.
     """
-    path = kill_file.path_of(services.home)
+    path = kill_file.kill_file_path(services.home)
     try:
-        held = kill_file.held(services.home)
+        held = kill_file.read_kills(services.home)
         kills = [(str(item["scope"]), str(item["reason"])) for item in held]
     except (OSError, ValueError, KeyError) as error:
         log.error("%s cannot be read; gateways go on by what they read before: %s", path, error.__class__.__name__)
@@ -182,7 +182,7 @@ def import_offline_kills(services: Services) -> int:
         with services.transaction() as conn:
             for scope, reason in kills:
                 identity.kill(conn, OPERATOR, scope, f"{reason} (written offline)")
-        kill_file.drop(services.home, held)
+        kill_file.remove_kills(services.home, held)
     except (GroundplanError, psycopg.Error, OSError, ValueError) as error:
         log.error("%s cannot be taken over yet: %s", path, error)
         return 0

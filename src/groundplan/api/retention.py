@@ -62,13 +62,13 @@ def sweep_now(services: Services) -> dict[str, int]:
 def forget_names(services: Services) -> int:
     """Delete names of erased people that approvals needed until today; returns how many."""
     with services.transaction() as conn:
-        return erase.forget_due(conn, services.clock.now())
+        return erase.erase_due_names(conn, services.clock.now())
 
 
 def forget_sessions(services: Services) -> int:
     """Delete sign-in links and console sessions that are long over; returns how many. The audit log keeps sign-ins."""
     with services.transaction() as conn:
-        return session_store.forget(conn, services.clock.now() - SETTLED_RETENTION)
+        return session_store.delete_expired(conn, services.clock.now() - SETTLED_RETENTION)
 
 
 def forget_settled(services: Services) -> int:

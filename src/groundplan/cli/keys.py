@@ -14,7 +14,7 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 from groundplan.cli.release import warnings_text
 from groundplan.core.errors import Invalid, Unavailable
-from groundplan.identity.keys import PREFIX, SHOWN
+from groundplan.identity.keys import PREFIX, PREFIX_CHARACTERS
 
 app = command_group("Create, list and revoke API keys.")
 NONE = "There is no key. `groundplan keys create --workload NAME` makes one."
@@ -127,7 +127,7 @@ def refuse_key(given: str) -> None:
     if (key := given.removeprefix("key/")).startswith(PREFIX):
         raise Invalid(
             "that is a key itself, and in the history of this shell by now", code="key_itself",
-            hint=f"Give its id: in `groundplan keys list` it begins with {key[:SHOWN]}.",
+            hint=f"Give its id: in `groundplan keys list` it begins with {key[:PREFIX_CHARACTERS]}.",
         )  # fmt: skip
 
 

@@ -79,9 +79,9 @@ def _offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
         raise Invalid(
             f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."
         )
-    path = kill_file.path_of(home)
+    path = kill_file.kill_file_path(home)
     try:
-        kill_file.add(home, {"scope": scope, "reason": reason, "at": datetime.now(UTC).isoformat()})
+        kill_file.add_kill(home, {"scope": scope, "reason": reason, "at": datetime.now(UTC).isoformat()})
     except OSError as error:
         raise Unavailable(
             f"{scope} is not stopped: {path} cannot be written ({error.strerror})",

@@ -1,4 +1,4 @@
-"""The SQL of what the company's directory says of people and groups. No rules (`oidc`, `scim`)."""
+"""The SQL of people and groups as the company's directory writes them. No rules (`oidc`, `scim`)."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from groundplan.identity.store import execute_counted, fetch_rows
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPerson:
-    """A person as the directory names them. `name`: as they are shown here; `display_name`, `formatted`, `emails`: what
-    the directory said."""
+    """A person as the directory writes them. `name`: as displayed here; `display_name`, `formatted`, `emails`: as the
+    directory sent them."""
 
     id: UUID
     email: str
@@ -32,8 +32,8 @@ class DirectoryPerson:
     display_name: str | None
     formatted: str | None
     emails: list[dict[str, Any]]
-    managed: bool
-    """Whether the directory has written them."""
+    is_managed: bool
+    """Whether the directory has written this person."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +47,9 @@ class DirectoryGroup:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """`count` of those with this name, in any case (None: of all), from the `start`th on, which counts from 1."""
+class ListQuery:
+    """A page of a list: `count` entries from number `start` on (from 1), of those with this name in any case, or of
+    all (None)."""
 
     name: str | None
     start: int
@@ -57,15 +58,15 @@ class Wanted:
     descending: bool = False
 
 
-Found = TypeVar("Found")
+Row = TypeVar("Row")
 _LOCK = 0x6770_7363_696D_6401
 """Advisory lock key."""
 
 
-class Read(Protocol[Found]):
-    """How people or groups are read."""
+class ListReader(Protocol[Row]):
+    """Reads a page of people or groups: (total, entries)."""
 
-    def __call__(self, conn: Connection[Any], wanted: Wanted, /) -> tuple[int, list[Found]]: ...
+    def __call__(self, conn: Connection[Any], wanted: ListQuery, /) -> tuple[int, list[Row]]: ...
 
 
 _PERSON_ORDER: dict[str, LiteralString] = {
@@ -96,21 +97,21 @@ _GROUP: LiteralString = """SELECT g.id, g.name, d.external_id,
     FROM people_group g LEFT JOIN directory_group d ON d.group_id = g.id"""
 
 
-def hold(conn: Connection[Any]) -> None:
-    """Wait until no other change by the directory is made, and keep others waiting until the transaction ends: each is
-    computed from what was there before, and directories send several at once. It comes before live policy."""
+def lock_directory(conn: Connection[Any]) -> None:
+    """Take the lock on changes by the directory until the transaction ends: each is computed from the state before it,
+    and directories send several at once. Take it before the lock on live policy."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
 
 
-def by_subject(conn: Connection[Any], issuer: str, subject: str) -> UUID | None:
-    """Who is known by this subject of the issuer."""
+def person_by_subject(conn: Connection[Any], issuer: str, subject: str) -> UUID | None:
+    """The person bound to this subject of the issuer."""
     query = "SELECT person_id FROM directory_person WHERE issuer = %s AND oidc_subject = %s"
     found = fetch_rows(conn, query, (issuer, subject))
     return found[0][0] if found else None
 
 
-def keep_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: str) -> bool:
-    """Bind somebody to a subject, once: False where they are bound to another one already."""
+def bind_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: str) -> bool:
+    """Bind a person to a subject, once: False if they are bound to another one already."""
     query = """INSERT INTO directory_person (person_id, issuer, oidc_subject) VALUES (%s, %s, %s)
                ON CONFLICT (person_id) DO UPDATE SET issuer = excluded.issuer, oidc_subject = excluded.oidc_subject
                WHERE directory_person.oidc_subject IS NULL"""
@@ -118,19 +119,19 @@ def keep_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: s
 
 
 def person(conn: Connection[Any], id: UUID) -> DirectoryPerson | None:
-    """None where there is none, or the directory has deleted them."""
+    """The person with this id; None if there is none, or the directory has deleted them."""
     found = fetch_rows(conn, _PERSON + " WHERE p.id = %s AND d.deleted_at IS NULL", (id,))
     return DirectoryPerson(*found[0]) if found else None
 
 
-def with_email(conn: Connection[Any], email: str) -> DirectoryPerson | None:
-    """Who has this address, also where the directory has deleted them."""
+def person_by_email(conn: Connection[Any], email: str) -> DirectoryPerson | None:
+    """The person with this address, also if the directory has deleted them."""
     found = fetch_rows(conn, _PERSON + " WHERE p.email = %s", (email,))
     return DirectoryPerson(*found[0]) if found else None
 
 
-def people(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryPerson]]:
-    """(how many there are, those that are wanted). Raises `Invalid` (`scim_sort`)."""
+def people(conn: Connection[Any], wanted: ListQuery) -> tuple[int, list[DirectoryPerson]]:
+    """(total, people of the page). Raises `Invalid` (`scim_sort`)."""
     where: LiteralString = """ WHERE d.deleted_at IS NULL
       AND (%s::text IS NULL OR lower(coalesce(d.user_name, p.email)) = lower(%s))"""
     total, found = _page(conn, _PERSON, where, _order(wanted, _PERSON_ORDER, "p.created_at, p.id"), wanted)
@@ -138,8 +139,8 @@ def people(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryPe
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """What the directory writes of a person."""
+class DirectoryAttributes:
+    """Attributes of a person as the directory writes them."""
 
     external_id: str | None
     user_name: str
@@ -150,8 +151,8 @@ class Written:
     emails: list[dict[str, Any]] | None
 
 
-def keep_person(conn: Connection[Any], id: UUID, said: Written) -> None:
-    """Somebody whom the directory had deleted is there again."""
+def save_person(conn: Connection[Any], id: UUID, said: DirectoryAttributes) -> None:
+    """Store a person's attributes; one whom the directory had deleted exists again."""
     emails = None if said.emails is None else Jsonb(said.emails)
     conn.execute(
         """INSERT INTO directory_person (person_id, external_id, user_name, given_name, family_name, display_name,
@@ -168,7 +169,7 @@ def keep_person(conn: Connection[Any], id: UUID, said: Written) -> None:
 
 
 def delete_person(conn: Connection[Any], id: UUID) -> None:
-    """The directory knows them no longer, and their userName is free."""
+    """Mark a person as deleted by the directory; their userName is free again."""
     conn.execute(
         """INSERT INTO directory_person (person_id, deleted_at) VALUES (%s, now())
            ON CONFLICT (person_id) DO UPDATE SET deleted_at = now(), changed_at = now(), user_name = NULL,
@@ -178,15 +179,15 @@ def delete_person(conn: Connection[Any], id: UUID) -> None:
     )
 
 
-def user_name_of_another(conn: Connection[Any], user_name: str, id: UUID | None) -> bool:
+def is_user_name_taken(conn: Connection[Any], user_name: str, id: UUID | None) -> bool:
     query = """SELECT 1 FROM person p LEFT JOIN directory_person d ON d.person_id = p.id
                WHERE lower(coalesce(d.user_name, p.email)) = lower(%s) AND p.id IS DISTINCT FROM %s
                  AND d.deleted_at IS NULL LIMIT 1"""
     return bool(fetch_rows(conn, query, (user_name, id)))
 
 
-def rename(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
-    """What the directory calls somebody; that it changed their address is kept."""
+def rename_person(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
+    """Set address and name as the directory writes them, and note when it changed the address."""
     if execute_counted(conn, "UPDATE person SET email = %s WHERE id = %s AND email <> %s", (email, id, email)):
         conn.execute(
             """INSERT INTO directory_person (person_id, address_changed_at) VALUES (%s, now())
@@ -196,8 +197,8 @@ def rename(conn: Connection[Any], id: UUID, email: str, name: str) -> None:
     conn.execute("UPDATE person SET name = %s WHERE id = %s", (name, id))
 
 
-def known_by_a_changed_address(conn: Connection[Any], person_id: UUID) -> bool:
-    """Whether a directory changed the address of somebody who decides: who holds a duty or has a confirmed passkey."""
+def decides_with_changed_address(conn: Connection[Any], person_id: UUID) -> bool:
+    """Whether a directory changed the address of a person who decides: by a duty or a confirmed passkey."""
     return bool(
         fetch_rows(
             conn,
@@ -210,36 +211,36 @@ def known_by_a_changed_address(conn: Connection[Any], person_id: UUID) -> bool:
     )
 
 
-def come_back(conn: Connection[Any], id: UUID) -> bool:
-    """Somebody who had left is active again; keys and sessions stay ended, and duties are given anew."""
+def reactivate_person(conn: Connection[Any], id: UUID) -> bool:
+    """Make a person who had left active again, without their duties; keys and sessions stay ended."""
     conn.execute("DELETE FROM duty WHERE person_id = %s", (id,))
     query = "UPDATE person SET active = true, left_at = NULL WHERE id = %s AND NOT active"
     return bool(execute_counted(conn, query, (id,)))
 
 
 def group(conn: Connection[Any], id: UUID) -> DirectoryGroup | None:
-    """None where there is none, or the directory has deleted it."""
+    """The group with this id; None if there is none, or the directory has deleted it."""
     found = fetch_rows(conn, _GROUP + " WHERE g.id = %s AND d.deleted_at IS NULL", (id,))
     return _group(found[0]) if found else None
 
 
-def deleted_group(conn: Connection[Any], name: str) -> UUID | None:
+def find_deleted_group(conn: Connection[Any], name: str) -> UUID | None:
     """A group of this name that the directory has deleted."""
     found = fetch_rows(conn, _GROUP + " WHERE g.name = %s AND d.deleted_at IS NOT NULL", (name,))
     return found[0][0] if found else None
 
 
-def groups(conn: Connection[Any], wanted: Wanted) -> tuple[int, list[DirectoryGroup]]:
-    """As `people`, by name."""
+def groups(conn: Connection[Any], wanted: ListQuery) -> tuple[int, list[DirectoryGroup]]:
+    """As `people`, ordered by name."""
     where: LiteralString = " WHERE d.deleted_at IS NULL AND (%s::text IS NULL OR lower(g.name) = lower(%s))"
     total, found = _page(conn, _GROUP, where, _order(wanted, _GROUP_ORDER, "g.name"), wanted)
     return total, [_group(row) for row in found]
 
 
 def _page(
-    conn: Connection[Any], query: LiteralString, where: LiteralString, order: LiteralString, wanted: Wanted
+    conn: Connection[Any], query: LiteralString, where: LiteralString, order: LiteralString, wanted: ListQuery
 ) -> tuple[int, list[tuple[Any, ...]]]:
-    """How many there are, and the rows of one page of them."""
+    """(total, rows of the page)."""
     named = (wanted.name, wanted.name)
     total = fetch_rows(conn, f"SELECT count(*) FROM ({query + where}) every", named)[0][0]
     return total, fetch_rows(
@@ -247,7 +248,7 @@ def _page(
     )
 
 
-def _order(wanted: Wanted, known: dict[str, LiteralString], own: LiteralString) -> LiteralString:
+def _order(wanted: ListQuery, known: dict[str, LiteralString], own: LiteralString) -> LiteralString:
     if wanted.sort_by is None:
         return " ORDER BY " + own
     column = known.get(wanted.sort_by.lower())
@@ -257,7 +258,7 @@ def _order(wanted: Wanted, known: dict[str, LiteralString], own: LiteralString) 
     return " ORDER BY " + column + (" DESC NULLS LAST, " if wanted.descending else " NULLS LAST, ") + own
 
 
-def keep_group(conn: Connection[Any], id: UUID, external_id: str | None) -> None:
+def save_group(conn: Connection[Any], id: UUID, external_id: str | None) -> None:
     conn.execute(
         """INSERT INTO directory_group (group_id, external_id) VALUES (%s, %s)
            ON CONFLICT (group_id) DO UPDATE SET external_id = excluded.external_id, changed_at = now(),
@@ -267,7 +268,7 @@ def keep_group(conn: Connection[Any], id: UUID, external_id: str | None) -> None
 
 
 def delete_group(conn: Connection[Any], id: UUID) -> None:
-    """The directory knows it no longer; its name stays for what is shared with it."""
+    """Mark a group as deleted by the directory; its name stays reserved for what is shared with it."""
     conn.execute(
         """INSERT INTO directory_group (group_id, deleted_at) VALUES (%s, now())
            ON CONFLICT (group_id) DO UPDATE SET deleted_at = now(), changed_at = now(), external_id = NULL""",

@@ -1,9 +1,9 @@
-"""Erasing a person who has left: their key is destroyed, so what the log and kept content hold of them opens no more,
-and what the database says of them goes.
+"""Erasing a person who has left: destroys their key, so that what the log and kept content hold of them cannot be
+decrypted any more, and deletes their data from the database.
 
-Who approved something stays known by name until the retention of approvals is over: somebody must be able to say who
-let it in. Every proof of the log stays valid. A restore from an older backup brings keys back; `replay` destroys them
-again from the list in HOME and from the log itself. Does not decide who may ask.
+The name of a person who approved something is kept until the retention of approvals is over, so that it can be told who
+approved it. Every proof of the log stays valid. A restore from an older backup brings keys back; `reapply_erasures`
+destroys them again, from the list in HOME and from the log. Does not decide who may ask.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from groundplan.core.home import Home, write_atomically
 from groundplan.identity import erase_store, store
 
 ACTION = "person.erased"
-RETENTION = timedelta(days=365 * 6 + 2)
-"""How long it stays known who approved something: at least the six years for which companies keep such papers."""
+APPROVAL_RETENTION = timedelta(days=365 * 6 + 2)
+"""How long names of approvers are kept: at least the six years for which companies keep such papers."""
 
 
 def erase(conn: Connection[Any], home: Home, actor: str, person_id: UUID, now: datetime) -> dict[str, Any]:
-    """Destroy what is personal; `{"erased": [...], "kept": [...], "until": day or None}` says what stayed and why.
+    """Erase a person's data; returns `{"erased": [...], "kept": [...], "until": day or None}`.
 
     Raises `NotFound` (`unknown_person`), `Conflict` (`still_here`).
     """
@@ -43,52 +43,54 @@ def erase(conn: Connection[Any], home: Home, actor: str, person_id: UUID, now: d
         raise Conflict(
             f"{person.email} is still here", code="still_here", hint="`groundplan people leave` comes first."
         )
-    _note(home, [person_id])  # before the key: what is noted twice is destroyed twice, what is not noted comes back
+    _add_to_list(
+        home, [person_id]
+    )  # before the key is destroyed: listing it twice is harmless, not listing it lets a restore revive the key
     destroy_subject_key(conn, str(person_id))
-    erase_store.forget(conn, person_id)
+    erase_store.delete_personal_data(conn, person_id)
     approved = erase_store.last_approval(conn, person_id)
-    until = None if approved is None else (approved + RETENTION).date()
+    until = None if approved is None else (approved + APPROVAL_RETENTION).date()
     stays = until is not None and until > now.date()
     if not stays:
-        erase_store.forget_name(conn, person_id)
+        erase_store.erase_name(conn, person_id)
     erased = ["key of the person", "passkeys", "sign-in", "directory", "mail", *([] if stays else ["name and address"])]
     detail = {"name_kept_until": str(until) if stays else None}
     record(conn, action=ACTION, actor=actor, subject=f"person/{person_id}", detail=detail)
     return {"erased": erased, "kept": ["name and address"] if stays else [], "until": until if stays else None}
 
 
-def forget_due(conn: Connection[Any], now: datetime) -> int:
-    """Forget the names that stayed because of approvals whose retention is over by now; how many."""
-    due = erase_store.names_due(conn, now - RETENTION)
+def erase_due_names(conn: Connection[Any], now: datetime) -> int:
+    """Erase the names that were kept for approvals whose retention is over; returns how many."""
+    due = erase_store.due_names(conn, now - APPROVAL_RETENTION)
     for person_id in due:
-        erase_store.forget_name(conn, person_id)
+        erase_store.erase_name(conn, person_id)
         record(conn, action=ACTION, actor="system", subject=f"person/{person_id}", detail={"name_kept_until": None})
     return len(due)
 
 
-def replay(conn: Connection[Any], home: Home) -> int:
-    """Destroy again the keys of everybody who was erased, by the list in HOME and by the log; how many there were."""
-    erased = {*noted(home), *logged(home.audit)}
-    with suppress(OSError):  # where the disk takes nothing the log goes on to name them
-        _note(home, erased)
+def reapply_erasures(conn: Connection[Any], home: Home) -> int:
+    """Destroy the keys of all erased people again, by the list in HOME and by the log; returns how many there are."""
+    erased = {*read_erased_list(home), *erased_in_log(home.audit)}
+    with suppress(OSError):  # if the disk is full, the log still names them
+        _add_to_list(home, erased)
     for person_id in erased:
         destroy_subject_key(conn, str(person_id))
-        erase_store.forget(conn, person_id)
+        erase_store.delete_personal_data(conn, person_id)
     return len(erased)
 
 
-def noted(home: Home) -> set[UUID]:
-    """Whom the list in HOME names; it holds ids only. A damaged line is passed over: the log names them, too."""
+def read_erased_list(home: Home) -> set[UUID]:
+    """Ids in the list in HOME. Damaged lines are skipped: the log names those people, too."""
     found: set[UUID] = set()
     with suppress(FileNotFoundError):
-        for line in _list(home).read_text("ascii", "replace").split():
+        for line in _list_path(home).read_text("ascii", "replace").split():
             with suppress(ValueError):
                 found.add(UUID(line))
     return found
 
 
-def logged(folder: Path) -> set[UUID]:
-    """Who was erased by the entries of a log's files; what cannot be read is left to `audit verify`."""
+def erased_in_log(folder: Path) -> set[UUID]:
+    """People erased according to a log's files; unreadable files are skipped, `audit verify` reports them."""
     found: set[UUID] = set()
     word = f'"{ACTION}"'.encode()
     try:
@@ -108,12 +110,12 @@ def logged(folder: Path) -> set[UUID]:
     return found
 
 
-def _note(home: Home, people: Iterable[UUID]) -> None:
-    known = noted(home)
+def _add_to_list(home: Home, people: Iterable[UUID]) -> None:
+    known = read_erased_list(home)
     wanted = known | set(people)
     if wanted != known:
-        write_atomically(_list(home), "".join(f"{id}\n" for id in sorted(wanted, key=str)).encode())
+        write_atomically(_list_path(home), "".join(f"{id}\n" for id in sorted(wanted, key=str)).encode())
 
 
-def _list(home: Home) -> Path:
+def _list_path(home: Home) -> Path:
     return home.root / "erased"

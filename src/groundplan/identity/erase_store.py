@@ -11,8 +11,8 @@ from psycopg import Connection
 from groundplan.identity.store import fetch_rows
 
 
-def forget(conn: Connection[Any], person_id: UUID) -> None:
-    """What is kept of somebody beside their name: passkeys, browsers, the directory's names, mail."""
+def delete_personal_data(conn: Connection[Any], person_id: UUID) -> None:
+    """Delete what is stored of a person besides their name: passkeys, browsers, the directory's attributes, mail."""
     conn.execute(
         "UPDATE passkey SET removed_at = coalesce(removed_at, now()), label = 'erased' WHERE person_id = %s",
         (person_id,),
@@ -25,20 +25,20 @@ def forget(conn: Connection[Any], person_id: UUID) -> None:
     conn.execute("DELETE FROM membership WHERE person_id = %s", (person_id,))
 
 
-def forget_name(conn: Connection[Any], person_id: UUID) -> None:
-    """The row stays for what refers to it, and says nothing of anybody."""
+def erase_name(conn: Connection[Any], person_id: UUID) -> None:
+    """Overwrite name and address; the row stays for what refers to it."""
     conn.execute(
         "UPDATE person SET name = 'erased', email = %s WHERE id = %s", (f"erased-{person_id}@invalid", person_id)
     )
 
 
 def last_approval(conn: Connection[Any], person_id: UUID) -> datetime | None:
-    """When somebody approved or refused something last."""
+    """When the person last approved or refused something."""
     return fetch_rows(conn, "SELECT max(at) FROM approval WHERE person_id = %s", (person_id,))[0][0]  # type: ignore[no-any-return]
 
 
-def names_due(conn: Connection[Any], before: datetime) -> list[UUID]:
-    """Whose key is destroyed and whose name stayed for approvals that are all older than this."""
+def due_names(conn: Connection[Any], before: datetime) -> list[UUID]:
+    """People whose key is destroyed and whose name was kept for approvals that are all older than this."""
     found = fetch_rows(
         conn,
         """SELECT p.id FROM person p JOIN subject_key k ON k.subject = p.id::text AND k.wrapped = ''

@@ -14,7 +14,7 @@ _EMAIL = re.compile(r"[^@\s\x00-\x1f\x7f]+@[^@\s\x00-\x1f\x7f]+")
 
 
 def normal_email(text: str) -> str:
-    """The address in lower case. Raises `Invalid` (`email`) where it is none."""
+    """The address in lower case. Raises `Invalid` (`email`) if it is none."""
     address = text.strip().lower()
     if not _EMAIL.fullmatch(address) or len(address) > 254:
         raise Invalid(f"not an e-mail address: {text!r}", code="email", hint="Write it like ana@acme.example.")
@@ -37,14 +37,14 @@ def _known(company: GenesisPeople) -> set[str]:
     return {person.email.strip().lower() for person in company.people}
 
 
-def _twice(names: Iterable[str], kind: str) -> Iterator[Problem]:
+def _duplicates(names: Iterable[str], kind: str) -> Iterator[Problem]:
     for name, count in Counter(names).items():
         if count > 1:
             yield Problem(f"{kind} {name} is declared {count} times", f"duplicate_{kind}", "Declare it once.")
 
 
 def _people(company: GenesisPeople) -> Iterator[Problem]:
-    yield from _twice((person.email.strip().lower() for person in company.people), "person")
+    yield from _duplicates((person.email.strip().lower() for person in company.people), "person")
     for person in company.people:
         if not person.name.strip():
             yield Problem(f"{person.email} has no name", "name", "Give the name that others know the person by.")
@@ -55,7 +55,7 @@ def _people(company: GenesisPeople) -> Iterator[Problem]:
 
 
 def _groups(company: GenesisPeople) -> Iterator[Problem]:
-    yield from _twice((group.name for group in company.groups), "group")
+    yield from _duplicates((group.name for group in company.groups), "group")
     known, names = _known(company), {group.name for group in company.groups}
     for group in company.groups:
         if group.name in (EVERYONE, PUBLIC) or not group.name.strip() or "@" in group.name:

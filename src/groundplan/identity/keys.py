@@ -12,8 +12,8 @@ import secrets
 import zlib
 
 PREFIX = "gp_"
-SHOWN = len(PREFIX) + 6
-"""How many characters may be shown to tell keys apart."""
+PREFIX_CHARACTERS = len(PREFIX) + 6
+"""Number of characters that are shown to tell keys apart."""
 
 _ALPHABET = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 _RANDOM = 40
@@ -42,4 +42,4 @@ def hash_key(text: str) -> bytes:
 
 def key_prefix(text: str) -> str:
     """The start of a key, to tell keys apart in lists."""
-    return text[:SHOWN]
+    return text[:PREFIX_CHARACTERS]

@@ -1,8 +1,8 @@
 """The company's own sign-in by OpenID Connect: code flow with PKCE, a nonce, and a state that one browser holds.
 
-The protocol is `authlib`'s, signatures are `joserfc`'s. Somebody is known by (issuer, subject); the first time by an
-e-mail address that the provider calls verified. It makes no people: who is not known here is not signed in. Which
-second factor the company asks for is the provider's.
+The protocol is `authlib`'s, signatures are `joserfc`'s. A person is identified by (issuer, subject), the first time by
+an e-mail address that the provider calls verified. No people are created: unknown ones are not signed in. Second
+factors are the provider's matter.
 """
 
 from __future__ import annotations
@@ -23,43 +23,43 @@ from psycopg import Connection
 from groundplan.core.errors import Invalid, Unauthenticated, Unavailable
 from groundplan.identity import directory_store, passkey_store, sessions, store
 
-CEREMONY = timedelta(minutes=10)
+SIGN_IN_LIFETIME = timedelta(minutes=10)
 TIMEOUT = 10.0
-PLACES, PLACE_SECONDS = 8, 2.0
-"""So many wait for the provider at a time, and how long one more waits for that."""
+MAX_PROVIDER_REQUESTS, SLOT_TIMEOUT = 8, 2.0
+"""Concurrent requests to the provider, and how many seconds another one waits for its turn."""
 LEEWAY = 60
 SCOPE = "openid email profile"
 ALGORITHMS = ["RS256", "PS256", "ES256", "RS384", "ES384", "RS512", "ES512"]
 LOCAL = frozenset({"localhost", "127.0.0.1", "::1"})
-_places = threading.BoundedSemaphore(PLACES)
+_provider_slots = threading.BoundedSemaphore(MAX_PROVIDER_REQUESTS)
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """The company's sign-in: its issuer, and us as its client."""
+    """The company's sign-in: its issuer, and our registration as its client."""
 
     issuer: str
     client_id: str
     secret: str
     trust_email: bool = False
-    """An address counts as verified where it does not say whether it is."""
+    """Whether an address counts as verified if the provider does not say whether it is."""
 
     def check(self) -> None:
-        """Raises `Invalid` (`oidc_issuer`) for an address that is neither https nor this machine's."""
-        _trusted(self.issuer, self.issuer)
+        """Check the issuer's address. Raises `Invalid` (`oidc_issuer`) if it is neither https nor on this machine."""
+        _check_url(self.issuer, self.issuer)
 
 
-def way_to(provider: Provider, back: str) -> tuple[str, str, dict[str, str]]:
-    """(where to send the browser, the state that it has to hold, what is kept of it until it returns). `back`: where
-    the provider sends it afterwards.
+def prepare_sign_in(provider: Provider, back: str) -> tuple[str, str, dict[str, str]]:
+    """(URL to send the browser to, the state that the browser has to hold, what is stored until it returns). `back`:
+    the URL to which the provider sends the browser.
 
-    Asks the provider, so nothing is held meanwhile that others wait for. Raises `Invalid` (`oidc_issuer`),
-    `Unavailable` (`oidc_provider`).
+    It sends requests to the provider: call it outside of a transaction. Raises `Invalid` (`oidc_issuer`), `Unavailable`
+    (`oidc_provider`).
     """
     from authlib.integrations.httpx_client import OAuth2Client  # noqa: PLC0415 -- heavy: only who signs in needs it
 
-    with _asking():
-        found = _discovered(provider)
+    with _provider_slot():
+        found = _discover(provider)
     state, nonce, verifier = (secrets.token_urlsafe(48) for _ in range(3))
     with OAuth2Client(
         provider.client_id, provider.secret, redirect_uri=back, scope=SCOPE, code_challenge_method="S256"
@@ -70,49 +70,51 @@ def way_to(provider: Provider, back: str) -> tuple[str, str, dict[str, str]]:
     return str(url), state, {"nonce": nonce, "verifier": verifier, "back": back}
 
 
-def begin(conn: Connection[Any], state: str, asked: dict[str, str], now: datetime) -> None:
-    """Keep what is needed once the browser returns."""
-    passkey_store.insert_ceremony(conn, _hash(state), "oidc", None, asked, now + CEREMONY)
+def save_sign_in(conn: Connection[Any], state: str, sign_in: dict[str, str], now: datetime) -> None:
+    """Store what is needed once the browser returns."""
+    passkey_store.insert_ceremony(conn, _hash(state), "oidc", None, sign_in, now + SIGN_IN_LIFETIME)
 
 
-def returned(conn: Connection[Any], state: str, now: datetime) -> dict[str, str]:
-    """What was kept of it, once. Raises `Invalid` (`ceremony`)."""
+def take_sign_in(conn: Connection[Any], state: str, now: datetime) -> dict[str, str]:
+    """Take what `save_sign_in` stored, once. Raises `Invalid` (`ceremony`)."""
     found = passkey_store.use_ceremony(conn, _hash(state), "oidc", now)
     if found is None:
         raise Invalid("this sign-in was started too long ago, or has ended", code="ceremony", hint="Start again.")
-    asked: dict[str, str] = found[1]
-    return asked
+    sign_in: dict[str, str] = found[1]
+    return sign_in
 
 
-def claims_of(provider: Provider, code: str, asked: dict[str, str], now: datetime) -> dict[str, Any]:
-    """What the provider says of who signed in. Asks it, as `way_to`. Raises `Unauthenticated` (`oidc_refused`),
-    `Unavailable` (`oidc_provider`)."""
-    with _asking():
-        return _claims(provider, code, asked, now)
+def fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: datetime) -> dict[str, Any]:
+    """The provider's verified claims about the person. It sends requests, as `prepare_sign_in` does. Raises
+    `Unauthenticated` (`oidc_refused`), `Unavailable` (`oidc_provider`)."""
+    with _provider_slot():
+        return _fetch_claims(provider, code, sign_in, now)
 
 
-def finish(conn: Connection[Any], provider: Provider, claims: dict[str, Any], now: datetime, agent: str = "") -> str:
-    """Begin a session of whoever the provider vouches for; returns the secret for its cookie.
+def begin_session(
+    conn: Connection[Any], provider: Provider, claims: dict[str, Any], now: datetime, agent: str = ""
+) -> str:
+    """Begin a session of the person of these claims; returns the secret for its cookie.
 
     Raises `Unauthenticated` (`oidc_unknown`).
     """
-    return sessions.begin(conn, _person(conn, provider, claims), "oidc", now, agent)
+    return sessions.begin(conn, _find_person(conn, provider, claims), "oidc", now, agent)
 
 
 @contextmanager
-def _asking() -> Iterator[None]:
-    """One of a few who wait for the provider: while it says nothing, everybody who signs in would take a thread of all
-    that answer requests. Raises `Unavailable` (`oidc_provider`)."""
-    if not _places.acquire(timeout=PLACE_SECONDS):
-        raise _away()
+def _provider_slot() -> Iterator[None]:
+    """Limit concurrent requests to the provider: if it does not answer, sign-ins would otherwise occupy all threads
+    that serve requests. Raises `Unavailable` (`oidc_provider`)."""
+    if not _provider_slots.acquire(timeout=SLOT_TIMEOUT):
+        raise _unavailable_error()
     try:
         yield
     finally:
-        _places.release()
+        _provider_slots.release()
 
 
-def _claims(provider: Provider, code: str, asked: dict[str, str], now: datetime) -> dict[str, Any]:
-    """What the provider says of who signed in, its signature, audience, time and nonce checked."""
+def _fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: datetime) -> dict[str, Any]:
+    """The provider's claims about the person, with signature, audience, time and nonce checked."""
     from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415 -- heavy
     from authlib.integrations.httpx_client import OAuth2Client  # noqa: PLC0415
     from httpx import HTTPError  # noqa: PLC0415
@@ -120,55 +122,55 @@ def _claims(provider: Provider, code: str, asked: dict[str, str], now: datetime)
     from joserfc.errors import JoseError  # noqa: PLC0415
     from joserfc.jwk import KeySet  # noqa: PLC0415
 
-    places = _discovered(provider)
+    places = _discover(provider)
     try:
         with OAuth2Client(
-            provider.client_id, provider.secret, redirect_uri=asked["back"], scope=SCOPE, timeout=TIMEOUT
+            provider.client_id, provider.secret, redirect_uri=sign_in["back"], scope=SCOPE, timeout=TIMEOUT
         ) as client:
-            token = client.fetch_token(places["token_endpoint"], code=code, code_verifier=asked["verifier"])
-        keys = KeySet.import_key_set(_json(places["jwks_uri"]))
+            token = client.fetch_token(places["token_endpoint"], code=code, code_verifier=sign_in["verifier"])
+        keys = KeySet.import_key_set(_fetch_json(places["jwks_uri"]))
         claims = jwt.decode(token["id_token"], keys, algorithms=ALGORITHMS).claims
         wanted = jwt.JWTClaimsRegistry(
             now=int(now.timestamp()), leeway=LEEWAY, iss={"essential": True, "value": provider.issuer},
             aud={"essential": True, "value": provider.client_id}, exp={"essential": True},
-            nonce={"essential": True, "value": asked["nonce"]}, sub={"essential": True},
+            nonce={"essential": True, "value": sign_in["nonce"]}, sub={"essential": True},
         )  # fmt: skip
         wanted.validate(claims)
     except HTTPError as error:
-        raise _silent(provider) from error
+        raise _silent_error(provider) from error
     except (AuthlibBaseError, JoseError, KeyError, TypeError, ValueError) as error:
-        raise _refused() from error
+        raise _refused_error() from error
     return dict(claims)
 
 
 def is_verified(claims: Mapping[str, Any], *, trusted: bool) -> bool:
-    """Whether an address may be taken for its person's: the sign-in says so, or is `trusted` and says nothing."""
+    """Whether the address counts as verified: the claims say so, or say nothing and the provider is `trusted`."""
     return claims.get("email_verified", trusted) in (True, "true")
 
 
-def _person(conn: Connection[Any], provider: Provider, claims: dict[str, Any]) -> UUID:
+def _find_person(conn: Connection[Any], provider: Provider, claims: dict[str, Any]) -> UUID:
     subject = str(claims["sub"])
-    known = directory_store.by_subject(conn, provider.issuer, subject)
+    known = directory_store.person_by_subject(conn, provider.issuer, subject)
     if known is None:
         email = str(claims.get("email") or "").strip().lower()
         if email and not is_verified(claims, trusted=provider.trust_email):
-            raise _unverified(email)
+            raise _unverified_error(email)
         person = store.person_by_email(conn, email) if email else None
         known = None if person is None else person.id
-        if known is not None and directory_store.known_by_a_changed_address(conn, known):
-            raise _changed(email)
-        if known is None or not directory_store.keep_subject(conn, known, provider.issuer, subject):
-            raise _unknown(email)
+        if known is not None and directory_store.decides_with_changed_address(conn, known):
+            raise _changed_address_error(email)
+        if known is None or not directory_store.bind_subject(conn, known, provider.issuer, subject):
+            raise _unknown_error(email)
     found = store.person(conn, known)
     if found is None or not found.active:
-        raise _unknown("" if found is None else found.email)
+        raise _unknown_error("" if found is None else found.email)
     return known
 
 
-def _discovered(provider: Provider) -> dict[str, str]:
-    """The provider's addresses. Raises `Unavailable`, `Invalid` (`oidc_issuer`)."""
+def _discover(provider: Provider) -> dict[str, str]:
+    """The provider's endpoints, from its openid-configuration. Raises `Unavailable`, `Invalid` (`oidc_issuer`)."""
     provider.check()
-    found = _json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
+    found = _fetch_json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
     if found.get("issuer") != provider.issuer or not all(isinstance(found.get(name), str) for name in names):
         raise Invalid(
@@ -177,19 +179,19 @@ def _discovered(provider: Provider) -> dict[str, str]:
             hint="GROUNDPLAN_OIDC_ISSUER must be exactly what its openid-configuration says.",
         )
     for name in names:
-        _trusted(found[name], provider.issuer)
+        _check_url(found[name], provider.issuer)
     return {name: str(found[name]) for name in names}
 
 
-def _trusted(url: str, issuer: str) -> None:
-    """https; http only on this machine, and only where the issuer is there too."""
+def _check_url(url: str, issuer: str) -> None:
+    """Require https, or http on this machine if the issuer is there, too."""
     found, own = urlsplit(url), urlsplit(issuer)
     here = found.hostname in LOCAL and own.hostname in LOCAL
     if found.scheme != "https" and not (found.scheme == "http" and here):
         raise Invalid("the company's sign-in needs https", code="oidc_issuer", hint="Set an https issuer.")
 
 
-def _json(url: str) -> Any:
+def _fetch_json(url: str) -> Any:
     import httpx  # noqa: PLC0415 -- heavy
 
     try:
@@ -197,10 +199,10 @@ def _json(url: str) -> Any:
         answer.raise_for_status()
         return answer.json()
     except (httpx.HTTPError, ValueError) as error:
-        raise _away() from error
+        raise _unavailable_error() from error
 
 
-def _away() -> Unavailable:
+def _unavailable_error() -> Unavailable:
     return Unavailable(
         "the company's sign-in does not answer", code="oidc_provider", hint="Use your passkey, or try again.",
         retry_after=5,
@@ -211,18 +213,18 @@ def _hash(state: str) -> bytes:
     return hashlib.sha256(state.encode("utf-8", "surrogatepass")).digest()
 
 
-def _silent(provider: Provider) -> Unavailable:
+def _silent_error(provider: Provider) -> Unavailable:
     return Unavailable(
         f"{urlsplit(provider.issuer).hostname} does not answer", code="oidc_provider",
         hint="Use your passkey, or try again.", retry_after=5,
     )  # fmt: skip
 
 
-def _refused() -> Unauthenticated:
+def _refused_error() -> Unauthenticated:
     return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Start again.")
 
 
-def _changed(address: str) -> Unauthenticated:
+def _changed_address_error(address: str) -> Unauthenticated:
     return Unauthenticated(
         "a directory changed the address by which you are known here, and you decide things",
         code="oidc_address_changed",
@@ -231,7 +233,7 @@ def _changed(address: str) -> Unauthenticated:
     )
 
 
-def _unverified(address: str) -> Unauthenticated:
+def _unverified_error(address: str) -> Unauthenticated:
     return Unauthenticated(
         "the company's sign-in does not say that your address is verified",
         code="oidc_unknown",
@@ -240,7 +242,7 @@ def _unverified(address: str) -> Unauthenticated:
     )
 
 
-def _unknown(address: str) -> Unauthenticated:
+def _unknown_error(address: str) -> Unauthenticated:
     return Unauthenticated(
         "the company's sign-in knows you, but you are not registered here",
         code="oidc_unknown",

@@ -1,4 +1,4 @@
-"""The SQL of passkeys and of what browsers are asked to sign. No rules (`passkeys.py`)."""
+"""The SQL of passkeys and of ceremonies (pending sign-ins and registrations). No rules (`passkeys.py`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from psycopg.types.json import Jsonb
 from groundplan.identity.model import Passkey
 from groundplan.identity.store import execute_counted, fetch_rows
 
-MOST_BEGUN = 10_000
-"""Sign-ins that nobody has finished yet: more than begin in half a minute at any company."""
-_OTHERS: LiteralString = """p.active AND p.id <> %s AND (
+MAX_OPEN_SIGN_INS = 10_000
+"""Pending sign-ins that are stored: more than any company begins in half a minute."""
+_PROVEN_OTHERS: LiteralString = """p.active AND p.id <> %s AND (
       EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL AND k.removed_at IS NULL)
       OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc'))"""
 _PASSKEY: LiteralString = """SELECT id, person_id, material, sign_count, label, created_at, created_by, used_at,
@@ -22,7 +22,7 @@ _PASSKEY: LiteralString = """SELECT id, person_id, material, sign_count, label, 
 
 
 def insert(conn: Connection[Any], key: Passkey) -> bool:
-    """Keep a new passkey; False where its id is known already."""
+    """Store a new passkey; False if its id is known already."""
     query = """INSERT INTO passkey (id, person_id, material, sign_count, label, created_at, created_by, confirmed_at,
                  confirmed_by, waits_until) VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING"""
     values = (
@@ -32,19 +32,19 @@ def insert(conn: Connection[Any], key: Passkey) -> bool:
     return bool(execute_counted(conn, query, values))
 
 
-def by_id(conn: Connection[Any], id: bytes) -> Passkey | None:
+def find_passkey(conn: Connection[Any], id: bytes) -> Passkey | None:
     found = fetch_rows(conn, _PASSKEY + " AND id = %s FOR UPDATE", (id,))
     return _passkey(found[0]) if found else None
 
 
-def of_person(conn: Connection[Any], person_id: UUID | None) -> list[Passkey]:
-    """Those of a person, or of everybody, oldest first."""
+def list_passkeys(conn: Connection[Any], person_id: UUID | None) -> list[Passkey]:
+    """Passkeys of a person (None: of everybody), oldest first."""
     query = _PASSKEY + " AND (%(person)s::uuid IS NULL OR person_id = %(person)s) ORDER BY created_at"
     return [_passkey(row) for row in fetch_rows(conn, query, {"person": person_id})]
 
 
-def unconfirmed(conn: Connection[Any]) -> list[Passkey]:
-    """Those of active people that nobody has confirmed, oldest first."""
+def list_unconfirmed(conn: Connection[Any]) -> list[Passkey]:
+    """Unconfirmed passkeys of active people, oldest first."""
     query = (
         _PASSKEY
         + """ AND confirmed_at IS NULL
@@ -53,22 +53,22 @@ def unconfirmed(conn: Connection[Any]) -> list[Passkey]:
     return [_passkey(row) for row in fetch_rows(conn, query)]
 
 
-def ever_confirmed(conn: Connection[Any]) -> bool:
-    """Whether there ever was a confirmed passkey, also one that was removed."""
+def was_ever_confirmed(conn: Connection[Any]) -> bool:
+    """Whether any passkey was ever confirmed, removed ones included."""
     return bool(fetch_rows(conn, "SELECT 1 FROM passkey WHERE confirmed_at IS NOT NULL LIMIT 1"))
 
 
-def others_confirmed(conn: Connection[Any], person_id: UUID) -> bool:
-    """Whether somebody else who is active has a confirmed passkey, or has signed in at the company's own sign-in."""
-    return bool(fetch_rows(conn, f"SELECT 1 FROM person p WHERE {_OTHERS} LIMIT 1", (person_id,)))
+def others_have_proof(conn: Connection[Any], person_id: UUID) -> bool:
+    """Whether another active person has a confirmed passkey, or has signed in at the company's own sign-in."""
+    return bool(fetch_rows(conn, f"SELECT 1 FROM person p WHERE {_PROVEN_OTHERS} LIMIT 1", (person_id,)))
 
 
-def others_confirm(conn: Connection[Any], person_id: UUID) -> bool:
-    """Whether one of them may confirm passkeys: by a duty for the company, or one that nobody holds for it."""
+def others_can_confirm(conn: Connection[Any], person_id: UUID) -> bool:
+    """Whether one of those others may confirm passkeys: by a duty for the company, or one that nobody holds for it."""
     return bool(
         fetch_rows(
             conn,
-            f"""SELECT 1 FROM person p JOIN duty d ON d.person_id = p.id WHERE {_OTHERS} AND (
+            f"""SELECT 1 FROM person p JOIN duty d ON d.person_id = p.id WHERE {_PROVEN_OTHERS} AND (
                  d.subject = 'company' OR NOT EXISTS (SELECT 1 FROM duty c JOIN person q ON q.id = c.person_id
                    WHERE q.active AND c.subject = 'company' AND c.duty = d.duty)) LIMIT 1""",
             (person_id,),
@@ -76,7 +76,7 @@ def others_confirm(conn: Connection[Any], person_id: UUID) -> bool:
     )
 
 
-def used(conn: Connection[Any], id: bytes, sign_count: int, at: datetime) -> None:
+def record_use(conn: Connection[Any], id: bytes, sign_count: int, at: datetime) -> None:
     conn.execute("UPDATE passkey SET sign_count = %s, used_at = %s WHERE id = %s", (sign_count, at, id))
 
 
@@ -93,14 +93,14 @@ def remove(conn: Connection[Any], id: bytes, by: str, at: datetime) -> bool:
 def insert_ceremony(
     conn: Connection[Any], hash: bytes, kind: str, person_id: UUID | None, state: dict[str, Any], expires: datetime
 ) -> None:
-    """Remember what was asked, and forget what has expired; of what strangers began, who may begin as many as they
-    like, the newest are kept."""
+    """Store a ceremony and delete expired ones. Of those that belong to nobody, which strangers can begin without
+    limit, only the newest are kept."""
     conn.execute("DELETE FROM ceremony WHERE expires_at < %s - interval '1 hour'", (expires,))
     conn.execute(
         """DELETE FROM ceremony WHERE hash IN (SELECT hash FROM ceremony WHERE person_id IS NULL AND expires_at <= (
              SELECT expires_at FROM ceremony WHERE person_id IS NULL ORDER BY expires_at DESC OFFSET %s LIMIT 1)
              FOR UPDATE SKIP LOCKED)""",
-        (MOST_BEGUN - 1,),
+        (MAX_OPEN_SIGN_INS - 1,),
     )
     conn.execute(
         "INSERT INTO ceremony (hash, kind, person_id, state, expires_at) VALUES (%s, %s, %s, %s, %s)",
@@ -109,7 +109,7 @@ def insert_ceremony(
 
 
 def use_ceremony(conn: Connection[Any], hash: bytes, kind: str, now: datetime) -> tuple[UUID | None, Any] | None:
-    """(for whom, the state) of what was asked, used up; None where it is unknown, used or expired."""
+    """Use a ceremony up: (person, state); None if it is unknown, used or expired."""
     found = fetch_rows(
         conn,
         """UPDATE ceremony SET used_at = %s WHERE hash = %s AND kind = %s AND used_at IS NULL AND expires_at > %s

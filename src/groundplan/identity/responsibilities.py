@@ -1,7 +1,7 @@
-"""What hangs on each person: for the look through everybody's rights, and for whoever takes over from a leaver.
+"""What each person is responsible for: for access reviews, and for handing over from somebody who leaves.
 
-Only reads, in as many statements for tens of thousands of people as for one. Names and addresses are for who may see
-them; that is the caller's to decide.
+Only reads, with as many statements for tens of thousands of people as for one. The caller checks who may see names and
+addresses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEYS_MADE: LiteralString = """SELECT p.id, jsonb_build_object('id', k.id::text,
     WHERE (%(person)s::uuid IS NULL OR p.id = %(person)s) AND k.person_id IS DISTINCT FROM p.id
       AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > %(now)s)
     ORDER BY k.created_at"""
-"""Of others and of nobody, by themselves or a program of theirs: they know their secrets."""
+"""Keys of others or of nobody that the person or a program of theirs made: they know their secrets."""
 _SESSIONS: LiteralString = """SELECT person_id, id FROM console_session
     WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s) AND ended_at IS NULL
       AND expires_at > %(now)s"""
@@ -50,31 +50,31 @@ _SEATS: LiteralString = """SELECT DISTINCT d.person_id, 'change/' || c.id AS sea
     ORDER BY seat"""
 
 
-def everybody(conn: Connection[Any], now: datetime) -> list[dict[str, Any]]:
-    """`of_person` of each active person, by e-mail address."""
-    return _held(conn, None, now)
+def all_responsibilities(conn: Connection[Any], now: datetime) -> list[dict[str, Any]]:
+    """`responsibilities_of` each active person, by e-mail address."""
+    return _responsibilities(conn, None, now)
 
 
-def of_person(conn: Connection[Any], person_id: UUID, now: datetime) -> dict[str, Any]:
+def responsibilities_of(conn: Connection[Any], person_id: UUID, now: datetime) -> dict[str, Any]:
     """`{"person", "name", "active", "duties", "groups", "keys", "keys_made", "passkeys", "sessions", "roles",
     "seats"}`.
 
     `keys_made` go on when they leave, since applications use them. `seats` are the changes that wait for a duty which
     nobody else holds; `duties` are `duty of subject`.
     """
-    (found,) = _held(conn, person_id, now)
+    (found,) = _responsibilities(conn, person_id, now)
     return found
 
 
-def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[dict[str, Any]]:
-    asked = {"person": person_id, "now": now}
+def _responsibilities(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[dict[str, Any]]:
+    parameters = {"person": person_id, "now": now}
 
     def by_person(query: LiteralString) -> dict[UUID, list[Any]]:
-        return _grouped(fetch_rows(conn, query, asked))
+        return _grouped(fetch_rows(conn, query, parameters))
 
     held = store.duties(conn, person_id=person_id)
     duties = _grouped((each.person.id, f"{each.duty} of {each.subject}") for each in held)
-    passkeys = _grouped((key.person_id, key) for key in passkey_store.of_person(conn, person_id))
+    passkeys = _grouped((key.person_id, key) for key in passkey_store.list_passkeys(conn, person_id))
     groups, keys, sessions = by_person(_GROUPS), by_person(_KEYS), by_person(_SESSIONS)
     keys_made = by_person(_KEYS_MADE)
     roles, seats = by_person(_ROLES), by_person(_SEATS)
@@ -92,7 +92,7 @@ def _held(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[
             "roles": roles[id],
             "seats": seats[id],
         }
-        for id, email, name, active in fetch_rows(conn, _PEOPLE, asked)
+        for id, email, name, active in fetch_rows(conn, _PEOPLE, parameters)
     ]
 
 

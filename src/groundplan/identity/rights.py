@@ -23,46 +23,48 @@ from groundplan.identity.model import SCOPES, Appointment, Role, ServiceToken
 from groundplan.identity.store import next_policy_number
 
 EMERGENCY = timedelta(hours=1)
-LONGEST: dict[Role, timedelta] = {
+MAX_DURATION: dict[Role, timedelta] = {
     "auditor": timedelta(days=366), "on-call": timedelta(days=31), "emergency": EMERGENCY,
 }  # fmt: skip
 TOKEN_PREFIX = "gpt_"
-LONGEST_TOKEN = timedelta(days=366)
+MAX_TOKEN_LIFETIME = timedelta(days=366)
 
 
 def appoint(
     conn: Connection[Any], actor: str, person_id: UUID, role: Role, reason: str, begins: datetime, ends: datetime
 ) -> Appointment:
     """Give a person a temporary right. Raises `Invalid` (`appointment_time`, `reason`)."""
-    if not begins < ends <= begins + LONGEST[role]:
+    if not begins < ends <= begins + MAX_DURATION[role]:
         raise Invalid(
-            f"{role} is for at most {LONGEST[role].days or 1} {'days' if LONGEST[role].days else 'hour'}",
+            f"{role} is for at most {MAX_DURATION[role].days or 1} {'days' if MAX_DURATION[role].days else 'hour'}",
             code="appointment_time",
             hint="Give an end; appoint again when it comes.",
         )
     if not reason.strip():
         raise Invalid("this needs a reason", code="reason", hint="Give a reason; it is kept in the audit log.")
-    made = Appointment(new_id(), person_id, role, reason.strip(), begins, ends, actor)
-    store.insert_appointment(conn, made)
-    detail = {"role": role, "begins": begins.isoformat(), "ends": ends.isoformat(), "appointment": str(made.id)}
+    appointment = Appointment(new_id(), person_id, role, reason.strip(), begins, ends, actor)
+    store.insert_appointment(conn, appointment)
+    detail = {"role": role, "begins": begins.isoformat(), "ends": ends.isoformat(), "appointment": str(appointment.id)}
     record(conn, action="appointed", actor=actor, subject=f"person/{person_id}", detail=detail)
-    return made
+    return appointment
 
 
 def break_glass(conn: Connection[Any], actor: str, person_id: UUID, reason: str, now: datetime) -> Appointment:
     """Take the rights to stop, roll back and read for an hour, by oneself; somebody else reviews it afterwards."""
-    made = appoint(conn, actor, person_id, "emergency", reason, now, now + EMERGENCY)
-    detail = {"reason": made.reason, "ends": made.ends.isoformat(), "appointment": str(made.id)}
+    appointment = appoint(conn, actor, person_id, "emergency", reason, now, now + EMERGENCY)
+    detail = {"reason": appointment.reason, "ends": appointment.ends.isoformat(), "appointment": str(appointment.id)}
     record(conn, action="emergency.begun", actor=actor, subject=f"person/{person_id}", detail=detail)
-    return made
+    return appointment
 
 
 def end_appointment(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> Appointment:
     """End an appointment early. Raises `NotFound` (`appointment_unknown`), `Conflict` (`appointment_over`)."""
-    made = _get_appointment(conn, id)
+    appointment = _get_appointment(conn, id)
     if not store.end_appointment(conn, id, actor, now):
         raise Conflict("this appointment is over", code="appointment_over", hint="Nothing is left to do.")
-    record(conn, action="appointment.ended", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
+    record(
+        conn, action="appointment.ended", actor=actor, subject=f"person/{appointment.person_id}", detail={"id": str(id)}
+    )
     return _get_appointment(conn, id)
 
 
@@ -71,12 +73,22 @@ def review_emergency(
 ) -> Appointment:
     """Record the review of an emergency that is over. Raises `Denied` (`self_review`), `Conflict`
     (`not_reviewable`)."""
-    made = _get_appointment(conn, id)
-    if made.person_id == reviewer:
+    appointment = _get_appointment(conn, id)
+    if appointment.person_id == reviewer:
         raise Denied("nobody may review their own emergency", code="self_review", hint="Ask security or compliance.")
-    if made.role != "emergency" or not made.is_over(now) or not store.save_emergency_review(conn, id, actor, text, now):
+    if (
+        appointment.role != "emergency"
+        or not appointment.is_over(now)
+        or not store.save_emergency_review(conn, id, actor, text, now)
+    ):
         raise Conflict("there is no emergency here to review", code="not_reviewable", hint="Wait until it is over.")
-    record(conn, action="emergency.reviewed", actor=actor, subject=f"person/{made.person_id}", detail={"id": str(id)})
+    record(
+        conn,
+        action="emergency.reviewed",
+        actor=actor,
+        subject=f"person/{appointment.person_id}",
+        detail={"id": str(id)},
+    )
     return _get_appointment(conn, id)
 
 
@@ -85,8 +97,8 @@ def create_token(
 ) -> tuple[ServiceToken, str]:
     """Create a token; returns (token, its secret, shown once).
 
-    Raises `Invalid` (`token_scope`, `token_expiry`), `Conflict` (`already_left`) where its maker leaves at this moment:
-    they would know the secret of a token that nobody ends.
+    Raises `Invalid` (`token_scope`, `token_expiry`), `Conflict` (`already_left`) if its maker is just leaving: they
+    would know the secret of a token that nobody revokes.
     """
     wrong = sorted(set(scopes) - SCOPES)
     if wrong or not scopes:
@@ -95,7 +107,7 @@ def create_token(
             code="token_scope",
             hint=f"Scopes are {', '.join(sorted(SCOPES))}; a token never approves.",
         )
-    if not now < expires <= now + LONGEST_TOKEN:
+    if not now < expires <= now + MAX_TOKEN_LIFETIME:
         raise Invalid("a token ends within a year", code="token_expiry", hint="Give an end; make a new one then.")
     if not store.is_present_or_program(conn, actor):
         raise Conflict("you have left", code="already_left", hint="Somebody who is here makes it.")
@@ -139,10 +151,10 @@ def confirm_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, 
 
 
 def _get_appointment(conn: Connection[Any], id: UUID) -> Appointment:
-    made = store.appointment(conn, id)
-    if made is None:
+    appointment = store.find_appointment(conn, id)
+    if appointment is None:
         raise NotFound("there is no such appointment", code="appointment_unknown", hint="GET /api/appointments.")
-    return made
+    return appointment
 
 
 def _hash(secret: str) -> bytes:

@@ -19,20 +19,28 @@ _APPOINTMENT: LiteralString = """SELECT id, person_id, role, reason, begins, end
     reviewed_at, reviewed_by, review FROM appointment"""
 _WISH: LiteralString = """SELECT w.scope, w.by, w.proven FROM lift_wish w WHERE w.at > ALL (
     SELECT k.at FROM kill_switch k WHERE k.scope = w.scope AND k.lifted_at IS NULL)"""
-"""Whoever wanted a scope to run again did not know of what it was stopped for since."""
+"""A wish to lift counts only if it is newer than every kill in force: its author did not know of later ones."""
 _TOKEN: LiteralString = """SELECT id, name, scopes, created_at, created_by, expires_at, revoked_at, used_at
     FROM service_token"""
 
 
-def insert_appointment(conn: Connection[Any], made: Appointment) -> None:
+def insert_appointment(conn: Connection[Any], appointment: Appointment) -> None:
     conn.execute(
         """INSERT INTO appointment (id, person_id, role, reason, begins, ends, made_by)
            VALUES (%s, %s, %s, %s, %s, %s, %s)""",
-        (made.id, made.person_id, made.role, made.reason, made.begins, made.ends, made.made_by),
+        (
+            appointment.id,
+            appointment.person_id,
+            appointment.role,
+            appointment.reason,
+            appointment.begins,
+            appointment.ends,
+            appointment.made_by,
+        ),
     )
 
 
-def appointment(conn: Connection[Any], id: UUID) -> Appointment | None:
+def find_appointment(conn: Connection[Any], id: UUID) -> Appointment | None:
     found = fetch_rows(conn, _APPOINTMENT + " WHERE id = %s FOR UPDATE", (id,))
     return Appointment(*found[0]) if found else None
 

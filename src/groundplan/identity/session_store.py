@@ -1,4 +1,4 @@
-"""The SQL of sign-in: links and sessions, both known by the SHA-256 of their secret. No rules (`sessions.py`)."""
+"""The SQL of sign-in: links and sessions, both found by the SHA-256 of their secret. No rules (`sessions.py`)."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def insert_link(conn: Connection[Any], hash: bytes, person_id: UUID | None, now:
 
 
 def use_link(conn: Connection[Any], hash: bytes, now: datetime) -> tuple[UUID | None] | None:
-    """Use a link up: whose it was, in a tuple, or None where it is unknown, used, expired or its person has left."""
+    """Use a link up: its person in a tuple, or None if it is unknown, used or expired, or its person has left."""
     found = fetch_rows(
         conn,
         """UPDATE login_link l SET used_at = %s WHERE hash = %s AND used_at IS NULL AND expires_at > %s
@@ -39,7 +39,7 @@ def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: da
     )
 
 
-def session(conn: Connection[Any], hash: bytes, now: datetime) -> Session | None:
+def find_session(conn: Connection[Any], hash: bytes, now: datetime) -> Session | None:
     """The session unless it ended, expired, or its person has left."""
     found = fetch_rows(
         conn,
@@ -55,7 +55,7 @@ def set_acting_as(conn: Connection[Any], hash: bytes, person_id: UUID | None) ->
     conn.execute("UPDATE console_session SET acting_as = %s WHERE hash = %s", (person_id, hash))
 
 
-def end(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
+def end_session(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
     query = "UPDATE console_session SET ended_at = %s WHERE hash = %s AND ended_at IS NULL"
     return bool(execute_counted(conn, query, (now, hash)))
 
@@ -83,11 +83,11 @@ def end_sessions_of(conn: Connection[Any], person_id: UUID) -> None:
     conn.execute("UPDATE console_session SET acting_as = NULL WHERE acting_as = %s AND ended_at IS NULL", (person_id,))
 
 
-def forget(conn: Connection[Any], before: datetime) -> int:
-    """Links and sessions that were over before that; how many. That somebody has signed in at the company's own sign-in
-    stays known, by the last time."""
-    gone = execute_counted(conn, "DELETE FROM login_link WHERE expires_at < %s", (before,))
-    return gone + execute_counted(
+def delete_expired(conn: Connection[Any], before: datetime) -> int:
+    """Delete links and sessions that expired before this time; returns how many. Each person's last session by the
+    company's own sign-in is kept, since it shows that they have used it."""
+    deleted = execute_counted(conn, "DELETE FROM login_link WHERE expires_at < %s", (before,))
+    return deleted + execute_counted(
         conn,
         """DELETE FROM console_session s WHERE s.expires_at < %s AND (s.proof <> 'oidc' OR EXISTS (
              SELECT FROM console_session o WHERE o.person_id = s.person_id AND o.proof = 'oidc'

@@ -1,4 +1,4 @@
-"""The SQL of decisions that somebody at a command line wants to make. No rules (`terminal_decisions.py`)."""
+"""The SQL of decisions requested from a command line. No rules (`terminal_decisions.py`)."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ def insert(conn: Connection[Any], hash: bytes, request: TerminalRequest) -> None
 
 
 def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> TerminalRequest | None:
-    """Locked until the transaction ends, unless it is only looked at."""
+    """The request with this id, locked until the transaction ends unless `lock` is false."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s"
     found = fetch_rows(conn, query + (" FOR UPDATE" if lock else ""), (id,))
     return TerminalRequest(*found[0]) if found else None
 
 
-def by_secret(conn: Connection[Any], id: UUID, hash: bytes) -> TerminalRequest | None:
-    """The request of whoever knows its secret, locked."""
+def find_by_secret(conn: Connection[Any], id: UUID, hash: bytes) -> TerminalRequest | None:
+    """The request with this id and secret, locked."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s AND hash = %s FOR UPDATE"
     found = fetch_rows(conn, query, (id, hash))
     return TerminalRequest(*found[0]) if found else None
@@ -52,11 +52,11 @@ def use(conn: Connection[Any], id: UUID, at: datetime) -> None:
     conn.execute("UPDATE terminal_request SET used_at = %s WHERE id = %s", (at, id))
 
 
-def open_of(conn: Connection[Any], asked_by: str, now: datetime) -> int:
-    """How many somebody has open."""
+def count_open(conn: Connection[Any], asked_by: str, now: datetime) -> int:
+    """Number of open requests of a caller."""
     query = "SELECT count(*) FROM terminal_request WHERE asked_by = %s AND used_at IS NULL AND expires_at > %s"
     return int(fetch_rows(conn, query, (asked_by, now))[0][0])
 
 
-def forget(conn: Connection[Any], before: datetime) -> int:
+def delete_expired(conn: Connection[Any], before: datetime) -> int:
     return execute_counted(conn, "DELETE FROM terminal_request WHERE expires_at < %s", (before,))

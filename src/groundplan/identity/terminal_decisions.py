@@ -1,9 +1,9 @@
-"""Deciding from a command line: what is to be said is written down, a person confirms it where they are signed in with
-a passkey or at the company's sign-in, and only then the command line may say it, once.
+"""Decisions from a command line: a decision is stored, a person confirms it in a browser where they signed in with a
+passkey or at the company's sign-in, and only then the command line may make it, once.
 
-Whoever holds the operator's token can only ask: what is confirmed is one decision about one content of one change,
-shown to the person in words, with a code that stands in their terminal. Nothing else can be done with it, and no
-session is handed over. The decision itself is governance's.
+With the operator's token one can only request it: what is confirmed is one decision about one content of one change,
+shown to the person in words, with a code that their terminal shows. Nothing else can be done with it, and no session is
+handed over. The decision itself is governance's.
 """
 
 from __future__ import annotations
@@ -22,47 +22,47 @@ from groundplan.core.errors import Conflict, Denied, Exhausted, NotFound, Unavai
 from groundplan.core.ids import new_id
 from groundplan.identity import terminal_decision_store
 from groundplan.identity.model import Session, TerminalRequest
-from groundplan.identity.sessions import hash_of
+from groundplan.identity.sessions import hash_secret
 
 LIFETIME = timedelta(minutes=10)
-MOST_OPEN = 20
-"""Requests of one caller that wait at the same time."""
+MAX_OPEN = 20
+"""Requests of one caller that may wait at the same time."""
 _LETTERS = "ABCDEFGHJKMNPQRSTVWXYZ23456789"
 
 
-def ask(
+def request_decision(
     conn: Connection[Any], actor: str, change: UUID, digest: str, decision: str, comment: str, now: datetime
 ) -> tuple[TerminalRequest, str]:
-    """Write down what is to be said; the request and its secret, by which the command line knows it again.
+    """Store a decision to be confirmed; returns the request and the secret with which the command line takes it.
 
     Raises `Exhausted` (`terminal_many`).
     """
-    terminal_decision_store.forget(conn, now - timedelta(days=1))
-    if terminal_decision_store.open_of(conn, str(actor), now) >= MOST_OPEN:
+    terminal_decision_store.delete_expired(conn, now - timedelta(days=1))
+    if terminal_decision_store.count_open(conn, str(actor), now) >= MAX_OPEN:
         raise Exhausted(
-            f"{MOST_OPEN} decisions wait to be confirmed already", code="terminal_many",
+            f"{MAX_OPEN} decisions wait to be confirmed already", code="terminal_many",
             hint="Confirm them, or wait ten minutes.", retry_after=LIFETIME.total_seconds(),
         )  # fmt: skip
     code = "".join(secrets.choice(_LETTERS) for _ in range(8))
     secret = secrets.token_urlsafe(32)
-    made = TerminalRequest(
+    request = TerminalRequest(
         new_id(), f"{code[:4]}-{code[4:]}", change, digest, decision, comment, str(actor), now, now + LIFETIME
     )
-    terminal_decision_store.insert(conn, hash_of(secret), made)
-    return made, secret
+    terminal_decision_store.insert(conn, hash_secret(secret), request)
+    return request, secret
 
 
-def shown(conn: Connection[Any], id: UUID, now: datetime, *, lock: bool = False) -> TerminalRequest:
-    """What a person is asked to confirm. Raises `NotFound` (`terminal_unknown`) for one that is over, too."""
+def find_request(conn: Connection[Any], id: UUID, now: datetime, *, lock: bool = False) -> TerminalRequest:
+    """The request to confirm. Raises `NotFound` (`terminal_unknown`), also for one that is used or has expired."""
     found = terminal_decision_store.find(conn, id, lock=lock)
     if found is None or found.expires_at <= now or found.used_at is not None:
-        raise _unknown()
+        raise _unknown_error()
     return found
 
 
 def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) -> TerminalRequest:
-    """The person says that it is their own. Raises `Denied` (`approval_unproven`), `Conflict`."""
-    found = shown(conn, id, now, lock=True)
+    """Confirm a request as one's own. Raises `Denied` (`approval_unproven`), `Conflict` (`terminal_confirmed`)."""
+    found = find_request(conn, id, now, lock=True)
     if session.person_id is None or session.acting_as is not None or not session.is_proven:
         raise Denied(
             "only whoever signed in with a passkey or at the company's sign-in confirms a decision",
@@ -80,12 +80,12 @@ def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) ->
     return replace(found, person=session.person_id, proof=session.proof, confirmed_at=now)
 
 
-def take(conn: Connection[Any], id: UUID, secret: str, now: datetime) -> TerminalRequest:
+def take_decision(conn: Connection[Any], id: UUID, secret: str, now: datetime) -> TerminalRequest:
     """Use a confirmed request up. Raises `NotFound` (`terminal_unknown`), `Unavailable` (`terminal_waits`) before it is
     confirmed."""
-    found = terminal_decision_store.by_secret(conn, id, hash_of(secret))
+    found = terminal_decision_store.find_by_secret(conn, id, hash_secret(secret))
     if found is None or found.expires_at <= now or found.used_at is not None:
-        raise _unknown()
+        raise _unknown_error()
     if found.person is None:
         raise Unavailable(
             "nobody has confirmed it yet", code="terminal_waits", hint="Open the link and confirm.", retry_after=1.0
@@ -94,7 +94,7 @@ def take(conn: Connection[Any], id: UUID, secret: str, now: datetime) -> Termina
     return found
 
 
-def _unknown() -> NotFound:
+def _unknown_error() -> NotFound:
     return NotFound(
         "this was used, has expired or never existed", code="terminal_unknown", hint="Run the command again."
     )

@@ -44,9 +44,9 @@ def go(request: Request, services: ServicesDep) -> Response:
     provider = provider_of(services)
     url = services.settings.console_url
     base = url if url is not None and is_remote(request, url) else f"http://{request.url.netloc}"
-    there, state, asked = oidc.way_to(provider, f"{base}{CALLBACK_PATH}")
+    there, state, asked = oidc.prepare_sign_in(provider, f"{base}{CALLBACK_PATH}")
     with services.transaction() as conn:
-        oidc.begin(conn, state, asked, services.clock.now())
+        oidc.save_sign_in(conn, state, asked, services.clock.now())
     answer = RedirectResponse(there, status_code=303)
     answer.set_cookie(
         _state_cookie(request), state, httponly=True, samesite="lax", path=CALLBACK_PATH, max_age=600,
@@ -68,10 +68,10 @@ def back(
         raise Denied("this sign-in was not started in this browser", code="oidc_state", hint="Start again.")
     provider, agent = provider_of(services), request.headers.get("user-agent", "")
     with services.transaction() as conn:
-        asked = oidc.returned(conn, state, services.clock.now())
-    claims = oidc.claims_of(provider, code, asked, services.clock.now())
+        asked = oidc.take_sign_in(conn, state, services.clock.now())
+    claims = oidc.fetch_claims(provider, code, asked, services.clock.now())
     with services.transaction() as conn:
-        secret = oidc.finish(conn, provider, claims, services.clock.now(), agent)
+        secret = oidc.begin_session(conn, provider, claims, services.clock.now(), agent)
     answer = HTMLResponse(CONTINUE)
     answer.delete_cookie(_state_cookie(request), path=CALLBACK_PATH)
     set_session_cookie(answer, request, services, secret)

@@ -161,5 +161,5 @@ def person_left(person: str, services: ServicesDep, caller: MayChange) -> dict[s
         who = find_person_id(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)
         store.update_departed_owner_findings(conn, services.clock.now().date())
-        made = responsibilities.of_person(conn, who, services.clock.now())["keys_made"]
+        made = responsibilities.responsibilities_of(conn, who, services.clock.now())["keys_made"]
     return {"person": person, "effective": policy_effect(services, number), "keys_made": made}

@@ -193,7 +193,7 @@ def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
     with services.transaction() as conn:
         last = rights_store.last_access_review(conn)
         return {
-            "rights": responsibilities.everybody(conn, now),
+            "rights": responsibilities.all_responsibilities(conn, now),
             "last_at": None if last is None else last[0],
             "last_by": None if last is None else last[1],
             "due": access_rights.next_review_day(conn),
@@ -205,7 +205,7 @@ def reviewed(body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[st
     """Say that you looked through everybody's rights. What they were is kept with it; the next time is in 90 days."""
     now = services.clock.now()
     with services.transaction() as conn:
-        held = responsibilities.everybody(conn, now)
+        held = responsibilities.all_responsibilities(conn, now)
         next_ = (now + REVIEW_EVERY).date()
         id = rights_store.insert_access_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
         detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
@@ -219,7 +219,7 @@ def holdings_of(person: str, services: ServicesDep, _: Reader) -> dict[str, Any]
     """What hangs on one person: duties, groups, keys, passkeys, sessions, rights for a time, seats in approvals."""
     with services.transaction() as conn:
         who = find_person_id(conn, person)
-        return responsibilities.of_person(conn, who, services.clock.now())
+        return responsibilities.responsibilities_of(conn, who, services.clock.now())
 
 
 def _json(conn: Connection[Any], caller: Caller, services: Services, made: Appointment) -> dict[str, Any]:

@@ -17,8 +17,8 @@ from groundplan.core.errors import GroundplanError, NotFound, TooLarge
 from groundplan.identity.scim import bulk as scim_bulk
 from groundplan.identity.scim import resources as scim
 from groundplan.identity.scim import schemas as scim_schemas
-from groundplan.identity.scim.attribute_selection import selected
-from groundplan.identity.scim.body import GROUP, MOST, USER
+from groundplan.identity.scim.attribute_selection import select_attributes
+from groundplan.identity.scim.body import GROUP, MAX_ITEMS, USER
 
 
 class ScimResponse(JSONResponse):
@@ -29,7 +29,7 @@ class ScimResponse(JSONResponse):
 
 router = protected_router("scim", prefix="/scim/v2", default_response_class=ScimResponse)
 Document = Annotated[dict[str, Any], Body(max_length=100)]
-Id = Annotated[UUID, BeforeValidator(scim_bulk.id_at)]
+Id = Annotated[UUID, BeforeValidator(scim_bulk.parse_target)]
 """What is no id is nobody's: directories take 404 for gone, and anything else for a failure of ours."""
 Filter = Annotated[str | None, Query(max_length=300)]
 Start = Annotated[int, Query(alias="startIndex", ge=-1_000_000, le=1_000_000)]
@@ -67,8 +67,8 @@ def service_provider() -> dict[str, Any]:
     return {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
         "patch": {"supported": True},
-        "bulk": {"supported": True, "maxOperations": scim_bulk.MOST, "maxPayloadSize": BULK_BYTES},
-        "filter": {"supported": True, "maxResults": MOST},
+        "bulk": {"supported": True, "maxOperations": scim_bulk.MAX_OPERATIONS, "maxPayloadSize": BULK_BYTES},
+        "filter": {"supported": True, "maxResults": MAX_ITEMS},
         "changePassword": no,
         "sort": {"supported": True},
         "etag": no,
@@ -156,7 +156,7 @@ def bulk(body: Document, request: Request, services: ServicesDep, caller: Signed
         hint = "Send fewer operations at once."
         raise TooLarge(f"a bulk request has at most {BULK_BYTES} bytes", code="scim_bulk_size", hint=hint)
     with services.transaction() as conn:
-        return scim_bulk.bulk(conn, caller.actor, body, _bulk_problem)
+        return scim_bulk.run_bulk(conn, caller.actor, body, _bulk_problem)
 
 
 @router.post("/.search")
@@ -191,7 +191,7 @@ def search_users(body: Search, services: ServicesDep) -> dict[str, Any]:
 def user(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
     """One person."""
     with services.transaction() as conn:
-        return selected(scim.user(conn, id), *part)
+        return select_attributes(scim.get_user(conn, id), *part)
 
 
 @router.put("/Users/{id}")
@@ -240,7 +240,7 @@ def search_groups(body: Search, services: ServicesDep) -> dict[str, Any]:
 def group(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
     """One group with its members."""
     with services.transaction() as conn:
-        return selected(scim.group(conn, id), *part)
+        return select_attributes(scim.get_group(conn, id), *part)
 
 
 @router.put("/Groups/{id}")

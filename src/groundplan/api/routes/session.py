@@ -52,7 +52,7 @@ def login_link(body: LinkFor, request: Request, services: ServicesDep, caller: O
 def redeem(token: str, request: Request, services: ServicesDep) -> Response:
     """Sign in and go to the console."""
     with services.transaction() as conn:
-        session = sessions.redeem(conn, token, agent=request.headers.get("user-agent", ""))
+        session = sessions.redeem_link(conn, token, agent=request.headers.get("user-agent", ""))
     answer = RedirectResponse(FIRST_PAGE, status_code=303)
     set_session_cookie(answer, request, services, session)
     return answer

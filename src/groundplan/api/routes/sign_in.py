@@ -96,12 +96,12 @@ def register(
     with services.transaction() as conn:
         key, proof = passkeys.finish_enrol(conn, passkey_site(request, services), session, body.model_dump(), now)
         if caller.session is not None:
-            session_store.end(conn, sessions.hash_of(caller.session), now)
+            session_store.end_session(conn, sessions.hash_secret(caller.session), now)
         kept = session.proof if session.is_proven else proof
         secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
         unconfirmed_passkeys.update_passkey_findings(conn, now)
         told = "A passkey was registered in your name; if it was not you, remove it there and tell security"
-        mail_store.queue_mail(conn, f"passkey:{passkeys.shown_id(key)[:64]}", key.person_id, told, "/you", now)
+        mail_store.queue_mail(conn, f"passkey:{passkeys.hex_id(key)[:64]}", key.person_id, told, "/you", now)
         shown = _json(conn, key)
     set_session_cookie(response, request, services, secret)
     return shown
@@ -112,9 +112,9 @@ def list_passkeys(services: ServicesDep, caller: SignedIn, waiting: Annotated[bo
     """Your passkeys, or (`waiting`) those of everybody that nobody has confirmed yet."""
     with services.transaction() as conn:
         if waiting:
-            found = passkey_store.unconfirmed(conn) if caller.operator or caller.duties else []
+            found = passkey_store.list_unconfirmed(conn) if caller.operator or caller.duties else []
         else:
-            found = [] if caller.person is None else passkey_store.of_person(conn, caller.person)
+            found = [] if caller.person is None else passkey_store.list_passkeys(conn, caller.person)
         return {"passkeys": [_json(conn, key) for key in found]}
 
 
@@ -135,7 +135,7 @@ def remove(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, A
     """Take a passkey out of use, and end the sessions of its person: your own, or anybody's by the duty security."""
     now = services.clock.now()
     with services.transaction() as conn:
-        key = passkey_store.by_id(conn, bytes.fromhex(passkey))
+        key = passkey_store.find_passkey(conn, bytes.fromhex(passkey))
         if key is not None and key.person_id != caller.person and not _may_end(conn, caller):
             raise _not_yours()
         done = passkeys.remove(conn, caller.actor, bytes.fromhex(passkey), now)
@@ -170,7 +170,7 @@ def end_session(session_id: UUID, services: ServicesDep, caller: SignedIn) -> di
     """End one of your sessions at once."""
     session = require_session(caller)
     with services.transaction() as conn:
-        sessions.revoke(conn, caller.actor, session_id, session.person_id, services.clock.now())
+        sessions.revoke_session(conn, caller.actor, session_id, session.person_id, services.clock.now())
     return {"session": str(session_id), "ended": True}
 
 
@@ -202,8 +202,8 @@ def _require_confirmer(conn: Connection[Any], caller: Caller, passkey: bytes) ->
     held = {duty for _, duty in caller.duties} & set(DUTIES)
     if held & company_duties(conn, caller):
         return
-    key = passkey_store.by_id(conn, passkey) if held else None
-    if key is None or passkey_store.others_confirm(conn, key.person_id):
+    key = passkey_store.find_passkey(conn, passkey) if held else None
+    if key is None or passkey_store.others_can_confirm(conn, key.person_id):
         raise Denied(
             "you hold no duty of the company" if held else "you hold no duty here", code="duty_missing",
             hint="Ask somebody who holds a duty for the company to confirm it.",
@@ -221,7 +221,7 @@ def _not_yours() -> Denied:
 def _json(conn: Connection[Any], key: Passkey) -> dict[str, Any]:
     owner = people.person(conn, key.person_id)
     return {
-        "id": passkeys.shown_id(key),
+        "id": passkeys.hex_id(key),
         "person": None if owner is None else owner.email,
         "name": None if owner is None else owner.name,
         "label": key.label,

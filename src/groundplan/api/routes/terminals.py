@@ -47,7 +47,7 @@ def ask(body: Wanted, request: Request, services: ServicesDep, caller: SignedIn)
     now = services.clock.now()
     with services.transaction() as conn:
         change = _pending(governance.change_by_id(conn, body.change, lock=False))
-        made, secret = terminal_decisions.ask(
+        made, secret = terminal_decisions.request_decision(
             conn, caller.actor, body.change, change.digest, body.decision, body.comment, now
         )
     base = services.settings.console_url or f"http://localhost:{request.url.port or 80}"
@@ -61,7 +61,7 @@ def ask(body: Wanted, request: Request, services: ServicesDep, caller: SignedIn)
 def shown(request_id: UUID, services: ServicesDep, _: SignedIn) -> dict[str, Any]:
     """What you are asked to confirm."""
     with services.transaction() as conn:
-        found = terminal_decisions.shown(conn, request_id, services.clock.now())
+        found = terminal_decisions.find_request(conn, request_id, services.clock.now())
         change = governance.change_by_id(conn, found.change, lock=False)
         whole = None if change is None else store.change(conn, found.change)
         routing = None if whole is None else router_evaluations.change_evaluation(services, conn, whole)
@@ -86,7 +86,7 @@ def confirm(request_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[s
 def decide(request_id: UUID, body: Known, request: Request, services: ServicesDep, _: SignedIn) -> dict[str, Any]:
     """Make the decision that was confirmed, as the person who confirmed it, once. 503 `terminal_waits` before that."""
     with services.release_turn() as conn:
-        found = terminal_decisions.take(conn, request_id, body.secret, services.clock.now())
+        found = terminal_decisions.take_decision(conn, request_id, body.secret, services.clock.now())
         change = _pending(governance.change_by_id(conn, found.change, lock=False))
         if change.digest != found.digest:
             raise Conflict(

@@ -22,7 +22,7 @@ KIND = "identity.passkey_waits"
 def update_passkey_findings(conn: Connection[Any], now: datetime) -> None:
     """Update the findings to the passkeys that wait for confirmation."""
     finding_store.hold(conn, KIND)
-    found = [_finding(conn, key, now) for key in passkey_store.unconfirmed(conn)]
+    found = [_finding(conn, key, now) for key in passkey_store.list_unconfirmed(conn)]
     finding_store.tell_all(conn, found, kinds=(KIND,))
 
 
@@ -35,7 +35,7 @@ def _finding(conn: Connection[Any], key: Passkey, now: datetime) -> Finding:
         kind=KIND,
         severity="high",
         subject=f"person/{key.person_id}",
-        mark=passkeys.shown_id(key)[:32],
+        mark=passkeys.hex_id(key)[:32],
         message=f"A passkey for {name} was registered after a sign-in link from the operator and is not confirmed "
         f"yet.{counts}",
         hint=f"Ask {name} in person whether it is theirs, then confirm or remove it on the page Sign-in.",

@@ -1,4 +1,4 @@
-"""People and groups as the company's directory keeps them here by SCIM 2.0: `resources` has what a directory may ask.
+"""People and groups that the company's directory provisions by SCIM 2.0: `resources` has the operations.
 
-What a change means for live policy is `identity.service`'s.
+Their effect on live policy is `identity.service`'s.
 """

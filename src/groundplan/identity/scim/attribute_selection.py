@@ -1,20 +1,20 @@
-"""Which attributes of a SCIM resource are given: those that are asked for, or all but some (RFC 7644, section 3.9)."""
+"""Selects the attributes of a SCIM resource to return: the requested ones, or all except some (RFC 7644, 3.9)."""
 
 from __future__ import annotations
 
 from typing import Any
 
 
-def selected(resource: dict[str, Any], attributes: str | None, excluded: str | None) -> dict[str, Any]:
-    """A resource with the attributes that are asked for (section 3.9), or without those that are not; `schemas` and
-    `id` are always there. Both are lists with commas; `name.familyName` is a part."""
+def select_attributes(resource: dict[str, Any], attributes: str | None, excluded: str | None) -> dict[str, Any]:
+    """A resource with only `attributes`, or without `excluded`; `schemas` and `id` are always included. Both are
+    comma-separated; `name.familyName` names a sub-attribute."""
     if attributes:
         wanted = _paths(attributes)
         kept = {"schemas": resource["schemas"], "id": resource["id"]}
         for name, value in resource.items():
             parts = wanted.get(name.lower())
             if parts is not None:
-                kept[name] = value if not parts or not isinstance(value, dict) else _some(value, parts)
+                kept[name] = value if not parts or not isinstance(value, dict) else _select_parts(value, parts)
         return kept
     dropped = _paths(excluded or "")
     kept = {}
@@ -28,7 +28,7 @@ def selected(resource: dict[str, Any], attributes: str | None, excluded: str | N
 
 
 def _paths(text: str) -> dict[str, set[str]]:
-    """Name -> the parts of it that are named; empty: the whole."""
+    """Name -> named sub-attributes; empty: the whole attribute."""
     found: dict[str, set[str]] = {}
     for path in text.lower().split(","):
         name, _, part = path.strip().rpartition(":")[2].partition(".")
@@ -37,5 +37,5 @@ def _paths(text: str) -> dict[str, set[str]]:
     return found
 
 
-def _some(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
+def _select_parts(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:
     return {name: inner for name, inner in value.items() if name.lower() in parts}

@@ -1,8 +1,8 @@
-"""SCIM bulk requests (RFC 7644, section 3.7): many operations in one, each by itself, references between them resolved.
+"""SCIM bulk requests (RFC 7644, section 3.7): many operations in one request, with references between them.
 
-Operations are made in their order, but for those that name something which a later one makes: these wait for it. Each
-is told what a request of its own would be, and one that fails undoes itself only; after `failOnErrors` of them nothing
-more is made. Does not know HTTP.
+Operations run in their order, except that one that refers to what a later one creates waits for it. Each has the result
+of a request of its own, and a failed one undoes only itself; after `failOnErrors` failures nothing more runs. Does not
+know HTTP.
 """
 
 from __future__ import annotations
@@ -17,85 +17,90 @@ from psycopg import Connection
 
 from groundplan.core.error_shape import error_json
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, TooLarge
-from groundplan.identity.scim.resources import KINDS, Kind
+from groundplan.identity.scim.resources import RESOURCE_TYPES, ResourceType
 from groundplan.identity.scim.resources import error_json as scim_error
 
 REQUEST = "urn:ietf:params:scim:api:messages:2.0:BulkRequest"
 RESPONSE = "urn:ietf:params:scim:api:messages:2.0:BulkResponse"
-MOST = 1000
+MAX_OPERATIONS = 1000
 _REFERENCE = "bulkId:"
 _PATH = re.compile(r"/(Users|Groups)(?:/([^/?#]{1,100}))?")
-Problem = Callable[[Exception], GroundplanError | None]
-"""What a single request would be told of what was raised; None: it is a fault of ours."""
+ErrorMapper = Callable[[Exception], GroundplanError | None]
+"""Maps an exception to the error of a single request; None: it is an internal fault."""
 _METHODS = ("POST", "PUT", "PATCH", "DELETE")
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """One operation. `target` is an id, a reference, or empty for what is made."""
+    """One operation. `target`: an id or a reference; empty for POST."""
 
-    place: int
+    index: int
     method: str
-    kind: Kind
+    kind: ResourceType
     target: str
     bulk_id: str
     data: Any
 
     @property
     def references(self) -> set[str]:
-        """The bulkIds that it names."""
-        return {each.removeprefix(_REFERENCE) for each in _strings([self.target, self.data]) if _is(each)}
+        """The bulkIds that it refers to."""
+        return {each.removeprefix(_REFERENCE) for each in _strings([self.target, self.data]) if _is_reference(each)}
 
 
-def bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any], problem: Problem) -> dict[str, Any]:
-    """The BulkResponse; `conn` is in no transaction, and each operation is one of its own, as a request would be.
+def run_bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any], problem: ErrorMapper) -> dict[str, Any]:
+    """The BulkResponse. `conn` is in no transaction: each operation has one of its own, as a single request would.
 
-    Raises `Invalid` (`scim_bulk`), `TooLarge` (`scim_bulk_many`) where none of it can be read, and what is no problem.
+    Raises `Invalid` (`scim_bulk`), `TooLarge` (`scim_bulk_many`) if the request cannot be read, and exceptions that
+    `problem` does not map.
     """
     waiting, most = _operations(body), _fail_on_errors(body)
-    made: dict[str, str] = {}
-    told: dict[int, dict[str, Any]] = {}
+    created: dict[str, str] = {}
+    results: dict[int, dict[str, Any]] = {}
     failed = 0
     while waiting:
-        known = {each.bulk_id for each in waiting if each.method == "POST"} | set(made)
-        ready = next((each for each in waiting if each.references <= set(made)), None)
+        known = {each.bulk_id for each in waiting if each.method == "POST"} | set(created)
+        ready = next((each for each in waiting if each.references <= set(created)), None)
         operation = ready or next((each for each in waiting if not each.references <= known), waiting[0])
         waiting.remove(operation)
-        answer = _one(conn, actor, operation, made, problem) if ready is not None else _unresolved(operation)
-        told[operation.place] = answer
+        answer = (
+            _run_operation(conn, actor, operation, created, problem)
+            if ready is not None
+            else _unresolved_result(operation)
+        )
+        results[operation.index] = answer
         if int(answer["status"]) >= 400:
             failed += 1
             if most is not None and failed >= most:
                 break
-    return {"schemas": [RESPONSE], "Operations": [told[place] for place in sorted(told)]}
+    return {"schemas": [RESPONSE], "Operations": [results[index] for index in sorted(results)]}
 
 
-def _one(
-    conn: Connection[Any], actor: str, operation: Operation, made: dict[str, str], problem: Problem
+def _run_operation(
+    conn: Connection[Any], actor: str, operation: Operation, created: dict[str, str], problem: ErrorMapper
 ) -> dict[str, Any]:
-    """One operation in a transaction of its own."""
-    kind, target = operation.kind, _resolved(operation.target, made)
+    """Run one operation in its own transaction; returns its result."""
+    kind, target = operation.kind, _resolve(operation.target, created)
     try:
         with conn.transaction():
-            status, id = _done(conn, actor, operation, target, made)
+            status, id = _apply_operation(conn, actor, operation, target, created)
     except Exception as error:
-        told = problem(error)
-        if told is None:
+        mapped = problem(error)
+        if mapped is None:
             raise
-        return _told(operation, told.status, f"{kind.endpoint}/{target}" if target else "", told)
+        return _result(operation, mapped.status, f"{kind.endpoint}/{target}" if target else "", mapped)
     if operation.method == "POST":
-        made[operation.bulk_id] = id
-    return _told(operation, status, f"{kind.endpoint}/{id}")
+        created[operation.bulk_id] = id
+    return _result(operation, status, f"{kind.endpoint}/{id}")
 
 
-def _done(
-    conn: Connection[Any], actor: str, operation: Operation, target: str, made: Mapping[str, str]
+def _apply_operation(
+    conn: Connection[Any], actor: str, operation: Operation, target: str, created: Mapping[str, str]
 ) -> tuple[int, str]:
-    """Its status, and the id of what it was about."""
-    kind, data = operation.kind, _resolved(operation.data, made)
+    """Apply one operation; returns its status and the id of its resource."""
+    kind, data = operation.kind, _resolve(operation.data, created)
     if operation.method == "POST":
         return 201, str(kind.create(conn, actor, data)["id"])
-    id = id_at(target)
+    id = parse_target(target)
     if operation.method == "DELETE":
         kind.delete(conn, actor, id)
         return 204, str(id)
@@ -104,7 +109,7 @@ def _done(
     return 200, str(id)
 
 
-def _told(operation: Operation, status: int, location: str, problem: GroundplanError | None = None) -> dict[str, Any]:
+def _result(operation: Operation, status: int, location: str, problem: GroundplanError | None = None) -> dict[str, Any]:
     answer: dict[str, Any] = {"method": operation.method, "status": str(status)}
     if operation.bulk_id:
         answer["bulkId"] = operation.bulk_id
@@ -115,46 +120,46 @@ def _told(operation: Operation, status: int, location: str, problem: GroundplanE
     return answer
 
 
-def _unresolved(operation: Operation) -> dict[str, Any]:
+def _unresolved_result(operation: Operation) -> dict[str, Any]:
     named = ", ".join(sorted(operation.references))
     problem = Conflict(
         f"it names what no operation here has made: {named}", code="scim_unresolved",
         hint="See whether that operation is there, and what became of it.",
     )  # fmt: skip
-    return _told(operation, problem.status, "", problem)
+    return _result(operation, problem.status, "", problem)
 
 
 def _operations(body: Mapping[str, Any]) -> list[Operation]:
     given = body.get("Operations")
     if body.get("schemas") != [REQUEST] or not isinstance(given, list):
-        raise _no_bulk("send schemas and Operations")
-    if len(given) > MOST:
+        raise _bulk_error("send schemas and Operations")
+    if len(given) > MAX_OPERATIONS:
         raise TooLarge(
-            f"{len(given)} operations are more than {MOST}",
+            f"{len(given)} operations are more than {MAX_OPERATIONS}",
             code="scim_bulk_many",
             hint="Send them in several requests.",
         )
-    found = [_operation(place, each) for place, each in enumerate(given)]
+    found = [_operation(index, each) for index, each in enumerate(given)]
     named = [each.bulk_id for each in found if each.bulk_id]
     if len(named) != len(set(named)):
-        raise _no_bulk("a bulkId is there twice")
+        raise _bulk_error("a bulkId is there twice")
     return found
 
 
-def _operation(place: int, given: object) -> Operation:
+def _operation(index: int, given: object) -> Operation:
     if not isinstance(given, Mapping):
-        raise _no_bulk(f"operation {place + 1} is no object")
+        raise _bulk_error(f"operation {index + 1} is no object")
     method, path = str(given.get("method", "")).upper(), _PATH.fullmatch(str(given.get("path", "")))
     if method not in _METHODS or path is None:
-        raise _no_bulk(f"operation {place + 1} has a method and a path, such as POST /Users")
+        raise _bulk_error(f"operation {index + 1} has a method and a path, such as POST /Users")
     target, bulk_id, data = path.group(2) or "", str(given.get("bulkId") or ""), given.get("data")
     if (method == "POST") == bool(target):
-        raise _no_bulk(f"operation {place + 1}: POST goes to /Users or /Groups, all others to one of them")
+        raise _bulk_error(f"operation {index + 1}: POST goes to /Users or /Groups, all others to one of them")
     if method == "POST" and not bulk_id:
-        raise _no_bulk(f"operation {place + 1}: what is made needs a bulkId")
+        raise _bulk_error(f"operation {index + 1}: what is made needs a bulkId")
     if method != "DELETE" and not isinstance(data, Mapping):
-        raise _no_bulk(f"operation {place + 1} needs data")
-    return Operation(place, method, KINDS[path.group(1)], target, bulk_id[:100], data)
+        raise _bulk_error(f"operation {index + 1} needs data")
+    return Operation(index, method, RESOURCE_TYPES[path.group(1)], target, bulk_id[:100], data)
 
 
 def _fail_on_errors(body: Mapping[str, Any]) -> int | None:
@@ -162,17 +167,17 @@ def _fail_on_errors(body: Mapping[str, Any]) -> int | None:
     if given is None:
         return None
     if not isinstance(given, int) or isinstance(given, bool) or given < 1:
-        raise _no_bulk("failOnErrors is a number from 1 on")
+        raise _bulk_error("failOnErrors is a number from 1 on")
     return given
 
 
-def _resolved(value: Any, made: Mapping[str, str]) -> Any:
+def _resolve(value: Any, created: Mapping[str, str]) -> Any:
     if isinstance(value, str):
-        return made.get(value.removeprefix(_REFERENCE), value) if _is(value) else value
+        return created.get(value.removeprefix(_REFERENCE), value) if _is_reference(value) else value
     if isinstance(value, list):
-        return [_resolved(each, made) for each in value]
+        return [_resolve(each, created) for each in value]
     if isinstance(value, Mapping):
-        return {name: _resolved(each, made) for name, each in value.items()}
+        return {name: _resolve(each, created) for name, each in value.items()}
     return value
 
 
@@ -184,17 +189,17 @@ def _strings(value: Any) -> list[str]:
     return [text for each in value for text in _strings(each)] if isinstance(value, list) else []
 
 
-def _is(text: str) -> bool:
+def _is_reference(text: str) -> bool:
     return text.startswith(_REFERENCE)
 
 
-def id_at(text: str) -> UUID:
-    """The id at the end of an address. Raises `NotFound` (`scim_user`) for what is none."""
+def parse_target(text: str) -> UUID:
+    """The id at the end of a path. Raises `NotFound` (`scim_user`) if it is not an id."""
     try:
         return UUID(text)
     except ValueError as error:
         raise NotFound(f"there is no {text[:60]}", code="scim_user", hint="GET lists them.") from error
 
 
-def _no_bulk(why: str) -> Invalid:
+def _bulk_error(why: str) -> Invalid:
     return Invalid(f"this bulk request cannot be read: {why}", code="scim_bulk", hint="See RFC 7644, section 3.7.")

@@ -1,8 +1,8 @@
-"""People and groups as the company's directory keeps them here by SCIM 2.0 (RFC 7643, 7644): JSON in, live policy out.
+"""Users and groups provisioned by the company's directory with SCIM 2.0 (RFC 7643, 7644): JSON in, live policy out.
 
-Supported: Users and Groups, filter by userName or displayName with `eq`, sorting, PATCH as Entra ID and Okta send it;
-bulk is `bulk`. Not: passwords. Duties are never the directory's: owners are declared. Deactivating somebody ends
-what they may do as leaving does. Does not know HTTP.
+Supported: Users and Groups, filters by userName or displayName with `eq`, sorting, PATCH as Entra ID and Okta send it;
+`bulk` has bulk requests. Not supported: passwords. Directories never change duties: owners are declared. Deactivating a
+user revokes what they may do, as leaving does. Does not know HTTP.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.identity import directory_store as store
 from groundplan.identity import service
 from groundplan.identity.directory_store import DirectoryGroup, DirectoryPerson
-from groundplan.identity.scim.attribute_selection import selected
+from groundplan.identity.scim.attribute_selection import select_attributes
 from groundplan.identity.scim.body import (
     GROUP,
-    MOST,
+    MAX_ITEMS,
     USER,
     Json,
+    clean_text,
+    directory_attributes,
     display_name,
-    email_of,
-    id_of,
     is_active,
-    members_of,
-    no_patch,
-    operations_of,
-    put_attribute,
-    text_of,
-    user_name_of,
-    written,
+    parse_id,
+    parse_members,
+    parse_operations,
+    parse_user_name,
+    patch_error,
+    primary_email,
+    set_attribute,
 )
 from groundplan.identity.store import duties, next_policy_number
 
@@ -52,7 +52,7 @@ Id = TypeVar("Id", bound="DirectoryPerson | DirectoryGroup")
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """What of a list is asked for. `sort_by` is an attribute as SCIM writes it; None: by their own order."""
+    """A requested page of a list. `sort_by`: a SCIM attribute; None: the default order."""
 
     filter: str | None = None
     start: int = 1
@@ -64,25 +64,27 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
-class Kind:
-    """Users or groups: how they are listed, read, made, replaced, patched and ended."""
+class ResourceType:
+    """The operations on users or on groups."""
 
     endpoint: str
-    listed: Callable[[Connection[Any], Page], dict[str, Any]]
-    one: Callable[[Connection[Any], UUID], dict[str, Any]]
+    list_page: Callable[[Connection[Any], Page], dict[str, Any]]
+    get: Callable[[Connection[Any], UUID], dict[str, Any]]
     create: Callable[[Connection[Any], str, Json], dict[str, Any]]
     replace: Callable[[Connection[Any], str, UUID, Json], dict[str, Any]]
     patch: Callable[[Connection[Any], str, UUID, Json], dict[str, Any]]
     delete: Callable[[Connection[Any], str, UUID], None]
 
 
-def _listed(
-    conn: Connection[Any], page: Page, by: str, read: store.Read[Id], shown: Callable[[Id], dict[str, Any]]
+def _list_resources(
+    conn: Connection[Any], page: Page, by: str, read: store.ListReader[Id], to_json: Callable[[Id], dict[str, Any]]
 ) -> dict[str, Any]:
     """A ListResponse. Raises `Invalid` (`scim_filter`, `scim_sort`)."""
-    start, count = max(page.start, 1), min(max(page.count, 0), MOST)
-    total, found = read(conn, store.Wanted(_wanted(page.filter, by), start, count, page.sort_by, page.descending))
-    items = [selected(shown(each), page.attributes, page.excluded) for each in found]
+    start, count = max(page.start, 1), min(max(page.count, 0), MAX_ITEMS)
+    total, found = read(
+        conn, store.ListQuery(_parse_filter(page.filter, by), start, count, page.sort_by, page.descending)
+    )
+    items = [select_attributes(to_json(each), page.attributes, page.excluded) for each in found]
     return list_response(items, total, start)
 
 
@@ -94,11 +96,11 @@ def list_response(items: list[dict[str, Any]], total: int, start: int = 1) -> di
 
 
 def list_users(conn: Connection[Any], page: Page) -> dict[str, Any]:
-    return _listed(conn, page, "username", store.people, user_json)
+    return _list_resources(conn, page, "username", store.people, user_json)
 
 
 def list_groups(conn: Connection[Any], page: Page) -> dict[str, Any]:
-    return _listed(conn, page, "displayname", store.groups, group_json)
+    return _list_resources(conn, page, "displayname", store.groups, group_json)
 
 
 def list_all(conn: Connection[Any], page: Page) -> dict[str, Any]:
@@ -111,113 +113,116 @@ def list_all(conn: Connection[Any], page: Page) -> dict[str, Any]:
         raise Invalid(
             "sorting is not supported here", code="scim_sort", hint="POST to /Users/.search or /Groups/.search."
         )
-    start, count = max(page.start, 1), min(max(page.count, 0), MOST)
-    people, first = store.people(conn, store.Wanted(None, start, count))
-    after = store.Wanted(None, max(start - people, 1), count - len(first))
+    start, count = max(page.start, 1), min(max(page.count, 0), MAX_ITEMS)
+    people, first = store.people(conn, store.ListQuery(None, start, count))
+    after = store.ListQuery(None, max(start - people, 1), count - len(first))
     groups, rest = store.groups(conn, after)
     items = [
-        selected(each, page.attributes, page.excluded) for each in (*map(user_json, first), *map(group_json, rest))
+        select_attributes(each, page.attributes, page.excluded)
+        for each in (*map(user_json, first), *map(group_json, rest))
     ]
     return list_response(items, people + groups, start)
 
 
-def user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
-    """Raises `NotFound` (`scim_user`)."""
-    return user_json(_user(conn, id))
+def get_user(conn: Connection[Any], id: UUID) -> dict[str, Any]:
+    """The user. Raises `NotFound` (`scim_user`)."""
+    return user_json(_find_user(conn, id))
 
 
 def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
-    """A new person, one who is here and the directory did not know, or one whom it had deleted.
+    """Create a person, or take over one whom the directory did not know or had deleted.
 
     Raises `Conflict` (`duplicate_person`), `Invalid`.
     """
-    email, user_name = email_of(body), user_name_of(body)
-    store.hold(conn)
-    known = store.with_email(conn, email)
-    if known is not None and known.managed:
+    email, user_name = primary_email(body), parse_user_name(body)
+    store.lock_directory(conn)
+    known = store.person_by_email(conn, email)
+    if known is not None and known.is_managed:
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
-    if store.user_name_of_another(conn, user_name, None if known is None else known.id):
+    if store.is_user_name_taken(conn, user_name, None if known is None else known.id):
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
     if known is None:
         service.add_person(conn, actor, email, display_name(body, email))
-        known = _user(conn, service.find_person(conn, email).id)
+        known = _find_user(conn, service.find_person(conn, email).id)
     _set_active(conn, actor, known, is_active(body, True))
-    store.keep_person(conn, known.id, written(body, user_name))  # after live policy, as in `_replaced`
-    return user(conn, known.id)
+    store.save_person(conn, known.id, directory_attributes(body, user_name))  # after live policy, as in `_replace_user`
+    return get_user(conn, known.id)
 
 
 def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
-    """Make a person what the directory says. Raises `NotFound`, `Conflict`, `Invalid`."""
-    store.hold(conn)
-    return _replaced(conn, actor, _user(conn, id), body)
+    """Replace a person's attributes. Raises `NotFound`, `Conflict`, `Invalid`."""
+    store.lock_directory(conn)
+    return _replace_user(conn, actor, _find_user(conn, id), body)
 
 
-def _replaced(conn: Connection[Any], actor: str, old: DirectoryPerson, body: Json) -> dict[str, Any]:
-    """What is the same as in `old` stays as it is by now: who was ended since is not there again."""
-    id, email, user_name = old.id, email_of(body), user_name_of(body)
-    if store.user_name_of_another(conn, user_name, id):
+def _replace_user(conn: Connection[Any], actor: str, old: DirectoryPerson, body: Json) -> dict[str, Any]:
+    """Apply only what differs from `old`: a person deactivated in the meantime is not reactivated."""
+    id, email, user_name = old.id, primary_email(body), parse_user_name(body)
+    if store.is_user_name_taken(conn, user_name, id):
         raise Conflict(f"there is another user {user_name}", code="duplicate_person", hint="Use another userName.")
-    holder = store.with_email(conn, email)
+    holder = store.person_by_email(conn, email)
     if holder is not None and holder.id != id:
         raise Conflict(f"{email} is somebody else's", code="duplicate_person", hint="Use another address.")
     name = display_name(body, email)
     if (old.email, old.name) != (email, name):
         number = next_policy_number(conn, "person", f"person/{id}", True)
-        store.rename(conn, id, email, name)
+        store.rename_person(conn, id, email, name)
         record(conn, action="person.renamed", actor=actor, subject=f"person/{id}", detail={"policy": number})
     _set_active(conn, actor, old, is_active(body, old.active))
-    store.keep_person(conn, id, written(body, user_name))  # after live policy, which may be locked, whatever changes
-    return user(conn, id)
+    store.save_person(
+        conn, id, directory_attributes(body, user_name)
+    )  # after live policy, which may be locked, whatever changes
+    return get_user(conn, id)
 
 
 def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Apply a PatchOp. Raises as `replace_user`, and `Invalid` (`scim_patch`)."""
-    store.hold(conn)
-    old = _user(conn, id)
+    store.lock_directory(conn)
+    old = _find_user(conn, id)
     wanted = user_json(old)
-    for kind, path, value in operations_of(body):
+    for kind, path, value in parse_operations(body):
         if not path:
             if not isinstance(value, Mapping):
-                raise no_patch("a value without a path must be an object")
+                raise patch_error("a value without a path must be an object")
             for name, each in value.items():
-                put_attribute(wanted, str(name), each, kind)
+                set_attribute(wanted, str(name), each, kind)
         else:
-            put_attribute(wanted, path, value, kind)
-    return _replaced(conn, actor, old, wanted)
+            set_attribute(wanted, path, value, kind)
+    return _replace_user(conn, actor, old, wanted)
 
 
 def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
-    """The person has left and is gone for the directory; what they did stays theirs."""
-    store.hold(conn)
-    _set_active(conn, actor, _user(conn, id), active=False)
+    """Deactivate a person and mark them as deleted by the directory; what they did stays recorded under their name."""
+    store.lock_directory(conn)
+    _set_active(conn, actor, _find_user(conn, id), active=False)
     store.delete_person(conn, id)
 
 
-def group(conn: Connection[Any], id: UUID) -> dict[str, Any]:
-    """Raises `NotFound` (`scim_group`)."""
-    return group_json(_group(conn, id))
+def get_group(conn: Connection[Any], id: UUID) -> dict[str, Any]:
+    """The group. Raises `NotFound` (`scim_group`)."""
+    return group_json(_find_group(conn, id))
 
 
 def create_group(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]:
-    """A new group, or one that the directory had deleted.
+    """Create a group, or restore one that the directory had deleted.
 
     Raises `Conflict` (`duplicate_group`), `Invalid` (`group_name`), `NotFound` (`unknown_person`).
     """
     name = str(body.get("displayName") or "")
-    store.hold(conn)
-    id = store.deleted_group(conn, name)
+    store.lock_directory(conn)
+    id = store.find_deleted_group(conn, name)
     if id is None:
         service.add_group(conn, actor, name, "group")
-        id = store.groups(conn, store.Wanted(name, 1, 1))[1][0].id
-    store.keep_group(conn, id, text_of(body.get("externalId")))
-    _set_members(conn, actor, _group(conn, id), members_of(body.get("members")))
-    return group(conn, id)
+        id = store.groups(conn, store.ListQuery(name, 1, 1))[1][0].id
+    store.save_group(conn, id, clean_text(body.get("externalId")))
+    _set_members(conn, actor, _find_group(conn, id), parse_members(body.get("members")))
+    return get_group(conn, id)
 
 
 def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
-    """Make a group what the directory says. Its name is what documents are shared with, so that stays."""
-    store.hold(conn)
-    old = _group(conn, id)
+    """Replace a group's members. Raises `Invalid` (`group_renamed`) for another name: documents are shared by name."""
+    store.lock_directory(conn)
+    old = _find_group(conn, id)
     name = str(body.get("displayName") or old.name)
     if name != old.name:
         raise Invalid(
@@ -225,43 +230,44 @@ def replace_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> di
             code="group_renamed",
             hint="Make a new group, share with it, then delete this one.",
         )
-    _set_members(conn, actor, old, members_of(body.get("members")))
+    _set_members(conn, actor, old, parse_members(body.get("members")))
     if "externalId" in body:
-        store.keep_group(conn, id, text_of(body.get("externalId")))
-    return group(conn, id)
+        store.save_group(conn, id, clean_text(body.get("externalId")))
+    return get_group(conn, id)
 
 
 def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
     """Apply a PatchOp to the members, or set externalId. Raises `Invalid` (`scim_patch`)."""
-    store.hold(conn)
-    old = _group(conn, id)
+    store.lock_directory(conn)
+    old = _find_group(conn, id)
     members = set(old.members)
-    for kind, path, value in operations_of(body):
-        one = _MEMBER.fullmatch(path)
-        if one is not None and kind == "remove":
-            members.discard(id_of(one.group(1)))
+    for kind, path, value in parse_operations(body):
+        member = _MEMBER.fullmatch(path)
+        if member is not None and kind == "remove":
+            members.discard(parse_id(member.group(1)))
         elif path.lower() in ("members", ""):
             given = value.get("members", []) if path == "" and isinstance(value, Mapping) else value
-            members = _changed(kind, members, members_of(given), everything=value is None)
+            members = _patched_members(kind, members, parse_members(given), everything=value is None)
         elif path.lower() in ("externalid", "displayname"):
             replace_group(conn, actor, id, {path: value, "members": [{"value": str(each)} for each in members]})
         else:
-            raise no_patch(f"groups have no {path[:60]}")
+            raise patch_error(f"groups have no {path[:60]}")
     _set_members(conn, actor, old, frozenset(members))
-    return group(conn, id)
+    return get_group(conn, id)
 
 
 def delete_group(conn: Connection[Any], actor: str, id: UUID) -> None:
-    """Nobody is in it any more, and it is gone for the directory. Its name stays for what is shared with it."""
-    store.hold(conn)
-    _set_members(conn, actor, _group(conn, id), frozenset())
+    """Remove all members and mark the group as deleted by the directory; its name stays reserved for what is shared
+    with it."""
+    store.lock_directory(conn)
+    _set_members(conn, actor, _find_group(conn, id), frozenset())
     store.delete_group(conn, id)
 
 
 def user_json(person: DirectoryPerson) -> dict[str, Any]:
-    """A person as a SCIM User: what the directory said, and of others who are here what is known."""
+    """A person as a SCIM User: as the directory wrote them; for people it does not manage, what is known."""
     parts = {"formatted": person.formatted, "familyName": person.family_name, "givenName": person.given_name}
-    name = {part: said for part, said in parts.items() if said}
+    name = {part: text for part, text in parts.items() if text}
     return {
         "schemas": [USER],
         "id": str(person.id),
@@ -294,18 +300,19 @@ def group_json(found: DirectoryGroup) -> dict[str, Any]:
 
 def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, active: bool) -> None:
     if person.active and not active:
-        with suppress(Conflict):  # somebody else was first
+        with suppress(Conflict):  # deactivated in the meantime
             service.deactivate_person(conn, actor, person.id)
     elif active and not person.active:
         number = next_policy_number(conn, "person", f"person/{person.id}", False)
         left = [f"{each.duty} of {each.subject}" for each in duties(conn, person_id=person.id)]
-        store.come_back(conn, person.id)
+        store.reactivate_person(conn, person.id)
         detail = {"policy": number, "duties_ended": left}
         record_listed(conn, action="person.returned", actor=actor, subject=f"person/{person.id}", detail=detail)
 
 
 def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted: frozenset[UUID]) -> None:
-    """Directories send several changes of a group at once, and take it for gone where one of them is not found."""
+    """Add and remove members. Conflicts are ignored: directories send several changes of a group at once, and take the
+    group for deleted if one of them is answered with 404."""
     for id in sorted(wanted - set(old.members), key=str):
         with suppress(Conflict):
             service.add_member(conn, actor, old.name, id)
@@ -314,21 +321,21 @@ def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted:
             service.remove_member(conn, actor, old.name, id)
 
 
-def _user(conn: Connection[Any], id: UUID) -> DirectoryPerson:
+def _find_user(conn: Connection[Any], id: UUID) -> DirectoryPerson:
     found = store.person(conn, id)
     if found is None:
         raise NotFound(f"there is no user {id}", code="scim_user", hint="GET /Users lists them.")
     return found
 
 
-def _group(conn: Connection[Any], id: UUID) -> DirectoryGroup:
+def _find_group(conn: Connection[Any], id: UUID) -> DirectoryGroup:
     found = store.group(conn, id)
     if found is None:
         raise NotFound(f"there is no group {id}", code="scim_group", hint="GET /Groups lists them.")
     return found
 
 
-def _wanted(filter: str | None, attribute: str) -> str | None:
+def _parse_filter(filter: str | None, attribute: str) -> str | None:
     if not filter:
         return None
     found = _FILTER.fullmatch(filter)
@@ -337,7 +344,7 @@ def _wanted(filter: str | None, attribute: str) -> str | None:
     return found.group(2).replace('\\"', '"').replace("\\\\", "\\")
 
 
-def _changed(kind: str, members: set[UUID], given: frozenset[UUID], *, everything: bool) -> set[UUID]:
+def _patched_members(kind: str, members: set[UUID], given: frozenset[UUID], *, everything: bool) -> set[UUID]:
     if kind == "add":
         return members | given
     if kind == "replace":
@@ -345,9 +352,9 @@ def _changed(kind: str, members: set[UUID], given: frozenset[UUID], *, everythin
     return set() if everything else members - given
 
 
-KINDS = {
-    "Users": Kind("Users", list_users, user, create_user, replace_user, patch_user, delete_user),
-    "Groups": Kind("Groups", list_groups, group, create_group, replace_group, patch_group, delete_group),
+RESOURCE_TYPES = {
+    "Users": ResourceType("Users", list_users, get_user, create_user, replace_user, patch_user, delete_user),
+    "Groups": ResourceType("Groups", list_groups, get_group, create_group, replace_group, patch_group, delete_group),
 }
 
 _TYPES = {
@@ -359,7 +366,7 @@ _TYPES = {
 
 
 def error_json(status: int, error: Json) -> dict[str, Any]:
-    """An error as a directory reads it (RFC 7644, section 3.12); our own code and hint are in its words."""
+    """An error in the form of RFC 7644, section 3.12; our code and hint are in its `detail`."""
     code = str(error.get("code", ""))
     kind = "uniqueness" if status == 409 and code.startswith("duplicate") else _TYPES.get(code)
     detail = f"{error.get('message', '')} [{code}] {error.get('hint', '')}".strip()
