@@ -18,7 +18,7 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.sse import EventReader, EventTooLarge, append_field, format_event, split_for_field
 from groundplan.gateway.surfaces import completions, embeddings
-from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, OTHER_INPUT_FIELDS, REDIRECTING_FIELDS
+from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, OTHER_INPUT_FIELDS, REDIRECTING_FIELDS, message_parts
 from groundplan.gateway.surfaces.chat import surface as chat_completions
 from groundplan.gateway.surfaces.chat.chunk import remove_usage
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
@@ -657,3 +657,20 @@ def test_files_that_many_messages_name_are_gathered_once() -> None:
     ask = chat_completions.read(body)
     assert ask.files == ("f",) and ask.query == " x" and ask.needs == {"file"}
     assert time.thread_time() - began < 4, "of computing, whatever else the machine does"
+
+
+@pytest.mark.parametrize(
+    ("part", "media", "wrong", "hint"),
+    [
+        (b'{"type":"image_url"}', True, "a part of type image_url has no image_url", "See the OpenAI API."),
+        (b'{"type":"file"}', True, "a part of type file has no file", "See the OpenAI API."),
+        (b'{"type":"file"}', False, "content of type file is not supported", "Send text and images."),
+        (b'{"type":"odd"}', True, "content of type odd is not supported", "Send text, images, audio and files."),
+    ],
+)
+def test_a_part_that_is_not_taken_is_told_from_one_that_lacks_its_content(
+    part: bytes, media: bool, wrong: str, hint: str
+) -> None:
+    with pytest.raises(Invalid) as caught:
+        message_parts(msgspec.Raw(b"[%b]" % part), media=media)
+    assert (caught.value.message, caught.value.hint) == (wrong, hint)

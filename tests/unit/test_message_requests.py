@@ -83,6 +83,20 @@ def test_what_is_no_list_of_requests_is_refused(body: bytes) -> None:
             read(body, *cuts)
 
 
+@pytest.mark.parametrize(
+    ("body", "wrong"),
+    [
+        (b'{"requests": [5]}', "'5' stands where '{' or ']' is expected"),
+        (b'{"requests": [{"custom_id":"a","params":{}},]}', "']' stands where '{' is expected"),
+        (b'{"requests": [{"custom_id":"a","params":{}}]} {}', "'{' stands where the end is expected"),
+    ],
+)
+def test_what_stands_where_something_else_is_expected_is_told(body: bytes, wrong: str) -> None:
+    with pytest.raises(Invalid) as caught:
+        read(body)
+    assert caught.value.message == wrong
+
+
 def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(message_requests, "MAX_LINE_BYTES", 10_000)
     requests = RequestSplitter()

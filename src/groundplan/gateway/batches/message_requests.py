@@ -108,8 +108,8 @@ class RequestSplitter:
             return None
         sign = self._rest[at : at + 1]
         if sign not in _ALLOWED_NEXT[self._expected]:
-            allowed = _ALLOWED_NEXT[self._expected].decode() or "nothing"
-            _invalid_body(f"{bytes(sign).decode('latin-1')!r} is where {allowed} may be")
+            allowed = " or ".join(repr(chr(each)) for each in _ALLOWED_NEXT[self._expected]) or "the end"
+            _invalid_body(f"{bytes(sign).decode('latin-1')!r} stands where {allowed} is expected")
         if sign == b"{":
             self._expected = "request"
             self._begin = self._scanned = at

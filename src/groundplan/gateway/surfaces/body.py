@@ -318,10 +318,18 @@ def message_parts(content: msgspec.Raw, *, media: bool = False, thoughts: bool =
             size += _file_size(part.file)
             file_ids += [part.file.file_id] if part.file.file_id is not None else []
         elif part.type not in ("text", "refusal") and not (thoughts and part.type == "thinking"):
-            raise Invalid(
-                f"content of type {part.type[:40]} is not supported", code="content_unsupported", hint="Send text only."
-            )
+            raise _unsupported_part(part.type, media=media)
     return Parts(" ".join(part.text for part in parts), images, size, audio, files, tuple(file_ids))
+
+
+def _unsupported_part(kind: str, *, media: bool) -> Invalid:
+    """The refusal of a part of a type that is not taken, or that lacks what its type is about."""
+    taken = ("image_url", "input_audio", "file") if media else ("image_url",)
+    wrong = f"content of type {kind[:40]} is not supported"
+    hint = "Send text, images, audio and files." if media else "Send text and images."
+    if kind in taken:
+        wrong, hint = f"a part of type {kind} has no {kind}", "See the OpenAI API."
+    return Invalid(wrong, code="content_unsupported", hint=hint)
 
 
 def _file_size(file: _File) -> int:

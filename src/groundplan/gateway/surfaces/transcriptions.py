@@ -119,7 +119,8 @@ class Transcriptions(Interface):
     def read(self, request: Request) -> Ask:
         upload = request.upload_state
         if not isinstance(upload, Upload) or upload.files != ["file"]:
-            raise Invalid("the form has no file", code="file_missing", hint="Send one file in the field `file`.")
+            wrong = "the form does not have exactly one file, in the field `file`"
+            raise Invalid(wrong, code="file_missing", hint="Send the sound there, and no other file.")
         fields = upload.fields
         upload.owes_model = "model" not in fields
         if upload.owes_model and upload.whole:
