@@ -250,6 +250,28 @@ async def test_files_that_could_not_be_read_for_a_moment_are_taken_up_as_they_ar
         assert (await asked(port, trusting(authority)))[0] != first
 
 
+async def test_why_a_certificate_of_a_client_is_refused_is_logged_once_a_minute(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The client itself is told nothing: its connection ends within the handshake."""
+    authority, robots = Authority(tmp_path), Authority(tmp_path, "robots")
+    over, stranger = robots.issue("over", days=-1), authority.issue("stranger")
+    files = ServerFiles(*authority.issue("gateway", "127.0.0.1"), robots.file)
+    async with serving(files) as (_, port):
+        for _ in range(2):
+            for identity in (over, stranger, None):
+                with pytest.raises((OSError, EOFError)):
+                    await asked(port, trusting(authority, identity))
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")  # no TLS: that is nobody's certificate
+        writer.close()
+        assert (await asked(port, trusting(authority, robots.issue("robot"))))[1] == b"CN=robot"
+    lines = [
+        each.message.removeprefix("the certificate of a client at 127.0.0.1 is refused: ") for each in caplog.records
+    ]
+    assert len(lines) == 3 and (lines[0], lines[2]) == ("certificate has expired", "none was shown")
+
+
 async def test_an_authority_of_callers_that_was_taken_out_is_trusted_no_more(tmp_path: Path) -> None:
     authority, old, new = Authority(tmp_path), Authority(tmp_path, "old"), Authority(tmp_path, "new")
     trusted = tmp_path / "trusted.pem"

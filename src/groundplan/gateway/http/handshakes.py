@@ -25,6 +25,10 @@ _ACCEPTS_PER_TURN = 64
 _PAUSE_SECONDS = 0.2
 """Accepting pauses for so long after an error, such as no free file descriptor: being woken again and again for a
 waiting client would take all of the processor."""
+_LOG_SECONDS = 60.0
+"""How long a reason for which certificates of clients are refused is not logged again."""
+_NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+"""OpenSSL's reason where a client shows none."""
 _log = logging.getLogger(__name__)
 
 
@@ -40,6 +44,8 @@ class TlsListener:
         """Handshakes in progress, the oldest first."""
         self._pause_timer: asyncio.TimerHandle | None = None
         self._failure_log = FailureLog(_log)
+        self._silent_until: dict[str, float] = {}
+        """Until when a reason for refusing certificates is not logged, by the loop's clock."""
         listening.setblocking(False)
         self._start_accepting()
 
@@ -50,7 +56,7 @@ class TlsListener:
     def _accept_clients(self) -> None:
         for _ in range(_ACCEPTS_PER_TURN):
             try:
-                client, _ = self._listening.accept()
+                client, address = self._listening.accept()
             except BlockingIOError:
                 return
             except ConnectionAbortedError:
@@ -61,7 +67,7 @@ class TlsListener:
             self._failure_log.record_success()
             if len(self._handshakes) >= self._max_handshakes:
                 self._end_oldest()
-            self._handshakes[client] = self._server.loop.create_task(self._handshake(client))
+            self._handshakes[client] = self._server.loop.create_task(self._handshake(client, address[0]))
 
     def _pause(self, error: OSError) -> None:
         self._failure_log.record_failure("no client can be taken: %s", error)
@@ -72,7 +78,7 @@ class TlsListener:
         oldest = next(iter(self._handshakes))
         self._handshakes.pop(oldest).cancel()
 
-    async def _handshake(self, client: socket.socket) -> None:
+    async def _handshake(self, client: socket.socket, address: str) -> None:
         """Do the handshake; after it, the client is one of the server's connections."""
         loop, seconds = self._server.loop, HANDSHAKE_SECONDS
         try:
@@ -81,8 +87,11 @@ class TlsListener:
             await loop.connect_accepted_socket(
                 self._server.create_connection, client, ssl=self.context, ssl_handshake_timeout=seconds
             )
-        except OSError:  # the client spoke no supported TLS, was too slow, or is gone: nothing can be sent to it
+        except (
+            OSError
+        ) as error:  # the client spoke no supported TLS, was too slow, or is gone: nothing can be sent to it
             client.close()
+            self._log_refused_certificate(error, address)
         except BaseException:
             with suppress(OSError):
                 client.shutdown(socket.SHUT_RDWR)
@@ -90,6 +99,16 @@ class TlsListener:
             raise
         finally:
             self._handshakes.pop(client, None)
+
+    def _log_refused_certificate(self, error: OSError, address: str) -> None:
+        """Log why a client's certificate is refused: the client itself sees only that its connection ends."""
+        reason = getattr(error, "verify_message", None)
+        if isinstance(error, ssl.SSLError) and error.reason == _NO_CERTIFICATE:
+            reason = "none was shown"
+        now = self._server.loop.time()
+        if reason is not None and now >= self._silent_until.get(reason, now):
+            self._silent_until[reason] = now + _LOG_SECONDS
+            _log.warning("the certificate of a client at %s is refused: %s", address, reason)
 
     def close(self) -> None:
         """Accept no more clients; handshakes in progress go on."""
