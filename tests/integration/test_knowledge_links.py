@@ -137,7 +137,7 @@ def test_a_link_of_what_became_restricted_opens_nothing_while_it_is(world: World
 
 
 def test_what_may_not_be_shared_so_is_refused(world: World) -> None:
-    for until in (NOW.date() - timedelta(days=1), NOW.date() + timedelta(days=share.LONGEST_DAYS + 1)):
+    for until in (NOW.date() - timedelta(days=1), NOW.date() + timedelta(days=share.MAX_LINK_DAYS + 1)):
         with pytest.raises(GroundplanError) as caught:
             world.share(until)
         assert caught.value.code == "link_until"

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from groundplan.knowledge.embedding.batching import BatchingEmbedder, RunOnceAfter
-from groundplan.knowledge.embedding.encoder import FEW_TEXTS
+from groundplan.knowledge.embedding.encoder import MAX_QUESTION_BATCH
 from groundplan.knowledge.model import Vectors
 
 
@@ -41,12 +41,12 @@ def test_those_that_wait_are_embedded_at_once_and_told_their_own_vector() -> Non
     slow = Slow()
     together = BatchingEmbedder(slow)
     busy(slow, together)
-    waiting = [together.submit("x" * length) for length in range(1, FEW_TEXTS + 3)]
+    waiting = [together.submit("x" * length) for length in range(1, MAX_QUESTION_BATCH + 3)]
     slow.go.set()
-    assert [float(each.result(10)[0]) for each in waiting] == list(range(1, FEW_TEXTS + 3))
+    assert [float(each.result(10)[0]) for each in waiting] == list(range(1, MAX_QUESTION_BATCH + 3))
     assert [len(texts) for texts in slow.asked[:2]] == [1, 1]
-    assert max(len(texts) for texts in slow.asked) == FEW_TEXTS
-    assert sum(len(texts) for texts in slow.asked) == FEW_TEXTS + 4
+    assert max(len(texts) for texts in slow.asked) == MAX_QUESTION_BATCH
+    assert sum(len(texts) for texts in slow.asked) == MAX_QUESTION_BATCH + 4
 
 
 def test_a_long_one_is_embedded_by_itself() -> None:

@@ -191,7 +191,7 @@ def test_a_signal_after_encoders_were_let_go_is_written_over_nothing() -> None:
 
 @pytest.mark.parametrize("lengths", [(), (24, 32)])
 def test_threads_share_the_fast_encoder(lengths: tuple[int, ...]) -> None:
-    fast = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), alone=lengths)
+    fast = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), single_lengths=lengths)
     fast.prepare()
     texts = [[f"text {number} {part}" * (1 + part) for part in range(6)] for number in range(8)]
     texts += [[f"question {number} " * size] for number in range(8) for size in (1, 7, 10, 20)]
@@ -202,7 +202,7 @@ def test_threads_share_the_fast_encoder(lengths: tuple[int, ...]) -> None:
 
 
 def test_a_short_text_after_a_longer_one_is_embedded_by_itself(fast: OpenVinoEncoder) -> None:
-    alone = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), threads=1, alone=(24,))
+    alone = OpenVinoEncoder(ensure(load_settings().models, MINILM.name), threads=1, single_lengths=(24,))
     alone.prepare()
     for text in ("Which hotels may be booked on travels to other countries, and for how much a night?", "Hotels", ""):
         assert np.allclose(alone.embed([text]), fast.embed([text]), atol=1e-4), text

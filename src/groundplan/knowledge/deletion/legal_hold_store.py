@@ -1,6 +1,6 @@
-"""The SQL of what legal holds keep of documents that changed, went or cannot be read any more, as role control.
+"""The SQL of versions that legal holds keep of changed, removed or unreadable documents, as role control.
 
-Every function runs in the caller's transaction. Nothing here is searched: role search has no right to the table.
+Every function runs in the caller's transaction. Versions are not searchable: role search has no right to the table.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ FINDING: Final = "knowledge.legal_hold"
 
 @dataclass(frozen=True, slots=True)
 class HeldDocument:
-    """A live document under a legal hold, as far as it is compared with what it becomes."""
+    """A live document under a legal hold, with what is compared with its next version."""
 
     id: UUID
     title: str
@@ -32,7 +32,7 @@ class HeldDocument:
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """What is kept of a document, without its text. `bytes`: of what was pushed."""
+    """A kept version of a document, without its text. `bytes`: the size of a pushed document."""
 
     id: UUID
     document_id: UUID | None
@@ -54,8 +54,8 @@ _SHOWN: Final = """id, document_id, source, path, version, title, digest, modifi
 
 
 def held_documents(conn: Conn, documents: Sequence[UUID]) -> list[HeldDocument]:
-    """Those of the documents that are live and under a legal hold. Nobody decides about any of them until the
-    transaction ends: what is not kept now may be destroyed in it."""
+    """Those of the documents that are live and under a legal hold. All are locked against decisions until the
+    transaction ends, since it may destroy those that are not kept now."""
     conn.execute("SELECT FROM document WHERE id = ANY(%s) ORDER BY id FOR UPDATE", (list(documents),))
     with conn.cursor(row_factory=class_row(HeldDocument)) as cursor:
         return cursor.execute(
@@ -65,7 +65,7 @@ def held_documents(conn: Conn, documents: Sequence[UUID]) -> list[HeldDocument]:
 
 
 def keep_versions(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
-    """Keep what these documents say now; how many. What is kept of one already, word for word, is not kept twice."""
+    """Keep the present versions of these documents; returns their number. Identical versions are not kept twice."""
     found = [(new_id(), document, text, cause) for document, (text, cause) in texts.items()]
     ids, documents, said, causes = ([row[at] for row in found] for at in range(4))
     return conn.execute(
@@ -82,7 +82,8 @@ def keep_versions(conn: Conn, texts: Mapping[UUID, tuple[str, Cause]]) -> int:
 
 
 def keep_pushed_bytes(conn: Conn, source: str, path: str, cause: Cause, data: bytes | None) -> None:
-    """Keep the bytes that were pushed to a place under a legal hold, before `data` replaces them (None: nothing)."""
+    """Keep the bytes of a pushed document under a legal hold, before `data` replaces them (None: they are
+    withdrawn)."""
     conn.execute("SELECT FROM document WHERE source = %s AND path = %s FOR UPDATE", (source, path))
     conn.execute(
         """INSERT INTO held_version (id, document_id, source, path, title, media, declared, data, cause)
@@ -96,7 +97,7 @@ def keep_pushed_bytes(conn: Conn, source: str, path: str, cause: Cause, data: by
 
 
 def versions(conn: Conn, source: str | None = None, document: UUID | None = None, limit: int = 1000) -> list[Version]:
-    """What is kept, the newest first; of a source, or of a document."""
+    """The kept versions, newest first; optionally of one source or document."""
     with conn.cursor(row_factory=class_row(Version)) as cursor:
         return cursor.execute(
             f"""SELECT {_SHOWN} FROM held_version
@@ -108,7 +109,7 @@ def versions(conn: Conn, source: str | None = None, document: UUID | None = None
 
 
 def read_version(conn: Conn, id: UUID) -> dict[str, Any] | None:
-    """A version with what it said."""
+    """A version with its text, declarations and pushed bytes; None if there is none."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
             f"SELECT {_SHOWN}, declared, text, data FROM held_version WHERE id = %s", (id,)
@@ -116,7 +117,7 @@ def read_version(conn: Conn, id: UUID) -> dict[str, Any] | None:
 
 
 def kept_places(conn: Conn, source: str) -> list[tuple[str, list[str], UUID | None]]:
-    """(path, causes, document) of what is kept of a source."""
+    """(path, causes, document) for each path of a source with kept versions."""
     return conn.execute(
         """SELECT path, array_agg(DISTINCT cause ORDER BY cause), (array_agg(document_id))[1] FROM held_version
            WHERE source = %s GROUP BY path ORDER BY path""",
@@ -137,7 +138,8 @@ class EndedVersion:
 
 
 def ended_versions(conn: Conn) -> list[EndedVersion]:
-    """What no legal hold keeps any more; nobody decides about its documents until the end of the transaction."""
+    """The versions that no legal hold keeps any more; their documents are locked against decisions until the end of the
+    transaction."""
     conn.execute("SELECT FROM document WHERE id IN (SELECT document_id FROM held_version) ORDER BY id FOR UPDATE")
     with conn.cursor(row_factory=class_row(EndedVersion)) as cursor:
         return cursor.execute(
@@ -148,7 +150,7 @@ def ended_versions(conn: Conn) -> list[EndedVersion]:
 
 
 def drop_versions(conn: Conn, ids: Sequence[UUID]) -> int:
-    """Destroy versions, and close what was told of places of which nothing is kept any more; how many."""
+    """Destroy versions, and close findings about paths without further ones; returns the number of versions."""
     gone = conn.execute("DELETE FROM held_version WHERE id = ANY(%s)", (list(ids),)).rowcount
     if gone:
         conn.execute(

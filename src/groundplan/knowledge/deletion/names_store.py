@@ -1,4 +1,4 @@
-"""The SQL of erasing the names of deleted places, as role control: in documents, findings, deletions and calls.
+"""The SQL that erases the names of deleted documents, as role control: in documents, findings, tombstones and calls.
 
 Every function runs in the caller's transaction.
 """
@@ -19,12 +19,12 @@ from groundplan.knowledge.deletion.places import path_digest
 
 Conn = Connection[Any]
 _SALT_BYTES = 16
-_NOTHING: LiteralString = "message = 'deleted', quote = NULL, hint = '', detail = '{}', fix = NULL, mark = f.id::text"
+_BLANKED: LiteralString = "message = 'deleted', quote = NULL, hint = '', detail = '{}', fix = NULL, mark = f.id::text"
 
 
 def deleted_names(conn: Conn) -> list[tuple[UUID, str, str]]:
-    """(document, source, path) of what is deleted, or was deleted here, and has a name; what a legal hold keeps a
-    version of is left out."""
+    """(document, source, path) of deleted documents and tombstones whose names are not erased yet, except those with
+    versions kept by a legal hold."""
     return conn.execute(
         """SELECT d.id, d.source, d.path FROM document d
              WHERE d.deleted_at IS NOT NULL AND d.path <> d.id::text
@@ -37,35 +37,37 @@ def deleted_names(conn: Conn) -> list[tuple[UUID, str, str]]:
 
 
 def erase_names(conn: Conn, documents: Sequence[UUID]) -> list[Tombstone]:
-    """Put digests in the place of the names of these deleted documents; their tombstones."""
-    salt = _salt(conn)
+    """Replace the names of these deleted documents by digests; returns their tombstones."""
+    salt = _shared_salt(conn)
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         stones = cursor.execute(
             f"SELECT {COLUMNS} FROM tombstone WHERE document_id = ANY(%s) AND salt IS NULL FOR UPDATE",
             (list(documents),),
         ).fetchall()
     hidden = [replace(stone, path=path_digest(stone.path, salt), salt=salt) for stone in stones]
-    _put(conn, hidden)
-    _documents(conn, documents)
+    _put_names(conn, hidden)
+    _erase_document_names(conn, documents)
     return hidden
 
 
 def forget_names(conn: Conn, stones: Sequence[Tombstone]) -> None:
-    """What a restored database still names of places whose names were erased: these are of the list."""
+    """Erase names again that a restored database still has; `stones` are the tombstones of the list without names."""
     known = conn.execute(
         "SELECT id FROM tombstone WHERE id = ANY(%s) AND salt IS NULL", ([stone.id for stone in stones],)
     ).fetchall()
     named = {id for (id,) in known}
-    _put(conn, [stone for stone in stones if stone.id in named])
+    _put_names(conn, [stone for stone in stones if stone.id in named])
     places = [(stone.source, stone.path, stone.salt) for stone in stones if stone.salt is not None]
-    _documents(conn, [*(stone.document_id for stone in stones), *documents_at_digests(conn, places, live=False)])
+    _erase_document_names(
+        conn, [*(stone.document_id for stone in stones), *documents_at_digests(conn, places, live=False)]
+    )
 
 
 def forget_closed_findings(conn: Conn, source: str) -> None:
-    """What findings that are closed said of places whose names were erased: as long as a file of that name is at its
-    source, an open one names it, for whoever has to take it away."""
+    """Erase the contents of closed findings about documents whose names were erased. Open ones keep the name as long as
+    a file of that name is at its source, for the people who have to remove it."""
     conn.execute(
-        f"""UPDATE finding f SET subject = %(within)s || t.document_id, {_NOTHING}
+        f"""UPDATE finding f SET subject = %(within)s || t.document_id, {_BLANKED}
             FROM tombstone t WHERE t.source = %(source)s AND t.salt IS NOT NULL AND f.closed_at IS NOT NULL
               AND starts_with(f.subject, %(within)s) AND f.kind LIKE 'knowledge.%%'
               AND {DIGEST.format(salt="t.salt", path="substr(f.subject, length(%(within)s) + 1)")} = t.path""",
@@ -73,13 +75,14 @@ def forget_closed_findings(conn: Conn, source: str) -> None:
     )
 
 
-def _salt(conn: Conn) -> bytes:
-    """One for all of a database: a look for live documents makes a digest of each name by each salt."""
+def _shared_salt(conn: Conn) -> bytes:
+    """The salt of this database, or a new one. There is only one, since a search for live documents computes a digest
+    of each name with each salt."""
     row = conn.execute("SELECT salt FROM tombstone WHERE salt IS NOT NULL LIMIT 1").fetchone()
     return secrets.token_bytes(_SALT_BYTES) if row is None else bytes(row[0])
 
 
-def _put(conn: Conn, stones: Sequence[Tombstone]) -> None:
+def _put_names(conn: Conn, stones: Sequence[Tombstone]) -> None:
     if stones:
         conn.execute(
             """UPDATE tombstone t SET path = n.path, salt = n.salt
@@ -88,8 +91,8 @@ def _put(conn: Conn, stones: Sequence[Tombstone]) -> None:
         )
 
 
-def _documents(conn: Conn, documents: Sequence[UUID]) -> None:
-    """The rows of deleted documents, what was found about them, and what calls tell of them: by their ids."""
+def _erase_document_names(conn: Conn, documents: Sequence[UUID]) -> None:
+    """Replace the names of deleted documents by their ids: in their rows, findings, pushed rows, versions and calls."""
     rows = conn.execute(
         """SELECT id, source, path FROM document
            WHERE id = ANY(%s) AND deleted_at IS NOT NULL AND path <> id::text""",
@@ -99,7 +102,7 @@ def _documents(conn: Conn, documents: Sequence[UUID]) -> None:
         return
     ids, sources, paths = (list(column) for column in zip(*rows, strict=True))
     conn.execute(
-        f"""UPDATE finding f SET subject = 'source/' || n.source || '/' || n.id, {_NOTHING},
+        f"""UPDATE finding f SET subject = 'source/' || n.source || '/' || n.id, {_BLANKED},
              closed_at = coalesce(closed_at, now()),
              closed_reason = coalesce(closed_reason, 'the document was deleted')
            FROM unnest(%s::uuid[], %s::text[], %s::text[]) AS n(id, source, path)

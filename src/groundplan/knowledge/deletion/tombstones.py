@@ -1,8 +1,8 @@
-"""HOME/tombstones.jsonl: what was deleted, one line each, so that a restored backup does not bring it back.
+"""HOME/tombstones.jsonl: the deletions, one per line, so that a restored backup does not bring documents back.
 
-The file is appended to and flushed to the disk; the table `tombstone` has the same. Whatever one of the two lacks is
-taken over from the other, at start and with each sweep: after a restore of an older backup the file has more, after a
-crash between the two the table has.
+The file is appended to and flushed to the disk; the table `tombstone` has the same entries. Entries that one of the two
+lacks are copied from the other, at start and with each sweep: after a restore of an older backup the file has more,
+after a crash between the two writes the table has.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ FILE = "tombstones.jsonl"
 
 
 def append_tombstones(home: Path, stones: Iterable[Tombstone]) -> None:
-    """Add lines; on the disk when this returns."""
-    lines = [json.dumps(_plain(stone), sort_keys=True) for stone in stones]
+    """Append tombstones to the file; they are on the disk when this returns."""
+    lines = [json.dumps(_to_json(stone), sort_keys=True) for stone in stones]
     if not lines:
         return
     with (home / FILE).open("ab+") as file:
@@ -35,44 +35,45 @@ def append_tombstones(home: Path, stones: Iterable[Tombstone]) -> None:
 
 
 def replace_names(home: Path, stones: Iterable[Tombstone]) -> None:
-    """Write the list anew, without what it said of these deletions before: their names. What somebody adds meanwhile
-    is taken over from the table."""
-    given = {str(stone.id): stone for stone in stones}
-    if not given:
+    """Rewrite the file with these tombstones in place of the earlier lines with their ids, which had names. Lines that
+    are appended meanwhile are restored from the table."""
+    replaced = {str(stone.id): stone for stone in stones}
+    if not replaced:
         return
-    lines = [line for line in _lines(home) if not _names(line, given)]
-    lines += [json.dumps(_plain(stone), sort_keys=True) for stone in given.values()]
+    lines = [line for line in _read_lines(home) if not _may_concern(line, replaced)]
+    lines += [json.dumps(_to_json(stone), sort_keys=True) for stone in replaced.values()]
     write_atomically(home / FILE, "".join(f"{line}\n" for line in lines).encode())
 
 
 def read_tombstones(home: Path) -> dict[UUID, Tombstone]:
-    """By id; the last line of an id holds. What is torn or damaged is left out: the table has it, too."""
+    """The tombstones by id; the last line of an id counts. Torn and damaged lines are skipped: the table has them
+    too."""
     found: dict[UUID, Tombstone] = {}
-    for line in _lines(home):
+    for line in _read_lines(home):
         try:
-            stone = _stone(json.loads(line))
+            stone = _parse_tombstone(json.loads(line))
         except (ValueError, KeyError, TypeError):
             continue
         found[stone.id] = stone
     return found
 
 
-def _lines(home: Path) -> list[str]:
+def _read_lines(home: Path) -> list[str]:
     try:
         return (home / FILE).read_text(encoding="utf-8", errors="replace").splitlines()
     except FileNotFoundError:
         return []
 
 
-def _names(line: str, given: Container[str]) -> bool:
-    """Whether a line is about one of these ids; a torn one may be."""
+def _may_concern(line: str, replaced: Container[str]) -> bool:
+    """Whether a line may have one of these ids; True for a torn one."""
     try:
-        return json.loads(line)["id"] in given
+        return json.loads(line)["id"] in replaced
     except (ValueError, KeyError, TypeError):
         return True
 
 
-def _plain(stone: Tombstone) -> dict[str, str | None]:
+def _to_json(stone: Tombstone) -> dict[str, str | None]:
     return {
         "id": str(stone.id), "document": str(stone.document_id), "source": stone.source, "path": stone.path,
         "digest": stone.digest, "at": stone.at.isoformat(), "by": stone.by, "reason": stone.reason,
@@ -81,7 +82,7 @@ def _plain(stone: Tombstone) -> dict[str, str | None]:
     }  # fmt: skip
 
 
-def _stone(line: dict[str, str | None]) -> Tombstone:
+def _parse_tombstone(line: dict[str, str | None]) -> Tombstone:
     def text(name: str) -> str:
         return str(line[name])
 

@@ -1,4 +1,4 @@
-"""Batch the embedding of questions that wait at the same time.
+"""Batches the embedding of questions that wait at the same time.
 
 Most of the cost of a question is reading the model's weights from memory, which is done once per batch. No question
 waits for others to arrive: if a thread is free, it is embedded at once.
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
-from groundplan.knowledge.embedding.encoder import FEW_TEXTS
+from groundplan.knowledge.embedding.encoder import MAX_QUESTION_BATCH
 from groundplan.knowledge.model import Embedder, Vectors
 
 _THREADS: Final = 2
@@ -33,8 +33,8 @@ class LazyEmbedder:
     def embed(self, texts: Sequence[str]) -> Vectors:
         """Embed texts. Raises errors of creating the embedder, too; the next call tries again."""
         with self._lock:
-            made = self._embedder = self._embedder or self._make()
-        return made.embed(texts)
+            embedder = self._embedder = self._embedder or self._make()
+        return embedder.embed(texts)
 
 
 class RunOnceAfter:
@@ -48,22 +48,22 @@ class RunOnceAfter:
 
     def count_texts(self, embedder: Embedder) -> Embedder:
         """A wrapper of the embedder that counts its texts."""
-        return _Counting(embedder, self._count)
+        return _CountingEmbedder(embedder, self._count)
 
     def _count(self, texts: int) -> None:
         if self._remaining <= 0:
             return
         with self._lock:
             before, self._remaining = self._remaining, self._remaining - texts
-            due = before > 0 >= self._remaining
-        if due:
+            is_due = before > 0 >= self._remaining
+        if is_due:
             try:
                 threading.Thread(target=self._work, name="often", daemon=True).start()
             except RuntimeError:  # this user may have no more threads now
                 self._remaining = 1
 
 
-class _Counting:
+class _CountingEmbedder:
     def __init__(self, embedder: Embedder, count: Callable[[int], None]) -> None:
         self._embedder, self._count = embedder, count
 
@@ -84,36 +84,36 @@ class BatchingEmbedder:
 
     def submit(self, text: str) -> Future[Vectors]:
         """A future of the text's vector; it raises the embedder's errors."""
-        asked: Future[Vectors] = Future()
+        future: Future[Vectors] = Future()
         with self._lock:
-            self._waiting.append((text, asked))
+            self._waiting.append((text, future))
         self._threads.submit(self._embed_waiting)
-        return asked
+        return future
 
     def _embed_waiting(self) -> None:
         """Embed the waiting texts, unless another thread has taken all of them already."""
-        taken = self._take_batch()
-        if not taken:
+        batch = self._take_batch()
+        if not batch:
             return
         try:
-            vectors = self._embedder.embed([text for text, _ in taken])
-        except Exception as error:  # noqa: BLE001 -- told to whoever asked, by the result
-            for _, asked in taken:
-                asked.set_exception(error)
+            vectors = self._embedder.embed([text for text, _ in batch])
+        except Exception as error:  # noqa: BLE001 -- raised to the callers by their futures
+            for _, future in batch:
+                future.set_exception(error)
             return
-        for (_, asked), vector in zip(taken, vectors, strict=True):
-            asked.set_result(vector)
+        for (_, future), vector in zip(batch, vectors, strict=True):
+            future.set_result(vector)
 
     def _take_batch(self) -> list[_PendingText]:
         """The next batch: several short texts or a single long one, since a batch is computed at its longest length."""
         with self._lock:
-            taken: list[_PendingText] = []
-            while self._waiting and len(taken) < FEW_TEXTS:
+            batch: list[_PendingText] = []
+            while self._waiting and len(batch) < MAX_QUESTION_BATCH:
                 short = len(self._waiting[0][0]) <= _SHORT_CHARS
-                if short or not taken:
-                    asked = self._waiting.popleft()
-                    if asked[1].set_running_or_notify_cancel():  # from now on nobody can take it back
-                        taken.append(asked)
+                if short or not batch:
+                    pending = self._waiting.popleft()
+                    if pending[1].set_running_or_notify_cancel():  # from now on it cannot be cancelled
+                        batch.append(pending)
                 if not short:
                     break
-            return taken
+            return batch

@@ -1,4 +1,4 @@
-"""Vectors of a declared deployment, asked of the gateway: how, is `knowledge.gateway_client`. Decides no fallback."""
+"""Embeds texts by a declared deployment, through the gateway (`knowledge.gateway_client`). Decides no fallback."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from groundplan.knowledge.model import Vectors
 
 BATCH: Final = 64
 _MAX_BYTES: Final = 200_000
-"""Of texts in one call: well below what a gateway takes."""
+"""Most bytes of texts in one call: well below a gateway's limit."""
 
 
 class _Row(msgspec.Struct, frozen=True):
@@ -35,18 +35,18 @@ class DeployedEmbedder:
     """An `Embedder` of one deployment. Threads may share it."""
 
     def __init__(self, home: Home, embedding: Embedding, seconds: float = 60.0) -> None:
-        """`seconds`: for one call."""
+        """`seconds`: the time limit of one call."""
         self._home, self._embedding, self._seconds = home, embedding, seconds
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit-length row of the declared dimension per text, in order.
 
-        Raises `Unavailable` (index_embedding) with what the gateway or the deployment said.
+        Raises `Unavailable` (index_embedding) with the reason from the gateway or the deployment.
         """
-        done = [self._embed_part(part) for part in _parts(texts)]
-        return np.concatenate(done) if done else np.zeros((0, self._embedding.dimension), np.float32)
+        vectors = [self._embed_batch(batch) for batch in _split_batches(texts)]
+        return np.concatenate(vectors) if vectors else np.zeros((0, self._embedding.dimension), np.float32)
 
-    def _embed_part(self, texts: Sequence[str]) -> Vectors:
+    def _embed_batch(self, texts: Sequence[str]) -> Vectors:
         body = {"model": self._embedding.deployment, "input": list(texts)}
         try:
             data = gateway_client.post_to_gateway(
@@ -54,23 +54,23 @@ class DeployedEmbedder:
             )
             rows = sorted(_rows.decode(data).data, key=lambda row: row.index)
         except Unavailable as error:
-            raise self._away(error.message) from error
+            raise self._unavailable(error.message) from error
         except msgspec.DecodeError as error:
-            raise self._away("its answer has no vectors") from error
+            raise self._unavailable("its answer has no vectors") from error
         wanted = self._embedding.dimension
         lengths = {len(row.embedding) for row in rows}
         if len(rows) != len(texts) or lengths != {wanted}:
-            raise self._away(
+            raise self._unavailable(
                 f"{len(rows)} vectors of length {', '.join(map(str, sorted(lengths)))} came for {len(texts)} texts of "
                 f"{wanted} dimensions"
             )
         vectors = np.array([row.embedding for row in rows], dtype=np.float32)
         sizes = np.linalg.norm(vectors, axis=1, keepdims=True)
         if not np.isfinite(vectors).all() or not sizes.all():
-            raise self._away("a vector has no direction")
+            raise self._unavailable("a vector has no direction")
         return np.asarray(vectors / sizes, dtype=np.float32)
 
-    def _away(self, reason: str) -> Unavailable:
+    def _unavailable(self, reason: str) -> Unavailable:
         return Unavailable(
             f"{self._embedding.deployment} does not embed: {reason}",
             code="index_embedding",
@@ -79,8 +79,8 @@ class DeployedEmbedder:
         )
 
 
-def _parts(texts: Sequence[str]) -> list[list[str]]:
-    """In order, so many together as one call may carry."""
+def _split_batches(texts: Sequence[str]) -> list[list[str]]:
+    """The texts in order, in batches that one call may carry."""
     parts: list[list[str]] = []
     size = 0
     for text in texts:
@@ -88,7 +88,7 @@ def _parts(texts: Sequence[str]) -> list[list[str]]:
         if not parts or len(parts[-1]) == BATCH or size + own > _MAX_BYTES:
             parts.append([])
             size = 0
-        # an empty text is refused by some providers, and means nothing anyway
+        # some providers refuse an empty text
         parts[-1].append(text or " ")
         size += own
     return parts

@@ -1,9 +1,9 @@
 """Sentence embeddings: all-MiniLM-L6-v2 (BERT, 6 layers, mean pooling, unit length) computed with numpy.
 
 The tokenizer's stored truncation and padding are switched off: a text longer than the model's window is embedded in
-windows whose vectors are averaged by their tokens, so no part of a text is dropped. `openvino_encoder` computes
-the same faster where its extra is installed. This module neither fetches the model (`runtime.models` does) nor decides
-what is embedded.
+windows whose vectors are averaged by their tokens, so no part of a text is dropped. `openvino_encoder` computes the
+same faster if its extra is installed. This module neither downloads the model (`runtime.models` does) nor decides what
+is embedded.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from groundplan.knowledge.model import DIMENSION, Vectors
 WINDOW_TOKENS = 256
 """Longest input that the model was trained for, [CLS] and [SEP] included."""
 
-FEW_TEXTS = 8
-"""Of questions at most so many are embedded together."""
+MAX_QUESTION_BATCH = 8
+"""Most questions that are embedded together."""
 _BATCH_TOKENS = 512
-"""What lies between two layers stays in a core's cache then: 5 to 7 % more texts a second than with four times as
-many."""
+"""Most tokens of a batch. The activations between two layers then stay in a core's cache: 5 to 7 % more texts a second
+than with four times as many."""
 _BATCH_TEXTS = 16
-_END = 0.3
-"""Of a shortened text how much is of its end."""
+_END_SHARE = 0.3
+"""Share of a shortened text that is taken from its end."""
 _MASKED = np.float32(-1e9)
 
 _Array = NDArray[np.float32]
@@ -48,7 +48,7 @@ class EmbeddedTexts:
 
 @dataclass(frozen=True, slots=True)
 class ContextualEmbedding:
-    """A text's vector as `embed` gives it; of each asked word the unit vector that it has in this text (384 a row)."""
+    """A text's vector as from `embed`, and the unit vector of each requested word in this text (384 a row)."""
 
     vector: Vectors
     words: Vectors
@@ -78,14 +78,14 @@ class Encoder:
 
     def __init__(self, folder: Path, layers: int = 0) -> None:
         """Load from a folder with model.safetensors, tokenizer.json and config.json (about 90 MB of memory). `layers`:
-        the first so many of them are computed; 0: all.
+        the number of first layers that are computed; 0: all.
 
-        Raises `Unavailable` (embedding_model) where the files are not that model.
+        Raises `Unavailable` (embedding_model) if the files are not that model.
         """
         try:
             config = json.loads((folder / "config.json").read_bytes())
             config["num_hidden_layers"] = layers or config["num_hidden_layers"]
-            self._tokenizer = _tokenizer(folder / "tokenizer.json")
+            self._tokenizer = _load_tokenizer(folder / "tokenizer.json")
             vocabulary = self._tokenizer.get_vocab()
             self._first, self._last = vocabulary["[CLS]"], vocabulary["[SEP]"]
             with safe_open(str(folder / "model.safetensors"), framework="numpy") as tensors:
@@ -108,19 +108,19 @@ class Encoder:
         self._positions: _Array = positions + tensors.get_tensor("embeddings.token_type_embeddings.weight")[0]
         self._scale: _Array = tensors.get_tensor("embeddings.LayerNorm.weight")
         self._shift: _Array = tensors.get_tensor("embeddings.LayerNorm.bias")
-        self._layers = tuple(_layer(tensors, number) for number in range(int(config["num_hidden_layers"])))
+        self._layers = tuple(_load_layer(tensors, number) for number in range(int(config["num_hidden_layers"])))
         if self._words.shape[1] != DIMENSION:
             raise ValueError(f"vectors of {self._words.shape[1]} instead of {DIMENSION}")
 
     def prepare(self) -> None:
-        """Make what it is quicker with and can do without; any thread may do that while others embed."""
+        """Do optional preparation that makes embedding faster; any thread may call it while others embed."""
 
     def embed(self, texts: Sequence[str]) -> Vectors:
         """One unit-length row of 384 per text, in order. An empty text gives the vector of an empty sentence."""
         return self.embed_counted(texts).vectors
 
     precision: str = "float32"
-    """What it computes in; vectors of lower precision compare with those of float32."""
+    """The precision of its arithmetic; vectors of lower precision compare with those of float32."""
 
     def embed_counted(self, texts: Sequence[str]) -> EmbeddedTexts:
         """As `embed`, with the tokens of each text."""
@@ -129,50 +129,50 @@ class Encoder:
         tokens = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts), add_special_tokens=False)]
         windows = [(index, part) for index, ids in enumerate(tokens) for part in _windows(ids)]
         sums = np.zeros((len(texts), DIMENSION), dtype=np.float32)
-        batches = list(_batches([len(part) for _, part in windows]))
+        batches = list(_batch_windows([len(part) for _, part in windows]))
         rows = ([[self._first, *windows[i][1], self._last] for i in batch] for batch in batches)
         for batch, vectors in zip(batches, self._embed_batches(rows), strict=True):
             for row, i in enumerate(batch):
                 sums[windows[i][0]] += vectors[row] * np.float32(max(1, len(windows[i][1])))
-        return EmbeddedTexts(_unit(sums), tuple(len(ids) for ids in tokens))
+        return EmbeddedTexts(_to_unit_length(sums), tuple(len(ids) for ids in tokens))
 
-    def truncate(self, text: str, most: int) -> str:
-        """A text of at most so many tokens (0: any): of a longer one its beginning and its end."""
-        if not 0 < most < len(text):
+    def truncate(self, text: str, limit: int) -> str:
+        """The text, or the beginning and the end of a text with more than `limit` tokens (0: unlimited)."""
+        if not 0 < limit < len(text):
             return text
         found = self._tokenizer.encode(text, add_special_tokens=False)
-        count, end = len(found.ids), round(most * _END)
-        if count <= most:
+        count, end = len(found.ids), round(limit * _END_SHARE)
+        if count <= limit:
             return text
         words = found.word_ids
-        begin = next((at for at in range(count - end, count) if words[at] != words[at - 1]), count - end)
-        return f"{text[: found.offsets[most - end - 1][1]]} {text[found.offsets[begin][0] :]}"
+        tail_start = next((at for at in range(count - end, count) if words[at] != words[at - 1]), count - end)
+        return f"{text[: found.offsets[limit - end - 1][1]]} {text[found.offsets[tail_start][0] :]}"
 
     def embed_words(
         self, texts: Sequence[str], places: Sequence[Sequence[tuple[int, int]]]
     ) -> list[ContextualEmbedding]:
-        """Texts, and words of each as they are meant there. `places`: of each text its words, as (first character, the
-        one after the last); where no token is, the text's own vector stands."""
+        """Embed texts and words within them. `places`: for each text its words, as (first character, the one after the
+        last); a place without a token gets the text's own vector."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         windows = [(index, part) for index, each in enumerate(found) for part in _windows(each.ids)]
-        batches = list(_batches([len(part) for _, part in windows]))
+        batches = list(_batch_windows([len(part) for _, part in windows]))
         rows = ([[self._first, *windows[i][1], self._last] for i in batch] for batch in batches)
         states: dict[int, _Array] = {}
         for batch, batch_states in zip(batches, self._token_states(rows), strict=True):
             for row, i in enumerate(batch):
                 states[i] = batch_states[row, : len(windows[i][1]) + 2]
-        told = []
+        results = []
         for index, (each, wanted) in enumerate(zip(found, places, strict=True)):
-            own = [states[i] for i, (text, _) in enumerate(windows) if text == index]
-            means = _unit(np.stack([state.mean(axis=0) for state in own]))
-            weights = np.array([max(1, len(state) - 2) for state in own], dtype=np.float32)
-            vector = _unit((means * weights[:, None]).sum(axis=0, keepdims=True))
-            words = _words(np.concatenate([state[1:-1] for state in own]), each.offsets, wanted, vector)
-            told.append(ContextualEmbedding(vector[0], words, len(each.ids)))
-        return told
+            token_states = [states[i] for i, (text, _) in enumerate(windows) if text == index]
+            means = _to_unit_length(np.stack([state.mean(axis=0) for state in token_states]))
+            weights = np.array([max(1, len(state) - 2) for state in token_states], dtype=np.float32)
+            vector = _to_unit_length((means * weights[:, None]).sum(axis=0, keepdims=True))
+            words = _word_vectors(np.concatenate([state[1:-1] for state in token_states]), each.offsets, wanted, vector)
+            results.append(ContextualEmbedding(vector[0], words, len(each.ids)))
+        return results
 
     def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
-        """The tokens of each text."""
+        """The number of tokens of each text."""
         found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
         return tuple(len(encoding.ids) for encoding in found)
 
@@ -181,13 +181,13 @@ class Encoder:
         return map(self._forward, batches)
 
     def _token_states(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
-        """(rows, tokens, 384) of such batches: what the last layer makes of each token."""
+        """The states of each token after the last layer, (rows, tokens, 384), for such batches."""
         return (self._run_layers(*pad_rows(rows)) for rows in batches)
 
     def _forward(self, rows: Sequence[Sequence[int]]) -> _Array:
         ids, mask = pad_rows(rows)
         pooled: _Array = np.einsum("blh,bl->bh", self._run_layers(ids, mask), mask) / mask.sum(axis=1, keepdims=True)
-        return _unit(pooled)
+        return _to_unit_length(pooled)
 
     def _run_layers(self, ids: NDArray[np.int64], mask: _Array) -> _Array:
         hidden = self._input_states(ids)
@@ -197,11 +197,11 @@ class Encoder:
         return hidden
 
     def _input_states(self, ids: NDArray[np.int64]) -> _Array:
-        """(batch, length, 384): words at their places."""
+        """The embeddings of words with their positions, (batch, length, 384)."""
         return self._normalise(self._words[ids] + self._positions[: ids.shape[1]], self._scale, self._shift)
 
     def _run_layer(self, layer: Layer, hidden: _Array, bias: _Array) -> _Array:
-        """One layer: (batch, length, 384) to the same shape."""
+        """Apply one layer: (batch, length, 384) to the same shape."""
         batch, length, width = hidden.shape
         mixed = self._product(hidden, layer.qkv, layer.qkv_bias).reshape(
             batch, length, 3, self._heads, width // self._heads
@@ -225,32 +225,33 @@ class Encoder:
 
 
 def quantise(vectors: Vectors) -> bytes:
-    """Rows as signed bytes: the direction of each within a hundredth, its length is lost."""
+    """The rows as signed bytes: directions within a hundredth, without their lengths."""
     most = np.abs(vectors).max(axis=1, keepdims=True, initial=1e-12)
     return np.rint(vectors / most * 127).astype(np.int8).tobytes()
 
 
 def pad_rows(rows: Sequence[Sequence[int]], multiple: int = 1, least: int = 0) -> tuple[NDArray[np.int64], _Array]:
-    """Token ids and a mask of what is real, both (rows but at least so many, longest rounded up to a multiple)."""
+    """(token ids, mask of real tokens), both of shape (number of rows but at least `least`, longest row rounded up to a
+    multiple)."""
     longest = -(-max(len(row) for row in rows) // multiple) * multiple
     ids = np.zeros((max(len(rows), least), longest), dtype=np.int64)
     mask = np.zeros(ids.shape, dtype=np.float32)
-    mask[len(rows) :, 0] = 1  # a mean of nothing is no number
+    mask[len(rows) :, 0] = 1  # the mean of an empty row would be NaN
     for index, row in enumerate(rows):
         ids[index, : len(row)] = row
         mask[index, : len(row)] = 1
     return ids, mask
 
 
-def _tokenizer(file: Path) -> Tokenizer:
-    """The tokenizer of a file; `ValueError` where it is another JSON document (the library would raise `Exception`)."""
+def _load_tokenizer(file: Path) -> Tokenizer:
+    """The tokenizer of a file; `ValueError` if it is another JSON document (the library would raise `Exception`)."""
     description = json.loads(file.read_bytes())
     if not isinstance(description, dict) or "model" not in description:
         raise ValueError("tokenizer.json describes no tokenizer")
     return Tokenizer.from_file(str(file))
 
 
-def _layer(tensors: Any, number: int) -> Layer:
+def _load_layer(tensors: Any, number: int) -> Layer:
     prefix = f"encoder.layer.{number}."
 
     def weight(name: str) -> _Array:
@@ -277,28 +278,28 @@ def _layer(tensors: Any, number: int) -> Layer:
 
 
 def _windows(ids: Sequence[int]) -> Iterator[Sequence[int]]:
-    """Parts of at most `WINDOW_TOKENS` less the two markers; one empty part for an empty text."""
+    """Parts of at most `WINDOW_TOKENS` minus the two markers; one empty part for an empty text."""
     step = WINDOW_TOKENS - 2
     for start in range(0, max(1, len(ids)), step):
         yield ids[start : start + step]
 
 
-def _words(
-    states: _Array, offsets: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]], instead: _Array
+def _word_vectors(
+    states: _Array, offsets: Sequence[tuple[int, int]], places: Sequence[tuple[int, int]], fallback: _Array
 ) -> Vectors:
-    """(places, 384): of each place the mean of the tokens that have a part in it, of unit length."""
+    """(places, 384): for each place the mean of the tokens that overlap it, of unit length."""
     if not places:
         return np.zeros((0, DIMENSION), dtype=np.float32)
     begins, ends = (np.array(side) for side in zip(*offsets, strict=True)) if offsets else (np.zeros(0), np.zeros(0))
     rows = []
     for begin, end in places:
         inside = states[(begins < end) & (ends > begin)]
-        rows.append(inside.mean(axis=0) if len(inside) else instead[0])
-    return _unit(np.stack(rows))
+        rows.append(inside.mean(axis=0) if len(inside) else fallback[0])
+    return _to_unit_length(np.stack(rows))
 
 
-def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Indices of windows of like length together, so that little is computed on padding."""
+def _batch_windows(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Indices of windows, batched by similar length, so that little is computed on padding."""
     batch: list[int] = []
     for index in sorted(range(len(lengths)), key=lambda i: lengths[i]):
         full = (len(batch) + 1) * (lengths[index] + 2) > _BATCH_TOKENS or len(batch) == _BATCH_TEXTS
@@ -316,7 +317,7 @@ def _softmax(scores: _Array) -> _Array:
 
 
 def _gelu(values: _Array) -> _Array:
-    """x times the normal distribution up to x; the error function by a rational approximation within 1.5e-7."""
+    """x times the cumulative normal distribution at x; the error function by a rational approximation within 1.5e-7."""
     size = np.abs(values) * np.float32(0.5**0.5)
     t = 1 / (1 + np.float32(0.3275911) * size)
     series: _Array = np.full_like(size, 1.061405429)
@@ -327,6 +328,6 @@ def _gelu(values: _Array) -> _Array:
     return result
 
 
-def _unit(vectors: _Array) -> _Array:
+def _to_unit_length(vectors: _Array) -> _Array:
     lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
     return np.asarray(vectors / np.maximum(lengths, np.float32(1e-12)), dtype=np.float32)

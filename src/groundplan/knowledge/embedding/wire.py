@@ -15,18 +15,19 @@ VECTOR_BYTES = 384 * 4
 WORD_BYTES = 384
 PATH = b"/embed"
 Layers = Literal[0, 3]
-"""Of the model that are computed; 0: all."""
+"""Number of the model's layers that are computed; 0: all."""
 EARLY: Final = 3
-"""What the first half of them tells of a question: its topic and its kind, at half the price."""
+"""The first half of the layers: enough for the topic and kind of a question, at half the cost."""
 
 
 class EmbedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """1 to 512 texts of any length: no part of a long one is dropped. `questions`: they are compared and not kept, so
-    that the encoder of questions computes them, faster and within a cosine of .998. `places`: words of each text, as
-    (first character, the one after the last), whose vectors within the text are wanted, too; then not by that encoder.
-    `most` tokens of each question: of a longer one only its beginning and its end are embedded; 0: all of it. `layers`:
-    after how many of the model's the vectors of questions are wanted, `EARLY` or 0: all; those compare only with each
-    other.
+    """1 to 512 texts of any length: no part of a long one is dropped.
+
+    `questions`: the vectors are compared and not stored, so the encoder of questions computes them, faster and within a
+    cosine of .998. `places`: words of each text, as (first character, the one after the last), whose vectors within the
+    text are returned as well; that encoder is not used then. `most`: the most tokens of each question; only the
+    beginning and the end of a longer one are embedded; 0: unlimited. `layers`: the number of layers after which the
+    vectors of questions are taken, `EARLY` or 0 for all; vectors after `EARLY` compare only with each other.
     """
 
     texts: list[str]
@@ -37,10 +38,10 @@ class EmbedRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class EmbedAnswer(msgspec.Struct, frozen=True):
-    """`vectors`: for each text, in order, 384 little-endian float32 of unit length together (`VECTOR_BYTES`; base64
-    in JSON), as `memoryview(vector).cast("f")` or `numpy.frombuffer(vector, "<f4")` read them. `model` names what
-    made them: vectors of different models do not compare. `tokens`: of all texts together; 0 of questions, which are
-    not counted. `words`: for each text the asked words one after the other, each 384 signed bytes in the direction of
+    """`vectors`: for each text, in order, a unit vector of 384 little-endian float32 (`VECTOR_BYTES`; base64 in JSON),
+    as `memoryview(vector).cast("f")` or `numpy.frombuffer(vector, "<f4")` read it. `model`: the model that computed
+    them; vectors of different models do not compare. `tokens`: of all texts together; 0 for questions, which are not
+    counted. `words`: for each text the requested words one after the other, each 384 signed bytes in the direction of
     its vector."""
 
     model: str
@@ -65,7 +66,7 @@ def embed_request(
 
 
 def embed_answer(body: bytes, texts: int, places: Sequence[Sequence[tuple[int, int]]] = ()) -> EmbedAnswer:
-    """The answer about so many texts and words of them; raises `msgspec.DecodeError` for anything else."""
+    """Decode the answer for so many texts and their words; raises `msgspec.DecodeError` if it is anything else."""
     answer = _answer(body)
     if len(answer.vectors) != texts or any(len(vector) != VECTOR_BYTES for vector in answer.vectors):
         raise msgspec.DecodeError(f"{texts} vectors of {VECTOR_BYTES} bytes were asked for")

@@ -40,10 +40,10 @@ class DecisionContext:
 
 
 def decide(conn: Connection[Any], document: UUID, name: str, value: Any, context: DecisionContext) -> dict[str, Any]:
-    """Decide one field, or (None) take the decision back, in the caller's transaction; returns the document afterwards.
+    """Decide one field, or withdraw its decision (None), in the caller's transaction; returns the document afterwards.
 
-    A value that is taken back applies until the next ingestion of its source. For a deleted document, only the legal
-    hold of its kept versions can be decided. Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
+    A withdrawn value applies until the next ingestion of its source. For a deleted document, only the legal hold of its
+    kept versions can be decided. Raises `NotFound` (document_unknown) and `Invalid` (decision_value).
     """
     found = store.read_document(conn, document, lock=True)
     if found is None or (found["deleted_at"] is not None and not _extends_hold(conn, document, name, value)):

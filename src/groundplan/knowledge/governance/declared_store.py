@@ -1,7 +1,7 @@
-"""The SQL of sources as they are declared, as role control: what a new declaration narrows holds from the next search.
+"""The SQL of declared sources, as role control: restrictions of a new declaration apply from the next search.
 
-What it widens holds once the source was looked at with it, document by document: only that look knows what folders and
-documents say besides.
+Its extensions apply after an ingestion of the source, document by document: only that knows the declarations of folders
+and documents.
 """
 
 from __future__ import annotations
@@ -17,20 +17,24 @@ from groundplan.knowledge.model import by_grant
 from groundplan.knowledge.store import CHANGE_LOCK, CHANNEL
 
 Conn = Connection[Any]
-_LEFT: Final = "it left the workspace: its documents are kept and given to nobody. Delete them, or declare it again."
+_UNDECLARED_REASON: Final = (
+    "it left the workspace: its documents are kept and given to nobody. Delete them, or declare it again."
+)
 
 
 def put_declared_sources(conn: Conn, sources: Sequence[Source]) -> None:
-    """These are the sources of what is served, exactly. In the caller's transaction."""
+    """Store the sources of the served blueprint, and only these. In the caller's transaction."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     names = [source.name for source in sources]
     conn.execute("DELETE FROM source_declared WHERE source <> ALL(%s)", (names,))
-    conn.execute("UPDATE source SET health = 'undeclared', health_reason = %s WHERE name <> ALL(%s)", (_LEFT, names))
+    conn.execute(
+        "UPDATE source SET health = 'undeclared', health_reason = %s WHERE name <> ALL(%s)", (_UNDECLARED_REASON, names)
+    )
     for source in sources:
-        said = _declared(conn, source.name)
-        if said != source:
-            if said is None or (said.connector, said.path) != (source.connector, source.path):
-                # it says how far another place was read: documents of this one would be taken for known
+        stored = _read_declared(conn, source.name)
+        if stored != source:
+            if stored is None or (stored.connector, stored.path) != (source.connector, source.path):
+                # the cursor is of another place: documents of this one would be taken for known
                 conn.execute("UPDATE source SET cursor = NULL WHERE name = %s", (source.name,))
             _narrow(conn, source)
             conn.execute(
@@ -41,13 +45,14 @@ def put_declared_sources(conn: Conn, sources: Sequence[Source]) -> None:
 
 
 def is_declared_differently(conn: Conn, source: Source) -> bool:
-    """Whether what is served declares the source otherwise now; not where nothing is served."""
-    said = _declared(conn, source.name)
-    return said is not None and said != source
+    """Whether the served blueprint declares the source differently now; False if none is served."""
+    stored = _read_declared(conn, source.name)
+    return stored is not None and stored != source
 
 
-def _declared(conn: Conn, name: str) -> Source | None:
-    """As this version reads it: what a later one adds is the same in both that are compared."""
+def _read_declared(conn: Conn, name: str) -> Source | None:
+    """The stored declaration of a source as this version reads it; fields of later versions are ignored. None if there
+    is none."""
     row = conn.execute("SELECT said FROM source_declared WHERE source = %s", (name,)).fetchone()
     try:
         return None if row is None else msgspec.json.decode(row[0], type=Source)
@@ -57,7 +62,7 @@ def _declared(conn: Conn, name: str) -> Source | None:
 
 def _narrow(conn: Conn, source: Source) -> None:
     rule = source.governed
-    # only documents whose readers are those of the source have whoever holds a grant on it among them
+    # only documents that inherit the readers of the source have the holders of its grants among them
     conn.execute(
         """WITH gone AS (DELETE FROM document_reader r USING document d
              WHERE r.document_id = d.id AND d.source = %(name)s AND NOT r.deny AND r.reader <> ALL(%(readers)s)
@@ -69,7 +74,7 @@ def _narrow(conn: Conn, source: Source) -> None:
             "name": source.name, "readers": [*source.readers, by_grant(source.name)], "grant": by_grant(source.name),
         },
     )  # fmt: skip
-    # what was decided stands above the source; an approval of another content is none
+    # decisions override the source; an approval of other content has lapsed
     conn.execute(
         """UPDATE document d SET settled = '', sensitivity = n.sensitivity, state = n.state, purposes = n.purposes,
              workloads = n.workloads, residency = n.residency,

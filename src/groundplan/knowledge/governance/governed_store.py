@@ -19,8 +19,8 @@ STANDING: Final[LiteralString] = """CASE WHEN d.deleted_at IS NOT NULL THEN 'del
   WHEN d.superseded_by IS NOT NULL THEN 'superseded' WHEN d.state <> 'approved' THEN d.state
   WHEN d.valid_from > (now() AT TIME ZONE 'UTC')::date THEN 'not_yet_valid'
   WHEN d.valid_until < (now() AT TIME ZONE 'UTC')::date THEN 'expired' ELSE 'approved' END"""
-"""How a document `d` stands for every workload: `approved`, or why it is given to none, as `withheld_reason()` says
-it."""
+"""The standing of a document `d` for all workloads: `approved`, or the reason why it is withheld from all, in the words
+of `withheld_reason()`."""
 _COLUMNS: Final[LiteralString] = f"""{STANDING} AS standing,
   d.id, d.source, d.path, d.title, d.digest, d.version, d.modified_at, d.review_by, d.state, d.sensitivity,
   d.owner, d.steward, d.purposes, d.workloads, d.residency, d.licence, d.valid_from, d.valid_until, d.review_days,
@@ -29,10 +29,10 @@ _COLUMNS: Final[LiteralString] = f"""{STANDING} AS standing,
 
 
 def read_document(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str, Any] | None:
-    """A document with everything that holds for it, deleted or not. `lock`: nobody changes it, or decides about it,
-    until the end of the transaction."""
+    """A document with its effective values, deleted or not; None if there is none. `lock`: nobody else can change it or
+    decide about it until the end of the transaction."""
     if lock:
-        # in this order, as whoever writes documents takes them: else the two would wait for each other
+        # in this order, like every writer of documents: else the two would deadlock
         conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(
@@ -41,7 +41,7 @@ def read_document(conn: Conn, document: UUID, *, lock: bool = False) -> dict[str
 
 
 def put_decisions(conn: Conn, document: UUID, decided: Mapping[str, Any], values: Mapping[str, Any]) -> None:
-    """What was decided, and the columns that hold now; the index is told. Of a document that was locked by
+    """Store the decisions and the columns that apply now, and notify the index. The document must be locked by
     `read_document`."""
     sets = ", ".join(f"{name} = %({name})s" for name in values)
     conn.execute(
@@ -57,7 +57,7 @@ def put_origin(conn: Conn, document: UUID, name: str, origin: Mapping[str, Any])
 
 
 def is_replaced_by(conn: Conn, document: UUID, other: UUID) -> bool:
-    """Whether another document stands in the place of this one, or of one that does."""
+    """Whether `other` replaces this document, directly or by others in between."""
     row = conn.execute(
         """WITH RECURSIVE newer AS (
              SELECT superseded_by AS id FROM document WHERE id = %(document)s
@@ -73,7 +73,7 @@ def set_superseded(conn: Conn, document: UUID, by: UUID | None) -> None:
 
 
 def list_versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
-    """The newest first."""
+    """The versions of a document, newest first."""
     return select(
         conn,
         """SELECT version, at, title, digest FROM document_version WHERE document_id = %s
@@ -83,16 +83,15 @@ def list_versions(conn: Conn, document: UUID) -> list[dict[str, Any]]:
 
 
 MAX_PEOPLE: Final = 500
-"""Who may read a document: so many are told."""
+"""Most people that are listed as readers of a document."""
 
 
-def who_may_read(conn: Conn, document: UUID, most: int = MAX_PEOPLE) -> list[dict[str, Any]]:
-    """Each active person who may read it, by which of its readers, and the groups on the way to each of those; of a
-    grant on its source to whom it was given. Refusals are left out. The first `most` by their addresses."""
+def who_may_read(conn: Conn, document: UUID, limit: int = MAX_PEOPLE) -> list[dict[str, Any]]:
+    """The active people who may read a document, ordered by address: `by`: the matching reader entries; `through`: the
+    groups on the path to each; `grants`: the grants on its source that apply. People who are denied are left out."""
     rows = select(
         conn,
-        # one after the other by their addresses: whoever is not told costs nothing, and nobody's names are worked out
-        # twice
+        # people in order of their addresses: those beyond the limit cost nothing, and names are computed once a person
         """SELECT p.id, p.email, p.name, x.by, ARRAY(SELECT g.reader FROM source_grant g
                    WHERE g.source = d.source AND g.reader = ANY (mine.names)
                      AND (g.until IS NULL OR g.until >= (now() AT TIME ZONE 'UTC')::date) ORDER BY g.reader) AS granted
@@ -108,15 +107,15 @@ def who_may_read(conn: Conn, document: UUID, most: int = MAX_PEOPLE) -> list[dic
                WHERE d.id = %s AND x.by IS NOT NULL AND NOT EXISTS (SELECT 1 FROM document_reader n
                  WHERE n.document_id = d.id AND n.deny AND n.reader = ANY (mine.names))
                ORDER BY p.email LIMIT %s""",
-        (document, most),
+        (document, limit),
     )
-    ways = _group_paths(conn, [row["id"] for row in rows])
+    paths = _group_paths(conn, [row["id"] for row in rows])
     return [
         {
             "email": row["email"], "name": row["name"], "by": row["by"],
-            "through": {reader: way for reader in row["by"] if (way := ways.get((row["id"], reader)))},
+            "through": {reader: way for reader in row["by"] if (way := paths.get((row["id"], reader)))},
             "grants": [
-                {"to": to, "through": ways.get((row["id"], to), [])}
+                {"to": to, "through": paths.get((row["id"], to), [])}
                 for to in row["granted"]
                 if any(reader.startswith("source/") for reader in row["by"])
             ],
@@ -126,8 +125,8 @@ def who_may_read(conn: Conn, document: UUID, most: int = MAX_PEOPLE) -> list[dic
 
 
 def _group_paths(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], list[str]]:
-    """(person, group) -> the groups on the shortest way from one to the other, the last being that group. Each
-    membership is followed once: groups that are nested in one another many times over have ways without number."""
+    """(person, group) -> the groups on the shortest path from one to the other, the last being that group. Each
+    membership is followed once, since heavily nested groups have an exponential number of paths."""
     rows = conn.execute(
         """WITH RECURSIVE above(person, member, id) AS (
              SELECT m.person_id, NULL::uuid, m.group_id FROM membership m WHERE m.person_id = ANY(%s)
@@ -143,22 +142,22 @@ def _group_paths(conn: Conn, people: Sequence[UUID]) -> dict[tuple[UUID, str], l
 
 
 def _shortest_paths(above: Mapping[UUID, Sequence[tuple[UUID, str]]], start: UUID) -> dict[str, list[str]]:
-    """By the name of each group that is reached: the names on the shortest way to it."""
+    """Name of each reachable group -> the names on the shortest path to it."""
     found: dict[str, list[str]] = {}
-    waiting: list[tuple[UUID, list[str]]] = [(start, [])]
+    queue: list[tuple[UUID, list[str]]] = [(start, [])]
     known = {start}
-    for at, way in waiting:
-        for group, name in above.get(at, ()):
+    for node, path in queue:
+        for group, name in above.get(node, ()):
             if group not in known:
                 known.add(group)
-                found.setdefault(name, [*way, name])
-                waiting.append((group, [*way, name]))
+                found.setdefault(name, [*path, name])
+                queue.append((group, [*path, name]))
     return found
 
 
 def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
-    """The readers of a document that a person is, allowed and refused, and the groups on the way to each; for a grant
-    on its source, to whoever has it."""
+    """`readable`, and `by`: the reader entries of a document that match a person, allowing or denying, with the groups
+    on the path to each; for a grant on its source, the path to its holder."""
     rows = conn.execute(
         """SELECT r.reader, r.deny, g.reader, g.until FROM (
                SELECT document_id, reader, deny FROM document_reader
@@ -172,17 +171,17 @@ def why_readable(conn: Conn, document: UUID, person: UUID) -> dict[str, Any]:
              ORDER BY r.deny DESC, r.reader, g.reader""",
         {"document": document, "who": person},
     ).fetchall()
-    ways = _group_paths(conn, [person])
-    told = [
-        {"reader": reader, "refuses": deny, "through": ways.get((person, reader if to is None else to), [])}
+    paths = _group_paths(conn, [person])
+    entries = [
+        {"reader": reader, "refuses": deny, "through": paths.get((person, reader if to is None else to), [])}
         | ({} if to is None else {"grant": {"to": to, "until": until.isoformat() if until else None}})
         for reader, deny, to, until in rows
     ]
-    return {"readable": bool(told) and not any(each["refuses"] for each in told), "by": told}
+    return {"readable": bool(entries) and not any(each["refuses"] for each in entries), "by": entries}
 
 
 def readable_at(conn: Conn, person: UUID, places: Sequence[tuple[str, str]]) -> set[tuple[str, str]]:
-    """Those of the (source, path) where a document stands that somebody may read now."""
+    """Those of the (source, path) places whose documents a person may read now."""
     rows = conn.execute(
         """SELECT d.source, d.path FROM unnest(%s::text[], %s::text[]) AS p(source, path)
              JOIN document d ON d.source = p.source AND d.path = p.path AND d.deleted_at IS NULL
@@ -193,6 +192,6 @@ def readable_at(conn: Conn, person: UUID, places: Sequence[tuple[str, str]]) -> 
 
 
 def withheld_reason(conn: Conn, document: UUID, workload: str) -> str | None:
-    """In one word why it is not retrieved for a workload; None where it is."""
+    """The reason, in one word, why a document is not retrieved for a workload; None if it is."""
     row = conn.execute("SELECT kept_back(d, %s) FROM document d WHERE d.id = %s", (workload, document)).fetchone()
     return None if row is None else row[0]

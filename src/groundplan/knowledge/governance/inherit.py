@@ -146,28 +146,28 @@ def add_days(day: date, days: int) -> date:
     return day + timedelta(days=min(days, (date.max - day).days))
 
 
-def parse_declared(told: Mapping[str, Any], where: str) -> DeclaredValues:
+def parse_declared(declared: Mapping[str, Any], where: str) -> DeclaredValues:
     """Validate front matter or a sidecar (`where`, in words). Raises `Invalid` (front_matter) naming key and form."""
-    for key in told:
+    for key in declared:
         if key not in DOCUMENT_KEYS and (
             name := next((name for name in _PERMISSIONS if _is_misspelling(key, name)), None)
         ):
             raise Invalid(
                 f"`{key}` in its {where} is no key", code="front_matter", hint=f"Write `{name}` if that is meant."
             )
-    values = {column: read(told, name, where) for name, (column, read) in _PARSERS.items() if name in told}
-    readers = _names(told, "readers", where) if "readers" in told else None
-    # as in .readers and columns of readers
-    refused = [name[1:].strip() for name in readers or () if name.startswith("!")]
-    if "" in refused:
+    values = {column: read(declared, name, where) for name, (column, read) in _PARSERS.items() if name in declared}
+    readers = _names(declared, "readers", where) if "readers" in declared else None
+    # `!name` denies, as in .readers and in columns of readers
+    denied = [name[1:].strip() for name in readers or () if name.startswith("!")]
+    if "" in denied:
         raise _invalid(where, "readers", "not a list of names", "[hr, ana@acme.example]")
     return DeclaredValues(
         values,
         None if readers is None else frozenset(_reader(name) for name in readers if not name.startswith("!")),
-        frozenset(map(_reader, [*refused, *(_names(told, "deny", where) if "deny" in told else ())])),
-        _day(told, "review_by", where) if told.get("review_by") is not None else None,
-        tuple(_names(told, "supersedes", where)) if "supersedes" in told else (),
-        dict(_similar_keys(told)),
+        frozenset(map(_reader, [*denied, *(_names(declared, "deny", where) if "deny" in declared else ())])),
+        _day(declared, "review_by", where) if declared.get("review_by") is not None else None,
+        tuple(_names(declared, "supersedes", where)) if "supersedes" in declared else (),
+        dict(_similar_keys(declared)),
     )
 
 
@@ -182,8 +182,8 @@ def _is_misspelling(key: str, name: str) -> bool:
     return any(longer[:at] + longer[at + 1 :] == shorter for at in range(len(longer)))
 
 
-def _similar_keys(told: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
-    for key in told:
+def _similar_keys(declared: Mapping[str, Any]) -> Iterable[tuple[str, str]]:
+    for key in declared:
         if (
             key not in DOCUMENT_KEYS
             and not key.startswith("page_")
@@ -200,29 +200,29 @@ def _invalid(where: str, name: str, what: str, example: str) -> Invalid:
     return Invalid(f"`{name}` in its {where} is {what}", code="front_matter", hint=f"Write `{name}: {example}`.")
 
 
-def _person(told: Mapping[str, Any], name: str, where: str) -> str:
-    value = told[name]
+def _person(declared: Mapping[str, Any], name: str, where: str) -> str:
+    value = declared[name]
     if not isinstance(value, str) or not is_email(value.strip().lower()):
         raise _invalid(where, name, "no e-mail address", "ana@acme.example")
     return value.strip().lower()
 
 
-def _line(told: Mapping[str, Any], name: str, where: str) -> str:
-    value = told[name]
+def _line(declared: Mapping[str, Any], name: str, where: str) -> str:
+    value = declared[name]
     if not isinstance(value, str) or not value.strip() or len(value) > 400:
         raise _invalid(where, name, "no short text", "CC-BY-4.0")
     return value.strip()
 
 
-def _one_of(known: Sequence[str], told: Mapping[str, Any], name: str, where: str) -> str:
-    value = told[name]
+def _one_of(known: Sequence[str], declared: Mapping[str, Any], name: str, where: str) -> str:
+    value = declared[name]
     if value not in known:
         raise _invalid(where, name, f"none of {', '.join(known)}", known[1])
     return str(value)
 
 
-def _names(told: Mapping[str, Any], name: str, where: str) -> list[str]:
-    value = told[name]
+def _names(declared: Mapping[str, Any], name: str, where: str) -> list[str]:
+    value = declared[name]
     if isinstance(value, str) and name == "supersedes":
         value = [value]
     if not isinstance(value, list) or not all(isinstance(item, str) and item.strip() for item in value):
@@ -230,12 +230,12 @@ def _names(told: Mapping[str, Any], name: str, where: str) -> list[str]:
     return [item.strip() for item in value]
 
 
-def _sorted(told: Mapping[str, Any], name: str, where: str) -> list[str]:
-    return sorted(_names(told, name, where))
+def _sorted(declared: Mapping[str, Any], name: str, where: str) -> list[str]:
+    return sorted(_names(declared, name, where))
 
 
-def _day(told: Mapping[str, Any], name: str, where: str) -> date:
-    value = told[name]
+def _day(declared: Mapping[str, Any], name: str, where: str) -> date:
+    value = declared[name]
     if isinstance(value, date) and not isinstance(value, datetime):
         return value
     try:
@@ -246,15 +246,15 @@ def _day(told: Mapping[str, Any], name: str, where: str) -> date:
     raise _invalid(where, name, "not a date", "2027-01-31")
 
 
-def _days(told: Mapping[str, Any], name: str, where: str) -> int:
+def _days(declared: Mapping[str, Any], name: str, where: str) -> int:
     try:
-        return max(1, duration_ms(told[name]) // DAY_MS)
+        return max(1, duration_ms(declared[name]) // DAY_MS)
     except ValueError as error:
         raise _invalid(where, name, "no duration", "365d") from error
 
 
-def _flag(told: Mapping[str, Any], name: str, where: str) -> bool:
-    value = told[name]
+def _flag(declared: Mapping[str, Any], name: str, where: str) -> bool:
+    value = declared[name]
     if not isinstance(value, bool):
         raise _invalid(where, name, "neither true nor false", "true")
     return value

@@ -1,8 +1,9 @@
-"""Sharing a document by a link: made by whoever answers for it, opened by people who are signed in, withdrawn at once.
+"""Shares documents by links: created by people who answer for them, opened by people who are signed in, withdrawn with
+immediate effect.
 
-A link gives nothing by being known: it is opened by a person, and what they read is decided at each query, as for any
-reader; a refusal wins over it. Restricted documents are not shared so, nor read by a link from before they became
-restricted. The word of the link is told once and not kept.
+Knowing a link grants nothing: a person opens it, and access is decided at each query, as for any reader; a denial wins.
+Restricted documents cannot be shared by link, nor read by a link from before they became restricted. The word of a link
+is shown once and not stored.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from groundplan.core.audit import record
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.knowledge.governance import governed_store, share_store
 
-LONGEST_DAYS: Final = 90
+MAX_LINK_DAYS: Final = 90
 _PREFIX = "gpl_"
 
 
 @dataclass(frozen=True, slots=True)
 class LinkActor:
-    """Who does it, as the audit log names them, and when."""
+    """Who acts (`actor` in the audit log, and the person), and when."""
 
     actor: str
     person: UUID | None
@@ -35,7 +36,7 @@ class LinkActor:
 
 @dataclass(frozen=True, slots=True)
 class NewLink:
-    """A new link. `word` opens it and is not known afterwards."""
+    """A new link. `word` opens it and is not stored."""
 
     name: str
     word: str
@@ -43,29 +44,30 @@ class NewLink:
 
 
 def create_link(conn: Connection[Any], document: UUID, until: date, reason: str, by: LinkActor) -> NewLink:
-    """Make a link to a document. Raises `NotFound` (document_unknown), `Invalid` (link_until, link_restricted)."""
+    """Create a link to a document. Raises `NotFound` (document_unknown), `Invalid` (link_until, link_restricted)."""
     found = governed_store.read_document(conn, document)
     if found is None or found["deleted_at"] is not None:
         raise NotFound("no such document", code="document_unknown", hint="`groundplan knowledge documents` lists them.")
     today = by.at.date()
-    if not today <= until <= today + timedelta(days=LONGEST_DAYS):
+    if not today <= until <= today + timedelta(days=MAX_LINK_DAYS):
         raise Invalid(
             f"{until} is no last day of a link", code="link_until",
-            hint=f"Name a day from today on, at most {LONGEST_DAYS} days ahead.",
+            hint=f"Name a day from today on, at most {MAX_LINK_DAYS} days ahead.",
         )  # fmt: skip
     if found["sensitivity"] in (None, "restricted"):
         raise Invalid(
             f"{found['path']} is restricted and is not shared by link", code="link_restricted",
             hint="Name its readers in its source, folder or front matter instead.",
         )  # fmt: skip
-    made = NewLink(secrets.token_hex(6), _PREFIX + secrets.token_urlsafe(24), until)
-    share_store.put_link(conn, document, made.name, _digest(made.word), until, by.person, reason)
-    _record(conn, "knowledge.shared", document, by, link=made.name, until=until.isoformat(), reason=reason)
-    return made
+    link = NewLink(secrets.token_hex(6), _PREFIX + secrets.token_urlsafe(24), until)
+    share_store.put_link(conn, document, link.name, _digest(link.word), until, by.person, reason)
+    _record(conn, "knowledge.shared", document, by, link=link.name, until=until.isoformat(), reason=reason)
+    return link
 
 
 def open_link(conn: Connection[Any], word: str, by: LinkActor) -> UUID:
-    """The document that the person may read from now on. Raises `NotFound` (link_unknown), also where it is over."""
+    """Open a link; returns the document that the person may read from now on. Raises `NotFound` (link_unknown), also
+    for an expired link."""
     found = share_store.find_link(conn, _digest(word.strip()))
     if found is None or by.person is None:
         raise NotFound(
@@ -78,7 +80,7 @@ def open_link(conn: Connection[Any], word: str, by: LinkActor) -> UUID:
 
 
 def withdraw_link(conn: Connection[Any], document: UUID, name: str, by: LinkActor) -> None:
-    """Ends a link: from the next query on nobody reads by it. Raises `NotFound` (link_unknown)."""
+    """Withdraw a link: it grants nothing from the next query on. Raises `NotFound` (link_unknown)."""
     if not share_store.end_link(conn, document, name):
         raise NotFound(
             f"the document has no link {name} that holds", code="link_unknown",
