@@ -30,7 +30,7 @@ from groundplan.placement.problem import WorkLimit
 from groundplan.placement.reference.store import load_reference
 from groundplan.placement.terms import site_defaults
 from groundplan.placement.terms.facts import Company, SiteFacts
-from groundplan.release.compile.places import deployments
+from groundplan.release.compile.places import compile_deployments
 from groundplan.release.compile.placing import company_facts
 from groundplan.release.compile.pricing import declared_or_listed
 
@@ -56,7 +56,7 @@ def _at(site: SiteFacts, end: str) -> SiteFacts:
 def example() -> Company:
     """The company of `examples/company`."""
     workspace, day = validate(EXAMPLE), date(2026, 11, 25)
-    return company_facts(workspace, deployments(workspace, day, declared_or_listed)[0], None, day)
+    return company_facts(workspace, compile_deployments(workspace, day, declared_or_listed)[0], None, day)
 
 
 def planned(company: Company) -> CompanyPlan | None:

@@ -23,7 +23,7 @@ from groundplan.economics.allocate.divide import amount_spent, capacity_of, divi
 from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.allocate.outcome import Outcomes, baseline_cost, baseline_rule, outcome_value
 from groundplan.economics.export.focus import focus_csv
-from groundplan.release.compile.budgets import allocation
+from groundplan.release.compile.budgets import compile_allocation
 
 JAN = date(2026, 1, 1)
 counts = st.integers(0, 10**9)
@@ -256,7 +256,7 @@ source: contract 9
 
 
 def compiled(text: str) -> dict[str, Allocation]:
-    return {name: allocation(doc) for name, doc in validate_files({"a.yaml": text}).allocations.items()}
+    return {name: compile_allocation(doc) for name, doc in validate_files({"a.yaml": text}).allocations.items()}
 
 
 def test_edge_terms_are_declared_and_cost_what_they_say() -> None:

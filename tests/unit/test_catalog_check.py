@@ -498,7 +498,7 @@ def test_checks_of_a_source_reach_the_blueprint(tmp_path: Path) -> None:
             "  - {column: bar, at_most: 16, one_of: ['1', '2'], matches: '[0-9]+', fresh: 2d}\n"
         )
     workspace = validate(tmp_path / "company")
-    source = knowledge.source(workspace, workspace.sources["readings"])
+    source = knowledge.compile_source(workspace, workspace.sources["readings"])
     assert source.checks == [
         {"column": "id", "unique": True, "nulls": 0.0},
         {"column": "bar", "at_most": 16, "one_of": ["1", "2"], "matches": "[0-9]+", "fresh": 172_800_000},

@@ -59,16 +59,16 @@ def workspace(more: str) -> Workspace:
 
 def test_what_is_declared_is_in_the_blueprint_with_its_defaults() -> None:
     support = workspace(TRIED + REPLAYED).workloads["support"]
-    made, replay = experiments.experiment(support), experiments.replay(support)
+    made, replay = experiments.compile_experiment(support), experiments.compile_replay(support)
     assert made is not None and replay is not None
     assert (made.candidate, made.judge, made.share, made.tolerance) == ("small", "judge", 1000, 0.1)
     assert (made.budget, made.until, made.split) == (2 * PICO, "2026-12-31", "person")
     assert (replay.candidates, replay.judge, replay.budget, replay.calls) == (["small"], "judge", PICO // 2, 300)
     two_arms = workspace("experiment: {name: a, type: ab, candidate: small, budget: 1 USD}\n").workloads["support"]
-    arms = experiments.experiment(two_arms)
+    arms = experiments.compile_experiment(two_arms)
     assert arms is not None and arms.tolerance == 0.02
     plain = workspace("").workloads["support"]
-    assert experiments.experiment(plain) is None and experiments.replay(plain) is None
+    assert experiments.compile_experiment(plain) is None and experiments.compile_replay(plain) is None
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ def example() -> Workspace:
 def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> None:
     workspace = example()
     support, finance = workspace.workloads["support-assistant"], workspace.workloads["finance-analytics"]
-    asked = routing.routing(workspace, support, support.deployments)
+    asked = routing.compile_routing(workspace, support, support.deployments)
     assert asked is not None
     assert [(rule.name, rule.use) for rule in asked.rules] == [
         ("at-stake", "gpt-eu-large"),
@@ -39,15 +39,15 @@ def test_the_example_routes_support_by_rules_and_leaves_finance_its_model() -> N
     assert asked.router is None
     assert asked.cascade is not None
     assert (asked.cascade.first, asked.cascade.grounded) == ("gpt-eu", True)
-    semantic = routing.semantic(support.cache)
+    semantic = routing.compile_semantic(support.cache)
     assert semantic is not None
     assert (semantic.bound, semantic.check, semantic.evidence) == (0.01, 0.05, 20)
-    kept = routing.routing(workspace, finance, finance.deployments)
+    kept = routing.compile_routing(workspace, finance, finance.deployments)
     assert kept is not None and kept.router is None and not kept.rules
     assert kept.barred == {"smollm-rack": "its arithmetic is 31%, below the floor of 98%"}
     assert asked.barred == {}, "both models of support are above its floors of accuracy and tone"
     assert support.experiment is not None and support.experiment.candidate == "llama-rack"
-    assert routing.semantic(finance.cache) is None
+    assert routing.compile_semantic(finance.cache) is None
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ def test_a_cascade_and_limits_reach_the_gateway(tmp_path: Path) -> None:
     more = "  router: support@1\n  within: 2s\n  second: 0.001 USD\n  sticky: priced\n"
     workspace = changed(tmp_path, f"  cascade: {CASCADE}\n{more}", by="learned")
     support = workspace.workloads["support-assistant"]
-    found = routing.routing(workspace, support, support.deployments)
+    found = routing.compile_routing(workspace, support, support.deployments)
     assert found is not None and found.cascade is not None and found.cascade.judge is not None
     assert (found.cascade.first, found.cascade.grounded, found.cascade.give) == ("gpt-eu", True, False)
     assert (found.cascade.judge.deployment, found.cascade.judge.refuse_on) == ("gpt-eu-large", "no")
@@ -156,7 +156,7 @@ def test_floors_by_dimension_and_a_ceiling_of_risk_bar_deployments(tmp_path: Pat
     workspace = changed(tmp_path, "  risk: high\n", more=(text, ""))
     support = workspace.workloads["support-assistant"]
     names = ["gpt-eu", "gpt-eu-large", "llama-rack"]
-    found = routing.routing(workspace, support, names)
+    found = routing.compile_routing(workspace, support, names)
     assert found is not None
     assert found.barred["gpt-eu"] == "its tone is 80%, below the floor of 90%"
     assert "gpt-eu-large" not in found.barred
@@ -165,7 +165,7 @@ def test_floors_by_dimension_and_a_ceiling_of_risk_bar_deployments(tmp_path: Pat
     stricter = workspace.workloads["support-assistant"].model_copy(
         update={"routing": support.routing.model_copy(update={"risk": "medium"})}
     )
-    again = routing.routing(workspace, stricter, names)
+    again = routing.compile_routing(workspace, stricter, names)
     assert again is not None and "above medium" in again.barred["gpt-eu-large"]
 
 
@@ -200,5 +200,5 @@ def test_rules_choose_only_where_rules_are_said_to() -> None:
     workspace = example()
     support = workspace.workloads["support-assistant"]
     ordered = support.routing.model_copy(update={"by": "order", "within": 2000})
-    found = routing.routing(workspace, support.model_copy(update={"routing": ordered}), support.deployments)
+    found = routing.compile_routing(workspace, support.model_copy(update={"routing": ordered}), support.deployments)
     assert found is not None and found.rules == [] and found.within_ms == 2000

@@ -11,7 +11,7 @@ from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports.providers import supported_apis
 from groundplan.core.errors import Invalid
 from groundplan.gateway.upstream.providers import EMBEDDING_APIS
-from groundplan.release.compile.places import deployments
+from groundplan.release.compile.places import compile_deployments
 
 START = """kind: company
 name: acme
@@ -34,7 +34,7 @@ price: free
 
 def compiled(deployment: str, company: str = "") -> Deployment:
     workspace = validate_files({"a.yaml": START.format(company=company) + deployment})
-    found, problems = deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
+    found, problems = compile_deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
     assert not problems
     return found[0]
 
@@ -219,7 +219,7 @@ def test_an_answer_is_capped_by_the_field_that_its_model_takes(model: str, field
     way = "url: https://h.example/v1\n"
     named = START.replace("acme/one", model).format(company="") + way
     workspace = validate_files({"a.yaml": named}, known_price=lambda _: True)
-    (found,), _ = deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
+    (found,), _ = compile_deployments(workspace, date(2026, 1, 1), lambda *_: Rates(input=0, output=0))
     assert found.cap_field == field
     assert compiled(f"{way}cap_field: max_completion_tokens\n").cap_field == "max_completion_tokens"
 

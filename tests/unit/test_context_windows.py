@@ -11,8 +11,8 @@ from groundplan.blueprint.model import Deployment
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.ledger.model import Usage
-from groundplan.release.compile.context_windows import problems
-from groundplan.release.compile.places import deployments
+from groundplan.release.compile.context_windows import context_problems
+from groundplan.release.compile.places import compile_deployments
 from groundplan.release.compile.pricing import declared_or_listed
 
 URL = "url: https://h.example/v1\n"
@@ -22,7 +22,7 @@ LISTED = "openai/gpt-realtime"
 def compiled(lines: str, model: str = "acme/one", described: str = "") -> tuple[Deployment, list[str]]:
     text = START.format(company="").replace("acme/one", model) + URL + lines
     text += f"---\nkind: model\nname: {model}\n{described}" if described else ""
-    found, problems = deployments(validate_files({"a.yaml": text}), date(2026, 11, 1), declared_or_listed)
+    found, problems = compile_deployments(validate_files({"a.yaml": text}), date(2026, 11, 1), declared_or_listed)
     return found[0], [problem.code for problem in problems]
 
 
@@ -49,7 +49,7 @@ def test_what_reserves_all_of_it_says_how_much_that_is(lines: str) -> None:
 def typed(kind: str, price: str, more: str = "") -> list[str]:
     """What is told of a deployment of a type with a price."""
     text = START.format(company="").replace("price: free\n", "") + f"{URL}type: {kind}\nprice: {price}\n{more}"
-    return [told.code for told in problems(validate_files({"a.yaml": text}), date(2026, 11, 1))]
+    return [told.code for told in context_problems(validate_files({"a.yaml": text}), date(2026, 11, 1))]
 
 
 def test_nobody_declares_images_that_no_call_can_ask_for() -> None:
@@ -73,7 +73,7 @@ def test_who_searches_as_much_as_it_likes_has_a_price_that_bounds_it() -> None:
     text = START.format(company="").replace("acme/one", "perplexity/sonar-deep-research").replace("price: free\n", "")
     bounded = "price: {input: 2 USD/Mtok, output: 8 USD/Mtok, request: 2 USD}\n"
     for price, codes in (("", ["search_unbounded"]), (bounded, [])):
-        found = problems(validate_files({"a.yaml": text + URL + price}), date(2026, 11, 1))
+        found = context_problems(validate_files({"a.yaml": text + URL + price}), date(2026, 11, 1))
         assert [told.code for told in found] == codes
 
 
@@ -81,7 +81,7 @@ def test_a_prompt_above_the_lists_threshold_costs_what_the_provider_bills() -> N
     """Whatever context was declared, or was not."""
     for lines in ("", "context: 8k\n"):
         text = START.format(company="").replace("acme/one", "anthropic/claude-sonnet-4-5").replace("price: free\n", "")
-        found, problems = deployments(
+        found, problems = compile_deployments(
             validate_files({"a.yaml": text + URL + lines}), date(2026, 11, 1), declared_or_listed
         )
         assert not problems and cost(found[0].rates, Usage(input=250_000)) == 250_000 * 6 * 10**6

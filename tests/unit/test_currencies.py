@@ -25,7 +25,7 @@ from groundplan.economics.allocate.model import Day, Use
 from groundplan.economics.bills.parse import read_bill
 from groundplan.economics.bills.reconcile import reconcile
 from groundplan.economics.prices.currency import rate_on, rates_in_usd, to_usd
-from groundplan.release.compile.budgets import allocation
+from groundplan.release.compile.budgets import compile_allocation
 from groundplan.release.compile.pricing import declared_or_listed
 
 DATED = {"EUR": [CurrencyRate(since="2026-01-01", rate=PICO), CurrencyRate(since="2026-03-01", rate=2 * PICO)]}
@@ -91,7 +91,7 @@ def test_amounts_of_currencies_with_small_units_may_be_large() -> None:
     made = validate_files({"a.yaml": yen + rent + servers}).allocations
     dated = {"JPY": [CurrencyRate(since="2026-01-01", rate=PICO * 67 // 10_000)]}
     day = date(2026, 1, 1)
-    rules = [allocation(doc) for doc in made.values()]
+    rules = [compile_allocation(doc) for doc in made.values()]
     lines = allocate_days([Day(day, 1, rules, [Use("a")], dated)])
     assert {line.allocation: line.amount for line in lines} == {"rack": 6_700 * PICO, "servers": 14_740 * PICO}
     read = artifact.decode(artifact.encode(replace(blueprint(1, [], []), allocations=rules, currencies=dated)))

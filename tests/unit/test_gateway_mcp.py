@@ -31,7 +31,7 @@ from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.upstream.answer_memory import MemoryShare
 from groundplan.knowledge.retrieval.wire import Where
 from groundplan.ledger.model import Finish, Reservation
-from groundplan.release.compile.governance import tools
+from groundplan.release.compile.governance import compile_tools
 from groundplan.testing.scripted_mcp import ScriptedMcp, start
 
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
@@ -729,7 +729,7 @@ def test_a_server_is_declared() -> None:
         "kind: company\nname: acme\n---\nkind: tool\nname: crm\nurl: https://crm.example/mcp\nkey: env:CRM\n"
         "owner: sam@acme.example\nworkloads: assistant\ndangerous: ['delete_*']\n"
     )
-    (server,) = tools(load_files({"w.yaml": text}))
+    (server,) = compile_tools(load_files({"w.yaml": text}))
     assert (server.name, server.workloads, server.dangerous, server.key) == (
         "crm",
         ["assistant"],

@@ -30,7 +30,7 @@ from groundplan.governance.guardrails.language import detect_language, disallowe
 from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.guardrails.model import Hit
 from groundplan.governance.guardrails.window import Refused, Window
-from groundplan.release.compile.governance import delay_notes, guardrails
+from groundplan.release.compile.governance import compile_guardrails, delay_notes
 
 EMAIL, IBAN, CARD = "ana@acme.example", "DE89 3704 0044 0532 0130 00", "4111 1111 1111 1111"
 KEY = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
@@ -462,7 +462,7 @@ def test_checks_that_need_the_whole_answer_are_known_beforehand() -> None:
     rule = GuardrailRule.model_validate(
         {"output": {"schema": {"type": "object"}, "grounded": True, "languages": ("en",)}, "mode": "shadow"}
     )
-    made = guardrails(rule)
+    made = compile_guardrails(rule)
     assert made is not None and made.shadow
     assert Guard.of(made).whole_answer_checks == ("schema", "grounded", "languages")
     assert Checks("output", {}, CompanyPatterns(), deny_pattern([]), None).is_empty

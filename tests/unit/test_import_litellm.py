@@ -430,7 +430,7 @@ def test_models_of_which_none_talks_are_served_at_a_price_in_their_unit(name: st
     verdict = imported(model("x", f"{{model: {name}}}"), prices={"x": price}, **asked)
     workspace = validate_files(verdict.files)
     assert workspace.workloads["x"].stage == "pilot" and told in verdict.files["deployments.yaml"]
-    assert not [*context_windows.problems(workspace, TODAY)]
+    assert not [*context_windows.context_problems(workspace, TODAY)]
     if name != "openai/text-embedding-3-small":
         without = imported(model("x", f"{{model: {name}}}"), **asked)
         (hint,) = [each.todo for each in without.findings if each.state == NO_PRICE]
@@ -446,7 +446,7 @@ def test_prices_by_the_piece_are_those_of_the_type() -> None:
     ):
         verdict = imported(model("x", f"{{model: {name}}}", info), owners={"": "a@b.example"}, budget="5 USD/month")
         assert told in verdict.files["deployments.yaml"] and not said(verdict, NO_EQUAL, "second")
-        assert not [*context_windows.problems(validate_files(verdict.files), TODAY)]
+        assert not [*context_windows.context_problems(validate_files(verdict.files), TODAY)]
 
 
 @pytest.mark.parametrize(

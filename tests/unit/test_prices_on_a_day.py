@@ -115,7 +115,7 @@ def test_a_price_that_was_replaced_needs_no_rate_of_its_currency() -> None:
 )
 def test_what_plan_refuses_of_a_price_check_tells(price: str, code: str, tmp_path: Path) -> None:
     text, day = OWN.replace("PRICE", price).replace("approvals: {parts: []}\n", EUR), date(2026, 5, 1)
-    (told,) = pricing.problems(load_files({"a.yaml": text}), day)
+    (told,) = pricing.price_problems(load_files({"a.yaml": text}), day)
     assert told.code == code and told.where is not None
     assert ("for the time before" if code == "price_missing" else "Add {from: 2026-05-01") in told.hint
     assert text.splitlines()[told.where.line - 1].startswith("price:")
@@ -131,4 +131,4 @@ def test_of_a_listed_model_the_list_holds_until_the_declared_price_begins() -> N
         "model: openai/gpt-4.1-mini\n",
         "model: openai/gpt-4.1-mini\nprice: {from: 2999-01-01, input: 1 USD/Mtok, output: 2 USD/Mtok}\n",
     )
-    assert list(pricing.problems(load_files({"a.yaml": text}), date(2026, 5, 1))) == []
+    assert list(pricing.price_problems(load_files({"a.yaml": text}), date(2026, 5, 1))) == []

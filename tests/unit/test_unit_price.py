@@ -17,13 +17,13 @@ from groundplan.economics.unit_price import audio_price, image_price, speech_pri
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
 from groundplan.ledger.model import Usage
-from groundplan.release.compile.places import deployments
+from groundplan.release.compile.places import compile_deployments
 from groundplan.release.compile.pricing import declared_or_listed
 
 
 def compiled(deployment: str) -> Deployment:
     text = START.format(company="").replace("price: free\n", "url: https://h.example/v1\n") + deployment
-    found, problems = deployments(validate_files({"a.yaml": text}), date(2026, 1, 1), declared_or_listed)
+    found, problems = compile_deployments(validate_files({"a.yaml": text}), date(2026, 1, 1), declared_or_listed)
     assert not problems
     return found[0]
 

@@ -112,5 +112,5 @@ def test_messages_go_where_anthropics_clients_send_them(tmp_path: Path, url: str
     written(tmp_path / "a", url, "claude-sonnet-4-5")
     file = tmp_path / "a" / "groundplan.yaml"
     file.write_text(file.read_text().replace(f"url: {ANTHROPIC}", f"url: {url}"))
-    made, problems = places.deployments(validate(tmp_path / "a"), TODAY, rates_with_successors)
+    made, problems = places.compile_deployments(validate(tmp_path / "a"), TODAY, rates_with_successors)
     assert not problems and made[0].url == ANTHROPIC

@@ -75,8 +75,8 @@ def further(today: date) -> ExtraRules:
     nobody knows."""
     return lambda read: (
         *declared.problems(read),
-        *pricing.problems(read, today),
-        *context_windows.problems(read, today),
+        *pricing.price_problems(read, today),
+        *context_windows.context_problems(read, today),
     )
 
 

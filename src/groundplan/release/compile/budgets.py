@@ -1,4 +1,4 @@
-"""Budgets, limits, allocation rules and currencies of a blueprint. Pure; nothing is spent or counted here."""
+"""Compiles budgets, limits, allocation rules, currencies, calendar and workflows. Pure; nothing is counted here."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from groundplan.core.money import format_usd
 from groundplan.economics.allocate.model import CREDIT
 
 
-def budgets(workspace: Workspace, own: set[str]) -> list[bp.Budget]:
-    """Those of the company, of groups, and of workloads that are served."""
+def compile_budgets(workspace: Workspace, own: set[str]) -> list[bp.Budget]:
+    """All budgets except those of workloads that are not served; `own`: subjects of served workloads."""
     return [
-        _budget(item)
+        _compile_budget(item)
         for item in workspace.budgets.values()
         if not item.covers.startswith("workload/") or item.covers in own
     ]
 
 
-def _budget(item: doc.BudgetDoc) -> bp.Budget:
+def _compile_budget(item: doc.BudgetDoc) -> bp.Budget:
     return bp.Budget(
         name=item.name,
         covers=item.covers,
@@ -31,9 +31,9 @@ def _budget(item: doc.BudgetDoc) -> bp.Budget:
     )
 
 
-def allocation(item: doc.AllocationDoc) -> bp.Allocation:
-    """A declared rule of allocation, its amount in 10^-12 units of its currency a period; below zero for a credit."""
-    amount, period, how = _amount(item)
+def compile_allocation(item: doc.AllocationDoc) -> bp.Allocation:
+    """A declared allocation rule; its amount is in 10^-12 units of its currency a period, negative for a credit."""
+    amount, period, how = _period_amount(item)
     sign = -1 if item.term == CREDIT else 1
     counted = item.quantity is not None
     return bp.Allocation(
@@ -58,8 +58,8 @@ def allocation(item: doc.AllocationDoc) -> bp.Allocation:
 
 
 def double_charge_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
-    """In words, what is new of deployments whose tokens have a price and whose hardware is allocated by its use, too:
-    both are in the book, which is right only where they are not the same money."""
+    """Notes on deployments that newly have both a token price and an allocation of their hardware by use: both are in
+    the cost book, which is right only if they are different costs."""
     known = _double_charged(served) if served is not None else set()
     return tuple(
         f"deployment/{name}: its tokens have a price, and allocation/{rule} spreads what it costs by its use; the book"
@@ -69,7 +69,7 @@ def double_charge_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple
 
 
 def _double_charged(blueprint: bp.Blueprint) -> set[tuple[str, str]]:
-    """(deployment, allocation)"""
+    """(deployment, allocation rule) of deployments with a token price whose hardware is allocated by use."""
     rates = {f"deployment/{place.name}": place.rates for place in blueprint.deployments}
     return {
         (rule.covers.partition("/")[2], rule.name)
@@ -78,8 +78,8 @@ def _double_charged(blueprint: bp.Blueprint) -> set[tuple[str, str]]:
     }
 
 
-def _amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
-    """(10^-12 units of its currency a period, period, how it came about)."""
+def _period_amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
+    """(amount in 10^-12 units of its currency a period, period, how it was calculated)."""
     if item.purchase is not None:
         days = (item.life or 0) // DAY_MS
         how = f"{item.count} x {format_usd(item.purchase).rstrip('0').rstrip('.')} {item.currency} over {days} days"
@@ -92,8 +92,8 @@ def _amount(item: doc.AllocationDoc) -> tuple[int | None, str, str]:
     return (None, "month", "") if item.cost is None else (item.cost.amount, item.cost.period, "")
 
 
-def currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
-    """Rates in USD by currency, oldest first."""
+def compile_currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
+    """Currency -> its rates in USD, oldest first."""
     return {
         code: sorted(
             (bp.CurrencyRate(since=r.since.isoformat(), rate=r.rate) for r in rule.rates), key=lambda r: r.since
@@ -102,8 +102,8 @@ def currencies(workspace: Workspace) -> dict[str, list[bp.CurrencyRate]]:
     }
 
 
-def calendar(workspace: Workspace, names: set[str]) -> bp.Calendar:
-    """Holidays, and the launches of workloads that are served, whose `names` these are."""
+def compile_calendar(workspace: Workspace, names: set[str]) -> bp.Calendar:
+    """Holidays, and the launches of the served workloads `names`."""
     rule = workspace.company.calendar
     return bp.Calendar(
         countries=sorted(set(rule.countries)),
@@ -116,27 +116,27 @@ def calendar(workspace: Workspace, names: set[str]) -> bp.Calendar:
     )
 
 
-def workflows(workspace: Workspace, names: set[str]) -> list[bp.Workflow]:
-    """Those of workloads that are served, whose `names` these are."""
+def compile_workflows(workspace: Workspace, names: set[str]) -> list[bp.Workflow]:
+    """The workflows of the served workloads `names`."""
     served: dict[str, list[str]] = {}
     for name in sorted(names):
         if (flow := workspace.workloads[name].workflow) is not None:
             served.setdefault(flow, []).append(name)
-    return [_workflow(workspace.workflows[name], mine) for name, mine in sorted(served.items())]
+    return [_compile_workflow(workspace.workflows[name], mine) for name, mine in sorted(served.items())]
 
 
 def outcome_cost_limits(workspace: Workspace, names: set[str]) -> dict[str, int]:
-    """What an accepted outcome of those of these workloads may cost that say so."""
+    """Workload -> the most that an accepted outcome may cost, where that is declared."""
     wanted = {name: workspace.workloads[name].objectives.cost_per_outcome for name in sorted(names)}
     return {name: amount for name, amount in wanted.items() if amount is not None}
 
 
 def cost_centers(workspace: Workspace) -> dict[str, str]:
-    """Of the teams that have one."""
+    """Team -> its cost center, where it has one."""
     return {name: team.cost_center for name, team in sorted(workspace.teams.items()) if team.cost_center}
 
 
-def _workflow(item: doc.WorkflowDoc, workloads: list[str]) -> bp.Workflow:
+def _compile_workflow(item: doc.WorkflowDoc, workloads: list[str]) -> bp.Workflow:
     before = item.baseline
     return bp.Workflow(
         name=item.name,
@@ -148,8 +148,8 @@ def _workflow(item: doc.WorkflowDoc, workloads: list[str]) -> bp.Workflow:
     )
 
 
-def limits(workspace: Workspace) -> list[bp.Limit]:
-    """Each number of each declared limit, in the order of names."""
+def compile_limits(workspace: Workspace) -> list[bp.Limit]:
+    """One limit for each declared number, in the order of names."""
     found: list[bp.Limit] = []
     for name, item in sorted(workspace.limits.items()):
         rates = {"requests": item.requests, "tokens": item.tokens, "cost": item.cost}

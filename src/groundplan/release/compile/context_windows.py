@@ -1,7 +1,7 @@
-"""How many tokens fit a deployment, and an answer of it: as it says, else as its model's document does, else as the
-price list, which knows no answers. And how many an image has that it makes.
+"""The context length and longest answer of deployments: declared at the deployment, else by its model's document, else
+(the context only) by the price list.
 
-Where all that fits is reserved, and nobody says how much that is, a bound would be made up: that is a problem. Pure.
+Some calls reserve the whole context. If its length is unknown there, their cost has no bound: that is a problem. Pure.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from groundplan.economics.prices import price_list
 from groundplan.release.compile.pricing import Prices, declared_or_listed
 
 DEFAULT_ANSWER_TOKENS = 4096
-"""Tokens of an answer where nobody says how many."""
+"""tokens of the longest answer where none is declared"""
 DEFAULT_CONTEXT_TOKENS = 8192
-"""Where nobody says it, and nothing is reserved by it."""
+"""tokens of the context where none is known and no reservation depends on it"""
 _FILE, _REALTIME = "file", "realtime"
 
 
@@ -29,30 +29,30 @@ def context_tokens(workspace: Workspace, item: doc.DeploymentDoc) -> int:
 
 
 def answer_tokens(workspace: Workspace, item: doc.DeploymentDoc) -> int:
-    """The most tokens of an answer."""
+    """The tokens of the longest answer."""
     described = workspace.models.get(item.model)
-    said = described.max_output if item.max_output is None and described is not None else item.max_output
-    return DEFAULT_ANSWER_TOKENS if said is None else said
+    declared = described.max_output if item.max_output is None and described is not None else item.max_output
+    return DEFAULT_ANSWER_TOKENS if declared is None else declared
 
 
-def problems(workspace: Workspace, today: date, prices: Prices = declared_or_listed) -> Iterator[Problem]:
-    """Deployments that read files, hold conversations, listen, make images or search without a bound of what that
-    costs."""
+def context_problems(workspace: Workspace, today: date, prices: Prices = declared_or_listed) -> Iterator[Problem]:
+    """Problems of deployments that read files, hold conversations, transcribe, make images or search without a bound of
+    the cost."""
     for name, item in workspace.deployments.items():
         found = prices(workspace, item, today)
         rates = None if isinstance(found, Problem) else found
-        what = _full_context_use(item, rates)
-        if what and _known_context(workspace, item) is None:
+        use = _full_context_use(item, rates)
+        if use and _known_context(workspace, item) is None:
             yield Problem(
-                f"deployment {name} {what} without a bound of what one costs",
+                f"deployment {name} {use} without a bound of what one costs",
                 "context_unbounded",
                 "Write context: the most tokens of prompt and answer together that its model takes, such as 128k.",
                 workspace.where("deployment", name, "accepts" if _FILE in item.accepts else "type"),
             )
         if item.type == "images" and rates is not None and rates.source != FREE.source:
             yield from _image_problems(workspace, item, rates)
-        fine = None if rates is None else rates.details
-        if fine is not None and fine.search and fine.citations is not None:
+        details = None if rates is None else rates.details
+        if details is not None and details.search and details.citations is not None:
             yield Problem(
                 f"deployment {name} searches and reads for an answer as much as it likes, each search at a price",
                 "search_unbounded",
@@ -63,7 +63,7 @@ def problems(workspace: Workspace, today: date, prices: Prices = declared_or_lis
 
 
 def _full_context_use(item: doc.DeploymentDoc, rates: Rates | None) -> str:
-    """What it does for which all that fits is reserved; empty: nothing."""
+    """In words, the use for which the whole context is reserved; empty: none."""
     if _FILE in item.accepts:
         return "accepts files"
     if item.type == _REALTIME:
@@ -73,13 +73,13 @@ def _full_context_use(item: doc.DeploymentDoc, rates: Rates | None) -> str:
 
 
 def _image_problems(workspace: Workspace, item: doc.DeploymentDoc, rates: Rates) -> Iterator[Problem]:
-    """Nobody could ask it for an image: no call has a bound."""
+    """The problem of a deployment whose images have no bound of cost, so that no call could be admitted."""
     where = workspace.where("deployment", item.name, "type")
     if rates.output and item.image_tokens is None:
         hint = "Write image_tokens: the most tokens that one image has, such as 6240; or in price what one costs, with "
         hint += "input and output 0 USD/Mtok: images: {any: 0.12 USD}."
-        told = f"deployment {item.name} makes images at a price by tokens without a bound of what one costs"
-        yield Problem(told, "image_unbounded", hint, where)
+        message = f"deployment {item.name} makes images at a price by tokens without a bound of what one costs"
+        yield Problem(message, "image_unbounded", hint, where)
     elif not rates.output and not rates.images:
         hint = "Write images: {any: 0.12 USD} in price, or price: free."
         yield Problem(f"deployment {item.name} makes images, and its price has none", "image_unbounded", hint, where)

@@ -1,7 +1,7 @@
-"""From a workspace to the draft of a blueprint: names resolved, prices looked up, every workload placed.
+"""Compiles a workspace to the draft of a blueprint: names resolved, prices looked up, every workload placed.
 
-Pure: the day and the prices are arguments. What of the draft may be served now is decided in `plan`; cross-references
-are checked by the catalog before this runs, so unknown names are simply left out here.
+Pure: the day and the prices are arguments. `plan` decides which parts of the draft may be served now. The catalog has
+checked cross-references before, so unknown names are left out here.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from groundplan.governance.policy import declared
 from groundplan.placement import solve
 from groundplan.release import ramping
 from groundplan.release.compile import budgets, knowledge, places, placing, pricing, workloads
-from groundplan.release.compile.governance import frameworks, tools, workload_descriptions
+from groundplan.release.compile.governance import compile_descriptions, compile_frameworks, compile_tools
 from groundplan.release.model import Draft, with_location
 
 
 def declared_caps(workspace: Workspace) -> bp.Caps:
-    """The caps that the company document asks for."""
+    """The caps that the company document declares."""
     caps = workspace.company.caps
     return bp.Caps(people=caps.people, calls_per_day=caps.calls_per_day, days=caps.days, sensitivity=caps.sensitivity)
 
 
 def declared_owners(workspace: Workspace) -> dict[str, list[str]]:
-    """Duty -> e-mail addresses for the company, as its document asks."""
+    """Duty -> e-mail addresses for the company, as its document declares."""
     return _sorted_owners(workspace.owner_emails(workspace.company.owners))
 
 
@@ -46,11 +46,11 @@ def compile_draft(
 ) -> Draft:
     """Everything that is declared and served by its stage, placed and priced, as a blueprint numbered 0.
 
-    `caps` and company-wide `owners` are those that hold, which may differ from those declared; `seen` is what the
-    gateways saw, for plans.
+    `caps` and company-wide `owners` are those in force, which may differ from the declared ones; `seen` are the
+    gateways' measurements for plans.
     """
-    sites = {name: places.site(item) for name, item in workspace.sites.items()}
-    deployments, problems = places.deployments(workspace, today, prices)
+    sites = {name: places.compile_site(item) for name, item in workspace.sites.items()}
+    deployments, problems = places.compile_deployments(workspace, today, prices)
     served = {item.name: item for item in current.workloads} if current else {}
     found = placing.plan_placements(workspace, deployments, current, today, seen)
     placements, refusals = _place_workloads(workspace, deployments, sites, found, current)
@@ -58,7 +58,7 @@ def compile_draft(
     running = []
     for name, item in workspace.workloads.items():
         if item.stage in doc.SERVED_STAGES:
-            made = workloads.workload(workspace, item, placements[name], served.get(name), caps, today)
+            made = workloads.compile_workload(workspace, item, placements[name], served.get(name), caps, today)
             running.append(_with_owners(workspace, item, owners, made))
     names = {item.name for item in running}
     used = {name for item in running if item.grounding for name in item.grounding.sources}
@@ -69,27 +69,27 @@ def compile_draft(
         separation=workspace.company.separation,
         sites=[sites[name] for name in sorted(sites)],
         deployments=deployments,
-        sources=[knowledge.source(workspace, item) for name, item in workspace.sources.items() if name in used],
+        sources=[knowledge.compile_source(workspace, item) for name, item in workspace.sources.items() if name in used],
         workloads=running,
-        budgets=budgets.budgets(workspace, own),
-        limits=budgets.limits(workspace),
-        allocations=[budgets.allocation(item) for _, item in sorted(workspace.allocations.items())],
-        currencies=budgets.currencies(workspace),
-        calendar=budgets.calendar(workspace, names),
-        workflows=budgets.workflows(workspace, names),
+        budgets=budgets.compile_budgets(workspace, own),
+        limits=budgets.compile_limits(workspace),
+        allocations=[budgets.compile_allocation(item) for _, item in sorted(workspace.allocations.items())],
+        currencies=budgets.compile_currencies(workspace),
+        calendar=budgets.compile_calendar(workspace, names),
+        workflows=budgets.compile_workflows(workspace, names),
         may_cost=budgets.outcome_cost_limits(workspace, names),
         cost_centers=budgets.cost_centers(workspace),
         trusted_proxies=sorted(workspace.company.trusted_proxies),
         placements=list(placements.values()),
-        terms=[knowledge.term(workspace, item) for item in workspace.terms.values()],
+        terms=[knowledge.compile_term(workspace, item) for item in workspace.terms.values()],
         review_days=knowledge.review_days(workspace, used),
         caps=caps,
         owners=owners,
         policies=declared.rules(workspace),
-        described=workload_descriptions(workspace, own),
-        tools=tools(workspace),
-        frameworks=frameworks(workspace),
-        index=knowledge.index(workspace.company.index),
+        described=compile_descriptions(workspace, own),
+        tools=compile_tools(workspace),
+        frameworks=compile_frameworks(workspace),
+        index=knowledge.compile_index(workspace.company.index),
         approved_parts=sorted(workspace.company.approvals.parts),
     )
     return Draft(blueprint, tuple(problems))
@@ -102,11 +102,11 @@ def _place_workloads(
     found: placing.PlacementPlan,
     current: bp.Blueprint | None,
 ) -> tuple[dict[str, bp.Placement], list[Problem]]:
-    """Every workload judged and, where it asks for that, ordered by the plan; refusals of those that are served."""
+    """The placement of every workload, in the order of the plan if it asks for one; and refusals of served ones."""
     placements: dict[str, bp.Placement] = {}
     problems: list[Problem] = []
     for name, item in workspace.workloads.items():
-        demand = workloads.demand(item)
+        demand = workloads.placement_demand(item)
         placement = placing.apply_plan(found, solve.place_workload(demand, deployments, sites), workspace, current)
         route = found.route(name)
         placement = ramping.with_ramp(item, placement, current, route.immediate_move if route is not None else None)
@@ -120,7 +120,7 @@ def _place_workloads(
 def _with_owners(
     workspace: Workspace, item: doc.WorkloadDoc, owners: dict[str, list[str]], workload: bp.Workload
 ) -> bp.Workload:
-    """With its own owners, else those of the company."""
+    """The workload with its owners: its own for each duty, else the company's."""
     answering = {**owners, **_sorted_owners(workspace.owner_emails(item.owners))}
     return msgspec.structs.replace(workload, owners=dict(sorted(answering.items())))
 

@@ -1,4 +1,4 @@
-"""What a workload declares to be tried (experiments, replays), as it is in a blueprint. Pure."""
+"""Compiles the experiments and replays of a workload. Pure."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from groundplan.blueprint.experiment import DeclaredExperiment, Replay
 from groundplan.catalog import model as doc
 
 TOLERANCE = {"ab": 0.02, "shadow": 0.1}
-"""How much worse a candidate may be, where nothing is said."""
+"""by how much a candidate may be worse, unless declared"""
 
 
-def experiment(item: doc.WorkloadDoc) -> DeclaredExperiment | None:
-    """None where nothing is tried."""
+def compile_experiment(item: doc.WorkloadDoc) -> DeclaredExperiment | None:
+    """The workload's experiment; None without one."""
     rule = item.experiment
     if rule is None:
         return None
@@ -28,8 +28,8 @@ def experiment(item: doc.WorkloadDoc) -> DeclaredExperiment | None:
     )
 
 
-def replay(item: doc.WorkloadDoc) -> Replay | None:
-    """None where kept calls are replayed only when somebody asks."""
+def compile_replay(item: doc.WorkloadDoc) -> Replay | None:
+    """The workload's replay; None where kept calls are replayed on request only."""
     rule = item.replay
     if rule is None:
         return None

@@ -1,4 +1,4 @@
-"""What governs the calls of a workload, from the catalog to the blueprint: guardrails, review, provider terms. Pure."""
+"""Compiles guardrails, reviews, provider terms, tools and frameworks from the catalog. Pure."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.canonical import canonical, digest
 
 
-def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
+def compile_provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
     terms = item.provider_terms
     if terms is None:
         return None
@@ -20,8 +20,8 @@ def provider_terms(item: doc.DeploymentDoc) -> bp.ProviderTerms | None:
     return bp.ProviderTerms(training=terms.training, retention_days=days, subprocessors=sorted(terms.subprocessors))
 
 
-def tools(workspace: Workspace) -> list[bp.ToolServer]:
-    """Every MCP server, by name."""
+def compile_tools(workspace: Workspace) -> list[bp.ToolServer]:
+    """All MCP servers, by name."""
     return [
         bp.ToolServer(
             name=name, url=item.url, key=item.key, owner=workspace.email_of(item.owner),
@@ -32,8 +32,9 @@ def tools(workspace: Workspace) -> list[bp.ToolServer]:
     ]  # fmt: skip
 
 
-def workload_descriptions(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
-    """By name what workloads (`subjects`: `workload/NAME`) are said to be, where that is not the ordinary."""
+def compile_descriptions(workspace: Workspace, subjects: Collection[str]) -> dict[str, bp.Described]:
+    """Workload -> its pattern, effect, regimes and risk, where these are not the defaults; `subjects`: `workload/NAME`
+    of the workloads."""
     made = {
         name: bp.Described(
             pattern=item.pattern,
@@ -47,7 +48,7 @@ def workload_descriptions(workspace: Workspace, subjects: Collection[str]) -> di
     return {name: each for name, each in made.items() if each != bp.Described()}
 
 
-def frameworks(workspace: Workspace) -> list[bp.Framework]:
+def compile_frameworks(workspace: Workspace) -> list[bp.Framework]:
     return [
         bp.Framework(
             name=name,
@@ -61,8 +62,8 @@ def frameworks(workspace: Workspace) -> list[bp.Framework]:
     ]
 
 
-def review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:
-    """None where no answer waits."""
+def compile_review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:
+    """The review before sending; None where no answer waits for a person."""
     if not rule.before_sending:
         return None
     return bp.Review(
@@ -73,34 +74,38 @@ def review(workspace: Workspace, rule: doc.ReviewRule) -> bp.Review | None:
     )
 
 
-def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
+def compile_guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
     if rule is None:
         return None
-    before, after, passages = rule.input, rule.output, rule.passages
+    input_rule, output_rule, passages = rule.input, rule.output, rule.passages
     return bp.Guardrails(
-        input=_enabled_checks(personal_data=before.personal_data, secrets=before.secrets, injection=before.injection),
-        output=_enabled_checks(personal_data=after.personal_data, secrets=after.secrets),
+        input=_enabled_checks(
+            personal_data=input_rule.personal_data, secrets=input_rule.secrets, injection=input_rule.injection
+        ),
+        output=_enabled_checks(personal_data=output_rule.personal_data, secrets=output_rule.secrets),
         passages={}
         if passages is None
         else _enabled_checks(
             personal_data=passages.personal_data, secrets=passages.secrets, injection=passages.injection
         ),
-        deny_input=sorted(before.deny),
-        deny_output=sorted(after.deny),
-        max_input_bytes=before.max_size,
-        max_output_bytes=after.max_size,
-        input_languages=sorted(before.languages),
-        output_languages=sorted(after.languages),
-        links=None if after.links is None else sorted(after.links),
-        schema=None if after.schema_ is None else json.dumps(after.schema_, sort_keys=True),
-        grounded=after.grounded,
+        deny_input=sorted(input_rule.deny),
+        deny_output=sorted(output_rule.deny),
+        max_input_bytes=input_rule.max_size,
+        max_output_bytes=output_rule.max_size,
+        input_languages=sorted(input_rule.languages),
+        output_languages=sorted(output_rule.languages),
+        links=None if output_rule.links is None else sorted(output_rule.links),
+        schema=None if output_rule.schema_ is None else json.dumps(output_rule.schema_, sort_keys=True),
+        grounded=output_rule.grounded,
         judge=None
-        if after.judge is None
+        if output_rule.judge is None
         else bp.Judge(
-            deployment=after.judge.deployment, question=after.judge.question, refuse_on=after.judge.refuse_on
+            deployment=output_rule.judge.deployment,
+            question=output_rule.judge.question,
+            refuse_on=output_rule.judge.refuse_on,
         ),
-        presidio="" if after.presidio == "off" else after.presidio,
-        presidio_input="" if before.presidio == "off" else before.presidio,
+        presidio="" if output_rule.presidio == "off" else output_rule.presidio,
+        presidio_input="" if input_rule.presidio == "off" else input_rule.presidio,
         tools=None if rule.tools is None else sorted(rule.tools),
         entities=[bp.CompanyEntity(name=e.name, pattern=e.pattern, secret=e.secret) for e in rule.entities],
         shadow=rule.mode == "shadow",
@@ -112,17 +117,17 @@ def guardrails(rule: doc.GuardrailRule | None) -> bp.Guardrails | None:
 
 
 def _enabled_checks(**checks: str) -> dict[str, str]:
-    return {name: done for name, done in checks.items() if done != "off"}
+    return {name: action for name, action in checks.items() if action != "off"}
 
 
 def delay_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
-    """What changes for callers by how answers are checked: streams that are held back, answers that wait."""
+    """Notes on new delays for callers by checks of answers: streams that are held back, answers that wait."""
     before = {item.name: _answer_delays(item) for item in served.workloads} if served else {}
     found: list[str] = []
     for item in new.workloads:
-        told = _answer_delays(item)
-        if told != before.get(item.name, ()):
-            found += [f"workload/{item.name}: {each}" for each in told]
+        delays = _answer_delays(item)
+        if delays != before.get(item.name, ()):
+            found += [f"workload/{item.name}: {each}" for each in delays]
     return tuple(found)
 
 
@@ -141,8 +146,8 @@ def _answer_delays(item: bp.Workload) -> tuple[str, ...]:
 
 
 def _whole_answer_checks(rule: bp.Guardrails) -> list[str]:
-    there = {
+    whole_checks = {
         "schema": rule.schema, "grounded": rule.grounded, "languages": rule.output_languages, "judge": rule.judge,
         "presidio": rule.presidio,
     }  # fmt: skip
-    return [name for name, declared in there.items() if declared]
+    return [name for name, declared in whole_checks.items() if declared]

@@ -1,6 +1,6 @@
-"""Declared grants in a blueprint, and in words: who gains what by a change, and who loses it.
+"""Compiles declared grants, and describes who gains and who loses access by a change.
 
-Who is in a group is live, and so is the day; neither is decided here.
+Membership of groups and the current day are evaluated live, not here.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from groundplan.catalog.workspace import Workspace
 
 _NO_END = "9999-99-99"
 GRANT_FIELDS = {"use": "whoever has a key", "act_for_others": "every key made with --on-behalf-of", "read": ""}
-"""Field of a blueprint -> who has it where there is no grant at all."""
+"""field of a blueprint -> who has access where there is no grant at all"""
 
 
 def compile_grants(workspace: Workspace, allowed: str, *objects: str) -> list[bp.Grant]:
-    """The grants that allow something on one of these objects, by name; ended ones too, which still guard it."""
+    """The grants that allow `allowed` on one of these objects, by name; ended ones too, which still restrict it."""
     return [
         bp.Grant(
             name=name,
@@ -40,12 +40,12 @@ def source_grants(blueprint: bp.Blueprint) -> list[tuple[str, str, str | None]]:
 
 
 def format_grants(grants: Sequence[bp.Grant]) -> str:
-    """Who has it by grants, on one line: `ben@acme.example until 2026-12-31, hr`."""
+    """The holders of grants on one line: `ben@acme.example until 2026-12-31, hr`."""
     return ", ".join(_holders(grants))
 
 
 def grant_changes(field: str, old: Sequence[bp.Grant], new: Sequence[bp.Grant]) -> tuple[str, str]:
-    """(who gains, who loses), each one line of text or empty. The first grant takes it from everybody else."""
+    """(who gains access, who loses it), each one line of text or empty. The first grant excludes everybody else."""
     before, after, anybody = _holders(old), _holders(new), GRANT_FIELDS[field]
     if anybody and not before and after:
         return "", f"{anybody}, but for {', '.join(after)}"
@@ -57,7 +57,7 @@ def grant_changes(field: str, old: Sequence[bp.Grant], new: Sequence[bp.Grant]) 
 
 
 def _holders(grants: Sequence[bp.Grant]) -> list[str]:
-    """Each name once, with its last day where all its grants have one: the latest."""
+    """Each name once, with the latest end of its grants if all of them end."""
     days: dict[str, str] = {}
     for grant in grants:
         for who in grant.to:

@@ -1,4 +1,4 @@
-"""Sources, terms and the index of a blueprint. Pure; documents are not looked at."""
+"""Compiles sources, glossary terms and the index. Pure; documents are not read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.release.compile.grants import compile_grants, subject_name
 
 _MAX_DAYS = 365_000
-"""What is kept longer is kept as long as this: no calendar has a day so far away."""
+"""the longest retention in days: longer ones are cut to it, since no calendar reaches so far"""
 
 
-def index(rule: IndexRule) -> bp.Index:
-    """How documents are cut and embedded."""
+def compile_index(rule: IndexRule) -> bp.Index:
+    """How documents are chunked and embedded."""
     own = rule.embedding
     return bp.Index(
         characters=rule.characters,
@@ -27,15 +27,15 @@ def index(rule: IndexRule) -> bp.Index:
     )
 
 
-def rerank(rule: RerankRule | None) -> bp.Rerank | None:
-    """Who puts passages in order."""
+def compile_rerank(rule: RerankRule | None) -> bp.Rerank | None:
+    """The workload and deployment that rerank passages; None without reranking."""
     if rule is None:
         return None
     return bp.Rerank(workload=rule.workload, deployment=rule.deployment, passages=rule.passages, within_ms=rule.within)
 
 
-def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
-    """A declared source, with who may read it and what governs it."""
+def compile_source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
+    """A declared source, with its readers and governance."""
     return bp.Source(
         name=item.name,
         path=item.path or "",
@@ -43,7 +43,7 @@ def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
         owner=workspace.email_of(item.owner),
         readers=sorted(subject_name(workspace, reader) for reader in item.readers),
         read=compile_grants(workspace, "read", f"source/{item.name}"),
-        governed=_governed(workspace, item),
+        governed=_compile_governed(workspace, item),
         connector=bp.Connector(type=item.connector.type, settings=item.connector.settings(), acl=item.connector.acl)
         if item.connector
         else None,
@@ -53,7 +53,7 @@ def source(workspace: Workspace, item: doc.SourceDoc) -> bp.Source:
     )
 
 
-def _governed(workspace: Workspace, item: doc.SourceDoc) -> bp.Governed:
+def _compile_governed(workspace: Workspace, item: doc.SourceDoc) -> bp.Governed:
     rule = item.governed
     return bp.Governed(
         steward=workspace.email_of(rule.steward) if rule.steward else None,
@@ -72,8 +72,8 @@ def _days(milliseconds: int | None) -> int | None:
     return None if milliseconds is None else max(0, min(milliseconds // DAY_MS, _MAX_DAYS))
 
 
-def term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:
-    """A word of the glossary."""
+def compile_term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:
+    """A glossary term."""
     return bp.Term(
         name=item.name,
         title=item.title,
@@ -85,7 +85,7 @@ def term(workspace: Workspace, item: doc.TermDoc) -> bp.Term:
 
 
 def review_days(workspace: Workspace, used: set[str]) -> dict[str, int]:
-    """Of sources that something uses and that are to be looked at again."""
+    """Source -> days between its reviews, for used sources that declare them."""
     return {
         name: days
         for name, item in workspace.sources.items()

@@ -1,6 +1,4 @@
-"""Deployments with their prices and the way to them, and the sites where they are. Pure; whether they may be used is
-decided by placement.
-"""
+"""Compiles deployments with their prices and connections, and sites. Pure; placement decides which are used."""
 
 from __future__ import annotations
 
@@ -15,27 +13,29 @@ from groundplan.catalog.well_known import messages_base_url
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.release.compile import context_windows, pricing
-from groundplan.release.compile.governance import provider_terms
+from groundplan.release.compile.governance import compile_provider_terms
 
 
-def deployments(workspace: Workspace, today: date, prices: pricing.Prices) -> tuple[list[bp.Deployment], list[Problem]]:
-    """Those at declared sites that have a price, and what is wrong with the others."""
+def compile_deployments(
+    workspace: Workspace, today: date, prices: pricing.Prices
+) -> tuple[list[bp.Deployment], list[Problem]]:
+    """The deployments at declared sites that have a price, and the problems of the others."""
     found: list[bp.Deployment] = []
-    problems = list(context_windows.problems(workspace, today, prices))
+    problems = list(context_windows.context_problems(workspace, today, prices))
     for item in workspace.deployments.values():
         rates = prices(workspace, item, today)
         if isinstance(rates, Problem):
             problems.append(rates)
         elif item.site in workspace.sites:
-            found.append(_deployment(item, rates, workspace))
+            found.append(_compile_deployment(item, rates, workspace))
     return found, problems
 
 
 _REASONING_MODELS = re.compile(r"(?:openai|azure)/(?:o[1-9]|gpt-(?:[5-9]|[1-9]\d))(?![0-9a-z])")
-"""Models that refuse every request with `max_tokens`."""
+"""models that refuse every request with `max_tokens`"""
 
 
-def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) -> bp.Deployment:
+def _compile_deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) -> bp.Deployment:
     described = workspace.models.get(item.model)
     return bp.Deployment(
         name=item.name,
@@ -72,14 +72,14 @@ def _deployment(item: doc.DeploymentDoc, rates: bp.Rates, workspace: Workspace) 
         weight=item.weight,
         concurrent=item.limits.concurrent,
         billing_on_cancel=item.billing_on_cancel,
-        terms=provider_terms(item),
+        terms=compile_provider_terms(item),
         purposes=sorted(described.purposes) if described is not None else [],
         **_connection_fields(item, workspace.company),
     )
 
 
 def _connection_fields(item: doc.DeploymentDoc, company: doc.CompanyDoc) -> dict[str, Any]:
-    """TLS, HTTP version and proxy: the deployment's own, else the company's, none to a local service."""
+    """TLS, HTTP version and proxy. The proxy is the deployment's own, else the company's; none for a local service."""
     tls = item.tls
     proxy, key = (item.proxy, item.proxy_key) if item.proxy is not None else (company.proxy, company.proxy_key)
     if proxy == DIRECT or item.url.startswith("local:"):
@@ -92,8 +92,8 @@ def _connection_fields(item: doc.DeploymentDoc, company: doc.CompanyDoc) -> dict
     }
 
 
-def site(item: doc.SiteDoc) -> bp.Site:
-    """A declared site, as gateways and planners know it."""
+def compile_site(item: doc.SiteDoc) -> bp.Site:
+    """A declared site."""
     return bp.Site(
         name=item.name,
         type=item.type,

@@ -1,8 +1,8 @@
-"""The plan of the whole company inside a release: which order of deployments each planned workload gets, what bursts,
-what is to build, and what is expected of it.
+"""The company's placement plan inside a release: the order of deployments of each planned workload, its burst, what to
+build, and the expected daily figures.
 
-A blueprint routes to declared deployments only; what the plan would rather build is shown with its price. Where nothing
-asks for a plan, nothing is solved.
+A blueprint routes to declared deployments only; a place that the plan would rather build is shown with its price. If no
+workload asks for a plan, nothing is solved.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ from groundplan.placement.workload_routes import Route, Routes, plan_routes, unp
 
 @dataclass(frozen=True, slots=True)
 class PlacementPlan:
-    """What the plan says; without one, placements stay as they were judged."""
+    """The plan of a release; without routes, placements keep the order of `placement.solve`."""
 
     company: Company | None = None
     routes: Routes | None = None
     problems: tuple[Problem, ...] = ()
     note: str = ""
-    """why there is no plan though one is asked for"""
+    """why there is no plan although a workload asks for one"""
 
     def route(self, workload: str) -> Route | None:
-        """Of one workload, where the plan places it."""
+        """The route of a workload; None where the plan does not place it."""
         return None if self.routes is None else self.routes.by_workload.get(workload)
 
 
 @dataclass(frozen=True, slots=True)
 class Observations:
-    """What the gateways saw, as plans take it."""
+    """What the gateways measured, as input of plans."""
 
     times: Mapping[str, ObservedFacts] = field(default_factory=dict)
     """by deployment"""
@@ -59,15 +59,15 @@ def company_facts(
     deployments: Sequence[bp.Deployment],
     current: bp.Blueprint | None,
     today: date,
-    seen: Observations = NO_OBSERVATIONS,
+    observations: Observations = NO_OBSERVATIONS,
 ) -> Company:
-    """The facts of a plan. Raises `Invalid` where a trace cannot be read."""
+    """The input of a plan. Raises `Invalid` where a trace cannot be read."""
     context = Context(
         today,
         primary_sites(current),
         primary_deployments(current),
-        seen.times,
-        seen.loads,
+        observations.times,
+        observations.loads,
         lambda name: _read_file(workspace, name),
     )
     return read_company(workspace, deployments, context)
@@ -91,21 +91,21 @@ def plan_placements(
     deployments: Sequence[bp.Deployment],
     current: bp.Blueprint | None,
     today: date,
-    seen: Observations = NO_OBSERVATIONS,
+    observations: Observations = NO_OBSERVATIONS,
 ) -> PlacementPlan:
-    """The plan of this workspace where a workload asks for one. Rules that contradict each other are refusals."""
-    asking = [name for name, item in workspace.workloads.items() if item.placement.order == "planned"]
-    where = workspace.where("workload", asking[0], "placement", "order") if asking else None
+    """The plan of a workspace, if a workload asks for one. Rules that contradict each other are refusals."""
+    planned = [name for name, item in workspace.workloads.items() if item.placement.order == "planned"]
+    where = workspace.where("workload", planned[0], "placement", "order") if planned else None
     try:
-        company = company_facts(workspace, deployments, current, today, seen)
-        if not asking:
+        company = company_facts(workspace, deployments, current, today, observations)
+        if not planned:
             return PlacementPlan(company)
         found = ask_plan(plan_routes, company, urgent=True)
-        homeless = found.unplaceable
-        if seen.times:  # what was only seen refuses nothing
-            declared = company_facts(workspace, deployments, current, today, Observations(loads=seen.loads))
-            homeless = ask_company(unplaceable_workloads, declared, urgent=True)
-        return PlacementPlan(company, found, _unplaceable_problems(workspace, homeless, asking))
+        unplaceable = found.unplaceable
+        if observations.times:  # measured times alone refuse nothing
+            declared = company_facts(workspace, deployments, current, today, Observations(loads=observations.loads))
+            unplaceable = ask_company(unplaceable_workloads, declared, urgent=True)
+        return PlacementPlan(company, found, _unplaceable_problems(workspace, unplaceable, planned))
     except Unavailable:
         raise
     except Invalid as error:
@@ -116,8 +116,10 @@ def plan_placements(
         return PlacementPlan(problems=(_problem(error, where),))
 
 
-def _unplaceable_problems(workspace: Workspace, found: Mapping[str, str], asking: Sequence[str]) -> tuple[Problem, ...]:
-    """Workloads that ask for a plan and that what is declared leaves no place."""
+def _unplaceable_problems(
+    workspace: Workspace, found: Mapping[str, str], planned: Sequence[str]
+) -> tuple[Problem, ...]:
+    """Refusals of served workloads that ask for a plan and have no allowed place."""
     return tuple(
         Problem(
             f"nowhere may {name} run: {found[name]}"[:2000],
@@ -125,23 +127,23 @@ def _unplaceable_problems(workspace: Workspace, found: Mapping[str, str], asking
             "Relax one of these rules, or declare a site, a deployment or hardware that they allow.",
             workspace.where("workload", name, "placement", "order"),
         )
-        for name in asking
+        for name in planned
         if name in found and workspace.workloads[name].stage in doc.SERVED_STAGES
     )
 
 
 def _problem(error: GroundplanError, where: Where | None) -> Problem:
-    """With the place that the error names, else that of the first workload that asks for a plan."""
+    """The error as a problem at its own location, else at `where`."""
     if isinstance(error.where, Where):
         return Problem(error.message, error.code, error.hint, error.where)
-    told = f"{error.where}: {error.message}" if error.where else error.message
-    return Problem(told, error.code, error.hint, where)
+    message = f"{error.where}: {error.message}" if error.where else error.message
+    return Problem(message, error.code, error.hint, where)
 
 
 def apply_plan(
     found: PlacementPlan, placement: bp.Placement, workspace: Workspace, current: bp.Blueprint | None = None
 ) -> bp.Placement:
-    """A judged placement with the order of the plan, where its workload asks for one, and with what is expected."""
+    """A placement with the order of the plan, if its workload asks for one, and with its expected figures."""
     item = workspace.workloads[placement.workload]
     if item.placement.order == "planned" and found.note:
         placement = msgspec.structs.replace(placement, binding=f"{placement.binding}; {found.note}")
@@ -150,28 +152,29 @@ def apply_plan(
         if item.placement.order == "planned":
             placement = _in_planned_order(found.routes.gap, route, placement)
         placement = _with_build(route, placement)
-    before = (
+    previous = (
         next((each for each in current.placements if each.workload == placement.workload), None) if current else None
     )
     return msgspec.structs.replace(
-        placement, expects=_keep_expectations(_expectations(found.company, placement), placement, before)
+        placement, expects=_keep_expectations(_expectations(found.company, placement), placement, previous)
     )
 
 
 def _keep_expectations(
-    expects: dict[str, float], placement: bp.Placement, before: bp.Placement | None
+    expects: dict[str, float], placement: bp.Placement, previous: bp.Placement | None
 ) -> dict[str, float]:
-    """Of a place that stays, what was seen in the meantime changes no expectation: drift is measured against it."""
-    if before is None or before.primary != placement.primary:
+    """The expectations; if the primary stays, new measurements do not change them, since drift is measured against
+    them."""
+    if previous is None or previous.primary != placement.primary:
         return expects
     kept = ("first_token_ms", "availability")
-    return {key: before.expects.get(key, value) if key in kept else value for key, value in expects.items()}
+    return {key: previous.expects.get(key, value) if key in kept else value for key, value in expects.items()}
 
 
 def _in_planned_order(gap: float, route: Route, placement: bp.Placement) -> bp.Placement:
     allowed = {each.deployment for each in placement.alternatives if each.allowed}
-    before = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
-    order = [name for name in dict.fromkeys([*route.configs, *before]) if name in allowed]
+    previous = [name for name in (placement.primary, *placement.fallbacks) if name is not None]
+    order = [name for name in dict.fromkeys([*route.configs, *previous]) if name in allowed]
     if not order:
         return placement
     return msgspec.structs.replace(
@@ -193,7 +196,7 @@ def _with_build(route: Route, placement: bp.Placement) -> bp.Placement:
 
 
 def _expectations(company: Company | None, placement: bp.Placement) -> dict[str, float]:
-    """What the plan takes for granted of each day, for the control charts of drift."""
+    """The daily figures that the plan expects, for the control charts of drift."""
     if company is None or placement.primary is None or placement.workload not in company.workloads:
         return {}
     facts = company.workloads[placement.workload]

@@ -1,6 +1,6 @@
-"""What deployments cost: prices as declared, with their tiers, classes and hours, else the shipped list.
+"""Compiles prices of deployments: declared ones with their tiers, classes and hours, else those of the shipped list.
 
-Pure. What a call costs by them is `economics`.
+Pure. `economics` prices calls by them.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from groundplan.release.compile import budgets
 Prices = Callable[[Workspace, doc.DeploymentDoc, date], bp.Rates | Problem]
 """Rates of a deployment on a day, or why there are none."""
 MAX_SUCCESSORS = 5
-"""Prices to come that a blueprint has of a deployment: those of a month, where a rate is declared for each week."""
+"""future prices of a deployment in a blueprint: a month's, if a rate is declared for each week"""
 
 
 def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day: date) -> bp.Rates | Problem:
@@ -45,14 +45,14 @@ def declared_or_listed(workspace: Workspace, deployment: doc.DeploymentDoc, day:
     )
 
 
-def problems(workspace: Workspace, today: date) -> Iterator[Problem]:
-    """Declared prices that say nothing of `today`: the first one begins later, or its currency has no rate yet. What
-    holds on no day is told by `catalog.check`."""
+def price_problems(workspace: Workspace, today: date) -> Iterator[Problem]:
+    """Problems of declared prices that do not apply today: the first one begins later, or its currency has no rate yet.
+    `catalog.check` reports those that never apply."""
     for deployment in workspace.deployments.values():
         described = workspace.models.get(deployment.model)
         prices = deployment.price or (described.price if described is not None else ())
-        held = doc.price_on(prices, today)
-        if not prices or (held is not None and held.since is not None):
+        price_in_force = doc.price_on(prices, today)
+        if not prices or (price_in_force is not None and price_in_force.since is not None):
             continue
         found = declared_or_listed(workspace, deployment, today)
         if isinstance(found, Problem) and found.code != "currency_unknown":
@@ -60,8 +60,8 @@ def problems(workspace: Workspace, today: date) -> Iterator[Problem]:
 
 
 def model_rates(workspace: Workspace | None, model: str, day: date) -> bp.Rates | Problem:
-    """What a model costs that no deployment serves: by its document where it has a price, else by the list, with every
-    tier of it."""
+    """The rates of a model that no deployment serves: by its document if that has a price, else by the list, with all
+    tiers."""
     described = None if workspace is None else workspace.models.get(model)
     declared: list[bp.Rates] = []
     if workspace is not None and described is not None and described.price:
@@ -82,24 +82,24 @@ def rates_with_successors(workspace: Workspace, deployment: doc.DeploymentDoc, d
 
 
 def _append_successors(
-    workspace: Workspace, deployment: doc.DeploymentDoc, rates: bp.Rates, day: date, more: int
+    workspace: Workspace, deployment: doc.DeploymentDoc, rates: bp.Rates, day: date, remaining: int
 ) -> bp.Rates:  # fmt: skip
-    """`rates`, which hold on `day`, with so many that follow them, each within the one before."""
-    for begins in price_change_days(workspace, deployment, day, date.max) if more else ():
-        then = declared_or_listed(workspace, deployment, begins)
-        if not isinstance(then, Problem) and then != rates:
-            further = _append_successors(workspace, deployment, then, begins, more - 1)
-            return msgspec.structs.replace(rates, then=further, then_from=begins.isoformat())
+    """`rates`, which apply on `day`, with at most `remaining` later ones, each nested in the one before."""
+    for start in price_change_days(workspace, deployment, day, date.max) if remaining else ():
+        successor = declared_or_listed(workspace, deployment, start)
+        if not isinstance(successor, Problem) and successor != rates:
+            later = _append_successors(workspace, deployment, successor, start, remaining - 1)
+            return msgspec.structs.replace(rates, then=later, then_from=start.isoformat())
     return rates
 
 
 def without_successors(rates: bp.Rates) -> bp.Rates:
-    """Rates without what begins after them."""
+    """Rates without their successors."""
     return msgspec.structs.replace(rates, then=None, then_from="")
 
 
 def price_change_days(workspace: Workspace, deployment: doc.DeploymentDoc, after: date, until: date) -> list[date]:
-    """The days after one and up to another, in order, on which its price may become another one."""
+    """The days after `after` and up to `until`, in order, on which the deployment's price may change."""
     described = workspace.models.get(deployment.model)
     prices = deployment.price or (described.price if described is not None else ())
     days = {each.since for each in prices if each.since is not None}
@@ -112,21 +112,21 @@ def price_change_days(workspace: Workspace, deployment: doc.DeploymentDoc, after
 def _declared_rates(
     workspace: Workspace, kind: str, name: str, prices: tuple[doc.Price, ...], day: date
 ) -> list[bp.Rates]:
-    """Rates with the file that declares them; its line would make another blueprint of every comment above it. Those of
-    other currencies are in USD at the rate of `day` where they hold on it. Raises `Invalid` where there is none."""
+    """Rates with the file that declares them as source; with its line, every comment above would change the blueprint.
+    The price in force on `day` is converted to USD at that day's rate. Raises `Invalid` where there is none."""
     file = workspace.where(kind, name, "price").file
     found = [_free_rates(price) if price.free else _rates_from_price(price, f"declared {file}") for price in prices]
-    held = doc.price_on(prices, day)
+    price_in_force = doc.price_on(prices, day)
     for place, price in enumerate(prices):
-        if price is held and price.currency != USD and not price.free:
-            rate = rate_on(budgets.currencies(workspace), price.currency, day)
-            told = f"{found[place].source} in {price.currency} at {format_usd(rate)} USD"
-            found[place] = msgspec.structs.replace(rates_in_usd(found[place], rate), source=told)
+        if price is price_in_force and price.currency != USD and not price.free:
+            rate = rate_on(budgets.compile_currencies(workspace), price.currency, day)
+            source = f"{found[place].source} in {price.currency} at {format_usd(rate)} USD"
+            found[place] = msgspec.structs.replace(rates_in_usd(found[place], rate), source=source)
     return found
 
 
 def _free_rates(price: doc.Price) -> bp.Rates:
-    """From its day on, so that what was paid before stays paid, and what is paid later is."""
+    """Free rates from the price's day on: earlier and later prices stay as they are."""
     return msgspec.structs.replace(FREE, effective=price.since.isoformat() if price.since else "")
 
 
@@ -134,7 +134,7 @@ _CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_
 
 
 def _rates_from_price(price: doc.Price, source: str) -> bp.Rates:
-    """A declared price with its tier for long prompts and its classes of service."""
+    """The rates of a declared price, with its tier for long prompts, classes of service and hours."""
     rates = bp.Rates(
         input=price.input,
         output=price.output,
@@ -159,20 +159,20 @@ def _rates_from_price(price: doc.Price, source: str) -> bp.Rates:
         name: None if found is None else _with_long(_class_rates(rates, found), long, above)
         for name, found in (("batch", price.batch), ("priority", price.priority), ("flex", price.flex))
     }
-    whole = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
-    hours = [(*each.hours, _with_long(_class_rates(whole, each), long, above)) for each in price.hours]
-    return with_windows(whole, hours)
+    with_classes = msgspec.structs.replace(rates, long=long, long_above=above, **classes)
+    hours = [(*each.hours, _with_long(_class_rates(with_classes, each), long, above)) for each in price.hours]
+    return with_windows(with_classes, hours)
 
 
 def _class_rates(rates: bp.Rates, price: doc.ClassPrice) -> bp.Rates:
-    said = {name: value for name in _CLASSES if (value := getattr(price, name)) is not None}
-    return msgspec.structs.replace(rates, **said)
+    declared_fields = {name: value for name in _CLASSES if (value := getattr(price, name)) is not None}
+    return msgspec.structs.replace(rates, **declared_fields)
 
 
 def _with_long(rates: bp.Rates, long: bp.Rates | None, above: int) -> bp.Rates:
-    """A long prompt in another class of service costs the dearer of the two, since no list says less."""
+    """Rates with the tier for long prompts at the higher of its own and the class's rates, since no list has less."""
     if long is None:
         return rates
-    both = highest_rates((rates, long))
-    dearer = {name: getattr(both, name) for name in _CLASSES}
-    return msgspec.structs.replace(rates, long=msgspec.structs.replace(long, **dearer), long_above=above)
+    highest = highest_rates((rates, long))
+    highest_fields = {name: getattr(highest, name) for name in _CLASSES}
+    return msgspec.structs.replace(rates, long=msgspec.structs.replace(long, **highest_fields), long_above=above)

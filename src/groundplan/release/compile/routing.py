@@ -1,4 +1,4 @@
-"""What a workload declares about model `auto` and about answers by meaning, as gateways read it. Pure."""
+"""Compiles the routing of model `auto`, and the semantic cache, of a workload. Pure."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from groundplan.catalog.routing import RoutingRule
 from groundplan.catalog.workspace import Workspace
 
 
-def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -> bp.Routing | None:
-    """None where the order of placement holds, and no floor keeps anybody out. `names`: the deployments that may serve
-    it."""
+def compile_routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -> bp.Routing | None:
+    """The routing of a workload; None where the order of placement applies and no floor excludes a deployment.
+    `names`: the deployments that may serve it."""
     rule = item.routing
     barred, quality = _barred_and_scores(workspace, item, names)
     if not (barred or has_routing_rules(item)):
@@ -37,7 +37,7 @@ def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -
         floor=rule.floor,
         sticky=bool(rule.sticky),
         priced=rule.sticky == "priced",
-        cascade=_cascade(item),
+        cascade=_compile_cascade(item),
         barred=barred,
         quality=quality if _needs_scores(rule) else {},
         within_ms=rule.within,
@@ -46,24 +46,24 @@ def routing(workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]) -
 
 
 def has_routing_rules(item: doc.WorkloadDoc) -> bool:
-    """Whether anything but the order of placement has a say in who takes a call for model `auto`."""
+    """Whether anything but the order of placement chooses the deployment of a call for model `auto`."""
     rule = item.routing
     return rule.by != "order" or rule.cascade is not None or rule.within is not None or rule.risk is not None
 
 
 def _needs_scores(rule: RoutingRule) -> bool:
-    """Whether it says more than rules and a router: only then are declared scores told, so that approvals of what was
-    declared before stay as they are."""
+    """Whether the routing uses more than rules and a router: only then are declared scores in the blueprint, so that
+    approvals of earlier declarations stay valid."""
     return bool(rule.cascade or rule.within or rule.risk or rule.second or rule.sticky == "priced" or rule.digest)
 
 
 def _barred_and_scores(
     workspace: Workspace, item: doc.WorkloadDoc, names: Sequence[str]
 ) -> tuple[dict[str, str], dict[str, dict[str, float]]]:
-    """(deployment -> why it takes none of its calls, deployment -> dimension -> declared score).
+    """(deployment -> why it is barred from calls, deployment -> dimension -> declared score).
 
-    A score below the workload's floor in any dimension bars; a score that nobody declared does not. A ceiling of risk
-    bars whatever is above it or not assessed.
+    A score below the workload's floor in any dimension bars a deployment; an undeclared score does not. A ceiling of
+    risk bars deployments whose model is above it or not assessed.
     """
     barred: dict[str, str] = {}
     quality: dict[str, dict[str, float]] = {}
@@ -84,7 +84,7 @@ def _barred_and_scores(
     return barred, quality
 
 
-def _cascade(item: doc.WorkloadDoc) -> bp.Cascade | None:
+def _compile_cascade(item: doc.WorkloadDoc) -> bp.Cascade | None:
     rule = item.routing.cascade
     if rule is None:
         return None
@@ -107,8 +107,8 @@ def _cascade(item: doc.WorkloadDoc) -> bp.Cascade | None:
     )
 
 
-def semantic(rule: doc.CacheRule) -> bp.Semantic | None:
-    """None where only the same request gets the same answer."""
+def compile_semantic(rule: doc.CacheRule) -> bp.Semantic | None:
+    """The semantic cache; None where only identical requests are answered from the cache."""
     found = rule.semantic
     if found is None:
         return None

@@ -1,4 +1,4 @@
-"""A workload of a blueprint, within the caps that hold. Pure; where it runs is an argument."""
+"""Compiles a workload of a blueprint within the caps in force. Pure; its placement is an argument."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from groundplan.catalog.rules.index import reranker
 from groundplan.catalog.workspace import Workspace
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
 from groundplan.release.compile import experiments, knowledge, routing
-from groundplan.release.compile.governance import guardrails, review
+from groundplan.release.compile.governance import compile_guardrails, compile_review
 from groundplan.release.compile.grants import compile_grants
 
 
-def _needs(item: doc.WorkloadDoc) -> bp.Needs:
+def _compile_needs(item: doc.WorkloadDoc) -> bp.Needs:
     rule = item.needs
     return bp.Needs(purposes=sorted(rule.purposes), quality=rule.quality, scanned=rule.scanned)
 
 
-def demand(item: doc.WorkloadDoc) -> Demand:
-    """What placement has to know of a workload; where traffic is not declared, what is assumed."""
+def placement_demand(item: doc.WorkloadDoc) -> Demand:
+    """The demand of a workload for placement; undeclared traffic is assumed."""
     traffic = item.traffic
     return Demand(
         workload=item.name,
@@ -40,14 +40,14 @@ def demand(item: doc.WorkloadDoc) -> Demand:
 
 
 def refusal_key(item: doc.WorkloadDoc) -> str:
-    """The key at which to show that a placement is refused."""
+    """The key at whose line a refused placement is reported."""
     for key in ("deployments", "fallbacks", "residency", "sensitivity", "needs"):
         if key in item.model_fields_set:
             return key
     return "name"
 
 
-def workload(
+def compile_workload(
     workspace: Workspace,
     item: doc.WorkloadDoc,
     placement: bp.Placement,
@@ -55,8 +55,8 @@ def workload(
     caps: bp.Caps,
     today: date,
 ) -> bp.Workload:
-    """A workload that is served, in its place and within `caps`; `served` is what is served of it now."""
-    prompt = _prompt(workspace.prompts, item.prompt)
+    """The workload in its place and within `caps`; `served`: the workload as it is served now."""
+    prompt = _find_prompt(workspace.prompts, item.prompt)
     limits = item.limits
     temporary = item.stage != "production"
     return bp.Workload(
@@ -72,8 +72,8 @@ def workload(
         aliases=sorted(item.aliases),
         also=list(item.also),
         budgets=sorted(workspace.budgets_of(item.name)),
-        grounding=_grounding(workspace, item),
-        needs=_needs(item),
+        grounding=_compile_grounding(workspace, item),
+        needs=_compile_needs(item),
         system_prompt=prompt.text if prompt else None,
         prompt=f"{prompt.name}@{prompt.version}" if prompt else None,
         max_output_tokens=limits.max_output,
@@ -85,39 +85,39 @@ def workload(
         grace_ms=item.grace_ms,
         attempts=item.reliability.attempts or limits.attempts,
         deadline_ms=item.reliability.deadline or limits.deadline,
-        reliability=_reliability(item, placement),
-        keep=_keep(item.keep),
-        cache=_cache(item),
-        routing=routing.routing(workspace, item, deployment_chain(placement)),
-        experiment=experiments.experiment(item),
-        replay=experiments.replay(item),
+        reliability=_compile_reliability(item, placement),
+        keep=_compile_keep(item.keep),
+        cache=_compile_cache(item),
+        routing=routing.compile_routing(workspace, item, deployment_chain(placement)),
+        experiment=experiments.compile_experiment(item),
+        replay=experiments.compile_replay(item),
         batch_concurrent=item.batches.concurrent,
         file_bytes=item.files.max_size,
         use=compile_grants(workspace, "use", f"workload/{item.name}", "company"),
         act_for_others=compile_grants(workspace, "act-for-others", f"workload/{item.name}", "company"),
-        guardrails=guardrails(item.guardrails),
-        review=review(workspace, item.review),
+        guardrails=compile_guardrails(item.guardrails),
+        review=compile_review(workspace, item.review),
     )
 
 
-def _keep(rule: doc.KeepRule) -> bp.Keep | None:
+def _compile_keep(rule: doc.KeepRule) -> bp.Keep | None:
     share = round(rule.share * 10_000)
     if rule.content == "none" or not share:
         return None
     return bp.Keep(content=rule.content, seconds=rule.for_ // 1000, share=share)
 
 
-def _cache(item: doc.WorkloadDoc) -> bp.Cache | None:
+def _compile_cache(item: doc.WorkloadDoc) -> bp.Cache | None:
     rule = item.cache
     if rule.answers == "off":
         return None
     private = bool(item.sources) or item.sensitivity in ("confidential", "restricted")
     scope = rule.scope or ("person" if private else "workload")
-    semantic = routing.semantic(rule)
+    semantic = routing.compile_semantic(rule)
     return bp.Cache(seconds=max(1, rule.ttl // 1000), max_bytes=rule.max_size, scope=scope, semantic=semantic)
 
 
-def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:
+def _compile_reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliability:
     rule = item.reliability
     hedge = rule.hedge
     return bp.Reliability(
@@ -135,24 +135,24 @@ def _reliability(item: doc.WorkloadDoc, placement: bp.Placement) -> bp.Reliabili
 
 
 def deployment_chain(placement: bp.Placement) -> list[str]:
-    """Its places in the order in which they are asked."""
+    """The deployments of a placement in the order in which they are asked."""
     return [name for name in (placement.primary, *placement.fallbacks) if name is not None]
 
 
 def peer_count(item: doc.WorkloadDoc, placement: bp.Placement) -> int | None:
-    """How many of the placed deployments share the calls: those that are no declared fallbacks. None: all."""
-    later = [name for name in item.fallbacks if name not in item.deployments]
-    return sum(name not in later for name in deployment_chain(placement)) if later else None
+    """How many of the placed deployments share the calls: those that are not declared as fallbacks. None: all."""
+    fallbacks_only = [name for name in item.fallbacks if name not in item.deployments]
+    return sum(name not in fallbacks_only for name in deployment_chain(placement)) if fallbacks_only else None
 
 
 def _limit_or_cap(item: doc.WorkloadDoc, field: str, cap: int | None) -> int | None:
-    """What the workload itself says, `unlimited` included; the cap where it says nothing."""
+    """The workload's own limit, `unlimited` included; the cap if it declares none."""
     value: int | None = getattr(item.limits, field)
     return value if field in item.limits.model_fields_set else cap
 
 
 def _end_date(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | None, today: date) -> str | None:
-    """The declared last day; else the one that it has already; else `days` from today. Production has none."""
+    """The declared last day; else the one that is served already; else `days` from today. Production has none."""
     if item.limits.expires is not None:
         return item.limits.expires.isoformat()
     if item.stage == "production":
@@ -162,7 +162,7 @@ def _end_date(item: doc.WorkloadDoc, served: bp.Workload | None, days: int | Non
     return None if days is None else (today + timedelta(days=days)).isoformat()
 
 
-def _grounding(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Grounding | None:
+def _compile_grounding(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Grounding | None:
     if not item.sources:
         return None
     rule = item.grounding
@@ -173,9 +173,9 @@ def _grounding(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Grounding | No
         floor=rule.floor,
         required=rule.required,
         synonyms=rule.synonyms,
-        rerank=knowledge.rerank(reranker(workspace, item)),
+        rerank=knowledge.compile_rerank(reranker(workspace, item)),
     )
 
 
-def _prompt(prompts: Mapping[str, doc.PromptDoc], name: str | None) -> doc.PromptDoc | None:
+def _find_prompt(prompts: Mapping[str, doc.PromptDoc], name: str | None) -> doc.PromptDoc | None:
     return prompts.get(name.partition("@")[0]) if name else None

@@ -1,1 +1,1 @@
-"""What a workspace declares that does not do what its author expects, as warnings: `collect` finds them all."""
+"""Warnings about declarations that do not do what their author expects; `collect` finds them all."""

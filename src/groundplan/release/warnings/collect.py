@@ -31,10 +31,10 @@ def placed_warnings(
 
 
 def workspace_warnings(workspace: Workspace, today: date) -> tuple[Problem, ...]:
-    """As `placed_warnings`, for a workspace that is not placed yet."""
-    deployments, _ = places.deployments(workspace, today, pricing.rates_with_successors)
-    sites = {name: places.site(item) for name, item in workspace.sites.items()}
-    demands = (workloads.demand(item) for item in workspace.workloads.values())
+    """As `placed_warnings`, for a workspace that has not been placed."""
+    deployments, _ = places.compile_deployments(workspace, today, pricing.rates_with_successors)
+    sites = {name: places.compile_site(item) for name, item in workspace.sites.items()}
+    demands = (workloads.placement_demand(item) for item in workspace.workloads.values())
     return placed_warnings(
         workspace, deployments, [solve.place_workload(demand, deployments, sites) for demand in demands]
     )

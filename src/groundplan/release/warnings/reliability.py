@@ -1,5 +1,5 @@
-"""What a workload declares of retries, hedging, balance and review that has no effect, since it has only one deployment
-or one attempt for it. A warning, since everything else of it is served. Pure.
+"""Warnings about settings of retries, hedging, balance and review that have no effect, since the workload has only one
+deployment or one attempt. Only warnings, since the rest of the workload is served. Pure.
 """
 
 from __future__ import annotations
@@ -12,69 +12,91 @@ from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 from groundplan.release.compile import routing, workloads
 
-_RULE, _LIMITS = "reliability", "limits"
-_ADD = "Name another deployment in `deployments` or `fallbacks` that its rules allow, or leave `{}` out."
-_ADD_OR_SAME = f"{_ADD} `reliability: {{{{retries: {{{{same: 1}}}}}}}}` asks the same one again."
-_CHOSEN = "for model `auto` its `routing`, or a floor of `objectives.quality`, says who is asked, and in which order"
-_PEER = "Name another deployment in `deployments`, since `fallbacks` share no calls, or leave `balance` out."
-_TRIES = "Write `attempts: 2` or more, or leave `{}` out."
-_WAIT = "Write `before_sending: true`, by which answers wait for a person, or leave `{}` out."
-_SHORTER = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `deadline`, or a `hedge`."
+_RELIABILITY, _LIMITS = "reliability", "limits"
+_ADD_DEPLOYMENT_HINT = (
+    "Name another deployment in `deployments` or `fallbacks` that its rules allow, or leave `{}` out."
+)
+_ADD_OR_RETRY_HINT = f"{_ADD_DEPLOYMENT_HINT} `reliability: {{{{retries: {{{{same: 1}}}}}}}}` asks the same one again."
+_ROUTING_REASON = (
+    "for model `auto` its `routing`, or a floor of `objectives.quality`, says who is asked, and in which order"
+)
+_ADD_PEER_HINT = "Name another deployment in `deployments`, since `fallbacks` share no calls, or leave `balance` out."
+_MORE_ATTEMPTS_HINT = "Write `attempts: 2` or more, or leave `{}` out."
+_REVIEW_HINT = "Write `before_sending: true`, by which answers wait for a person, or leave `{}` out."
+_SHORTER_TIMEOUT_HINT = "Write a shorter `timeouts: {{first_token: ...}}` at {}, a longer `deadline`, or a `hedge`."
 
 
 def warnings(workspace: Workspace, item: doc.WorkloadDoc, placement: Placement) -> Iterator[Problem]:
-    """What one workload says of its reliability that has no effect where it is placed."""
+    """Reliability settings of one workload that have no effect where it is placed."""
     rule, chats = item.reliability, workloads.deployment_chain(placement)
-    most = max((chats, *_by_type(workspace, (*item.embeddings, *item.also))), key=len)
-    again = rule.retries.same > 0
-    asked = (
-        ("hedge", "hedge", rule.hedge is not None, len(most) > 1, most),
-        ("on_broken_stream", "resume", rule.on_broken_stream == "resume", len(chats) > 1 or again, chats),
-        ("retries", f"same: {rule.retries.same}", again, True, most),
+    longest_chain = max((chats, *_by_type(workspace, (*item.embeddings, *item.also))), key=len)
+    retries_same = rule.retries.same > 0
+    settings = (
+        ("hedge", "hedge", rule.hedge is not None, len(longest_chain) > 1, longest_chain),
+        ("on_broken_stream", "resume", rule.on_broken_stream == "resume", len(chats) > 1 or retries_same, chats),
+        ("retries", f"same: {rule.retries.same}", retries_same, True, longest_chain),
     )
     attempts = rule.attempts or item.limits.attempts
-    for key, said, declared, possible, names in asked:
+    for key, declaration, declared, possible, names in settings:
         if declared and attempts < 2:
-            yield _no_effect(workspace, item, (_RULE, key), said, "its calls have one attempt", _TRIES)
+            yield _no_effect(
+                workspace, item, (_RELIABILITY, key), declaration, "its calls have one attempt", _MORE_ATTEMPTS_HINT
+            )
         elif declared and not possible:
-            yield _no_effect(workspace, item, (_RULE, key), said, _only_deployment(names), _ADD)
+            yield _no_effect(
+                workspace, item, (_RELIABILITY, key), declaration, _only_deployment(names), _ADD_DEPLOYMENT_HINT
+            )
     peers = chats[: workloads.peer_count(item, placement)]
     if rule.balance != "ordered" and len(peers) < 2:
         yield _no_effect(
-            workspace, item, (_RULE, "balance"), f"balance: {rule.balance}", _only_deployment(peers), _PEER
+            workspace,
+            item,
+            (_RELIABILITY, "balance"),
+            f"balance: {rule.balance}",
+            _only_deployment(peers),
+            _ADD_PEER_HINT,
         )
-    if routing.routing(workspace, item, chats) is not None:
+    if routing.compile_routing(workspace, item, chats) is not None:
         yield from _overruled_by_routing(workspace, item)
-    if attempts > 1 and _declares_attempts(item) and not again and len(most) < 2:
-        path = (_RULE if rule.attempts else _LIMITS, "attempts")
-        yield _no_effect(workspace, item, path, f"attempts: {attempts}", _only_deployment(most), _ADD_OR_SAME)
+    if attempts > 1 and _declares_attempts(item) and not retries_same and len(longest_chain) < 2:
+        path = (_RELIABILITY if rule.attempts else _LIMITS, "attempts")
+        yield _no_effect(
+            workspace, item, path, f"attempts: {attempts}", _only_deployment(longest_chain), _ADD_OR_RETRY_HINT
+        )
     if "share" in item.review.model_fields_set and not item.review.before_sending:
-        said = f"share: {item.review.share * 100:g}%"
-        yield _no_effect(workspace, item, ("review", "share"), said, "nobody is shown answers that were sent", _WAIT)
+        declaration = f"share: {item.review.share * 100:g}%"
+        yield _no_effect(
+            workspace, item, ("review", "share"), declaration, "nobody is shown answers that were sent", _REVIEW_HINT
+        )
     if attempts > 1 and rule.hedge is None:
-        yield from _deadline_warning(workspace, item, most)
+        yield from _deadline_warning(workspace, item, longest_chain)
 
 
 def _overruled_by_routing(workspace: Workspace, item: doc.WorkloadDoc) -> Iterator[Problem]:
-    """Where rules, a router, floors or ceilings say who takes a call, the others follow in the order of placement."""
+    """Settings that have no effect because routing rules, a router, floors or ceilings choose the deployment; further
+    ones are asked in the order of placement."""
     balance = item.reliability.balance
-    for path, said, declared in (
-        ((_RULE, "balance"), f"balance: {balance}", balance != "ordered"),
+    for path, declaration, declared in (
+        ((_RELIABILITY, "balance"), f"balance: {balance}", balance != "ordered"),
         (("placement", "ramp"), "ramp", item.placement.ramp is not None),
     ):
         if declared:
-            yield _no_effect(workspace, item, path, said, _CHOSEN, "Leave `{}` out, or what chooses for `auto`.")
+            yield _no_effect(
+                workspace, item, path, declaration, _ROUTING_REASON, "Leave `{}` out, or what chooses for `auto`."
+            )
 
 
-def _deadline_warning(workspace: Workspace, item: doc.WorkloadDoc, most: Sequence[str]) -> Iterator[Problem]:
-    """Where a deployment that is reached and says nothing has all the time of a call, and those behind it have none."""
+def _deadline_warning(workspace: Workspace, item: doc.WorkloadDoc, longest_chain: Sequence[str]) -> Iterator[Problem]:
+    """A deployment that is connected but silent uses up the deadline, so that those after it are never asked."""
     deadline, named = item.reliability.deadline or item.limits.deadline, item.reliability.deadline is not None
-    silent = next((name for name in most[:-1] if _first_token(workspace, name) >= deadline), None)
-    if silent is not None:
-        told = f"where {silent} is silent, calls of {item.name} end before another deployment is asked: its "
-        told += "`timeouts.first_token` is no shorter than their `deadline`"
-        where = workspace.where("workload", item.name, _RULE if named else _LIMITS, "deadline")
-        yield Problem(told, "no_time", _SHORTER.format(silent), where)
+    silent_deployment = next((name for name in longest_chain[:-1] if _first_token(workspace, name) >= deadline), None)
+    if silent_deployment is not None:
+        message = (
+            f"where {silent_deployment} is silent, calls of {item.name} end before another deployment is asked: its "
+        )
+        message += "`timeouts.first_token` is no shorter than their `deadline`"
+        where = workspace.where("workload", item.name, _RELIABILITY if named else _LIMITS, "deadline")
+        yield Problem(message, "no_time", _SHORTER_TIMEOUT_HINT.format(silent_deployment), where)
 
 
 def _first_token(workspace: Workspace, deployment: str) -> int:
@@ -87,7 +109,7 @@ def _declares_attempts(item: doc.WorkloadDoc) -> bool:
 
 
 def _by_type(workspace: Workspace, names: Sequence[str]) -> list[list[str]]:
-    """Deployments that can stand in for each other."""
+    """The deployments by type: those of one type can replace each other."""
     found: dict[str, list[str]] = {}
     for name in dict.fromkeys(names):
         if (place := workspace.deployments.get(name)) is not None:
@@ -100,7 +122,7 @@ def _only_deployment(names: Sequence[str]) -> str:
 
 
 def _no_effect(
-    workspace: Workspace, item: doc.WorkloadDoc, path: tuple[str, ...], said: str, why: str, todo: str
+    workspace: Workspace, item: doc.WorkloadDoc, path: tuple[str, ...], declaration: str, reason: str, hint: str
 ) -> Problem:
     where = workspace.where("workload", item.name, *path)
-    return Problem(f"`{said}` of {item.name} has no effect: {why}", "no_effect", todo.format(path[-1]), where)
+    return Problem(f"`{declaration}` of {item.name} has no effect: {reason}", "no_effect", hint.format(path[-1]), where)
