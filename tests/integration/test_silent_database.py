@@ -107,7 +107,7 @@ def test_what_ships_and_searches_gives_a_connection_up_over_which_nothing_is_hea
         connect(way.url, autocommit=True, kind=TimeLimitedConnection) as connection,
     ):
         assert connection.execute("SELECT 1 FROM pg_sleep(0.3)").fetchall() == [(1,)], "which may take long"
-        monkeypatch.setattr(TimeLimitedConnection, "most", 0.1)
+        monkeypatch.setattr(TimeLimitedConnection, "max_statement_seconds", 0.1)
         began = time.monotonic()
         with way.silent(), pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
@@ -138,7 +138,7 @@ def test_what_came_while_this_process_stood_still_is_read(
         return wait(connection, stands_still(gen), *more)
 
     with connect(database.urls["shipper"], autocommit=True, kind=TimeLimitedConnection) as connection:
-        monkeypatch.setattr(TimeLimitedConnection, "most", 0.5)
+        monkeypatch.setattr(TimeLimitedConnection, "max_statement_seconds", 0.5)
         monkeypatch.setattr(psycopg.Connection, "wait", waited)
         (text,) = connection.execute("SELECT repeat('x', 2000000)").fetchone() or ("",)
         assert len(text) == 2_000_000

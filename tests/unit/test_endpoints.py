@@ -29,7 +29,7 @@ from groundplan.runtime.supervisor import Supervisor
 def test_who_cannot_be_announced_yet_is_so_as_soon_as_the_disk_takes_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(endpoints, "AGAIN_SECONDS", 0.01)
+    monkeypatch.setattr(endpoints, "RETRY_SECONDS", 0.01)
     (tmp_path / "run").touch()
     announce_retrying(Home(tmp_path), "search", "http://127.0.0.1:4242", "secret", stop := threading.Event())
     assert lookup(Home(tmp_path), "search") is None

@@ -30,11 +30,11 @@ def read(data: bytes) -> str:
 @pytest.fixture
 def fallback(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A machine without DejaVu Sans."""
-    monkeypatch.setattr(pdf_text, "_MORE", ("NoSuchFont", "Vera"))
-    for kept in (pdf_text._more, pdf_text._shown):
+    monkeypatch.setattr(pdf_text, "_WIDE_FONTS", ("NoSuchFont", "Vera"))
+    for kept in (pdf_text._wide_font, pdf_text._font_and_letter):
         kept.cache_clear()
     yield
-    for kept in (pdf_text._more, pdf_text._shown):
+    for kept in (pdf_text._wide_font, pdf_text._font_and_letter):
         kept.cache_clear()
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from groundplan.api.served_blueprint import SEARCH, TRANSLATE
 from groundplan.cli.listeners import Listeners
-from groundplan.core.endpoints import KNOWN_SECONDS, lookup
+from groundplan.core.endpoints import CACHE_SECONDS, lookup
 from groundplan.core.home import Home
 from groundplan.core.settings import RELOAD_DRAIN_SECONDS, child_environment, load_settings, mimalloc_environment
 from groundplan.gateway.http.listeners import LEAVE_SIGNAL, is_serving
@@ -150,7 +150,7 @@ def local_service(home: Home, name: str, leave_seconds: float = RELOAD_DRAIN_SEC
             fit=lambda pid: _is_announced(home, name, pid),
             leave_signal=signal.SIGTERM,
             leave_grace=leave_seconds + 5.0,
-            leave_after=2 * KNOWN_SECONDS,
+            leave_after=2 * CACHE_SECONDS,
         )
     if name.startswith(SCRIPTED):
         meaning = str(load_settings().models / MINILM.name)

@@ -10,14 +10,14 @@ import rfc8785
 
 _sorted = msgspec.json.Encoder(order="sorted").encode
 _DIGITS = bytes(48 if 48 <= byte < 58 else 32 for byte in range(256))
-"""Every digit as 0, all else as a blank."""
+"""A translation table: digits become 0, everything else a blank."""
 _LONG_NUMBER = b"0" * 16
-"""What may be beyond the integers that RFC 8785 allows; also found in text, where it costs only the longer way. A look
-for it in what was translated takes a tenth of a regular expression's time."""
+"""Found in the translated bytes where a number may exceed RFC 8785's integers; digits in text only cause the slower
+encoding. Searching the translated bytes takes a tenth of a regular expression's time."""
 
 
 class _FloatFound(Exception):
-    """A number that RFC 8785 writes in a way of its own."""
+    """The value has a float, which RFC 8785 formats in its own way."""
 
 
 def _refuse_float(_text: str) -> float:
@@ -28,19 +28,19 @@ _decode = msgspec.json.Decoder(float_hook=_refuse_float).decode
 
 
 def canonical(value: Any) -> bytes:
-    """RFC 8785 bytes of a JSON value (dict, list, str, int within ±2^53, float, bool, None).
+    """Encode a JSON value (dict, list, str, int within ±2^53, float, bool, None) as RFC 8785 requires.
 
-    Raises `rfc8785.CanonicalizationError` and `UnicodeEncodeError` where it is none.
+    Raises `rfc8785.CanonicalizationError` and `UnicodeEncodeError` for other values.
     """
     data = _encode_fast(value)
     return rfc8785.dumps(value) if data is None else data
 
 
 def _encode_fast(value: Any) -> bytes | None:
-    """The same bytes by a general encoder, five times as fast; None where the two might differ.
+    """Encode with a general encoder, five times as fast; None where its bytes might differ from RFC 8785's.
 
-    Keys of ASCII sort by code point as by UTF-16 unit. What reads back as an equal value without a float had nothing in
-    it but text, whole numbers, booleans, null, lists and objects with keys of text.
+    ASCII keys sort the same by code point and by UTF-16 unit. A value that decodes to an equal value without a float
+    consists of text, integers, booleans, null, lists and objects with text keys only.
     """
     try:
         data = _sorted(value)

@@ -1,4 +1,4 @@
-"""Until when the certificate in a file holds. Whether it can be used with its key is told by whoever loads both."""
+"""When certificates and revocation lists in PEM files expire. Does not check that a certificate fits its key."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Final
 from cryptography import x509
 
 SOON_DAYS: Final = 14
-"""A certificate that ends within so many days should have been renewed."""
+"""A certificate that expires within this many days should have been renewed."""
 
 
 def expires_at(file: Path) -> datetime:
-    """Of the first certificate in a file of PEM. Raises OSError, ValueError."""
+    """When the first certificate in a PEM file expires. Raises OSError, ValueError."""
     return x509.load_pem_x509_certificate(file.read_bytes()).not_valid_after_utc
 
 
@@ -22,14 +22,14 @@ _LIST: Final = re.compile(rb"-----BEGIN X509 CRL-----.*?-----END X509 CRL-----",
 
 
 def crl_expires_at(file: Path) -> datetime | None:
-    """When the first of the lists of revoked certificates in a file of PEM is to be replaced; None: it has none that
-    is. Raises OSError, ValueError."""
+    """The earliest `nextUpdate` of the certificate revocation lists in a PEM file; None where there is none. Raises
+    OSError, ValueError."""
     lists = [x509.load_pem_x509_crl(found).next_update_utc for found in _LIST.findall(file.read_bytes())]
     return min((end for end in lists if end is not None), default=None)
 
 
 def problem(file: Path, now: datetime) -> str:
-    """What is wrong with it at this moment; empty where nothing is."""
+    """The problem with the gateway's certificate at this time; empty where there is none."""
     try:
         end = expires_at(file)
     except (OSError, ValueError) as error:

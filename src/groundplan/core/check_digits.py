@@ -1,6 +1,6 @@
-"""Check digits of numbers that people and accounts bear in further countries. Pure; each takes the text as found.
+"""Check digits of national identity numbers and account numbers. Pure; each function takes the text as found.
 
-Sources are the public descriptions of each number; whether a number was ever given out is not known here.
+Implemented from the public description of each number; whether a number was ever issued is not known here.
 """
 
 from __future__ import annotations
@@ -111,10 +111,11 @@ def _is_bech32(text: str) -> bool:
 
 
 def card_lengths(digits: str) -> range | tuple[int, ...]:
-    """How long a card may be whose number begins so: numbers of orders often begin with a year, and no card does."""
+    """The valid lengths of a payment card with these first digits; empty for prefixes that no card has, such as the
+    years that order numbers often begin with."""
     two, three, four = int(digits[:2]), int(digits[:3]), int(digits[:4])
     if two // 10 == 4:
-        return 16, 19  # those of thirteen digits are gone, and German goods have numbers like them
+        return 16, 19  # cards of 13 digits are no longer issued, and German article numbers look like them
     if 51 <= two <= 55 or 2221 <= four <= 2720:
         return (16,)
     if two in (34, 37):

@@ -1,7 +1,7 @@
-"""Many new rows into a table with one COPY, the cheapest way there is for whoever sends them and for PostgreSQL.
+"""Inserts many new rows with one COPY, the cheapest way for both the client and PostgreSQL.
 
-A compiled encoder writes each row as a JSON array; PostgreSQL reads it as a line of CSV whose escape is JSON's. Rows
-that are there already are not skipped: PostgreSQL refuses all of them then.
+A compiled encoder writes each row as a JSON array; PostgreSQL reads it as a line of CSV with JSON's escape character.
+Existing rows are not skipped: PostgreSQL refuses the whole COPY then.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ _encode_lines = msgspec.json.Encoder().encode_lines
 _ESCAPED = re.compile(rb'\\([\\"bfnrt]|u[0-9a-f]{4})')
 _LETTERS = {b"b": b"\b", b"f": b"\f", b"n": b"\n", b"r": b"\r", b"t": b"\t"}
 _REPLACEMENT = "\ufffd".encode()
-"""PostgreSQL has no NUL in text; a caller's odd path must not stop what is written."""
+"""Replaces NUL, which PostgreSQL does not store in text: an odd path of a caller must not fail the COPY."""
 
 
 def copy_statement(table: str, columns: Sequence[str]) -> bytes:
-    """For `copy_rows`: rows have the values of these columns in this order."""
+    """The COPY statement for `copy_rows`, whose rows have the values of these columns in this order."""
     return f"COPY {table} ({', '.join(columns)}) FROM STDIN (FORMAT csv, NULL 'null', ESCAPE '\\')".encode()
 
 
 def copy_rows(conn: Connection[Any], statement: bytes, rows: Sequence[Any]) -> None:
     """Write rows (tuples, or array-like structs) of texts, numbers, booleans, ids, times, `Decimal` and None.
 
-    Whatever else a column holds is given as its text in PostgreSQL. Raises `psycopg.errors.UniqueViolation` where a row
-    with the same key is there.
+    Values of other types are passed as their text form in PostgreSQL. Raises `psycopg.errors.UniqueViolation` where a
+    row with the same key exists.
     """
     if rows:
         with conn.cursor() as cursor, cursor.copy(statement) as copy:
@@ -37,16 +37,16 @@ def copy_rows(conn: Connection[Any], statement: bytes, rows: Sequence[Any]) -> N
 
 
 def encode_csv(rows: Sequence[Any]) -> bytes:
-    """The lines of at least one row."""
-    data = _encode_lines(rows)[1:-2].replace(b"]\n[", b"\n")  # no newline stands in a value yet
-    # what is left has escapes that CSV has not, of control characters, which are rare in text
+    """Encode at least one row as CSV lines."""
+    data = _encode_lines(rows)[1:-2].replace(b"]\n[", b"\n")  # newlines in values are still escaped
+    # other escapes are of control characters, which are rare in text, and which CSV does not know
     if b"\\" in data.replace(b'\\"', b"").replace(b"\\\\", b""):
-        data = _ESCAPED.sub(_plain, data)
+        data = _ESCAPED.sub(_unescape, data)
     return data
 
 
-def _plain(found: re.Match[bytes]) -> bytes:
-    """A control character itself; the escapes that CSV shares stay."""
+def _unescape(found: re.Match[bytes]) -> bytes:
+    """The control character of an escape; escapes that CSV shares stay."""
     what = found[1]
     if what in (b"\\", b'"'):
         return found[0]

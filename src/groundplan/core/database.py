@@ -1,7 +1,7 @@
-"""Where the database is, for each role; one way to open a connection that fails in our words, one to read rows by name.
+"""URLs of the database for each role, connections that raise Groundplan's errors, and queries that return dicts.
 
-Contains no SQL and no pool: each part owns its statements (its `store.py`) and its connections. Starting the embedded
-server and migrating are the runtime's.
+Contains no statements and no pool: each package owns its SQL (its `store.py`) and its connections. Starting the
+embedded server and migrating are the runtime's job.
 """
 
 from __future__ import annotations
@@ -24,30 +24,36 @@ from groundplan.core.settings import Settings, resolve_secret
 
 Role = Literal["owner", "control", "gateway", "shipper", "search"]
 ROLES: Final[tuple[Role, ...]] = get_args(Role)
-"""`owner` migrates and backs up; the others own nothing, are not superuser and do not bypass row-level security."""
+"""`owner` migrates and backs up; the others own nothing, are no superusers and do not bypass row-level security."""
 
 DATABASE: Final = "groundplan"
 """Name of the database in the embedded server; an external one may have any name."""
 
-_SERVICE: Final = re.compile(r"definition of service|service file")
-"""In what the client's library says of a service that it does not find."""
+_SERVICE_ERROR: Final = re.compile(r"definition of service|service file")
+"""Matches libpq's message about a service that it does not find."""
 
-_NOTICED: Final = {"keepalives_idle": 10, "keepalives_interval": 5, "keepalives_count": 3, "tcp_user_timeout": 20_000}
-"""That a server is gone which never said so (a failover, a machine that lost its power) is known within half a minute:
-whoever listens would learn it after two hours, and whoever asked after a quarter of one."""
+_CLIENT_KEEPALIVES: Final = {
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 20_000,
+}
+"""Client-side keepalives: a server that disappeared without closing the connection (a failover, a loss of power) is
+noticed within half a minute. By default a listening connection would notice after two hours, and a waiting query after
+15 minutes."""
 
-_LET_GO: Final = {
+_SERVER_TIMEOUTS: Final = {
     "tcp_keepalives_idle": "10s",
     "tcp_keepalives_interval": "5s",
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "30s",
     "idle_in_transaction_session_timeout": "5min",
 }
-"""Asked of the server for each session. What a machine had locked that is gone without a word, it keeps for two hours
-otherwise, and what a process had that stands still, for as long as that does: meanwhile other replicas wait for it."""
+"""Session settings that make the server release locks of a client that disappeared (by default after two hours) or that
+is suspended (by default never), since other replicas wait for them."""
 
-_AS_WRITTEN: Final = {
-    "timezone": "UTC",  # of which days, and the times of rows, are
+_SESSION_DEFAULTS: Final = {
+    "timezone": "UTC",  # days and times of rows are in UTC
     "datestyle": "ISO",
     "intervalstyle": "postgres",
     "extra_float_digits": "1",
@@ -56,10 +62,10 @@ _AS_WRITTEN: Final = {
     "default_transaction_isolation": r"read\ committed",
     "idle_session_timeout": "0",
 }
-"""How statements are meant, and read, whatever is usual on a server or for a login: with other styles of dates nothing
-is read at all, and what waits for a lock is to see what was written before it."""
+"""Session settings that the statements rely on, whatever the defaults of a server or a login: dates in another style
+could not be read, and a statement that waited for a lock must see what was committed before it."""
 
-_ALONE: Final = {
+_EMBEDDED_PARAMETERS: Final = {
     "hostaddr": "127.0.0.1",
     "sslmode": "disable",
     "gssencmode": "disable",
@@ -67,7 +73,7 @@ _ALONE: Final = {
     "target_session_attrs": "any",
     "client_encoding": "UTF8",
 }
-"""How the embedded server is reached."""
+"""Connection parameters of the embedded server."""
 
 
 def _options(settings: Mapping[str, str]) -> str:
@@ -101,9 +107,9 @@ def database_url(home: Home, settings: Settings, role: Role) -> str:
 
 
 def embedded_url(port: int, user: str, password: str, database: str) -> str:
-    """The URI of a server on this machine's loopback, whatever libpq is told of others by the environment (PGSSLMODE,
-    PGHOSTADDR, PGOPTIONS)."""
-    asked = {"application_name": user, **_ALONE, "options": _options(_AS_WRITTEN)}
+    """The URI of a server on this machine's loopback; overrides libpq's environment variables (PGSSLMODE, PGHOSTADDR,
+    PGOPTIONS)."""
+    asked = {"application_name": user, **_EMBEDDED_PARAMETERS, "options": _options(_SESSION_DEFAULTS)}
     return (
         f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@127.0.0.1:{port}/{quote(database, safe='')}"
         f"?{urlencode(asked, quote_via=quote)}"
@@ -111,8 +117,8 @@ def embedded_url(port: int, user: str, password: str, database: str) -> str:
 
 
 def external_dsn(named: str) -> str:
-    """What GROUNDPLAN_DATABASE_URL names: a DSN, or with `file:PATH` the one that this file holds now. A password that
-    is changed there is asked for by whatever starts afterwards, as at a reload.
+    """The DSN in GROUNDPLAN_DATABASE_URL or, for `file:PATH`, the current content of that file. A password changed
+    there is used by every process that starts afterwards, as at a reload.
 
     Raises `Invalid` (`secret_unreadable`, `secret_missing`).
     """
@@ -123,18 +129,18 @@ def external_url(dsn: str, role: Role) -> str:
     """`dsn` (URI or keywords) as the role; `owner` stays the user that the DSN names."""
     parameters = dsn_parameters(dsn)
     given = str(parameters.get("options") or "")
-    let_go = {name: value for name, value in _LET_GO.items() if name not in given}
-    wanted = [_options(let_go | _AS_WRITTEN)]
+    let_go = {name: value for name, value in _SERVER_TIMEOUTS.items() if name not in given}
+    wanted = [_options(let_go | _SESSION_DEFAULTS)]
     if role != "owner":
         wanted.append(f"-c role={role_name(str(parameters['dbname']), role)}")
     parameters |= {"options": " ".join([*([given] if given else []), *wanted]), "client_encoding": "UTF8"}
-    for name, value in {"application_name": f"groundplan_{role}", **_NOTICED}.items():
+    for name, value in {"application_name": f"groundplan_{role}", **_CLIENT_KEEPALIVES}.items():
         parameters.setdefault(name, value)
     return "postgresql:///?" + urlencode({key: str(value) for key, value in parameters.items()}, quote_via=quote)
 
 
 def dsn_parameters(dsn: str) -> dict[str, Any]:
-    """The libpq parameters of a DSN; `dbname` is always there.
+    """The libpq parameters of a DSN; `dbname` is always present.
 
     Raises `Invalid` without repeating the DSN, since it may hold a password.
     """
@@ -155,9 +161,8 @@ def dsn_parameters(dsn: str) -> dict[str, Any]:
 def connect(
     url: str, *, autocommit: bool = False, timeout: int = 10, kind: type[LastKnownAddress] = LastKnownAddress
 ) -> psycopg.Connection[tuple[Any, ...]]:
-    """A connection within `timeout` seconds, or `Unavailable` (`database_unavailable`); `Invalid` where something
-    before PostgreSQL does not take what is asked for (`database_pooled`), and for a service that is not found
-    (`database_url`)."""
+    """Connect within `timeout` seconds. Raises `Unavailable` (`database_unavailable`), or `Invalid` where a pooler in
+    front of PostgreSQL refuses a parameter (`database_pooled`) or a service is not found (`database_url`)."""
     try:
         return kind.connect(url, autocommit=autocommit, connect_timeout=timeout)
     except psycopg.OperationalError as error:
@@ -165,7 +170,7 @@ def connect(
             raise pooled_error(
                 f"what stands before PostgreSQL refuses what is asked for: {first_line(error)}"
             ) from error
-        if _SERVICE.search(str(error)) is not None:
+        if _SERVICE_ERROR.search(str(error)) is not None:
             raise Invalid(
                 f"the database cannot be reached: {first_line(error)}",
                 code="database_url",
@@ -181,8 +186,8 @@ def connect(
 
 
 def prepare_long_session(connection: psycopg.Connection[Any]) -> None:
-    """Have a session take its time, whatever is usual on this server, and make tables where every role finds them: a
-    schema that is named after its login comes first otherwise, and the roles have none of that name."""
+    """Lift the server's time limits for this session and put `public` first in its search path, so that tables are
+    created where every role finds them: a schema named after the login would come first otherwise."""
     connection.execute("SET statement_timeout = 0")
     connection.execute("SET idle_session_timeout = 0")
     connection.execute(
@@ -191,7 +196,7 @@ def prepare_long_session(connection: psycopg.Connection[Any]) -> None:
 
 
 def pooled_error(message: str) -> Invalid:
-    """That something stands before PostgreSQL which does not pass on what this program needs."""
+    """The error for a pooler in front of PostgreSQL that does not support what this program needs."""
     return Invalid(
         message,
         code="database_pooled",
@@ -203,14 +208,14 @@ def pooled_error(message: str) -> Invalid:
 def select(
     conn: psycopg.Connection[Any], query: str, parameters: Sequence[Any] | Mapping[str, Any] = ()
 ) -> list[dict[str, Any]]:
-    """All rows of a query, each by the names of its columns. `query` holds no values: those are `parameters`."""
+    """All rows of a query as dicts by column name. `query` is constant text; values go into `parameters`."""
     with conn.cursor(row_factory=dict_row) as cursor:
         return cursor.execute(query.encode(), parameters).fetchall()
 
 
 @contextmanager
 def translate_database_errors(what: str, code: str, hint: str) -> Iterator[None]:
-    """What PostgreSQL refuses, as where its disk is full, in our words: raises `Unavailable` (`code`)."""
+    """Convert errors of PostgreSQL, such as a full disk, to `Unavailable` with `what` happened, `code` and `hint`."""
     try:
         yield
     except psycopg.Error as error:

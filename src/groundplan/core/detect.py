@@ -1,7 +1,7 @@
-"""Finds personal data and secrets in text by their shapes, and takes them out. Pure: text in, places out.
+"""Finds personal data and secrets in text by patterns, and redacts them. Pure: text in, positions out.
 
-Shapes with a check digit count only where it fits. Names, addresses and whatever has no shape are not found: a model
-for that may be put beside this as another `Detector`. It decides nothing: what is done about a find is its caller's.
+A pattern with a check digit matches only where the digit is right. Names, postal addresses and other data without a
+pattern are not found; a model for those can be added as another `Detector`. Callers decide what to do about a match.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from ipaddress import ip_address
 from groundplan.core import check_digits
 
 PERSONAL = ("email", "iban", "card", "national_id", "phone", "ip", "mac", "crypto")
-"""Of two kinds that fit the same text the earlier stands: those with a check digit come first."""
+"""Where two kinds match the same text, the earlier one wins: kinds with a check digit come first."""
 SECRETS = ("groundplan_key", "aws_key", "github_token", "api_key", "jwt", "private_key")
 KINDS = (*PERSONAL, *SECRETS)
 
 
 PIECE = 16 << 10
-"""Characters that are searched without a pause."""
+"""Characters that are searched at once, without letting other threads run."""
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -38,11 +38,11 @@ Detector = Callable[[str], Iterable[Found]]
 
 
 def find(text: str, detectors: Sequence[Detector] = (), kinds: frozenset[str] | None = None) -> list[Found]:
-    """What is in the text, in order and without overlaps: the earlier, then the longer find stands.
+    """Find personal data and secrets, in order and without overlaps: the earlier, then the longer match wins.
 
-    `detectors` are asked besides the shapes here; of these only those of `kinds`, where they are named.
+    `detectors` are called in addition to the patterns of this module; `kinds` restricts the latter.
     """
-    typed = _plain(text)
+    typed = _normalize(text)
     digits = any(c in typed for c in "0123456789")
     every = [
         found
@@ -56,24 +56,24 @@ def find(text: str, detectors: Sequence[Detector] = (), kinds: frozenset[str] | 
 
 
 def merge_overlaps(found: Iterable[Found]) -> list[Found]:
-    """Finds that are in order, the earlier and then the longer one first."""
+    """Merge overlapping matches, which must be sorted by start and then by descending length."""
     kept: list[Found] = []
     for one in found:
         if not kept or one.start >= kept[-1].end:
             kept.append(one)
         elif one.end > kept[-1].end:
-            # two shapes run into each other: nothing of either may stay
+            # two matches overlap: no part of either may stay
             kept[-1] = Found(kept[-1].start, one.end, kept[-1].kind)
     return kept
 
 
 def redact(text: str, detectors: Sequence[Detector] = ()) -> tuple[str, dict[str, int]]:
-    """The text with `[kind]` in place of each find, and how many there were of each kind."""
+    """Replace each match by `[kind]`; return the text and the number of matches by kind."""
     return redact_found(text, find(text, detectors))
 
 
 def redact_found(text: str, found: Sequence[Found]) -> tuple[str, dict[str, int]]:
-    """As `redact`, of what was found before."""
+    """`redact`, with matches that were found before."""
     parts: list[str] = []
     at = 0
     for one in found:
@@ -91,9 +91,8 @@ _PLAIN = (
 _UNUSUAL = re.compile(f"[{''.join(_PLAIN)}]")
 
 
-def _plain(text: str) -> str:
-    """The text, character for character, with the spaces, hyphens and digits that typesetting has in place of those of
-    a keyboard."""
+def _normalize(text: str) -> str:
+    """Replace typographic spaces, hyphens and digits by those of a keyboard, one character by one."""
     if text.isascii():
         return text
     parts = (text[at : at + PIECE] for at in range(0, len(text), PIECE))
@@ -101,8 +100,9 @@ def _plain(text: str) -> str:
 
 
 def next_match(pattern: re.Pattern[str], text: str, at: int, *, longest: int) -> re.Match[str] | None:
-    """As `pattern.search(text, at)`, a piece of the text at a time: other threads have no turn before a search is over,
-    which takes up to a second for a megabyte. `longest`: no match looks at more characters, nor at the text's end."""
+    """`pattern.search(text, at)`, a piece of the text at a time, since a search does not release the GIL and takes up
+    to a second for a megabyte. `longest`: the most characters that a match examines; it must not examine the end of
+    the text."""
     while at + PIECE + longest < len(text):
         found = pattern.search(text, at, at + PIECE + longest)
         if found is not None and found.start() < at + PIECE:
@@ -112,15 +112,15 @@ def next_match(pattern: re.Pattern[str], text: str, at: int, *, longest: int) ->
 
 
 def matches(pattern: re.Pattern[str], text: str, longest: int) -> Iterator[re.Match[str]]:
-    """As `pattern.finditer(text)`, a piece of the text at a time; see `next_match`."""
+    """`pattern.finditer(text)`, a piece of the text at a time; see `next_match`."""
     at = 0
     while (found := next_match(pattern, text, at, longest=longest)) is not None:
         yield found
         at = found.end()
 
 
-def luhn(digits: str) -> bool:
-    """Whether the last digit checks the others, as on payment cards."""
+def passes_luhn(digits: str) -> bool:
+    """Whether the last digit is the Luhn check digit of the others, as on payment cards."""
     total = 0
     for place, digit in enumerate(reversed(digits)):
         value = int(digit) * (2 if place % 2 else 1)
@@ -128,17 +128,17 @@ def luhn(digits: str) -> bool:
     return total % 10 == 0
 
 
-def _only(text: str) -> str:
+def _alphanumerics(text: str) -> str:
     return "".join(c for c in text if c.isascii() and c.isalnum()).upper()
 
 
-def _card(text: str) -> bool:
-    digits = _only(text)
-    return len(set(digits)) > 1 and len(digits) in check_digits.card_lengths(digits) and luhn(digits)
+def _is_card(text: str) -> bool:
+    digits = _alphanumerics(text)
+    return len(set(digits)) > 1 and len(digits) in check_digits.card_lengths(digits) and passes_luhn(digits)
 
 
-def _iban(text: str) -> bool:
-    plain = _only(text)
+def _is_iban(text: str) -> bool:
+    plain = _alphanumerics(text)
     turned = plain[4:] + plain[:4]
     checked = plain[2:4] not in ("00", "01", "99")  # ISO 7064 gives 02 to 98
     return checked and 15 <= len(plain) <= 34 and int("".join(str(int(c, 36)) for c in turned)) % 97 == 1
@@ -156,25 +156,26 @@ _IBAN_LENGTHS = {
 }  # fmt: skip
 
 
-def _iban_before_more(text: str) -> int:
-    """Characters of the account number that other letters or digits follow, by the length that its country has."""
+def _iban_prefix(text: str) -> int:
+    """Length of an account number that is followed by other letters or digits, from the length for its country; 0 for
+    none."""
     wanted = _IBAN_LENGTHS.get(text[:2], 0)
     for at, found in enumerate(text, 1):
         wanted -= found != " "
         if not wanted:
-            return at if text[at : at + 1] == " " and _iban(text[:at]) else 0
+            return at if text[at : at + 1] == " " and _is_iban(text[:at]) else 0
     return 0
 
 
-def _random(text: str) -> bool:
-    """Whether it is no name made of words, such as `pk_order_line_items_history`."""
+def _looks_random(text: str) -> bool:
+    """Whether a key looks random, unlike a name made of words, such as `pk_order_line_items_history`."""
     return any(
         len(part) > _LONGEST_WORD or (len(part) >= 8 and not part.isdigit() and any(map(str.isdigit, part)))
         for part in re.split("[-_]", text)
     )
 
 
-def _phone(text: str) -> bool:
+def _is_phone(text: str) -> bool:
     digits = sum(c.isdigit() for c in text)
     return 8 <= digits <= 15
 
@@ -182,14 +183,14 @@ def _phone(text: str) -> bool:
 _LAST_GROUP = re.compile(r"[ ./()-]+[0-9]+$", re.ASCII)
 
 
-def _phone_before_more(text: str) -> int:
-    """Characters without the groups at the end with which it has more digits than a telephone number."""
-    while (group := _LAST_GROUP.search(text)) is not None and not _phone(text):
+def _phone_prefix(text: str) -> int:
+    """Length without the groups at the end that make it longer than a telephone number; 0 for none."""
+    while (group := _LAST_GROUP.search(text)) is not None and not _is_phone(text):
         text = text[: group.start()]
-    return len(text) if _phone(text) else 0
+    return len(text) if _is_phone(text) else 0
 
 
-def _ip(text: str) -> bool:
+def _is_public_ip(text: str) -> bool:
     try:
         address = ip_address(text)
     except ValueError:
@@ -198,20 +199,20 @@ def _ip(text: str) -> bool:
     return not (address.is_loopback or address.is_unspecified or masks)
 
 
-def _spanish(text: str) -> bool:
-    plain = _only(text)
+def _is_spanish_id(text: str) -> bool:
+    plain = _alphanumerics(text)
     number = {"X": "0", "Y": "1", "Z": "2"}.get(plain[0], plain[0]) + plain[1:-1]
     return plain[-1] == "TRWAGMYFPDXBNJZSQVHLCKE"[int(number) % 23]
 
 
-def _french(text: str) -> bool:
-    plain = _only(text).replace("2A", "19").replace("2B", "18")
+def _is_french_id(text: str) -> bool:
+    plain = _alphanumerics(text).replace("2A", "19").replace("2B", "18")
     return len(plain) == 15 and plain.isdigit() and 97 - int(plain[:13]) % 97 == int(plain[13:])
 
 
-def _german(text: str) -> bool:
+def _is_german_tax_id(text: str) -> bool:
     """Tax number: eleven digits, the last by ISO 7064 MOD 11,10; one of the first ten is there more than once."""
-    digits = _only(text)
+    digits = _alphanumerics(text)
     product = 10
     for digit in digits[:10]:
         total = (int(digit) + product) % 10 or 10
@@ -219,19 +220,19 @@ def _german(text: str) -> bool:
     return len(set(digits[:10])) in (8, 9) and digits[0] != "0" and (11 - product) % 10 == int(digits[10])
 
 
-def _polish(text: str) -> bool:
+def _is_polish_id(text: str) -> bool:
     month = int(text[2:4]) % 20
     weights = (1, 3, 7, 9, 1, 3, 7, 9, 1, 3, 1)
     return 1 <= month <= 12 and 1 <= int(text[4:6]) <= 31 and check_digits.weighted_sum(text, weights) % 10 == 0
 
 
-def _swedish(text: str) -> bool:
-    digits = _only(text)[-10:]
-    return 1 <= int(digits[2:4]) <= 12 and 1 <= int(digits[4:6]) % 60 <= 31 and luhn(digits)
+def _is_swedish_id(text: str) -> bool:
+    digits = _alphanumerics(text)[-10:]
+    return 1 <= int(digits[2:4]) <= 12 and 1 <= int(digits[4:6]) % 60 <= 31 and passes_luhn(digits)
 
 
-def _swiss(text: str) -> bool:
-    return check_digits.weighted_sum(_only(text), (1, 3) * 6 + (1,)) % 10 == 0
+def _is_swiss_id(text: str) -> bool:
+    return check_digits.weighted_sum(_alphanumerics(text), (1, 3) * 6 + (1,)) % 10 == 0
 
 
 _ITALIAN_ODD = dict(
@@ -245,7 +246,7 @@ _ITALIAN_ODD = dict(
 )
 
 
-def _italian(text: str) -> bool:
+def _is_italian_id(text: str) -> bool:
     plain = text.upper()
     total = sum(
         _ITALIAN_ODD[c] if place % 2 == 0 else (int(c) if c.isdigit() else ord(c) - 65)
@@ -254,7 +255,7 @@ def _italian(text: str) -> bool:
     return chr(65 + total % 26) == plain[15]
 
 
-def _american(text: str) -> bool:
+def _is_us_ssn(text: str) -> bool:
     area, group, serial = text[:3], text[4:6], text[7:]
     return area not in ("000", "666") and area[0] != "9" and group != "00" and serial != "0000"
 
@@ -267,65 +268,65 @@ _LONGEST_WORD = 16
 class _Shape:
     kind: str
     pattern: re.Pattern[str]
-    """Its group 1, where it has one, is what was found; what stands before it only tells that it is meant."""
-    fits: Callable[[str], bool] | None = None
+    """Group 1, where there is one, is the match; the text before it is context."""
+    is_valid: Callable[[str], bool] | None = None
     needles: tuple[str, ...] = ()
-    """One of these is in every text that has it, as it is written here; none named: not known."""
+    """Every text with a match contains one of these; empty: unknown."""
     digits: bool = True
-    """Whether it has a digit."""
-    before_more: Callable[[str], int] | None = None
-    """How much of what does not fit as a whole does, from its beginning on: what follows it may look like a part."""
-    behind: re.Pattern[str] | None = None
-    """What has to stand in front of it, within `_FRONT` characters: looked for once it was found, for that is rare."""
+    """Whether a match always has a digit."""
+    prefix_length: Callable[[str], int] | None = None
+    """Returns the length of a valid prefix of an invalid match: the text after it may look like a part of it."""
+    lead: re.Pattern[str] | None = None
+    """Must match the `_FRONT` characters before a match; checked after the match, which is rare."""
     longest: int = 1000
-    """More characters than it has, with what is looked at behind it."""
+    """Upper bound of the characters that a match examines, including lookahead."""
 
     def may_be_in(self, text: str, digits: bool) -> bool:
-        """Whether a search is worth while. `digits`: there is one in the text."""
+        """Whether the text can have a match. `digits`: the text has a digit."""
         if self.digits and not digits:
             return False
         return not self.needles or any(needle in text for needle in self.needles)
 
     def search(self, text: str) -> Iterable[Found]:
-        group, fits, at, search = 1 if self.pattern.groups else 0, self.fits, 0, self.pattern.search
+        group, is_valid, at, search = 1 if self.pattern.groups else 0, self.is_valid, 0, self.pattern.search
         if len(text) > PIECE:
             search = partial(next_match, self.pattern, longest=self.longest)
-        if fits is None:
+        if is_valid is None:
             while (found := search(text, at)) is not None:
                 yield Found(found.start(group), found.end(group), self.kind)
                 at = found.end()
             return
         while (found := search(text, at)) is not None:
             start, end = found.span(group)
-            if self.behind is not None and self.behind.search(text[max(0, start - _FRONT) : start]) is None:
+            if self.lead is not None and self.lead.search(text[max(0, start - _FRONT) : start]) is None:
                 end = start
-            elif not fits(text[start:end]):
-                end = start + (0 if self.before_more is None else self.before_more(text[start:end]))
+            elif not is_valid(text[start:end]):
+                end = start + (0 if self.prefix_length is None else self.prefix_length(text[start:end]))
             if end > start:
                 yield Found(start, end, self.kind)
-            # within what does not fit, something else may begin
+            # a match may begin within an invalid one
             at = max(end, found.start() + 1)
 
 
 def _shape(
     kind: str,
     pattern: str,
-    fits: Callable[[str], bool] | None = None,
+    is_valid: Callable[[str], bool] | None = None,
     needles: str = "",
     digits: bool = True,
-    before_more: Callable[[str], int] | None = None,
-    behind: str = "",
+    prefix_length: Callable[[str], int] | None = None,
+    lead: str = "",
     longest: int = 1000,
 ) -> _Shape:
-    front = re.compile(behind, re.ASCII) if behind else None
+    front = re.compile(lead, re.ASCII) if lead else None
     made = re.compile(pattern, re.ASCII)
-    return _Shape(kind, made, fits, tuple(needles.split()), digits, before_more, front, longest)
+    return _Shape(kind, made, is_valid, tuple(needles.split()), digits, prefix_length, front, longest)
 
 
 _START, _END = r"(?<![A-Za-z0-9])", r"(?![A-Za-z0-9])"
 _FIRST = r"(?<![A-Za-z0-9].)"
-"""After the first character: none of these before it. A pattern that begins with a set of characters is looked for
-three times as fast as one that begins with a look back."""
+"""Placed after the first character: no letter or digit before it. Searching for a pattern that begins with a character
+set is three times as fast as for one that begins with a lookbehind."""
 _SHAPES = (
     _shape(
         "private_key",
@@ -343,7 +344,7 @@ _SHAPES = (
     ),
     _shape("github_token", _START + r"(?:gh[pousr]_[A-Za-z0-9]{36,255}|github_pat_[A-Za-z0-9_]{22,255})",
            needles="ghp_ gho_ ghu_ ghs_ ghr_ github_pat_", digits=False),
-    _shape("api_key", _START + r"(?:sk|rk|pk)[-_](?:[a-z]{2,10}[-_])?[A-Za-z0-9_-]{20,200}", _random,
+    _shape("api_key", _START + r"(?:sk|rk|pk)[-_](?:[a-z]{2,10}[-_])?[A-Za-z0-9_-]{20,200}", _looks_random,
            needles="sk- sk_ rk- rk_ pk- pk_", digits=False),
     _shape("api_key", _START + r"(?:xox[abeoprs]-[A-Za-z0-9-]{10,200}|AIza[A-Za-z0-9_-]{35})",
            needles="xox AIza", digits=False),
@@ -353,31 +354,32 @@ _SHAPES = (
            longest=13_000),
     _shape("email", r"(?<![A-Za-z0-9._%+-])[A-Za-z0-9._%+-]{1,64}@(?:[A-Za-z0-9-]{1,63}\.){1,8}[A-Za-z]{2,24}" + _END,
            needles="@", digits=False),
-    _shape("iban", r"[A-Z]" + _FIRST + r"[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _iban,
-           before_more=_iban_before_more),
+    _shape("iban", r"[A-Z]" + _FIRST + r"[A-Z][0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?" + _END, _is_iban,
+           prefix_length=_iban_prefix),
     _shape(
         "card",
         r"[2-6](?<![0-9.-].)(?:(?<=3)(?:[47][0-9]{13}|[0689][0-9]{12})|[0-9]{15}|(?<=[56])[0-9]{16,18})(?![0-9])",
-        _card,
+        _is_card,
     ),
-    _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _card),
-    _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _card),
-    _shape("card", r"3(?<![0-9.-].)[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _card),
-    _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])", _american),
-    _shape("national_id", r"[XYZ0-9]" + _FIRST + r"(?:(?<=[XYZ])-?|(?<=[0-9]))[0-9]{7}-?[A-Z]" + _END, _spanish),
+    _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?: ?[0-9]{3})?(?![0-9])", _is_card),
+    _shape("card", r"[2-6](?<![0-9.-].)[0-9]{3}(?:[ -][0-9]{4}){3}(?![0-9])", _is_card),
+    _shape("card", r"3(?<![0-9.-].)[0-9]{3}[ -][0-9]{6}[ -][0-9]{4,5}(?![0-9])", _is_card),
+    _shape("national_id", r"[0-9](?<![0-9-].)[0-9]{2}-[0-9]{2}-[0-9]{4}(?![0-9-])", _is_us_ssn),
+    _shape("national_id", r"[XYZ0-9]" + _FIRST + r"(?:(?<=[XYZ])-?|(?<=[0-9]))[0-9]{7}-?[A-Z]" + _END, _is_spanish_id),
     _shape(
         "national_id",
         r"[1-478]" + _FIRST + r" ?[0-9]{2} ?[0-9]{2} ?(?:[0-9]{2}|2[AB]) ?[0-9]{3} ?[0-9]{3} ?[0-9]{2}" + _END,
-        _french,
+        _is_french_id,
     ),
-    _shape("national_id", r"[1-9](?<![0-9].)[0-9] ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}(?![0-9])", _german),
-    _shape("national_id", r"[0-9](?<![0-9].)[0-9]{10}(?![0-9])", _polish),
-    _shape("national_id", r"[0-9](?<![0-9].)(?:(?:(?<=1)9|(?<=2)0)[0-9])?[0-9]{5}[-+][0-9]{4}(?![0-9])", _swedish),
-    _shape("national_id", r"7(?<![0-9].)56[. ]?[0-9]{4}[. ]?[0-9]{4}[. ]?[0-9]{2}(?![0-9])", _swiss),
+    _shape("national_id", r"[1-9](?<![0-9].)[0-9] ?[0-9]{3} ?[0-9]{3} ?[0-9]{3}(?![0-9])", _is_german_tax_id),
+    _shape("national_id", r"[0-9](?<![0-9].)[0-9]{10}(?![0-9])", _is_polish_id),
+    _shape("national_id", r"[0-9](?<![0-9].)(?:(?:(?<=1)9|(?<=2)0)[0-9])?[0-9]{5}[-+][0-9]{4}(?![0-9])",
+           _is_swedish_id),
+    _shape("national_id", r"7(?<![0-9].)56[. ]?[0-9]{4}[. ]?[0-9]{4}[. ]?[0-9]{2}(?![0-9])", _is_swiss_id),
     _shape(
         "national_id",
         r"[A-Za-z]" + _FIRST + r"(?i:[A-Z]{5}[0-9]{2}[ABCDEHLMPRST][0-9]{2}[A-Z][0-9]{3}[A-Z])" + _END,
-        _italian,
+        _is_italian_id,
     ),
     _shape(
         "national_id",
@@ -387,15 +389,15 @@ _SHAPES = (
     _shape(
         "phone",
         r"[+0](?<![A-Za-z0-9+].)(?:(?<=\+)|(?<=0)0(?<![0-9] 00))[1-9][0-9]{0,2}(?:[ ./()-]{0,2}[0-9]){6,13}(?![0-9])",
-        _phone,
-        before_more=_phone_before_more,
+        _is_phone,
+        prefix_length=_phone_prefix,
     ),
     _shape(
         "phone",
         r"[(0](?<![A-Za-z0-9].)(?<![0-9] .)(?:(?<=\()0[1-9][0-9]{1,4}\)|(?<=0)[1-9][0-9]{1,4})"
         r"[ /-]{1,2}[0-9]{3,8}(?:[ -][0-9]{2,6}){0,3}(?![0-9])",
-        _phone,
-        before_more=_phone_before_more,
+        _is_phone,
+        prefix_length=_phone_prefix,
     ),
     _shape(
         "phone",
@@ -410,14 +412,14 @@ _SHAPES = (
         r"|(?:(?<=0)[1-9][ -]|(?<=\()0[1-9]\) ?)(?!(?:19|20)[0-9]{2}[ -])"
         r"(?:[0-9]{3,4}[ -][0-9]{4}|[0-9]{3}[ -][0-9]{2,3}[ -][0-9]{2}|[0-9]{8})(?![0-9-]| [0-9]))",
     ),
-    # and what is said to be one
+    # numbers after a word such as "phone"
     _shape(
         "phone",
         r"[(0-9](?<![A-Za-z0-9+(].)(?!(?<=1)9[0-9]{2}-[0-9]{2}-|(?<=2)0[0-9]{2}-[0-9]{2}-)(?:(?<=[0-9])|(?<=\()[0-9])"
         r"(?:[0-9]|[ ./()-]{1,2}(?=[0-9(])){6,24}(?![0-9])",
-        _phone,
-        before_more=_phone_before_more,
-        behind=r"(?<![A-Za-z])(?i:tel(?:ef(?:on|ono)|ephone)?|t[eé]l(?:[eé]fono|[eé]phone)|phone|mobile?|m[oó]vil|fax|fon"
+        _is_phone,
+        prefix_length=_phone_prefix,
+        lead=r"(?<![A-Za-z])(?i:tel(?:ef(?:on|ono)|ephone)?|t[eé]l(?:[eé]fono|[eé]phone)|phone|mobile?|m[oó]vil|fax|fon"
         r"|handy)[^A-Za-z0-9+(\n]{1,8}\Z",
     ),
     _shape(
@@ -449,12 +451,13 @@ _SHAPES = (
     _shape("crypto",
            r"[13b]" + _FIRST + r"(?:(?<=[13])[1-9A-HJ-NP-Za-km-z]{25,34}|(?<=b)c1[02-9ac-hj-np-z]{11,71})" + _END,
            check_digits.is_bitcoin_address),
-    _shape("ip", r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])", _ip, needles="."),
+    _shape("ip", r"[0-9](?<![0-9.].)[0-9]{0,2}\.(?:[0-9]{1,3}\.){2}[0-9]{1,3}(?![0-9]|\.[0-9])", _is_public_ip,
+           needles="."),
     _shape(
         "ip",
         r"[0-9A-Fa-f:](?<![A-Za-z0-9:.].)(?:(?<=:)|(?<=[0-9A-Fa-f])[0-9A-Fa-f]{0,3}:)"
         r"(?:[0-9A-Fa-f]{0,4}:){1,6}[0-9A-Fa-f]{0,4}(?![A-Za-z0-9:]|\.[0-9])",
-        _ip, needles=":",
+        _is_public_ip, needles=":",
     ),
 )  # fmt: skip
-"""Every part of a pattern is bounded, so that hostile text costs time that grows with its length only."""
+"""All repetitions are bounded, so that the time for hostile text grows linearly with its length."""

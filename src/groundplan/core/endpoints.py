@@ -1,6 +1,6 @@
-"""How local services of one installation find each other: each announces its address below HOME/run/endpoints.d.
+"""Discovery of an installation's local services: each announces its address below HOME/run/endpoints.d.
 
-Nothing here starts, watches or calls a service; an announcement only says where its writer listens, and with which key.
+Nothing here starts, watches or calls a service; an announcement has only the address and token of its writer.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from typing import Any
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home, write_atomically
 
-KNOWN_SECONDS = 2.0
-"""How long a gateway may call a service where it last found it, before it looks again."""
-AGAIN_SECONDS = 1.0
-"""Until it is tried again to tell where a service is."""
+CACHE_SECONDS = 2.0
+"""How long a gateway may use a service's address before it reads the announcement again."""
+RETRY_SECONDS = 1.0
+"""Delay before a failed announcement is retried."""
 log = logging.getLogger("groundplan.core.endpoints")
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """A living local service: base `url` without a trailing slash, bearer `token`, and the `pid` that announced it and
-    `start_ticks` then."""
+    """An announced local service: base `url` without a trailing slash, bearer `token`, and the `pid` and `start_ticks`
+    of the process that announced it."""
 
     name: str
     url: str
@@ -41,7 +41,7 @@ class Endpoint:
 
     @property
     def lives(self) -> bool:
-        """Whether its process is there: that one, not another that got its number, as after a container's restart."""
+        """Whether its process is running, and not another one with the same pid, as after a container's restart."""
         if not is_alive(self.pid):
             return False
         now = start_ticks(self.pid)
@@ -49,15 +49,16 @@ class Endpoint:
 
 
 def listen_locally() -> socket.socket:
-    """Listening on a free port of 127.0.0.1. What is written to its connections goes out at once: else an answer in two
-    writes waits 40 ms for its reader's acknowledgement, wherever the event loop does not see to it."""
+    """Listen on a free port of 127.0.0.1, with TCP_NODELAY: otherwise a response of two writes waits 40 ms for the
+    reader's acknowledgement, unless the event loop sets the option itself."""
     listener = socket.create_server(("127.0.0.1", 0), backlog=256)
     listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return listener
 
 
 def announce(home: Home, name: str, url: str, token: str) -> None:
-    """Tell that this process serves `name` at `url`, instead of whoever did before. Raises `Invalid` for a bad name."""
+    """Announce that this process serves `name` at `url`, replacing an earlier announcement. Raises `Invalid` for a bad
+    name."""
     path = _path(home, name)
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     own = {"pid": os.getpid(), "began": start_ticks(os.getpid()), "home": home_identity(home)}
@@ -67,7 +68,7 @@ def announce(home: Home, name: str, url: str, token: str) -> None:
 def announce_retrying(home: Home, name: str, url: str, token: str, stop: threading.Event) -> None:
     """As `announce`; where the disk takes nothing, again and again until `stop`, beside whatever frees it."""
 
-    def told() -> bool:
+    def document() -> bool:
         try:
             announce(home, name, url, token)
         except OSError:
@@ -75,17 +76,17 @@ def announce_retrying(home: Home, name: str, url: str, token: str, stop: threadi
         return True
 
     def again() -> None:
-        while not stop.wait(AGAIN_SECONDS) and not told():
+        while not stop.wait(RETRY_SECONDS) and not document():
             pass
 
-    if not told():
+    if not document():
         log.error("nobody is told where %s is: HOME/run cannot be written", name)
         threading.Thread(target=again, name=f"announce-{name}", daemon=True).start()
 
 
 def withdraw(home: Home, name: str) -> None:
-    """Take back this process's own announcement of `name`; a successor's is left alone. Where HOME/run takes nothing it
-    stays, and tells of a process that is gone."""
+    """Delete this process's own announcement of `name`, not that of a successor. Where HOME/run cannot be written it
+    stays, and names a process that has ended."""
     found = read_announcement(home, name)
     if found is not None and found.pid == os.getpid():
         with suppress(OSError):
@@ -93,19 +94,19 @@ def withdraw(home: Home, name: str) -> None:
 
 
 def lookup(home: Home, name: str) -> Endpoint | None:
-    """The announcement of `name`, or None where there is none, or its process is gone. Reads a file at each call."""
+    """The endpoint of `name`; None where none is announced or its process has ended. Reads a file at each call."""
     found = read_announcement(home, name)
     return found if found is not None and found.lives else None
 
 
 def read_announcement(home: Home, name: str) -> Endpoint | None:
-    """The same, also where its process is gone: one that ended by itself has taken it back."""
+    """The announcement of `name`, even if its process has ended without withdrawing it."""
     try:
-        told = json.loads(_path(home, name).read_bytes())
-        said, url, token = (str(told[part]) for part in ("name", "url", "token"))
+        document = json.loads(_path(home, name).read_bytes())
+        said, url, token = (str(document[part]) for part in ("name", "url", "token"))
         return (
-            Endpoint(said, url, token, int(told["pid"]), str(told.get("began", "")))
-            if is_from_home(told, home)
+            Endpoint(said, url, token, int(document["pid"]), str(document.get("began", "")))
+            if is_from_home(document, home)
             else None
         )
     except (OSError, ValueError, KeyError, TypeError):
@@ -113,7 +114,7 @@ def read_announcement(home: Home, name: str) -> Endpoint | None:
 
 
 def home_identity(home: Home) -> str:
-    """Which folder of this machine HOME is, whatever path leads there; a copy is another one."""
+    """Device and inode of HOME: the same for every path to it, different for a copy; empty where it does not exist."""
     try:
         found = home.root.stat()
     except OSError:
@@ -121,10 +122,10 @@ def home_identity(home: Home) -> str:
     return f"{found.st_dev}:{found.st_ino}"
 
 
-def is_from_home(told: Mapping[str, Any], home: Home) -> bool:
-    """Whether what a process told of itself in HOME is of this folder: one that was copied while it ran tells of those
-    that serve the other. Processes of before say nothing of it."""
-    return told.get("home", "") in ("", home_identity(home))
+def is_from_home(document: Mapping[str, Any], home: Home) -> bool:
+    """Whether a file in HOME/run was written for this folder and not copied with another HOME whose processes were
+    running. Files of older versions have no `home`, and count as written here."""
+    return document.get("home", "") in ("", home_identity(home))
 
 
 def _folder(home: Home) -> Path:
@@ -142,7 +143,7 @@ def _path(home: Home, name: str) -> Path:
 
 
 def is_alive(pid: int) -> bool:
-    """Whether there is such a process."""
+    """Whether a process with this pid exists."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:
@@ -153,8 +154,8 @@ def is_alive(pid: int) -> bool:
 
 
 def start_ticks(pid: int) -> str:
-    """When a process began, in ticks since the machine did; empty where /proc does not tell. Another one that got its
-    number since began later."""
+    """When a process started, in clock ticks since boot; empty where /proc does not say. Tells a process from a later
+    one with the same pid."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     except (OSError, IndexError):

@@ -1,7 +1,7 @@
-"""Errors as JSON the way everything under /api tells them, on the control port and on the gateway's:
+"""The JSON form of errors under /api, on the control port and on the gateway's:
 `{"error": {"message", "type", "code", "hint", "where"?, "problems"?, "details"?}}`.
 
-Shapes only; statuses and headers are the servers' own.
+Does not set statuses and headers: the servers do.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from groundplan.core.errors import GroundplanError, Problem
 
 
 def problem_json(problem: Problem) -> dict[str, Any]:
-    """One problem; `where` is `file:line:column` or absent."""
+    """The JSON form of a problem; `where` is `file:line:column` or absent."""
     body: dict[str, Any] = {"message": problem.message, "code": problem.code, "hint": problem.hint}
     if problem.where is not None:
         body["where"] = str(problem.where)
@@ -20,7 +20,7 @@ def problem_json(problem: Problem) -> dict[str, Any]:
 
 
 def error_json(error: GroundplanError) -> dict[str, Any]:
-    """The whole body of an error."""
+    """The body of an error response."""
     body: dict[str, Any] = {
         "message": error.message,
         "type": type(error).__name__.lower(),
@@ -39,12 +39,12 @@ def error_json(error: GroundplanError) -> dict[str, Any]:
 def field_problem(
     message: str, hint: str = "Correct it; /api/openapi.json of the control port says what it may be."
 ) -> dict[str, str]:
-    """One field of a request that does not fit."""
+    """The JSON form of an invalid field of a request."""
     return {"message": message, "code": "field_invalid", "hint": hint}
 
 
 def request_invalid(problems: list[dict[str, str]]) -> dict[str, Any]:
-    """The body where fields of a request do not fit; told with status 422."""
+    """The body of a response with status 422, for a request with invalid fields."""
     return {
         "error": {
             "message": problems[0]["message"] if problems else "the request is not understood",

@@ -25,7 +25,7 @@ class Where:
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing that is wrong in some input; an `Invalid` may carry many, so that all are told at once."""
+    """One thing that is wrong in an input; an `Invalid` may carry many, so that all are reported at once."""
 
     message: str
     code: str
@@ -81,28 +81,28 @@ class Invalid(GroundplanError):
 
 
 class NotFound(Invalid):
-    """What the input names does not exist (or the caller may not know that it does)."""
+    """Something that the input names does not exist (or the caller may not know that it does)."""
 
     status = 404
     default_code = "not_found"
 
 
 class TooLarge(Invalid):
-    """The input is larger than what is read."""
+    """The input is larger than the limit."""
 
     status = 413
     default_code = "too_large"
 
 
 class WrongType(Invalid):
-    """The input is of a kind that is not read here."""
+    """The input has an unsupported content type."""
 
     status = 415
     default_code = "wrong_type"
 
 
 class Unauthenticated(GroundplanError):
-    """Nobody is known to be asking."""
+    """The caller is not authenticated."""
 
     status = 401
     exit_code = 77
@@ -126,7 +126,7 @@ class Conflict(GroundplanError):
 
 
 class Exhausted(GroundplanError):
-    """A limit or budget is used up; it frees at a known time, or somebody raises it."""
+    """A limit or budget is used up, until a known time or until somebody raises it."""
 
     status = 429
     exit_code = 75
@@ -142,4 +142,4 @@ class Unavailable(GroundplanError):
 
 
 class Misconfigured(Unavailable):
-    """Something needed does not work until somebody mends it: to try again soon is in vain."""
+    """Something needed does not work until somebody fixes it; retrying soon does not help."""

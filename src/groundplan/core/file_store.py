@@ -1,4 +1,4 @@
-"""Files in a folder, or any store that `fsspec` knows: written so that they last, and read back. Knows no contents."""
+"""Durable files in a folder or any store that `fsspec` knows. Does not know their content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ from groundplan.core.home import remove_stale_temporaries, temporary_path
 
 
 def resolve_store(url: str) -> tuple[Any, str]:
-    """The store of a URL, and the place in it. Raises `Invalid` (`store_unknown`, `extra_missing`)."""
+    """Return the fsspec file system of a URL and the path in it. Raises `Invalid` (`store_unknown`,
+    `extra_missing`)."""
     try:
         import fsspec  # noqa: PLC0415 -- an extra
     except ImportError as error:
@@ -34,14 +35,14 @@ def resolve_store(url: str) -> tuple[Any, str]:
 
 
 def put_file(url: str, name: str, file: Path) -> None:
-    """Kept there also after a loss of power, where it is a folder, and the same when it is read again. Raises `Invalid`
-    (`store_unwritable`), `Conflict` (`archive_differs`)."""
+    """Copy `file` to `name` in a store, durably where the store is a folder, and compare what is read back. Raises
+    `Invalid` (`store_unwritable`), `Conflict` (`archive_differs`)."""
     store, root = resolve_store(url)
     place = f"{root.rstrip('/')}/{name}"
     try:
         store.makedirs(place.rpartition("/")[0], exist_ok=True)
         if is_local(store):
-            # what is there already, and may be needed, is there until all of it is
+            # an existing file stays until the new one is complete
             made = temporary_path(Path(place))
             remove_stale_temporaries(Path(place))
             try:
@@ -49,14 +50,14 @@ def put_file(url: str, name: str, file: Path) -> None:
                 _sync(made)
                 made.replace(place)
             finally:
-                made.unlink(missing_ok=True)  # half of one takes room that others need
+                made.unlink(missing_ok=True)  # an incomplete copy would take up space
             for each in (Path(place), *list(Path(place).parents)[: 2 + name.count("/")]):
                 _sync(each)
         else:
             store.put_file(str(file), place)
         with file.open("rb") as sent, store.open(place, "rb") as kept:
             same = hashlib.file_digest(sent, "sha256").digest() == hashlib.file_digest(kept, "sha256").digest()
-    except Exception as error:  # every store has errors of its own, which are no OSError
+    except Exception as error:  # each store raises its own errors, which are no OSError
         raise Invalid(
             f"{url} cannot be written: {type(error).__name__}",
             code="store_unwritable",
@@ -72,7 +73,7 @@ def put_file(url: str, name: str, file: Path) -> None:
 
 @contextmanager
 def open_file(url: str, name: str) -> Iterator[IO[bytes]]:
-    """A file, to read. Raises `NotFound` (`file_missing`), `Invalid` (`store_unreadable`) whenever it cannot be."""
+    """Open a file of a store for reading. Raises `NotFound` (`file_missing`), `Invalid` (`store_unreadable`)."""
     store, root = resolve_store(url)
     try:
         with store.open(f"{root.rstrip('/')}/{name}", "rb") as file:
@@ -88,7 +89,7 @@ def open_file(url: str, name: str) -> Iterator[IO[bytes]]:
 
 
 def unreadable_error(name: str, url: str, error: Exception) -> Invalid:
-    """What is told of a file of a store that gives none."""
+    """The error for a file of a store that cannot be read."""
     return Invalid(
         f"{name} at {url} cannot be read: {type(error).__name__}",
         code="store_unreadable",
@@ -97,12 +98,12 @@ def unreadable_error(name: str, url: str, error: Exception) -> Invalid:
 
 
 def is_local(store: Any) -> bool:
-    """Whether a store is this machine's own files."""
+    """Whether a store is this machine's file system."""
     return bool(store.protocol == "file" or "file" in store.protocol)
 
 
 def _sync(place: Path) -> None:
-    """A file, or the names in a folder."""
+    """Make a file, or the names in a folder, durable."""
     descriptor = os.open(place, os.O_RDONLY)
     try:
         os.fsync(descriptor)

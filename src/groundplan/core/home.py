@@ -1,4 +1,4 @@
-"""The folder HOME of one installation: where each thing is, and safe writing. It does not know what the files mean."""
+"""The folder HOME of one installation: the paths in it, and durable writing. Does not know the content of the files."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final
 
 STALE_SECONDS: Final = 3600.0
-"""So long nobody who lives leaves a file that is on its way as it is."""
+"""A temporary file that was not modified for this long belongs to no living process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Home:
 
     @property
     def database(self) -> Path:
-        """Signature and moment of the first blueprint of the database that HOME is served from, as one line of text."""
+        """Signature and time of the first blueprint of the database that HOME uses, as one line of text."""
         return self.root / "database"
 
     @property
@@ -72,22 +72,22 @@ class Home:
         return self.root / "logs"
 
     def create(self) -> None:
-        """Make HOME and its folders, private to this user. Safe to repeat."""
+        """Create HOME and its folders, private to this user. Safe to repeat."""
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.keys, self.journal, self.audit, self.search, self.run, self.logs):
             folder.mkdir(mode=0o700, exist_ok=True)
 
 
 def is_readable_by_others(status: os.stat_result, user: int | None = None) -> bool:
-    """Whether a secret is open to more than this `user` and root. In a file of root's, a group that may only read is
-    who was let in on purpose: the secrets of Kubernetes come so to a user that is not root."""
+    """Whether more than this `user` (default: this process's) and root may read a secret. For a file of root, read
+    access of a group is accepted as intended: Kubernetes mounts secrets so for users other than root."""
     closed = 0o037 if status.st_uid == 0 and (os.geteuid() if user is None else user) != 0 else 0o077
     return bool(status.st_mode & closed)
 
 
 def list_names(folder: Path) -> list[str]:
-    """The names in a folder; none where it is not there. Raises OSError where they cannot be read: `Path.glob` finds
-    nothing then, for whatever reason."""
+    """The names in a folder; empty where it does not exist. Unlike `Path.glob`, raises OSError where the folder cannot
+    be read."""
     try:
         return [path.name for path in folder.iterdir()]
     except FileNotFoundError:
@@ -95,14 +95,14 @@ def list_names(folder: Path) -> list[str]:
 
 
 def temporary_path(path: Path) -> Path:
-    """Where this process writes what `path` is to hold."""
+    """The file that this process writes before it is renamed to `path`."""
     return path.with_name(f".{path.name}.{os.getpid()}.tmp")
 
 
 def remove_stale_temporaries(path: Path) -> None:
-    """Delete what is beside `path` of processes that were killed as they wrote it."""
+    """Delete the temporary files beside `path` of processes that were killed while writing it."""
     first, last = f".{path.name}.", ".tmp"
-    with suppress(OSError), os.scandir(path.parent) as entries:  # whoever writes it tells what is wrong with the folder
+    with suppress(OSError), os.scandir(path.parent) as entries:  # the write itself reports problems with the folder
         for entry in entries:
             if entry.name.startswith(first) and entry.name.endswith(last):
                 pid = entry.name[len(first) : -len(last)]
@@ -111,8 +111,8 @@ def remove_stale_temporaries(path: Path) -> None:
 
 
 def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
-    """Replace `path` so that after a crash it holds either the old or the new bytes, durably. Raises OSError, which
-    names the file; nothing is left of it then."""
+    """Replace `path` durably, so that after a crash it holds either the old or the new bytes. Raises OSError with the
+    file name; no temporary file is left then."""
     temporary = temporary_path(path)
     remove_stale_temporaries(path)
     try:
@@ -128,14 +128,14 @@ def write_atomically(path: Path, data: bytes, mode: int = 0o600) -> None:
         temporary.replace(path)
         sync_folder(path.parent)
     except OSError as error:
-        with suppress(OSError):  # what is told is why it could not be written
+        with suppress(OSError):  # the error of the write is the one to report
             temporary.unlink(missing_ok=True)
         raise _with_filename(error, path) from None
 
 
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
-    """Write the texts of somebody's folder, each whole or as it was. Raises OSError, which names the file; those that
-    were not there before are gone then."""
+    """Write texts into a folder by file name, each file completely or not at all. Raises OSError with the file name;
+    files that did not exist before are deleted then."""
     made: list[Path] = []
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
@@ -154,7 +154,7 @@ def write_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def sync_folder(folder: Path) -> None:
-    """Make the names in a folder durable. Raises OSError, which names it."""
+    """Make the names in a folder durable. Raises OSError with its name."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -165,5 +165,5 @@ def sync_folder(folder: Path) -> None:
 
 
 def _with_filename(error: OSError, path: Path) -> OSError:
-    """The same error, with the file that it is about: of a write and of fsync the system does not tell."""
+    """The same error with a file name, which the system leaves out for write and fsync."""
     return error if error.filename is not None else OSError(error.errno, error.strerror, str(path))

@@ -1,7 +1,7 @@
-"""Connects to PostgreSQL at the address at which it was found last, while those who know its name are away or fail.
+"""Connections to PostgreSQL that use the last known address while DNS fails, and whose statements have a time limit.
 
-That the name is not there any more is heeded. Workers look names up beside their loop (`gateway.upstream.dial`); this
-is for processes that wait for a connection, and know no way to wait less for a name.
+A resolver that answers that the name does not exist is believed. Gateway workers resolve names beside their event loop
+(`gateway.upstream.dial`); this is for processes that block on a connection.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from psycopg.conninfo import conninfo_to_dict
 from psycopg.pq import TransactionStatus
 
 _UNRESOLVED: Final = "failed to resolve host"
-"""How psycopg says so, with the number of the system's error."""
-_NOWHERE: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
+"""psycopg's message, which continues with the number of the system's error."""
+_NOT_FOUND_ERRORS: Final = frozenset({socket.EAI_NONAME, getattr(socket, "EAI_NODATA", socket.EAI_NONAME)})
 _NUMBER: Final = re.compile(r"\[Errno (-?\d+)\]")
 _Made = TypeVar("_Made")
 _known: Final[dict[tuple[str, str], dict[str, str]]] = {}
-"""By the servers that an address names, which of them was found last, and where."""
+"""(hosts, ports) of a DSN -> connection parameters of the server that was reached last."""
 
 
 class LastKnownAddress(psycopg.Connection[Any]):
-    """See the module."""
+    """A connection that falls back to the server's last known address while its name cannot be resolved."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **more: Any) -> Self:
@@ -46,34 +46,36 @@ class LastKnownAddress(psycopg.Connection[Any]):
 
 
 class TimeLimitedConnection(LastKnownAddress):
-    """One whose statements end, and the connection with them, also where nothing is heard of PostgreSQL any more. It is
-    silent for as long as this process could have heard it: where that stood still, the answer lies in its socket.
-    Keepalives tell that a machine is gone, and not that what stands between takes everything and passes nothing on, or
-    that a server stands still in whose place another one answers by now."""
+    """A connection whose statements time out, which closes it, even if PostgreSQL never answers.
 
-    most: ClassVar[float] = 120.0
-    """Seconds; a statement that takes longer, as while others hold a lock, is asked again over another connection."""
+    Only time in which this process was running counts: after it was suspended, the answer may already lie in its
+    socket. Keepalives detect a dead machine, but neither a proxy that swallows everything nor a suspended server that
+    another one has replaced.
+    """
+
+    max_statement_seconds: ClassVar[float] = 120.0
+    """Callers repeat a statement that took longer, as while waiting for a lock, over another connection."""
 
     def wait(self, gen: PQGen[_Made], interval: float = 0.1, timeout: float | None = None) -> _Made:
         """Raises psycopg.Error."""
         try:
-            return super().wait(_with_deadline(gen, self.most, 2 * interval), interval, timeout)
+            return super().wait(_with_deadline(gen, self.max_statement_seconds, 2 * interval), interval, timeout)
         except psycopg.OperationalError:
             if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
                 self.pgconn.finish()
             raise
 
 
-def _with_deadline(gen: PQGen[_Made], most: float, step: float) -> PQGen[_Made]:
-    """As `gen`, which is resumed in steps shorter than `step` while this process runs, for at most so many seconds of
-    them. Raises psycopg.OperationalError."""
+def _with_deadline(gen: PQGen[_Made], max_statement_seconds: float, step: float) -> PQGen[_Made]:
+    """Run `gen` for at most `most` seconds. Each wait counts as at most `step` seconds, the longest it takes while this
+    process is running. Raises psycopg.OperationalError."""
     try:
-        waits, left = next(gen), most
+        waits, left = next(gen), max_statement_seconds
         while left > 0:
             since = monotonic()
             ready = yield waits
             left -= min(step, monotonic() - since)
-            waits = gen.send(ready)  # what is there is read first
+            waits = gen.send(ready)  # read pending data before the limit is checked
         raise psycopg.OperationalError("the server takes too long")
     except StopIteration as end:
         made: _Made = end.value
@@ -81,6 +83,6 @@ def _with_deadline(gen: PQGen[_Made], most: float, step: float) -> PQGen[_Made]:
 
 
 def _is_resolver_failure(told: str) -> bool:
-    """Whether a name was not found since nobody could say, and not since it is not there."""
+    """Whether resolving a name failed for another reason than that the name does not exist."""
     numbers = {int(number) for number in _NUMBER.findall(told)}
-    return _UNRESOLVED in told and numbers.isdisjoint(_NOWHERE)
+    return _UNRESOLVED in told and numbers.isdisjoint(_NOT_FOUND_ERRORS)

@@ -1,4 +1,4 @@
-"""Letters as they are compared where a name is looked for, however it was typed. Pure; without case folding."""
+"""Normalises letters for finding names however they were typed. Pure; does not fold case."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 from typing import Final
 
 _SAME: Final = str.maketrans("\u2018\u2019\u02bc\u2032\u2010\u2012\u2013\u2212", "''''----")
-"""Apostrophes and hyphens, which programs that write texts put in the place of those on a keyboard."""
+"""Typographic apostrophes and hyphens -> those on a keyboard."""
 
 
 def normalize_letters(text: str) -> str:
@@ -16,15 +16,15 @@ def normalize_letters(text: str) -> str:
 
 
 _LETTER: Final = "[0-9A-Za-z\u00c0-\u052f]"
-"""Of writing in which no word is put before another without a space: Latin, Greek, Cyrillic."""
+"""Letters of scripts that separate words by spaces: Latin, Greek, Cyrillic."""
 _BEGINS: Final = rf"(?:(?<!{_LETTER})|(?<=\\[nrt])|(?<=\\[0-7][0-7][0-7]))"
-"""Behind no letter; what escapes of JSON and of PostgreSQL's bytes end with is none."""
+"""The beginning of a word: not after a letter, except one that ends an escape of JSON or of PostgreSQL's bytea."""
 
 
 def name_pattern(text: str) -> str:
-    """A regular expression (Python's and PostgreSQL's) for a text that names somebody, where a word begins with it:
-    `ana@acme.example` is not in `hana@acme.example`, nor in `dr.ana@acme.example`. It may go on behind the text, as
-    names do that are inflected."""
+    """A regular expression (for Python and PostgreSQL) that finds a name or address at the beginning of a word:
+    `ana@acme.example` is not found in `hana@acme.example` or `dr.ana@acme.example`. The word may continue after it, as
+    inflected names do."""
     if re.match(_LETTER, text) is None:
         return re.escape(text)
     within = rf"(?<!{_LETTER}[.%+-])" if "@" in text else ""

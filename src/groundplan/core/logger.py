@@ -1,7 +1,7 @@
-"""structlog's loggers, whose events are written as `logs` writes those of `logging`.
+"""structlog's loggers, which write the same format as `logs`. Importing `get_logger` from here sets structlog up.
 
-Apart from `logs`, because to load structlog takes as long as half of a gateway worker: a process that is to be there
-again within a moment uses `logging`. Import `get_logger` from here and structlog is set up.
+Separate from `logs`, because importing structlog takes half as long as importing a gateway worker: processes that must
+restart quickly use `logging`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def _render(_: Any, name: str, event: MutableMapping[str, Any]) -> str:
 
 
 class _Stderr(structlog.PrintLogger):
-    """A line that cannot be written, as on a full disk, is lost, as it is with `logging`: no work ends with it."""
+    """Drops lines that cannot be written, as on a full disk, like `logging` does, instead of failing the caller."""
 
     def msg(self, message: str) -> None:
         with suppress(OSError):

@@ -1,9 +1,8 @@
-"""How processes of an installation write their logs: one JSON object a line, safe to read and to ship.
+"""The log format of all processes: one JSON object a line, safe to read and to ship.
 
-Text from anywhere (a path, a header, an upstream's words) becomes a JSON string, so that no control character and no
-line break of somebody else's gets into a log; keys, tokens and passwords that have slipped into a text are taken out.
-Prompts and answers are never logged, and gateways log no requests: their facts are in the journal. `logger` has
-structlog's loggers, which write the same.
+Foreign text (a path, a header, an upstream's message) becomes a JSON string, so that its control characters and line
+breaks cannot get into a log; keys, tokens and passwords in it are redacted. Prompts and answers are never logged, and
+gateways log no requests: those are in the journal. `logger` has structlog's loggers, which write the same format.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ from typing import Any
 from groundplan.core.detect import SECRETS, Found, find
 
 MAX_CHARACTERS = 4000
-"""Characters of one value; what is longer is cut."""
+"""Longer values are shortened."""
 _HIDDEN = frozenset({"authorization", "password", "secret", "token", "api_key", "cookie"})
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
@@ -53,13 +52,13 @@ def format_line(at: datetime, level: str, process: str, logger: str, event: str,
 
 
 def clean_value(value: Any) -> Any:
-    """A value as it may stand in a log: text without secrets and not too long; numbers as they are."""
+    """Make a value safe to log: secrets are removed from text and long text is shortened; numbers stay."""
     if value is None or isinstance(value, bool | int | float):
         return value
     text = str(value)
     if len(text) <= MAX_CHARACTERS:
         return redact_secrets(text)
-    # the end of a traceback says what went wrong; half a secret is one too, so more is looked at than is kept
+    # the end of a traceback says what went wrong; more text is searched than is kept, since a secret may be cut in half
     first, last = MAX_CHARACTERS // 4, MAX_CHARACTERS * 3 // 4
     begin = redact_secrets(text[: first + MAX_CHARACTERS])[:first]
     end = redact_secrets(text[-last - MAX_CHARACTERS :])[-last:]
@@ -67,14 +66,14 @@ def clean_value(value: Any) -> Any:
 
 
 def redact_secrets(text: str) -> str:
-    """The text with `[kind]` in place of what looks like a key, a token or a password in an address."""
-    for found in reversed([one for one in find(text, (_passwords,)) if one.kind in (*SECRETS, "password")]):
+    """Replace what looks like a key, a token, or a password in a URL by `[kind]`."""
+    for found in reversed([one for one in find(text, (_find_passwords,)) if one.kind in (*SECRETS, "password")]):
         text = f"{text[: found.start]}[{found.kind}]{text[found.end :]}"
     return text
 
 
-def _passwords(text: str) -> list[Found]:
-    """`scheme://user:password@`: the part between colon and at sign."""
+def _find_passwords(text: str) -> list[Found]:
+    """Find passwords in URLs: the part of `scheme://user:password@` between colon and at sign."""
     found: list[Found] = []
     at = 0
     while (begin := text.find("://", at)) >= 0:
@@ -90,14 +89,14 @@ def _passwords(text: str) -> list[Found]:
 
 
 def process_name() -> str:
-    """What this process calls itself in its logs."""
+    """The name of this process in its logs."""
     named = (handler.formatter for handler in logging.getLogger().handlers)
     return next((lines.process for lines in named if isinstance(lines, JsonLinesFormatter)), "groundplan")
 
 
-_LINE_A_CALL = {"httpx": logging.WARNING, "websockets": logging.WARNING, "python_multipart": logging.ERROR}
-"""Libraries that tell of each request, or of what is wrong with one, and from where on they are heard: what was called
-is in the ledger, whoever asked is told what was wrong, and no log grows with either."""
+_LIBRARY_LEVELS = {"httpx": logging.WARNING, "websockets": logging.WARNING, "python_multipart": logging.ERROR}
+"""Minimum level for libraries that log every request or every invalid one: requests are in the ledger, and callers get
+the error, so that logs need not grow with either."""
 
 
 def configure(process: str) -> None:
@@ -107,5 +106,5 @@ def configure(process: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
-    for name, least in _LINE_A_CALL.items():
+    for name, least in _LIBRARY_LEVELS.items():
         logging.getLogger(name).setLevel(least)

@@ -20,7 +20,7 @@ MAX_AMOUNT = Picodollars(2**63 - 1)
 """Largest amount that one record may carry, about 9.2 million USD."""
 
 _DIGITS = 20
-"""Of whole dollars; more are too many in any case."""
+"""Most digits of whole dollars; longer numbers exceed every limit."""
 _AMOUNT = re.compile(r"(?P<number>\d+(?:\.\d+)?)\s*(?:USD)?", re.ASCII)
 
 
@@ -51,22 +51,22 @@ def format_usd(amount: Picodollars | int) -> str:
 
 
 def optional_usd(amount: Picodollars | int | None) -> str | None:
-    """The same, None where there is no amount."""
+    """`format_usd`, or None for None."""
     return None if amount is None else format_usd(amount)
 
 
 def from_usd_text(text: str) -> Picodollars:
-    """The opposite of `format_usd`: a sum of any size, below zero too. What people write is read by `parse_usd`."""
+    """The inverse of `format_usd`, for sums of any size and sign. Use `parse_usd` for what people write."""
     return from_decimal(Decimal(text))
 
 
 def format_numeric(value: Decimal) -> str:
-    """The same of a `numeric(30,12)` column."""
+    """`format_usd` of a value from a `numeric(30,12)` column."""
     return format_usd(from_decimal(value))
 
 
 _NEARLY_ONE = Decimal("0.9995")
-"""What three digits round to 1: `$1.000` would be read as a thousand."""
+"""Rounded to three digits this is 1, and `$1.000` would be read as a thousand."""
 
 
 def short_usd(amount: Picodollars | int) -> str:
@@ -80,13 +80,13 @@ def short_usd(amount: Picodollars | int) -> str:
 
 
 def distinct_usd(amount: Picodollars | int, other: Picodollars | int) -> str:
-    """As `short_usd`, but exact where that is how `other`, from which it differs, is written, too."""
+    """`short_usd`, or the exact amount where a different `other` would be written the same."""
     short = short_usd(amount)
     return short if amount == other or short != short_usd(other) else f"${format_plain(to_decimal(amount))}"
 
 
 def format_plain(amount: Decimal, decimals: int = 2) -> str:
-    """Every digit that says something, without exponent: at least so many decimals, no zeros after them."""
+    """All significant digits without exponent, with at least `decimals` decimals and no trailing zeros after them."""
     whole, _, fraction = f"{amount:f}".partition(".")
     return f"{whole}.{fraction.rstrip('0').ljust(decimals, '0')}"
 
@@ -106,5 +106,5 @@ def from_decimal(value: Decimal) -> Picodollars:
 
 
 def ceil_div(numerator: int, denominator: int) -> int:
-    """Division that rounds towards the dearer side."""
+    """Integer division rounded up."""
     return -(-numerator // denominator)

@@ -1,4 +1,4 @@
-"""Months of the calendar, which are not equally long. Time zones are not handled here."""
+"""Arithmetic with calendar months. Does not handle time zones."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from datetime import date
 from typing import TypeVar
 
 Day = TypeVar("Day", bound=date)
-"""A date, or a moment of it."""
+"""A date or a datetime."""
 
 
 def add_months(day: Day, months: int) -> Day:
-    """The same day (and time) of the month that is so many later. Raises `ValueError` where that month has none such:
-    the first 28 days every month has."""
+    """The same day (and time) of the month `months` later. Raises `ValueError` where that month is too short; never for
+    days 1 to 28."""
     index = day.year * 12 + day.month - 1 + months
     return day.replace(year=index // 12, month=index % 12 + 1)
 

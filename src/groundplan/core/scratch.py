@@ -1,5 +1,5 @@
-"""Folders for files on their way, and what processes that were killed have left of them: whoever needs the next one
-deletes it. What is in them is the writers' business; single files are `home`'s."""
+"""Temporary folders. Those that killed processes left behind are deleted when the next one is created. Temporary single
+files are in `home`."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from pathlib import Path
 
 @contextmanager
 def scratch_folder(prefix: str, folder: Path | None = None) -> Iterator[Path]:
-    """A folder below `folder` (TMPDIR), for as long as it is needed. Those with this prefix that killed processes have
-    left go first: each is locked by its own, and has its name once it is. Raises OSError."""
+    """Create a temporary folder below `folder` (default TMPDIR) and delete it at the end. Abandoned folders with this
+    prefix are deleted first: a living process holds a lock on its folder, which gets its final name only once it is
+    locked. Raises OSError."""
     within = Path(tempfile.gettempdir()) if folder is None else folder
     _remove_abandoned(within, prefix)
     made = Path(tempfile.mkdtemp(prefix=f".{prefix}", dir=within))
@@ -33,7 +34,7 @@ def _remove_abandoned(within: Path, prefix: str) -> None:
     with suppress(OSError), os.scandir(within) as entries:
         for entry in entries:
             if entry.name.startswith(prefix):
-                with suppress(OSError):  # somebody else's, a file, one in use, or one that ends just now
+                with suppress(OSError):  # another user's, a file, in use, or just being deleted
                     _remove_unlocked(Path(entry.path))
 
 

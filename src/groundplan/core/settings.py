@@ -24,8 +24,8 @@ _PROVIDER_PREFIXES = (
     "ANTHROPIC_", "ANY_LLM_", "AZURE_", "CO_API_", "COHERE_", "GEMINI_", "GOOGLE_API_KEY", "GOOGLE_GEMINI_",
     "GOOGLE_GENAI_", "GOOGLE_VERTEX_", "GROQ_", "MISTRAL_", "OLLAMA_", "OPENAI_",
 )  # fmt: skip
-"""How names begin of what providers' own clients read from the environment. What a machine is at its cloud (AWS's, and
-Google's application default credentials) is not among it: that stands in where no key is declared."""
+"""Prefixes of environment variables that providers' client libraries read. Not among them: a machine's cloud identity
+(AWS's, and Google's application default credentials), which is used where no key is declared."""
 _hidden_variables: dict[str, str] = {}
 _NO_BYTECODE = "PYTHONDONTWRITEBYTECODE"
 _THREADS_OF_PRODUCTS = "OPENBLAS_NUM_THREADS"
@@ -35,7 +35,7 @@ _BARE_OF = ("PYTHON", "LC_", "OMP_", "OPENBLAS_")
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What a process needs to know before it reads anything else."""
+    """Settings from the environment, which a process needs before it reads anything else."""
 
     home: Path
     """Keys, journal, audit tiles, database and logs of one installation. GROUNDPLAN_HOME, default ./.groundplan."""
@@ -68,33 +68,33 @@ class Settings:
     drain_seconds: float = 15.0
     """How long running answers may go on after a stop. GROUNDPLAN_DRAIN_SECONDS."""
     reload_drain_seconds: float = RELOAD_DRAIN_SECONDS
-    """How long they may after a reload, beside the workers that have taken over. GROUNDPLAN_RELOAD_DRAIN_SECONDS."""
+    """How long they may go on after a reload, beside the new workers. GROUNDPLAN_RELOAD_DRAIN_SECONDS."""
     request_memory: int = 256 << 20
-    """Most bytes that one gateway worker holds of the bodies of requests that it reads or answers, and as many of large
-    answers that are not streamed. GROUNDPLAN_REQUEST_MEMORY, in MiB."""
+    """Most bytes that one gateway worker holds of request bodies, and as many again of large responses that are not
+    streamed. GROUNDPLAN_REQUEST_MEMORY, in MiB."""
     cache_memory: int = 256 << 20
-    """Bytes of all answers that one gateway worker keeps to give them again. GROUNDPLAN_CACHE_MEMORY, in MiB."""
+    """Most bytes of the answer cache of one gateway worker. GROUNDPLAN_CACHE_MEMORY, in MiB."""
     console_url: str | None = None
     """Where people reach the console from other machines, such as `https://ai.acme.example`; passkeys are bound to its
     domain. A proxy with TLS passes it on to the control port, which listens on this machine only. None: only
     `localhost`. GROUNDPLAN_CONSOLE_URL."""
     embedding_precision: str = "float32"
-    """What the local embedding model computes in: `float32`, or `bfloat16`, which is faster and almost the same.
+    """Precision of the local embedding model: `float32`, or `bfloat16`, which is faster with almost the same results.
     GROUNDPLAN_EMBEDDING_PRECISION."""
     oidc_issuer: str | None = None
     """The company's own sign-in (OpenID Connect), such as `https://login.acme.example`. GROUNDPLAN_OIDC_ISSUER."""
     oidc_client: str | None = None
-    """What we are called there. GROUNDPLAN_OIDC_CLIENT."""
+    """Client id of this installation there. GROUNDPLAN_OIDC_CLIENT."""
     oidc_secret: str | None = None
-    """Secret reference of our secret there. GROUNDPLAN_OIDC_SECRET."""
+    """Secret reference of the client secret. GROUNDPLAN_OIDC_SECRET."""
     oidc_trust_email: bool = False
-    """Addresses count as verified where it does not say so (`email_verified`): only for one in which nobody sets their
-    own. GROUNDPLAN_OIDC_TRUST_EMAIL, `yes`."""
+    """Treat addresses as verified even without `email_verified`; only for providers where people cannot set their own
+    address. GROUNDPLAN_OIDC_TRUST_EMAIL, `yes`."""
     mail_url: str | None = None
-    """Where mail is handed over: `smtps://HOST`, or `smtp://HOST:587`, which must offer STARTTLS unless it is this
-    machine. None: no mail. GROUNDPLAN_MAIL_URL."""
+    """The mail server: `smtps://HOST`, or `smtp://HOST:587`, which must offer STARTTLS unless it is this machine. None:
+    no mail is sent. GROUNDPLAN_MAIL_URL."""
     mail_from: str = "groundplan@localhost"
-    """Who mail is from. GROUNDPLAN_MAIL_FROM."""
+    """Sender of mail. GROUNDPLAN_MAIL_FROM."""
     mail_login: str | None = None
     """Secret reference of `user:password` for it. GROUNDPLAN_MAIL_LOGIN."""
     siem_url: str | None = None
@@ -103,17 +103,18 @@ class Settings:
     siem_token: str | None = None
     """Secret reference of a bearer token for it. GROUNDPLAN_SIEM_TOKEN."""
     archive_url: str | None = None
-    """Where facts older than the hot window go as Parquet, and entries of their calls after them: a folder, or what
-    fsspec knows, such as `s3://bucket/facts`. None: they stay in the database. GROUNDPLAN_ARCHIVE_URL."""
+    """Where facts older than the hot window are archived as Parquet, and later the audit entries of their calls: a
+    folder or a URL that fsspec knows, such as `s3://bucket/facts`. None: they stay in the database.
+    GROUNDPLAN_ARCHIVE_URL."""
     archive_days: int = 400
-    """The hot window. GROUNDPLAN_ARCHIVE_DAYS."""
+    """Length of the hot window. GROUNDPLAN_ARCHIVE_DAYS."""
     witnesses: tuple[str, ...] = ()
-    """Who co-signs the audit log, each `URL KEY` as `groundplan-witness` printed it. GROUNDPLAN_WITNESSES, separated by
-    commas."""
+    """Witnesses that co-sign the audit log, each `URL KEY` as `groundplan-witness` prints it. GROUNDPLAN_WITNESSES,
+    separated by commas."""
 
 
 VARIABLE_NAMES = tuple(each.name.upper() for each in fields(Settings))
-"""What variables are called, behind `PREFIX`."""
+"""Names of the variables, without `PREFIX`."""
 
 
 def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
@@ -159,14 +160,14 @@ def load_settings(environment: Mapping[str, str] | None = None) -> Settings:
 
 
 def unknown_variables(environment: Mapping[str, str] | None = None) -> list[str]:
-    """Variables that begin as ours, and that are none."""
+    """Names of environment variables that start with `PREFIX` but are no settings."""
     found = os.environ if environment is None else environment
     ours = {f"{PREFIX}{word}" for word in VARIABLE_NAMES}
     return sorted(name for name in found if name.startswith(PREFIX) and name not in ours)
 
 
 def _console_url(text: str | None) -> str | None:
-    """An https address without a path; None where none is given."""
+    """Validate that the address is https and has no path; None where it is not set."""
     if not text:
         return None
     found = urlsplit(text)
@@ -180,7 +181,7 @@ def _console_url(text: str | None) -> str | None:
 
 
 def _store_url(text: str | None) -> str | None:
-    """A folder is the same one wherever a command is started; an address stays as it is."""
+    """Make a folder absolute, so that it does not depend on where a command is started; a URL stays."""
     if not text:
         return None
     return text if "://" in text or "::" in text else str(Path(text).absolute())
@@ -192,7 +193,7 @@ def _path(env: Mapping[str, str], name: str) -> Path | None:
 
 
 def _flag(env: Mapping[str, str], name: str) -> bool:
-    """Nothing else is taken for either: who writes `true` means something by it."""
+    """Parse `yes` or `no`. Other words, such as `true`, are refused instead of being taken as `no`."""
     said = env.get(name) or "no"
     if said not in ("yes", "no"):
         raise Invalid(f"{name} is not usable", code="setting_invalid", hint="Write yes, or leave it out.")
@@ -211,17 +212,18 @@ def _number(env: Mapping[str, str], name: str, default: float, within: tuple[int
 
 
 def child_environment(extra: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Environment for a process that we start: ours plus `extra`. Whatever ours says of it, bytecode is kept where that
-    can be written: to compile all of a worker is most of the time until another one is there. Where ours says nothing
-    of it, numpy multiplies on one thread: several spin while they wait for each other.
+    """The environment for a child process: this process's plus `extra`.
+
+    Bytecode is always cached where possible, since compiling a worker is most of its start. By default numpy multiplies
+    on one thread: several would spin while they wait for each other.
     """
     kept = {name: value for name, value in os.environ.items() if name != _NO_BYTECODE}
     return {_THREADS_OF_PRODUCTS: "1", **kept, **(extra or {})}
 
 
 def minimal_environment() -> dict[str, str]:
-    """Environment for a process of ours that only computes: where programs and libraries are, and nothing of what may
-    be a secret."""
+    """The environment for a child process that only computes: paths of programs and libraries, without anything that
+    may be a secret."""
     return {
         name: value
         for name, value in os.environ.items()
@@ -230,42 +232,42 @@ def minimal_environment() -> dict[str, str]:
 
 
 def mimalloc_environment() -> dict[str, str]:
-    """Environment of a process that many may ask at once: its objects come from mimalloc, where this Python has it
-    (from 3.13 on). Python's own allocator keeps what a crowd of calls took, since a few of its neighbours live on."""
+    """Environment variables that make a child process use mimalloc, where this Python has it (from 3.13 on). Python's
+    own allocator does not return the memory of many concurrent calls, since a few objects between them live on."""
     ours = "PYTHONMALLOC" not in os.environ and sysconfig.get_config_var("WITH_MIMALLOC")
     return {"PYTHONMALLOC": "mimalloc"} if ours else {}
 
 
 def disable_pydantic_plugins() -> None:
-    """Have pydantic look for no plugins, from here on and in processes that we start: for them it would read what every
-    installed distribution declares, a tenth of the computing of a start."""
+    """Disable pydantic's plugins in this process and its children: looking for them reads the metadata of every
+    installed distribution, a tenth of the CPU time of a start."""
     os.environ["PYDANTIC_DISABLE_PLUGINS"] = "__all__"
 
 
 def clear_libpq_formats() -> None:
-    """Forget, here and for processes that we start, how somebody wants dates and times of PostgreSQL to be written:
-    libpq asks every server for that, in the place of what the address of one says."""
+    """Remove libpq's variables for formats of dates and times, here and for child processes: libpq would send them to
+    every server, overriding the options of a DSN."""
     for name in ("PGTZ", "PGDATESTYLE", "PGGEQO"):
         os.environ.pop(name, None)
 
 
 def clear_proxies() -> None:
-    """Forget proxies that the environment names: libraries of others would take them, whatever is declared."""
+    """Remove proxy variables: third-party libraries would use them whatever is declared."""
     for name in [name for name in os.environ if name.lower() in _PROXIES]:
         del os.environ[name]
 
 
 def hide_provider_variables() -> None:
-    """Have libraries of others find nothing in the environment that is not declared: as further headers of each
-    request, another way of asking, a level of logs that tells prompts, or passwords for any host (`~/.netrc`). Secrets
-    are found all the same."""
+    """Hide variables that third-party libraries would read although they are not declared: further headers of each
+    request, another kind of authentication, a log level that reveals prompts, or passwords for any host (`~/.netrc`).
+    `resolve_secret` still finds them."""
     for name in [name for name in os.environ if name.startswith(_PROVIDER_PREFIXES)]:
         _hidden_variables[name] = os.environ.pop(name)
     os.environ["NETRC"] = os.devnull
 
 
 def resolve_secret(reference: str) -> str:
-    """The secret behind `env:NAME` or `file:PATH`, without surrounding white space.
+    """Resolve `env:NAME` or `file:PATH` to the secret, without surrounding white space.
 
     Raises `Invalid` with the reference (never the value) where it is malformed, unset, unreadable or empty.
     """

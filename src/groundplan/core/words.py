@@ -1,11 +1,11 @@
-"""Words around numbers and names. English only."""
+"""English texts for numbers, values, names and periods."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
-_DEEPEST = 8
+_MAX_DEPTH = 8
 
 
 def per_period(period: str) -> str:
@@ -19,34 +19,34 @@ def quantity(number: int, one: str, many: str | None = None) -> str:
 
 
 def display_value(value: object) -> str:
-    """What was read from YAML or JSON, as people write it in a line: `a, b`, `yes`, `{use: own, words: [refund]}`. Of
-    what is in braces nothing is said that is empty; what lies deeper than people write is `…`."""
+    """Format a value from YAML or JSON on one line: `a, b`, `yes`, `{use: own, words: [refund]}`. Empty values in
+    braces are left out; deeply nested values become `…`."""
     if isinstance(value, list | tuple):
-        return ", ".join(_inner(each, 1) for each in value)
-    return _inner(value, 0)
+        return ", ".join(_nested(each, 1) for each in value)
+    return _nested(value, 0)
 
 
-def _inner(value: object, depth: int) -> str:
-    if isinstance(value, dict | list | tuple) and depth > _DEEPEST:
+def _nested(value: object, depth: int) -> str:
+    if isinstance(value, dict | list | tuple) and depth > _MAX_DEPTH:
         return "…"
     if isinstance(value, dict):
         given = ((key, each) for key, each in value.items() if each is not None and each not in ("", [], {}))
-        return f"{{{', '.join(f'{key}: {_inner(each, depth + 1)}' for key, each in given)}}}"
+        return f"{{{', '.join(f'{key}: {_nested(each, depth + 1)}' for key, each in given)}}}"
     if isinstance(value, list | tuple):
-        return f"[{', '.join(_inner(each, depth + 1) for each in value)}]"
+        return f"[{', '.join(_nested(each, depth + 1) for each in value)}]"
     return ("yes" if value else "no") if isinstance(value, bool) else str(value)
 
 
 def closest_name(word: str, known: Iterable[str]) -> str | None:
-    """The known name that `word` was probably meant to be."""
-    from difflib import get_close_matches  # noqa: PLC0415 -- gateways read this module and never ask
+    """The known name most similar to `word`; None where none is similar."""
+    from difflib import get_close_matches  # noqa: PLC0415 -- gateways import this module and never call this
 
     return next(iter(get_close_matches(word, sorted(known), n=1)), None)
 
 
 def format_period(text: str) -> str:
-    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years as they are. What begins
-    elsewhere has its first and its last day, or both moments where these are not midnight in UTC."""
+    """`2026-11` as `November 2026`, `2026-11-25` as `25 Nov 2026`; `total`, `month` and years unchanged. A period
+    `START..END` is shown with its first and last day, or with both times where they are not midnight in UTC."""
     first, _, after = text.partition("..")
     if after:
         begin, end = (datetime.fromisoformat(moment) for moment in (first, after))

@@ -104,9 +104,9 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
 
 
 class _Asked(TimeLimitedConnection):
-    """PostgreSQL ends a statement itself; after a second more it is not heard any more."""
+    """Times out one second after PostgreSQL itself would have ended the statement."""
 
-    most = _STATEMENT_TIMEOUT_MS / 1000 + 1.0
+    max_statement_seconds = _STATEMENT_TIMEOUT_MS / 1000 + 1.0
 
 
 def _check(connection: Connection[Any]) -> None:

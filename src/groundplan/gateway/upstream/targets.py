@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 from groundplan.blueprint.model import Deployment, ProviderKey
-from groundplan.core.endpoints import KNOWN_SECONDS, lookup
+from groundplan.core.endpoints import CACHE_SECONDS, lookup
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
@@ -203,7 +203,7 @@ class Targets:
             raise UpstreamFailure("refused", "the secret is not fit for a header", sent=False, hint=hint)
         name = b"authorization: Bearer" if deployment is None or deployment.api != "anthropic" else b"x-api-key:"
         line = b"%b %b\r\n" % (name, secret.encode("ascii")) if secret else b""
-        until = self._loop.time() + KNOWN_SECONDS
+        until = self._loop.time() + CACHE_SECONDS
         return Target(pool, pool.host_header, line, until, deployment, secrets=maskable_spellings(secret))
 
     @property
