@@ -66,22 +66,22 @@ def announce(home: Home, name: str, url: str, token: str) -> None:
 
 
 def announce_retrying(home: Home, name: str, url: str, token: str, stop: threading.Event) -> None:
-    """As `announce`; where the disk takes nothing, again and again until `stop`, beside whatever frees it."""
+    """`announce`; where writing fails, as on a full disk, a thread retries until `stop`."""
 
-    def document() -> bool:
+    def try_announce() -> bool:
         try:
             announce(home, name, url, token)
         except OSError:
             return False
         return True
 
-    def again() -> None:
-        while not stop.wait(RETRY_SECONDS) and not document():
+    def retry() -> None:
+        while not stop.wait(RETRY_SECONDS) and not try_announce():
             pass
 
-    if not document():
+    if not try_announce():
         log.error("nobody is told where %s is: HOME/run cannot be written", name)
-        threading.Thread(target=again, name=f"announce-{name}", daemon=True).start()
+        threading.Thread(target=retry, name=f"announce-{name}", daemon=True).start()
 
 
 def withdraw(home: Home, name: str) -> None:
