@@ -260,14 +260,18 @@ def test_reviews_and_outcomes_are_in_the_book(books: Books) -> None:
 
 
 def test_parquet_answers_as_the_ledger_does(books: Books) -> None:
-    _, rows = archive.query(books.kept, "SELECT workload, count(*), sum(cost_usd) FROM calls GROUP BY 1 ORDER BY 1")
+    _, rows = archive.query_facts(
+        books.kept, "SELECT workload, count(*), sum(cost_usd) FROM calls GROUP BY 1 ORDER BY 1"
+    )
     mine = {
         workload: [each[-1] for each in books.calls if each[1] == workload] for workload in {c[1] for c in books.calls}
     }
     assert {name: (count, cost) for name, count, cost in rows} == {
         name: (len(costs), sum(costs, Decimal(0))) for name, costs in mine.items()
     }
-    _, rows = archive.query(books.kept, "SELECT model, outcome, count(*), sum(cost_usd) FROM attempts GROUP BY ALL")
+    _, rows = archive.query_facts(
+        books.kept, "SELECT model, outcome, count(*), sum(cost_usd) FROM attempts GROUP BY ALL"
+    )
     theirs = {(model.partition("/")[2], outcome): (count, cost) for model, outcome, count, cost in rows}
     for key in {(each.model, each.outcome) for each in books.attempts}:
         costs = [each.cost for each in books.attempts if (each.model, each.outcome) == key]

@@ -45,7 +45,7 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         assert (told.opened, told.closed) == (1, 0)
         conn.execute("UPDATE finding SET at = %s", (NOW,))  # they are opened at the time of the database
         assert anomalies.update_anomaly_findings(conn, NOW).opened == 0
-        found = finding_store.findings(conn, kinds=["cost."])[0]
+        found = finding_store.list_findings(conn, kinds=["cost."])[0]
         assert (found["kind"], found["subject"], found["severity"]) == ("cost.anomaly", "workload/support", "high")
         assert "(key gp_abc) of team care makes 30 calls a minute, usually at most 2" in found["message"]
         assert found["detail"]["kind"] == "runaway"
@@ -85,7 +85,7 @@ def test_a_new_application_is_no_loop_and_a_very_fast_stranger_is_one_for_a_day(
         for minute in range(1, 5):
             add(conn, fast, minute, 170)
         assert anomalies.update_anomaly_findings(conn, NOW).opened == 1
-        (found,) = finding_store.findings(conn, kinds=["cost."])
+        (found,) = finding_store.list_findings(conn, kinds=["cost."])
         assert f"{fast} of team care makes 170 calls a minute, and was not known before" in found["message"]
         conn.execute("UPDATE finding SET at = %s", (NOW,))
         for minute in (*range(-185, -175), *range(-1446, -1436)):
@@ -105,7 +105,7 @@ def test_a_new_caller_is_told_as_one_and_in_a_loop_only_as_that(database: Databa
             add(conn, application, minute, 30)  # many a minute, as applications make that begin
         stopped = answered(conn, agent, "care", 0.2, [100] * 100)
         anomalies.update_anomaly_findings(conn, NOW)
-        found = finding_store.findings(conn, kinds=["cost."])
+        found = finding_store.list_findings(conn, kinds=["cost."])
         new, loop = sorted(
             (row for row in found if row["detail"]["kind"] in ("new_caller", "runaway")),
             key=lambda row: str(row["detail"]["kind"]),
@@ -124,7 +124,7 @@ def test_what_a_key_did_before_a_weekend_is_what_it_usually_does(database: Datab
         for minute, count in (*((minute, 30) for minute in range(1, 6)), (3 * 1440, 2)):
             add(conn, once, minute, count)
         anomalies.update_anomaly_findings(conn, NOW)
-        (found,) = finding_store.findings(conn, kinds=["cost."])
+        (found,) = finding_store.list_findings(conn, kinds=["cost."])
         assert f"{once} of team care makes 30 calls a minute, usually at most 2" in found["message"]
 
 
@@ -159,7 +159,7 @@ def test_whoever_rotates_a_key_is_who_it_was(database: Database, days: int) -> N
 
 def _looked(conn: Any) -> list[dict[str, Any]]:
     anomalies.update_anomaly_findings(conn, NOW)
-    return finding_store.findings(conn, kinds=["cost."], limit=100)
+    return finding_store.list_findings(conn, kinds=["cost."], limit=100)
 
 
 def calls(conn: Any, workload: str, minutes: Iterable[float], **other: Any) -> None:
@@ -203,7 +203,7 @@ def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: 
         anomalies.update_anomaly_findings(conn, NOW)
         found = {
             row["subject"].removeprefix("workload/"): row["message"]
-            for row in finding_store.findings(conn, kinds=["cost."], limit=100)
+            for row in finding_store.list_findings(conn, kinds=["cost."], limit=100)
             if row["subject"] == f"workload/{row['detail']['kind']}"
         }
     assert set(found) == set(changed)
@@ -269,7 +269,7 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         answered(conn, month_end, "ordinary", 12.0, mixed)
         answered(conn, other_refusal, "limited", 0.5, [100] * 25, code="rate_limit_exceeded")
         anomalies.update_anomaly_findings(conn, NOW)
-        found = {row["subject"]: row for row in finding_store.findings(conn, kinds=["cost."])}
+        found = {row["subject"]: row for row in finding_store.list_findings(conn, kinds=["cost."])}
         assert set(found) == {"workload/quick", "workload/growing"}
         quick, growing = found["workload/quick"], found["workload/growing"]
         assert quick["message"].startswith(
@@ -283,7 +283,7 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
         anomalies.update_anomaly_findings(
             conn, stopped + timedelta(minutes=60, seconds=0.15)
         )  # its calls are of more than an hour ago
-        found = {row["subject"]: row for row in finding_store.findings(conn, kinds=["cost."])}
+        found = {row["subject"]: row for row in finding_store.list_findings(conn, kinds=["cost."])}
         assert "After 25 calls for $0.0250, its budget stopped it" in found["workload/quick"]["message"]
         assert "each longer than the one before: 175 to 575 tokens a prompt" in growing["message"]
         assert growing["detail"]["loop"]["growing"] and not quick["detail"]["loop"]["growing"]
@@ -300,7 +300,7 @@ def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Datab
             add(conn, key, minute, 25)
         answered(conn, key, "support", 2.0, [100] * 40)
         anomalies.update_anomaly_findings(conn, NOW)
-        told = finding_store.findings(conn, kinds=["cost."])
+        told = finding_store.list_findings(conn, kinds=["cost."])
         assert [row for row in told if row["detail"]["kind"] == "runaway"] == []
 
 

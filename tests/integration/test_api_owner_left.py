@@ -65,5 +65,5 @@ def test_a_release_is_refused_by_who_left_in_the_database(database: Database) ->
 
 
 def _told(conn: psycopg.Connection[Any]) -> list[tuple[str, str, str]]:
-    found = [item for item in finding_store.findings(conn) if item["kind"] == "owner.left"]
+    found = [item for item in finding_store.list_findings(conn) if item["kind"] == "owner.left"]
     return sorted((item["subject"], item["severity"], item["message"]) for item in found)

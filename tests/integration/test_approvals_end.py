@@ -128,7 +128,7 @@ def served(services: Services) -> list[str]:
 
 def findings(services: Services) -> list[dict[str, Any]]:
     with services.transaction() as conn:
-        return finding_store.findings(conn, kinds=[approval_terms.KIND])
+        return finding_store.list_findings(conn, kinds=[approval_terms.KIND])
 
 
 def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_which_it_is(
@@ -149,7 +149,7 @@ def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_w
         clock.advance((datetime(day.year, day.month, day.day, 23, 59, 59, tzinfo=UTC) - clock.now()).total_seconds())
         stage_ends.update_findings(services)
         with services.transaction() as conn:
-            rows = finding_store.findings(conn, kinds=[stage_ends.KIND])
+            rows = finding_store.list_findings(conn, kinds=[stage_ends.KIND])
         assert all((row["owner"], row["due"]) == ("ana@acme.example", last) for row in rows) and len(rows) < 2
         said = [(row["severity"], row["message"].partition("assistant ")[2].split()[0]) for row in rows]
         told.append(said[0] if said else None)
@@ -331,7 +331,7 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
     def told() -> list[tuple[str, str]]:
         approval_terms.process_approval_terms(services)
         with services.transaction() as conn:
-            found = finding_store.findings(conn, kinds=["governance.exception_asked", approval_terms.KIND])
+            found = finding_store.list_findings(conn, kinds=["governance.exception_asked", approval_terms.KIND])
         return [(each["kind"].rpartition("_")[2], each["severity"]) for each in found if each["mark"] == str(made.id)]
 
     assert told() == [("asked", "medium")] == told()
@@ -369,7 +369,7 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
     approval_terms.process_approval_terms(services)
     with services.transaction() as conn:
         assert exceptions.get_exception(conn, made.id).state == "ended"
-        assert finding_store.findings(conn, kinds=["governance.exception_asked"]) == []
+        assert finding_store.list_findings(conn, kinds=["governance.exception_asked"]) == []
 
 
 def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services) -> None:
@@ -408,7 +408,7 @@ def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(se
     for days in (70, 77, 89, 92):
         with services.transaction() as conn:
             access_rights.update_rights_findings(conn, datetime.now(UTC) + timedelta(days=days))
-            rows = finding_store.findings(conn, kinds=[access_rights.REVIEW])
+            rows = finding_store.list_findings(conn, kinds=[access_rights.REVIEW])
         found[days] = [each["severity"] for each in rows]
     assert found == {70: [], 77: ["low"], 89: ["low"], 92: ["high"]}
 

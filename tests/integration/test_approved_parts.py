@@ -165,7 +165,7 @@ class World:
         """What the control process finds wrong with models."""
         model_changes.update_findings(self.services)
         with self.connect() as conn:
-            return finding_store.findings(conn, kinds=[KIND])
+            return finding_store.list_findings(conn, kinds=[KIND])
 
     def plan(self, **replaced: str) -> dict[str, Any]:
         files = dict(self.files)

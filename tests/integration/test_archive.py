@@ -82,7 +82,7 @@ SUMS = "SELECT workload, count(*), sum(cost_usd), sum(prompt_tokens) FROM {} GRO
 
 
 def ask(url: str, statement: str, *more: tuple[date, str]) -> list[tuple[Any, ...]]:
-    return archive.query([(DAY, url), *more], statement)[1]
+    return archive.query_facts([(DAY, url), *more], statement)[1]
 
 
 def figures(conn: Conn) -> dict[str, Any]:
@@ -103,7 +103,7 @@ def figures(conn: Conn) -> dict[str, Any]:
         "sources of some days": daily_attribution_store.sources(
             conn, since + timedelta(days=1), AT + timedelta(hours=12), None
         ),
-        "charged": rollup_store.charged(conn),
+        "charged": rollup_store.charges_by_period(conn),
         "summary": queries.cost_summary(conn),
     }
 
@@ -116,8 +116,8 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     before, whole = raw(conn), figures(conn)
     assert all(whole.values())
     with connect(database.urls["control"]) as control, control.transaction():
-        assert archive_store.lock(control)
-        assert archive_store.days(control, date(2026, 6, 4), 9) == [DAY]
+        assert archive_store.try_lock(control)
+        assert archive_store.days_to_archive(control, date(2026, 6, 4), 9) == [DAY]
         gone = archive.archive_day(control, str(tmp_path), DAY)
     assert (gone.calls, gone.attempts, gone.charges) == (24, 24, 24)
     assert raw(conn) == []
@@ -126,8 +126,8 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     note = ask(str(tmp_path), "SELECT detail ->> 'note' FROM (SELECT detail::JSON AS detail FROM calls)")[0][0]
     assert note == 'a "quoted", text\nof two lines \\N'
     assert figures(conn) == whole
-    assert archive_store.days(conn, date(2026, 6, 4), 9) == []
-    assert [row["day"] for row in archive_store.archived(conn)] == [DAY]
+    assert archive_store.days_to_archive(conn, date(2026, 6, 4), 9) == []
+    assert [row["day"] for row in archive_store.list_parts(conn)] == [DAY]
 
 
 def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None:
@@ -136,7 +136,7 @@ def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None
     rollup_store.fold(conn)
     conn.execute("UPDATE attempt SET epoch = %s", (epoch := new_id(),))
     before, whole = raw(conn), figures(conn)
-    gone: list[archive.Archived] = []
+    gone: list[archive.ArchiveResult] = []
     while not gone or gone[-1].more:
         with conn.transaction():
             gone.append(archive.archive_day(conn, str(tmp_path), DAY, most=5))
@@ -144,10 +144,10 @@ def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None
     assert raw(conn) == [] and figures(conn) == whole
     charged = conn.execute("SELECT epoch, budget, period, cost_usd FROM archived_charge").fetchall()
     assert charged == [(epoch, "support", "2026-06", sum(each.cost for each in gone))], "by which its books are closed"
-    parts = [archive.Kept(row["day"], row["url"], row["part"]) for row in archive_store.archived(conn)]
-    assert archive.query(parts, SUMS.format("calls"))[1] == before
-    assert archive.query(parts, "SELECT sum(cost_usd) FROM charges")[1][0][0] == sum(each.cost for each in gone)
-    assert archive_store.days(conn, date(2026, 6, 4), 9) == []
+    parts = [archive.ArchivedPart(row["day"], row["url"], row["part"]) for row in archive_store.list_parts(conn)]
+    assert archive.query_facts(parts, SUMS.format("calls"))[1] == before
+    assert archive.query_facts(parts, "SELECT sum(cost_usd) FROM charges")[1][0][0] == sum(each.cost for each in gone)
+    assert archive_store.days_to_archive(conn, date(2026, 6, 4), 9) == []
 
 
 def test_a_part_that_broke_off_further_into_the_day_is_written_anew(
@@ -156,7 +156,7 @@ def test_a_part_that_broke_off_further_into_the_day_is_written_anew(
     def killed(*_: object) -> None:
         raise ConnectionError
 
-    monkeypatch.setattr(archive_store, "note", killed)
+    monkeypatch.setattr(archive_store, "record_part", killed)
     with pytest.raises(ConnectionError), conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY, most=15)
     monkeypatch.undo()
@@ -221,12 +221,12 @@ def test_days_that_left_for_another_store_answer_with_the_others(conn: Conn, tmp
         archive.archive_day(conn, str(one), DAY)
     with conn.transaction():
         archive.archive_day(conn, two, later)
-    noted = [(row["day"], row["url"]) for row in archive_store.archived(conn)]
+    noted = [(row["day"], row["url"]) for row in archive_store.list_parts(conn)]
     assert noted == [(DAY, str(one)), (later, two)] and (one / "calls" / f"{later}.parquet").exists()
-    assert archive.query(noted, SUMS.format("calls"))[1] == whole
+    assert archive.query_facts(noted, SUMS.format("calls"))[1] == whole
     (one / "calls" / f"{DAY}.parquet").unlink()
     with pytest.raises(GroundplanError) as refused:
-        archive.query(noted, SUMS.format("calls"))
+        archive.query_facts(noted, SUMS.format("calls"))
     assert refused.value.code == "store_unreadable" and str(DAY) in refused.value.message
 
 
@@ -256,7 +256,7 @@ def test_what_a_store_did_not_keep_is_not_deleted(conn: Conn) -> None:
     with pytest.raises(GroundplanError) as refused, conn.transaction():
         archive.archive_day(conn, "lossy://facts", DAY)
     assert refused.value.code == "archive_differs" and "Nothing was deleted" in refused.value.hint
-    assert raw(conn) == before and archive_store.archived(conn) == []
+    assert raw(conn) == before and archive_store.list_parts(conn) == []
 
 
 def test_two_installations_do_not_write_over_each_other(conn: Conn, postgres_cluster: Cluster, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_two_installations_do_not_write_over_each_other(conn: Conn, postgres_clu
         with pytest.raises(GroundplanError) as refused, other.transaction():
             archive.archive_day(other, str(tmp_path), DAY)
         assert refused.value.code == "archive_taken" and "folder of its own" in refused.value.hint
-        assert len(raw(other)) == 3 and archive_store.archived(other) == []
+        assert len(raw(other)) == 3 and archive_store.list_parts(other) == []
     assert ask(str(tmp_path), SUMS.format("calls")) == mine
 
 
@@ -286,7 +286,7 @@ from datetime import date
 from pathlib import Path
 from groundplan.core.database import connect
 from groundplan.ledger import archive, archive_store
-put, note = archive._put, archive_store.note
+put, note = archive._put, archive_store.record_part
 def half(url, name, file):
     put(url, name, file)
     if name.startswith({step!r}):
@@ -296,13 +296,13 @@ def last(*args):
     note(*args)
     if {step!r} == "note":
         os.kill(os.getpid(), signal.SIGKILL)
-archive._put, archive_store.note = half, last
+archive._put, archive_store.record_part = half, last
 with connect(sys.argv[1], autocommit=True) as conn, conn.transaction():
     archive.archive_day(conn, sys.argv[2], date(2026, 6, 3))
 """
     done = subprocess.run([sys.executable, "-c", killed, database.urls["owner"], str(tmp_path)], check=False)
     assert done.returncode == -signal.SIGKILL
-    assert raw(conn) == before and figures(conn) == whole and archive_store.archived(conn) == []
+    assert raw(conn) == before and figures(conn) == whole and archive_store.list_parts(conn) == []
     add(conn, AT + timedelta(minutes=7), 900)  # what came since
     rollup_store.fold(conn)
     before, whole = raw(conn), figures(conn)
@@ -332,8 +332,8 @@ def test_files_and_the_folders_of_their_names_are_synced_before_rows_go(
 
 def test_facts_that_came_meanwhile_are_not_deleted(conn: Conn, tmp_path: Path) -> None:
     with pytest.raises(psycopg.errors.SerializationFailure), conn.transaction():
-        archive_store.note(conn, DAY, str(tmp_path), {"calls": 1, "attempts": 1, "charges": 1}, Decimal(0), "")
-        archive_store.drop(conn, DAY)
+        archive_store.record_part(conn, DAY, str(tmp_path), {"calls": 1, "attempts": 1, "charges": 1}, Decimal(0), "")
+        archive_store.delete_archived(conn, DAY)
     assert len(raw(conn)) == 3
 
 
@@ -342,11 +342,11 @@ def test_what_comes_of_a_day_that_has_left_leaves_too(conn: Conn, tmp_path: Path
     later, url = date(2026, 6, 4), str(tmp_path)
     with conn.transaction():
         archive.archive_day(conn, url, DAY)
-    assert archive_store.days(conn, later, 9) == []
+    assert archive_store.days_to_archive(conn, later, 9) == []
     add(conn, AT + timedelta(hours=1), 1000)
     rollup_store.fold(conn)
     whole, late = figures(conn), raw(conn)
-    assert archive_store.days(conn, later, 9) == [DAY], "of an archived day facts came"
+    assert archive_store.days_to_archive(conn, later, 9) == [DAY], "of an archived day facts came"
     with pytest.raises(GroundplanError), conn.transaction():
         (tmp_path / "file").write_text("")
         archive.archive_day(conn, str(tmp_path / "file" / "below"), DAY)
@@ -357,30 +357,30 @@ def test_what_comes_of_a_day_that_has_left_leaves_too(conn: Conn, tmp_path: Path
     with conn.transaction():
         again = archive.archive_day(conn, url, DAY)
     assert (gone.calls, again.attempts, again.charges) == (1, 1, 1) and raw(conn) == []
-    assert archive_store.days(conn, later, 9) == []
-    kept = [archive.Kept(row["day"], row["url"], row["part"]) for row in archive_store.archived(conn)]
+    assert archive_store.days_to_archive(conn, later, 9) == []
+    kept = [archive.ArchivedPart(row["day"], row["url"], row["part"]) for row in archive_store.list_parts(conn)]
     assert [each.part for each in kept] == [0, 1, 2] and kept[0].url == kept[2].url
     rollup_store.fold(conn)
     now = figures(conn)
     assert now["calls"] != whole["calls"] and sum(row["calls"] for row in now["calls"]) == 42
-    assert archive.query(kept, "SELECT count(*), sum(cost_usd) FROM attempts")[1] == [
+    assert archive.query_facts(kept, "SELECT count(*), sum(cost_usd) FROM attempts")[1] == [
         (26, sum((row["cost_usd"] for row in now["calls"] if row["day"] == DAY), Decimal(0)))
     ]
-    assert archive.query(kept[:2], "SELECT count(*) FROM charges")[1] == [(25,)]
+    assert archive.query_facts(kept[:2], "SELECT count(*) FROM charges")[1] == [(25,)]
 
 
 def test_an_attempt_that_was_open_when_its_day_left_follows_once_it_is_settled(conn: Conn, tmp_path: Path) -> None:
     conn.execute("UPDATE attempt SET state = 'open' WHERE at < '2026-06-04Z' AND (usage ->> 'input')::int = 7")
     with conn.transaction():
         assert archive.archive_day(conn, str(tmp_path), DAY).attempts == 23
-    assert archive_store.days(conn, date(2026, 6, 4), 9) == [], "what is open stays"
+    assert archive_store.days_to_archive(conn, date(2026, 6, 4), 9) == [], "what is open stays"
     conn.execute("UPDATE attempt SET state = 'settled' WHERE state = 'open'")
-    assert archive_store.days(conn, date(2026, 6, 4), 9) == [DAY]
+    assert archive_store.days_to_archive(conn, date(2026, 6, 4), 9) == [DAY]
     with conn.transaction():
         gone = archive.archive_day(conn, str(tmp_path), DAY)
     assert (gone.calls, gone.attempts, gone.charges) == (0, 1, 1)
-    kept = [archive.Kept(DAY, str(tmp_path), part) for part in (0, 1)]
-    assert archive.query(kept, "SELECT count(*), count(DISTINCT call_id) FROM attempts")[1] == [(24, 24)]
+    kept = [archive.ArchivedPart(DAY, str(tmp_path), part) for part in (0, 1)]
+    assert archive.query_facts(kept, "SELECT count(*), count(DISTINCT call_id) FROM attempts")[1] == [(24, 24)]
 
 
 def test_a_store_that_cannot_be_is_refused(conn: Conn, tmp_path: Path) -> None:
@@ -413,7 +413,7 @@ def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database
         assert costs.archive_facts(services) == 0
     finally:
         pool.close()
-    assert [row["calls"] for row in archive_store.archived(conn)] == [24, 16]
+    assert [row["calls"] for row in archive_store.list_parts(conn)] == [24, 16]
     mark = (DAY + timedelta(days=1), str(tmp_path / "facts"))
     assert ask(str(tmp_path / "facts"), "SELECT count(*) FROM attempts", mark)[0][0] == 40
     row = conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'facts.archive'").fetchone()
@@ -437,7 +437,7 @@ def test_what_keeps_days_from_leaving_is_in_the_inbox(conn: Conn, database: Data
         return costs.archive_facts(services)
 
     def told() -> list[str]:
-        return [f"{row['message']} {row['hint']}" for row in finding_store.findings(conn, kinds=["cost.archive"])]
+        return [f"{row['message']} {row['hint']}" for row in finding_store.list_findings(conn, kinds=["cost.archive"])]
 
     try:
         for _ in range(2):
@@ -480,21 +480,21 @@ def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(
     conn: Conn, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row for a day was more than a backup can write, and was read whole for each question."""
-    monkeypatch.setattr(archive_store, "CHUNK", 4)
+    monkeypatch.setattr(archive_store, "IDS_PER_ROW", 4)
     ids = [UUID(int=(int(AT.timestamp() * 1000) + n << 80) | (7 << 76) | (2 << 62)) for n in range(10)]
     archive_store.list_facts(conn, DAY, 0, ids[::-1], [(id, n) for id in ids for n in (1, 0)], [])
     archive_store.list_facts(conn, DAY + timedelta(days=1), 0, [], [], [])
-    assert archive_store.unlisted(conn) is None
+    assert archive_store.oldest_unlisted(conn) is None
     rows = conn.execute("SELECT chunk, cardinality(calls), cardinality(attempts) FROM archived_fact ORDER BY 1, 2")
     assert rows.fetchall() == [*((n, 0, 4) for n in range(-5, 0)), (0, 0, 0), (0, 4, 0), (1, 4, 0), (2, 2, 0)]
-    assert [archive_store.left(conn, id) for id in (*ids, new_id())] == [DAY] * 10 + [None]
+    assert [archive_store.archived_day_of(conn, id) for id in (*ids, new_id())] == [DAY] * 10 + [None]
     now, here = AT + timedelta(days=9), (str(new_id()), AT)
     calls = [*((str(id), AT) for id in ids[3:5]), here]
     attempts = [(str(ids[7]), 1, AT), (str(ids[7]), 2, AT), (str(ids[9]), 0, AT)]
     with connect(database.urls["control"]) as control:
-        archive_store.hold(control, DAY - timedelta(days=1))
+        archive_store.lock_day(control, DAY - timedelta(days=1))
         gone = archived_store.archived_facts(conn, calls, attempts, now)
-        archive_store.hold(control, DAY)
+        archive_store.lock_day(control, DAY)
         with conn.transaction(), pytest.raises(psycopg.errors.LockNotAvailable), conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '20ms'")
             archived_store.archived_facts(conn, calls, attempts, now)  # waits for its own day alone

@@ -161,14 +161,14 @@ def test_what_may_not_leave_stays(conn: Conn, home: Home, keep: Callable[..., in
     assert keep(siem_url="https://siem.example") == 0
     conn.execute("UPDATE siem_position SET leaf = 256")
     with conn.transaction():
-        assert archive_facts.lock(conn)
+        assert archive_facts.try_lock(conn)
         assert keep(siem_url="https://siem.example") == 0, "somebody else archives"
     assert keep(siem_url="https://siem.example") == 1
     assert keep() == 0, "its facts have not left"
     conn.execute("INSERT INTO archived_day VALUES ('2020-01-01', 'u', 0, 0, 0, 0, '')")
-    assert not archive_facts.calls_left(conn, 512, 768), "nor are the ids known of all that have"
+    assert not archive_facts.are_calls_archived(conn, 512, 768), "nor are the ids known of all that have"
     conn.execute("DELETE FROM archived_day")
-    assert archive_facts.calls_left(conn, 512, 768)
+    assert archive_facts.are_calls_archived(conn, 512, 768)
     conn.execute(
         """INSERT INTO evidence (id, what, subject, type, collector, at, valid_until, holds, says, detail, digest,
              audit_entry) VALUES (%s, 'a', 'b', 'query', 'c', now(), now() + interval '1 day', true, '', %s, '', %s)""",
@@ -271,7 +271,7 @@ def test_a_file_that_is_missing_or_changed_is_named(
     with pytest.raises(GroundplanError):
         keep()
     assert wrong(conn, home) == []
-    (found,) = finding_store.findings(conn, kinds=["audit.archive"])
+    (found,) = finding_store.list_findings(conn, kinds=["audit.archive"])
     assert "stay in the database" in found["message"]
 
 
@@ -415,5 +415,5 @@ def test_entries_that_are_young_or_were_altered_do_not_go(
                 keep()
         conn.execute(f"UPDATE audit_entry SET {back} WHERE id = %s".encode(), (id,))
     assert keep() == 2 and wrong(conn, home) == []
-    assert finding_store.findings(conn, kinds=["audit.archive"]) == []
+    assert finding_store.list_findings(conn, kinds=["audit.archive"]) == []
     record(conn, action="test", actor=SYSTEM, subject="x", detail={})

@@ -258,7 +258,7 @@ def test_what_a_database_lost_of_the_log_it_has_again(
     record_many(conn, [Entry(new_id(), datetime.now(UTC), "call", SYSTEM, "call/new", {})])
     with open_log(home) as log:
         assert heal(conn, log, lost_revocations.report_lost_decisions).orphans == {}
-    (told,) = finding_store.findings(conn)
+    (told,) = finding_store.list_findings(conn)
     assert told["severity"] == "critical" and told["message"].endswith("not in force: key.revoked key/7.")
     assert sequence(conn, home) == 0
     assert record_many(conn, entries) == 0, "which a journal may tell again"
@@ -309,7 +309,7 @@ def test_a_log_that_is_not_written_is_told_until_it_is(conn: Conn) -> None:
         now[0] += seconds
         problem[0] = why
         looking.update_finding()
-        seen.append([each["message"] for each in finding_store.findings(conn, kinds=(unwritten_log.KIND,))])
+        seen.append([each["message"] for each in finding_store.list_findings(conn, kinds=(unwritten_log.KIND,))])
     told = ["The audit log is not written: other"]
     assert seen == [[], [], told, told, told, []]
 

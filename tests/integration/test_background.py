@@ -408,7 +408,7 @@ def listed(stack: Stack) -> list[dict[str, Any]]:
     """As whoever runs Groundplan sees them, everywhere in the same words."""
     with psycopg.connect(stack.database.urls["control"]) as conn:
         shown = background_queries.responses(conn, "keeper", 10)
-        value = {"responses": shown, "open": background_queries.open_of(conn, "keeper")}
+        value = {"responses": shown, "open": background_queries.open_by_workload(conn, "keeper")}
     page_of = bytes(render("responses_part.html", responses=shown, open_responses=value["open"]).body).decode()
     for each in shown:
         for text in (responses_text(value), page_of):
@@ -457,7 +457,7 @@ async def test_whoever_runs_it_cancels_any(setup: Setup) -> None:
         while not setup.endless.begun:  # noqa: ASYNC110 -- another process makes it
             await asyncio.sleep(0.01)
     with psycopg.connect(setup.stack.database.urls["control"]) as conn:
-        assert background_queries.workload_of(conn, begun.id) == "keeper"
+        assert background_queries.response_workload(conn, begun.id) == "keeper"
         assert background_store.cancel_for_all(conn, begun.id)
         conn.commit()
         assert not background_store.cancel_for_all(conn, begun.id)
@@ -501,8 +501,8 @@ async def test_what_is_kept_goes_with_its_time_and_its_rule(setup: Setup) -> Non
     assert setup.stack.sql("SELECT bool_and(sealed LIKE 'sealed:%%') FROM background_event") == [(True,)]
     assert setup.stack.sql("SELECT sealed LIKE 'sealed:%%', status FROM background_response") == [(True, "completed")]
     with psycopg.connect(setup.stack.database.urls["control"]) as conn:
-        assert background_store.keep_only(conn, [("keeper", True, 3600)]) == {}
-        assert background_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
+        assert background_store.apply_rules(conn, [("keeper", True, 3600)]) == {}
+        assert background_store.apply_rules(conn, [("keeper", False, 3600)]) == {"keeper": 1}
     assert setup.stack.sql("SELECT count(*) FROM background_event") == [(0,)]
 
 

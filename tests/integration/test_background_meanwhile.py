@@ -82,7 +82,7 @@ async def test_what_is_deleted_by_the_rules_of_its_workload_is_made_no_more(setu
         while not setup.endless.begun:  # noqa: ASYNC110 -- another process asks it
             await asyncio.sleep(0.02)
     with psycopg.connect(setup.stack.database.urls["control"]) as conn:
-        assert background_store.keep_only(conn, []) == {"keeper": 1}
+        assert background_store.apply_rules(conn, []) == {"keeper": 1}
     async with asyncio.timeout(30):
         while not setup.endless.left:  # noqa: ASYNC110 -- another process leaves it
             await asyncio.sleep(0.02)
@@ -190,7 +190,7 @@ def test_of_a_worker_that_ended_only_what_nobody_can_have_billed_is_made_again(c
         """INSERT INTO shipped (epoch, segment, position, done)
            SELECT epoch, 1, 64, true FROM background_response WHERE id = 'over'"""
     )
-    background_store.recover(conn)
+    background_store.recover_orphaned(conn)
     found = conn.execute("SELECT id, status, call_id IS NULL, epoch IS NULL FROM background_response").fetchall()
     assert {id: tuple(rest) for id, *rest in found} == {
         "unsent": ("queued", True, True), "refused": ("queued", True, True), "failed": ("failed", False, False),
@@ -211,20 +211,23 @@ def test_the_oldest_are_begun_first_each_by_one_worker_and_end_only_there(conn: 
         second = {each.id: each.call_id for each in background_store.claim(conn, other, made)}
     assert second.keys() == {"r1", "r2"}, "nobody waits for who claims just now"
     assert second["r1"] == calls[1] and second["r2"] in made, "each is a call of its own"
-    assert [each.id for each in background_store.running(conn, other, ["r2"])] == ["r1"]
-    assert not background_store.waiting(conn, 60)
-    assert background_store.over(conn, one, ["r0", "r1", "gone"]) == ["r1", "gone"]
-    assert not background_store.end(conn, "r1", one, "completed", None, 4), "it is another one's"
+    assert [each.id for each in background_store.running_rows(conn, other, ["r2"])] == ["r1"]
+    assert not background_store.has_due(conn, 60)
+    assert background_store.no_longer_owned(conn, one, ["r0", "r1", "gone"]) == ["r1", "gone"]
+    assert not background_store.finish(conn, "r1", one, "completed", None, 4), "it is another one's"
     assert background_store.cancel(conn, "r2", OWNER, "keeper")
-    assert not background_store.end(conn, "r2", other, "completed", None, 4), "it was cancelled"
+    assert not background_store.finish(conn, "r2", other, "completed", None, 4), "it was cancelled"
     assert not background_store.cancel(conn, "r2", OWNER, "keeper")
     background_store.add_events(conn, "r2", 2, 3, "late")
     background_store.add_events(conn, "r1", 4, 6, "second")
     background_store.add_events(conn, "r1", 2, 3, "first")
-    assert background_store.end(conn, "r1", other, "completed", None, 7)
-    assert background_store.events(conn, "r1", 2) == ["first", "second"]
-    assert background_store.events(conn, "r1", 3) == ["second"] and background_store.events(conn, "r2", 0) == []
-    assert background_store.over(conn, other, ["r1"]) == ["r1"]
+    assert background_store.finish(conn, "r1", other, "completed", None, 7)
+    assert background_store.events_after(conn, "r1", 2) == ["first", "second"]
+    assert (
+        background_store.events_after(conn, "r1", 3) == ["second"]
+        and background_store.events_after(conn, "r2", 0) == []
+    )
+    assert background_store.no_longer_owned(conn, other, ["r1"]) == ["r1"]
 
 
 def test_the_more_wait_the_longer_each_is_put_off_and_not_all_until_the_same_moment(conn: Conn) -> None:
@@ -233,15 +236,15 @@ def test_the_more_wait_the_longer_each_is_put_off_and_not_all_until_the_same_mom
     conn.execute("BEGIN")  # so that now is the same
     for number in range(8):
         assert background_store.add(conn, row(f"w{number}", AT), worker, 2000, 1 << 20)
-    background_store.wait(conn, "w0", worker, {}, 1.0)
+    background_store.requeue(conn, "w0", worker, {}, 1.0)
     assert conn.execute(due, ("w0",)).fetchall() == [(1.0,)], "with few it is as what refuses it asks for"
     conn.execute(
         f"""INSERT INTO background_response SELECT 'q' || n, NULL, {COPIED}
             FROM background_response, generate_series(1, 999) n WHERE id = 'w0'"""
     )
     for number in range(1, 7):
-        background_store.wait(conn, f"w{number}", worker, {}, 1.0)
+        background_store.requeue(conn, f"w{number}", worker, {}, 1.0)
     put_off = [seconds for (seconds,) in conn.execute(due, ("w[1-6]",)).fetchall()]
     assert len(set(put_off)) == 6 and all(19 < seconds < 31 for seconds in put_off), put_off
-    background_store.wait(conn, "w7", worker, {}, 60.0)
+    background_store.requeue(conn, "w7", worker, {}, 60.0)
     assert conn.execute(due, ("w7",)).fetchall() == [(60.0,)], "never sooner than that"

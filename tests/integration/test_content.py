@@ -355,17 +355,17 @@ def test_however_much_is_past_its_time_no_row_of_it_is_read(database: Database) 
     with psycopg.connect(database.urls["control"]) as conn:
         tracemalloc.start()
         try:
-            assert content_store.expire(conn) == {f"w{n}": 10_000 for n in range(3)}
-            assert content_store.keep_only(conn, [("w0", True, 7 * 86_400)]) == {"w1": 10_000, "w2": 10_000}
+            assert content_store.delete_expired(conn) == {f"w{n}": 10_000 for n in range(3)}
+            assert content_store.apply_rules(conn, [("w0", True, 7 * 86_400)]) == {"w1": 10_000, "w2": 10_000}
             _, most = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
         assert most < 500_000
     with psycopg.connect(database.urls["control"]) as conn:
-        assert content_store.keep_only(conn, [("w0", True, 7 * 86_400)]) == {}
+        assert content_store.apply_rules(conn, [("w0", True, 7 * 86_400)]) == {}
         read = "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'content'"
         assert conn.execute(read).fetchall()[0][0] <= 10, "and of the ten thousand that stay only the oldest"
-        assert content_store.keep_only(conn, [("w0", True, 3600)]) == {"w0": 10_000}
+        assert content_store.apply_rules(conn, [("w0", True, 3600)]) == {"w0": 10_000}
 
 
 def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Database, tmp_path: Path) -> None:

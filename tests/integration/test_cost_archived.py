@@ -56,10 +56,10 @@ def test_nothing_that_finance_asks_changes_with_retention(database: Database, tm
                     archive.archive_day(conn, str(tmp_path / "facts"), day)
             row = cursor.execute("SELECT count(*) FROM call").fetchone()
             assert row == (0,)
-            noted = [(each["day"], each["url"]) for each in archive_store.archived(conn)]
+            noted = [(each["day"], each["url"]) for each in archive_store.list_parts(conn)]
         after = figures(control, first, last)
         assert {path for path in before if before[path] != after[path]} == set()
-        kept = [archive.query(noted, sums.format("day", table))[1] for table in ("calls", "attempts")]
+        kept = [archive.query_facts(noted, sums.format("day", table))[1] for table in ("calls", "attempts")]
         assert kept == facts
         book = after[f"/api/cost/book?first={first}&last={last}&lines=true&by=basis"]["lines"]
         measured = sum((Decimal(line["cost_usd"]) for line in book if not line["allocation"]), Decimal(0))

@@ -94,7 +94,7 @@ def test_harm_ends_it_with_a_finding_and_an_entry(database: Database) -> None:
         assert quality["low"] < -0.4 < quality["high"] < -0.05 and quality["count"] == 200
         assert set(found.figures["segments"]) == {"orders", "refunds"}
         assert [each["count"] for each in store.looks(conn, made.id)] == [200]
-        (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
+        (told,) = finding_store.list_findings(conn, kinds=["cost.experiment"])
         assert told["severity"] == "medium" and "worse" in told["message"]
         assert [e.entry.action for e in list_entries(conn, subject="workload/support")] == [
             "experiment.ended", "experiment.started",
@@ -118,7 +118,7 @@ def test_two_control_processes_end_it_once(database: Database) -> None:
     with control(database) as conn:
         ends = [e for e in list_entries(conn, subject="workload/support") if e.entry.action == "experiment.ended"]
         assert len(ends) == 1
-        assert len(finding_store.findings(conn, kinds=["cost.experiment"])) == 1
+        assert len(finding_store.list_findings(conn, kinds=["cost.experiment"])) == 1
 
 
 def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> None:
@@ -164,7 +164,7 @@ def test_a_judge_that_says_nothing_readable_ends_its_shadow(database: Database) 
         assert (found.outcome, found.outcome_reason) == ("judge", said)
         error = found.to_json()["error"]
         assert (error["code"], error["message"]) == ("judge_unreadable", said)
-        (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
+        (told,) = finding_store.list_findings(conn, kinds=["cost.experiment"])
         assert told["severity"] == "medium" and said in told["message"] and told["hint"] == error["hint"]
 
 
@@ -177,7 +177,7 @@ def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(da
     judged_pairs(database, made.id, [(1.0, "A B"), (1.0, None), *[away] * 4])
     with control(database) as conn:
         assert service.look(conn, begun) == []
-        assert finding_store.findings(conn, kinds=["cost.experiment"]) == []
+        assert finding_store.list_findings(conn, kinds=["cost.experiment"]) == []
     judged_pairs(database, made.id, [away])
     with psycopg.connect(database.superuser) as conn:
         conn.execute("UPDATE experiment_pair SET at = at + interval '10 seconds' WHERE score IS NULL")
@@ -189,14 +189,14 @@ def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(da
         )
     with control(database) as conn:
         assert service.look(conn, begun) == []
-        (told,) = finding_store.findings(conn, kinds=["cost.experiment"])
+        (told,) = finding_store.list_findings(conn, kinds=["cost.experiment"])
         assert (told["kind"], told["severity"]) == ("cost.experiment.judge", "medium")
         assert "the judge other could not be asked on 5 pairs in a row" in told["message"]
         assert "(upstream_failed)" in told["message"] and "name another judge" in told["hint"]
     judged_pairs(database, made.id, [away] * 20 + [(1.0, "B A")])
     with control(database) as conn:
         assert service.look(conn, begun) == []
-        assert finding_store.findings(conn, kinds=["cost.experiment"]) == [], "it answers again"
+        assert finding_store.list_findings(conn, kinds=["cost.experiment"]) == [], "it answers again"
     with psycopg.connect(database.superuser) as conn:
         conn.execute("UPDATE experiment_pair SET at = at - interval '2 days'")
     judged_pairs(database, made.id, [away] * 5)
@@ -208,7 +208,9 @@ def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(da
         error = found.to_json()["error"]
         assert error is not None and error["code"] == "judge_unasked"
         service.look(conn, begun)
-        assert [each["kind"] for each in finding_store.findings(conn, kinds=["cost.experiment"])] == ["cost.experiment"]
+        assert [each["kind"] for each in finding_store.list_findings(conn, kinds=["cost.experiment"])] == [
+            "cost.experiment"
+        ]
 
 
 def test_a_shadow_ends_when_what_is_left_of_its_budget_is_too_little(database: Database) -> None:

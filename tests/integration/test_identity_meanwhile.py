@@ -265,7 +265,7 @@ def test_what_two_find_at_once_is_found(
         halt.go()
         telling.result()
         other.commit()
-    found = {row["subject"] for row in finding_store.findings(one, kinds=[kind])}
+    found = {row["subject"] for row in finding_store.list_findings(one, kinds=[kind])}
     assert found == {f"person/{people[name]}" for name in ("ben", "hana")}
 
 

@@ -78,7 +78,7 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         today = NOW.date()
         release(conn, served(), NOW - timedelta(days=1))
         assert not storage_samples.sample_if_due(conn, served(), NOW), "sampling begins with the first that is kept"
-        assert kept_bytes_store.due(conn, today) and paid(conn, today, today) == {}
+        assert kept_bytes_store.is_due(conn, today) and paid(conn, today, today) == {}
         put(conn, "handbook", "é" * 500_001)
         put(conn, "unused", "x" * 77)
         now = paid(conn, today - timedelta(days=1), today)
@@ -88,7 +88,7 @@ def test_storage_of_past_days_is_priced_by_what_was_kept_then(database: Database
         assert storage_samples.sample_if_due(conn, served(), NOW)
         assert not storage_samples.sample_if_due(conn, served(), NOW + timedelta(hours=3)), "a day is sampled once"
         conn.execute("DELETE FROM document")
-        assert not kept_bytes_store.add(conn, NOW + timedelta(hours=4), []), "and what was written stays"
+        assert not kept_bytes_store.add_sample(conn, NOW + timedelta(hours=4), []), "and what was written stays"
         later = NOW + timedelta(days=2)
         assert storage_samples.sample_if_due(conn, served(), later)
         assert kept_bytes_store.samples(conn, "documents", today, today)[today] == {

@@ -482,7 +482,7 @@ def test_however_many_there_are_every_document_and_finding_is_reached(
             Finding(kind="knowledge.table", subject=f"source/orders/{number}", message="x", hint="y", fix=fix)
             for number in range(1050)
         ]
-        finding_store.tell_all(conn, told, kinds=["knowledge.table"])
+        finding_store.replace_findings(conn, told, kinds=["knowledge.table"])
     monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
     monkeypatch.setenv("GROUNDPLAN_TOKEN", control.home.operator_token.read_text().strip())
     sam = Console(control, "", "", control.sign_in("sam@acme.example"))
@@ -522,7 +522,7 @@ def test_however_many_there_are_every_document_and_finding_is_reached(
         assert "settled+already" not in done, done
     finally:
         with closing(connect(base.urls["control"])) as conn, conn.transaction():
-            finding_store.tell_all(conn, [], kinds=["knowledge.table"])
+            finding_store.replace_findings(conn, [], kinds=["knowledge.table"])
             conn.execute("DELETE FROM source WHERE name = 'orders'")
 
 
@@ -632,7 +632,7 @@ def test_what_a_finding_quotes_is_for_whoever_may_read_it(control: Control, base
     subjects = {"leave": "source/handbook/leave.md", "secret": "source/handbook/secret.md", "site": "source/site"}
     with closing(connect(base.urls["control"])) as conn, conn.transaction():
         for name, subject in subjects.items():
-            finding_store.tell(
+            finding_store.report(
                 conn,
                 Finding(
                     kind="knowledge.table", subject=subject, message=f"{name}: out of range", hint="Correct it.",
@@ -656,7 +656,7 @@ def test_what_a_finding_quotes_is_for_whoever_may_read_it(control: Control, base
     assert quoted(f"/api/knowledge/documents/{secret}", **sam) == set()
     assert quoted(f"/api/knowledge/documents/{secret}", **ana) == {"secret"}
     with closing(connect(base.urls["control"])) as conn, conn.transaction():
-        finding_store.tell_all(conn, [], kinds=["knowledge.table"])
+        finding_store.replace_findings(conn, [], kinds=["knowledge.table"])
 
 
 def test_who_holds_no_duty_is_led_to_the_search_and_sees_no_door_that_is_closed(control: Control) -> None:

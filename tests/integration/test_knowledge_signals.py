@@ -78,7 +78,7 @@ def test_a_gap_is_told_to_whoever_owns_it_and_closes_when_it_is_old(database: Da
         signal_store.add_signal(conn, Signal("w2", "unanswered"))
         told = gather.unanswered_topics(conn, "w", ["handbook", "site"], NOW, BySubject(), lambda sealed: sealed)
         gather.put_topics(conn, told)
-        (found,) = finding_store.findings(conn, kinds=[gather.KIND])
+        (found,) = finding_store.list_findings(conn, kinds=[gather.KIND])
         assert found["message"] == "3 questions of 2 people about parking were not answered"
         assert (found["owner"], found["subject"]) == ("sam@acme.example", "workload/w")
         assert "free" not in str(found), "no question is repeated"
@@ -89,7 +89,7 @@ def test_a_gap_is_told_to_whoever_owns_it_and_closes_when_it_is_old(database: Da
         gather.put_topics(
             conn, gather.unanswered_topics(conn, "w", ["handbook"], NOW, BySubject(), lambda sealed: sealed)
         )
-        assert finding_store.findings(conn, kinds=[gather.KIND]) == []
+        assert finding_store.list_findings(conn, kinds=[gather.KIND]) == []
         with psycopg.connect(database.urls["gateway"], autocommit=True) as gateway:
             gateway.execute(
                 """INSERT INTO call_citation

@@ -129,17 +129,17 @@ def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connecti
     told = [("soft", "2026-11", "The budget soft is crossed.")]
     assert [store.update_crossed_budget_findings(conn, told) for _ in range(3)] == [1, 0, 0]
     assert store.update_crossed_budget_findings(conn, [("soft", "2026-11", "by more")]) == 0
-    assert [row["message"] for row in finding_store.findings(conn)] == ["by more"]
+    assert [row["message"] for row in finding_store.list_findings(conn)] == ["by more"]
     assert store.update_crossed_budget_findings(conn, [("soft", "2026-12", "again"), ("other", "2026-12", "too")]) == 2
-    assert {row["message"] for row in finding_store.findings(conn)} == {"again", "too"}, "November is over"
+    assert {row["message"] for row in finding_store.list_findings(conn)} == {"again", "too"}, "November is over"
     assert store.update_crossed_budget_findings(conn, []) == 0
-    assert finding_store.findings(conn) == [], "more may be spent now"
+    assert finding_store.list_findings(conn) == [], "more may be spent now"
     assert store.update_crossed_budget_findings(conn, [("soft", "2026-12", "again")]) == 0
-    (open_again,) = finding_store.findings(conn)
+    (open_again,) = finding_store.list_findings(conn)
     finding_store.close(conn, open_again["id"], "person/x", "known")
     for _ in range(2):
         assert store.update_crossed_budget_findings(conn, [("soft", "2026-12", "by more")]) == 0
-        assert finding_store.findings(conn) == [], "somebody said that it is settled"
+        assert finding_store.list_findings(conn) == [], "somebody said that it is settled"
 
 
 def test_a_budget_near_its_end_is_near() -> None:

@@ -88,7 +88,7 @@ def test_calls_a_minute_are_those_of_the_last_one(conn: Conn, shipper: Conn) -> 
         call(shipper, "assistant", now - timedelta(seconds=ago))
     call(shipper, "assistant", now - timedelta(seconds=1), "refused")
     call(shipper, "search", now - timedelta(seconds=5))
-    assert traffic.calls_a_minute(conn, now) == {"assistant": 3.0, "search": 1.0}
+    assert traffic.calls_per_minute(conn, now) == {"assistant": 3.0, "search": 1.0}
 
 
 @pytest.mark.parametrize("second", [0, 0.5, 1, 4, 9.9])
@@ -96,7 +96,7 @@ def test_of_many_calls_those_of_six_whole_steps_are_told(
     conn: Conn, shipper: Conn, monkeypatch: pytest.MonkeyPatch, second: float
 ) -> None:
     """Up to the newest step that is over for a second; folded or not."""
-    monkeypatch.setattr(traffic, "MANY_AT_ONCE", 2)
+    monkeypatch.setattr(traffic, "EXACT_BELOW", 2)
     monkeypatch.setattr(traffic_store, "newest_calls", None)
     began = datetime(2026, 11, 25, 12, 0, tzinfo=UTC) - timedelta(seconds=0 if second >= 1 else 10)
     for ago in (-0.1, 0.1, 10, 20, 59.9, 60, 60.1, 70):
@@ -105,7 +105,7 @@ def test_of_many_calls_those_of_six_whole_steps_are_told(
     call(shipper, "search", began + timedelta(seconds=1))
     now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC) + timedelta(seconds=second)
     for _ in range(2):
-        assert traffic.calls_a_minute(conn, now) == {"assistant": 5.0}
+        assert traffic.calls_per_minute(conn, now) == {"assistant": 5.0}
         rollup_store.fold(shipper)
 
 

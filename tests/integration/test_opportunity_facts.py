@@ -57,14 +57,14 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     attempt(conn, "ok", {"input": [50, 7]}, purpose="guardrail")
     if folded:
         rollup_store.fold(conn)
-    assert opportunity_store.spent(conn, SINCE, "other") == []
-    row, judged = opportunity_store.spent(conn, SINCE, "assistant")
+    assert opportunity_store.spend(conn, SINCE, "other") == []
+    row, judged = opportunity_store.spend(conn, SINCE, "assistant")
     assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
     assert (row["calls"], row["unanswered"], row["failed_attempts"]) == (5, 3, 1), "what nobody billed sent nothing"
     assert (row["batch_calls"], row["batch_usd"] * 10**12) == (1, 50)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
-    timed, _ = opportunity_store.spent(conn, SINCE, "assistant", hours=True)
+    timed, _ = opportunity_store.spend(conn, SINCE, "assistant", hours=True)
     assert timed == {**row, "hours": {START.hour: (5, 1000, 300, 100)}}
     pico = [row[name] * 10**12 for name in ("cost_usd", "failed_usd", "bound_usd")]
     assert pico == [2486, 400, 50], "what failed by itself is told, and no other lever counts it"
@@ -183,9 +183,9 @@ def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
         kept = conn.execute(
             "SELECT workload, count(*), sum(octet_length(sealed)) FROM content GROUP BY 1 ORDER BY 1"
         ).fetchall()
-        assert [(row["workload"], row["calls"], row["bytes"]) for row in rollup_store.content(conn)] == kept
+        assert [(row["workload"], row["calls"], row["bytes"]) for row in rollup_store.content_sizes(conn)] == kept
         conn.execute("DELETE FROM content WHERE call_id = (SELECT min(call_id::text)::uuid FROM content)")
-        assert sum(row["calls"] for row in rollup_store.content(conn)) == sum(row[1] for row in kept) - 1
+        assert sum(row["calls"] for row in rollup_store.content_sizes(conn)) == sum(row[1] for row in kept) - 1
 
 
 def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
@@ -218,7 +218,7 @@ def test_a_workload_is_seen_since_its_first_call_of_those_days(conn: Conn) -> No
         called(conn, days, workload)
     since = START - timedelta(days=30)
     first = {"old": (START - timedelta(days=2)).date(), "new": (START - timedelta(days=3)).date()}
-    assert opportunity_store.begun(conn, since) == first
+    assert opportunity_store.first_days(conn, since) == first
     noon = datetime.combine(START.date(), time(12), UTC)
     assert levers._days_observed(conn, since, noon) == {"old": 2.5, "new": 3.5}
 

@@ -173,7 +173,9 @@ def test_an_outcome_is_of_the_workload_of_its_call_also_when_that_is_archived(da
                 (new_id(), call, NOW, place % 3 > 0),
             )
         assert dict(conn.execute("SELECT call_id, workload FROM outcome").fetchall()) == expected
-        judged = [route_store.judged(conn, name, NOW - timedelta(days=1), ["tone"]) for name in ("one", "two")]
+        judged = [
+            route_store.judged_by_dimension(conn, name, NOW - timedelta(days=1), ["tone"]) for name in ("one", "two")
+        ]
         accepted = {call: place % 3 > 0 for place, call in enumerate(calls)}
         for name, found in zip(("one", "two"), judged, strict=True):
             mine = [accepted[call] for call in calls if expected[call] == name]

@@ -155,7 +155,7 @@ def test_a_finding_about_another_document_is_for_whoever_may_know_of_that(contro
     assert seen == {"fay": set(), "tom": set(), "gil": set(), "eve": set(), "ben": {known}, "pia": {crossed}}
     assert {row["id"] for row in findings(control, {}, kind)} == {known, hidden, crossed}
     with connect(base.urls["control"]) as conn, conn.transaction():
-        finding_store.tell_all(conn, [], kinds=["knowledge.sensor"])
+        finding_store.replace_findings(conn, [], kinds=["knowledge.sensor"])
 
 
 def test_a_document_is_decided_about_by_its_owner_and_steward(control: Control) -> None:
@@ -191,7 +191,7 @@ def test_a_document_tells_of_what_is_told_of_all_of_its_folder(control: Control,
     )  # fmt: skip
     told = []
     with connect(base.urls["control"], autocommit=True) as conn:
-        finding_store.tell(conn, found)
+        finding_store.report(conn, found)
         for personal in ('{"!aws_key": 1}', '{"email": 2}'):
             conn.execute("UPDATE document SET personal = %s WHERE path = 'benefits/plan.md'", (personal,))
             body = control.ask("GET", place, **session(control, "fay")).body
@@ -199,7 +199,7 @@ def test_a_document_tells_of_what_is_told_of_all_of_its_folder(control: Control,
         held = control.ask("GET", "/api/knowledge/documents?holds=personal_data", **session(control, "fay")).body
         page = Console(control, "", "", session(control, "fay")).page("/inbox")
         conn.execute("UPDATE document SET personal = '{}' WHERE path = 'benefits/plan.md'")
-        finding_store.tell_all(conn, [], kinds=[found.kind])
+        finding_store.replace_findings(conn, [], kinds=[found.kind])
     assert told == [[], ["many"]] and [row["path"] for row in held["documents"]] == ["benefits/plan.md"]
     assert "/knowledge/documents?source=handbook&amp;holds=personal_data" in page
 
@@ -242,7 +242,7 @@ def opened(base: Database, subject: str, owner: str | None, **detail: str) -> st
         kind="knowledge.sensor", subject=subject, message="a gap", hint="Look.", owner=owner, detail=dict(detail)
     )
     with connect(base.urls["control"]) as conn, conn.transaction():
-        return str(finding_store.tell(conn, found)[0])
+        return str(finding_store.report(conn, found)[0])
 
 
 def test_a_finding_is_settled_by_whoever_it_is_for(control: Control, base: Database) -> None:
@@ -277,10 +277,10 @@ def test_whose_name_a_passkey_has_sees_that_it_waits(control: Control, base: Dat
     with connect(base.urls["control"], autocommit=True) as conn:
         ((id,),) = conn.execute("SELECT id FROM person WHERE email = 'eve@acme.example'").fetchall()
         for kind in ("identity.passkey_waits", "identity.emergency"):
-            finding_store.tell(conn, Finding(kind=kind, subject=f"person/{id}", message=kind, hint="Ask Eve."))
+            finding_store.report(conn, Finding(kind=kind, subject=f"person/{id}", message=kind, hint="Ask Eve."))
         seen = [row["kind"] for row in control.ask("GET", "/api/inbox", **eve).body["items"]]
         others = control.ask("GET", "/api/inbox", **session(control, "fay")).body["items"]
-        finding_store.tell_all(conn, [], kinds=["identity.passkey_waits", "identity.emergency"])
+        finding_store.replace_findings(conn, [], kinds=["identity.passkey_waits", "identity.emergency"])
     assert seen == ["identity.passkey_waits"] and "person/" not in str(others)
 
 
@@ -318,7 +318,7 @@ def test_what_a_finding_proposes_is_done_by_its_owner_on_the_console(control: Co
             kind="knowledge.table", subject="source/handbook/benefits/plan.md", message="to be reviewed",
             hint="Review it.", owner="fay@acme.example", detail={"document": id}, fix={"do": "review", "document": id},
         )  # fmt: skip
-        finding, _ = finding_store.tell(conn, found)
+        finding, _ = finding_store.report(conn, found)
     for name, done in (("tom", "settled+already"), ("fay", "Decided")):
         browser = Console(control, "", "", session(control, name))
         assert done in browser.form("/do/knowledge/fix", finding=str(finding), subject=found.subject), name

@@ -103,13 +103,13 @@ def test_a_new_place_at_which_calls_fail_gets_no_more_of_them(
     attempts(database, clock.time, failed=10, ok=30)
     assert placement_ramps.advance_due_ramps(services) is None
     with services.transaction() as conn:
-        (found,) = finding_store.findings(conn, kinds=[placement_ramps.KIND])
+        (found,) = finding_store.list_findings(conn, kinds=[placement_ramps.KIND])
         assert "25% of the attempts at other fail: it keeps 10% of the calls" in found["message"]
     clock.time += timedelta(hours=2)
     attempts(database, clock.time, failed=0, ok=30)
     assert placement_ramps.advance_due_ramps(services) == 3
     with services.transaction() as conn:
-        assert not finding_store.findings(conn, kinds=[placement_ramps.KIND]), "what no longer holds is closed"
+        assert not finding_store.list_findings(conn, kinds=[placement_ramps.KIND]), "what no longer holds is closed"
 
 
 def called(database: Database, now: datetime, days: int) -> None:

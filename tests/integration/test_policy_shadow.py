@@ -77,7 +77,9 @@ def record(database: Database, at: datetime, count: int, endpoint: str = "chat.c
 
 def findings(services: Services) -> list[dict[str, Any]]:
     with services.transaction() as conn:
-        return sorted(finding_store.findings(conn, kinds=[policy_shadow.KIND]), key=lambda each: str(each["subject"]))
+        return sorted(
+            finding_store.list_findings(conn, kinds=[policy_shadow.KIND]), key=lambda each: str(each["subject"])
+        )
 
 
 def days(services: Services, name: str) -> list[tuple[str, int, int]]:

@@ -43,7 +43,7 @@ def used(conn: Conn, deployment: str, day: date, tokens: int) -> None:
 
 def told(conn: Conn, today: date) -> dict[tuple[str, str], dict[str, Any]]:
     price_changes.update_price_findings(conn, today)
-    rows = finding_store.findings(conn, kinds=["cost."])
+    rows = finding_store.list_findings(conn, kinds=["cost."])
     return {(row["kind"], row["subject"].removeprefix("deployment/")): row for row in rows}
 
 

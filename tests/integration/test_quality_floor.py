@@ -70,7 +70,7 @@ def test_a_model_below_the_floor_is_told_until_its_calls_go_elsewhere(
     judge(database, clock, "small", 0, 200, cache="exact")
     judge(database, clock, "small", 0, 40, label="thumb")
     assert quality_floors.update_floor_findings(conn, clock.time).opened == 1
-    (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
+    (one,) = finding_store.list_findings(conn, kinds=[quality_floors.KIND])
     assert (one["subject"], one["owner"], one["severity"]) == ("workload/assistant", "ana@acme.example", "high")
     assert one["message"].startswith("Answers of acme/small in assistant are below the floor of 90% for tone: 60% ")
     assert "(99 %: 32% to 84%)" in one["message"]
@@ -95,7 +95,7 @@ def test_what_is_long_ago_is_not_told_and_of_the_strongest_nobody_stronger_is_na
     conn.commit()
     judge(database, clock, "own", 10, 40)
     assert quality_floors.update_floor_findings(conn, clock.time).opened == 1
-    (one,) = finding_store.findings(conn, kinds=[quality_floors.KIND])
+    (one,) = finding_store.list_findings(conn, kinds=[quality_floors.KIND])
     assert one["hint"].startswith("No stronger deployment may take these calls")
     assert quality_floors.update_floor_findings(conn, clock.time + quality_floors.HISTORY).closed == 1
 

@@ -158,7 +158,7 @@ async def _stops_at_a_judge_that_is_not_readable(world: World) -> None:
         left = store.left_open(conn, silent, datetime.now(UTC) - timedelta(days=1))
         assert sum(left.values()) == UNREAD
         assert {each["said"] for each in store.calls(conn, silent.id)} == {None, "That depends."}
-        (told,) = finding_store.findings(conn, kinds=["cost.judge"])
+        (told,) = finding_store.list_findings(conn, kinds=["cost.judge"])
     assert said in told["message"] and told["hint"] == error["hint"]
     assert (told["subject"], told["detail"]["code"]) == ("workload/support", UNREAD_CODE)
 
@@ -191,7 +191,7 @@ async def _proposes(world: World) -> None:
     await _shipped(world, done, 3 * new)
     _check_ledger(world, done, new)
     with world.connect() as conn:
-        (told,) = finding_store.findings(conn, kinds=["cost.cheaper_model"])
+        (told,) = finding_store.list_findings(conn, kinds=["cost.cheaper_model"])
         assert told["fix"]["experiment"]["type"] == "shadow"
         for row in [each for each in store.calls(conn, done.id) if each["state"] == "judged"][:12]:
             assert store.review(conn, done.id, row["call_id"], True, ACTOR)
@@ -225,7 +225,7 @@ async def _needs_a_fit_judge(world: World) -> None:
     assert (unfit.state, unfit.proposal) == ("failed", None)
     assert "the judge large contradicted itself" in unfit.outcome and unfit.to_json()["error"]["hint"]
     with world.connect() as conn:
-        assert not finding_store.findings(conn, kinds=["cost.judge"]), "its verdicts can be read again"
+        assert not finding_store.list_findings(conn, kinds=["cost.judge"]), "its verdicts can be read again"
 
 
 async def _shipped(world: World, done: Run, calls: int) -> None:
@@ -289,7 +289,7 @@ def judged_run(conn: psycopg.Connection[Any], kept: int, candidate_usd: str = "0
 
 
 def proposals(conn: psycopg.Connection[Any]) -> list[str]:
-    return [each["mark"] for each in finding_store.findings(conn, kinds=["cost.cheaper_model"])]
+    return [each["mark"] for each in finding_store.list_findings(conn, kinds=["cost.cheaper_model"])]
 
 
 def test_a_proposal_closes_when_a_later_replay_finds_it_worse_or_dearer(database: Database) -> None:
@@ -333,7 +333,7 @@ def test_a_proposal_does_not_stand_for_longer_than_its_calls(database: Database)
         assert service.close_stale(conn, [WORKLOAD], now + timedelta(days=29)) == 0
         assert service.close_stale(conn, [WORKLOAD], now + timedelta(days=31)) == 1
         assert service.standing(conn) == frozenset()
-        (gone,) = finding_store.findings(conn, kinds=["cost.cheaper_model"], closed=True)
+        (gone,) = finding_store.list_findings(conn, kinds=["cost.cheaper_model"], closed=True)
         assert "no replay has found it for 30 days" in gone["closed_reason"]
         service.finish(conn, judged_run(conn, 40), {"": 1000.0}, now)
         assert proposals(conn) == ["large>small"], "another replay proposes it again"

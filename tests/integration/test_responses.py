@@ -621,6 +621,6 @@ async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_wanted
     reply = await setup.stack.post("/v1/responses", setup.stack.key("keeper"), {"model": "auto", "input": "a"})
     assert setup.stack.sql("SELECT count(*) FROM stored_response") == [(1,)]
     with psycopg.connect(setup.stack.database.urls["control"]) as conn:
-        assert response_store.keep_only(conn, [("keeper", True, 3600)]) == {}
-        assert response_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
+        assert response_store.apply_rules(conn, [("keeper", True, 3600)]) == {}
+        assert response_store.apply_rules(conn, [("keeper", False, 3600)]) == {"keeper": 1}
     assert (await setup.stack.ask("GET", f"/v1/responses/{reply.json['id']}", setup.key)).code == "response_not_found"

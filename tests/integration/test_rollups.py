@@ -365,7 +365,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     assert sum(halves) == 2 * of_calls[0]
     check_months(conn)
     charges = conn.execute("SELECT budget, period, sum(cost_usd) FROM charge GROUP BY 1, 2").fetchall()
-    assert rollup_store.charged(conn) == {(budget, period): usd for budget, period, usd in charges}
+    assert rollup_store.charges_by_period(conn) == {(budget, period): usd for budget, period, usd in charges}
     check_what_gateways_ask(conn)
     check_times(conn)
     check_keys_and_hours(conn)

@@ -60,7 +60,7 @@ def test_a_router_that_expects_too_much_is_told_until_it_does_not(database: Data
         answered(conn, "few", 10, 30, by=by)
         told = router_drift.update_drift_findings(conn, NOW)
         assert (told.opened, told.closed) == (1, 0)
-        (one,) = finding_store.findings(conn, kinds=["cost."])
+        (one,) = finding_store.list_findings(conn, kinds=["cost."])
         assert (one["kind"], one["subject"], one["severity"]) == ("cost.router_drift", "workload/support", "high")
         assert "60% were accepted of 200 calls, 90% were expected" in one["message"]
         assert one["detail"]["router"] == "support@3"

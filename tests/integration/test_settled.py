@@ -190,7 +190,7 @@ def a_key(world: World, first: UUID | None, ended: datetime | None, number: int)
 def sums(world: World) -> list[Any]:
     """All that any report adds up of budgets."""
     return [
-        rollup_store.charged(world.conn),
+        rollup_store.charges_by_period(world.conn),
         batch_queries.batches(world.conn, None, 9),
         world.do("SELECT budget, period, limit_usd, granted_usd FROM budget_period ORDER BY 1, 2"),
         world.do("SELECT id, workload, budget_usd FROM api_key ORDER BY 1"),

@@ -469,9 +469,9 @@ async def test_a_journal_that_is_shipped_again_after_its_day_left_adds_nothing(
     def entered() -> list[UUID]:
         return [id for (id,) in installation.rows("SELECT id FROM audit_entry WHERE action = 'call' ORDER BY id")]
 
-    def leave() -> archive.Archived:
+    def leave() -> archive.ArchiveResult:
         with psycopg.connect(installation.database.urls["control"]) as conn:
-            (day,) = archive_store.days(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
+            (day,) = archive_store.days_to_archive(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
             return archive.archive_day(conn, str(tmp_path / "facts"), day)
 
     sums()
@@ -666,7 +666,7 @@ async def test_what_is_told_later_of_a_call_that_was_written_off_is_in_all_books
         assert set(sums().values()) == {Decimal(1)}
         if archived:
             with psycopg.connect(installation.database.urls["control"]) as conn:
-                (day,) = archive_store.days(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
+                (day,) = archive_store.days_to_archive(conn, datetime.now(UTC).date() - timedelta(days=8), 1)
                 archive.archive_day(conn, str(tmp_path / "facts"), day)
             spent = Decimal("1.25")  # what has left stays as it is there
         else:

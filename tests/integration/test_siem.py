@@ -101,13 +101,13 @@ def test_events_are_sent_once_and_wait_for_a_siem_that_is_away(services: Service
     receiver.status = 503
     assert siem.send_new_events(ours) == 0 and receiver.events == []
     with services.transaction() as conn:
-        (told,) = finding_store.findings(conn, kinds=[siem.KIND])
+        (told,) = finding_store.list_findings(conn, kinds=[siem.KIND])
         assert "answered 503" in told["message"]
     receiver.status = 200
     assert siem.send_new_events(ours) == 4
     assert siem.send_new_events(ours) == 0, "what arrived is not sent again"
     with services.transaction() as conn:
-        assert finding_store.findings(conn, kinds=[siem.KIND]) == []
+        assert finding_store.list_findings(conn, kinds=[siem.KIND]) == []
     kinds = [(each["class_uid"], each["severity_id"], each["status_id"]) for each in receiver.events]
     assert kinds == [(3002, 1, 1), (3001, 1, 1), (6003, 4, 1), (6003, 3, 2)]
     assert [each["metadata"]["sequence"] for each in receiver.events] == [0, 1, 2, 4], (

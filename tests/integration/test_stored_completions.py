@@ -137,8 +137,8 @@ async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_any_mo
     reply = await setup.stack.post("/v1/chat/completions", key, {"model": "auto", "messages": ASKED, "store": True})
     assert setup.count() == 1
     with psycopg.connect(setup.stack.database.urls["control"]) as conn:
-        assert completion_store.keep_only(conn, [("keeper", True, 3600)]) == {}
-        assert completion_store.keep_only(conn, [("keeper", False, 3600)]) == {"keeper": 1}
+        assert completion_store.apply_rules(conn, [("keeper", True, 3600)]) == {}
+        assert completion_store.apply_rules(conn, [("keeper", False, 3600)]) == {"keeper": 1}
     gone = await setup.stack.ask("GET", f"/v1/chat/completions/{reply.json['id']}", key)
     assert (gone.status, gone.code) == (404, "completion_not_found")
 

@@ -66,7 +66,7 @@ def test_times_of_many_calls_are_of_a_sample_in_which_steps_weigh_as_they_were_c
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """400 quick calls at once, of which 30 are looked at, and a slow one in each of 20 other steps."""
-    monkeypatch.setattr(traffic_store, "MANY", 419)
+    monkeypatch.setattr(traffic_store, "SAMPLE_ABOVE", 419)
     with psycopg.connect(database.superuser) as conn:
         for place in range(400):
             put(conn, 5, ms=10, workload="w" if place % 2 else "v", deployment="d" if place % 4 else "e")
@@ -82,7 +82,7 @@ def test_times_of_many_calls_are_of_a_sample_in_which_steps_weigh_as_they_were_c
         )  # fmt: skip
         one = traffic.traffic(conn, NOW, 5, workload="w")
         assert not one["sampled"] and one["calls"] == 222, "each workload has few enough"
-        monkeypatch.setattr(traffic_store, "MANY", 100)
+        monkeypatch.setattr(traffic_store, "SAMPLE_ABOVE", 100)
         one = traffic.traffic(conn, NOW, 5, workload="w", deployment="d")
         assert (one["sampled"], one["calls"], one["p50_ms"]) == (True, 222, 10)
         assert one["p95_ms"] == 1_000, "20 of 220"
@@ -103,7 +103,7 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(
     database: Database, monkeypatch: pytest.MonkeyPatch, many: int
 ) -> None:
     """Its first byte is of a sample with more attempts than `many`."""
-    monkeypatch.setattr(traffic_store, "MANY", many)
+    monkeypatch.setattr(traffic_store, "SAMPLE_ABOVE", many)
     with psycopg.connect(database.superuser) as conn:
         for health in ({"a": "open: it fails"}, {"a": "half_open: it was slow", "b": "half_open: "}):
             worker(conn, health)
@@ -120,7 +120,7 @@ def test_a_deployment_is_as_the_worst_living_worker_sees_it(
                  (%s, 1, now(), 'a', 's', 'm', 'settled', 'failed', 1, 1, '{}', %s, NULL)""",
             (call, new_id(), call, new_id()),
         )
-        found = traffic.deployments(conn, datetime.now(UTC), 15, [(name, "s") for name in "abcde"])
+        found = traffic.deployment_health(conn, datetime.now(UTC), 15, [(name, "s") for name in "abcde"])
     assert [(one["state"], one["workers_open"], one["workers"]) for one in found] == [
         ("open", 2, 5), ("half_open", 1, 5), ("closed", 0, 5), ("open", 2, 5), ("closed", 0, 5),
     ]  # fmt: skip
@@ -139,17 +139,17 @@ def test_an_attempt_counts_once_it_is_settled(database: Database) -> None:
                  cost_usd, usage, epoch) VALUES (%s, 0, %s, 'a', 's', 'm', 'open', '', 1, 0, '{}', %s)""",
             (call, now, epoch),
         )
-        assert traffic.deployments(conn, now, 15, [("a", "s")])[0]["attempts"] == 0
+        assert traffic.deployment_health(conn, now, 15, [("a", "s")])[0]["attempts"] == 0
         conn.execute("UPDATE attempt SET state = 'settled', outcome = 'failed' WHERE call_id = %s", (call,))
         conn.execute("UPDATE attempt SET flags = '{seen}' WHERE call_id = %s", (call,))
-        found = traffic.deployments(conn, now, 15, [("a", "s")])[0]
+        found = traffic.deployment_health(conn, now, 15, [("a", "s")])[0]
         assert (found["attempts"], found["ok"], found["failed"], found["last_ok"]) == (1, 0, 1, None)
         assert traffic.failing_sites(conn, now - timedelta(seconds=60)) == {"s"}
 
 
 def test_without_a_worker_nobody_knows(database: Database) -> None:
     with psycopg.connect(database.superuser) as conn:
-        assert traffic.deployments(conn, NOW, 15, [("a", "s")])[0]["state"] == "unknown"
+        assert traffic.deployment_health(conn, NOW, 15, [("a", "s")])[0]["state"] == "unknown"
 
 
 def test_a_look_that_takes_too_long_is_given_up(database: Database) -> None:

@@ -19,7 +19,7 @@ from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.knowledge.retrieval.wire import Conflict
 from groundplan.ledger.model import Finish
-from groundplan.ledger.used_documents import conflicts, passages, used
+from groundplan.ledger.used_documents import conflicts, passages, used_documents
 
 PASSAGE = Passage(document="d1", path="a.md", title="A", source="handbook", start_line=1, end_line=2, text="30 days")
 
@@ -52,7 +52,7 @@ def replace_document(passage: Passage, document: str) -> Passage:
 def test_rows_keep_passages_and_the_rest_apart() -> None:
     fields: dict[str, Any] = dict.fromkeys(Finish.__struct_fields__[:14], "")
     end = Finish(**fields, steps=[], sources=[("d1", "a.md", 1, 2)], conflicts=[("d2", "b.md")])
-    rows = used(end)
+    rows = used_documents(end)
     assert passages(rows) == [("d1", "a.md", 1, 2)]
     assert conflicts(rows) == [("d2", "b.md", None, None, "conflict")]
 

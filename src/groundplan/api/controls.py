@@ -112,7 +112,7 @@ def collect(services: Services, verified: LastVerification) -> service.Collectio
             each for one in frameworks(conn, now) for each in evidence_findings(one, assess(one, evidence, now), now)
         ]
         unique = {each.identity: each for each in open_findings}
-        finding_store.tell_all(conn, unique.values(), kinds=KINDS)
+        finding_store.replace_findings(conn, unique.values(), kinds=KINDS)
         corrective_actions.raise_overdue(conn, now)
     return done
 

@@ -38,7 +38,7 @@ def add_action(conn: Connection[Any], actor: str, wanted: CorrectiveAction, now:
     made = corrective_action(
         wanted.subject, wanted.says, wanted.control, owner.email, wanted.due, str(new_id()), now.date()
     )
-    id, _ = finding_store.tell(conn, made)
+    id, _ = finding_store.report(conn, made)
     detail = {"finding": str(id), "control": wanted.control, "due": wanted.due.isoformat()}
     record(conn, action="action.added", actor=actor, subject=wanted.subject, detail=detail)
     return id
@@ -46,10 +46,10 @@ def add_action(conn: Connection[Any], actor: str, wanted: CorrectiveAction, now:
 
 def raise_overdue(conn: Connection[Any], now: datetime) -> None:
     """Raise the severity of overdue actions."""
-    for each in finding_store.findings(conn, kinds=[ACTION], limit=1000):
+    for each in finding_store.list_findings(conn, kinds=[ACTION], limit=1000):
         if each["due"] < now.date() and each["severity"] != "high":
             said = each["detail"]
-            finding_store.tell(
+            finding_store.report(
                 conn,
                 corrective_action(
                     each["subject"], said["says"], said["control"], each["owner"], each["due"], each["mark"], now.date()

@@ -34,7 +34,7 @@ def report_archive_problem(services: Services, kind: str, what: str, error: Grou
         detail={"code": told.code},
     )
     with services.transaction() as conn:
-        finding_store.tell(conn, found)
+        finding_store.report(conn, found)
 
 
 def _file_error(error: OSError) -> GroundplanError:

@@ -43,7 +43,7 @@ def fill_document(services: Services, conn: Connection[Any], current: Current, n
         evidence=shown,
         changes=_changes(conn, workload),
         frameworks=_frameworks(conn, evidence, workload, now),
-        findings=len([each for each in finding_store.findings(conn) if each["subject"] == f"workload/{workload}"]),
+        findings=len([each for each in finding_store.list_findings(conn) if each["subject"] == f"workload/{workload}"]),
     )
     company = current.workspace.company.title or current.blueprint.company
     return fill(

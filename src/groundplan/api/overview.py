@@ -103,7 +103,7 @@ def load_figures(
         cost={row["workload"]: row["total_usd"] for row in today},
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
-        per_minute=traffic.calls_a_minute(conn, now),
+        per_minute=traffic.calls_per_minute(conn, now),
         failing=traffic.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
         serving=traffic.answering_sites(conn, asked, now - timedelta(seconds=LIVE_SECONDS)),
     )

@@ -35,12 +35,12 @@ def sweep(conn: Connection[Any], blueprint: Blueprint | None) -> dict[str, int]:
 
     Without a blueprint only content past its time is deleted.
     """
-    deleted = content_store.expire(conn)
+    deleted = content_store.delete_expired(conn)
     if blueprint is not None:
-        for keep_only in (content_store.keep_only, response_store.keep_only, completion_store.keep_only):
+        for keep_only in (content_store.apply_rules, response_store.apply_rules, completion_store.apply_rules):
             for workload, count in keep_only(conn, keep_rules(blueprint)).items():
                 deleted[workload] = deleted.get(workload, 0) + count
-        background_store.keep_only(conn, keep_rules(blueprint))
+        background_store.apply_rules(conn, keep_rules(blueprint))
         content_store.forget_answers(conn, keep_rules(blueprint))
         signal_store.forget_disabled(conn, [(workload, seconds) for workload, _, seconds in keep_rules(blueprint)])
     for workload, count in sorted(deleted.items()):
@@ -76,9 +76,11 @@ def forget_settled(services: Services) -> int:
     how many. In parts, each in a transaction of its own: the first time there may be years of them."""
     before, gone = services.clock.now() - SETTLED_RETENTION, 0
     with services.transaction() as conn:
-        over = [each for each in settled_budgets_store.periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")]
+        over = [
+            each for each in settled_budgets_store.list_periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")
+        ]
     # what ended for good first: its worker's row goes with the last that it held
-    for forget in (settled_budgets_store.forget_ended, partial(settled_budgets_store.forget, over=over)):
+    for forget in (settled_budgets_store.forget_ended, partial(settled_budgets_store.forget_settled, over=over)):
         some = 1
         while some:
             with services.transaction() as conn:

@@ -36,10 +36,10 @@ def archive(
             code="archive_empty",
             hint=f"{(lacks := _lacks(value))[:1].upper()}{lacks[1:]}.",
         )
-    from groundplan.ledger.archive import Kept, query  # noqa: PLC0415 -- DuckDB is an extra, and heavy
+    from groundplan.ledger.archive import ArchivedPart, query_facts  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
-    kept = [Kept(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
-    emit_query_result(*query(kept, sql), as_json)
+    kept = [ArchivedPart(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
+    emit_query_result(*query_facts(kept, sql), as_json)
 
 
 def _lacks(value: dict[str, Any]) -> str:

@@ -21,7 +21,7 @@ from uuid import UUID
 from groundplan.core.errors import Invalid, Problem, Where
 from groundplan.economics.bills.columns import normalize_name
 from groundplan.ledger.outcome_store import VALUE_DIGITS, VALUE_PLACES
-from groundplan.ledger.ticket_store import TICKET_FORM, State, Told
+from groundplan.ledger.ticket_store import TICKET_FORM, State, TicketReport
 
 MAX_BYTES: Final = 16 << 20
 MAX_ROWS: Final = 100_000
@@ -101,7 +101,7 @@ def event_of(id: str, state: State, at: datetime | None) -> str:
     return f"id {id}" if id else f"{state} {'' if at is None else at.astimezone(UTC).isoformat()}"
 
 
-def told_of(said: Said, by: str, workload: str | None, now: datetime) -> Told:
+def told_of(said: Said, by: str, workload: str | None, now: datetime) -> TicketReport:
     """As it is kept. Raises `Invalid` (`ticket_form`, `ticket_state`, `ticket_time`)."""
     if not _TICKET.fullmatch(said.ticket):
         raise Invalid(f"{said.ticket[:80]!r} is not a ticket number", code="ticket_form", hint=_FORM_HINT)
@@ -118,7 +118,9 @@ def told_of(said: Said, by: str, workload: str | None, now: datetime) -> Told:
     except OverflowError as error:  # in the first hours of year 1, of a zone that is ahead
         raise Invalid(f"{said.at} is no time in UTC", code="ticket_time", hint="Correct the time.") from error
     event = event_of("" if said.id is None else str(said.id), state, at)
-    return Told(ticket=said.ticket, state=state, at=at, event=event, by=by, value_usd=said.value_usd, workload=workload)
+    return TicketReport(
+        ticket=said.ticket, state=state, at=at, event=event, by=by, value_usd=said.value_usd, workload=workload
+    )
 
 
 def read_tickets(text: str, file: str, columns: Mapping[str, str], states: Mapping[str, str], now: datetime) -> Export:

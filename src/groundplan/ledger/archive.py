@@ -28,9 +28,9 @@ from groundplan.core.file_store import put_file as _put
 from groundplan.core.scratch import scratch_folder
 from groundplan.ledger import archive_store
 
-AT_ONCE: Final = 31
+DAYS_PER_ROUND: Final = 31
 """Days of one round."""
-MOST: Final = 100_000
+MAX_PART_ROWS: Final = 100_000
 """Calls, or attempts, of a part: a transaction of some seconds. Of what is written all the time, such as budgets,
 PostgreSQL cleans up only what is older than the oldest transaction."""
 _TYPES: Final = {
@@ -47,7 +47,7 @@ _ENTRY: Final = {
 
 
 @dataclass(frozen=True, slots=True)
-class Archived:
+class ArchiveResult:
     """One day that left, or a part of it; `more` of it has not."""
 
     day: date
@@ -58,44 +58,44 @@ class Archived:
     more: bool
 
 
-def archive_day(conn: Connection[Any], url: str, day: date, most: int = MOST) -> Archived:
+def archive_day(conn: Connection[Any], url: str, day: date, most: int = MAX_PART_ROWS) -> ArchiveResult:
     """Write the rows that are there of one day to `url` and delete them, in the caller's transaction: those that came
     first, where there are more than `most` calls or attempts.
 
     Raises `Conflict` (`archive_differs`) where what was written is not what was read, (`archive_taken`) where the
     facts of another installation are there, and `Invalid` where the store cannot be written.
     """
-    archive_store.hold(conn, day)
+    archive_store.lock_day(conn, day)
     counts: dict[str, int] = {}
     digest = hashlib.sha256()
-    cost, part, until = Decimal(0), archive_store.next_part(conn, day), archive_store.bound(conn, day, most)
+    cost, part, until = Decimal(0), archive_store.next_part(conn, day), archive_store.part_end(conn, day, most)
     with scratch_folder("groundplan-archive-") as folder, _duckdb() as duck:
         duck.execute("SET threads = 1")  # as quick, beside calls, and with more of them it takes 400 MB for each
         for table in archive_store.TABLES:
             text, file = folder / f"{table}.csv", folder / f"{table}.parquet"
             archive_store.copy_out(conn, table, day, text, until)
-            _to_parquet(duck, text, file, archive_store.types(conn, table))
+            _to_parquet(duck, text, file, archive_store.column_types(conn, table))
             counts[table] = int(_one(duck, "SELECT count(*) FROM read_parquet(?)", file))
             if table == "attempts":
                 cost = Decimal(_one(duck, "SELECT coalesce(sum(cost_usd), 0) FROM read_parquet(?)", file))
             with file.open("rb") as written:
                 while block := written.read(1 << 20):
                     digest.update(block)
-            name = archive_store.file_of(table, day, part)
+            name = archive_store.part_path(table, day, part)
             _check_own(conn, duck, url, name, file, folder / "before.parquet", table)
             _put(url, name, file)
-    if cost != archive_store.cost_of(conn, day, until):
+    if cost != archive_store.day_cost(conn, day, until):
         raise Conflict(
             f"the files of {day} say ${cost}, the ledger says otherwise",
             code="archive_differs",
             hint="Nothing was deleted. Try again; if it persists, check the disk.",
         )
-    archive_store.note(conn, day, url, counts, cost, digest.hexdigest(), part, until)
-    archive_store.drop(conn, day, part)
-    return Archived(day, counts["calls"], counts["attempts"], counts["charges"], cost, until is not None)
+    archive_store.record_part(conn, day, url, counts, cost, digest.hexdigest(), part, until)
+    archive_store.delete_archived(conn, day, part)
+    return ArchiveResult(day, counts["calls"], counts["attempts"], counts["charges"], cost, until is not None)
 
 
-class Kept(NamedTuple):
+class ArchivedPart(NamedTuple):
     """Where a part of a day is."""
 
     day: date
@@ -103,18 +103,20 @@ class Kept(NamedTuple):
     part: int = 0
 
 
-def query(days: Iterable[tuple[date, str] | Kept], statement: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+def query_facts(
+    days: Iterable[tuple[date, str] | ArchivedPart], statement: str
+) -> tuple[list[str], list[tuple[Any, ...]]]:
     """Names of the columns, and rows, of a SELECT over the views `calls`, `attempts` and `charges` of archived `days`,
     each with the URL that it left for and its part: only what the ledger noted as archived is read, wherever it is.
     `at` is a word of DuckDB's own and needs quotes, so calls and attempts have their `day`, UTC, as well. Raises
     `Invalid`."""
-    kept = [Kept(*each) for each in days]
+    kept = [ArchivedPart(*each) for each in days]
     with scratch_folder("groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
         try:
             for table in archive_store.TABLES:
-                places = _get(kept, table, folder)
+                places = _fetch_files(kept, table, folder)
                 names = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
                 # files of before a column was added lack it: there it is null
                 columns = "*" if table == "charges" else '*, "at"::DATE AS day'
@@ -139,7 +141,7 @@ def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], l
     with scratch_folder("groundplan-archive-") as folder, _duckdb() as duck:
         import duckdb  # noqa: PLC0415 -- an extra, which is there
 
-        places = [_local(of.url, of.file, folder / f"{of.first}.gz") for of in ranges]
+        places = [_local_copy(of.url, of.file, folder / f"{of.first}.gz") for of in ranges]
         names = ", ".join("'" + place.replace("'", "''") + "'" for place in places)
         columns = ", ".join(f"'{name}': '{kind}'" for name, kind in _ENTRY.items())
         try:
@@ -157,7 +159,7 @@ def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], l
             ) from error
 
 
-def _local(url: str, name: str, copy: Path) -> str:
+def _local_copy(url: str, name: str, copy: Path) -> str:
     """A path of a file: its own in a folder, else of a copy."""
     store, root = resolve_store(url)
     if is_local(store):
@@ -167,20 +169,20 @@ def _local(url: str, name: str, copy: Path) -> str:
     return str(copy)
 
 
-def list_older(conn: Connection[Any]) -> bool:
+def list_unlisted_part(conn: Connection[Any]) -> bool:
     """Keep the ids of one part that left before ids were kept, from its files, in the caller's transaction; False:
     there was none. Raises `Invalid` where they cannot be read."""
-    if (part := archive_store.unlisted(conn)) is None:
+    if (part := archive_store.oldest_unlisted(conn)) is None:
         return False
-    archive_store.hold(conn, part[0])
-    kept = [Kept(*part)]
+    archive_store.lock_day(conn, part[0])
+    kept = [ArchivedPart(*part)]
     archive_store.list_facts(
         conn,
         kept[0].day,
         kept[0].part,
-        [row[0] for row in query(kept, "SELECT id FROM calls")[1]],
-        query(kept, "SELECT call_id, number FROM attempts")[1],
-        query(kept, _CHARGED)[1],
+        [row[0] for row in query_facts(kept, "SELECT id FROM calls")[1]],
+        query_facts(kept, "SELECT call_id, number FROM attempts")[1],
+        query_facts(kept, _CHARGED)[1],
     )
     return True
 
@@ -240,7 +242,7 @@ def _check_own(conn: Connection[Any], duck: Any, url: str, name: str, file: Path
         others = duck.execute(beside, [str(before), str(file)]).fetchall()
     except duckdb.Error:  # half a file: it is written anew
         return
-    if others and (strange := len(others) - archive_store.known(conn, table, others)):
+    if others and (strange := len(others) - archive_store.count_existing(conn, table, others)):
         raise Conflict(
             f"{name} at {url} has {strange} facts that are not of this ledger",
             code="archive_taken",
@@ -248,14 +250,14 @@ def _check_own(conn: Connection[Any], duck: Any, url: str, name: str, file: Path
         )
 
 
-def _get(days: Iterable[Kept], table: str, folder: Path) -> list[str]:
+def _fetch_files(days: Iterable[ArchivedPart], table: str, folder: Path) -> list[str]:
     """Local files of one kind, one for each part of a day; those of a store are copied."""
     target = folder / table
     target.mkdir()
     found = []
     for day, url, part in days:
         store, root = resolve_store(url)
-        name = archive_store.file_of(table, day, part)
+        name = archive_store.part_path(table, day, part)
         place = f"{root.rstrip('/')}/{name}"
         local = is_local(store)
         try:

@@ -29,13 +29,13 @@ _KNOWN: Final[dict[str, LiteralString]] = {
     "charges": """SELECT count(*) FROM charge c JOIN unnest(%s::uuid[], %s::int[], %s::text[], %s::text[])
         u(call_id, attempt, budget, period) USING (call_id, attempt, budget, period)""",
 }
-CHUNK: Final = 10_000
+IDS_PER_ROW: Final = 10_000
 """Ids that lie in one row, as `drop_archived` has it."""
 _LAST_MS: Final = 253_402_000_000_000
 """Of a time that has a day after it in every calendar; ids that are made at random may say later ones."""
 
 
-def lock(conn: Connection[Any]) -> bool:
+def try_lock(conn: Connection[Any]) -> bool:
     """Whether nobody else archives now; until the end of the transaction."""
     row = conn.execute("SELECT pg_try_advisory_xact_lock(80, 2)").fetchone()
     # a store that is far away takes its time for a day
@@ -43,12 +43,12 @@ def lock(conn: Connection[Any]) -> bool:
     return bool(row and row[0])
 
 
-def hold(conn: Connection[Any], day: date) -> None:
+def lock_day(conn: Connection[Any], day: date) -> None:
     """Until the end of the transaction no fact of that day is taken over from a journal; those of other days are."""
     conn.execute("SELECT pg_advisory_xact_lock(81, %s::date - date '2000-01-01')", (day,))
 
 
-def days(conn: Connection[Any], before: date, limit: int) -> list[date]:
+def days_to_archive(conn: Connection[Any], before: date, limit: int) -> list[date]:
     """The oldest days before `before` of which there are facts and which were not archived; where there is none, the
     oldest one that was, of which facts came since."""
     rows = conn.execute(
@@ -58,10 +58,10 @@ def days(conn: Connection[Any], before: date, limit: int) -> list[date]:
            WHERE NOT EXISTS (SELECT 1 FROM archived_day a WHERE a.day = d.day) ORDER BY 1 LIMIT %s""",
         (before, limit),
     ).fetchall()
-    return [row[0] for row in rows] or _late(conn, before)
+    return [row[0] for row in rows] or _late_days(conn, before)
 
 
-def _late(conn: Connection[Any], before: date) -> list[date]:
+def _late_days(conn: Connection[Any], before: date) -> list[date]:
     """Found by time among calls, and by their calls' ids, which begin with it, among attempts: neither looks at what is
     still here."""
     end = datetime.combine(before, time(), UTC)
@@ -82,12 +82,12 @@ def next_part(conn: Connection[Any], day: date) -> int:
     return int(row[0])
 
 
-def file_of(table: str, day: date, part: int) -> str:
+def part_path(table: str, day: date, part: int) -> str:
     """Where a part of a day is, below its store."""
     return f"{table}/{day.isoformat()}{f'.{part}' if part else ''}.parquet"
 
 
-def types(conn: Connection[Any], table: str) -> dict[str, str]:
+def column_types(conn: Connection[Any], table: str) -> dict[str, str]:
     """Column -> type of a table's rows."""
     name = {"calls": "call", "attempts": "attempt", "charges": "charge"}[table]
     rows = conn.execute(
@@ -98,7 +98,7 @@ def types(conn: Connection[Any], table: str) -> dict[str, str]:
     return {str(column): str(kind) for column, kind in rows}
 
 
-def bound(conn: Connection[Any], day: date, most: int) -> datetime | None:
+def part_end(conn: Connection[Any], day: date, most: int) -> datetime | None:
     """Up to which time facts of a day leave together: at most so many calls and attempts each, but for what has one
     time; None: all of it."""
     row = conn.execute(
@@ -115,7 +115,7 @@ def bound(conn: Connection[Any], day: date, most: int) -> datetime | None:
     return None if row is None else row[0]
 
 
-def known(conn: Connection[Any], table: str, ids: Sequence[tuple[Any, ...]]) -> int:
+def count_existing(conn: Connection[Any], table: str, ids: Sequence[tuple[Any, ...]]) -> int:
     """How many of these, as their keys have them, are here."""
     columns = [list(column) for column in zip(*ids, strict=True)]
     row = conn.execute(_KNOWN[table], columns).fetchone()
@@ -133,7 +133,7 @@ def copy_out(conn: Connection[Any], table: str, day: date, file: Path, until: da
             target.write(block)
 
 
-def note(
+def record_part(
     conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str, part: int = 0,
     until: datetime | None = None,
 ) -> None:  # fmt: skip
@@ -145,7 +145,7 @@ def note(
     )
 
 
-def drop(conn: Connection[Any], day: date, part: int = 0) -> int:
+def delete_archived(conn: Connection[Any], day: date, part: int = 0) -> int:
     """Delete a day's facts that are in a part; how many calls. Raises psycopg's `SerializationFailure` where they
     changed meanwhile."""
     row = conn.execute("SELECT drop_archived(%s, %s)", (day, part)).fetchone()
@@ -153,7 +153,7 @@ def drop(conn: Connection[Any], day: date, part: int = 0) -> int:
     return int(row[0])
 
 
-def cost_of(conn: Connection[Any], day: date, until: datetime | None = None) -> Decimal:
+def day_cost(conn: Connection[Any], day: date, until: datetime | None = None) -> Decimal:
     """What the attempts of a day cost, those before `until` where it is said, by the ledger."""
     row = conn.execute(
         """SELECT coalesce(sum(cost_usd), 0) FROM attempt WHERE state <> 'open'
@@ -165,12 +165,12 @@ def cost_of(conn: Connection[Any], day: date, until: datetime | None = None) -> 
     return Decimal(row[0])
 
 
-def archived(conn: Connection[Any]) -> list[dict[str, Any]]:
+def list_parts(conn: Connection[Any]) -> list[dict[str, Any]]:
     """Every part of a day that left, the oldest first."""
     return select(conn, "SELECT * FROM archived_day ORDER BY day, part")
 
 
-def left(conn: Connection[Any], call: UUID) -> date | None:
+def archived_day_of(conn: Connection[Any], call: UUID) -> date | None:
     """The day with which a call left, looked for around the time in its id; None where it did not."""
     time_of = min(call.int >> 80, _LAST_MS) / 1000
     row = conn.execute(
@@ -183,7 +183,7 @@ def left(conn: Connection[Any], call: UUID) -> date | None:
     return None if row is None else row[0]
 
 
-def calls_left(conn: Connection[Any], first: int, until: int) -> bool:
+def are_calls_archived(conn: Connection[Any], first: int, until: int) -> bool:
     """Whether no facts of calls whose entries are in a range of the audit log are here, nor any that left before the
     ids of what leaves were kept. Calls of times that are yet to come are of a wrong clock: nothing waits for them."""
     row = conn.execute(
@@ -191,10 +191,10 @@ def calls_left(conn: Connection[Any], first: int, until: int) -> bool:
            WHERE e.leaf_index >= %s AND e.leaf_index < %s AND c.at <= now())""",
         (first, until),
     ).fetchone()
-    return row is not None and not row[0] and unlisted(conn) is None
+    return row is not None and not row[0] and oldest_unlisted(conn) is None
 
 
-def unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:
+def oldest_unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:
     """(day, URL, part) of the oldest part that left before the ids of what leaves were kept; None: there is none."""
     row = conn.execute(
         """SELECT d.day, d.url, d.part FROM archived_day d
@@ -211,14 +211,14 @@ def list_facts(
     """Keep the ids of a part, and what workers whose slices are not closed were charged: (epoch, budget, period,
     USD)."""
     calls, attempts = sorted(calls), sorted(attempts)
-    for chunk, at in enumerate(range(0, len(calls) or 1, CHUNK)):
-        ids = calls[at : at + CHUNK]
+    for chunk, at in enumerate(range(0, len(calls) or 1, IDS_PER_ROW)):
+        ids = calls[at : at + IDS_PER_ROW]
         ends = (ids[0], ids[-1]) if ids else (None, None)
         conn.execute(
             "INSERT INTO archived_fact VALUES (%s, %s, %s, %s, %s, %s, '{}', '{}')", (day, part, chunk, *ends, ids)
         )
-    for chunk, at in enumerate(range(0, len(attempts), CHUNK)):
-        ids, numbers = map(list, zip(*attempts[at : at + CHUNK], strict=True))
+    for chunk, at in enumerate(range(0, len(attempts), IDS_PER_ROW)):
+        ids, numbers = map(list, zip(*attempts[at : at + IDS_PER_ROW], strict=True))
         conn.execute(
             "INSERT INTO archived_fact VALUES (%s, %s, %s, %s, %s, '{}', %s, %s)",
             (day, part, -1 - chunk, ids[0], ids[-1], ids, numbers),

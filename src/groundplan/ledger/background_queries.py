@@ -25,10 +25,10 @@ _TIMES = ("created_at", "due_at", "expires_at")
 def responses(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
     """Those that are not over first, then the newest. `problem` is why one waits, of which `due_at` tells when it is
     tried again, or the code of what it failed with."""
-    return [_shown(row) for row in select(conn, _OPEN_FIRST, {"workload": workload, "limit": limit})]
+    return [_to_json(row) for row in select(conn, _OPEN_FIRST, {"workload": workload, "limit": limit})]
 
 
-def open_of(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
+def open_by_workload(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
     """How many of each workload are not over; the most first."""
     return select(
         conn,
@@ -40,7 +40,7 @@ def open_of(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]
     )
 
 
-def workload_of(conn: Connection[Any], id: str) -> str | None:
+def response_workload(conn: Connection[Any], id: str) -> str | None:
     """Whose it is; None where there is none."""
     found = select(
         conn, "SELECT workload FROM background_response WHERE id = %(id)s AND expires_at > now()", {"id": id}
@@ -48,7 +48,7 @@ def workload_of(conn: Connection[Any], id: str) -> str | None:
     return str(found[0]["workload"]) if found else None
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _to_json(row: dict[str, Any]) -> dict[str, Any]:
     cost = row.pop("cost")
     return {
         **row,

@@ -22,9 +22,9 @@ CHANNEL: Final = "groundplan_background"
 FOLLOWED: Final = "+"
 QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 OPEN: Final = frozenset({QUEUED, RUNNING})
-TRIES: Final = 40
+RETRIES_PER_SECOND: Final = 40
 """A second, of what waits of one workload: each is a claim, a call up to its refusal, and a row that is written."""
-SPREAD_S: Final = 25.0
+MAX_SPREAD_SECONDS: Final = 25.0
 """Longest that one is put off for the others; a fifth more or less, so that they do not come back together."""
 _OPEN: Final = "status IN ('queued', 'in_progress')"
 _COLUMNS: Final = (
@@ -103,7 +103,7 @@ def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
         ).fetchall()
 
 
-def running(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
+def running_rows(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
     """What is this worker's, but for the ids that it knows."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         return cursor.execute(
@@ -112,7 +112,7 @@ def running(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
         ).fetchall()
 
 
-def waiting(conn: Conn, seconds: float) -> bool:
+def has_due(conn: Conn, seconds: float) -> bool:
     """Whether any is to be begun within so many seconds."""
     row = conn.execute(
         """SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now()
@@ -122,7 +122,7 @@ def waiting(conn: Conn, seconds: float) -> bool:
     return row is not None and bool(row[0])
 
 
-def recover(conn: Conn) -> None:
+def recover_orphaned(conn: Conn) -> None:
     """Of workers that ended, and whose journals were taken over: what was sent has failed, as it is not sent again; the
     rest waits again, with what nobody billed."""
     conn.execute(
@@ -138,7 +138,7 @@ def recover(conn: Conn) -> None:
     )
 
 
-def end(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended: int) -> bool:
+def finish(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended: int) -> bool:
     """Whether it was still this worker's, and not cancelled."""
     done = conn.execute(
         """UPDATE background_response SET status = %s, failed = %s, ended = %s
@@ -148,9 +148,9 @@ def end(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended
     return done.rowcount > 0
 
 
-def wait(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float) -> None:
+def requeue(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float) -> None:
     """What this worker was to make, and nobody cancelled, waits again, for so many seconds at least; longer where so
-    many of its workload wait that all workers together would try more than `TRIES` a second."""
+    many of its workload wait that all workers together would try more than `RETRIES_PER_SECOND` a second."""
     conn.execute(
         """UPDATE background_response b
            SET status = 'queued', epoch = NULL, call_id = NULL, waits = %(waits)s, due = now() + interval '1 second'
@@ -158,29 +158,36 @@ def wait(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float
                  SELECT count(*) FROM background_response o WHERE o.status = 'queued' AND o.workload = b.workload
                ) / %(tries)s::float, %(most)s) * (0.8 + 0.4 * random()))
            WHERE id = %(id)s AND epoch = %(epoch)s AND status = 'in_progress'""",
-        {"waits": Jsonb(waits), "seconds": seconds, "id": id, "epoch": epoch, "tries": TRIES, "most": SPREAD_S},
+        {
+            "waits": Jsonb(waits),
+            "seconds": seconds,
+            "id": id,
+            "epoch": epoch,
+            "tries": RETRIES_PER_SECOND,
+            "most": MAX_SPREAD_SECONDS,
+        },
     )
 
 
 def cancel(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
     """Whether it was still open; whoever makes it is told."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE {_MINE} AND {_OPEN}"
-    return _ended(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
+    return _remove_open(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
 
 
 def cancel_for_all(conn: Conn, id: str) -> bool:
     """The same, whoever asked for it."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE id = %(id)s AND {_OPEN}"
-    return _ended(conn, cancelled, {"id": id})
+    return _remove_open(conn, cancelled, {"id": id})
 
 
 def delete(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
     """Whether there was one of this owner's; whoever makes it is told."""
     deleted: LiteralString = f"DELETE FROM background_response WHERE {_MINE}"
-    return _ended(conn, deleted, {"id": id, "owner": owner, "workload": workload})
+    return _remove_open(conn, deleted, {"id": id, "owner": owner, "workload": workload})
 
 
-def _ended(conn: Conn, by: LiteralString, named: dict[str, object]) -> bool:
+def _remove_open(conn: Conn, by: LiteralString, named: dict[str, object]) -> bool:
     """Whether `by` met one, which nobody needs to make any more."""
     met = conn.execute(by, named).rowcount > 0
     if met:
@@ -188,7 +195,7 @@ def _ended(conn: Conn, by: LiteralString, named: dict[str, object]) -> bool:
     return met
 
 
-def over(conn: Conn, epoch: UUID, ids: Sequence[str]) -> list[str]:
+def no_longer_owned(conn: Conn, epoch: UUID, ids: Sequence[str]) -> list[str]:
     """Those of `ids` that are not this worker's any more."""
     rows = conn.execute(
         """SELECT id FROM unnest(%s::text[]) m (id) WHERE NOT EXISTS (
@@ -208,7 +215,7 @@ def add_events(conn: Conn, id: str, number: int, upto: int, sealed: str) -> None
     )
 
 
-def events(conn: Conn, id: str, after: int) -> list[str]:
+def events_after(conn: Conn, id: str, after: int) -> list[str]:
     """What is kept of the events behind the number `after`, in parts, sealed."""
     rows = conn.execute(
         "SELECT sealed FROM background_event WHERE id = %s AND upto > %s ORDER BY number", (id, after)
@@ -216,11 +223,11 @@ def events(conn: Conn, id: str, after: int) -> list[str]:
     return [sealed for (sealed,) in rows]
 
 
-def follow(conn: Conn, id: str) -> None:
+def notify_followed(conn: Conn, id: str) -> None:
     """Tell whoever makes it that its events are followed elsewhere."""
     conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, FOLLOWED + id))
 
 
-def keep_only(conn: Conn, rules: retention.Rules) -> dict[str, int]:
+def apply_rules(conn: Conn, rules: retention.Rules) -> dict[str, int]:
     """See `retention`."""
-    return retention.keep_only(conn, "background_response", rules)
+    return retention.apply_rules(conn, "background_response", rules)

@@ -34,7 +34,7 @@ def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dic
     """The newest first. `held_usd` is what is set aside for lines that are not made yet; `problem` why one failed, or
     what its order at a provider waits for."""
     rows = select(conn, _NEWEST, {"workload": workload, "limit": limit})
-    return [_shown(row) for row in rows]
+    return [_to_json(row) for row in rows]
 
 
 def files(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
@@ -47,7 +47,7 @@ def files(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
     )
 
 
-def _shown(row: dict[str, Any]) -> dict[str, Any]:
+def _to_json(row: dict[str, Any]) -> dict[str, Any]:
     errors, waits, held, cost = row.pop("errors"), row.pop("waits"), row.pop("held"), row.pop("cost")
     return {
         **row,

@@ -99,6 +99,6 @@ def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
     return conn.execute(f"DELETE FROM stored_completion WHERE id = %(id)s AND {_MINE}", owner.named(id=id)).rowcount > 0
 
 
-def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
+def apply_rules(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
     """See `retention`."""
-    return retention.keep_only(conn, "stored_completion", rules)
+    return retention.apply_rules(conn, "stored_completion", rules)

@@ -46,7 +46,7 @@ def add(conn: Connection[Any], rows: Sequence[Row]) -> None:
         )
 
 
-def kept(conn: Connection[Any], call: UUID) -> Row | None:
+def find_content(conn: Connection[Any], call: UUID) -> Row | None:
     """What is kept of a call, while its time is not over."""
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
@@ -57,14 +57,14 @@ def kept(conn: Connection[Any], call: UUID) -> Row | None:
     return None if row is None else Row(**row)
 
 
-def expire(conn: Connection[Any]) -> dict[str, int]:
+def delete_expired(conn: Connection[Any]) -> dict[str, int]:
     """Delete what is past its time; how many by workload."""
-    return retention.expire(conn, "content")
+    return retention.delete_expired(conn, "content")
 
 
-def keep_only(conn: Connection[Any], rules: retention.Rules) -> dict[str, int]:
+def apply_rules(conn: Connection[Any], rules: retention.Rules) -> dict[str, int]:
     """See `retention`."""
-    return retention.keep_only(conn, "content", rules, redacted=True)
+    return retention.apply_rules(conn, "content", rules, redacted=True)
 
 
 def forget_answers(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> None:

@@ -27,7 +27,7 @@ def people(conn: Connection[Any], since: datetime, until: datetime, workload: st
     return select(
         conn,
         "WITH "
-        + _whole_days("person", workload)
+        + _summed_days("person", workload)
         + """, top AS (SELECT person AS person_id, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed
              GROUP BY 1 ORDER BY 3 DESC, 1 LIMIT %(limit)s)
            SELECT t.*, p.email AS person FROM top t LEFT JOIN person p ON p.id = t.person_id
@@ -42,7 +42,7 @@ def sources(conn: Connection[Any], since: datetime, until: datetime, workload: s
     return select(
         conn,
         "WITH "
-        + _whole_days("document", workload)
+        + _summed_days("document", workload)
         + """, by_document AS (
              SELECT document, sum(calls) AS calls, sum(cost_usd) AS cost_usd FROM summed GROUP BY 1)
            SELECT coalesce(d.source, '') AS source, count(*) FILTER (WHERE b.document <> '') AS documents,
@@ -56,7 +56,7 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
     """(workload, source, cost_usd, calls) of whole days, as `sources`."""
     return _tuples(
         conn,
-        f"""WITH {_apart("document")}, each AS (
+        f"""WITH {_summed_by_workload("document")}, each AS (
              SELECT workload, document, sum(cost_usd) AS cost_usd, sum(calls) AS calls FROM summed GROUP BY 1, 2)
            SELECT s.workload, coalesce(d.source, '') AS source, sum(s.cost_usd) AS cost_usd, sum(s.calls) AS calls
            FROM each s LEFT JOIN document d ON d.id::text = s.document GROUP BY 1, 2""",
@@ -67,11 +67,11 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
 def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> Columns:
     """[workload, person's address, picodollars, calls] of whole days; of nobody in particular, and of each who is gone,
     it is ''. Of one who has called in several months there are several."""
-    query = f"""WITH {_apart("person")}
-           SELECT {_listed("s.workload")}, {_listed("coalesce(p.email, '')")},
-             {_listed("s.cost_usd::numeric(30,12)")}, {_listed("s.calls")}
+    query = f"""WITH {_summed_by_workload("person")}
+           SELECT {_joined_column("s.workload")}, {_joined_column("coalesce(p.email, '')")},
+             {_joined_column("s.cost_usd::numeric(30,12)")}, {_joined_column("s.calls")}
            FROM summed s LEFT JOIN person p ON p.id = s.person"""
-    workloads, people, amounts, calls = _lists(conn, query, _months(since, until))
+    workloads, people, amounts, calls = _read_columns(conn, query, _months(since, until))
     # amounts have 12 decimals each
     return workloads, people, [int(amount.replace(".", "")) for amount in amounts], list(map(int, calls))
 
@@ -108,7 +108,7 @@ _LINES: LiteralString = """WITH wanted AS (SELECT DISTINCT unnest(%(keys)s::uuid
 """Keys with those that they were rotated to and from, which are the same key, and what each cost on each day."""
 
 
-def of_keys(
+def recent_key_costs(
     conn: Connection[Any], keys: list[str], at: datetime, since: datetime, lately: datetime, today: datetime
 ) -> list[Row]:
     """key, workload, name (how it begins), first (day) and lately_usd (of the days from `lately` on to before `today`),
@@ -152,12 +152,12 @@ def people_placed(
 ) -> tuple[list[str], list[str], Columns]:
     """(deployments, sites, [workload, person's address, tokens, calls]) of whole days, of answers that were made at
     deployment/NAME or site/NAME, as `people_by_workload`."""
-    query = f"""WITH {_at_places("person")}
-           SELECT {_listed("s.deployment")}, {_listed("s.site")}, {_listed("s.workload")},
-             {_listed("coalesce(p.email, '')")}, {_listed("trunc(s.tokens)")}, {_listed("s.calls")}
+    query = f"""WITH {_summed_by_place("person")}
+           SELECT {_joined_column("s.deployment")}, {_joined_column("s.site")}, {_joined_column("s.workload")},
+             {_joined_column("coalesce(p.email, '')")}, {_joined_column("trunc(s.tokens)")}, {_joined_column("s.calls")}
            FROM summed s LEFT JOIN person p ON p.id = s.person"""
     asked = {**_months(since, until), **place_names(places)}
-    deployments, sites, workloads, people, tokens, calls = _lists(conn, query, asked)
+    deployments, sites, workloads, people, tokens, calls = _read_columns(conn, query, asked)
     return deployments, sites, (workloads, people, list(map(int, tokens)), list(map(int, calls)))
 
 
@@ -168,7 +168,7 @@ def sources_placed(
     or site/NAME: equal shares of a call's tokens on what it was given, as `sources`."""
     return _tuples(
         conn,
-        f"""WITH {_at_places("document")}, each AS (
+        f"""WITH {_summed_by_place("document")}, each AS (
              SELECT workload, document, deployment, site, sum(tokens) AS tokens, sum(calls) AS calls FROM summed
              GROUP BY 1, 2, 3, 4)
            SELECT s.workload, coalesce(d.source, ''), s.deployment, s.site, sum(s.tokens), sum(s.calls)
@@ -177,20 +177,20 @@ def sources_placed(
     )
 
 
-def _at_places(what: LiteralString) -> str:
+def _summed_by_place(what: LiteralString) -> str:
     """`summed` of places, each told."""
     more = " AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     return _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "tokens")
 
 
-def _listed(column: str) -> str:
+def _joined_column(column: str) -> str:
     """A column as one text with a value a line, of which none has line ends. People are many: a row of each costs
     several times as much, here and on the way."""
     return f"string_agg(({column})::text, E'\\n')"
 
 
-def _lists(conn: Connection[Any], query: str, parameters: Row) -> list[list[str]]:
-    """The values of each column that is `_listed`."""
+def _read_columns(conn: Connection[Any], query: str, parameters: Row) -> list[list[str]]:
+    """The values of each column that is `_joined_column`."""
     row = conn.execute(query.encode(), parameters).fetchone()
     assert row is not None
     return [[] if column is None else column.split("\n") for column in row]
@@ -210,14 +210,14 @@ def people_weeks(conn: Connection[Any], since: datetime, until: datetime, worklo
     return {row["week"]: int(row["people"]) for row in rows}
 
 
-def _whole_days(what: LiteralString, workload: str | None) -> str:
+def _summed_days(what: LiteralString, workload: str | None) -> str:
     """`summed`: what was folded, of one workload or of all, and what was not yet."""
     if workload is None:
         return _summed(what, what, f"{what}_whole", "")
     return _summed(what, what, f"{what}_day", " AND workload = %(workload)s")
 
 
-def _apart(what: LiteralString) -> str:
+def _summed_by_workload(what: LiteralString) -> str:
     """`summed` of all workloads, each told."""
     return _summed(what, f"workload, {what}", f"{what}_day", "")
 

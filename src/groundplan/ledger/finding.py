@@ -1,7 +1,7 @@
-"""A finding: one thing that is wrong with a subject now, said to whoever can mend it. Types only.
+"""A finding: something that is wrong with a subject now, reported to the person who can fix it. Types only.
 
-Every domain tells what it found as these; keeping them is `finding_store`, showing them is the inbox. A finding is
-known again by its kind, subject and mark: telling it again is no second one, and not telling it any more closes it.
+Every domain reports its findings as these; `finding_store` stores them, the inbox shows them. A finding is identified
+by kind, subject and mark: reporting it again updates it, and a full report without it closes it.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ class Finding:
     """What to do."""
     severity: Severity = "medium"
     owner: str | None = None
-    """E-mail address of whoever is to mend it; None: whoever holds the duty."""
+    """E-mail address of the person to fix it; None: the holder of the responsible duty."""
     mark: str = ""
-    """Tells findings of one kind about one subject apart, such as the id of the other document."""
+    """Distinguishes findings of one kind about one subject, such as by the id of the other document."""
     detail: dict[str, Any] = field(default_factory=dict)
     """Figures behind the message, as JSON."""
     quote: str = ""
-    """Words or values that it is about, for whoever may read these and for its owner (`finding_store.quotes`)."""
+    """Quoted words or values, only for people who may read them and for the owner (`finding_store.quotes`)."""
     fix: dict[str, Any] | None = None
-    """What is proposed, as JSON that its domain can apply."""
+    """A proposed fix, as JSON that the finding's domain can apply."""
     due: date | None = None
 
     @property

@@ -1,4 +1,4 @@
-"""The SQL of findings: told, told again, closed because they no longer hold or because somebody says so.
+"""The SQL of findings: opening, updating, and closing them because they no longer hold or because somebody says so.
 
 Each function is part of the caller's transaction. Findings are never deleted here; the closed ones are the history.
 """
@@ -20,7 +20,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.ledger.finding import SEVERITIES, Finding
 
-_TELL: LiteralString = """INSERT INTO finding
+_UPSERT: LiteralString = """INSERT INTO finding
       (id, kind, subject, mark, severity, message, quote, hint, owner, detail, fix, due)
     VALUES (%(id)s, %(kind)s, %(subject)s, %(mark)s, %(severity)s, %(message)s, nullif(%(quote)s, ''), %(hint)s,
       %(owner)s, %(detail)s, %(fix)s, %(due)s)
@@ -28,16 +28,16 @@ _TELL: LiteralString = """INSERT INTO finding
       severity = excluded.severity, message = excluded.message, quote = excluded.quote, hint = excluded.hint,
       owner = excluded.owner, detail = excluded.detail, fix = excluded.fix, due = excluded.due, seen_at = now()
     RETURNING id, xmax = 0 AS new"""
-_SHOWN: LiteralString = """SELECT id, at, kind, severity, subject, mark, message, hint, owner, detail, fix, due,
+_SELECT: LiteralString = """SELECT id, at, kind, severity, subject, mark, message, hint, owner, detail, fix, due,
       seen_at, closed_at, closed_by, closed_reason, quiet_until FROM finding"""
-_OVER = len(SEVERITIES) + 1
+_CLOSED_RANK = len(SEVERITIES) + 1
 _RANK: LiteralString = f"""CASE WHEN closed_at IS NULL
-      THEN coalesce(array_position(%(order)s::text[], severity), {_OVER}) ELSE {_OVER} END"""
+      THEN coalesce(array_position(%(order)s::text[], severity), {_CLOSED_RANK}) ELSE {_CLOSED_RANK} END"""
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """How the findings changed."""
+class FindingChanges:
+    """How many findings were opened, updated and closed."""
 
     opened: int
     kept: int
@@ -45,24 +45,24 @@ class Told:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
-    """Of a finding in the list, as it was shown: whatever becomes of it, what follows is the same."""
+class ListPosition:
+    """The position of a finding in the list as it was shown; the next page does not depend on what becomes of it."""
 
     rank: int
     at: datetime
     id: UUID
 
     @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Place:
-        """Of one as `findings` has it."""
+    def of(cls, row: Mapping[str, Any]) -> ListPosition:
+        """Of one as `list_findings` has it."""
         is_open = row["closed_at"] is None and row["severity"] in SEVERITIES
-        return cls(SEVERITIES.index(row["severity"]) + 1 if is_open else _OVER, row["at"], row["id"])
+        return cls(SEVERITIES.index(row["severity"]) + 1 if is_open else _CLOSED_RANK, row["at"], row["id"])
 
 
-def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
-    """Open it, or bring the open one up to date; (its id, whether it is new)."""
+def report(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
+    """Open a finding or update the open one; return its id and whether it is new."""
     row = conn.execute(
-        _TELL,
+        _UPSERT,
         {
             "id": new_id(), "kind": found.kind, "subject": found.subject, "mark": found.mark,
             "severity": found.severity, "message": found.message, "quote": found.quote, "hint": found.hint,
@@ -74,31 +74,33 @@ def tell(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
     return row[0], row[1]
 
 
-def tell_each(conn: Connection[Any], found: Iterable[Finding]) -> tuple[list[UUID], int]:
-    """As `tell`, one after the other; (their ids, how many are new)."""
-    told = [tell(conn, each) for each in found]
+def report_each(conn: Connection[Any], found: Iterable[Finding]) -> tuple[list[UUID], int]:
+    """As `report`, one after the other; (their ids, how many are new)."""
+    told = [report(conn, each) for each in found]
     return [id for id, _ in told], sum(new for _, new in told)
 
 
-def hold(conn: Connection[Any], kind: str) -> None:
-    """Until the end of the transaction nobody else who asks for it says what of a kind holds. Before it is read what
-    does: whoever read it a moment earlier takes what was found since for what no longer holds."""
+def lock_kind(conn: Connection[Any], kind: str) -> None:
+    """Lock a kind of findings until the end of the transaction, against other callers of this function. Call it before
+    reading what holds now: a `replace_findings` from older data would close findings opened since."""
     conn.execute("SELECT pg_advisory_xact_lock(42, hashtext(%s))", (kind,))
 
 
-def tell_all(conn: Connection[Any], found: Iterable[Finding], *, kinds: Collection[str], within: str = "") -> Told:
-    """`found` is all that now holds of these kinds, about subjects that begin with `within`: others of them close."""
-    still, opened = tell_each(conn, found)
+def replace_findings(
+    conn: Connection[Any], found: Iterable[Finding], *, kinds: Collection[str], within: str = ""
+) -> FindingChanges:
+    """Report all findings of these kinds that hold now for subjects that begin with `within`, and close the others."""
+    still, opened = report_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
            WHERE closed_at IS NULL AND kind = ANY(%s) AND starts_with(subject, %s) AND NOT id = ANY(%s)""",
         (list(kinds), within, still),
     ).rowcount
-    return Told(opened, len(still) - opened, closed)
+    return FindingChanges(opened, len(still) - opened, closed)
 
 
 def withdraw(conn: Connection[Any], kind: str, subject: str, mark: str, reason: str) -> int:
-    """One that no longer holds; how many were open."""
+    """Close a finding that no longer holds; return how many were open."""
     return conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = %s
            WHERE closed_at IS NULL AND kind = %s AND subject = %s AND mark = %s""",
@@ -107,16 +109,16 @@ def withdraw(conn: Connection[Any], kind: str, subject: str, mark: str, reason: 
 
 
 def close(conn: Connection[Any], finding_id: UUID, by: str, reason: str) -> None:
-    """Somebody says that it is settled. Raises `NotFound` (`finding_unknown`) where it is not open."""
+    """Close an open finding because a person says that it is settled. Raises `NotFound` (`finding_unknown`)."""
     done = conn.execute(
         "UPDATE finding SET closed_at = now(), closed_by = %s, closed_reason = %s WHERE id = %s AND closed_at IS NULL",
         (by, reason, finding_id),
     )
-    _one(done.rowcount, finding_id)
+    _require_one(done.rowcount, finding_id)
 
 
-def settle(conn: Connection[Any], kind: str, subject: str, by: str, reason: str) -> int:
-    """Somebody did what all of a kind about a subject asked for; how many were open."""
+def close_about(conn: Connection[Any], kind: str, subject: str, by: str, reason: str) -> int:
+    """Close all findings of a kind about a subject because a person has fixed them; return how many were open."""
     return conn.execute(
         """UPDATE finding SET closed_at = now(), closed_by = %s, closed_reason = %s
            WHERE closed_at IS NULL AND kind = %s AND subject = %s""",
@@ -124,17 +126,18 @@ def settle(conn: Connection[Any], kind: str, subject: str, by: str, reason: str)
     ).rowcount
 
 
-def quiet(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
-    """It stays open and is not shown before then. Raises `NotFound` (`finding_unknown`)."""
+def snooze(conn: Connection[Any], finding_id: UUID, until: datetime) -> None:
+    """Hide an open finding until then. Raises `NotFound` (`finding_unknown`)."""
     done = conn.execute("UPDATE finding SET quiet_until = %s WHERE id = %s AND closed_at IS NULL", (until, finding_id))
-    _one(done.rowcount, finding_id)
+    _require_one(done.rowcount, finding_id)
 
 
-def findings(
+def list_findings(
     conn: Connection[Any], *, kinds: Sequence[str] = (), subject: str = "", below: str = "", closed: bool = False,
-    limit: int = 200, behind: Place | None = None, only: Sequence[UUID] | None = None, since: datetime | None = None,
+    limit: int = 200, behind: ListPosition | None = None, only: Sequence[UUID] | None = None,
+    since: datetime | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The gravest and newest first, of what is closed the newest. `kinds` are beginnings (`knowledge.`), `subject` is
+    """The gravest and newest first, of what is closed the newest. `count_by_kind` are beginnings (`knowledge.`), `subject` is
     exact, `below` one with all that is in it; with `only` those of these ids, with `since` those that came since then,
     with `behind` those that follow that place.
 
@@ -142,7 +145,7 @@ def findings(
     """
     return select(
         conn,
-        _SHOWN
+        _SELECT
         + """ WHERE (%(closed)s OR (closed_at IS NULL AND (quiet_until IS NULL OR quiet_until <= now())))
                AND (%(kinds)s::text[] = '{}' OR EXISTS (
                  SELECT 1 FROM unnest(%(kinds)s::text[]) k WHERE starts_with(kind, k)))
@@ -173,8 +176,11 @@ def findings(
     )
 
 
-def kinds(conn: Connection[Any], kind: str = "", below: str = "", only: Sequence[UUID] | None = None) -> dict[str, int]:
-    """How many are open and not quiet of each kind that begins with `kind`; `below` and `only` as above."""
+def count_by_kind(
+    conn: Connection[Any], kind: str = "", below: str = "", only: Sequence[UUID] | None = None
+) -> dict[str, int]:
+    """Count open findings that are not snoozed by kind, for kinds that begin with `kind`; `below` and `only` as in
+    `list_findings`."""
     found = select(
         conn,
         """SELECT kind, count(*) AS open FROM finding
@@ -188,33 +194,33 @@ def kinds(conn: Connection[Any], kind: str = "", below: str = "", only: Sequence
 
 
 def quotes(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID, str]:
-    """What findings quote, of those that do: not for everybody who may see them."""
+    """The quotes of findings that have one; not everybody who may see a finding may see its quote."""
     rows = conn.execute("SELECT id, quote FROM finding WHERE id = ANY(%s) AND quote IS NOT NULL", (list(ids),))
     return dict(rows.fetchall())
 
 
 def open_marks(conn: Connection[Any], kind: str) -> list[tuple[str, datetime]]:
-    """(mark, when it was opened) of every open one of a kind, quiet ones too."""
+    """(mark, time of opening) of every open finding of a kind, including snoozed ones."""
     return conn.execute("SELECT mark, at FROM finding WHERE kind = %s AND closed_at IS NULL", (kind,)).fetchall()
 
 
-def one(conn: Connection[Any], finding_id: UUID) -> dict[str, Any]:
-    """Open or closed. Raises `NotFound` (`finding_unknown`)."""
+def get_finding(conn: Connection[Any], finding_id: UUID) -> dict[str, Any]:
+    """An open or closed finding. Raises `NotFound` (`finding_unknown`)."""
     with conn.cursor(row_factory=dict_row) as cursor:
-        row = cursor.execute(_SHOWN + " WHERE id = %s", (finding_id,)).fetchone()
+        row = cursor.execute(_SELECT + " WHERE id = %s", (finding_id,)).fetchone()
     if row is None:
-        _one(0, finding_id)
+        _require_one(0, finding_id)
     assert row is not None
     return row
 
 
-def _one(count: int, finding_id: UUID) -> None:
+def _require_one(count: int, finding_id: UUID) -> None:
     if count != 1:
-        raise unknown(finding_id)
+        raise finding_unknown(finding_id)
 
 
-def unknown(finding_id: UUID) -> NotFound:
-    """The same for what is not there and for what somebody must not know of."""
+def finding_unknown(finding_id: UUID) -> NotFound:
+    """The error for a finding that does not exist, or that the caller must not know of."""
     return NotFound(
         f"no open finding {finding_id}",
         code="finding_unknown",

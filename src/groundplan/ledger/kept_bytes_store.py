@@ -1,6 +1,4 @@
-"""The SQL of how many bytes are kept, sampled once a day: a day is written once and never changed. Measures nothing
-itself.
-"""
+"""The SQL of storage sizes, sampled once a day: a day is written once and never changed. Measures nothing itself."""
 
 from __future__ import annotations
 
@@ -15,8 +13,8 @@ Kind = Literal["documents", "content"]
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
-    """Bytes of one kind that are kept for a workload; '' where no workload is given the documents of a source."""
+class StoredBytes:
+    """Bytes of one kind stored for a workload; '' for documents of a source that no workload uses."""
 
     kind: Kind
     workload: str
@@ -24,18 +22,18 @@ class Kept:
     source: str = ""
 
 
-def due(conn: Connection[tuple[object, ...]], day: date) -> bool:
-    """Whether that day is not sampled yet."""
+def is_due(conn: Connection[tuple[object, ...]], day: date) -> bool:
+    """Whether that day has no sample yet."""
     return conn.execute("SELECT 1 FROM kept_day WHERE day = %s", (day,)).fetchone() is None
 
 
-def begun(conn: Connection[tuple[object, ...]]) -> bool:
-    """Whether any day is sampled."""
+def has_samples(conn: Connection[tuple[object, ...]]) -> bool:
+    """Whether any day has a sample."""
     return conn.execute("SELECT 1 FROM kept_day LIMIT 1").fetchone() is not None
 
 
-def add(conn: Connection[tuple[object, ...]], now: datetime, kept: Iterable[Kept]) -> bool:
-    """Write the sample of today; False where another process was first, and nothing is written."""
+def add_sample(conn: Connection[tuple[object, ...]], now: datetime, kept: Iterable[StoredBytes]) -> bool:
+    """Write today's sample; False where another process has written it."""
     day = now.date()
     first = conn.execute(
         "INSERT INTO kept_day (day, sampled_at) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING day", (day, now)
@@ -51,7 +49,7 @@ def add(conn: Connection[tuple[object, ...]], now: datetime, kept: Iterable[Kept
 
 
 def samples(conn: Connection[tuple[object, ...]], kind: Kind, first: date, last: date) -> dict[date, dict[str, int]]:
-    """Sampled day -> workload -> bytes: of these days, the last one before them and the first one after them."""
+    """Sampled day -> workload -> bytes, for these days, the last sample before and the first one after them."""
     rows = conn.execute(
         """SELECT d.day, b.workload, sum(b.bytes)::bigint FROM (
              SELECT day FROM kept_day WHERE day BETWEEN %(first)s AND %(last)s

@@ -1,6 +1,7 @@
-"""The facts of a call. Written by the gateway's journal, shipped to PostgreSQL, read by the domains. Types only.
+"""The facts of a call: written by the gateway's journal, shipped to PostgreSQL, read by the domains. Types only.
 
-Amounts are picodollars; times are milliseconds since the epoch (UTC) in the journal, durations milliseconds.
+Amounts are picodollars. In the journal, times are milliseconds since the epoch (UTC); durations are in the unit of the
+field's name.
 """
 
 from __future__ import annotations
@@ -11,21 +12,22 @@ from typing import Final
 import msgspec
 
 PURPOSES: Final = ("guardrail", "cascade", "judge", "shadow", "replay")
-"""For what the gateway itself asks a model, beside answering: the judge of a guardrail; what a cascade checks an answer
-with (its judge, further answers that must agree); the judge of an experiment or a replay; their second answers."""
+"""Why the gateway itself calls a model, other than to answer a caller: for the judge of a guardrail; for the checks of
+a cascade (its judge, further answers that must agree); for the judge of an experiment or a replay; for the second
+answer of an experiment; for that of a replay."""
 
 OVER_BOUND: Final = "over_bound"
-"""Flag of a settlement: more was used than was reserved, than the answer was capped at, or than its prompt can have."""
+"""Flag of a settlement: more was used than was reserved, than the answer's cap, or than its prompt can have."""
 OVER_INPUT: Final = "over_input"
-"""Beside it: what is more are the tokens of the prompt."""
+"""Further flag: the excess is in the tokens of the prompt."""
 
 
 class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Parts of `Usage` that few providers report. Each is a part of the class that it is named after."""
+    """Parts of `Usage` that few providers report; each is included in the class that it is named after."""
 
     cache_write_5m: int = 0
     cache_write_1h: int = 0
-    """Written to be kept for an hour, which costs more."""
+    """Written to the cache for an hour, which costs more than for five minutes."""
     cache_read_text: int = 0
     cache_read_audio: int = 0
     cache_read_image: int = 0
@@ -44,7 +46,7 @@ class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     output_video: int = 0
     citations: int = 0
     searches: int = 0
-    """Searches of the web that the provider made: a number of them, not tokens."""
+    """Number of web searches that the provider made (not tokens)."""
 
 
 class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -58,19 +60,19 @@ class Usage(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     input_audio: int = 0
     output_audio: int = 0
     images: int = 0
-    """Images that were sent in, where they have a price of their own."""
+    """Images in the prompt, where they have a price of their own."""
     images_made: int = 0
     characters: int = 0
-    """That were spoken."""
+    """Characters that were spoken."""
     seconds: int = 0
-    """Of audio that was listened to, each begun one counted."""
+    """Seconds of transcribed audio, rounded up."""
     details: UsageDetails | None = None
-    """None: nothing finer is known."""
+    """None: no finer counts were reported."""
     service_tier: str = ""
-    """The one that the provider says it served at; empty where it says none."""
+    """The service tier that the provider reports; empty where it reports none."""
 
     def __add__(self, other: Usage) -> Usage:
-        """What both are together; the tier is of neither."""
+        """The sums of all counts, without a tier."""
         names = (name for name in self.__struct_fields__ if name not in ("details", "service_tier"))
         fine = [each.details for each in (self, other) if each.details is not None]
         details = None
@@ -105,16 +107,16 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     model: str
     blueprint: int
     bound: int
-    """The most that this attempt can cost."""
+    """Upper bound of this attempt's cost."""
     charges: Sequence[Charge]
-    """Each covering budget with what this record takes from it: `bound`, or 0 for a retry that inherits one."""
+    """Each covering budget with the amount reserved from it: `bound`, or 0 for a retry that inherits a reservation."""
     demo: bool = False
     purpose: str = ""
-    """One of `PURPOSES`; empty where it is to answer a caller."""
+    """One of `PURPOSES`; empty where the attempt answers a caller."""
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True):
-    """What an attempt turned out to cost. Exactly one for each reservation, unless the process died."""
+    """The outcome and actual cost of an attempt: exactly one for each reservation, unless the process died."""
 
     call: bytes
     attempt: int
@@ -128,15 +130,16 @@ class Settlement(msgspec.Struct, frozen=True, array_like=True):
     flags: list[str]
     duration_us: int
     started_us: int = 0
-    """When the attempt began, since the call did."""
+    """From the begin of the call to the begin of the attempt."""
     connect_us: int = 0
-    """Until a new connection stood, since the attempt began; 0: an open one was used, or none came about."""
+    """From the begin of the attempt until a new connection was established; 0: an open one was used, or none could be
+    established."""
     first_byte_us: int = 0
-    """Until the head of the upstream's answer, since the attempt began; 0: none came."""
+    """From the begin of the attempt to the head of the upstream's response; 0: there was none."""
     saved: int = 0
-    """Picodollars that the provider's cache of prompts saved: what was read from it, at what it costs less."""
+    """Picodollars that the provider's prompt cache saved: the tokens read from it, at the difference in price."""
     first_chunk_us: int = 0
-    """Of a stream: until there was something of it for the client, since the attempt began; 0: none, or nothing."""
+    """From the begin of the attempt to the first content of a stream for the client; 0: no stream, or no content."""
 
 
 class Finish(msgspec.Struct, frozen=True, array_like=True):
@@ -165,29 +168,29 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     trace: str = ""
     """`traceparent` of the caller (W3C), where it sent a well-formed one"""
     client: str = ""
-    """Subject of the certificate that the client proved to own, where one is asked for"""
+    """Subject of the client's certificate, where mutual TLS is used"""
     saved: int = 0
-    """Picodollars that the same answer cost before, where it came from the cache."""
+    """Picodollars that the answer had cost originally, where it came from the cache."""
     route: str = ""
-    """Why model `auto` went where it went, as JSON; empty where nothing was chosen"""
+    """Why model `auto` was routed as it was, as JSON; empty where nothing was chosen"""
     feature: str = ""
-    """What the application calls the feature that asked (header `groundplan-feature`)"""
+    """The application's name of the feature that made the call (header `groundplan-feature`)"""
     scores: list[float] = []
-    """Of each passage that was given to the model, as the search scored it"""
+    """The search score of each passage that was given to the model"""
     of: str = ""
-    """The call that the gateway made this one for"""
+    """Id of the parent call, where the gateway made this call for another one"""
     purpose: str = ""
-    """Why it made it: one of `PURPOSES`"""
+    """Why the gateway made it: one of `PURPOSES`"""
     ticket: str = ""
-    """Which ticket it works on, as its caller said (header `groundplan-ticket`)"""
+    """The ticket that the call works on, as its caller said (header `groundplan-ticket`)"""
     refusal: str = ""
-    """Which budget or limit had no room, in words of ours"""
+    """The budget or limit that refused the call, in words"""
     conflicts: list[tuple[str, str]] = []
-    """(document id, path) of each document of which no passage was given but what it says against one"""
+    """(document id, path) of each document that contradicts a passage, and of which no passage was given"""
 
 
 class Release(msgspec.Struct, frozen=True, array_like=True):
-    """The holder gives part of its slice back; durable before PostgreSQL is told. `id` makes it idempotent."""
+    """The holder returns part of its slice; durable before PostgreSQL is updated. `id` makes it idempotent."""
 
     id: bytes
     budget: str

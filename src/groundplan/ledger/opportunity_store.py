@@ -31,7 +31,7 @@ _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image
 _COUNTED: Final = ("calls", "input", "cache_read", "output")
 
 
-def spent(conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False) -> list[Row]:
+def spend(conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False) -> list[Row]:
     """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts that were billed, which may
     be several of a call), `unanswered` of them, which answered nobody, cost_usd, failed_usd and failed_attempts of
     those that failed by themselves, not with their worker or because their client went away, bound_usd of the answers,
@@ -53,7 +53,7 @@ def spent(conn: Connection[Any], since: datetime, workload: str | None = None, *
     return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
 
 
-def begun(conn: Connection[Any], since: datetime) -> dict[str, date]:
+def first_days(conn: Connection[Any], since: datetime) -> dict[str, date]:
     """Workload -> the first day since then, UTC, on which any call of it is kept."""
     wanted = {
         "since": since, "until": None, "workload": None, "status": None, "deployment": None, "demo": None,
@@ -223,5 +223,5 @@ def content(conn: Connection[Any], since: datetime) -> list[Row]:
             "workload": row["workload"], "gigabytes": row["bytes"] / 1e9, "calls": row["calls"],
             "reads": reads.get(f"workload/{row['workload']}", 0),
         }
-        for row in rollup_store.content(conn)
+        for row in rollup_store.content_sizes(conn)
     ]  # fmt: skip

@@ -1,6 +1,6 @@
-"""Answers from the ledger in the shapes of the control API: exact amounts as text in `*_usd`, times in ISO 8601 UTC.
+"""Reads the ledger in the JSON form of the control API: exact amounts as text in `*_usd`, times in ISO 8601 UTC.
 
-Reads only, and asks nobody whether the reader may see it: the API does that.
+Does not check whether the caller may see it: the API does.
 """
 
 from __future__ import annotations
@@ -19,24 +19,24 @@ from groundplan.ledger.store import CallFilter
 from groundplan.ledger.used_documents import conflicts, passages
 
 PAGE = 100
-"""Calls on a page at most."""
+"""Most calls on a page."""
 ATTEMPTS = 300_000
-"""Attempts that are compared with a bill at once at most."""
+"""Most attempts that are compared with a bill at once."""
 
 _EVERYTHING = CallFilter()
 _TOOLS, _USE = rollup_store.TOOLS, "tool "
-"""The endpoint of uses of tools, and how their step begins."""
+"""The endpoint of tool uses, and the prefix of their step."""
 
 
 def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[str, Any]:
-    """Total and by workload; refused calls are not counted. `open_reservations` are attempts in flight, or of a
-    crash that is not recovered yet; `crashed_attempts` were cut off by one, count at their bound, and are not archived.
+    """Cost in total and by workload; refused calls are not counted. `open_reservations` are attempts in flight or of a
+    crash not recovered yet; `crashed_attempts` were cut off by a crash, count at their bound, and are not archived.
 
-    `cached` calls were answered from the cache, which saved `saved_usd`; `prefix_saved_usd` is what providers' caches
-    of prompts saved, already left out of what calls cost.
+    `cached` calls were answered from the cache, which saved `saved_usd`; `prefix_saved_usd` is what providers' prompt
+    caches saved, which is already subtracted from the cost of calls.
     """
-    rows = store.costs(conn, wanted)
-    waiting, crashed = store.unsettled(conn, wanted)
+    rows = store.costs_by_workload(conn, wanted)
+    waiting, crashed = store.count_unsettled(conn, wanted)
     sums = ("total_usd", "saved_usd", "prefix_saved_usd")
     return {
         **{name: format_numeric(sum((row[name] for row in rows), Decimal(0))) for name in sums},
@@ -51,29 +51,29 @@ def cost_summary(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dic
 def list_calls(
     conn: Connection[Any], wanted: CallFilter = _EVERYTHING, *, before: UUID | None = None, limit: int = PAGE
 ) -> dict[str, Any]:
-    """The newest calls first. `next` is the `before` of the following page, None on the last one."""
+    """List calls, newest first. `next` is the `before` of the next page, None on the last one."""
     size = max(1, min(limit, PAGE))
     rows = store.calls(conn, wanted, before, size + 1)
     shown = [_call(row) for row in rows[:size]]
     return {"calls": shown, "next": shown[-1]["id"] if len(rows) > size else None}
 
 
-def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[tuple[datetime, dict[str, Any]]]:
-    """(when it reached the ledger, call) of the newest `limit` calls that did after `since`, in that order."""
-    return [(row.pop("shipped_at"), _call(row)) for row in store.arrived(conn, since, limit)]
+def arrived_calls(conn: Connection[Any], since: datetime, limit: int) -> list[tuple[datetime, dict[str, Any]]]:
+    """(arrival time, call) of the newest `limit` calls that reached the ledger after `since`, in order of arrival."""
+    return [(row.pop("shipped_at"), _call(row)) for row in store.calls_shipped_since(conn, since, limit)]
 
 
-def arrival(conn: Connection[Any], call_id: UUID) -> datetime | None:
+def arrival_time(conn: Connection[Any], call_id: UUID) -> datetime | None:
     """When a call reached the ledger; None where it has not."""
-    return store.arrival(conn, call_id)
+    return store.shipped_at(conn, call_id)
 
 
 def database_time(conn: Connection[Any]) -> datetime:
     return store.database_time(conn)
 
 
-def _missing(conn: Connection[Any], call_id: UUID) -> NotFound:
-    if (day := archive_store.left(conn, call_id)) is None:
+def _missing_error(conn: Connection[Any], call_id: UUID) -> NotFound:
+    if (day := archive_store.archived_day_of(conn, call_id)) is None:
         return NotFound(f"there is no call {call_id}", code="call_unknown", hint="Calls appear within a second or two.")
     return NotFound(
         f"the facts of the call {call_id} are archived with those of {day}",
@@ -83,22 +83,23 @@ def _missing(conn: Connection[Any], call_id: UUID) -> NotFound:
 
 
 def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
-    """Everything that is known of one call: steps, attempts with what they reserved and cost, passages, charges, proof.
+    """All facts of one call: steps, attempts with reservation and cost, passages, charges, audit entry.
 
-    `conflicts` are documents of which no passage was given, but what they say against one.
-    `citations` say of each statement that cites a passage whether it says that (null: it could not be asked).
+    `conflicts` are documents that contradict a passage and of which no passage was given.
+    `citations` say for each statement that cites a passage whether the passage supports it (null: not checked).
     `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (one of
     `ledger.model.PURPOSES`); `together_usd` is what all of them and this one cost.
-    `feature` and `ticket` are what its caller says that it is for.
-    `of` is the call that this one was made for, or null. `refusal` says which budget or limit had no room, or is null.
+    `feature` and `ticket` are as its caller said.
+    `of` is the call that this one was made for, or null. `refusal` names the budget or limit that refused it, or is
+    null.
     `acting` is null, or `{"by", "as", "demo"}` for a call made while acting as somebody in a demo.
 
     Raises `NotFound`: `call_unknown` for a call that is not in the ledger (calls arrive within a second),
-    `call_archived` for one whose facts have left.
+    `call_archived` for one whose facts are archived.
     """
-    row = store.call(conn, call_id)
+    row = store.get_call(conn, call_id)
     if row is None:
-        raise _missing(conn, call_id)
+        raise _missing_error(conn, call_id)
     detail = row["detail"]
     used = detail.get("sources", [])
     charges = [_plain(charge) for charge in store.charges(conn, call_id)]
@@ -106,7 +107,7 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
     for attempt in attempts:
         attempt["charges"] = [charge for charge in charges if charge["attempt"] == attempt["number"]]
     entry = store.audit_leaf(conn, call_id)
-    made = store.made_for(conn, call_id)
+    made = store.subcalls(conn, call_id)
     return {
         **_call(row),
         "steps": [{"step": name, "ms": microseconds / 1000} for name, microseconds in detail.get("steps", [])],
@@ -135,8 +136,8 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
 
 
 def _attempt(row: dict[str, Any]) -> dict[str, Any]:
-    """With `terms`: what its cost is made of, the dearest first, together exactly it. What is charged at the bound, or
-    without the provider's own count, is estimated."""
+    """The JSON of an attempt with `terms`: the parts of its cost, the dearest first, which add up exactly. A part that
+    is charged at the bound, or counted without the provider, is estimated."""
     cost = from_decimal(row["cost_usd"])
     known: dict[str, list[int]] = row["parts"] or ({"whole": [0, cost]} if cost else {})
     terms = [
@@ -153,9 +154,9 @@ def _attempt(row: dict[str, Any]) -> dict[str, Any]:
 def attempts_for_bill(
     conn: Connection[Any], since: datetime, until: datetime, calls: list[UUID]
 ) -> list[dict[str, Any]]:
-    """Attempts to compare with a bill, amounts as exact decimals: those of a time, and all those of `calls`.
+    """Attempts to compare with a bill, amounts as exact decimals: those of a time, and all attempts of `calls`.
 
-    Raises `Invalid` where there are more than `ATTEMPTS` of them.
+    Raises `Invalid` where there are more than `ATTEMPTS`.
     """
     rows = store.attempts_between(conn, since, until, calls, ATTEMPTS + 1)
     if len(rows) > ATTEMPTS:
@@ -186,8 +187,8 @@ def statuses(conn: Connection[Any], wanted: CallFilter = _EVERYTHING) -> dict[st
 
 
 def budget_use(conn: Connection[Any], at: date | datetime, near: float | None = None) -> list[dict[str, Any]]:
-    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `at` in which anything was granted; of
-    keys' own budgets those alone of which at least the part `near` is spent, where that is said."""
+    """[{budget, period, limit_usd, granted_usd, spent_usd}] in the periods of `at` in which anything was granted. With
+    `near`, budgets of single keys only where at least this share is spent."""
     if not isinstance(at, datetime):
         at = datetime(at.year, at.month, at.day, 12, tzinfo=UTC)
     moment = at.astimezone(UTC)
@@ -196,7 +197,7 @@ def budget_use(conn: Connection[Any], at: date | datetime, near: float | None = 
 
 
 def _call(row: dict[str, Any]) -> dict[str, Any]:
-    """`tool` is what a use of a tool by MCP used, such as `crm/lookup_order`; null of any other call."""
+    """The JSON of a call; `tool` is the tool that it used by MCP, such as `crm/lookup_order`, or null."""
     used = (name for name, _ in row["detail"].get("steps", ()) if row["endpoint"] == _TOOLS)
     tool = next((name.removeprefix(_USE) for name in used if name.startswith(_USE)), None)
     return {**_plain({key: value for key, value in row.items() if key != "detail"}), "tool": tool}

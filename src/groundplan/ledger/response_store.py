@@ -56,6 +56,6 @@ def delete(conn: Connection[Any], id: str, owner: UUID, workload: str) -> bool:
     return done.rowcount > 0
 
 
-def keep_only(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
+def apply_rules(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:
     """See `retention`."""
-    return retention.keep_only(conn, "stored_response", rules)
+    return retention.apply_rules(conn, "stored_response", rules)

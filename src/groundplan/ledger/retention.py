@@ -1,8 +1,8 @@
-"""Deletes what is kept of calls once its time is over, or the rule is gone that let it be kept; a hold of its person
-keeps it.
+"""Deletes stored content of calls once it has expired or no rule allows it any more, unless its person is under a legal
+hold.
 
-The tables that this is of have the columns `workload`, `at`, `expires_at` and `sealed`, and an index of the first two,
-in which the oldest row of each workload is found: there may be millions, and this is asked again and again.
+The tables have the columns `workload`, `at`, `expires_at` and `sealed`, and an index of the first two, which finds the
+oldest row of each workload: there may be millions of rows, and this runs often.
 """
 
 from __future__ import annotations
@@ -14,24 +14,24 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 Rules = Sequence[tuple[str, bool, int]]
-"""(workload, whether it may be kept in full, seconds) of the workloads that keep any."""
+"""(workload, whether content may be stored in full, seconds) of the workloads that store any."""
 _NOT_HELD: LiteralString = """NOT EXISTS (SELECT FROM person_hold h WHERE h.ended_at IS NULL
   AND h.person_id::text = sealed_for(k.sealed))"""
-"""What belongs to somebody under a legal hold is kept, whatever its time."""
+"""Content of a person under a legal hold is kept even when expired."""
 
 
-def expire(conn: Connection[Any], table: LiteralString) -> dict[str, int]:
-    """Delete what is past its time; how many by workload."""
+def delete_expired(conn: Connection[Any], table: LiteralString) -> dict[str, int]:
+    """Delete expired rows; return how many by workload."""
     return _delete(conn, table, "k.expires_at <= now()", ())
 
 
-def keep_only(
+def apply_rules(
     conn: Connection[Any], table: LiteralString, rules: Rules, *, redacted: bool = False
 ) -> dict[str, int]:  # fmt: skip
-    """Delete what is past its time, or what the rules no longer allow; how many by workload. What belongs to a workload
-    without a rule goes, as does what is older than its rule now says. `redacted`: the table has such rows, too, and
-    says so in `kind`."""
-    deleted = expire(conn, table)
+    """Delete expired rows and those that the rules no longer allow; return how many by workload. A row is not allowed
+    if its workload has no rule or it is older than the rule's time. `redacted`: the table also has redacted rows, marked
+    in `kind`."""
+    deleted = delete_expired(conn, table)
     for kind in ("full", "redacted") if redacted else ("full",):
         of_kind: LiteralString = "k.kind = %(kind)s" if redacted else "true"
         for workload, until in _due(conn, table, of_kind, kind, rules):
@@ -44,7 +44,7 @@ def keep_only(
 def _due(
     conn: Connection[Any], table: LiteralString, of_kind: LiteralString, kind: str, rules: Rules
 ) -> list[tuple[str, str]]:
-    """(workload, the newest moment of what has to go) of which there is any."""
+    """(workload, time up to which its rows must be deleted) of workloads that have such rows."""
     statement = f"""WITH RECURSIVE there (workload) AS (
              (SELECT workload FROM {table} ORDER BY workload LIMIT 1)
              UNION ALL SELECT (SELECT k.workload FROM {table} k WHERE k.workload > t.workload ORDER BY 1 LIMIT 1)
@@ -63,7 +63,7 @@ def _due(
 
 
 def _delete(conn: Connection[Any], table: LiteralString, due: LiteralString, values: Any) -> dict[str, int]:
-    """How many, by workload. They are counted where they are: a long time without this may leave millions."""
+    """Delete rows and count them by workload in the database: after a long pause there may be millions."""
     statement = f"""WITH gone AS (DELETE FROM {table} k WHERE {due} AND {_NOT_HELD} RETURNING workload)
         SELECT workload, count(*) AS count FROM gone GROUP BY workload"""
     with conn.cursor(row_factory=tuple_row) as cursor:

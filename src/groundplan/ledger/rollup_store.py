@@ -185,7 +185,7 @@ def tokens_by(
     return select(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside), **place_names(places)})
 
 
-def content(conn: Connection[Any]) -> list[Row]:
+def content_sizes(conn: Connection[Any]) -> list[Row]:
     """(workload, calls, bytes) of the prompts and answers that are kept now."""
     return select(
         conn,
@@ -196,7 +196,7 @@ def content(conn: Connection[Any]) -> list[Row]:
     )
 
 
-def charged(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
+def charges_by_period(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
     """(budget, period) -> USD that was charged to it, of every period."""
     rows = select(
         conn,
@@ -207,7 +207,7 @@ def charged(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
     return {(row["budget"], row["period"]): row["cost_usd"] for row in rows}
 
 
-def answered(conn: Connection[Any], workload: str | None, since: datetime | None) -> int:
+def count_answered(conn: Connection[Any], workload: str | None, since: datetime | None) -> int:
     """How many answered calls are in whole days since then."""
     rows = select(
         conn,

@@ -1,6 +1,6 @@
 """The SQL of routed calls: what a router expected of them, and what people and judges said of the answers.
 
-Reads verdicts of a time by their own index, never all calls; bounded by `MOST`.
+Reads verdicts of a time by their own index, never all calls; bounded by `MAX_VERDICTS`.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from psycopg import Connection
 from groundplan.core.database import select
 
 Row = dict[str, Any]
-MOST: Final = 20_000
+MAX_VERDICTS: Final = 20_000
 """Newest verdicts that are looked at."""
-JUDGED: Final = 8000
+MAX_PAGE_VERDICTS: Final = 8000
 """Newest verdicts that a page looks at, of a workload or, where the call of each is looked up, of the company."""
 _VERDICTS: LiteralString = """WITH said AS (
       SELECT DISTINCT ON (call_id) call_id, accepted FROM (
@@ -37,7 +37,7 @@ def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
     """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router decided and
     of whose answers somebody said something since then; the newest word counts. Of what it was not sure of it expects
     nothing, and answers that passed or failed the checks of a cascade are no fair sample of a model's."""
-    return select(conn, _VERDICTS, {"since": since, "most": MOST})
+    return select(conn, _VERDICTS, {"since": since, "most": MAX_VERDICTS})
 
 
 _NEWEST: LiteralString = """newest AS MATERIALIZED (
@@ -77,7 +77,9 @@ def answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
     return select(conn, _ANSWERS, {"workload": workload, "since": since, "most": SAMPLE})
 
 
-def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: list[str]) -> dict[str, tuple[int, int]]:
+def judged_by_dimension(
+    conn: Connection[Any], workload: str, since: datetime, dimensions: list[str]
+) -> dict[str, tuple[int, int]]:
     """dimension -> (accepted, judged): of the calls of a workload, by the newest outcome that has that label."""
     rows = select(
         conn,
@@ -88,7 +90,7 @@ def judged(conn: Connection[Any], workload: str, since: datetime, dimensions: li
                      AND label = ANY(%(dimensions)s)
                    ORDER BY at DESC LIMIT %(most)s) o
                  ORDER BY call_id, label, at DESC) said GROUP BY 1""",
-        {"workload": workload, "since": since, "dimensions": dimensions, "most": JUDGED},
+        {"workload": workload, "since": since, "dimensions": dimensions, "most": MAX_PAGE_VERDICTS},
     )
     return {row["label"]: (row["accepted"], row["judged"]) for row in rows}
 
@@ -114,5 +116,11 @@ def judged_by_model(conn: Connection[Any], workloads: list[str], since: datetime
                    AND c.cache NOT IN ('exact', 'semantic') AND c.detail ->> 'of' IS NULL
                  ORDER BY o.call_id, o.label, o.at DESC) said
                GROUP BY 1, 2, 3 ORDER BY 1, 2, 3""",
-        {"workloads": workloads, "since": since, "dimensions": dimensions, "most": JUDGED, "examples": EXAMPLES},
+        {
+            "workloads": workloads,
+            "since": since,
+            "dimensions": dimensions,
+            "most": MAX_PAGE_VERDICTS,
+            "examples": EXAMPLES,
+        },
     )

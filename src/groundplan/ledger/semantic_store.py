@@ -1,4 +1,4 @@
-"""The SQL of what matching by meaning did, by day; gateways add to it. Weighs nothing."""
+"""The SQL of daily figures of semantic matching, which gateways add to. Evaluates nothing."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from psycopg import Connection
 from groundplan.core.database import select
 
 
-def done(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
-    """workload, looked, given, checked, wrong, spent_us, saved_usd since that day; who saved most first."""
+def totals_by_workload(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
+    """(workload, looked, given, checked, wrong, spent_us, saved_usd) since that day, the largest savings first."""
     return select(
         conn,
         """SELECT workload, sum(looked)::bigint AS looked, sum(given)::bigint AS given,
@@ -23,8 +23,8 @@ def done(conn: Connection[Any], since: date) -> list[dict[str, Any]]:
     )
 
 
-def spent(conn: Connection[Any], since: date, until: date) -> list[dict[str, Any]]:
-    """day, workload, spent_us of looking up, of these days."""
+def lookup_time_by_day(conn: Connection[Any], since: date, until: date) -> list[dict[str, Any]]:
+    """(day, workload, spent_us) of look-ups on these days."""
     return select(
         conn,
         """SELECT day, workload, spent_us FROM semantic_day WHERE day BETWEEN %s AND %s AND spent_us > 0

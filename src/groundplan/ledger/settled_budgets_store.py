@@ -1,6 +1,6 @@
-"""The SQL that forgets what was granted of budgets and given back, once nothing follows from it any more.
+"""The SQL that deletes records of granted and returned budget slices once nothing depends on them any more.
 
-What budgets cost and held in their periods stays: these are the sums of it. Which periods are over is the caller's.
+The sums of what was charged and held in each period stay. The caller decides which periods are over.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from psycopg import Connection
 from psycopg.rows import tuple_row
 
 
-def periods(conn: Connection[Any]) -> list[str]:
-    """All that any budget has or had."""
+def list_periods(conn: Connection[Any]) -> list[str]:
+    """All periods of all budgets, past and present."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute(
             """WITH RECURSIVE every (period) AS (
@@ -26,16 +26,16 @@ def periods(conn: Connection[Any]) -> list[str]:
     return [period for (period,) in rows]
 
 
-def forget(conn: Connection[Any], before: datetime, over: Sequence[str]) -> int:
-    """Some of what is older than that, and of slices of those periods; how many rows."""
+def forget_settled(conn: Connection[Any], before: datetime, over: Sequence[str]) -> int:
+    """Delete a batch of records older than `before`, of slices in the periods `over`; return how many rows."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT forget_settled(%s, %s)", (before, list(over))).fetchone()
     return 0 if row is None else int(row[0])
 
 
 def forget_ended(conn: Connection[Any], before: datetime) -> int:
-    """Some of what was held of budgets without an end whose keys or experiments ended before that, and of files that
-    were deleted before; how many rows."""
+    """Delete a batch of records of unlimited budgets whose keys or experiments ended before `before`, and of files that
+    were deleted before; return how many rows."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT forget_ended(%s)", (before,)).fetchone()
     return 0 if row is None else int(row[0])

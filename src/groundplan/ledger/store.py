@@ -1,4 +1,4 @@
-"""The SQL that reads the ledger. Rows come back as dicts; `queries` gives them their shape. Nothing is written here."""
+"""The SQL that reads the ledger. Returns rows as dicts, which `queries` converts to JSON. Writes nothing."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from groundplan.core.database import select
 from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
-MANY = 20_000
-"""Answered calls from which on percentiles are read from buckets."""
+BUCKETS_ABOVE = 20_000
+"""With more answered calls than this, percentiles are read from buckets."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallFilter:
-    """Which calls; what is None is not asked for."""
+    """Which calls to read; None matches all."""
 
     workload: str | None = None
     person: UUID | None = None
@@ -33,7 +33,7 @@ class CallFilter:
 
     @property
     def personal(self) -> bool:
-        """Asks for what sums are not kept by."""
+        """Whether it filters by person or key, by which no sums are stored."""
         return self.person is not None or self.key is not None
 
     def parameters(self) -> Row:
@@ -63,9 +63,9 @@ _CALL: LiteralString = """SELECT c.id, c.at, c.workload, c.person_id, p.email AS
   FROM call c LEFT JOIN person p ON p.id = c.person_id"""
 
 
-def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
-    """Cost and number of calls that were not refused, by workload; how many of them were answered from the cache, and
-    what that and the providers' own caches of prompts saved."""
+def costs_by_workload(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
+    """By workload: cost and number of calls that were not refused, how many were answered from the cache, and what that
+    and the providers' prompt caches saved."""
     if wanted.personal:
         query: LiteralString = (
             """SELECT c.workload, sum(c.cost_usd) AS total_usd, count(*) FILTER (WHERE c.status <> 'refused' AND """
@@ -91,9 +91,9 @@ def costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
     ]
 
 
-def unsettled(conn: Connection[Any], wanted: CallFilter) -> tuple[int, int]:
-    """(attempts in flight, or of a crash that is not recovered yet; those that a crash cut off, counted at their bound,
-    and that are not archived), of a workload, a deployment and a time"""
+def count_unsettled(conn: Connection[Any], wanted: CallFilter) -> tuple[int, int]:
+    """Return the number of attempts that are in flight or of a crash not recovered yet, and of those that a crash cut
+    off (charged at their bound, not archived). Filters by workload, deployment, time and demo."""
     rows = select(
         conn,
         """SELECT count(*) FILTER (WHERE state = 'open') AS open, count(*) FILTER (WHERE state = 'crashed') AS crashed
@@ -108,30 +108,32 @@ def unsettled(conn: Connection[Any], wanted: CallFilter) -> tuple[int, int]:
 
 
 def calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
-    """The newest matching calls that came before the call `before`. Those of a person are looked for on the days on
-    which the sums know of any, and among those which no sum by people counts, by indexes of their own: nobody waits
-    for a look at everybody's."""
+    """The newest matching calls older than the call `before`. Calls of a person are read only from days on which the
+    sums have any; refused and uncounted calls, which are in no sums, have indexes of their own. So no query scans the
+    calls of everybody."""
     if wanted.person is None:
         rare = wanted.key is None and (wanted.deployment is not None or wanted.status not in (None, "ok"))
-        return (_rare if rare else _newest)(conn, wanted, before, limit)
+        return (_sparse_calls if rare else _newest_calls)(conn, wanted, before, limit)
     found: list[Row] = []
     if wanted.status in (None, "refused"):
-        found = _newest(conn, wanted, before, limit, " AND c.person_id = %(person)s AND c.status = 'refused'")
+        found = _newest_calls(conn, wanted, before, limit, " AND c.person_id = %(person)s AND c.status = 'refused'")
     if wanted.status != "refused":
-        found += _newest(conn, wanted, before, limit, _UNCOUNTED)
+        found += _newest_calls(conn, wanted, before, limit, _UNCOUNTED)
     beside = len(found)
-    for first, after, made in _spans(_days_of(conn, wanted, before), limit) if wanted.status != "refused" else ():
+    for first, after, made in (
+        _merge_days(_days_of_person(conn, wanted, before), limit) if wanted.status != "refused" else ()
+    ):
         if (lacking := limit - (len(found) - beside)) <= 0:
             break
         within = {"first": first, "after": after}
-        found += _newest(conn, wanted, before, min(lacking, made), _OF_SOME_DAYS, within)
+        found += _newest_calls(conn, wanted, before, min(lacking, made), _OF_SOME_DAYS, within)
     return sorted(found, key=lambda row: (row["at"], row["id"]), reverse=True)[:limit]
 
 
-def _rare(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
-    """Of what there may be little of: those of one day, where they are enough, else those of the days, and of the
-    workloads, of which the sums know that there are any."""
-    found = _newest(conn, wanted, before, limit, _LATELY)
+def _sparse_calls(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
+    """The newest matching calls where few may match: those of one day if they suffice, else those of the days and
+    workloads for which the sums have any."""
+    found = _newest_calls(conn, wanted, before, limit, _LATELY)
     if len(found) == limit:
         return found
     found = []
@@ -139,13 +141,13 @@ def _rare(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit:
         if (lacking := limit - len(found)) <= 0:
             break
         within = {"first": row["day"], "after": row["day"] + _DAY, "among": row["among"]}
-        found += _newest(conn, wanted, before, min(lacking, row["calls"]), _ON_A_DAY, within)
+        found += _newest_calls(conn, wanted, before, min(lacking, row["calls"]), _ON_A_DAY, within)
     return found
 
 
 def _days_with(conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int) -> list[Row]:
-    """(day, calls, `among`: workloads) of the newest days with such calls; the first and the last may have none that is
-    meant."""
+    """(day, calls, `among`: workloads) of the newest days with such calls; the first and last day may have none within
+    the filter's time."""
     return select(
         conn,
         """SELECT day, array_agg(DISTINCT workload) AS among, sum(calls)::bigint AS calls FROM (
@@ -177,8 +179,8 @@ _OF_SOME_DAYS: LiteralString = (
 _UNCOUNTED: LiteralString = f" AND c.person_id = %(person)s AND c.status <> 'refused' AND {rollup_store.UNCOUNTED}"
 
 
-def _spans(days: list[tuple[datetime, int]], limit: int) -> Iterator[tuple[datetime, datetime, int]]:
-    """(first moment, the one after the last, calls) of days that follow each other, with so many calls together."""
+def _merge_days(days: list[tuple[datetime, int]], limit: int) -> Iterator[tuple[datetime, datetime, int]]:
+    """Merge consecutive days until they have `limit` calls; yields (start, end, calls)."""
     place = 0
     while place < len(days):
         first, made = days[place]
@@ -190,7 +192,7 @@ def _spans(days: list[tuple[datetime, int]], limit: int) -> Iterator[tuple[datet
         yield first, after, made
 
 
-def _newest(
+def _newest_calls(
     conn: Connection[Any], wanted: CallFilter, before: UUID | None, limit: int, more: LiteralString = "",
     values: Row | None = None,
 ) -> list[Row]:  # fmt: skip
@@ -205,9 +207,9 @@ def _newest(
     return select(conn, query, {**wanted.parameters(), "before": before, "limit": limit, **(values or {})})
 
 
-def _days_of(conn: Connection[Any], wanted: CallFilter, before: UUID | None) -> list[tuple[datetime, int]]:
-    """Days on which a person made calls that were not refused, the newest first, with how many. Days of which facts
-    have left are among them."""
+def _days_of_person(conn: Connection[Any], wanted: CallFilter, before: UUID | None) -> list[tuple[datetime, int]]:
+    """(day, calls) of days on which a person made calls that were not refused, newest first, including archived
+    days."""
     rows = select(
         conn,
         """SELECT hour, sum(calls)::bigint AS calls FROM (
@@ -223,9 +225,9 @@ def _days_of(conn: Connection[Any], wanted: CallFilter, before: UUID | None) -> 
     return [(row["hour"], row["calls"]) for row in rows]
 
 
-def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
-    """The newest calls that reached the ledger after `since`, in the order of arrival, with `shipped_at`. Those of a
-    time that is yet to come were there when the clock was wrong."""
+def calls_shipped_since(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
+    """The newest calls that reached the ledger after `since`, in order of arrival, with `shipped_at`. Calls with an
+    arrival in the future, from when the clock was wrong, are left out."""
     query: LiteralString = (
         "SELECT * FROM ("
         + _CALL.replace("c.detail", "c.detail, c.shipped_at")
@@ -237,7 +239,7 @@ def arrived(conn: Connection[Any], since: datetime, limit: int) -> list[Row]:
 
 
 def citations(conn: Connection[Any], id: UUID) -> list[Row]:
-    """What the look at the citations of a call found, in the order of its answer."""
+    """The checked citations of a call, in the order of its answer."""
     return select(
         conn,
         """SELECT passage, document, version, start_char, end_char, answer_start, answer_end, supported
@@ -246,19 +248,19 @@ def citations(conn: Connection[Any], id: UUID) -> list[Row]:
     )
 
 
-def arrival(conn: Connection[Any], id: UUID) -> datetime | None:
+def shipped_at(conn: Connection[Any], id: UUID) -> datetime | None:
     """When a call reached the ledger."""
     rows = select(conn, "SELECT shipped_at FROM call WHERE id = %(id)s", {"id": id})
     return rows[0]["shipped_at"] if rows else None
 
 
 def database_time(conn: Connection[Any]) -> datetime:
-    """Now, by the clock that `shipped_at` is of."""
+    """The current time of the database, whose clock sets `shipped_at`."""
     now: datetime = select(conn, "SELECT now() AS now", {})[0]["now"]
     return now
 
 
-def call(conn: Connection[Any], id: UUID) -> Row | None:
+def get_call(conn: Connection[Any], id: UUID) -> Row | None:
     rows = select(conn, _CALL + " WHERE c.id = %(id)s", {"id": id})
     return rows[0] if rows else None
 
@@ -277,7 +279,7 @@ def attempts(conn: Connection[Any], call_id: UUID) -> list[Row]:
 def attempts_between(
     conn: Connection[Any], since: datetime, until: datetime, calls: list[UUID], limit: int
 ) -> list[Row]:
-    """Attempts since then and before then, and all those of `calls`, with the workload of their call."""
+    """Attempts from `since` to before `until`, and all attempts of `calls`, with the workload of their call."""
     return select(
         conn,
         """SELECT a.call_id, a.number, a.at, coalesce(c.workload, '') AS workload, a.deployment, a.model, a.state,
@@ -290,7 +292,7 @@ def attempts_between(
 
 
 def charges(conn: Connection[Any], call_id: UUID) -> list[Row]:
-    """Which budgets the attempts of a call were charged to."""
+    """The charges of a call's attempts to budgets."""
     return select(
         conn,
         "SELECT attempt, budget, period, cost_usd FROM charge WHERE call_id = %(id)s ORDER BY attempt, budget, period",
@@ -299,7 +301,7 @@ def charges(conn: Connection[Any], call_id: UUID) -> list[Row]:
 
 
 def audit_leaf(conn: Connection[Any], call_id: UUID) -> Row | None:
-    """Where the call is in the audit log; its entry has the call's id."""
+    """The audit entry of a call, which has the call's id."""
     rows = select(conn, "SELECT id, leaf_index FROM audit_entry WHERE id = %(id)s", {"id": call_id})
     return rows[0] if rows else None
 
@@ -312,8 +314,8 @@ def outcomes(conn: Connection[Any], call_id: UUID) -> list[Row]:
     )
 
 
-def made_for(conn: Connection[Any], call_id: UUID) -> list[Row]:
-    """Calls that the gateway made for this one, in the order in which they began."""
+def subcalls(conn: Connection[Any], call_id: UUID) -> list[Row]:
+    """Calls that the gateway itself made for this one, in the order of their begin."""
     return select(
         conn,
         """SELECT id AS call, detail ->> 'purpose' AS purpose, deployment, model, status, cost_usd FROM call
@@ -340,9 +342,9 @@ def daily_costs(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
 
 
 def latencies(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
-    """Percentiles (ms) of answered calls, by workload: exact, and within 2 % where there are many."""
+    """Percentiles (ms) of answered calls by workload: exact, or within 2 % where there are many."""
     if not (wanted.personal or wanted.until or wanted.deployment or wanted.status or wanted.demo is not None) and (
-        rollup_store.answered(conn, wanted.workload, wanted.since) > MANY
+        rollup_store.count_answered(conn, wanted.workload, wanted.since) > BUCKETS_ABOVE
     ):
         found = rollup_store.latencies(conn, wanted.workload, wanted.since)
         return [{**row, "calls": int(row["calls"])} for row in found]
@@ -381,9 +383,8 @@ def statuses(conn: Connection[Any], wanted: CallFilter) -> list[Row]:
 
 
 def budgets(conn: Connection[Any], periods: list[str], at: datetime, near: float | None = None) -> list[Row]:
-    """Limit, what gateways hold or have spent, and what was charged, of each budget in these periods, and in those
-    that have a first and a last moment and are not over `at`; without those of experiments and replays that ended, and
-    of keys that ended long ago."""
+    """Limit, granted and charged amounts of each budget in these periods and in periods with their own start and end
+    that contain `at`; without budgets of experiments and replays that ended, and of keys that ended long ago."""
     return select(
         conn,
         """WITH RECURSIVE every (period) AS (

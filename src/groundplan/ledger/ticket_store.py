@@ -1,7 +1,7 @@
-"""The SQL of tickets: what became of one, as an outcome of the calls that worked on it, and what these calls cost.
+"""The SQL of tickets: the state of a ticket as an outcome of the calls that worked on it, and the cost of these calls.
 
-The database decides which call stands for a ticket (`tell_ticket`), so that it counts once whoever tells it. One
-statement tells one ticket; telling it again under the same event changes nothing.
+The database chooses the call that represents a ticket (`tell_ticket`), so that the ticket counts once whoever reports
+it. One statement reports one ticket; reporting the same event again changes nothing.
 """
 
 from __future__ import annotations
@@ -20,16 +20,16 @@ from groundplan.core.errors import Conflict, NotFound
 
 TICKET_FORM: Final = r"[A-Za-z0-9#][A-Za-z0-9._/#:-]{0,63}"
 State = Literal["resolved", "unresolved", "open"]
-"""`unresolved`: it was reopened, or closed without being solved. `open`: people or programs are at work; that takes
-back what was resolved before, and is nothing otherwise."""
+"""`unresolved`: reopened, or closed without being solved. `open`: being worked on; this takes back an earlier
+`resolved` and otherwise has no effect."""
 
-_TELL: LiteralString = """SELECT told_id, told_call, told_workload, told_as FROM tell_ticket(
+_REPORT: LiteralString = """SELECT told_id, told_call, told_workload, told_as FROM tell_ticket(
     %(ticket)s, %(workload)s, %(event)s, %(accepted)s, %(value_usd)s, %(at)s, %(by)s, %(only_back)s)"""
 
 
-class Told(msgspec.Struct, frozen=True, kw_only=True):
-    """What became of a ticket. `event` is what makes it the same when it is told again; with `workload` only its calls
-    of that workload count."""
+class TicketReport(msgspec.Struct, frozen=True, kw_only=True):
+    """A report of a ticket's state. A report with the same `event` is the same report; with `workload` only the
+    ticket's calls of that workload count."""
 
     ticket: str
     state: State
@@ -47,8 +47,8 @@ class Told(msgspec.Struct, frozen=True, kw_only=True):
         }  # fmt: skip
 
 
-class Kept(msgspec.Struct, frozen=True):
-    """As an outcome of the call that stands for the ticket in one workload."""
+class TicketOutcome(msgspec.Struct, frozen=True):
+    """The outcome stored for the call that represents the ticket in one workload."""
 
     id: UUID
     call_id: UUID
@@ -56,32 +56,32 @@ class Kept(msgspec.Struct, frozen=True):
     told: Literal["new", "same", "waiting"]
 
 
-class Again(msgspec.Struct, frozen=True):
-    """Of tickets that several workloads worked on: what is counted once more than once."""
+class DuplicateReports(msgspec.Struct, frozen=True):
+    """Excess counts of tickets that several workloads worked on: what must be subtracted to count each ticket once."""
 
     reported: int = 0
     accepted: int = 0
     value_usd: Decimal = Decimal(0)
 
 
-def kept_json(told: Told, kept: list[Kept]) -> dict[str, Any]:
-    """As it is answered."""
+def report_json(told: TicketReport, kept: list[TicketOutcome]) -> dict[str, Any]:
+    """The response to a report."""
     rows = [{"id": str(e.id), "call_id": str(e.call_id), "workload": e.workload, "told": e.told} for e in kept]
     return {"ticket": told.ticket, "state": told.state, "outcomes": rows}
 
 
-def tell(conn: Connection[Any], told: Told) -> list[Kept]:
-    """Keep it. Raises `NotFound` (`ticket_unknown`) and `Conflict` (`outcome_differs`)."""
-    return _judge(conn.execute(_TELL, told.parameters).fetchall(), told)
+def report(conn: Connection[Any], told: TicketReport) -> list[TicketOutcome]:
+    """Store a report. Raises `NotFound` (`ticket_unknown`) and `Conflict` (`outcome_differs`)."""
+    return _check_rows(conn.execute(_REPORT, told.parameters).fetchall(), told)
 
 
-async def tell_async(conn: AsyncConnection[Any], told: Told) -> list[Kept]:
-    """As `tell`, beside a request path; the connection is in autocommit mode."""
-    return _judge(await (await conn.execute(_TELL, told.parameters)).fetchall(), told)
+async def report_async(conn: AsyncConnection[Any], told: TicketReport) -> list[TicketOutcome]:
+    """As `report`, beside a request path; the connection is in autocommit mode."""
+    return _check_rows(await (await conn.execute(_REPORT, told.parameters)).fetchall(), told)
 
 
-def worked_on(conn: Connection[Any], tickets: list[str]) -> dict[str, frozenset[str]]:
-    """Those of them that any call worked on -> the workloads of these calls."""
+def workloads_by_ticket(conn: Connection[Any], tickets: list[str]) -> dict[str, frozenset[str]]:
+    """Ticket -> workloads of the calls that worked on it; tickets without calls are left out."""
     rows = conn.execute(
         "SELECT ticket, array_agg(DISTINCT workload) FROM ticket_call WHERE ticket = ANY(%s) GROUP BY ticket",
         (tickets,),
@@ -89,7 +89,7 @@ def worked_on(conn: Connection[Any], tickets: list[str]) -> dict[str, frozenset[
     return {ticket: frozenset(workloads) for ticket, workloads in rows}
 
 
-def _judge(rows: list[tuple[Any, ...]], told: Told) -> list[Kept]:
+def _check_rows(rows: list[tuple[Any, ...]], told: TicketReport) -> list[TicketOutcome]:
     if not rows:
         of = f" of the workload {told.workload}" if told.workload else ""
         raise NotFound(
@@ -103,12 +103,12 @@ def _judge(rows: list[tuple[Any, ...]], told: Told) -> list[Kept]:
             code="outcome_differs",
             hint="What was told is not changed; tell it under another `id`, or with another time.",
         )
-    return [Kept(*row) for row in rows]
+    return [TicketOutcome(*row) for row in rows]
 
 
 def by_workload(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[dict[str, Any]]:
-    """(workload, resolved, unresolved, calls, cost_usd, resolved_usd, value_usd) of tickets about which something was
-    told last in that time, with all their calls, whenever these were."""
+    """(workload, resolved, unresolved, calls, cost_usd, resolved_usd, value_usd) of tickets whose last report is from
+    that time, with all their calls of any time."""
     return select(
         conn,
         """WITH told AS MATERIALIZED (
@@ -128,9 +128,11 @@ def by_workload(conn: Connection[Any], since: datetime, until: datetime, workloa
     )
 
 
-def again(conn: Connection[Any], since: datetime, until: datetime, workloads: Sequence[str]) -> Again:
-    """What several of these workloads were told of the same ticket, but once: how often it was reported and accepted
-    once more, and its value again. Each by the day of the call that stands for the ticket, as outcomes are summed."""
+def duplicate_reports(
+    conn: Connection[Any], since: datetime, until: datetime, workloads: Sequence[str]
+) -> DuplicateReports:
+    """The excess of tickets that were reported to several of these workloads: reports, acceptances and values beyond
+    one per ticket. Tickets belong to the day of the call that represents them, like outcomes."""
     row = conn.execute(
         """WITH told AS (
              SELECT k.ticket, count(*) AS reported, count(*) FILTER (WHERE k.accepted) AS accepted,
@@ -144,4 +146,4 @@ def again(conn: Connection[Any], since: datetime, until: datetime, workloads: Se
         {"workloads": list(workloads), "since": since, "until": until},
     ).fetchone()
     assert row is not None
-    return Again(int(row[0]), int(row[1]), Decimal(row[2]))
+    return DuplicateReports(int(row[0]), int(row[1]), Decimal(row[2]))

@@ -1,4 +1,5 @@
-"""Live traffic in the shapes of the control API: rates, errors and times of the last minutes, health of deployments."""
+"""Live traffic in the JSON form of the control API: rates, errors and latencies of the last minutes, and the health of
+deployments."""
 
 from __future__ import annotations
 
@@ -14,8 +15,8 @@ from groundplan.ledger import traffic_store as store
 
 STEP_SECONDS = int(store.STEP.total_seconds())
 PATIENCE_MS = 2000
-MANY_AT_ONCE = 600
-"""Calls of a minute of which not each one is counted."""
+EXACT_BELOW = 600
+"""With more calls a minute than this, whole steps are counted instead of single calls."""
 _MINUTE, _ARRIVING = timedelta(minutes=1), timedelta(seconds=1)
 _UNKNOWN: Final = (None, None)
 
@@ -29,15 +30,15 @@ def traffic(
     deployment: str | None = None,
     status: str | None = None,
 ) -> dict[str, Any]:
-    """`steps` of ten seconds up to now, none left out, and the whole of them. Percentiles are of a sample (`sampled`)
-    where there are many calls. Raises psycopg's `QueryCanceled` where it takes too long."""
-    end = _step_of(now) + store.STEP
+    """All `steps` of ten seconds up to now, and their totals. Percentiles are of a sample (`sampled`) where there are
+    many calls. Raises psycopg's `QueryCanceled` where it takes too long."""
+    end = _step_start(now) + store.STEP
     since = end - timedelta(minutes=minutes)
     wanted = {"workload": workload, "deployment": deployment, "status": status}
     store.limit_time(conn, PATIENCE_MS)
     found = {row["at"]: row for row in store.steps(conn, since, wanted)}
     sums = {name: sum(row[name] for row in found.values()) for name in ("every", "calls", "refused", "failed")}
-    sampled = sums["every"] > store.MANY
+    sampled = sums["every"] > store.SAMPLE_ABOVE
     answered = {at: row["ok"] for at, row in found.items() if row["ok"]}
     times = store.sampled_times(conn, since, end, wanted, answered) if sampled else store.times(conn, since, wanted)
     asked, whole = sums["calls"] - sums["refused"], times.get(None, _UNKNOWN)
@@ -57,37 +58,37 @@ def traffic(
     }
 
 
-def calls_a_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
-    """workload -> calls that were not refused: those of the last minute; where there are many, those of six whole steps
-    up to a second ago, since the newest calls are still on their way."""
-    until = _step_of(now - _ARRIVING)
+def calls_per_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
+    """workload -> calls of the last minute that were not refused; where there are many, those of six whole steps up to
+    a second ago, since the newest calls have not arrived yet."""
+    until = _step_start(now - _ARRIVING)
     rows = store.calls_by_workload(conn, until - _MINUTE, until)
-    if sum(row["every"] for row in rows) <= MANY_AT_ONCE:
+    if sum(row["every"] for row in rows) <= EXACT_BELOW:
         rows = store.newest_calls(conn, now - _MINUTE, now + _MINUTE)
     return {row["workload"]: float(row["calls"]) for row in rows if row["calls"]}
 
 
 def failing_sites(conn: Connection[Any], since: datetime) -> frozenset[str]:
-    """Sites where the newest attempt since then failed at each deployment that was asked."""
+    """Sites at which the newest attempt since then failed for every deployment that was tried."""
     return frozenset(store.failing_sites(conn, since))
 
 
 def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> dict[str, str]:
-    """workload -> the site that answered it last since then."""
+    """workload -> the site of its last answer since then."""
     return {row["workload"]: row["site"] for row in store.answering_sites(conn, workloads, since)}
 
 
-def deployments(
+def deployment_health(
     conn: Connection[Any], now: datetime, minutes: int, names: Sequence[tuple[str, str]]
 ) -> list[dict[str, Any]]:
-    """Each of the (deployment, site) with its attempts of the last minutes and how many workers have its breaker open.
+    """The attempts of the last minutes of each (deployment, site), and how many workers have its circuit breaker open.
 
-    `state` is closed, half_open or open: the worst that any worker sees, and `why` what they say of it.
+    `state` is closed, half_open or open: the worst of any worker; `why` has the workers' reasons.
     """
     store.limit_time(conn, PATIENCE_MS)
     since = now - timedelta(minutes=minutes)
     rows = {row["deployment"]: row for row in store.deployments(conn, since)}
-    many = sum(row["attempts"] for row in rows.values()) > store.MANY
+    many = sum(row["attempts"] for row in rows.values()) > store.SAMPLE_ABOVE
     firsts = store.first_bytes(conn, since, now, sampled=many)
     workers = [row["health"] for row in store.breakers(conn)]
     return [
@@ -99,7 +100,7 @@ def deployments(
 def _deployment(
     name: str, site: str, row: dict[str, Any] | None, first_byte: float | None, told: list[str]
 ) -> dict[str, Any]:
-    """`told` is what each worker says: a state, and why after a colon."""
+    """`told` has the report of each worker: a state, followed by a colon and the reason."""
     seen = [text.partition(":")[0] for text in told]
     worst = next((state for state in ("open", "half_open") if state in seen), "closed")
     whys = (text.partition(":")[2].strip() for text, state in zip(told, seen, strict=True) if state == worst)
@@ -108,7 +109,7 @@ def _deployment(
         "name": name,
         "site": site,
         "state": worst if seen else "unknown",
-        "why": "; ".join(_worst(whys)),
+        "why": "; ".join(_distinct_reasons(whys)),
         "workers_open": sum(state != "closed" for state in seen),
         "workers": len(seen),
         "attempts": counts["attempts"],
@@ -119,8 +120,8 @@ def _deployment(
     }
 
 
-def _worst(whys: Iterable[str]) -> list[str]:
-    """Each reason once: of `3 failures in a row` of several workers that of the highest number."""
+def _distinct_reasons(whys: Iterable[str]) -> list[str]:
+    """Each reason once; of reasons that differ in their number, such as `3 failures in a row`, the highest."""
     found: dict[str, tuple[int, str]] = {}
     for why in whys:
         number, _, words = why.partition(" ")
@@ -139,6 +140,6 @@ def _step(at: datetime, row: dict[str, Any] | None, times: Sequence[float | None
     return {"at": at.isoformat(), **counts, "p50_ms": times[0], "p95_ms": times[1]}
 
 
-def _step_of(at: datetime) -> datetime:
-    """When the step began that it is in."""
+def _step_start(at: datetime) -> datetime:
+    """The start of the step that contains `at`."""
     return at.replace(microsecond=0) - timedelta(seconds=at.second % STEP_SECONDS)

@@ -2,7 +2,7 @@
 (`008_rollups.sql`).
 
 Counts, cost and what came last are exactly those of the facts, however many there are. Times are of all calls where
-these are few, else of a sample that is spread over the time; so no question reads more than `MANY` facts.
+these are few, else of a sample that is spread over the time; so no question reads more than `SAMPLE_ABOVE` facts.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from groundplan.ledger.rollup_store import IS_CALL
 
 Row = dict[str, Any]
 STEP: Final = timedelta(seconds=10)
-MANY: Final = 20_000
+SAMPLE_ABOVE: Final = 20_000
 """Facts from which on times are of a sample."""
 _WINDOW: Final = timedelta(seconds=2)
 _CALLS_A_WINDOW: Final = 30
@@ -133,7 +133,7 @@ def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, samp
              ORDER BY call_id DESC LIMIT %(most)s) a
            WHERE a.outcome = 'ok' AND a.first_byte_ms IS NOT NULL GROUP BY 1""",
         {
-            "first": [_first_id(at) for at in ends], "most": _ATTEMPTS_A_STEP if sampled else MANY,
+            "first": [_first_id(at) for at in ends], "most": _ATTEMPTS_A_STEP if sampled else SAMPLE_ABOVE,
             "last": [_first_id(at + STEP) if sampled else UUID(int=(1 << 128) - 1) for at in ends],
         },
     )  # fmt: skip

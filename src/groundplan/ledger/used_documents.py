@@ -1,7 +1,7 @@
-"""The documents a call rested on, as its row and its entry in the audit log have them. Pure.
+"""The documents that a call used, in the form of its row and its audit entry. Pure.
 
-A passage is `[document, path, first line, last line]`. A document that contradicts one and of which no passage was
-given has no lines and says so: `[document, path, null, null, "conflict"]`.
+A passage is `[document, path, first line, last line]`. A document that contradicts a passage and of which no passage
+was given has no lines: `[document, path, null, null, "conflict"]`.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ from groundplan.ledger.model import Finish
 
 CONFLICT: Final = "conflict"
 PASSAGE: Final = 4
-"""Members of a passage."""
+"""Length of a passage row."""
 
 
-def used(end: Finish) -> list[Sequence[Any]]:
-    """Passages as they were numbered, then the rest."""
+def used_documents(end: Finish) -> list[Sequence[Any]]:
+    """The passages in their order, then the conflicting documents."""
     if not end.conflicts:
         return [*end.sources]
     return [*end.sources, *((document, path, None, None, CONFLICT) for document, path in end.conflicts)]
 
 
 def passages(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    """What was given as a passage."""
+    """The rows that are passages."""
     return [row for row in rows if len(row) == PASSAGE]
 
 
 def conflicts(rows: Iterable[Sequence[Any]]) -> list[Sequence[Any]]:
-    """What only spoke against one."""
+    """The rows of documents that only contradict a passage."""
     return [row for row in rows if len(row) > PASSAGE and row[PASSAGE] == CONFLICT]

@@ -46,13 +46,15 @@ def _archive_range(services: Services, span: int) -> bool:
     url = services.settings.archive_url
     assert url is not None
     with services.transaction() as conn:
-        if not facts.lock(conn):
+        if not facts.try_lock(conn):
             return False
         first = archive_store.archived_until(conn)[0]
         until = first + span
         before = datetime.combine(hot_window.hot_window_start(services, conn), time(), UTC)
         sent = services.settings.siem_url is None or siem_store.sent_position(conn) >= until
-        if not (sent and archive_store.is_ready(conn, first, until, before) and facts.calls_left(conn, first, until)):
+        if not (
+            sent and archive_store.is_ready(conn, first, until, before) and facts.are_calls_archived(conn, first, until)
+        ):
             return False
         if archive.log_size(services.home.audit) < until:
             return False  # another HOME writes the log

@@ -84,7 +84,7 @@ class FailedSignIns:
     def _report(self, failures: int) -> None:
         try:
             with self._services.transaction() as conn:
-                finding_store.tell(conn, _finding(failures))
+                finding_store.report(conn, _finding(failures))
         except (psycopg.Error, GroundplanError) as failed:
             log.warning("many failed sign-ins are no finding yet: %s", failed.__class__.__name__)
 

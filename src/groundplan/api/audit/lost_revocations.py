@@ -40,4 +40,4 @@ def report_lost_decisions(conn: Connection[Any], lost: Sequence[Entry]) -> None:
         "`groundplan audit list` has all of it, and who decided it.",
         detail={"entries": [str(entry.id) for entry in stops]},
     )
-    finding_store.tell(conn, found)
+    finding_store.report(conn, found)

@@ -60,7 +60,7 @@ def send_new_events(services: Services) -> int:
             if not problem and rows:
                 siem_store.advance_position(conn, start, rows[-1][0] + 1)
                 sent += len(events)
-            finding_store.tell_all(conn, _findings(target, problem), kinds=(KIND,))
+            finding_store.replace_findings(conn, _findings(target, problem), kinds=(KIND,))
         if problem or len(rows) < BATCH:
             return sent
 

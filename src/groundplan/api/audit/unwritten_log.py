@@ -49,7 +49,7 @@ class UnwrittenLogWatch:
             if problem is None:
                 finding_store.withdraw(conn, KIND, "company", "", "it is written again")
             else:
-                finding_store.tell(conn, _finding(problem.splitlines()[0]))
+                finding_store.report(conn, _finding(problem.splitlines()[0]))
         self._reported = stands
 
 

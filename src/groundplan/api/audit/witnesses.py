@@ -50,7 +50,7 @@ def ask_witnesses(services: Services) -> int:
         except GroundplanError as error:
             problems.append(_problem(witness, error))
     with services.transaction() as conn:
-        finding_store.tell_all(conn, problems, kinds=(KIND,))
+        finding_store.replace_findings(conn, problems, kinds=(KIND,))
     return signed
 
 

@@ -103,8 +103,8 @@ class LiveCalls:
         were shown, and all of them are returned."""
         last = str(call)
         had = self._seen_by_watcher(last)  # before it is looked: what is told meanwhile is told then
-        at = queries.arrival(conn, call)
-        found = [] if at is None else queries.arrived(conn, at - OVERLAP, MAX_PER_LOOK)
+        at = queries.arrival_time(conn, call)
+        found = [] if at is None else queries.arrived_calls(conn, at - OVERLAP, MAX_PER_LOOK)
         seen = any(row["id"] == last for _, row in found)
         rows = [row for _, row in found if row["id"] not in had]
         return MissedCalls(
@@ -139,7 +139,7 @@ class LiveCalls:
                 with self._pool.connection() as conn:
                     if last is None:
                         last = queries.database_time(conn) - timedelta(seconds=time.monotonic() - self._watching_since)
-                        before = queries.arrived(conn, last - OVERLAP, MAX_PER_LOOK)
+                        before = queries.arrived_calls(conn, last - OVERLAP, MAX_PER_LOOK)
                         seen = {row["id"]: at for at, row in before if at < last}
                         self._arrived_before = self._number, frozenset(seen)
                     last = min(self._take_new(conn, seen, last), queries.database_time(conn))  # which may be set back
@@ -149,7 +149,7 @@ class LiveCalls:
 
     def _take_new(self, conn: Connection[tuple[Any, ...]], seen: dict[str, datetime], last: datetime) -> datetime:
         began = last - OVERLAP
-        rows = queries.arrived(conn, began, MAX_PER_LOOK)
+        rows = queries.arrived_calls(conn, began, MAX_PER_LOOK)
         new = [(at, row) for at, row in rows if row["id"] not in seen and at >= began]
         if len(rows) == MAX_PER_LOOK and len(new) == MAX_PER_LOOK:
             self.skipped += 1

@@ -24,7 +24,7 @@ _BUDGET_BY_ID = re.compile(r"(?:key|experiment)/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-
 def full_receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: UUID) -> dict[str, Any]:
     """`queries.receipt` with `chosen`, `content`, and for callers with a duty `allocated`. Raises as that does."""
     found = _with_budget_titles(conn, with_actor_name(conn, caller, queries.receipt(conn, call_id)))
-    kept = content_store.kept(conn, call_id)
+    kept = content_store.find_content(conn, call_id)
     duty = can_read_all(caller)
     beside = cost_receipt.allocated_to_call(conn, found, services.clock.now().date()) if duty else None
     cost_receipt.explain_terms(conn, found)

@@ -192,7 +192,7 @@ class _JudgeWatch:
 
 def _kept_content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
     """(request body, answer text) of a kept call; None where it was deleted or erased, or is no conversation."""
-    kept = content_store.kept(conn, call)
+    kept = content_store.find_content(conn, call)
     text = None if kept is None else SubjectKeys.of(services.home).unseal(conn, kept.sealed)
     if text is None:
         return None

@@ -214,7 +214,7 @@ def _semantic_lookups(
 ) -> dict[date, dict[str, LookupCost]]:
     """Day -> workload -> its semantic look-ups, at the declared price of processor time."""
     found: dict[date, dict[str, LookupCost]] = {}
-    for row in semantic_store.spent(conn, first, last):
+    for row in semantic_store.lookup_time_by_day(conn, first, last):
         declared, name = in_force.get(row["day"], _NOTHING_DECLARED), row["workload"]
         one = LookupCost(name, int(row["spent_us"]), hourly_lookup_cost(declared, name), declared.teams.get(name, ""))
         found.setdefault(row["day"], {})[name] = one

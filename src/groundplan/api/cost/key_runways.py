@@ -38,7 +38,7 @@ def key_runways(
     since, lately = (midnight - timedelta(days=days) for days in (HISTORY_DAYS, RECENT_DAYS))
     keys = sorted({key for _, key in charged})
     called = (
-        {row["key"]: row for row in daily_attribution_store.of_keys(conn, keys, now, since, lately, midnight)}
+        {row["key"]: row for row in daily_attribution_store.recent_key_costs(conn, keys, now, since, lately, midnight)}
         if keys
         else {}
     )

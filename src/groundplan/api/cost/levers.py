@@ -45,7 +45,7 @@ def find_levers(
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     hours = any(place.rates.windows for place in blueprint.deployments)
-    spent = [Spent(**row) for row in opportunity_store.spent(conn, since, workload, hours=hours)]
+    spent = [Spent(**row) for row in opportunity_store.spend(conn, since, workload, hours=hours)]
     if workload and not spent:
         require_workload(blueprint, workload)
     places = {place.name: place for place in blueprint.deployments}
@@ -87,7 +87,7 @@ def _read_observations(
 
 
 def _days_observed(conn: Connection[Any], since: datetime, now: datetime) -> dict[str, float]:
-    begun = opportunity_store.begun(conn, since)
+    begun = opportunity_store.first_days(conn, since)
     return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 

@@ -120,7 +120,11 @@ def _workflow_json(
     conn: Connection[Any], days: Days, data: _OutcomeData, name: str, workloads: Sequence[str]
 ) -> dict[str, Any]:  # fmt: skip
     every = [data.reported[each] for each in workloads if each in data.reported]
-    again = ticket_store.again(conn, days.since, days.until, workloads) if len(every) > 1 else ticket_store.Again()
+    again = (
+        ticket_store.duplicate_reports(conn, days.since, days.until, workloads)
+        if len(every) > 1
+        else ticket_store.DuplicateReports()
+    )
     outcomes = Outcomes(
         sum(each.reported for each in every) - again.reported,
         max(*(each.accepted for each in every), sum(each.accepted for each in every) - again.accepted),

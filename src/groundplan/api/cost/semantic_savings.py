@@ -19,7 +19,7 @@ def semantic_savings_json(conn: Connection[Any], since: date) -> list[dict[str, 
     blueprint = served_blueprint.current_or_none(conn)
     declared = {} if blueprint is None else {w.name: w.cache.semantic for w in blueprint.workloads if w.cache}
     found = []
-    for row in semantic_store.done(conn, since):
+    for row in semantic_store.totals_by_workload(conn, since):
         rule = declared.get(row["workload"]) or Semantic()
         done = LookupTotals(
             row["looked"], row["given"], row["checked"], row["wrong"], row["spent_us"], from_decimal(row["saved_usd"])

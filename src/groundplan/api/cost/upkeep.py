@@ -60,12 +60,12 @@ def archive_facts(services: Services) -> int:
 def _archive_days(services: Services) -> int | None:
     """As `archive_facts`; None where another process is archiving."""
     url, done, begun = services.settings.archive_url, 0, list[date]()
-    while url is not None and done < archive.AT_ONCE:
+    while url is not None and done < archive.DAYS_PER_ROUND:
         with services.transaction() as conn:
             before = hot_window.hot_window_start(services, conn)
-            if not archive_store.lock(conn):
+            if not archive_store.try_lock(conn):
                 return None
-            if not (days := begun or archive_store.days(conn, before, 1)):
+            if not (days := begun or archive_store.days_to_archive(conn, before, 1)):
                 break
             gone = archive.archive_day(conn, url, days[0])
             detail = {"calls": gone.calls, "cost_usd": format_numeric(gone.cost), "url": url}
@@ -79,4 +79,4 @@ def _archive_days(services: Services) -> int | None:
 
 def _list_older_archives(services: Services) -> bool:
     with services.transaction() as conn:
-        return archive_store.lock(conn) and archive.list_older(conn)
+        return archive_store.try_lock(conn) and archive.list_unlisted_part(conn)

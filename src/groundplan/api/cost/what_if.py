@@ -128,7 +128,7 @@ def _chat_rates(declared: Mapping[int, DeclaredCosts], number: int, deployment: 
 
 
 def _archived_note(conn: Connection[Any], days: Days, so: str) -> list[str]:
-    gone = [row["day"] for row in archive_store.archived(conn) if days.first <= row["day"] <= days.last]
+    gone = [row["day"] for row in archive_store.list_parts(conn) if days.first <= row["day"] <= days.last]
     if not gone:
         return []
     return [f"calls of {min(gone)} to {max(gone)} are archived, and {so}"]

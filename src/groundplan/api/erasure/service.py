@@ -312,7 +312,7 @@ def request_erasure(services: Services, asked: ErasureRequest, actor: str) -> di
     preview = erase_person(services, asked, actor, dry=True)
     with services.transaction() as conn:
         id = store.insert_request(conn, asdict(asked), actor)
-        finding_store.tell(
+        finding_store.report(
             conn,
             Finding(
                 kind=FINDING, subject=f"erasure/{id}", severity="high",
@@ -332,7 +332,7 @@ def confirm_erasure(services: Services, id: UUID, actor: str) -> dict[str, Any]:
     done = erase_person(services, asked, actor)
     with services.transaction() as conn:
         store.decide_request(conn, id, "done", actor, done["receipt"])
-        finding_store.tell_all(conn, [], kinds=[FINDING], within=f"erasure/{id}")
+        finding_store.replace_findings(conn, [], kinds=[FINDING], within=f"erasure/{id}")
     return {"id": str(id), "state": "done", **done}
 
 
@@ -341,7 +341,7 @@ def refuse_erasure(services: Services, id: UUID, reason: str, actor: str) -> Non
     _waiting_request(services, id)
     with services.transaction() as conn:
         store.decide_request(conn, id, "refused", actor, None)
-        finding_store.tell_all(conn, [], kinds=[FINDING], within=f"erasure/{id}")
+        finding_store.replace_findings(conn, [], kinds=[FINDING], within=f"erasure/{id}")
         record(conn, action="person.erasure_refused", actor=actor, subject=f"erasure/{id}", detail={"reason": reason})
 
 

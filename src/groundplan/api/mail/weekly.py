@@ -57,7 +57,7 @@ def queue_weekly_mails(conn: Connection[Any], now: datetime) -> int:
     week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
     lines, before = (cost_book.cost_lines(conn, days, monday) for days in (week, week.before))
     calls = tuple(_calls(conn, days) for days in (week, week.before))
-    told = finding_store.findings(conn, kinds=["cost."], closed=True, since=week.since, limit=500)
+    told = finding_store.list_findings(conn, kinds=["cost."], closed=True, since=week.since, limit=500)
     owned: dict[str, set[str]] = {}
     for workload in blueprint.workloads:
         for duty in DUTIES:

@@ -133,7 +133,7 @@ def update_drift_findings(services: Services) -> int:
         fix = None
     owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
     with services.transaction() as conn:
-        told = finding_store.tell_all(conn, drift.drift_findings(found, owners, fix), kinds=[KIND])
+        told = finding_store.replace_findings(conn, drift.drift_findings(found, owners, fix), kinds=[KIND])
         return told.opened
 
 

@@ -25,7 +25,7 @@ def read_content(call_id: UUID, services: ServicesDep, caller: SignedIn) -> dict
     with services.transaction() as conn:
         subject = f"workload/{queries.receipt(conn, call_id)['workload']}"
         require_duty(caller, READERS, subject)
-        kept = content_store.kept(conn, call_id)
+        kept = content_store.find_content(conn, call_id)
         if kept is None:
             raise NotFound(
                 "nothing of this call is kept",

@@ -242,7 +242,7 @@ def _shadow(
         found = (find_charges if bill else find_calls)(lines, declared, also)
         for each in found:
             if not each.declared:
-                finding_store.tell(conn, _undeclared(each, bill))
+                finding_store.report(conn, _undeclared(each, bill))
         told = {"bill": bill, "lines": len(lines), "undeclared": [each.host for each in found if not each.declared]}
         record(conn, action="register.shadow", actor=caller.actor, subject="company", detail=told)
     return {

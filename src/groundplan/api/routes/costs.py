@@ -288,7 +288,7 @@ def own(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -
 def archived(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The days whose facts are Parquet files now, and where; what came of one when it had left is a further `part`."""
     with services.transaction() as conn:
-        rows = archive_store.archived(conn)
+        rows = archive_store.list_parts(conn)
     return {
         "url": services.settings.archive_url,
         "hot_days": services.settings.archive_days,
@@ -304,7 +304,7 @@ def archived(services: ServicesDep, _: Reader) -> dict[str, Any]:
 def anomalies(services: ServicesDep, _: Reader, closed: bool = True) -> dict[str, Any]:
     """What was unusual, the open ones first."""
     with services.transaction() as conn:
-        rows = finding_store.findings(conn, kinds=["cost.anomaly"], closed=closed, limit=100)
+        rows = finding_store.list_findings(conn, kinds=["cost.anomaly"], closed=closed, limit=100)
     return {
         "anomalies": [
             {"id": str(row["id"]), "subject": row["subject"], "severity": row["severity"], "message": row["message"],

@@ -366,10 +366,10 @@ def _not_found() -> NotFound:
 def _document_findings(conn: Any, caller: Caller, found: dict[str, Any]) -> list[dict[str, Any]]:
     """Findings about a document, and the grouped one about personal data in its folder if the document has some."""
     subject, only = f"source/{found['source']}/{found['path']}", ownership.own_findings(conn, caller)
-    listed = finding_store.findings(conn, kinds=["knowledge."], subject=subject, only=only)
+    listed = finding_store.list_findings(conn, kinds=["knowledge."], subject=subject, only=only)
     personal = any(not kind.startswith("!") for kind in found["personal"] or ())
     if personal and found["sensitivity"] in ("public", "internal") and all(each["kind"] != PERSONAL for each in listed):
-        grouped = finding_store.findings(conn, kinds=[PERSONAL], subject=folder_of(subject), only=only)
+        grouped = finding_store.list_findings(conn, kinds=[PERSONAL], subject=folder_of(subject), only=only)
         whose = [name for name in (found["owner"], found["steward"]) if name]
         listed += [each for each in grouped if each["detail"]["whose"] == whose]
     return listed

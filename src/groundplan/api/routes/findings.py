@@ -51,7 +51,7 @@ def findings(
     Continue with `before` = `next`. Who holds no duty has those that are theirs."""
     most = max(1, min(limit, 1000))
     with services.transaction() as conn:
-        found = finding_store.findings(
+        found = finding_store.list_findings(
             conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1,
             behind=None if before is None else _parse_cursor(before),
             only=ownership.own_findings(conn, caller, closed=closed),
@@ -62,20 +62,20 @@ def findings(
 
 def _cursor(row: dict[str, Any]) -> str:
     """The cursor of a finding in the list: stable while other findings open and close."""
-    place = finding_store.Place.of(row)
+    place = finding_store.ListPosition.of(row)
     return f"{place.rank}-{round((place.at - _BEGIN) / timedelta(microseconds=1))}-{place.id.hex}"
 
 
-def _parse_cursor(text: str) -> finding_store.Place:
+def _parse_cursor(text: str) -> finding_store.ListPosition:
     rank, at, id = text.split("-")
-    return finding_store.Place(int(rank), _BEGIN + timedelta(microseconds=int(at)), UUID(id))
+    return finding_store.ListPosition(int(rank), _BEGIN + timedelta(microseconds=int(at)), UUID(id))
 
 
 @router.get("/findings/kinds")
 def kinds(services: ServicesDep, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
     """How many of each kind are open, of those that `GET /findings` shows."""
     with services.transaction() as conn:
-        return {"kinds": finding_store.kinds(conn, kind, below, ownership.own_findings(conn, caller))}
+        return {"kinds": finding_store.count_by_kind(conn, kind, below, ownership.own_findings(conn, caller))}
 
 
 @router.post("/findings/{finding_id}/close")
@@ -83,7 +83,7 @@ def close(finding_id: UUID, body: Close, services: ServicesDep, caller: SignedIn
     """It is settled, says its owner, who answers for its document, or whoever holds a duty for its subject. One that
     still holds comes back."""
     with services.transaction() as conn:
-        found = finding_store.one(conn, finding_id)
+        found = finding_store.get_finding(conn, finding_id)
         _require_settler(conn, caller, found)
         finding_store.close(conn, finding_id, str(caller.actor), body.reason)
         details = {"finding": str(finding_id), "kind": found["kind"], "reason": body.reason}
@@ -96,10 +96,10 @@ def quiet(finding_id: UUID, body: Quiet, services: ServicesDep, caller: SignedIn
     """It stays open and is not shown before then: at most 90 days, a critical one for a day."""
     now = services.clock.now()
     with services.transaction() as conn:
-        found = finding_store.one(conn, finding_id)
+        found = finding_store.get_finding(conn, finding_id)
         _require_settler(conn, caller, found)
         _check_until(body.until, now, found["severity"])
-        finding_store.quiet(conn, finding_id, body.until)
+        finding_store.snooze(conn, finding_id, body.until)
         details = {"finding": str(finding_id), "kind": found["kind"], "until": body.until.isoformat()}
         record(conn, action="finding.quiet", actor=caller.actor, subject=found["subject"], detail=details)
     return {"id": finding_id, "until": body.until}
@@ -113,7 +113,7 @@ def _require_settler(conn: Connection[Any], caller: Caller, found: dict[str, Any
     if ownership.is_own_finding(conn, caller, found):
         return
     if not can_read_all(caller) and not caller.scopes:
-        raise finding_store.unknown(found["id"])
+        raise finding_store.finding_unknown(found["id"])
     require_duty(caller, frozenset(DUTIES), found["subject"])
 
 

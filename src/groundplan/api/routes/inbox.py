@@ -33,8 +33,12 @@ def inbox(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     that are theirs, and nothing else."""
     with services.transaction() as conn:
         only = ownership.own_findings(conn, caller)
-        findings = with_quotes(conn, caller, finding_store.findings(conn, limit=MAX_FINDINGS, only=only))
-        more = sum(finding_store.kinds(conn, only=only).values()) - MAX_FINDINGS if len(findings) == MAX_FINDINGS else 0
+        findings = with_quotes(conn, caller, finding_store.list_findings(conn, limit=MAX_FINDINGS, only=only))
+        more = (
+            sum(finding_store.count_by_kind(conn, only=only).values()) - MAX_FINDINGS
+            if len(findings) == MAX_FINDINGS
+            else 0
+        )
         others = [] if only is not None else _approvals_and_stops(conn, caller)
         reviews = _reviews(conn, caller, services.clock.now(), theirs=only is not None)
     items = [each for each in others if each["kind"] == "approval"] + reviews

@@ -106,7 +106,7 @@ def lift(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
             waits_for = _lift_waits_for(proven=caller.proven)
             return {"scope": body.scope, "lifted": False, "waits_for": waits_for, "effective": None}
         number = identity.lift(conn, caller.actor, body.scope)
-        finding_store.settle(conn, OVER_BOUND, body.scope, caller.actor, body.reason)
+        finding_store.close_about(conn, OVER_BOUND, body.scope, caller.actor, body.reason)
     return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": policy_effect(services, number)}
 
 

@@ -130,7 +130,7 @@ def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str,
         said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
         told = told_of(said, caller.actor, None, services.clock.now())
         with services.transaction() as conn:
-            return ticket_store.kept_json(told, _report_ticket(conn, caller, told))
+            return ticket_store.report_json(told, _report_ticket(conn, caller, told))
     reported = outcome_store.Outcome(
         id=body.id or new_id(),
         call_id=body.call_id,
@@ -146,11 +146,13 @@ def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str,
     return {"id": str(reported.id), "call_id": str(reported.call_id)}
 
 
-def _report_ticket(conn: Connection[Any], caller: Caller, told: ticket_store.Told) -> list[ticket_store.Kept]:
+def _report_ticket(
+    conn: Connection[Any], caller: Caller, told: ticket_store.TicketReport
+) -> list[ticket_store.TicketOutcome]:
     """Store the outcome for the workloads that the caller may report for. Other callers do not learn whether the ticket
     exists."""
-    worked_on = ticket_store.worked_on(conn, [told.ticket]).get(told.ticket, frozenset())
+    worked_on = ticket_store.workloads_by_ticket(conn, [told.ticket]).get(told.ticket, frozenset())
     if not worked_on and readable_workloads(caller):
-        return ticket_store.tell(conn, told)
+        return ticket_store.report(conn, told)
     workloads = outcome_permissions.reportable_workloads(caller, told.ticket, worked_on)
-    return [kept for each in workloads for kept in ticket_store.tell(conn, replace(told, workload=each))]
+    return [kept for each in workloads for kept in ticket_store.report(conn, replace(told, workload=each))]

@@ -64,8 +64,8 @@ def review(
         )  # fmt: skip
         before, known = controls.decisive_evidence(conn, then), controls.decisive_evidence(conn, now)
         frameworks = [_framework(one, before, then, known, now, limit) for one in controls.frameworks(conn, now)]
-        actions = finding_store.findings(conn, kinds=[ACTION], closed=True, limit=1000)
-        told = finding_store.findings(conn, closed=True, limit=1000)  # with quiet ones: silence is not an end
+        actions = finding_store.list_findings(conn, kinds=[ACTION], closed=True, limit=1000)
+        told = finding_store.list_findings(conn, closed=True, limit=1000)  # with quiet ones: silence is not an end
         grave = [each for each in told if each["closed_at"] is None]
     return {
         "since": then,

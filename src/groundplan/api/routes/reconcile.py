@@ -152,7 +152,7 @@ def _with_our_models(bill: Bill, used: Iterable[Deployment], provider: str | Non
 
 def _check_not_archived(conn: Connection[Any], period: tuple[date, date]) -> None:
     """Raise `Invalid` where attempts of these days are archived: without them every line would be unexplained."""
-    gone = [row["day"] for row in archive_store.archived(conn) if period[0] <= row["day"] <= period[1]]
+    gone = [row["day"] for row in archive_store.list_parts(conn) if period[0] <= row["day"] <= period[1]]
     if gone:
         later = max(gone) + timedelta(days=1)
         raise Invalid(
@@ -165,8 +165,8 @@ def _check_not_archived(conn: Connection[Any], period: tuple[date, date]) -> Non
 def _check_calls_not_archived(conn: Connection[Any], unknown: Collection[UUID]) -> None:
     """As `_check_not_archived`, for the calls that the bill names, whatever its days; the first calls stand for all."""
     ours = sorted(call for call in unknown if call.version == OUR_VERSION)[:MAX_ROWS]
-    for call in ours if archive_store.archived(conn) else ():
-        if (day := archive_store.left(conn, call)) is not None:
+    for call in ours if archive_store.list_parts(conn) else ():
+        if (day := archive_store.archived_day_of(conn, call)) is not None:
             raise Invalid(
                 f"attempts of calls that the bill names are archived, such as those of {call} with all of {day}",
                 code="bill_archived",

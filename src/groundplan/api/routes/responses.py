@@ -29,7 +29,7 @@ def responses(
     with services.transaction() as conn:
         found = background_queries.responses(conn, workload, limit)
         require_known_names(conn, found, workload=workload)
-        return {"responses": found, "open": background_queries.open_of(conn, workload)}
+        return {"responses": found, "open": background_queries.open_by_workload(conn, workload)}
 
 
 @router.post("/responses/{id}/cancel")
@@ -39,7 +39,7 @@ def cancel(
     """End one that waits or is being made, as whoever asked for it could: what was generated is billed. Raises
     `NotFound`, `Conflict`."""
     with services.transaction() as conn:
-        workload = background_queries.workload_of(conn, id)
+        workload = background_queries.response_workload(conn, id)
     if workload is None:
         raise NotFound(
             f"there is no response '{id[:80]}' in the background",

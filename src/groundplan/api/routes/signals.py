@@ -75,5 +75,5 @@ def signals(services: ServicesDep, _: Reader, days: Annotated[int, Field(ge=1, l
         return {
             "workloads": signal_store.signals_by_workload(conn, since),
             "documents": signal_store.signals_by_document(conn, since),
-            "unanswered": finding_store.findings(conn, kinds=[gather.KIND]),
+            "unanswered": finding_store.list_findings(conn, kinds=[gather.KIND]),
         }

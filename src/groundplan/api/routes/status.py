@@ -30,7 +30,7 @@ def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[st
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
         pending = governance.pending_changes(conn) if whole else []
-        findings = sum(finding_store.kinds(conn, only=ownership.own_findings(conn, caller)).values())
+        findings = sum(finding_store.count_by_kind(conn, only=ownership.own_findings(conn, caller)).values())
         kills = store.kills(conn)
         wanted = required_services(conn)
         near = near_limits(conn, blueprint, services.clock.now()) if whole else []

@@ -127,7 +127,7 @@ def _store_rows(
 ) -> None:
     """Store the rows; refusals are added to `refused`. Tickets are locked until the end of the transaction, always in
     the same order."""
-    known = ticket_store.worked_on(conn, [row.ticket for row in rows if row.ticket])
+    known = ticket_store.workloads_by_ticket(conn, [row.ticket for row in rows if row.ticket])
     calls = outcome_store.whose(conn, [row.call for row in rows if row.call is not None])
     for row in sorted(rows, key=lambda one: (one.ticket, one.at)):
         if row.call is None and row.ticket not in known:
@@ -146,11 +146,11 @@ def _store_row(
     if row.call is None:
         found = set()
         for workload in outcome_permissions.reportable_workloads(caller, row.ticket, known[row.ticket]):
-            told = ticket_store.Told(
+            told = ticket_store.TicketReport(
                 ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=caller.actor, value_usd=row.value,
                 workload=workload,
             )  # fmt: skip
-            found |= {each.told for each in ticket_store.tell(conn, told)}
+            found |= {each.told for each in ticket_store.report(conn, told)}
         return next(each for each in ("new", "same", "waiting") if each in found)
     outcome_permissions.check_outcome_of_call(caller, row.call, calls)
     if row.state == "open" and not outcome_store.accepted_before(conn, row.call):

@@ -37,7 +37,7 @@ def live_traffic(
             if blueprint is not None and not any(step["calls"] for step in found["steps"]):
                 require_served(blueprint, workload, deployment)
             names = [(d.name, d.site) for d in blueprint.deployments] if blueprint else []
-            return {**found, "deployments": traffic.deployments(conn, now, minutes, names)}
+            return {**found, "deployments": traffic.deployment_health(conn, now, minutes, names)}
     except psycopg.errors.QueryCanceled as error:
         raise Unavailable(
             "there are too many calls to evaluate that many minutes now",

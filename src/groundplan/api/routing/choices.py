@@ -47,7 +47,7 @@ def quality_floors(
     conn: Connection[Any], declared: Mapping[str, float], workload: str, since: datetime
 ) -> list[dict[str, Any]]:
     """Each declared quality floor with the judgements of the workload's answers."""
-    judged = route_store.judged(conn, workload, since, sorted(declared)) if declared else {}
+    judged = route_store.judged_by_dimension(conn, workload, since, sorted(declared)) if declared else {}
     return [_floor(name, floor, judged.get(name, (0, 0))) for name, floor in sorted(declared.items())]
 
 

@@ -31,8 +31,8 @@ def update_findings(services: Services) -> None:
 
 def update_rights_findings(conn: Connection[Any], now: datetime) -> None:
     """As `update_findings`, in the caller's transaction."""
-    finding_store.hold(conn, EMERGENCY)
-    finding_store.tell_all(
+    finding_store.lock_kind(conn, EMERGENCY)
+    finding_store.replace_findings(
         conn, [*_emergency_findings(conn, now), *_review_findings(conn, now)], kinds=(EMERGENCY, REVIEW)
     )
 

@@ -62,13 +62,13 @@ _calls_before_loops: dict[str, dict[tuple[datetime, tuple[str, ...]], float | No
 change and needs all calls of a day."""
 
 
-def update_findings(services: Services) -> finding_store.Told:
+def update_findings(services: Services) -> finding_store.FindingChanges:
     """Open findings about what is unusual now, and close those that no longer hold."""
     with services.transaction() as conn:
         return update_anomaly_findings(conn, services.clock.now())
 
 
-def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_store.Told:
+def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction; `now` ends the last minute that counts."""
     until = now.replace(second=0, microsecond=0)
     usual = _usual_usage(conn, until)
@@ -95,7 +95,7 @@ def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_sto
         if alarm.kind != "new_caller" or (workload, alarm.subject) not in looping
         for seen in [loops.get((workload, alarm.subject)) if alarm.kind == "runaway" else None]
     ]
-    return finding_store.tell_all(conn, found, kinds=[KIND], within="workload/")
+    return finding_store.replace_findings(conn, found, kinds=[KIND], within="workload/")
 
 
 def _usual_usage(conn: Connection[Any], until: datetime) -> UsualUsage:

@@ -32,7 +32,9 @@ def process_approval_terms(services: Services) -> list[int]:
     with services.transaction() as conn:
         due = governance.expiring_changes(conn, now.date() + timedelta(days=ANNOUNCEMENT_DAYS[-1]))
         over = [change for change in due if phase(_term(change), now.date()) == "over"]
-        finding_store.tell_all(conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,))
+        finding_store.replace_findings(
+            conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,)
+        )
         for change in due:
             _mail_announcement(conn, change, now)
         exception_requests.update_exception_findings(conn, now)

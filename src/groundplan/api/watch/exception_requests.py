@@ -31,7 +31,7 @@ def update_exception_findings(conn: Connection[Any], now: datetime) -> None:
         if each.until <= now:
             exceptions.end_exception(conn, audit.SYSTEM, each.id, now)
     found = [_finding(each, owners.get(each.rule)) for each in waiting if each.until > now]
-    finding_store.tell_all(conn, found, kinds=(ASKED,))
+    finding_store.replace_findings(conn, found, kinds=(ASKED,))
 
 
 def _rule_owners(blueprint: Blueprint) -> dict[str, str]:

@@ -28,7 +28,7 @@ def fence_silent_workers(services: Services) -> int:
     """Fence silent workers and update the findings; returns how many were fenced."""
     with services.transaction() as conn:
         fenced = identity.fence_silent(conn, SYSTEM, SILENT_SECONDS + longest_grace_s(conn))
-        finding_store.tell_all(
+        finding_store.replace_findings(
             conn, map(_finding, gateways_store.silent_fenced_workers(conn, SILENT_SECONDS)), kinds=(KIND,)
         )
     return len(fenced)

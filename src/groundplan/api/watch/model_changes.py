@@ -18,7 +18,7 @@ LOOK_SECONDS = 5.0
 def update_findings(services: Services) -> None:
     """Bring the findings up to date."""
     with services.transaction() as conn:
-        finding_store.tell_all(
+        finding_store.replace_findings(
             conn, [model_change_finding(each) for each in changed_models(services, conn)], kinds=(KIND,)
         )
 

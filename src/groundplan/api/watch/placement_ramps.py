@@ -52,5 +52,5 @@ def advance_due_ramps(services: Services) -> int | None:
             for name, ramp in sorted(wanted.items())
             if ramp.to in failing
         ]
-        finding_store.tell_all(conn, told, kinds=[KIND])
+        finding_store.replace_findings(conn, told, kinds=[KIND])
         return services.releases.advance_ramps(conn, frozenset(failing)) if wanted else None

@@ -43,7 +43,7 @@ def try_shadow_rules(services: Services) -> None:
         tried = [item for item in blueprint.policies if not item.enforced]
         _decide_calls(conn, blueprint, tried, now)
         found = [finding for item in tried if (finding := _finding(conn, item, now)) is not None]
-        finding_store.tell_all(conn, found, kinds=(KIND,))
+        finding_store.replace_findings(conn, found, kinds=(KIND,))
         shadow_store.delete_before(conn, now - timedelta(days=KEPT_DAYS))
 
 

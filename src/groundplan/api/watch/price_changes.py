@@ -37,13 +37,13 @@ BREAK_EVEN_MARGIN = 0.9
 """Share of the break-even use below which a finding opens."""
 
 
-def update_findings(services: Services) -> finding_store.Told:
+def update_findings(services: Services) -> finding_store.FindingChanges:
     """Open findings about what holds today, and close those that no longer hold."""
     with services.transaction() as conn:
         return update_price_findings(conn, services.clock.now().date())
 
 
-def update_price_findings(conn: Connection[Any], today: date) -> finding_store.Told:
+def update_price_findings(conn: Connection[Any], today: date) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction."""
     blueprint = current_or_none(conn)
     found: list[Finding] = []
@@ -64,7 +64,7 @@ def update_price_findings(conn: Connection[Any], today: date) -> finding_store.T
             for row in cost_own.own_hardware_json(conn, blueprint, days)
             if (own := break_even_finding(row)) is not None
         ]
-    return finding_store.tell_all(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
+    return finding_store.replace_findings(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
 
 
 def break_even_finding(row: dict[str, Any]) -> Finding | None:

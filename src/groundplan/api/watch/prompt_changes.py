@@ -28,5 +28,5 @@ class PromptChanges:
             if blueprint is None or blueprint.number == self._checked:
                 return
             known = prompt_history.prompt_versions(conn)
-            finding_store.tell_all(conn, prompts.reworded_prompts(known, blueprint), kinds=(PROMPT_CHANGED,))
+            finding_store.replace_findings(conn, prompts.reworded_prompts(known, blueprint), kinds=(PROMPT_CHANGED,))
         self._checked = blueprint.number

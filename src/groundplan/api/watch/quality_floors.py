@@ -26,13 +26,13 @@ LOOK_SECONDS = 600.0
 HISTORY = timedelta(days=30)
 
 
-def update_findings(services: Services) -> finding_store.Told:
+def update_findings(services: Services) -> finding_store.FindingChanges:
     """Open findings on models below a floor, and close those that no longer hold."""
     with services.transaction() as conn:
         return update_floor_findings(conn, services.clock.now())
 
 
-def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store.Told:
+def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction."""
     findings: list[Finding] = []
     blueprint = served_blueprint.current_or_none(conn)
@@ -50,7 +50,7 @@ def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store
                 places = choices.candidate_places(blueprint, workspace, workload.name)
                 best = choices.strongest_place(conn, places, workload.name, since)
                 findings += [_finding(workload, each, best) for each in low if _may_answer(places, each.judged.model)]
-    return finding_store.tell_all(conn, findings, kinds=[KIND], within="workload/")
+    return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 
 
 def _judgements(conn: Connection[Any], floors: dict[str, dict[str, float]], since: datetime) -> dict[str, list[Judged]]:

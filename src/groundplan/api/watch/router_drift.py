@@ -21,13 +21,13 @@ HISTORY = timedelta(days=14)
 _HIGH_DRIFT = 0.15
 
 
-def update_findings(services: Services) -> finding_store.Told:
+def update_findings(services: Services) -> finding_store.FindingChanges:
     """Open findings on routers that drift, and close those that no longer hold."""
     with services.transaction() as conn:
         return update_drift_findings(conn, services.clock.now())
 
 
-def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store.Told:
+def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction."""
     used = _used(conn)
     said: dict[tuple[str, str], list[Verdict]] = {}
@@ -41,7 +41,7 @@ def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store
         for (workload, router), verdicts in sorted(said.items())
         for drift in found(verdicts)
     ]
-    return finding_store.tell_all(conn, findings, kinds=[KIND], within="workload/")
+    return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 
 
 def _used(conn: Connection[Any]) -> dict[str, str] | None:

@@ -20,13 +20,13 @@ STAGES_WITH_END = ("experiment", "pilot")
 HINT = "Retire it, move it to production, or set limits.expires to a later day (which needs approval)."
 
 
-def update_findings(services: Services) -> finding_store.Told:
+def update_findings(services: Services) -> finding_store.FindingChanges:
     """Bring the findings up to date."""
     today = services.clock.now().date()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         found = [] if blueprint is None else list(stage_end_findings(blueprint, today))
-        return finding_store.tell_all(conn, found, kinds=(KIND,))
+        return finding_store.replace_findings(conn, found, kinds=(KIND,))
 
 
 def stage_end_findings(blueprint: Blueprint, today: date) -> Iterator[Finding]:

@@ -15,7 +15,7 @@ from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.economics.terms.apportion import shares
 from groundplan.ledger import kept_bytes_store, rollup_store
-from groundplan.ledger.kept_bytes_store import Kept
+from groundplan.ledger.kept_bytes_store import StoredBytes
 
 LOOK_SECONDS = 3600.0
 NOBODY = [""]
@@ -30,21 +30,21 @@ def sample_storage(services: Services) -> bool:
 
 def sample_if_due(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> bool:
     """As `sample_storage`, in the caller's transaction."""
-    if not kept_bytes_store.due(conn, now.date()):
+    if not kept_bytes_store.is_due(conn, now.date()):
         return False
     kept = [*kept_documents(conn, blueprint), *kept_content(conn)]
-    return (bool(kept) or kept_bytes_store.begun(conn)) and kept_bytes_store.add(conn, now, kept)
+    return (bool(kept) or kept_bytes_store.has_samples(conn)) and kept_bytes_store.add_sample(conn, now, kept)
 
 
-def kept_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[Kept]:
+def kept_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[StoredBytes]:
     """Bytes of searchable text, divided among the workloads that use its source."""
     for source, count in sorted(cost_store.source_bytes(conn).items()):
         users = [w.name for w in blueprint.workloads if w.grounding and source in w.grounding.sources] or NOBODY
         for name, part in zip(users, shares(count, [1] * len(users)), strict=True):
-            yield Kept("documents", name, part, source)
+            yield StoredBytes("documents", name, part, source)
 
 
-def kept_content(conn: Connection[Any]) -> Iterator[Kept]:
+def kept_content(conn: Connection[Any]) -> Iterator[StoredBytes]:
     """Bytes of kept prompts and answers."""
-    for row in rollup_store.content(conn):
-        yield Kept("content", row["workload"], int(row["bytes"]))
+    for row in rollup_store.content_sizes(conn):
+        yield StoredBytes("content", row["workload"], int(row["bytes"]))

@@ -21,9 +21,9 @@ KIND = "identity.passkey_waits"
 
 def update_passkey_findings(conn: Connection[Any], now: datetime) -> None:
     """Update the findings to the passkeys that wait for confirmation."""
-    finding_store.hold(conn, KIND)
+    finding_store.lock_kind(conn, KIND)
     found = [_finding(conn, key, now) for key in passkey_store.list_unconfirmed(conn)]
-    finding_store.tell_all(conn, found, kinds=(KIND,))
+    finding_store.replace_findings(conn, found, kinds=(KIND,))
 
 
 def _finding(conn: Connection[Any], key: Passkey, now: datetime) -> Finding:

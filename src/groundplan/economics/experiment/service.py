@@ -224,7 +224,7 @@ def look(conn: Connection[Any], now: datetime) -> list[Ended]:
     until its last day is refused."""
     standing = store.standing(conn)
     waiting = [each for each in standing if each.state == "running"]
-    finding_store.tell_all(conn, _silent(conn, waiting), kinds=(SILENT_KIND,))
+    finding_store.replace_findings(conn, _silent(conn, waiting), kinds=(SILENT_KIND,))
     ended = _end(conn, waiting, now) if waiting else []
     _refuse_late(conn, [each.id for each in standing if each.state == "asked" and each.until <= now])
     return ended
@@ -247,7 +247,7 @@ def _end(conn: Connection[Any], waiting: list[Recorded], now: datetime) -> list[
         if outcome and number:
             store.end(conn, tried.id, SYSTEM, outcome, reason)
             _record(conn, "experiment.ended", SYSTEM, tried, reason, outcome)
-            finding_store.tell(conn, _finding(tried, outcome, reason))
+            finding_store.report(conn, _finding(tried, outcome, reason))
             ended.append(Ended(tried, number))
     return ended
 

@@ -113,7 +113,7 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
     share = doubted / of if of else 0.0
     store.end(conn, run.id, why or "all were asked", told(run, found, share))
     if found.saving.value > 0 and found.quality.value >= GOOD:
-        finding_store.tell(conn, _finding(run, found))
+        finding_store.report(conn, _finding(run, found))
     else:
         why = "a later replay found it no cheaper" if found.saving.value <= 0 else "a later replay found it worse"
         finding_store.withdraw(conn, KIND, f"workload/{run.workload}", _mark(run), why)
@@ -122,7 +122,7 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
 def unreadable(conn: Connection[Any], run: Run, problem: Problem) -> None:
     """End a run whose judge says nothing readable, and tell whoever may name another one."""
     store.fail(conn, run.id, problem)
-    finding_store.tell(
+    finding_store.report(
         conn,
         Finding(
             kind=JUDGE,
@@ -141,7 +141,7 @@ def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datet
     candidate may not answer, or the calls that it speaks for are past; how many."""
     declared = {f"workload/{workload.name}": workload for workload in workloads}
     closed = 0
-    for each in finding_store.findings(conn, kinds=[KIND], limit=1000):
+    for each in finding_store.list_findings(conn, kinds=[KIND], limit=1000):
         current, _, candidate = each["mark"].partition(">")
         workload = declared.get(each["subject"])
         why = ""
@@ -162,7 +162,7 @@ def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datet
 
 def standing(conn: Connection[Any]) -> frozenset[str]:
     """Ids of the runs whose proposal is open: the newest of each that still can be followed."""
-    found = finding_store.findings(conn, kinds=[KIND], limit=1000)
+    found = finding_store.list_findings(conn, kinds=[KIND], limit=1000)
     return frozenset(str(each["detail"].get("run", "")) for each in found)
 
 

@@ -117,11 +117,11 @@ class SealedStore:
 
         def work(conn: Any) -> tuple[list[Row], list[str], bool]:
             with _durable(conn):
-                background_store.recover(conn)
+                background_store.recover_orphaned(conn)
                 if most > 0:
                     background_store.claim(conn, self._epoch, [new_id() for _ in range(most)])
-            over = background_store.over(conn, self._epoch, known) if known else []
-            return background_store.running(conn, self._epoch, known), over, background_store.waiting(conn, soon)
+            over = background_store.no_longer_owned(conn, self._epoch, known) if known else []
+            return background_store.running_rows(conn, self._epoch, known), over, background_store.has_due(conn, soon)
 
         return await self._database.run(work)
 
@@ -153,8 +153,8 @@ class SealedStore:
         def work(conn: Any) -> tuple[bool, list[tuple[int, bytes]]]:
             keys, is_open = SubjectKeys.of(self._home), background_store.status(conn, id) in background_store.OPEN
             if notifies_maker and is_open:
-                background_store.follow(conn, id)
-            parts = [keys.unseal(conn, sealed) for sealed in background_store.events(conn, id, number)]
+                background_store.notify_followed(conn, id)
+            parts = [keys.unseal(conn, sealed) for sealed in background_store.events_after(conn, id, number)]
             found = [each for part in parts if part is not None for each in _events(part).events]
             return is_open, [(at, event.encode()) for at, event in found if at > number]
 
@@ -185,7 +185,7 @@ class SealedStore:
             elif failed is not None:
                 said = self._seal(conn, row, _encode(failed).decode())
             with _durable(conn):
-                if background_store.end(conn, row.id, self._epoch, status, said, number) and kept is not None:
+                if background_store.finish(conn, row.id, self._epoch, status, said, number) and kept is not None:
                     sealed = self._seal(conn, row, f"{row.id}\n{_encode(kept).decode()}")
                     made = response_store.Row(row.id, row.workload, row.owner, deployment, row.expires_at, sealed)
                     response_store.add(conn, made)
@@ -197,7 +197,7 @@ class SealedStore:
 
         def work(conn: Any) -> None:
             with _durable(conn):
-                background_store.wait(conn, row.id, self._epoch, waits, seconds)
+                background_store.requeue(conn, row.id, self._epoch, waits, seconds)
 
         await self._database.run(work)
 

@@ -223,8 +223,8 @@ class FactsApi:
         if body.call_id is None:
             said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
             told = told_of(said, by, workload, self._gateway.clock.now())
-            kept = await self._write(partial(ticket_store.tell_async, told=told))
-            return 201, msgspec.json.encode(ticket_store.kept_json(told, kept))
+            kept = await self._write(partial(ticket_store.report_async, told=told))
+            return 201, msgspec.json.encode(ticket_store.report_json(told, kept))
         outcome = outcome_store.Outcome(
             id=body.id or new_id(),
             call_id=body.call_id,

@@ -17,7 +17,7 @@ from groundplan.core.money import format_usd
 from groundplan.economics.terms.split import Split, explain_cost, split_cost
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.ledger.model import Finish, Usage
-from groundplan.ledger.used_documents import used
+from groundplan.ledger.used_documents import used_documents
 
 Row = tuple[Any, ...]
 Seal = Callable[[UUID, str], str]
@@ -133,7 +133,7 @@ def call_row(call: CallState, epoch: UUID, team: TeamOf, acting: Mapping[str, Ac
         flags += one.flags
     detail = {
         "steps": end.steps if end else [(call.tool_use.model, 0)] if call.tool_use else [],
-        "sources": used(end) if end else [],
+        "sources": used_documents(end) if end else [],
         "flags": sorted(set(flags)) if flags else flags,
         "key": source.key,
     }
@@ -212,7 +212,7 @@ def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Ac
         "blueprint": source.blueprint,
         "cache": end.cache if end else "none",
         # by id alone: a name may be a person's, and audit entries stay
-        "sources": [[document, *more] for document, _, *more in used(end)] if end else [],
+        "sources": [[document, *more] for document, _, *more in used_documents(end)] if end else [],
         "attempts": [_attempt_detail(attempt) for _, attempt in sorted(call.attempts.items())],
         "demo": source.demo,
     }

@@ -106,7 +106,7 @@ def keep_up(conn: Connection[Any], declared: DeclaredIndex, tools: Tools, actor:
             failures.append(error)
     switch.remove_dropped(conn)
     with conn.transaction():
-        finding_store.tell_all(conn, _build_findings(store.editions(conn), declared, failures), kinds=[KIND])
+        finding_store.replace_findings(conn, _build_findings(store.editions(conn), declared, failures), kinds=[KIND])
     return taken
 
 

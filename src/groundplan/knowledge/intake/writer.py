@@ -144,7 +144,7 @@ class BatchWriter:
         failures = [failure for failure in self._tally.failures if failure.key not in self._reported]
         found = failure_findings(self._source, failures, self._tally.blocked_keys - self._reported)
         for failure in found:
-            finding_store.tell(self._conn, failure)
+            finding_store.report(self._conn, failure)
         return {failure.key for failure in failures} | self._tally.blocked_keys
 
     def _remove_documents(self, removed: Mapping[UUID, Cause]) -> int:

@@ -193,12 +193,12 @@ def put_findings(
     *,
     kinds: Collection[str],
     subjects: Collection[str] | None = None,
-) -> finding_store.Told:
+) -> finding_store.FindingChanges:
     """Record `found` as all present findings of these kinds about a source and its documents; others are closed.
 
     `subjects`: only these subjects were examined, so only their findings are closed; None: the source and all its
     documents, but not the names among the source's own readers (`source/NAME/reader:WHO`)."""
-    still, opened = finding_store.tell_each(conn, found)
+    still, opened = finding_store.report_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
            WHERE closed_at IS NULL AND kind = ANY(%(kinds)s) AND NOT id = ANY(%(still)s)
@@ -210,7 +210,7 @@ def put_findings(
             "settled": list(subjects or ()),
         },
     ).rowcount  # fmt: skip
-    return finding_store.Told(opened, len(still) - opened, closed)
+    return finding_store.FindingChanges(opened, len(still) - opened, closed)
 
 
 def open_kinds(conn: Conn, source: str) -> Sequence[tuple[str, str]]:

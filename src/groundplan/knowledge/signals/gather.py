@@ -56,7 +56,7 @@ def unrecorded_topics(conn: Connection[Any], workload: str, sources: Sequence[st
 
 def put_topics(conn: Connection[Any], found: Sequence[Finding]) -> None:
     """All that now is, of every workload: other topics close."""
-    finding_store.tell_all(conn, found, kinds=[KIND])
+    finding_store.replace_findings(conn, found, kinds=[KIND])
 
 
 def _question(person: UUID, text: str) -> Question:
