@@ -54,7 +54,7 @@ class ListPosition:
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> ListPosition:
-        """Of one as `list_findings` has it."""
+        """The position of a row of `list_findings`."""
         is_open = row["closed_at"] is None and row["severity"] in SEVERITIES
         return cls(SEVERITIES.index(row["severity"]) + 1 if is_open else _CLOSED_RANK, row["at"], row["id"])
 
@@ -75,7 +75,7 @@ def report(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
 
 
 def report_each(conn: Connection[Any], found: Iterable[Finding]) -> tuple[list[UUID], int]:
-    """As `report`, one after the other; (their ids, how many are new)."""
+    """`report` each finding; return their ids and how many are new."""
     told = [report(conn, each) for each in found]
     return [id for id, _ in told], sum(new for _, new in told)
 
@@ -137,11 +137,11 @@ def list_findings(
     limit: int = 200, behind: ListPosition | None = None, only: Sequence[UUID] | None = None,
     since: datetime | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """The gravest and newest first, of what is closed the newest. `count_by_kind` are beginnings (`knowledge.`), `subject` is
-    exact, `below` one with all that is in it; with `only` those of these ids, with `since` those that came since then,
-    with `behind` those that follow that place.
+    """List findings, the gravest and newest first, closed ones (with `closed`) last.
 
-    Quiet ones are left out.
+    Filters: `kinds` are prefixes (`knowledge.`), `subject` is exact, `below` also matches subjects within it, `only`
+    lists ids, `since` is the earliest opening, `behind` the position to continue after. Open findings that are snoozed
+    are left out.
     """
     return select(
         conn,

@@ -29,8 +29,8 @@ def apply_rules(
     conn: Connection[Any], table: LiteralString, rules: Rules, *, redacted: bool = False
 ) -> dict[str, int]:  # fmt: skip
     """Delete expired rows and those that the rules no longer allow; return how many by workload. A row is not allowed
-    if its workload has no rule or it is older than the rule's time. `redacted`: the table also has redacted rows, marked
-    in `kind`."""
+    if its workload has no rule or it is older than the rule's time. `redacted`: the table also has redacted rows,
+    marked in `kind`."""
     deleted = delete_expired(conn, table)
     for kind in ("full", "redacted") if redacted else ("full",):
         of_kind: LiteralString = "k.kind = %(kind)s" if redacted else "true"

@@ -76,7 +76,7 @@ def report(conn: Connection[Any], told: TicketReport) -> list[TicketOutcome]:
 
 
 async def report_async(conn: AsyncConnection[Any], told: TicketReport) -> list[TicketOutcome]:
-    """As `report`, beside a request path; the connection is in autocommit mode."""
+    """`report` for a request path; the connection is in autocommit mode."""
     return _check_rows(await (await conn.execute(_REPORT, told.parameters)).fetchall(), told)
 
 
