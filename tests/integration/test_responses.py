@@ -486,6 +486,8 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
             assert [item["role"] for item in sent["input"]] == ["user", "assistant", "user"]
         long = await setup.stack.ask("GET", f"/v1/responses/{first.id}/input_items?limit={'1' * 5000}", key)
         assert (long.status, long.code) == (400, "limit_range")
+        strange = await setup.stack.ask("GET", f"/v1/responses/{first.id}/input_items?after=item_none", key)
+        assert (strange.status, strange.code) == (404, "item_not_found"), "it is not the first page again"
         items = await client.responses.input_items.list(first.id)
         assert [item.type for item in items.data] == ["message"]
         with pytest.raises(APIStatusError) as caught:

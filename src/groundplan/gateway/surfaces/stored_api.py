@@ -99,11 +99,15 @@ def is_newest_first(query: Query, usual: str) -> bool:
 
 
 def page_of(query: Query, items: list[dict[str, Any]], usual: str) -> dict[str, Any]:
-    """The requested page of `items`, which are in ascending order. Raises `Invalid`."""
+    """The requested page of `items`, which are in ascending order. Raises `Invalid`, and `NotFound` (`item_not_found`)
+    where none of them has the id `after`."""
     size, after = page_size(query), last_value(query, "after")
     ordered = items[::-1] if is_newest_first(query, usual) else items
     ids = [each["id"] for each in ordered]
-    start = ids.index(after) + 1 if after in ids else 0
+    if after and after not in ids:
+        hint = "Use the id of one of its items, such as last_id of a page, or leave after out."
+        raise NotFound(f"this list has no item {after[:60]!r}", code="item_not_found", hint=hint)
+    start = ids.index(after) + 1 if after else 0
     return page(ordered[start : start + size], more=start + size < len(ordered))
 
 
