@@ -1,6 +1,7 @@
-"""What must hold of the books of an installation, whatever was killed, paused or cut: one pure function of them.
+"""The invariants that the ledger, the audit log and the clients' results must satisfy after a chaos test: `faults`.
 
-It reads nothing: `chaos_world` gathers the rows, what the upstreams counted and what the clients saw.
+Pure functions of `Books`, without I/O: `chaos_world` reads the database rows and collects what the upstreams counted
+and what the clients got.
 """
 
 from __future__ import annotations
@@ -12,21 +13,21 @@ from datetime import UTC, datetime
 from functools import partial
 
 NOT_BILLED = "not_billed"
-"""Outcome of an attempt of which nothing was sent, or that its upstream certainly did not bill."""
+"""Outcome of an attempt that was not sent, or that its upstream certainly did not bill."""
 MARGIN = 1.0
-"""Seconds that a client's clock may be apart from the story's."""
+"""Seconds by which a client's times may differ from those of the disruptions."""
 BACK = 3.0
-"""Seconds after a part is back in which gateways may still be without their database."""
+"""Seconds after the end of a disruption in which gateways may still be without their database."""
 STARTING = 5.0
-"""Seconds after a gateway's end, or its database's return, within which its successor has a blueprint."""
+"""Seconds after a gateway ended, or its database came back, within which its successor has a blueprint."""
 GATEWAY = ("worker", "up")
-"""What holds the connections of clients."""
+"""Processes whose end closes client connections."""
 GROUNDED = ("json", "stream", "abort")
-"""Kinds of calls that sources are searched for."""
+"""Kinds of calls that are grounded in sources."""
 DYING = 0.5
-"""Seconds in which what is left of a killed server may still end what it was asked."""
+"""Seconds in which the remaining processes of a killed database server may still answer queries."""
 TICK = 0.05
-"""Seconds that the clocks of a gateway may be apart."""
+"""Seconds by which the clocks of one gateway may differ."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class Attempt:
     estimated: bool = False
     flags: tuple[str, ...] = ()
     tokens: int = 0
-    """Of prompt and answer, where that is known."""
+    """Tokens of prompt and answer; 0 where unknown."""
 
     @property
     def name(self) -> str:
-        """As the upstream counts it."""
+        """`call-number`, as the upstreams count it."""
         return f"{self.call}-{self.number}"
 
 
@@ -59,11 +60,11 @@ class Call:
     cache: str = "none"
     key: str = ""
     begun: float = 0.0
-    asked: float = 0.0
-    """Seconds since the epoch at which it came, and at which its last attempt began, which may have taken its own of
+    last_attempt: float = 0.0
+    """Seconds since the epoch at which the call arrived and at which its last attempt began; that attempt may have used
     the limits of the next minute."""
     sources: int = 0
-    """Passages that were given to the model."""
+    """Number of passages given to the model."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ class Charge:
 
 @dataclass(frozen=True)
 class Period:
-    """A budget in one of its periods: its limit, and what slices and spending take of it."""
+    """A budget in one of its periods: its limit, and the amount granted (slices and spending)."""
 
     budget: str
     period: str
@@ -87,30 +88,30 @@ class Period:
 
 @dataclass(frozen=True)
 class Limit:
-    """What is declared: so much of it a minute, over all replicas together."""
+    """A declared limit: an amount per minute over all replicas together."""
 
     name: str
     covers: str
     """workload/NAME or key/ID"""
     counts: str
     """requests, tokens, cost (picodollars)"""
-    most: int
+    amount: int
 
 
 @dataclass(frozen=True)
-class Span:
-    """One minute of a limit in the database: what slices and use take of it."""
+class LimitMinute:
+    """One minute of a limit in the database: its amount, and the amount granted (slices and use)."""
 
     name: str
     """COUNTS/NAME"""
     minute: str
-    most: int
+    amount: int
     granted: int
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What one client saw: HTTP status (0: the connection broke) and the code of an error, also one in a stream."""
+class ClientResult:
+    """What one client got: HTTP status (0: the connection broke) and the code of an error, also of one in a stream."""
 
     workload: str
     status: int
@@ -123,12 +124,12 @@ class Seen:
     replica: str = ""
     begun: float = 0.0
     ended: float = 0.0
-    """Seconds of the clock of `Hurt`."""
+    """Seconds of the clock that `Disruption` uses."""
 
 
 @dataclass(frozen=True)
-class Hurt:
-    """What was done to a part, from when until it was mended. What mends itself ends when it begins."""
+class Disruption:
+    """A fault injected into a part, from when to when. The end of one that is not undone equals its beginning."""
 
     part: str
     """database, or a replica"""
@@ -139,7 +140,7 @@ class Hurt:
     begin: float
     end: float
     away: tuple[float, float] | None = None
-    """From when until when it answered nothing, for certain."""
+    """The interval in which it certainly answered nothing."""
 
 
 @dataclass(frozen=True)
@@ -151,44 +152,52 @@ class Books:
     audited: tuple[str, ...] = ()
     """Call ids of the audit log's entries about calls, one for each entry."""
     counted: tuple[str, ...] = ()
-    """`call-number` as the upstreams wrote them down durably."""
-    seen: tuple[Seen, ...] = ()
+    """`call-number` of each attempt, as the upstreams recorded them durably."""
+    client_results: tuple[ClientResult, ...] = ()
     covers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """Workload -> the budgets that each of its calls is charged to (a key's own may come on top)."""
     may_refuse: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    """Workload -> codes of refusals that are right at any time."""
+    """Workload -> codes of refusals that are expected at any time."""
     restricted: frozenset[str] = frozenset()
     """Workloads of restricted data, which have no grace."""
-    hurts: tuple[Hurt, ...] = ()
+    disruptions: tuple[Disruption, ...] = ()
     grounded: frozenset[str] = frozenset()
-    """Workloads that answer from sources, of which nothing is read without PostgreSQL."""
+    """Workloads that answer from sources, which cannot be read without PostgreSQL."""
     limits: tuple[Limit, ...] = ()
-    spans: tuple[Span, ...] = ()
+    limit_minutes: tuple[LimitMinute, ...] = ()
 
 
 def faults(books: Books) -> list[str]:
-    """Everything that is wrong, in words; empty where all holds."""
-    checks = (_counted_once, _surplus, _calls_and_audit, _charges, _budgets, _limits, _clients)
+    """A sentence for each violated invariant; empty if all hold."""
+    checks = (
+        _check_counted_once,
+        _check_surplus_rows,
+        _check_calls_and_audit,
+        _check_charges,
+        _check_budgets,
+        _check_limits,
+        _check_clients,
+    )
     return [fault for check in checks for fault in check(books)]
 
 
-def _more_than_once(names: Iterable[str]) -> list[str]:
+def _duplicates(names: Iterable[str]) -> list[str]:
     return sorted(name for name, times in Counter(names).items() if times > 1)
 
 
-def _counted_once(books: Books) -> Iterator[str]:
+def _check_counted_once(books: Books) -> Iterator[str]:
     rows = Counter(attempt.name for attempt in books.attempts)
-    for name in _more_than_once(books.counted):
+    for name in _duplicates(books.counted):
         yield f"the upstreams were asked {name} more than once"
     for name in sorted(set(books.counted)):
         if rows[name] != 1:
             yield f"attempt {name}, which an upstream counted, has {rows[name]} rows"
-    for name in _more_than_once(rows.elements()):
+    for name in _duplicates(rows.elements()):
         yield f"attempt {name} has more than one row"
 
 
-def _surplus(books: Books) -> Iterator[str]:
-    """Rows of what no upstream counted: open reservations of a crash, flagged and at their bound, or what failed."""
+def _check_surplus_rows(books: Books) -> Iterator[str]:
+    """A row that no upstream counted is a crash's open reservation, flagged and at its bound, or a failed attempt."""
     counted = set(books.counted)
     for attempt in books.attempts:
         if attempt.state == "open":
@@ -204,7 +213,7 @@ def _surplus(books: Books) -> Iterator[str]:
             yield f"attempt {attempt.name} was not billed and costs something"
 
 
-def _calls_and_audit(books: Books) -> Iterator[str]:
+def _check_calls_and_audit(books: Books) -> Iterator[str]:
     calls = {call.id: call for call in books.calls}
     audited = Counter(books.audited)
     costs: Counter[str] = Counter()
@@ -221,171 +230,182 @@ def _calls_and_audit(books: Books) -> Iterator[str]:
         yield f"the audit log has an entry of call {id}, which is not in the ledger"
 
 
-def _charges(books: Books) -> Iterator[str]:
+def _check_charges(books: Books) -> Iterator[str]:
     """Each attempt is charged in full to each budget above it, once."""
     workloads = {call.id: call.workload for call in books.calls}
     charged: dict[tuple[str, int], list[Charge]] = {}
     for charge in books.charges:
         charged.setdefault((charge.call, charge.attempt), []).append(charge)
     for attempt in books.attempts:
-        found = charged.pop((attempt.call, attempt.number), [])
-        budgets = Counter(charge.budget for charge in found)
-        lacking = books.covers.get(workloads.get(attempt.call, ""), frozenset()) - budgets.keys()
-        if lacking and attempt.state != "open":
-            yield f"attempt {attempt.name} is not charged to {', '.join(sorted(lacking))}"
-        for name in _more_than_once(budgets.elements()):
+        charges = charged.pop((attempt.call, attempt.number), [])
+        budgets = Counter(charge.budget for charge in charges)
+        missing = books.covers.get(workloads.get(attempt.call, ""), frozenset()) - budgets.keys()
+        if missing and attempt.state != "open":
+            yield f"attempt {attempt.name} is not charged to {', '.join(sorted(missing))}"
+        for name in _duplicates(budgets.elements()):
             yield f"attempt {attempt.name} is charged to {name} more than once"
-        for charge in found:
+        for charge in charges:
             if charge.cost != attempt.cost:
                 yield f"attempt {attempt.name} costs {attempt.cost}, {charge.budget} was charged {charge.cost}"
     for call, number in sorted(charged):
         yield f"attempt {call}-{number} is charged and has no row"
 
 
-def _budgets(books: Books) -> Iterator[str]:
+def _check_budgets(books: Books) -> Iterator[str]:
     spent: Counter[tuple[str, str]] = Counter()
     for charge in books.charges:
         spent[charge.budget, charge.period] += charge.cost
     for period in books.periods:
         used = spent.pop((period.budget, period.period), 0)
-        told = f"budget {period.budget} {period.period}"
+        label = f"budget {period.budget} {period.period}"
         if used > period.limit:
-            yield f"{told} has a limit of {period.limit} and {used} were spent"
+            yield f"{label} has a limit of {period.limit} and {used} were spent"
         if period.granted > period.limit:
-            yield f"{told} has a limit of {period.limit} and {period.granted} are granted"
+            yield f"{label} has a limit of {period.limit} and {period.granted} are granted"
         if used > period.granted:
-            yield f"{told}: {used} were spent of {period.granted} that were granted"
+            yield f"{label}: {used} were spent of {period.granted} that were granted"
     for (budget, name), used in sorted(spent.items()):
         if used:
             yield f"budget {budget} {name} was charged {used} and granted nothing"
 
 
-def _limits(books: Books) -> Iterator[str]:
-    """In no minute is more used than declared, nor more than was granted, whoever served it. Counted is the least that
-    was used: of calls that were admitted in that minute for certain, and of attempts whose use is known."""
-    spans = {(span.name, span.minute): span for span in books.spans}
-    for span in books.spans:
-        if span.granted > span.most:
-            yield f"limit {span.name} {span.minute} is {span.most} and {span.granted} are granted"
+def _check_limits(books: Books) -> Iterator[str]:
+    """In no minute is more used than declared, nor more than was granted, over all replicas. What is counted is a lower
+    bound: calls that were certainly admitted in that minute, and attempts whose usage is known."""
+    limit_minutes = {(span.name, span.minute): span for span in books.limit_minutes}
+    for span in books.limit_minutes:
+        if span.granted > span.amount:
+            yield f"limit {span.name} {span.minute} is {span.amount} and {span.granted} are granted"
     for limit in books.limits:
-        used = _used(books, limit)
+        used = _usage_by_minute(books, limit)
         for minute, amount in sorted(used.items()):
-            found = spans.get((f"{limit.counts}/{limit.name}", minute))
-            granted = found.granted if found is not None else 0
-            if amount > limit.most:
-                yield f"limit {limit.name} {minute} is {limit.most} {limit.counts} and {amount} were used"
+            in_database = limit_minutes.get((f"{limit.counts}/{limit.name}", minute))
+            granted = in_database.granted if in_database is not None else 0
+            if amount > limit.amount:
+                yield f"limit {limit.name} {minute} is {limit.amount} {limit.counts} and {amount} were used"
             elif amount > granted:
                 yield f"limit {limit.name} {minute}: {amount} {limit.counts} were used of {granted} that were granted"
 
 
-def _used(books: Books, limit: Limit) -> Counter[str]:
-    """Minute -> what was used of a limit."""
+def _usage_by_minute(books: Books, limit: Limit) -> Counter[str]:
+    """Minute -> amount of the limit that was used."""
     counted = {name.rpartition("-")[0] for name in books.counted}
     tokens: Counter[str] = Counter()
     for attempt in books.attempts:
         tokens[attempt.call] += attempt.tokens
     used: Counter[str] = Counter()
     for call in books.calls:
-        if limit.covers in (f"workload/{call.workload}", f"key/{call.key}") and (minute := _minute(call)):
+        if limit.covers in (f"workload/{call.workload}", f"key/{call.key}") and (minute := _admission_minute(call)):
             amounts = {"requests": int(call.id in counted), "tokens": tokens[call.id], "cost": call.cost}
             used[minute] += amounts[limit.counts]
     return +used
 
 
-def _minute(call: Call) -> str:
-    """The one in which it was admitted, with all its attempts; empty where it may have been another."""
-    first, last = (f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M}" for at in (call.begun - TICK, call.asked + TICK))
+def _admission_minute(call: Call) -> str:
+    """The minute in which a call and all its attempts were admitted; empty if it may have been another one."""
+    first, last = (
+        f"{datetime.fromtimestamp(at, UTC):%Y-%m-%dT%H:%M}" for at in (call.begun - TICK, call.last_attempt + TICK)
+    )
     return first if first == last else ""
 
 
-def _clients(books: Books) -> Iterator[str]:
-    """Where a fallback is declared nobody sees an error, but for the refusals that are right, when they are; and
-    nobody's connection breaks but at a gateway that is killed."""
+def _check_clients(books: Books) -> Iterator[str]:
+    """Where a fallback is declared, no client gets an error except for refusals that are expected at that time, and no
+    connection breaks except at a gateway that is killed."""
     calls = {call.id: call for call in books.calls}
-    kept = partial(_answer_kept, books, calls)
-    for seen in books.seen:
-        if seen.status == 200 and _without_database(books, seen):
-            yield f"a client of {seen.workload} has an answer from sources ({seen.kind}) while the database was away"
-        if seen.status == 0 and not _killed(books.hurts, seen):
-            yield f"a connection of {seen.workload} to {seen.replica} broke ({seen.kind}): no gateway there was killed"
-        elif seen.code and not _right(books, seen):
-            told = f"{seen.status} {seen.code} ({seen.kind}, call {seen.call} at {seen.replica}): {seen.text}"
-            yield f"a client of {seen.workload} got {told}"
-        elif seen.status >= 400 and not seen.code:
-            yield f"a client of {seen.workload} got {seen.status} without a code"
-        elif seen.status == 200 and not seen.code and not seen.aborted:
-            yield from kept(seen)
+    check_answer = partial(_check_answer_in_ledger, books, calls)
+    for result in books.client_results:
+        client = f"a client of {result.workload}"
+        if result.status == 200 and _answered_without_database(books, result):
+            yield f"{client} has an answer from sources ({result.kind}) while the database was away"
+        if result.status == 0 and not _was_gateway_killed(books.disruptions, result):
+            connection = f"a connection of {result.workload} to {result.replica}"
+            yield f"{connection} broke ({result.kind}): no gateway there was killed"
+        elif result.code and not _is_expected_refusal(books, result):
+            details = (
+                f"{result.status} {result.code} ({result.kind}, call {result.call} at {result.replica}): {result.text}"
+            )
+            yield f"{client} got {details}"
+        elif result.status >= 400 and not result.code:
+            yield f"{client} got {result.status} without a code"
+        elif result.status == 200 and not result.code and not result.aborted:
+            yield from check_answer(result)
 
 
-def _killed(hurts: Iterable[Hurt], seen: Seen) -> bool:
-    """Whether a gateway of that replica was killed, or not back yet, when the client lost it."""
+def _was_gateway_killed(disruptions: Iterable[Disruption], result: ClientResult) -> bool:
+    """Whether a gateway of that replica had been killed, or was not back yet, when the client lost its connection."""
     return any(
-        hurt.begin - MARGIN <= seen.ended <= hurt.end + MARGIN
-        for hurt in hurts
-        if (hurt.part, hurt.way) == (seen.replica, "kill") and hurt.what in GATEWAY
+        disruption.begin - MARGIN <= result.ended <= disruption.end + MARGIN
+        for disruption in disruptions
+        if (disruption.part, disruption.way) == (result.replica, "kill") and disruption.what in GATEWAY
     )
 
 
-def _right(books: Books, seen: Seen) -> bool:
-    """Whether it is a refusal of a gateway that its database is away from: restricted data without a grace, a slice
-    that is empty, sources whose permissions cannot be read, a start without a blueprint. A budget that is used up in
-    the round has empty slices all the time, and a database on a busy machine may take longer than a caller waits."""
-    always = books.may_refuse.get(seen.workload, frozenset())
-    if seen.code == "policy_lease_expired":
-        return seen.workload in books.restricted and _cut_off(books.hurts, seen)
-    if seen.code == "budget_unreachable":
-        return "budget_exhausted" in always or _cut_off(books.hurts, seen)
-    if seen.code == "limit_unreachable":
-        return "rate_limit_exceeded" in always and _cut_off(books.hurts, seen)
-    if seen.code == "grounding_unavailable":
-        return seen.workload in books.grounded and _cut_off(books.hurts, seen, of=("up",))
-    if seen.code == "not_ready":
-        return _starting(books.hurts, seen)
-    return seen.code in always
+def _is_expected_refusal(books: Books, result: ClientResult) -> bool:
+    """Whether a gateway may refuse so because it cannot reach its database: restricted data without a grace, an empty
+    slice, sources whose permissions cannot be read, a start without a blueprint. A budget that is used up in the round
+    has empty slices all the time, and a database on a busy machine may take longer than a caller waits."""
+    always = books.may_refuse.get(result.workload, frozenset())
+    if result.code == "policy_lease_expired":
+        return result.workload in books.restricted and _was_cut_off(books.disruptions, result)
+    if result.code == "budget_unreachable":
+        return "budget_exhausted" in always or _was_cut_off(books.disruptions, result)
+    if result.code == "limit_unreachable":
+        return "rate_limit_exceeded" in always and _was_cut_off(books.disruptions, result)
+    if result.code == "grounding_unavailable":
+        return result.workload in books.grounded and _was_cut_off(books.disruptions, result, processes=("up",))
+    if result.code == "not_ready":
+        return _was_starting(books.disruptions, result)
+    return result.code in always
 
 
-def _cut_off(hurts: Iterable[Hurt], seen: Seen, of: tuple[str, ...] = GATEWAY) -> bool:
-    """Whether the database was away, or one `of` these of that replica stopped or new."""
+def _was_cut_off(disruptions: Iterable[Disruption], result: ClientResult, processes: tuple[str, ...] = GATEWAY) -> bool:
+    """Whether the database was away, or one of these processes of that replica was stopped or restarted."""
     return any(
-        hurt.begin - MARGIN <= seen.ended and seen.begun <= hurt.end + BACK
-        for hurt in hurts
-        if hurt.part == "database" or (hurt.part == seen.replica and hurt.what in of)
+        disruption.begin - MARGIN <= result.ended and result.begun <= disruption.end + BACK
+        for disruption in disruptions
+        if disruption.part == "database" or (disruption.part == result.replica and disruption.what in processes)
     )
 
 
-def _starting(hurts: Iterable[Hurt], seen: Seen) -> bool:
-    """Whether a gateway of that replica was started a moment ago, or as long ago as its database is away."""
-    away = [hurt for hurt in hurts if hurt.part == "database"]
-    for kill in hurts:
-        if (kill.part, kill.way) != (seen.replica, "kill") or kill.what not in GATEWAY or kill.begin > seen.ended:
+def _was_starting(disruptions: Iterable[Disruption], result: ClientResult) -> bool:
+    """Whether a gateway of that replica had just been started, or had had no database since it was started."""
+    away = [disruption for disruption in disruptions if disruption.part == "database"]
+    for kill in disruptions:
+        if (kill.part, kill.way) != (result.replica, "kill") or kill.what not in GATEWAY or kill.begin > result.ended:
             continue
         ready = kill.end + STARTING
         ready = max([ready, *(each.end + STARTING for each in away if each.begin <= ready)])
-        if seen.begun <= ready:
+        if result.begun <= ready:
             return True
     return False
 
 
-def _without_database(books: Books, seen: Seen) -> bool:
-    """Whether it is an answer from sources all of whose time the database was away."""
-    if seen.workload not in books.grounded or seen.kind not in GROUNDED:
+def _answered_without_database(books: Books, result: ClientResult) -> bool:
+    """Whether it is an answer from sources although the database was away from the request to the answer."""
+    if result.workload not in books.grounded or result.kind not in GROUNDED:
         return False
-    away = [hurt.away for hurt in books.hurts if hurt.part == "database" and hurt.away is not None]
-    return any(begin + DYING <= seen.begun and seen.ended <= end for begin, end in away)
+    away = [
+        disruption.away
+        for disruption in books.disruptions
+        if disruption.part == "database" and disruption.away is not None
+    ]
+    return any(begin + DYING <= result.begun and result.ended <= end for begin, end in away)
 
 
-def _answer_kept(books: Books, calls: Mapping[str, Call], seen: Seen) -> Iterator[str]:
-    call = calls.get(seen.call)
+def _check_answer_in_ledger(books: Books, calls: Mapping[str, Call], result: ClientResult) -> Iterator[str]:
+    call = calls.get(result.call)
+    answer = f"a client of {result.workload} has an answer of call {result.call}"
     if call is None:
-        yield f"a client of {seen.workload} has an answer of call {seen.call}, which is not in the ledger"
+        yield f"{answer}, which is not in the ledger"
     elif call.status != "ok":
-        yield f"a client of {seen.workload} has an answer of call {seen.call}, which is in the ledger as {call.status}"
-    elif seen.workload in books.grounded and seen.kind in GROUNDED and not call.sources:
-        yield f"a client of {seen.workload} has an answer of call {seen.call}, which rests on no source"
+        yield f"{answer}, which is in the ledger as {call.status}"
+    elif result.workload in books.grounded and result.kind in GROUNDED and not call.sources:
+        yield f"{answer}, which rests on no source"
 
 
-def held_for_nothing(books: Books) -> list[str]:
-    """Budgets of which more is granted than spent, once every process has stopped and was recovered."""
+def unreleased_grants(books: Books) -> list[str]:
+    """A sentence for each budget that has grants left over after every process has stopped and was recovered."""
     spent: Counter[tuple[str, str]] = Counter()
     for charge in books.charges:
         spent[charge.budget, charge.period] += charge.cost

@@ -1,6 +1,7 @@
-"""Clients of the chaos suite: JSON, streams, embeddings, repeated questions, clients that go away.
+"""Clients of the chaos suite: JSON, streams, embeddings, repeated questions, clients that disconnect, and a batch.
 
-Each tells what it saw, where and when. A connection may break only where who holds it was killed: `chaos_books`.
+Each records a `ClientResult` for each call: what it got, from which replica, and when. `chaos_books` decides whether
+that is right; a connection, for instance, may break only where a gateway was killed.
 """
 
 from __future__ import annotations
@@ -16,9 +17,9 @@ from typing import Any
 
 from openai import APIError, OpenAI
 
-from tests.acceptance.chaos_books import Seen
-from tests.acceptance.chaos_workspace import COUNTED, GROUNDED, OWN, TOKENS
-from tests.acceptance.chaos_world import World
+from tests.acceptance.chaos_books import ClientResult
+from tests.acceptance.chaos_workspace import COUNTED, GROUNDED, OWN_LIMIT, TOKENS
+from tests.acceptance.chaos_world import ChaosInstallation
 
 SENDERS = 6
 PATIENCE = 40.0
@@ -30,15 +31,15 @@ REFUSED_IN_STREAM = {
     "has no room for this call": "budget_exhausted",
     "cut off from live policy": "policy_lease_expired",
 }
-"""What a stream's error says where a budget, a limit or the lease of policy kept the next deployment from being asked
--> the code of that refusal; the first that is found."""
+"""Part of the message of a stream's error, where a budget, a limit or the policy lease kept the next deployment from
+being asked -> the code of that refusal. The first that is found counts."""
 
 
 class Traffic:
     """Senders in threads, from `start` to `stop`."""
 
-    def __init__(self, world: World, workloads: tuple[str, ...], seed: int) -> None:
-        self._world = world
+    def __init__(self, installation: ChaosInstallation, workloads: tuple[str, ...], seed: int) -> None:
+        self._installation = installation
         self._workloads = workloads
         self._stop = threading.Event()
         self._threads = [
@@ -51,7 +52,7 @@ class Traffic:
             thread.start()
 
     def stop(self) -> None:
-        """Begin no more calls and wait for those that run."""
+        """Start no more calls, and wait for those in flight."""
         self._stop.set()
         for thread in self._threads:
             thread.join(PATIENCE * 2)
@@ -63,37 +64,39 @@ class Traffic:
             kind = chance.choice(("json", "json", "stream", "stream", "embeddings", "abort"))
             replica = chance.choice(("first", "second"))
             begun = time.monotonic()
-            key = workload + OWN if workload in COUNTED and chance.random() < 0.5 else workload
-            seen = self._call(self._world.replica(replica).port, (workload, key), kind, chance)
-            self._world.seen.append(replace(seen, replica=replica, begun=begun, ended=time.monotonic()))
+            key = workload + OWN_LIMIT if workload in COUNTED and chance.random() < 0.5 else workload
+            result = self._call(self._installation.replica(replica).port, (workload, key), kind, chance)
+            self._installation.client_results.append(
+                replace(result, replica=replica, begun=begun, ended=time.monotonic())
+            )
             time.sleep(0.02)
 
-    def _call(self, port: int, who: tuple[str, str], kind: str, chance: random.Random) -> Seen:
-        """`who`: the workload, and the name of its key."""
-        workload, key = who
+    def _call(self, port: int, workload_and_key: tuple[str, str], kind: str, chance: random.Random) -> ClientResult:
+        """Make one call. `workload_and_key`: the workload, and the name of the key to use."""
+        workload, key = workload_and_key
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=PATIENCE)
-        seen: dict[str, Any] = {"status": 0}
+        outcome: dict[str, Any] = {"status": 0}
         try:
-            body, path = body_of(kind, workload, chance)
-            headers = {"authorization": f"Bearer {self._world.keys[key]}", "content-type": "application/json"}
+            body, path = request_body(kind, workload, chance)
+            headers = {"authorization": f"Bearer {self._installation.keys[key]}", "content-type": "application/json"}
             connection.request("POST", path, json.dumps(body), headers)
             answer = connection.getresponse()
             call = answer.getheader("groundplan-call-id") or ""
             if kind == "abort" and answer.status == 200:
                 answer.read(chance.choice((0, 1, 200)))
-                seen = {"status": answer.status, "call": call, "aborted": True}
+                outcome = {"status": answer.status, "call": call, "aborted": True}
             else:
                 data = answer.read()
-                seen = {"status": answer.status, "call": call, **error_of(answer.status, kind, data)}
+                outcome = {"status": answer.status, "call": call, **parse_error(answer.status, kind, data)}
         except (OSError, http.client.HTTPException):
-            pass  # cut off; what it cost is in the ledger
+            pass  # the connection broke; what the call cost is in the ledger
         finally:
             connection.close()
-        return Seen(workload=workload, kind=kind, **seen)
+        return ClientResult(workload=workload, kind=kind, **outcome)
 
 
-def body_of(kind: str, workload: str, chance: random.Random) -> tuple[dict[str, Any], str]:
-    """(body, path) of a call; cached workloads get few different questions."""
+def request_body(kind: str, workload: str, chance: random.Random) -> tuple[dict[str, Any], str]:
+    """(body, path) of a call; there are only five questions for the cached workload."""
     text = f"question {chance.randrange(5 if workload == 'cached' else 10**6)}"
     if workload == GROUNDED:
         text = f"How many days of paid leave do employees have? {text}"
@@ -111,60 +114,60 @@ def body_of(kind: str, workload: str, chance: random.Random) -> tuple[dict[str, 
     return body, "/v1/chat/completions"
 
 
-def error_of(status: int, kind: str, data: bytes) -> dict[str, str]:
-    """Code and message of an error in the answer or in one of its events; none where all is well."""
-    told: Any = None
+def parse_error(status: int, kind: str, data: bytes) -> dict[str, str]:
+    """The `code` and `text` of an error in the answer or in one of its events; empty if there is none."""
+    error: Any = None
     if status != 200:
         with suppress(ValueError, KeyError, TypeError):
-            told = json.loads(data)["error"]
+            error = json.loads(data)["error"]
     elif kind == "stream":
         events = [line[6:] for line in data.decode().splitlines() if line.startswith("data: ")]
-        told = next((json.loads(event)["error"] for event in events if event.startswith('{"error"')), None)
-        if told is None and events[-1:] != ["[DONE]"]:
+        error = next((json.loads(event)["error"] for event in events if event.startswith('{"error"')), None)
+        if error is None and events[-1:] != ["[DONE]"]:
             return {"code": "no_end", "text": "the stream ends without [DONE]"}
-    if told is None:
+    if error is None:
         return {}
-    code, text = str(told["code"]), str(told["message"])
+    code, text = str(error["code"]), str(error["message"])
     refusals = (REFUSED_IN_STREAM[words] for words in REFUSED_IN_STREAM if code == "stream_broken" and words in text)
     return {"code": next(refusals, code), "text": text}
 
 
 class Batch:
-    """A batch of calls that goes on through a round. Its replica may be killed as often as it likes."""
+    """A batch of calls that runs during a round, while its replica may be killed any number of times."""
 
     LINES = 8
     AT_ONCE = 4
-    """Lines that a worker makes at once."""
+    """Lines that a worker calls concurrently."""
     INTERRUPTED = "batch_line_interrupted"
-    """What a line may end with whose worker was killed after it was sent; nothing else."""
+    """The only error that a line may end with: its worker was killed after the line had been sent."""
 
-    def __init__(self, world: World, workload: str) -> None:
-        self._world, self._begun = world, time.monotonic()
-        url = f"http://127.0.0.1:{world.replicas[0].port}/v1"
-        self._client = OpenAI(base_url=url, api_key=world.keys[workload], max_retries=4, timeout=10)
-        body = body_of("json", workload, random.Random(1))[0]
+    def __init__(self, installation: ChaosInstallation, workload: str) -> None:
+        self._installation, self._started = installation, time.monotonic()
+        url = f"http://127.0.0.1:{installation.replicas[0].port}/v1"
+        self._client = OpenAI(base_url=url, api_key=installation.keys[workload], max_retries=4, timeout=10)
+        body = request_body("json", workload, random.Random(1))[0]
         lines = [
             {"custom_id": f"c{n}", "method": "POST", "url": "/v1/chat/completions", "body": body}
             for n in range(self.LINES)
         ]
         data = "\n".join(json.dumps(line) for line in lines).encode()
         file = self._client.files.create(file=("calls.jsonl", data), purpose="batch")
-        made = self._client.batches.create(
+        batch = self._client.batches.create(
             input_file_id=file.id, endpoint="/v1/chat/completions", completion_window="24h"
         )
-        self._id = made.id
+        self._id = batch.id
 
     def faults(self, seconds: float) -> list[str]:
-        """What is wrong with it once it has ended, at the latest after `seconds`."""
+        """Wait until the batch has ended, at most `seconds`, and return what is wrong with its results."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
             with suppress(APIError):
                 if self._client.batches.retrieve(self._id).status == "completed":
-                    return self._wrong()
+                    return self._result_faults()
             time.sleep(0.3)
         return [f"the batch {self._id} does not end"]
 
-    def _wrong(self) -> list[str]:
+    def _result_faults(self) -> list[str]:
         batch = self._client.batches.retrieve(self._id)
         results: list[dict[str, Any]] = []
         for id in (batch.output_file_id, batch.error_file_id):
@@ -180,12 +183,16 @@ class Batch:
                 interrupted += code == self.INTERRUPTED
                 if code != self.INTERRUPTED:
                     found.append(f"line {result['custom_id']} of a batch ended with {code}")
-        if interrupted > (most := self._killed() * self.AT_ONCE):
+        if interrupted > (most := self._killed_workers() * self.AT_ONCE):
             found.append(f"{interrupted} lines of a batch were interrupted, where at most {most} were cut off")
         return found
 
-    def _killed(self) -> int:
-        """Workers of its replica that were killed since it was made."""
-        workers = {"worker": 1, "up": self._world.replicas[0].workers}
-        kills = [h for h in self._world.hurts if h.part == "first" and h.way == "kill" and h.begin >= self._begun]
+    def _killed_workers(self) -> int:
+        """Number of workers of its replica that were killed since the batch was created."""
+        workers = {"worker": 1, "up": self._installation.replicas[0].workers}
+        kills = [
+            h
+            for h in self._installation.disruptions
+            if h.part == "first" and h.way == "kill" and h.begin >= self._started
+        ]
         return sum(workers.get(hurt.what, 0) for hurt in kills)

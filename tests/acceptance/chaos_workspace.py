@@ -1,4 +1,4 @@
-"""What the company of the chaos suite declares: its workloads, and what of budgets and limits is used up in a round."""
+"""The workspace of the chaos suite: its workloads, and the budgets and limits that are used up in a round."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ from tests.acceptance.stack import Upstream
 
 TOKENS = 10
 TIGHT = ("tight-0", "tight-1", "tight-2", "tight-3", "tight-4")
-"""One for each round: its budget, its team's or its key's is used up in the middle of the round."""
+"""One workload for each round: its own budget, its team's or its key's is used up during the round."""
 RESTRICTED = "secret"
-"""Its data is restricted: without its database a gateway refuses it at once, as the lease of policy ends."""
+"""A workload of restricted data: a gateway without its database refuses it as soon as the policy lease ends."""
 GROUNDED = "grounded"
-"""It answers from a source, whose permissions are read from PostgreSQL for every call."""
+"""A workload that answers from a source, whose permissions are read from PostgreSQL for every call."""
 COUNTED = ("counted-requests", "counted-tokens", "counted-cost")
-"""One in each round: a limit of the workload, and half of it for one of its two keys, are used up in it."""
-OWN = "-own"
-"""Of the name of a key that has a limit of its own."""
+"""One workload in each round: its limit, and half of it for one of its two keys, are used up in the round."""
+OWN_LIMIT = "-own"
+"""Suffix of the name of a key that has a limit of its own."""
 HEDGED = "hedged"
-"""Whoever is slow is asked beside another one."""
+"""A workload whose slow attempts are hedged."""
 KINDS = (*TIGHT, "steady", "cached", HEDGED, RESTRICTED, GROUNDED, *COUNTED)
 MOST = {"requests": "10", "tokens": "500", "cost": "0.0016 USD"}
-"""Of each limit, a minute."""
+"""What is counted -> the amount per minute of a workload's limit."""
 HALF = {"requests": "5", "tokens": "250", "cost": "0.0008 USD"}
-"""Of that of a key."""
+"""What is counted -> the amount per minute of a key's own limit."""
 COST = 0.0002
 """About what a call may cost at most, in USD."""
 WORKLOAD = """---
@@ -133,7 +133,7 @@ timeouts: {{connect: 1s, first_token: 2s, idle: 1500ms}}
 
 
 def declare(folder: Path, upstreams: dict[str, Upstream], tight: float) -> Path:
-    """The workspace; `tight` is the budget in USD of what is used up in a round."""
+    """Write the workspace. `tight`: the limit in USD of those budgets that are used up in a round."""
     folder.mkdir(parents=True)
     (folder / "handbook").mkdir()
     (folder / "handbook" / "leave.md").write_text(HANDBOOK)
@@ -156,14 +156,14 @@ def declare(folder: Path, upstreams: dict[str, Upstream], tight: float) -> Path:
     return folder
 
 
-def declare_limits(file: Path, owns: dict[str, str]) -> tuple[Limit, ...]:
-    """Write the limits of those that are counted; `owns`: workload -> id of its key that has a limit of its own."""
+def declare_limits(file: Path, limited_keys: dict[str, str]) -> tuple[Limit, ...]:
+    """Write the limits of the counted workloads; `limited_keys`: workload -> id of its key with a limit of its own."""
     texts, limits = [], []
-    for workload, id in owns.items():
+    for workload, id in limited_keys.items():
         counts = workload.partition("-")[2]
         for name, covers, most in (
             (workload, f"workload/{workload}", MOST[counts]),
-            (workload + OWN, f"key/{id}", HALF[counts]),
+            (workload + OWN_LIMIT, f"key/{id}", HALF[counts]),
         ):
             texts.append(LIMIT.format(name=name, covers=covers, counts=counts, most=most))
             amount = from_decimal(Decimal(most.removesuffix(" USD"))) if counts == "cost" else int(most)

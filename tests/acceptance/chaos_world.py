@@ -1,7 +1,8 @@
-"""Two replicas of one company on one PostgreSQL that neither of them runs, two upstreams, and all that can happen to
+"""Two replicas of one company on one PostgreSQL that neither of them runs, two upstreams, and the faults injected into
 them.
 
-Everything is a real process. What must hold afterwards is `chaos_books`; who calls is `chaos_traffic`.
+All parts are real processes. The invariants that must hold afterwards are in `chaos_books`, the clients in
+`chaos_traffic`.
 """
 
 from __future__ import annotations
@@ -24,12 +25,22 @@ import psycopg
 from groundplan.core.home import Home
 from groundplan.core.money import from_decimal
 from groundplan.runtime.postgres import EmbeddedPostgres
-from tests.acceptance.chaos_books import Attempt, Books, Call, Charge, Hurt, Limit, Period, Seen, Span
+from tests.acceptance.chaos_books import (
+    Attempt,
+    Books,
+    Call,
+    Charge,
+    ClientResult,
+    Disruption,
+    Limit,
+    LimitMinute,
+    Period,
+)
 from tests.acceptance.chaos_workspace import (
     COUNTED,
     GROUNDED,
     KINDS,
-    OWN,
+    OWN_LIMIT,
     RESTRICTED,
     TIGHT,
     TOKENS,
@@ -41,12 +52,12 @@ from tests.acceptance.stack import Stack, Upstream, descendants, wait_until
 LOGIN, PASSWORD, DATABASE = "acme_app", "an ordinary password", "acme_ai"
 WORKER, SHIPPER, CONTROL = "groundplan.gateway.app", "groundplan.gateway.journal.shipper", "console.app"
 SEARCH = "groundplan.gateway.search_app"
-NAMES = {WORKER: "worker", SHIPPER: "shipper", CONTROL: "control", SEARCH: "search"}
+SHORT_NAMES = {WORKER: "worker", SHIPPER: "shipper", CONTROL: "control", SEARCH: "search"}
 
 
 @dataclass
-class World:
-    """All processes of a few rounds."""
+class ChaosInstallation:
+    """The processes that run during a few rounds, and what happened to them."""
 
     folder: Path
     postgres: EmbeddedPostgres
@@ -54,9 +65,9 @@ class World:
     replicas: tuple[Stack, Stack]
     keys: dict[str, str] = field(default_factory=dict)
     limits: tuple[Limit, ...] = ()
-    seen: list[Seen] = field(default_factory=list)
-    hurts: list[Hurt] = field(default_factory=list)
-    """What was done to the database and the replicas, once it was mended."""
+    client_results: list[ClientResult] = field(default_factory=list)
+    disruptions: list[Disruption] = field(default_factory=list)
+    """What was done to the database and the replicas; added when it has been undone."""
 
     def replica(self, name: str) -> Stack:
         return self.replicas[name == "second"]
@@ -88,38 +99,38 @@ class World:
         second.start()
         for name in KINDS:
             own = {"budget": f"{tight} USD/month"} if name == "tight-2" else {}
-            self._key(name, name, **own, **({"user": "you@company.example"} if name == GROUNDED else {}))
-        self._limit({name: self._key(name + OWN, name) for name in COUNTED})
+            self._create_key(name, name, **own, **({"user": "you@company.example"} if name == GROUNDED else {}))
+        self._apply_limits({name: self._create_key(name + OWN_LIMIT, name) for name in COUNTED})
 
-    def _key(self, name: str, workload: str, **terms: str) -> str:
-        """Make a key; its id."""
-        made = self.replicas[0].control("POST", "/api/keys", {"workload": workload, **terms})
-        assert made.status == 201, made.body
-        self.keys[name] = made.body["key"]
-        return str(made.body["id"])
+    def _create_key(self, name: str, workload: str, **terms: str) -> str:
+        """Create a key, keep it in `keys` by this name, and return its id."""
+        reply = self.replicas[0].control("POST", "/api/keys", {"workload": workload, **terms})
+        assert reply.status == 201, reply.body
+        self.keys[name] = reply.body["key"]
+        return str(reply.body["id"])
 
-    def _limit(self, owns: dict[str, str]) -> None:
-        """Declare the limits and wait until every worker knows them; `owns`: ids of the keys that have their own."""
+    def _apply_limits(self, limited_keys: dict[str, str]) -> None:
+        """Apply the limits and wait until every worker knows them; `limited_keys`: workload -> id of the key."""
         first = self.replicas[0]
-        self.limits = declare_limits(first.workspace / "limits.yaml", owns)
+        self.limits = declare_limits(first.workspace / "limits.yaml", limited_keys)
         number = first.cli("apply", "--workspace", str(first.workspace))["blueprint"]
-        behind = f"SELECT count(*) FROM gateway WHERE state = 'live' AND (blueprint < {number} OR NOT ready)"
-        wait_until(lambda: self.administer(behind) == [(0,)], 30, "every worker knows the limits")
+        workers_behind = f"SELECT count(*) FROM gateway WHERE state = 'live' AND (blueprint < {number} OR NOT ready)"
+        wait_until(lambda: self.administer(workers_behind) == [(0,)], 30, "every worker knows the limits")
 
-    def together(self, what: Callable[[Stack], object]) -> None:
-        """Do something with both replicas at the same time."""
+    def on_both_replicas(self, what: Callable[[Stack], object]) -> None:
+        """Call a function with both replicas at the same time."""
         with ThreadPoolExecutor() as threads:
             list(threads.map(what, self.replicas))
 
     def stop(self) -> None:
         """Stop the replicas, as an operator would."""
-        self.together(Stack.stop)
+        self.on_both_replicas(Stack.stop)
 
-    def counted(self) -> list[str]:
+    def counted_attempts(self) -> list[str]:
         return [name for upstream in self.upstreams.values() for name in upstream.counted()]
 
-    def quiet(self) -> bool:
-        """Whether every process is back and every journal is in the ledger."""
+    def has_settled(self) -> bool:
+        """Whether every worker is ready and every journal is in the ledger."""
         with contextlib.suppress(psycopg.Error):
             ((live,),) = self.administer("SELECT count(*) FROM gateway WHERE state = 'live' AND ready")
             ((unrecovered,),) = self.administer(UNRECOVERED)
@@ -127,34 +138,44 @@ class World:
                 "SELECT count(*) FROM attempt a LEFT JOIN call c ON c.id = a.call_id"
                 " WHERE c.id IS NULL OR a.state = 'open'"
             )
-            rows = {f"{call}-{number}" for call, number in self.administer("SELECT call_id, number FROM attempt")}
+            attempts_in_ledger = {
+                f"{call}-{number}" for call, number in self.administer("SELECT call_id, number FROM attempt")
+            }
             calls = {str(call) for (call,) in self.administer("SELECT id FROM call")}
             workers = sum(replica.workers for replica in self.replicas)
-            mine = {seen.call for seen in self.seen if seen.status == 200}
-            return live == workers and not unrecovered and not unended and rows >= set(self.counted()) and calls >= mine
+            answered_calls = {result.call for result in self.client_results if result.status == 200}
+            return (
+                live == workers
+                and not unrecovered
+                and not unended
+                and attempts_in_ledger >= set(self.counted_attempts())
+                and calls >= answered_calls
+            )
         return False
 
     def books(self) -> Books:
-        """All rows, what the upstreams counted and what the clients saw."""
+        """The database rows, what the upstreams counted, and what the clients got."""
         return replace(
             read_books(self.postgres.superuser_url(DATABASE)),
-            counted=tuple(self.counted()),
-            seen=tuple(self.seen),
+            counted=tuple(self.counted_attempts()),
+            client_results=tuple(self.client_results),
             covers={name: frozenset({name, "company", "narrow" if name == "tight-1" else "wide"}) for name in KINDS},
             may_refuse=dict.fromkeys(TIGHT, frozenset({"budget_exhausted"}))
             | dict.fromkeys(COUNTED, frozenset({"rate_limit_exceeded"})),
             restricted=frozenset({RESTRICTED}),
-            hurts=tuple(self.hurts),
+            disruptions=tuple(self.disruptions),
             grounded=frozenset({GROUNDED}),
             limits=self.limits,
         )
 
 
 def read_books(url: str) -> Books:
-    """What the database of an installation says, all of one moment: refused calls may still be shipped meanwhile."""
+    """The database rows of an installation in one snapshot, since refused calls may still be shipped meanwhile."""
     with psycopg.connect(url, connect_timeout=5) as connection:
         connection.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-        attempts, calls, charges, periods, audited, spans = (connection.execute(each).fetchall() for each in BOOKS)
+        attempts, calls, charges, periods, audited, limit_minutes = (
+            connection.execute(each).fetchall() for each in BOOKS
+        )
     return Books(
         tuple(
             Attempt(call, n, state, outcome, from_decimal(cost), from_decimal(most), estimated, tuple(flags), tokens)
@@ -167,12 +188,12 @@ def read_books(url: str) -> Books:
         tuple(Charge(call, n, budget, p, from_decimal(cost)) for call, n, budget, p, cost in charges),
         tuple(Period(budget, p, from_decimal(most), from_decimal(granted)) for budget, p, most, granted in periods),
         tuple(str(id) for (id,) in audited),
-        spans=tuple(Span(*row) for row in spans),
+        limit_minutes=tuple(LimitMinute(*row) for row in limit_minutes),
     )
 
 
 def begun(call: str) -> float:
-    """When a call began, which its id says."""
+    """When a call began, in seconds since the epoch, as its UUIDv7 says."""
     return int(call.replace("-", "")[:12], 16) / 1000
 
 
@@ -193,24 +214,24 @@ UNRECOVERED = """SELECT count(*) FROM gateway g LEFT JOIN shipped s USING (epoch
     WHERE g.host <> 'batch' AND g.state <> 'live' AND NOT coalesce(s.done, false)"""
 
 
-def _replica(folder: Path, workspace: Path, workers: int) -> Stack:
-    return Stack(folder, workspace, workers, port=steady_port(), control_port=steady_port(), environment={})
+def _stack(folder: Path, workspace: Path, workers: int) -> Stack:
+    return Stack(folder, workspace, workers, port=stable_port(), control_port=stable_port(), environment={})
 
 
-def _start_again(replica: Stack) -> None:
-    """What a killed `up` had started may hold its port for a moment longer."""
-    for left in range(9, -1, -1):
+def _restart(replica: Stack) -> None:
+    """Start a replica; retried while a process that a killed `up` had started still holds the port."""
+    for remaining in range(9, -1, -1):
         try:
             replica.start()
             return
         except AssertionError as error:
-            if "port_in_use" not in str(error) or not left:
+            if "port_in_use" not in str(error) or not remaining:
                 raise
             time.sleep(1.0)
 
 
-def steady_port() -> int:
-    """A free port that no client's end of a connection is given while nobody listens there."""
+def stable_port() -> int:
+    """A free port below the range that Linux assigns to outgoing connections, so that it stays free across restarts."""
     lowest = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
     while True:
         port = random.SystemRandom().randrange(lowest // 2, lowest)
@@ -219,161 +240,161 @@ def steady_port() -> int:
 
 
 @contextlib.contextmanager
-def world(folder: Path, tight: float) -> Iterator[World]:
+def run_replicas(folder: Path, tight: float) -> Iterator[ChaosInstallation]:
     upstreams = {name: Upstream(folder / name) for name in ("one", "two")}
     workspace = declare(folder / "workspace", upstreams, tight)
     database = Home(folder / "server")
     database.create()
-    replicas = (_replica(folder / "first", workspace, 2), _replica(folder / "second", workspace, 1))
+    replicas = (_stack(folder / "first", workspace, 2), _stack(folder / "second", workspace, 1))
     with EmbeddedPostgres(database) as postgres:
-        made = World(folder, postgres, upstreams, replicas)
+        installation = ChaosInstallation(folder, postgres, upstreams, replicas)
         try:
-            made.start(tight)
-            yield made
+            installation.start(tight)
+            yield installation
         finally:
-            made.stop()
+            installation.stop()
             for upstream in upstreams.values():
                 upstream.stop()
 
 
-Undo = Callable[[], None]
+UndoAction = Callable[[], None]
 
 
 @dataclass
 class Chaos:
-    """Hurts one thing of each part at a time, and mends it a little later.
+    """Disrupts at most one process of each part at a time, and undoes it a little later.
 
-    Only one of the upstreams: where both are gone no fallback can answer.
+    Only one of the upstreams (`victim`) is disrupted: without both of them no fallback can answer.
     """
 
-    world: World
+    installation: ChaosInstallation
     chance: random.Random
     victim: str
     story: list[str] = field(default_factory=list)
-    _hurt: dict[str, tuple[float, Hurt, Undo]] = field(default_factory=dict)
-    """Part -> when to mend it, what was done, how it is mended."""
-    _doing: tuple[str, str] = ("", "")
+    _active: dict[str, tuple[float, Disruption, UndoAction]] = field(default_factory=dict)
+    """Part -> when to undo its disruption, the disruption, how to undo it."""
+    _current: tuple[str, str] = ("", "")
 
     def run(self, seconds: float) -> None:
-        """Hurt for so long, then mend everything."""
+        """Disrupt for so many seconds, then undo everything."""
         end = time.monotonic() + seconds
         while time.monotonic() < end:
-            self._mend(time.monotonic())
+            self._undo_due(time.monotonic())
             part = self.chance.choice(("upstream", "upstream", "database", "first", "second"))
-            if part not in self._hurt:
+            if part not in self._active:
                 begin = time.monotonic()
-                undo = self._act(part)
+                undo = self._disrupt(part)
                 now = time.monotonic()
-                done = Hurt(part, *self._doing, begin, begin, (now, now))
-                self._hurt[part] = (time.monotonic() + self.chance.uniform(0.2, 1.6), done, undo)
+                done = Disruption(part, *self._current, begin, begin, (now, now))
+                self._active[part] = (time.monotonic() + self.chance.uniform(0.2, 1.6), done, undo)
             time.sleep(self.chance.uniform(0.1, 0.7))
-        self._mend(float("inf"))
+        self._undo_due(float("inf"))
 
-    def _mend(self, now: float) -> None:
-        for part in [part for part, (due, _, _) in self._hurt.items() if due <= now]:
+    def _undo_due(self, now: float) -> None:
+        for part in [part for part, (due, _, _) in self._active.items() if due <= now]:
             self._undo(part)
 
     def _undo(self, part: str) -> None:
-        """Mend a part, if it is hurt, and write down until when it was."""
-        found = self._hurt.pop(part, None)
-        if found is not None:
-            _, done, undo = found
+        """Undo the disruption of a part, if there is one, and record when it ended."""
+        active = self._active.pop(part, None)
+        if active is not None:
+            _, done, undo = active
             since, until = done.away[0] if done.away else 0.0, time.monotonic()
             undo()
-            if undo is nothing:
-                self.world.hurts.append(replace(done, away=None))
+            if undo is undone_by_itself:
+                self.installation.disruptions.append(replace(done, away=None))
             else:
-                self.world.hurts.append(replace(done, end=time.monotonic(), away=(since, until)))
+                self.installation.disruptions.append(replace(done, end=time.monotonic(), away=(since, until)))
 
-    def _act(self, part: str) -> Undo:
+    def _disrupt(self, part: str) -> UndoAction:
         if part == "upstream":
-            return self._hurt_upstream()
+            return self._disrupt_upstream()
         if part == "database":
-            return self._hurt_database()
-        return self._hurt_replica(self.world.replica(part), part)
+            return self._disrupt_database()
+        return self._disrupt_replica(self.installation.replica(part), part)
 
-    def _tell(self, way: str, what: str, where: str) -> None:
+    def _record(self, way: str, what: str, where: str) -> None:
         self.story.append(f"{way} {what} {where}")
-        self._doing = (way, NAMES.get(what, what))
+        self._current = (way, SHORT_NAMES.get(what, what))
 
-    def _hurt_upstream(self) -> Undo:
-        name, upstream = self.victim, self.world.upstreams[self.victim]
+    def _disrupt_upstream(self) -> UndoAction:
+        name, upstream = self.victim, self.installation.upstreams[self.victim]
         way = self.chance.choice(("kill", "pause", "error", "stall", "cut", "stall_late", "malformed", "no_finish"))
-        self._tell(way, "upstream", name)
+        self._record(way, "upstream", name)
         assert upstream.process is not None
         if way == "kill":
             upstream.stop()
 
-            def again() -> None:
+            def undo() -> None:
                 upstream.start()
                 upstream.control(**NORMAL)
 
-            return again
+            return undo
         if way == "pause":
-            return paused([upstream.process.pid])
+            return pause_processes([upstream.process.pid])
         upstream.control(**{**NORMAL, "mode": way})
         return lambda: upstream.control(**NORMAL)
 
-    def _hurt_database(self) -> Undo:
-        postgres, way = self.world.postgres, self.chance.choice(("kill", "pause", "cut"))
+    def _disrupt_database(self) -> UndoAction:
+        postgres, way = self.installation.postgres, self.chance.choice(("kill", "pause", "cut"))
         pid = postgres.pid
-        self._tell(way, "server", "of the database")
+        self._record(way, "server", "of the database")
         if way == "cut" or pid is None:
             with contextlib.suppress(psycopg.Error):
-                self.world.administer(
+                self.installation.administer(
                     f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{LOGIN}'"
                 )
-            return nothing
+            return undone_by_itself
         if way == "pause":
             os.kill(pid, signal.SIGSTOP)  # before the others are looked up: it starts no more of them
-            return paused([pid, *descendants(pid)])
+            return pause_processes([pid, *descendants(pid)])
         os.kill(pid, signal.SIGKILL)
 
-        def again() -> None:
+        def undo() -> None:
             postgres.stop()
             postgres.start()
 
-        return again
+        return undo
 
-    def _hurt_replica(self, replica: Stack, name: str) -> Undo:
+    def _disrupt_replica(self, replica: Stack, name: str) -> UndoAction:
         assert replica.process is not None
         way = self.chance.choices(("kill", "pause", "up"), (5, 4, 1))[0]
         if way == "up":
-            self._tell("kill", "up", f"of {name}")
+            self._record("kill", "up", f"of {name}")
             replica.process.kill()
             replica.process.wait()
 
-            def again() -> None:
+            def undo() -> None:
                 self._undo("database")  # `up` does not start without it
-                _start_again(replica)
+                _restart(replica)
 
-            return again
+            return undo
         victim = self.chance.choice((WORKER, WORKER, WORKER, SHIPPER, CONTROL, SEARCH))
         if victim == SEARCH:
             way = "pause"  # killed, it takes longer to be back than a search is waited for
         pids = replica.pids(victim)
-        self._tell(way, victim, f"of {name}")
+        self._record(way, victim, f"of {name}")
         if not pids:
-            self._doing = ("miss", victim)
-            return nothing
+            self._current = ("miss", victim)
+            return undone_by_itself
         if way == "pause":
-            return paused([self.chance.choice(pids)])
+            return pause_processes([self.chance.choice(pids)])
         with contextlib.suppress(ProcessLookupError):
             os.kill(self.chance.choice(pids), signal.SIGKILL)
-        return nothing
+        return undone_by_itself
 
 
-def nothing() -> None:
-    """It mends itself."""
+def undone_by_itself() -> None:
+    """Nothing to undo: the part recovers by itself."""
 
 
-def paused(pids: list[int]) -> Undo:
-    """Stop these processes; returns what lets them go on."""
+def pause_processes(pids: list[int]) -> UndoAction:
+    """Stop these processes; returns the function that lets them go on."""
 
-    def send(number: int) -> None:
+    def send_signal(number: int) -> None:
         for pid in pids:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, number)
 
-    send(signal.SIGSTOP)
-    return lambda: send(signal.SIGCONT)
+    send_signal(signal.SIGSTOP)
+    return lambda: send_signal(signal.SIGCONT)

@@ -12,13 +12,13 @@ from tests.acceptance.chaos_books import (
     Books,
     Call,
     Charge,
-    Hurt,
+    ClientResult,
+    Disruption,
     Limit,
+    LimitMinute,
     Period,
-    Seen,
-    Span,
     faults,
-    held_for_nothing,
+    unreleased_grants,
 )
 
 BUDGETS = frozenset({"company", "team"})
@@ -43,20 +43,20 @@ GOOD = Books(
     periods=(Period("company", "2026-11", 200, 150), Period("team", "2026-11", 130, 130)),
     audited=("a", "b", "c", "d"),
     counted=("a-2", "c-1"),
-    seen=(
-        Seen("w", 200, "", "a"),
-        Seen("w", 429, "budget_exhausted", "d"),
-        Seen("w", 0, replica="first", begun=91.0, ended=100.4),
+    client_results=(
+        ClientResult("w", 200, "", "a"),
+        ClientResult("w", 429, "budget_exhausted", "d"),
+        ClientResult("w", 0, replica="first", begun=91.0, ended=100.4),
     ),
-    hurts=(Hurt("first", "kill", "worker", 100.0, 100.0),),
+    disruptions=(Disruption("first", "kill", "worker", 100.0, 100.0),),
     covers={"w": BUDGETS},
     may_refuse={"w": frozenset({"budget_exhausted"}), "counted": frozenset({"rate_limit_exceeded"})},
 )
 
 
-def test_right_books_have_no_fault() -> None:
+def test_correct_books_have_no_faults() -> None:
     assert faults(GOOD) == []
-    assert held_for_nothing(GOOD) == ["budget company 2026-11: 20 are held by nobody"]
+    assert unreleased_grants(GOOD) == ["budget company 2026-11: 20 are held by nobody"]
 
 
 def attempts(index: int, **changes: Any) -> tuple[Attempt, ...]:
@@ -103,37 +103,54 @@ def attempts(index: int, **changes: Any) -> tuple[Attempt, ...]:
             "budget team 2026-11: 130 were spent of 129 that were granted",
         ),
         ({"periods": GOOD.periods[:1]}, "budget team 2026-11 was charged 130 and granted nothing"),
-        ({"seen": (Seen("w", 0, replica="second", ended=100.4),)}, "a connection of w to second broke"),
-        ({"seen": (Seen("w", 0, replica="first", ended=101.1),)}, "a connection of w to first broke"),
-        ({"seen": (Seen("w", 0, replica="first", ended=98.9),)}, "a connection of w to first broke"),
-        ({"hurts": (Hurt("first", "pause", "worker", 100.0, 101.0),)}, "a connection of w to first broke"),
-        ({"hurts": (Hurt("first", "kill", "shipper", 100.0, 100.0),)}, "a connection of w to first broke"),
-        ({"seen": (Seen("w", 502, "upstream_failed", "c"),)}, "a client of w got 502 upstream_failed"),
-        ({"seen": (Seen("w", 200, "stream_broken", "a", "stream"),)}, "a client of w got 200 stream_broken"),
-        ({"seen": (Seen("w", 500),)}, "a client of w got 500 without a code"),
-        ({"seen": (Seen("w", 200, "", "e"),)}, "which is not in the ledger"),
-        ({"seen": (Seen("w", 200, "", "c"),)}, "which is in the ledger as failed"),
+        (
+            {"client_results": (ClientResult("w", 0, replica="second", ended=100.4),)},
+            "a connection of w to second broke",
+        ),
+        ({"client_results": (ClientResult("w", 0, replica="first", ended=101.1),)}, "a connection of w to first broke"),
+        ({"client_results": (ClientResult("w", 0, replica="first", ended=98.9),)}, "a connection of w to first broke"),
+        ({"disruptions": (Disruption("first", "pause", "worker", 100.0, 101.0),)}, "a connection of w to first broke"),
+        ({"disruptions": (Disruption("first", "kill", "shipper", 100.0, 100.0),)}, "a connection of w to first broke"),
+        (
+            {"client_results": (ClientResult("w", 502, "upstream_failed", "c"),)},
+            "a client of w got 502 upstream_failed",
+        ),
+        (
+            {"client_results": (ClientResult("w", 200, "stream_broken", "a", "stream"),)},
+            "a client of w got 200 stream_broken",
+        ),
+        ({"client_results": (ClientResult("w", 500),)}, "a client of w got 500 without a code"),
+        ({"client_results": (ClientResult("w", 200, "", "e"),)}, "which is not in the ledger"),
+        ({"client_results": (ClientResult("w", 200, "", "c"),)}, "which is in the ledger as failed"),
     ],
 )
-def test_each_fault_is_found(changes: dict[str, Any], fault: str) -> None:
+def test_each_kind_of_fault_is_found(changes: dict[str, Any], fault: str) -> None:
     found = faults(replace(GOOD, **changes))
     assert any(fault in line for line in found), found
 
 
-AWAY = Hurt("database", "pause", "server", 10.0, 12.0)
-KILLED = Hurt("first", "kill", "worker", 10.0, 10.0)
+AWAY = Disruption("database", "pause", "server", 10.0, 12.0)
+KILLED = Disruption("first", "kill", "worker", 10.0, 10.0)
 
 
-def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: str = "first") -> bool:
-    """Whether a refusal of a tenth of a second is right at a time in such a story."""
-    seen = Seen(workload, 503, code, "d", replica=replica, begun=at - 0.1, ended=at)
+def is_expected_refusal(
+    code: str, at: float, *disruptions: Disruption, workload: str = "w", replica: str = "first"
+) -> bool:
+    """Whether a refusal that took 0.1 s and ended at `at` is expected during these disruptions."""
+    result = ClientResult(workload, 503, code, "d", replica=replica, begun=at - 0.1, ended=at)
     return not faults(
-        replace(GOOD, seen=(seen,), hurts=hurts, restricted=frozenset({"secret"}), grounded=frozenset({"sourced"}))
+        replace(
+            GOOD,
+            client_results=(result,),
+            disruptions=disruptions,
+            restricted=frozenset({"secret"}),
+            grounded=frozenset({"sourced"}),
+        )
     )
 
 
 @pytest.mark.parametrize(
-    ("code", "workload", "story", "right", "wrong"),
+    ("code", "workload", "disruptions", "expected_at", "unexpected_at"),
     [
         ("budget_unreachable", "ample", (AWAY,), (9.5, 11.0, 14.9), (8.0, 15.2)),
         ("budget_unreachable", "ample", (KILLED,), (10.5, 12.9), (8.5, 13.2)),
@@ -157,39 +174,49 @@ def refused(code: str, at: float, *hurts: Hurt, workload: str = "w", replica: st
         ("limit_unreachable", "w", (AWAY,), (), (11.0,)),
     ],
 )
-def test_a_refusal_is_right_only_while_what_it_is_for_holds(
-    code: str, workload: str, story: tuple[Hurt, ...], right: tuple[float, ...], wrong: tuple[float, ...]
+def test_a_refusal_is_expected_only_during_its_cause(
+    code: str,
+    workload: str,
+    disruptions: tuple[Disruption, ...],
+    expected_at: tuple[float, ...],
+    unexpected_at: tuple[float, ...],
 ) -> None:
-    assert [refused(code, at, *story, workload=workload) for at in right] == [True] * len(right)
-    assert [refused(code, at, *story, workload=workload) for at in wrong] == [False] * len(wrong)
-    if KILLED in story and AWAY not in story and len(story) == 1:
-        elsewhere = [refused(code, at, *story, workload=workload, replica="second") for at in right]
-        assert not any(elsewhere), "another replica was hurt"
+    assert [is_expected_refusal(code, at, *disruptions, workload=workload) for at in expected_at] == [True] * len(
+        expected_at
+    )
+    assert [is_expected_refusal(code, at, *disruptions, workload=workload) for at in unexpected_at] == [False] * len(
+        unexpected_at
+    )
+    if KILLED in disruptions and AWAY not in disruptions and len(disruptions) == 1:
+        elsewhere = [
+            is_expected_refusal(code, at, *disruptions, workload=workload, replica="second") for at in expected_at
+        ]
+        assert not any(elsewhere), "another replica was disrupted"
 
 
 SOURCED = replace(GOOD, grounded=frozenset({"w"}), calls=(replace(GOOD.calls[0], sources=1), *GOOD.calls[1:]))
 GONE = replace(AWAY, away=(10.0, 11.9))
 
 
-def answer(kind: str, begun: float, ended: float) -> Seen:
-    return Seen("w", 200, "", "a", kind, kind == "abort", begun=begun, ended=ended)
+def answer(kind: str, begun: float, ended: float) -> ClientResult:
+    return ClientResult("w", 200, "", "a", kind, kind == "abort", begun=begun, ended=ended)
 
 
 @pytest.mark.parametrize("kind", ["json", "stream", "abort"])
-def test_nothing_is_answered_from_sources_while_the_database_is_away(kind: str) -> None:
-    def found(begun: float, ended: float, hurt: Hurt = GONE, of: str = kind) -> list[str]:
-        return faults(replace(SOURCED, seen=(answer(of, begun, ended),), hurts=(hurt,)))
+def test_an_answer_from_sources_while_the_database_is_away_is_a_fault(kind: str) -> None:
+    def faults_of(begun: float, ended: float, disruption: Disruption = GONE, call_kind: str = kind) -> list[str]:
+        return faults(replace(SOURCED, client_results=(answer(call_kind, begun, ended),), disruptions=(disruption,)))
 
-    assert found(10.6, 11.8) == [f"a client of w has an answer from sources ({kind}) while the database was away"]
-    assert found(10.4, 11.8) == [], "what is left of a killed server may have answered it"
-    assert found(10.6, 12.0) == [], "the server was back"
-    assert found(10.6, 11.8, replace(GONE, part="first")) == [] == found(10.6, 11.8, AWAY)
-    assert found(10.6, 11.8, of="embeddings") == []
+    assert faults_of(10.6, 11.8) == [f"a client of w has an answer from sources ({kind}) while the database was away"]
+    assert faults_of(10.4, 11.8) == [], "a remaining process of the killed server may have answered it"
+    assert faults_of(10.6, 12.0) == [], "the server was back"
+    assert faults_of(10.6, 11.8, replace(GONE, part="first")) == [] == faults_of(10.6, 11.8, AWAY)
+    assert faults_of(10.6, 11.8, call_kind="embeddings") == []
 
 
 @pytest.mark.parametrize(("kind", "fault"), [("json", True), ("stream", True), ("embeddings", False)])
-def test_an_answer_from_sources_rests_on_one(kind: str, fault: bool) -> None:
-    bare = replace(SOURCED, calls=GOOD.calls, seen=(answer(kind, 1.0, 2.0),))
+def test_a_grounded_answer_without_a_source_is_a_fault(kind: str, fault: bool) -> None:
+    bare = replace(SOURCED, calls=GOOD.calls, client_results=(answer(kind, 1.0, 2.0),))
     assert ("rests on no source" in str(faults(bare))) == fault
     assert faults(replace(bare, calls=SOURCED.calls)) == []
 
@@ -204,10 +231,10 @@ LIMITED = Books(
         Attempt("c", 1, "settled", "ok", 30, 50, tokens=12),
     ),
     calls=(
-        Call("a", "w", "ok", 30, key="k", begun=NOON, asked=NOON + 1),
-        Call("b", "w", "ok", 80, key="l", begun=NOON + 28, asked=NOON + 29.9),
-        Call("c", "w", "ok", 30, key="k", begun=NOON + 29.9, asked=NOON + 30.1),
-        Call("d", "w", "refused", 0, key="k", begun=NOON + 2, asked=NOON + 2),
+        Call("a", "w", "ok", 30, key="k", begun=NOON, last_attempt=NOON + 1),
+        Call("b", "w", "ok", 80, key="l", begun=NOON + 28, last_attempt=NOON + 29.9),
+        Call("c", "w", "ok", 30, key="k", begun=NOON + 29.9, last_attempt=NOON + 30.1),
+        Call("d", "w", "refused", 0, key="k", begun=NOON + 2, last_attempt=NOON + 2),
     ),
     audited=("a", "b", "c", "d"),
     counted=("a-1", "b-1", "b-2", "c-1"),
@@ -217,38 +244,42 @@ LIMITED = Books(
         Limit("c", "workload/w", "cost", 110),
         Limit("own", "key/k", "requests", 1),
     ),
-    spans=(
-        Span("requests/r", MINUTE, 2, 2),
-        Span("tokens/t", MINUTE, 64, 64),
-        Span("cost/c", MINUTE, 110, 110),
-        Span("requests/own", MINUTE, 1, 1),
+    limit_minutes=(
+        LimitMinute("requests/r", MINUTE, 2, 2),
+        LimitMinute("tokens/t", MINUTE, 64, 64),
+        LimitMinute("cost/c", MINUTE, 110, 110),
+        LimitMinute("requests/own", MINUTE, 1, 1),
     ),
 )
 
 
-def test_limits_that_are_used_up_and_not_exceeded_have_no_fault() -> None:
+def test_limits_that_are_fully_used_have_no_faults() -> None:
     assert faults(LIMITED) == []
 
 
 @pytest.mark.parametrize("place", range(4))
-def test_one_more_than_a_limit_and_one_more_than_was_granted_is_found(place: int) -> None:
-    limit, span = LIMITED.limits[place], LIMITED.spans[place]
-    smaller = (*LIMITED.limits[:place], replace(limit, most=limit.most - 1), *LIMITED.limits[place + 1 :])
-    told = f"{span.most} were used"
+def test_use_beyond_a_limit_or_beyond_its_grants_is_a_fault(place: int) -> None:
+    limit, span = LIMITED.limits[place], LIMITED.limit_minutes[place]
+    smaller = (*LIMITED.limits[:place], replace(limit, amount=limit.amount - 1), *LIMITED.limits[place + 1 :])
+    told = f"{span.amount} were used"
     (fault,) = faults(replace(LIMITED, limits=smaller))
-    assert fault == f"limit {limit.name} {MINUTE} is {limit.most - 1} {limit.counts} and {told}"
-    fewer = (*LIMITED.spans[:place], replace(span, granted=span.granted - 1), *LIMITED.spans[place + 1 :])
-    (fault,) = faults(replace(LIMITED, spans=fewer))
+    assert fault == f"limit {limit.name} {MINUTE} is {limit.amount - 1} {limit.counts} and {told}"
+    fewer = (
+        *LIMITED.limit_minutes[:place],
+        replace(span, granted=span.granted - 1),
+        *LIMITED.limit_minutes[place + 1 :],
+    )
+    (fault,) = faults(replace(LIMITED, limit_minutes=fewer))
     assert f"were used of {span.granted - 1} that were granted" in fault
-    more = (*LIMITED.spans[:place], replace(span, granted=span.most + 1), *LIMITED.spans[place + 1 :])
-    assert faults(replace(LIMITED, spans=more)) == [
-        f"limit {span.name} {MINUTE} is {span.most} and {span.most + 1} are granted"
+    more = (*LIMITED.limit_minutes[:place], replace(span, granted=span.amount + 1), *LIMITED.limit_minutes[place + 1 :])
+    assert faults(replace(LIMITED, limit_minutes=more)) == [
+        f"limit {span.name} {MINUTE} is {span.amount} and {span.amount + 1} are granted"
     ]
 
 
-def test_a_call_at_the_turn_of_a_minute_may_be_of_either() -> None:
+def test_a_call_at_the_turn_of_a_minute_is_counted_in_neither() -> None:
     inside = replace(LIMITED.calls[2], begun=NOON + 27)
-    earlier = replace(inside, asked=NOON + 29)
+    earlier = replace(inside, last_attempt=NOON + 29)
     for call, count in ((inside, 0), (earlier, 4)):
         calls = (*LIMITED.calls[:2], call, LIMITED.calls[3])
         assert len(faults(replace(LIMITED, calls=calls))) == count
