@@ -326,7 +326,7 @@ async def test_a_failure_beside_calls_is_logged_with_the_id_that_its_client_has(
     def fails(*_: object) -> None:
         raise RuntimeError("nobody foresaw it")
 
-    monkeypatch.setattr(stored_api, "admitted", fails)
+    monkeypatch.setattr(stored_api, "admit_caller", fails)
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(b"GET /v1/chat/completions HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
     reply = parse(await reader.read())

@@ -112,9 +112,9 @@ def test_a_revised_prompt_is_text() -> None:
         ("chat.completions", {"needs": frozenset({"file"})}, {"input": {"secrets": "block"}}, ["file"]),
         ("chat.completions", {"images": 2}, {"output": {"secrets": "block"}}, []),
         ("embeddings", {}, {"input": {"secrets": "block"}, "output": {"secrets": "block"}}, []),
-        ("embeddings", {"typed": ["a", [7]]}, {"input": {"secrets": "block"}}, ["tokens"]),
-        ("completions", {"typed": [[7, 8]]}, {"presidio_input": "block"}, ["tokens"]),
-        ("completions", {"typed": ["a"]}, {"input": {"secrets": "block"}}, []),
+        ("embeddings", {"parsed": ["a", [7]]}, {"input": {"secrets": "block"}}, ["tokens"]),
+        ("completions", {"parsed": [[7, 8]]}, {"presidio_input": "block"}, ["tokens"]),
+        ("completions", {"parsed": ["a"]}, {"input": {"secrets": "block"}}, []),
         ("completions", {"fields": {"prompt_embeds": b'"AA"'}}, {"input": {"secrets": "block"}}, ["tokens"]),
     ],
 )

@@ -159,7 +159,7 @@ async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(tmp_path:
         return [b"-1", b"0", b"%f" % clock.seconds()]
 
     view._is_new_connection = False
-    await view.refresh(SimpleNamespace(connection=None, ask=beat))
+    await view.refresh(SimpleNamespace(connection=None, execute=beat))
     assert view.age() == 0.5
     clock.set_now(clock.now() + timedelta(minutes=10))
     assert view.age() == 600.5
@@ -180,7 +180,7 @@ async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
         async def beat(*_: Any, there: float = there) -> list[bytes]:
             return [b"-1", b"0", b"%f" % there]
 
-        await view.refresh(SimpleNamespace(connection=None, ask=beat))
+        await view.refresh(SimpleNamespace(connection=None, execute=beat))
     told = [record.getMessage() for record in caplog.records]
     assert ["3600 s behind" in each for each in told] == [True, False] and "61 s ahead of" in told[1]
 
