@@ -1,8 +1,7 @@
-"""Plain CP-SAT and plain HiGHS on a placement problem: one model of the whole, nothing of ours but the arrays.
+"""Baselines: plain CP-SAT and plain HiGHS on one model of a whole placement problem, using only our arrays.
 
-What they answer is judged by our verifier too. With `computing`, a limit is in seconds that the process computes on
-all its threads, so that other load on the machine takes nothing from either. Not a program by itself: see
-`placement_gap.py --baselines`.
+Limits may be in CPU seconds over all threads, so that other load on the machine does not matter. Not a program by
+itself: see `placement_gap.py --baselines`.
 """
 
 from __future__ import annotations
@@ -21,12 +20,12 @@ from groundplan.placement.solve.arrays import Arrays, build_arrays
 from groundplan.placement.solve.backends import import_solver
 from groundplan.placement.solve.neighbourhoods import build_plan
 
-LOOK_SECONDS = 0.02
+POLL_SECONDS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
-class Plain:
-    """What one of them found. Prices are exact: the choice is priced again in integers."""
+class BaselineResult:
+    """The result of one solver. The objective is exact: the choice is priced again in integers."""
 
     objective: int | None
     bound: float
@@ -35,15 +34,15 @@ class Plain:
     cpu_seconds: float
 
 
-def over(limit: WorkLimit) -> Callable[[], bool]:
-    """Whether the limit has run out, asked from now on."""
+def limit_check(limit: WorkLimit) -> Callable[[], bool]:
+    """A function that says whether the limit, counted from now, has run out."""
     now = time.process_time if limit.use_cpu_time else time.monotonic
     begun = now()
     return lambda: limit.seconds is not None and now() - begun >= limit.seconds
 
 
-def cp_sat(problem: Problem, limit: WorkLimit) -> Plain:
-    """CP-SAT with its own search, as it comes."""
+def solve_with_cp_sat(problem: Problem, limit: WorkLimit) -> BaselineResult:
+    """Solve by CP-SAT with its default search."""
     lib, data = import_solver("ortools.sat.python.cp_model"), build_arrays(problem)
     model = lib.CpModel()
     chosen = [model.new_bool_var("") for _ in data.index]
@@ -59,16 +58,16 @@ def cp_sat(problem: Problem, limit: WorkLimit) -> Plain:
         model.add(lib.LinearExpr.weighted_sum(parts, [*factors, *(-size for size in sizes)]) <= capacity)
     prices = [*data.cost.tolist(), *data.opening[:-1].tolist(), *problem.tiers.price.tolist()]
     model.minimize(lib.LinearExpr.weighted_sum([*chosen, *opened, *units], prices))
-    return _answered(lib, model, data, chosen, limit)
+    return _run_cp_sat(lib, model, data, chosen, limit)
 
 
-def _answered(lib: Any, model: Any, data: Arrays, chosen: list[Any], limit: WorkLimit) -> Plain:
+def _run_cp_sat(lib: Any, model: Any, data: Arrays, chosen: list[Any], limit: WorkLimit) -> BaselineResult:
     solver = lib.CpSolver()
     solver.parameters.num_workers, solver.parameters.random_seed = limit.threads, limit.seed
-    begun, cpu, done, stop = time.perf_counter(), time.process_time(), threading.Event(), over(limit)
+    begun, cpu, done, stop = time.perf_counter(), time.process_time(), threading.Event(), limit_check(limit)
 
     def watch() -> None:
-        while not done.wait(LOOK_SECONDS):
+        while not done.wait(POLL_SECONDS):
             if stop():
                 solver.stop_search()
 
@@ -79,42 +78,42 @@ def _answered(lib: Any, model: Any, data: Arrays, chosen: list[Any], limit: Work
     finally:
         done.set()
         watcher.join()
-    taken = [at for at, one in enumerate(chosen) if solver.boolean_value(one)] if _found(lib, status) else []
-    return _told(data, np.array(taken), float(solver.best_objective_bound), status == lib.OPTIMAL, (begun, cpu))
+    taken = [at for at, one in enumerate(chosen) if solver.boolean_value(one)] if _has_solution(lib, status) else []
+    return _build_result(data, np.array(taken), float(solver.best_objective_bound), status == lib.OPTIMAL, (begun, cpu))
 
 
-def _found(lib: Any, status: Any) -> bool:
+def _has_solution(lib: Any, status: Any) -> bool:
     return status in (lib.OPTIMAL, lib.FEASIBLE)
 
 
-def highs(problem: Problem, limit: WorkLimit) -> Plain:
-    """HiGHS as a mixed-integer program, as it comes."""
+def solve_with_highs(problem: Problem, limit: WorkLimit) -> BaselineResult:
+    """Solve as a mixed-integer program by HiGHS with its defaults."""
     lib, data = import_solver("highspy"), build_arrays(problem)
-    # threads are the process's, and ours were one: without this it refuses to run with more
+    # the thread count is global to the process, and our solver set it to one: HiGHS would refuse to run with more
     lib.Highs.resetGlobalScheduler(True)
     solver = lib.Highs()
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", limit.threads)
     solver.setOptionValue("mip_rel_gap", 0.0)
     solver.passModel(_model(lib, data))
-    begun, cpu, stop = time.perf_counter(), time.process_time(), over(limit)
+    begun, cpu, stop = time.perf_counter(), time.process_time(), limit_check(limit)
 
-    def look(event: Any) -> None:
+    def interrupt_at_limit(event: Any) -> None:
         if stop():
             event.interrupt()
 
-    solver.cbMipInterrupt += look
-    solver.cbSimplexInterrupt += look
-    ran = solver.run()
+    solver.cbMipInterrupt += interrupt_at_limit
+    solver.cbSimplexInterrupt += interrupt_at_limit
+    run_status = solver.run()
     lib.Highs.resetGlobalScheduler(True)
-    if ran == lib.HighsStatus.kError:
+    if run_status == lib.HighsStatus.kError:
         raise SystemExit("plain HiGHS did not run")
     info = solver.getInfo()
     values = np.array(solver.getSolution().col_value)[: len(data.index)]
-    whole = info.primal_solution_status == 2
+    has_plan = info.primal_solution_status == 2
     optimal = solver.getModelStatus() == lib.HighsModelStatus.kOptimal
-    taken = np.flatnonzero(values > 0.5) if whole else np.zeros(0)
-    return _told(data, taken, float(info.mip_dual_bound), optimal, (begun, cpu))
+    taken = np.flatnonzero(values > 0.5) if has_plan else np.zeros(0)
+    return _build_result(data, taken, float(info.mip_dual_bound), optimal, (begun, cpu))
 
 
 def _model(lib: Any, data: Arrays) -> Any:
@@ -160,8 +159,10 @@ def _rows(data: Arrays) -> list[tuple[list[int], list[int], list[int], list[int]
     return found
 
 
-def _told(data: Arrays, taken: NDArray[Any], bound: float, optimal: bool, begun: tuple[float, float]) -> Plain:
+def _build_result(
+    data: Arrays, taken: NDArray[Any], bound: float, optimal: bool, begun: tuple[float, float]
+) -> BaselineResult:
     seconds, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
     plan = build_plan(data, taken.astype(np.int64)) if len(taken) == data.part_count else None
     cost = None if plan is None else plan.cost
-    return Plain(cost, bound, optimal, round(seconds, 3), round(cpu, 3))
+    return BaselineResult(cost, bound, optimal, round(seconds, 3), round(cpu, 3))

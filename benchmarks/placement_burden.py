@@ -1,10 +1,10 @@
-"""How much of a plan rests on the hours that people need and on what an hour costs, where only a range is known.
+"""How much a plan depends on the hours that people need and on the cost of an hour, of which only ranges are known.
 
     python benchmarks/placement_burden.py --companies 40 --json
 
 The example company and random ones are planned at the low, the stated and the high end of `reference/burden.json`, of
-the hours and of the wage: nine plans each. `flips` are workloads whose first place is another one than at the stated
-figures, `workloads` those that are placed in both. Hours that a site declares itself are taken for the stated ones.
+the hours and of the wage: nine plans each. `flips` are workloads whose first place differs from that at the stated
+figures, `workloads` those that are placed in both. Hours that a site declares itself count as the stated ones.
 """
 
 from __future__ import annotations
@@ -39,40 +39,40 @@ ENDS = ("low", "hours", "high")
 LIMIT = WorkLimit(work=40, gap=1e-6)
 
 
-def at(company: Company, hours: str, wage: str) -> Company:
-    """The same company with the hours of its sites, and what an hour costs, at these ends of their ranges."""
+def with_burden(company: Company, hours: str, wage: str) -> Company:
+    """The same company with the hours of its sites, and the cost of an hour, at these ends of their ranges."""
     usd = load_reference("burden")["wage"]
-    paid = usd["usd" if wage == "hours" else wage] / usd["usd"] * company.policy.people_usd
-    sites = {name: _at(site, hours) for name, site in company.sites.items()}
-    return replace(company, sites=sites, policy=replace(company.policy, people_usd=paid))
+    people_usd = usd["usd" if wage == "hours" else wage] / usd["usd"] * company.policy.people_usd
+    sites = {name: _site_with_burden(site, hours) for name, site in company.sites.items()}
+    return replace(company, sites=sites, policy=replace(company.policy, people_usd=people_usd))
 
 
-def _at(site: SiteFacts, end: str) -> SiteFacts:
+def _site_with_burden(site: SiteFacts, end: str) -> SiteFacts:
     of_site = site_defaults.burden("site", site.type, end) / site_defaults.burden("site", site.type)
     of_model = site_defaults.burden("model", site.type, end) / site_defaults.burden("model", site.type)
     return replace(site, burden_hours=site.burden_hours * of_site, model_hours=site.model_hours * of_model)
 
 
-def example() -> Company:
+def example_company() -> Company:
     """The company of `examples/company`."""
     workspace, day = validate(EXAMPLE), date(2026, 11, 25)
     return company_facts(workspace, compile_deployments(workspace, day, declared_or_listed)[0], None, day)
 
 
-def planned(company: Company) -> CompanyPlan | None:
+def plan_or_none(company: Company) -> CompanyPlan | None:
     try:
         return plan_company(company, LIMIT)
     except Conflict:
         return None
 
 
-def rows(company: Company) -> list[dict[str, Any]]:
-    """One for each end of hours and wage: USD a month of all and of people, and who goes elsewhere than at the stated
-    figures; none where there is no plan at these."""
-    stated = planned(company)
+def burden_rows(company: Company) -> list[dict[str, Any]]:
+    """One row for each end of hours and wage: USD a month in total and for people, and the workloads whose place
+    differs from that at the stated figures; no rows if there is no plan at these."""
+    stated = plan_or_none(company)
     if stated is None:
         return []
-    every = {(hours, wage): planned(at(company, hours, wage)) for hours, wage in product(ENDS, ENDS)}
+    every = {(hours, wage): plan_or_none(with_burden(company, hours, wage)) for hours, wage in product(ENDS, ENDS)}
     return [_row(hours, wage, plan, stated) for (hours, wage), plan in every.items() if plan is not None]
 
 
@@ -87,11 +87,11 @@ def _row(hours: str, wage: str, plan: CompanyPlan, stated: CompanyPlan) -> dict[
     }  # fmt: skip
 
 
-def summed(companies: int, first: int) -> list[dict[str, Any]]:
-    """Over random companies: workloads and flips by end."""
+def random_totals(companies: int, first: int) -> list[dict[str, Any]]:
+    """Totals of workloads and flips over random companies, by end."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for seed in range(first, first + companies):
-        for row in rows(random_facts(seed, 20, 8)):
+        for row in burden_rows(random_facts(seed, 20, 8)):
             each = found.setdefault(
                 (row["hours"], row["wage"]),
                 {"hours": row["hours"], "wage": row["wage"], "companies": 0, "workloads": 0, "flips": 0},
@@ -108,9 +108,9 @@ def main() -> int:
     parser.add_argument("--companies", type=int, default=40, help="random ones")
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    result = {"example": rows(example()), "random": summed(given.companies, given.seed)}
-    print(json.dumps(result, indent=2 if given.json else None))
+    arguments = parser.parse_args()
+    result = {"example": burden_rows(example_company()), "random": random_totals(arguments.companies, arguments.seed)}
+    print(json.dumps(result, indent=2 if arguments.json else None))
     return 0
 
 

@@ -1,7 +1,7 @@
-"""What a company would cost if every workload could be divided at will: the least that splitting can still save.
+"""The cost of a company if every workload could be divided at will: a bound on what splitting can still save.
 
-Units are whole and sites are open or not; only parts are divided. It is told with the headroom that is left, since an
-optimum that uses every bought unit to its last drop cannot be run.
+Units are integers and sites are open or closed; only parts are divided. The result includes the headroom of each row,
+since an optimum that uses every bought unit completely cannot be run.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ class Division:
     """A placement in shares."""
 
     cost: int
-    """rounded to a whole price; found by branching, not proven by multipliers"""
+    """rounded to an integer; found by branching, not proven by multipliers"""
     share: Floats
-    """[O] of each part"""
+    """[O] the share of its part that each option takes"""
     units: Ints
     """[T]"""
     headroom: dict[str, float]
-    """row -> what is left of its capacity with bought units, as a fraction; rows that nothing uses are left out"""
+    """row -> the unused fraction of its capacity with bought units; unused rows are left out"""
 
 
-def divided(problem: Problem, seconds: float | None = None) -> Division | None:
-    """The cheapest placement in shares, or None where there is none or the time was too short."""
+def solve_divided(problem: Problem, seconds: float | None = None) -> Division | None:
+    """The cheapest placement in shares; None where there is none or the time was too short."""
     data = build_arrays(problem)
     if len(data.empty_parts()):
         return None
@@ -46,9 +46,9 @@ def divided(problem: Problem, seconds: float | None = None) -> Division | None:
     np.add.at(used, data.row.reshape(-1), (data.use * found.share[:, None]).reshape(-1))
     room = data.capacity[:-1].astype(np.float64)
     np.add.at(room, problem.tiers.row, (problem.tiers.size * units).astype(np.float64))
-    left = {
+    headroom = {
         name: (0.0 if abs(room[row] - used[row]) < _TINY * room[row] else float((room[row] - used[row]) / room[row]))
         for row, name in enumerate(problem.rows.names)
         if used[row] > _TINY and room[row] > 0
     }
-    return Division(round(found.value), share, units, left)
+    return Division(round(found.value), share, units, headroom)

@@ -2,14 +2,14 @@
 
     python benchmarks/placement_gap.py FILE... --seconds 60 --json
 
-`seconds` is the whole time of an instance with reading and solving; verification comes after it. `proof` says whether
-the bound follows from dual multipliers that were recomputed in exact arithmetic, or only from branching. With `--best
-best_known.csv` each objective is compared with the best known one. Files with several instances give several lines.
+`seconds` is the time of solving an instance, without verification. `proof` says whether the bound follows from dual
+multipliers that were recomputed in exact arithmetic, or only from branching. With `--best best_known.csv` each
+objective is compared with the best known one. Files with several instances give several lines.
 
-`--baselines` solves each instance with plain CP-SAT and plain HiGHS too, one after the other with the same limit, and
-says `never_above` (our objective is not above theirs) and `strictly_below` (below both; asked only where neither of
-them proves its optimum). `--computing` counts seconds in which the process computes on all threads, not the clock's:
-then other load takes nothing from anyone. Fairest on a machine at rest is the clock.
+`--baselines` also solves each instance with plain CP-SAT and plain HiGHS, one after the other with the same limit, and
+reports `never_above` (our objective is not above theirs) and `strictly_below` (below both; only where neither of them
+proves its optimum). `--computing` counts CPU seconds over all threads instead of the clock's, so that other load does
+not matter. On an idle machine the clock is fairest.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.placement_baselines import Plain, cp_sat, highs
+from benchmarks.placement_baselines import BaselineResult, solve_with_cp_sat, solve_with_highs
 from benchmarks.placement_instances.assignment import read_assignments
 
 from groundplan.core.errors import GroundplanError
@@ -36,8 +36,8 @@ from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
 
 
-def measured(file: Path, number: int, problem: Problem, limit: WorkLimit) -> dict[str, Any]:
-    """Solve one instance and let the verifier judge it."""
+def measure_instance(file: Path, number: int, problem: Problem, limit: WorkLimit) -> dict[str, Any]:
+    """Solve and verify one instance."""
     begun, cpu = time.perf_counter(), time.process_time()
     solution = optimise(problem, limit)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
@@ -57,32 +57,35 @@ def measured(file: Path, number: int, problem: Problem, limit: WorkLimit) -> dic
     }
 
 
-def beside(problem: Problem, limit: WorkLimit, ours: int | None) -> dict[str, Any]:
-    """Both plain solvers with the same limit, and whether we are above or below them."""
-    others: dict[str, Plain] = {"cp_sat": cp_sat(problem, limit), "highs": highs(problem, limit)}
+def compare_baselines(problem: Problem, limit: WorkLimit, ours: int | None) -> dict[str, Any]:
+    """The results of both baselines with the same limit, and whether our objective is above or below theirs."""
+    others: dict[str, BaselineResult] = {
+        "cp_sat": solve_with_cp_sat(problem, limit),
+        "highs": solve_with_highs(problem, limit),
+    }
     found = [each.objective for each in others.values() if each.objective is not None]
-    open_ = not any(each.optimal for each in others.values())
+    neither_proves = not any(each.optimal for each in others.values())
     return {
         "baselines": {name: asdict(each) for name, each in others.items()},
         "never_above": ours is not None and all(ours <= each for each in found),
-        "neither_proves": open_,
-        "strictly_below": ours is not None and all(ours < each for each in found) if open_ else None,
+        "neither_proves": neither_proves,
+        "strictly_below": ours is not None and all(ours < each for each in found) if neither_proves else None,
     }
 
 
-def summary(lines: list[dict[str, Any]]) -> dict[str, int]:
-    """Over all instances."""
-    open_ = [line for line in lines if line["neither_proves"]]
+def comparison_summary(lines: list[dict[str, Any]]) -> dict[str, int]:
+    """Totals over all instances."""
+    neither_proves = [line for line in lines if line["neither_proves"]]
     return {
         "instances": len(lines),
         "never_above": sum(line["never_above"] for line in lines),
-        "neither_proves": len(open_),
-        "strictly_below": sum(bool(line["strictly_below"]) for line in open_),
+        "neither_proves": len(neither_proves),
+        "strictly_below": sum(bool(line["strictly_below"]) for line in neither_proves),
     }
 
 
-def best_known(path: Path | None) -> dict[str, int]:
-    """Best known objective by the last part of the instance's path."""
+def read_best_known(path: Path | None) -> dict[str, int]:
+    """The last part of an instance's path -> its best known objective."""
     if path is None:
         return {}
     with path.open(encoding="utf-8") as lines:
@@ -100,30 +103,30 @@ def main() -> int:
     parser.add_argument("--baselines", action="store_true", help="plain CP-SAT and plain HiGHS beside it")
     parser.add_argument("--computing", action="store_true", help="seconds are those of computing, not of the clock")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    seconds = None if given.work else given.seconds
-    limit = WorkLimit(seconds=seconds, work=given.work, threads=given.threads, use_cpu_time=given.computing)
+    arguments = parser.parse_args()
+    seconds = None if arguments.work else arguments.seconds
+    limit = WorkLimit(seconds=seconds, work=arguments.work, threads=arguments.threads, use_cpu_time=arguments.computing)
     for name in ("highspy", "ortools.sat.python.cp_model"):
         import_solver(name)
-    known = best_known(given.best)
+    known = read_best_known(arguments.best)
     found: list[dict[str, Any]] = []
     try:
-        for file in given.files:
+        for file in arguments.files:
             for number, problem in enumerate(read_assignments(file), start=1):
-                line = measured(file, number, problem, limit)
+                line = measure_instance(file, number, problem, limit)
                 if file.name in known and line["objective"] is not None:
                     line["above_best"] = line["objective"] / known[file.name] - 1
-                if given.baselines:
-                    line |= beside(problem, limit, line["objective"])
+                if arguments.baselines:
+                    line |= compare_baselines(problem, limit, line["objective"])
                 found.append(line)
-                if not given.json:
+                if not arguments.json:
                     print(line, flush=True)
     except GroundplanError as error:
         print(f"{error}", file=sys.stderr)
         return 2
-    if given.json:
+    if arguments.json:
         body: dict[str, Any] = {"instances": found}
-        print(json.dumps(body | ({"beside": summary(found)} if given.baselines else {}), indent=2))
+        print(json.dumps(body | ({"beside": comparison_summary(found)} if arguments.baselines else {}), indent=2))
     return 0 if all(line["verified"] for line in found) else 1
 
 

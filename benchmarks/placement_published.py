@@ -1,8 +1,8 @@
-"""Two published checks: Mélange's example, and the small problem on which one HiGHS release answers wrong.
+"""Two published problems: Mélange's example, and the small program for which one HiGHS release returns a wrong optimum.
 
     python benchmarks/placement_published.py --melange melange_example.json --lp aibrix_azureconv_5rps.lp --json
 
-The example's files are not shipped; without them this says so and ends with 2.
+The files are not shipped; without them the exit status is 2.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from typing import Any
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.placement_divided import divided
-from benchmarks.placement_instances.fleet import Machine, fleet
+from benchmarks.placement_divided import solve_divided
+from benchmarks.placement_instances.fleet import Machine, fleet_problem
 
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.backends import import_solver, quiet_highs
@@ -26,20 +26,20 @@ from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.verify import verify
 
 
-def melange(path: Path) -> dict[str, Any]:
-    """Dollars an hour by slices, and continuous with the headroom that leaves."""
-    given = json.loads(path.read_text(encoding="utf-8"))
-    rate = Fraction(str(given["total_request_rate"]))
-    rates = [rate * Fraction(str(each)) for row in given["workload_distribution"] for each in row]
+def solve_melange(path: Path) -> dict[str, Any]:
+    """Dollars an hour by the number of slices, and for divisible loads with the remaining headroom."""
+    arguments = json.loads(path.read_text(encoding="utf-8"))
+    rate = Fraction(str(arguments["total_request_rate"]))
+    rates = [rate * Fraction(str(each)) for row in arguments["workload_distribution"] for each in row]
     machines = {
         name: Machine(
             round(Fraction(str(each["cost"])) * 100), tuple(Fraction(str(t)) for row in each["tputs"] for t in row)
         )
-        for name, each in given["gpu_info"].items()
+        for name, each in arguments["gpu_info"].items()
     }
     found: dict[str, Any] = {}
     for slices in (1, 2, 3, 4, 5, 8):
-        problem = fleet(machines, rates, slices)
+        problem = fleet_problem(machines, rates, slices)
         solution = optimise(problem, WorkLimit(work=40))
         report = verify(problem, solution)
         found[f"slices_{slices}"] = {
@@ -49,7 +49,7 @@ def melange(path: Path) -> dict[str, Any]:
             "proof": report.proof,
             "optimal": solution.stop_reason == "optimal",
         }
-    division = divided(fleet(machines, rates, 1))
+    division = solve_divided(fleet_problem(machines, rates, 1))
     assert division is not None
     found["continuous"] = {
         "usd_hour": division.cost / 100,
@@ -59,8 +59,8 @@ def melange(path: Path) -> dict[str, Any]:
     return found
 
 
-def small_program(path: Path) -> dict[str, Any]:
-    """The optimum by the pinned HiGHS, and its version."""
+def solve_small_program(path: Path) -> dict[str, Any]:
+    """The optimum of the small program by the pinned HiGHS, and its version."""
     lib = import_solver("highspy")
     solver = quiet_highs(lib)
     solver.readModel(str(path))
@@ -74,13 +74,13 @@ def main() -> int:
     parser.add_argument("--melange", type=Path, required=True)
     parser.add_argument("--lp", type=Path, required=True)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    for path in (given.melange, given.lp):
+    arguments = parser.parse_args()
+    for path in (arguments.melange, arguments.lp):
         if not path.is_file():
             print(f"{path} is not there; give the path of the published file", file=sys.stderr)
             return 2
-    result = {"melange": melange(given.melange), "small_program": small_program(given.lp)}
-    print(json.dumps(result, indent=2 if given.json else None))
+    result = {"melange": solve_melange(arguments.melange), "small_program": solve_small_program(arguments.lp)}
+    print(json.dumps(result, indent=2 if arguments.json else None))
     return 0
 
 

@@ -3,10 +3,10 @@
     python benchmarks/placement_scale.py --workloads 10000 --sites 200 --seconds 10 --json
 
 Three capacities at each site, opening costs and move costs; `--seed` and `--tightness` choose the company (see
-groundplan/placement/generate/companies.py). `gap` is (cost - bound) / bound as a fraction, with the bound recomputed by
-the verifier from dual multipliers in exact arithmetic; a bound proven only by branching is in `claimed_gap`. `--lose`
-closes the site that holds most and places its workloads anew. Seconds are of solving, without making the company.
-`--computing` counts seconds in which the process computes on all threads, so that other load takes nothing away.
+benchmarks/placement_instances/companies.py). `gap` is (cost - bound) / bound as a fraction, with the bound recomputed
+by the verifier from dual multipliers in exact arithmetic; `claimed_gap` includes bounds proven only by branching.
+`--lose` closes the site with the most workloads and places these anew. Seconds are those of solving, without generating
+the company. `--computing` counts CPU seconds over all threads, so that other load does not matter.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.placement_instances.companies import large
+from benchmarks.placement_instances.companies import large_company
 
 from groundplan.placement.problem import Problem, Solution, WorkLimit
 from groundplan.placement.solve.backends import import_solver
@@ -33,8 +33,8 @@ from groundplan.placement.solve.site_loss import solve_site_loss
 from groundplan.placement.verify import verify
 
 
-def placed(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict[str, Any]]:
-    """Solve, verify and describe."""
+def solve_and_verify(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict[str, Any]]:
+    """Solve and verify; returns the solution and its figures."""
     begun, cpu = time.perf_counter(), time.process_time()
     solution = optimise(problem, limit)
     seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
@@ -59,8 +59,8 @@ def placed(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict[str, Any]
     }
 
 
-def lost(problem: Problem, solution: Solution) -> dict[str, Any]:
-    """Close the site that holds most and place anew what was there."""
+def lose_site(problem: Problem, solution: Solution) -> dict[str, Any]:
+    """Close the site with the most parts and place these anew."""
     site = int(np.bincount(problem.options.site[solution.choice]).argmax())
     begun, cpu = time.perf_counter(), time.process_time()
     loss = solve_site_loss(problem, solution, site)
@@ -90,19 +90,28 @@ def main() -> int:
     parser.add_argument("--computing", action="store_true", help="seconds are those of computing, not of the clock")
     parser.add_argument("--lose", action="store_true", help="then lose the fullest site")
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     for name in ("highspy", "ortools.sat.python.cp_model"):
         import_solver(name)
-    problem = large(given.workloads, given.sites, seed=given.seed, tightness=given.tightness)
-    seconds = None if given.work else given.seconds
+    problem = large_company(arguments.workloads, arguments.sites, seed=arguments.seed, tightness=arguments.tightness)
+    seconds = None if arguments.work else arguments.seconds
     limit = WorkLimit(
-        seconds=seconds, work=given.work, gap=given.stop_at, threads=given.threads, use_cpu_time=given.computing
+        seconds=seconds,
+        work=arguments.work,
+        gap=arguments.stop_at,
+        threads=arguments.threads,
+        use_cpu_time=arguments.computing,
     )
-    solution, result = placed(problem, limit)
-    result |= {"workloads": given.workloads, "sites": given.sites, "seed": given.seed, "tightness": given.tightness}
-    if given.lose and solution.is_found:
-        result["lost"] = lost(problem, solution)
-    print(json.dumps(result, indent=2 if given.json else None))
+    solution, result = solve_and_verify(problem, limit)
+    result |= {
+        "workloads": arguments.workloads,
+        "sites": arguments.sites,
+        "seed": arguments.seed,
+        "tightness": arguments.tightness,
+    }
+    if arguments.lose and solution.is_found:
+        result["lost"] = lose_site(problem, solution)
+    print(json.dumps(result, indent=2 if arguments.json else None))
     return 0 if result["verified"] else 1
 
 

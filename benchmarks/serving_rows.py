@@ -1,7 +1,7 @@
 """Measured rows of serving engines as settings with two times. Reads the columns of AIConfigurator's silicon sample.
 
-A row that cannot be read is told with its line; nothing is learned or guessed here but what the columns leave out:
-without a concurrency, that of a rank's batch is taken.
+An unreadable row is an error that names its line. The only assumption: a missing concurrency is taken from the batch
+of a rank.
 """
 
 from __future__ import annotations
@@ -24,8 +24,8 @@ _CONCURRENCY = re.compile(r"silicon_concurrency=([0-9]{1,7})")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Measured:
-    """Rows that were measured."""
+class MeasuredRows:
+    """Measured settings with their times."""
 
     settings: tuple[Setting, ...]
     first_token: NDArray[np.float64]
@@ -45,17 +45,17 @@ class Measured:
     def split(self) -> NDArray[np.bool_]:
         return np.array([each.split for each in self.settings])
 
-    def part(self, mask: NDArray[np.bool_]) -> Measured:
+    def part(self, mask: NDArray[np.bool_]) -> MeasuredRows:
         chosen = tuple(each for each, keep in zip(self.settings, mask, strict=True) if keep)
-        return Measured(chosen, self.first_token[mask], self.per_token[mask])
+        return MeasuredRows(chosen, self.first_token[mask], self.per_token[mask])
 
 
-def read_rows(path: Path) -> Measured:
+def read_rows(path: Path) -> MeasuredRows:
     """The rows of a CSV file, gzipped or not. Raises `Invalid` with file and line."""
     found: list[tuple[Setting, float, float]] = []
     for line, row in _lines(path):
         try:
-            found.append((_setting(row), _time(row, "silicon_ttft_ms"), _time(row, "silicon_tpot_ms")))
+            found.append((_setting(row), _milliseconds(row, "silicon_ttft_ms"), _milliseconds(row, "silicon_tpot_ms")))
         except (KeyError, ValueError) as error:
             raise Invalid(
                 f"a measured row cannot be read: {error}",
@@ -68,7 +68,7 @@ def read_rows(path: Path) -> Measured:
             f"{path.name} has no rows", code="serving_rows", hint="Name the CSV file of measured rows.", where=path.name
         )
     settings, first, each = zip(*found, strict=True)
-    return Measured(tuple(settings), np.array(first), np.array(each))
+    return MeasuredRows(tuple(settings), np.array(first), np.array(each))
 
 
 def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
@@ -91,13 +91,13 @@ def _setting(row: Mapping[str, str]) -> Setting:
     if hardware is None:
         raise ValueError(f"the hardware {row['system'][:40]!r} is not known")
     split = row["mode"] == "disagg"
-    lead = "decode_" if split else ""
-    decode = _engine(row, lead, _whole(row, "decode_num_workers") if split else 1)
-    decode = decode if split or not row["attention_dp_size"] else _squared(decode)
-    batch = _whole(row, f"{lead}batch_size")
-    told = _CONCURRENCY.search(row["silicon_data_source"])
+    prefix = "decode_" if split else ""
+    decode = _engine(row, prefix, _count(row, "decode_num_workers") if split else 1)
+    decode = decode if split or not row["attention_dp_size"] else _fix_squared_engine(decode)
+    batch = _count(row, f"{prefix}batch_size")
+    match = _CONCURRENCY.search(row["silicon_data_source"])
     each = batch * decode.data
-    concurrency = int(told[1]) if told else each * decode.workers
+    concurrency = int(match[1]) if match else each * decode.workers
     return Setting(
         shape=shape,
         hardware=hardware,
@@ -107,14 +107,14 @@ def _setting(row: Mapping[str, str]) -> Setting:
         output=int(row["osl"]),
         concurrency=max(1, concurrency),
         decode=decode,
-        prefill=_engine(row, "prefill_", _whole(row, "prefill_num_workers")) if split else None,
+        prefill=_engine(row, "prefill_", _count(row, "prefill_num_workers")) if split else None,
         rank_batch=batch if split else max(1.0, concurrency / decode.data),
     )
 
 
-def _squared(engine: Engine) -> Engine:
-    """One published dump squares the size of workers whose experts are spread over all their units: k units with k
-    ranks of experts stand there as k x k. Its own names of the rows (`tp4_ep4`) say what was run."""
+def _fix_squared_engine(engine: Engine) -> Engine:
+    """Correct a worker whose size is squared: one published dump lists k units with k ranks of experts as k x k. Its
+    own names of the rows (`tp4_ep4`) show the true size."""
     ranks = (engine.tensor, engine.data, engine.expert_tensor, engine.experts)
     k = engine.experts if ranks[2] > 1 else engine.tensor
     if k > 1 and ranks == (k * k, 1, k, k):
@@ -124,22 +124,22 @@ def _squared(engine: Engine) -> Engine:
     return engine
 
 
-def _engine(row: Mapping[str, str], lead: str, workers: int) -> Engine:
+def _engine(row: Mapping[str, str], prefix: str, workers: int) -> Engine:
     return Engine(
-        tensor=_whole(row, f"{lead}tp_size"),
-        data=_whole(row, f"{lead}attention_dp_size"),
-        experts=_whole(row, f"{lead}moe_ep_size"),
-        expert_tensor=_whole(row, f"{lead}moe_tp_size") if lead != "prefill_" else 1,
+        tensor=_count(row, f"{prefix}tp_size"),
+        data=_count(row, f"{prefix}attention_dp_size"),
+        experts=_count(row, f"{prefix}moe_ep_size"),
+        expert_tensor=_count(row, f"{prefix}moe_tp_size") if prefix != "prefill_" else 1,
         workers=workers,
     )
 
 
-def _whole(row: Mapping[str, str], name: str) -> int:
-    """A count; what is left out or zero is one."""
+def _count(row: Mapping[str, str], name: str) -> int:
+    """A count; a missing or zero one is 1."""
     return max(1, int(float(row[name]))) if row[name] else 1
 
 
-def _time(row: Mapping[str, str], name: str) -> float:
+def _milliseconds(row: Mapping[str, str], name: str) -> float:
     value = float(row[name])
     if not 0 < value < 1e9:
         raise ValueError(f"{name} is {value}")

@@ -1,7 +1,7 @@
-"""Fitting the serving model to measured rows, and how far off it is where whole models and hardware are left out.
+"""Fits the serving model to measured rows, and cross-validates it with whole models and hardware left out.
 
-Needs the extra `groundplan[placement]`. What is fitted here is evaluated by `fitted`. Cross-validation fits anew for
-each group that is left out; no row is predicted by a fit that has seen it.
+Needs the extra `groundplan[placement]`. `fitted` evaluates the result. Cross-validation fits anew for each group that
+is left out; no row is predicted by a fit that was trained on it.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from benchmarks.serving_rows import Measured
+from benchmarks.serving_rows import MeasuredRows
 from numpy.typing import NDArray
 
 from groundplan.core.errors import Invalid
@@ -23,8 +23,8 @@ from groundplan.placement.serving.trees import Floats, Trees
 RIDGE = 3.0
 ROUNDS = 200
 SEEDS = 2
-LEAST_ROWS = 100
-"""Of a kind of serving; below it, one is fitted to all rows"""
+MIN_ROWS = 100
+"""rows of a kind of serving; with fewer, its model is fitted to all rows"""
 FOLDS = 8
 _SETTINGS = {
     "objective": "l1", "learning_rate": 0.06, "num_leaves": 15, "min_child_samples": 15, "feature_fraction": 0.4,
@@ -32,20 +32,22 @@ _SETTINGS = {
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 _LOSS: dict[str, dict[str, Any]] = {"per_token": {}, "first_token": {"objective": "huber", "alpha": 0.3}}
-"""First tokens are noisy: absolute deviations alone ignore how far a whole campaign of rows is off."""
+"""first tokens are noisy: absolute deviations alone ignore how far off a whole campaign of rows is"""
 Mask = NDArray[np.bool_]
 
 
 class Table:
     """Features, rooflines and logarithms of measured rows, computed once for many fits."""
 
-    def __init__(self, rows: Measured) -> None:
-        lines = [roofline(each) for each in rows.settings]
+    def __init__(self, rows: MeasuredRows) -> None:
+        rooflines = [roofline(each) for each in rows.settings]
         self.rows = rows
-        self.features = np.array([features(s, line) for s, line in zip(rows.settings, lines, strict=True)])
-        self.base = {time: np.log([getattr(line, time) for line in lines]) for time in TIMES}
-        told = [components(s, line) for s, line in zip(rows.settings, lines, strict=True)]
-        self.components = {time: np.array([each[time] for each in told]) for time in TIMES}
+        self.features = np.array(
+            [features(s, roofline_) for s, roofline_ in zip(rows.settings, rooflines, strict=True)]
+        )
+        self.base = {time: np.log([getattr(roofline_, time) for roofline_ in rooflines]) for time in TIMES}
+        by_row = [components(s, roofline_) for s, roofline_ in zip(rows.settings, rooflines, strict=True)]
+        self.components = {time: np.array([each[time] for each in by_row]) for time in TIMES}
         self.logs = {"per_token": np.log(rows.per_token), "first_token": np.log(rows.first_token)}
         self.families, self.hardware, self.split = rows.families, rows.hardware, rows.split
 
@@ -53,14 +55,14 @@ class Table:
         return self.split if kind == "split" else ~self.split
 
 
-def fit_part(table: Table, time: str, rows: Mask) -> FittedTime:
-    """One part, fitted to the chosen rows. Families count by the root of their number of rows."""
-    light = _library("lightgbm")
+def fit_time(table: Table, time: str, rows: Mask) -> FittedTime:
+    """The model of one time, fitted to the chosen rows. Families are weighted by the root of their number of rows."""
+    light = _import_library("lightgbm")
     data, logs, base = table.features[rows], table.logs[time][rows], table.base[time][rows]
     weights = _weights(table.families[rows])
     centre, scale = table.features.mean(axis=0), table.features.std(axis=0) + 1e-9
-    weight = _robust(np.c_[np.ones(len(data)), (data - centre) / scale], logs, weights)
-    sums = _not_negative(table.components[time][rows], np.exp(logs), weights)
+    weight = _fit_least_deviations(np.c_[np.ones(len(data)), (data - centre) / scale], logs, weights)
+    sums = _fit_non_negative(table.components[time][rows], np.exp(logs), weights)
     structures: list[dict[str, Any]] = []
     for seed in range(SEEDS):
         dataset = light.Dataset(data, logs - base, weight=weights)
@@ -68,24 +70,24 @@ def fit_part(table: Table, time: str, rows: Mask) -> FittedTime:
     return FittedTime(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), BLEND_WEIGHTS)
 
 
-def fit(table: Table, rows: Mask) -> ServingModel:
-    """All parts, fitted to the chosen rows, without spread."""
+def fit_model(table: Table, rows: Mask) -> ServingModel:
+    """The models of all times, fitted to the chosen rows, without spread."""
     parts, level = {}, {}
     for kind in KINDS:
         own = rows & table.kind(kind)
-        used = own if own.sum() >= LEAST_ROWS else rows
+        used = own if own.sum() >= MIN_ROWS else rows
         for time in TIMES:
-            parts[time, kind] = fit_part(table, time, used)
+            parts[time, kind] = fit_time(table, time, used)
             level[f"{time} {kind}"] = float(np.median((table.logs[time] - table.base[time])[used]))
     return ServingModel(parts, frozenset(table.families[rows]), frozenset(table.hardware[rows]), {}, level)
 
 
-def left_out(table: Table, groups: NDArray[Any]) -> dict[str, Floats]:
-    """Time -> log(measured / predicted) of every row, by fits that have seen no row of its group."""
+def cross_validate(table: Table, groups: NDArray[Any]) -> dict[str, Floats]:
+    """Time -> log(measured / predicted) of every row, by fits trained without its group."""
     found: dict[str, Floats] = {time: np.zeros(len(groups)) for time in TIMES}
     for group in sorted(set(groups)):
         out = groups == group
-        fitted = fit(table, ~out)
+        fitted = fit_model(table, ~out)
         for kind in KINDS:
             chosen = out & table.kind(kind)
             for time in TIMES if chosen.any() else ():
@@ -105,33 +107,34 @@ def folds(table: Table) -> NDArray[np.int64]:
     return np.array([number[key] for key in keys])
 
 
-def tails(basis: str) -> tuple[float, float]:
-    """Which percentiles bound 90 % of the rows: of a group that no fit has seen, others tell too narrow ones."""
+def interval_percentiles(basis: str) -> tuple[float, float]:
+    """The percentiles that bound 90 % of the rows; wider ones for unseen groups, whose errors the other groups
+    underestimate."""
     return (0.05, 0.95) if basis == "measured" else (0.025, 0.975)
 
 
-def spread(table: Table, errors: dict[str, dict[str, Floats]]) -> dict[str, tuple[float, float]]:
+def error_percentiles(table: Table, errors: dict[str, dict[str, Floats]]) -> dict[str, tuple[float, float]]:
     """`time kind basis` -> 5th and 95th percentile of the error, from rows that were left out in that way."""
     found = {}
     for basis, by_time in errors.items():
         for time, values in by_time.items():
             for kind in KINDS:
                 own = values[table.kind(kind)]
-                used = own if len(own) >= LEAST_ROWS else values
-                low, high = np.quantile(used, tails(basis))
+                used = own if len(own) >= MIN_ROWS else values
+                low, high = np.quantile(used, interval_percentiles(basis))
                 found[f"{time} {kind} {basis}"] = (float(low), float(high))
     return found
 
 
-def write(fitted: ServingModel, folder: Path) -> None:
-    """The arrays of a fitted model, as `fitted.shipped_model` reads them."""
+def write_model(fitted: ServingModel, folder: Path) -> None:
+    """Write the arrays of a fitted model, as `fitted.shipped_model` reads them."""
     arrays: dict[str, Any] = {}
     for (time, kind), part in fitted.parts.items():
-        lead = f"{time}.{kind}."
+        prefix = f"{time}.{kind}."
         for name in ("centre", "scale", "weight", "sums"):
-            arrays[lead + name] = getattr(part, name)
+            arrays[prefix + name] = getattr(part, name)
         for name in ("roots", "feature", "threshold", "left", "right", "value", "depth"):
-            arrays[lead + name] = getattr(part.trees, name)
+            arrays[prefix + name] = getattr(part.trees, name)
     np.savez_compressed(folder / "serving_model.npz", **arrays)
 
 
@@ -141,34 +144,34 @@ def _weights(families: NDArray[Any]) -> Floats:
     return np.array([(mean / count[each]) ** 0.5 for each in families])
 
 
-def _robust(data: Floats, logs: Floats, weights: Floats) -> Floats:
-    """Least absolute deviations with a ridge, by reweighting."""
-    again: Floats = np.ones(len(data))
+def _fit_least_deviations(data: Floats, logs: Floats, weights: Floats) -> Floats:
+    """Fit weights by least absolute deviations with a ridge, by iterative reweighting."""
+    reweighting: Floats = np.ones(len(data))
     weight: Floats = np.zeros(data.shape[1])
     for _ in range(8):
-        weighted = data * (again * weights)[:, None]
+        weighted = data * (reweighting * weights)[:, None]
         weight = np.asarray(
             np.linalg.solve(weighted.T @ data + RIDGE * np.eye(data.shape[1]), weighted.T @ logs), dtype=np.float64
         )
-        again = 1 / np.maximum(np.abs(logs - data @ weight), 0.05)
+        reweighting = 1 / np.maximum(np.abs(logs - data @ weight), 0.05)
     return weight
 
 
-def _not_negative(components: Floats, times: Floats, weights: Floats) -> Floats:
-    """Least absolute relative deviations with weights that are not negative, by reweighting (NNLS)."""
-    nnls = _library("scipy.optimize").nnls
+def _fit_non_negative(components: Floats, times: Floats, weights: Floats) -> Floats:
+    """Fit non-negative weights by least absolute relative deviations, by iterative reweighting (NNLS)."""
+    nnls = _import_library("scipy.optimize").nnls
     largest = components.max(axis=0) + 1e-12
-    again: Floats = np.ones(len(times))
+    reweighting: Floats = np.ones(len(times))
     found: Floats = np.zeros(components.shape[1])
     for _ in range(12):
-        root = np.sqrt(weights * again) / times
+        root = np.sqrt(weights * reweighting) / times
         found = np.asarray(nnls(components / largest * root[:, None], times * root, maxiter=2000)[0], dtype=np.float64)
-        again = 1 / np.maximum(np.abs(components / largest @ found / times - 1), 0.07)
+        reweighting = 1 / np.maximum(np.abs(components / largest @ found / times - 1), 0.07)
     scaled: Floats = found / largest
     return scaled
 
 
-def _library(name: str) -> Any:
+def _import_library(name: str) -> Any:
     try:
         return importlib.import_module(name)
     except ImportError as error:
@@ -180,13 +183,13 @@ def _library(name: str) -> Any:
 
 
 def flatten(structures: list[dict[str, Any]], share: float) -> Trees:
-    """Trees in LightGBM's own dump -> arrays; every value is multiplied by `share`."""
+    """Convert trees from LightGBM's dump to arrays; every value is multiplied by `share`."""
     nodes: list[tuple[int, float, int, int, float]] = []
-    deepest = 1
+    max_depth = 1
 
     def walk(node: dict[str, Any], depth: int) -> int:
-        nonlocal deepest
-        deepest = max(deepest, depth)
+        nonlocal max_depth
+        max_depth = max(max_depth, depth)
         here = len(nodes)
         nodes.append((0, np.inf, here, here, 0.0))
         if "split_feature" not in node:
@@ -200,5 +203,5 @@ def flatten(structures: list[dict[str, Any]], share: float) -> Trees:
     feature, threshold, left, right, value = (np.array(column) for column in zip(*nodes, strict=True))
     return Trees(
         np.array(roots, dtype=np.int32), feature.astype(np.int16), threshold.astype(np.float32),
-        left.astype(np.int32), right.astype(np.int32), value.astype(np.float32), deepest,
+        left.astype(np.int32), right.astype(np.int32), value.astype(np.float32), max_depth,
     )  # fmt: skip

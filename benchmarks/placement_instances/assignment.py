@@ -15,7 +15,7 @@ import numpy as np
 from groundplan.core.errors import Invalid
 from groundplan.placement.problem import Indices, Ints, Options, Parts, Problem, Rows, Sites, Tiers
 
-_MOST_NUMBERS = 20_000_000
+_MAX_NUMBERS = 20_000_000
 
 
 def read_assignments(path: Path) -> list[Problem]:
@@ -23,20 +23,20 @@ def read_assignments(path: Path) -> list[Problem]:
     try:
         numbers = [_integer(word) for word in path.read_text(encoding="utf-8").split()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise _unreadable(path, str(error)) from error
-    at, count = (0, 1) if _one(numbers) else (1, numbers[0] if numbers else 0)
+        raise _format_error(path, str(error)) from error
+    at, count = (0, 1) if _is_single_instance(numbers) else (1, numbers[0] if numbers else 0)
     found: list[Problem] = []
     for _ in range(count):
         if at + 2 > len(numbers):
-            raise _unreadable(path, f"it ends in the middle of instance {len(found) + 1}")
+            raise _format_error(path, f"it ends in the middle of instance {len(found) + 1}")
         agents, jobs = numbers[at], numbers[at + 1]
         size = 2 * agents * jobs + agents
-        if agents < 1 or jobs < 1 or size > _MOST_NUMBERS or at + 2 + size > len(numbers):
-            raise _unreadable(path, f"{agents} agents and {jobs} jobs need {size} numbers after them")
+        if agents < 1 or jobs < 1 or size > _MAX_NUMBERS or at + 2 + size > len(numbers):
+            raise _format_error(path, f"{agents} agents and {jobs} jobs need {size} numbers after them")
         found.append(_problem(np.array(numbers[at + 2 : at + 2 + size], dtype=np.int64), agents, jobs))
         at += 2 + size
     if not found:
-        raise _unreadable(path, "it holds no instance")
+        raise _format_error(path, "it holds no instance")
     return found
 
 
@@ -47,8 +47,8 @@ def _integer(word: str) -> int:
     return int(value)
 
 
-def _one(numbers: list[int]) -> bool:
-    """A single instance, without the number of instances before it."""
+def _is_single_instance(numbers: list[int]) -> bool:
+    """Whether the numbers are a single instance, without the number of instances in front."""
     if len(numbers) < 2:
         return False
     agents, jobs = numbers[0], numbers[1]
@@ -103,12 +103,12 @@ def assignment(cost: Ints, use: Ints, capacity: Ints) -> Problem:
 
 
 def no_tiers() -> Tiers:
-    """Nothing to buy."""
+    """Empty tiers: no units can be bought."""
     none = np.zeros(0, dtype=np.int64)
     return Tiers((), none.astype(np.int32), none, none, none)
 
 
-def _unreadable(path: Path, why: str) -> Invalid:
+def _format_error(path: Path, why: str) -> Invalid:
     return Invalid(
         f"{path} is not a generalised assignment instance: {why}",
         code="placement_instance",

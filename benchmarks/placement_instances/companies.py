@@ -2,11 +2,11 @@
 
 Published so that others can be measured on the same problems. Every draw comes from PCG64(seed); nothing else enters.
 
-- Sites lie in a unit square, each with a price level (log-normal, sigma 0.25), an opening cost and three capacities.
-- Workloads lie in the square too, with a size (log-normal, sigma 0.6) and a mix of the three resources.
+- Sites are in a unit square, each with a price level (log-normal, sigma 0.25), an opening cost and three capacities.
+- Workloads are in the square too, with a size (log-normal, sigma 0.6) and a mix of the three resources.
 - A workload may run at the sites within reach: about `reach` of all sites, the nearest more likely (residency,
-  latency); at least `AT_LEAST` of them. An option costs size x price level x (1 + noise) + distance x size.
-- `tightness` is total use over total capacity per resource, were every workload spread evenly over its options.
+  latency); at least `MIN_SITES` of them. An option costs size x price level x (1 + noise) + distance x size.
+- `tightness` is total use over total capacity per resource, if every workload were spread evenly over its options.
 - Half of the workloads run somewhere already: moving one costs about a fifth of its monthly price.
 """
 
@@ -17,38 +17,36 @@ from benchmarks.placement_instances.assignment import no_tiers
 
 from groundplan.placement.problem import Indices, Options, Parts, Problem, RowKind, Rows, Sites
 
-AT_LEAST = 5
+MIN_SITES = 5
 RESOURCES = ("gpu", "memory", "network")
 _DOLLAR = 10**12
 
 
-def large(workloads: int, sites: int, *, seed: int = 1, tightness: float = 0.7, reach: float = 0.3) -> Problem:
+def large_company(workloads: int, sites: int, *, seed: int = 1, tightness: float = 0.7, reach: float = 0.3) -> Problem:
     """A problem of this size. 10,000 x 200 has about 590,000 options."""
-    draw = np.random.Generator(np.random.PCG64(seed))
-    where, home = draw.random((sites, 2)), draw.random((workloads, 2))
-    level = np.exp(draw.normal(0.0, 0.25, sites))
-    size = np.exp(draw.normal(0.0, 0.6, workloads))
-    mix = draw.dirichlet([4.0, 4.0, 4.0], workloads) * 3
+    rng = np.random.Generator(np.random.PCG64(seed))
+    where, home = rng.random((sites, 2)), rng.random((workloads, 2))
+    level = np.exp(rng.normal(0.0, 0.25, sites))
+    size = np.exp(rng.normal(0.0, 0.6, workloads))
+    mix = rng.dirichlet([4.0, 4.0, 4.0], workloads) * 3
     distance = np.sqrt(((home[:, None, :] - where[None, :, :]) ** 2).sum(axis=2))
-    near = distance + draw.exponential(0.35, (workloads, sites))
-    count = max(min(AT_LEAST, sites), round(reach * sites))
+    near = distance + rng.exponential(0.35, (workloads, sites))
+    count = max(min(MIN_SITES, sites), round(reach * sites))
     chosen = np.argsort(near, axis=1, kind="stable")[:, :count]
     chosen.sort(axis=1)
     part: Indices = np.repeat(np.arange(workloads, dtype=np.int32), count)
     site = chosen.reshape(-1).astype(np.int32)
-    noise = np.exp(draw.normal(0.0, 0.15, len(part)))
+    noise = np.exp(rng.normal(0.0, 0.15, len(part)))
     run = 100 * size[part] * level[site] * noise
     egress = 40 * size[part] * distance[part, site]
-    current = np.where(
-        draw.random(workloads) < 0.5, chosen[np.arange(workloads), draw.integers(0, count, workloads)], -1
-    )
+    current = np.where(rng.random(workloads) < 0.5, chosen[np.arange(workloads), rng.integers(0, count, workloads)], -1)
     move = np.where((current[part] >= 0) & (current[part] != site), 20 * size[part], 0.0)
-    use = np.ceil(1000 * size[part, None] * mix[part] * draw.uniform(0.8, 1.2, (len(part), 3))).astype(np.int64)
+    use = np.ceil(1000 * size[part, None] * mix[part] * rng.uniform(0.8, 1.2, (len(part), 3))).astype(np.int64)
     expected = np.stack([np.bincount(site, use[:, k], sites) / count for k in range(3)], axis=1)
-    share = draw.uniform(0.5, 1.5, (sites, 1))
+    share = rng.uniform(0.5, 1.5, (sites, 1))
     fair = expected.sum(axis=0) * (share / share.sum())
     capacity = np.ceil(fair / tightness).astype(np.int64)
-    opening = (60 * workloads / sites * draw.uniform(0.2, 0.6, sites) * _DOLLAR / 3).astype(np.int64)
+    opening = (60 * workloads / sites * rng.uniform(0.2, 0.6, sites) * _DOLLAR / 3).astype(np.int64)
     capacities: list[RowKind] = ["capacity"] * (3 * sites)
     terms = np.stack([run, egress, move], axis=1) * _DOLLAR
     return Problem(

@@ -1,4 +1,4 @@
-"""Buying whole machines for a mix of requests: slices of the mix are assigned to types of machine, machines are bought.
+"""Buying machines for a mix of requests: slices of the mix are assigned to types of machine, whole machines are bought.
 
 The formulation of Mélange (Griggs et al., 2024): one workload for each slice of a bucket of requests, one site for each
 type, the load of a slice on a type is its rate over the type's throughput, and the bought machines hold the load.
@@ -24,8 +24,8 @@ class Machine:
     """0: it cannot serve this bucket"""
 
 
-def fleet(machines: Mapping[str, Machine], rates: Sequence[Fraction], slices: int, most: int = 1000) -> Problem:
-    """[b] requests a second of each bucket, cut into so many equal slices, each served by one type."""
+def fleet_problem(machines: Mapping[str, Machine], rates: Sequence[Fraction], slices: int, most: int = 1000) -> Problem:
+    """The problem for [b] requests a second of each bucket, cut into `slices` equal slices, each served by one type."""
     loads = {
         name: [rate / slices / each if each else None for rate, each in zip(rates, machine.throughput, strict=True)]
         for name, machine in machines.items()

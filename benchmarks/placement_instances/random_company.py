@@ -1,9 +1,9 @@
-"""Small random companies with every rule on, from a seed, and a second reading of their rules from the declarations.
+"""Small random companies with all rules, from a seed, and an independent check of plans against their declarations.
 
 Up to 60 workloads and 15 sites: residency, sensitivity, certifications, licences of weights, latency, capacity, quotas,
-spread, fallbacks in other failure domains, bursts, units to buy, openings, moves. `shared` ones hold the units of some
-sites for all workloads over the hours of a day, and rent more only once all own ones are held. Some have no placement
-at all. `breaches` looks only at what was declared here, not at the arrays that were made of it.
+spread, fallbacks in other failure domains, bursts, units to buy, openings, moves. `shared` companies share the units of
+some sites between workloads over the hours of a day, and rent more only once all own ones are held. Some companies have
+no placement. `find_breaches` uses only the declarations here, not the arrays made from them.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _DOLLAR = 10**12
 _JURISDICTIONS = ("EU", "US", "CH")
 _CERTIFICATES = ("iso27001", "soc2", "c5")
 HOURS = 3
-"""of a day, where hardware is shared"""
+"""hours of a day, where hardware is shared"""
 _RULES = ("residency", "sensitivity", "certification", "licence", "latency")
 
 
 @dataclass(frozen=True, slots=True)
-class Ground:
+class DeclaredSite:
     """A declared site."""
 
     name: str
@@ -43,13 +43,13 @@ class Ground:
     gpus: int
     opening: int
     own: tuple[int, ...] = ()
-    """thousandths of GPUs of which each may be held for all, in all what is there; empty: nothing is shared"""
-    more: int = 0
+    """thousandths of GPUs, each amount held or not, in total the site's own GPUs; empty: nothing is shared"""
+    rentable: int = 0
     """GPUs that can be rented beyond them"""
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
+class DeclaredWorkload:
     """A declared workload."""
 
     name: str
@@ -73,10 +73,10 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """What was declared, and the problem made of it."""
+    """The declarations, and the problem made from them."""
 
-    sites: tuple[Ground, ...]
-    workloads: tuple[Asked, ...]
+    sites: tuple[DeclaredSite, ...]
+    workloads: tuple[DeclaredWorkload, ...]
     token_quota: int
     most_critical: int
     """critical workloads in one failure domain"""
@@ -85,177 +85,187 @@ class Company:
 
 def random_company(seed: int, workloads: int = 60, sites: int = 15, *, shared: bool = False) -> Company:
     """One company of at most this size; the same workloads and rules whether it shares hardware or not."""
-    draw = np.random.Generator(np.random.PCG64(seed))
-    places = tuple(_site(draw, at) for at in range(int(draw.integers(min(8, sites), sites + 1))))
-    asked = tuple(_workload(draw, at, len(places)) for at in range(int(draw.integers(2, workloads + 1))))
-    tokens = sum(each.tokens for each in asked)
-    quota = round(tokens * float(draw.uniform(0.4, 1.6)))
-    critical = sum(each.critical for each in asked)
-    most = max(1, round(critical * float(draw.uniform(0.3, 0.8))))
-    room = 2.2 * sum(each.load * (2 if each.fallback else 1) for each in asked) / sum(site.gpus for site in places)
-    made = [_place(draw, site, room) for site in places]
+    rng = np.random.Generator(np.random.PCG64(seed))
+    places = tuple(_site(rng, at) for at in range(int(rng.integers(min(8, sites), sites + 1))))
+    declared = tuple(_workload(rng, at, len(places)) for at in range(int(rng.integers(2, workloads + 1))))
+    tokens = sum(each.tokens for each in declared)
+    quota = round(tokens * float(rng.uniform(0.4, 1.6)))
+    critical = sum(each.critical for each in declared)
+    most = max(1, round(critical * float(rng.uniform(0.3, 0.8))))
+    capacity_factor = (
+        2.2 * sum(each.load * (2 if each.fallback else 1) for each in declared) / sum(site.gpus for site in places)
+    )
+    made = [_place(rng, site, capacity_factor) for site in places]
     if shared:
-        places, asked = _sharing(seed, places, asked, room)
+        places, declared = _share_hardware(seed, places, declared, capacity_factor)
         made = [Place(p.name, p.domain, {}, p.opening) if s.own else p for p, s in zip(made, places, strict=True)]
-    load = sum(2 * each.load for each in asked)
+    load = sum(2 * each.load for each in declared)
     problem = assemble(
         made,
-        [*(_job(each, places) for each in asked), *(job for site in places for job in _held(site, load))],
-        [Quota("tokens", quota), *(row for site in places for row in _rows(site))],
-        [SpreadRule("critical workloads", tuple(each.name for each in asked if each.critical), most)],
+        [*(_job(each, places) for each in declared), *(job for site in places for job in _pool_jobs(site, load))],
+        [Quota("tokens", quota), *(row for site in places for row in _pool_rows(site))],
+        [SpreadRule("critical workloads", tuple(each.name for each in declared if each.critical), most)],
     )
-    return Company(places, asked, quota, most, problem)
+    return Company(places, declared, quota, most, problem)
 
 
-def _sharing(
-    seed: int, places: tuple[Ground, ...], asked: tuple[Asked, ...], room: float
-) -> tuple[tuple[Ground, ...], tuple[Asked, ...]]:
-    """Half of the sites hold their units for all; each workload has its fullest hour."""
-    draw = np.random.Generator(np.random.PCG64([seed, 1]))
+def _share_hardware(
+    seed: int, places: tuple[DeclaredSite, ...], declared: tuple[DeclaredWorkload, ...], capacity_factor: float
+) -> tuple[tuple[DeclaredSite, ...], tuple[DeclaredWorkload, ...]]:
+    """Let half of the sites share their units between workloads, and give each workload a load by hour."""
+    rng = np.random.Generator(np.random.PCG64([seed, 1]))
     found = []
     for site in places:
-        there = max(1, round(site.gpus * room * float(draw.uniform(0.3, 0.8))))
-        own = tuple(each for each in (there // 4, there // 4, there - 2 * (there // 4)) if each)
-        more = int(draw.integers(0, 4)) if draw.random() < 0.6 else 0
-        found.append(replace(site, own=own, more=more) if draw.random() < 0.5 else site)
-    rows = draw.uniform(0.1, 1.0, (len(asked), HOURS))
+        available = max(1, round(site.gpus * capacity_factor * float(rng.uniform(0.3, 0.8))))
+        own = tuple(each for each in (available // 4, available // 4, available - 2 * (available // 4)) if each)
+        rentable = int(rng.integers(0, 4)) if rng.random() < 0.6 else 0
+        found.append(replace(site, own=own, rentable=rentable) if rng.random() < 0.5 else site)
+    rows = rng.uniform(0.1, 1.0, (len(declared), HOURS))
     hours = rows / rows.max(axis=1, keepdims=True)
-    shaped = (replace(each, hours=tuple(row.tolist())) for each, row in zip(asked, hours, strict=True))
+    shaped = (replace(each, hours=tuple(row.tolist())) for each, row in zip(declared, hours, strict=True))
     return tuple(found), tuple(shaped)
 
 
-def _hour(site: Ground, hour: int) -> str:
+def _hour_row(site: DeclaredSite, hour: int) -> str:
     return f"{site.name} gpu in hour {hour}"
 
 
-def _order(site: Ground) -> str:
+def _order_row(site: DeclaredSite) -> str:
     return f"{site.name} gpu: all are held before more are rented"
 
 
-def _rows(site: Ground) -> Iterator[Quota]:
+def _pool_rows(site: DeclaredSite) -> Iterator[Quota]:
     if site.own:
-        yield from (Quota(_hour(site, hour), 0, "pool") for hour in range(HOURS))
-    if site.own and site.more:
-        yield Quota(_order(site), -len(site.own), "pool")
+        yield from (Quota(_hour_row(site, hour), 0, "pool") for hour in range(HOURS))
+    if site.own and site.rentable:
+        yield Quota(_order_row(site), -len(site.own), "pool")
 
 
-def _held(site: Ground, load: int) -> Iterator[Job]:
-    """How much of a site's own units is held, what of it is not there, and how many are rented beyond them."""
+def _pool_jobs(site: DeclaredSite, load: int) -> Iterator[Job]:
+    """The decisions of a site's pool: own units held, missing units (forbidden by a rule), and units rented."""
     if not site.own:
         return
     rule = (f"{sum(site.own) / 1000:g} are there",)
-    first = {_order(site): -1} if site.more else {}
-    pieces = [Piece((Choice(None), _gives(site, each, site.price, first)), POOL) for each in site.own]
-    yield Job(site.name, (*pieces, Piece((Choice(None), _gives(site, load, site.price, {}, rule)), POOL)))
-    if site.more:
-        none = Choice(None, uses={_order(site): -len(site.own)})
-        rented = (_gives(site, 1000 * each, 2 * site.price, {}) for each in range(1, site.more + 1))
+    first = {_order_row(site): -1} if site.rentable else {}
+    pieces = [Piece((Choice(None), _pool_choice(site, each, site.price, first)), POOL) for each in site.own]
+    yield Job(site.name, (*pieces, Piece((Choice(None), _pool_choice(site, load, site.price, {}, rule)), POOL)))
+    if site.rentable:
+        none = Choice(None, uses={_order_row(site): -len(site.own)})
+        rented = (_pool_choice(site, 1000 * each, 2 * site.price, {}) for each in range(1, site.rentable + 1))
         yield Job(f"{site.name} on demand", (Piece((none, *rented), POOL),))
 
 
-def _gives(site: Ground, units: int, price: float, uses: dict[str, int], rules: tuple[str, ...] = ()) -> Choice:
+def _pool_choice(
+    site: DeclaredSite, units: int, price: float, uses: dict[str, int], rules: tuple[str, ...] = ()
+) -> Choice:
     cost = round(units / 1000 * 100 * price * 100) * _DOLLAR // 100
-    given = {_hour(site, hour): -units for hour in range(HOURS)}
-    return Choice(None, {"compute": cost}, {**given, **uses}, config=str(units), rules=rules)
+    pool_uses = {_hour_row(site, hour): -units for hour in range(HOURS)}
+    return Choice(None, {"compute": cost}, {**pool_uses, **uses}, config=str(units), rules=rules)
 
 
-def _some(draw: np.random.Generator, of: tuple[str, ...], chance: float) -> frozenset[str]:
-    return frozenset(each for each in of if draw.random() < chance)
+def _random_subset(rng: np.random.Generator, names: tuple[str, ...], chance: float) -> frozenset[str]:
+    return frozenset(each for each in names if rng.random() < chance)
 
 
-def _site(draw: np.random.Generator, at: int) -> Ground:
-    return Ground(
+def _site(rng: np.random.Generator, at: int) -> DeclaredSite:
+    return DeclaredSite(
         name=f"site-{at}",
-        domain=int(draw.integers(0, 6)),
-        jurisdiction=_JURISDICTIONS[min(2, int(draw.integers(0, 5)) % 3)],
-        holds=int(draw.integers(1, 4)),
-        certificates=_some(draw, _CERTIFICATES, 0.85),
-        licensed=frozenset(model for model in range(4) if draw.random() < 0.95),
-        latency=tuple(int(each) for each in draw.integers(5, 250, 3)),
-        price=float(np.exp(draw.normal(0, 0.4))),
-        gpus=int(draw.integers(2, 12)),
-        opening=int(draw.integers(0, 3)) * 150,
+        domain=int(rng.integers(0, 6)),
+        jurisdiction=_JURISDICTIONS[min(2, int(rng.integers(0, 5)) % 3)],
+        holds=int(rng.integers(1, 4)),
+        certificates=_random_subset(rng, _CERTIFICATES, 0.85),
+        licensed=frozenset(model for model in range(4) if rng.random() < 0.95),
+        latency=tuple(int(each) for each in rng.integers(5, 250, 3)),
+        price=float(np.exp(rng.normal(0, 0.4))),
+        gpus=int(rng.integers(2, 12)),
+        opening=int(rng.integers(0, 3)) * 150,
     )
 
 
-def _workload(draw: np.random.Generator, at: int, sites: int) -> Asked:
-    return Asked(
+def _workload(rng: np.random.Generator, at: int, sites: int) -> DeclaredWorkload:
+    return DeclaredWorkload(
         name=f"workload-{at}",
-        residency=frozenset({_JURISDICTIONS[at % 2]}) if draw.random() < 0.5 else frozenset(),
-        sensitivity=int(draw.integers(0, 4)) if draw.random() < 0.08 else int(draw.integers(0, 2)),
-        certificates=_some(draw, _CERTIFICATES, 0.03),
-        model=int(draw.integers(0, 4)),
-        region=int(draw.integers(0, 3)),
-        latency=int(draw.integers(200, 900)),
-        load=int(1000 * np.exp(draw.normal(-1.0, 0.7))) + 1,
-        tokens=int(draw.integers(1, 1000)),
-        fallback=bool(draw.random() < 0.4),
-        burst=bool(draw.random() < 0.25),
-        critical=bool(draw.random() < 0.2),
-        current=int(draw.integers(0, sites)) if draw.random() < 0.5 else None,
+        residency=frozenset({_JURISDICTIONS[at % 2]}) if rng.random() < 0.5 else frozenset(),
+        sensitivity=int(rng.integers(0, 4)) if rng.random() < 0.08 else int(rng.integers(0, 2)),
+        certificates=_random_subset(rng, _CERTIFICATES, 0.03),
+        model=int(rng.integers(0, 4)),
+        region=int(rng.integers(0, 3)),
+        latency=int(rng.integers(200, 900)),
+        load=int(1000 * np.exp(rng.normal(-1.0, 0.7))) + 1,
+        tokens=int(rng.integers(1, 1000)),
+        fallback=bool(rng.random() < 0.4),
+        burst=bool(rng.random() < 0.25),
+        critical=bool(rng.random() < 0.2),
+        current=int(rng.integers(0, sites)) if rng.random() < 0.5 else None,
     )
 
 
-def _place(draw: np.random.Generator, site: Ground, room: float) -> Place:
+def _place(rng: np.random.Generator, site: DeclaredSite, capacity_factor: float) -> Place:
     """Most sites have a fixed capacity; at a third of them nodes are bought: reserved ones, then on demand."""
-    if draw.random() < 0.35:
+    if rng.random() < 0.35:
         node = round(250 * site.price) * _DOLLAR
         offers = (UnitOffer("reserved", "gpu", 1000, node, 2), UnitOffer("on demand", "gpu", 1000, 2 * node, site.gpus))
         return Place(site.name, f"domain-{site.domain}", {"gpu": 0}, site.opening * _DOLLAR, offers)
-    capacity = round(site.gpus * room)
+    capacity = round(site.gpus * capacity_factor)
     return Place(site.name, f"domain-{site.domain}", {"gpu": capacity}, site.opening * _DOLLAR)
 
 
-def _broken(asked: Asked, site: Ground) -> tuple[str, ...]:
+def _broken_rules(declared: DeclaredWorkload, site: DeclaredSite) -> tuple[str, ...]:
     found = (
-        bool(asked.residency) and site.jurisdiction not in asked.residency,
-        asked.sensitivity > site.holds,
-        not asked.certificates <= site.certificates,
-        asked.model not in site.licensed,
-        site.latency[asked.region] > asked.latency,
+        bool(declared.residency) and site.jurisdiction not in declared.residency,
+        declared.sensitivity > site.holds,
+        not declared.certificates <= site.certificates,
+        declared.model not in site.licensed,
+        site.latency[declared.region] > declared.latency,
     )
     return tuple(rule for rule, broken in zip(_RULES, found, strict=True) if broken)
 
 
-def _used(asked: Asked, share: float, hour: int) -> int:
+def _units_in_hour(declared: DeclaredWorkload, share: float, hour: int) -> int:
     """Thousandths of a GPU in one hour."""
-    return max(1, ceil(asked.load * share * asked.hours[hour]))
+    return max(1, ceil(declared.load * share * declared.hours[hour]))
 
 
 def _choice(
-    asked: Asked, site: Ground, at: int, rules: tuple[str, ...], share: float, level: int, moves: bool
+    declared: DeclaredWorkload,
+    site: DeclaredSite,
+    at: int,
+    rules: tuple[str, ...],
+    share: float,
+    level: int,
+    moves: bool,
 ) -> Choice:
-    load = max(1, round(asked.load * share))
+    load = max(1, round(declared.load * share))
     spent = round(load / 1000 * 300 * site.price * 100) * _DOLLAR // 100
-    terms = {"compute": spent, "egress": site.latency[asked.region] * _DOLLAR // 10}
-    if moves and asked.current is not None and asked.current != at:
+    terms = {"compute": spent, "egress": site.latency[declared.region] * _DOLLAR // 10}
+    if moves and declared.current is not None and declared.current != at:
         terms["move"] = 20 * _DOLLAR
-    uses = {"gpu": load, "tokens": max(1, round(asked.tokens * share)) if site.jurisdiction == "US" else 0}
+    uses = {"gpu": load, "tokens": max(1, round(declared.tokens * share)) if site.jurisdiction == "US" else 0}
     if site.own:
-        uses |= {"gpu": 0} | {_hour(site, hour): _used(asked, share, hour) for hour in range(HOURS)}
+        uses |= {"gpu": 0} | {_hour_row(site, hour): _units_in_hour(declared, share, hour) for hour in range(HOURS)}
     uses = {name: amount for name, amount in uses.items() if amount}
     return Choice(site.name, terms, uses, level=level, rules=rules)
 
 
-def _job(asked: Asked, sites: tuple[Ground, ...]) -> Job:
-    judged = [(site, at, _broken(asked, site)) for at, site in enumerate(sites)]
-    primary = [_choice(asked, *each, 1.0, 0, True) for each in judged]
-    today = None if asked.current is None else sites[asked.current].name
+def _job(declared: DeclaredWorkload, sites: tuple[DeclaredSite, ...]) -> Job:
+    judged = [(site, at, _broken_rules(declared, site)) for at, site in enumerate(sites)]
+    primary = [_choice(declared, *each, 1.0, 0, True) for each in judged]
+    today = None if declared.current is None else sites[declared.current].name
     pieces: list[Piece] = []
-    if asked.burst:
-        primary += [_choice(asked, *each, 0.6, 1, True) for each in judged]
-        above = [_choice(asked, *each, 0.4, 1, False) for each in judged]
+    if declared.burst:
+        primary += [_choice(declared, *each, 0.6, 1, True) for each in judged]
+        above = [_choice(declared, *each, 0.4, 1, False) for each in judged]
         pieces.append(Piece((Choice(None), *above), BURST))
-    if asked.fallback:
-        pieces.append(Piece(tuple(_choice(asked, *each, 0.5, 0, False) for each in judged), FALLBACK))
-    return Job(asked.name, (Piece(tuple(primary), PRIMARY, today), *pieces))
+    if declared.fallback:
+        pieces.append(Piece(tuple(_choice(declared, *each, 0.5, 0, False) for each in judged), FALLBACK))
+    return Job(declared.name, (Piece(tuple(primary), PRIMARY, today), *pieces))
 
 
-def breaches(company: Company, solution: Solution) -> Iterator[str]:
-    """Hard rules that a placement breaks, read from the declarations alone."""
+def find_breaches(company: Company, solution: Solution) -> Iterator[str]:
+    """The hard rules that a placement breaks, checked against the declarations alone."""
     problem = company.problem
     tokens = 0
-    primary: dict[int, Ground] = {}
+    primary: dict[int, DeclaredSite] = {}
     critical: dict[int, int] = {}
     used: dict[str, list[int]] = {}
     held: dict[str, int] = {}
@@ -265,24 +275,24 @@ def breaches(company: Company, solution: Solution) -> Iterator[str]:
             name = problem.workloads[number]
             held[name] = held.get(name, 0) + int(problem.options.config[option] or 0)
             continue
-        asked = company.workloads[number]
+        declared = company.workloads[number]
         at = int(problem.options.site[option])
         if at < 0:
             continue
         site = company.sites[at]
-        for rule in _broken(asked, site):
-            yield f"{asked.name} at {site.name} against {rule}"
+        for rule in _broken_rules(declared, site):
+            yield f"{declared.name} at {site.name} against {rule}"
         level = int(problem.options.level[option])
         share = {PRIMARY: 0.6 if level else 1.0, BURST: 0.4, FALLBACK: 0.5}[role]
         if site.own:
             hours = used.setdefault(site.name, [0] * HOURS)
-            used[site.name] = [was + _used(asked, share, hour) for hour, was in enumerate(hours)]
-        tokens += max(1, round(asked.tokens * share)) if site.jurisdiction == "US" else 0
+            used[site.name] = [was + _units_in_hour(declared, share, hour) for hour, was in enumerate(hours)]
+        tokens += max(1, round(declared.tokens * share)) if site.jurisdiction == "US" else 0
         if role == PRIMARY:
             primary[number] = site
-            critical[site.domain] = critical.get(site.domain, 0) + asked.critical
+            critical[site.domain] = critical.get(site.domain, 0) + declared.critical
         elif role == FALLBACK and primary[number].domain == site.domain:
-            yield f"{asked.name} falls back within its failure domain"
+            yield f"{declared.name} falls back within its failure domain"
     yield from _sharing_breaches(company, used, held)
     if tokens > company.token_quota:
         yield f"{tokens} tokens of {company.token_quota}"
@@ -291,10 +301,10 @@ def breaches(company: Company, solution: Solution) -> Iterator[str]:
 
 
 def _sharing_breaches(company: Company, used: dict[str, list[int]], held: dict[str, int]) -> Iterator[str]:
-    """What is held of each site's units against what is there, and against the fullest hour."""
+    """Violations of sharing: units held against own ones, and against the use in the fullest hour."""
     for site in company.sites:
         own, rented = held.get(site.name, 0), held.get(f"{site.name} on demand", 0)
-        if own > sum(site.own) or rented > 1000 * site.more:
+        if own > sum(site.own) or rented > 1000 * site.rentable:
             yield f"{own} and {rented} GPUs of {site.name} are held"
         if rented and own < sum(site.own):
             yield f"GPUs are rented at {site.name} before all of its own are held"

@@ -1,9 +1,9 @@
-"""Random companies as facts, from a seed: with what exists only before arrays are made, beside `random_company`.
+"""Random companies as facts, from a seed: with features that the arrays of `random_company` do not cover.
 
-Own units that workloads share hour by hour and that can be extended by rented ones, commitments beneath what is rented
-by the hour, spot, changes of place in steps, purposes, promised availability, budgets, quotas, moves, spread. Up to 60
-workloads at 15 sites, mostly fewer. Numbers are drawn so that most rules bind somewhere; some companies have no place.
-Nothing is planned or judged here.
+Own units that workloads share hour by hour and that can be extended by rented ones, commitments beside units rented by
+the hour, spot, moves in steps, purposes, required availability, budgets, quotas, moves, spread. Up to 60 workloads at
+15 sites, mostly fewer. Numbers are drawn so that most rules bind somewhere; some companies cannot be placed. Nothing is
+planned or verified here.
 """
 
 from __future__ import annotations

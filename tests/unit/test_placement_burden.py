@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from benchmarks.placement_burden import ENDS, at, example, planned, rows
+from benchmarks.placement_burden import ENDS, burden_rows, example_company, plan_or_none, with_burden
 from tests.unit import placement_rig as rig
 
 from groundplan.catalog.demand import PlacementPolicy
@@ -59,7 +59,7 @@ def test_a_site_that_declares_nothing_has_the_stated_hours(type_: str) -> None:
 
 
 def test_the_example_s_places_do_not_hang_on_the_range() -> None:
-    found = rows(example())
+    found = burden_rows(example_company())
     assert len(found) == 9 and all(each["workloads"] >= 4 for each in found)
     assert {name for each in found for name in each["flips"]} <= FLIPS
     by_end = {(each["hours"], each["wage"]): each for each in found}
@@ -87,10 +87,10 @@ def near() -> Company:
 
 def test_where_own_and_rented_are_near_the_hours_decide_and_it_is_seen() -> None:
     company = near()
-    stated, cheap, dear = (planned(at(company, end, end)) for end in ("hours", "low", "high"))
+    stated, cheap, dear = (plan_or_none(with_burden(company, end, end)) for end in ("hours", "low", "high"))
     assert stated is not None and cheap is not None and dear is not None
     assert cheap.placements["chat"].primary.site == "rack" and dear.placements["chat"].primary.site == "cloud"
-    flips = [(each["hours"], each["wage"]) for each in rows(company) if each["flips"]]
+    flips = [(each["hours"], each["wage"]) for each in burden_rows(company) if each["flips"]]
     assert flips and ("hours", "hours") not in flips
     declared = replace(company, policy=replace(company.policy, people_usd=0.0))
-    assert not [each for each in rows(declared) if each["flips"]], "hours that cost nothing decide nothing"
+    assert not [each for each in burden_rows(declared) if each["flips"]], "hours that cost nothing decide nothing"

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.placement_baselines import cp_sat, highs
-from benchmarks.placement_instances.companies import large
+from benchmarks.placement_baselines import solve_with_cp_sat, solve_with_highs
+from benchmarks.placement_instances.companies import large_company
 from benchmarks.placement_instances.random_company import random_company
-from benchmarks.placement_random import digest, run
+from benchmarks.placement_random import run, source_digest
 
 from groundplan.placement.problem import WorkLimit
 from groundplan.placement.solve.optimise import optimise
@@ -22,15 +22,19 @@ from groundplan.placement.solve.work_limit import WorkBudget
 def test_plain_solvers_and_ours_agree_on_the_optimum(seed: int, found: bool) -> None:
     """Openings, units to buy, bursts and fallbacks included: all three solve the same problem."""
     problem = random_company(seed, 6, 4).problem
-    ours, one, other = optimise(problem), cp_sat(problem, WorkLimit(seconds=20)), highs(problem, WorkLimit(seconds=20))
+    ours, one, other = (
+        optimise(problem),
+        solve_with_cp_sat(problem, WorkLimit(seconds=20)),
+        solve_with_highs(problem, WorkLimit(seconds=20)),
+    )
     assert (ours.is_found, one.objective) == (found, ours.cost if found else None)
     if found:
         assert one.optimal and other.objective == pytest.approx(one.objective, rel=1e-6)
 
 
 def test_plain_solvers_stop_when_their_computing_is_used_up() -> None:
-    problem = large(150, 20, seed=1)
-    for plain in (cp_sat, highs):
+    problem = large_company(150, 20, seed=1)
+    for plain in (solve_with_cp_sat, solve_with_highs):
         found = plain(problem, WorkLimit(seconds=0.5, use_cpu_time=True))
         assert found.cpu_seconds < 3 and not found.optimal
 
@@ -47,7 +51,7 @@ def test_seconds_of_computing_are_not_those_of_the_clock() -> None:
 
 def test_little_computing_is_never_taken_for_an_impossible_company() -> None:
     for seconds in (0.01, 0.1, 0.4):
-        solution = optimise(large(80, 12, seed=1), WorkLimit(seconds=seconds, use_cpu_time=True))
+        solution = optimise(large_company(80, 12, seed=1), WorkLimit(seconds=seconds, use_cpu_time=True))
         assert solution.stop_reason != "infeasible" and solution.is_found
 
 
@@ -62,6 +66,6 @@ def test_a_run_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
         k: v for k, v in first.items() if k not in ("seconds", "taken_over")
     }
     row = json.loads(progress.read_text(encoding="utf-8").splitlines()[0])
-    assert digest() in row["mark"]
+    assert source_digest() in row["mark"]
     progress.write_text(json.dumps({**row, "mark": "another solver"}) + "\n", encoding="utf-8")
     assert run(1, 12, 1, progress=progress)["taken_over"] == 0

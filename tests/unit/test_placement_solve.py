@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.placement_divided import divided
+from benchmarks.placement_divided import solve_divided
 from benchmarks.placement_instances.assignment import assignment, read_assignments
-from benchmarks.placement_instances.companies import large
-from benchmarks.placement_instances.fleet import Machine, fleet
-from benchmarks.placement_instances.random_company import breaches, random_company
+from benchmarks.placement_instances.companies import large_company
+from benchmarks.placement_instances.fleet import Machine, fleet_problem
+from benchmarks.placement_instances.random_company import find_breaches, random_company
 from benchmarks.placement_random import run
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,7 +69,7 @@ def test_an_instance_is_proven_optimal_and_verified() -> None:
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: instance(1, 4, 14), lambda: large(40, 8), lambda: random_company(3, 12, 8).problem]
+    "make", [lambda: instance(1, 4, 14), lambda: large_company(40, 8), lambda: random_company(3, 12, 8).problem]
 )
 def test_the_same_input_gives_the_same_answer_byte_for_byte(make: object) -> None:
     assert callable(make)
@@ -92,7 +92,7 @@ def test_one_stopped_by_the_clock_says_so_and_is_bounded() -> None:
 
 
 def test_a_large_company_is_placed_within_two_percent() -> None:
-    problem = large(800, 40)
+    problem = large_company(800, 40)
     solution = optimise(problem, WorkLimit(gap=0.02, work=10))
     assert verify(problem, solution).is_verified
     assert solution.stop_reason == "gap"
@@ -100,7 +100,7 @@ def test_a_large_company_is_placed_within_two_percent() -> None:
 
 
 def test_capacity_priced_exactly_bounds_better_than_the_relaxation() -> None:
-    for problem in (instance(5, 6, 24), large(60, 10)):
+    for problem in (instance(5, 6, 24), large_company(60, 10)):
         data = build_arrays(problem)
         relaxation, sets = relax(data), build_knapsacks(data)
         assert relaxation is not None and sets is not None
@@ -163,7 +163,7 @@ def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path, text: str) 
 
 
 def test_a_lost_site_moves_only_what_ran_there() -> None:
-    problem = large(150, 8, tightness=0.6)
+    problem = large_company(150, 8, tightness=0.6)
     before = optimise(problem, WorkLimit(work=1))
     counts = np.bincount(problem.options.site[before.choice], minlength=8)
     site = int(np.argmin(np.where(counts > 0, counts, 999)))
@@ -204,7 +204,7 @@ def melange(slices: int) -> Problem:
         "A10G": Machine(101, tuple(map(Fraction, (2, 1, 5, 2)))),
         "A100-80GB": Machine(367, tuple(map(Fraction, (20, 20, 40, 20)))),
     }
-    return fleet(machines, [Fraction(share) * 30 for share in ("0.2", "0.1", "0.5", "0.2")], slices)
+    return fleet_problem(machines, [Fraction(share) * 30 for share in ("0.2", "0.1", "0.5", "0.2")], slices)
 
 
 @pytest.mark.parametrize(("slices", "cents"), [(1, 670), (2, 569), (3, 468), (4, 569)])
@@ -216,7 +216,7 @@ def test_the_published_fleet_costs_what_was_published(slices: int, cents: int) -
 
 
 def test_divided_at_will_the_fleet_has_no_headroom() -> None:
-    found = divided(melange(1))
+    found = solve_divided(melange(1))
     assert found is not None
     assert (found.cost, found.units.tolist()) == (468, [1, 1])
     assert found.headroom == {"A10G load": 0.0, "A100-80GB load": 0.0}
@@ -251,7 +251,7 @@ def test_random_companies_break_no_rule() -> None:
         assert verify(company.problem, solution).violations == ()
         if solution.is_found:
             placed += 1
-            assert list(breaches(company, solution)) == []
+            assert list(find_breaches(company, solution)) == []
     assert placed > 90
 
 
@@ -261,20 +261,22 @@ def test_the_second_reading_sees_a_broken_rule() -> None:
     excluded = np.flatnonzero(~company.problem.allowed)
     choice = solution.choice.copy()
     choice[company.problem.options.part[excluded]] = excluded
-    assert list(breaches(company, replace(solution, choice=choice)))
+    assert list(find_breaches(company, replace(solution, choice=choice)))
 
 
 def test_the_second_reading_adds_up_what_is_shared() -> None:
     company = random_company(100, 24, 10, shared=True)
     problem, solution = company.problem, optimise(company.problem, WorkLimit(work=1))
-    assert verify(problem, solution).violations == () and list(breaches(company, solution)) == []
+    assert verify(problem, solution).violations == () and list(find_breaches(company, solution)) == []
     held = np.flatnonzero((problem.parts.role == POOL) & (solution.choice != problem.part_start[:-1]))
     assert len(held)
     told = set()
     for part in held:
         choice = solution.choice.copy()
         choice[part] = problem.part_start[part]
-        told |= {each.partition(" at ")[0].split()[-1] for each in breaches(company, replace(solution, choice=choice))}
+        told |= {
+            each.partition(" at ")[0].split()[-1] for each in find_breaches(company, replace(solution, choice=choice))
+        }
     assert "used" in told, "units that are used and not held"
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.serving_model import CANDIDATES, chosen_elsewhere
+from benchmarks.serving_model import CANDIDATES, errors_with_best_candidates
 from benchmarks.serving_rows import read_rows
 from benchmarks.serving_train import flatten
 from hypothesis import given, settings
@@ -172,8 +172,8 @@ def test_a_group_has_no_part_in_choosing_what_it_is_judged_by() -> None:
     off = [{"per_token": each, "first_token": each} for each in (flatters_a, steady)]
     whole = np.ones(7, dtype=bool)
     # chosen on everything, the second would give 0.1; a alone is judged by it, b and c by what is best without them
-    assert chosen_elsewhere(whole, groups, off) == {"tpot": 0.2, "ttft": 0.2}
-    assert chosen_elsewhere(whole & (groups != "b"), groups, off)["tpot"] == 0.3
+    assert errors_with_best_candidates(whole, groups, off) == {"tpot": 0.2, "ttft": 0.2}
+    assert errors_with_best_candidates(whole & (groups != "b"), groups, off)["tpot"] == 0.3
 
 
 def test_the_shipped_shares_are_among_those_that_are_judged() -> None:
