@@ -37,9 +37,9 @@ from benchmarks.routing_usable import read_usable
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.routing.decide.choose import choose
-from groundplan.economics.routing.decide.predict import asked
+from groundplan.economics.routing.decide.predict import text_to_embed
 from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate, strong_share
-from groundplan.economics.routing.learn.evaluation_set import said
+from groundplan.economics.routing.learn.evaluation_set import question_key
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.operating_points import label
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router, Sample
@@ -70,7 +70,7 @@ def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: s
     for these very prompts."""
     if encode is None:
         return None
-    texts = [encode.truncate(asked(sample.prompt), TOKENS) for sample in matrix.samples]
+    texts = [encode.truncate(text_to_embed(sample.prompt), TOKENS) for sample in matrix.samples]
     if cache is None:
         return encode.embed(texts)
     digest = hashlib.sha256("\0".join([str(LAYERS), *texts]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
@@ -95,7 +95,7 @@ def routellm(path: Path) -> Matrix:
         raise Invalid(f"{path} cannot be read: {error}", code="data_absent", hint=hint) from error
     if not rows or not {"prompt", WEAK, STRONG} <= set(rows[0]):
         raise Invalid(f"{path} has no columns prompt, {WEAK} and {STRONG}", code="data_absent", hint=hint)
-    samples = tuple(Sample(str(i), said(row["prompt"]), row["prompt"]) for i, row in enumerate(rows))
+    samples = tuple(Sample(str(i), question_key(row["prompt"]), row["prompt"]) for i, row in enumerate(rows))
     scores = np.array([[float(row[name] == "True") for name in (WEAK, STRONG)] for row in rows])
     sizes = np.array([len(row["prompt"]) / 4 for row in rows])
     costs = np.stack([sizes * PRICES[name][0] + 150 * PRICES[name][1] for name in (WEAK, STRONG)], axis=1)
@@ -142,7 +142,7 @@ def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[
         plain.append(time.thread_time() - began)
         if encode is not None:
             began = time.process_time()  # the model computes on a thread of its own
-            choose(router, prompt, encode.embed([encode.truncate(asked(prompt), TOKENS)])[0], allowed, point)
+            choose(router, prompt, encode.embed([encode.truncate(text_to_embed(prompt), TOKENS)])[0], allowed, point)
             whole.append(time.process_time() - began)
     told: dict[str, Any] = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
     if whole:
@@ -205,7 +205,7 @@ def of_routellm(
 def _briefly(encode: Encoder | None) -> Embed | None:
     if encode is None:
         return None
-    return lambda prompts: encode.embed([encode.truncate(asked(prompt), TOKENS) for prompt in prompts])
+    return lambda prompts: encode.embed([encode.truncate(text_to_embed(prompt), TOKENS) for prompt in prompts])
 
 
 def _share(told: Any, matrix: Matrix) -> float:

@@ -28,7 +28,7 @@ from benchmarks.provenance import commit, machine
 from benchmarks.routing_sets import Kind, made
 
 from groundplan.economics.routing.learn.baselines import plain_ridge
-from groundplan.economics.routing.learn.evaluate import apply, by_ridge, kept_by
+from groundplan.economics.routing.learn.evaluate import apply, apply_ridge, held_out_result
 from groundplan.economics.routing.learn.evaluation_set import Row, matrix_of
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.operating_points import label
@@ -70,9 +70,9 @@ def measured(name: str, rows: int, models: int, seed: int) -> Found:
     seen, asked = whole.take(np.arange(rows)), whole.take(np.arange(rows, rows + OTHERS))
     router = train(seen, None, (KEEP,), seed=seed)
     picked, _, _ = apply(router, asked, None, (KEEP,))
-    by_plain, _ = by_ridge(plain_ridge, seen, asked, router, (KEEP,), seed)
+    by_plain, _ = apply_ridge(plain_ridge, seen, asked, router, (KEEP,), seed)
     known = replace(asked, scores=drawn.chances[rows:, numbers])
-    ours, ridge = (kept_by(known, router.strongest, each[label(KEEP)]) for each in (picked, by_plain))
+    ours, ridge = (held_out_result(known, router.strongest, each[label(KEEP)]) for each in (picked, by_plain))
     return Found(name, rows, models, seed, ours.kept, ours.saved, ridge.kept, ridge.saved)
 
 

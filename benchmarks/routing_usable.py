@@ -15,12 +15,12 @@ from msgspec.structs import replace
 from groundplan.economics.routing.learn.evaluation_set import (
     LEAST_GROUPS,
     Row,
+    find_problems,
     group_of,
     matrix_of,
+    question_key,
+    raise_problems,
     read_rows,
-    refuse,
-    said,
-    wrong,
 )
 from groundplan.economics.routing.model import Matrix
 
@@ -48,8 +48,8 @@ def read_usable(path: Path) -> Usable:
     groups = {group_of(row) for _, row in whole}
     by_prompts = 0 < len(groups) < LEAST_GROUPS
     if by_prompts:
-        whole = [(line, replace(row, group=said(row.prompt))) for line, row in whole]
-    refuse(list(wrong(path, whole)))
+        whole = [(line, replace(row, group=question_key(row.prompt))) for line, row in whole]
+    raise_problems(list(find_problems(path, whole)))
     return Usable(matrix_of([row for _, row in whole]), len(rows) - len(whole), left_out, by_prompts)
 
 

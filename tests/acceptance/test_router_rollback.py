@@ -65,8 +65,8 @@ def learn(folder: Path, hard: str, easy: str) -> tuple[str, str]:
     )
     scores = np.stack([np.ones(200), np.where(is_hard, 0.0, 1.0)], axis=1)
     matrix = Matrix(samples, ("acme/large", "acme/small"), scores, np.tile([0.01, 0.001], (200, 1)))
-    version = registry.keep(folder, train(matrix, None, (0.99,), name="support"))
-    return version, registry.digest_of(folder, version)
+    version = registry.save_router(folder, train(matrix, None, (0.99,), name="support"))
+    return version, registry.router_digest(folder, version)
 
 
 def test_rolling_a_router_back_lets_the_gateway_choose_by_the_one_before(tmp_path: Path) -> None:

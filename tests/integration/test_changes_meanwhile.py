@@ -67,4 +67,4 @@ def test_who_asks_twice_for_a_replay_pays_for_one(database: Database) -> None:
         ask(other, replace(RUN, id=new_id(), candidate="d"))
         other.execute("UPDATE replay_run SET state = 'done', ended_at = now()")
         ask(other, replace(RUN, id=new_id()))
-        assert [each.candidate for each in replay_store.every(other)] == ["b", "d", "b"]
+        assert [each.candidate for each in replay_store.list_runs(other)] == ["b", "d", "b"]

@@ -22,9 +22,9 @@ from tests.integration.test_replays import judged_run
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import service
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import ExperimentRecord
 from groundplan.economics.replay import service as replays
-from groundplan.economics.replay.pairwise import unread
+from groundplan.economics.replay.pairwise import unreadable_problem
 from groundplan.gateway.journal import ledger_store
 from groundplan.testing.database import Cluster
 
@@ -127,12 +127,12 @@ def test_it_is_begun_seen_reviewed_and_stopped(console: Console) -> None:
 
 
 def test_a_judge_that_says_nothing_readable_is_told_in_the_same_words_everywhere(console: Console) -> None:
-    problem = unread("local", ["Well, … is"] * 5)
+    problem = unreadable_problem("local", ["Well, … is"] * 5)
     assert problem is not None
     ours = {"workload": "assistant", "current": "local", "candidate": "small", "judge": "local"}
     with psycopg.connect(console.owner) as conn:
         made = judged_run(conn, 0, **ours)
-        replays.unreadable(conn, made, problem)
+        replays.end_unreadable(conn, made, problem)
         call = new_id()
         conn.execute(
             """INSERT INTO replay_call (run, call_id, segment, state, why, said)
@@ -185,7 +185,7 @@ def test_no_click_starts_what_something_that_runs_forbids(console: Console) -> N
         made = judged_run(conn, 40, **ours)
         replays.finish(conn, made, {"": 1000.0}, datetime.now(UTC))
         for state, name in (("running", "elsewhere"), ("asked", "waiting")):
-            each = Recorded(
+            each = ExperimentRecord(
                 id=new_id(), name=name, workload="assistant", type="shadow", candidate="third", judge="", share=1000,
                 split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=until,
                 reason="try it", asked_by="operator", state=state,
@@ -222,7 +222,7 @@ def test_what_is_asked_for_is_approved_by_somebody_else(console: Console) -> Non
     ids = {}
     for name in ("own", "others"):
         asked_by = f"person:{person if name == 'own' else new_id()}"
-        made = Recorded(
+        made = ExperimentRecord(
             id=new_id(), name=name, workload="assistant", type="shadow", candidate="small", judge="", share=1000,
             split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1),
             until=datetime.now(UTC) + timedelta(days=3), reason="try it", asked_by=asked_by, state="asked",

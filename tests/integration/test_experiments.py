@@ -30,9 +30,9 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment import service
-from groundplan.economics.experiment.record import Recorded, in_the_way
+from groundplan.economics.experiment.record import ExperimentRecord, blocking_experiment
 from groundplan.economics.experiment.sequential import Tally
-from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, Rule, verdict
+from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, Rule, ab_verdict
 from groundplan.ledger import finding_store
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -42,13 +42,13 @@ ANA, SAM = f"person:{new_id()}", f"person:{new_id()}"
 WORKLOAD = workload("support", ["large", "small", "other"], stage="production")
 
 
-def recorded(**more: Any) -> Recorded:
+def recorded(**more: Any) -> ExperimentRecord:
     values: dict[str, Any] = {
         "id": new_id(), "name": "small", "workload": "support", "type": "ab", "candidate": "small", "judge": "",
         "share": 5000, "split": "person", "tolerance": 0.05, "guard_tolerance": 0.05, "budget_usd": Decimal(5),
         "until": NOW + timedelta(days=10), "reason": "cheaper", "asked_by": ANA, "state": "asked",
     }  # fmt: skip
-    return Recorded(**{**values, **more})
+    return ExperimentRecord(**{**values, **more})
 
 
 @contextmanager
@@ -85,10 +85,10 @@ def test_harm_ends_it_with_a_finding_and_an_entry(database: Database) -> None:
     assert number is not None and made.state == "running"
     arms(database, made.id, 400, {CONTROL: 0.9, CANDIDATE: 0.5})
     with control(database) as conn:
-        (ended,) = service.look(conn, NOW)
+        (ended,) = service.evaluate_running(conn, NOW)
         assert ended.number > number, "gateways hear of it as of any change of live policy"
     with control(database) as conn:
-        found = service.one(conn, made.id)
+        found = service.get_experiment(conn, made.id)
         assert (found.state, found.outcome, found.ended_by) == ("ended", "worse", "system")
         quality = found.figures["quality"]
         assert quality["low"] < -0.4 < quality["high"] < -0.05 and quality["count"] == 200
@@ -99,7 +99,7 @@ def test_harm_ends_it_with_a_finding_and_an_entry(database: Database) -> None:
         assert [e.entry.action for e in list_entries(conn, subject="workload/support")] == [
             "experiment.ended", "experiment.started",
         ]  # fmt: skip
-        assert service.look(conn, NOW) == []
+        assert service.evaluate_running(conn, NOW) == []
         with pytest.raises(Conflict, match="ended already"):
             service.stop(conn, ANA, made.id, "again")
 
@@ -111,7 +111,7 @@ def test_two_control_processes_end_it_once(database: Database) -> None:
 
     def looks(_: int) -> int:
         with control(database) as conn:
-            return len(service.look(conn, NOW))
+            return len(service.evaluate_running(conn, NOW))
 
     with ThreadPoolExecutor(4) as pool:
         assert sum(pool.map(looks, range(8))) == 1
@@ -128,8 +128,8 @@ def test_a_guard_ends_it_although_quality_is_not_decided(database: Database) -> 
     with psycopg.connect(database.superuser) as conn:
         conn.execute("UPDATE call SET status = 'failed' WHERE detail -> 'route' ->> 'arm' = 'candidate'")
     with control(database) as conn:
-        (ended,) = service.look(conn, NOW)
-        found = service.one(conn, ended.tried.id)
+        (ended,) = service.evaluate_running(conn, NOW)
+        found = service.get_experiment(conn, ended.experiment.id)
         assert found.outcome == "guard" and "answered fell" in found.outcome_reason
 
 
@@ -150,14 +150,14 @@ def test_a_judge_that_says_nothing_readable_ends_its_shadow(database: Database) 
     quiet: tuple[float | None, str | None] = (None, "")
     judged_pairs(database, made.id, [(1.0, "A B"), *[quiet] * 4, (1.0, None), (None, None)])
     with control(database) as conn:
-        assert service.look(conn, NOW) == []
-        found = service.one(conn, made.id)
+        assert service.evaluate_running(conn, NOW) == []
+        found = service.get_experiment(conn, made.id)
         assert found.figures["left"] == "the judge other gave no readable verdict on 4 and no answer on 1"
         assert (found.figures["pairs"]["compared"], found.to_json()["error"]) == (2, None)
     judged_pairs(database, made.id, [(None, None)] * 20 + [(None, "Both … are")])
     with control(database) as conn:
-        (ended,) = service.look(conn, NOW)
-        found = service.one(conn, ended.tried.id)
+        (ended,) = service.evaluate_running(conn, NOW)
+        found = service.get_experiment(conn, ended.experiment.id)
         said = (
             "the judge other gave no readable verdict on 5 pairs in a row: it said 'Both … are' instead of A, B or SAME"
         )
@@ -171,12 +171,12 @@ def test_a_judge_that_says_nothing_readable_ends_its_shadow(database: Database) 
 def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(database: Database) -> None:
     with control(database) as conn:
         made, _ = service.ask(conn, ANA, recorded(type="shadow", judge="other"), waits=False, now=NOW)
-        begun = service.one(conn, made.id).asked_at
+        begun = service.get_experiment(conn, made.id).asked_at
     assert begun is not None
     away: tuple[float | None, str | None] = (None, None)
     judged_pairs(database, made.id, [(1.0, "A B"), (1.0, None), *[away] * 4])
     with control(database) as conn:
-        assert service.look(conn, begun) == []
+        assert service.evaluate_running(conn, begun) == []
         assert finding_store.list_findings(conn, kinds=["cost.experiment"]) == []
     judged_pairs(database, made.id, [away])
     with psycopg.connect(database.superuser) as conn:
@@ -188,26 +188,26 @@ def test_a_judge_that_cannot_be_asked_is_told_and_ends_its_shadow_after_a_day(da
             (new_id(), new_id(), Jsonb({"feature": "experiment/judge", "route": {"experiment": str(made.id)}})),
         )
     with control(database) as conn:
-        assert service.look(conn, begun) == []
+        assert service.evaluate_running(conn, begun) == []
         (told,) = finding_store.list_findings(conn, kinds=["cost.experiment"])
         assert (told["kind"], told["severity"]) == ("cost.experiment.judge", "medium")
         assert "the judge other could not be asked on 5 pairs in a row" in told["message"]
         assert "(upstream_failed)" in told["message"] and "name another judge" in told["hint"]
     judged_pairs(database, made.id, [away] * 20 + [(1.0, "B A")])
     with control(database) as conn:
-        assert service.look(conn, begun) == []
+        assert service.evaluate_running(conn, begun) == []
         assert finding_store.list_findings(conn, kinds=["cost.experiment"]) == [], "it answers again"
     with psycopg.connect(database.superuser) as conn:
         conn.execute("UPDATE experiment_pair SET at = at - interval '2 days'")
     judged_pairs(database, made.id, [away] * 5)
     with control(database) as conn:
-        assert service.look(conn, begun) == []
-        (ended,) = service.look(conn, begun + timedelta(days=1, minutes=1))
-        found = service.one(conn, ended.tried.id)
+        assert service.evaluate_running(conn, begun) == []
+        (ended,) = service.evaluate_running(conn, begun + timedelta(days=1, minutes=1))
+        found = service.get_experiment(conn, ended.experiment.id)
         assert found.outcome == "unasked" and "on 5 pairs in a row" in found.outcome_reason
         error = found.to_json()["error"]
         assert error is not None and error["code"] == "judge_unasked"
-        service.look(conn, begun)
+        service.evaluate_running(conn, begun)
         assert [each["kind"] for each in finding_store.list_findings(conn, kinds=["cost.experiment"])] == [
             "cost.experiment"
         ]
@@ -217,7 +217,7 @@ def test_a_shadow_ends_when_what_is_left_of_its_budget_is_too_little(database: D
     """It never reaches the budget itself: before each answer the most that it may cost is reserved."""
     with control(database) as conn:
         made, _ = service.ask(conn, ANA, recorded(type="shadow"), waits=False, now=NOW)
-        now = service.one(conn, made.id).asked_at
+        now = service.get_experiment(conn, made.id).asked_at
     assert now is not None
     ends = [(300, "ok", None), (200, "refused", "budget_exhausted"), (120, "ok", None)]
     ends += [(each, "refused", "budget_exhausted") for each in (90, 60)]
@@ -225,13 +225,13 @@ def test_a_shadow_ends_when_what_is_left_of_its_budget_is_too_little(database: D
         for ago, status, code in ends:
             beside_call(conn, made.id, now - timedelta(seconds=ago), status, code)
     with control(database) as conn:
-        assert service.look(conn, now) == []
+        assert service.evaluate_running(conn, now) == []
     with psycopg.connect(database.superuser) as conn:
         beside_call(conn, made.id, now - timedelta(seconds=30), "refused", "budget_exhausted")
     with control(database) as conn:
-        assert service.look(conn, now - timedelta(seconds=40)) == []
-        (ended,) = service.look(conn, now)
-        found = service.one(conn, ended.tried.id)
+        assert service.evaluate_running(conn, now - timedelta(seconds=40)) == []
+        (ended,) = service.evaluate_running(conn, now)
+        found = service.get_experiment(conn, ended.experiment.id)
         assert found.outcome == "budget" and found.outcome_reason.startswith("what is left of its budget of $5.00")
 
 
@@ -251,9 +251,9 @@ def test_what_is_compared_by_likeness_needs_the_search_service_while_it_runs(
 ) -> None:
     with control(database) as conn:
         made, _ = service.ask(conn, ANA, recorded(type=kind, judge=judge), waits=False, now=NOW)
-        assert store.by_likeness(conn) is asks
+        assert store.has_unjudged(conn) is asks
         service.stop(conn, ANA, made.id, "enough")
-        assert not store.by_likeness(conn)
+        assert not store.has_unjudged(conn)
 
 
 def test_what_is_usual_is_told_by_calls_that_the_candidate_did_not_take(database: Database) -> None:
@@ -266,8 +266,8 @@ def test_what_is_usual_is_told_by_calls_that_the_candidate_did_not_take(database
         slow = "UPDATE call SET duration_ms = 9000, cost_usd = 1 WHERE detail -> 'route' ->> 'arm' = 'candidate'"
         conn.execute(slow)
     with control(database) as conn:
-        service.look(conn, NOW)
-        found = service.one(conn, made.id)
+        service.evaluate_running(conn, NOW)
+        found = service.get_experiment(conn, made.id)
         assert (found.slow_ms, found.dear_usd) == (100, Decimal("0.004"))
 
 
@@ -284,8 +284,8 @@ def test_what_is_usual_is_told_by_calls_of_callers(database: Database) -> None:
                  jsonb_build_object('of', id, 'purpose', 'guardrail') FROM call"""
         )
     with control(database) as conn:
-        service.look(conn, NOW)
-        found = service.one(conn, made.id)
+        service.evaluate_running(conn, NOW)
+        found = service.get_experiment(conn, made.id)
         assert (found.slow_ms, found.dear_usd) == (100, Decimal("0.004"))
 
 
@@ -299,12 +299,12 @@ def test_a_candidate_that_nobody_waits_for_is_stopped(database: Database) -> Non
         conn.execute("UPDATE experiment SET slow_ms = 1000, dear_usd = 0.004")
         conn.execute(gave_up, (900,))
     with control(database) as conn:
-        assert not service.look(conn, NOW)
+        assert not service.evaluate_running(conn, NOW)
     with psycopg.connect(database.superuser) as conn:
         conn.execute(gave_up, (60_000,))
     with control(database) as conn:
-        (ended,) = service.look(conn, NOW)
-        found = service.one(conn, ended.tried.id)
+        (ended,) = service.evaluate_running(conn, NOW)
+        found = service.get_experiment(conn, ended.experiment.id)
         assert found.outcome == "guard" and "in time fell" in found.outcome_reason
 
 
@@ -318,8 +318,8 @@ def test_an_ab_test_ends_when_its_candidate_has_cost_its_budget(database: Databa
         row = conn.execute(cost).fetchone()
         assert row is not None and Decimal("0.060") <= row[0] < Decimal("0.120")
     with control(database) as conn:
-        assert len(service.look(conn, NOW)) == ends
-        found = service.one(conn, made.id)
+        assert len(service.evaluate_running(conn, NOW)) == ends
+        found = service.get_experiment(conn, made.id)
         assert found.outcome == ("budget" if ends else "")
         assert Decimal(found.figures["spent_usd"]) == row[0], (
             "what the candidate answered, and nothing of the other arm"
@@ -332,12 +332,12 @@ def test_one_that_runs_is_looked_at_however_many_came_after_it(database: Databas
         made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
         for number in range(210):
             assert store.insert(conn, recorded(workload=f"other-{number}", state="ended"))
-        assert store.every(conn)[0].id == made.id and len(store.every(conn)) == 200
-        assert [each.id for each in store.lately(conn, NOW)] == [made.id]
+        assert store.list_experiments(conn)[0].id == made.id and len(store.list_experiments(conn)) == 200
+        assert [each.id for each in store.recent(conn, NOW)] == [made.id]
     arms(database, made.id, 400, {CONTROL: 0.9, CANDIDATE: 0.5})
     with control(database) as conn:
-        assert [each.tried.id for each in service.look(conn, NOW)] == [made.id]
-        assert service.one(conn, made.id).outcome == "worse"
+        assert [each.experiment.id for each in service.evaluate_running(conn, NOW)] == [made.id]
+        assert service.get_experiment(conn, made.id).outcome == "worse"
 
 
 def test_what_a_cache_gives_to_the_arm_with_more_callers_harms_no_candidate(database: Database) -> None:
@@ -353,8 +353,8 @@ def test_what_a_cache_gives_to_the_arm_with_more_callers_harms_no_candidate(data
                WHERE detail -> 'route' ->> 'arm' = 'control' AND hashtext(id::text) % 2 = 0"""
         )
     with control(database) as conn:
-        assert service.look(conn, NOW) == [], service.one(conn, made.id).outcome_reason
-        guards = service.one(conn, made.id).figures["guards"]
+        assert service.evaluate_running(conn, NOW) == [], service.get_experiment(conn, made.id).outcome_reason
+        guards = service.get_experiment(conn, made.id).figures["guards"]
         assert guards["cheap"]["value"] == pytest.approx(0) and guards["answered"]["count"] < 200
 
 
@@ -363,11 +363,11 @@ def test_a_segment_keeps_its_place_when_others_come(database: Database) -> None:
         made, _ = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
     arms(database, made.id, 60, {CONTROL: 0.9, CANDIDATE: 0.9})
     with control(database) as conn:
-        service.look(conn, NOW)
-        found = service.one(conn, made.id)
+        service.evaluate_running(conn, NOW)
+        found = service.get_experiment(conn, made.id)
         assert found.figures["order"] == ["orders", "refunds"]
-        assert service.seen_segments(found, ["zeta", "refunds", "alpha"]) == ["orders", "refunds", "alpha", "zeta"]
-        many = service.seen_segments(found, [f"call-{number:04}" for number in range(2000)])
+        assert service.segment_order(found, ["zeta", "refunds", "alpha"]) == ["orders", "refunds", "alpha", "zeta"]
+        many = service.segment_order(found, [f"call-{number:04}" for number in range(2000)])
         assert (many[:3], len(many)) == (["orders", "refunds", "call-0000"], service.SEGMENTS)
 
 
@@ -375,7 +375,7 @@ def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
     with control(database) as conn:
         made, number = service.ask(conn, ANA, recorded(), waits=True, now=NOW)
         assert number is None and made.state == "asked"
-        assert store.running(conn) == []
+        assert store.lock_running(conn) == []
         with pytest.raises(Denied, match="their own"):
             service.decide(conn, ANA, made.id, approve=True, reason="", now=NOW, served=[WORKLOAD])
     without = msgspec.structs.replace(WORKLOAD, deployments=[WORKLOAD.deployments[0]])
@@ -389,27 +389,30 @@ def test_what_is_asked_for_waits_for_somebody_else(database: Database) -> None:
             service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW, served=served)
         assert refused.value.code == code
     with control(database) as conn:
-        assert service.one(conn, made.id).state == "asked"
+        assert service.get_experiment(conn, made.id).state == "asked"
         service.decide(conn, SAM, made.id, approve=True, reason="go", now=NOW, served=[WORKLOAD])
-        assert [each.id for each in store.running(conn)] == [made.id]
+        assert [each.id for each in store.lock_running(conn)] == [made.id]
         with pytest.raises(Conflict, match="the A/B test small of small runs until"):
             service.ask(conn, ANA, recorded(name="more"), waits=False, now=NOW)
         second, _ = service.ask(conn, ANA, recorded(name="more"), waits=True, now=NOW)
         service.decide(conn, SAM, second.id, approve=False, reason="not now", now=NOW)
-        assert service.one(conn, second.id).state == "refused"
+        assert service.get_experiment(conn, second.id).state == "refused"
 
 
 def test_what_nobody_approves_until_its_last_day_waits_no_longer(database: Database) -> None:
     with control(database) as conn:
         made, _ = service.ask(conn, ANA, recorded(), waits=True, now=NOW)
-        assert service.look(conn, NOW) == [] and in_the_way(store.standing(conn), "support", "small") is not None
+        assert (
+            service.evaluate_running(conn, NOW) == []
+            and blocking_experiment(store.open_experiments(conn), "support", "small") is not None
+        )
     for _ in range(2):
         with control(database) as conn:
-            assert service.look(conn, made.until) == []
+            assert service.evaluate_running(conn, made.until) == []
     with control(database) as conn:
-        found = service.one(conn, made.id)
+        found = service.get_experiment(conn, made.id)
         assert (found.state, found.decided_reason) == ("refused", service.LATE)
-        assert in_the_way(store.standing(conn), "support", "small") is None
+        assert blocking_experiment(store.open_experiments(conn), "support", "small") is None
         told = [each.entry.action for each in list_entries(conn, subject="workload/support")]
         assert told.count("experiment.refused") == 1
 
@@ -418,13 +421,13 @@ def test_a_declared_one_begins_once_and_goes_with_its_declaration(database: Data
     rule = DeclaredExperiment(name="small", type="shadow", candidate="small", share=1000, budget=PICO)
     declared = WORKLOAD.__class__(**{**_fields(WORKLOAD), "experiment": rule})
     with control(database) as conn:
-        assert service.heed_declared(conn, [declared], 3, NOW) == 1
-        assert service.heed_declared(conn, [declared], 4, NOW) == 0
-        (running,) = store.running(conn)
+        assert service.apply_declared(conn, [declared], 3, NOW) == 1
+        assert service.apply_declared(conn, [declared], 4, NOW) == 0
+        (running,) = store.lock_running(conn)
         assert (running.blueprint, running.candidate, running.budget_usd) == (3, "small", Decimal(1))
-        assert service.heed_declared(conn, [WORKLOAD], 5, NOW) == 1
-        assert service.one(conn, running.id).outcome == "withdrawn"
-        assert service.heed_declared(conn, [declared], 6, NOW) == 0, "what has ended does not begin again by itself"
+        assert service.apply_declared(conn, [WORKLOAD], 5, NOW) == 1
+        assert service.get_experiment(conn, running.id).outcome == "withdrawn"
+        assert service.apply_declared(conn, [declared], 6, NOW) == 0, "what has ended does not begin again by itself"
 
 
 def test_a_declaration_waits_while_something_else_is_tried(database: Database) -> None:
@@ -432,10 +435,10 @@ def test_a_declaration_waits_while_something_else_is_tried(database: Database) -
     declared = WORKLOAD.__class__(**{**_fields(WORKLOAD), "experiment": rule})
     with control(database) as conn:
         made, number = service.ask(conn, ANA, recorded(), waits=False, now=NOW)
-        assert service.heed_declared(conn, [declared], 3, NOW) == 0
+        assert service.apply_declared(conn, [declared], 3, NOW) == 0
         assert conn.execute("SELECT number FROM policy_epoch").fetchone() == (number,), "gateways have nothing to read"
         service.stop(conn, ANA, made.id, "enough")
-        assert service.heed_declared(conn, [declared], 3, NOW) == 1
+        assert service.apply_declared(conn, [declared], 3, NOW) == 1
 
 
 def _fields(value: Any) -> dict[str, Any]:
@@ -471,8 +474,8 @@ def test_looking_daily_at_people_who_call_often_finds_nothing_that_is_not_there(
             by_person = {arm: _tally(t[:, 0] / t[:, 1]) for arm, t in seen.items()}
             by_call = {arm: Tally(int(t[:, 1].sum()), t[:, 0].sum(), t[:, 0].sum()) for arm, t in seen.items()}
             rule = Rule("x", 0.5, tolerance=0.0)
-            ends["people"] |= verdict(rule, by_person).state in ("better", "worse")
-            ends["calls"] |= verdict(rule, by_call).state in ("better", "worse")
+            ends["people"] |= ab_verdict(rule, by_person).state in ("better", "worse")
+            ends["calls"] |= ab_verdict(rule, by_call).state in ("better", "worse")
         wrong = {name: count + ends[name] for name, count in wrong.items()}
     assert wrong["people"] <= 5, wrong
     assert wrong["calls"] > wrong["people"], "the test can tell a wrong way from the right one"
@@ -526,8 +529,8 @@ async def killed(database: Database, folder: Path, *, kills: int, people: int) -
         _check_books(stack, one.counted + two.counted, shadow.id, budget)
         _check_arms(stack)
         with control(database) as conn:
-            assert store.counted(conn, shadow.id)["pairs"] > 5
-            assert service.judged(conn, shadow, NOW).guards["answered"].count > 5
+            assert store.pair_counts(conn, shadow.id)["pairs"] > 5
+            assert service.current_verdict(conn, shadow, NOW).guards["answered"].count > 5
             seen = store.tallies(conn, split).get(("quality", ""), {})
             told = """SELECT count(DISTINCT c.person_id) FROM outcome o JOIN call c ON c.id = o.call_id
                 WHERE c.workload = 'split' AND c.detail -> 'route' ? 'arm'"""
@@ -612,4 +615,4 @@ def test_whom_a_floor_keeps_out_is_not_tried(database: Database) -> None:
     rule = DeclaredExperiment(name="small", type="shadow", candidate="small", share=1000, budget=PICO)
     declared = WORKLOAD.__class__(**{**_fields(barred), "experiment": rule})
     with control(database) as conn:
-        assert service.heed_declared(conn, [declared], 3, NOW) == 0
+        assert service.apply_declared(conn, [declared], 3, NOW) == 0

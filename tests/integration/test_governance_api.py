@@ -312,8 +312,8 @@ def test_who_approves_a_router_sees_how_it_was_evaluated(world: World) -> None:
     }  # fmt: skip
     router = replace(train(made(60), None, (0.95,), name="support"), points={"0.98": (0.1, 0.0)}, trained=trained)
     folder = world.control.home.root / "routers"
-    version = registry.keep(folder, router)
-    digest = registry.digest_of(folder, version)
+    version = registry.save_router(folder, router)
+    digest = registry.router_digest(folder, version)
     rule = f"routing: {{by: learned, router: {version}, digest: {digest}, keep: 98%}}\n"
     rule += "objectives: {quality: {tone: 90%}}\n"
     whole = declared(stage="production")["acme.yaml"].replace(

@@ -155,7 +155,7 @@ async def _stops_at_a_judge_that_is_not_readable(world: World) -> None:
     assert (error["code"], error["message"]) == (UNREAD_CODE, said) and error["hint"].startswith("Name another judge")
     assert world.models["large"].counted == before + UNREAD, "once a pair, and never again"
     with world.connect() as conn:
-        left = store.left_open(conn, silent, datetime.now(UTC) - timedelta(days=1))
+        left = store.left_open_by_segment(conn, silent, datetime.now(UTC) - timedelta(days=1))
         assert sum(left.values()) == UNREAD
         assert {each["said"] for each in store.calls(conn, silent.id)} == {None, "That depends."}
         (told,) = finding_store.list_findings(conn, kinds=["cost.judge"])
@@ -194,7 +194,7 @@ async def _proposes(world: World) -> None:
         (told,) = finding_store.list_findings(conn, kinds=["cost.cheaper_model"])
         assert told["fix"]["experiment"]["type"] == "shadow"
         for row in [each for each in store.calls(conn, done.id) if each["state"] == "judged"][:12]:
-            assert store.review(conn, done.id, row["call_id"], True, ACTOR)
+            assert store.record_review(conn, done.id, row["call_id"], True, ACTOR)
     again = await world.replay()
     assert world.models["small"].counted == before + new, "nothing new was kept"
     assert again.proposal is not None
@@ -209,8 +209,8 @@ async def _survives_its_process(world: World) -> None:
         claimed = store.claim(conn, new_id())
         assert claimed is not None
         assert store.claim(conn, new_id()) is None, "somebody works at it"
-        store.sample(conn, claimed, datetime.now(UTC) - timedelta(days=1))
-        assert store.next_call(conn, made.id) is not None
+        store.draw_sample(conn, claimed, datetime.now(UTC) - timedelta(days=1))
+        assert store.take_next_call(conn, made.id) is not None
         conn.execute("UPDATE replay_run SET beat = now() - interval '1 hour' WHERE id = %s", (made.id,))
     await asyncio.to_thread(replays.run_next_replay, world.services)
     assert world.found(made.id).state == "done"
@@ -329,10 +329,10 @@ def test_a_proposal_does_not_stand_for_longer_than_its_calls(database: Database)
         older, newer = judged_run(conn, 40), judged_run(conn, 40)
         for each in (older, newer):
             service.finish(conn, each, {"": 1000.0}, now)
-        assert service.standing(conn) == {str(newer.id)}, "one click follows the newest alone"
+        assert service.open_proposals(conn) == {str(newer.id)}, "one click follows the newest alone"
         assert service.close_stale(conn, [WORKLOAD], now + timedelta(days=29)) == 0
         assert service.close_stale(conn, [WORKLOAD], now + timedelta(days=31)) == 1
-        assert service.standing(conn) == frozenset()
+        assert service.open_proposals(conn) == frozenset()
         (gone,) = finding_store.list_findings(conn, kinds=["cost.cheaper_model"], closed=True)
         assert "no replay has found it for 30 days" in gone["closed_reason"]
         service.finish(conn, judged_run(conn, 40), {"": 1000.0}, now)
@@ -349,9 +349,9 @@ def test_what_a_replay_proved_is_known_however_many_came_after_it(database: Data
             conn.execute("UPDATE replay_run SET ended_at = ended_at - interval '1 day'")
         for number in range(101):
             assert store.insert(conn, run(workload=f"other-{number}"))
-        assert newer.id not in {each.id for each in store.every(conn)}
-        assert [each.id for each in store.newest(conn, now - timedelta(days=30))] == [newer.id]
-        assert store.newest(conn, now) == []
+        assert newer.id not in {each.id for each in store.list_runs(conn)}
+        assert [each.id for each in store.newest_proven(conn, now - timedelta(days=30))] == [newer.id]
+        assert store.newest_proven(conn, now) == []
 
 
 def test_calls_that_have_left_keep_no_others_waiting(database: Database) -> None:
@@ -368,9 +368,9 @@ def test_calls_that_have_left_keep_no_others_waiting(database: Database) -> None
                VALUES (%s, now(), 'support', 'chat.completions', 'ok', 200, 1, 1, 1, gen_random_uuid(), '{}')""",
             calls[1],
         )
-        found = store.next_call(conn, made.id)
+        found = store.take_next_call(conn, made.id)
         assert found is not None and found.call == calls[1][0]
-        assert store.next_call(conn, made.id) is None
+        assert store.take_next_call(conn, made.id) is None
 
 
 def test_whom_a_floor_keeps_out_is_not_replayed(database: Database) -> None:

@@ -11,7 +11,7 @@ import pytest
 from groundplan.api.watch import router_drift
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
-from groundplan.economics.routing.watch.drift import LEAST, Verdict, found
+from groundplan.economics.routing.watch.drift import LEAST, Verdict, find_drift
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import finding_store
 from groundplan.testing.database import Database
@@ -71,27 +71,29 @@ def test_a_router_that_expects_too_much_is_told_until_it_does_not(database: Data
 def test_outcomes_as_expected_are_no_drift_and_others_are() -> None:
     dice = np.random.default_rng(3)
     false = sum(
-        bool(found([Verdict("m", e, float(dice.random() < e)) for e in dice.uniform(0.5, 0.99, 300)]))
+        bool(find_drift([Verdict("m", e, float(dice.random() < e)) for e in dice.uniform(0.5, 0.99, 300)]))
         for _ in range(200)
     )
     assert false == 0
     missed = sum(
-        not found([Verdict("m", e, float(dice.random() < e - 0.15)) for e in dice.uniform(0.5, 0.99, 300)])
+        not find_drift([Verdict("m", e, float(dice.random() < e - 0.15)) for e in dice.uniform(0.5, 0.99, 300)])
         for _ in range(200)
     )
     assert missed <= 40
-    assert found([Verdict("m", 0.9, 0.0)] * (LEAST - 1)) == []
-    assert found([Verdict("m", 0.9, 0.0)] * LEAST)[0].difference == pytest.approx(-0.9)
+    assert find_drift([Verdict("m", 0.9, 0.0)] * (LEAST - 1)) == []
+    assert find_drift([Verdict("m", 0.9, 0.0)] * LEAST)[0].difference == pytest.approx(-0.9)
 
 
 def test_errors_that_leave_the_mean_as_it_was_are_drift() -> None:
     """Nothing can be told apart any more, though half of the answers are good, as was expected."""
     dice = np.random.default_rng(4)
-    told = found([Verdict("m", 0.1 if i % 2 else 0.9, float(dice.random() < 0.5)) for i in range(400)])
+    told = find_drift([Verdict("m", 0.1 if i % 2 else 0.9, float(dice.random() < 0.5)) for i in range(400)])
     assert [each.half for each in told] == ["least"]
     assert told[0].seen == pytest.approx(0.5, abs=0.1)
     assert (
-        found([Verdict("m", 0.1 if i % 2 else 0.9, float(dice.random() < (0.1 if i % 2 else 0.9))) for i in range(400)])
+        find_drift(
+            [Verdict("m", 0.1 if i % 2 else 0.9, float(dice.random() < (0.1 if i % 2 else 0.9))) for i in range(400)]
+        )
         == []
     )
 

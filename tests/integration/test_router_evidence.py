@@ -133,7 +133,7 @@ def test_a_router_is_trained_from_what_calls_showed(world: World, source: str) -
     assert made["from"] == f"{source} of {WORKLOAD}"
     assert made["best_single"] == "acme/large"
     assert made["points"]["0.95"]["saved"] > 0.2
-    router = registry.named(world.control.home.root / "routers", made["router"])
+    router = registry.load_router(world.control.home.root / "routers", made["router"])
     assert router.models == ("acme/large", "acme/small")
     assert router.trained["from"] == f"{source} of {WORKLOAD}"
     (listed,) = [each for each in world.cli("routing", "list")[1]["routers"] if each["router"] == made["router"]]

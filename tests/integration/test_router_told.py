@@ -45,7 +45,7 @@ def test_a_router_that_is_not_here_is_told(fresh: Control, reached: str) -> None
 def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> None:  # noqa: F811 -- the fixture
     folder: Path = fresh.home.root / "routers"
     router = train(made(60), None, (0.95,), name="support")
-    version = registry.keep(folder, router)
+    version = registry.save_router(folder, router)
     note, nothing = fresh.ask("POST", "/api/plan", {"files": routed(fresh, version)}).body["notes"]
     assert note.startswith(f"workload/assistant: {version} ")
     assert "not in HOME/routers" not in note and "order of its deployments" not in note
@@ -53,7 +53,7 @@ def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> Non
         f"workload/assistant: {version} chooses among large, small, and of these models the workload has none. The "
         "order of its deployments decides."
     )
-    one = registry.keep(folder, replace(router, models=("acme/model", "small")))
+    one = registry.save_router(folder, replace(router, models=("acme/model", "small")))
     assert fresh.ask("POST", "/api/apply", {"files": routed(fresh, one)}).body["notes"] == [
         f"workload/assistant: {one} chooses among acme/model, small, and of these models the workload has acme/model. "
         "The order of its deployments decides."
@@ -71,7 +71,7 @@ def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> Non
         scores=np.column_stack([matrix.scores, np.ones(len(matrix.scores))]),
         costs=np.column_stack([matrix.costs, matrix.costs.max(axis=1)]),
     )
-    renamed = registry.keep(folder, train(third, None, (0.95,), name="third"))
+    renamed = registry.save_router(folder, train(third, None, (0.95,), name="third"))
     files = {name: text.replace(one, renamed) for name, text in both.items()}
     files["other.yaml"] += "---\n" + OTHER.replace("name: other", "name: newer").replace("model: small", "model: new")
     files = {name: text.replace("[local, other]", "[local, other, newer]") for name, text in files.items()}

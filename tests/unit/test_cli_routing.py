@@ -108,7 +108,7 @@ def test_what_too_few_prompts_do_not_show_is_not_kept(tmp_path: Path) -> None:
     assert "is not shown" in told.value.message and "387 without a single loss" in str(told.value.hint)
     assert not (tmp_path / "routers").exists()
     assert run("train", str(answers), "--name", "support", "--keep", "0.98", "--home", str(tmp_path))["router"]
-    router = registry.named(tmp_path / "routers", "support@1")
+    router = registry.load_router(tmp_path / "routers", "support@1")
     assert set(router.points) == {"0.98", "0.95"}, "what is not shown is in no router"
 
 
@@ -164,14 +164,14 @@ def test_two_that_are_kept_at_once_get_versions_of_their_own(tmp_path: Path) -> 
     router = train(made(60), None, (0.95,), name="support")
 
     def kept(number: int) -> tuple[str, str]:
-        version = registry.keep(tmp_path, replace(router, trained={"number": str(number)}))
+        version = registry.save_router(tmp_path, replace(router, trained={"number": str(number)}))
         return version, str(number)
 
     with ThreadPoolExecutor(8) as pool:
         found = dict(pool.map(kept, range(16)))
     assert sorted(found) == sorted(f"support@{number}" for number in range(1, 17))
     for version, number in found.items():
-        assert registry.named(tmp_path, version).trained == {"number": number}
+        assert registry.load_router(tmp_path, version).trained == {"number": number}
     assert len(list(tmp_path.iterdir())) == 16
 
 

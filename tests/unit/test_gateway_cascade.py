@@ -266,11 +266,11 @@ async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(t
 
 
 def test_answers_that_say_the_same() -> None:
-    assert agree.same("Paris.", "paris")
-    assert not agree.same("Paris", "Lyon")
-    assert agree.same("It opens at 9 on working days.", "On working days it opens at 9, always.")
-    assert not agree.same("It opens at 9 on working days.", "It opens at 10 on working days.")
-    assert not agree.same("You may cancel it within two weeks.", "You may not cancel it within two weeks.")
+    assert agree.is_same_answer("Paris.", "paris")
+    assert not agree.is_same_answer("Paris", "Lyon")
+    assert agree.is_same_answer("It opens at 9 on working days.", "On working days it opens at 9, always.")
+    assert not agree.is_same_answer("It opens at 9 on working days.", "It opens at 10 on working days.")
+    assert not agree.is_same_answer("You may cancel it within two weeks.", "You may not cancel it within two weeks.")
     for says, denies in (
         ("You can cancel it within two weeks.", "You can\u2019t cancel it within two weeks."),
         ("We would have paid for it then.", "We wouldn't have paid for it then."),
@@ -282,7 +282,7 @@ def test_answers_that_say_the_same() -> None:
         ("U kunt het binnen twee weken terugsturen.", "U kunt het niet binnen twee weken terugsturen."),
         ("Można to zwrócić w ciągu dwóch tygodni.", "Nie można tego zwrócić w ciągu dwóch tygodni."),
     ):  # fmt: skip
-        assert not agree.same(says, denies) and agree.same(denies, denies.replace(".", "!")), denies
+        assert not agree.is_same_answer(says, denies) and agree.is_same_answer(denies, denies.replace(".", "!")), denies
     assert agree.all_agree(["a", "A!"]) and not agree.all_agree(["", ""])
     assert agree.confidence([-0.1, -0.3]) == pytest.approx(0.8187, abs=1e-3)
     assert agree.confidence([]) is None

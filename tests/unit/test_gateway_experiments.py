@@ -563,34 +563,34 @@ def test_production_approves_what_is_declared_to_be_tried() -> None:
 def test_a_judge_is_believed_where_both_orders_say_the_same(
     first: str, second: str, score: float, contradicted: bool
 ) -> None:
-    assert pairwise.compared(first, second) == pairwise.Compared(score, contradicted)
-    assert pairwise.compared(first, None) is None
+    assert pairwise.combine_verdicts(first, second) == pairwise.PairVerdict(score, contradicted)
+    assert pairwise.combine_verdicts(first, None) is None
 
 
 @given(st.text(max_size=40))
 def test_what_a_judge_says_is_read_leniently(text: str) -> None:
-    assert pairwise.told(text) in ("A", "B", "SAME", None)
-    assert pairwise.told(f"**A** {text}") == "A"
-    assert pairwise.told("Answer: B.") == "B"
-    assert pairwise.told("tie") == "SAME"
+    assert pairwise.parse_verdict(text) in ("A", "B", "SAME", None)
+    assert pairwise.parse_verdict(f"**A** {text}") == "A"
+    assert pairwise.parse_verdict("Answer: B.") == "B"
+    assert pairwise.parse_verdict("tie") == "SAME"
 
 
 def test_a_judge_is_given_up_after_as_many_pairs_in_a_row() -> None:
-    told = pairwise.unread("mini", ["", *["Well"] * 4])
+    told = pairwise.unreadable_problem("mini", ["", *["Well"] * 4])
     assert told is not None and told.code == "judge_unreadable" and "it said nothing instead" in told.message
     assert "8 tokens" in told.hint
-    assert pairwise.unread("mini", ["Well"] * 4) is None
-    assert pairwise.unread("mini", ["Well"] * 3 + [None] + ["Well"] * 9) is None
-    assert pairwise.left("mini", 0, 0) == ""
-    assert pairwise.left("mini", 3, 0) == "the judge mini gave no readable verdict on 3"
+    assert pairwise.unreadable_problem("mini", ["Well"] * 4) is None
+    assert pairwise.unreadable_problem("mini", ["Well"] * 3 + [None] + ["Well"] * 9) is None
+    assert pairwise.open_pairs_note("mini", 0, 0) == ""
+    assert pairwise.open_pairs_note("mini", 3, 0) == "the judge mini gave no readable verdict on 3"
 
 
 def test_what_a_judge_said_instead_is_short_and_has_no_word_of_the_call() -> None:
     call = ("Is Ana Berg's card 4111 blocked?", "Yes, Ana.", "No.")
-    assert pairwise.instead("Ana Berg's  card\nlooks 4111 fine", call) == "… …'… … looks … fine"
-    assert pairwise.instead("I think Be", call) == "I think …", "cut in the middle of a word"
-    assert pairwise.instead("  \n", call) == ""
-    assert pairwise.instead("x" * 500, call) == "x" * 60 + "…"
+    assert pairwise.redact_reply("Ana Berg's  card\nlooks 4111 fine", call) == "… …'… … looks … fine"
+    assert pairwise.redact_reply("I think Be", call) == "I think …", "cut in the middle of a word"
+    assert pairwise.redact_reply("  \n", call) == ""
+    assert pairwise.redact_reply("x" * 500, call) == "x" * 60 + "…"
 
 
 async def test_what_keeps_a_deployment_from_calls_keeps_it_from_second_answers_too(tmp_path: Path) -> None:

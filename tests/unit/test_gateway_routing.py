@@ -93,11 +93,11 @@ def told(exchange: Exchange) -> Route:
 
 
 def test_rules_are_read_in_order_and_name_themselves() -> None:
-    assert rules.first([CODE, LONG], "Please REFACTOR this", 1) is CODE
-    assert rules.first([CODE, LONG], "refactoring", 1) is None
-    assert rules.first([CODE, LONG], "x" * 400, 1) is LONG
-    assert rules.first([SHORT], "thanks", 1) is None
-    assert rules.first([SHORT], "thanks", 2) is SHORT
+    assert rules.first_match([CODE, LONG], "Please REFACTOR this", 1) is CODE
+    assert rules.first_match([CODE, LONG], "refactoring", 1) is None
+    assert rules.first_match([CODE, LONG], "x" * 400, 1) is LONG
+    assert rules.first_match([SHORT], "thanks", 1) is None
+    assert rules.first_match([SHORT], "thanks", 2) is SHORT
 
 
 @pytest.mark.parametrize(
@@ -110,11 +110,11 @@ def test_rules_are_read_in_order_and_name_themselves() -> None:
 def test_a_rule_knows_its_words_however_they_are_typed(text: str) -> None:
     """Accents as letters of their own, other white space, wide letters, an apostrophe of a word processor."""
     rule = RouteRule(name="legal", use="large", words=["stack trace", "Kündigung", "don't"])
-    assert rules.first([rule], text, 1) is rule
+    assert rules.first_match([rule], text, 1) is rule
     decomposed = RouteRule(name="legal", use="large", words=["Ku\u0308ndigung", "stack   trace", "don\u2019t"])
-    assert rules.first([decomposed], text, 1) is decomposed
-    assert rules.first([rule, decomposed], "stacktrace Ankündigung dont", 1) is None
-    assert rules.first([RouteRule(name="blank", use="large", words=[" "])], "anything - at all", 1) is None
+    assert rules.first_match([decomposed], text, 1) is decomposed
+    assert rules.first_match([rule, decomposed], "stacktrace Ankündigung dont", 1) is None
+    assert rules.first_match([RouteRule(name="blank", use="large", words=[" "])], "anything - at all", 1) is None
     exchange = arranged(Routes(), Routing(rules=[CODE]), asked("a stack trace, look"), places("small", "large"))
     assert [place.name for place in exchange.deployments] == ["large", "small"]
     assert (told(exchange).by, told(exchange).model) == ("rule code", "large-m")

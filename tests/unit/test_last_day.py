@@ -12,7 +12,7 @@ from tests.unit.test_release_plan import BASE, planned
 
 from groundplan.core.clock import end_of_day, last_day
 from groundplan.core.errors import Invalid
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import ExperimentRecord
 from groundplan.gateway.policy.catalog import index
 from groundplan.governance.model import Change
 
@@ -40,7 +40,7 @@ def test_an_exception_and_an_experiment_that_end_with_a_day_are_told_with_it() -
         "operator", end, "applied", None, None,
     )  # fmt: skip
     assert asked.own_end_date == date(2026, 12, 31)
-    tried = Recorded(
+    tried = ExperimentRecord(
         id=UUID(int=2), name="try", workload="w", type="shadow", candidate="small", judge="", share=1000,
         split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=end, reason="r",
         asked_by="ana", state="running",

@@ -11,7 +11,7 @@ from uuid import UUID
 import pytest
 from tests.unit.test_opportunities import PLACES, WORKLOADS, spent
 
-from groundplan.economics.experiment.record import Recorded, in_the_way
+from groundplan.economics.experiment.record import ExperimentRecord, blocking_experiment
 from groundplan.economics.levers.evidence import trial_evidence
 from groundplan.economics.replay.opportunities import Opportunity, found
 from groundplan.economics.replay.run import Run
@@ -30,18 +30,18 @@ def run(at: datetime = NOW, **more: Any) -> Run:
     )  # fmt: skip
 
 
-def experiment(outcome: str, type: str = "shadow", at: datetime | None = NOW, **more: Any) -> Recorded:
+def experiment(outcome: str, type: str = "shadow", at: datetime | None = NOW, **more: Any) -> ExperimentRecord:
     settings: dict[str, Any] = {
         "state": "ended", "figures": {"quality": {**QUALITY, "high": 0.8}}, "candidate": "small", **more,
     }  # fmt: skip
-    return Recorded(
+    return ExperimentRecord(
         id=UUID(int=2), name="try", workload="support", type=type, judge="", share=1000,
         split="person", tolerance=0.1, guard_tolerance=0.05, budget_usd=Decimal(1), until=NOW, reason="r",
         asked_by="ana", outcome=outcome, outcome_reason="as it was found", ended_at=at, **settings,
     )  # fmt: skip
 
 
-def lever(runs: list[Run], experiments: list[Recorded]) -> Opportunity:
+def lever(runs: list[Run], experiments: list[ExperimentRecord]) -> Opportunity:
     (found_one,) = found([spent()], WORKLOADS, PLACES, 30, shown=trial_evidence(runs, experiments, SINCE))
     return found_one
 
@@ -125,6 +125,9 @@ def test_what_another_one_keeps_from_beginning_is_not_offered_but_said() -> None
 def test_what_is_in_the_way_is_whatever_runs_or_the_same_that_waits() -> None:
     running = experiment("", state="running", at=None, candidate="other")
     waiting = experiment("", state="asked", at=None)
-    assert in_the_way([waiting, running], "support", "small") is running
-    assert in_the_way([waiting], "support", "small") is waiting
-    assert in_the_way([waiting], "support", "other") is None and in_the_way([running], "hr", "other") is None
+    assert blocking_experiment([waiting, running], "support", "small") is running
+    assert blocking_experiment([waiting], "support", "small") is waiting
+    assert (
+        blocking_experiment([waiting], "support", "other") is None
+        and blocking_experiment([running], "hr", "other") is None
+    )

@@ -10,7 +10,13 @@ import pytest
 from tests.unit.test_routing_model import made
 
 from groundplan.api.routing.evaluations import _router_json, evaluation_sentences
-from groundplan.economics.routing.learn.evaluate import Kept, interval, kept_by, least_prompts, shown
+from groundplan.economics.routing.learn.evaluate import (
+    HeldOutResult,
+    held_out_result,
+    interval,
+    least_prompts,
+    lowest_shown_point,
+)
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Matrix, Sample
 from groundplan.economics.routing.versions import registry
@@ -48,24 +54,24 @@ def test_one_large_group_among_small_ones_says_little_of_what_is_kept() -> None:
         right = dice.random(300) < np.repeat(dice.choice(every, 41), sizes)
         scores = np.stack([np.ones(300), right.astype(np.float64)], axis=1)
         matrix = Matrix(samples, ("large", "small"), scores, np.ones((300, 2)))
-        held += int(kept_by(matrix, 0, np.ones(300, dtype=np.int64)).low <= every.mean())
+        held += int(held_out_result(matrix, 0, np.ones(300, dtype=np.int64)).low <= every.mean())
     assert held / 200 > 0.95
 
 
 def test_the_lowest_point_whose_interval_holds_is_what_keeps_a_share() -> None:
-    def kept(saved: float, low: float) -> Kept:
-        return Kept(saved, low + 0.01, 0.005, low, low + 0.02)
+    def kept(saved: float, low: float) -> HeldOutResult:
+        return HeldOutResult(saved, low + 0.01, 0.005, low, low + 0.02)
 
     found = {"0.95": kept(0.6, 0.94), "0.98": kept(0.5, 0.971), "0.99": kept(0.3, 0.988), "1": kept(0.0, 1.0)}
-    assert shown(found, 0.95) == "0.98", "its own point keeps 95 %, and does not show it"
-    assert shown(found, 0.98) == "0.99"
-    assert shown(found, 0.99) is None, "what saves nothing is no router"
+    assert lowest_shown_point(found, 0.95) == "0.98", "its own point keeps 95 %, and does not show it"
+    assert lowest_shown_point(found, 0.98) == "0.99"
+    assert lowest_shown_point(found, 0.99) is None, "what saves nothing is no router"
 
 
 def test_what_approvers_see_is_what_was_written_into_the_router(tmp_path: Path) -> None:
     router = replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)}, trained=TRAINED)
-    version = registry.keep(tmp_path, router)
-    digest = registry.digest_of(tmp_path, version)
+    version = registry.save_router(tmp_path, router)
+    digest = registry.router_digest(tmp_path, version)
     found = _router_json(tmp_path, version, digest, 0.98)
     assert (found["state"], found["digest"]) == ("known", digest)
     evaluation = found["evaluation"]
@@ -90,7 +96,9 @@ def test_what_is_not_known_of_a_router_is_said(tmp_path: Path, state: str) -> No
     if state == "unreadable":
         (tmp_path / "support@1.router").write_bytes(b"no router")
     elif state != "absent":
-        registry.keep(tmp_path, replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)}))
+        registry.save_router(
+            tmp_path, replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)})
+        )
         digest = "ab" * 32 if state == "other" else None
     found = _router_json(tmp_path, version, digest, 0.99)
     assert found["state"] == ("known" if state == "silent" else state)

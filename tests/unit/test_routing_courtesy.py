@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tests.unit.test_routing_model import entangled, known
 
 from groundplan.economics.routing.decide.courtesy import strip_courtesy
-from groundplan.economics.routing.decide.features import brief
-from groundplan.economics.routing.decide.predict import asked, predict
+from groundplan.economics.routing.decide.features import abbreviate
+from groundplan.economics.routing.decide.predict import predict, text_to_embed
 from groundplan.economics.routing.learn import perturb
 from groundplan.economics.routing.model import Router
 from groundplan.economics.routing.versions.artifact import dump, load
@@ -75,10 +75,10 @@ def test_a_frame_that_does_not_end_takes_no_time(begin: str, space: str) -> None
 def test_the_same_is_expected_of_it_and_of_what_is_embedded(router: Router) -> None:
     dice = Random(1)
     for sample in entangled(60, 8).samples:
-        polite = perturb.polite(sample.prompt + ".", dice)
+        polite = perturb.add_politeness(sample.prompt + ".", dice)
         one, other = predict(router, sample.prompt), predict(router, polite)
         assert np.array_equal(one.scores, other.scores) and one.sure == other.sure
-        assert asked(polite, router) == asked(polite) == brief(sample.prompt + ".")
+        assert text_to_embed(polite, router) == text_to_embed(polite) == abbreviate(sample.prompt + ".")
 
 
 def test_a_router_of_format_6_reads_it_as_it_did(router: Router) -> None:
@@ -89,4 +89,4 @@ def test_a_router_of_format_6_reads_it_as_it_did(router: Router) -> None:
     now, then = predict(router, f"Hi! {prompt}"), predict(before, f"Hi! {prompt}")
     assert not np.array_equal(now.scores, then.scores)
     assert np.array_equal(predict(before, prompt).scores, now.scores)
-    assert asked(f"Hi! {prompt}", before) == brief(f"Hi! {prompt}")
+    assert text_to_embed(f"Hi! {prompt}", before) == abbreviate(f"Hi! {prompt}")

@@ -13,17 +13,17 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.learn.evaluate import apply
-from groundplan.economics.routing.learn.evaluation_set import Told, folds_of, said
+from groundplan.economics.routing.learn.evaluation_set import ContextRow, folds_of, question_key
 from groundplan.economics.routing.learn.evidence import (
-    COMMON,
-    LEAST,
+    COMMON_QUESTION_UNITS,
     LEAST_UNITS,
+    MIN_VERDICTS,
     Pair,
     Verdict,
-    chosen,
-    groups_of,
-    of_pairs,
-    of_verdicts,
+    count_chosen,
+    group_rows,
+    matrix_from_pairs,
+    matrix_from_verdicts,
 )
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.model import Context, Matrix, Sample
@@ -35,7 +35,8 @@ def pair(number: int, **changes: Any) -> Pair:
     hard = number % 3 == 0
     made = Pair(
         id=str(number), prompt=(HARD if hard else EASY).format(number), unit=f"u{number // 2}",
-        context=Told(1 + number % 4, 10 * number, [0.9, 0.2]), shown="large", beside="small", kept=not hard, torn=False,
+        context=ContextRow(1 + number % 4, 10 * number, [0.9, 0.2]), shown="large", beside="small", kept=not hard,
+        torn=False,
         accepted=None, shown_usd=0.01, beside_usd=0.001,
     )  # fmt: skip
     return msgspec.structs.replace(made, **changes)
@@ -52,8 +53,8 @@ def drawn(count: int, share: float, seed: int = 1) -> tuple[list[Verdict], list[
         size = float(dice.uniform(0.5, 1.5))
         found.append(
             Verdict(
-                id=str(number), prompt=(HARD if hard else EASY).format(number), unit=f"u{number}", context=Told(1),
-                model="small" if candidate else "large", candidate=candidate, share=share,
+                id=str(number), prompt=(HARD if hard else EASY).format(number), unit=f"u{number}",
+                context=ContextRow(1), model="small" if candidate else "large", candidate=candidate, share=share,
                 accepted=bool(dice.random() < good[int(candidate)]), cost_usd=size * (0.001 if candidate else 0.01),
             )
         )  # fmt: skip
@@ -65,7 +66,7 @@ def test_a_judged_pair_says_how_both_models_did() -> None:
     pairs = [pair(number) for number in range(240)]
     pairs[1] = pair(1, accepted=False)
     pairs[2] = pair(2, accepted=True, kept=False)
-    matrix = of_pairs([*pairs, *(pair(i, beside="other") for i in range(1000, 1050))], "support")
+    matrix = matrix_from_pairs([*pairs, *(pair(i, beside="other") for i in range(1000, 1050))], "support")
     assert matrix.models == ("large", "small")
     assert matrix.scores[:4].tolist() == [[1, 0], [0, 0], [1, 0], [1, 0]]
     assert matrix.scores[4].tolist() == [1, 1]
@@ -77,7 +78,7 @@ def test_a_judged_pair_says_how_both_models_did() -> None:
 @pytest.mark.parametrize("share", [0.5, 0.2])
 def test_verdicts_of_one_model_each_tell_of_both_without_bias(share: float) -> None:
     verdicts, truth = drawn(6000, share)
-    matrix = of_verdicts(verdicts, "support")
+    matrix = matrix_from_verdicts(verdicts, "support")
     assert matrix.models == ("large", "small")
     hard = np.array([low < 0.5 for _, low in truth])
     for rows in (hard, ~hard):
@@ -88,7 +89,7 @@ def test_verdicts_of_one_model_each_tell_of_both_without_bias(share: float) -> N
 
 def test_a_router_learned_from_verdicts_keeps_what_it_says() -> None:
     verdicts, _ = drawn(700, 0.5)
-    learned = of_verdicts(verdicts, "support")
+    learned = matrix_from_verdicts(verdicts, "support")
     router = train(learned, None, (0.95,))
     fresh, truth = drawn(1000, 0.5, seed=2)
     samples = tuple(Sample(each.id, each.unit, each.prompt) for each in fresh)
@@ -102,29 +103,32 @@ def test_a_router_learned_from_verdicts_keeps_what_it_says() -> None:
 def test_calls_that_chance_gave_to_others_are_dropped_or_refused() -> None:
     verdicts, _ = drawn(900, 0.5)
     some = [msgspec.structs.replace(v, model="third") if i % 50 == 0 else v for i, v in enumerate(verdicts)]
-    assert len(of_verdicts(some, "support").samples) == 900 - 18
+    assert len(matrix_from_verdicts(some, "support").samples) == 900 - 18
     many = [msgspec.structs.replace(v, model="third") if i % 9 == 0 else v for i, v in enumerate(verdicts)]
     with pytest.raises(Invalid, match="answered by other models") as told:
-        of_verdicts(many, "support")
+        matrix_from_verdicts(many, "support")
     assert told.value.code == "evidence_mixed"
     assert told.value.hint
 
 
 REFUSED: dict[str, tuple[Callable[[], object], str]] = {
-    "no pair": (lambda: of_pairs([], "support"), "no judged pair"),
-    "few pairs": (lambda: of_pairs([pair(i) for i in range(LEAST - 1)], "support"), f"{LEAST} are needed"),
+    "no pair": (lambda: matrix_from_pairs([], "support"), "no judged pair"),
+    "few pairs": (
+        lambda: matrix_from_pairs([pair(i) for i in range(MIN_VERDICTS - 1)], "support"),
+        f"{MIN_VERDICTS} are needed",
+    ),
     "few people": (
-        lambda: of_pairs([pair(i, unit=f"u{i % (LEAST_UNITS - 1)}") for i in range(300)], "support"),
+        lambda: matrix_from_pairs([pair(i, unit=f"u{i % (LEAST_UNITS - 1)}") for i in range(300)], "support"),
         "people or conversations",
     ),
-    "no verdict": (lambda: of_verdicts([], "support"), "0 verdicts in the control arm"),
+    "no verdict": (lambda: matrix_from_verdicts([], "support"), "0 verdicts in the control arm"),
     "one arm": (
-        lambda: of_verdicts([v for v in drawn(900, 0.5)[0] if not v.candidate], "support"),
+        lambda: matrix_from_verdicts([v for v in drawn(900, 0.5)[0] if not v.candidate], "support"),
         "0 verdicts in the candidate's arm",
     ),
-    "a tiny share": (lambda: of_verdicts(drawn(900, 0.01)[0], "support"), "0 verdicts"),
+    "a tiny share": (lambda: matrix_from_verdicts(drawn(900, 0.01)[0], "support"), "0 verdicts"),
     "the same model": (
-        lambda: of_verdicts([msgspec.structs.replace(v, model="one") for v in drawn(900, 0.5)[0]], "support"),
+        lambda: matrix_from_verdicts([msgspec.structs.replace(v, model="one") for v in drawn(900, 0.5)[0]], "support"),
         "both arms",
     ),
 }
@@ -141,9 +145,9 @@ def test_what_is_too_thin_is_refused_with_what_to_do(which: str) -> None:
 
 def test_a_judge_that_contradicts_itself_proves_nothing() -> None:
     with pytest.raises(Invalid) as told:
-        of_pairs([pair(i, torn=i % 2 == 0) for i in range(240)], "support")
+        matrix_from_pairs([pair(i, torn=i % 2 == 0) for i in range(240)], "support")
     assert told.value.code == "judge_unfit"
-    assert len(of_pairs([pair(i, torn=i % 3 == 0) for i in range(240)], "support").samples) == 240
+    assert len(matrix_from_pairs([pair(i, torn=i % 3 == 0) for i in range(240)], "support").samples) == 240
 
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=2, max_size=60), st.integers(0, 3))
@@ -152,16 +156,20 @@ def test_no_question_is_in_two_folds_whoever_asked_it(asked: list[tuple[int, int
         pair(number, prompt=f"  Question {question}" + "?" * (number % 2), unit=f"u{unit}")
         for number, (question, unit) in enumerate(asked)
     ]
-    groups = groups_of(rows)
+    groups = group_rows(rows)
     order = [groups[row.id] for row in rows]
-    held = [{said(rows[i].prompt) for i in fold} for fold in folds_of(order, seed=seed)]
+    held = [{question_key(rows[i].prompt) for i in fold} for fold in folds_of(order, seed=seed)]
     assert sum(map(len, held)) == len(set().union(*held))
     folds = folds_of(order, seed=seed)
-    common = {same for same in held[0].union(*held) if len({r.unit for r in rows if said(r.prompt) == same}) > COMMON}
-    people = [{rows[i].unit for i in fold if said(rows[i].prompt) not in common} for fold in folds]
+    common = {
+        same
+        for same in held[0].union(*held)
+        if len({r.unit for r in rows if question_key(r.prompt) == same}) > COMMON_QUESTION_UNITS
+    }
+    people = [{rows[i].unit for i in fold if question_key(rows[i].prompt) not in common} for fold in folds]
     assert sum(map(len, people)) == len(set().union(*people)), "nobody is in two, but for questions that everybody asks"
     for row in rows:
-        if not any(said(o.prompt) == said(row.prompt) and o.unit != row.unit for o in rows):
+        if not any(question_key(o.prompt) == question_key(row.prompt) and o.unit != row.unit for o in rows):
             assert groups[row.id].startswith("of ")
 
 
@@ -170,23 +178,23 @@ def test_a_question_that_everybody_asks_joins_nobody() -> None:
         pair(number, prompt="hello" if number % 2 else f"question {number}", unit=f"u{number // 2}")
         for number in range(60)
     ]
-    assert len(set(groups_of(rows).values())) == 31
+    assert len(set(group_rows(rows).values())) == 31
     two = [
         pair(1, unit="a", prompt="x"),
         pair(2, unit="b", prompt="X?"),
         pair(3, unit="b", prompt="y"),
         pair(4, unit="c"),
     ]
-    assert len({groups_of(two)[row.id] for row in two}) == 2, (
+    assert len({group_rows(two)[row.id] for row in two}) == 2, (
         "who asked the same is in one fold, with all that they asked"
     )
 
 
 def test_calls_that_a_router_chose_for_are_no_evidence() -> None:
     pairs = [pair(number, by=("learned", "order", "rule legal", "unsure")[number % 4]) for number in range(600)]
-    matrix = of_pairs(pairs, "support")
-    assert len(matrix.samples) == 300 and chosen(pairs) == 300
+    matrix = matrix_from_pairs(pairs, "support")
+    assert len(matrix.samples) == 300 and count_chosen(pairs) == 300
     with pytest.raises(Invalid, match="sent elsewhere") as told:
-        of_pairs([pair(number, by="learned" if number > 100 else "") for number in range(600)], "support")
+        matrix_from_pairs([pair(number, by="learned" if number > 100 else "") for number in range(600)], "support")
     assert told.value.code == "evidence_chosen"
     assert "--ab" in (told.value.hint or "")

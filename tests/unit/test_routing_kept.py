@@ -59,7 +59,7 @@ def test_it_is_trained_on_the_first_prompts_and_judged_by_the_chances_of_the_oth
         sets.append(made_set(kind, seed))
         return sets[-1]
 
-    kept = evaluate.kept_by
+    kept = evaluate.held_out_result
     for name, stand in (("train", learned), ("kept_by", kept_by), ("made", drawn)):
         monkeypatch.setattr(routing_kept, name, stand)
     measured("close", ROWS, 3, 4)

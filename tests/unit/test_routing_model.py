@@ -22,18 +22,32 @@ from tests import made_database
 from groundplan.cli.output import print_error
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide import forest, kernel
-from groundplan.economics.routing.decide.choose import best, choose
-from groundplan.economics.routing.decide.features import BUCKETS, SURFACE, brief, hashed, surface, words_of
-from groundplan.economics.routing.decide.predict import blended, predict
+from groundplan.economics.routing.decide.choose import best_columns, choose
+from groundplan.economics.routing.decide.features import (
+    BUCKETS,
+    SURFACE,
+    abbreviate,
+    hash_counts,
+    split_words,
+    surface_features,
+)
+from groundplan.economics.routing.decide.predict import blend_scores, predict
 from groundplan.economics.routing.learn import boosted_trees
 from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.baselines import plain_ridge
-from groundplan.economics.routing.learn.evaluate import Evaluation, apply, evaluate, kept_by, same_choice, strong_share
+from groundplan.economics.routing.learn.evaluate import (
+    Evaluation,
+    apply,
+    choices_when_rephrased,
+    evaluate,
+    held_out_result,
+    strong_share,
+)
 from groundplan.economics.routing.learn.evaluation_set import folds_of, read_matrix
 from groundplan.economics.routing.learn.fit import LEAST_ROWS, train
 from groundplan.economics.routing.learn.operating_points import error_of_mean, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
-from groundplan.economics.routing.learn.stacking import blend_of
+from groundplan.economics.routing.learn.stacking import fit_blend
 from groundplan.economics.routing.model import Floats, Forest, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 
@@ -120,7 +134,7 @@ def test_too_few_prompts_without_a_loss_prove_no_share(count: int, proven: bool)
     told = np.hstack([np.tile([0.5, 1.0], (count, 1)), np.ones((count, 2))])
     known = SimpleNamespace(mean_costs=np.array([0.1, 1.0]), strongest=1)
     points = operating_points(matrix, told, cast("Router", known), (0.99,))
-    taken = best(told[:, :2], costs, points["0.99"][0], 1.0) if points else np.ones(count)
+    taken = best_columns(told[:, :2], costs, points["0.99"][0], 1.0) if points else np.ones(count)
     assert bool((taken == 0).all()) is proven
 
 
@@ -178,10 +192,10 @@ def test_folds_have_every_row_once_and_share_no_group(numbers: list[int], folds:
 
 @given(st.text(max_size=400))
 def test_any_text_has_features(text: str) -> None:
-    words = words_of(text)
-    counts = hashed(words)
+    words = split_words(text)
+    counts = hash_counts(words)
     assert all(0 <= bucket < BUCKETS for bucket in counts)
-    shape = surface(text, words)
+    shape = surface_features(text, words)
     assert shape.shape == (SURFACE,)
     assert np.isfinite(shape).all()
 
@@ -203,14 +217,14 @@ def test_trees_are_kept_as_they_were_learned() -> None:
     good = 1 / (1 + np.exp(-2 * shapes[:, 3]))
     scores = np.stack([np.full(400, 0.9), good], axis=1)
     grown = boosted_trees.grow(shapes, scores, 1)
-    assert np.allclose(forest.scores_of(forest.parts_of(scores)), scores)
-    told = forest.told_all(grown, shapes)
+    assert np.allclose(forest.to_scores(forest.to_parts(scores)), scores)
+    told = forest.predict_all(grown, shapes)
     assert np.corrcoef(told[:, 1] - told[:, 0], scores[:, 1] - scores[:, 0])[0, 1] > 0.9
     few = train(made(60), None, ())
     few = replace(few, text=replace(few.text, blend=(0.5, 0.5, 0.5, 0.5)))
     again = load(dump(replace(few, trees=grown))).trees
     assert again is not None
-    assert np.abs(forest.told_all(again, shapes) - told).max() < 1e-6
+    assert np.abs(forest.predict_all(again, shapes) - told).max() < 1e-6
     broken = replace(grown, left=grown.left + 1000)
     with pytest.raises(Invalid, match="trees are broken"):
         load(dump(replace(few, trees=broken)))
@@ -236,26 +250,26 @@ def test_trees_that_are_asked_all_at_once_say_what_each_of_them_says(models: int
     grown = boosted_trees.grow(shapes, 1 / (1 + np.exp(-shapes @ weights)), 1)
     ties = np.unique(grown.threshold)[:7].astype(np.float32)
     asked = np.concatenate([shapes[:80], dice.normal(size=(60, 7)).astype(np.float32), ties[None, :]])
-    told = forest.told_all(grown, asked)
+    told = forest.predict_all(grown, asked)
     for row, shape in enumerate(asked):
         sums = np.bincount(grown.owner, weights=walked(grown, shape), minlength=models)
-        assert told[row] == pytest.approx(forest.scores_of(sums), abs=1e-6)
-        assert forest.told(grown, shape) == pytest.approx(told[row], abs=1e-6)
+        assert told[row] == pytest.approx(forest.to_scores(sums), abs=1e-6)
+        assert forest.predict_scores(grown, shape) == pytest.approx(told[row], abs=1e-6)
 
 
 def test_a_tree_without_a_question_and_one_with_too_many() -> None:
     leaf, one = np.zeros((1, 1), dtype=np.int64), np.ones((1, 1), dtype=np.float32)
-    bare = forest.planted(leaf, one, leaf, leaf, one, np.zeros(1, dtype=np.int64), 1, 0)
-    assert forest.told_all(bare, np.zeros((3, 2), dtype=np.float32)).tolist() == [[1.0]] * 3
+    bare = forest.build_forest(leaf, one, leaf, leaf, one, np.zeros(1, dtype=np.int64), 1, 0)
+    assert forest.predict_all(bare, np.zeros((3, 2), dtype=np.float32)).tolist() == [[1.0]] * 3
     feature, owner = np.zeros((2, 19), dtype=np.int64), np.zeros(2, dtype=np.int64)
     left, right, value = feature.copy(), feature.copy(), np.arange(38, dtype=np.float32).reshape(2, 19)
     left[0, :3], right[0, :3] = (1, 1, 2), (2, 1, 2)  # a short row is filled up with zeros
-    small = forest.planted(feature, value, left, right, value, owner, 1, 1)
-    assert forest.told_all(small, np.array([[-1.0], [1.0]], dtype=np.float32)).tolist() == [[20.0], [21.0]]
+    small = forest.build_forest(feature, value, left, right, value, owner, 1, 1)
+    assert forest.predict_all(small, np.array([[-1.0], [1.0]], dtype=np.float32)).tolist() == [[20.0], [21.0]]
     row = np.arange(2 * forest.MOST_ASKED + 3)[None, :]
     deep = np.where(row < forest.MOST_ASKED + 1, row + 1, row)
     with pytest.raises(ValueError, match="too large"):
-        forest.planted(row, row.astype(np.float32), deep, deep, row.astype(np.float32), leaf[0], 1, 20)
+        forest.build_forest(row, row.astype(np.float32), deep, deep, row.astype(np.float32), leaf[0], 1, 20)
 
 
 FAR, NEAR = ("mitral", "aortic", "portal", "septal"), ("garden", "kitten", "muffin", "window")
@@ -339,10 +353,10 @@ def test_a_kernel_is_kept_as_it_was_learned(knowing: Router) -> None:
     good = (np.tanh(2 * looked[:, 1]) * np.sign(vectors[:, 0]) + 1) / 2
     scores = np.stack([np.full(1200, 0.9), good], axis=1)
     fitted = kernels.fit(looked[:1000], vectors[:1000], scores[:1000], 4, 1)
-    told = kernel.told(fitted, looked, vectors)
+    told = kernel.predict_scores(fitted, looked, vectors)
     assert np.abs(told[:, 0] - 0.9).max() < 1e-3
     assert np.corrcoef(told[1000:, 1], good[1000:])[0, 1] > 0.8
-    assert kernel.told(fitted, looked[7], vectors[7]) == pytest.approx(told[7], abs=1e-4)
+    assert kernel.predict_scores(fitted, looked[7], vectors[7]) == pytest.approx(told[7], abs=1e-4)
     assert knowing.full is not None and knowing.full.kernel is not None
     again = load(dump(knowing))
     assert again.full is not None and again.full.kernel is not None
@@ -371,28 +385,28 @@ def test_a_kernel_of_another_shape_is_refused(knowing: Router, place: int, value
 
 def test_the_beginning_and_the_end_of_a_prompt_are_embedded() -> None:
     words = [f"w{number}" for number in range(100)]
-    assert brief(" ".join(words)).split() == words[:24] + words[-10:]
-    assert brief(" ".join(words[:34])) == " ".join(words[:34])
+    assert abbreviate(" ".join(words)).split() == words[:24] + words[-10:]
+    assert abbreviate(" ".join(words[:34])) == " ".join(words[:34])
 
 
 def test_writing_without_spaces_is_read_character_by_character() -> None:
-    assert words_of("请问SQL怎么写？ok 12345") == ["请", "问", "sql", "怎", "么", "写", "？", "ok", "0"]
-    assert words_of("请问SQL怎么写？", apart=False) == ["请问sql怎么写", "？"]
-    assert words_of("it's a naïve Prüfung", apart=True) == words_of("it's a naïve Prüfung", apart=False)
-    assert set(hashed(words_of("退款多久"))) & set(hashed(words_of("多久退款")))
+    assert split_words("请问SQL怎么写？ok 12345") == ["请", "问", "sql", "怎", "么", "写", "？", "ok", "0"]
+    assert split_words("请问SQL怎么写？", apart=False) == ["请问sql怎么写", "？"]
+    assert split_words("it's a naïve Prüfung", apart=True) == split_words("it's a naïve Prüfung", apart=False)
+    assert set(hash_counts(split_words("退款多久"))) & set(hash_counts(split_words("多久退款")))
 
 
 def test_a_text_without_spaces_is_embedded_as_briefly_as_others() -> None:
-    assert brief("退款" * 3000) == "退款" * 12 + " " + "退款" * 5
-    assert brief("a" * 9000) == "a" * 40 * 24 + " " + "a" * 400
-    assert brief("word " * 50 + " " * 7000) == " ".join(["word"] * 24)
-    assert brief("退款 多久\n到账？") == "退款 多久 到账？"
-    assert brief("退款" * 3000, apart=False) == "退款" * 3000
+    assert abbreviate("退款" * 3000) == "退款" * 12 + " " + "退款" * 5
+    assert abbreviate("a" * 9000) == "a" * 40 * 24 + " " + "a" * 400
+    assert abbreviate("word " * 50 + " " * 7000) == " ".join(["word"] * 24)
+    assert abbreviate("退款 多久\n到账？") == "退款 多久 到账？"
+    assert abbreviate("退款" * 3000, apart=False) == "退款" * 3000
 
 
 @given(st.lists(st.text("abc.,?!'ü0", min_size=1, max_size=12), max_size=60))
 def test_texts_with_spaces_are_embedded_as_before(words: list[str]) -> None:
-    assert brief("  \n".join(words)) == brief(" ".join(words), apart=False)
+    assert abbreviate("  \n".join(words)) == abbreviate(" ".join(words), apart=False)
 
 
 def test_a_router_whose_predictors_are_not_weighed_is_refused(knowing: Router) -> None:
@@ -426,9 +440,9 @@ def test_a_router_of_the_format_before_decides_as_it_did(knowing: Router) -> Non
     again = load(msgspec.msgpack.encode(kept))
     assert again.full is not None and again.meant is not None and not again.full.alone.size
     vector = placed(entangled(1, 8), 8)[0]
-    words = words_of("garden kitten")
-    seen = np.concatenate([surface("garden kitten", words), (vector - again.centre) @ again.components])
-    by_trees = forest.told(again.meant, seen)
+    words = split_words("garden kitten")
+    seen = np.concatenate([surface_features("garden kitten", words), (vector - again.centre) @ again.components])
+    by_trees = forest.predict_scores(again.meant, seen)
     only = replace(again.full, offset=np.zeros(2, dtype=np.float32))
     told = predict(replace(again, full=only), "garden kitten", vector)
     assert told.scores == pytest.approx(np.clip(by_trees, 0, 1), abs=1e-6)
@@ -446,11 +460,11 @@ def test_regressions_and_trees_are_weighed_by_what_each_is_worth() -> None:
     dice = np.random.default_rng(6)
     truth = dice.random((3000, 2))
     noise = dice.random((3000, 2))
-    weights = blend_of((truth + 0.05 * noise, noise, 1 - truth), truth)
+    weights = fit_blend((truth + 0.05 * noise, noise, 1 - truth), truth)
     assert weights[0] > 0.9 and weights[3] > 0.9
     assert max(weights[1], weights[2], weights[4], weights[5]) < 0.1
-    assert blended((1.0, 0.0, 1.0, 0.0), (truth[0], noise[0])) == pytest.approx(truth[0])
-    assert blended((0.25, 0.75, 0.25, 0.75), (truth, noise)) == pytest.approx(0.25 * truth + 0.75 * noise)
+    assert blend_scores((1.0, 0.0, 1.0, 0.0), (truth[0], noise[0])) == pytest.approx(truth[0])
+    assert blend_scores((0.25, 0.75, 0.25, 0.75), (truth, noise)) == pytest.approx(0.25 * truth + 0.75 * noise)
 
 
 @pytest.mark.parametrize("kind", sorted(KINDS))
@@ -462,7 +476,7 @@ def test_asking_otherwise_changes_the_text_and_can_be_repeated(kind: str) -> Non
 
 
 def test_the_same_choice_is_counted_over_ways_of_asking(router: Router) -> None:
-    found = same_choice(router, made(60, seed=8), "0.95", 1)
+    found = choices_when_rephrased(router, made(60, seed=8), "0.95", 1)
     assert set(found.again) == set(KINDS)
     assert all(len(found.same(kind)) == 60 for kind in KINDS)
     assert np.mean(found.same("spaces")) > 0.8
@@ -478,10 +492,10 @@ def test_the_router_that_is_shipped_is_asked_otherwise_with_embeddings_of_the_ch
         far = np.array([prompt.split()[0] in FAR for prompt in prompts]) != (len(asked) > known)
         return np.asarray(np.where(far[:, None], subject, -subject), dtype=np.float32)
 
-    found = same_choice(knowing, fresh, "0.99", 1, embed)
+    found = choices_when_rephrased(knowing, fresh, "0.99", 1, embed)
     assert len(asked) == 40 * (1 + len(KINDS)) and len(set(asked)) > 60
     assert found.again["spaces"] != found.first, "what decides is the embedding of what was asked"
-    by_words = same_choice(knowing, fresh, "0.99", 1)
+    by_words = choices_when_rephrased(knowing, fresh, "0.99", 1)
     assert by_words.again["spaces"] == by_words.first
 
 
@@ -543,7 +557,7 @@ def test_nothing_outside_what_is_allowed_is_taken(router: Router) -> None:
 
 
 def test_of_equals_the_cheaper_one_is_taken() -> None:
-    assert best(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0, 1.0).tolist() == [1]
+    assert best_columns(np.array([[0.5, 0.5]]), np.array([[2.0, 1.0]]), 0.0, 1.0).tolist() == [1]
 
 
 def test_evaluation_saves_where_it_can_and_keeps_the_quality(evaluated: Evaluation) -> None:
@@ -567,14 +581,14 @@ def test_of_models_that_cost_nothing_nothing_is_saved() -> None:
     matrix = made(120)
     free = replace(matrix, costs=matrix.costs * np.array([0.0, 1.0]))
     to_first, to_second = np.zeros(120, dtype=int), np.ones(120, dtype=int)
-    assert (kept_by(free, 0, to_second).saved, kept_by(free, 0, to_first).saved) == (0.0, 0.0)
-    assert kept_by(free, 1, to_first).saved == 1.0
+    assert (held_out_result(free, 0, to_second).saved, held_out_result(free, 0, to_first).saved) == (0.0, 0.0)
+    assert held_out_result(free, 1, to_first).saved == 1.0
 
 
 def test_of_a_model_that_is_never_right_nothing_is_lost() -> None:
     matrix = made(120)
     never = replace(matrix, scores=matrix.scores * np.array([1.0, 0.0]))
-    found = kept_by(never, 1, np.zeros(120, dtype=int))
+    found = held_out_result(never, 1, np.zeros(120, dtype=int))
     assert (found.kept, found.error) == (1.0, 0.0)
     assert 0.95 < found.low < 1.0, "so many prompts show no more"
 

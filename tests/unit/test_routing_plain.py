@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_routing_model import entangled, known
 
-from groundplan.economics.routing.decide.features import hashed, plainly, surface, words_of
+from groundplan.economics.routing.decide.features import hash_counts, normalize_text, split_words, surface_features
 from groundplan.economics.routing.decide.predict import predict
 from groundplan.economics.routing.learn import perturb
 from groundplan.economics.routing.model import Router
@@ -25,9 +25,9 @@ PIECES = st.sampled_from(
 
 
 def read(text: str) -> tuple[dict[int, float], list[float]]:
-    plain = plainly(text)
-    words = words_of(plain)
-    return hashed(words), surface(plain, words).tolist()
+    plain = normalize_text(text)
+    words = split_words(plain)
+    return hash_counts(words), surface_features(plain, words).tolist()
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +48,19 @@ def test_however_it_is_typed_it_is_read_alike(pieces: list[str], data: st.DataOb
 
 @given(st.text(max_size=300))
 def test_what_is_plain_stays_as_it_is(text: str) -> None:
-    plain = plainly(text)
-    assert plainly(plain) == plain
+    plain = normalize_text(text)
+    assert normalize_text(plain) == plain
     assert bool(plain) == bool(text.strip()), "signs alone are a text, too"
 
 
 def test_where_lines_end_counts_and_a_text_that_is_not_read_whole_stays() -> None:
-    assert plainly("a \r\n\n b\tc  d ?") == "a\nb c d"
-    assert plainly("?!") == "?!"
+    assert normalize_text("a \r\n\n b\tc  d ?") == "a\nb c d"
+    assert normalize_text("?!") == "?!"
     long = "two  words " * 2000
-    assert plainly(long) == long
+    assert normalize_text(long) == long
 
 
-@pytest.mark.parametrize("change", [perturb.case, perturb.spaces])
+@pytest.mark.parametrize("change", [perturb.change_case, perturb.add_spaces])
 def test_the_same_is_expected_of_it(router: Router, change: Callable[[str, Random], str]) -> None:
     dice = Random(1)
     prompts = [sample.prompt for sample in entangled(60, 8).samples] + [CHOICES]
@@ -78,5 +78,8 @@ def test_a_router_of_format_5_reads_as_it_did(router: Router) -> None:
     now, then = predict(router, f"{prompt}?"), predict(before, f"{prompt}?")
     assert not np.array_equal(now.scores, then.scores)
     assert not np.array_equal(predict(before, f"{prompt}   ?").scores, then.scores), "lengths are as they were"
-    words = words_of("Is it?")
-    assert surface("Is it?", words, cased=True)[7] == pytest.approx(1 / 6) and surface("Is it?", words)[7] == 0
+    words = split_words("Is it?")
+    assert (
+        surface_features("Is it?", words, cased=True)[7] == pytest.approx(1 / 6)
+        and surface_features("Is it?", words)[7] == 0
+    )

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from tests.unit.test_routing_model import made
 
-from groundplan.economics.routing.decide.choose import choose, in_doubt, point_of
-from groundplan.economics.routing.decide.features import BUCKETS, hashed, hashes_of, known_share, words_of
+from groundplan.economics.routing.decide.choose import choose, is_in_doubt, proven_point
+from groundplan.economics.routing.decide.features import BUCKETS, hash_counts, known_share, split_words, word_hashes
 from groundplan.economics.routing.learn.evaluate import apply
-from groundplan.economics.routing.learn.fit import _words, train
-from groundplan.economics.routing.learn.operating_points import doubts
+from groundplan.economics.routing.learn.fit import _vocabulary, train
+from groundplan.economics.routing.learn.operating_points import doubtful_ranges
 from groundplan.economics.routing.model import Context, Matrix, Router, Sample
 from groundplan.economics.routing.versions.artifact import dump, load
 
@@ -36,15 +36,15 @@ def test_nonsense_is_strange_to_a_large_set_too() -> None:
     dice = np.random.default_rng(1)
     known, unknown = pseudo(dice, 30_000, "abcdefghij"), pseudo(dice, 3000, "klmnopqrst")
     samples = [Sample(str(i), str(i), " ".join(dice.choice(known, 40))) for i in range(5000)]
-    words, least = _words(samples)
-    taken = {bucket for sample in samples for bucket in hashed(words_of(sample.prompt))}
+    words, least = _vocabulary(samples)
+    taken = {bucket for sample in samples for bucket in hash_counts(split_words(sample.prompt))}
     assert len(taken) > 0.7 * BUCKETS
     assert len(words) <= 30_000 and 0.3 < least <= 0.6
-    fresh = [known_share(hashes_of(list(dice.choice(known, 40))), words) for _ in range(300)]
-    strange = [known_share(hashes_of(list(dice.choice(unknown, 40))), words) for _ in range(300)]
+    fresh = [known_share(word_hashes(list(dice.choice(known, 40))), words) for _ in range(300)]
+    strange = [known_share(word_hashes(list(dice.choice(unknown, 40))), words) for _ in range(300)]
     assert min(fresh) >= least
     assert max(strange) < 0.1 < least
-    assert known_share(hashes_of(unknown), words) < 0.001, "which is how often a word is taken for known"
+    assert known_share(word_hashes(unknown), words) < 0.001, "which is how often a word is taken for known"
 
 
 def test_other_languages_are_strange_and_what_is_known_in_one_group_alone_counts(router: Router) -> None:
@@ -55,7 +55,7 @@ def test_other_languages_are_strange_and_what_is_known_in_one_group_alone_counts
     assert choose(full, german, None, both, "0.95").by == "unsure"
     assert choose(router, "12 + 30", None, both, "0.95").by == "unsure", "training had no sums"
     told = [Sample(str(i), "one", f"alpha beta word{i}") for i in range(20)]
-    _, least = _words([*told, *(Sample(f"b{i}", f"b{i}", "gamma delta") for i in range(20))])
+    _, least = _vocabulary([*told, *(Sample(f"b{i}", f"b{i}", "gamma delta") for i in range(20))])
     assert least == 0.0, "words that one group alone uses tell nothing of what others will"
 
 
@@ -66,12 +66,12 @@ def test_where_left_out_prompts_did_worse_than_expected_the_router_is_unsure(rou
     expected = told[:, 1].copy()
     wrong = (expected > 0.80) & (expected < 0.86)
     scores = np.stack([np.ones(1000), dice.random(1000) < np.where(wrong, 0.3, expected + 0.05)], axis=1).astype(float)
-    found = doubts(replace(matrix, scores=scores), told, router, {"0.95": (3.0, 0.0)})
+    found = doubtful_ranges(replace(matrix, scores=scores), told, router, {"0.95": (3.0, 0.0)})
     assert set(found) == {"0.95"}
     assert all(0.03 < low <= high < 0.21 for low, high in found["0.95"])
-    assert in_doubt(found["0.95"], np.array([0.12, 0.4])).tolist() == [True, False]
+    assert is_in_doubt(found["0.95"], np.array([0.12, 0.4])).tolist() == [True, False]
     honest = np.stack([np.ones(1000), dice.random(1000) < expected + 0.05], axis=1).astype(float)
-    assert doubts(replace(matrix, scores=honest), told, router, {"0.95": (3.0, 0.0)}) == {}
+    assert doubtful_ranges(replace(matrix, scores=honest), told, router, {"0.95": (3.0, 0.0)}) == {}
     careful = replace(router, doubted={"0.95": [(-1.0, 1.0)]})
     text, both = "what are your opening hours on n900", frozenset(router.models)
     assert choose(router, text, None, both, "0.95").model == "small"
@@ -88,7 +88,7 @@ def test_a_share_that_was_not_trained_is_kept_by_the_next_stricter_one(router: R
     assert (between.model, between.by) == ("small", "learned")
     assert "proven to keep 0.99; 0.97 was not trained" in between.reason
     assert choose(router, text, None, both, "0.995").by == "strongest"
-    assert point_of(replace(router, points={"0.95": (1.0, 0.0)}), "0.97") is None
+    assert proven_point(replace(router, points={"0.95": (1.0, 0.0)}), "0.97") is None
 
 
 def test_what_a_call_is_for_tells_where_words_do_not(router: Router) -> None:

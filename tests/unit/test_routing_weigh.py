@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from groundplan.economics.routing.decide.features import BUCKETS
-from groundplan.economics.routing.learn.fit import Fitted, LeftOut
-from groundplan.economics.routing.learn.stacking import blend_of, part_of
+from groundplan.economics.routing.learn.fit import Fitted, OutOfFold
+from groundplan.economics.routing.learn.stacking import fit_blend, weighted_part
 from groundplan.economics.routing.model import Floats
 
 
@@ -25,11 +25,11 @@ def test_weighed_regressions_say_what_their_weighed_expectations_say(width: int)
         drawn(BUCKETS + shaped + width, 2 * models, seed=3), drawn(2 * models, seed=4),
         drawn(regressions, models, seed=5),
     )  # fmt: skip
-    out = LeftOut(fitted.told(features), fitted.parts(features, shaped) + fitted.alone, 1.0)
-    assert np.sum(out.parts, axis=0) == pytest.approx(fitted.told(features)[:, :models], abs=1e-5)
+    out = OutOfFold(fitted.predict(features), fitted.parts(features, shaped) + fitted.alone, 1.0)
+    assert np.sum(out.parts, axis=0) == pytest.approx(fitted.predict(features)[:, :models], abs=1e-5)
     weights = tuple(0.2 + place for place in range(2 * (regressions + 1)))
-    heavy, told = fitted.weighed(weights, shaped), out.weighed(weights)
-    assert heavy.told(features) == pytest.approx(told.raw, abs=1e-4)
+    heavy, told = fitted.with_weights(weights, shaped), out.with_weights(weights)
+    assert heavy.predict(features) == pytest.approx(told.raw, abs=1e-4)
     assert heavy.parts(features, shaped) + heavy.alone == pytest.approx(told.alone, abs=1e-4)
     assert told.raw[:, models:] == pytest.approx(out.raw[:, models:]), "costs are those of the surface"
 
@@ -40,7 +40,7 @@ def test_what_tells_nothing_of_the_differences_weighs_nothing_in_them() -> None:
     scores = hard + apart - apart.mean(axis=1, keepdims=True)
     noise = dice.normal(size=(2, 2000, 3))
     told = [np.repeat(hard, 3, axis=1) + 0.1 * noise[0], 0.5 * scores + 0.1 * noise[1]]
-    weights = blend_of(told, scores)
+    weights = fit_blend(told, scores)
     assert weights[2] < 0.1 and weights[3] == pytest.approx(2.0, abs=0.2)
-    whole = np.sum([part_of(weights, place, each) for place, each in enumerate(told)], axis=0)
+    whole = np.sum([weighted_part(weights, place, each) for place, each in enumerate(told)], axis=0)
     assert np.abs(whole - scores).std() < 0.25

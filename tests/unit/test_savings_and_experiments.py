@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.experiment.sequential import Tally, difference, mean_range
-from groundplan.economics.experiment.verdict import CANDIDATE, CONTROL, GUARDS, Rule, arm, shadow_verdict, verdict
+from groundplan.economics.experiment.verdict import (
+    CANDIDATE,
+    CONTROL,
+    GUARDS,
+    Rule,
+    ab_verdict,
+    assign_arm,
+    shadow_verdict,
+)
 from groundplan.economics.replay.model import Judged, Proposal
 from groundplan.economics.replay.quality import propose
 
@@ -135,10 +143,10 @@ def test_a_tally_does_not_depend_on_how_it_was_split(values: list[float]) -> Non
 
 def test_callers_stay_in_their_arm_and_the_share_is_kept() -> None:
     rule = Rule("try-small", 0.3)
-    arms = [arm(rule, f"person {i}") for i in range(2000)]
-    assert arms == [arm(rule, f"person {i}") for i in range(2000)]
+    arms = [assign_arm(rule, f"person {i}") for i in range(2000)]
+    assert arms == [assign_arm(rule, f"person {i}") for i in range(2000)]
     assert 0.26 < arms.count(CANDIDATE) / 2000 < 0.34
-    assert arms != [arm(Rule("another", 0.3), f"person {i}") for i in range(2000)]
+    assert arms != [assign_arm(Rule("another", 0.3), f"person {i}") for i in range(2000)]
 
 
 @pytest.mark.parametrize(
@@ -158,7 +166,7 @@ def test_experiments_end_by_themselves(
 ) -> None:
     guards = {} if guard is None else {"thanks": {CONTROL: guard[0], CANDIDATE: guard[1]}}
     rule = Rule("x", 0.5, budget_usd=Decimal(50))
-    found = verdict(rule, {CONTROL: control, CANDIDATE: candidate}, guards=guards, spent_usd=Decimal(spent))
+    found = ab_verdict(rule, {CONTROL: control, CANDIDATE: candidate}, guards=guards, spent_usd=Decimal(spent))
     assert found.state == state
     assert found.ended == (state != "running")
     assert found.reason
@@ -168,15 +176,15 @@ def test_experiments_end_by_themselves(
 def test_a_guard_that_stops_it_is_named_in_words(of: str) -> None:
     rule, fell = Rule("x", 0.5, tolerance=0.5), {CONTROL: tally(900, 1000), CANDIDATE: tally(600, 1000)}
     same = {CONTROL: tally(900, 1000), CANDIDATE: tally(900, 1000)}
-    for found in (verdict(rule, same, guards={of: fell}), shadow_verdict(rule, tally(900, 1000), guards={of: fell})):
+    for found in (ab_verdict(rule, same, guards={of: fell}), shadow_verdict(rule, tally(900, 1000), guards={of: fell})):
         assert found.state == "guard" and found.reason.startswith(f"{GUARDS[of]} fell by at least ")
     assert GUARDS["cheap"] == "how cheap calls are", "more of it is better, as of the others"
 
 
 def test_what_was_seen_of_a_guard_or_segment_does_not_depend_on_what_is_seen_later() -> None:
     rule, arms = Rule("x", 0.5), {CONTROL: tally(400, 500), CANDIDATE: tally(390, 500)}
-    alone = verdict(rule, arms, {"refunds": arms}, {"fast": arms})
-    more = verdict(rule, arms, {"refunds": arms, "orders": arms, "other": arms}, dict.fromkeys(GUARDS, arms))
+    alone = ab_verdict(rule, arms, {"refunds": arms}, {"fast": arms})
+    more = ab_verdict(rule, arms, {"refunds": arms, "orders": arms, "other": arms}, dict.fromkeys(GUARDS, arms))
     assert alone.guards["fast"] == more.guards["fast"]
     assert alone.segments["refunds"] == more.segments["refunds"]
     widths = [more.segments[name].high - more.segments[name].low for name in ("refunds", "orders", "other")]
@@ -199,7 +207,7 @@ def test_guards_that_come_in_one_after_the_other_stop_no_more_often_than_is_said
                 arms = seen.setdefault(name, {CONTROL: Tally(), CANDIDATE: Tally()})
                 for each in arms:
                     arms[each] = arms[each].merged(tally(int(dice.binomial(30, 0.9)), 30))
-            found = verdict(Rule("x", 0.5, guard_tolerance=1e-9), {}, guards=seen)
+            found = ab_verdict(Rule("x", 0.5, guard_tolerance=1e-9), {}, guards=seen)
             over |= any(each.high < 0 for each in found.guards.values())
         stopped += over
     assert stopped <= 10
@@ -285,9 +293,9 @@ def test_what_was_judged_of_some_features_is_not_said_of_all() -> None:
 def test_where_a_segment_is_surely_worse_the_reason_says_so() -> None:
     rule, same = Rule("x", 0.5), {CONTROL: tally(48000, 60000), CANDIDATE: tally(48000, 60000)}
     bad = {CONTROL: tally(900, 1000), CANDIDATE: tally(600, 1000)}
-    found = verdict(rule, same, {"orders": same, "refunds": bad})
+    found = ab_verdict(rule, same, {"orders": same, "refunds": bad})
     assert found.state == "kept" and found.reason.endswith("; surely worse on refunds")
-    assert "surely worse" not in verdict(rule, same, {"orders": same}).reason
+    assert "surely worse" not in ab_verdict(rule, same, {"orders": same}).reason
     shadow = shadow_verdict(
         Rule("x", 1, tolerance=0.1), tally(4900, 5000), {"orders": tally(10, 10), "refunds": tally(50, 100)}
     )

@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.console.trade_off import chart
-from groundplan.economics.routing.watch.tradeoff import Point, Seen, mean, points, share
+from groundplan.economics.routing.watch.tradeoff import AnsweredCall, Point, mean_interval, points, share_interval
 
 
-def calls(model: str, route: str, count: int, cost: float, accepted: int | None, ms: float = 100) -> list[Seen]:
+def calls(model: str, route: str, count: int, cost: float, accepted: int | None, ms: float = 100) -> list[AnsweredCall]:
     return [
-        Seen(model, route, cost * (1 + 0.1 * (i % 3)), ms + i, None if accepted is None else i < accepted)
+        AnsweredCall(model, route, cost * (1 + 0.1 * (i % 3)), ms + i, None if accepted is None else i < accepted)
         for i in range(count)
     ]
 
@@ -56,7 +56,7 @@ def test_a_point_that_is_quicker_or_less_risky_than_a_better_one_is_unbeaten() -
 def test_the_interval_of_the_slowest_holds_it() -> None:
     dice = np.random.default_rng(9)
     true = float(np.quantile(dice.gamma(2.0, 50.0, 400_000), 0.95))
-    seen = [[Seen("m", "", 1.0, float(ms), None) for ms in dice.gamma(2.0, 50.0, 150)] for _ in range(300)]
+    seen = [[AnsweredCall("m", "", 1.0, float(ms), None) for ms in dice.gamma(2.0, 50.0, 150)] for _ in range(300)]
     found = [points(each, {}, {})[0].p95 for each in seen]
     assert 0.92 <= np.mean([each.low <= true <= each.high for each in found]) <= 0.99
 
@@ -70,17 +70,17 @@ def test_quality_is_declared_where_nobody_spoke_and_else_not_known() -> None:
 
 @given(st.integers(1, 400).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))))
 def test_an_interval_of_a_share_holds_it_and_stays_within_bounds(pair: tuple[int, int]) -> None:
-    found = share(*pair)
+    found = share_interval(*pair)
     assert 0.0 <= found.low <= found.mean + 1e-12 and found.mean - 1e-12 <= found.high <= 1.0
 
 
 def test_intervals_cover_what_they_are_about() -> None:
     dice = np.random.default_rng(4)
-    shares = [share(int(dice.binomial(60, 0.85)), 60) for _ in range(500)]
+    shares = [share_interval(int(dice.binomial(60, 0.85)), 60) for _ in range(500)]
     assert 0.92 <= np.mean([each.low <= 0.85 <= each.high for each in shares]) <= 0.99
-    means = [mean(dice.gamma(2.0, 1.0, 80).tolist()) for _ in range(500)]
+    means = [mean_interval(dice.gamma(2.0, 1.0, 80).tolist()) for _ in range(500)]
     assert 0.91 <= np.mean([each.low <= 2.0 <= each.high for each in means]) <= 0.98
-    assert mean([3.0]).low == pytest.approx(3.0)
+    assert mean_interval([3.0]).low == pytest.approx(3.0)
 
 
 def test_the_picture_has_every_known_point_and_nothing_to_draw_is_empty() -> None:
@@ -101,5 +101,5 @@ def vars_of(interval: object) -> dict[str, float]:
 def test_the_interval_of_all_or_none_holds_it() -> None:
     for count in range(1, 200):
         for good in (0, count):
-            found = share(good, count)
+            found = share_interval(good, count)
             assert found.low <= found.mean <= found.high and found.low < found.high

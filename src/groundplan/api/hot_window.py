@@ -18,7 +18,7 @@ from groundplan.ledger.finding import Finding
 def hot_window_start(services: Services, conn: Connection[Any]) -> date:
     """The first day that stays in the database: of the hot window, or of the oldest running A/B test."""
     hot = services.clock.now().date() - timedelta(days=services.settings.archive_days)
-    began = experiment_store.oldest(conn)
+    began = experiment_store.oldest_start(conn)
     return hot if began is None else min(hot, began.astimezone(UTC).date())
 
 

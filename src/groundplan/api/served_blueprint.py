@@ -121,7 +121,7 @@ def needs_translation(blueprint: Blueprint, *, installed: bool) -> bool:
 
 def required_services(conn: Connection[Any]) -> tuple[str, ...]:
     """Sorted names of the local services that are needed now."""
-    return local_services(current_or_none(conn), likeness=experiment_store.by_likeness(conn))
+    return local_services(current_or_none(conn), likeness=experiment_store.has_unjudged(conn))
 
 
 def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tuple[str, ...]:

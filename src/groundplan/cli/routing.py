@@ -90,8 +90,12 @@ def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
     folder = _folder(home)
     value = [
-        {"router": version, "digest": registry.digest_of(folder, version), **registry.named(folder, version).trained}
-        for version in registry.every(folder)
+        {
+            "router": version,
+            "digest": registry.router_digest(folder, version),
+            **registry.load_router(folder, version).trained,
+        }
+        for version in registry.list_routers(folder)
     ]
     rows = [
         (row["router"], row.get("trained", "-"), row.get("prompts", "-"), row.get("from", "-"), row["digest"][:12])

@@ -17,21 +17,27 @@ from groundplan.cli.output import table
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.settings import load_settings
-from groundplan.economics.routing.decide.predict import asked
+from groundplan.economics.routing.decide.predict import text_to_embed
 from groundplan.economics.routing.learn.evaluate import (
     KEEPS,
     STRICTER,
     Evaluation,
-    all_known,
     apply,
     calibration_error,
     evaluate,
-    kept_by,
+    fully_known_share,
+    held_out_result,
     least_prompts,
-    shown,
+    lowest_shown_point,
 )
 from groundplan.economics.routing.learn.evaluation_set import read_matrix
-from groundplan.economics.routing.learn.evidence import Pair, Verdict, chosen, of_pairs, of_verdicts
+from groundplan.economics.routing.learn.evidence import (
+    Pair,
+    Verdict,
+    count_chosen,
+    matrix_from_pairs,
+    matrix_from_verdicts,
+)
 from groundplan.economics.routing.learn.fit import train as learn
 from groundplan.economics.routing.learn.operating_points import label
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router
@@ -84,17 +90,17 @@ def train(wanted: Wanted, learned: Learned) -> tuple[dict[str, Any], str]:
     keeps = tuple(sorted({*asked, *STRICTER}, reverse=True))
     vectors = embedded(matrix) if wanted.embedded else None
     found = evaluate(matrix, vectors, keeps, embed=embedder() if wanted.embedded else None, at=wanted.keep)
-    if shown(found.routed, wanted.keep) is None:
+    if lowest_shown_point(found.routed, wanted.keep) is None:
         raise _unproven(found, wanted.keep, len(matrix.samples))
     router = learn(matrix, vectors, keeps, name=wanted.name)
-    best = {label(each): shown(found.routed, each) for each in asked}
+    best = {label(each): lowest_shown_point(found.routed, each) for each in asked}
     points = {key: at for key, at in best.items() if at is not None and at in router.points}
     if label(wanted.keep) not in points:
         raise _unproven(found, wanted.keep, len(matrix.samples))
     by = {"embedded by": EMBEDDED} if wanted.embedded else {}
     told = {"from": learned.origin, **_trained(found, matrix, points), **by}
-    version = registry.keep(wanted.folder, replace(_with_points(router, points), trained=told))
-    digest = registry.digest_of(wanted.folder, version)
+    version = registry.save_router(wanted.folder, replace(_with_points(router, points), trained=told))
+    digest = registry.router_digest(wanted.folder, version)
     value = {"router": version, "digest": digest, "from": learned.origin, "left_out": learned.left_out}
     value |= {"operating_points": points, **figures(found)}
     if learned.by_outcomes:
@@ -118,7 +124,7 @@ def trial(answers: Path) -> tuple[dict[str, Any], str]:
 def test(answers: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]:
     """A kept router on prompts that it should not have been trained on, and whether it may have been. Raises
     `NotFound`, `Conflict` (`router_models`)."""
-    matrix, known = read_matrix(answers), registry.named(folder, name)
+    matrix, known = read_matrix(answers), registry.load_router(folder, name)
     value = judged(known, matrix, None if known.full is None else embedded(matrix, known))
     rows = [
         (key, f"{each['saved']:.1%}", f"{each['kept']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}",
@@ -153,9 +159,9 @@ def learned_from(answers: Path | None, source: str | None, workload: str | None,
     rows = ControlClient.connect(home, PATIENCE).post("/api/routing/evidence", body)["rows"]
     if source == "judges":
         pairs = msgspec.convert(rows, list[Pair])
-        return Learned(of_pairs(pairs, workload), f"{source} of {workload}", chosen(pairs))
+        return Learned(matrix_from_pairs(pairs, workload), f"{source} of {workload}", count_chosen(pairs))
     verdicts = msgspec.convert(rows, list[Verdict])
-    return Learned(of_verdicts(verdicts, workload), f"{source} of {workload}", by_outcomes=True)
+    return Learned(matrix_from_verdicts(verdicts, workload), f"{source} of {workload}", by_outcomes=True)
 
 
 def embedded(matrix: Matrix, router: Router | None = None) -> Floats:
@@ -175,7 +181,7 @@ def embedder(router: Router | None = None) -> Callable[[Sequence[str]], Floats]:
         raise NotFound(f"the embedding model is not in {folder}", code="embedding_model", hint=hint)
     most, layers = (TOKENS, LAYERS) if router is None else (router.tokens, router.layers)
     encoder = load_question_encoder(folder, load_encoder(folder), layers)
-    return lambda texts: encoder.embed([encoder.truncate(asked(text, router), most) for text in texts])
+    return lambda texts: encoder.embed([encoder.truncate(text_to_embed(text, router), most) for text in texts])
 
 
 def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, Any]:
@@ -188,7 +194,7 @@ def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, 
     same = replace(matrix, models=router.models, scores=matrix.scores[:, order], costs=matrix.costs[:, order])
     keeps = [float(key) for key in router.points]
     picked, expected, _ = apply(router, same, vectors, keeps)
-    kept = {key: kept_by(same, router.strongest, chosen) for key, chosen in picked.items()}
+    kept = {key: held_out_result(same, router.strongest, chosen) for key, chosen in picked.items()}
     points = {
         key: {
             "saved": each.saved, "kept": each.kept, "low": each.low, "high": each.high,
@@ -201,12 +207,12 @@ def judged(router: Router, matrix: Matrix, vectors: Floats | None) -> dict[str, 
         for column, model in enumerate(router.models)
         for told, seen in zip(expected[:, column], same.scores[:, column], strict=True)
     ]
-    found = drift.found(verdicts)
+    found = drift.find_drift(verdicts)
     return {
         "router": f"{router.name}@{router.version}",
         "points": points,
         "calibration_error": calibration_error(expected, same.scores),
-        "all_words_known": all_known(router, same),
+        "all_words_known": fully_known_share(router, same),
         "drift": [
             {"model": each.model, "half": each.half, "expected": each.expected, "seen": each.seen} for each in found
         ],

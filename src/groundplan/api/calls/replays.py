@@ -37,8 +37,8 @@ from groundplan.economics.experiment.model import BUDGET_PREFIX
 from groundplan.economics.levers.requests import INTERNAL_PURPOSES
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
-from groundplan.economics.replay.pairwise import UNASKED, UNREAD, unasked, unread
-from groundplan.economics.replay.run import Answered, Run, Waiting
+from groundplan.economics.replay.pairwise import UNASKED, UNREAD, unreachable_problem, unreadable_problem
+from groundplan.economics.replay.run import QueuedCall, ReplayResult, Run
 from groundplan.gateway.experiments.compare import text_of
 from groundplan.gateway.experiments.replays import PURPOSE
 from groundplan.identity import service as identity
@@ -95,7 +95,7 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
         store.give_up_sent(conn, run.id)
         for key in run.keys:
             _revoke(conn, key)
-        store.sample(conn, run, now - timedelta(days=store.DAYS))
+        store.draw_sample(conn, run, now - timedelta(days=store.DAYS))
         left = run.budget_usd - store.spent(conn, tuple(run.keys))
     why: str | Problem = "its budget is used up"
     if left > 0 and workload is not None:
@@ -110,7 +110,7 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
         return
     with services.transaction() as conn:
         if isinstance(why, Problem):
-            service.unreadable(conn, run, why)
+            service.end_unreadable(conn, run, why)
         else:
             service.finish(conn, run, _monthly_calls(conn, run, services.clock.now()), services.clock.now(), why)
 
@@ -130,7 +130,7 @@ def _create_key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]
     expires = services.clock.now() + timedelta(hours=KEY_HOURS)
     with services.transaction() as conn:
         made = identity.create_key(conn, SYSTEM, run.workload, None, terms, expires)
-        store.keyed(conn, run.id, made[0], PURPOSE)
+        store.add_key(conn, run.id, made[0], PURPOSE)
         number = policy_number(conn)
     policy_effect(services, number)
     return made
@@ -144,9 +144,9 @@ def _replay_calls(services: Services, run: Run, runner: UUID, line: _GatewayClie
     try:
         while True:
             with services.transaction() as conn:
-                if not store.beat(conn, run.id, runner):
+                if not store.heartbeat(conn, run.id, runner):
                     return "taken over"
-                waiting = store.next_call(conn, run.id)
+                waiting = store.take_next_call(conn, run.id)
                 content = None if waiting is None else _kept_content(services, conn, waiting.call)
             if waiting is None:
                 return ""
@@ -159,7 +159,7 @@ def _replay_calls(services: Services, run: Run, runner: UUID, line: _GatewayClie
                         store.put_back(conn, run.id, waiting.call)
                 raise
             with services.transaction() as conn:
-                store.answered(conn, run.id, came)
+                store.record_answer(conn, run.id, came)
             if (problem := heard.problem(came, services.clock.now())) is not None:
                 return problem
             if came.why in _BUDGET_CODES:
@@ -178,7 +178,7 @@ class _JudgeWatch:
         self._said: deque[str | None] = deque(maxlen=UNREAD)
         self._vain: list[datetime] = []
 
-    def problem(self, came: Answered, now: datetime) -> Problem | None:
+    def problem(self, came: ReplayResult, now: datetime) -> Problem | None:
         """Why the judge should not be asked again; None where it works."""
         if came.said is not None:
             self._said.appendleft(came.said if came.kept is None else None)
@@ -186,8 +186,8 @@ class _JudgeWatch:
         if came.code:
             self._vain.append(now)
         if len(self._vain) >= UNASKED:
-            return unasked(self._judge, len(self._vain), self._vain[0], came.code)
-        return unread(self._judge, list(self._said))
+            return unreachable_problem(self._judge, len(self._vain), self._vain[0], came.code)
+        return unreadable_problem(self._judge, list(self._said))
 
 
 def _kept_content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
@@ -204,10 +204,10 @@ def _kept_content(services: Services, conn: Connection[Any], call: UUID) -> tupl
 
 
 def _replay_call(
-    run: Run, waiting: Waiting, content: tuple[dict[str, Any], str] | None, line: _GatewayClient
-) -> Answered:
+    run: Run, waiting: QueuedCall, content: tuple[dict[str, Any], str] | None, line: _GatewayClient
+) -> ReplayResult:
     if content is None:
-        return Answered(waiting.call, None, None, False, Decimal(0), "content_gone")
+        return ReplayResult(waiting.call, None, None, False, Decimal(0), "content_gone")
     body, answer = content
     value = {
         "run": str(run.id), "call": str(waiting.call), "endpoint": waiting.endpoint, "body": body, "answer": answer,
@@ -218,7 +218,7 @@ def _replay_call(
         code = str((told.get("error") or {}).get("code") or f"status_{status}")
         if code == "key_expired":
             raise Unavailable("its key has ended", code=WAITS_CODE, hint="It goes on with another one.")
-        return Answered(waiting.call, None, None, False, Decimal(0), code)
+        return ReplayResult(waiting.call, None, None, False, Decimal(0), code)
     if told["code"] in _TEMPORARY_CODES and not told["answered"] and not told["cost"]:
         hint = "It goes on by itself."
         raise Unavailable(f"the gateway refuses at the moment: {told['code']}", code=WAITS_CODE, hint=hint)
@@ -229,7 +229,7 @@ def _replay_call(
         kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
     code = str(told["code"]) if why == store.OPEN else ""
     beside = UUID(told["call"])
-    return Answered(waiting.call, beside, kept, bool(told["contradicted"]), usd, why, told.get("said"), code)
+    return ReplayResult(waiting.call, beside, kept, bool(told["contradicted"]), usd, why, told.get("said"), code)
 
 
 def _unjudged_reason(told: dict[str, Any]) -> str:

@@ -81,8 +81,13 @@ def _read_observations(
             StoredContent(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
             for row in opportunity_store.content(conn, since)
         ],
-        shown=trial_evidence(replay_store.newest(conn, lately), experiment_store.lately(conn, lately), lately),
-        runs={each.workload: each.standing for each in experiment_store.standing(conn) if each.state == "running"},
+        shown=trial_evidence(
+            replay_store.newest_proven(conn, lately), experiment_store.recent(conn, lately), lately
+        ),
+        runs={
+            each.workload: each.standing
+            for each in experiment_store.open_experiments(conn) if each.state == "running"
+        },
     )  # fmt: skip
 
 

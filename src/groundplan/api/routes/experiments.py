@@ -23,7 +23,7 @@ from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment import service
-from groundplan.economics.experiment.record import Recorded, in_the_way
+from groundplan.economics.experiment.record import ExperimentRecord, blocking_experiment
 from groundplan.release.compile.experiments import TOLERANCE
 
 router = protected_router("cost")
@@ -75,7 +75,7 @@ def experiments(
     """Those that run or wait for their approval, then the others, the newest first, each with what was seen last; and
     what may be tried on which workload. `waits`: what runs, so that nothing else can begin."""
     with services.transaction() as conn:
-        found, standing = store.every(conn, workload), store.standing(conn)
+        found, standing = store.list_experiments(conn, workload), store.open_experiments(conn)
         require_known_names(conn, found, workload=workload)
         blueprint = current_or_none(conn)
     served = blueprint.workloads if blueprint is not None else []
@@ -85,7 +85,7 @@ def experiments(
             {
                 "name": each.name, "stage": each.stage, "answers": each.deployments[0],
                 "candidates": each.deployments[1:], "keeps": each.keep is not None,
-                "waits": None if (runs := in_the_way(standing, each.name)) is None else runs.standing,
+                "waits": None if (runs := blocking_experiment(standing, each.name)) is None else runs.standing,
             }
             for each in served
             if len(each.deployments) > 1
@@ -97,9 +97,9 @@ def experiments(
 def experiment(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """One of them: its interval at every look, and pairs of answers, without their texts."""
     with services.transaction() as conn:
-        found = service.one(conn, id, lock=False)
+        found = service.get_experiment(conn, id, lock=False)
         looks, pairs = store.looks(conn, id), store.pairs(conn, id)
-        waits = _waiting_reason(found, store.standing(conn))
+        waits = _waiting_reason(found, store.open_experiments(conn))
     return {
         **found.to_json(),
         "waits": waits,
@@ -128,7 +128,7 @@ def approve(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dic
     """Let it run, where it can still be tried: whoever holds the product or business duty of the workload, but never
     who asked."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id, lock=False).workload}")
+        require_duty(caller, MAY_APPROVE, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         check_presence(conn, caller)
         served, now = current_blueprint(conn).workloads, services.clock.now()
         number = service.decide(conn, caller.actor, id, approve=True, reason=body.reason, now=now, served=served)
@@ -138,7 +138,7 @@ def approve(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dic
 @router.post("/experiments/{id}/refuse")
 def refuse(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     with services.transaction() as conn:
-        require_duty(caller, MAY_APPROVE, f"workload/{service.one(conn, id, lock=False).workload}")
+        require_duty(caller, MAY_APPROVE, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         service.decide(conn, caller.actor, id, approve=False, reason=body.reason, now=services.clock.now())
     return {"id": str(id), "state": "refused"}
 
@@ -147,7 +147,7 @@ def refuse(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict
 def stop(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End it, effective at every gateway within a second."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_STOP, f"workload/{service.one(conn, id, lock=False).workload}")
+        require_duty(caller, MAY_STOP, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         number = service.stop(conn, caller.actor, id, body.reason or "stopped by hand")
     return {"id": str(id), "state": "ended", "effective": policy_effect(services, number)}
 
@@ -156,22 +156,22 @@ def stop(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[s
 def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Say what both answers were worth, so that it is known how far the comparison is to be trusted."""
     with services.transaction() as conn:
-        require_duty(caller, MAY_BEGIN, f"workload/{service.one(conn, id, lock=False).workload}")
+        require_duty(caller, MAY_BEGIN, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         if not store.review(conn, id, call_id, body.kept, caller.actor):
             hint = "GET /api/experiments/ID lists its pairs."
             raise NotFound(f"there is no pair of call {call_id}", code="pair_unknown", hint=hint)
     return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
 
 
-def _waiting_reason(one: Recorded, standing: Sequence[Recorded]) -> str | None:
+def _waiting_reason(one: ExperimentRecord, standing: Sequence[ExperimentRecord]) -> str | None:
     """Why a requested experiment cannot begin yet."""
-    runs = in_the_way(standing, one.workload) if one.state == "asked" else None
+    runs = blocking_experiment(standing, one.workload) if one.state == "asked" else None
     return None if runs is None else runs.standing
 
 
-def _build_experiment(body: Begin, actor: str, now: datetime) -> Recorded:
+def _build_experiment(body: Begin, actor: str, now: datetime) -> ExperimentRecord:
     last = now + service.ORDINARY if body.until is None else end_of_day(body.until)
-    return Recorded(
+    return ExperimentRecord(
         id=new_id(), name=body.name, workload=body.workload, type=body.type, candidate=body.candidate,
         judge=body.judge or "", share=max(1, round(body.share * 10_000)), split=body.by,
         tolerance=TOLERANCE[body.type] if body.tolerance is None else body.tolerance,

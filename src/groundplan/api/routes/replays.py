@@ -20,7 +20,7 @@ from groundplan.api.unknown_names import require_known_names
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import new_id
 from groundplan.economics.experiment import experiment_store
-from groundplan.economics.experiment.record import Recorded, in_the_way
+from groundplan.economics.experiment.record import ExperimentRecord, blocking_experiment
 from groundplan.economics.replay import replay_store as store
 from groundplan.economics.replay import service
 from groundplan.economics.replay.run import Run
@@ -46,7 +46,11 @@ def replays(
     """All runs, the newest first; `stands`: what it proposes is still proposed; `waits`: what runs, so that a shadow
     of it cannot begin."""
     with services.transaction() as conn:
-        found, standing, tried = store.every(conn, workload), service.standing(conn), experiment_store.standing(conn)
+        found, standing, tried = (
+            store.list_runs(conn, workload),
+            service.open_proposals(conn),
+            experiment_store.open_experiments(conn),
+        )
         require_known_names(conn, found, workload=workload)
     return {
         "replays": [
@@ -60,9 +64,9 @@ def replays(
 def replay(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
     """One run with its calls, without their texts; `stands`, `waits`: as of all runs."""
     with services.transaction() as conn:
-        found, standing = _require_run(conn, id), service.standing(conn)
+        found, standing = _require_run(conn, id), service.open_proposals(conn)
         calls, progress = store.calls(conn, id), store.progress(conn, id)
-        spent, tried = store.spent(conn, tuple(found.keys)), experiment_store.standing(conn)
+        spent, tried = store.spent(conn, tuple(found.keys)), experiment_store.open_experiments(conn)
     return {
         **found.to_json(),
         "stands": str(found.id) in standing,
@@ -96,7 +100,7 @@ def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, calle
     """Say whether the candidate's answer is as good; ten such reviews correct what the judge says."""
     with services.transaction() as conn:
         require_duty(caller, MAY_BEGIN, f"workload/{_require_run(conn, id).workload}")
-        if not store.review(conn, id, call_id, body.kept, caller.actor):
+        if not store.record_review(conn, id, call_id, body.kept, caller.actor):
             hint = "GET /api/replays/ID lists what was judged."
             raise NotFound(f"call {call_id} was not judged in this run", code="pair_unknown", hint=hint)
     return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
@@ -116,7 +120,7 @@ def _call(row: dict[str, Any]) -> dict[str, Any]:
     return {**row, **usd, "call_id": str(row["call_id"]), "beside_call": beside}
 
 
-def _waiting_reason(run: Run, tried: Sequence[Recorded]) -> str | None:
+def _waiting_reason(run: Run, tried: Sequence[ExperimentRecord]) -> str | None:
     """Why a shadow of the candidate cannot begin yet."""
-    standing = in_the_way(tried, run.workload, run.candidate)
+    standing = blocking_experiment(tried, run.workload, run.candidate)
     return None if standing is None else standing.standing

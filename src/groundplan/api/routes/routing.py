@@ -17,7 +17,7 @@ from groundplan.api.routes.content import READERS
 from groundplan.api.routing import choices
 from groundplan.api.routing import evidence as router_evidence
 from groundplan.core.audit.store import record
-from groundplan.economics.routing.watch.tradeoff import Seen, points
+from groundplan.economics.routing.watch.tradeoff import AnsweredCall, points
 from groundplan.ledger import route_store
 
 router = protected_router("cost", prefix="/routing")
@@ -87,6 +87,6 @@ def evidence(body: Evidence, services: ServicesDep, caller: SignedIn) -> dict[st
     return {"workload": body.workload, "from": body.source, "rows": rows}
 
 
-def _observed_json(row: dict[str, Any]) -> Seen:
+def _observed_json(row: dict[str, Any]) -> AnsweredCall:
     by = f"{row['by']} {row['router']}".strip() if row["by"] == "learned" else row["by"]
-    return Seen(row["model"], by, row["cost"], row["ms"], row["accepted"])
+    return AnsweredCall(row["model"], by, row["cost"], row["ms"], row["accepted"])

@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.money import format_usd, from_decimal
 from groundplan.economics.levers import model_choice
-from groundplan.economics.routing.watch.tradeoff import share
+from groundplan.economics.routing.watch.tradeoff import share_interval
 from groundplan.ledger import route_store
 
 
@@ -102,7 +102,7 @@ def _place(each: model_choice.AlternativeCost) -> dict[str, Any]:
 
 def _floor(name: str, floor: float, said: tuple[int, int]) -> dict[str, Any]:
     accepted, judged = said
-    interval = share(accepted, judged) if judged else None
+    interval = share_interval(accepted, judged) if judged else None
     low, high = (interval.low, interval.high) if interval else (0.0, 1.0)
     made = model_choice.check_floor(name, floor, accepted / judged if judged else 0.0, low, high, judged)
     return {

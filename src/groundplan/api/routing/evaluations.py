@@ -20,7 +20,7 @@ from groundplan.catalog.loader import load_served
 from groundplan.catalog.workload import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import GroundplanError
-from groundplan.economics.routing.versions.evaluated import Evaluated, evaluated
+from groundplan.economics.routing.versions.evaluated import EvaluationSummary, read_evaluation
 from groundplan.economics.routing.versions.registry import SUFFIX
 
 DAYS = 30
@@ -144,7 +144,7 @@ def _router_json(folder: Path, version: str, digest: str | None, keep: float) ->
     """`state`: known | absent (its file is not in this HOME) | other (other bytes than `digest` names) | unreadable."""
     base: dict[str, Any] = {"router": version, "pinned": digest, "keep": keep}
     try:
-        found = evaluated((folder / f"{version}{SUFFIX}").read_bytes(), keep)
+        found = read_evaluation((folder / f"{version}{SUFFIX}").read_bytes(), keep)
     except OSError:
         return {**base, "state": "absent", "digest": None, "evaluation": None}
     except GroundplanError:
@@ -156,7 +156,7 @@ def _router_json(folder: Path, version: str, digest: str | None, keep: float) ->
     }  # fmt: skip
 
 
-def _evaluation(found: Evaluated) -> dict[str, Any]:
+def _evaluation(found: EvaluationSummary) -> dict[str, Any]:
     return {
         "point": found.point, "trained": found.trained, "from": found.origin, "prompts": found.prompts,
         "groups": found.groups, "models": list(found.models), "strongest": found.strongest, "against": found.against,

@@ -11,7 +11,7 @@ from psycopg import Connection
 
 from groundplan.api import served_blueprint
 from groundplan.api.context import Services
-from groundplan.economics.routing.watch.drift import Drift, Verdict, found
+from groundplan.economics.routing.watch.drift import Drift, Verdict, find_drift
 from groundplan.ledger import finding_store, route_store
 from groundplan.ledger.finding import Finding
 
@@ -39,7 +39,7 @@ def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store
     findings = [
         _finding(workload, router, drift)
         for (workload, router), verdicts in sorted(said.items())
-        for drift in found(verdicts)
+        for drift in find_drift(verdicts)
     ]
     return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 

@@ -19,6 +19,6 @@ def advance_experiments(services: Services) -> int:
         blueprint = current_or_none(conn)
         if blueprint is None:
             return 0
-        changed = service.heed_declared(conn, blueprint.workloads, blueprint.number, now)
+        changed = service.apply_declared(conn, blueprint.workloads, blueprint.number, now)
     with services.transaction() as conn:
-        return changed + len(service.look(conn, now))
+        return changed + len(service.evaluate_running(conn, now))

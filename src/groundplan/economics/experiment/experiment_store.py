@@ -1,4 +1,4 @@
-"""The SQL of experiments: what is kept of them, and the tallies by arm of their calls and pairs. No rules."""
+"""The SQL of experiments: their rows, and tallies by arm of their calls and pairs. No rules."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from psycopg.rows import class_row, dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
 from groundplan.core.database import select
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import ExperimentRecord
 from groundplan.economics.experiment.sequential import Tally
 from groundplan.economics.experiment.verdict import CANDIDATE
 
@@ -70,73 +70,73 @@ _PAIRS: LiteralString = """WITH mine AS (
   SELECT name, segment, arm, count(x), sum(x), sum(x * x) FROM v WHERE x IS NOT NULL GROUP BY 1, 2, 3"""
 
 ENOUGH = 20
-"""Calls from which it is known what is usual."""
+"""Calls from which on usual values are known."""
 Tallies = dict[tuple[str, str], dict[str, Tally]]
 """(metric, segment or '') -> arm -> tally"""
 
 
-def insert(conn: Connection[Any], made: Recorded) -> bool:
-    """Keep it; False where the workload has one that runs, or this declaration was there before."""
+def insert(conn: Connection[Any], made: ExperimentRecord) -> bool:
+    """Insert an experiment; False if one of the workload runs, or the declaration was there before."""
     values = asdict(made)
     values.pop("figures")
     return conn.execute(_INSERT, values).rowcount == 1
 
 
-def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Recorded | None:
-    """Locked until the transaction ends, unless it is only looked at."""
-    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> ExperimentRecord | None:
+    """Read an experiment, with `lock` locked until the transaction ends."""
+    with conn.cursor(row_factory=class_row(ExperimentRecord)) as cursor:
         query: LiteralString = f"SELECT {_COLUMNS} FROM experiment WHERE id = %s"
         return cursor.execute(query + (" FOR UPDATE" if lock else ""), (id,)).fetchone()
 
 
-def every(conn: Connection[Any], workload: str | None = None, limit: int = 200) -> list[Recorded]:
-    """Those that run or wait for their approval, and the others, the newest of each first."""
-    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+def list_experiments(conn: Connection[Any], workload: str | None = None, limit: int = 200) -> list[ExperimentRecord]:
+    """Experiments that run or wait for approval, then the others, newest first."""
+    with conn.cursor(row_factory=class_row(ExperimentRecord)) as cursor:
         query: LiteralString = f"""SELECT {_COLUMNS} FROM experiment
             WHERE %(w)s::text IS NULL OR workload = %(w)s
             ORDER BY state IN ('running', 'asked') DESC, id DESC LIMIT %(n)s"""
         return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
 
 
-def lately(conn: Connection[Any], since: datetime) -> list[Recorded]:
-    """Those that run or wait for their approval, and those that ended since then."""
-    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+def recent(conn: Connection[Any], since: datetime) -> list[ExperimentRecord]:
+    """Experiments that run or wait for approval, and those that ended since then."""
+    with conn.cursor(row_factory=class_row(ExperimentRecord)) as cursor:
         query: LiteralString = f"""SELECT {_COLUMNS} FROM experiment
             WHERE state IN ('running', 'asked') OR ended_at >= %s ORDER BY id"""
         return cursor.execute(query, (since,)).fetchall()
 
 
-def standing(conn: Connection[Any]) -> list[Recorded]:
-    """Those that run or wait for their approval."""
-    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+def open_experiments(conn: Connection[Any]) -> list[ExperimentRecord]:
+    """Experiments that run or wait for approval."""
+    with conn.cursor(row_factory=class_row(ExperimentRecord)) as cursor:
         query: LiteralString = f"SELECT {_COLUMNS} FROM experiment WHERE state IN ('running', 'asked') ORDER BY id"
         return cursor.execute(query).fetchall()
 
 
-def running(conn: Connection[Any]) -> list[Recorded]:
-    """Those that run, each locked; one that somebody else looks at is left out."""
-    with conn.cursor(row_factory=class_row(Recorded)) as cursor:
+def lock_running(conn: Connection[Any]) -> list[ExperimentRecord]:
+    """Running experiments, each locked; those locked by others are skipped."""
+    with conn.cursor(row_factory=class_row(ExperimentRecord)) as cursor:
         query: LiteralString = (
             f"SELECT {_COLUMNS} FROM experiment WHERE state = 'running' ORDER BY id FOR UPDATE SKIP LOCKED"
         )
         return cursor.execute(query).fetchall()
 
 
-def by_likeness(conn: Connection[Any]) -> bool:
-    """Whether one runs that compares answers without a judge."""
+def has_unjudged(conn: Connection[Any]) -> bool:
+    """Whether a running experiment compares answers without a judge."""
     query = "SELECT EXISTS (SELECT FROM experiment WHERE state = 'running' AND type = 'shadow' AND judge = '')"
     row = conn.execute(query).fetchone()
     return row is not None and bool(row[0])
 
 
-def oldest(conn: Connection[Any]) -> datetime | None:
-    """When the first of the A/B tests that run began: what they show is read from their calls."""
+def oldest_start(conn: Connection[Any]) -> datetime | None:
+    """Start of the oldest running A/B test: its calls are needed for its verdict."""
     row = conn.execute("SELECT min(began_at) FROM experiment WHERE state = 'running' AND type = 'ab'").fetchone()
     return None if row is None else row[0]
 
 
 def begin(conn: Connection[Any], id: UUID, by: str, reason: str, usual: tuple[float | None, Decimal | None]) -> bool:
-    """What was asked for runs now; `usual` is what counts as slow (ms) and dear (USD). False: the workload has one."""
+    """Start an experiment. `usual`: what counts as slow (ms) and dear (USD). False: another one runs."""
     done = conn.execute(
         """UPDATE experiment SET state = 'running', decided_by = %s, decided_at = now(), decided_reason = %s,
              began_at = now(), slow_ms = %s, dear_usd = %s
@@ -163,8 +163,8 @@ def end(conn: Connection[Any], id: UUID, by: str, outcome: str, reason: str) -> 
     )
 
 
-def tallies(conn: Connection[Any], tried: Recorded) -> Tallies:
-    """What its calls or pairs add up to."""
+def tallies(conn: Connection[Any], tried: ExperimentRecord) -> Tallies:
+    """Tallies of an experiment's calls or pairs."""
     query = _PAIRS if tried.type == "shadow" else _CALLS + _WHOLE
     asked = {"id": str(tried.id), "slow": tried.slow_ms, "dear": tried.dear_usd}
     found: Tallies = {}
@@ -174,9 +174,9 @@ def tallies(conn: Connection[Any], tried: Recorded) -> Tallies:
     return found
 
 
-def spent(conn: Connection[Any], tried: Recorded) -> Decimal:
-    """US dollars that its own calls cost: those beside others, as they were charged, those of killed workers at their
-    bound; of an A/B test all that the candidate's arm was answered with."""
+def spent(conn: Connection[Any], tried: ExperimentRecord) -> Decimal:
+    """Cost of its own calls, US dollars: second answers as charged (those of killed workers at their bound), or all
+    answers of an A/B test's candidate arm."""
     if tried.type != "shadow":
         return _spent_by_arm(conn, tried.id)
     row = conn.execute(
@@ -199,8 +199,8 @@ def _spent_by_arm(conn: Connection[Any], id: UUID) -> Decimal:
     return Decimal(row[0])
 
 
-def usual(conn: Connection[Any], workload: str, since: datetime) -> tuple[float | None, Decimal | None]:
-    """(milliseconds that nine of ten answers took at most, US dollars that four ordinary calls cost); None: too few."""
+def usual_limits(conn: Connection[Any], workload: str, since: datetime) -> tuple[float | None, Decimal | None]:
+    """(90th percentile of durations in ms, four times the mean cost in US dollars); None: too few calls."""
     row = conn.execute(
         """SELECT percentile_cont(0.9) WITHIN GROUP (ORDER BY duration_ms), 4 * avg(cost_usd) FROM (
              SELECT duration_ms, cost_usd FROM call WHERE workload = %s AND at >= %s AND status = 'ok'
@@ -212,13 +212,14 @@ def usual(conn: Connection[Any], workload: str, since: datetime) -> tuple[float 
     return (None, None) if row is None else (row[0], row[1])
 
 
-def fix_usual(conn: Connection[Any], id: UUID, usual: tuple[float | None, Decimal | None]) -> None:
-    """What counts as slow and dear, once; later it stays."""
+def set_usual_limits(conn: Connection[Any], id: UUID, usual: tuple[float | None, Decimal | None]) -> None:
+    """Set what counts as slow and expensive, once."""
     conn.execute("UPDATE experiment SET slow_ms = %s, dear_usd = %s WHERE id = %s AND slow_ms IS NULL", (*usual, id))
 
 
-def look(conn: Connection[Any], id: UUID, seen: tuple[float, float, float, int], figures: dict[str, Any]) -> None:
-    """Note what was seen: (value, low, high, count) of the quality; nothing new makes no new point."""
+def add_look(conn: Connection[Any], id: UUID, seen: tuple[float, float, float, int], figures: dict[str, Any]) -> None:
+    """Record an evaluation: (value, low, high, count) of the quality, as a point unless nothing changed; and the
+    figures."""
     conn.execute("UPDATE experiment SET figures = %s WHERE id = %s", (Jsonb(figures), id))
     conn.execute(
         """INSERT INTO experiment_look (experiment, value, low, high, count) SELECT %(id)s, %(v)s, %(l)s, %(h)s, %(n)s
@@ -230,7 +231,7 @@ def look(conn: Connection[Any], id: UUID, seen: tuple[float, float, float, int],
 
 
 def looks(conn: Connection[Any], id: UUID, most: int = 500) -> list[dict[str, Any]]:
-    """Every point of its picture, oldest first, thinned to `most`."""
+    """Recorded evaluations, oldest first, thinned to `most`."""
     return select(
         conn,
         """SELECT at, value, low, high, count FROM (SELECT *, row_number() OVER (ORDER BY at) AS n,
@@ -241,7 +242,7 @@ def looks(conn: Connection[Any], id: UUID, most: int = 500) -> list[dict[str, An
 
 
 def pairs(conn: Connection[Any], id: UUID, limit: int = 100) -> list[dict[str, Any]]:
-    """The newest pairs of answers, those that were worse first."""
+    """The newest pairs of answers, worst first."""
     return select(
         conn,
         """SELECT call_id, beside_call, at, segment, basis, score, contradicted, shown_ms, beside_ms, shown_usd,
@@ -252,9 +253,9 @@ def pairs(conn: Connection[Any], id: UUID, limit: int = 100) -> list[dict[str, A
     )
 
 
-def counted(conn: Connection[Any], id: UUID) -> dict[str, Any]:
-    """Of its pairs: how many, compared, contradicted, without a readable verdict of the judge, or with none, reviewed
-    by people and of those agreed."""
+def pair_counts(conn: Connection[Any], id: UUID) -> dict[str, Any]:
+    """Counts of pairs: all, compared, contradicted, without a readable verdict, without any verdict, reviewed by
+    people, and those reviews that agree."""
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """SELECT count(*) AS pairs, count(score) AS compared, count(*) FILTER (WHERE contradicted) AS contradicted,
@@ -270,8 +271,8 @@ def counted(conn: Connection[Any], id: UUID) -> dict[str, Any]:
     return row
 
 
-def said(conn: Connection[Any], id: UUID, newest: int) -> list[str | None]:
-    """What the judge said of the newest pairs of which it was asked and answered; None: a verdict."""
+def newest_judge_texts(conn: Connection[Any], id: UUID, newest: int) -> list[str | None]:
+    """The judge's replies on the newest pairs that were no verdict; None stands for a verdict."""
     rows = select(
         conn,
         """SELECT CASE WHEN score IS NULL THEN said END AS said FROM experiment_pair
@@ -281,9 +282,9 @@ def said(conn: Connection[Any], id: UUID, newest: int) -> list[str | None]:
     return [row["said"] for row in rows]
 
 
-def unasked(conn: Connection[Any], tried: Recorded) -> tuple[int, datetime | None, str]:
-    """(pairs since the newest that somebody compared of which nobody could compare the answers, when the first of them
-    was, error code of the newest call of the judge that failed since then)."""
+def uncompared_pairs(conn: Connection[Any], tried: ExperimentRecord) -> tuple[int, datetime | None, str]:
+    """(pairs in a row, up to the newest, whose answers could not be compared; time of the first of them; error code of
+    the judge's newest failed call since then)."""
     row = conn.execute(
         """SELECT count(*), min(p.at) FROM experiment_pair p WHERE p.experiment = %(id)s AND p.answered
              AND p.basis <> 'none' AND p.score IS NULL AND p.said IS NULL AND p.at > coalesce((
@@ -303,8 +304,8 @@ def unasked(conn: Connection[Any], tried: Recorded) -> tuple[int, datetime | Non
     return row[0], row[1], (failed[0] if failed is not None else None) or ""
 
 
-def without_room(conn: Connection[Any], id: UUID) -> tuple[int, datetime | None]:
-    """(second answers in a row, up to the newest, for which its budget had no room, when the first of them was)."""
+def refused_by_budget(conn: Connection[Any], id: UUID) -> tuple[int, datetime | None]:
+    """(second answers in a row, up to the newest, that its budget refused; time of the first of them)."""
     row = conn.execute(
         """WITH mine AS (SELECT at, error_code FROM call
              WHERE detail -> 'route' ->> 'experiment' = %s AND detail -> 'route' ? 'experiment'

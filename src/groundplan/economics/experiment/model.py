@@ -1,4 +1,4 @@
-"""Types of experiments: what is tried, and who says so. No behaviour."""
+"""Types of experiments as gateways know them. No behaviour."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from typing import Final
 import msgspec
 
 SHADOW: Final = "shadow"
-"""Both deployments answer, one answer is shown."""
+"""Type: both deployments answer, and the client gets the present one's answer."""
 AB: Final = "ab"
-"""A share of the callers gets the candidate's answers."""
+"""Type: a share of the callers gets the candidate's answers."""
 PERSON, CONVERSATION = "person", "conversation"
 BUDGET_PREFIX: Final = "experiment/"
-"""Of the name of an experiment's own budget."""
+"""Prefix of the name of an experiment's own budget."""
 
 
 class Experiment(msgspec.Struct, frozen=True, kw_only=True):
-    """One that runs, as gateways know it."""
+    """A running experiment."""
 
     id: str
     name: str
@@ -27,15 +27,15 @@ class Experiment(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str
     """A deployment that the workload may use."""
     judge: str = ""
-    """Deployment that compares answers in pairs; empty: they are compared by likeness."""
+    """Deployment that compares pairs of answers; empty: they are compared by similarity."""
     share: float = 1.0
-    """Of calls (shadow) or of callers (ab) that the candidate answers."""
+    """Share of calls (shadow) or of callers (ab) that the candidate answers."""
     split: str = PERSON
-    """Whom an arm is drawn for: person | conversation"""
+    """Unit that an arm is drawn for: person | conversation"""
     budget: int = 0
-    """picodollars that its own calls may cost at most"""
+    """Limit of the cost of its own calls, picodollars"""
     until: float = inf
-    """Seconds since the epoch from which on no call is in it, whether or not somebody has ended it by then."""
+    """Seconds since the epoch from which on no call takes part, even if the experiment has not been ended."""
 
     @property
     def budget_name(self) -> str:

@@ -1,4 +1,4 @@
-"""An experiment as it is kept, and what can be said of it. Types only."""
+"""An experiment as it is stored, and its JSON. Types only."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from groundplan.economics.replay.pairwise import UNASKED_CODE, UNASKED_HINT, UNR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Recorded:
-    """One row. `share` is of ten thousand; amounts are US dollars."""
+class ExperimentRecord:
+    """One row of `experiment`. `share`: of ten thousand; amounts: US dollars."""
 
     id: UUID
     name: str
@@ -37,9 +37,9 @@ class Recorded:
     """asked | refused | running | ended"""
     level: float = 0.95
     slow_ms: float | None = None
-    """An answer that takes longer is slow; fixed when it began."""
+    """Duration above which an answer counts as slow; fixed at the start."""
     dear_usd: Decimal | None = None
-    """Cost of a call that counts as fully dear; fixed when it began."""
+    """Cost from which on a call counts as expensive; fixed at the start."""
     blueprint: int | None = None
     digest: str = ""
     asked_at: datetime | None = None
@@ -70,12 +70,12 @@ class Recorded:
 
     @property
     def standing(self) -> str:
-        """Of one that has not ended: that it runs, or waits for its approval, and until when."""
+        """Sentence about an experiment that has not ended: it runs, or waits for its approval, and until when."""
         does = "runs" if self.state == "running" else "waits for its approval"
         return f"the {self.kind} {self.name} of {self.candidate} {does} until {last_day(self.until)}"
 
     def to_json(self) -> dict[str, Any]:
-        """What everybody may see of it."""
+        """The experiment as JSON of the API."""
         return {
             "id": str(self.id), "name": self.name, "workload": self.workload, "type": self.type,
             "candidate": self.candidate, "judge": self.judge or None, "share": self.share / 10_000, "by": self.split,
@@ -90,8 +90,11 @@ class Recorded:
         }  # fmt: skip
 
 
-def in_the_way(every: Iterable[Recorded], workload: str, candidate: str = "") -> Recorded | None:
-    """What keeps another one of the workload from beginning, which is whatever runs; or the same one, that waits."""
+def blocking_experiment(
+    every: Iterable[ExperimentRecord], workload: str, candidate: str = ""
+) -> ExperimentRecord | None:
+    """The experiment that prevents another one of the workload: a running one, or one of the same candidate that waits
+    for its approval."""
     mine = [each for each in every if each.workload == workload]
     runs = next((each for each in mine if each.state == "running"), None)
     return runs or next((each for each in mine if each.state == "asked" and each.candidate == candidate), None)
@@ -101,7 +104,7 @@ _SILENT = {
     UNREADABLE: {"code": UNREAD_CODE, "hint": UNREAD_HINT},
     UNASKED: {"code": UNASKED_CODE, "hint": UNASKED_HINT},
 }
-"""How it ended -> what of that is a judge's error."""
+"""Outcome -> code and hint of the judge's error."""
 _NOTHING: dict[str, Any] = {
     "verdict": "running", "reason": None, "quality": None, "segments": {}, "order": [], "guards": {},
     "spent_usd": "0.000000", "left": "",
@@ -109,7 +112,7 @@ _NOTHING: dict[str, Any] = {
         ("pairs", "compared", "contradicted", "unanswered", "unread", "unasked", "reviewed", "agreed"), 0
     ),
 }  # fmt: skip
-"""What is shown of one that nobody has looked at yet."""
+"""Figures of an experiment that has not been evaluated yet."""
 
 
 def _iso(at: datetime | None) -> str | None:

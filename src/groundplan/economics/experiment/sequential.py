@@ -1,4 +1,4 @@
-"""Tests that may be looked at as often as one likes: confidence sequences for means and differences of means. Pure.
+"""Sequential tests that may be evaluated at any time: confidence sequences for means and their differences. Pure.
 
 The interval holds at all looks together, so stopping when it excludes something is sound. That of a mean is exact, also
 where hardly anything else than one value is seen: a mean is excluded where a bet against it, a mixture of all other
@@ -16,9 +16,9 @@ from math import inf, lgamma, log, sqrt
 LEAST = 20
 """Observations of each arm before anything is concluded."""
 BET = 0.5
-"""How much is bet on means near an end: those of Jeffreys."""
+"""Parameters of the beta mixture: Jeffreys' prior."""
 AIM = 500
-"""Number of observations at which the interval is narrowest for its level."""
+"""Number of observations for which the interval is tuned to be narrowest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class Tally:
     squares: float = 0.0
 
     def merged(self, other: Tally) -> Tally:
-        """Of both together."""
+        """The sum of both tallies."""
         return Tally(self.count + other.count, self.total + other.total, self.squares + other.squares)
 
     @property
@@ -40,7 +40,7 @@ class Tally:
 
 @dataclass(frozen=True, slots=True)
 class Range:
-    """What a mean or a difference lies in, at all times together with its level."""
+    """Interval of a mean or a difference, valid at all times together at its level."""
 
     value: float
     low: float
@@ -52,13 +52,13 @@ def mean_range(seen: Tally, level: float = 0.95) -> Range:
     """The mean of observations between 0 and 1."""
     hits = min(max(0.0, seen.total), float(seen.count))
     limit = log(1 / (1 - level))
-    low = _edge(hits, seen.count - hits, limit)
-    high = 1.0 - _edge(seen.count - hits, hits, limit)
+    low = _lower_limit(hits, seen.count - hits, limit)
+    high = 1.0 - _lower_limit(seen.count - hits, hits, limit)
     return Range(seen.mean, min(low, seen.mean), max(high, seen.mean), seen.count)
 
 
 def open_range(seen: Tally, left_open: int, level: float = 0.95) -> Range:
-    """The mean of observations between 0 and 1, of which so many more were made and are not known."""
+    """The mean of observations between 0 and 1, `left_open` of which are unknown."""
     if not left_open:
         return mean_range(seen, level)
     count = seen.count + left_open
@@ -67,8 +67,8 @@ def open_range(seen: Tally, left_open: int, level: float = 0.95) -> Range:
     return Range(seen.mean, low, high, seen.count)
 
 
-def _edge(hits: float, misses: float, limit: float) -> float:
-    """The least mean that is not excluded."""
+def _lower_limit(hits: float, misses: float, limit: float) -> float:
+    """The lowest mean that is not excluded."""
     if hits <= 0:
         return 0.0
     mixed = _beta(hits, misses) - _beta(0, 0)
@@ -81,12 +81,12 @@ def _edge(hits: float, misses: float, limit: float) -> float:
 
 
 def _beta(hits: float, misses: float) -> float:
-    """Logarithm of the beta function, with what is bet before anything was seen."""
+    """Logarithm of the beta function, with the prior `BET`."""
     return lgamma(hits + BET) + lgamma(misses + BET) - lgamma(hits + misses + 2 * BET)
 
 
 def difference(a: Tally, b: Tally, level: float = 0.95) -> Range:
-    """Mean of `b` less mean of `a`, of independent observations; unknown until both have enough."""
+    """Mean of `b` less mean of `a`, of independent observations; -1 to 1 until both have `LEAST`."""
     count = min(a.count, b.count)
     value = b.mean - a.mean
     if count < LEAST:
@@ -98,7 +98,7 @@ def difference(a: Tally, b: Tally, level: float = 0.95) -> Range:
 
 
 def _variance(seen: Tally) -> float:
-    """Of the observations, one more 0 and one more 1."""
+    """Variance of the observations with one more 0 and one more 1."""
     count = seen.count + 2
     return max(1e-12, (seen.squares + 1.0) / count - ((seen.total + 1.0) / count) ** 2)
 

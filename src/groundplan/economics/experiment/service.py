@@ -27,7 +27,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.economics.experiment import experiment_store as store
 from groundplan.economics.experiment.model import SHADOW
-from groundplan.economics.experiment.record import Recorded, in_the_way
+from groundplan.economics.experiment.record import ExperimentRecord, blocking_experiment
 from groundplan.economics.experiment.sequential import Range, Tally
 from groundplan.economics.experiment.verdict import (
     CANDIDATE,
@@ -35,10 +35,18 @@ from groundplan.economics.experiment.verdict import (
     UNASKED,
     UNREADABLE,
     Verdict,
+    ab_verdict,
     shadow_verdict,
-    verdict,
 )
-from groundplan.economics.replay.pairwise import LEFT_ALONE, UNASKED_HINT, UNREAD, UNREAD_HINT, left, unasked, unread
+from groundplan.economics.replay.pairwise import (
+    LEFT_ALONE,
+    UNASKED_HINT,
+    UNREAD,
+    UNREAD_HINT,
+    open_pairs_note,
+    unreachable_problem,
+    unreadable_problem,
+)
 from groundplan.identity import rights_store
 from groundplan.identity.store import next_policy_number
 from groundplan.ledger import finding_store
@@ -50,13 +58,13 @@ SILENT_KIND = "cost.experiment.judge"
 SERVED = ("experiment", "pilot", "production")
 """Stages of workloads that are called."""
 USUAL = timedelta(days=7)
-LONGEST = timedelta(days=180)
+MAX_TEXT = timedelta(days=180)
 ORDINARY = timedelta(days=30)
 REFUSED, SETTLED = 3, timedelta(minutes=1)
 """Second answers in a row for which a budget has no room, and for how long: what was open then is settled."""
 LATE = "nobody approved it until its last day"
 SEGMENTS = 100
-"""Of an experiment, at most: applications that name a feature for each call have as many as calls."""
+"""Limit of segments of an experiment: applications may name another feature in each call."""
 _HINTS = {
     "better": "Put it first in the workload's deployments.",
     "kept": "Put it first in the workload's deployments, or try it on a share of callers: type ab.",
@@ -70,15 +78,15 @@ _HINTS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Ended:
-    """An experiment that ended, and the policy that says so."""
+class EndedExperiment:
+    """An experiment that ended, and the number of the live policy without it."""
 
-    tried: Recorded
+    experiment: ExperimentRecord
     number: int
 
 
-def check(made: Recorded, workload: Workload | None, now: datetime) -> None:
-    """Raise `Invalid`, `NotFound` for what cannot be tried on a workload as it is served now."""
+def check(made: ExperimentRecord, workload: Workload | None, now: datetime) -> None:
+    """Raise `Invalid`, `NotFound` for an experiment that the workload, as it is served now, does not allow."""
     if workload is None:
         hint = "`groundplan status` lists them."
         raise NotFound(f"there is no workload {made.workload}", code="workload_unknown", hint=hint)
@@ -105,20 +113,20 @@ def check(made: Recorded, workload: Workload | None, now: datetime) -> None:
         raise Invalid("a test of two arms shows one answer only", code="experiment_judge", hint=hint)
     if made.until <= now:
         raise Invalid("its last day is over", code="experiment_until", hint="Name a later last day.")
-    if made.until > now + LONGEST:
+    if made.until > now + MAX_TEXT:
         raise Invalid("an experiment ends within 180 days", code="experiment_until", hint="Name an earlier last day.")
 
 
 def ask(
-    conn: Connection[Any], actor: str, made: Recorded, *, waits: bool, now: datetime
-) -> tuple[Recorded, int | None]:
+    conn: Connection[Any], actor: str, made: ExperimentRecord, *, waits: bool, now: datetime
+) -> tuple[ExperimentRecord, int | None]:
     """Begin it, or ask for it where it `waits` for somebody else; the policy in which it runs.
 
     Raises `Conflict` (`experiment_running`).
     """
     number = None if waits else next_policy_number(conn, "experiment", str(made.id), False)
     if not waits:
-        slow, dear = store.usual(conn, made.workload, now - USUAL)
+        slow, dear = store.usual_limits(conn, made.workload, now - USUAL)
         made = replace(made, slow_ms=slow, dear_usd=dear, began_at=now)
     made = replace(made, state="asked" if waits else "running")
     if not store.insert(conn, made):
@@ -144,7 +152,7 @@ def decide(
     (`own_experiment`).
     """
     number = next_policy_number(conn, "experiment", str(id), False) if approve else None
-    found = one(conn, id)
+    found = get_experiment(conn, id)
     if found.state != "asked":
         raise Conflict(f"it is {found.state} already", code="experiment_decided", hint="Ask for another one.")
     if approve and rights_store.responsible_actor(conn, found.asked_by) == actor:
@@ -159,19 +167,19 @@ def decide(
 
 
 def _begin(
-    conn: Connection[Any], actor: str, found: Recorded, reason: str, now: datetime, served: Iterable[Workload]
+    conn: Connection[Any], actor: str, found: ExperimentRecord, reason: str, now: datetime, served: Iterable[Workload]
 ) -> None:
     if found.until <= now:
         raise Conflict("its last day is over", code="experiment_until", hint="Ask for another one.")
     check(found, next((each for each in served if each.name == found.workload), None), now)
-    if not store.begin(conn, found.id, actor, reason, store.usual(conn, found.workload, now - USUAL)):
+    if not store.begin(conn, found.id, actor, reason, store.usual_limits(conn, found.workload, now - USUAL)):
         raise _busy(conn, found.workload)
 
 
 def stop(conn: Connection[Any], actor: str, id: UUID, reason: str, outcome: str = "stopped") -> int:
-    """End it now. Raises `NotFound`, `Conflict` (`experiment_decided`)."""
+    """End an experiment now. Raises `NotFound`, `Conflict` (`experiment_decided`)."""
     number = next_policy_number(conn, "experiment", str(id), True)
-    found = one(conn, id)
+    found = get_experiment(conn, id)
     if found.state not in ("asked", "running"):
         raise Conflict(f"it is {found.state} already", code="experiment_decided", hint="Nothing is left to do.")
     store.end(conn, id, actor, outcome, reason)
@@ -179,8 +187,8 @@ def stop(conn: Connection[Any], actor: str, id: UUID, reason: str, outcome: str 
     return number
 
 
-def one(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Recorded:
-    """Locked, but for who only looks at it: whoever changes it holds live policy before. Raises `NotFound`
+def get_experiment(conn: Connection[Any], id: UUID, *, lock: bool = True) -> ExperimentRecord:
+    """Read an experiment, locked unless it is only read: to change it, lock live policy first. Raises `NotFound`
     (`experiment_unknown`)."""
     found = store.find(conn, id, lock=lock)
     if found is None:
@@ -189,8 +197,8 @@ def one(conn: Connection[Any], id: UUID, *, lock: bool = True) -> Recorded:
     return found
 
 
-def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: int, now: datetime) -> int:
-    """Begin what blueprint `number` declares and end what it declares no more; how many changed.
+def apply_declared(conn: Connection[Any], workloads: Iterable[Workload], number: int, now: datetime) -> int:
+    """Start the experiments that blueprint `number` declares and end those it no longer declares; returns how many.
 
     A declaration begins once: what has ended does not begin again under the same name.
     """
@@ -199,7 +207,7 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
         for workload in workloads
         if workload.experiment is not None and workload.stage in SERVED
     }
-    every = store.every(conn, limit=1000)
+    every = store.list_experiments(conn, limit=1000)
     known = {(each.workload, each.digest): each for each in every if each.digest}
     over = [each for key, each in known.items() if each.state == "running" and key not in declared]
     for each in over:
@@ -208,8 +216,8 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
     begun = 0
     for key, (workload, rule) in declared.items():
         if key in known or rule is None or workload.name in busy:
-            continue  # where something else is tried, the declaration's turn comes when that has ended
-        made = _of(workload, rule, key[1], number, now)
+            continue  # while another experiment runs the declared one waits
+        made = _from_declaration(workload, rule, key[1], number, now)
         barred = workload.routing is not None and made.candidate in workload.routing.barred
         if made.until <= now or barred or made.candidate not in workload.deployments[1:]:
             continue
@@ -219,109 +227,116 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], number: 
     return len(over) + begun
 
 
-def look(conn: Connection[Any], now: datetime) -> list[Ended]:
-    """Judge everything that runs by its facts, and end what is decided, harmful, used up or over; what nobody approved
-    until its last day is refused."""
-    standing = store.standing(conn)
+def evaluate_running(conn: Connection[Any], now: datetime) -> list[EndedExperiment]:
+    """Evaluate all running experiments, and end those that are decided, harmful, out of budget or expired. Refuse those
+    that nobody approved until their last day."""
+    standing = store.open_experiments(conn)
     waiting = [each for each in standing if each.state == "running"]
-    finding_store.replace_findings(conn, _silent(conn, waiting), kinds=(SILENT_KIND,))
-    ended = _end(conn, waiting, now) if waiting else []
+    finding_store.replace_findings(conn, _silent_findings(conn, waiting), kinds=(SILENT_KIND,))
+    ended = _end_decided(conn, waiting, now) if waiting else []
     _refuse_late(conn, [each.id for each in standing if each.state == "asked" and each.until <= now])
     return ended
 
 
-def _end(conn: Connection[Any], waiting: list[Recorded], now: datetime) -> list[Ended]:
+def _end_decided(conn: Connection[Any], waiting: list[ExperimentRecord], now: datetime) -> list[EndedExperiment]:
     # live policy is locked first, as everywhere, so that two control processes wait for each other in one order
-    number = next_policy_number(conn, "experiments", "looked at", True) if _due(conn, waiting, now) else 0
+    number = next_policy_number(conn, "experiments", "looked at", True) if _any_ended(conn, waiting, now) else 0
     ended = []
-    for tried in store.running(conn):
-        if tried.slow_ms is None:
-            # nothing was known when it began: what is usual is fixed as soon as it is
-            store.fix_usual(conn, tried.id, store.usual(conn, tried.workload, now - USUAL))
-        found = judged(conn, tried, now)
+    for experiment in store.lock_running(conn):
+        if experiment.slow_ms is None:
+            # usual values were unknown at the start: they are fixed as soon as they are known
+            store.set_usual_limits(conn, experiment.id, store.usual_limits(conn, experiment.workload, now - USUAL))
+        found = current_verdict(conn, experiment, now)
         seen = found.quality
-        store.look(conn, tried.id, (seen.value, seen.low, seen.high, seen.count), figures(conn, tried, found))
+        store.add_look(
+            conn, experiment.id, (seen.value, seen.low, seen.high, seen.count), figures(conn, experiment, found)
+        )
         outcome, reason = (found.state, found.reason) if found.ended else ("", "")
-        if not outcome and tried.until <= now:
+        if not outcome and experiment.until <= now:
             outcome, reason = "expired", f"undecided: {found.reason}"
         if outcome and number:
-            store.end(conn, tried.id, SYSTEM, outcome, reason)
-            _record(conn, "experiment.ended", SYSTEM, tried, reason, outcome)
-            finding_store.report(conn, _finding(tried, outcome, reason))
-            ended.append(Ended(tried, number))
+            store.end(conn, experiment.id, SYSTEM, outcome, reason)
+            _record(conn, "experiment.ended", SYSTEM, experiment, reason, outcome)
+            finding_store.report(conn, _finding(experiment, outcome, reason))
+            ended.append(EndedExperiment(experiment, number))
     return ended
 
 
 def _refuse_late(conn: Connection[Any], late: Iterable[UUID]) -> None:
     for id in late:
-        found = one(conn, id)
+        found = get_experiment(conn, id)
         if found.state == "asked":
             store.refuse(conn, id, SYSTEM, LATE)
             _record(conn, "experiment.refused", SYSTEM, found, LATE)
 
 
-def judged(conn: Connection[Any], tried: Recorded, now: datetime) -> Verdict:
-    """What its facts show now."""
-    found = store.tallies(conn, tried)
-    spent = store.spent(conn, tried)
+def current_verdict(conn: Connection[Any], experiment: ExperimentRecord, now: datetime) -> Verdict:
+    """The present verdict of an experiment, from the ledger."""
+    found = store.tallies(conn, experiment)
+    spent = store.spent(conn, experiment)
     guards = {name: found[name, ""] for name in GUARDS if (name, "") in found}
     quality = found.get(("quality", ""), {})
-    names = seen_segments(tried, [segment for name, segment in found if name == "quality" and segment])
+    names = segment_order(experiment, [segment for name, segment in found if name == "quality" and segment])
     segments = {segment: found.get(("quality", segment), {}) for segment in names}
-    if tried.type == SHADOW:
+    if experiment.type == SHADOW:
         told = {segment: arms.get(CANDIDATE, Tally()) for segment, arms in segments.items()}
         left = {segment: arms[CANDIDATE].count for (name, segment), arms in found.items() if name == "open"}
-        silent = _gives_up(conn, tried, now)
-        return shadow_verdict(tried.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left, silent)
-    return verdict(tried.rule, quality, segments, guards, spent)
+        silent = _silent_end(conn, experiment, now)
+        return shadow_verdict(experiment.rule, quality.get(CANDIDATE, Tally()), told, guards, spent, left, silent)
+    return ab_verdict(experiment.rule, quality, segments, guards, spent)
 
 
-def _gives_up(conn: Connection[Any], tried: Recorded, now: datetime) -> tuple[str, str] | None:
-    """How a shadow ends, and why, whose judge says nothing readable, or could not be asked for a day, or of whose
-    budget what is left is too little for one more answer."""
-    problem = unread(tried.judge, store.said(conn, tried.id, UNREAD))
+def _silent_end(conn: Connection[Any], experiment: ExperimentRecord, now: datetime) -> tuple[str, str] | None:
+    """(outcome, reason) of a shadow experiment whose judge is unreadable or unreachable for a day, or whose remaining
+    budget is too small for another answer; None: it goes on."""
+    problem = unreadable_problem(experiment.judge, store.newest_judge_texts(conn, experiment.id, UNREAD))
     if problem is not None:
         return UNREADABLE, problem.message
-    refused, since = store.without_room(conn, tried.id)
+    refused, since = store.refused_by_budget(conn, experiment.id)
     if refused >= REFUSED and since is not None and since <= now - SETTLED:
-        return "budget", f"what is left of its budget of ${tried.budget_usd:,.2f} is less than one more answer may cost"
-    pairs, since, code = store.unasked(conn, tried)
+        return (
+            "budget",
+            f"what is left of its budget of ${experiment.budget_usd:,.2f} is less than one more answer may cost",
+        )
+    pairs, since, code = store.uncompared_pairs(conn, experiment)
     if pairs < UNREAD or since is None or since > now - LEFT_ALONE:
         return None
-    return UNASKED, unasked(tried.judge, pairs, since, code).message
+    return UNASKED, unreachable_problem(experiment.judge, pairs, since, code).message
 
 
-def _silent(conn: Connection[Any], running: Iterable[Recorded]) -> list[Finding]:
-    """Those whose answers nobody compares now, though second answers are made and paid."""
+def _silent_findings(conn: Connection[Any], running: Iterable[ExperimentRecord]) -> list[Finding]:
+    """Findings of shadow experiments whose answers cannot be compared now, although second answers are paid for."""
     found = []
-    for tried in running:
-        pairs, since, code = store.unasked(conn, tried) if tried.type == SHADOW else (0, None, "")
+    for experiment in running:
+        pairs, since, code = store.uncompared_pairs(conn, experiment) if experiment.type == SHADOW else (0, None, "")
         if pairs < UNREAD or since is None:
             continue
-        problem = unasked(tried.judge, pairs, since, code)
+        problem = unreachable_problem(experiment.judge, pairs, since, code)
         made = Finding(
             kind=SILENT_KIND,
-            subject=f"workload/{tried.workload}",
-            mark=str(tried.id),
+            subject=f"workload/{experiment.workload}",
+            mark=str(experiment.id),
             severity="medium",
-            message=f"The {tried.kind} {tried.name} of {tried.candidate} decides nothing: {problem.message}",
+            message=(
+                f"The {experiment.kind} {experiment.name} of {experiment.candidate} decides nothing: {problem.message}"
+            ),
             hint=f"{problem.hint} Second answers are made seldom until then; after a day without it ends.",
-            detail={"experiment": str(tried.id), "candidate": tried.candidate},
+            detail={"experiment": str(experiment.id), "candidate": experiment.candidate},
         )
         found.append(made)
     return found
 
 
-def seen_segments(tried: Recorded, names: Iterable[str]) -> list[str]:
-    """Segments in the order in which they were first seen: each keeps its place, and with it its share of the error,
-    of which little is left for later ones."""
-    before = [str(name) for name in tried.figures.get("order", ())]
+def segment_order(experiment: ExperimentRecord, names: Iterable[str]) -> list[str]:
+    """Segments in the order in which they were first seen. Each keeps its position, which decides its share of the
+    error; later ones get less."""
+    before = [str(name) for name in experiment.figures.get("order", ())]
     return [*before, *sorted(set(names) - set(before))][:SEGMENTS]
 
 
-def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str, Any]:
-    """What is shown of a verdict, as JSON."""
-    pairs = {name: int(value) for name, value in store.counted(conn, tried.id).items()}
+def figures(conn: Connection[Any], experiment: ExperimentRecord, found: Verdict) -> dict[str, Any]:
+    """A verdict as JSON, with counts of pairs."""
+    pairs = {name: int(value) for name, value in store.pair_counts(conn, experiment.id).items()}
     return {
         "verdict": found.state,
         "reason": found.reason,
@@ -331,21 +346,23 @@ def figures(conn: Connection[Any], tried: Recorded, found: Verdict) -> dict[str,
         "guards": {name: {**_range(each), "what": GUARDS[name]} for name, each in found.guards.items()},
         "spent_usd": f"{found.spent_usd:.6f}",
         "pairs": pairs,
-        "left": left(tried.judge, pairs["unread"], pairs["unasked"]),
+        "left": open_pairs_note(experiment.judge, pairs["unread"], pairs["unasked"]),
     }
 
 
-def _due(conn: Connection[Any], running: list[Recorded], now: datetime) -> bool:
-    return any(each.until <= now or judged(conn, each, now).ended for each in running)
+def _any_ended(conn: Connection[Any], running: list[ExperimentRecord], now: datetime) -> bool:
+    return any(each.until <= now or current_verdict(conn, each, now).ended for each in running)
 
 
 def _range(seen: Range) -> dict[str, Any]:
     return {"value": seen.value, "low": seen.low, "high": seen.high, "count": seen.count}
 
 
-def _of(workload: Workload, rule: DeclaredExperiment, known_as: str, number: int, now: datetime) -> Recorded:
+def _from_declaration(
+    workload: Workload, rule: DeclaredExperiment, known_as: str, number: int, now: datetime
+) -> ExperimentRecord:
     last = end_of_day(date.fromisoformat(rule.until)) if rule.until else now + ORDINARY
-    return Recorded(
+    return ExperimentRecord(
         id=new_id(), name=rule.name, workload=workload.name, type=rule.type, candidate=rule.candidate,
         judge=rule.judge or "", share=rule.share, split=rule.split, tolerance=rule.tolerance,
         guard_tolerance=rule.guard_tolerance, budget_usd=to_decimal(rule.budget), until=last,
@@ -357,21 +374,21 @@ def _digest(workload: Workload) -> str:
     return digest(msgspec.json.encode(workload.experiment, order="sorted"))
 
 
-def _finding(tried: Recorded, outcome: str, reason: str) -> Finding:
+def _finding(experiment: ExperimentRecord, outcome: str, reason: str) -> Finding:
     good = outcome in ("better", "kept")
     return Finding(
         kind=KIND,
-        subject=f"workload/{tried.workload}",
-        mark=str(tried.id),
+        subject=f"workload/{experiment.workload}",
+        mark=str(experiment.id),
         severity="info" if good else "medium" if outcome in ("worse", "guard", UNREADABLE, UNASKED) else "low",
-        message=f"The {tried.kind} {tried.name} of {tried.candidate} ended ({outcome}): {reason}",
+        message=f"The {experiment.kind} {experiment.name} of {experiment.candidate} ended ({outcome}): {reason}",
         hint=_HINTS.get(outcome, "See the experiment's page."),
-        detail={"experiment": str(tried.id), "outcome": outcome, "candidate": tried.candidate},
+        detail={"experiment": str(experiment.id), "outcome": outcome, "candidate": experiment.candidate},
     )
 
 
 def _busy(conn: Connection[Any], workload: str) -> Conflict:
-    runs = in_the_way(store.standing(conn), workload)
+    runs = blocking_experiment(store.open_experiments(conn), workload)
     if runs is None or runs.state != "running":
         hint = "Change its declaration, or name another one."
         return Conflict(f"this experiment of {workload} ran before", code="experiment_running", hint=hint)
@@ -379,11 +396,14 @@ def _busy(conn: Connection[Any], workload: str) -> Conflict:
     return Conflict(f"{runs.standing}, for the same workload", code="experiment_running", hint=hint)
 
 
-def _record(conn: Connection[Any], action: str, actor: str, tried: Recorded, reason: str, outcome: str = "") -> None:
+def _record(
+    conn: Connection[Any], action: str, actor: str, experiment: ExperimentRecord, reason: str, outcome: str = ""
+) -> None:
     detail = {
-        "experiment": str(tried.id), "name": tried.name, "type": tried.type, "candidate": tried.candidate,
-        "share": f"{tried.share / 100:g}%", "budget_usd": f"{tried.budget_usd:.6f}", "reason": reason,
+        "experiment": str(experiment.id), "name": experiment.name, "type": experiment.type,
+        "candidate": experiment.candidate, "share": f"{experiment.share / 100:g}%",
+        "budget_usd": f"{experiment.budget_usd:.6f}", "reason": reason,
     }  # fmt: skip
     if outcome:
         detail["outcome"] = outcome
-    record(conn, action=action, actor=actor, subject=f"workload/{tried.workload}", detail=detail)
+    record(conn, action=action, actor=actor, subject=f"workload/{experiment.workload}", detail=detail)

@@ -11,7 +11,7 @@ from datetime import datetime
 from typing import Any, Final
 
 from groundplan.economics.experiment.model import SHADOW
-from groundplan.economics.experiment.record import Recorded
+from groundplan.economics.experiment.record import ExperimentRecord
 from groundplan.economics.replay.opportunities import TrialEvidence
 from groundplan.economics.replay.run import Run
 
@@ -22,7 +22,7 @@ _GOOD_VERDICTS: Final = frozenset({"kept", "better"})
 
 
 def trial_evidence(
-    runs: Iterable[Run], experiments: Iterable[Recorded], since: datetime
+    runs: Iterable[Run], experiments: Iterable[ExperimentRecord], since: datetime
 ) -> dict[tuple[str, str], TrialEvidence]:
     """(workload, candidate) -> evidence since then, of its newest replay and its newest experiment."""
     found: dict[tuple[str, str], list[_Ended]] = {}
@@ -68,12 +68,12 @@ def _from_replay(run: Run) -> TrialEvidence | None:
     return TrialEvidence(told, float(quality["high"]), "try it in shadow, or let a router send it those calls")
 
 
-def _end_of(made: Recorded) -> datetime | None:
+def _end_of(made: ExperimentRecord) -> datetime | None:
     """When an experiment ended or will end, so that a running one always counts."""
     return made.until if made.state in _OPEN_STATES else made.ended_at
 
 
-def _from_experiment(made: Recorded) -> TrialEvidence | None:
+def _from_experiment(made: ExperimentRecord) -> TrialEvidence | None:
     if made.state in _OPEN_STATES:
         return TrialEvidence(made.standing, 1.0, "what it finds will be here", tried=True)
     if made.state != "ended" or made.outcome not in _VERDICTS or made.ended_at is None:

@@ -1,7 +1,7 @@
-"""Where money may be saved, ranked by how much: found in what calls cost, each with evidence, effort and limits. Pure.
+"""Finds opportunities to save money in the costs of calls, with evidence, effort and limits of each. Pure.
 
-An amount is what would be saved if the lever worked on all calls; of a cheaper model on as many as it was shown to
-answer as well, where a replay or an experiment showed that. Where none did, it says so.
+Savings assume that the lever works on all calls; for a cheaper model on the share that a replay or an experiment has
+shown it to answer as well. Without such evidence the opportunity says so.
 """
 
 from __future__ import annotations
@@ -17,16 +17,16 @@ from groundplan.economics.prices.time_of_day import HOUR, rates_in_hour
 MTOK = 1_000_000
 PICO = Decimal(10) ** 12
 CHARACTERS = 4
-"""Of a token."""
+"""Estimated characters of a token."""
 LONG_PROMPT = 1024
-"""Tokens from which providers keep a prompt's beginning."""
+"""Tokens from which on providers cache a prompt's beginning."""
 SMALL = Decimal("0.01")
-"""US dollars a month below which nothing is told."""
+"""US dollars a month below which savings are not reported."""
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one workload spent at one deployment in the days looked at."""
+    """Spending of one workload at one deployment in the observed days."""
 
     workload: str
     deployment: str
@@ -34,28 +34,29 @@ class Spent:
     calls: int
     cost_usd: Decimal
     failed_usd: Decimal
-    """What attempts cost that failed by themselves."""
+    """Cost of attempts that failed by themselves."""
     failed_attempts: int
     input: int
     cache_read: int
     output: int
     bound_usd: Decimal = Decimal(0)
-    """What answers were charged at the bound, because nobody knew what was used."""
+    """Cost of answers charged at the bound because their usage is unknown."""
     purpose: str = ""
-    """One of `ledger.model.PURPOSES`: what the gateway itself asked; empty: to answer callers."""
+    """One of `ledger.model.PURPOSES` for calls of the gateway itself; empty: calls of clients."""
     batch_calls: int = 0
     batch_usd: Decimal = Decimal(0)
-    """Of `calls` and `cost_usd` those at the price of batches."""
+    """The parts of `calls` and `cost_usd` at the price of batches."""
     unanswered: int = 0
-    """Of `calls` those that were billed and answered nobody, for whatever reason."""
+    """Those of `calls` that were billed but not answered."""
     hours: Mapping[int, tuple[int, int, int, int]] = field(default_factory=dict)
     """Hour of the day, UTC -> (calls, input, cache_read, output); empty where no price is by time of day."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrialEvidence:
-    """What a replay or an experiment found of a deployment. `most`: share of the calls that it answers as well, at
-    most; `then`: what may be done; `tried`: an experiment decided about it or runs, so that none is proposed."""
+    """Evidence of a replay or an experiment about a deployment. `told`: the finding in words; `most`: upper limit of
+    the share of calls that it answers as well; `then`: the next step; `tried`: an experiment has decided about it or
+    runs, so that none is proposed."""
 
     told: str
     most: float
@@ -68,7 +69,7 @@ _NOBODY: Mapping[tuple[str, str], TrialEvidence] = MappingProxyType({})
 
 @dataclass(frozen=True, slots=True)
 class Opportunity:
-    """One lever. `saves_usd` a month at most, `effort` is small | medium; `proof`: what must still be shown."""
+    """One lever. `saves_usd`: a month, at most; `effort`: small | medium; `proof`: what must still be shown."""
 
     lever: str
     workload: str
@@ -78,21 +79,21 @@ class Opportunity:
     effort: str
     proof: str
     frees_usd: Decimal = Decimal(0)
-    """Of a budget, for each call: what is set aside and never spent."""
+    """US dollars per call that are reserved of a budget and never spent."""
     candidate: str = ""
-    """Deployment that would answer instead. It may be tried in shadow at once, unless it is `tried`."""
+    """Deployment that would answer instead. A shadow experiment may start at once, unless it is `tried`."""
     tried: bool = False
-    """An experiment has decided about it, or runs."""
+    """Whether an experiment has decided about the candidate, or runs."""
     waits: str = ""
-    """What runs of another candidate for the same workload, and keeps this one from being tried; else empty."""
+    """The experiment with another candidate of the workload that has to end first; else empty."""
     others: tuple[str, ...] = ()
-    """Workloads that it is about as much as `workload`."""
+    """Other workloads that it is about."""
     deployment: str = ""
-    """Where the calls are that it is about; empty: wherever they are."""
+    """Deployment of the calls that it is about; empty: all."""
 
     @property
     def about(self) -> tuple[str, ...]:
-        """All workloads that it is about; none: the whole company."""
+        """All workloads that it is about; empty: the whole company."""
         return (self.workload, *self.others) if self.workload else ()
 
 
@@ -101,8 +102,8 @@ def found(
     seen: Mapping[str, float] = MappingProxyType({}), shown: Mapping[tuple[str, str], TrialEvidence] = _NOBODY,
     runs: Mapping[str, str] = MappingProxyType({}),
 ) -> list[Opportunity]:  # fmt: skip
-    """All levers that save more than a cent a month, the largest first. `seen`: as of `month`; `shown`: (workload,
-    deployment) -> what was found of it; `runs`: workload -> what is being tried on it."""
+    """All levers that save more than a cent a month, the largest first. `seen`: as in `month`; `shown`: (workload,
+    deployment) -> evidence; `runs`: workload -> its running experiment in words."""
     declared = {workload.name: workload for workload in workloads}
     levers: list[Opportunity] = []
     for row in spent:
@@ -116,14 +117,14 @@ def found(
 
 
 def month(workload: str, days: int, seen: Mapping[str, float]) -> Decimal:
-    """By how much what a workload cost in these days is that of a month. `seen`: days since its first call, of those
-    that are newer."""
+    """Factor from a workload's cost in these days to that of a month. `seen`: workload -> days since its first call, of
+    newer workloads."""
     return Decimal(30) / Decimal(str(round(max(1.0, min(float(days), seen.get(workload, days))), 3)))
 
 
 def cost(rates: Rates, row: Spent) -> Decimal:
-    """US dollars of the row's tokens at some rates, those of prompts as long as they are in the mean; what was read
-    from a prompt cache at its own."""
+    """US dollars of the row's tokens at these rates, for prompts of mean length, with tokens read from a prompt cache
+    at their own rate."""
     while rates.long is not None and row.input > rates.long_above * row.calls:
         rates = rates.long
     read = rates.input if rates.cache_read is None else rates.cache_read
@@ -133,7 +134,7 @@ def cost(rates: Rates, row: Spent) -> Decimal:
 
 
 def elsewhere(rates: Rates, row: Spent) -> Decimal:
-    """As `cost`, at the hours of the calls where they are known and the price is by time of day."""
+    """As `cost`, with prices by time of day at the hours of the calls if these are known."""
     if not rates.windows or not row.hours:
         return cost(rates, row)
     total = Decimal(0)
@@ -167,9 +168,9 @@ def _cheaper(
     row: Spent, workload: Workload, place: Deployment, places: Mapping[str, Deployment], month: Decimal,
     shown: Mapping[tuple[str, str], TrialEvidence], runs: str,
 ) -> Iterable[Opportunity]:  # fmt: skip
-    """Deployments of the same type that this workload may use already, at which the same tokens cost less; none below a
-    floor, and none that cannot hold them. What they cost now is not more than was paid: a price by the time of day is
-    there as its dearest."""
+    """Deployments of the same kind that this workload may use and where the same tokens cost less, without those barred
+    by a floor or with too small a context. The present cost is limited to what was paid, since `rates` hold the dearest
+    price of the day."""
     now = min(cost(place.rates, row), row.cost_usd - row.bound_usd)
     barred = workload.routing.barred if workload.routing is not None else {}
     names = [name for name in workload.deployments if name not in barred and name != row.deployment]
@@ -196,7 +197,7 @@ def _cheaper(
 
 
 def _fits(row: Spent, place: Deployment) -> bool:
-    """Whether prompt and answer do, as they are in the mean: what is longer goes to whoever holds it."""
+    """Whether the mean prompt and answer fit the context; longer ones go to other deployments."""
     return row.input + row.output <= place.context_tokens * row.calls
 
 
@@ -209,8 +210,8 @@ def _proof(known: TrialEvidence | None, waits: str) -> str:
 
 
 def _prefix(row: Spent, workload: Workload, rates: Rates, month: Decimal) -> Iterable[Opportunity]:
-    """Long prompts of which less was read from the provider's cache than is the same in them, where that is cheaper:
-    the workload's own instructions, where they are long enough; else half of it, which is said to be a guess."""
+    """Long prompts whose constant beginning could be read from the provider's cache at a lower price: the workload's
+    instructions if they are long enough, else an assumed half of the prompt."""
     if rates.cache_read is None or rates.cache_read >= rates.input or not row.calls:
         return
     each = row.input // row.calls

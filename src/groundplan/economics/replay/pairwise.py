@@ -1,8 +1,8 @@
-"""Which of two answers is better, as a model says it: asked in both orders, read leniently. Pure; gateways ask.
+"""Pairwise comparison of answers by a judge model, asked in both orders and parsed leniently. Pure; gateways ask.
 
-A judge prefers places: what it says counts only where it says the same with the answers exchanged. Where it does not,
-the two are taken as equally good and the pair is marked; a judge that contradicts itself often is unfit, and whoever
-proposes something must say so (`UNFIT`). One that says nothing readable, pair after pair, is asked no more (`unread`).
+Judges prefer a position: a verdict counts only if it is the same with the answers exchanged. Otherwise both answers
+count as equally good and the pair is marked. A judge that often contradicts itself is unfit, which proposals must say
+(`UNFIT`). A judge without a readable verdict on `UNREAD` pairs in a row is not asked again (`unreadable_problem`).
 """
 
 from __future__ import annotations
@@ -15,30 +15,30 @@ from typing import Any, Final
 
 from groundplan.core.errors import Problem
 
-LONGEST: Final = 12_000
-"""Characters of each text that are shown; of a longer one the begin and the end."""
+MAX_TEXT: Final = 12_000
+"""Characters of each text that are shown; longer texts are cut in the middle."""
 UNFIT: Final = 0.5
-"""Share of pairs with contradicting verdicts from which on a judge proves nothing."""
+"""Share of pairs with contradicting verdicts from which on a judge is unfit."""
 TOKENS: Final = 8
-"""That a verdict may have."""
+"""Output tokens of a verdict."""
 UNREAD: Final = 5
-"""Pairs in a row without a readable verdict, after which a judge is asked no more."""
+"""Pairs in a row without a readable verdict, after which a judge is not asked again."""
 UNREAD_CODE: Final = "judge_unreadable"
 UNREAD_HINT: Final = (
     f"Name another judge, one that answers in a word: a verdict has {TOKENS} tokens, which a model that reasons first "
     "has used before it says any."
 )
 UNASKED: Final = 10
-"""Calls of a replay in a row whose judge could not be asked, after which no more are made."""
+"""Calls of a replay in a row whose judge could not be asked, after which the replay stops."""
 UNASKED_CODE: Final = "judge_unasked"
 UNASKED_HINT: Final = (
     "Look at its deployment (`groundplan status`, or its newest calls), its key and what it may use; or name another "
     "judge."
 )
 LEFT_ALONE: Final = timedelta(days=1)
-"""How long a judge may be asked in vain before nobody waits for it."""
+"""How long a judge may be unreachable before its experiment ends."""
 SHORT: Final = 60
-"""Characters of what it said instead that are kept."""
+"""Characters of an unreadable reply that are kept."""
 _LINE: Final = "-" * 24
 _ORDER: Final = (
     "You compare two answers to one question. Between the lines of dashes are the question and the answers of two "
@@ -48,22 +48,22 @@ _ORDER: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Compared:
-    """`score` of the candidate's answer: 1 as good or better, 0 worse."""
+class PairVerdict:
+    """Verdict on a pair of answers. `score` of the candidate's answer: 1 as good or better, 0 worse."""
 
     score: float
     contradicted: bool
 
 
 def messages(question: str, first: str, second: str) -> list[dict[str, Any]]:
-    """What the judge is asked, as chat messages."""
+    """The chat messages for the judge."""
     parts = (("Question", question), ("Answer A", first), ("Answer B", second))
-    shown = "\n".join(f"{name}:\n{_LINE}\n{_short(text)}\n{_LINE}" for name, text in parts)
+    shown = "\n".join(f"{name}:\n{_LINE}\n{_abbreviate(text)}\n{_LINE}" for name, text in parts)
     return [{"role": "system", "content": _ORDER}, {"role": "user", "content": shown}]
 
 
-def told(text: str) -> str | None:
-    """`A`, `B` or `SAME`; None where it said neither."""
+def parse_verdict(text: str) -> str | None:
+    """`A`, `B` or `SAME` of a judge's reply; None: no verdict."""
     words = text.replace("*", " ").replace(":", " ").split()
     word = "".join(c for c in words[0] if c.isalpha()).upper() if words else ""
     if word in ("ANSWER", "BETTER") and len(words) > 1:
@@ -71,8 +71,8 @@ def told(text: str) -> str | None:
     return {"TIE": "SAME", "EQUAL": "SAME", "BOTH": "SAME"}.get(word, word) if word in _WORDS else None
 
 
-def instead(text: str, call: Sequence[str]) -> str:
-    """What a judge said that is no verdict, in short and without words of the `call`; empty: nothing."""
+def redact_reply(text: str, call: Sequence[str]) -> str:
+    """A reply that is no verdict, abbreviated and without words of the `call`."""
     begun = text[: 2 * SHORT]
     known = {word for each in call for word in _WORD.findall(each.casefold())}
     last = len(begun.rstrip())
@@ -82,14 +82,14 @@ def instead(text: str, call: Sequence[str]) -> str:
 
 
 def _of_call(word: str, known: set[str], *, cut: bool) -> bool:
-    """Whether it is a word of the call, or may be the begin of one."""
+    """Whether a word is one of the call, or, with `cut`, may be the beginning of one."""
     plain = word.casefold()
     return plain in known or (cut and any(each.startswith(plain) for each in known))
 
 
-def unread(judge: str, said: Sequence[str | None]) -> Problem | None:
-    """Where what it `said` of the last `UNREAD` pairs of which it was asked, the newest first, was never a verdict;
-    None stands for a verdict."""
+def unreadable_problem(judge: str, said: Sequence[str | None]) -> Problem | None:
+    """The problem of a judge without a readable verdict on the newest `UNREAD` pairs; None: it gave one. `said`: its
+    replies, newest first, with None for a verdict."""
     lately = said[:UNREAD]
     if len(lately) < UNREAD or None in lately:
         return None
@@ -98,9 +98,9 @@ def unread(judge: str, said: Sequence[str | None]) -> Problem | None:
     return Problem(told, UNREAD_CODE, UNREAD_HINT)
 
 
-def unasked(judge: str, pairs: int, since: datetime, code: str) -> Problem:
-    """Where answers of the newest `pairs` could not be compared since then, with the `code` of the newest reason.
-    Without a judge they are compared by the search service."""
+def unreachable_problem(judge: str, pairs: int, since: datetime, code: str) -> Problem:
+    """The problem that the newest `pairs` could not be compared since then. `code`: error code of the newest failure.
+    Without a judge the search service compares answers."""
     who = f"the judge {judge} could not be asked" if judge else "answers could not be compared by likeness"
     told = f"{who} on {pairs} pairs in a row, since {since.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
     if not judge:
@@ -108,8 +108,8 @@ def unasked(judge: str, pairs: int, since: datetime, code: str) -> Problem:
     return Problem(f"{told} ({code})" if code else told, UNASKED_CODE, UNASKED_HINT)
 
 
-def left(judge: str, unread: int, unasked: int) -> str:
-    """What is told of pairs that a judge left open; empty: there are none."""
+def open_pairs_note(judge: str, unread: int, unasked: int) -> str:
+    """Sentence about pairs that a judge left open; empty: none."""
     parts = [f"no readable verdict on {unread}"] if unread else []
     parts += [f"no answer on {unasked}"] if unasked else []
     return f"the judge {judge} gave {' and '.join(parts)}" if parts else ""
@@ -119,16 +119,16 @@ _WORD: Final = re.compile(r"\w+")
 _WORDS: Final = frozenset({"A", "B", "SAME", "TIE", "EQUAL", "BOTH"})
 
 
-def compared(shown_first: str | None, shown_second: str | None) -> Compared | None:
-    """Of the verdicts with the shown answer as A, and with it as B; None where one of them is missing."""
+def combine_verdicts(shown_first: str | None, shown_second: str | None) -> PairVerdict | None:
+    """Combine the verdicts with the shown answer as A and as B; None if one of them is missing."""
     if shown_first is None or shown_second is None:
         return None
     forward = {"A": -1, "B": 1}.get(shown_first, 0)
     backward = {"B": -1, "A": 1}.get(shown_second, 0)
     contradicted = forward * backward < 0
-    return Compared(1.0 if contradicted or forward + backward >= 0 else 0.0, contradicted)
+    return PairVerdict(1.0 if contradicted or forward + backward >= 0 else 0.0, contradicted)
 
 
-def _short(text: str) -> str:
-    cut = text if len(text) <= LONGEST else f"{text[: LONGEST // 2]}\n[...]\n{text[-LONGEST // 2 :]}"
+def _abbreviate(text: str) -> str:
+    cut = text if len(text) <= MAX_TEXT else f"{text[: MAX_TEXT // 2]}\n[...]\n{text[-MAX_TEXT // 2 :]}"
     return cut.replace(_LINE, "")

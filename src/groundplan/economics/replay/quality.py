@@ -1,12 +1,11 @@
-"""How many answers keep their quality, with an interval that knows of sample, segments and the errors of the judge.
+"""Estimates the share of answers that keep their quality; the interval covers sample, segments and errors of the judge.
 
-Pure; the random draws are seeded. Where people reviewed at least ten of the answers, what the judge tells is corrected
-by what they found among those that it called as good, and among those that it called worse (Begg and Greenes 1983), so
-that it does not matter which of the two they looked at more. Each segment goes by its own reviews, and by those of the
-others where it has few. The interval also allows that people pick what looks wrong, or right, up to six times as
-readily. Where fewer were reviewed it is the judge's own view, and the proposal says that this may be wrong.
-Answers that a judge was asked about and left open are rarely like the others (equal ones need no judge), so any share
-of them may be good.
+Pure; the random draws are seeded. If people reviewed at least ten of the answers, the judge's verdicts are corrected by
+the reviews among those that it called as good and among those that it called worse (Begg and Greenes 1983), so that it
+does not matter which of them were reviewed more. Each segment uses its own reviews, and those of the others if it has
+few. The interval also allows that people pick wrong, or right, answers up to six times as readily. With fewer reviews
+the figures are the judge's own view, and the proposal says that it may be wrong. Answers that a judge left open are
+rarely like the others (equal ones need no judge), so any share of them may be good.
 """
 
 from __future__ import annotations
@@ -24,15 +23,15 @@ from groundplan.economics.replay.model import Agreement, Interval, Judged, Propo
 LEVEL = 0.95
 DRAWS = 4000
 LEAST = 30
-"""Judged calls below which nothing is proposed."""
+"""Judged calls below which there is no proposal."""
 LEAST_REVIEWED = 10
 """Reviews below which the judge is not corrected by them, and its view is not known to be right."""
 LIKE = 2.0
-"""Reviews of a segment that weigh as much as what was found in all others."""
+"""Reviews of a segment that weigh as much as those of all other segments."""
 PICKS = 6.0
-"""Odds by which people may pick answers to review for being wrong, or right."""
+"""Odds ratio by which people may prefer wrong, or right, answers for review."""
 PRIOR: Mapping[bool, tuple[float, float]] = {True: (2.7, 0.3), False: (0.5, 0.5)}
-"""Of good answers among those that a judge calls as good, and worse: what is known before anybody looked."""
+"""Beta prior of the share of good answers among those that a judge calls as good, and worse."""
 
 Draws = NDArray[np.float64]
 
@@ -47,10 +46,10 @@ def propose(
     seed: int = 0,
     left_open: Mapping[str, int] = MappingProxyType({}),
 ) -> Proposal:
-    """What replacing `current` by `candidate` would keep and save. `calls_a_month`: by segment, sampled or not;
-    `left_open`: by segment, answers that the judge said nothing of.
+    """Estimate the quality and savings of replacing `current` by `candidate`. `calls_a_month`: by segment, sampled or
+    not; `left_open`: by segment, answers without a verdict of the judge.
 
-    Raises `Invalid` (`replay_thin`) where too little was judged to say anything.
+    Raises `Invalid` (`replay_thin`) with too few judged calls.
     """
     if len(judged) < LEAST:
         raise Invalid(
@@ -60,7 +59,7 @@ def propose(
         )
     dice = np.random.default_rng(seed)
     weights = _weights(judged, calls_a_month)
-    parts = _with_open(_shares(judged, dice), judged, left_open, dice)
+    parts = _with_left_open(_shares(judged, dice), judged, left_open, dice)
     whole: Draws = np.sum([weights[name] * parts[name] for name in weights], axis=0)
     return Proposal(
         current=current,
@@ -77,7 +76,7 @@ def propose(
 
 
 def agreement(judged: Sequence[Judged]) -> Agreement:
-    """Judge and people."""
+    """Agreement of the judge's verdicts with reviews by people."""
     reviewed = [each for each in judged if each.reviewed is not None]
     return Agreement(len(reviewed), sum(each.reviewed == each.kept for each in reviewed))
 
@@ -99,28 +98,28 @@ def _weights(judged: Sequence[Judged], calls: Mapping[str, float]) -> dict[str, 
 
 
 def _covered(sampled: Mapping[str, float], calls: Mapping[str, float]) -> float:
-    """Share of all calls that are of segments that were sampled."""
+    """Share of all calls in sampled segments."""
     total = sum(calls.values())
     return sum(calls.get(name, 0.0) for name in sampled) / total if total > 0 else 1.0
 
 
 def _shares(judged: Sequence[Judged], dice: np.random.Generator) -> dict[str, Draws]:
-    """For each segment draws of the share of answers that keep their quality."""
+    """Draws of the share of answers that keep their quality, by segment."""
     names = sorted({each.segment for each in judged})
     counted = {(name, kept): _count(judged, name, kept) for name in names for kept in (True, False)}
     told = {name: _beta(counted[name, True].judged, counted[name, False].judged, dice) for name in names}
     if sum(each.reviewed for each in counted.values()) < LEAST_REVIEWED:
         return told
-    # whoever reviews is the same in all segments, and picks in the same way
+    # the same people review all segments, and pick answers in the same way
     picks = np.exp(dice.uniform(-np.log(PICKS), np.log(PICKS), DRAWS))
-    right = {cell: _right(cell, counted, picks, dice) for cell in counted}
+    right = {cell: _good_share(cell, counted, picks, dice) for cell in counted}
     return {name: told[name] * right[name, True] + (1 - told[name]) * right[name, False] for name in names}
 
 
-def _with_open(
+def _with_left_open(
     parts: dict[str, Draws], judged: Sequence[Judged], left_open: Mapping[str, int], dice: np.random.Generator
 ) -> dict[str, Draws]:
-    """The same of all answers, of which those that were left open are good in any share."""
+    """The shares of all answers, where any share of the answers left open may be good."""
     if not any(left_open.get(name) for name in parts):
         return parts
     good = dice.uniform(size=DRAWS)
@@ -146,11 +145,11 @@ def _count(judged: Sequence[Judged], name: str, kept: bool) -> _Cell:
     return _Cell(len(mine), sum(each is not None for each in mine), sum(each is True for each in mine))
 
 
-def _right(
+def _good_share(
     cell: tuple[str, bool], counted: Mapping[tuple[str, bool], _Cell], picks: Draws, dice: np.random.Generator
 ) -> Draws:
-    """Draws of how many of a cell's answers are good: as people found, or as in other segments where they looked at
-    few, since a judge errs otherwise from one to the next; of those that nobody looked at more or fewer, by `picks`."""
+    """Draws of the share of good answers in a cell: from its reviews, shrunk to those of other segments if they are
+    few. Answers that nobody reviewed are good more or less often, by `picks`."""
     name, kept = cell
     others = [each for (other, said), each in counted.items() if said is kept and other != name]
     good, reviewed = sum(each.good for each in others), sum(each.reviewed for each in others)

@@ -16,7 +16,7 @@ from psycopg.types.json import Jsonb
 from groundplan.core.database import select
 from groundplan.core.errors import Problem
 from groundplan.economics.replay.model import Judged
-from groundplan.economics.replay.run import Answered, Run, Waiting
+from groundplan.economics.replay.run import QueuedCall, ReplayResult, Run
 
 ENDPOINTS = ("chat.completions", "messages")
 DAYS = 30
@@ -66,7 +66,7 @@ def insert(conn: Connection[Any], made: Run) -> bool:
     return done.rowcount == 1
 
 
-def under_way(conn: Connection[Any], made: Run) -> UUID | None:
+def find_unfinished(conn: Connection[Any], made: Run) -> UUID | None:
     """A run of the same that somebody asked for and that has not ended; until the end of the transaction nobody else
     asks for one of that workload."""
     conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 55))", (made.workload,))
@@ -78,7 +78,7 @@ def under_way(conn: Connection[Any], made: Run) -> UUID | None:
     return None if row is None else row[0]
 
 
-def every(conn: Connection[Any], workload: str | None = None, limit: int = 100) -> list[Run]:
+def list_runs(conn: Connection[Any], workload: str | None = None, limit: int = 100) -> list[Run]:
     """The newest first."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM replay_run WHERE %(w)s::text IS NULL OR workload = %(w)s
         ORDER BY id DESC LIMIT %(n)s"""
@@ -86,7 +86,7 @@ def every(conn: Connection[Any], workload: str | None = None, limit: int = 100) 
         return cursor.execute(query, {"w": workload, "n": limit}).fetchall()
 
 
-def newest(conn: Connection[Any], since: datetime) -> list[Run]:
+def newest_proven(conn: Connection[Any], since: datetime) -> list[Run]:
     """Of each workload and candidate the newest run that ended since then and proved something."""
     query: LiteralString = f"""SELECT DISTINCT ON (workload, candidate) {_COLUMNS} FROM replay_run
         WHERE state = 'done' AND proposal IS NOT NULL AND ended_at >= %s
@@ -114,7 +114,7 @@ def claim(conn: Connection[Any], runner: UUID) -> Run | None:
         return cursor.execute(query, (runner,)).fetchone()
 
 
-def beat(conn: Connection[Any], run: UUID, runner: UUID) -> bool:
+def heartbeat(conn: Connection[Any], run: UUID, runner: UUID) -> bool:
     """Still at work; False where another one has taken it over."""
     done = conn.execute(
         "UPDATE replay_run SET beat = now() WHERE id = %s AND runner = %s AND state = 'running'", (run, runner)
@@ -127,7 +127,7 @@ def release(conn: Connection[Any], run: UUID, runner: UUID) -> None:
     conn.execute("UPDATE replay_run SET state = 'waiting' WHERE id = %s AND runner = %s", (run, runner))
 
 
-def sample(conn: Connection[Any], run: Run, since: datetime) -> int:
+def draw_sample(conn: Connection[Any], run: Run, since: datetime) -> int:
     """Draw its calls, once; how many."""
     if run.sampled:
         return 0
@@ -147,7 +147,7 @@ def give_up_sent(conn: Connection[Any], run: UUID) -> int:
     ).rowcount
 
 
-def next_call(conn: Connection[Any], run: UUID) -> Waiting | None:
+def take_next_call(conn: Connection[Any], run: UUID) -> QueuedCall | None:
     """The next kept call, marked as sent; None: all that are still here are done. In no order of time: a run whose
     budget ends has then asked calls that stand for all that it drew."""
     with conn.cursor(row_factory=tuple_row) as cursor:
@@ -160,7 +160,7 @@ def next_call(conn: Connection[Any], run: UUID) -> Waiting | None:
                  c.person_id IS NOT NULL""",
             (run,),
         ).fetchone()
-    return None if row is None else Waiting(*row[:3])
+    return None if row is None else QueuedCall(*row[:3])
 
 
 def put_back(conn: Connection[Any], run: UUID, call: UUID) -> None:
@@ -168,7 +168,7 @@ def put_back(conn: Connection[Any], run: UUID, call: UUID) -> None:
     conn.execute("UPDATE replay_call SET state = 'waiting' WHERE run = %s AND call_id = %s", (run, call))
 
 
-def answered(conn: Connection[Any], run: UUID, came: Answered) -> None:
+def record_answer(conn: Connection[Any], run: UUID, came: ReplayResult) -> None:
     conn.execute(
         """UPDATE replay_call SET state = %s, beside_call = %s, kept = %s, contradicted = %s, candidate_usd = %s,
              why = %s, said = %s WHERE run = %s AND call_id = %s""",
@@ -179,7 +179,7 @@ def answered(conn: Connection[Any], run: UUID, came: Answered) -> None:
     )  # fmt: skip
 
 
-def keyed(conn: Connection[Any], run: UUID, key: UUID, purpose: str) -> None:
+def add_key(conn: Connection[Any], run: UUID, key: UUID, purpose: str) -> None:
     """The run is replayed with this key, which is good for nothing else."""
     conn.execute("UPDATE api_key SET purpose = %s WHERE id = %s", (purpose, key))
     conn.execute("UPDATE replay_run SET keys = keys || %s::uuid WHERE id = %s", (key, run))
@@ -196,7 +196,7 @@ def spent(conn: Connection[Any], keys: Sequence[UUID]) -> Decimal:
     return Decimal(row[0])
 
 
-def judged(conn: Connection[Any], run: Run, since: datetime) -> list[Judged]:
+def judged_calls(conn: Connection[Any], run: Run, since: datetime) -> list[Judged]:
     """Everything that was judged of this candidate lately, by this judge, beside what answers now."""
     asked: Mapping[str, Any] = {
         "workload": run.workload, "current": run.current, "candidate": run.candidate, "judge": run.judge,
@@ -206,7 +206,7 @@ def judged(conn: Connection[Any], run: Run, since: datetime) -> list[Judged]:
         return [Judged(*row) for row in cursor.execute(_JUDGED, asked).fetchall()]
 
 
-def left_open(conn: Connection[Any], run: Run, since: datetime) -> dict[str, int]:
+def left_open_by_segment(conn: Connection[Any], run: Run, since: datetime) -> dict[str, int]:
     """Segment -> calls of which no judgement counts, since the judge left each of them open."""
     asked = {
         "workload": run.workload, "current": run.current, "candidate": run.candidate, "judge": run.judge,
@@ -216,7 +216,7 @@ def left_open(conn: Connection[Any], run: Run, since: datetime) -> dict[str, int
         return dict(cursor.execute(_OPEN, asked).fetchall())
 
 
-def contradicted(conn: Connection[Any], run: UUID) -> tuple[int, int]:
+def contradiction_counts(conn: Connection[Any], run: UUID) -> tuple[int, int]:
     """(pairs for which the judge said something else with the answers exchanged, all judged) of one run."""
     row = conn.execute(
         "SELECT count(*) FILTER (WHERE contradicted), count(*) FROM replay_call WHERE run = %s AND state = 'judged'",
@@ -259,7 +259,7 @@ def progress(conn: Connection[Any], run: UUID) -> dict[str, int]:
     return {state: int(count) for state, count in rows}
 
 
-def review(conn: Connection[Any], run: UUID, call: UUID, kept: bool, by: str) -> bool:
+def record_review(conn: Connection[Any], run: UUID, call: UUID, kept: bool, by: str) -> bool:
     """What a person says of a judged pair; False where there is none."""
     done = conn.execute(
         """UPDATE replay_call SET reviewed = %s, reviewed_by = %s
@@ -269,6 +269,6 @@ def review(conn: Connection[Any], run: UUID, call: UUID, kept: bool, by: str) ->
     return done.rowcount == 1
 
 
-def night(now: datetime) -> date | None:
+def current_night(now: datetime) -> date | None:
     """The night that `now` is in, from one to five o'clock UTC; None by day."""
     return now.date() if 1 <= now.hour < 5 else None

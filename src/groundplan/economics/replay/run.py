@@ -1,4 +1,4 @@
-"""A replay of kept calls as it is kept: what is asked again of whom, and what came of it. Types only."""
+"""A replay of stored calls on a candidate deployment, and its results. Types only."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from uuid import UUID
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Run:
-    """One row. `current` and `candidate` are deployments, `budget_usd` what it may cost at most."""
+    """One row of `replay_run`. `current`, `candidate`: deployments; `budget_usd`: limit of its cost."""
 
     id: UUID
     workload: str
@@ -24,16 +24,16 @@ class Run:
     state: str = "waiting"
     """waiting | running | done | failed"""
     night: date | None = None
-    """Of a declared one."""
+    """Night of a declared replay."""
     asked_at: datetime | None = None
     began_at: datetime | None = None
     ended_at: datetime | None = None
     sampled: bool = False
     outcome: str = ""
-    """Of a run that ended: why there is a proposal, or none."""
+    """Why an ended run has a proposal, or none."""
     proposal: dict[str, Any] | None = None
     problem: dict[str, str] | None = None
-    """Of one that failed: `code` and `hint`, beside the sentence that `outcome` is."""
+    """`code` and `hint` of a failed run; the message is `outcome`."""
     keys: tuple[UUID, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
@@ -48,18 +48,18 @@ class Run:
 
 
 @dataclass(frozen=True, slots=True)
-class Waiting:
-    """A kept call whose turn comes."""
+class QueuedCall:
+    """The next stored call to replay."""
 
     call: UUID
     endpoint: str
     email: str | None
-    """Of the person it was made for."""
+    """Email address of the person it was made for."""
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """What came of one: `kept` None where it could not be judged, and `why`."""
+class ReplayResult:
+    """Result of one replayed call. `kept`: None if it could not be judged; then `why` says the reason."""
 
     call: UUID
     beside: UUID | None
@@ -68,9 +68,9 @@ class Answered:
     candidate_usd: Decimal
     why: str = ""
     said: str | None = None
-    """What the judge said; None: it was not asked, or did not answer."""
+    """The judge's reply; None: it was not asked, or did not answer."""
     code: str = ""
-    """Why it could not be asked, or did not answer; empty: it did, or need not."""
+    """Error code if the judge could not be asked or did not answer, else empty."""
 
 
 def _iso(at: datetime | None) -> str | None:

@@ -54,7 +54,7 @@ def check(made: Run, workload: Workload | None) -> None:
 def check_alone(conn: Connection[Any], made: Run) -> None:
     """Raise `Conflict` (`replay_running`) where somebody asked for the same, which is under way: each has its own
     budget, and whoever presses twice would pay twice. Nobody else asks before the transaction ends."""
-    if (before := store.under_way(conn, made)) is not None:
+    if (before := store.find_unfinished(conn, made)) is not None:
         hint = f"Run {before} is it; ask again when that has ended."
         raise Conflict("this is being replayed already", code="replay_running", hint=hint)
 
@@ -73,7 +73,7 @@ def ask(conn: Connection[Any], actor: str, made: Run) -> bool:
 
 def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:
     """By night: one run for each declared candidate; how many were added. Twice in a night adds nothing."""
-    night, added = store.night(now), 0
+    night, added = store.current_night(now), 0
     if night is None:
         return 0
     for workload in workloads:
@@ -96,8 +96,8 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
     from groundplan.economics.replay.quality import LEAST, propose  # noqa: PLC0415 -- numpy, for this alone
 
     since = now - timedelta(days=store.DAYS)
-    judged = store.judged(conn, run, since)
-    doubted, of = store.contradicted(conn, run.id)
+    judged = store.judged_calls(conn, run, since)
+    doubted, of = store.contradiction_counts(conn, run.id)
     if of:
         finding_store.withdraw(conn, JUDGE, f"workload/{run.workload}", run.judge, "it gives verdicts again")
     if of and doubted / of >= UNFIT:
@@ -108,10 +108,10 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
         few = f"{len(judged)} judged calls are too few to propose anything; {LEAST} are needed"
         store.end(conn, run.id, f"{few} ({why})" if why else few, None)
         return
-    left = store.left_open(conn, run, since)
+    left = store.left_open_by_segment(conn, run, since)
     found = propose(judged, run.current, run.candidate, calls_a_month, left_open=left)
     share = doubted / of if of else 0.0
-    store.end(conn, run.id, why or "all were asked", told(run, found, share))
+    store.end(conn, run.id, why or "all were asked", proposal_json(run, found, share))
     if found.saving.value > 0 and found.quality.value >= GOOD:
         finding_store.report(conn, _finding(run, found))
     else:
@@ -119,7 +119,7 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
         finding_store.withdraw(conn, KIND, f"workload/{run.workload}", _mark(run), why)
 
 
-def unreadable(conn: Connection[Any], run: Run, problem: Problem) -> None:
+def end_unreadable(conn: Connection[Any], run: Run, problem: Problem) -> None:
     """End a run whose judge says nothing readable, and tell whoever may name another one."""
     store.fail(conn, run.id, problem)
     finding_store.report(
@@ -160,7 +160,7 @@ def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datet
     return closed
 
 
-def standing(conn: Connection[Any]) -> frozenset[str]:
+def open_proposals(conn: Connection[Any]) -> frozenset[str]:
     """Ids of the runs whose proposal is open: the newest of each that still can be followed."""
     found = finding_store.list_findings(conn, kinds=[KIND], limit=1000)
     return frozenset(str(each["detail"].get("run", "")) for each in found)
@@ -175,7 +175,7 @@ def _mark(run: Run) -> str:
     return f"{run.current}>{run.candidate}"
 
 
-def told(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
+def proposal_json(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
     """A proposal as JSON, with what one click asks for."""
     return {
         "text": found.told(run.workload),
@@ -188,11 +188,11 @@ def told(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
         "covered": found.covered,
         "known": found.known,
         "worse": [{"segment": s.name, "calls": s.calls, "quality": _interval(s.quality)} for s in found.worse],
-        "shadow": shadow_of(run),
+        "shadow": shadow_request(run),
     }
 
 
-def shadow_of(run: Run) -> dict[str, Any]:
+def shadow_request(run: Run) -> dict[str, Any]:
     """What `POST /api/experiments` takes to try it in shadow."""
     return {
         "workload": run.workload, "name": f"shadow-{run.candidate}"[:63], "type": "shadow",
@@ -214,5 +214,5 @@ def _finding(run: Run, found: Proposal) -> Finding:
         message=f"{run.candidate} instead of {run.current}: {found.told(run.workload)}",
         hint=f"Judge and people agree: {found.agreement.text}. Cost, Experiments has the replay and starts a shadow.",
         detail={"run": str(run.id), "judged": found.judged, "saving_usd": round(found.saving.value, 2)},
-        fix={"experiment": shadow_of(run)},
+        fix={"experiment": shadow_request(run)},
     )

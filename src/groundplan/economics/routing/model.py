@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float32]
 Doubles = NDArray[np.float64]
-Whole = NDArray[np.int64]
+Integers = NDArray[np.int64]
 Hashes = NDArray[np.uint32]
 TOKENS = 78
 """Of a question that are embedded at most, since formulas and names have many each."""
@@ -58,7 +58,7 @@ class Matrix:
     scores: Doubles
     costs: Doubles
 
-    def take(self, rows: Whole) -> Matrix:
+    def take(self, rows: Integers) -> Matrix:
         """Those rows of it, in that order."""
         return Matrix(tuple(self.samples[i] for i in rows), self.models, self.scores[rows], self.costs[rows])
 
@@ -87,18 +87,18 @@ class Head:
 class Forest:
     """Boosted trees as arrays (trees, nodes); what of each tree's value belongs to which of `parts` is `owner`'s."""
 
-    feature: Whole
+    feature: Integers
     threshold: Floats
     """The left way where the feature is not above it."""
-    left: Whole
-    right: Whole
+    left: Integers
+    right: Integers
     """A leaf leads to itself."""
     value: Floats
-    owner: Whole
+    owner: Integers
     parts: int
     """The mean score, and the models' differences from it but for the last."""
     depth: int
-    asked: Whole
+    asked: Integers
     """(trees, questions): features of the nodes that are no leaves, in the order of their nodes, filled up with any."""
     limits: Floats
     """Their thresholds."""
@@ -132,7 +132,7 @@ scores, then in the models' differences from it."""
 Point = tuple[float, float]
 """(score given up for one strongest call's cost, score by which the strongest model is favoured where others are
 close)"""
-Doubt = tuple[float, float]
+LossRange = tuple[float, float]
 """(least, most) of the score that is expected to be lost by not taking the strongest model."""
 
 
@@ -177,7 +177,7 @@ class Router:
     """From what, when and how well: shown, never used."""
     words: Hashes = field(default_factory=lambda: np.zeros(0, dtype=np.uint32))
     """Of all words of training, in order; empty before format 4, where a word is known by its bucket."""
-    doubted: dict[str, list[Doubt]] = field(default_factory=dict)
+    doubted: dict[str, list[LossRange]] = field(default_factory=dict)
     """Operating point -> expected losses at which left-out prompts did surely worse than expected."""
     tasks: bool = False
     """Its training set told what calls were for."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.economics.experiment.model import AB, CONVERSATION, Experiment
-from groundplan.economics.experiment.verdict import CANDIDATE, Rule, arm
+from groundplan.economics.experiment.verdict import CANDIDATE, Rule, assign_arm
 from groundplan.gateway.experiments.trial import Mark, Trial
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.routing.conversation import conversation_name, first_user_digest, messages_of
@@ -51,7 +51,7 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
     if candidate is None or len(exchange.deployments) < 2:
         return
     who = unit_of(exchange, ask, tried.split)
-    drawn = arm(Rule(tried.id, tried.share), who)
+    drawn = assign_arm(Rule(tried.id, tried.share), who)
     unit = blake2b(f"{tried.id}\0{who}".encode(), digest_size=8).hexdigest()
     exchange.trial = Trial(tried, Mark(tried.id, tried.name, drawn, unit))
     if drawn == CANDIDATE:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 AGREES = 0.8
 """Likeness of two answers that say the same."""
-LONGEST = 8000
+MAX_TEXT = 8000
 """Characters of an answer that are compared by likeness."""
 _decode = msgspec.json.Decoder().decode
 
@@ -86,13 +86,13 @@ async def compare(
     if shown.split() == other.split():
         return Comparison("judge" if what.experiment.judge else "likeness", 1.0)
     if not what.experiment.judge:
-        return await _likeness(gateway, shown[:LONGEST], other[:LONGEST])
+        return await _likeness(gateway, shown[:MAX_TEXT], other[:MAX_TEXT])
     first = last = await _verdict(gateway, headers, (question, shown, other), what)
     cost = first.cost
     if first.word is not None:
         last = await _verdict(gateway, headers, (question, other, shown), what)
         cost += last.cost
-    found = pairwise.compared(first.word, last.word)
+    found = pairwise.combine_verdicts(first.word, last.word)
     if found is None:
         return Comparison("judge", None, cost=cost, code=last.code, said=None if last.code else last.said)
     return Comparison("judge", found.score, found.contradicted, cost, said=f"{first.word} {last.word}")
@@ -110,8 +110,12 @@ async def _verdict(
     if own.status != "ok":
         return Verdict(None, own.cost, own.error_code or own.status)
     text = answer_text.visible_text(_decode(own.response.body))  # type: ignore[attr-defined]  # Collected
-    word = pairwise.told(text)
-    return Verdict(word, own.cost) if word is not None else Verdict(None, own.cost, said=pairwise.instead(text, texts))
+    word = pairwise.parse_verdict(text)
+    return (
+        Verdict(word, own.cost)
+        if word is not None
+        else Verdict(None, own.cost, said=pairwise.redact_reply(text, texts))
+    )
 
 
 async def _likeness(gateway: Gateway, one: str, other: str) -> Comparison:

@@ -35,11 +35,11 @@ async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload
         return
     import numpy as np  # noqa: PLC0415 -- heavy, only where it is used
 
-    from groundplan.economics.routing.decide.predict import asked  # noqa: PLC0415 -- numpy
+    from groundplan.economics.routing.decide.predict import text_to_embed  # noqa: PLC0415 -- numpy
 
     try:
         async with patient(SECONDS):
-            text = asked(ask.query, router)
+            text = text_to_embed(ask.query, router)
             question = embed_request([text], questions=True, most=router.tokens, layers=router.layers)
             body = await ask_search(gateway, question, exchange.id, PATH)
         (vector,) = embed_answer(body, 1).vectors

@@ -160,7 +160,7 @@ class Routes:
             return _route_to(places[0], "only", "no other deployment may take this call")
         names = {place.name: place for place in places}
         usable = [rule for rule in routing.rules if rule.use in names]
-        rule = rules.first(usable, ask.query, message_count(ask, call.exchange.endpoint))
+        rule = rules.first_match(usable, ask.query, message_count(ask, call.exchange.endpoint))
         if rule is not None:
             return _route_to(names[rule.use], f"rule {rule.name}", "the first rule that fits")
         if routing.router is None:

@@ -1,4 +1,4 @@
-"""Whether answers that were made independently say the same, and how sure a model was of its words. Pure."""
+"""Compares independent answers for agreement, and computes a model's confidence in its tokens. Pure."""
 
 from __future__ import annotations
 
@@ -22,34 +22,34 @@ _DENIES = frozenset(
 )
 """English, German, French, Spanish, Italian, Portuguese, Dutch, Polish, Swedish, Norwegian and Danish."""
 ALIKE = 0.5
-"""Least share of words in common (Jaccard), where numbers and polarity are the same."""
+"""Lowest Jaccard similarity of words of agreeing answers with equal numbers and polarity."""
 SHORT = 4
-"""Words of an answer that must be the same one by one."""
+"""Up to so many words an answer must be equal word by word."""
 
 
-def same(one: str, other: str) -> bool:
-    """Whether two answers say the same: equal but for case and signs; or, where they are longer, with the same
-    numbers, the same polarity and at least half of their words."""
+def is_same_answer(one: str, other: str) -> bool:
+    """Whether two answers agree: equal but for case and punctuation; longer ones if they have the same numbers, the
+    same polarity and at least half of their words in common."""
     a, b = (_WORD.findall(text.casefold().replace("\u2019", "'")) for text in (one, other))
     if set(_NUMBER.findall(one)) != set(_NUMBER.findall(other)):
         return False
     if a == b or min(len(a), len(b)) <= SHORT:
         return a == b
-    if _denies(a) != _denies(b):
+    if _is_negated(a) != _is_negated(b):
         return False
     first, second = set(a), set(b)
     return len(first & second) >= ALIKE * len(first | second)
 
 
-def _denies(words: Sequence[str]) -> bool:
+def _is_negated(words: Sequence[str]) -> bool:
     return any(word in _DENIES or word.endswith("n't") or word.startswith("n'") for word in words)
 
 
 def all_agree(answers: Sequence[str]) -> bool:
-    """Whether every answer says what the first one does; an empty one agrees with nothing."""
-    return all(answer.strip() for answer in answers) and all(same(answers[0], other) for other in answers[1:])
+    """Whether every answer agrees with the first one; an empty answer agrees with none."""
+    return all(answer.strip() for answer in answers) and all(is_same_answer(answers[0], other) for other in answers[1:])
 
 
 def confidence(logprobs: Sequence[float]) -> float | None:
-    """Geometric mean of the probabilities of an answer's tokens (natural logarithms); None where there are none."""
+    """Geometric mean of the probabilities of an answer's tokens, from their natural logarithms; None without any."""
     return exp(min(0.0, sum(logprobs) / len(logprobs))) if logprobs else None

@@ -1,4 +1,4 @@
-"""Which model takes a prompt, from what is expected of each: the best score less what its cost is worth. Pure."""
+"""Chooses the model for a prompt by expected scores and costs: the best score less the worth of its cost. Pure."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from groundplan.economics.routing.model import (
     Choice,
     Context,
     Doubles,
-    Doubt,
     Floats,
+    Integers,
+    LossRange,
     Point,
     Prediction,
     Router,
-    Whole,
 )
 
 
-def favoured(scores: Doubles, strongest: int, bonus: float) -> Doubles:
-    """Scores with that much more for the column of the strongest model."""
+def with_bonus(scores: Doubles, strongest: int, bonus: float) -> Doubles:
+    """Scores with a bonus for the column of the strongest model."""
     if not bonus:
         return scores
     found = scores.copy()
@@ -30,7 +30,7 @@ def favoured(scores: Doubles, strongest: int, bonus: float) -> Doubles:
     return found
 
 
-def best(scores: Doubles, costs: Doubles, price: float, unit: float) -> Whole:
+def best_columns(scores: Doubles, costs: Doubles, price: float, unit: float) -> Integers:
     """For each row the column with the best score less `price` for each `unit` (US dollars) of its cost.
 
     Ties go to the cheaper one, so that a model that adds nothing is never taken.
@@ -40,16 +40,16 @@ def best(scores: Doubles, costs: Doubles, price: float, unit: float) -> Whole:
     return np.asarray(np.argmin(np.where(worth >= top - 1e-12, costs, np.inf), axis=1), dtype=np.int64)
 
 
-def point_of(router: Router, keep: str) -> str | None:
-    """The operating point for a share to keep: its own, else the next stricter one that was proven; None: none was."""
+def proven_point(router: Router, keep: str) -> str | None:
+    """The operating point for a share to keep: its own, else the next stricter one that was proven; None: none."""
     if keep in router.points:
         return keep
     stricter = [each for each in router.points if float(each) > float(keep)]
     return min(stricter, key=float, default=None)
 
 
-def in_doubt(doubted: Sequence[Doubt], loss: Doubles) -> NDArray[np.bool_]:
-    """Whether prompts of which as much loss was expected did surely worse; row by row."""
+def is_in_doubt(doubted: Sequence[LossRange], loss: Doubles) -> NDArray[np.bool_]:
+    """Whether training prompts with such an expected loss did surely worse than expected; row by row."""
     found = np.zeros(len(loss), dtype=bool)
     for least, most in doubted:
         found |= (loss >= least) & (loss <= most)
@@ -63,54 +63,54 @@ def choose(
     allowed: frozenset[str],
     point: str,
     floor: float = 0.0,
-    more: Mapping[str, float] | None = None,
+    extra_costs: Mapping[str, float] | None = None,
     context: Context | None = None,
     rates: Mapping[str, float] | None = None,
 ) -> Choice:
-    """One of `allowed` for a prompt. `point`: which operating point, or else the next stricter one that was proven;
-    `floor`: least expected score of what is taken; `more`: model -> US dollars on top of what a call of it costs
-    (waiting), or off it (a warm cache); `rates`: model -> how many times as dear it is now as in training.
+    """Choose one of `allowed` for a prompt. `point`: the operating point, or else the next stricter one that was
+    proven; `floor`: lowest expected score of a chosen model; `extra_costs`: model -> US dollars added to the cost of a
+    call (waiting, or negative for a warm cache); `rates`: model -> ratio of its present price to that in training.
 
-    The strongest allowed model takes it where the router is unsure, knows no such operating point, or expects too
+    The strongest allowed model takes the prompt if the router is unsure, has no such operating point, or expects too
     little of the others.
     """
     columns = [i for i, name in enumerate(router.models) if name in allowed]
     if not columns:
         raise ValueError("the router knows none of the models")
     strongest = max(columns, key=lambda i: (router.mean_scores[i], -router.mean_costs[i]))
-    at = point_of(router, point)
+    proven = proven_point(router, point)
     if len(columns) == 1:
         return Choice(router.models[strongest], "only", "no other model may take it")
-    if at is None:
+    if proven is None:
         return Choice(router.models[strongest], "strongest", f"nothing cheaper was proven to keep {point}")
     expected = predict(router, text, embedding, context)
-    told = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
+    scores_by_model = {router.models[i]: round(float(expected.scores[i]), 4) for i in columns}
     now = np.array([(rates or {}).get(name, 1.0) for name in router.models])
-    bills = expected.costs * now + np.array([(more or {}).get(name, 0.0) for name in router.models])
-    plain = {router.models[i]: float(expected.costs[i]) for i in columns}
+    bills = expected.costs * now + np.array([(extra_costs or {}).get(name, 0.0) for name in router.models])
+    plain_costs = {router.models[i]: float(expected.costs[i]) for i in columns}
     costs = {router.models[i]: round(float(bills[i]), 9) for i in columns}
     if not expected.sure:
         why = "nothing like this prompt was in training"
-        return Choice(router.models[strongest], "unsure", why, told, costs, plain)
+        return Choice(router.models[strongest], "unsure", why, scores_by_model, costs, plain_costs)
     judged = Prediction(expected.scores, bills, True)
     unit = float(router.mean_costs[router.strongest] * now[router.strongest])
-    picked, reason = _settle(judged, columns, strongest, router.points[at], floor, unit)
+    picked, reason = _pick_column(judged, columns, strongest, router.points[proven], floor, unit)
     loss = expected.scores[strongest] - expected.scores[[picked]]
-    if picked != strongest and in_doubt(router.doubted.get(at, ()), loss)[0]:
+    if picked != strongest and is_in_doubt(router.doubted.get(proven, ()), loss)[0]:
         why = "where it expected as much of others in training, they did worse"
-        return Choice(router.models[strongest], "unsure", why, told, costs, plain)
-    if at != point:
-        reason += f", as is proven to keep {at}; {point} was not trained"
-    return Choice(router.models[picked], "learned", reason, told, costs, plain)
+        return Choice(router.models[strongest], "unsure", why, scores_by_model, costs, plain_costs)
+    if proven != point:
+        reason += f", as is proven to keep {proven}; {point} was not trained"
+    return Choice(router.models[picked], "learned", reason, scores_by_model, costs, plain_costs)
 
 
-def _settle(
+def _pick_column(
     expected: Prediction, columns: list[int], strongest: int, at: Point, floor: float, unit: float
 ) -> tuple[int, str]:
-    """(column that is taken, why). `unit`: US dollars of a usual call of the strongest model."""
+    """(chosen column, reason). `unit`: US dollars of a usual call of the strongest model."""
     fit = [i for i in columns if i == strongest or expected.scores[i] >= floor]
-    scores = favoured(expected.scores[None, :], strongest, at[1])[:, fit]
-    picked = fit[int(best(scores, expected.costs[None, fit], at[0], unit)[0])]
+    scores = with_bonus(expected.scores[None, :], strongest, at[1])[:, fit]
+    picked = fit[int(best_columns(scores, expected.costs[None, fit], at[0], unit)[0])]
     if picked == strongest:
         return picked, "the others are expected to answer worse by more than they save"
     loss = max(0.0, float(expected.scores[strongest] - expected.scores[picked]))

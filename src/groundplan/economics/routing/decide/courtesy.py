@@ -1,8 +1,7 @@
-"""What is said around a question to be polite, in English: greetings, *could you please*, thanks. It asks for nothing,
-so a router does not read it.
+"""Removes polite phrases around a question, in English: greetings, *could you please*, thanks. A router ignores them.
 
-Only what frames the whole text, at its beginning or its end; a greeting or thanks within a text, or where they are all
-of it, stay. Other languages are not known.
+Only phrases at the beginning or the end of a text are removed; a greeting or thanks within a text, or as the whole
+text, stay. Other languages are not recognised.
 """
 
 from __future__ import annotations
@@ -11,9 +10,9 @@ import re
 from typing import Final
 
 _MOST: Final = 6
-"""Frames at either end."""
+"""Limit of phrases removed at either end."""
 _LONGEST: Final = 120
-"""Characters of a frame, at most: what is looked through does not grow with what somebody sends."""
+"""Limit of characters of a phrase, so that the time does not grow with the text."""
 _WITH: Final = (
     r"(?:\s+(?:with|out\s+with|on|about))?(?:\s+(?:this|that|the\s+following|something|a\s+question|one\s+thing))?"
 )

@@ -55,7 +55,7 @@ _TAG = 3
 """How often a word would have to be in a text to weigh as much as what the call is for."""
 
 
-def plainly(text: str) -> str:
+def normalize_text(text: str) -> str:
     """A text as it is read whoever has typed it: white space is one space or the end of a line, and no sign ends it. A
     text that is not read whole stays as it is."""
     if len(text) > 2 * _CHARACTERS:
@@ -64,7 +64,7 @@ def plainly(text: str) -> str:
     return plain.rstrip(_ENDS) or plain
 
 
-def words_of(text: str, *, apart: bool = True) -> list[str]:
+def split_words(text: str, *, apart: bool = True) -> list[str]:
     """Lower-case words, numbers and signs of the beginning and the end of a text; long numbers are all alike. `apart`:
     where writing has no spaces each character is a word, so that pairs of neighbours tell what is said."""
     if len(text) > 2 * _CHARACTERS:
@@ -75,7 +75,7 @@ def words_of(text: str, *, apart: bool = True) -> list[str]:
     return ["0" if len(word) > 2 and word.isdigit() else word for word in found]
 
 
-def brief(text: str, *, apart: bool = True) -> str:
+def abbreviate(text: str, *, apart: bool = True) -> str:
     """The beginning and the end of a text: about as many tokens as are embedded within a few milliseconds. `apart`: a
     text without spaces is no single word."""
     if not apart:
@@ -93,7 +93,7 @@ def brief(text: str, *, apart: bool = True) -> str:
     return " ".join(f"{head[: first[BRIEF[0] - 1].end()]} {end}".split())
 
 
-def hashed(words: Sequence[str], task: Sequence[str] = ()) -> dict[int, float]:
+def hash_counts(words: Sequence[str], task: Sequence[str] = ()) -> dict[int, float]:
     """Bucket -> 1 + ln(count) of words and of pairs of neighbours, and of what the call is for."""
     counts: dict[int, int] = {}
     before = ""
@@ -110,7 +110,7 @@ def hashed(words: Sequence[str], task: Sequence[str] = ()) -> dict[int, float]:
     return {bucket: 1.0 + log(count) for bucket, count in counts.items()}
 
 
-def hashes_of(words: Sequence[str]) -> Hashes:
+def word_hashes(words: Sequence[str]) -> Hashes:
     """(n,) hashes of 32 bits of the different words, in order; of numbers and signs where there is nothing else."""
     said = {word for word in words if word[0].isalpha()} or set(words)
     return np.unique(np.fromiter((crc32(word.encode()) for word in said), dtype=np.uint32, count=len(said)))
@@ -125,7 +125,7 @@ def known_share(hashes: Hashes, known: Hashes) -> float:
     return float((known[places] == hashes).mean())
 
 
-def surface(text: str, words: Sequence[str], *, cased: bool = False) -> Floats:
+def surface_features(text: str, words: Sequence[str], *, cased: bool = False) -> Floats:
     """(SURFACE,) numbers: lengths, signs, and words that make a task hard; `cased`: what is told by capital letters,
     too, which is 0 otherwise."""
     size, count = max(1, len(text)), max(1, len(words))
@@ -144,7 +144,7 @@ def surface(text: str, words: Sequence[str], *, cased: bool = False) -> Floats:
     ]
     values += [log1p(read.count(mark)) for mark in _MARKS]
     values += [log1p(sum(word in known for word in words)) for known in _LISTS]
-    values += _listed(read)
+    values += _list_features(read)
     return np.asarray(values, dtype=np.float32)
 
 
@@ -157,7 +157,7 @@ def _options(text: str, *, cased: bool) -> int:
     return max(end, small) if min(end, small) < 0 else min(end, small)
 
 
-def told(context: Context) -> Floats:
+def context_features(context: Context) -> Floats:
     """(CONTEXT,) numbers: turns and length of the conversation so far; whether passages were searched, how many were
     found, the best score, and its lead over the next one. NaN for what is not known yet."""
     scores = context.scores
@@ -168,7 +168,7 @@ def told(context: Context) -> Floats:
     return np.asarray([log1p(context.messages), log1p(context.before), *found], dtype=np.float32)
 
 
-def _listed(text: str) -> list[float]:
+def _list_features(text: str) -> list[float]:
     """Of the items of a list (choices, steps): how many, how long, how many have numbers, how much they share."""
     items = _ITEM.findall(text)[:_MOST_ITEMS]
     if not items:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
+from groundplan.economics.routing.model import Doubles, Floats, Forest, Integers
 
 MOST_ASKED = 8
 """Nodes of a tree that are no leaf: their answers are the bits of a byte."""
@@ -16,21 +16,28 @@ _AT_ONCE = 64
 """Rows whose answers are in memory together."""
 
 
-def parts_of(scores: Doubles) -> Doubles:
+def to_parts(scores: Doubles) -> Doubles:
     """Scores as the trees take and tell them: the mean, then the differences from it of all but the last; rows or one
     row."""
     mean = scores.mean(axis=-1, keepdims=True)
     return np.concatenate([mean, scores[..., :-1] - mean], axis=-1)
 
 
-def scores_of(parts: Doubles) -> Doubles:
+def to_scores(parts: Doubles) -> Doubles:
     """The other way round. The differences add up to nothing."""
     mean, rest = parts[..., :1], parts[..., 1:]
     return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
 
 
-def planted(
-    feature: Whole, threshold: Floats, left: Whole, right: Whole, value: Floats, owner: Whole, parts: int, depth: int
+def build_forest(
+    feature: Integers,
+    threshold: Floats,
+    left: Integers,
+    right: Integers,
+    value: Floats,
+    owner: Integers,
+    parts: int,
+    depth: int,
 ) -> Forest:
     """Trees from their nodes (trees, nodes); a leaf leads to itself. Raises `ValueError` where one asks more than
     `MOST_ASKED` things."""
@@ -52,20 +59,20 @@ def planted(
     return Forest(feature, threshold, left, right, value, owner, parts, depth, asked, limits, reached)
 
 
-def told(forest: Forest, shape: Floats) -> Doubles:
+def predict_scores(forest: Forest, shape: Floats) -> Doubles:
     """(models,) expected scores of one prompt."""
     sums = np.bincount(forest.owner, weights=_leaves(forest, shape), minlength=forest.parts)
-    return scores_of(np.asarray(sums, dtype=np.float64))
+    return to_scores(np.asarray(sums, dtype=np.float64))
 
 
-def told_all(forest: Forest, shapes: Floats) -> Doubles:
+def predict_all(forest: Forest, shapes: Floats) -> Doubles:
     """The same for each row."""
     sums = np.zeros((len(shapes), forest.parts))
     for start in range(0, len(shapes), _AT_ONCE):
         leaves = _leaves(forest, shapes[start : start + _AT_ONCE])
         for part in range(forest.parts):
             sums[start : start + _AT_ONCE, part] = leaves[:, forest.owner == part].sum(axis=1, dtype=np.float64)
-    return scores_of(sums)
+    return to_scores(sums)
 
 
 def _leaves(forest: Forest, shapes: Floats) -> Floats:

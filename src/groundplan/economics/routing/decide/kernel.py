@@ -16,21 +16,21 @@ _MEANING = np.float32(0.5**0.5)
 """Scale of embeddings: two of opposite meaning are two units apart, squared."""
 
 
-def placed(looked: Floats, vectors: Floats | None, mean: Floats, deviation: Floats, reach: Floats) -> Floats:
+def kernel_points(inputs: Floats, vectors: Floats | None, mean: Floats, deviation: Floats, reach: Floats) -> Floats:
     """Points from what trees look at and embeddings, where there are any; rows or one row."""
-    cut = np.clip((looked - mean) / deviation, -_CLIP, _CLIP) * reach
+    cut = np.clip((inputs - mean) / deviation, -_CLIP, _CLIP) * reach
     return cut if vectors is None else np.concatenate([cut, vectors * _MEANING], axis=-1)
 
 
-def likeness(points: Floats, landmarks: Floats, squares: Floats) -> Floats:
+def gaussian_kernel(points: Floats, landmarks: Floats, squares: Floats) -> Floats:
     """(..., landmarks) Gaussian kernel: 1 for the same point, towards 0 far away. `squares`: landmarks' squared
     lengths."""
     apart = np.square(points).sum(axis=-1)[..., None] + squares - 2 * (points @ landmarks.T)
     return np.exp(-np.maximum(apart, 0))
 
 
-def told(kernel: Kernel, looked: Floats, vectors: Floats | None) -> Doubles:
+def predict_scores(kernel: Kernel, inputs: Floats, vectors: Floats | None) -> Doubles:
     """(models,) expected scores of one prompt, or of each row."""
-    points = placed(looked, vectors, kernel.mean, kernel.deviation, kernel.reach)
-    near = likeness(points, kernel.landmarks, kernel.squares)
+    points = kernel_points(inputs, vectors, kernel.mean, kernel.deviation, kernel.reach)
+    near = gaussian_kernel(points, kernel.landmarks, kernel.squares)
     return np.asarray(near @ kernel.weights + kernel.bias, dtype=np.float64)

@@ -10,12 +10,12 @@ from functools import lru_cache
 from groundplan.blueprint.model import RouteRule
 
 
-def first(rules: Sequence[RouteRule], text: str, messages: int) -> RouteRule | None:
+def first_match(rules: Sequence[RouteRule], text: str, messages: int) -> RouteRule | None:
     """The first rule of which a question of a conversation with so many messages meets everything."""
-    return next((rule for rule in rules if fits(rule, text, messages)), None)
+    return next((rule for rule in rules if matches(rule, text, messages)), None)
 
 
-def fits(rule: RouteRule, text: str, messages: int) -> bool:
+def matches(rule: RouteRule, text: str, messages: int) -> bool:
     """Whether a question meets everything that a rule names."""
     if rule.longer is not None and len(text) < rule.longer:
         return False
@@ -23,17 +23,17 @@ def fits(rule: RouteRule, text: str, messages: int) -> bool:
         return False
     if rule.messages is not None and messages < rule.messages:
         return False
-    return not rule.words or _pattern(tuple(rule.words)).search(_written(text)) is not None
+    return not rule.words or _pattern(tuple(rule.words)).search(_normalize(text)) is not None
 
 
 @lru_cache(maxsize=512)
 def _pattern(words: tuple[str, ...]) -> re.Pattern[str]:
     """Whole words, in whatever case; with whatever white space between those of one."""
-    parts = [_written(word).split() for word in words]
+    parts = [_normalize(word).split() for word in words]
     found = "|".join(r"\s+".join(map(re.escape, part)) for part in parts if part)
     return re.compile(rf"(?<!\w)(?:{found or '(?!)'})(?!\w)", re.IGNORECASE)
 
 
-def _written(text: str) -> str:
+def _normalize(text: str) -> str:
     """The same letters in one way, however a keyboard put them together."""
     return text if text.isascii() else unicodedata.normalize("NFKC", text).replace("\u2019", "'")

@@ -9,7 +9,7 @@ import numpy as np
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.economics.routing.decide import forest
-from groundplan.economics.routing.model import Doubles, Floats, Forest, Whole
+from groundplan.economics.routing.model import Doubles, Floats, Forest, Integers
 
 ROUNDS = 350
 DRAWS = 3
@@ -23,7 +23,7 @@ _SETTINGS: Mapping[str, Any] = {
 """Small trees that learn slowly: what there is to learn is little and noisy."""
 
 
-def draws(models: int) -> int:
+def draw_count(models: int) -> int:
     """How often the trees of a router are learned."""
     return max(1, round(2 * DRAWS / models))
 
@@ -41,7 +41,7 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
         raise Unavailable(f"LightGBM does not load: {error}", code="openmp_missing", hint=hint) from error
     trees: list[dict[str, Any]] = []
     owners: list[int] = []
-    parts = forest.parts_of(scores)
+    parts = forest.to_parts(scores)
     shares: list[float] = []
     for owner in range(parts.shape[1]):
         for draw in range(times if owner else 1):
@@ -50,10 +50,10 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
             trees += [tree["tree_structure"] for tree in made]
             owners += [owner] * len(made)
             shares += [1.0 / times if owner else 1.0] * len(made)
-    return _packed(trees, np.array(owners, dtype=np.int64), np.array(shares, dtype=np.float32), parts.shape[1])
+    return _pack(trees, np.array(owners, dtype=np.int64), np.array(shares, dtype=np.float32), parts.shape[1])
 
 
-def _packed(trees: Sequence[dict[str, Any]], owner: Whole, shares: Floats, parts: int) -> Forest:
+def _pack(trees: Sequence[dict[str, Any]], owner: Integers, shares: Floats, parts: int) -> Forest:
     """Nodes of each tree as rows, each with its share in what it tells; a leaf leads to itself, so that all may be
     walked equally far."""
     walked = [_nodes(tree) for tree in trees]
@@ -65,7 +65,7 @@ def _packed(trees: Sequence[dict[str, Any]], owner: Whole, shares: Floats, parts
         for place, node in enumerate(nodes):
             feature[row, place], threshold[row, place], left[row, place], right[row, place], value[row, place] = node
     deepest = max(depth for _, depth in walked)
-    return forest.planted(feature, threshold, left, right, value * shares[:, None], owner, parts, deepest)
+    return forest.build_forest(feature, threshold, left, right, value * shares[:, None], owner, parts, deepest)
 
 
 def _nodes(tree: dict[str, Any]) -> tuple[list[tuple[int, float, int, int, float]], int]:

@@ -15,36 +15,36 @@ from typing import TypedDict
 
 import numpy as np
 
-from groundplan.economics.routing.decide.choose import best, choose, favoured, in_doubt
-from groundplan.economics.routing.decide.features import hashes_of, words_of
-from groundplan.economics.routing.decide.predict import predict, read
+from groundplan.economics.routing.decide.choose import best_columns, choose, is_in_doubt, with_bonus
+from groundplan.economics.routing.decide.features import split_words, word_hashes
+from groundplan.economics.routing.decide.predict import normalize_prompt, predict
 from groundplan.economics.routing.learn.baselines import plain_ridge, tuned_ridge
 from groundplan.economics.routing.learn.evaluation_set import FOLDS, folds_of
 from groundplan.economics.routing.learn.fit import INNER_FOLDS, train
-from groundplan.economics.routing.learn.operating_points import error_of_mean, label, numbered, operating_points
+from groundplan.economics.routing.learn.operating_points import error_of_mean, group_numbers, label, operating_points
 from groundplan.economics.routing.learn.perturb import KINDS
-from groundplan.economics.routing.model import Doubles, Floats, Matrix, Point, Router, Whole
+from groundplan.economics.routing.model import Doubles, Floats, Integers, Matrix, Point, Router
 from groundplan.economics.routing.versions.artifact import dump, load
 
 KEEPS = (0.99, 0.98, 0.95)
 STRICTER = (1.0, 0.995)
 """Operating points that are tried, too, since one that aims higher may be what shows that a share is kept."""
-_OUTSIDE = 0.025
+_TAIL = 0.025
 """Of the interval that is told, at either end."""
-ASKED_AGAIN = 1000
+REPHRASED_PROMPTS = 1000
 """Prompts that are asked otherwise, to see whether the same model takes them."""
 Embed = Callable[[Sequence[str]], Floats]
 """Unit vectors of prompts, as a gateway has them."""
 
 
-class Steady(TypedDict):
+class Robustness(TypedDict):
     robust: dict[str, float]
     robust_away: dict[str, float]
     one_choice: float
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class HeldOutResult:
     """What one way of choosing did on prompts never seen."""
 
     saved: float
@@ -63,10 +63,10 @@ class Evaluation:
     """`routed`, `ridge`, `tuned` and `mixed` by share to keep; predictions are for figures that need a ranking."""
 
     best: str
-    routed: dict[str, Kept]
-    ridge: dict[str, Kept]
+    routed: dict[str, HeldOutResult]
+    ridge: dict[str, HeldOutResult]
     """A plain ridge on TF-IDF of words."""
-    tuned: dict[str, Kept]
+    tuned: dict[str, HeldOutResult]
     """The same, tuned."""
     mixed: dict[str, float]
     """What random mixing of two models saves at just that share, chosen in hindsight."""
@@ -94,7 +94,7 @@ class _Picks:
     """What one way of choosing makes of prompts that it never saw: by share to keep the column of the model that each
     row went to, and (rows, models) the scores that it expected."""
 
-    taken: dict[str, Whole]
+    taken: dict[str, Integers]
     expected: Doubles
 
     @staticmethod
@@ -103,14 +103,14 @@ class _Picks:
         rows = len(matrix.samples)
         return _Picks({label(keep): np.zeros(rows, dtype=np.int64) for keep in keeps}, np.zeros_like(matrix.scores))
 
-    def note(self, fold: Whole, taken: Mapping[str, Whole], expected: Doubles) -> None:
+    def note(self, fold: Integers, taken: Mapping[str, Integers], expected: Doubles) -> None:
         """Of the rows of a fold."""
         self.expected[fold] = expected
         for name, columns in taken.items():
             self.taken[name][fold] = columns
 
-    def kept(self, matrix: Matrix, strongest: int) -> dict[str, Kept]:
-        return {name: kept_by(matrix, strongest, columns) for name, columns in self.taken.items()}
+    def kept(self, matrix: Matrix, strongest: int) -> dict[str, HeldOutResult]:
+        return {name: held_out_result(matrix, strongest, columns) for name, columns in self.taken.items()}
 
 
 def evaluate(
@@ -130,7 +130,7 @@ def evaluate(
     parts = folds_of([sample.group for sample in matrix.samples], FOLDS, seed)
     routed, ridge, tuned = (_Picks.of(matrix, keeps) for _ in range(3))
     sure = np.zeros(rows, dtype=bool)
-    again: list[Otherwise] = []
+    again: list[RephrasedChoices] = []
     for number, fold in enumerate(parts):
         rest = np.setdiff1d(np.arange(rows), fold)
         seen = matrix.take(rest)
@@ -141,36 +141,36 @@ def evaluate(
         part = None if vectors is None else vectors[fold]
         picked, expected, sure[fold] = apply(router, matrix.take(fold), part, keeps)
         routed.note(fold, picked, expected)
-        ridge.note(fold, *by_ridge(plain_ridge, seen, matrix.take(fold), router, keeps, seed))
-        tuned.note(fold, *by_ridge(tuned_ridge, seen, matrix.take(fold), router, keeps, seed))
-        some = matrix.take(fold[: max(1, ASKED_AGAIN // len(parts))])
+        ridge.note(fold, *apply_ridge(plain_ridge, seen, matrix.take(fold), router, keeps, seed))
+        tuned.note(fold, *apply_ridge(tuned_ridge, seen, matrix.take(fold), router, keeps, seed))
+        some = matrix.take(fold[: max(1, REPHRASED_PROMPTS // len(parts))])
         if vectors is None or embed is not None:
-            again.append(same_choice(router, some, point, seed + number, embed))
+            again.append(choices_when_rephrased(router, some, point, seed + number, embed))
         if progress is not None:
             progress(number + 1, len(parts))
     means, bills = matrix.scores.mean(axis=0), matrix.costs.sum(axis=0)
     strongest = max(range(len(means)), key=lambda i: (means[i], -bills[i]))
-    oracle = best(matrix.scores, matrix.costs, 1e-9, 1.0)
+    oracle = best_columns(matrix.scores, matrix.costs, 1e-9, 1.0)
     return Evaluation(
         best=matrix.models[strongest],
         routed=routed.kept(matrix, strongest),
         ridge=ridge.kept(matrix, strongest),
         tuned=tuned.kept(matrix, strongest),
-        mixed={label(keep): _mixed(means, bills, strongest, keep) for keep in keeps},
-        oracle_saved=kept_by(matrix, strongest, oracle).saved,
-        oracle_kept=kept_by(matrix, strongest, oracle).kept,
+        mixed={label(keep): _best_mix(means, bills, strongest, keep) for keep in keeps},
+        oracle_saved=held_out_result(matrix, strongest, oracle).saved,
+        oracle_kept=held_out_result(matrix, strongest, oracle).kept,
         predicted=routed.expected,
         plain=ridge.expected,
         tuned_plain=tuned.expected,
         abstained=1.0 - float(sure.mean()),
         calibration=calibration_error(routed.expected, matrix.scores),
         at=point,
-        **_steady(again, matrix.models[strongest]),
+        **_robustness(again, matrix.models[strongest]),
     )
 
 
 @dataclass(frozen=True, slots=True)
-class Otherwise:
+class RephrasedChoices:
     """Which model took prompts as they are, and which when they were asked otherwise."""
 
     first: list[str]
@@ -181,7 +181,9 @@ class Otherwise:
         return [model == before for model, before in zip(self.again[kind], self.first, strict=True)]
 
 
-def same_choice(router: Router, matrix: Matrix, point: str, seed: int, embed: Embed | None = None) -> Otherwise:
+def choices_when_rephrased(
+    router: Router, matrix: Matrix, point: str, seed: int, embed: Embed | None = None
+) -> RephrasedChoices:
     """Ask for the same otherwise, in each way. `embed`: as the gateway embeds questions, where the router looks at
     that."""
     allowed = frozenset(router.models)
@@ -197,13 +199,13 @@ def same_choice(router: Router, matrix: Matrix, point: str, seed: int, embed: Em
 
     dice = Random(seed)
     first = taken([sample.prompt for sample in matrix.samples])
-    return Otherwise(
+    return RephrasedChoices(
         first,
         {kind: taken([change(sample.prompt, dice) for sample in matrix.samples]) for kind, change in KINDS.items()},
     )
 
 
-def _steady(found: Sequence[Otherwise], strongest: str) -> Steady:
+def _robustness(found: Sequence[RephrasedChoices], strongest: str) -> Robustness:
     first = [model for each in found for model in each.first]
     same = {kind: [same for each in found for same in each.same(kind)] for kind in KINDS if found}
     away = [at for at, model in enumerate(first) if model != strongest]
@@ -216,78 +218,81 @@ def _steady(found: Sequence[Otherwise], strongest: str) -> Steady:
 
 def apply(
     router: Router, matrix: Matrix, vectors: Floats | None, keeps: Sequence[float]
-) -> tuple[dict[str, Whole], Doubles, Floats]:
+) -> tuple[dict[str, Integers], Doubles, Floats]:
     """Prompt by prompt, as a gateway does: (columns picked by share to keep, expected scores, whether it was sure)."""
-    told = [
+    predictions = [
         predict(router, sample.prompt, None if vectors is None else vectors[i], sample.context)
         for i, sample in enumerate(matrix.samples)
     ]
-    scores, costs = np.stack([each.scores for each in told]), np.stack([each.costs for each in told])
-    sure = np.array([each.sure for each in told])
+    scores, costs = np.stack([each.scores for each in predictions]), np.stack([each.costs for each in predictions])
+    sure = np.array([each.sure for each in predictions])
     unit = float(router.mean_costs[router.strongest])
     picked = {}
     for keep in keeps:
-        chosen = _picked(scores, costs, router.points.get(label(keep)), router.strongest, unit)
+        chosen = _pick_columns(scores, costs, router.points.get(label(keep)), router.strongest, unit)
         loss = scores[:, router.strongest] - scores[np.arange(len(scores)), chosen]
-        doubtful = in_doubt(router.doubted.get(label(keep), ()), loss)
+        doubtful = is_in_doubt(router.doubted.get(label(keep), ()), loss)
         picked[label(keep)] = np.where(sure & ~doubtful, chosen, router.strongest)
     return picked, scores, sure
 
 
-def all_known(router: Router, matrix: Matrix) -> float | None:
+def fully_known_share(router: Router, matrix: Matrix) -> float | None:
     """The share of prompts of which every word was in training: all of those that it was trained on. None where a
     router does not know its words one by one (before format 4)."""
     if not router.words.size:
         return None
-    said = [hashes_of(words_of(read(router, sample.prompt), apart=router.apart)) for sample in matrix.samples]
-    return float(np.mean([bool(np.isin(each, router.words).all()) for each in said]))
+    hashes = [
+        word_hashes(split_words(normalize_prompt(router, sample.prompt), apart=router.apart))
+        for sample in matrix.samples
+    ]
+    return float(np.mean([bool(np.isin(each, router.words).all()) for each in hashes]))
 
 
-def by_ridge(
+def apply_ridge(
     fitted: Callable[[Matrix, Matrix], Doubles],
     seen: Matrix,
     asked: Matrix,
     router: Router,
     keeps: Sequence[float],
     seed: int,
-) -> tuple[dict[str, Whole], Doubles]:
+) -> tuple[dict[str, Integers], Doubles]:
     """What `apply` tells, of a ridge that is learned from `seen`, at operating points chosen in the same way."""
     ones = np.ones_like(seen.scores)
-    told = np.zeros_like(seen.scores)
+    predictions = np.zeros_like(seen.scores)
     for fold in folds_of([sample.group for sample in seen.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(len(seen.samples)), fold)
-        told[fold] = fitted(seen.take(rest), seen.take(fold))
-    points = operating_points(seen, np.hstack([told, ones]), router, keeps)
+        predictions[fold] = fitted(seen.take(rest), seen.take(fold))
+    points = operating_points(seen, np.hstack([predictions, ones]), router, keeps)
     scores = fitted(seen, asked)
     costs = np.ones_like(scores) * router.mean_costs
     unit = float(router.mean_costs[router.strongest])
     picked = {}
     for keep in keeps:
-        picked[label(keep)] = _picked(scores, costs, points.get(label(keep)), router.strongest, unit)
+        picked[label(keep)] = _pick_columns(scores, costs, points.get(label(keep)), router.strongest, unit)
     return picked, scores
 
 
-def _picked(scores: Doubles, costs: Doubles, point: Point | None, strongest: int, unit: float) -> Whole:
+def _pick_columns(scores: Doubles, costs: Doubles, point: Point | None, strongest: int, unit: float) -> Integers:
     if point is None:
         return np.full(len(scores), strongest)
-    return best(favoured(scores, strongest, point[1]), costs, point[0], unit)
+    return best_columns(with_bonus(scores, strongest, point[1]), costs, point[0], unit)
 
 
-def kept_by(matrix: Matrix, strongest: int, picked: Whole) -> Kept:
+def held_out_result(matrix: Matrix, strongest: int, picked: Integers) -> HeldOutResult:
     """What `picked`, a column for each row, saves and keeps of the strongest model for every prompt. Of a model that is
     never right nothing can be lost: all of it is kept."""
     rows = np.arange(len(picked))
     bill, score = matrix.costs[:, strongest].sum(), float(matrix.scores[:, strongest].mean())
     got = matrix.scores[rows, picked] if score > 0 else matrix.scores[:, strongest]
-    groups = numbered([sample.group for sample in matrix.samples])
+    groups = group_numbers([sample.group for sample in matrix.samples])
     kept = float(got.mean() / score) if score > 0 else 1.0
     error = error_of_mean((got - matrix.scores[:, strongest]) / (score or 1.0), groups)
     sizes = np.bincount(groups).astype(np.float64)
     low, high = interval(kept, error, len(rows), float(sizes.sum() ** 2 / np.square(sizes).sum()))
-    return Kept(_saved(float(matrix.costs[rows, picked].sum()), float(bill)), kept, error, low, high)
+    return HeldOutResult(_saved_share(float(matrix.costs[rows, picked].sum()), float(bill)), kept, error, low, high)
 
 
-def _saved(cost: float, of: float) -> float:
+def _saved_share(cost: float, of: float) -> float:
     """Share of a bill that another one is below it; of nothing nothing is saved."""
     return 1.0 - cost / of if of > 0 else 0.0
 
@@ -301,7 +306,7 @@ def interval(kept: float, error: float, rows: int, groups: float) -> tuple[float
 
     if groups < 2:
         return float("-inf"), float("inf")
-    times = float(stdtrit(groups - 1, 1 - _OUTSIDE))
+    times = float(stdtrit(groups - 1, 1 - _TAIL))
     room = times / (2 * rows)
     return kept - times * (room + sqrt(error**2 + room**2)), kept + times * error
 
@@ -313,30 +318,30 @@ def least_prompts(keep: float) -> int | None:
     return next(rows for rows in count(max(2, int(3.8 / (1 - keep)))) if interval(1.0, 0.0, rows, rows)[0] >= keep)
 
 
-def shown(routed: Mapping[str, Kept], keep: float) -> str | None:
+def lowest_shown_point(routed: Mapping[str, HeldOutResult], keep: float) -> str | None:
     """The operating point, of those that aim at `keep` or higher the lowest, that saves something and whose interval
     does not reach below `keep`; None: with no point it is shown."""
     able = [name for name, each in routed.items() if float(name) >= keep and each.saved > 0 and each.low >= keep]
     return min(able, key=float, default=None)
 
 
-def _mixed(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float:
+def _best_mix(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float:
     """The most that tossing a coin between the strongest and one other model saves at a share of its score."""
     goal, most = keep * means[strongest], 0.0
     for other in range(len(means)):
         loss = means[strongest] - means[other]
         share = 1.0 if loss <= 1e-12 else min(1.0, (means[strongest] - goal) / loss)
-        most = max(most, share * _saved(bills[other], bills[strongest]))
+        most = max(most, share * _saved_share(bills[other], bills[strongest]))
     return float(most)
 
 
 def calibration_error(predicted: Doubles, seen: Doubles) -> float:
     """Expected calibration error over all models, in tenths of equally many predictions."""
-    told, truth = predicted.ravel(), seen.ravel()
-    order = np.argsort(told, kind="stable")
+    expected, truth = predicted.ravel(), seen.ravel()
+    order = np.argsort(expected, kind="stable")
     parts = np.array_split(order, 10)
     return float(
-        sum(abs(told[part].mean() - truth[part].mean()) * len(part) for part in parts if len(part)) / len(told)
+        sum(abs(expected[part].mean() - truth[part].mean()) * len(part) for part in parts if len(part)) / len(expected)
     )
 
 

@@ -1,4 +1,4 @@
-"""Reading an evaluation set for routing, and refusing one that would flatter: leaks between folds, gaps, wrong numbers.
+"""Reads an evaluation set for routing, and refuses misleading ones: leaks between folds, gaps, wrong numbers.
 
 A file has one JSON object a line: {"id", "group", "prompt", "scores": {model: 0..1}, "costs": {model: usd}}.
 """
@@ -17,20 +17,20 @@ import numpy as np
 
 from groundplan.core.errors import Invalid, Problem, Where
 from groundplan.economics.routing.decide.courtesy import strip_courtesy
-from groundplan.economics.routing.model import Context, Matrix, Sample, Whole
+from groundplan.economics.routing.model import Context, Integers, Matrix, Sample
 
 FOLDS = 5
 LEAST_ROWS = 20
 LEAST_GROUPS = 10
-"""Groups below which too little is left to learn from, or to judge with, once some are left out."""
+"""Fewest groups: with less, too little is left for training or for evaluation."""
 DEAREST = 1e6
-"""US dollars of a call that can be."""
+"""Highest plausible cost of a call in US dollars."""
 _TOLD = 20
-"""Problems that are told at once."""
+"""Problems that are reported at once."""
 
 
-class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The context of a prompt, as a set tells it."""
+class ContextRow(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The context of a prompt in a set."""
 
     messages: int
     before: int = 0
@@ -39,28 +39,28 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Row(msgspec.Struct, forbid_unknown_fields=False):
-    """A line of a file. A score that is `null` is not known."""
+    """A line of a file. `null`: an unknown score or cost."""
 
     id: str | int
     prompt: str
     scores: dict[str, float | None]
     costs: dict[str, float | None]
     group: str | int | None = None
-    context: Told | None = None
+    context: ContextRow | None = None
 
 
 _decode = msgspec.json.Decoder(Row).decode
 
 
 def read_matrix(path: Path) -> Matrix:
-    """The set in a file. Raises `Invalid` (`evaluation_set`) with the lines that are wrong, and what to do."""
+    """Read and check a set. Raises `Invalid` (`evaluation_set`) with the wrong lines and what to do."""
     rows = read_rows(path)
-    refuse(list(wrong(path, rows)))
+    raise_problems(list(find_problems(path, rows)))
     return matrix_of([row for _, row in rows])
 
 
 def read_rows(path: Path) -> list[tuple[int, Row]]:
-    """Line numbers and rows as they stand. Raises `Invalid` (`evaluation_set`) where a line is none."""
+    """Line numbers and unchecked rows. Raises `Invalid` (`evaluation_set`) if a line cannot be decoded."""
     try:
         lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
@@ -78,12 +78,12 @@ def read_rows(path: Path) -> list[tuple[int, Row]]:
             rows.append((number, _decode(line)))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             problems.append(_problem(path, number, f"this line is not a row: {error}"))
-    refuse(problems)
+    raise_problems(problems)
     return rows
 
 
 def matrix_of(rows: Sequence[Row]) -> Matrix:
-    """Rows without a problem as a set; models in order of their names."""
+    """Rows without a problem as a matrix; models in order of their names."""
     models = tuple(sorted(rows[0].scores))
     samples = tuple(Sample(str(row.id), group_of(row), row.prompt, context_of(row.context)) for row in rows)
     scores = np.array([[row.scores[name] for name in models] for row in rows], dtype=np.float64)
@@ -91,15 +91,15 @@ def matrix_of(rows: Sequence[Row]) -> Matrix:
     return Matrix(samples, models, scores, costs)
 
 
-def context_of(told: Told | None) -> Context | None:
-    """As the router takes it."""
+def context_of(told: ContextRow | None) -> Context | None:
+    """The context as the router takes it."""
     if told is None:
         return None
     return Context(told.messages, told.before, None if told.scores is None else tuple(told.scores), tuple(told.task))
 
 
-def refuse(problems: Sequence[Problem]) -> None:
-    """Raise `Invalid` with the first of some problems, and all that are told at once; none: nothing."""
+def raise_problems(problems: Sequence[Problem]) -> None:
+    """Raise `Invalid` with the first problem and a list of all, up to a limit; do nothing without problems."""
     if not problems:
         return
     first, told = problems[0], list(problems[:_TOLD])
@@ -116,8 +116,8 @@ def _problem(path: Path, line: int, message: str, code: str = "evaluation_set", 
     return Problem(message, code, hint or "Mend the row, or take it out.", Where(str(path), line))
 
 
-def wrong(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
-    """Whatever would mislead, line by line."""
+def find_problems(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
+    """Everything in a set that would mislead, line by line."""
     if len(rows) < LEAST_ROWS:
         hint = f"Give at least {LEAST_ROWS} prompts that every model has answered."
         yield _problem(path, max(1, len(rows)), f"{len(rows)} rows are too few to judge anything", hint=hint)
@@ -131,13 +131,13 @@ def wrong(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
         return
     ids: dict[str, int] = {}
     for line, row in rows:
-        yield from _wrong_row(path, line, row, models)
+        yield from _row_problems(path, line, row, models)
         if (first := ids.setdefault(str(row.id), line)) != line:
             yield _problem(path, line, f"the id {str(row.id)[:80]} is in line {first}, too")
     if not any((score or 0) > 0 for _, row in rows for score in row.scores.values()):
         hint = "Give prompts that at least one model can answer, or look at how answers are judged."
         yield _problem(path, 1, "no model is ever right, so there is no quality to keep", hint=hint)
-    yield from _leaks(path, rows)
+    yield from _leak_problems(path, rows)
     groups = len({group_of(row) for _, row in rows})
     if groups < LEAST_GROUPS:
         hint = f"Give each conversation, document or template a group of its own; {LEAST_GROUPS} are needed."
@@ -146,11 +146,11 @@ def wrong(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
 
 
 def group_of(row: Row) -> str:
-    """What must stay together; a row that names nothing stands alone."""
+    """The group of a row; without one the row is a group of its own."""
     return str(row.id if row.group is None else row.group)
 
 
-def _wrong_row(path: Path, line: int, row: Row, models: set[str]) -> Iterable[Problem]:
+def _row_problems(path: Path, line: int, row: Row, models: set[str]) -> Iterable[Problem]:
     if len(models) < 2 or set(row.scores) != models or set(row.costs) != models:
         yield _problem(path, line, "scores and costs must name the same two or more models as the first row")
         return
@@ -162,38 +162,38 @@ def _wrong_row(path: Path, line: int, row: Row, models: set[str]) -> Iterable[Pr
     if not all(0.0 <= cost <= DEAREST for cost in row.costs.values() if cost is not None):
         hint = "Give US dollars of one call."
         yield _problem(path, line, "a cost is negative, no number, or above a million US dollars", hint=hint)
-    if row.context is not None and not _sane(row.context):
+    if row.context is not None and not _is_valid_context(row.context):
         yield _problem(path, line, "the context has a negative count, or scores that are not in order, the best first")
     if not row.prompt.strip():
         yield _problem(path, line, "the prompt is empty")
 
 
-def _sane(context: Told) -> bool:
+def _is_valid_context(context: ContextRow) -> bool:
     scores = context.scores or []
     ordered = all(one >= other for one, other in pairwise(scores))
     return context.messages >= 1 and context.before >= 0 and ordered and all(map(math.isfinite, scores))
 
 
-def _leaks(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
-    """The same prompt in two groups would be learned in one fold and asked in another."""
+def _leak_problems(path: Path, rows: Sequence[tuple[int, Row]]) -> Iterable[Problem]:
+    """The same prompt in two groups: it would be in training and evaluation."""
     seen: dict[str, tuple[int, str]] = {}
     for line, row in rows:
         group = group_of(row)
-        first, other = seen.setdefault(said(row.prompt), (line, group))
+        first, other = seen.setdefault(question_key(row.prompt), (line, group))
         if other != group:
             message = f"the prompt of line {first} (group {other[:40]}) is here again in group {group[:40]}"
             hint = "Give prompts that are the same one group, or take one out: folds would leak."
             yield _problem(path, line, message, "evaluation_leak", hint)
 
 
-def said(prompt: str) -> str:
-    """A prompt without case, white space, the signs around it and what is said to be polite: a router reads none of
-    them, so what is the same otherwise is the same question."""
+def question_key(prompt: str) -> str:
+    """A prompt without case, white space, surrounding punctuation and polite phrases. A router ignores these, so equal
+    keys are the same question."""
     text = strip_courtesy(unicodedata.normalize("NFKC", prompt))
     return " ".join(text.casefold().split()).strip(" .?!,;:\"'")
 
 
-def folds_of(groups: Sequence[str], folds: int = FOLDS, seed: int = 0) -> list[Whole]:
+def folds_of(groups: Sequence[str], folds: int = FOLDS, seed: int = 0) -> list[Integers]:
     """Row numbers of each fold: whole groups, about equally many rows each, the same for the same seed."""
     names = sorted(set(groups))
     order = np.random.default_rng(seed).permutation(len(names))

@@ -21,19 +21,19 @@ from groundplan.economics.routing.decide.courtesy import strip_courtesy
 from groundplan.economics.routing.decide.features import (
     BUCKETS,
     CONTEXT,
-    hashed,
-    hashes_of,
-    plainly,
-    surface,
-    told,
-    words_of,
+    context_features,
+    hash_counts,
+    normalize_text,
+    split_words,
+    surface_features,
+    word_hashes,
 )
-from groundplan.economics.routing.decide.predict import blended, filled, looked_at, standard
+from groundplan.economics.routing.decide.predict import blend_scores, fill_missing, learner_inputs, standardize
 from groundplan.economics.routing.learn import boosted_trees
 from groundplan.economics.routing.learn import kernel as kernels
 from groundplan.economics.routing.learn.evaluation_set import folds_of
-from groundplan.economics.routing.learn.operating_points import doubts, numbered, operating_points
-from groundplan.economics.routing.learn.stacking import blend_of, part_of
+from groundplan.economics.routing.learn.operating_points import doubtful_ranges, group_numbers, operating_points
+from groundplan.economics.routing.learn.stacking import fit_blend, weighted_part
 from groundplan.economics.routing.model import (
     Blend,
     Doubles,
@@ -41,16 +41,16 @@ from groundplan.economics.routing.model import (
     Forest,
     Hashes,
     Head,
+    Integers,
     Matrix,
     Router,
     Sample,
-    Whole,
 )
 from groundplan.economics.routing.versions.artifact import check_size
 
 PENALTIES = (0.5, 1.5, 3.0, 6.0, 12.0, 24.0)
 INNER_FOLDS = 4
-ENOUGH = 1500
+ENOUGH_ROWS = 1500
 """Left-out prompts that are enough to choose a penalty by."""
 LANDMARKS = 64
 LEAST_WEIGHT = 0.05
@@ -74,20 +74,20 @@ class Prepared:
     shapes: Floats
     vectors: Floats | None
 
-    def take(self, rows: Whole) -> Prepared:
+    def take(self, rows: Integers) -> Prepared:
         return Prepared(self.counts[rows], self.shapes[rows], None if self.vectors is None else self.vectors[rows])
 
 
-def sparse() -> Any:
+def import_sparse() -> Any:
     """scipy.sparse. Raises `Invalid` (`extra_missing`)."""
     try:
         import scipy.sparse  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
-        raise _missing() from error
+        raise _missing_extra() from error
     return scipy.sparse
 
 
-def _missing() -> Invalid:
+def _missing_extra() -> Invalid:
     return Invalid(
         "training needs libraries that are not installed here",
         code="extra_missing",
@@ -105,19 +105,19 @@ class Fitted:
     alone: Floats
     """(regressions, models): of the words' bias and the embedding's, their share in it."""
 
-    def told(self, features: Any) -> Doubles:
+    def predict(self, features: Any) -> Doubles:
         """(rows, targets) of all together."""
         return np.asarray(features @ self.weights + self.bias, dtype=np.float64)
 
-    def weighed(self, weights: Blend, shaped: int) -> Fitted:
+    def with_weights(self, weights: Blend, shaped: int) -> Fitted:
         """With the regressions weighed: of the words, of the surface, and of the embedding where there is one."""
         models, columns = self.alone.shape[1], self.weights.shape[0]
         found, bias = self.weights.copy(), self.bias.copy()
         own = [self.alone[0], self.bias[:models] - self.alone.sum(axis=0), *self.alone[1:]]
         bias[:models] = 0
         for place, (low, high) in enumerate(pairwise(_edges(shaped, columns))):
-            found[low:high, :models] = part_of(weights, place, self.weights[low:high, :models])
-            own[place] = part_of(weights, place, own[place])
+            found[low:high, :models] = weighted_part(weights, place, self.weights[low:high, :models])
+            own[place] = weighted_part(weights, place, own[place])
             bias[:models] += own[place]
         return Fitted(found, bias, np.stack([own[0], *own[2:]]))
 
@@ -136,7 +136,7 @@ def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> Fitte
     try:
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
-        raise _missing() from error
+        raise _missing_extra() from error
     parts = list(pairwise(_edges(shaped, features.shape[1])))
     models = targets.shape[1] // 2
     weights: Floats = np.zeros((features.shape[1], targets.shape[1]), dtype=np.float32)
@@ -168,22 +168,22 @@ def _edges(shaped: int, columns: int) -> list[int]:
 
 def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
     """Features of prompts; `vectors` are their unit embeddings, row by row. A context counts where any tells it."""
-    matrices = sparse()
+    matrices = import_sparse()
     starts, buckets, values = [0], list[int](), list[float]()
     rows = []
     for sample in samples:
-        text = plainly(strip_courtesy(sample.prompt))
-        words = words_of(text)
-        counts = hashed(words, task_of(sample))
+        text = normalize_text(strip_courtesy(sample.prompt))
+        words = split_words(text)
+        counts = hash_counts(words, task_of(sample))
         buckets += counts.keys()
         values += counts.values()
         starts.append(len(buckets))
-        rows.append(surface(text, words))
+        rows.append(surface_features(text, words))
     shapes = np.stack(rows)
     if any(sample.context is not None for sample in samples):
         unknown = np.full(CONTEXT, np.nan, dtype=np.float32)
-        beside = np.stack([unknown if each.context is None else told(each.context) for each in samples])
-        shapes = np.hstack([shapes, filled(beside, _means(beside))])
+        beside = np.stack([unknown if each.context is None else context_features(each.context) for each in samples])
+        shapes = np.hstack([shapes, fill_missing(beside, _means(beside))])
     counted = matrices.csr_matrix((np.array(values, dtype=np.float32), buckets, starts), shape=(len(samples), BUCKETS))
     return Prepared(counted, shapes, vectors)
 
@@ -209,7 +209,7 @@ class Scales:
     centre: Floats
 
 
-def scales_of(seen: Prepared) -> Scales:
+def fit_scales(seen: Prepared) -> Scales:
     rows = seen.counts.shape[0]
     found = np.bincount(seen.counts.indices, minlength=BUCKETS)
     # what training never saw has a part in a prompt's length, too, as what it alone says has in training: else the
@@ -220,13 +220,13 @@ def scales_of(seen: Prepared) -> Scales:
     return Scales(idf, seen.shapes.mean(axis=0), deviation, centre)
 
 
-def columns(scales: Scales, prompts: Prepared, *, embedded: bool) -> Any:
+def feature_matrix(scales: Scales, prompts: Prepared, *, embedded: bool) -> Any:
     """The feature matrix that `predict` uses row by row: words (unit length), surface, embedding."""
-    matrices = sparse()
+    matrices = import_sparse()
     words = prompts.counts.multiply(scales.idf).tocsr()
     lengths = np.sqrt(np.asarray(words.multiply(words).sum(axis=1)).ravel())
     words = matrices.diags(1 / np.maximum(lengths, 1e-9)) @ words
-    dense = [standard(prompts.shapes, scales.mean, scales.deviation)]
+    dense = [standardize(prompts.shapes, scales.mean, scales.deviation)]
     if embedded and prompts.vectors is not None:
         dense.append(prompts.vectors - scales.centre)
     return matrices.hstack([words, matrices.csr_matrix(np.hstack(dense))]).tocsr()
@@ -239,7 +239,7 @@ def targets_of(matrix: Matrix) -> tuple[Doubles, Floats]:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftOut:
+class OutOfFold:
     """Predictions for prompts by a predictor that did not see their group."""
 
     raw: Doubles
@@ -253,44 +253,46 @@ class LeftOut:
         models = self.alone.shape[2]
         return [self.alone[:, 0], self.raw[:, :models] - self.alone.sum(axis=1), *self.alone[:, 1:].swapaxes(0, 1)]
 
-    def weighed(self, weights: Blend) -> LeftOut:
-        """As `Fitted.weighed`."""
-        told = [part_of(weights, place, part) for place, part in enumerate(self.parts)]
-        raw = np.hstack([np.sum(told, axis=0), self.raw[:, self.alone.shape[2] :]])
-        return LeftOut(raw, np.stack([told[0], *told[2:]], axis=1), self.penalty)
+    def with_weights(self, weights: Blend) -> OutOfFold:
+        """As `Fitted.with_weights`."""
+        parts = [weighted_part(weights, place, part) for place, part in enumerate(self.parts)]
+        raw = np.hstack([np.sum(parts, axis=0), self.raw[:, self.alone.shape[2] :]])
+        return OutOfFold(raw, np.stack([parts[0], *parts[2:]], axis=1), self.penalty)
 
 
-def left_out(matrix: Matrix, features: Any, penalties: Sequence[float], seed: int, shaped: int) -> LeftOut:
+def out_of_fold(matrix: Matrix, features: Any, penalties: Sequence[float], seed: int, shaped: int) -> OutOfFold:
     """Cross-validated predictions within a training set, under the penalty that predicts differences of scores best.
 
     Only differences between models decide, so errors that all models share do not count.
     """
     targets, _ = targets_of(matrix)
     folds = folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed)
-    told = {penalty: np.zeros_like(targets) for penalty in penalties}
+    predictions = {penalty: np.zeros_like(targets) for penalty in penalties}
     alone: dict[float, list[Doubles]] = {penalty: [] for penalty in penalties}
-    done: list[Whole] = []
+    done: list[Integers] = []
     for fold in folds:
         rest = np.setdiff1d(np.arange(len(matrix.samples)), fold)
         for penalty in penalties:
             fitted = ridge(features[rest], targets[rest], penalty, shaped)
-            told[penalty][fold] = fitted.told(features[fold])
+            predictions[penalty][fold] = fitted.predict(features[fold])
             alone[penalty].append(fitted.parts(features[fold], shaped) + fitted.alone)
         done.append(fold)
-        if len(penalties) > 1 and sum(map(len, done)) >= ENOUGH:
-            penalties = (_best_penalty(matrix, told, penalties, np.concatenate(done)),)
-    chosen = _best_penalty(matrix, told, penalties, np.concatenate(done))
+        if len(penalties) > 1 and sum(map(len, done)) >= ENOUGH_ROWS:
+            penalties = (_best_penalty(matrix, predictions, penalties, np.concatenate(done)),)
+    chosen = _best_penalty(matrix, predictions, penalties, np.concatenate(done))
     rows = np.argsort(np.concatenate(done))
-    return LeftOut(told[chosen], np.concatenate(alone[chosen])[rows], chosen)
+    return OutOfFold(predictions[chosen], np.concatenate(alone[chosen])[rows], chosen)
 
 
-def _best_penalty(matrix: Matrix, told: dict[float, Doubles], penalties: Sequence[float], rows: Whole) -> float:
+def _best_penalty(
+    matrix: Matrix, predictions: dict[float, Doubles], penalties: Sequence[float], rows: Integers
+) -> float:
     def centred(values: Doubles) -> Doubles:
         return np.asarray(values - values.mean(axis=1, keepdims=True))
 
     truth = centred(matrix.scores[rows])
     count = len(matrix.models)
-    return min(penalties, key=lambda each: float(np.square(centred(told[each][rows, :count]) - truth).mean()))
+    return min(penalties, key=lambda each: float(np.square(centred(predictions[each][rows, :count]) - truth).mean()))
 
 
 def _head(
@@ -299,40 +301,42 @@ def _head(
     """A predictor, with trees and kernel where there are enough prompts, and its calibrated left-out predictions
     (scores beside relative costs). `shapes`: surfaces (rows, columns), as they are."""
     shaped, count = shapes.shape[1], len(matrix.models)
-    out = left_out(matrix, features, PENALTIES, seed, shaped)
+    out = out_of_fold(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
-    weights = tuple(max(LEAST_WEIGHT, each) for each in blend_of(out.parts, matrix.scores))
-    fitted = ridge(features, targets, out.penalty, shaped).weighed(weights, shaped)
-    out = out.weighed(weights)
+    weights = tuple(max(LEAST_WEIGHT, each) for each in fit_blend(out.parts, matrix.scores))
+    fitted = ridge(features, targets, out.penalty, shaped).with_weights(weights, shaped)
+    out = out.with_weights(weights)
     # expectations that were left out: those of the fitted regressions know the answers
-    looked = looked_at(shapes, out.alone, np.zeros_like(fitted.alone))
-    trees, told = None, out.raw.copy()
+    inputs = learner_inputs(shapes, out.alone, np.zeros_like(fitted.alone))
+    trees, predictions = None, out.raw.copy()
     blend: Blend = (1.0, 1.0)
     near = None
-    if len(looked) >= LEAST_ROWS:
-        trees = boosted_trees.grow(looked, matrix.scores, seed, boosted_trees.draws(count))
-        near = kernels.fit(looked, vectors, matrix.scores, shaped, seed)
-        every = told[:, :count], *_beside(matrix, looked, vectors, shaped, seed)
-        blend = blend_of(every, matrix.scores)
-        told[:, :count] = blended(blend, every)
+    if len(inputs) >= LEAST_ROWS:
+        trees = boosted_trees.grow(inputs, matrix.scores, seed, boosted_trees.draw_count(count))
+        near = kernels.fit(inputs, vectors, matrix.scores, shaped, seed)
+        every = predictions[:, :count], *_out_of_fold_learners(matrix, inputs, vectors, shaped, seed)
+        blend = fit_blend(every, matrix.scores)
+        predictions[:, :count] = blend_scores(blend, every)
     # a slope for each model would undo what was weighed for their differences
     slope = np.ones(count, dtype=np.float32)
-    offset = (matrix.scores - told[:, :count]).mean(axis=0).astype(np.float32)
+    offset = (matrix.scores - predictions[:, :count]).mean(axis=0).astype(np.float32)
     alone = np.zeros((0, 0), dtype=np.float32) if trees is None else fitted.alone
     head = Head(fitted.weights, fitted.bias, slope, offset, blend, alone, near)
-    told[:, :count] = np.clip(head.offset + head.slope * told[:, :count], 0, 1)
-    return head, trees, told
+    predictions[:, :count] = np.clip(head.offset + head.slope * predictions[:, :count], 0, 1)
+    return head, trees, predictions
 
 
-def _beside(matrix: Matrix, looked: Floats, vectors: Floats | None, shaped: int, seed: int) -> tuple[Doubles, Doubles]:
+def _out_of_fold_learners(
+    matrix: Matrix, inputs: Floats, vectors: Floats | None, shaped: int, seed: int
+) -> tuple[Doubles, Doubles]:
     """Left-out scores by trees and by kernel."""
     by_trees, by_kernel = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
-        rest = np.setdiff1d(np.arange(len(looked)), fold)
+        rest = np.setdiff1d(np.arange(len(inputs)), fold)
         seen, asked = (None, None) if vectors is None else (vectors[rest], vectors[fold])
-        by_trees[fold] = forest.told_all(boosted_trees.grow(looked[rest], matrix.scores[rest], seed), looked[fold])
-        near = kernels.fit(looked[rest], seen, matrix.scores[rest], shaped, seed)
-        by_kernel[fold] = kernel.told(near, looked[fold], asked)
+        by_trees[fold] = forest.predict_all(boosted_trees.grow(inputs[rest], matrix.scores[rest], seed), inputs[fold])
+        near = kernels.fit(inputs[rest], seen, matrix.scores[rest], shaped, seed)
+        by_kernel[fold] = kernel.predict_scores(near, inputs[fold], asked)
     return by_trees, by_kernel
 
 
@@ -349,12 +353,14 @@ def train(
     score for which operating points are wanted; `alone`: it must also do without an embedding."""
     check_size(len(matrix.models), embedded=vectors is not None)
     seen = prepare(matrix.samples, vectors)
-    scales = scales_of(seen)
+    scales = fit_scales(seen)
     trees, meant, full, text = None, None, None, None
     if vectors is None or alone:
-        text, trees, told = _head(matrix, columns(scales, seen, embedded=False), seen.shapes, None, seed)
+        text, trees, predictions = _head(matrix, feature_matrix(scales, seen, embedded=False), seen.shapes, None, seed)
     if vectors is not None:
-        full, meant, told = _head(matrix, columns(scales, seen, embedded=True), seen.shapes, vectors, seed)
+        full, meant, predictions = _head(
+            matrix, feature_matrix(scales, seen, embedded=True), seen.shapes, vectors, seed
+        )
         words = full.weights[: BUCKETS + seen.shapes.shape[1]]
         text = text or replace(full, weights=words, alone=full.alone[:1], kernel=None)
     if text is None:
@@ -363,7 +369,7 @@ def train(
     _, costs = targets_of(matrix)
     strongest = max(range(len(means)), key=lambda i: (means[i], -costs[i]))
     landmarks, likeness = _landmarks(vectors, seed)
-    vocabulary, strange = _words(matrix.samples)
+    vocabulary, strange = _vocabulary(matrix.samples)
     router = Router(
         name=name,
         version=0,
@@ -386,19 +392,19 @@ def train(
         words=vocabulary,
         tasks=any(task_of(sample) for sample in matrix.samples),
     )
-    points = operating_points(matrix, told, router, keeps)
-    return replace(router, points=points, doubted=doubts(matrix, told, router, points))
+    points = operating_points(matrix, predictions, router, keeps)
+    return replace(router, points=points, doubted=doubtful_ranges(matrix, predictions, router, points))
 
 
-def _words(samples: Sequence[Sample]) -> tuple[Hashes, float]:
+def _vocabulary(samples: Sequence[Sample]) -> tuple[Hashes, float]:
     """(hashes of all words, in order; the share of words known from other groups that only strange prompts fall
     below)"""
-    said = [hashes_of(words_of(plainly(strip_courtesy(sample.prompt)))) for sample in samples]
-    groups = np.repeat(numbered([sample.group for sample in samples]), [len(each) for each in said])
-    every = np.unique((np.concatenate(said).astype(np.uint64) << np.uint64(32)) | groups.astype(np.uint64))
+    hashes = [word_hashes(split_words(normalize_text(strip_courtesy(sample.prompt)))) for sample in samples]
+    groups = np.repeat(group_numbers([sample.group for sample in samples]), [len(each) for each in hashes])
+    every = np.unique((np.concatenate(hashes).astype(np.uint64) << np.uint64(32)) | groups.astype(np.uint64))
     known, count = np.unique((every >> np.uint64(32)).astype(np.uint32), return_counts=True)
     common = known[count > 1]
-    shares = [float(np.isin(each, common, assume_unique=True).mean()) if len(each) else 1.0 for each in said]
+    shares = [float(np.isin(each, common, assume_unique=True).mean()) if len(each) else 1.0 for each in hashes]
     return known, min(_MOST_KNOWN, float(np.quantile(shares, _STRANGE)) * 0.9)
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from groundplan.economics.routing.decide.kernel import likeness, placed
+from groundplan.economics.routing.decide.kernel import gaussian_kernel, kernel_points
 from groundplan.economics.routing.model import Doubles, Floats, Kernel
 
 LANDMARKS = 512
@@ -17,20 +17,20 @@ _SURFACE, _EXPECTED = 1.0, 0.2
 """Squared distance of prompts one deviation apart in every column of the surface, and in every expectation."""
 
 
-def fit(looked: Floats, vectors: Floats | None, scores: Doubles, shaped: int, seed: int) -> Kernel:
+def fit(inputs: Floats, vectors: Floats | None, scores: Doubles, shaped: int, seed: int) -> Kernel:
     """Learn from what trees look at (rows, columns), of which the first `shaped` are the surface, from embeddings, and
     scores (rows, models)."""
-    mean, deviation = looked.mean(axis=0), np.maximum(looked.std(axis=0), 1e-6)
-    counts = np.where(np.arange(looked.shape[1]) < shaped, shaped, max(1, looked.shape[1] - shaped))
-    reach = np.sqrt(np.where(np.arange(looked.shape[1]) < shaped, _SURFACE, _EXPECTED) / counts).astype(np.float32)
-    points = placed(looked, vectors, mean, deviation, reach)
+    mean, deviation = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 1e-6)
+    counts = np.where(np.arange(inputs.shape[1]) < shaped, shaped, max(1, inputs.shape[1] - shaped))
+    reach = np.sqrt(np.where(np.arange(inputs.shape[1]) < shaped, _SURFACE, _EXPECTED) / counts).astype(np.float32)
+    points = kernel_points(inputs, vectors, mean, deviation, reach)
     some = np.random.default_rng(seed).choice(len(points), min(LANDMARKS, len(points)), replace=False)
     # as they are kept, so that weights fit them
     landmarks = points[some].astype(np.float16).astype(np.float32)
     squares = np.square(landmarks).sum(axis=1)
-    values, ways = np.linalg.eigh(likeness(landmarks, landmarks, squares).astype(np.float64))
+    values, ways = np.linalg.eigh(gaussian_kernel(landmarks, landmarks, squares).astype(np.float64))
     spread = ways / np.sqrt(np.maximum(values, 0) + _JITTER)
-    near = likeness(points, landmarks, squares).astype(np.float64) @ spread
+    near = gaussian_kernel(points, landmarks, squares).astype(np.float64) @ spread
     middle, usual = near.mean(axis=0), scores.mean(axis=0)
     near -= middle
     found = np.linalg.solve(near.T @ near + _PENALTY * np.eye(near.shape[1]), near.T @ (scores - usual))

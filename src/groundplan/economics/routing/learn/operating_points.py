@@ -11,8 +11,8 @@ from math import sqrt
 
 import numpy as np
 
-from groundplan.economics.routing.decide.choose import best, favoured
-from groundplan.economics.routing.model import Doubles, Doubt, Matrix, Point, Router, Whole
+from groundplan.economics.routing.decide.choose import best_columns, with_bonus
+from groundplan.economics.routing.model import Doubles, Integers, LossRange, Matrix, Point, Router
 
 MARGIN = 1.0
 """Standard errors between what was seen and what is promised."""
@@ -35,20 +35,20 @@ def prices() -> Doubles:
 
 
 def operating_points(
-    matrix: Matrix, told: Doubles, router: Router, keeps: Sequence[float], margin: float = MARGIN
+    matrix: Matrix, predictions: Doubles, router: Router, keeps: Sequence[float], margin: float = MARGIN
 ) -> dict[str, Point]:
     """The price for each share to keep, where one is proven on these left-out predictions (scores beside relative
     costs)."""
     count = len(matrix.models)
-    costs = np.clip(told[:, count:], 0.1, 10.0) * router.mean_costs
+    costs = np.clip(predictions[:, count:], 0.1, 10.0) * router.mean_costs
     unit = float(router.mean_costs[router.strongest])
-    groups = numbered([sample.group for sample in matrix.samples])
+    groups = group_numbers([sample.group for sample in matrix.samples])
     rows = np.arange(len(matrix.samples))
-    tried: dict[bytes, tuple[Point, Whole]] = {}
+    tried: dict[bytes, tuple[Point, Integers]] = {}
     for bonus in BONUSES:
-        scores = favoured(told[:, :count], router.strongest, bonus)
+        scores = with_bonus(predictions[:, :count], router.strongest, bonus)
         for price in prices():
-            picked = best(scores, costs, float(price), unit)
+            picked = best_columns(scores, costs, float(price), unit)
             # most choose as another one did
             tried.setdefault(picked.astype(np.uint16).tobytes(), ((float(price), bonus), picked))
     cheapest = sorted(tried.values(), key=lambda each: float(matrix.costs[rows, each[1]].sum()))
@@ -62,19 +62,21 @@ def operating_points(
     return found
 
 
-def doubts(matrix: Matrix, told: Doubles, router: Router, points: Mapping[str, Point]) -> dict[str, list[Doubt]]:
+def doubtful_ranges(
+    matrix: Matrix, predictions: Doubles, router: Router, points: Mapping[str, Point]
+) -> dict[str, list[LossRange]]:
     """For each operating point, where expectations cannot be relied on: losses that were expected of those prompts,
     left out, that would not go to the strongest model, in tenths, where what was seen is surely worse by more than
     `SLACK`."""
     count, strongest = len(matrix.models), router.strongest
-    costs = np.clip(told[:, count:], 0.1, 10.0) * router.mean_costs
+    costs = np.clip(predictions[:, count:], 0.1, 10.0) * router.mean_costs
     unit = float(router.mean_costs[strongest])
-    groups, rows = numbered([sample.group for sample in matrix.samples]), np.arange(len(matrix.samples))
-    found: dict[str, list[Doubt]] = {}
+    groups, rows = group_numbers([sample.group for sample in matrix.samples]), np.arange(len(matrix.samples))
+    found: dict[str, list[LossRange]] = {}
     for name, (price, bonus) in points.items():
-        picked = best(favoured(told[:, :count], strongest, bonus), costs, price, unit)
+        picked = best_columns(with_bonus(predictions[:, :count], strongest, bonus), costs, price, unit)
         away = np.flatnonzero(picked != strongest)
-        loss = told[away, strongest] - told[away, picked[away]]
+        loss = predictions[away, strongest] - predictions[away, picked[away]]
         seen = matrix.scores[rows, strongest][away] - matrix.scores[rows, picked][away]
         order = np.argsort(loss, kind="stable")
         parts = [part for part in np.array_split(order, PARTS) if len(part) >= LEAST_OF_PART]
@@ -85,12 +87,12 @@ def doubts(matrix: Matrix, told: Doubles, router: Router, points: Mapping[str, P
     return found
 
 
-def _surely_worse(gaps: Doubles, groups: Whole) -> bool:
+def _surely_worse(gaps: Doubles, groups: Integers) -> bool:
     _, own = np.unique(groups, return_inverse=True)
     return bool(gaps.mean() - SURE * error_of_mean(gaps, np.asarray(own, dtype=np.int64)) > SLACK)
 
 
-def lowest(values: Doubles, groups: Whole, times: float) -> float:
+def lowest(values: Doubles, groups: Integers, times: float) -> float:
     """The lower end of an interval of a mean, so many standard errors wide. Few losses, or none, among so many prompts
     do not show that there are as few: Wilson's (1927), which leaves room for those that as many may pass over."""
     room = times / (2 * len(values))
@@ -102,13 +104,13 @@ def label(keep: float) -> str:
     return f"{keep:g}"
 
 
-def numbered(groups: Sequence[str]) -> Whole:
+def group_numbers(groups: Sequence[str]) -> Integers:
     """A number for each group name, row by row."""
     _, numbers = np.unique(np.asarray(groups), return_inverse=True)
     return np.asarray(numbers, dtype=np.int64)
 
 
-def error_of_mean(values: Doubles, groups: Whole) -> float:
+def error_of_mean(values: Doubles, groups: Integers) -> float:
     """Standard error of the mean of values that come in groups (rows of a group are not independent)."""
     sums = np.bincount(groups, weights=values - values.mean())
     count = len(sums)

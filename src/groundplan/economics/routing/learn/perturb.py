@@ -30,7 +30,7 @@ _OPENERS: Final = (
 )  # fmt: skip
 
 
-def typos(text: str, dice: Random) -> str:
+def add_typos(text: str, dice: Random) -> str:
     """Letters of some words are swapped, doubled or left out."""
 
     def slip(match: re.Match[str]) -> str:
@@ -46,22 +46,22 @@ def typos(text: str, dice: Random) -> str:
     return _WORD.sub(slip, text)
 
 
-def case(text: str, dice: Random) -> str:
+def change_case(text: str, dice: Random) -> str:
     """All small letters, or all capital ones."""
     return text.lower() if dice.random() < 0.7 else text.upper()
 
 
-def spaces(text: str, dice: Random) -> str:
+def add_spaces(text: str, dice: Random) -> str:
     """Further white space, and no sign at the end."""
     return re.sub(r" ", lambda _: "  " if dice.random() < 0.15 else " ", text).rstrip(" .?!") + " "
 
 
-def polite(text: str, dice: Random) -> str:
+def add_politeness(text: str, dice: Random) -> str:
     """With an opening and thanks."""
     return dice.choice(_OPENERS) + text + (" Thank you!" if dice.random() < 0.5 else "")
 
 
-def reworded(text: str, dice: Random) -> str:
+def reword(text: str, dice: Random) -> str:
     """Common words by others that mean the same."""
     for old, new in _COMPILED:
         if dice.random() < 0.8:
@@ -70,5 +70,5 @@ def reworded(text: str, dice: Random) -> str:
 
 
 KINDS: Final[dict[str, Callable[[str, Random], str]]] = {
-    "typos": typos, "case": case, "spaces": spaces, "polite": polite, "reworded": reworded,
+    "typos": add_typos, "case": change_case, "spaces": add_spaces, "polite": add_politeness, "reworded": reword,
 }  # fmt: skip

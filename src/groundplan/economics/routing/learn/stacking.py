@@ -17,7 +17,7 @@ from groundplan.economics.routing.model import Blend, Doubles, Floats
 Values = TypeVar("Values", Doubles, Floats)
 
 
-def blend_of(told: Sequence[Doubles], scores: Doubles) -> Blend:
+def fit_blend(predictions: Sequence[Doubles], scores: Doubles) -> Blend:
     """The weights, none below 0, of predictors (rows, models): first those of the means, then those of the
     differences. Each model's own mean is left out: it is an offset. Raises `Invalid` (`extra_missing`)."""
     try:
@@ -31,7 +31,7 @@ def blend_of(told: Sequence[Doubles], scores: Doubles) -> Blend:
         apart = values - mean
         return (mean - mean.mean()).ravel(), (apart - apart.mean(axis=0)).ravel()
 
-    pairs, seen = [split(values) for values in told], split(scores)
+    pairs, seen = [split(values) for values in predictions], split(scores)
     found: list[float] = []
     for place in range(2):
         weights, _ = nnls(np.stack([pair[place] for pair in pairs], axis=1), seen[place])
@@ -39,7 +39,7 @@ def blend_of(told: Sequence[Doubles], scores: Doubles) -> Blend:
     return tuple(found)
 
 
-def part_of(weights: Sequence[float], place: int, values: Values) -> Values:
+def weighted_part(weights: Sequence[float], place: int, values: Values) -> Values:
     """What the predictor at that place adds to the whole: its values (..., models), weighed."""
     common, apart = weights[place], weights[len(weights) // 2 + place]
     mean = values.mean(axis=-1, keepdims=True)

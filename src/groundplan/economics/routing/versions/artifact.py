@@ -309,7 +309,7 @@ def _planted(found: _Forest, models: int, columns: int) -> Forest:
         raise ValueError("its trees are of other models")
     if not (np.isfinite(threshold).all() and np.isfinite(value).all()):
         raise ValueError("its trees are no numbers")
-    return forests.planted(feature, threshold, left, right, value, owner, found.parts, found.depth)
+    return forests.build_forest(feature, threshold, left, right, value, owner, found.parts, found.depth)
 
 
 def _grown(forest: Forest) -> _Forest:

@@ -14,7 +14,7 @@ from groundplan.core.canonical import digest
 from groundplan.core.errors import Invalid
 
 
-class _Told(msgspec.Struct, frozen=True):
+class _ArtifactHead(msgspec.Struct, frozen=True):
     """What of an artifact is read; arrays are passed over."""
 
     models: list[str]
@@ -23,11 +23,11 @@ class _Told(msgspec.Struct, frozen=True):
     strongest: int
 
 
-_decode = msgspec.msgpack.Decoder(_Told).decode
+_decode = msgspec.msgpack.Decoder(_ArtifactHead).decode
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluated:
+class EvaluationSummary:
     """At one share to keep; what was not written down is None, as by versions before."""
 
     digest: str
@@ -60,7 +60,7 @@ class Evaluated:
         return None if self.low is None else self.low >= self.keep
 
 
-def evaluated(data: bytes, keep: float) -> Evaluated:
+def read_evaluation(data: bytes, keep: float) -> EvaluationSummary:
     """Of the bytes of a router. Raises `Invalid` (`router_artifact`) where they are none."""
     try:
         found = _decode(data)
@@ -68,23 +68,23 @@ def evaluated(data: bytes, keep: float) -> Evaluated:
     except (msgspec.MsgspecError, ValueError, IndexError) as error:
         hint = "Train it again with `groundplan routing train`."
         raise Invalid(f"this is not a learned router: {error}"[:300], code="router_artifact", hint=hint) from error
-    told = found.trained
+    trained = found.trained
 
     def figure(name: str) -> float | None:
-        return _number(told, name)
+        return _number(trained, name)
 
     prompts, groups = figure("prompts"), figure("groups")
-    return Evaluated(
+    return EvaluationSummary(
         digest=digest(data),
         models=tuple(found.models),
         strongest=strongest,
         keep=keep,
         point=point,
-        trained=told.get("trained"),
-        origin=told.get("from"),
+        trained=trained.get("trained"),
+        origin=trained.get("from"),
         prompts=None if prompts is None else int(prompts),
         groups=None if groups is None else int(groups),
-        against=told.get("against"),
+        against=trained.get("against"),
         calibration=figure("calibration"),
         saved=figure(f"saved at {point}"),
         kept=figure(f"kept at {point}"),
@@ -99,8 +99,8 @@ def _point(points: Collection[str], keep: float) -> str | None:
     return min((each for each in points if float(each) >= keep), key=float, default=None)
 
 
-def _number(told: Mapping[str, str], name: str) -> float | None:
+def _number(trained: Mapping[str, str], name: str) -> float | None:
     try:
-        return float(told[name])
+        return float(trained[name])
     except (KeyError, ValueError):
         return None

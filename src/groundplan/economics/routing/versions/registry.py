@@ -18,13 +18,13 @@ _NAME = re.compile(r"^[a-z0-9][a-z0-9-]{0,62}\Z")
 _VERSION = re.compile(r"^([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})\Z")
 
 
-def keep(folder: Path, router: Router) -> str:
+def save_router(folder: Path, router: Router) -> str:
     """Write a router as the next version of its name; returns NAME@VERSION. Who writes at the same time gets another
     version: none is ever replaced. Raises `Invalid` (`router_name`)."""
     check_name(router.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = max(versions(folder, router.name), default=0) + 1
-    while not _written(folder, replace(router, version=version)):
+    while not _write_version(folder, replace(router, version=version)):
         version += 1
     return f"{router.name}@{version}"
 
@@ -36,7 +36,7 @@ def check_name(name: str) -> None:
         raise Invalid(f"{name[:80]!r} is not a name for a router", code="router_name", hint=hint)
 
 
-def _written(folder: Path, router: Router) -> bool:
+def _write_version(folder: Path, router: Router) -> bool:
     """Whether it is there now under its version; False where another one is."""
     whole = folder / f".{new_id()}"
     write_atomically(whole, dump(router))
@@ -56,13 +56,13 @@ def versions(folder: Path, name: str) -> list[int]:
     return sorted(int(match[2]) for match in found if match is not None and match[1] == name)
 
 
-def every(folder: Path) -> list[str]:
+def list_routers(folder: Path) -> list[str]:
     """NAME@VERSION of all that are there, by name and version."""
     found = (_VERSION.match(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}"))
     return [f"{name}@{version}" for name, version in sorted((m[1], int(m[2])) for m in found if m is not None)]
 
 
-def digest_of(folder: Path, version: str) -> str:
+def router_digest(folder: Path, version: str) -> str:
     """SHA-256 of the bytes of NAME@VERSION. Raises `NotFound` (`router_unknown`)."""
     try:
         return digest((folder / f"{version}{SUFFIX}").read_bytes())
@@ -70,7 +70,7 @@ def digest_of(folder: Path, version: str) -> str:
         raise NotFound(f"there is no router {version[:80]}", code="router_unknown", hint="Train one first.") from error
 
 
-def named(folder: Path, version: str) -> Router:
+def load_router(folder: Path, version: str) -> Router:
     """NAME@VERSION, or the newest of NAME. Raises `NotFound` (`router_unknown`), `Invalid` (`router_version`,
     `router_artifact`)."""
     match = _VERSION.match(version)

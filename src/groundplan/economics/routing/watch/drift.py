@@ -1,8 +1,8 @@
-"""Whether what a learned router expects is still what is seen: its expectations beside what is said of answers. Pure.
+"""Detects drift of a learned router: its expectations compared with outcomes of answers. Pure.
 
-A router drifts when, on the calls that it decided, the mean of what was seen differs from the mean of what it expected
-by more than a tolerance, surely: of all of a model's calls, or of the half of which it expected least, or most, since
-an error of one kind in each half leaves the mean as it was. Few calls, or calls without any verdict, prove nothing.
+A router drifts if, on the calls that it decided, the mean outcome surely differs from the mean expectation by more than
+a tolerance: for all calls of a model, or for the half with the lowest or highest expectations, since opposite errors in
+both halves would leave the mean unchanged. Few calls, or calls without outcomes, prove nothing.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from math import sqrt
 from statistics import median
 
 LEAST = 50
-"""Verdicts before anything is said."""
+"""Fewest verdicts to judge."""
 TOLERANCE = 0.05
-"""Difference of the means that does not matter."""
+"""Difference of the means that is tolerated."""
 SURE = 2.81
 """Standard errors that a difference must be beyond the tolerance: 99 % of a normal distribution, half of what is left
 for all calls of a model..."""
@@ -26,8 +26,8 @@ LOW, HIGH = "least", "most"
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One call that the router decided: what it expected of the model that answered (0 to 1), and what was said of the
-    answer (0 to 1)."""
+    """One call that the router decided. `expected`: predicted score of the model that answered; `seen`: outcome of the
+    answer; both 0 to 1."""
 
     model: str
     expected: float
@@ -36,7 +36,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Drift:
-    """What was found about calls of one model."""
+    """Means of calls of one model."""
 
     model: str
     calls: int
@@ -45,7 +45,7 @@ class Drift:
     error: float
     """Standard error of the difference."""
     half: str = ""
-    """Of which it is: `least` or `most` was expected of them; empty: all of the model's."""
+    """`least` or `most`: the half of the calls with lower or higher expectations; empty: all calls of the model."""
 
     @property
     def difference(self) -> float:
@@ -53,22 +53,22 @@ class Drift:
         return self.seen - self.expected
 
 
-def found(verdicts: Sequence[Verdict]) -> list[Drift]:
-    """Models of which what is seen surely is not what is expected, the largest difference first; one of each."""
+def find_drift(verdicts: Sequence[Verdict]) -> list[Drift]:
+    """Models that drift, one entry each, the largest difference first."""
     sure = []
     for model in sorted({each.model for each in verdicts}):
         mine = [each for each in verdicts if each.model == model]
-        parts = [(measured(model, mine), SURE), *((part, SURE_OF_HALF) for part in _halves(model, mine))]
-        drifts = [part for part, limit in parts if part is not None and _surely(part, limit)]
+        parts = [(measure_drift(model, mine), SURE), *((part, SURE_OF_HALF) for part in _halves(model, mine))]
+        drifts = [part for part, limit in parts if part is not None and _is_significant(part, limit)]
         sure += drifts[:1]
     return sorted(sure, key=lambda each: -abs(each.difference))
 
 
-def measured(model: str, verdicts: Sequence[Verdict]) -> Drift | None:
-    """The means of calls of one model, and how sure their difference is; None: there are too few.
+def measure_drift(model: str, verdicts: Sequence[Verdict]) -> Drift | None:
+    """The means of calls of one model, with the standard error of their difference; None: too few calls.
 
-    The error is that of a mean of differences, but never less than that of as many verdicts of 0 or 1 that go as
-    expected, so that a run of equal verdicts is not taken for certainty.
+    The error is that of the mean difference, but not less than that of as many verdicts of 0 or 1 with the expected
+    probabilities, so that a run of equal verdicts does not count as certainty.
     """
     count = len(verdicts)
     if count < LEAST:
@@ -82,12 +82,12 @@ def measured(model: str, verdicts: Sequence[Verdict]) -> Drift | None:
 
 
 def _halves(model: str, verdicts: Sequence[Verdict]) -> list[Drift | None]:
-    """The same of those of which least was expected, and of those of which most was."""
+    """`measure_drift` of the halves with lower and higher expectations."""
     middle = median(each.expected for each in verdicts)
-    low = measured(model, [each for each in verdicts if each.expected < middle])
-    high = measured(model, [each for each in verdicts if each.expected >= middle])
+    low = measure_drift(model, [each for each in verdicts if each.expected < middle])
+    high = measure_drift(model, [each for each in verdicts if each.expected >= middle])
     return [low and replace(low, half=LOW), high and replace(high, half=HIGH)]
 
 
-def _surely(each: Drift, limit: float) -> bool:
+def _is_significant(each: Drift, limit: float) -> bool:
     return abs(each.difference) - limit * each.error > TOLERANCE

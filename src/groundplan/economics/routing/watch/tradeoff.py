@@ -1,8 +1,8 @@
-"""What each model and each route of a workload costs, how good it is and how soon it answers, with intervals. Pure.
+"""Cost, quality and latency of each model and route of a workload, with intervals. Pure.
 
-A point is of calls that were seen; where nobody said anything about answers, quality is what is declared of the model,
-and without that it is not known. The frontier are the points that none beats in cost and quality together; unbeaten are
-those that none beats in cost, quality, time and risk together.
+A point summarises observed calls. Without outcomes, quality is the declared score of the model, else unknown. The
+frontier are the points that no other beats in cost and quality together; `unbeaten` are those that no other beats in
+cost, quality, time and risk together.
 """
 
 from __future__ import annotations
@@ -14,26 +14,25 @@ from statistics import NormalDist
 
 Z = NormalDist().inv_cdf(0.975)
 LEAST = 5
-"""Calls of a point."""
+"""Fewest calls of a point."""
 
 
 @dataclass(frozen=True, slots=True)
-class Seen:
-    """One answered call. `route`: how it came to its model; empty where nobody chose. `accepted`: what was said of its
-    answer; None: nothing."""
+class AnsweredCall:
+    """One answered call. `route`: how its model was chosen, or empty; `accepted`: its outcome, or None."""
 
     model: str
     route: str
     cost: float
     """US dollars."""
     milliseconds: float
-    """Until there was something for the caller."""
+    """Time to the first output."""
     accepted: bool | None
 
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A mean, and where it lies with 95 % confidence."""
+    """A mean with its 95 % interval."""
 
     mean: float
     low: float
@@ -42,7 +41,7 @@ class Interval:
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """`kind`: model | route. `quality_from`: accepted | declared | unknown."""
+    """A model or a route. `kind`: model | route; `quality_from`: accepted | declared | unknown."""
 
     name: str
     kind: str
@@ -54,35 +53,38 @@ class Point:
     p95_ms: float
     risk: str
     share: float
-    """Of all calls looked at."""
+    """Share of all observed calls."""
     p95: Interval
     """Milliseconds; by order statistics, so it ends at the slowest call where there are few."""
     today: bool = False
-    """It is what takes most calls now: of the models one, and of the routes one."""
+    """Whether it takes most calls now, among models or among routes."""
     frontier: bool = False
     unbeaten: bool = False
 
 
 def points(
-    calls: Sequence[Seen], declared: Mapping[str, float], risks: Mapping[str, str], now: Sequence[Seen] = ()
+    calls: Sequence[AnsweredCall],
+    declared: Mapping[str, float],
+    risks: Mapping[str, str],
+    now: Sequence[AnsweredCall] = (),
 ) -> list[Point]:
-    """Models, then routes, the cheapest first. `declared`: model -> quality; `now`: the calls by which today's choice
-    is told (all, where there are none)."""
+    """Models, then routes, the cheapest first. `declared`: model -> quality; `now`: recent calls that tell today's
+    choice (without any: all calls)."""
     found: list[Point] = []
     for kind in ("model", "route"):
         names = sorted({_name(each, kind) for each in calls} - {""})
         made = [_point(name, kind, calls, declared, risks) for name in names]
         kept = [point for point in made if point is not None]
-        found += _marked(kept, kind, now or calls)
+        found += _mark_today(kept, kind, now or calls)
     return _with_frontier(found)
 
 
-def _name(call: Seen, kind: str) -> str:
+def _name(call: AnsweredCall, kind: str) -> str:
     return call.model if kind == "model" else call.route
 
 
 def _point(
-    name: str, kind: str, calls: Sequence[Seen], declared: Mapping[str, float], risks: Mapping[str, str]
+    name: str, kind: str, calls: Sequence[AnsweredCall], declared: Mapping[str, float], risks: Mapping[str, str]
 ) -> Point | None:
     mine = [each for each in calls if _name(each, kind) == name]
     if len(mine) < LEAST:
@@ -92,34 +94,34 @@ def _point(
     quality: Interval | None = None
     source = "unknown"
     if len(said) >= LEAST:
-        quality, source = share(sum(said), len(said)), "accepted"
+        quality, source = share_interval(sum(said), len(said)), "accepted"
     elif len(known) == 1:
         (only,) = known
         quality, source = Interval(only, only, only), "declared"
     times = sorted(each.milliseconds for each in mine)
     worst = max((risks.get(each.model, "") for each in mine), key=_RISKS.index)
     return Point(
-        name, kind, len(mine), mean([each.cost for each in mine]), quality, source, _at(times, 0.5), _at(times, 0.95),
-        worst, len(mine) / len(calls), _slowest(times),
+        name, kind, len(mine), mean_interval([each.cost for each in mine]), quality, source,
+        _quantile(times, 0.5), _quantile(times, 0.95), worst, len(mine) / len(calls), _p95_interval(times),
     )  # fmt: skip
 
 
 _RISKS = ("", "low", "medium", "high", "severe")
 
 
-def _at(ordered: Sequence[float], part: float) -> float:
+def _quantile(ordered: Sequence[float], part: float) -> float:
     return ordered[min(len(ordered) - 1, int(part * len(ordered)))]
 
 
-def _slowest(ordered: Sequence[float]) -> Interval:
-    """Of the 95th percentile, with the order statistics around it that hold it with 95 % confidence."""
+def _p95_interval(ordered: Sequence[float]) -> Interval:
+    """The 95th percentile with its 95 % interval by order statistics."""
     count, part = len(ordered), 0.95
     half = Z * sqrt(count * part * (1 - part))
     low, high = floor(part * count - half), ceil(part * count + half)
-    return Interval(_at(ordered, part), ordered[max(0, low - 1)], ordered[min(count - 1, high)])
+    return Interval(_quantile(ordered, part), ordered[max(0, low - 1)], ordered[min(count - 1, high)])
 
 
-def _marked(found: Iterable[Point], kind: str, now: Sequence[Seen]) -> list[Point]:
+def _mark_today(found: Iterable[Point], kind: str, now: Sequence[AnsweredCall]) -> list[Point]:
     counts: dict[str, int] = {}
     for each in now:
         counts[_name(each, kind)] = counts.get(_name(each, kind), 0) + 1
@@ -129,18 +131,18 @@ def _marked(found: Iterable[Point], kind: str, now: Sequence[Seen]) -> list[Poin
 
 
 def _with_frontier(found: Sequence[Point]) -> list[Point]:
-    """A point is on it where none is at most as dear and at least as good, and better in one of both."""
+    """Mark points that no other dominates: none costs at most as much and is at least as good, and better in one."""
     known = [(point.cost.mean, point.quality.mean) for point in found if point.quality is not None]
 
     def beaten(cost: float, quality: float) -> bool:
         return any(c <= cost and q >= quality and (c < cost or q > quality) for c, q in known)
 
-    every = [(point.kind, _goods(point)) for point in found if point.quality is not None]
+    every = [(point.kind, _objectives(point)) for point in found if point.quality is not None]
     return [
         replace(
             point,
             frontier=not beaten(point.cost.mean, point.quality.mean),
-            unbeaten=not any(kind == point.kind and _beats(goods, _goods(point)) for kind, goods in every),
+            unbeaten=not any(kind == point.kind and _dominates(goods, _objectives(point)) for kind, goods in every),
         )
         if point.quality is not None
         else point
@@ -148,17 +150,17 @@ def _with_frontier(found: Sequence[Point]) -> list[Point]:
     ]
 
 
-def _goods(point: Point) -> tuple[float, ...]:
-    """Less is better of each. A risk that nobody assessed is none that beats another."""
+def _objectives(point: Point) -> tuple[float, ...]:
+    """Objectives of which less is better. An unassessed risk beats no other."""
     quality = 0.0 if point.quality is None else point.quality.mean
     return point.cost.mean, -quality, point.p95_ms, _RISKS.index(point.risk) or len(_RISKS)
 
 
-def _beats(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def _dominates(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
     return one != other and all(a <= b for a, b in zip(one, other, strict=True))
 
 
-def mean(values: Sequence[float]) -> Interval:
+def mean_interval(values: Sequence[float]) -> Interval:
     """By the normal distribution; costs cannot be negative."""
     count, middle = len(values), sum(values) / len(values)
     if count < 2:
@@ -167,7 +169,7 @@ def mean(values: Sequence[float]) -> Interval:
     return Interval(middle, max(0.0, middle - Z * error), middle + Z * error)
 
 
-def share(good: int, count: int) -> Interval:
+def share_interval(good: int, count: int) -> Interval:
     """A share with Wilson's interval (1927), of 95 %, at one look."""
     p, z2 = good / count, Z * Z
     middle = (p + z2 / (2 * count)) / (1 + z2 / count)
