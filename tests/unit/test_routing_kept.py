@@ -60,7 +60,7 @@ def test_it_is_trained_on_the_first_prompts_and_judged_by_the_chances_of_the_oth
         return sets[-1]
 
     kept = evaluate.held_out_result
-    for name, stand in (("train", learned), ("kept_by", kept_by), ("made", drawn)):
+    for name, stand in (("train", learned), ("held_out_result", kept_by), ("made", drawn)):
         monkeypatch.setattr(routing_kept, name, stand)
     measured("close", ROWS, 3, 4)
     (trained,), (whole,) = seen, sets
