@@ -154,6 +154,6 @@ def test_who_was_erased_stays_so_where_home_takes_nothing(home: Home, monkeypatc
     gone, done = uuid4(), list[str]()
     monkeypatch.setattr(erase, "erased_in_log", lambda _: {gone})
     monkeypatch.setattr(erase, "destroy_subject_key", lambda _, who: done.append(who))
-    monkeypatch.setattr("groundplan.identity.erase_store.forget", lambda *_: None)
+    monkeypatch.setattr("groundplan.identity.erase_store.delete_personal_data", lambda *_: None)
     monkeypatch.setattr(erase, "write_atomically", lambda *_: (_ for _ in ()).throw(OSError(28, "No space left")))
     assert erase.reapply_erasures(None, home) == 1 and done == [str(gone)]  # type: ignore[arg-type]

@@ -18,9 +18,9 @@ from typer.testing import CliRunner
 from groundplan.catalog import units
 from groundplan.catalog.check import validate, validate_files
 from groundplan.catalog.imports.litellm import import_litellm
-from groundplan.catalog.imports.litellm_models import Asked
-from groundplan.catalog.imports.machines import law_of
-from groundplan.catalog.imports.providers import PROVIDERS, is_private, jurisdiction_of, split
+from groundplan.catalog.imports.litellm_models import ImportOptions
+from groundplan.catalog.imports.machines import region_jurisdiction
+from groundplan.catalog.imports.providers import PROVIDERS, is_private, jurisdiction_of, split_model_name
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_OWNER, NO_PRICE, SECRET, Verdict
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import DeploymentDoc
@@ -137,7 +137,7 @@ def known(model: str) -> bool:
 
 def imported(text: str, *, more: Mapping[str, str] | None = None, **asked: Any) -> Verdict:
     asked.setdefault("known_context", lambda model: price_list.context_window(model) is not None)
-    return import_litellm({"config.yaml": text, **(more or {})}, "config.yaml", Asked(known, **asked))
+    return import_litellm({"config.yaml": text, **(more or {})}, "config.yaml", ImportOptions(known, **asked))
 
 
 def everything(**asked: Any) -> Verdict:
@@ -855,10 +855,10 @@ def test_what_may_be_sent_in_is_to_be_declared_and_told() -> None:
 
 
 def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
-    assert split("azure/eu/gpt-4o") == ("azure", "eu/gpt-4o")
-    assert split("gpt-4o") == ("openai", "gpt-4o")
-    assert split("meta-llama/x", "groq") == ("groq", "meta-llama/x")
-    assert split("bedrock/converse/anthropic.claude-v2:1") == ("bedrock", "anthropic.claude-v2:1")
+    assert split_model_name("azure/eu/gpt-4o") == ("azure", "eu/gpt-4o")
+    assert split_model_name("gpt-4o") == ("openai", "gpt-4o")
+    assert split_model_name("meta-llama/x", "groq") == ("groq", "meta-llama/x")
+    assert split_model_name("bedrock/converse/anthropic.claude-v2:1") == ("bedrock", "anthropic.claude-v2:1")
     families = {
         "openai": ("o3-mini", "ft:gpt-4o:acme::1", "text-embedding-3-small", "dall-e-3", "chatgpt-4o-latest"),
         "anthropic": ("claude-3-5-sonnet-20241022",), "vertex_ai": ("gemini-2.5-pro", "text-embedding-005"),
@@ -866,7 +866,7 @@ def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
         "cohere": ("command-r-plus",),
         "custom_openai": ("mistral-large-latest", "qwen2.5", "gpt-oss-20b", "adapter-7b"),
     }  # fmt: skip
-    assert {name: split(name) for names in families.values() for name in names} == {
+    assert {name: split_model_name(name) for names in families.values() for name in names} == {
         name: (family, name) for family, names in families.items() for name in names
     }
 
@@ -886,7 +886,7 @@ def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
 )  # fmt: skip
 def test_the_law_of_a_region_is_that_of_where_it_is(law: str, regions: tuple[str, ...]) -> None:
     assert {region: jurisdiction_of(region) for region in regions} == dict.fromkeys(regions, law)
-    assert {law_of(f"cloud:{region}") for region in regions} == {None if law == "UNKNOWN" else law}
+    assert {region_jurisdiction(f"cloud:{region}") for region in regions} == {None if law == "UNKNOWN" else law}
 
 
 @pytest.mark.parametrize(

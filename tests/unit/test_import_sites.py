@@ -10,11 +10,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from typer.testing import CliRunner
 
-from groundplan.catalog.imports.accelerators import of_instance, of_product
+from groundplan.catalog.imports.accelerators import instance_accelerators, product_accelerator
 from groundplan.catalog.imports.focus import import_focus
 from groundplan.catalog.imports.inventory import import_inventory
 from groundplan.catalog.imports.kubernetes import import_kubernetes
-from groundplan.catalog.imports.machines import Found
+from groundplan.catalog.imports.machines import ImportedSites
 from groundplan.catalog.imports.terraform import import_terraform
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.model import SiteDoc
@@ -44,7 +44,7 @@ STATE = {
 }  # fmt: skip
 
 
-def sites(found: Found) -> dict[str, SiteDoc]:
+def sites(found: ImportedSites) -> dict[str, SiteDoc]:
     """What a workspace makes of it."""
     company = "kind: company\nname: acme\nformat: 1\n"
     return load_files({"acme.yaml": company, "sites.yaml": found.text}).sites
@@ -163,6 +163,9 @@ def test_the_command_writes_a_file_once(tmp_path: Path) -> None:
 
 
 def test_instances_and_products_are_known_by_their_names() -> None:
-    assert of_instance("g6e.12xlarge") == ("l40s", 4) and of_instance("a2-highgpu-4g") == ("a100", 4)
-    assert of_instance("m5.large") is None and of_product("NVIDIA-H100-80GB-HBM3") == "h100-sxm"
-    assert of_product("Tesla-T4") is None
+    assert instance_accelerators("g6e.12xlarge") == ("l40s", 4) and instance_accelerators("a2-highgpu-4g") == (
+        "a100",
+        4,
+    )
+    assert instance_accelerators("m5.large") is None and product_accelerator("NVIDIA-H100-80GB-HBM3") == "h100-sxm"
+    assert product_accelerator("Tesla-T4") is None

@@ -16,7 +16,7 @@ from trestle.oscal.profile import Model as ProfileModel
 from typer.testing import CliRunner
 
 from groundplan.catalog.frameworks import FrameworkDoc
-from groundplan.catalog.imports.oscal import Frameworks, import_oscal
+from groundplan.catalog.imports.oscal import ImportedFrameworks, import_oscal
 from groundplan.catalog.loader import load_files
 from groundplan.cli.main import app
 from groundplan.core.errors import GroundplanError, Invalid, TooLarge
@@ -60,12 +60,12 @@ def profile(**selection: Any) -> dict[str, Any]:
     return {"profile": {"uuid": uuid, "metadata": META, "imports": [chosen], "modify": setting, "back-matter": back}}
 
 
-def read(**documents: Any) -> Frameworks:
+def read(**documents: Any) -> ImportedFrameworks:
     files = {f"{name}.json": json.dumps(each, indent=1) for name, each in documents.items()}
     return import_oscal(files, OWNER)
 
 
-def framework(found: Frameworks) -> FrameworkDoc:
+def framework(found: ImportedFrameworks) -> FrameworkDoc:
     """What a workspace makes of it, and nothing is wrong with that."""
     people = f"---\nkind: person\nname: sam\nemail: {OWNER}\nfull_name: Sam\n"
     workspace = load_files({"a.yaml": f"kind: company\nname: acme\nformat: 1\n{people}", "f.yaml": found.text})
@@ -74,7 +74,7 @@ def framework(found: Frameworks) -> FrameworkDoc:
     return doc
 
 
-def titles(found: Frameworks) -> dict[str, str]:
+def titles(found: ImportedFrameworks) -> dict[str, str]:
     return {each.id: each.title for each in framework(found).controls}
 
 

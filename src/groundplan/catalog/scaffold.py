@@ -14,7 +14,7 @@ from pathlib import Path
 from groundplan.catalog import units, well_known
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.fields import is_email
-from groundplan.catalog.imports.providers import host_of, is_private, jurisdiction_of, worked_on
+from groundplan.catalog.imports.providers import host_of, is_private, jurisdiction_of, processing_region
 from groundplan.catalog.well_known import Upstream
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.home import write_files
@@ -88,7 +88,7 @@ def _served(
             code="price_missing",
             hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
         )
-    there = worked_on(at.api, name, None)
+    there = processing_region(at.api, name, None)
     law = jurisdiction_of(there) if there is not None else at.jurisdiction
     return _site(replace(at, jurisdiction=law)), _deployment(at, name, key, _price(price), known_context(model))
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from groundplan.catalog.imports.providers import PROVIDERS, before, host_of, jurisdiction_of
+from groundplan.catalog.imports.providers import PROVIDERS, cut_path, host_of, jurisdiction_of
 
 _ENDPOINT = re.compile(
     r"(?<!/)/(?:chat/completions|completions|responses|embeddings|messages|models|models/[^/]*:\w+)$"
@@ -61,7 +61,7 @@ def recognize_upstream(url: str) -> Upstream:
         key = "ANTHROPIC_API_KEY" if official else "AZURE_API_KEY" if host.endswith(_AZURE) else None
         return Upstream(messages_base_url(url), "anthropic", "anthropic" if key else None, key)
     if host.endswith(_AZURE):
-        return Upstream(f"{before(url, '/openai', '/models')}/openai/v1", prices="azure", key="AZURE_API_KEY")
+        return Upstream(f"{cut_path(url, '/openai', '/models')}/openai/v1", prices="azure", key="AZURE_API_KEY")
     shaped = any(part in f"/{path}" for part in _OPENAI_SHAPED)
     if (bedrock := _BEDROCK.fullmatch(host)) is not None:
         law = jurisdiction_of(bedrock[1])

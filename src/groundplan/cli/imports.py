@@ -19,11 +19,11 @@ from groundplan.catalog.imports.focus import import_focus
 from groundplan.catalog.imports.inventory import import_inventory
 from groundplan.catalog.imports.kubernetes import import_kubernetes
 from groundplan.catalog.imports.litellm import import_litellm
-from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.litellm_models import ImportOptions
 from groundplan.catalog.imports.litellm_units import WORDS
 from groundplan.catalog.imports.machines import MAX_BYTES as MAX_INFRASTRUCTURE
-from groundplan.catalog.imports.machines import Found
-from groundplan.catalog.imports.node import included
+from groundplan.catalog.imports.machines import ImportedSites
+from groundplan.catalog.imports.node import included_files
 from groundplan.catalog.imports.oscal import import_oscal
 from groundplan.catalog.imports.oscal_files import MAX_BYTES as MAX_OSCAL
 from groundplan.catalog.imports.terraform import import_terraform
@@ -74,7 +74,7 @@ def litellm(
     if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise Conflict(f"{to} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
     today = datetime.now(UTC).date()
-    asked = Asked(
+    asked = ImportOptions(
         known_price=lambda model: has_listed_price(model, today),
         known_context=lambda model: price_list.context_window(model) is not None,
         owners=_owners(owner or []), prices=_prices(price or []),
@@ -142,7 +142,7 @@ def _is_new(to: Path | None) -> None:
         raise Conflict(f"{to} exists already", code="file_exists", hint="Name a new file.")
 
 
-def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], Found]) -> None:
+def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], ImportedSites]) -> None:
     _is_new(to)
     text = _text(file, file.name, MAX_INFRASTRUCTURE)
     if len(text) > MAX_INFRASTRUCTURE:
@@ -231,7 +231,7 @@ def _read(config: Path) -> dict[str, str]:
     """Texts of the configuration and of the files that it includes, by name. Raises `Invalid`."""
     folder = config.absolute().parent
     files = {config.name: _text(config, config.name)}
-    waiting = list(included(files[config.name]))
+    waiting = list(included_files(files[config.name]))
     while waiting:
         name = waiting.pop(0)
         path = (folder / name).resolve()
@@ -243,7 +243,7 @@ def _read(config: Path) -> dict[str, str]:
                 code="import_include", where=f"{config.name}", hint="Put it beside the configuration.",
             )  # fmt: skip
         files[name] = _text(path, name)
-        waiting += included(files[name])
+        waiting += included_files(files[name])
     return files
 
 

@@ -1,4 +1,4 @@
-"""What accelerators instance types and products have, as the providers document them. Facts and look-ups only."""
+"""Accelerators of instance types and products, as documented by the providers. Facts and look-ups only."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ _PRODUCTS = (
 )  # fmt: skip
 
 
-def of_instance(name: str) -> tuple[str, int] | None:
-    """(hardware, units) of an instance type; None: it has no accelerator that is known."""
+def instance_accelerators(name: str) -> tuple[str, int] | None:
+    """(hardware, units) of an instance type; None if it has no known accelerator."""
     for pattern, hardware, units in _INSTANCES:
         found = re.fullmatch(pattern, name.strip().lower(), re.ASCII)
         if found:
@@ -34,7 +34,7 @@ def of_instance(name: str) -> tuple[str, int] | None:
     return None
 
 
-def of_product(name: str) -> str | None:
-    """Hardware by the product's name, such as NVIDIA-H100-80GB-HBM3."""
+def product_accelerator(name: str) -> str | None:
+    """The hardware of a product such as NVIDIA-H100-80GB-HBM3; None if it is not known."""
     words = re.split(r"[^a-z0-9]+", name.lower())
     return next((hardware for part, hardware in _PRODUCTS if part in words), None)

@@ -1,7 +1,7 @@
 """Rows of a FOCUS bill (FinOps Open Cost and Usage Specification 1.x) -> hourly prices of rented hardware by region.
 
-What each unit-hour really cost: effective cost over consumed hours, over the accelerators of the instance. Tokens are
-`cost reconcile`'s; here they are counted as passed over. Reads text only.
+The price of a unit-hour is the effective cost divided by consumed hours and by the accelerators of the instance. Rows
+of tokens are for `cost reconcile`; here they are counted as skipped. Reads text only.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
 
-from groundplan.catalog.imports.accelerators import of_instance
-from groundplan.catalog.imports.machines import Found, Machine, sites
+from groundplan.catalog.imports.accelerators import instance_accelerators
+from groundplan.catalog.imports.machines import ImportedSites, Machine, build_sites
 from groundplan.catalog.imports.naming import slug
 from groundplan.catalog.imports.verdict import CHANGED, Finding
 from groundplan.core.errors import Invalid, Where
@@ -31,7 +31,7 @@ class _Sum:
     line: int
 
 
-def import_focus(text: str, name: str) -> Found:
+def import_focus(text: str, name: str) -> ImportedSites:
     """The price of each type of hardware in each region. Raises `Invalid`."""
     reader = csv.DictReader(text.splitlines())
     head = set(reader.fieldnames or ())
@@ -66,7 +66,7 @@ def import_focus(text: str, name: str) -> Found:
         )
         what = f"{each.unit_hours.quantize(Decimal('0.01')):f} unit-hours in {region}"
         told.append(Finding(CHANGED, hardware, f"{price:f} USD an hour from {what}, discounts included", "", where))
-    return sites(machines, told, dict(others), name)
+    return build_sites(machines, told, dict(others), name)
 
 
 def _add(
@@ -99,7 +99,7 @@ def _hardware(row: Mapping[str, str | None]) -> tuple[str, int] | None:
     """By whichever column names an instance type."""
     for column in ("SkuMeter", "SkuId", "ResourceType", "ChargeDescription", "x_InstanceType", "SkuPriceDetails"):
         for word in _INSTANCE.findall(row.get(column) or ""):
-            found = of_instance(word)
+            found = instance_accelerators(word)
             if found is not None:
                 return found
     return None

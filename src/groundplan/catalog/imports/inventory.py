@@ -7,8 +7,8 @@ import csv
 import re
 from collections.abc import Mapping
 
-from groundplan.catalog.imports.accelerators import of_instance, of_product
-from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, sites
+from groundplan.catalog.imports.accelerators import instance_accelerators, product_accelerator
+from groundplan.catalog.imports.machines import MAX_MACHINES, ImportedSites, Machine, build_sites
 from groundplan.catalog.imports.naming import slug
 from groundplan.core.errors import Invalid, Problem, Where
 
@@ -19,7 +19,7 @@ COLUMNS = (
 _NUMBER = re.compile(r"[0-9]{1,9}(\.[0-9]{1,6})?", re.ASCII)
 
 
-def import_inventory(text: str, name: str) -> Found:
+def import_inventory(text: str, name: str) -> ImportedSites:
     """Every row is so many units of one type. Raises `Invalid` with every wrong row."""
     reader = csv.DictReader(text.splitlines())
     missing = [column for column in ("site", "hardware", "count") if column not in (reader.fieldnames or ())]
@@ -44,7 +44,7 @@ def import_inventory(text: str, name: str) -> Found:
             f"{len(problems)} rows of {name} cannot be read", code="import_inventory",
             hint="Correct them, or leave them out.", problems=tuple(problems[:100]),
         )  # fmt: skip
-    return sites(machines, (), {}, name)
+    return build_sites(machines, (), {}, name)
 
 
 def _wrong(row: Mapping[str, str | None]) -> str:
@@ -74,12 +74,12 @@ def _machine(row: Mapping[str, str | None], where: Where) -> Machine:
         return float(value) if value else None
 
     hardware = text("hardware") or ""
-    known = of_instance(hardware)
+    known = instance_accelerators(hardware)
     life = number("life_years")
     return Machine(
         site=slug(text("site") or "", "site"),
         type=text("type") or "private",
-        hardware=known[0] if known else of_product(hardware) or slug(hardware, "hardware"),
+        hardware=known[0] if known else product_accelerator(hardware) or slug(hardware, "hardware"),
         count=int(text("count") or "0") * (known[1] if known else 1),
         where=where,
         region=_region(text("region")),

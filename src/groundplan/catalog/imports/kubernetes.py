@@ -10,8 +10,8 @@ from typing import Any
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
-from groundplan.catalog.imports.accelerators import of_instance, of_product
-from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites
+from groundplan.catalog.imports.accelerators import instance_accelerators, product_accelerator
+from groundplan.catalog.imports.machines import MAX_MACHINES, ImportedSites, Machine, build_sites, line_of
 from groundplan.catalog.imports.naming import slug
 from groundplan.core.errors import Invalid, Where
 
@@ -19,7 +19,7 @@ GPU = "nvidia.com/gpu"
 _PROVIDERS = {"aws": "aws", "azure": "azure", "gce": "gcp"}
 
 
-def import_kubernetes(text: str, name: str) -> Found:
+def import_kubernetes(text: str, name: str) -> ImportedSites:
     """The accelerators of every node. Raises `Invalid`."""
     machines: list[Machine] = []
     others: Counter[str] = Counter()
@@ -32,7 +32,7 @@ def import_kubernetes(text: str, name: str) -> Found:
             others["nodes without accelerator"] += 1
         else:
             machines.append(found)
-    return sites(machines, (), dict(others), name)
+    return build_sites(machines, (), dict(others), name)
 
 
 def _no_nodes(name: str) -> Invalid:
@@ -69,8 +69,8 @@ def _nodes(documents: list[Any]) -> Iterator[Mapping[str, Any]]:
 def _machine(node: Mapping[str, Any], text: str, name: str) -> Machine | None:
     metadata, status, spec = (_dict(node.get(key)) for key in ("metadata", "status", "spec"))
     labels = _dict(metadata.get("labels"))
-    instance = of_instance(str(labels.get("node.kubernetes.io/instance-type", "")))
-    product = of_product(str(labels.get("nvidia.com/gpu.product", "")))
+    instance = instance_accelerators(str(labels.get("node.kubernetes.io/instance-type", "")))
+    product = product_accelerator(str(labels.get("nvidia.com/gpu.product", "")))
     told = str(_dict(status.get("capacity")).get(GPU, ""))
     count = int(told) if told.isascii() and told.isdigit() and len(told) < 5 else instance[1] if instance else 0
     hardware = product or (instance[0] if instance else None)

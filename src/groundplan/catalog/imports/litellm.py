@@ -1,7 +1,7 @@
 """`groundplan import litellm`: a LiteLLM proxy's config.yaml -> a workspace that passes `check`, and a verdict.
 
-Each model name that callers ask for becomes a workload, each entry behind it a deployment. What has no owner stays a
-proposal, what has no price or address stays a comment: nothing runs by having been imported. Pure: texts in, texts out.
+Each model name becomes a workload, each entry of that name a deployment. A workload without owner stays a proposal, a
+deployment without price or address stays a comment: an import alone makes nothing run. Pure: texts in, texts out.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from typing import Any
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports import litellm_settings, yaml_text
 from groundplan.catalog.imports.litellm_balance import balance, weights
-from groundplan.catalog.imports.litellm_budget import Budgets, budgets_of
-from groundplan.catalog.imports.litellm_credentials import credentials_of
-from groundplan.catalog.imports.litellm_findings import told
-from groundplan.catalog.imports.litellm_models import Asked, Entry, EntryReader
+from groundplan.catalog.imports.litellm_budget import Budgets, read_budgets
+from groundplan.catalog.imports.litellm_credentials import read_credentials
+from groundplan.catalog.imports.litellm_findings import setting_finding
+from groundplan.catalog.imports.litellm_models import Entry, EntryReader, ImportOptions
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Config, Node, read_config
 from groundplan.catalog.imports.verdict import (
@@ -29,7 +29,7 @@ from groundplan.catalog.imports.verdict import (
     SECRET,
     Finding,
     Verdict,
-    in_order,
+    sort_findings,
 )
 from groundplan.catalog.model import DUTIES, WorkloadDoc
 from groundplan.core.errors import Invalid, Where
@@ -40,7 +40,7 @@ TABLES = {
     "general_settings": litellm_settings.GENERAL,
 }
 _CALLBACKS = ("callbacks", "success_callback", "failure_callback", "service_callback", "service_callbacks")
-_BY_CODE: dict[str, tuple[str, ...]] = {
+_HANDLED_KEYS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(
         ("fallbacks", "default_fallbacks", "num_retries", "timeout", "stream_timeout", "request_timeout",
          "routing_strategy"), ("litellm_settings", "router_settings"),
@@ -49,126 +49,130 @@ _BY_CODE: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("model_group_alias", *_CALLBACKS), tuple(TABLES)),
     "global_max_parallel_requests": ("general_settings",),
 }  # fmt: skip
-"""What is read elsewhere in this module, and in which sections."""
-_MOST_OUTPUT = 4096
-_OF_ALL = "fallbacks: of each workload that has none of its own"
-_PILOTS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
-_READ = frozenset({"model_list", "include", "environment_variables", *TABLES})
+"""Settings that other functions of this module handle, and the sections in which they do."""
+_MAX_OUTPUT = 4096
+_DEFAULT_FALLBACKS = "fallbacks: of each workload that has none of its own"
+_PILOT_CAPS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
+_READ_SECTIONS = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _IN_DATABASE = "Models that were added in LiteLLM's UI are in its database: list them with its /model/info."
-_WRAPPED = {
+_WRAPPER_HINTS = {
     "proxy_config": "These are values of its Helm chart: write what is below it into a file, and import that.",
     "services": "This is a Compose file: write the text of its configuration into a file, and import that.",
     "apiVersion": "This is an object of Kubernetes: write the text that is below data into a file, and import that.",
 }
-_HAS_EQUAL = frozenset({"prometheus", "prometheus_system", "otel", "opentelemetry"})
+_SUPPORTED_CALLBACKS = frozenset({"prometheus", "prometheus_system", "otel", "opentelemetry"})
 
 
 @dataclass(frozen=True, slots=True)
-class _Common:
-    """What holds for every workload."""
+class _SharedSettings:
+    """Settings that apply to every workload."""
 
     config: Config
-    asked: Asked
+    asked: ImportOptions
     findings: list[Finding]
     attempts: int | None
     deadline_ms: int | None
     fallbacks: Mapping[str, tuple[str, ...]]
-    """Model name -> model names that take over; `*` is every other one's."""
+    """Model name -> its fallbacks; `*`: those of every other model name."""
     aliases: Mapping[str, str]
-    """Further name of a model name -> that model name."""
+    """Alias -> model name."""
     budgets: Budgets
     balance: str
-    """How the deployments of a workload share its calls."""
+    """Value of `balance` of workloads with several deployments."""
 
 
-def import_litellm(files: Mapping[str, str], main: str, asked: Asked) -> Verdict:
-    """The workspace and the verdict of the configuration `main` among `files` (name -> text, included files too).
+def import_litellm(files: Mapping[str, str], main: str, asked: ImportOptions) -> Verdict:
+    """The workspace and verdict of the configuration `main` among `files` (name -> text, with included files).
 
-    Raises `Invalid` with every place where the file is not YAML, or not of LiteLLM's form.
+    Raises `Invalid` with every place where a file is not YAML, or does not have LiteLLM's form.
     """
     config = read_config(files, main)
     findings: list[Finding] = []
-    variables = {key: node for key, node in config.mapping("environment_variables") if not node.empty}
+    variables = {key: node for key, node in config.mapping("environment_variables") if not node.is_empty}
     literal = {key: node.text() or "" for key, node in variables.items() if node.variable is None}
     config.notes.values = literal | {name: value for name, value in asked.values.items() if value}
-    reader = EntryReader(asked, variables, findings, credentials_of(config))
+    reader = EntryReader(asked, variables, findings, read_credentials(config))
     listed = list(config.items("model_list"))
     if not listed:
         raise Invalid(
             f"{main} has no model_list", code="import_empty", where=Where(main, 1),
-            hint=next((each for key, each in _WRAPPED.items() if key in config.sections), _IN_DATABASE),
+            hint=next((each for key, each in _WRAPPER_HINTS.items() if key in config.sections), _IN_DATABASE),
         )  # fmt: skip
     entries = [entry for node in listed if (entry := reader.read(node)) is not None]
-    common = _common(config, asked, entries, findings)
+    shared = _shared_settings(config, asked, entries, findings)
     groups = _groups(entries)
-    workloads = _workloads(groups, common)
+    workloads = _workloads(groups, shared)
     _settings(config, variables, findings)
     config.check()
     written = {
-        "company.yaml": _company(entries, workloads, common),
-        "deployments.yaml": _deployments(entries, weights(groups, common.balance, findings)),
-        "workloads.yaml": _workload_text(workloads, common),
+        "company.yaml": _company(entries, workloads, shared),
+        "deployments.yaml": _deployments(entries, weights(groups, shared.balance, findings)),
+        "workloads.yaml": _workload_text(workloads, shared),
     }
     if limits := _limit_text(entries, config, findings):
         written["limits.yaml"] = limits
     config.check()
-    findings += _numbers_to_say(config)
+    findings += _unknown_number_findings(config)
     validate_files(written, known_price=asked.known_price)
-    findings.append(Finding(CHANGED, "stage", _PILOTS, "Raise caps: of the company.", Where(main, 1)))
+    findings.append(Finding(CHANGED, "stage", _PILOT_CAPS, "Raise caps: of the company.", Where(main, 1)))
     if any(entry.type == "chat" for entry in entries):
         here = "images, sound and files in messages are refused until a deployment says what they count at most"
         todo = "Write accepts: with image_tokens: or audio_tokens: of deployments that take them."
         findings.append(Finding(CHANGED, "accepts", here, todo, Where(main, 1)))
     if not all(any(entry.max_output for entry in members) for members in groups.values()):
-        here = f"an answer has at most {_MOST_OUTPUT} tokens where max_tokens: is not said, as all of it is reserved"
+        here = f"an answer has at most {_MAX_OUTPUT} tokens where max_tokens: is not said, as all of it is reserved"
         findings.append(Finding(CHANGED, "max_tokens", here, "Raise limits.max_output: of workloads.", Where(main, 1)))
     served = sum(body["stage"] != "proposed" for body, _ in workloads)
     ready = sum(not entry.missing for entry in entries)
-    return Verdict(written, in_order(findings), len(listed), ready, len(workloads), served)
+    return Verdict(written, sort_findings(findings), len(listed), ready, len(workloads), served)
 
 
-def _numbers_to_say(config: Config) -> list[Finding]:
-    """Of each number that stands in a variable which is not known."""
-    told = {node.where: node for node in config.notes.unknown}
+def _unknown_number_findings(config: Config) -> list[Finding]:
+    """A finding for each number that is in a variable without a known value."""
+    by_place = {node.where: node for node in config.notes.unknown_numbers}
     return [
         Finding(
             NEEDED, node.name, "the number stands in a variable: left out", f"Say --set {node.variable}=NUMBER.", where
         )
-        for where, node in told.items()
+        for where, node in by_place.items()
     ]
 
 
 def _groups(entries: list[Entry]) -> dict[str, list[Entry]]:
-    """Model name -> its entries, in the order in which they are preferred."""
+    """Model name -> its entries by `order`."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
         found.setdefault(entry.group, []).append(entry)
     return {group: sorted(members, key=lambda entry: entry.order) for group, members in found.items()}
 
 
-def _common(config: Config, asked: Asked, entries: list[Entry], findings: list[Finding]) -> _Common:
-    attempts = _setting(config, "num_retries", findings, "limits.attempts of each workload, retries and one")
-    deadline = _setting(config, "timeout", findings, "limits.deadline of each workload")
-    other = _setting(config, "request_timeout", findings, "limits.deadline of each workload")
-    _setting(config, "stream_timeout", findings, "timeouts.first_token of a deployment; written only where it says so")
+def _shared_settings(
+    config: Config, asked: ImportOptions, entries: list[Entry], findings: list[Finding]
+) -> _SharedSettings:
+    attempts = _number_setting(config, "num_retries", findings, "limits.attempts of each workload, retries and one")
+    deadline = _number_setting(config, "timeout", findings, "limits.deadline of each workload")
+    other = _number_setting(config, "request_timeout", findings, "limits.deadline of each workload")
+    _number_setting(
+        config, "stream_timeout", findings, "timeouts.first_token of a deployment; written only where it says so"
+    )
     seconds = deadline if deadline is not None else other
     types: dict[str, set[str]] = {}
     for entry in entries:
         types.setdefault(entry.group, set()).add(entry.type)
     aliases = _aliases(config, set(types), findings)
-    return _Common(
+    return _SharedSettings(
         config, asked, findings,
         None if attempts is None else min(int(attempts) + 1, 10),
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
         _fallbacks(config, types, aliases, findings),
         aliases,
-        budgets_of(config, asked, findings),
+        read_budgets(config, asked, findings),
         balance(config, findings),
     )  # fmt: skip
 
 
-def _setting(config: Config, key: str, findings: list[Finding], here: str) -> Any:
-    """A number of `router_settings`, else of `litellm_settings`; both are told."""
+def _number_setting(config: Config, key: str, findings: list[Finding], here: str) -> Any:
+    """A number of `router_settings`, else of `litellm_settings`; adds a finding for each."""
     numbers = []
     for section in ("router_settings", "litellm_settings"):
         node = config.get(section, key)
@@ -182,29 +186,32 @@ def _setting(config: Config, key: str, findings: list[Finding], here: str) -> An
 def _fallbacks(
     config: Config, types: Mapping[str, set[str]], aliases: Mapping[str, str], findings: list[Finding]
 ) -> dict[str, tuple[str, ...]]:
-    """`types`: of the deployments of each model name."""
+    """Fallbacks by model name. `types`: types of the deployments of each model name."""
     found: dict[str, tuple[str, ...]] = {}
     also: dict[str, tuple[str, ...]] = {}
     for section in ("router_settings", "litellm_settings"):
         node = config.get(section, "fallbacks")
         for entry in node.entries() if node else ():
             for group, others in entry.items():
-                names = tuple(text for other in others.entries() if (text := _name(other, findings)) is not None)
+                names = tuple(
+                    text for other in others.entries() if (text := _fallback_name(other, findings)) is not None
+                )
                 of = group if group in types else aliases.get(group, group)
                 (found if of == group else also).setdefault(of, names)
-                state, here, todo = _taken_over(group, of, types.get(of))
+                state, here, todo = _fallback_finding(group, of, types.get(of))
                 findings.append(Finding(state, f"{section}.fallbacks", here, todo, others.where_key))
         node = config.get(section, "default_fallbacks")
         if node is not None:
             found.setdefault("*", tuple(text for other in node.entries() if (text := other.text()) is not None))
-            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", _OF_ALL, "", node.where_key))
+            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", _DEFAULT_FALLBACKS, "", node.where_key))
     return also | found
 
 
-def _taken_over(group: str, of: str, types: set[str] | None) -> tuple[str, str, str]:
-    """(state, what is here, what to do) of fallbacks of a model name, which may be a further name `of` another."""
+def _fallback_finding(group: str, of: str, types: set[str] | None) -> tuple[str, str, str]:
+    """(state, equivalent here, what to do) for the fallbacks of a model name; `of`: the name it is an alias of, or
+    itself."""
     if group == "*":
-        return CARRIED, _OF_ALL, ""
+        return CARRIED, _DEFAULT_FALLBACKS, ""
     if types is None:
         return NEEDED, f"fallbacks of {one_line(group)}, which is no model of the list", "Declare it."
     if "chat" not in types:
@@ -215,7 +222,7 @@ def _taken_over(group: str, of: str, types: set[str] | None) -> tuple[str, str, 
     return CARRIED, "fallbacks: of its workload", ""
 
 
-def _name(node: Node, findings: list[Finding]) -> str | None:
+def _fallback_name(node: Node, findings: list[Finding]) -> str | None:
     if isinstance(node.value, dict):
         here = "a fallback takes over the call as it is, without other parameters"
         findings.append(Finding(NO_EQUAL, "fallbacks", here, "Name a model alone.", node.where))
@@ -223,8 +230,8 @@ def _name(node: Node, findings: list[Finding]) -> str | None:
     return node.text()
 
 
-def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple[dict[str, Any], Where]]:
-    """Each workload, with its place in the imported file."""
+def _workloads(groups: Mapping[str, list[Entry]], shared: _SharedSettings) -> list[tuple[dict[str, Any], Where]]:
+    """The body of each workload, with its place in the imported file."""
     names: set[str] = set()
     found = []
     talks = any(entry.type == "chat" and not entry.missing for entries in groups.values() for entry in entries)
@@ -232,44 +239,44 @@ def _workloads(groups: Mapping[str, list[Entry]], common: _Common) -> list[tuple
         body: dict[str, Any] = {"kind": "workload", "name": unique(slug(group), names)}
         if body["name"] != group:
             body["title"] = one_line(group)
-        body |= _called(group, body["name"], common)
+        body |= _alias_field(group, body["name"], shared)
         body["purpose"] = f"Calls that LiteLLM served as {one_line(group)}"
         ready = [entry for entry in entries if not entry.missing]
-        owner = common.asked.owners.get(group) or common.asked.owners.get("")
+        owner = shared.asked.owners.get(group) or shared.asked.owners.get("")
         body |= {"stage": "pilot" if ready and owner else "proposed", "sensitivity": "internal"}
         first, later = _by_order(ready)
-        body |= _places(first)
-        body |= _taking_over(group, first, later, groups, common)
-        body |= _limits(entries, common, places=len(first) + len(body.get("fallbacks", ())))
-        body |= _reliability(entries, first, common)
+        body |= _deployment_fields(first)
+        body |= _fallback_field(group, first, later, groups, shared)
+        body |= _limits(entries, shared, places=len(first) + len(body.get("fallbacks", ())))
+        body |= _reliability(entries, first, shared)
         where = entries[0].node.where
         if owner:
             body["owners"] = {"business": owner}
         else:
             todo = f"Say --owner {quote(one_line(group))}=E-MAIL, or --owner E-MAIL for all."
-            common.findings.append(
+            shared.findings.append(
                 Finding(NO_OWNER, one_line(group), "without a business owner it stays a proposal", todo, where)
             )
         if ready and talks and "deployments" not in body:
             here = "its keys may also ask any chat deployment, as leaving out deployments: means all of them"
             todo = f"groundplan keys create --workload {body['name']} --model {ready[0].name}"
-            common.findings.append(Finding(CHANGED, one_line(group), here, todo, where))
+            shared.findings.append(Finding(CHANGED, one_line(group), here, todo, where))
         if not ready:
             here = f"workload {body['name']} stays a proposal: none of its deployments is complete"
-            common.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))
+            shared.findings.append(Finding(NEEDED, one_line(group), here, "Complete one in deployments.yaml.", where))
         found.append((body, where))
     return found
 
 
-def _called(group: str, name: str, common: _Common) -> dict[str, list[str]]:
-    """What its callers say as `model`, and may go on to say, where that is not the workload's name."""
-    said = (group, *(alias for alias, other in common.aliases.items() if other == group))
+def _alias_field(group: str, name: str, shared: _SharedSettings) -> dict[str, list[str]]:
+    """`aliases`: the names that callers write as `model` today, except for the workload's own."""
+    said = (group, *(alias for alias, other in shared.aliases.items() if other == group))
     found = [alias for alias in dict.fromkeys(said) if alias != name and one_line(alias) == alias]
     return {"aliases": found} if found else {}
 
 
-def _places(ready: list[Entry]) -> dict[str, list[str]]:
-    """Deployments by the field of a workload that names their type."""
+def _deployment_fields(ready: list[Entry]) -> dict[str, list[str]]:
+    """Names of deployments by the workload's field for their type."""
     found: dict[str, list[str]] = {}
     for entry in ready:
         path = {"chat": "deployments", "embeddings": "embeddings"}.get(entry.type, "also")
@@ -279,23 +286,23 @@ def _places(ready: list[Entry]) -> dict[str, list[str]]:
 
 
 def _by_order(ready: list[Entry]) -> tuple[list[Entry], list[Entry]]:
-    """Deployments that share the calls, and those of a higher `order`, which are only asked when the others fail."""
+    """(deployments that share the calls, those of a higher `order`, which are used only when the first fail)"""
     lowest = min((entry.order for entry in ready), default=0)
     first = [entry for entry in ready if entry.order == lowest or entry.type != "chat"]
     return first, [entry for entry in ready if entry not in first]
 
 
-def _taking_over(
-    group: str, first: list[Entry], later: list[Entry], groups: Mapping[str, list[Entry]], common: _Common
+def _fallback_field(
+    group: str, first: list[Entry], later: list[Entry], groups: Mapping[str, list[Entry]], shared: _SharedSettings
 ) -> dict[str, list[str]]:
     own = {entry.name for entry in first}
     names = [entry.name for entry in later]
-    wanted = common.fallbacks.get(group, common.fallbacks.get("*", ()))
-    for other in (name if name in groups else common.aliases.get(name, name) for name in wanted):
+    wanted = shared.fallbacks.get(group, shared.fallbacks.get("*", ()))
+    for other in (name if name in groups else shared.aliases.get(name, name) for name in wanted):
         found = groups.get(other) or [each for entries in groups.values() for each in entries if each.id == other]
         if not found:
             here = f"fallback {one_line(other)} is no model of the list"
-            common.findings.append(Finding(NEEDED, one_line(group), here, "Declare it.", groups[group][0].node.where))
+            shared.findings.append(Finding(NEEDED, one_line(group), here, "Declare it.", groups[group][0].node.where))
         names += [
             entry.name for entry in found
             if not entry.missing and entry.type == "chat" and entry.name not in own | set(names)
@@ -303,52 +310,52 @@ def _taking_over(
     return {"fallbacks": names} if names and any(entry.type == "chat" for entry in first) else {}
 
 
-def _limits(entries: list[Entry], common: _Common, *, places: int) -> dict[str, Any]:
-    deadline = max((entry.deadline_ms for entry in entries if entry.deadline_ms), default=common.deadline_ms)
-    attempts = _tries(entries, common)
-    output = max((entry.max_output for entry in entries if entry.max_output), default=_MOST_OUTPUT)
+def _limits(entries: list[Entry], shared: _SharedSettings, *, places: int) -> dict[str, Any]:
+    deadline = max((entry.deadline_ms for entry in entries if entry.deadline_ms), default=shared.deadline_ms)
+    attempts = _max_attempts(entries, shared)
+    output = max((entry.max_output for entry in entries if entry.max_output), default=_MAX_OUTPUT)
     limits: dict[str, Any] = {"max_output": output}
     limits |= {"attempts": min(attempts - 1 + max(places, 1), 10)} if attempts is not None else {}
     limits |= {"deadline": f"{deadline}ms"} if deadline is not None else {}
     return {"limits": limits}
 
 
-def _tries(entries: list[Entry], common: _Common) -> int | None:
-    """Retries and one, None where the file does not say."""
-    return max((entry.attempts for entry in entries if entry.attempts), default=common.attempts)
+def _max_attempts(entries: list[Entry], shared: _SharedSettings) -> int | None:
+    """Number of retries plus one; None if the file has none."""
+    return max((entry.attempts for entry in entries if entry.attempts), default=shared.attempts)
 
 
-def _reliability(entries: list[Entry], first: list[Entry], common: _Common) -> dict[str, Any]:
-    """How calls are shared; where one deployment answers alone, it is also the one that is tried again."""
-    tries = _tries(entries, common)
+def _reliability(entries: list[Entry], first: list[Entry], shared: _SharedSettings) -> dict[str, Any]:
+    """`reliability`: how deployments share the calls; a single deployment is itself retried."""
+    tries = _max_attempts(entries, shared)
     chat = [entry for entry in first if entry.type == "chat"]
     if len(chat) > 1:
-        return {"reliability": {"balance": common.balance}}
+        return {"reliability": {"balance": shared.balance}}
     alone = len(chat or first) == 1
     return {"reliability": {"retries": {"same": tries - 1}}} if alone and tries is not None and tries > 1 else {}
 
 
 def _settings(config: Config, variables: Mapping[str, Node], findings: list[Finding]) -> None:
-    """What is said of every setting that nothing else reads."""
+    """Findings for every setting that is not handled elsewhere."""
     for section, table in TABLES.items():
         for key, node in config.mapping(section):
-            read = _BY_CODE.get(key)
-            if node.empty or (read is not None and section in read):
+            read = _HANDLED_KEYS.get(key)
+            if node.is_empty or (read is not None and section in read):
                 continue
             rule = litellm_settings.unread(read) if read else litellm_settings.rule(table, key)
             rule = rule or litellm_settings.rule(litellm_settings.LITELLM | litellm_settings.ROUTER, key)
-            findings.append(told(f"{section}.{one_line(key)}", key, rule or litellm_settings.UNKNOWN, node))
+            findings.append(setting_finding(f"{section}.{one_line(key)}", key, rule or litellm_settings.UNKNOWN, node))
             findings += _secrets_below(f"{section}.{one_line(key)}", node)
         _callbacks(config, section, findings)
     for key, node in variables.items():
         rule = litellm_settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
-        findings.append(told(f"environment_variables.{one_line(key)}", key, rule, node))
+        findings.append(setting_finding(f"environment_variables.{one_line(key)}", key, rule, node))
     for section, nodes in config.sections.items():
-        if section in _READ:
+        if section in _READ_SECTIONS:
             continue
         rule = litellm_settings.SECTIONS.get(section)
         if rule is None:
-            findings.append(told(one_line(section), section, litellm_settings.UNKNOWN, nodes[0]))
+            findings.append(setting_finding(one_line(section), section, litellm_settings.UNKNOWN, nodes[0]))
             findings += [each for part in nodes for each in _secrets_below(one_line(section), part)]
             continue
         for node in (each for part in nodes for each in _parts(part)):
@@ -367,7 +374,7 @@ def _secrets_below(what: str, node: Node) -> list[Finding]:
     for key, each in below:
         name = f"{what}.{one_line(key)}" if key else what
         if isinstance(each.value, str):
-            secret = told(name, key, litellm_settings.UNKNOWN, each)
+            secret = setting_finding(name, key, litellm_settings.UNKNOWN, each)
             found += [replace(secret, here="a secret stands in the file: not copied")] if secret.state == SECRET else []
         else:
             found += _secrets_below(name, each)
@@ -403,7 +410,7 @@ def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
         node = config.get(section, key)
         for entry in node.entries() if node else ():
             name = entry.text() or ""
-            if name in _HAS_EQUAL:
+            if name in _SUPPORTED_CALLBACKS:
                 here = "traces of calls are sent by OTLP" if "tel" in name else "each gateway has /metrics"
                 findings.append(Finding(CARRIED, f"{section}.{key}", here, "", entry.where))
             else:
@@ -411,13 +418,13 @@ def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
                 findings.append(Finding(rule.state, f"{section}.{key}", rule.here, rule.todo, entry.where))
 
 
-def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]], common: _Common) -> str:
+def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]], shared: _SharedSettings) -> str:
     people = sorted({body["owners"]["business"] for body, _ in workloads if "owners" in body})
-    body: dict[str, Any] = {"kind": "company", "name": slug(common.asked.company), "format": 1}
+    body: dict[str, Any] = {"kind": "company", "name": slug(shared.asked.company), "format": 1}
     body["separation"] = "solo" if len(people) == 1 else "enforced"
     if len(people) == 1:
         body["owners"] = dict.fromkeys(DUTIES, people[0])
-    text = yaml_text.comment([f"Imported from {common.config.main}. Check it offline with: groundplan check"])
+    text = yaml_text.comment([f"Imported from {shared.config.main}. Check it offline with: groundplan check"])
     text += yaml_text.lines(body)
     sites = {entry.site["name"]: entry.site for entry in entries if entry.site is not None}
     for site in sites.values():
@@ -460,14 +467,14 @@ def _limit_text(entries: list[Entry], config: Config, findings: list[Finding]) -
     return text and yaml_text.comment(["Limits: the most of something in a time, exact across gateways."]) + text
 
 
-def _workload_text(workloads: list[tuple[dict[str, Any], Where]], common: _Common) -> str:
+def _workload_text(workloads: list[tuple[dict[str, Any], Where]], shared: _SharedSettings) -> str:
     text = yaml_text.comment(["Workloads: say in purpose what each is really for. Budgets are hard limits."])
     for body, where in workloads:
         text += yaml_text.document(body, [f"From {where.file}:{where.line}."])
         limit = {"kind": "budget", "name": body["name"], "covers": f"workload/{body['name']}"}
-        text += yaml_text.document({**limit, "limit": common.budgets.workload})
-    if common.budgets.company is not None:
+        text += yaml_text.document({**limit, "limit": shared.budgets.workload})
+    if shared.budgets.company is not None:
         name = unique("company", {body["name"] for body, _ in workloads})
-        limit = {"kind": "budget", "name": name, "covers": "company", "limit": common.budgets.company}
+        limit = {"kind": "budget", "name": name, "covers": "company", "limit": shared.budgets.company}
         text += yaml_text.document(limit)
     return text

@@ -1,6 +1,6 @@
-"""Where an entry of LiteLLM's list is asked: the address of its provider's API, and what its model's name says of that.
+"""Addresses of the entries of LiteLLM's list: URL of the provider's API, regions and hosts in model names. Pure.
 
-Pure; what is told of it is `litellm_models`.
+`litellm_models` adds the findings.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, before, host_of
+from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, cut_path, host_of
 from groundplan.catalog.rules.kinds import ENDPOINT
 
 URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
@@ -19,8 +19,8 @@ _OLLAMA = re.compile(r"/api/(?:chat|generate|embed|embeddings)$")
 _OWN_HOSTS = {
     "google": ("generativelanguage.googleapis.com",), "cohere": ("api.cohere.ai", "api.cohere.com"),
 }  # fmt: skip
-"""Hosts of providers that are asked there in an API of their own, and here in OpenAI's at another path."""
-_ALONE = (".models.ai.azure.com", ".inference.ai.azure.com")
+"""Hosts where LiteLLM uses the provider's own API, while we use its OpenAI-compatible API at another path."""
+_SINGLE_MODEL_HOSTS = (".models.ai.azure.com", ".inference.ai.azure.com")
 """Hosts of one model each: learn.microsoft.com/azure/foundry-classic/how-to/deploy-models-serverless"""
 _AZURE_MESSAGES = Provider(None, "AZURE_AI_API_KEY", "azure", own_host=True, suffix="/anthropic/v1", api="anthropic")
 """learn.microsoft.com/azure/foundry/foundry-models/how-to/use-foundry-models-claude"""
@@ -34,64 +34,64 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """What an address needs besides its provider."""
+class AddressPart:
+    """A part that an address needs besides its provider."""
 
     keys: tuple[str, ...]
-    """Of `litellm_params`, by any of which it is said."""
+    """Keys of `litellm_params` that may hold it."""
     variables: tuple[str, ...]
-    """In which it is looked for where none of them is there."""
+    """Environment variables that may hold it otherwise."""
     sample: str
 
 
-REGION = Part(("aws_region_name", "region_name"), ("AWS_REGION_NAME", "AWS_REGION"), "REGION")
-PROJECT = Part(("vertex_project", "vertex_ai_project"), ("VERTEXAI_PROJECT",), "PROJECT")
-LOCATION = Part(
+REGION = AddressPart(("aws_region_name", "region_name"), ("AWS_REGION_NAME", "AWS_REGION"), "REGION")
+PROJECT = AddressPart(("vertex_project", "vertex_ai_project"), ("VERTEXAI_PROJECT",), "PROJECT")
+LOCATION = AddressPart(
     ("vertex_location", "vertex_ai_location", "region_name"), ("VERTEXAI_LOCATION", "VERTEX_LOCATION"), "LOCATION"
 )
-NOWHERE = Part((), (), "")
+NO_PART = AddressPart((), (), "")
 REGIONS = {"bedrock": REGION, "vertexai": LOCATION}
 PARTS = {"bedrock": (REGION,), "vertexai": (PROJECT, LOCATION)}
 """docs.litellm.ai/docs/providers/bedrock, docs.litellm.ai/docs/providers/vertex"""
 
 
 def provider_of(name: str, upstream: str) -> Provider:
-    """Who has a model; Azure has Claude in Anthropic's API."""
+    """The provider of a model; Azure serves Claude by Anthropic's API."""
     if name == "azure_ai" and upstream.lower().startswith("claude"):
         return _AZURE_MESSAGES
     return PROVIDERS.get(name, UNLISTED)
 
 
-def provider_at(url: str) -> str | None:
-    """Whose one address this is."""
+def provider_by_url(url: str) -> str | None:
+    """The provider whose public address this is; None if it is none's."""
     known = ((name, each.url) for name, each in PROVIDERS.items() if each.url and not each.own_host)
     return next((name for name, own in known if host_of(own) == host_of(url)), None)
 
 
-def variables(name: str) -> tuple[str, ...]:
-    """In which a provider's address is looked for where an entry has none."""
+def address_variables(name: str) -> tuple[str, ...]:
+    """Environment variables that hold a provider's address if an entry has none."""
     name = name.removeprefix("text-completion-").removesuffix("_chat").removesuffix("_text").replace("-", "_").upper()
     more = {"OPENAI": ("OPENAI_BASE_URL",), "FIREWORKS_AI": ("FIREWORKS_API_BASE",)}
     return (*more.get(name, ()), f"{name}_API_BASE", *(("ANTHROPIC_BASE_URL",) if name == "ANTHROPIC" else ()))
 
 
-def own_api(provider: Provider, kind: str) -> bool:
-    """Whether an entry with an address is asked there in its provider's own API, which nothing here speaks."""
+def uses_own_api(provider: Provider, kind: str) -> bool:
+    """Whether LiteLLM calls an entry with an address by its provider's own API, which is not supported here."""
     return provider.api is None and provider.prices in _OWN_HOSTS and kind != "rerank"
 
 
-def is_home(provider: Provider, url: str) -> bool:
-    """Whether this is the public address of a provider with an API of its own."""
+def is_own_host(provider: Provider, url: str) -> bool:
+    """Whether this is the public host of a provider with an API of its own."""
     return host_of(url) in _OWN_HOSTS.get(provider.prices or "", ())
 
 
-def unversioned(url: str) -> str:
+def without_version(url: str) -> str:
     """An address of Azure without its `?api-version=...`, which its v1 API does not take."""
     return _VERSION.sub("", url)
 
 
-def completed(url: str, provider: Provider) -> str:
-    """The address with the path of the API, where a server has it below its own."""
+def with_api_path(url: str, provider: Provider) -> str:
+    """The address with the path of the OpenAI-compatible API below it."""
     url, suffix = ENDPOINT.sub("", url), provider.suffix
     if provider.api == "anthropic":
         url = url.removesuffix("/messages")
@@ -100,14 +100,14 @@ def completed(url: str, provider: Provider) -> str:
     if provider == PROVIDERS["hosted_vllm"] and urlsplit(url).path:  # LiteLLM adds nothing to it
         return url
     if provider.prices == "azure":
-        if host_of(url).endswith(_ALONE):
+        if host_of(url).endswith(_SINGLE_MODEL_HOSTS):
             return url.removesuffix("/v1") + "/v1"
-        return before(url, "/openai", "/anthropic", "/models") + suffix
+        return cut_path(url, "/openai", "/anthropic", "/models") + suffix
     return url if not suffix or url.endswith(suffix) else url + suffix
 
 
-def placed(api: str | None, name: str) -> tuple[str | None, str]:
-    """(region, the rest) of a model's name at Bedrock, such as `eu-central-1/anthropic.claude-v2:1` or an ARN."""
+def split_region(api: str | None, name: str) -> tuple[str | None, str]:
+    """(region, rest) of a model's name at Bedrock, such as `eu-central-1/anthropic.claude-v2:1` or an ARN."""
     if api != "bedrock":
         return None, name
     first, separator, rest = name.partition("/")
@@ -117,8 +117,8 @@ def placed(api: str | None, name: str) -> tuple[str | None, str]:
     return (parts[3] if parts[0] == "arn" and len(parts) > 4 and _REGION.fullmatch(parts[3]) else None), name
 
 
-def routed(name: str, upstream: str, url: str | None, kind: str) -> str:
-    """A model's name as it is asked for there: Hugging Face's router has `org/model:host`, LiteLLM `host/org/model`;
+def requested_name(name: str, upstream: str, url: str | None, kind: str) -> str:
+    """A model's name as the upstream expects it: Hugging Face's router has `org/model:host`, LiteLLM `host/org/model`;
     Fireworks has its own models below an account, which LiteLLM adds."""
     if name == "fireworks_ai" and kind == "chat" and not upstream.startswith("accounts/"):
         return f"accounts/fireworks/models/{upstream}"
@@ -128,7 +128,10 @@ def routed(name: str, upstream: str, url: str | None, kind: str) -> str:
 
 
 def region_url(place: Place) -> str | None:
-    """docs.aws.amazon.com/general/latest/gr/bedrock.html, cloud.google.com/vertex-ai/docs/reference/rest"""
+    """The regional address of Bedrock or Vertex AI; None if there is none.
+
+    docs.aws.amazon.com/general/latest/gr/bedrock.html, cloud.google.com/vertex-ai/docs/reference/rest
+    """
     region, api = place.region, place.provider.api
     if region is None or not re.fullmatch(r"[a-z0-9-]{2,40}", region):
         return None

@@ -1,5 +1,4 @@
-"""How LiteLLM shares the calls of one model name among its entries -> `balance` of the workload, `weight` of its
-deployments."""
+"""LiteLLM's load balancing among entries of one model name -> `balance` of the workload, `weight` of deployments."""
 
 from __future__ import annotations
 
@@ -21,7 +20,7 @@ _MOST = 1000
 
 
 def balance(config: Config, findings: list[Finding]) -> str:
-    """LiteLLM shuffles where it is not told otherwise."""
+    """The `balance` for the routing strategy; LiteLLM shuffles by default."""
     found = "weighted"
     for section in ("litellm_settings", "router_settings"):
         node = config.get(section, "routing_strategy")
@@ -36,8 +35,8 @@ def balance(config: Config, findings: list[Finding]) -> str:
 
 
 def weights(groups: Mapping[str, list[Entry]], balanced: str, findings: list[Finding]) -> dict[str, int]:
-    """Deployment -> weight, where LiteLLM weighs: by `weight`, else by `rpm`, else by `tpm`, and what says none of it
-    is asked when the others fail."""
+    """Deployment -> weight as LiteLLM computes it: by `weight`, else by `rpm`, else by `tpm`; entries without any of
+    these are used when the others fail."""
     found: dict[str, int] = {}
     for group, entries in groups.items():
         for order in sorted({entry.order for entry in entries}):
@@ -57,13 +56,13 @@ def weights(groups: Mapping[str, list[Entry]], balanced: str, findings: list[Fin
 
 
 def _rates(members: Iterable[Entry], key: str) -> list[Decimal | None]:
-    """How much of something each may have in a minute."""
+    """The limit per minute of each entry for `key`; None: no limit."""
     said = (entry.limit.get(key) for entry in members)
     return [Decimal(rate.partition("/")[0]) if rate else None for rate in said]
 
 
 def _scaled(shares: list[Decimal]) -> list[int]:
-    """In hundredths where they are fractions, and none above what a weight may be."""
+    """Integer weights in the same proportions: in hundredths if there are fractions, capped at the largest weight."""
     scale = Decimal(100 if any(share != int(share) for share in shares) else 1)
     scale = min(scale, _MOST / max(shares)) if any(shares) else scale
     return [max(min(_MOST, int(share * scale)), int(share > 0)) for share in shares]

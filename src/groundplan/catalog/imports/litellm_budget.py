@@ -1,4 +1,4 @@
-"""LiteLLM's proxy-wide budget -> the company's budget, and what each workload may spend."""
+"""LiteLLM's proxy-wide budget -> the company's budget and that of each workload."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from decimal import ROUND_FLOOR, Decimal
 
 from groundplan.catalog import units
-from groundplan.catalog.imports.litellm_models import Asked
+from groundplan.catalog.imports.litellm_models import ImportOptions
 from groundplan.catalog.imports.litellm_numbers import PERIODS
 from groundplan.catalog.imports.node import Config
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, Finding
@@ -20,13 +20,13 @@ _SMALLEST = Decimal("0.000000000001")
 
 @dataclass(frozen=True, slots=True)
 class Budgets:
-    """Limits as declarations have them."""
+    """Limits in the notation of declarations."""
 
     workload: str
     company: str | None
 
 
-def limit(text: str) -> str:
+def parse_limit(text: str) -> str:
     """`200`, `200 USD` (a month) or `200 USD/day` as a limit. Raises `Invalid`."""
     amount, _, period = text.partition("/")
     try:
@@ -35,12 +35,12 @@ def limit(text: str) -> str:
         raise Invalid("the budget cannot be read", code="money_syntax", hint=f"{error}.") from error
 
 
-def budgets_of(config: Config, asked: Asked, findings: list[Finding]) -> Budgets:
-    """The company's limit from `max_budget`; each workload's from what was asked, else the company's own, else a small
-    one that is told."""
+def read_budgets(config: Config, asked: ImportOptions, findings: list[Finding]) -> Budgets:
+    """The company's limit from `max_budget`; that of each workload from the options, else the company's, else a small
+    default with a finding."""
     company = _company(config, findings)
     if asked.budget is not None:
-        return Budgets(limit(asked.budget), company)
+        return Budgets(parse_limit(asked.budget), company)
     if company is not None:
         return Budgets(company, company)
     here = f"each workload got {DEFAULT_BUDGET}, as nothing says what it may cost"
@@ -52,10 +52,10 @@ def _company(config: Config, findings: list[Finding]) -> str | None:
     section = next((s for s in ("litellm_settings", "general_settings") if config.get(s, "max_budget")), None)
     node = config.get(section, "max_budget") if section else None
     amount = node.number() if node else None
-    if section is None or node is None or not amount:  # 0 is none there, too
+    if section is None or node is None or not amount:  # LiteLLM takes 0 as no budget
         return None
     if amount > _MOST:
-        node.complain("an amount in USD below 9 million")
+        node.add_problem("an amount in USD below 9 million")
         return None
     lasts = config.get(section, "budget_duration")
     written = lasts.text() if lasts else None
@@ -66,4 +66,4 @@ def _company(config: Config, findings: list[Finding]) -> str | None:
     else:
         here = "budget for the company, hard" + ("" if period == "total" else f", for each calendar {period}")
         findings.append(Finding(CARRIED, f"{section}.max_budget", here, "", node.where_key))
-    return limit(f"{format_plain(amount.quantize(_SMALLEST, ROUND_FLOOR))} USD/{period or 'month'}")
+    return parse_limit(f"{format_plain(amount.quantize(_SMALLEST, ROUND_FLOOR))} USD/{period or 'month'}")

@@ -1,6 +1,6 @@
-"""Credentials that stand once in LiteLLM's configuration and are named by its models (`credential_list`).
+"""Shared credentials of LiteLLM's configuration (`credential_list`), to which models refer by name.
 
-Reads them; what of a key is taken, and that none is copied, is the business of whoever reads a model.
+Only reads them; that no key is copied is ensured where models are read.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ PLACEHOLDERS = frozenset(
         "vllm",
     }
 )
-"""What is written, in small letters, where a server asks for no key and a client wants one."""
+"""Placeholders, in lower case, for a key that a client requires and its server does not."""
 
 
 @dataclass(frozen=True, slots=True)
-class Joined(Node):
-    """A node of which what is missing is looked for in another one."""
+class JoinedNode(Node):
+    """A node with another one as fallback for missing keys."""
 
     behind: Node | None = None
 
     def get(self, key: str) -> Node | None:
-        """As `Node.get`, then of the other one."""
+        """As `Node.get`, then from the fallback."""
         own = Node.get(self, key)
         return own if own is not None or self.behind is None else self.behind.get(key)
 
 
-def credentials_of(config: Config) -> dict[str, Node]:
-    """Name -> values of each credential."""
+def read_credentials(config: Config) -> dict[str, Node]:
+    """Credentials: name -> node of its values."""
     found: dict[str, Node] = {}
     for each in config.items("credential_list"):
         name, values = each.get("credential_name"), each.get("credential_values")
@@ -60,8 +60,8 @@ def credentials_of(config: Config) -> dict[str, Node]:
     return found
 
 
-def joined(params: Node, credentials: Mapping[str, Node], findings: list[Finding]) -> Node:
-    """Parameters of a model, with those of the credential that it names."""
+def join_credential(params: Node, credentials: Mapping[str, Node], findings: list[Finding]) -> Node:
+    """Parameters of a model, completed by the credential that it names."""
     named = params.get("litellm_credential_name")
     text = named.text() if named is not None else None
     if named is None or not text:
@@ -73,4 +73,4 @@ def joined(params: Node, credentials: Mapping[str, Node], findings: list[Finding
         return params
     here = "key: and url: of each deployment that names it"
     findings.append(Finding(CHANGED, "litellm_params.litellm_credential_name", here, "", named.where))
-    return Joined(params.document, params.path, params.value, params.notes, values)
+    return JoinedNode(params.document, params.path, params.value, params.notes, values)

@@ -11,24 +11,24 @@ from groundplan.catalog.imports.verdict import SECRET, Finding
 
 _FILE = re.compile(r"(?:[A-Za-z]:[\\/]|\.{0,2}/)?[\w. \\/-]{1,200}\.(?:json|pem|key|crt|p12)")
 """The name of a file, in which a secret is and not here."""
-REPLACE = "Let its issuer replace it, as it stood in a file."
+REPLACE_SECRET = "Let its issuer replace it, as it stood in a file."
 
 
-def told(what: str, key: str, rule: litellm_settings.Rule, node: Node) -> Finding:
-    """The finding of a setting by its rule; a literal text where secrets stand is told as one."""
+def setting_finding(what: str, key: str, rule: litellm_settings.Rule, node: Node) -> Finding:
+    """The finding for a setting by its rule, or one about a secret if its value is a literal secret."""
     if is_secret(key, node):
         here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
-        return Finding(SECRET, what, here, REPLACE, node.where_key)
+        return Finding(SECRET, what, here, REPLACE_SECRET, node.where_key)
     return Finding(rule.state, what, rule.here, rule.todo, node.where_key)
 
 
 def is_secret(key: str, node: Node) -> bool:
-    """Whether a literal text stands there where secrets do."""
-    return node.hidden or (litellm_settings.may_be_secret(key) and any(_literals(node)))
+    """Whether the value is a literal text under a key that holds secrets."""
+    return node.is_hidden or (litellm_settings.may_be_secret(key) and any(_literals(node)))
 
 
 def _literals(node: Node) -> Iterator[bool]:
-    """Whether there is text in it that is not a reference to a variable."""
+    """For each text in the value, whether it is literal: no reference to a variable or file."""
     if isinstance(node.value, str):
         empty = node.value.lower() in ("", "true", "false", "none")
         yield node.variable is None and not empty and _FILE.fullmatch(node.value.strip()) is None

@@ -1,6 +1,6 @@
-"""One entry of LiteLLM's `model_list` -> one deployment, or the reason why it is none, with everything said of it.
+"""One entry of LiteLLM's `model_list` -> one deployment with its findings, or only the reason why it cannot be one.
 
-What entries of the same name are together (a workload) is `litellm`; sizes, times and rates are `litellm_numbers`.
+`litellm` joins entries of the same name in a workload; sizes, times and rates are read by `litellm_numbers`.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from typing import Any, get_args
 
 from groundplan.catalog.imports import litellm_addresses as addresses
 from groundplan.catalog.imports import litellm_prices, litellm_settings, litellm_units
-from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, joined
-from groundplan.catalog.imports.litellm_findings import REPLACE, is_secret, told
+from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, join_credential
+from groundplan.catalog.imports.litellm_findings import REPLACE_SECRET, is_secret, setting_finding
 from groundplan.catalog.imports.litellm_numbers import Numbers
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
@@ -25,9 +25,9 @@ from groundplan.catalog.imports.providers import (
     host_of,
     is_private,
     jurisdiction_of,
-    split,
+    processing_region,
+    split_model_name,
     supported_apis,
-    worked_on,
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
@@ -39,43 +39,43 @@ TYPES = {
     "moderation": "moderation", "realtime": "realtime", "image_edit": "images",
 }  # fmt: skip
 """LiteLLM's mode -> type of a deployment."""
-_GUESSED = (
+_MODE_PATTERNS = (
     (r"realtime", "realtime"), (r"rerank", "rerank"), (r"embed|\b(?:bge|e5|gte)-|voyage-", "embedding"),
     (r"whisper|transcribe", "audio_transcription"), (r"\btts\b", "audio_speech"),
     (r"dall-e|gpt-image|\bimagen\b|\bflux\b|stable-diffusion", "image_generation"), (r"moderation", "moderation"),
 )  # fmt: skip
-"""What a name has in it -> LiteLLM's mode, the first that fits."""
+"""Pattern in a model's name -> LiteLLM's mode; the first match counts."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
 _RESPONSES_ALONE = re.compile(r"(?:o\d+|gpt-[\d.]+)-pro|(?:gpt-[\d.]+-)?codex|o\d[\w-]*-deep-research|computer-use")
-"""OpenAI's models that are asked by responses alone: platform.openai.com/docs/models"""
+"""OpenAI's models that only the responses API serves: platform.openai.com/docs/models"""
 _ROUTER = "auto_router/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
 _REGION = ("region_name", "aws_region_name", "vertex_location", "vertex_ai_location", "watsonx_region_name")
 _OWN_URL = {"anthropic": "https://api.anthropic.com/v1", "cohere": "https://api.cohere.com/v2"}
 """docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
-_BY_CODE = frozenset(
+_HANDLED_PARAMS = frozenset(
     {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "timeout", "stream_timeout", "num_retries",
      "max_retries", "max_tokens", "rpm", "tpm", "max_parallel_requests", "weight", "max_budget", "budget_duration",
      "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags", "litellm_credential_name",
      "aws_bedrock_runtime_endpoint", *_REGION}
 )  # fmt: skip
 _RATES = ("rpm", "tpm")
-_OF_INFO = frozenset({"max_tokens", "max_input_tokens", "max_output_tokens", *_RATES})
-"""What code reads of `model_info`."""
+_HANDLED_INFO = frozenset({"max_tokens", "max_input_tokens", "max_output_tokens", *_RATES})
+"""Keys of `model_info` that are handled."""
 _ENTRY_KEYS = frozenset({"model_name", "litellm_params", "model_info", "rpm", "tpm", "max_parallel_requests"})
 ALLOWED_TYPES = frozenset(get_args(DeploymentDoc.model_fields["type"].annotation))
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """What the person who imports said in addition to the file."""
+class ImportOptions:
+    """Options of the import, in addition to the file."""
 
     known_price: Callable[[str], bool]
     """Whether the price list knows a model by its canonical name."""
     known_context: Callable[[str], bool] = lambda _: False
-    """Whether that list says how many tokens fit a model."""
+    """Whether the price list knows the context of a model."""
     owners: Mapping[str, str] = field(default_factory=dict)
-    """Model name as in the file -> e-mail of its owner; `` is everybody else's."""
+    """Model name as in the file -> e-mail of its owner; `` stands for all others."""
     prices: Mapping[str, str] = field(default_factory=dict)
     """Model name as in the file -> `0.40/1.60` (USD per million tokens, in and out), `0.006/minute` (or by another
     unit) or `free`."""
@@ -88,36 +88,36 @@ class Asked:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One entry of the list, read."""
+    """One entry of the list after parsing."""
 
     group: str
-    """`model_name`: what callers ask for."""
+    """`model_name`: what callers write as `model`."""
     node: Node
     name: str
-    """Of the deployment."""
+    """Name of the deployment."""
     type: str
     order: int
     site: dict[str, str] | None
     body: dict[str, Any]
     """The deployment as far as it is known."""
     missing: tuple[str, ...]
-    """What it lacks to be called; empty: nothing."""
+    """What it lacks to be callable; empty: nothing."""
     deadline_ms: int | None
     attempts: int | None
     max_output: int | None
     weight: Decimal | None
     limit: dict[str, Any]
-    """What a `limit` of this deployment says; empty: nothing."""
+    """Fields of a `limit` for this deployment; empty: none."""
     id: str | None = None
-    """`model_info.id`, by which fallbacks may name it."""
+    """`model_info.id`, by which fallbacks may refer to it."""
 
 
 class EntryReader:
-    """Reads one entry after another, so that names are unique; collects findings."""
+    """Reads entries one after another, so that their names are unique, and collects findings."""
 
     def __init__(
         self,
-        asked: Asked,
+        asked: ImportOptions,
         variables: Mapping[str, Node],
         findings: list[Finding],
         credentials: Mapping[str, Node] = MappingProxyType({}),
@@ -131,119 +131,123 @@ class EntryReader:
         self._unsure: set[str] = set()
 
     def read(self, node: Node) -> Entry | None:
-        """The entry, or None where it is no model that can be named."""
+        """The entry, or None if it cannot become a deployment, with a finding."""
         params = node.get("litellm_params")
         model = params.get("model") if params else None
         group_node = node.get("model_name") or model
         group = group_node.text() if group_node else None
-        name = self._resolved(model) if model else None
+        name = self._resolve(model) if model else None
         if model is not None and model.variable is not None and name is None:
-            self._say(NEEDED, "model", "which model it is stands in a variable: left out",
-                      f"Say --set {model.variable}=PROVIDER/NAME.", model)  # fmt: skip
+            self._report(NEEDED, "model", "which model it is stands in a variable: left out",
+                         f"Say --set {model.variable}=PROVIDER/NAME.", model)  # fmt: skip
             return None
         if params is None or model is None or not name or not group:
-            node.complain("a model: model_name and litellm_params with model")
+            node.add_problem("a model: model_name and litellm_params with model")
             return None
         if "*" in name or "*" in group:
-            self._say(NO_EQUAL, "wildcard model", "every model that may be called is declared, with its price",
-                      "Declare kind: deployment for each model that you use.", model)  # fmt: skip
-            self._secrets(params, node.get("model_info"))
+            self._report(NO_EQUAL, "wildcard model", "every model that may be called is declared, with its price",
+                         "Declare kind: deployment for each model that you use.", model)  # fmt: skip
+            self._report_secrets(params, node.get("model_info"))
             return None
         if name.startswith(_ROUTER):
-            self._say(NO_EQUAL, "model", "a router is no model: `auto` chooses among deployments of a workload",
-                      "Name its deployments at one workload, with routing:.", model)  # fmt: skip
+            self._report(NO_EQUAL, "model", "a router is no model: `auto` chooses among deployments of a workload",
+                         "Name its deployments at one workload, with routing:.", model)  # fmt: skip
             return None
-        params = joined(params, self._credentials, self._findings)
+        params = join_credential(params, self._credentials, self._findings)
         return self._entry(node, params, model, group, name)
 
     def _entry(self, node: Node, params: Node, model: Node, group: str, name: str) -> Entry:
         info = node.get("model_info")
         named = params.get("custom_llm_provider")
-        provider_name, upstream = split(name, self._asked_at(params), (named.text() if named else None) or None)
+        provider_name, upstream = split_model_name(
+            name, self._provider_by_address(params), (named.text() if named else None) or None
+        )
         provider = addresses.provider_of(provider_name, upstream)
-        region, upstream = addresses.placed(provider.api, upstream)
+        region, upstream = addresses.split_region(provider.api, upstream)
         missing: list[str] = []
-        profile = self._profile(params, provider, missing)
-        region = self._region(params) or region or addresses.placed(provider.api, profile or "")[0]
-        region = region or self._part(params, addresses.REGIONS.get(provider.api or "", addresses.NOWHERE))
+        profile = self._inference_profile(params, provider, missing)
+        region = self._region(params) or region or addresses.split_region(provider.api, profile or "")[0]
+        region = region or self._address_part(params, addresses.REGIONS.get(provider.api or "", addresses.NO_PART))
         base = params.get("base_model") or (info.get("base_model") if info else None)
-        own = (
-            group if provider_name == "azure" else ""
-        )  # a deployment's name there is anything, and its callers' says it
-        kind = self._type(info, (name, (base.text() if base else None) or "", own), model, missing)
+        own = group if provider_name == "azure" else ""  # names of Azure's deployments say nothing of their model
+        kind = self._deployment_type(info, (name, (base.text() if base else None) or "", own), model, missing)
         url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
-        upstream = addresses.routed(provider_name, upstream, url, kind)
-        upstream, serves = self._serves(provider_name, upstream, info, model, at_home=private)
+        upstream = addresses.requested_name(provider_name, upstream, url, kind)
+        upstream, serves = self._served_apis(provider_name, upstream, info, model, at_home=private)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
             body["title"] = one_line(group)
-        canonical = self._canonical(provider, provider_name, upstream, base, private)
-        there = worked_on(provider.api, upstream, worked_on(provider.api, profile or "", region))
+        canonical = self._canonical_name(provider, provider_name, upstream, base, private)
+        there = processing_region(provider.api, upstream, processing_region(provider.api, profile or "", region))
         upstream = profile or upstream
         body |= {"site": "", "model": canonical, "url": url or "https://HOST/v1"}
-        body |= self._key(params, provider, body["name"], private)
+        body |= self._key_field(params, provider, body["name"], private)
         if _MODEL_NAME.fullmatch(upstream) and _MODEL_NAME.fullmatch(canonical):
             body["upstream_model"] = upstream
         else:
             missing.append("a model name of letters, digits and . _ : / @ -")
         body |= {"type": kind} if kind != "chat" else {"serves": serves} if serves else {}
-        body |= self._api(provider, upstream, kind, model, missing)
-        body |= self._price(group, params, info, canonical, model, missing, kind=kind)
+        body |= self._api_field(provider, upstream, kind, model, missing)
+        body |= self._price_field(group, params, info, canonical, model, missing, kind=kind)
         if (
             provider.api == "bedrock"
             and not {"price", "a price"} & {*body, *missing}
             and jurisdiction_of(region or "") != "US"
         ):
             here = "the list has Bedrock's price in the United States, where it knows none of the region"
-            self._say(CHANGED, "price", here, "Write price: as the region has it, which may be a third more.", model)
+            self._report(CHANGED, "price", here, "Write price: as the region has it, which may be a third more.", model)
         body |= self._numbers.sizes(params, info)
-        body |= self._bounds(group, body, kind, model, missing)
+        body |= self._cost_bounds(group, body, kind, model, missing)
         rates = self._numbers.limit(info, _RATES) if info else {}
         limit = rates | self._numbers.limit(params) | self._numbers.limit(node)
         for key, value in node.items():
-            if key not in _ENTRY_KEYS and not value.empty:
-                self._findings.append(told(f"model_list.{one_line(key)}", key, litellm_settings.UNKNOWN, value))
+            if key not in _ENTRY_KEYS and not value.is_empty:
+                self._findings.append(
+                    setting_finding(f"model_list.{one_line(key)}", key, litellm_settings.UNKNOWN, value)
+                )
         site = self._site(provider_name, there, url, private, model)
-        self._others(params, info)
+        self._report_others(params, info)
         mark = info.get("id") if info else None
         numbers = self._numbers
         return Entry(
             group, node, body["name"], kind, int(numbers.number(params, "order") or 0), site, body, tuple(missing),
-            numbers.milliseconds(params, "timeout"), numbers.attempts(params), numbers.cap(params),
+            numbers.milliseconds(params, "timeout"), numbers.attempts(params), numbers.max_output(params),
             numbers.number(params, "weight"), limit, mark.text() if mark is not None else None,
         )  # fmt: skip
 
-    def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
+    def _report(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
         self._findings.append(Finding(state, what, here, todo, node.where))
 
-    def _secrets(self, params: Node, info: Node | None) -> None:
-        """Those that stand in an entry of which nothing else is taken."""
+    def _report_secrets(self, params: Node, info: Node | None) -> None:
+        """Report literal secrets in an entry that is not imported."""
         for part in (params, info):
             for key, node in part.items() if part else ():
                 if is_secret(key, node):
-                    self._say(SECRET, one_line(key), "a literal key: not copied", REPLACE, node)
+                    self._report(SECRET, one_line(key), "a literal key: not copied", REPLACE_SECRET, node)
 
-    def _type(self, info: Node | None, names: Iterable[str], model: Node, missing: list[str]) -> str:
-        """The type that the file says, else the one that the first of `names` tells."""
+    def _deployment_type(self, info: Node | None, names: Iterable[str], model: Node, missing: list[str]) -> str:
+        """The deployment's type: by `mode`, else by the first of `names` with a known pattern."""
         node = info.get("mode") if info else None
         mode = node.text() if node else None
         if mode is None:
-            guesses = (guess for each in names for words, guess in _GUESSED if re.search(words, each.lower()))
+            guesses = (guess for each in names for words, guess in _MODE_PATTERNS if re.search(words, each.lower()))
             mode = next(guesses, "chat")
         found = TYPES.get(mode)
         if found is None or found not in ALLOWED_TYPES:
             missing.append(f"a type of deployment for {one_line(mode)[:40]}")
-            self._say(NO_EQUAL, "model_info.mode", "no deployment is of this type",
-                      "Calls of this kind go to the provider directly.", node or model)  # fmt: skip
+            self._report(NO_EQUAL, "model_info.mode", "no deployment is of this type",
+                         "Calls of this kind go to the provider directly.", node or model)  # fmt: skip
             return "chat"
         if node is None and found != "chat":
-            self._say(CHANGED, "model_info.mode", f"taken as type: {found} by its name", "Correct it if wrong.", model)
+            self._report(
+                CHANGED, "model_info.mode", f"taken as type: {found} by its name", "Correct it if wrong.", model
+            )
         return found
 
-    def _serves(
+    def _served_apis(
         self, provider: str, name: str, info: Node | None, model: Node, *, at_home: bool
     ) -> tuple[str, list[str]]:
-        """(The model's name without the API of which it is, what else than chat it is asked by)"""
+        """(model's name without its API prefix, APIs other than chat that serve it)"""
         if provider == "text-completion-openai":
             return name, ["completions"]
         mode = info.get("mode") if info else None
@@ -252,107 +256,118 @@ class EntryReader:
         alone = alone and _RESPONSES_ALONE.match(name) is not None
         if bare == name and not alone and (mode is None or mode.text() != "responses"):
             return name, ["responses"] if provider == "openai" and not at_home else []
-        self._say(CHANGED, "model", "serves: [responses] of the deployment: it is asked by /v1/responses as it is",
-                  "Callers of chat completions ask by responses, where it has nothing else.", model)  # fmt: skip
+        self._report(CHANGED, "model", "serves: [responses] of the deployment: it is asked by /v1/responses as it is",
+                     "Callers of chat completions ask by responses, where it has nothing else.", model)  # fmt: skip
         return bare, ["responses"]
 
-    def _profile(self, params: Node, provider: Provider, missing: list[str]) -> str | None:
-        """The inference profile that is asked at Bedrock in place of the model that it has."""
+    def _inference_profile(self, params: Node, provider: Provider, missing: list[str]) -> str | None:
+        """Bedrock's inference profile that is requested in place of the model."""
         node = params.get("model_id") if provider.api == "bedrock" else None
-        found = self._resolved(node) if node is not None else None
+        found = self._resolve(node) if node is not None else None
         if node is not None and found is None:
             missing.append("its inference profile")
-            self._say(NEEDED, "model_id", "which inference profile it is stands in a variable",
-                      f"Say --set {node.variable}=ARN.", node)  # fmt: skip
+            self._report(NEEDED, "model_id", "which inference profile it is stands in a variable",
+                         f"Say --set {node.variable}=ARN.", node)  # fmt: skip
         return found
 
-    def _asked_at(self, params: Node) -> str | None:
-        """The provider whose own address the file names."""
-        node = _address(params)
-        url = self._resolved(node) if node is not None else None
-        return addresses.provider_at(url) if url else None
+    def _provider_by_address(self, params: Node) -> str | None:
+        """The provider whose public address the entry has, if any."""
+        node = _address_node(params)
+        url = self._resolve(node) if node is not None else None
+        return addresses.provider_by_url(url) if url else None
 
     def _url(
         self, params: Node, place: addresses.Place, kind: str, missing: list[str], model: Node
     ) -> tuple[str | None, bool]:
-        """(URL, whether it is at an address of the user's choice)"""
-        node = _address(params)
+        """(URL; whether it is an address of the user's choice)"""
+        node = _address_node(params)
         provider, name = place.provider, place.name
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
         own = None if provider.own_host and provider.api else own
-        said = next((each for each in addresses.variables(name) if self._value(each) or each in self._variables), None)
+        said = next(
+            (
+                each
+                for each in addresses.address_variables(name)
+                if self._variable_value(each) or each in self._variables
+            ),
+            None,
+        )
         if node is None and said is None:
-            url = self._placed(params, place, own or provider.url or addresses.region_url(place))
+            url = self._with_project(params, place, own or provider.url or addresses.region_url(place))
             if url is None:
                 missing.append("an address")
-                self._say(NEEDED, "api_base", *self._unplaced(params, place), model)
+                self._report(NEEDED, "api_base", *self._missing_address_parts(params, place), model)
             return url, provider.own_host
         variable = node.variable if node is not None else said
-        text = addresses.unversioned((self._resolved(node) if node is not None else self._value(said or "")) or "")
+        text = addresses.without_version(
+            (self._resolve(node) if node is not None else self._variable_value(said or "")) or ""
+        )
         node = node or model
         if not addresses.URL.fullmatch(text):
             missing.append("an address")
             hint = f"Say --set {variable}=https://HOST." if variable else "Write https://HOST/PATH alone."
-            self._say(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
+            self._report(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
             return None, True
-        if addresses.own_api(provider, kind):
-            if not addresses.is_home(provider, text):
+        if addresses.uses_own_api(provider, kind):
+            if not addresses.is_own_host(provider, text):
                 missing.append("an address")
                 here = "an API of its provider's own is asked there, which nothing here speaks"
-                self._say(NEEDED, "api_base", here, "Write url: of its OpenAI-compatible API.", node)
+                self._report(NEEDED, "api_base", here, "Write url: of its OpenAI-compatible API.", node)
                 return None, True
             text = own or provider.url or text
-        url = self._placed(params, place, addresses.completed(text.rstrip("/"), provider))
+        url = self._with_project(params, place, addresses.with_api_path(text.rstrip("/"), provider))
         if url is None:
             missing.append("an address")
-            self._say(NEEDED, "vertex_project", "the address does not name project and location",
-                      "Write url: https://HOST/v1/projects/PROJECT/locations/LOCATION.", node)  # fmt: skip
+            self._report(NEEDED, "vertex_project", "the address does not name project and location",
+                         "Write url: https://HOST/v1/projects/PROJECT/locations/LOCATION.", node)  # fmt: skip
             return None, True
         same = host_of(url) == host_of(provider.url or own or "")
         if url != text.rstrip("/"):
-            self._say(CHANGED, "api_base", "url: with the path of its API", "Check it once.", node)
+            self._report(CHANGED, "api_base", "url: with the path of its API", "Check it once.", node)
         else:
-            self._say(CARRIED, "api_base", "url: of the deployment", "", node)
+            self._report(CARRIED, "api_base", "url: of the deployment", "", node)
         return url, not same
 
-    def _unplaced(self, params: Node, place: addresses.Place) -> tuple[str, str]:
-        """(what is told, what to do) where the address of a provider is not known."""
+    def _missing_address_parts(self, params: Node, place: addresses.Place) -> tuple[str, str]:
+        """(equivalent here, what to do) for a provider whose address is not known."""
         name, lacking = one_line(place.name), []
         for part in addresses.PARTS.get(place.provider.api or "", ()):
-            if self._part(params, part) is None:
-                node = _first(params, part.keys)
+            if self._address_part(params, part) is None:
+                node = _first_node(params, part.keys)
                 lacking.append(f"--set {(node.variable if node else None) or part.variables[0]}={part.sample}")
         if not lacking:
-            todo = f"Say --set {addresses.variables(place.name)[0]}=https://HOST, or write url: of the deployment."
+            todo = (
+                f"Say --set {addresses.address_variables(place.name)[0]}=https://HOST, or write url: of the deployment."
+            )
             return f"{name} has no address of its own that is known", todo
         return f"of the address at {name} a part is not in the file", f"Say {' '.join(lacking)}."
 
-    def _part(self, params: Node, part: addresses.Part) -> str | None:
-        """A part of an address, from the variable that it is read from where the file says nothing of it."""
-        node = _first(params, part.keys)
+    def _address_part(self, params: Node, part: addresses.AddressPart) -> str | None:
+        """A part of an address: from the file, else from its environment variables."""
+        node = _first_node(params, part.keys)
         if node is not None:
-            return self._resolved(node)
-        return next((value for name in part.variables if (value := self._value(name))), None)
+            return self._resolve(node)
+        return next((value for name in part.variables if (value := self._variable_value(name))), None)
 
-    def _placed(self, params: Node, place: addresses.Place, url: str | None) -> str | None:
-        """The address with project and location, where a provider is asked under them; None where they are unknown."""
+    def _with_project(self, params: Node, place: addresses.Place, url: str | None) -> str | None:
+        """The address with project and location for Vertex AI; None if they are unknown."""
         if url is None or place.provider.api != "vertexai" or "/projects/" in url:
             return url
-        project = self._part(params, addresses.PROJECT)
+        project = self._address_part(params, addresses.PROJECT)
         if project is None or place.region is None or not re.fullmatch(r"[a-z0-9:.-]{2,63}", project):
             return None
         return f"{url.removesuffix('/v1')}/v1/projects/{project}/locations/{place.region}"
 
-    def _resolved(self, node: Node) -> str | None:
-        return node.text() if node.variable is None else self._value(node.variable)
+    def _resolve(self, node: Node) -> str | None:
+        return node.text() if node.variable is None else self._variable_value(node.variable)
 
-    def _value(self, variable: str) -> str | None:
+    def _variable_value(self, variable: str) -> str | None:
         given, declared = self._asked.values.get(variable), self._variables.get(variable)
         return given or (declared.text() if declared is not None and declared.variable is None else None)
 
-    def _canonical(self, provider: Provider, name: str, upstream: str, base: Node | None, private: bool) -> str:
-        """The model's name in the price list where that has it, else one that no list has."""
-        bare = split(base.text() or "")[1] if base else upstream
+    def _canonical_name(self, provider: Provider, name: str, upstream: str, base: Node | None, private: bool) -> str:
+        """The model's name in the price list if it is there, else a name that no list has."""
+        bare = split_model_name(base.text() or "")[1] if base else upstream
         public = provider.prices is not None and not (private and provider.url is not None)
         prefixes = (provider.prices, "openai") if provider.prices == "azure" else (provider.prices,)
         for prefix in prefixes if public or base else ():
@@ -364,89 +379,94 @@ class EntryReader:
             each for each in (f"{name.replace('_', '-')}/{bare}", f"own/{bare}") if not self._asked.known_price(each)
         ), last)  # fmt: skip
 
-    def _key(self, params: Node, provider: Provider, name: str, private: bool) -> dict[str, str]:
+    def _key_field(self, params: Node, provider: Provider, name: str, private: bool) -> dict[str, str]:
         node = params.get("api_key")
         if provider.api == "vertexai":
             if node is not None:
                 state = SECRET if node.variable is None else CHANGED
-                self._say(state, "api_key", litellm_settings.MACHINE, litellm_settings.GOOGLE, node)
+                self._report(state, "api_key", litellm_settings.MACHINE, litellm_settings.GOOGLE, node)
             return {}
         if node is None:
-            own = not private or provider.prices == "azure" or _address(params) is None  # else it is sent elsewhere
+            own = (
+                not private or provider.prices == "azure" or _address_node(params) is None
+            )  # else it is sent elsewhere
             return {"key": f"env:{provider.key}"} if provider.key and own else {}
         variable = node.variable
         if variable is not None and _VARIABLE.fullmatch(variable):
-            self._say(CARRIED, "api_key", f"key: env:{variable}", "", node)
+            self._report(CARRIED, "api_key", f"key: env:{variable}", "", node)
             return {"key": f"env:{variable}"}
         if private and (node.text() or "").strip().lower() in PLACEHOLDERS:
-            self._say(CHANGED, "api_key", "no key: its server asks for none", "", node)
+            self._report(CHANGED, "api_key", "no key: its server asks for none", "", node)
             return {}
         made = f"{name.replace('-', '_').upper()}_KEY"
         made = made if _VARIABLE.fullmatch(made) else f"KEY_{made}"[:128]
-        here = node.path[: len(params.path)] == params.path  # that of a credential is told where it stands
-        self._say(SECRET if here else CHANGED, "api_key", f"a literal key: not copied; the deployment reads env:{made}",
-                  f"Let the provider replace it, since it stood in a file; set {made}.", node)  # fmt: skip
+        own = node.path[: len(params.path)] == params.path  # a shared credential is reported at its own place
+        text = f"a literal key: not copied; the deployment reads env:{made}"
+        todo = f"Let the provider replace it, since it stood in a file; set {made}."
+        self._report(SECRET if own else CHANGED, "api_key", text, todo, node)
         return {"key": f"env:{made}"}
 
-    def _api(self, provider: Provider, upstream: str, kind: str, model: Node, missing: list[str]) -> dict[str, str]:
+    def _api_field(
+        self, provider: Provider, upstream: str, kind: str, model: Node, missing: list[str]
+    ) -> dict[str, str]:
         if provider.api is None:
             return {}
         spoken = provider.api in supported_apis() and not unspoken(provider.api, upstream)
         if spoken and (kind == "chat" or (kind == "embeddings" and embeds(provider.api))):
-            self._say(
+            self._report(
                 CHANGED, "model", f"api: {provider.api} of the deployment, as it does not speak OpenAI's", "", model
             )
             return {"api": provider.api}
         missing.append("a translating deployment")
-        self._say(NO_EQUAL, "model", "its provider does not speak the OpenAI API, and nothing here translates it",
-                  "If it has an OpenAI-compatible address, complete the deployment with it.", model)  # fmt: skip
+        self._report(NO_EQUAL, "model", "its provider does not speak the OpenAI API, and nothing here translates it",
+                     "If it has an OpenAI-compatible address, complete the deployment with it.", model)  # fmt: skip
         return {}
 
-    def _price(
+    def _price_field(
         self, group: str, params: Node, info: Node | None, canonical: str, model: Node, missing: list[str], *,
         kind: str,
     ) -> dict[str, Any]:  # fmt: skip
-        by_piece, findings = litellm_units.written(kind, params, info)
+        by_piece, findings = litellm_units.read_unit_price(kind, params, info)
         self._findings.extend(findings)
-        found = litellm_prices.written(params, info, kind=kind)
+        found = litellm_prices.read_token_price(params, info, kind=kind)
         self._findings.extend(found.findings)
         asked = self._asked.prices.get(group)
-        given = None if asked is None else litellm_units.asked(asked, kind)
+        given = None if asked is None else litellm_units.parse_price(asked, kind)
         if given is not None or by_piece is not None:
             return {"price": given or by_piece}
         if found.price == "free":
-            self._say(CHANGED, "price", "a price of zero is price: free, which has to be said", "", model)
+            self._report(CHANGED, "price", "a price of zero is price: free, which has to be said", "", model)
         if found.price is not None:
             return {"price": found.price}
         if self._asked.known_price(canonical):
-            self._say(CARRIED, "price", f"from the price list, as {canonical}", "", model)
+            self._report(CARRIED, "price", f"from the price list, as {canonical}", "", model)
             return {}
         missing.append("a price")
-        self._say(NO_PRICE, one_line(group), "nothing is called without a price",
-                  f"Say {litellm_units.form(one_line(group), kind)}, or =free.", model)  # fmt: skip
+        self._report(NO_PRICE, one_line(group), "nothing is called without a price",
+                     f"Say {litellm_units.price_hint(one_line(group), kind)}, or =free.", model)  # fmt: skip
         return {}
 
-    def _bounds(
+    def _cost_bounds(
         self, group: str, body: dict[str, Any], kind: str, model: Node, missing: list[str]
     ) -> dict[str, Any]:  # fmt: skip
-        """What else says how much one call of a type costs at most; what nobody said is missing."""
+        """Fields that bound the cost of one call, for types that need them; an unknown bound is missing."""
         if isinstance(price := body.get("price"), dict) and "minute" in price:
-            here = f"one request has at most {litellm_units.LONGEST} of audio, as all of it is reserved"
-            self._say(CHANGED, "audio", here, "Raise audio: of the deployment.", model)
-            return {"audio": litellm_units.LONGEST}
+            here = f"one request has at most {litellm_units.MAX_AUDIO} of audio, as all of it is reserved"
+            self._report(CHANGED, "audio", here, "Raise audio: of the deployment.", model)
+            return {"audio": litellm_units.MAX_AUDIO}
         known = "context" in body or self._asked.known_context(body["model"])
-        lacks = None if missing else litellm_units.lacks(kind, price, known_context=known)
+        lacks = None if missing else litellm_units.missing_bound(kind, price, known_context=known)
         if lacks is not None:
             missing.append(lacks.what)
-            self._say(NEEDED, one_line(group), lacks.here, lacks.todo.replace("MODEL", one_line(group)), model)
+            self._report(NEEDED, one_line(group), lacks.here, lacks.todo.replace("MODEL", one_line(group)), model)
         return {}
 
     def _region(self, params: Node) -> str | None:
         for key in _REGION:
             node = params.get(key)
-            text = self._resolved(node) if node else None
+            text = self._resolve(node) if node else None
             if node is not None and text:
-                self._say(CARRIED, key, "the site of the deployment, by whose law it is worked on", "", node)
+                self._report(CARRIED, key, "the site of the deployment, by whose law it is worked on", "", node)
                 return text
         return None
 
@@ -458,25 +478,26 @@ class EntryReader:
         name = slug(f"{place}-{region}" if region else place)
         if law == UNKNOWN and name not in self._unsure:
             self._unsure.add(name)
-            self._say(NEEDED, f"site {name}", "the file does not say whose law holds there; no residency includes it",
-                      f"Write jurisdiction: of site {name}, such as EU or US.", model)  # fmt: skip
+            here = "the file does not say whose law holds there; no residency includes it"
+            todo = f"Write jurisdiction: of site {name}, such as EU or US."
+            self._report(NEEDED, f"site {name}", here, todo, model)
         return {"kind": "site", "name": name, "type": "private" if at_home else "cloud", "jurisdiction": law}
 
-    def _others(self, params: Node, info: Node | None) -> None:
+    def _report_others(self, params: Node, info: Node | None) -> None:
         for part, name in ((params, "litellm_params"), (info, "model_info")):
             for key, node in part.items() if part else ():
-                read = _BY_CODE - {"tags"} if part is params else _OF_INFO
-                if key in read or litellm_prices.is_price(key) or node.empty:
+                read = _HANDLED_PARAMS - {"tags"} if part is params else _HANDLED_INFO
+                if key in read or litellm_prices.is_price(key) or node.is_empty:
                     continue
-                of_info = litellm_settings.BESIDE if key in _BY_CODE else litellm_settings.UNKNOWN
+                of_info = litellm_settings.BESIDE if key in _HANDLED_PARAMS else litellm_settings.UNKNOWN
                 other = litellm_settings.PROVIDER_FIELD if part is params else of_info
                 rule = litellm_settings.rule(litellm_settings.ENTRY, key) or other
-                self._findings.append(told(f"{name}.{one_line(key)}", key, rule, node))
+                self._findings.append(setting_finding(f"{name}.{one_line(key)}", key, rule, node))
 
 
-def _first(params: Node, keys: tuple[str, ...]) -> Node | None:
+def _first_node(params: Node, keys: tuple[str, ...]) -> Node | None:
     return next((node for key in keys if (node := params.get(key)) is not None), None)
 
 
-def _address(params: Node) -> Node | None:
+def _address_node(params: Node) -> Node | None:
     return params.get("api_base") or params.get("base_url") or params.get("aws_bedrock_runtime_endpoint")

@@ -1,5 +1,5 @@
-"""Numbers of one entry of LiteLLM's `model_list`: how much fits, how long it may take, how often it may be asked, as a
-deployment, its workload and its limit have them. What each becomes is told; prices are `litellm_prices`.
+"""Numbers of one entry of LiteLLM's `model_list`: context, timeouts, rates, as fields of a deployment, its workload and
+its limit, each with a finding. Prices are read by `litellm_prices`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from groundplan.core.money import format_plain
 
 _MOST_USD = Decimal(9_000_000)
 _SMALLEST = Decimal("0.000000000001")
-_OUTPUT = 16_384
+_DEFAULT_OUTPUT = 16_384
 PERIODS = {
     "1d": "day", "24h": "day", "daily": "day", "30d": "month", "1mo": "month", "31d": "month", "monthly": "month",
     "7d": "week", "1w": "week", "weekly": "week", "90d": "quarter",
@@ -23,7 +23,7 @@ PERIODS = {
 }  # fmt: skip
 """LiteLLM's duration -> period here."""
 _LIMITED = frozenset({"rpm", "tpm", "max_parallel_requests", "max_budget"})
-_BECOMES = {
+_EQUIVALENTS = {
     "rpm": "requests: of a limit of the deployment, exact across gateways",
     "tpm": "tokens: of a limit of the deployment, exact across gateways",
     "max_parallel_requests": "concurrent: of a limit of the deployment, exact across gateways",
@@ -38,29 +38,29 @@ _BECOMES = {
     "max_input_tokens": "context of the deployment",
     "max_output_tokens": "max_output of the deployment",
 }
-"""LiteLLM's key -> what it is here."""
+"""LiteLLM's key -> its equivalent here."""
 
 
 def _tokens(number: Decimal | int) -> int:
-    """As a declaration takes them."""
+    """Clamped to what a declaration accepts."""
     return max(1, min(int(number), MOST_TOKENS))
 
 
 class Numbers:
-    """Reads them; collects findings."""
+    """Reads numbers and collects findings."""
 
     def __init__(self, findings: list[Finding]) -> None:
         self._findings = findings
 
     def sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
-        """What fits a deployment, and how long its first token may take."""
+        """`context`, `max_output` and `timeouts` of a deployment."""
         found: dict[str, Any] = {}
         most = self.number(info, "max_input_tokens") if info else None
         output = self.number(info, "max_output_tokens") if info else None
         either = self.number(info, "max_tokens") if info and not output else None  # of an answer, or all that fits
         if most:
             found["context"] = _tokens(most + (output or either or 0))
-        answer = _tokens(output or min(either or _OUTPUT, _OUTPUT))
+        answer = _tokens(output or min(either or _DEFAULT_OUTPUT, _DEFAULT_OUTPUT))
         found["max_output"] = min(answer, found.get("context", answer))
         wait = self.milliseconds(params, "stream_timeout")
         if wait is not None:
@@ -68,31 +68,31 @@ class Numbers:
         return found
 
     def number(self, node: Node | None, key: str) -> Decimal | None:
-        """That of one key, told; None where there is none."""
+        """The number at a key, with a finding; None if there is none."""
         value = node.get(key) if node else None
         number = value.number() if value else None
         if value is not None and number is not None:
-            self._say(CARRIED if key != "order" else CHANGED, key, _BECOMES[key], "", value)
+            self._add_finding(CARRIED if key != "order" else CHANGED, key, _EQUIVALENTS[key], "", value)
         return number
 
     def milliseconds(self, params: Node, key: str) -> int | None:
-        """Of a time in seconds, within a millisecond and a day."""
+        """Milliseconds of a time in seconds, clamped to a millisecond and a day."""
         number = self.number(params, key)
         return max(1, min(-int(-number * 1000 // 1), 86_400_000)) if number else None
 
     def attempts(self, params: Node) -> int | None:
-        """How often a call is sent at most."""
+        """Number of attempts of a call."""
         found = [self.number(params, key) for key in ("num_retries", "max_retries")]
-        told = [number for number in found if number is not None]
-        return min(int(told[0]) + 1, 10) if told else None
+        retries = [number for number in found if number is not None]
+        return min(int(retries[0]) + 1, 10) if retries else None
 
-    def cap(self, params: Node) -> int | None:
-        """Tokens of one answer at most."""
+    def max_output(self, params: Node) -> int | None:
+        """Maximum number of tokens of one answer."""
         number = self.number(params, "max_tokens") or self.number(params, "max_completion_tokens")
         return _tokens(number) if number else None
 
     def limit(self, params: Node, keys: Container[str] = _LIMITED) -> dict[str, Any]:
-        """Rates, calls at once and money of this deployment, as a `limit` has them."""
+        """Fields of a `limit` for this deployment: rates, concurrent calls and cost."""
         found: dict[str, Any] = {}
         for key, name, unit in (("rpm", "requests", "/minute"), ("tpm", "tokens", "/minute"),
                                 ("max_parallel_requests", "concurrent", "")):  # fmt: skip
@@ -106,11 +106,11 @@ class Numbers:
         if money is not None and amount:
             if period in ("day", "month") and amount < _MOST_USD:
                 found["cost"] = f"{format_plain(amount.quantize(_SMALLEST))} USD/{period}"
-                self._say(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
+                self._add_finding(CARRIED, "max_budget", "cost: of a limit of this deployment", "", money)
             else:
                 here = "the cost of a deployment can be limited for a minute, hour, day or month"
-                self._say(NO_EQUAL, "max_budget", here, "Write kind: limit, covers: deployment/NAME.", money)
+                self._add_finding(NO_EQUAL, "max_budget", here, "Write kind: limit, covers: deployment/NAME.", money)
         return found
 
-    def _say(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
+    def _add_finding(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
         self._findings.append(Finding(state, what, here, todo, node.where))

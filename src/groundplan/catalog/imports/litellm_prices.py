@@ -1,8 +1,8 @@
 """Prices of a LiteLLM model entry: USD for one token as a number -> exact USD for a million tokens.
 
-Prices of long prompts, batches and the tiers priority and flex have classes of their own; of several for the same, the
-dearest is taken, so that a cost is never understated. What is paid by the piece is `litellm_units`'; prices for yet
-other units have no equal and are told. Knows no price list.
+Prices of long prompts, batches and the tiers priority and flex have classes of their own; of several for one class, the
+highest is taken, so that costs are never understated. Prices of other units are read by `litellm_units`; units without
+an equivalent get a finding. Knows no price list.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CLASSES = {
 }
 """LiteLLM's key -> the class of a price here."""
 _PER_USE = ("request", "image")
-"""Classes that are paid by the piece."""
+"""Classes that are not priced per token."""
 _TIER = re.compile(r"(?P<base>[a-z_]+?)_(?:above_(?P<above>\d+)k_tokens|(?P<service>batches|priority|flex))", re.ASCII)
 _HOUR = re.compile(r"(?P<base>[a-z_]+?)_above_\dhr", re.ASCII)
 _PRICE = re.compile(r"(input|output|cache)_.*cost|.*_cost_per_|.*cost$", re.ASCII)
@@ -41,11 +41,11 @@ _PER_TOKEN = Decimal(1_000_000)
 
 
 @dataclass(frozen=True, slots=True)
-class Written:
-    """The price of one entry."""
+class TokenPrice:
+    """The token price of one entry."""
 
     price: dict[str, Any] | str | None
-    """As a `price:` here, `free`, or None where none is written, or not all of it."""
+    """The `price:` of a deployment, `free`, or None if there is none or only a part of it."""
     findings: tuple[Finding, ...]
 
 
@@ -53,32 +53,32 @@ def is_price(key: str) -> bool:
     return _PRICE.match(key) is not None
 
 
-def written(params: Node | None, info: Node | None, *, kind: str) -> Written:
+def read_token_price(params: Node | None, info: Node | None, *, kind: str) -> TokenPrice:
     """The price in `litellm_params` or `model_info`; the former wins, as in LiteLLM."""
     amounts: dict[str, dict[str, Decimal]] = {}
     above: list[int] = []
     findings: list[Finding] = []
     for key, node in _keys(params, info):
-        place = _place(key)
+        place = _price_class(key)
         if kind in UNITS and key in UNITS[kind].keys:
             continue
         if place is None:
-            findings.append(_unpriced(key, node))
+            findings.append(_unpriced_finding(key, node))
             continue
         amount = _amount(place.wanted, node)
         if amount is None:
             continue
         exact = amount.quantize(_SMALLEST, ROUND_CEILING)
-        findings.append(_told(key, place, node, exact=exact == amount))
+        findings.append(_price_finding(key, place, node, exact=exact == amount))
         tier = amounts.setdefault(place.tier, {})
         tier[place.wanted] = max(tier.get(place.wanted, exact), exact)
         above += [place.above] if place.above else []
     price = _price(amounts, above, embeddings=kind == "embeddings")
-    return Written(price, tuple(findings if price is not None else map(_left_out, findings)))
+    return TokenPrice(price, tuple(findings if price is not None else map(_left_out_finding, findings)))
 
 
 @dataclass(frozen=True, slots=True)
-class _Place:
+class _PriceClass:
     """Where a key's amount goes: `price.TIER.WANTED`, or `price.WANTED`."""
 
     wanted: str
@@ -89,26 +89,26 @@ class _Place:
 
 
 def _keys(params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
-    told = {key for key, node in params.items() if not node.empty} if params else set()
+    told = {key for key, node in params.items() if not node.is_empty} if params else set()
     for part in (params, info):
         for key, node in part.items() if part else ():
-            if is_price(key) and not node.empty and (part is params or key not in told):
+            if is_price(key) and not node.is_empty and (part is params or key not in told):
                 yield key, node
 
 
-def _place(key: str) -> _Place | None:
+def _price_class(key: str) -> _PriceClass | None:
     if key in CLASSES:
-        return _Place(CLASSES[key])
+        return _PriceClass(CLASSES[key])
     tier, hour = _TIER.fullmatch(key), _HOUR.fullmatch(key)
     found = tier or hour
     wanted = CLASSES.get(found["base"]) if found is not None else None
     if wanted is None or wanted in _PER_USE:
         return None
     if tier is None:
-        return _Place(wanted, dearest=True)
+        return _PriceClass(wanted, dearest=True)
     if tier["above"]:
-        return _Place(wanted, "long", int(tier["above"]) * 1000)
-    return _Place(wanted, "batch" if tier["service"] == "batches" else tier["service"])
+        return _PriceClass(wanted, "long", int(tier["above"]) * 1000)
+    return _PriceClass(wanted, "batch" if tier["service"] == "batches" else tier["service"])
 
 
 def _amount(wanted: str, node: Node) -> Decimal | None:
@@ -119,7 +119,7 @@ def _amount(wanted: str, node: Node) -> Decimal | None:
     with localcontext(prec=80):
         amount = number if wanted in _PER_USE else number * _PER_TOKEN
     if amount > _MOST:
-        node.complain("a price in USD for one token")
+        node.add_problem("a price in USD for one token")
         return None
     return amount
 
@@ -145,7 +145,7 @@ def _classes(amounts: dict[str, Decimal]) -> dict[str, str]:
     return {name: f"{format_plain(amounts[name])} {units[name]}" for name in CLASSES.values() if name in amounts}
 
 
-def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:
+def _price_finding(key: str, place: _PriceClass, node: Node, *, exact: bool) -> Finding:
     name = ".".join(part for part in ("price", place.tier, place.wanted) if part)
     if place.dearest:
         here = f"{name} has one amount; the dearest was taken"
@@ -156,15 +156,15 @@ def _told(key: str, place: _Place, node: Node, *, exact: bool) -> Finding:
     return Finding(CARRIED, key, f"{name} of the deployment, exact", "", node.where_key)
 
 
-def _left_out(found: Finding) -> Finding:
-    """Of what alone is no price."""
+def _left_out_finding(found: Finding) -> Finding:
+    """The finding for an amount that alone makes no price."""
     if found.state == NO_EQUAL:
         return found
     here = "left out: what input costs, and what output costs, together are a price"
     return replace(found, state=CHANGED, here=here, todo="Write both as price: of the deployment.")
 
 
-def _unpriced(key: str, node: Node) -> Finding:
+def _unpriced_finding(key: str, node: Node) -> Finding:
     return Finding(
         NO_EQUAL, key, "a deployment of this type has no price in this unit",
         "Write what it comes to for a token, or for a request, as price: of the deployment.", node.where_key,

@@ -1,5 +1,5 @@
-"""What is no text is paid by the piece: an image, a minute of sound, a million characters, a search. How LiteLLM says
-it, how it is asked for, and what a deployment of such a type needs beside its price. Pure; prices of tokens are
+"""Prices of other units than tokens (an image, a minute of sound, a million characters, a search), as LiteLLM writes
+them and as options of the import do, and what else bounds the cost of such a call. Pure; token prices are read by
 `litellm_prices`.
 """
 
@@ -17,26 +17,26 @@ from groundplan.core.money import format_plain, parse_usd, to_decimal
 
 _SMALLEST = Decimal("0.000000000001")
 _MOST = Decimal(9_000_000)
-_NOTHING = "0 USD/Mtok"
-LONGEST = "30m"
-"""Of the audio in one request, where a minute has a price: all of it is reserved."""
+_ZERO_PRICE = "0 USD/Mtok"
+MAX_AUDIO = "30m"
+"""Default of `audio:`, the most audio in one request, all of which is reserved, if a minute has a price."""
 
 
 @dataclass(frozen=True, slots=True)
 class Unit:
-    """In what deployments of a type are paid, where not by tokens."""
+    """The unit that deployments of a type are priced in, if not in tokens."""
 
     word: str
-    """As it is asked for: `0.006/minute`."""
+    """Name in options: `0.006/minute`."""
     example: str
     keys: Mapping[str, int]
-    """LiteLLM's key -> how many of its units one of these has."""
+    """LiteLLM's key -> number of its units in one of this unit."""
 
     def price(self, amount: Decimal) -> dict[str, Any]:
-        """A `price:` here."""
-        told = f"{format_plain(amount)} USD"
-        each: dict[str, Any] = {"images": {"any": told}} if self.word == "image" else {self.word: told}
-        return {"input": _NOTHING, "output": _NOTHING} | each
+        """The `price:` of a deployment."""
+        text = f"{format_plain(amount)} USD"
+        each: dict[str, Any] = {"images": {"any": text}} if self.word == "image" else {self.word: text}
+        return {"input": _ZERO_PRICE, "output": _ZERO_PRICE} | each
 
 
 UNITS = {
@@ -49,8 +49,8 @@ UNITS = {
 WORDS = tuple(unit.word for unit in UNITS.values())
 
 
-def written(kind: str, params: Node | None, info: Node | None) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """The price by the piece in `litellm_params` or `model_info`, the dearest of several; None where there is none."""
+def read_unit_price(kind: str, params: Node | None, info: Node | None) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """The price by unit in `litellm_params` or `model_info`, the highest of several; None if there is none."""
     unit = UNITS.get(kind)
     if unit is None:
         return None, []
@@ -63,7 +63,7 @@ def written(kind: str, params: Node | None, info: Node | None) -> tuple[dict[str
         with localcontext(prec=80):
             amount = (number * unit.keys[key]).quantize(_SMALLEST, ROUND_CEILING)
         if not 0 <= amount <= _MOST:
-            node.complain("a price in USD")
+            node.add_problem("a price in USD")
             continue
         amounts.append(amount)
         findings.append(Finding(CARRIED, key, f"price of the deployment, by {unit.word}", "", node.where_key))
@@ -71,15 +71,15 @@ def written(kind: str, params: Node | None, info: Node | None) -> tuple[dict[str
 
 
 def _keys(unit: Unit, params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
-    """The former wins, as in LiteLLM."""
+    """Keys with a price and their nodes; `litellm_params` wins, as in LiteLLM."""
     for key in unit.keys:
-        found = [node for part in (params, info) if part is not None and (node := part.get(key)) and not node.empty]
+        found = [node for part in (params, info) if part is not None and (node := part.get(key)) and not node.is_empty]
         if found:
             yield key, found[0]
 
 
-def asked(text: str, kind: str) -> dict[str, Any] | str | None:
-    """The price that somebody gave: `free`, `IN/OUT`, or `AMOUNT/UNIT`; None where the unit is that of another type."""
+def parse_price(text: str, kind: str) -> dict[str, Any] | str | None:
+    """The price from an option: `free`, `IN/OUT`, or `AMOUNT/UNIT`; None if the unit is that of another type."""
     if text == "free":
         return text
     given, _, rest = text.partition("/")
@@ -89,8 +89,8 @@ def asked(text: str, kind: str) -> dict[str, Any] | str | None:
     return unit.price(to_decimal(parse_usd(given))) if unit is not None and unit.word == rest else None
 
 
-def form(model: str, kind: str) -> str:
-    """How to say what a model of a type costs."""
+def price_hint(model: str, kind: str) -> str:
+    """The option that states the price of a model of this type."""
     unit = UNITS.get(kind)
     model = quote(model)
     tokens = f"--price {model}=IN/OUT in USD per million tokens"
@@ -98,31 +98,32 @@ def form(model: str, kind: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Lacks:
-    """What would bound the cost of one call, and was not said."""
+class MissingBound:
+    """A bound of the cost of one call that is missing."""
 
     what: str
     here: str
     todo: str
 
 
-_AN_IMAGE = Lacks(
+_IMAGE_BOUND = MissingBound(
     "a bound of what one image costs: image_tokens, or a price for each",
     "an image at a price by tokens has no bound without image_tokens",
     "Say --price MODEL=0.04/image, or complete it in deployments.yaml.",
 )
-_ALL_THAT_FITS = Lacks(
+_CONTEXT_BOUND = MissingBound(
     "a context: the most tokens that fit its model, all of which is reserved",
     "all that fits its model is reserved, and nobody says how much that is",
     "Write max_input_tokens in model_info.",
 )
 
 
-def lacks(kind: str, price: object, *, known_context: bool) -> Lacks | None:
-    """`price` as in a deployment; None: that of the price list."""
-    by_tokens = price is None or (isinstance(price, dict) and price["output"] != _NOTHING)
+def missing_bound(kind: str, price: object, *, known_context: bool) -> MissingBound | None:
+    """The bound that is missing for deployments of this type, if any. `price`: as in a deployment; None: that of the
+    price list."""
+    by_tokens = price is None or (isinstance(price, dict) and price["output"] != _ZERO_PRICE)
     if not by_tokens:
         return None
     if kind == "images":
-        return _AN_IMAGE
-    return _ALL_THAT_FITS if kind in ("realtime", "transcription") and not known_context else None
+        return _IMAGE_BOUND
+    return _CONTEXT_BOUND if kind in ("realtime", "transcription") and not known_context else None

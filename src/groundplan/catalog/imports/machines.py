@@ -1,7 +1,7 @@
-"""Machines that other tools know, gathered into sites. What is shared by the imports of infrastructure.
+"""Machines from other tools, grouped into sites; shared by the imports of infrastructure.
 
-Facts about instance types and products are in `accelerators`. Nothing is guessed beyond them: what only people know is
-written as a comment and told as a finding.
+Facts about instance types and products are in `accelerators`. Nothing beyond them is guessed: what only people know
+becomes a finding.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from groundplan.catalog.imports.providers import UNKNOWN as NOBODY_KNOWS
+from groundplan.catalog.imports.providers import UNKNOWN as UNKNOWN_JURISDICTION
 from groundplan.catalog.imports.providers import jurisdiction_of
 from groundplan.catalog.imports.verdict import CARRIED, NEEDED, STATES, Finding
 from groundplan.catalog.imports.yaml_text import Value, document
@@ -19,12 +19,12 @@ from groundplan.core.words import quantity
 MAX_BYTES = 32 << 20
 MAX_MACHINES = 100_000
 UNKNOWN = "XX"
-"""A jurisdiction that somebody has to fill in"""
+"""Placeholder for a jurisdiction that has to be filled in"""
 
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Units of one type of hardware somewhere. Prices in USD, as text with all their digits."""
+    """Units of one type of hardware at a site. Prices in USD, as text with all their digits."""
 
     site: str
     type: str
@@ -42,16 +42,16 @@ class Machine:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """What an import has to say."""
+class ImportedSites:
+    """The result of an import of infrastructure."""
 
     text: str
-    """YAML of documents"""
+    """YAML of the documents"""
     findings: tuple[Finding, ...]
     sites: int
     units: int
     others: dict[str, int] = field(default_factory=dict)
-    """What was passed over -> how often"""
+    """What was skipped -> how often"""
 
     def summary(self) -> str:
         passed = ", ".join(f"{count} {what}" for what, count in sorted(self.others.items()))
@@ -69,14 +69,16 @@ class Found:
         }
 
 
-def law_of(region: str | None) -> str | None:
-    """Whose law holds in a provider's region (`aws:eu-north-1`), where its name says so."""
+def region_jurisdiction(region: str | None) -> str | None:
+    """Jurisdiction of a provider's region (`aws:eu-north-1`), if its name tells; else None."""
     found = jurisdiction_of((region or "").partition(":")[2] or region or "")
-    return None if found == NOBODY_KNOWS else found
+    return None if found == UNKNOWN_JURISDICTION else found
 
 
-def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict[str, int], from_: str) -> Found:
-    """One site for each name, with its hardware; what is missing is told. Raises `Invalid` where there is nothing."""
+def build_sites(
+    machines: Sequence[Machine], findings: Iterable[Finding], others: dict[str, int], from_: str
+) -> ImportedSites:
+    """Sites with their hardware, and findings about what is missing. Raises `Invalid` if there are no machines."""
     if not machines:
         raise Invalid(
             f"{from_} contains no machine with a known accelerator",
@@ -90,7 +92,7 @@ def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict
     parts = []
     for name, group in sorted(by_site.items()):
         first = group[0]
-        law = next((m.jurisdiction for m in group if m.jurisdiction), None) or law_of(first.region)
+        law = next((m.jurisdiction for m in group if m.jurisdiction), None) or region_jurisdiction(first.region)
         if law is None:
             todo = f"Write whose law holds at {name} instead of {UNKNOWN}."
             told.append(Finding(NEEDED, f"site {name}", "its jurisdiction is not known", todo, first.where))
@@ -102,7 +104,7 @@ def sites(machines: Sequence[Machine], findings: Iterable[Finding], others: dict
         parts.append(document(body, [f"from {from_}"]))
         told.append(Finding(CARRIED, f"site {name}", f"{sum(m.count for m in group)} units", "", first.where))
     ordered = sorted(told, key=lambda f: (STATES.index(f.state), f.where.file, f.where.line, f.what))
-    return Found("".join(parts), tuple(ordered), len(by_site), sum(m.count for m in machines), others)
+    return ImportedSites("".join(parts), tuple(ordered), len(by_site), sum(m.count for m in machines), others)
 
 
 def _hardware(group: Sequence[Machine], kind: str) -> dict[str, Value]:
@@ -124,6 +126,6 @@ def _hardware(group: Sequence[Machine], kind: str) -> dict[str, Value]:
 
 
 def line_of(text: str, needle: str) -> int:
-    """The line on which a text first stands; 1 where it does not."""
+    """The line of the first occurrence of a text; 1 if there is none."""
     at = text.find(needle)
     return text.count("\n", 0, at) + 1 if at >= 0 else 1

@@ -1,4 +1,4 @@
-"""Names and lines as declarations have them, from whatever another tool calls its things."""
+"""Names and lines for declarations, made from names of other tools."""
 
 from __future__ import annotations
 
@@ -8,13 +8,12 @@ _NOT_IN_NAMES = re.compile(r"[^a-z0-9]+")
 
 
 def slug(text: str, otherwise: str = "unnamed") -> str:
-    """A name as declarations have it: lower case letters, digits and hyphens, at most 63; `otherwise` where none is
-    left."""
+    """A name for a declaration: lower-case letters, digits and hyphens, at most 63; `otherwise` if none is left."""
     return _NOT_IN_NAMES.sub("-", text.lower()).strip("-")[:63].strip("-") or otherwise
 
 
 def unique(wanted: str, taken: set[str]) -> str:
-    """`wanted`, or with a number where it is taken; takes it."""
+    """`wanted`, with a number appended if it is in `taken`; adds the result to `taken`."""
     name, number = wanted, 1
     while name in taken:
         number += 1

@@ -1,7 +1,7 @@
-"""Reading another tool's YAML for an import: values with their place, typed access that collects what is wrong.
+"""Another tool's YAML for an import: values with their places, and typed access that collects problems.
 
-Files, `include` and merge keys (`<<`) are resolved here; what a key means is the business of each import. Reads no file
-itself: texts are given.
+Included files and merge keys (`<<`) are resolved here; the meaning of keys is known to each import. Reads no files:
+texts are passed in.
 """
 
 from __future__ import annotations
@@ -19,30 +19,30 @@ from groundplan.core.errors import Problem, Where
 
 ENVIRONMENT = "os.environ/"
 _TRUE = frozenset({"true", "yes", "on", "1"})
-_MOST = 10**9
-_PUT_IN = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}", re.ASCII)
+_MAX_NUMBER = 10**9
+_SUBSTITUTION = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}", re.ASCII)
 
 
 @dataclass(slots=True)
-class Notes:
-    """What all nodes of one import share."""
+class ImportNotes:
+    """State that all nodes of one import share."""
 
-    wrong: list[Problem] = field(default_factory=list)
-    """What has the wrong form."""
+    problems: list[Problem] = field(default_factory=list)
+    """Values of the wrong form."""
     values: Mapping[str, str] = field(default_factory=dict)
-    """Of variables, as far as they are known."""
-    unknown: list[Node] = field(default_factory=list)
-    """Where a number was asked for and a variable stands that is not known."""
+    """Known values of environment variables."""
+    unknown_numbers: list[Node] = field(default_factory=list)
+    """Numbers that are in variables without a known value."""
 
 
 @dataclass(frozen=True, slots=True)
 class Node:
-    """One value of a document, with the way to it."""
+    """One value of a document, with its path."""
 
     document: Document
     path: Path
     value: Any
-    notes: Notes
+    notes: ImportNotes
 
     @property
     def where(self) -> Where:
@@ -51,25 +51,25 @@ class Node:
 
     @property
     def where_key(self) -> Where:
-        """Place of the key before it."""
+        """Place of the value's key."""
         return self.document.where(self.path, key=True)
 
     @property
     def name(self) -> str:
-        """The way to it."""
+        """The path, joined by dots."""
         return ".".join(str(part) for part in self.path)
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         return self.value is None
 
-    def complain(self, what: str) -> None:
-        """Note that the value is not `what`."""
+    def add_problem(self, what: str) -> None:
+        """Add the problem that the value is not `what`."""
         name = self.name or "the file"
-        self.notes.wrong.append(Problem(f"{name[:120]} is not {what}", "import_form", f"Write {what}.", self.where))
+        self.notes.problems.append(Problem(f"{name[:120]} is not {what}", "import_form", f"Write {what}.", self.where))
 
     def get(self, key: str) -> Node | None:
-        """The value below `key`, None where it is missing or null."""
+        """The value at `key`; None if it is missing or null."""
         if not isinstance(self.value, dict):
             return None
         for way, mapping in _layers(self.value):
@@ -78,11 +78,11 @@ class Node:
         return None
 
     def items(self) -> Iterator[tuple[str, Node]]:
-        """Keys and values of a mapping, merged ones included; none and a problem where it is something else."""
+        """Keys and values of a mapping, merged ones included; adds a problem if it is something else."""
         if self.value is None:
             return
         if not isinstance(self.value, dict):
-            self.complain("a mapping of keys and values")
+            self.add_problem("a mapping of keys and values")
             return
         seen: set[str] = set()
         for way, mapping in _layers(self.value):
@@ -100,21 +100,21 @@ class Node:
             yield self
 
     def text(self) -> str | None:
-        """Text, numbers as written; None and a problem for a list or mapping."""
+        """The value as text, numbers as written; for a list or mapping None, with a problem."""
         if isinstance(self.value, str):
             return self.value
         if isinstance(self.value, bool | int | float):
             return str(self.value)
         if self.value is not None:
-            self.complain("text")
+            self.add_problem("text")
         return None
 
     def number(self) -> Decimal | None:
-        """An exact number from zero on, None and a problem for anything else. Exact as long as its YAML was. None, and
-        noted, where it stands in a variable that is not known."""
+        """The exact number, 0 or more; None with a problem for anything else. For a variable without a known value:
+        None, added to `unknown_numbers`."""
         value = self.value if self.variable is None else self.notes.values.get(self.variable)
         if value is None and self.variable is not None:
-            self.notes.unknown.append(self)
+            self.notes.unknown_numbers.append(self)
             return None
         if isinstance(value, float):
             value = repr(value) if math.isfinite(value) else "none"
@@ -122,31 +122,31 @@ class Node:
             amount = Decimal(str(value)) if isinstance(value, str | int) and not isinstance(value, bool) else None
         except InvalidOperation:
             amount = None
-        if amount is None or not amount.is_finite() or amount < 0 or amount > _MOST or amount.adjusted() < -40:
-            self.complain("a number from 0 on")
+        if amount is None or not amount.is_finite() or amount < 0 or amount > _MAX_NUMBER or amount.adjusted() < -40:
+            self.add_problem("a number from 0 on")
             return None
         return amount
 
-    def truth(self) -> bool:
-        """Whether it switches something on, in the words of YAML 1.1 too."""
+    def is_true(self) -> bool:
+        """Whether the value is true, in the words of YAML 1.1, too."""
         return self.value is True or str(self.value).lower() in _TRUE
 
     @property
-    def hidden(self) -> bool:
-        """Whether the reader recognised a secret and took it out."""
+    def is_hidden(self) -> bool:
+        """Whether the reader recognised a secret and removed it."""
         return bool(self.value == HIDDEN)
 
     @property
     def variable(self) -> str | None:
-        """`NAME` of `os.environ/NAME`, or of `${NAME}`, which is put in before the tool reads its file."""
+        """`NAME` of `os.environ/NAME`, or of `${NAME}`, which is substituted before the tool reads its file."""
         if isinstance(self.value, str) and self.value.startswith(ENVIRONMENT):
             return self.value.removeprefix(ENVIRONMENT)
-        found = _PUT_IN.fullmatch(self.value) if isinstance(self.value, str) else None
+        found = _SUBSTITUTION.fullmatch(self.value) if isinstance(self.value, str) else None
         return found[1] if found else None
 
 
 def _layers(value: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """A mapping, then what it merges with `<<`, nearest first, each with the way to it."""
+    """The mapping, then those that it merges with `<<`, nearest first, each with its path."""
     yield (), value
     merged = value.get("<<")
     for i, more in enumerate(merged) if isinstance(merged, list) else [(None, merged)]:
@@ -157,11 +157,11 @@ def _layers(value: dict[str, Any]) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 @dataclass(slots=True)
 class Config:
-    """Sections of the main file and of those it includes, as the tool itself puts them together."""
+    """Sections of the main file and of the files it includes, combined as the tool does."""
 
     sections: dict[str, list[Node]] = field(default_factory=dict)
-    """Name -> its node in each file. Of a list all hold, of anything else the last."""
-    notes: Notes = field(default_factory=Notes)
+    """Name -> its node in each file. Lists are concatenated; of anything else the last one counts."""
+    notes: ImportNotes = field(default_factory=ImportNotes)
     main: str = ""
 
     def items(self, section: str) -> Iterator[Node]:
@@ -170,7 +170,7 @@ class Config:
             yield from node.entries()
 
     def mapping(self, section: str) -> Iterator[tuple[str, Node]]:
-        """Keys of a mapping section: the last file wins."""
+        """Keys and values of a mapping section: the last file wins."""
         if nodes := self.sections.get(section):
             yield from nodes[-1].items()
 
@@ -178,13 +178,13 @@ class Config:
         return self.sections[section][-1].get(key) if section in self.sections else None
 
     def check(self) -> None:
-        """Raises `Invalid` with every problem that was noted so far."""
-        if self.notes.wrong:
-            raise error_with_problems(sort_problems(self.notes.wrong))
+        """Raise `Invalid` with every problem so far, if there is any."""
+        if self.notes.problems:
+            raise error_with_problems(sort_problems(self.notes.problems))
 
 
-def included(text: str) -> tuple[str, ...]:
-    """Files that a configuration names in `include`, as written. Empty where it cannot be read."""
+def included_files(text: str) -> tuple[str, ...]:
+    """Files that a configuration names in `include`, as written; empty if it cannot be read."""
     documents, _ = read_documents("-", text)
     if not documents or not isinstance(documents[0].value, dict):
         return ()
@@ -193,15 +193,15 @@ def included(text: str) -> tuple[str, ...]:
 
 
 def read_config(files: Mapping[str, str], main: str) -> Config:
-    """The configuration in `files` (name -> text) that begins in `main`. What looks like a secret is not a problem
-    here: its value is taken out. Raises `Invalid` with every other problem of form and its place."""
+    """The configuration in `files` (name -> text), beginning with `main`. Literal secrets are no problem here: their
+    values are removed. Raises `Invalid` with every other problem of form."""
     config = Config(main=main)
     for name in (main, *(name for name in files if name != main)):
         documents, problems = read_documents(name, files[name])
-        config.notes.wrong += [problem for problem in problems if problem.code != "secret_in_file"]
+        config.notes.problems += [problem for problem in problems if problem.code != "secret_in_file"]
         if len(documents) > 1:
             where = documents[1].where()
-            config.notes.wrong.append(
+            config.notes.problems.append(
                 Problem("there are two YAML documents", "import_form", "Keep one in a file.", where)
             )
         for document in documents[:1]:

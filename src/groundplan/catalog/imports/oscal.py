@@ -1,9 +1,9 @@
-"""Controls of others in OSCAL -> `kind: framework`: catalogs, the profiles and component definitions that select of
-them, and assessments that name what they look at.
+"""OSCAL documents -> `kind: framework`: catalogs, profiles and component definitions that select from them, and
+assessments that name their controls.
 
-Identifiers and titles come along, texts of norms do not. What a maker says of its component proves nothing here, so
-every control needs evidence that a person gives (`document`), unless the document says otherwise in our own words, as
-our own exports do. Nothing is fetched: what a profile imports has to be among the files.
+Identifiers and titles are imported, texts of norms are not. Claims of a component's maker are no evidence here, so each
+control needs evidence that a person gives (`document`), except in our own exports, which state the needs. Nothing is
+fetched: what a profile imports has to be among the files.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from groundplan.catalog.imports import oscal_files as files
 from groundplan.catalog.imports.naming import slug
 from groundplan.catalog.imports.oscal_files import NAMESPACE, Prop
-from groundplan.catalog.imports.verdict import CHANGED, NEEDED, NO_EQUAL, Finding, in_order
+from groundplan.catalog.imports.verdict import CHANGED, NEEDED, NO_EQUAL, Finding, sort_findings
 from groundplan.catalog.imports.yaml_text import Value, block, document
 from groundplan.core.errors import Invalid, Problem, TooLarge, Where
 
@@ -27,45 +27,45 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9 ._-]{0,39}", re.ASCII)
 _INSERT = re.compile(r"\{\{\s*insert:\s*param,\s*([^\s}]+)\s*\}\}")
 _QUOTED = re.compile(r'"((?:[^"\\\n]|\\.)*)"|\n')
 _TITLE = 200
-MOST_CONTROLS = 20_000
-MOST_PARTS = 1_000
-_PART = "Import a part of it."
+MAX_CONTROLS = 20_000
+MAX_PARTS = 1_000
+_SPLIT_HINT = "Import a part of it."
 
 
 @dataclass(frozen=True, slots=True)
-class One:
-    """A control that was selected."""
+class SelectedControl:
+    """A selected control."""
 
     id: str
-    """As OSCAL writes it"""
+    """The identifier in OSCAL"""
     title: str
     file: str
     own: str = ""
-    """Our identifier, where it is our export."""
+    """Our identifier, if the document is our export."""
     needs: tuple[str, ...] = (DOCUMENT,)
     shipped: bool = False
-    """Of a framework that comes with Groundplan, so that it is not declared again."""
+    """Whether it belongs to a framework shipped with Groundplan, so that it is not declared again."""
     parent: str = ""
-    """Of a control in another one"""
+    """Id of the control that contains it"""
 
 
 @dataclass(slots=True)
 class _Selection:
-    """What a document selects, by id, and what stands for parameters in titles."""
+    """The controls that a document selects, by id, and the values of parameters in titles."""
 
-    controls: dict[str, One] = field(default_factory=dict)
+    controls: dict[str, SelectedControl] = field(default_factory=dict)
     params: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
-class Frameworks:
-    """What an import has to say."""
+class ImportedFrameworks:
+    """The result of an import."""
 
     text: str
-    """YAML of documents"""
+    """YAML of the documents"""
     findings: tuple[Finding, ...]
     frameworks: Mapping[str, int]
-    """Name -> how many controls"""
+    """Name -> number of controls"""
 
     def summary(self) -> str:
         return "; ".join(f"{name}: {count} controls" for name, count in self.frameworks.items())
@@ -84,26 +84,26 @@ class _Reading:
     findings: list[Finding] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     used: set[str] = field(default_factory=set)
-    """Files that another one selects of."""
+    """Files that another file selects from."""
     selections: dict[str, _Selection] = field(default_factory=dict)
-    """Of each file that was read to its end, once: profiles may import each other many times."""
+    """Cache by file, since profiles may import each other many times."""
     lines: dict[str, dict[str, int]] = field(default_factory=dict)
-    """File -> text in quotes -> the line on which it first stands"""
+    """File -> quoted text -> the line of its first occurrence"""
 
-    def at(self, name: str, text: str) -> Where:
+    def where(self, name: str, text: str) -> Where:
         if name not in self.lines:
             self.lines[name] = _lines(self.texts[name])
         return Where(name, self.lines[name].get(text, 1))
 
-    def tell(self, state: str, what: str, here: str, todo: str, where: Where) -> None:
+    def add_finding(self, state: str, what: str, here: str, todo: str, where: Where) -> None:
         self.findings.append(Finding(state, what, here, todo, where))
 
 
-def import_oscal(texts: Mapping[str, str], owner: str, name: str | None = None) -> Frameworks:
-    """A framework for each document that no other one of `texts` (file name -> JSON) selects of. Raises `Invalid` with
-    every control and file that is missing, `TooLarge`."""
-    reading = _Reading(texts, files.read(texts))
-    made = {file: _selected(reading, file, ()) for file in reading.roots}
+def import_oscal(texts: Mapping[str, str], owner: str, name: str | None = None) -> ImportedFrameworks:
+    """A framework for each document of `texts` (file name -> JSON) from which no other one selects. Raises `Invalid`
+    with every missing control and file, `TooLarge`."""
+    reading = _Reading(texts, files.parse_documents(texts))
+    made = {file: _select(reading, file, ()) for file in reading.roots}
     if reading.problems:
         count = len(reading.problems)
         raise Invalid(
@@ -128,7 +128,7 @@ def import_oscal(texts: Mapping[str, str], owner: str, name: str | None = None) 
         rows = _rows(reading, made[file], file)
         counts[str(body["name"])] = len(controls)
         parts.append(document(body, [f"from {file}"]) + (block("controls", rows) if rows else ""))
-    return Frameworks("".join(parts), in_order(reading.findings), counts)
+    return ImportedFrameworks("".join(parts), sort_findings(reading.findings), counts)
 
 
 def _framework(metadata: files.Metadata, owner: str, name: str | None, *, shipped: bool) -> dict[str, Value]:
@@ -162,17 +162,19 @@ def _framework(metadata: files.Metadata, owner: str, name: str | None, *, shippe
 
 
 def _rows(reading: _Reading, selection: _Selection, file: str) -> list[dict[str, Value]]:
-    """The controls as they are declared. Raises `Invalid` where two have one identifier."""
+    """The controls in the form of declarations. Raises `Invalid` if two have the same identifier."""
     found: dict[str, dict[str, Value]] = {}
     for each in selection.controls.values():
         written = each.own or each.id
         if not _ID.fullmatch(written):
             written = re.sub(r"[^A-Za-z0-9._-]+", "-", each.id).strip("-._")[:40] or "control"
-            place = reading.at(each.file, each.id)
-            reading.tell(CHANGED, each.id[:80], written, "An id has at most 40 letters, digits, dots, hyphens.", place)
+            place = reading.where(each.file, each.id)
+            reading.add_finding(
+                CHANGED, each.id[:80], written, "An id has at most 40 letters, digits, dots, hyphens.", place
+            )
         if written in found:
             raise Invalid(
-                f"two controls are {written} here", code="import_oscal", where=reading.at(each.file, each.id),
+                f"two controls are {written} here", code="import_oscal", where=reading.where(each.file, each.id),
                 hint=f"Give them other ids in {each.file}: at most 40 letters, digits, dots and hyphens.",
             )  # fmt: skip
         title = _line(each.title, selection.params) or written
@@ -195,51 +197,53 @@ def _lines(text: str) -> dict[str, int]:
     return found
 
 
-def _selected(reading: _Reading, file: str, path: tuple[str, ...]) -> _Selection:
+def _select(reading: _Reading, file: str, path: tuple[str, ...]) -> _Selection:
     """Raises `TooLarge`."""
     if file not in reading.selections:
-        made = _selected_of(reading, file, path)
-        if len(made.controls) > MOST_CONTROLS:
-            raise TooLarge(f"{file} has {len(made.controls)} controls", code="import_large", hint=_PART)
+        made = _select_from(reading, file, path)
+        if len(made.controls) > MAX_CONTROLS:
+            raise TooLarge(f"{file} has {len(made.controls)} controls", code="import_large", hint=_SPLIT_HINT)
         reading.selections[file] = made
     return reading.selections[file]
 
 
-def _selected_of(reading: _Reading, file: str, path: tuple[str, ...]) -> _Selection:
+def _select_from(reading: _Reading, file: str, path: tuple[str, ...]) -> _Selection:
     root = reading.roots[file]
     if isinstance(root, files.Catalog):
-        return _of_catalog(reading, file, root)
+        return _select_catalog(reading, file, root)
     if isinstance(root, files.Profile):
-        return _of_profile(reading, file, root, (*path, file))
+        return _select_profile(reading, file, root, (*path, file))
     if isinstance(root, files.ComponentDefinition):
-        return _of_components(reading, file, root, (*path, file))
+        return _select_components(reading, file, root, (*path, file))
     reviewed = [root.reviewed_controls] if isinstance(root, files.Plan) else [r.reviewed_controls for r in root.results]
     named = [each.control_id for one in reviewed for part in one.control_selections for each in part.include_controls]
-    return _Selection({id: _untitled(reading, file, id, "") for id in named})
+    return _Selection({id: _untitled_control(reading, file, id, "") for id in named})
 
 
-def _of_catalog(reading: _Reading, file: str, root: files.Catalog) -> _Selection:
+def _select_catalog(reading: _Reading, file: str, root: files.Catalog) -> _Selection:
     found = _Selection(params=_labels(root.params))
 
     def take(controls: Iterable[files.Control], parent: str) -> None:
         for each in controls:
             found.params.update(_labels(each.params))
-            ours = _ours(each.props)
+            ours = _own_props(each.props)
             if any(prop.name == "status" and prop.value.lower() == "withdrawn" for prop in each.props):
-                reading.tell(NO_EQUAL, each.id, "it is withdrawn", "", reading.at(file, each.id))
+                reading.add_finding(NO_EQUAL, each.id, "it is withdrawn", "", reading.where(file, each.id))
             elif each.id in found.controls:
                 reading.problems.append(
                     Problem(
                         f"the control {each.id} is there twice",
                         "import_oscal",
                         "Give one another id.",
-                        reading.at(file, each.id),
+                        reading.where(file, each.id),
                     )
                 )
             else:
                 needs = tuple(ours.get("need", ())) or (DOCUMENT,)
                 own = ours.get("id", [""])[0]
-                found.controls[each.id] = One(each.id, each.title, file, own, needs, each.class_ == "shipped", parent)
+                found.controls[each.id] = SelectedControl(
+                    each.id, each.title, file, own, needs, each.class_ == "shipped", parent
+                )
             take(each.controls, each.id)
 
     def enter(groups: Iterable[files.Group]) -> None:
@@ -253,63 +257,69 @@ def _of_catalog(reading: _Reading, file: str, root: files.Catalog) -> _Selection
     return found
 
 
-def _of_profile(reading: _Reading, file: str, root: files.Profile, path: tuple[str, ...]) -> _Selection:
+def _select_profile(reading: _Reading, file: str, root: files.Profile, path: tuple[str, ...]) -> _Selection:
     found = _Selection()
     parts = len(root.imports) + sum(len(each.include_controls) + len(each.exclude_controls) for each in root.imports)
-    if parts > MOST_PARTS:
-        raise TooLarge(f"{file} selects in {parts} parts", code="import_large", hint=_PART)
+    if parts > MAX_PARTS:
+        raise TooLarge(f"{file} selects in {parts} parts", code="import_large", hint=_SPLIT_HINT)
     for each in root.imports:
         source = _source(reading, file, each.href, root.back_matter)
         if source is None:
             what = f"it imports {_name_of(each.href, root.back_matter)}, which is not among the files"
             hint = "Name that document, too, in JSON; nothing is fetched."
-            reading.problems.append(Problem(what, "import_oscal", hint, reading.at(file, each.href)))
+            reading.problems.append(Problem(what, "import_oscal", hint, reading.where(file, each.href)))
             continue
         if source in path:
             what, hint = f"it imports {source}, which imports it", "Take one of them out."
-            reading.problems.append(Problem(what, "import_oscal", hint, reading.at(file, each.href)))
+            reading.problems.append(Problem(what, "import_oscal", hint, reading.where(file, each.href)))
             continue
         reading.used.add(source)
-        known = _selected(reading, source, path)
+        known = _select(reading, source, path)
         every = each.include_all is not None or not each.include_controls
-        taken = set(known.controls) if every else set(_named(reading, file, source, each.include_controls, known))
-        taken -= set(_named(reading, file, source, each.exclude_controls, known)) - _declared_out(root.metadata, known)
+        taken = (
+            set(known.controls) if every else set(_selected_ids(reading, file, source, each.include_controls, known))
+        )
+        taken -= set(_selected_ids(reading, file, source, each.exclude_controls, known)) - _declared_exclusions(
+            root.metadata, known
+        )
         found.controls.update(
             (id, one) for id, one in known.controls.items() if id in taken and id not in found.controls
         )
         found.params.update(known.params)
-    found.params.update(_set(root.modify.set_parameters))
+    found.params.update(_parameter_values(root.modify.set_parameters))
     return found
 
 
-def _declared_out(metadata: files.Metadata, known: _Selection) -> set[str]:
-    """What our own export leaves out with a reason: here it is declared with its control, as `excluded`."""
-    ours = set(_ours(metadata.props).get("control", ()))
+def _declared_exclusions(metadata: files.Metadata, known: _Selection) -> set[str]:
+    """Controls that our own export excludes with a reason: the declaration lists them, as `excluded`."""
+    ours = set(_own_props(metadata.props).get("control", ()))
     return {id for id, one in known.controls.items() if one.own in ours}
 
 
-def _named(
+def _selected_ids(
     reading: _Reading, file: str, source: str, selected: Sequence[files.Selected], known: _Selection
 ) -> Iterator[str]:
-    """Ids that a selection means; one that the source has not is a problem."""
+    """Ids that a selection names or matches; adds a problem for ids that the source does not have."""
     for each in selected:
         found = list(each.with_ids)
         for id in found:
             if id not in known.controls:
                 what, hint = f"{source} has no control {id[:80]}", "Mend the id, or leave it out."
-                reading.problems.append(Problem(what, "import_oscal", hint, reading.at(file, id)))
+                reading.problems.append(Problem(what, "import_oscal", hint, reading.where(file, id)))
         patterns = [one.pattern for one in each.matching]
         found += [id for id in known.controls if any(fnmatchcase(id, pattern) for pattern in patterns)]
         yield from found
         if each.with_child_controls == "yes":
             inside = set(found)
-            for one in known.controls.values():  # a control stands before those in it
+            for one in known.controls.values():  # a control precedes those that it contains
                 if one.parent in inside:
                     inside.add(one.id)
                     yield one.id
 
 
-def _of_components(reading: _Reading, file: str, root: files.ComponentDefinition, path: tuple[str, ...]) -> _Selection:
+def _select_components(
+    reading: _Reading, file: str, root: files.ComponentDefinition, path: tuple[str, ...]
+) -> _Selection:
     found = _Selection()
     for component in (*root.components, *root.capabilities):
         for each in component.control_implementations:
@@ -320,35 +330,37 @@ def _of_components(reading: _Reading, file: str, root: files.ComponentDefinition
                 todo = (
                     f"Name {name} beside it for the titles of its controls; here what it says of them stands instead."
                 )
-                reading.tell(NEEDED, name[:200], "it is not among the files", todo, reading.at(file, each.source))
+                reading.add_finding(
+                    NEEDED, name[:200], "it is not among the files", todo, reading.where(file, each.source)
+                )
             elif source not in path:
                 reading.used.add(source)
-                known = _selected(reading, source, path)
+                known = _select(reading, source, path)
             found.params.update(known.params)
-            found.params.update(_set(each.set_parameters))
+            found.params.update(_parameter_values(each.set_parameters))
             for one in each.implemented_requirements:
-                found.params.update(_set(one.set_parameters))
+                found.params.update(_parameter_values(one.set_parameters))
                 if source is not None and one.control_id not in known.controls:
                     what, hint = f"{source} has no control {one.control_id[:80]}", "Mend the id, or leave it out."
-                    reading.problems.append(Problem(what, "import_oscal", hint, reading.at(file, one.control_id)))
-                made = known.controls.get(one.control_id) or _untitled(
+                    reading.problems.append(Problem(what, "import_oscal", hint, reading.where(file, one.control_id)))
+                made = known.controls.get(one.control_id) or _untitled_control(
                     reading, file, one.control_id, one.description, one.props
                 )
                 found.controls.setdefault(one.control_id, made)
     return found
 
 
-def _untitled(reading: _Reading, file: str, id: str, says: str, props: Sequence[Prop] = ()) -> One:
-    """A control of which this document says no title."""
-    ours = _ours(props)
+def _untitled_control(reading: _Reading, file: str, id: str, says: str, props: Sequence[Prop] = ()) -> SelectedControl:
+    """A control for which this document has no title."""
+    ours = _own_props(props)
     first = re.split(r"(?<=[.!?])\s", " ".join(says.split()), maxsplit=1)[0]
     if not says:
-        reading.tell(NEEDED, id[:80], "its title is not in the document", "Write one.", reading.at(file, id))
-    return One(id, first or id, file, ours.get("id", [""])[0], tuple(ours.get("need", ())) or (DOCUMENT,))
+        reading.add_finding(NEEDED, id[:80], "its title is not in the document", "Write one.", reading.where(file, id))
+    return SelectedControl(id, first or id, file, ours.get("id", [""])[0], tuple(ours.get("need", ())) or (DOCUMENT,))
 
 
 def _source(reading: _Reading, file: str, href: str, back: files.BackMatter) -> str | None:
-    """The file that is meant: by its name, whatever form it has there, or by its document's own id."""
+    """The file that a link refers to: by its name without extension, or by the id of its document."""
     hrefs = [href]
     if href.startswith("#"):
         for name, root in reading.roots.items():
@@ -368,11 +380,11 @@ def _labels(params: Iterable[files.Param]) -> dict[str, str]:
     return {each.id: ", ".join(each.values) or each.label for each in params}
 
 
-def _set(params: Iterable[files.SetParam]) -> dict[str, str]:
+def _parameter_values(params: Iterable[files.SetParam]) -> dict[str, str]:
     return {each.param_id: ", ".join(each.values) or each.label for each in params}
 
 
-def _ours(props: Iterable[Prop]) -> dict[str, list[str]]:
+def _own_props(props: Iterable[Prop]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for each in props:
         if each.ns == NAMESPACE:
@@ -381,7 +393,7 @@ def _ours(props: Iterable[Prop]) -> dict[str, list[str]]:
 
 
 def _line(text: str, params: Mapping[str, str]) -> str:
-    """A text as one line of at most 200 characters, with what its parameters stand for."""
-    said = _INSERT.sub(lambda match: f"[{params.get(match[1]) or match[1]}]", text)
-    line = " ".join("".join(c if c.isprintable() else " " for c in said).split())
+    """A text as one line of at most 200 characters, with its parameters replaced."""
+    replaced = _INSERT.sub(lambda match: f"[{params.get(match[1]) or match[1]}]", text)
+    line = " ".join("".join(c if c.isprintable() else " " for c in replaced).split())
     return line if len(line) <= _TITLE else line[: _TITLE - 1].rstrip() + "…"

@@ -182,7 +182,7 @@ _READ = "a catalog, a profile, a component definition, an assessment plan or ass
 _decoder = msgspec.json.Decoder(Document)
 
 
-def read(files: Mapping[str, str]) -> dict[str, Root]:
+def parse_documents(files: Mapping[str, str]) -> dict[str, Root]:
     """File name -> its document. Raises `Invalid` (`import_oscal`) with the file and the place in it, `TooLarge`."""
     if sum(map(len, files.values())) > MAX_BYTES:
         raise TooLarge(
@@ -196,28 +196,28 @@ def _root(name: str, text: str) -> Root:
         found = _decoder.decode(text)
     except msgspec.ValidationError as error:
         what, _, place = str(error).partition(" - at `$.")
-        raise _wrong(f"{what} at {place.rstrip('`')}" if place else what, name) from error
+        raise _invalid(f"{what} at {place.rstrip('`')}" if place else what, name) from error
     except msgspec.DecodeError as error:
-        raise _wrong(f"this is no JSON: {error}", _where(name, text, str(error))) from error
+        raise _invalid(f"this is no JSON: {error}", _error_position(name, text, str(error))) from error
     except RecursionError as error:
-        raise _wrong("it is nested too deeply", name) from error
+        raise _invalid("it is nested too deeply", name) from error
     named = [getattr(found, field) for field in Document.__struct_fields__]
     read_ = [each for each in named if each is not None]
     if len(read_) != 1:
-        raise _wrong(f"this is not one document of OSCAL, such as {_READ}", name)
+        raise _invalid(f"this is not one document of OSCAL, such as {_READ}", name)
     if not isinstance(read_[0], Root):
         kind = "plan of action and milestones" if found.system_security_plan is None else "system security plan"
-        raise _wrong(f"a {kind} selects no controls", name)
+        raise _invalid(f"a {kind} selects no controls", name)
     return read_[0]
 
 
-def _wrong(what: str, where: str | Where) -> Invalid:
+def _invalid(what: str, where: str | Where) -> Invalid:
     hint = f"Give the JSON of {_READ}."
     return Invalid(what, code="import_oscal", hint=hint, where=where)
 
 
-def _where(name: str, text: str, error: str) -> str | Where:
-    """The line of `(byte N)`, which is how a text that is no JSON is told."""
+def _error_position(name: str, text: str, error: str) -> str | Where:
+    """The position of `(byte N)` in a decoding error; the file's name if there is none."""
     at = error.rpartition("(byte ")[2].rstrip(")")
     if not at.isdigit():
         return name

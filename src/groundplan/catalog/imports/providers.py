@@ -1,7 +1,7 @@
-"""Facts about the providers that another gateway's model names begin with: address, key variable, whose law, prices.
+"""Facts about providers, by the prefix of model names in other gateways: address, key variable, jurisdiction, prices.
 
 Base URLs and variables are from each provider's own documentation, named beside it. A provider without a base URL has
-no OpenAI-compatible API under one address. Knows no configuration format.
+no OpenAI-compatible API at one address. Knows no configuration format.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from groundplan.catalog.model import DeploymentDoc
 
 LOCAL = ("localhost", "host.docker.internal")
 UNKNOWN = "UNKNOWN"
-"""A jurisdiction that no residency contains, so that data with a residency never goes there before somebody says."""
+"""A jurisdiction that no residency includes, so that data with a residency is not sent there until it is corrected."""
 
 
 @dataclass(frozen=True, slots=True)
 class Provider:
-    """What is known of a prefix such as `groq/`."""
+    """The provider of a prefix such as `groq/`."""
 
     url: str | None = None
     """Base URL of its OpenAI-compatible API."""
     key: str | None = None
-    """Variable in which clients of it expect the key."""
+    """Environment variable from which its clients read the key."""
     prices: str | None = None
     """Its name in the price list; None: its models have no public price."""
     own_host: bool = False
-    """Served at an address of the user's choice, by an OpenAI-compatible server."""
+    """Whether it is an OpenAI-compatible server at an address of the user's choice."""
     suffix: str = ""
-    """What the API of such a server has after its address."""
+    """Path of the API below the address of such a server."""
     api: str | None = None
-    """Its own API, where that is not OpenAI's."""
+    """Its own API, if that is not OpenAI's."""
 
 
 PROVIDERS: dict[str, Provider] = {
@@ -111,11 +111,11 @@ PROVIDERS: dict[str, Provider] = {
 }  # fmt: skip
 
 UNLISTED = Provider(own_host=True)
-"""One that is not known: OpenAI-compatible, at an address that somebody names."""
+"""An unknown provider: OpenAI-compatible, at an address that has to be given."""
 _ROUTES = {"bedrock": ("converse/", "invoke/", "converse_like/"), "azure": ("o_series/", "gpt5_series/")}
-"""What a name begins with that says how to ask, and is no part of it."""
+"""Prefixes of model names that choose an API and are not part of the name."""
 _BEFORE_ARN = re.compile(r"(?:[\w-]+/)+(?=arn:)", re.ASCII)
-"""In the same way, of a model that was brought to Bedrock: `llama/arn:aws:bedrock:...`."""
+"""The same for models imported into Bedrock: `llama/arn:aws:bedrock:...`."""
 
 
 _FAMILIES = (
@@ -129,15 +129,17 @@ _FAMILIES = (
     ("openai", r"gpt-(?!oss)|chatgpt-|o\d|ft:|text-|dall-e|whisper-1|tts-|omni-|(?:davinci|babbage|curie|ada)(?:-|$)"
                r"|code-|codex|computer-use|sora-"),
 )  # fmt: skip
-"""Provider -> beginnings of its models' names, by which one that is written without a prefix is known. The first that
-fits."""
+"""Provider -> beginnings of its models' names, to recognise names without a prefix; the first match counts."""
 
 
-def split(model: str, named: str | None = None, said: str | None = None) -> tuple[str, str]:
-    """(provider, what it calls the model) of `azure/eu/gpt-4o`: the one that is `said` beside it, of which then all of
-    the name is, else the prefix; of a name without a prefix that is known it is the one that `named` says, else the
-    prefix, else whose names begin so. Nobody's is asked of nobody by itself: its prompts and its key would go to a
-    company that nobody named."""
+def split_model_name(model: str, named: str | None = None, said: str | None = None) -> tuple[str, str]:
+    """(provider, its name of the model) of `azure/eu/gpt-4o`.
+
+    The provider is `said`, if given, and then all of the name is the model's; else the known prefix. Without a known
+    prefix it is `named` (the provider of the entry's address), else the prefix, else the provider whose names begin
+    like this. A name that is none of these has no provider, since prompts and key would go to a company that nobody
+    named.
+    """
     prefix, separator, rest = model.partition("/")
     if said is not None:
         provider, name = said, rest if prefix == said else model
@@ -174,8 +176,8 @@ def host_of(url: str) -> str:
         return ""
 
 
-def before(url: str, *paths: str) -> str:
-    """The address up to the first of these paths; a host, and a longer word, that begins like one of them stays."""
+def cut_path(url: str, *paths: str) -> str:
+    """The address up to the first of these paths; hosts and longer path segments that begin like one of them stay."""
     scheme, separator, rest = url.partition("://")
     return scheme + separator + re.split(f"(?:{'|'.join(paths)})(?=/|$)", rest, maxsplit=1)[0]
 
@@ -183,9 +185,9 @@ def before(url: str, *paths: str) -> str:
 _PROFILE = re.compile(r"(?:^|/)(global|apac|eu|us)\.")
 
 
-def worked_on(api: str | None, model: str, region: str | None) -> str | None:
-    """Where a call is worked on that is asked in `region`, as the name of a region. Bedrock's inference profiles go to
-    whichever region of theirs has room: from Tokyo to Sydney or Mumbai, from Canada to the United States
+def processing_region(api: str | None, model: str, region: str | None) -> str | None:
+    """The region where a call sent to `region` is processed. Bedrock's inference profiles use any of their regions with
+    capacity: from Tokyo to Sydney or Mumbai, from Canada to the United States
     (docs.aws.amazon.com/bedrock/latest/userguide/inference-profiles-support.html)."""
     found = _PROFILE.search(model) if api == "bedrock" else None
     if found is None:
@@ -206,20 +208,21 @@ _REGIONS = (
     (("australia", "ap-southeast-2"), "AU"),
     (("india", "ap-south-1", "asia-south1"), "IN"), (("brazil", "sa-east"), "BR"),
 )  # fmt: skip
-"""Beginnings of regions' names, the first that fits: London and Zurich are called as if they were in the EU."""
+"""Beginnings of region names, the first match counts: London and Zurich have names as if they were in the EU."""
 
 
 def jurisdiction_of(region: str) -> str:
-    """Whose law holds in a cloud region, or a zone of it, by its name: `eu-west-1`, `swedencentral`, `us`. `UNKNOWN`
-    where that is not clear."""
+    """Jurisdiction of a cloud region or zone by its name: `eu-west-1`, `swedencentral`, `us`. `UNKNOWN` if it is not
+    clear."""
     name = region.strip().lower()
     for beginnings, jurisdiction in _REGIONS:
-        if any(_begins(name, each) for each in beginnings):
+        if any(_has_prefix(name, each) for each in beginnings):
             return jurisdiction
     return UNKNOWN
 
 
-def _begins(name: str, beginning: str) -> bool:
-    """A number at the end of a beginning is a whole one: `europe-west12` is not `europe-west1`."""
+def _has_prefix(name: str, beginning: str) -> bool:
+    """Whether `name` begins with `beginning`; a number at its end must be complete: `europe-west12` is not
+    `europe-west1`."""
     rest = name.removeprefix(beginning)
     return len(rest) < len(name) and not (beginning[-1].isdigit() and rest[:1].isdigit())

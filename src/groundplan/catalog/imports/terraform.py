@@ -7,8 +7,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from groundplan.catalog.imports.accelerators import of_instance, of_product
-from groundplan.catalog.imports.machines import MAX_MACHINES, Found, Machine, line_of, sites
+from groundplan.catalog.imports.accelerators import instance_accelerators, product_accelerator
+from groundplan.catalog.imports.machines import MAX_MACHINES, ImportedSites, Machine, build_sites, line_of
 from groundplan.catalog.imports.naming import slug
 from groundplan.core.errors import Invalid, Where
 
@@ -24,15 +24,15 @@ _TYPES: dict[str, tuple[str, str, str]] = {
 _DEEPEST = 30
 
 
-def import_terraform(text: str, name: str) -> Found:
-    """The accelerators of every resource that has some. Raises `Invalid`."""
+def import_terraform(text: str, name: str) -> ImportedSites:
+    """Sites with the accelerators of all resources. Raises `Invalid`."""
     try:
-        whole = json.loads(text)
+        state = json.loads(text)
     except (ValueError, RecursionError) as error:
         raise _not_terraform(name) from error
     module = None
-    if isinstance(whole, dict):
-        module = _inside(whole, "planned_values" if whole.get("planned_values") else "values").get("root_module")
+    if isinstance(state, dict):
+        module = _inside(state, "planned_values" if state.get("planned_values") else "values").get("root_module")
     if not isinstance(module, dict):
         raise _not_terraform(name)
     machines: list[Machine] = []
@@ -44,7 +44,7 @@ def import_terraform(text: str, name: str) -> Found:
             machines.append(found)
         elif resource.get("mode", "managed") == "managed":
             others[kind] += 1
-    return sites(machines, (), dict(others), name)
+    return build_sites(machines, (), dict(others), name)
 
 
 def _not_terraform(name: str) -> Invalid:
@@ -73,9 +73,9 @@ def _machine(resource: Mapping[str, Any], kind: str, text: str, name: str) -> Ma
     values = _inside(resource, "values")
     instance = _first(values.get(type_key)) or _first(_inside(values, "node_config").get(type_key))
     accelerator = _inside(values, "guest_accelerator") or _inside(_inside(values, "node_config"), "guest_accelerator")
-    hardware, each = of_instance(instance) or ("", 0)
+    hardware, each = instance_accelerators(instance) or ("", 0)
     if accelerator.get("type"):
-        hardware, each = of_product(str(accelerator["type"])) or "", _count(accelerator.get("count"))
+        hardware, each = product_accelerator(str(accelerator["type"])) or "", _count(accelerator.get("count"))
     if not hardware:
         return None
     scaling = _inside(values, "scaling_config")
@@ -97,7 +97,7 @@ def _region(provider: str, place: str) -> str:
 
 
 def _inside(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
-    """A block, which Terraform writes as a list of one."""
+    """The block at a key, which Terraform may write as a list of one."""
     found = values.get(key)
     found = found[0] if isinstance(found, list) and found else found
     return found if isinstance(found, dict) else {}

@@ -1,7 +1,7 @@
-"""What an import says of each thing it found: carried over, changed, without an equal, or something that is missing.
+"""Findings of an import about each setting: carried over, changed, without an equivalent, or missing.
 
-A finding names places and keys. Values are not repeated, since a value may be a secret; names of models, of variables
-and amounts of money are. Types only.
+A finding names places and keys, models, variables and amounts of money, but never other values, since a value may be a
+secret. Types only.
 """
 
 from __future__ import annotations
@@ -16,30 +16,30 @@ from groundplan.core.errors import Where
 CARRIED = "carried"
 """It means the same here."""
 CHANGED = "changed"
-"""It has an equal that differs in the way that is told."""
+"""Its equivalent differs as the finding says."""
 NO_EQUAL = "no_equal"
-"""Nothing here does that; why, and what to do, is told."""
+"""There is no equivalent; the finding says why, and what to do."""
 NO_PRICE = "no_price"
 NO_OWNER = "no_owner"
 SECRET = "secret"  # a word of the verdict
-"""A secret stands in the file. It was not copied."""
+"""The file has a literal secret, which was not copied."""
 NEEDED = "needed"
 """Something that only people know has to be filled in."""
 STATES = (SECRET, NO_PRICE, NO_OWNER, NEEDED, NO_EQUAL, CHANGED, CARRIED)
-"""In the order in which they are shown: what needs somebody first."""
+"""In the order of display: what needs action first."""
 
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing of the imported file."""
+    """What became of one setting of the imported file."""
 
     state: str
     what: str
-    """The setting as its file calls it, such as `router_settings.num_retries`."""
+    """The setting as its file names it, such as `router_settings.num_retries`."""
     here: str
-    """Its equal here, or why there is none."""
+    """Its equivalent here, or why there is none."""
     todo: str
-    """What somebody has to do; empty: nothing."""
+    """What has to be done; empty: nothing."""
     where: Where
 
     def body(self) -> dict[str, str]:
@@ -51,7 +51,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Everything that an import has to say, and the workspace that it made."""
+    """The result of an import: the workspace and the findings."""
 
     files: Mapping[str, str]
     """Relative path -> YAML of a workspace that passes `check`."""
@@ -59,13 +59,13 @@ class Verdict:
     models: int
     """Entries of the model list."""
     deployments: int
-    """How many of them became a deployment that can be called."""
+    """Number of those that became a callable deployment."""
     workloads: int
     served: int
-    """How many of the workloads have all that they need to be called."""
+    """Number of workloads that have everything they need to be called."""
 
     def counts(self) -> dict[str, int]:
-        """State -> how many findings, every state."""
+        """Number of findings by state, for every state."""
         found = Counter(finding.state for finding in self.findings)
         return {state: found[state] for state in STATES}
 
@@ -93,8 +93,8 @@ class Verdict:
         }  # fmt: skip
 
 
-def in_order(findings: list[Finding]) -> tuple[Finding, ...]:
-    """What needs somebody first, then by place; nothing twice."""
+def sort_findings(findings: list[Finding]) -> tuple[Finding, ...]:
+    """Findings without duplicates, by state (what needs action first), then by place."""
 
     def place(finding: Finding) -> tuple[int, str, int, str]:
         return STATES.index(finding.state), finding.where.file, finding.where.line, finding.what

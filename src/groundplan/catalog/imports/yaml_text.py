@@ -1,6 +1,6 @@
-"""YAML of the documents that an import writes: one document each, with comments that say where it is from.
+"""Writes the YAML of imported documents, with comments that state their origin.
 
-Writes only what `catalog` reads: text, numbers, lists and mappings of them.
+Only what `catalog` reads: texts, numbers, and lists and mappings of them.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ def document(body: Mapping[str, Value], comments: Iterable[str] = ()) -> str:
 
 
 def commented(body: Mapping[str, Value], comments: Iterable[str]) -> str:
-    """The same as comments only: what is not declared until somebody completes it."""
+    """A document as comments only: it is not declared until somebody completes it."""
     return comment([*comments, "---", *lines(body).splitlines()])
 
 
@@ -31,7 +31,7 @@ def lines(body: Mapping[str, Value]) -> str:
 
 
 def block(key: str, items: Iterable[Mapping[str, Value]]) -> str:
-    """A list with each of its items on a line of its own."""
+    """A list with one item per line."""
     return f"{key}:\n" + "".join(f"- {_value(item)}\n" for item in items)
 
 
@@ -50,7 +50,7 @@ def _value(value: Value) -> str:
 
 
 def _text(value: str) -> str:
-    """Plain where no reader could take it for anything else."""
+    """A plain scalar if it is unambiguous, else quoted."""
     if _PLAIN.fullmatch(value) and value.lower() not in _WORDS:
         return value
     return json.dumps(value, ensure_ascii=False)
