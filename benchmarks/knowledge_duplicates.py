@@ -18,7 +18,7 @@ from pathlib import Path
 
 from groundplan.knowledge.parsing.prepare import sketch, words_of
 from groundplan.knowledge.quality.duplicates import near_duplicates
-from groundplan.testing.documents import documents, edited, rewritten
+from groundplan.testing.documents import edit_words, generate_documents, rewrite_lines
 
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -32,12 +32,16 @@ OTHERS = (0.6, 0.8)
 def measure(count: int, seed: int) -> dict[str, object]:
     """Of `count` originals, each 1/(7+2) is copied with one of the edits or rewritten by one of the shares."""
     dice = random.Random(seed)
-    texts = [made.body for made in documents(count, seed)]
+    texts = [made.body for made in generate_documents(count, seed)]
     kinds: dict[int, tuple[str, float, int]] = {}
     choices = [("edited", share) for share in EDITS] + [("rewritten", share) for share in OTHERS]
     for original in range(count):
         kind, share = choices[original % len(choices)]
-        changed = edited(texts[original], share, dice) if kind == "edited" else rewritten(texts[original], share, dice)
+        changed = (
+            edit_words(texts[original], share, dice)
+            if kind == "edited"
+            else rewrite_lines(texts[original], share, dice)
+        )
         kinds[len(texts)] = (kind, share, original)
         texts.append(changed)
     began = time.process_time()

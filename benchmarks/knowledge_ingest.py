@@ -34,7 +34,7 @@ from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import cluster
-from groundplan.testing.documents import documents
+from groundplan.testing.documents import generate_documents
 
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -88,7 +88,7 @@ def measure(count: int, core: int) -> dict[str, object]:
 
 def _write(folder: Path, count: int) -> list[int]:
     sizes = []
-    for made in documents(count):
+    for made in generate_documents(count):
         file = folder / made.path
         file.parent.mkdir(parents=True, exist_ok=True)
         sizes.append(file.write_bytes(made.text.encode()))

@@ -34,7 +34,7 @@ from groundplan.knowledge.sources.pace import RateLimiter
 from groundplan.knowledge.sources.push import PushConnector
 from groundplan.knowledge.sources.sql import Layout, Postgres, SqlConnector, Sqlite
 from groundplan.knowledge.sources.web import WebConnector
-from groundplan.testing.connectors import check, told
+from groundplan.testing.connectors import check, list_changes
 from groundplan.testing.database import Database
 
 
@@ -335,11 +335,11 @@ def test_git_tells_what_a_sidecar_changes_and_no_link_is_followed(tmp_path: Path
     (place.root / "in/b.md").write_text("B", encoding="utf-8")
     (place.root / "link.md").symlink_to("/etc/hostname")
     place.commit()
-    first, _, cursor = told(place)
+    first, _, cursor = list_changes(place)
     assert set(first) == {"a.md", "in/b.md"}
     (place.root / "in/.readers").write_text("hr\n", encoding="utf-8")
     place.commit()
-    changed, whole, _ = told(place, cursor)
+    changed, whole, _ = list_changes(place, cursor)
     assert (set(changed), whole) == ({"in/b.md"}, False)
     connector = place.connector()
     list(connector.changes(cursor))
@@ -532,11 +532,11 @@ def test_a_site_is_read_as_its_robots_allow_and_never_left(web: WebPlace) -> Non
         "/hidden": b"<meta name='robots' content='noindex'><p>H</p>",
         "/private/x": b"<p>X</p>",
     }
-    found, whole, _ = told(web)
+    found, whole, _ = list_changes(web)
     assert (set(found), whole) == ({"index", "a"}, True)
     assert "/private/x" not in web.asked
     web.robots = None
-    found, _, _ = told(web)
+    found, _, _ = list_changes(web)
     assert "private/x" in found
     with pytest.raises(NotFound):
         web.connector().read("nothing")

@@ -14,13 +14,13 @@ from groundplan.testing.scripted import ScriptedModel
 
 def gated(model: ScriptedModel) -> asyncio.Semaphore:
     """From now on the model counts what it is asked and answers nothing; each `release` lets one answer go."""
-    gate, counted = asyncio.Semaphore(0), model._counted
+    gate, counted = asyncio.Semaphore(0), model._count_attempt
 
     async def wait(request: Request) -> None:
         await counted(request)
         await gate.acquire()
 
-    model._counted = wait  # type: ignore[method-assign]
+    model._count_attempt = wait  # type: ignore[method-assign]
     return gate
 
 

@@ -65,7 +65,7 @@ class World:
         self.stack.apply(made)
 
     def play(self, **script: Any) -> None:
-        self.model.script, self.model._passed = Script(tokens=20, **script), 0
+        self.model.script, self.model._attempts_seen = Script(tokens=20, **script), 0
 
     @property
     def there(self) -> list[Any]:
@@ -482,7 +482,7 @@ async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
     if old == "gone":
         (tmp_path / "first").unlink()
     else:
-        answer = world.model._batch
+        answer = world.model._serve_batches
 
         async def checked(api: Any, target: bytes, request: Request, response: Response) -> None:
             if request.headers[b"authorization"] != b"Bearer secret-of-the-second":
@@ -490,7 +490,7 @@ async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
             else:
                 await answer(api, target, request, response)
 
-        world.model._batch = checked  # type: ignore[method-assign, assignment]
+        world.model._serve_batches = checked  # type: ignore[method-assign, assignment]
     keyed(3, "second")
     world.play()
     world.hurry()

@@ -277,7 +277,7 @@ async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:
     batch = await ended(client, (await order(client, data, "/v1/embeddings")).id)
     assert batch.status == "completed"
     assert len((await contents(client, batch.output_file_id))[0]["response"]["body"]["data"]) == 2
-    setup.model.script, setup.model._passed = Script(mode="error", status=400, times=2), 0
+    setup.model.script, setup.model._attempts_seen = Script(mode="error", status=400, times=2), 0
     batch = await ended(client, (await order(client, lines(5))).id)
     assert batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 2)

@@ -27,7 +27,7 @@ from groundplan.knowledge.quality.text import glossary
 from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database
-from groundplan.testing.documents import documents, edited, rewritten
+from groundplan.testing.documents import edit_words, generate_documents, rewrite_lines
 
 NOW = datetime.now(UTC)
 TODAY = NOW.date()
@@ -46,7 +46,7 @@ class Corpus:
     def __init__(self, database: Database, root: Path) -> None:
         self.conn = psycopg.connect(database.urls["control"], autocommit=True)
         self.database, self.root = database, root
-        self.made = list(documents(40, seed=21))
+        self.made = list(generate_documents(40, seed=21))
         for made in self.made:
             self.write(f"kept/{made.path}", made.text)
         for n, email in enumerate(("ana", *[f"owner{n}" for n in range(40)])):
@@ -72,8 +72,8 @@ class Corpus:
         self.write("planted/stale.md", f"---\nreview_by: {TODAY - timedelta(days=9)}\n---\n" + self.fresh(1))
         self.write("planted/expired.md", f"---\nvalid_until: {TODAY - timedelta(days=1)}\n---\n" + self.fresh(2))
         self.write("planted/a-copy-of-what-is-kept-elsewhere-already.md", one)
-        self.write("planted/almost-a-copy-of-what-is-kept-elsewhere.md", edited(two, 0.1, dice))
-        self.write("planted/same-frame-only.md", rewritten(three, 1.0, dice))
+        self.write("planted/almost-a-copy-of-what-is-kept-elsewhere.md", edit_words(two, 0.1, dice))
+        self.write("planted/same-frame-only.md", rewrite_lines(three, 1.0, dice))
         self.write("planted/rules.md", "---\ntitle: House rules\nsupersedes: [rules-old.md]\n---\n" + self.fresh(3))
         self.write("planted/rules-old.md", "---\ntitle: House rules before\n---\n" + self.fresh(4))
         meals = "The daily allowance for meals during travel abroad is {} euros.\n"
@@ -98,7 +98,7 @@ class Corpus:
 
     @staticmethod
     def fresh(seed: int) -> str:
-        return next(documents(1, seed=1000 + seed)).body
+        return next(generate_documents(1, seed=1000 + seed)).body
 
     def read(self) -> None:
         ingest_source(self.conn, self.source, FolderConnector(self.root))
@@ -317,7 +317,7 @@ def test_minutes_of_several_days_are_no_versions_of_each_other(database: Databas
         f"Row {number}: {number * 7} euros are paid for each hour of shift {number}." for number in range(9)
     )
     for month, seed in ((1, 41), (2, 42), (3, 43)):
-        said = next(documents(1, seed=seed)).body
+        said = next(generate_documents(1, seed=seed)).body
         (tmp_path / f"minutes-{month}.md").write_text(f"---\ntitle: Minutes 2026-0{month}-05\n---\n{said}\n")
         (tmp_path / f"rates-{month}.md").write_text(f"---\ntitle: Rates 2026-0{month}-05\n---\n{rates} {month}\n")
     intake = Intake(database)

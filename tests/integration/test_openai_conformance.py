@@ -158,7 +158,7 @@ async def test_a_failing_upstream_is_a_server_error_that_the_client_tries_again(
             await client.chat.completions.create(model="auto", messages=HELLO)
     strict(ErrorObject, json.dumps(caught.value.body), ours=OF_ERRORS)
     setup.model.script = Script(mode="error", times=1)
-    setup.model._passed = 0
+    setup.model._attempts_seen = 0
     async with setup.client(max_retries=2) as client:
         assert (await client.chat.completions.create(model="auto", messages=HELLO)).choices
     assert setup.model.counted == 3

@@ -121,7 +121,7 @@ class Rig:
     def play(self, name: str, **script: Any) -> None:
         """How one of the upstreams behaves from now on."""
         self.models[name].script = Script(**script)
-        self.models[name]._passed = 0
+        self.models[name]._attempts_seen = 0
 
     def change(self, name: str, **settings: Any) -> None:
         """Other settings of a deployment from now on."""

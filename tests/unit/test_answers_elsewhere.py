@@ -126,13 +126,13 @@ async def test_what_was_sent_is_not_sent_again_after_a_loss_of_power(
     on_sync(monkeypatch, lambda path: durable.update({path.name: path.read_bytes()}))
     async with call_rig(tmp_path / "one", ["one"]) as rig:
         model = rig.models["one"]
-        counted = model._counted
+        counted = model._count_attempt
 
         async def count(request: Any) -> None:
             left.append(dict(durable))
             await counted(request)
 
-        monkeypatch.setattr(model, "_counted", count)
+        monkeypatch.setattr(model, "_count_attempt", count)
         assert (await ask(rig, "Hi")).status == 200
         (digest,) = rig.gateway.idempotent_answers._entries
         now = rig.gateway.clock.now().timestamp()

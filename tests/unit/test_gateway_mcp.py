@@ -610,7 +610,7 @@ async def test_what_is_wrong_is_told(
 async def test_methods_that_there_are_not_and_errors_of_a_server(tmp_path: Path) -> None:
     async with stack(tmp_path) as (rig, model):
         assert (await ask(rig, "sampling/createMessage"))["code"] == -32601
-        model._other = lambda _: None  # type: ignore[method-assign, assignment]
+        model._answer_list = lambda _: None  # type: ignore[method-assign, assignment]
         for listed in ("resources", "prompts"):  # of which a server with tools alone knows nothing
             assert await ask(rig, f"{listed}/list") == {listed: []}
         assert await ask(rig, "ping") == {}

@@ -11,8 +11,8 @@ import pytest
 
 from groundplan.core.home import Home
 from groundplan.testing import judgements
-from groundplan.testing.judgements import Answered, Caller, Judgements, answered
-from groundplan.testing.judging import Question, Sheet, Tone, judge, sheets
+from groundplan.testing.judgements import Caller, ChatAnswer, Judgements, parse_answer
+from groundplan.testing.judging import Question, Sheet, Tone, judge, load_sheets
 from groundplan.testing.people import ruling
 
 ROOT = Path(__file__).parents[2]
@@ -75,15 +75,15 @@ def test_a_reviewer_sends_what_holds_the_facts_and_says_what_is_missing() -> Non
 
 def test_answers_streams_and_refusals_are_read() -> None:
     whole = {"choices": [{"message": {"content": "Three"}}], "groundplan": {"call_id": "1"}}
-    assert answered(200, json.dumps(whole).encode()) == Answered(200, "Three", {"call_id": "1"})
+    assert parse_answer(200, json.dumps(whole).encode()) == ChatAnswer(200, "Three", {"call_id": "1"})
     events = [{"choices": [{"delta": {"content": text}}]} for text in ("Thr", "ee", None)]
     told = [*events, {"choices": [], "groundplan": {"call_id": "2"}}]
     stream = b"".join(b"data: " + json.dumps(each).encode() + b"\n\n" for each in told) + b"data: [DONE]\n\n"
-    assert answered(200, stream) == Answered(200, "Three", {"call_id": "2"})
+    assert parse_answer(200, stream) == ChatAnswer(200, "Three", {"call_id": "2"})
     refusal = {"error": {"code": "review_refused", "call_id": "3"}}
-    assert answered(403, json.dumps(refusal).encode()) == Answered(403, refused="3")
-    assert answered(200, b"data: " + json.dumps(refusal).encode()) == Answered(200, refused="3")
-    assert answered(429, b'{"error": {"code": "budget_exhausted", "call_id": "4"}}') == Answered(429)
+    assert parse_answer(403, json.dumps(refusal).encode()) == ChatAnswer(403, refused="3")
+    assert parse_answer(200, b"data: " + json.dumps(refusal).encode()) == ChatAnswer(200, refused="3")
+    assert parse_answer(429, b'{"error": {"code": "budget_exhausted", "call_id": "4"}}') == ChatAnswer(429)
 
 
 @pytest.fixture
@@ -109,13 +109,13 @@ def test_each_answer_is_judged_once_and_the_last_word_is_of_all_of_it(reported: 
         ("a", "none", "Two years."), ("b", "none", "Two years."), ("c", "exact", "Three years."),
         ("d", "semantic", "Three years."),
     ):  # fmt: skip
-        said.take(CALLER, ASKED, Answered(200, text, {"call_id": call, "cache": cache}))
-    said.take(CALLER, ASKED, Answered(403, refused="e"))
-    said.take(CALLER, ASKED, Answered(429))
-    said.take(CALLER, "Who are you?", Answered(200, "I am.", {"call_id": "f", "cache": "none"}))
+        said.take(CALLER, ASKED, ChatAnswer(200, text, {"call_id": call, "cache": cache}))
+    said.take(CALLER, ASKED, ChatAnswer(403, refused="e"))
+    said.take(CALLER, ASKED, ChatAnswer(429))
+    said.take(CALLER, "Who are you?", ChatAnswer(200, "I am.", {"call_id": "f", "cache": "none"}))
     said.send()
     again = Judgements(0, {"support": SUPPORT})  # after another start
-    again.take(CALLER, ASKED, Answered(200, "Two years.", {"call_id": "g", "cache": "none"}))
+    again.take(CALLER, ASKED, ChatAnswer(200, "Two years.", {"call_id": "g", "cache": "none"}))
     again.send()
     assert [tuple(each.values())[:3] for each in reported] == [
         ("a", "accuracy", False), ("a", "tone", True), ("a", None, False),
@@ -126,7 +126,7 @@ def test_each_answer_is_judged_once_and_the_last_word_is_of_all_of_it(reported: 
 
 def test_what_is_not_in_the_ledger_yet_is_reported_later(reported: list[dict[str, Any]]) -> None:
     said = Judgements(0, {"support": SUPPORT})
-    said.take(CALLER, ASKED, Answered(200, "Three years.", {"call_id": "unknown", "cache": "none"}))
+    said.take(CALLER, ASKED, ChatAnswer(200, "Three years.", {"call_id": "unknown", "cache": "none"}))
     for _ in range(6):
         said.send()
     assert sorted(str(each["label"]) for each in reported if each) == ["None", "accuracy", "tone"]
@@ -134,9 +134,9 @@ def test_what_is_not_in_the_ledger_yet_is_reported_later(reported: list[dict[str
 
 def test_the_sheets_of_the_example_are_read(tmp_path: Path) -> None:
     home = Home(tmp_path)
-    assert sheets(home) == {}
+    assert load_sheets(home) == {}
     home.workspace.write_text(f"{ROOT / 'examples/company'}\n")
-    found = sheets(home)
+    found = load_sheets(home)
     assert set(found["support-assistant"].judged) == {"accuracy", "tone"}
     assert set(found["finance-analytics"].judged) == {"accuracy", "traceability", "arithmetic"}
     assert all(each.reviewer not in each.askers for each in found.values()), "nobody releases their own"
@@ -144,4 +144,4 @@ def test_the_sheets_of_the_example_are_read(tmp_path: Path) -> None:
     (tmp_path / "judging" / "x.json").write_text('{"about": 1}')
     home.workspace.write_text(f"{tmp_path}\n")
     with pytest.raises(ValueError, match="about"):
-        sheets(home)
+        load_sheets(home)

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from groundplan.knowledge.parsing.prepare import shingles, sketch, words_of
 from groundplan.knowledge.quality import duplicates
 from groundplan.knowledge.quality.duplicates import common_length, identical_groups, near_duplicates, text_similarity
-from groundplan.testing.documents import documents, edited, rewritten
+from groundplan.testing.documents import edit_words, generate_documents, rewrite_lines
 
 _words = st.lists(st.sampled_from("abcd"), max_size=14)
 
@@ -28,9 +28,9 @@ def test_the_common_subsequence_is_the_longest(one: list[str], other: list[str])
 
 def test_edits_are_found_and_what_was_rewritten_is_not() -> None:
     dice = random.Random(3)
-    originals = [made.body for made in documents(40, seed=3)]
-    copies = [edited(text, share, dice) for text, share in zip(originals, [0.02, 0.1, 0.2] * 5, strict=False)]
-    others = [rewritten(text, 0.8, dice) for text in originals[20:30]]
+    originals = [made.body for made in generate_documents(40, seed=3)]
+    copies = [edit_words(text, share, dice) for text, share in zip(originals, [0.02, 0.1, 0.2] * 5, strict=False)]
+    others = [rewrite_lines(text, 0.8, dice) for text in originals[20:30]]
     texts = originals + copies + others
     found = near_duplicates([sketch(words_of(text)) for text in texts], lambda places: {at: texts[at] for at in places})
     assert [(pair.one, pair.other) for pair in found] == [(at, 40 + at) for at in range(15)]
@@ -38,7 +38,7 @@ def test_edits_are_found_and_what_was_rewritten_is_not() -> None:
 
 
 def test_parts_in_another_order_are_a_copy_too() -> None:
-    text = next(iter(documents(1, seed=4))).body
+    text = next(iter(generate_documents(1, seed=4))).body
     parts = text.split("\n\n")
     moved = "\n\n".join(parts[len(parts) // 2 :] + parts[: len(parts) // 2])
     one, other = words_of(text), words_of(moved)
@@ -83,5 +83,5 @@ def test_exact_copies_are_grouped_and_empty_documents_are_not() -> None:
 
 
 def test_the_same_seed_makes_the_same_documents() -> None:
-    assert list(documents(3, seed=9)) == list(documents(3, seed=9))
-    assert list(documents(3, seed=9)) != list(documents(3, seed=10))
+    assert list(generate_documents(3, seed=9)) == list(generate_documents(3, seed=9))
+    assert list(generate_documents(3, seed=9)) != list(generate_documents(3, seed=10))

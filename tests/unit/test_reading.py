@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from groundplan.testing.reading import UNSURE, Sentence, by_meaning, by_words, lazily, sentences
+from groundplan.testing.reading import UNSURE, Sentence, by_meaning, by_words, lazy_reader, sentences
 from groundplan.testing.scripted import answer_text
 
 PROMPT = """Answer from these.
@@ -80,6 +80,6 @@ def test_the_nearest_in_meaning_is_said_and_a_small_model_says_when_it_is_not_su
 
 def test_without_passages_or_the_embedding_model_it_goes_by_words(tmp_path: Path) -> None:
     assert answer_text([("system", "Be kind."), ("user", "Who?")], "large", by_meaning(embed)) == "You asked: Who?"
-    read = lazily(tmp_path)
+    read = lazy_reader(tmp_path)
     assert read("large", "Which seals?", PROMPT) == by_words("large", "Which seals?", PROMPT)
     assert by_words("large", "Which seals?", PROMPT) == "According to the passage [1]: It covers seals."

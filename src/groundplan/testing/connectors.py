@@ -1,9 +1,9 @@
-"""The contract of connectors, to be run against any of them: give it a place that it may fill.
+"""The contract test of connectors, for any implementation. Pass it a `Place` in which it may create documents:
 
     async def test_mine(tmp_path):
         check(Mine(tmp_path))
 
-`check` raises `AssertionError` with what is not kept. It is what the connectors that are shipped are tested with.
+`check` raises `AssertionError` that names what is violated. The shipped connectors are tested with it.
 """
 
 from __future__ import annotations
@@ -19,14 +19,14 @@ READER: Final = "reader@acme.example"
 
 
 class Place(Protocol):
-    """Where documents are kept. Keys are those that the connector gives to what was put.
+    """A store of documents that a connector reads. Keys are those that the connector gives to the documents.
 
-    Where it also has `restrict(name, reader)`, which lets `reader`, an address, read a document as whoever keeps it
-    there would, that is checked too; else all documents have the same readers.
+    If it also has `restrict(name, reader)`, which grants `reader` (an e-mail address) access to a document by the
+    store's own means, permissions are checked too; otherwise all documents must have the same readers.
     """
 
     def put(self, name: str, text: str) -> str:
-        """Write a document; its key."""
+        """Write a document and return its key."""
         ...
 
     def remove(self, name: str) -> None: ...
@@ -36,8 +36,8 @@ class Place(Protocol):
         ...
 
 
-def told(place: Place, cursor: Cursor | None = None) -> tuple[dict[str, Change], bool, Cursor | None]:
-    """Every change by key, whether that is all there is, and the last cursor."""
+def list_changes(place: Place, cursor: Cursor | None = None) -> tuple[dict[str, Change], bool, Cursor | None]:
+    """Return every change by key, whether the listing is complete, and the last cursor."""
     connector = place.connector()
     try:
         found: dict[str, Change] = {}
@@ -50,32 +50,32 @@ def told(place: Place, cursor: Cursor | None = None) -> tuple[dict[str, Change],
 
 
 def check(place: Place) -> None:
-    """Put, change and remove documents, and hold what is told against it."""
+    """Create, change and remove documents, and check what the connector reports."""
     keys = [place.put(name, f"The {name} text.") for name in ("a", "b", "c")]
-    first, whole, cursor = told(place)
+    first, whole, cursor = list_changes(place)
     assert set(first) == set(keys), f"told {sorted(first)}, not {sorted(keys)}"
     assert whole, "the first run tells everything there is"
     assert not any(change.is_deleted for change in first.values())
-    _read(place, dict(zip(keys, ("a", "b", "c"), strict=True)))
-    again, _, _ = told(place)
+    _check_reading(place, dict(zip(keys, ("a", "b", "c"), strict=True)))
+    again, _, _ = list_changes(place)
     versions = {key: change.version for key, change in first.items()}
     assert {key: change.version for key, change in again.items()} == versions, "a version stays while nothing changes"
-    _go_on(place, keys)
-    _permissions(place, keys)
-    _, _, cursor = told(place, cursor)
-    versions = {key: change.version for key, change in told(place)[0].items()}
+    _check_resumption(place, keys)
+    _check_permissions(place, keys)
+    _, _, cursor = list_changes(place, cursor)
+    versions = {key: change.version for key, change in list_changes(place)[0].items()}
     place.put("b", "The other b text.")
-    changed, whole, cursor = told(place, cursor)
+    changed, whole, cursor = list_changes(place, cursor)
     assert keys[1] in changed, "a change is told"
     assert changed[keys[1]].version != versions[keys[1]], "a changed document has another version"
     assert whole or set(changed) <= {keys[1]}, "what did not change is not told, or all is told"
     place.remove("c")
-    after, whole, _ = told(place, cursor)
+    after, whole, _ = list_changes(place, cursor)
     gone = {key for key, change in after.items() if change.is_deleted}
     assert keys[2] in gone or (whole and keys[2] not in after), "what is gone is told, or missing in all that is told"
 
 
-def _read(place: Place, expected: dict[str, str]) -> None:
+def _check_reading(place: Place, expected: dict[str, str]) -> None:
     connector = place.connector()
     try:
         seen = []
@@ -95,15 +95,15 @@ def _read(place: Place, expected: dict[str, str]) -> None:
         connector.close()
 
 
-def _permissions(place: Place, keys: list[str]) -> None:
-    """Who may read is told of each document by itself, and another version where its own word changed."""
-    before = _told_of(place, keys)
+def _check_permissions(place: Place, keys: list[str]) -> None:
+    """Check that readers are reported for each document separately, and that its version or levels change with them."""
+    before = _governance_of(place, keys)
     restrict: Callable[[str, str], None] | None = getattr(place, "restrict", None)
     if restrict is None:
         assert len({readers for _, readers, _ in before.values()}) == 1, "readers differ: give the place a `restrict`"
         return
     restrict("a", READER)
-    after = _told_of(place, keys)
+    after = _governance_of(place, keys)
     levels, readers, version = after[keys[0]]
     assert readers is not None and READER in readers.allow - readers.deny, f"{READER} may read {keys[0]} now"
     assert (levels, version) != (before[keys[0]][0], before[keys[0]][2]), "neither a level nor the version changed"
@@ -111,8 +111,8 @@ def _permissions(place: Place, keys: list[str]) -> None:
         assert after[key] == before[key], f"who may read {key} did not change"
 
 
-def _told_of(place: Place, keys: list[str]) -> dict[str, tuple[Sequence[FolderRules], Readers | None, str]]:
-    """(levels, readers by the nearest word, version) of each document."""
+def _governance_of(place: Place, keys: list[str]) -> dict[str, tuple[Sequence[FolderRules], Readers | None, str]]:
+    """Key -> (levels, readers from the innermost declaration, version)."""
     connector = place.connector()
     found = {}
     try:
@@ -128,8 +128,8 @@ def _told_of(place: Place, keys: list[str]) -> dict[str, tuple[Sequence[FolderRu
     return found
 
 
-def _go_on(place: Place, keys: list[str]) -> None:
-    """Cut off after each change and asked again with its cursor, nothing is missed."""
+def _check_resumption(place: Place, keys: list[str]) -> None:
+    """Check that nothing is missed when a listing is cut off after any change and resumed with its cursor."""
     for cut in range(1, len(keys) + 1):
         connector = place.connector()
         seen: set[str] = set()
@@ -141,5 +141,5 @@ def _go_on(place: Place, keys: list[str]) -> None:
             seen.add(change.key)
             cursor = change.cursor or cursor
         connector.close()
-        rest, _, _ = told(place, cursor)
+        rest, _, _ = list_changes(place, cursor)
         assert seen | set(rest) == set(keys), f"cut off after {cut}, {set(keys) - seen - set(rest)} is missed"

@@ -25,7 +25,7 @@ def exchange(control: int, method: str, path: str, by: str | Mapping[str, str], 
         connection.close()
 
 
-def port_of(url: str) -> int:
+def port_of_url(url: str) -> int:
     port = urlsplit(url).port
     if port is None:
         raise ValueError(f"{url} has no port")

@@ -81,7 +81,7 @@ _HEADINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
+class SampleDocument:
     """`body` is without front matter, which `text` has."""
 
     path: str
@@ -90,7 +90,7 @@ class Made:
     body: str
 
 
-def documents(count: int, seed: int = 1) -> Iterator[Made]:
+def generate_documents(count: int, seed: int = 1) -> Iterator[SampleDocument]:
     """`count` documents in folders by topic."""
     dice = random.Random(seed)
     for number in range(count):
@@ -100,7 +100,7 @@ def documents(count: int, seed: int = 1) -> Iterator[Made]:
         review = date(2027, 1, 1) + timedelta(days=dice.randrange(300))
         front = f"---\ntitle: {title}\nowner: owner{dice.randrange(40)}@acme.example\nreview_by: {review}\n---\n"
         folder = re.sub(r"\W+", "-", topic.lower())
-        yield Made(f"{folder}/document-{number:06}.md", title, front + body, body)
+        yield SampleDocument(f"{folder}/document-{number:06}.md", title, front + body, body)
 
 
 def sentence(dice: random.Random) -> str:
@@ -125,7 +125,7 @@ def _body(dice: random.Random, title: str, size: float) -> str:
     return "\n\n".join(blocks) + "\n"
 
 
-def edited(text: str, share: float, dice: random.Random) -> str:
+def edit_words(text: str, share: float, dice: random.Random) -> str:
     """The text with this share of its words replaced, left out or added, anywhere."""
     words = text.split(" ")
     spare = sentence(dice).split() + sentence(dice).split() + [str(dice.randrange(1000))]
@@ -140,7 +140,7 @@ def edited(text: str, share: float, dice: random.Random) -> str:
     return " ".join(words)
 
 
-def rewritten(text: str, share: float, dice: random.Random) -> str:
+def rewrite_lines(text: str, share: float, dice: random.Random) -> str:
     """Another document with the same frame: this share of its lines of prose say something else."""
     lines = text.split("\n")
     prose = [at for at, line in enumerate(lines) if len(line) > 60]

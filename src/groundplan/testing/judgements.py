@@ -18,7 +18,7 @@ from groundplan.testing.judging import Sheet, judge
 MOST_WAITING = 1000
 SAID = "outcome_differs"
 NOT_ASKED = frozenset({"exact"})
-"""Answers from a memory that was asked the very same: they were judged when they were given."""
+"""Answers from the exact cache were judged when they were first given."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,9 +30,9 @@ class Caller:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
-    """`status` 0: nobody answered in time. `facts`: what the gateway says of the call. `refused`: the call whose answer
-    a reviewer did not let through."""
+class ChatAnswer:
+    """The answer to a question. `status` 0: none in time. `facts`: the `groundplan` object of the response. `refused`:
+    the id of the call if a reviewer refused its answer."""
 
     status: int
     text: str = ""
@@ -40,30 +40,30 @@ class Answered:
     refused: str | None = None
 
 
-def answered(status: int, data: bytes) -> Answered:
-    """Of a whole answer, of a stream, or of an error."""
+def parse_answer(status: int, data: bytes) -> ChatAnswer:
+    """Parse the body of a response, a stream or an error."""
     stream = not data.startswith(b"{")
     events = [json.loads(line[6:]) for line in data.splitlines() if line.startswith(b"data: {")] if stream else []
     told = events if stream else [json.loads(data)]
     error = next((each["error"] for each in told if "error" in each), None)
     if error is not None:
-        return Answered(status, refused=error.get("call_id") if error.get("code") == "review_refused" else None)
+        return ChatAnswer(status, refused=error.get("call_id") if error.get("code") == "review_refused" else None)
     facts = next((each["groundplan"] for each in told if "groundplan" in each), None)
     said = [each.get("delta") or each.get("message") or {} for event in told for each in event.get("choices", ())]
-    return Answered(status, "".join(each.get("content") or "" for each in said), facts)
+    return ChatAnswer(status, "".join(each.get("content") or "" for each in said), facts)
 
 
 class Judgements:
-    """Reports them at the gateway, with the key of whoever asked, as soon as their call is in the ledger."""
+    """Judges answers and reports the outcomes to the gateway, with the caller's key, once the call is in the ledger."""
 
     def __init__(self, gateway: int, sheets: Mapping[str, Sheet]) -> None:
         self._gateway, self._sheets = gateway, sheets
         self._known: set[tuple[str, str, str]] = set()
         self._waiting: deque[tuple[str, dict[str, Any]]] = deque(maxlen=MOST_WAITING)
 
-    def take(self, caller: Caller, question: str, answer: Answered) -> None:
-        """Judge an answer; what is not on the sheet, or was not answered, is not judged. Who refused one did so because
-        it lacked a fact."""
+    def take(self, caller: Caller, question: str, answer: ChatAnswer) -> None:
+        """Judge an answer, unless its question is not on the sheet or was not answered. Where a reviewer refused the
+        answer, only facts are judged, since reviewers refuse for missing facts."""
         sheet, facts = self._sheets.get(caller.workload), answer.facts or {}
         call = answer.refused or facts.get("call_id")
         seen = (caller.workload, question, answer.text)
@@ -81,8 +81,8 @@ class Judgements:
             self._waiting.append((caller.key, {"call_id": call, "id": str(id), **each}))
 
     def send(self) -> None:
-        """Report what waits; what is refused, since its call is not in the ledger yet, goes on waiting. What was said
-        of the same answer before this start has the same id, and is not taken for another call."""
+        """Report the waiting outcomes. One whose call is not in the ledger yet stays queued. An outcome that was
+        reported before a restart has the same id, and is dropped if it was for another call."""
         for _ in range(len(self._waiting)):
             key, told = self._waiting.popleft()
             try:

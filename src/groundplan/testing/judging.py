@@ -51,7 +51,7 @@ class Sheet(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return next((each.facts for each in self.questions if each.ask == question), None)
 
 
-def sheets(home: Home) -> dict[str, Sheet]:
+def load_sheets(home: Home) -> dict[str, Sheet]:
     """The sheets beside the workspace of HOME, by workload. Raises ValueError for one that cannot be read."""
     folder = Path(home.workspace.read_text(encoding="utf-8").strip()) / FOLDER if home.workspace.exists() else None
     decoder = msgspec.json.Decoder(Sheet)
@@ -64,38 +64,43 @@ def judge(sheet: Sheet, question: str, answer: str, passages: Sequence[str]) -> 
     facts = sheet.facts(question)
     if facts is None:
         return {}
-    return {name: _holds(rule, sheet.tone, facts, answer, passages) for name, rule in sheet.judged.items()}
+    return {name: _is_accepted(rule, sheet.tone, facts, answer, passages) for name, rule in sheet.judged.items()}
 
 
-def right(sheet: Sheet, question: str, answer: str) -> bool | None:
+def has_facts(sheet: Sheet, question: str, answer: str) -> bool | None:
     """Whether the answer holds the facts; None for a question that is not on the sheet."""
     facts = sheet.facts(question)
-    return None if facts is None else _has(answer, facts)
+    return None if facts is None else _mentions_all(answer, facts)
 
 
-def _holds(rule: Rule, tone: Tone, facts: Sequence[str], answer: str, passages: Sequence[str]) -> bool:
+def _is_accepted(rule: Rule, tone: Tone, facts: Sequence[str], answer: str, passages: Sequence[str]) -> bool:
     if rule == "facts":
-        return _has(answer, facts)
+        return _mentions_all(answer, facts)
     if rule == "cited":
         return bool(passages) and _CITED.search(answer) is not None
     if rule == "figures":
         told = set(_FIGURE.findall(_CITED.sub(" ", answer)))
         return told <= set(_FIGURE.findall(" ".join(passages)))
-    return _polite(tone, answer)
+    return _has_tone(tone, answer)
 
 
-def _has(answer: str, facts: Sequence[str]) -> bool:
+def _mentions_all(answer: str, facts: Sequence[str]) -> bool:
     said = _plain(answer)
     return all(_plain(each) in said for each in facts)
 
 
-def _polite(tone: Tone, answer: str) -> bool:
+def _has_tone(tone: Tone, answer: str) -> bool:
     said = _plain(answer)
     whole = said.endswith((".", "!", "?", ".)"))
-    return whole and len(said.split()) <= tone.most_words and not _LOUD.search(answer) and not _any(said, tone.never)
+    return (
+        whole
+        and len(said.split()) <= tone.most_words
+        and not _LOUD.search(answer)
+        and not _mentions_any(said, tone.never)
+    )
 
 
-def _any(said: str, words: Sequence[str]) -> bool:
+def _mentions_any(said: str, words: Sequence[str]) -> bool:
     return any(_plain(each) in said for each in words)
 
 

@@ -1,7 +1,7 @@
-"""The people of the example company at work in its demo: they approve what waits since the first start, and review.
+"""Plays the example company's people in its demo: they approve the changes of the first start, and review answers.
 
-Only what they have a sheet for (`judging`), through the same API as everybody: signed in and acting as each of them, so
-that the audit log says who really did it and that it is a demo. What a visitor changes, they leave to the visitor.
+Only for workloads with a sheet (`judging`), and through the same API as everybody: signed in and acting as each person,
+so that the audit log names the real actor and says that it is a demo. Changes of a visitor are left to the visitor.
 """
 
 from __future__ import annotations
@@ -15,19 +15,19 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from groundplan.core.home import Home
-from groundplan.testing.control import exchange, port_of
-from groundplan.testing.judging import Sheet, right, sheets
+from groundplan.testing.control import exchange, port_of_url
+from groundplan.testing.judging import Sheet, has_facts, load_sheets
 
 BEGIN_SECONDS = 3.0
-"""Until they begin: what asks first, asks alone."""
-LOOK_SECONDS = 0.5
+"""Delay before they begin, so that the first questions of the traffic are not slowed down."""
+POLL_SECONDS = 0.5
 RETRY_SECONDS = 2.0
 TRIES = 5
 COMMENT = "read, as the demo plays it"
 
 
 class Person:
-    """Somebody who is acted as, in a session of their own."""
+    """A session that acts as a person."""
 
     def __init__(self, control: int, token: str, email: str) -> None:
         link = exchange(control, "POST", "/api/login-links", token, {"person": None})["url"]
@@ -52,20 +52,20 @@ class Person:
         return exchange(self._control, method, path, self._signed, body)
 
 
-def work(home: Home) -> None:
-    """For ever; where `up` restarts, they go on."""
+def run(home: Home) -> None:
+    """Approve and review for ever, also after `up` restarts."""
     time.sleep(BEGIN_SECONDS)
     while True:
         try:
-            _work(home)
+            _work_through(home)
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             time.sleep(RETRY_SECONDS)
 
 
-def _work(home: Home) -> None:
-    control = port_of(json.loads((home.run / "up.json").read_text())["control"])
+def _work_through(home: Home) -> None:
+    control = port_of_url(json.loads((home.run / "up.json").read_text())["control"])
     token = home.operator_token.read_text().strip()
-    known = sheets(home)
+    known = load_sheets(home)
     people: dict[str, Person] = {}
     for _ in range(TRIES):
         try:
@@ -76,11 +76,11 @@ def _work(home: Home) -> None:
     seen: set[str] = set()
     while known:
         review(control, token, known, people, seen)
-        time.sleep(LOOK_SECONDS)
+        time.sleep(POLL_SECONDS)
 
 
 def approve(control: int, token: str, known: Mapping[str, Sheet], people: dict[str, Person]) -> None:
-    """What waits since the first start, by whoever holds each duty; first what it uses."""
+    """Approve the changes of the first start, each duty by its holder, after the changes that they depend on."""
     for change in pending(control, token):
         workload = str(change["summary"]["subject"]).removeprefix("workload/")
         if change["base"] == 0 and change["type"] == "workload" and workload in known:
@@ -89,30 +89,30 @@ def approve(control: int, token: str, known: Mapping[str, Sheet], people: dict[s
             used = {each["id"] for each in asked}
             first = [each for each in pending(control, token) if each["id"] in used]
             for each in (*first, change):
-                agree(control, token, each, people)
+                approve_change(control, token, each, people)
 
 
 def pending(control: int, token: str) -> list[dict[str, Any]]:
     return list(exchange(control, "GET", "/api/changes?state=pending", token)["changes"])
 
 
-def agree(control: int, token: str, change: Mapping[str, Any], people: dict[str, Person]) -> None:
-    """Everything that a change waits for."""
+def approve_change(control: int, token: str, change: Mapping[str, Any], people: dict[str, Person]) -> None:
+    """Give every approval that a change waits for."""
     emails = {each["name"]: each["email"] for each in exchange(control, "GET", "/api/people", token)["people"]}
     for need in change["waits_for"]:
-        person = _person(control, token, emails[need["people"][0]], people)
+        person = _session_of(control, token, emails[need["people"][0]], people)
         answer = {"subject": need["subject"], "duty": need["duty"], "comment": COMMENT}
         person.ask("POST", f"/api/changes/{change['id']}/approve", answer)
 
 
 def review(control: int, token: str, known: Mapping[str, Sheet], people: dict[str, Person], seen: set[str]) -> None:
-    """Answers that wait and were not seen before: sent where they hold the facts of their question, else refused."""
+    """Review new waiting answers: release those that contain the facts of their question, refuse the others."""
     for held in exchange(control, "GET", "/api/reviews", token)["reviews"]:
         sheet = known.get(held["workload"])
         if sheet is None or held["kind"] != "answer" or held["id"] in seen:
             continue
         seen.add(held["id"])
-        person = _person(control, token, sheet.reviewer, people)
+        person = _session_of(control, token, sheet.reviewer, people)
         with suppress(ValueError):  # somebody was quicker
             text = person.ask("GET", f"/api/reviews/{held['id']}")
             ruled = ruling(sheet, str(text["asked"]), str(text["said"]))
@@ -121,16 +121,16 @@ def review(control: int, token: str, known: Mapping[str, Sheet], people: dict[st
 
 
 def ruling(sheet: Sheet, asked: str, answer: str) -> tuple[str, str] | None:
-    """release or refuse, and why; None for a question that is not on the sheet: it waits for the visitor."""
+    """(`release` or `refuse`, reason); None for a question that is not on the sheet, which is left to the visitor."""
     question = next((each.ask for each in sheet.questions if each.ask in asked), "")
-    held = right(sheet, question, answer)
+    held = has_facts(sheet, question, answer)
     if held is None:
         return None
     reason = "it holds" if held else f"it lacks {' and '.join(sheet.facts(question) or ())}"
     return "release" if held else "refuse", f"{reason} ({COMMENT})"
 
 
-def _person(control: int, token: str, email: str, people: dict[str, Person]) -> Person:
+def _session_of(control: int, token: str, email: str, people: dict[str, Person]) -> Person:
     if email not in people:
         people[email] = Person(control, token, email)
     return people[email]

@@ -75,17 +75,17 @@ def read_record(path: Path, most: int | None = None) -> list[Arrival]:
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise _invalid(path, f"it cannot be read: {error}") from error
-    rows = _lines(path, text) if ".jsonl" in path.suffixes else _rows(path, text)
+    rows = _read_jsonl(path, text) if ".jsonl" in path.suffixes else _read_csv(path, text)
     found = list(itertools.islice(rows, most))
     found.sort(key=lambda arrival: arrival.at)
     return [Arrival(each.at - found[0].at, each.prompt, each.output) for each in found]
 
 
-def _rows(path: Path, text: str) -> Iterator[Arrival]:
+def _read_csv(path: Path, text: str) -> Iterator[Arrival]:
     """Of CSV."""
     rows = csv.reader(io.StringIO(text))
     header = [name.strip().lower() for name in next(rows, [])]
-    places = [_place(path, header, what, names) for what, names in COLUMNS.items()]
+    places = [_column_index(path, header, what, names) for what, names in COLUMNS.items()]
     for row in rows:
         if not row:
             continue
@@ -96,7 +96,7 @@ def _rows(path: Path, text: str) -> Iterator[Arrival]:
             raise _invalid(path, f"line {rows.line_num}: {error}") from error
 
 
-def _lines(path: Path, text: str) -> Iterator[Arrival]:
+def _read_jsonl(path: Path, text: str) -> Iterator[Arrival]:
     """Of JSON lines."""
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip():
@@ -104,14 +104,14 @@ def _lines(path: Path, text: str) -> Iterator[Arrival]:
         try:
             told = json.loads(line)
             names = list(told)
-            at, prompt, output = (names[_place(path, names, what, known)] for what, known in COLUMNS.items())
+            at, prompt, output = (names[_column_index(path, names, what, known)] for what, known in COLUMNS.items())
             seconds = float(told[at]) / (1000 if at == "timestamp" else 1)
             yield Arrival(seconds, max(1, int(told[prompt])), max(1, int(told[output])))
         except (ValueError, TypeError) as error:
             raise _invalid(path, f"line {number}: {error}") from error
 
 
-def _place(path: Path, header: Sequence[str], what: str, names: Iterable[str]) -> int:
+def _column_index(path: Path, header: Sequence[str], what: str, names: Iterable[str]) -> int:
     for name in names:
         if name in header:
             return header.index(name)
@@ -139,7 +139,7 @@ def quantile(values: Sequence[float], share: float) -> float | None:
     return round(1000 * ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2) if ordered else None
 
 
-def request_of(arrival: Arrival, key: str) -> bytes:
+def build_request(arrival: Arrival, key: str) -> bytes:
     """A whole request of as many words as the recorded prompt had tokens."""
     words = (_WORDS * (arrival.prompt // 6 + 1)).split()[: arrival.prompt]
     body = {
@@ -163,7 +163,7 @@ async def replay(port: int, key: str, record: Sequence[Arrival], speed: float = 
         due = start + arrival.at / speed
         await asyncio.sleep(max(0.0, due - time.perf_counter()))
         outcome.lags.append(max(0.0, time.perf_counter() - due))
-        task = asyncio.create_task(_call(port, request_of(arrival, key), outcome))
+        task = asyncio.create_task(_call(port, build_request(arrival, key), outcome))
         running.add(task)
         task.add_done_callback(running.discard)
     if running:

@@ -55,13 +55,13 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     options.folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="groundplan-pictures-") as scratch:
-        with running(Path(scratch) / "home") as stack, chromium() as browser:
+        with run_demo(Path(scratch) / "home") as stack, chromium() as browser:
             take_all(stack, browser, options.folder, Path(scratch))
     return 0
 
 
 @contextlib.contextmanager
-def running(home: Path) -> Iterator[Stack]:
+def run_demo(home: Path) -> Iterator[Stack]:
     """`groundplan up --demo` with the example company, until the block ends."""
     gateway, control = _free_port(), _free_port()
     process = subprocess.Popen(

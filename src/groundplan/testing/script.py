@@ -1,4 +1,4 @@
-"""How the scripted model is to behave: what it says, how slowly, and how it fails. It is `scripted` that heeds it."""
+"""The script of the scripted model: what it says, how slowly, and how it fails. `scripted` carries it out."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import msgspec
 
 
 class Script(msgspec.Struct, forbid_unknown_fields=True):
-    """How to behave. `tokens` fixes the completion tokens of each answer."""
+    """The behaviour of a scripted model. `tokens` fixes the completion tokens of each answer."""
 
     mode: str = "ok"
     after: int = 0
@@ -17,35 +17,36 @@ class Script(msgspec.Struct, forbid_unknown_fields=True):
     tokens: int | None = None
     status: int = 500
     times: int | None = None
-    """So many attempts fail; None: all of them."""
+    """How many attempts fail; None: all."""
     retry_after: str | None = None
-    """Header of an error answer."""
+    """`retry-after` header of error responses."""
     calls_itself: str | None = None
-    """Model that its answers name, instead of the one that was asked for."""
+    """Model name in its answers, instead of the requested one."""
     fingerprint: str | None = None
     """`system_fingerprint` of its answers."""
     tier: str | None = None
     """`service_tier` of its answers, whatever was asked for."""
     at: int | None = None
-    """Chunk of a stream after which it fails; None: in the middle."""
+    """Chunk after which a stream fails; None: in the middle."""
     tool: bool = False
     """Answers end with a tool call."""
     overlap: int = 0
-    """Characters of what was sent already that the rest of an answer repeats."""
+    """Number of characters that the rest of a continued answer repeats."""
     cache_read: int = 0
-    """Tokens of the prompt that it says its cache read, on top of the others."""
+    """Prompt tokens that it reports as read from its cache, in addition to the others."""
     cache_write: int = 0
     say: str | None = None
-    """What it answers to everything, in tokens of three characters."""
+    """Its answer to everything, in tokens of three characters."""
     line_ms: float = 0
-    """How long it takes for each line of a batch."""
+    """Duration of each line of a batch."""
     lines: int | None = None
-    """Of a batch it makes so many lines."""
+    """How many lines of a batch it completes."""
     lines_end: str = "stall"
-    """What becomes of the others: stall | expire | lose."""
+    """What happens to the other lines: stall | expire | lose."""
     only: str | None = None
-    """Method and beginning of a path, such as `POST /v1/batches`: nothing else fails. None: calls, batches' too."""
+    """Method and path prefix, such as `POST /v1/batches`, of the requests that fail. None: calls, including those of
+    batches."""
     usage: dict[str, Any] | None = None
-    """What it reports as its usage, whatever that was, in the words of the API that is asked."""
+    """Usage that it reports instead of the real one, in the format of the called API."""
     last: dict[str, Any] | None = None
-    """Fields that the last event of a stream of an image, of speech or of a transcript has instead of its own."""
+    """Fields that replace those of the last event of a stream of an image, of speech or of a transcript."""

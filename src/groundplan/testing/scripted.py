@@ -1,14 +1,14 @@
-"""The scripted model: a deterministic upstream that can fail on command and counts what it was asked. It speaks
-OpenAI's API, its files and batches included, and Anthropic's Messages.
+"""The scripted model: a deterministic upstream that can fail on command and counts its attempts. It implements OpenAI's
+API, including files and batches, and Anthropic's Messages.
 
-It understands nothing: it repeats what it was given to read, or the last question. Real HTTP, real sockets, real usage
-numbers, so the same contract tests hold for it and for real models. Not for production answers.
+It understands nothing: it repeats the passages of its prompt, or the last question. It uses real HTTP, real sockets and
+real usage numbers, so that the same contract tests hold for it and for real models. Not for production answers.
 
 `POST /control {"mode": ..., "after": n, "latency_ms", "chunk_ms", "tokens", "status", "retry_after", "at", "tool",
-"overlap", "usage"}` sets how it behaves until the next one; `after` lets n calls pass first, and `times` so many fail.
-`GET /counted` tells how many attempts it counted, `GET /billed` what it reported of each. A conversation that ends with
-a part of its own answer and a request to go on gets the rest of that answer. Ways in which its streams can fail are in
-`scripted_stream`.
+"overlap", "usage"}` sets its behaviour until the next one; `after` lets n calls succeed first, `times` limits how many
+fail. `GET /counted` returns the number of attempts, `GET /billed` the usage that it reported for each. A conversation
+that ends with a part of its own answer and a request to continue gets the rest of that answer. The ways in which its
+streams can fail are in `scripted_stream`.
 """
 
 from __future__ import annotations
@@ -33,14 +33,14 @@ from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.multipart import is_form
 from groundplan.gateway.http.server import Refusal, Request, Response, Server
 from groundplan.testing import scripted_responses
-from groundplan.testing.reading import Read, by_words, lazily
+from groundplan.testing.reading import Reader, by_words, lazy_reader
 from groundplan.testing.script import Script as Script
 from groundplan.testing.scripted_batches import ScriptedBatches
 from groundplan.testing.scripted_bill import Bill
 from groundplan.testing.scripted_message_batches import ScriptedMessageBatches
-from groundplan.testing.scripted_messages import Asked, MessageAnswer, error, usage
+from groundplan.testing.scripted_messages import MessageAnswer, MessagesRequest, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
-from groundplan.testing.scripted_tasks import TASKS, How, perform, vector
+from groundplan.testing.scripted_tasks import TASKS, TaskOptions, answer_task, embedding
 
 MODES = ("ok", "down", "error", "stall", "cut", "miscount", "slow", "undercount", *STREAM_MODES)
 _MESSAGES = b"/v1/messages"
@@ -75,8 +75,8 @@ class _Chat(msgspec.Struct):
     n: int | None = None
     tool_choice: msgspec.Raw = msgspec.Raw(b'"auto"')
 
-    def ended(self, reason: str, *, tool: bool) -> str:
-        """Its finish_reason. As at OpenAI an answer whose tool was named by the request has not called one."""
+    def finish_reason(self, reason: str, *, tool: bool) -> str:
+        """The finish_reason. As at OpenAI, it is not `tool_calls` where the request named the tool."""
         return reason if not tool or bytes(self.tool_choice).startswith(b"{") else "tool_calls"
 
 
@@ -86,8 +86,8 @@ class _Embeddings(msgspec.Struct):
     encoding_format: str = "float"
 
 
-def answer_text(messages: list[tuple[str, str]], model: str = "scripted", read: Read = by_words) -> str:
-    """The scripted answer to (role, text) messages: from the first numbered passages that there are."""
+def answer_text(messages: list[tuple[str, str]], model: str = "scripted", read: Reader = by_words) -> str:
+    """The scripted answer to (role, text) messages, from the first system message with numbered passages."""
     question = next((text for role, text in reversed(messages) if role == "user"), "")
     for role, text in messages:
         if role == "system" and (found := read(model, question, text)):
@@ -97,21 +97,21 @@ def answer_text(messages: list[tuple[str, str]], model: str = "scripted", read: 
 
 
 class ScriptedModel:
-    """State of one scripted upstream: its script, its counter, its durable count file."""
+    """The state of one scripted upstream: its script, its counter, its durable count file."""
 
     def __init__(self, name: str, count_file: Path | None = None, token: str | None = None) -> None:
         self.name = name
         self.script = Script()
         self.counted = 0
         self.bill = Bill()
-        self.read: Read = by_words
-        """How it answers from passages."""
+        self.read: Reader = by_words
+        """Composes answers from passages."""
         self.last: Request | None = None
         """The newest attempt."""
         self._token = token
-        self._passed = 0
-        self.batches = ScriptedBatches(self._made, self._pace)
-        self.message_batches = ScriptedMessageBatches(self._made, self._pace)
+        self._attempts_seen = 0
+        self.batches = ScriptedBatches(self._answer_line, self._batch_pace)
+        self.message_batches = ScriptedMessageBatches(self._answer_line, self._batch_pace)
         self._count = None if count_file is None else os.open(count_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
 
     async def handle(self, request: Request, response: Response) -> None:
@@ -119,30 +119,30 @@ class ScriptedModel:
         if target == b"/control" and request.method == b"POST":
             self._control(request, response)
         elif target == _REALTIME and request.stream is not None:
-            await self._converse(request, response)
+            await self._serve_realtime(request, response)
         elif target == b"/counted":
             response.send(200, _encode({"counted": self.counted}))
         elif target == b"/billed":
             response.send(200, self.bill.told())
         elif self.batches.serves(target):
-            await self._batch(self.batches, target, request, response)
+            await self._serve_batches(self.batches, target, request, response)
         elif self.message_batches.serves(target):
-            await self._batch(self.message_batches, target, request, response)
+            await self._serve_batches(self.message_batches, target, request, response)
         elif target == b"/v1/messages/count_tokens":
             self._count_tokens(request, response)
         elif target in _ANSWERED or target in TASKS:
-            await self._model(target, request, response)
+            await self._serve_model(target, request, response)
         else:
             response.send(404, _error("there is no such path", "not_found"))
 
-    async def _batch(
+    async def _serve_batches(
         self, batches: ScriptedBatches | ScriptedMessageBatches, target: bytes, request: Request, response: Response
     ) -> None:
-        """Files and batches. A mode fails before anything is done, but `stall` and `cut`: these do it, and do not say
-        so."""
+        """Serve files and batches. Failing modes fail before anything is done, except `stall` and `cut`, which perform
+        the request and do not answer it."""
         script = self.script
         named = script.only is not None and f"{request.method.decode()} {target.decode()}".startswith(script.only)
-        mode = self._mode() if named and script.mode != "ok" else "ok"
+        mode = self._next_mode() if named and script.mode != "ok" else "ok"
         if mode == "down":
             return
         if mode == "error":
@@ -154,31 +154,31 @@ class ScriptedModel:
         else:
             await batches.handle(target, request, response)
 
-    def _pace(self) -> tuple[float, int | None, str]:
+    def _batch_pace(self) -> tuple[float, int | None, str]:
         return self.script.line_ms / 1000, self.script.lines, self.script.lines_end
 
-    async def _made(self, endpoint: str, body: bytes) -> tuple[int, bytes]:
-        """One line of a batch: the same answer as to a call."""
+    async def _answer_line(self, endpoint: str, body: bytes) -> tuple[int, bytes]:
+        """Answer one line of a batch like a call; returns (status, body)."""
         request, response = Request(0.0), CollectedResponse()
         request.method, request.target, request.body = b"POST", endpoint.encode(), body
         messages = request.target == _MESSAGES
         if messages:
             request.headers = {b"anthropic-version": b"2023-06-01"}
-        await self._counted(request)
+        await self._count_attempt(request)
         script = self.script
-        mode = self._mode() if script.only is None or f"POST {endpoint}".startswith(script.only) else "ok"
+        mode = self._next_mode() if script.only is None or f"POST {endpoint}".startswith(script.only) else "ok"
         if mode == "error":
             message = "the scripted model was told to fail"
             return script.status, error(message, script.status) if messages else _error(message, "scripted_error")
         await self._answer(request.target, request, response, mode)
         return response.status, response.body
 
-    async def _converse(self, request: Request, response: Response) -> None:
+    async def _serve_realtime(self, request: Request, response: Response) -> None:
         self.last = request
         from groundplan.testing.scripted_realtime import Conversation  # noqa: PLC0415 -- it loads an optional library
 
         script = self.script
-        talk = Conversation(request, response, (self._mode(), script.chunk_ms / 1000, script.tokens))
+        talk = Conversation(request, response, (self._next_mode(), script.chunk_ms / 1000, script.tokens))
         self.counted += await talk.run()
         response.finish()
 
@@ -195,11 +195,11 @@ class ScriptedModel:
         if script.mode not in MODES:
             response.send(400, _error(f"mode is one of {', '.join(MODES)}", "invalid"))
             return
-        self.script, self._passed = script, 0
+        self.script, self._attempts_seen = script, 0
         response.send(200, _encode(script))
 
-    async def _model(self, target: bytes, request: Request, response: Response) -> None:
-        mode = self._mode() if request.method == b"POST" else "ok"
+    async def _serve_model(self, target: bytes, request: Request, response: Response) -> None:
+        mode = self._next_mode() if request.method == b"POST" else "ok"
         if self.script.mode == "down" and mode == "down":
             return  # unanswered: the server resets the connection
         if target == b"/v1/models":
@@ -209,7 +209,7 @@ class ScriptedModel:
         if request.method != b"POST":
             response.send(405, _error("use POST", "method_not_allowed"))
             return
-        await self._counted(request)
+        await self._count_attempt(request)
         if self.script.latency_ms:
             await asyncio.sleep(self.script.latency_ms / 1000)
         if mode == "error":
@@ -224,15 +224,15 @@ class ScriptedModel:
         else:
             await self._answer(target, request, response, mode)
 
-    def _mode(self) -> str:
-        self._passed += 1
-        failing = self._passed - self.script.after
+    def _next_mode(self) -> str:
+        self._attempts_seen += 1
+        failing = self._attempts_seen - self.script.after
         if failing <= 0 or (self.script.times is not None and failing > self.script.times):
             return "ok"
         return self.script.mode
 
-    async def _counted(self, request: Request) -> None:
-        """Durable before it is answered: a test may kill us at any time and believe the file."""
+    async def _count_attempt(self, request: Request) -> None:
+        """Count an attempt durably before it is answered, so that tests that kill this process can rely on the file."""
         self.counted += 1
         self.last = request
         self.bill.begin(request.headers.get(b"x-request-id", b""))
@@ -248,20 +248,22 @@ class ScriptedModel:
                 response.send(200, self._embed(msgspec.json.decode(request.body, type=_Embeddings)))
                 return
             if target == _MESSAGES:
-                await self._message(request, response, mode)
+                await self._answer_messages(request, response, mode)
                 return
             if target == _RESPONSES:
-                await self._response(msgspec.json.decode(request.body, type=scripted_responses.Asked), response, mode)
+                await self._answer_responses(
+                    msgspec.json.decode(request.body, type=scripted_responses.ResponsesRequest), response, mode
+                )
                 return
             if target == _COMPLETIONS:
-                await self._complete(
-                    msgspec.json.decode(request.body, type=scripted_responses.Prompted), response, mode
+                await self._answer_completions(
+                    msgspec.json.decode(request.body, type=scripted_responses.CompletionRequest), response, mode
                 )
                 return
             if target in TASKS:
                 script = self.script
-                how = How(mode, script.chunk_ms / 1000, script.at, script.last, script.usage)
-                await perform(target, request, response, how)
+                how = TaskOptions(mode, script.chunk_ms / 1000, script.at, script.last, script.usage)
+                await answer_task(target, request, response, how)
                 return
             chat = msgspec.json.decode(request.body, type=_Chat)
         except msgspec.DecodeError as error:
@@ -282,20 +284,20 @@ class ScriptedModel:
         else:
             response.send(200, body)
 
-    async def _message(self, request: Request, response: Response, mode: str) -> None:
-        """As chat, in Anthropic's shapes. Raises `DecodeError`."""
-        asked = msgspec.json.decode(request.body, type=Asked)
-        if b"anthropic-version" not in request.headers or asked.max_tokens is None:
+    async def _answer_messages(self, request: Request, response: Response, mode: str) -> None:
+        """Answer like chat, in the format of Anthropic's Messages. Raises `DecodeError`."""
+        body = msgspec.json.decode(request.body, type=MessagesRequest)
+        if b"anthropic-version" not in request.headers or body.max_tokens is None:
             response.send(400, error("anthropic-version and max_tokens are needed", 400))
             return
         if mode == "slow":
             await asyncio.sleep(2.0)
-        chat = self._as_chat(asked)
+        chat = self._as_chat(body)
         words, reason = self._words(chat)
         script = self.script
-        counts = self.bill.add(asked.model, script.usage or self._message_usage(chat, len(words), mode))
-        answer = MessageAnswer(f"msg_{self.counted}", asked.model, words, reason, counts, script.tool)
-        if asked.stream:
+        counts = self.bill.add(body.model, script.usage or self._message_usage(chat, len(words), mode))
+        answer = MessageAnswer(f"msg_{self.counted}", body.model, words, reason, counts, script.tool)
+        if body.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
         else:
             self._send(answer.whole(), response, mode)
@@ -305,55 +307,57 @@ class ScriptedModel:
         prompt = found["prompt_tokens"] - script.cache_read - script.cache_write
         return usage(prompt, found["completion_tokens"], script.cache_read, script.cache_write)
 
-    def _as_chat(self, asked: Asked) -> _Chat:
-        messages = [_Message(role, content) for role, content in asked.turns()]
-        return _Chat(messages, asked.model, asked.stream, None, asked.max_tokens)
+    def _as_chat(self, body: MessagesRequest) -> _Chat:
+        messages = [_Message(role, content) for role, content in body.turns()]
+        return _Chat(messages, body.model, body.stream, None, body.max_tokens)
 
-    async def _response(self, asked: scripted_responses.Asked, response: Response, mode: str) -> None:
-        """As chat, in the shapes of Responses."""
-        messages = [_Message(role, text) for role, text in asked.turns()]
-        chat = _Chat(messages, asked.model, asked.stream, None, asked.max_output_tokens)
+    async def _answer_responses(self, body: scripted_responses.ResponsesRequest, response: Response, mode: str) -> None:
+        """Answer like chat, in the format of Responses."""
+        messages = [_Message(role, text) for role, text in body.turns()]
+        chat = _Chat(messages, body.model, body.stream, None, body.max_output_tokens)
         words, reason = self._words(chat)
-        counts, script = self._reported(chat, len(words), mode), self.script
+        counts, script = self._record_usage(chat, len(words), mode), self.script
         answer = scripted_responses.ResponseAnswer(
-            str(self.counted), asked.model, words, reason, counts, script, asked.instructions
+            str(self.counted), body.model, words, reason, counts, script, body.instructions
         )
-        if asked.stream:
+        if body.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
         else:
             self._send(answer.whole(), response, mode)
 
-    async def _complete(self, asked: scripted_responses.Prompted, response: Response, mode: str) -> None:
-        """As chat, in the shapes of completions; a prompt that ends with a part of its answer gets the rest."""
-        prompt, turns = asked.prompt, [("user", asked.prompt)]
+    async def _answer_completions(
+        self, body: scripted_responses.CompletionRequest, response: Response, mode: str
+    ) -> None:
+        """Answer like chat, in the format of completions; a prompt that ends with part of its answer gets the rest."""
+        prompt, turns = body.prompt, [("user", body.prompt)]
         for at in range(1, len(prompt)):
             if answer_text([("user", prompt[:at])]).startswith(prompt[at:]):
                 turns = [("user", prompt[:at]), ("assistant", prompt[at:]), ("user", "")]
                 break
-        chat = _Chat([_Message(role, text) for role, text in turns], asked.model, asked.stream, None, asked.max_tokens)
+        chat = _Chat([_Message(role, text) for role, text in turns], body.model, body.stream, None, body.max_tokens)
         words, reason = self._words(chat)
-        counts, script = self._reported(chat, len(words), mode), self.script
-        answer = scripted_responses.CompletionAnswer(f"cmpl-{self.counted}", asked.model, words, reason, counts)
-        if asked.stream:
+        counts, script = self._record_usage(chat, len(words), mode), self.script
+        answer = scripted_responses.CompletionAnswer(f"cmpl-{self.counted}", body.model, words, reason, counts)
+        if body.stream:
             await stream(response, answer, mode, script.chunk_ms / 1000, script.at)
         else:
             self._send(answer.whole(), response, mode)
 
     def _count_tokens(self, request: Request, response: Response) -> None:
-        """Costs nothing, so it is not counted. Fails where `only` names it."""
-        if (self.script.only or "").endswith("/count_tokens") and self._mode() == "error":
+        """Answer a token count. It costs nothing and is not counted as an attempt; it fails only if `only` names it."""
+        if (self.script.only or "").endswith("/count_tokens") and self._next_mode() == "error":
             response.send(self.script.status, error("the scripted model was told to fail", self.script.status))
             return
         try:
-            asked = msgspec.json.decode(request.body, type=Asked)
+            body = msgspec.json.decode(request.body, type=MessagesRequest)
         except msgspec.DecodeError as problem:
             response.send(400, error(str(problem), 400))
             return
-        tokens = self._usage(self._as_chat(asked), 0, "ok")["prompt_tokens"]
+        tokens = self._usage(self._as_chat(body), 0, "ok")["prompt_tokens"]
         response.send(200, _encode({"input_tokens": tokens}))
 
     def _words(self, chat: _Chat) -> tuple[list[str], str]:
-        """The answer in tokens (one a word), and why it ends; never more than the caller's cap."""
+        """Return the tokens of the answer (one a word, at most the caller's cap) and the finish reason."""
         caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
         words = self._all_words(chat.model, chat.messages)
         if len(chat.messages) > 2 and chat.messages[-2].role == "assistant":
@@ -385,11 +389,11 @@ class ScriptedModel:
             return counts
         return {**counts, "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written}}
 
-    def _reported(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
+    def _record_usage(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
         counts = self._usage(chat, words, mode) if self.script.usage is None else self.script.usage
         return self.bill.add(chat.model, counts)
 
-    def _version(self, chat: _Chat) -> dict[str, str]:
+    def _model_fields(self, chat: _Chat) -> dict[str, str]:
         said = {"model": self.script.calls_itself or chat.model}
         named = {"system_fingerprint": self.script.fingerprint, "service_tier": self.script.tier}
         return said | {name: value for name, value in named.items() if value is not None}
@@ -400,11 +404,11 @@ class ScriptedModel:
         if self.script.tool:
             function = {"name": "look", "arguments": "".join(TOOL_PIECES)}
             message["tool_calls"] = [{"id": "call_1", "type": "function", "function": function}]
-        reason = chat.ended(reason, tool=self.script.tool)
+        reason = chat.finish_reason(reason, tool=self.script.tool)
         choices = [{"index": i, "message": message, "finish_reason": reason} for i in range(chat.n or 1)]
         made = {"id": f"chatcmpl-{self.counted}", "object": "chat.completion", "created": int(time.time())}
         return _encode(
-            made | {"choices": choices, "usage": self._reported(chat, len(words), mode)} | self._version(chat)
+            made | {"choices": choices, "usage": self._record_usage(chat, len(words), mode)} | self._model_fields(chat)
         )
 
     async def _stream(self, chat: _Chat, response: Response, mode: str) -> None:
@@ -413,24 +417,24 @@ class ScriptedModel:
             "id": f"chatcmpl-{self.counted}",
             "object": "chat.completion.chunk",
             "created": int(time.time()),
-            **self._version(chat),
+            **self._model_fields(chat),
         }
-        asked = chat.stream_options is not None and chat.stream_options.include_usage
-        usage = self._reported(chat, len(words), mode) if asked else None
-        reason = chat.ended(reason, tool=self.script.tool)
+        includes_usage = chat.stream_options is not None and chat.stream_options.include_usage
+        usage = self._record_usage(chat, len(words), mode) if includes_usage else None
+        reason = chat.finish_reason(reason, tool=self.script.tool)
         each = chat.stream_options is not None and chat.stream_options.continuous_usage_stats
         answer = Answer(base, words, reason, chat.n or 1, usage, self.script.tool, each)
         await stream(response, answer, mode, self.script.chunk_ms / 1000, self.script.at)
 
-    def _embed(self, asked: _Embeddings) -> bytes:
-        inputs = [asked.input] if isinstance(asked.input, str) else asked.input
+    def _embed(self, body: _Embeddings) -> bytes:
+        inputs = [body.input] if isinstance(body.input, str) else body.input
         data = [
-            {"object": "embedding", "index": i, "embedding": vector(text, asked.encoding_format)}
+            {"object": "embedding", "index": i, "embedding": embedding(text, body.encoding_format)}
             for i, text in enumerate(inputs)
         ]
         tokens = sum(len(text.split()) for text in inputs)
-        usage = self.bill.add(asked.model, {"prompt_tokens": tokens, "total_tokens": tokens})
-        return _encode({"object": "list", "data": data, "model": asked.model, "usage": usage})
+        usage = self.bill.add(body.model, {"prompt_tokens": tokens, "total_tokens": tokens})
+        return _encode({"object": "list", "data": data, "model": body.model, "usage": usage})
 
 
 def _words(text: str) -> list[str]:
@@ -448,7 +452,7 @@ _JSON_BODIES = {
     "error_event": _error("something went wrong", "scripted_error"),
     "wrong_type": b"<html><body>welcome</body></html>",
 }
-"""Whole answers of status 200 that are none."""
+"""Invalid bodies of responses with status 200, by mode."""
 
 
 def _refusal(refusal: Refusal, *_: object) -> bytes:
@@ -456,7 +460,7 @@ def _refusal(refusal: Refusal, *_: object) -> bytes:
 
 
 async def start(model: ScriptedModel, port: int = 0) -> tuple[asyncio.Server, Server, int]:
-    """Listen on loopback; returns the listener, its server and the port."""
+    """Listen on loopback; return the listener, its server and the port."""
     loop = asyncio.get_running_loop()
     server = Server(model.handle, _refusal, loop)
     server.is_streamed = lambda request: is_form(request.headers.get(b"content-type"))
@@ -471,7 +475,7 @@ async def _serve(arguments: argparse.Namespace) -> None:
     model = ScriptedModel(arguments.name, count_file, token=None if arguments.port else token)
     model.script.latency_ms = arguments.latency_ms
     if arguments.meaning is not None:
-        model.read = lazily(arguments.meaning)
+        model.read = lazy_reader(arguments.meaning)
     listener, server, port = await start(model, arguments.port)
     announce(Home(Path(arguments.home).absolute()), arguments.name, f"http://127.0.0.1:{port}/v1", token)
     stop = asyncio.Event()

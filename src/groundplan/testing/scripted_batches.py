@@ -20,7 +20,7 @@ from groundplan.gateway.http.server import Request, Response
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
 ENDPOINTS = ("/v1/chat/completions", "/v1/responses", "/v1/completions", "/v1/embeddings", "/v1/moderations")
-OVER = ("completed", "failed", "expired", "cancelled")
+FINAL_STATES = ("completed", "failed", "expired", "cancelled")
 _encode = msgspec.json.Encoder().encode
 Make = Callable[[str, bytes], Awaitable[tuple[int, bytes]]]
 """The (status, body) of one call of an endpoint."""
@@ -139,10 +139,10 @@ class ScriptedBatches:
         if "file" not in fields or fields.get("purpose") != b"batch":
             response.send(400, _error("file and purpose=batch are needed", "invalid"))
             return
-        file = self._keep(filename, "batch", fields["file"])
+        file = self._store_file(filename, "batch", fields["file"])
         response.send(200, _encode(file.told()))
 
-    def _keep(self, filename: str, purpose: str, data: bytes) -> _File:
+    def _store_file(self, filename: str, purpose: str, data: bytes) -> _File:
         file = _File(self._name("file-"), filename, purpose, data, int(time.time()))
         self.files[file.id] = file
         return file
@@ -161,10 +161,10 @@ class ScriptedBatches:
             response.send(404, _error("No such batch", "not_found"))
             return
         if parts[1:] == ["cancel"]:
-            if batch.status in OVER:
+            if batch.status in FINAL_STATES:
                 response.send(409, _error(f"the batch is {batch.status}", "conflict"))
                 return
-            self._turn(batch, "cancelling")
+            self._set_status(batch, "cancelling")
         response.send(200, _encode(batch.told()))
 
     def _create(self, request: Request, response: Response) -> None:
@@ -191,7 +191,7 @@ class ScriptedBatches:
         response.send(200, _encode(batch.told()))
 
     @staticmethod
-    def _turn(batch: _Batch, status: str) -> None:
+    def _set_status(batch: _Batch, status: str) -> None:
         batch.status = status
         batch.at[status] = int(time.time())
 
@@ -203,10 +203,10 @@ class ScriptedBatches:
         if bad or not lines or len({line["body"].get("model") for line in lines}) > 1:
             batch.errors = [{"code": "invalid", "message": "the input is wrong", "line": n, "param": None} for n in bad]
             batch.errors = batch.errors or [{"code": "invalid", "message": "one model, one line at least"}]
-            self._turn(batch, "failed")
+            self._set_status(batch, "failed")
             return
         if batch.status == "validating":
-            self._turn(batch, "in_progress")
+            self._set_status(batch, "in_progress")
         output: list[bytes] = []
         failures: list[bytes] = []
         ended = "completed"
@@ -219,14 +219,14 @@ class ScriptedBatches:
                 _, most, how = self._pace()
             if batch.status == "cancelling" or (most is not None and number >= most and how == "expire"):
                 ended = "cancelled" if batch.status == "cancelling" else "expired"
-                failures += [_unmade(left, f"batch_{ended}") for left in lines[number:]]
+                failures += [_error_line(left, f"batch_{ended}") for left in lines[number:]]
                 break
             if most is not None and number >= most and how == "lose":
                 continue
             await self._line(batch, line, (output, failures))
-        batch.output = self._result(batch, "output", output)
-        batch.failures = self._result(batch, "error", failures)
-        self._turn(batch, ended)
+        batch.output = self._store_results(batch, "output", output)
+        batch.failures = self._store_results(batch, "error", failures)
+        self._set_status(batch, ended)
 
     async def _line(self, batch: _Batch, line: dict[str, Any], files: tuple[list[bytes], list[bytes]]) -> None:
         status, body = await self._make(batch.asked["endpoint"], _encode(line["body"]))
@@ -236,13 +236,13 @@ class ScriptedBatches:
         told = {"id": self._name("batch_req_"), "custom_id": line["custom_id"], "response": answer, "error": None}
         files[not good].append(_encode(told))
 
-    def _result(self, batch: _Batch, kind: str, lines: list[bytes]) -> str | None:
+    def _store_results(self, batch: _Batch, kind: str, lines: list[bytes]) -> str | None:
         if not lines:
             return None
-        return self._keep(f"{batch.id}_{kind}.jsonl", "batch_output", b"".join(line + b"\n" for line in lines)).id
+        return self._store_file(f"{batch.id}_{kind}.jsonl", "batch_output", b"".join(line + b"\n" for line in lines)).id
 
 
-def _unmade(line: dict[str, Any], code: str) -> bytes:
+def _error_line(line: dict[str, Any], code: str) -> bytes:
     error = {"code": code, "message": "This request was not made."}
     return _encode({"id": f"batch_req_{code}", "custom_id": line["custom_id"], "response": None, "error": error})
 

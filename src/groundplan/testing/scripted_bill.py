@@ -1,4 +1,4 @@
-"""What the scripted model has reported of each attempt: the provider's own books, to hold ours against."""
+"""The usage that the scripted model has reported for each attempt: the provider's bill, to compare the ledger with."""
 
 from __future__ import annotations
 
@@ -8,33 +8,33 @@ from typing import Any
 
 import msgspec
 
-_asked: ContextVar[str] = ContextVar("asked", default="")
+_current_attempt: ContextVar[str] = ContextVar("asked", default="")
 
 
 class Line(msgspec.Struct, frozen=True):
-    """`attempt` is the `x-request-id` that it came with; empty: a line of a batch, or none was sent."""
+    """The usage of an attempt. `attempt` is its `x-request-id`; empty for lines of batches, or where none was sent."""
 
     attempt: str
     model: str
     usage: dict[str, Any]
 
 
-MOST = 20_000
+MAX_LINES = 20_000
 
 
 class Bill:
-    """The newest `MOST` lines, in the order in which answers were begun."""
+    """The newest `MAX_LINES` lines, in the order in which answers were begun."""
 
     def __init__(self) -> None:
-        self.lines: deque[Line] = deque(maxlen=MOST)
+        self.lines: deque[Line] = deque(maxlen=MAX_LINES)
 
     def begin(self, attempt: bytes) -> None:
-        """What this task answers next."""
-        _asked.set(attempt.decode("ascii", "replace"))
+        """Set the attempt that this task answers next."""
+        _current_attempt.set(attempt.decode("ascii", "replace"))
 
     def add(self, model: str, usage: dict[str, Any]) -> dict[str, Any]:
-        """The same usage, once it is written down."""
-        self.lines.append(Line(_asked.get(), model, usage))
+        """Record the usage and return it."""
+        self.lines.append(Line(_current_attempt.get(), model, usage))
         return usage
 
     def told(self) -> bytes:

@@ -76,14 +76,16 @@ class ScriptedMcp:
             return
         message = msgspec.json.decode(request.body)
         if "method" in message:
-            await self._asked(request, session, message, response)
+            await self._handle_message(request, session, message, response)
             return
         self.heard.append(message)
         response.send(202, b"")
         async with self._heard:
             self._heard.notify_all()
 
-    async def _asked(self, request: Request, session: bytes, message: dict[str, Any], response: Response) -> None:
+    async def _handle_message(
+        self, request: Request, session: bytes, message: dict[str, Any], response: Response
+    ) -> None:
         self.asked.append(message["method"])
         if self.fails:
             response.send(503, b"{}")
@@ -102,13 +104,13 @@ class ScriptedMcp:
                 self.ids.append(message["params"]["requestId"])
             response.send(202, b"")
         elif self.streams and message["method"] == "tools/call" and (self.before or self.trickles):
-            await self._talks(message, response)
+            await self._stream_messages(message, response)
         else:
             if message["method"] == "tools/call":
                 self.inside.append(session)
             self._answer(message, response)
 
-    async def _talks(self, message: dict[str, Any], response: Response) -> None:
+    async def _stream_messages(self, message: dict[str, Any], response: Response) -> None:
         """Say more than the answer, as servers with long work or questions do."""
         head = response.start(200, b"content-type: text/event-stream\r\n")
         response.write(
@@ -151,13 +153,13 @@ class ScriptedMcp:
                 self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "error": error}))
                 return
             self._send(response, message, self.answer or made)
-        elif (found := self._other(message)) is not None:
+        elif (found := self._answer_list(message)) is not None:
             self._send(response, message, found)
         else:
             error = {"code": -32601, "message": "no such method"}
             self._write(response, msgspec.json.encode({"jsonrpc": "2.0", "id": message["id"], "error": error}))
 
-    def _other(self, message: dict[str, Any]) -> dict[str, Any] | None:
+    def _answer_list(self, message: dict[str, Any]) -> dict[str, Any] | None:
         """Resources and prompts."""
         method, params = message["method"], message["params"]
         if method == "resources/list":

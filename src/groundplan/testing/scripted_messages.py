@@ -17,7 +17,7 @@ class Message(msgspec.Struct):
     content: str | list[dict[str, Any]]
 
 
-class Asked(msgspec.Struct):
+class MessagesRequest(msgspec.Struct):
     """What of a request the scripted model looks at."""
 
     messages: list[Message]

@@ -14,7 +14,7 @@ from groundplan.testing.scripted_stream import TOOL_PIECES
 _encode = msgspec.json.Encoder().encode
 
 
-class Asked(msgspec.Struct):
+class ResponsesRequest(msgspec.Struct):
     """What of a request for a response the scripted model looks at."""
 
     input: str | list[dict[str, Any]]
@@ -35,7 +35,7 @@ class Asked(msgspec.Struct):
         return told
 
 
-class Prompted(msgspec.Struct):
+class CompletionRequest(msgspec.Struct):
     """What of a request for a completion it looks at."""
 
     prompt: str
@@ -112,7 +112,7 @@ class ResponseAnswer:
         tier = self.script.tier
         return made if tier is None else {**made, "service_tier": "auto" if usage is None else tier}
 
-    def _whole(self) -> dict[str, Any]:
+    def _full_response(self) -> dict[str, Any]:
         cut = self.reason == "length"
         items = [self._message("incomplete" if cut else "completed", [self._part("".join(self.words))])]
         if self.script.tool:
@@ -128,7 +128,7 @@ class ResponseAnswer:
         return {**whole, "incomplete_details": {"reason": "max_output_tokens"}} if cut else whole
 
     def whole(self) -> bytes:
-        return _encode(self._whole())
+        return _encode(self._full_response())
 
     def _events(self) -> list[dict[str, Any]]:
         where = {"item_id": f"msg_{self.id}", "output_index": 0, "content_index": 0}
@@ -161,7 +161,7 @@ class ResponseAnswer:
         return [_named({**each, "sequence_number": number}) for number, each in enumerate(self._events())]
 
     def ending(self) -> list[bytes]:
-        whole = self._whole()
+        whole = self._full_response()
         number = len(self._events())
         return [_named({"type": f"response.{whole['status']}", "sequence_number": number, "response": whole})]
 

@@ -95,7 +95,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Typed:
+class TypedEvents:
     """Events that say their type, the last one with the usage. `named`: the type is the name of the event, too."""
 
     events: list[dict[str, Any]]

@@ -1,6 +1,6 @@
-"""What the scripted model does besides talking: it moderates, sorts documents, draws, speaks and listens.
+"""The scripted model's other endpoints: moderation, rerank, images, speech and transcription.
 
-All of it is decided by the bytes that it is sent, and its usage is exact. It fails in the ways of its JSON answers.
+Answers depend only on the bytes of the request, and usage is exact. They fail in the same ways as its JSON answers.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import msgspec
 
 from groundplan.gateway.http import multipart
 from groundplan.gateway.http.server import Request, Response
-from groundplan.testing.scripted_stream import Typed, stream
+from groundplan.testing.scripted_stream import TypedEvents, stream
 
 _encode = msgspec.json.Encoder().encode
 CATEGORIES = (
@@ -26,8 +26,8 @@ CATEGORIES = (
     "self-harm/instructions", "self-harm/intent", "sexual", "sexual/minors", "violence", "violence/graphic",
 )  # fmt: skip
 BYTES_PER_SECOND = 32_000
-"""Of the audio that it listens to: as 16 bit at 16 kHz."""
-_BROKEN = {
+"""Rate at which audio is counted: 16 bit at 16 kHz."""
+_BROKEN_BODIES = {
     "malformed": b'{"data":[',
     "empty": b"{}",
     "error_event": b'{"error":{"message":"something went wrong"}}',
@@ -36,9 +36,9 @@ _BROKEN = {
 
 
 @dataclass(frozen=True, slots=True)
-class How:
-    """The mode, the seconds between pieces, where a stream goes wrong, fields that its last event has instead, and the
-    usage of an answer that is none."""
+class TaskOptions:
+    """How to answer: the mode, `pause` seconds between pieces, the event `at` which a stream fails, fields that replace
+    those of the `last` event, and a `usage` that replaces the answer's."""
 
     mode: str
     pause: float
@@ -47,36 +47,36 @@ class How:
     usage: dict[str, Any] | None = None
 
 
-def vector(text: str, encoding: str) -> list[float] | str:
-    """An embedding: 16 numbers that depend on the text only."""
+def embedding(text: str, encoding: str) -> list[float] | str:
+    """An embedding of 16 numbers that depend on the text only."""
     raw = hashlib.sha512(text.encode()).digest()
     numbers = [(value - 2**31) / 2**31 for value in struct.unpack(">16I", raw)]
     return base64.b64encode(struct.pack("<16f", *numbers)).decode() if encoding == "base64" else numbers
 
 
-async def perform(target: bytes, request: Request, response: Response, how: How) -> None:
+async def answer_task(target: bytes, request: Request, response: Response, options: TaskOptions) -> None:
     """Answer one request as `how` says."""
-    mode = how.mode
+    mode = options.mode
     if mode == "slow":
         await asyncio.sleep(2.0)
     size = 0
     if request.stream is not None:
-        asked, size = await _form(request)
+        request_body, size = await _form(request)
     else:
-        asked = msgspec.json.decode(request.body)
-    told = _told(target, asked, size)
-    if told is not None:
-        told.events[-1] |= how.last or {}
-        await stream(response, told, mode, how.pause, how.at)
+        request_body = msgspec.json.decode(request.body)
+    events = _event_stream(target, request_body, size)
+    if events is not None:
+        events.events[-1] |= options.last or {}
+        await stream(response, events, mode, options.pause, options.at)
         return
     if target == _SPEECH:
-        await _speak(asked, response, mode, how.pause)
+        await _send_speech(request_body, response, mode, options.pause)
         return
-    body = _heard(asked, size) if target in _LISTENING else TASKS[target](asked)
-    if how.usage is not None and body.startswith(b"{"):
-        body = _encode({**msgspec.json.decode(body), "usage": how.usage})
-    if mode in _BROKEN:
-        response.send(200, _BROKEN[mode])
+    body = _transcript(request_body, size) if target in _TRANSCRIPTION_PATHS else TASKS[target](request_body)
+    if options.usage is not None and body.startswith(b"{"):
+        body = _encode({**msgspec.json.decode(body), "usage": options.usage})
+    if mode in _BROKEN_BODIES:
+        response.send(200, _BROKEN_BODIES[mode])
     elif mode == "cut":
         response.write(body[: len(body) // 2], response.start(200, b"content-type: application/json\r\n"))
     elif body.startswith(b"{"):
@@ -85,9 +85,9 @@ async def perform(target: bytes, request: Request, response: Response, how: How)
         response.send(200, body, content_type=b"content-type: text/plain; charset=utf-8\r\n")
 
 
-def _moderated(asked: dict[str, Any]) -> bytes:
-    """Whatever has the word `attack` in it is violence."""
-    given = asked["input"] if isinstance(asked["input"], list) else [asked["input"]]
+def _moderation(request_body: dict[str, Any]) -> bytes:
+    """Flag texts with the word `attack` as violence."""
+    given = request_body["input"] if isinstance(request_body["input"], list) else [request_body["input"]]
     texts = [each if isinstance(each, str) else str(each.get("text", "")) for each in given]
     results = []
     for text in texts:
@@ -100,66 +100,69 @@ def _moderated(asked: dict[str, Any]) -> bytes:
                 "category_applied_input_types": {name: ["text"] for name in CATEGORIES},
             }
         )
-    return _encode({"id": "modr-1", "model": asked.get("model", "scripted"), "results": results})
+    return _encode({"id": "modr-1", "model": request_body.get("model", "scripted"), "results": results})
 
 
-def _ranked(asked: dict[str, Any]) -> bytes:
-    """By how many words of the query a document has."""
-    wanted = set(re.findall(r"\w+", asked["query"].lower()))
-    texts = [each if isinstance(each, str) else str(each.get("text", "")) for each in asked["documents"]]
+def _rerank(request_body: dict[str, Any]) -> bytes:
+    """Rank documents by how many words of the query they contain."""
+    wanted = set(re.findall(r"\w+", request_body["query"].lower()))
+    texts = [each if isinstance(each, str) else str(each.get("text", "")) for each in request_body["documents"]]
     scores = [len(wanted & set(re.findall(r"\w+", text.lower()))) / max(1, len(wanted)) for text in texts]
-    order = sorted(range(len(texts)), key=lambda index: -scores[index])[: asked.get("top_n") or len(texts)]
-    tokens = sum(len(text.split()) for text in texts) + len(asked["query"].split())
+    order = sorted(range(len(texts)), key=lambda index: -scores[index])[: request_body.get("top_n") or len(texts)]
+    tokens = sum(len(text.split()) for text in texts) + len(request_body["query"].split())
     results: list[dict[str, Any]] = [{"index": index, "relevance_score": scores[index]} for index in order]
-    if asked.get("return_documents"):
+    if request_body.get("return_documents"):
         results = [{**each, "document": {"text": texts[each["index"]]}} for each in results]
-    return _encode({"id": "rr-1", "model": asked["model"], "results": results, "usage": {"total_tokens": tokens}})
+    return _encode(
+        {"id": "rr-1", "model": request_body["model"], "results": results, "usage": {"total_tokens": tokens}}
+    )
 
 
-def _told(target: bytes, asked: dict[str, Any], size: int) -> Typed | None:
-    """The events of what is streamed; None: it is not."""
-    streams = asked.get("stream") in (True, "true")
-    if target == _LISTENING[0] and streams and "whisper" not in asked["model"]:
-        return _hearing(asked, size)
-    if target in _SHOWN and streams:
-        return _showing(asked, _SHOWN[target])
-    if target == _SPEECH and asked.get("stream_format") == "sse":
-        return _speaking(asked)
+def _event_stream(target: bytes, request_body: dict[str, Any], size: int) -> TypedEvents | None:
+    """The events of a streamed answer; None where it is not streamed."""
+    streams = request_body.get("stream") in (True, "true")
+    if target == _TRANSCRIPTION_PATHS[0] and streams and "whisper" not in request_body["model"]:
+        return _transcript_stream(request_body, size)
+    if target in _IMAGE_STREAMS and streams:
+        return _image_stream(request_body, _IMAGE_STREAMS[target])
+    if target == _SPEECH and request_body.get("stream_format") == "sse":
+        return _speech_stream(request_body)
     return None
 
 
-def _drawn(asked: dict[str, Any]) -> bytes:
-    """One pixel for each image, coloured by the prompt; tokens are told of models whose name says so."""
-    count = int(asked.get("n") or 1)
-    answer: dict[str, Any] = {"created": 0, "data": [{"b64_json": _image(asked)} for _ in range(count)]}
-    if "token" in str(asked.get("model", "")):
-        answer["usage"] = _image_usage(asked, 50 * count)
+def _images(request_body: dict[str, Any]) -> bytes:
+    """One pixel for each image, coloured by the prompt; usage in tokens is reported for models with `token` in their
+    name."""
+    count = int(request_body.get("n") or 1)
+    answer: dict[str, Any] = {"created": 0, "data": [{"b64_json": _image(request_body)} for _ in range(count)]}
+    if "token" in str(request_body.get("model", "")):
+        answer["usage"] = _image_usage(request_body, 50 * count)
     return _encode(answer)
 
 
-def _image(asked: dict[str, Any], shade: int = 0) -> str:
-    return base64.b64encode(_pixel(zlib.crc32(str(asked.get("prompt", "")).encode()) ^ shade)).decode()
+def _image(request_body: dict[str, Any], shade: int = 0) -> str:
+    return base64.b64encode(_pixel(zlib.crc32(str(request_body.get("prompt", "")).encode()) ^ shade)).decode()
 
 
-def _image_usage(asked: dict[str, Any], made: int) -> dict[str, Any]:
-    words = len(str(asked.get("prompt", "")).split())
+def _image_usage(request_body: dict[str, Any], made: int) -> dict[str, Any]:
+    words = len(str(request_body.get("prompt", "")).split())
     details = {"text_tokens": words, "image_tokens": 0}
     total = words + made
     return {"input_tokens": words, "output_tokens": made, "total_tokens": total, "input_tokens_details": details}
 
 
-def _showing(asked: dict[str, Any], name: str) -> Typed:
-    """An image while it is made: ten tokens for each time that it is shown, and fifty for it."""
-    partial = int(asked.get("partial_images") or 0)
-    size, quality = asked.get("size") or "auto", asked.get("quality") or "auto"
+def _image_stream(request_body: dict[str, Any], name: str) -> TypedEvents:
+    """The stream of an image: ten tokens for each partial image and fifty for the final one."""
+    partial = int(request_body.get("partial_images") or 0)
+    size, quality = request_body.get("size") or "auto", request_body.get("quality") or "auto"
     looks = {"background": "opaque", "created_at": 0, "output_format": "png", "quality": quality, "size": size}
     events: list[dict[str, Any]] = [
-        {"type": f"{name}.partial_image", "b64_json": _image(asked, at + 1), "partial_image_index": at, **looks}
+        {"type": f"{name}.partial_image", "b64_json": _image(request_body, at + 1), "partial_image_index": at, **looks}
         for at in range(partial)
     ]
-    usage = _image_usage(asked, 50 + 10 * partial)
-    events.append({"type": f"{name}.completed", "b64_json": _image(asked), "usage": usage, **looks})
-    return Typed(events)
+    usage = _image_usage(request_body, 50 + 10 * partial)
+    events.append({"type": f"{name}.completed", "b64_json": _image(request_body), "usage": usage, **looks})
+    return TypedEvents(events)
 
 
 def _pixel(color: int) -> bytes:
@@ -176,21 +179,21 @@ def _sound(text: str) -> list[bytes]:
     return [sound[at : at + 4000] for at in range(0, len(sound), 4000)]
 
 
-def _speaking(asked: dict[str, Any]) -> Typed:
-    """The same in events: a token for each word, and ten for each piece of sound."""
-    pieces, words = _sound(asked["input"]), len(asked["input"].split())
+def _speech_stream(request_body: dict[str, Any]) -> TypedEvents:
+    """Speech as events, with a token for each word and ten for each piece of sound."""
+    pieces, words = _sound(request_body["input"]), len(request_body["input"].split())
     events: list[dict[str, Any]] = [
         {"type": "speech.audio.delta", "audio": base64.b64encode(piece).decode()} for piece in pieces
     ]
     made = 10 * len(pieces)
     usage = {"input_tokens": words, "output_tokens": made, "total_tokens": words + made}
-    return Typed([*events, {"type": "speech.audio.done", "usage": usage}])
+    return TypedEvents([*events, {"type": "speech.audio.done", "usage": usage}])
 
 
-async def _speak(asked: dict[str, Any], response: Response, mode: str, pause: float) -> None:
-    """A hundred bytes of sound for each character, in pieces."""
+async def _send_speech(request_body: dict[str, Any], response: Response, mode: str, pause: float) -> None:
+    """Send a hundred bytes of sound for each character, in pieces."""
     head = response.start(200, b"content-type: audio/mpeg\r\n")
-    pieces = [] if mode == "empty" else _sound(asked["input"])
+    pieces = [] if mode == "empty" else _sound(request_body["input"])
     for number, piece in enumerate(pieces):
         if mode == "cut" and number * 2 >= len(pieces):
             return
@@ -203,7 +206,7 @@ async def _speak(asked: dict[str, Any], response: Response, mode: str, pause: fl
 
 
 async def _form(request: Request) -> tuple[dict[str, Any], int]:
-    """The fields of a form, and how many bytes its files have."""
+    """Read a form; return its fields and the total size of its files in bytes."""
     assert request.stream is not None
     fields: dict[str, Any] = {}
     part, size = None, 0
@@ -218,8 +221,8 @@ async def _form(request: Request) -> tuple[dict[str, Any], int]:
     return fields, size
 
 
-def _heard(fields: dict[str, Any], size: int) -> bytes:
-    """What it says is how long it was."""
+def _transcript(fields: dict[str, Any], size: int) -> bytes:
+    """A transcript that says how long the audio was."""
     seconds = -(-size // BYTES_PER_SECOND)
     text = f"I heard {size} bytes."
     kind = fields.get("response_format", "json")
@@ -231,25 +234,25 @@ def _heard(fields: dict[str, Any], size: int) -> bytes:
     return _encode(answer)
 
 
-def _hearing(fields: dict[str, Any], size: int) -> Typed:
-    """The transcript while it is heard, fifty tokens a second. A model named whisper has no streams."""
-    answer = msgspec.json.decode(_heard({**fields, "response_format": "json"}, size))
+def _transcript_stream(fields: dict[str, Any], size: int) -> TypedEvents:
+    """The stream of a transcript, with fifty tokens a second. Models named whisper do not stream."""
+    answer = msgspec.json.decode(_transcript({**fields, "response_format": "json"}, size))
     words, into = answer["text"].split(" "), 50 * answer["usage"]["seconds"]
     events: list[dict[str, Any]] = [{"type": "transcript.text.delta", "delta": f"{word} "} for word in words]
     usage = {"type": "tokens", "input_tokens": into, "output_tokens": len(words), "total_tokens": into + len(words)}
-    return Typed([*events, {"type": "transcript.text.done", "text": answer["text"], "usage": usage}], named=False)
+    return TypedEvents([*events, {"type": "transcript.text.done", "text": answer["text"], "usage": usage}], named=False)
 
 
 _SPEECH = b"/v1/audio/speech"
-_LISTENING = (b"/v1/audio/transcriptions", b"/v1/audio/translations")
-_SHOWN = {b"/v1/images/generations": "image_generation", b"/v1/images/edits": "image_edit"}
+_TRANSCRIPTION_PATHS = (b"/v1/audio/transcriptions", b"/v1/audio/translations")
+_IMAGE_STREAMS = {b"/v1/images/generations": "image_generation", b"/v1/images/edits": "image_edit"}
 TASKS = {
-    b"/v1/moderations": _moderated,
-    b"/v1/rerank": _ranked,
-    b"/v1/images/generations": _drawn,
-    b"/v1/images/edits": _drawn,
-    b"/v1/images/variations": _drawn,
-    _SPEECH: _drawn,
-    **dict.fromkeys(_LISTENING, _drawn),
+    b"/v1/moderations": _moderation,
+    b"/v1/rerank": _rerank,
+    b"/v1/images/generations": _images,
+    b"/v1/images/edits": _images,
+    b"/v1/images/variations": _images,
+    _SPEECH: _images,
+    **dict.fromkeys(_TRANSCRIPTION_PATHS, _images),
 }
-"""Paths; those that take forms, and speech, are answered otherwise."""
+"""Path -> function that makes its body; speech and transcription have their own code in `answer_task`."""

@@ -1,15 +1,15 @@
 """Demo traffic: the example company's people ask their questions through the real gateway, slowly, for ever.
 
-Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It makes its keys with the operator's token,
-like any user, and sends through the OpenAI API. It never invents figures: what the console shows comes from these real
-calls. Not a load generator.
+Run by `up --demo` as `python -m groundplan.testing.traffic --home HOME`. It creates its keys with the operator's token,
+like any user, and calls the OpenAI API. It invents no figures: what the console shows comes from these real calls. Not
+a load generator.
 
-Where the workspace has a sheet for a workload (`judging`), its questions are asked by its people, each once at first,
-and every answer that a model gives anew is judged by it and reported (`judgements`). With `--people` the company's
-people approve and review beside it (`people`).
+Where the workspace has a sheet for a workload (`judging`), the workload's people ask the sheet's questions, each once
+at first, and every new answer of a model is judged by it and reported (`judgements`). With `--people` the company's
+people approve and review meanwhile (`people`).
 
-With `--replay FILE.csv --workload NAME` it replays recorded traffic once instead (`replay`), and prints what became of
-it as one JSON object.
+With `--replay FILE.csv --workload NAME` it replays recorded traffic once instead (`replay`), and prints the result as
+one JSON object.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from typing import Any
 
 from groundplan.core.home import Home
 from groundplan.testing import people
-from groundplan.testing.control import exchange, port_of
-from groundplan.testing.judgements import Answered, Caller, Judgements, answered
-from groundplan.testing.judging import Sheet, sheets
+from groundplan.testing.control import exchange, port_of_url
+from groundplan.testing.judgements import Caller, ChatAnswer, Judgements, parse_answer
+from groundplan.testing.judging import Sheet, load_sheets
 from groundplan.testing.replay import read_record, replay
 
 QUESTIONS: dict[str, tuple[str, ...]] = {
@@ -51,7 +51,7 @@ FIRST_SECONDS = 0.05
 MOST_TOKENS = 90
 RETRY_SECONDS = 2.0
 PATIENCE_SECONDS = 20.0
-LOOK_SECONDS = 5.0
+RESCAN_SECONDS = 5.0
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -72,10 +72,10 @@ def main(arguments: list[str] | None = None) -> None:
     chance = random.Random(options.seed)
     home = Home(options.home)
     if options.people:
-        threading.Thread(target=people.work, args=(home,), daemon=True).start()
+        threading.Thread(target=people.run, args=(home,), daemon=True).start()
     while True:
         try:
-            talk(home, chance)
+            ask_forever(home, chance)
         except (OSError, http.client.HTTPException, ValueError, KeyError):
             time.sleep(RETRY_SECONDS)  # `up` is starting, restarting or stopping
 
@@ -85,17 +85,17 @@ def replay_once(home: Home, options: argparse.Namespace) -> dict[str, Any]:
     record = read_record(options.replay, options.most)
     up = json.loads((home.run / "up.json").read_text())
     token = home.operator_token.read_text().strip()
-    made = exchange(port_of(up["control"]), "POST", "/api/keys", token, {"workload": options.workload})
+    made = exchange(port_of_url(up["control"]), "POST", "/api/keys", token, {"workload": options.workload})
     time.sleep(1.0)  # a worker takes new keys up within this
-    return asyncio.run(replay(port_of(up["gateway"]), made["key"], record, options.speed)).told()
+    return asyncio.run(replay(port_of_url(up["gateway"]), made["key"], record, options.speed)).told()
 
 
-def talk(home: Home, chance: random.Random) -> None:
+def ask_forever(home: Home, chance: random.Random) -> None:
     """Ask one question after the other until something breaks; workloads that are served later join in."""
     up = json.loads((home.run / "up.json").read_text())
-    gateway, control = port_of(up["gateway"]), port_of(up["control"])
+    gateway, control = port_of_url(up["gateway"]), port_of_url(up["control"])
     token = home.operator_token.read_text().strip()
-    known = sheets(home)
+    known = load_sheets(home)
     told = Judgements(gateway, known)
     callers: list[Caller] = []
     first: list[tuple[Caller, str]] = []
@@ -103,9 +103,9 @@ def talk(home: Home, chance: random.Random) -> None:
     while True:
         if time.monotonic() >= look_again:
             more = make_keys(control, token, known, {caller.workload for caller in callers})
-            first += opening(more, known)
+            first += opening_questions(more, known)
             callers += more
-            look_again = time.monotonic() + LOOK_SECONDS
+            look_again = time.monotonic() + RESCAN_SECONDS
         if first:
             told.take(*first[0], ask(gateway, *first.pop(0), stream=chance.random() < 0.3))
         elif callers:
@@ -122,8 +122,8 @@ def questions(workload: str, known: Mapping[str, Sheet]) -> Sequence[str]:
     return QUESTIONS.get(workload, ("What can you help me with?",))
 
 
-def opening(callers: Sequence[Caller], known: Mapping[str, Sheet]) -> list[tuple[Caller, str]]:
-    """Every question of the sheets of these callers' workloads once, in turn by who asks there."""
+def opening_questions(callers: Sequence[Caller], known: Mapping[str, Sheet]) -> list[tuple[Caller, str]]:
+    """Every question of the sheets of these callers' workloads once, by the callers of the workload in turn."""
     found = []
     for workload in dict.fromkeys(caller.workload for caller in callers if caller.workload in known):
         mine = [caller for caller in callers if caller.workload == workload]
@@ -132,8 +132,8 @@ def opening(callers: Sequence[Caller], known: Mapping[str, Sheet]) -> list[tuple
 
 
 def make_keys(control: int, token: str, known: Mapping[str, Sheet], have: Container[str] = ()) -> list[Caller]:
-    """Keys of a few people for each workload that is served and is not among those that `have` some. Where there is a
-    sheet, of its people, and once its sources are read: what is asked before that rests on nothing."""
+    """Create keys of a few people for each served workload that is not in `have`. For a workload with a sheet: keys of
+    its people, and only once the sources are indexed, since answers before that would have no passages."""
     status = exchange(control, "GET", "/api/status", token)
     served = [row["name"] for row in exchange(control, "GET", "/api/workloads", token)["workloads"] if row["served"]]
     wanted = [name for name in served if name not in QUIET and name not in have]
@@ -150,9 +150,9 @@ def make_keys(control: int, token: str, known: Mapping[str, Sheet], have: Contai
     return callers
 
 
-def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> Answered:
-    """One question; nobody answers where the asker gave up: an answer may wait for a reviewer for long. Refusals are
-    part of life and do not stop the traffic."""
+def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> ChatAnswer:
+    """Ask one question. Status 0 where the caller gave up, since an answer may wait for a reviewer. Refusals are normal
+    and do not stop the traffic."""
     body = {
         "model": "auto",
         "stream": stream,
@@ -168,9 +168,9 @@ def ask(gateway: int, caller: Caller, question: str, *, stream: bool) -> Answere
             {"authorization": f"Bearer {caller.key}", "content-type": "application/json"},
         )
         reply = connection.getresponse()
-        return answered(reply.status, reply.read())
+        return parse_answer(reply.status, reply.read())
     except TimeoutError:
-        return Answered(0)
+        return ChatAnswer(0)
     finally:
         connection.close()
 
