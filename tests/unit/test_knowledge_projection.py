@@ -169,7 +169,7 @@ def test_where_half_of_the_bits_choose_first_the_other_half_is_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     # so few that it matters which; 8,192 of a million are found in the same way
-    monkeypatch.setattr(vectors, "CHOSEN", (120, 240))
+    monkeypatch.setattr(vectors, "CHOSEN_RANGE", (120, 240))
     assert _recall(many, coded, share, 10) >= least
 
 
@@ -177,7 +177,7 @@ def test_among_fewer_rows_fewer_are_compared(
     many: NDArray[np.float32], coded: vectors.EncodedVectors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = len(vectors.nearest_candidates(coded, many[0], None, len(many), 10)[0])
-    monkeypatch.setattr(vectors, "_MANY", len(many) - 1)
+    monkeypatch.setattr(vectors, "_LARGE_INDEX", len(many) - 1)
     assert 4096 <= few < 5000 and 6000 <= len(vectors.nearest_candidates(coded, many[0], None, len(many), 10)[0]) < 8192
 
 

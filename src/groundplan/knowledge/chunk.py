@@ -1,9 +1,9 @@
-"""Cutting a document into passages along its own structure. Pure: text in, chunks out, the same for the same text.
+"""Cuts a document into passages along its own structure. Pure and deterministic: text in, chunks out.
 
 A passage is a verbatim span, so that it can be quoted with its lines. Sections are never mixed; a block (paragraph,
-list, table, fenced code) stays whole where it fits. Nothing is dropped but white space between passages. Rows of a
-table that begin a passage keep the table's head beside them, since without it nobody knows what they say. Meaning is
-not judged.
+list, table, fenced code) stays whole if it fits. Only white space between passages is dropped. A passage that begins
+within a table gets the table's head row in addition, since its rows have no meaning without it. The content is not
+interpreted.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from groundplan.knowledge.model import Chunk
 
 MAX_CHARS = 400
-"""Most characters of a passage, about 70 tokens of English: small ones are found more exactly, and are given with the
-text around them. Of 472 labelled questions, passages of 400 characters cover .91 of the answers in 1000 tokens, those
-of 200 tokens .88."""
+"""Longest passage, in characters, about 70 tokens of English: short ones are found more precisely, and are returned
+with the text around them. For 472 labelled questions, passages of 400 characters cover .91 of the answers in 1000
+tokens, those of 200 tokens .88."""
 
 _HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(?P<title>.*?)[ \t]*#*[ \t]*")
 _FENCE = re.compile(r" {0,3}(?P<mark>`{3,}|~{3,})")
@@ -46,7 +46,7 @@ class _Span:
 
 @dataclass(frozen=True, slots=True)
 class _Table:
-    """What stands behind the head row of a table: from the row of dashes to its end."""
+    """A table without its head row: the span from the row of dashes to its end, and the head row."""
 
     start: int
     end: int
@@ -54,11 +54,11 @@ class _Table:
 
 
 def split_passages(text: str, *, markdown: bool, start: int = 0, limit: int = MAX_CHARS) -> list[Chunk]:
-    """Passages of `text[start:]` of at most `limit` characters, in order; empty for white space only."""
+    """Passages of `text[start:]` of at most `limit` characters, in order; none if there is only white space."""
     found: list[Chunk] = []
     line, counted = 1, 0
     for span in _spans(text, _blocks(text, start, markdown=markdown), limit, markdown=markdown):
-        first, last = _trim(text, span.start, span.end)
+        first, last = _strip_span(text, span.start, span.end)
         if first == last:
             continue
         line += text.count("\n", counted, first)
@@ -74,7 +74,7 @@ def first_heading(text: str, start: int = 0) -> str | None:
 
 
 def _lines(text: str, start: int, stop: int | None = None) -> Iterator[tuple[int, int]]:
-    """Spans of lines with their line end; `stop` is the end of one."""
+    """Spans of lines with their line ends; `stop` must be the end of a line."""
     stop = len(text) if stop is None else stop
     while start < stop:
         end = text.find("\n", start, stop) + 1 or stop
@@ -83,30 +83,30 @@ def _lines(text: str, start: int, stop: int | None = None) -> Iterator[tuple[int
 
 
 def _blocks(text: str, start: int, *, markdown: bool) -> Iterator[_Block]:
-    """Headings, fenced code and runs of lines that are not blank. Blank lines belong to no block."""
+    """Split a text into headings, fenced code and runs of lines that are not blank. Blank lines belong to no block."""
     fence = ""
-    begin: int | None = None
+    block_start: int | None = None
     end = start
     for first, last in _lines(text, start):
         line = text[first:last].rstrip("\n")
         heading = _HEADING.fullmatch(line) if markdown and not fence else None
-        if begin is not None and (heading or (not fence and not line.strip())):
-            yield _Block(begin, end)
-            begin = None
+        if block_start is not None and (heading or (not fence and not line.strip())):
+            yield _Block(block_start, end)
+            block_start = None
         if heading:
             yield _Block(first, last, len(heading[1]), heading["title"])
             continue
         if markdown:
             fence = _fence_after(fence, line)
-        if begin is None and line.strip():
-            begin = first
+        if block_start is None and line.strip():
+            block_start = first
         end = last
-    if begin is not None:
-        yield _Block(begin, end)
+    if block_start is not None:
+        yield _Block(block_start, end)
 
 
 def _fence_after(fence: str, line: str) -> str:
-    """The mark of the code fence that is open after this line, or nothing."""
+    """The mark of the code fence that is open after this line; empty if none is."""
     match = _FENCE.match(line)
     if match is None:
         return fence
@@ -117,7 +117,7 @@ def _fence_after(fence: str, line: str) -> str:
 
 
 def _spans(text: str, blocks: Iterator[_Block], limit: int, *, markdown: bool) -> Iterator[_Span]:
-    """Blocks of one section joined up to the limit; a heading goes with what follows it."""
+    """Join blocks of one section up to the limit; a heading stays with the block that follows it."""
     path: list[tuple[int, str]] = []
     begin: int | None = None
     end = 0
@@ -125,7 +125,7 @@ def _spans(text: str, blocks: Iterator[_Block], limit: int, *, markdown: bool) -
     for block in blocks:
         fits = begin is not None and block.end - begin <= limit
         if begin is not None and not (fits and (bare or not block.level)):
-            yield from _pieces(text, _Span(begin, end, _titles(path)), limit, markdown=markdown)
+            yield from _cut_span(text, _Span(begin, end, _heading_titles(path)), limit, markdown=markdown)
             begin = None
         if block.level:
             path = [(level, title) for level, title in path if level < block.level] + [(block.level, block.title)]
@@ -134,22 +134,22 @@ def _spans(text: str, blocks: Iterator[_Block], limit: int, *, markdown: bool) -
         bare = bare and bool(block.level)
         end = block.end
     if begin is not None:
-        yield from _pieces(text, _Span(begin, end, _titles(path)), limit, markdown=markdown)
+        yield from _cut_span(text, _Span(begin, end, _heading_titles(path)), limit, markdown=markdown)
 
 
-def _titles(path: list[tuple[int, str]]) -> tuple[str, ...]:
+def _heading_titles(path: list[tuple[int, str]]) -> tuple[str, ...]:
     return tuple(title for _, title in path if title)
 
 
-def _pieces(text: str, span: _Span, limit: int, *, markdown: bool) -> Iterator[_Span]:
-    """The span, cut where it is longer than the limit: after a line, a sentence, a word, or anywhere."""
+def _cut_span(text: str, span: _Span, limit: int, *, markdown: bool) -> Iterator[_Span]:
+    """Cut a span that is longer than the limit: after a line, a sentence, a word, or anywhere."""
     start, end = span.start, span.end
     if end - start <= limit:
         yield span
         return
     tables = deque(_tables(text, start, end, limit) if markdown and "|" in text[start:end] else ())
     while start < end:
-        cut = _cut(text, start, start + limit) if end - start > limit else end
+        cut = _find_cut(text, start, start + limit) if end - start > limit else end
         while tables and tables[0].end <= start:
             tables.popleft()
         head = tables[0].head if tables and tables[0].start <= start else ""
@@ -158,7 +158,7 @@ def _pieces(text: str, span: _Span, limit: int, *, markdown: bool) -> Iterator[_
 
 
 def _tables(text: str, start: int, end: int, most: int) -> Iterator[_Table]:
-    """The tables of some lines; of a head as much as `most` characters hold, whole cells."""
+    """The tables between `start` and `end`; their heads are cut to at most `most` characters, after a cell."""
     fence, before = "", ""
     begin: int | None = None
     head = ""
@@ -169,40 +169,40 @@ def _tables(text: str, start: int, end: int, most: int) -> Iterator[_Table]:
         if begin is not None and (not line or fence):
             yield _Table(begin, first, head)
             begin = None
-        elif begin is None and not fenced and "|" in before and _under_head(line):
-            begin, head = first, _head(before, most)
+        elif begin is None and not fenced and "|" in before and _is_delimiter_row(line):
+            begin, head = first, _cut_head(before, most)
         before = "" if fenced or fence else line
     if begin is not None:
         yield _Table(begin, end, head)
 
 
-def _under_head(line: str) -> bool:
-    """Whether a line is the row of dashes below the head of a table."""
+def _is_delimiter_row(line: str) -> bool:
+    """Whether a line is the delimiter row below the head of a table."""
     return "|" in line and "-" in line and not line.strip(" \t|:-")
 
 
-def _head(row: str, most: int) -> str:
+def _cut_head(row: str, most: int) -> str:
     if len(row) <= most:
         return row
     cut = row.rfind("|", 0, most)
     return row[: cut + 1] if cut > 0 else row[:most]
 
 
-def _cut(text: str, start: int, most: int) -> int:
-    """Best place to end a piece in (start, most]: not in its first half unless there is no other."""
-    least = start + (most - start) // 2
-    line = text.rfind("\n", least, most)
+def _find_cut(text: str, start: int, limit: int) -> int:
+    """The best offset to end a piece in (start, limit]: in its second half, or else `limit`."""
+    earliest = start + (limit - start) // 2
+    line = text.rfind("\n", earliest, limit)
     if line >= 0:
         return line + 1
     for pattern in (_SENTENCE_END, _WHITE):
-        places = [match.end() for match in pattern.finditer(text, least, most)]
+        places = [match.end() for match in pattern.finditer(text, earliest, limit)]
         if places:
             return places[-1]
-    return most
+    return limit
 
 
-def _trim(text: str, start: int, end: int) -> tuple[int, int]:
-    """The span without white space at its ends (whole indentation of the first line is kept out too)."""
+def _strip_span(text: str, start: int, end: int) -> tuple[int, int]:
+    """The span without white space at its ends, including the indentation of the first line."""
     part = text[start:end]
     stripped = part.strip()
     if not stripped:

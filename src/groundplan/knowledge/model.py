@@ -1,8 +1,8 @@
-"""The frozen types of knowledge: what a document is, how it is cut, how it is stored.
+"""The frozen types of knowledge: documents, their readers and passages.
 
-No reading, no storing, no ranking here; what a search asks and gives is in `retrieval.wire`. Lines count from 1,
-characters from 0; spans are half open and refer to the cleaned text of the document (line ends are `\\n`, control
-characters are spaces), which has the lines of the file.
+Nothing is read, stored or ranked here; the messages of searches are in `retrieval.wire`. Lines count from 1, characters
+from 0; spans are half open and refer to the cleaned text of the document (line ends are `\\n`, control characters are
+spaces), which has the lines of the file.
 """
 
 from __future__ import annotations
@@ -18,28 +18,28 @@ if TYPE_CHECKING:  # the process that parses needs no vectors, and is started fo
     from numpy.typing import NDArray
 
 DIMENSION = 384
-"""Length of an embedding vector, as in the column chunk.embedding."""
+"""Length of a vector of the embedded model."""
 
 Vectors: TypeAlias = "NDArray[np.float32]"
 """Shape (n, 384), rows of unit length."""
 
 
 class Embedder(Protocol):
-    """Whatever turns texts into vectors: the model in this process, or the local service that has it."""
+    """Turns texts into vectors, by the model in this process, the local service, or a deployment."""
 
     def embed(self, texts: Sequence[str]) -> Vectors: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Readers:
-    """Who may read: names of groups and teams, `everyone`, or e-mail addresses; `deny` wins over `allow`."""
+    """Who may read a document: names of groups and teams, `everyone`, or e-mail addresses; `deny` wins over `allow`."""
 
     allow: frozenset[str]
     deny: frozenset[str] = frozenset()
 
 
 def by_grant(source: str) -> str:
-    """The name, among the readers of a document, of whoever has a grant on its source."""
+    """The name among the readers of a document that stands for the holders of a grant on its source."""
     return f"source/{source}"
 
 
@@ -56,18 +56,19 @@ class Chunk:
     headings: tuple[str, ...] = ()
     """Titles of the sections around it, outermost first: context for its embedding, no part of its text."""
     head: str = ""
-    """The head row of the table that it begins in, where that stands in a passage before it: no part of its text."""
+    """The head row of the table that it begins in, if that row is in an earlier passage: no part of its text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A document that was read: `path` is relative to its source's folder, with forward slashes."""
+    """A document as read from its source: `path` is relative to the source's folder, with forward slashes."""
 
     path: str
     title: str
     text: str
     digest: str
-    """SHA-256 of what was read and of how it is processed: the same digest means that nothing has to be done again."""
+    """SHA-256 of the content and of the version of its processing: with an equal digest nothing has to be done
+    again."""
     readers: Readers
     markdown: bool
     modified_at: datetime | None = None
@@ -76,7 +77,7 @@ class Document:
 
 @dataclass(frozen=True, slots=True)
 class IngestReport:
-    """What one ingestion of a source did. What is wrong with its documents are findings in the ledger."""
+    """The counts of one ingestion of a source. Problems with its documents are findings in the ledger."""
 
     source: str
     read: int
@@ -90,7 +91,7 @@ class IngestReport:
 
 @dataclass(frozen=True, slots=True)
 class StoredChunk:
-    """A chunk as PostgreSQL let its reader see it."""
+    """A chunk as read from PostgreSQL with the permissions of a person."""
 
     id: UUID
     document: UUID

@@ -16,10 +16,10 @@ from psycopg.rows import class_row
 from groundplan.knowledge.model import Readers, StoredChunk
 
 CHANNEL = "groundplan_chunks"
-"""NOTIFY channel: some chunks changed."""
+"""NOTIFY channel for changes of chunks."""
 
 CHANGE_LOCK = 0x6B6E6F77
-"""Held by whoever numbers changes, or makes or clears sets of readers, until they are committed."""
+"""Advisory lock of transactions that number changes, or create or remove sets of readers, until they commit."""
 COLUMNS = (
     """c.id, c.document_id AS document, d.source, d.path, d.title, c.text, c.start_line, c.end_line, d.review_by"""
 )
@@ -41,7 +41,7 @@ def put_source(conn: Conn, name: str, *, path: str, sensitivity: str, owner: str
 
 
 def put_source_rule(conn: Conn, name: str, rule: Mapping[str, Any]) -> None:
-    """What the source says of its documents, as declared: columns of `source` by name."""
+    """Store the declared rules of a source: columns of `source` by name."""
     sets = sql.SQL(", ").join(sql.SQL("{} = {}").format(sql.Identifier(key), sql.Placeholder(key)) for key in rule)
     statement = sql.SQL("UPDATE source SET {} WHERE name = {}").format(sets, sql.Placeholder("name_"))
     conn.execute(statement, {**rule, "name_": name})
@@ -58,7 +58,7 @@ def reader_subjects(conn: Conn, subject: str) -> set[str]:
 
 
 def finish_source(conn: Conn, name: str) -> None:
-    """Note that the source was read to its end just now, and how many documents it has."""
+    """Record that the source was read completely just now, and how many documents it has."""
     conn.execute(
         """UPDATE source SET indexed_at = now(),
              documents = (SELECT count(*) FROM document WHERE source = %s AND deleted_at IS NULL) WHERE name = %s""",
@@ -67,9 +67,9 @@ def finish_source(conn: Conn, name: str) -> None:
 
 
 def analyze_if_new(conn: Conn) -> None:
-    """Have PostgreSQL count what documents and passages are like where it never has: until it does by itself, within
-    minutes, a search costs it fifty times as much."""
-    # by the catalogue: the counters of activity come up to a second later
+    """Analyze the tables of documents and passages if they never were: until PostgreSQL does so itself, within minutes,
+    a search costs fifty times as much."""
+    # by the catalogue: the activity counters come up to a second later
     row = conn.execute(
         """SELECT bool_or(reltuples <= 0) AND EXISTS (SELECT FROM chunk) FROM pg_class
            WHERE oid IN ('document'::regclass, 'chunk'::regclass)"""
@@ -79,7 +79,8 @@ def analyze_if_new(conn: Conn) -> None:
 
 
 def lock_source(conn: Conn, name: str) -> None:
-    """Wait for, and take, the session lock of a source: one ingestion of it at a time. Ends with `unlock_source`."""
+    """Take the session lock of a source, waiting for it, so that only one ingestion of it runs; released by
+    `unlock_source`."""
     conn.execute("SELECT pg_advisory_lock(%s, hashtext(%s))", (CHANGE_LOCK, name))
 
 
@@ -88,12 +89,12 @@ def unlock_source(conn: Conn, name: str) -> None:
 
 
 def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
-    """Replace who may read these documents; holds from the next search. One statement, because the database works out
-    at its end what that means for each of them. In the caller's transaction."""
+    """Replace the readers of these documents; it applies from the next search. One statement, because the database
+    computes the effects for each document at its end. In the caller's transaction."""
     rows = [(id, name, False) for id, each in readers.items() for name in sorted(each.allow)]
     rows += [(id, name, True) for id, each in readers.items() for name in sorted(each.deny)]
     columns = [list(column) for column in zip(*rows, strict=True)] or [[], [], []]
-    # else two at a time would leave the readers of both
+    # else two concurrent calls would leave the readers of both
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (CHANGE_LOCK,))
     conn.execute(
         """WITH wanted AS (SELECT * FROM unnest(%s::uuid[], %s::text[], %s::boolean[]) AS w(document_id, reader, deny)),
@@ -105,7 +106,7 @@ def put_readers(conn: Conn, readers: Mapping[UUID, Readers]) -> None:
 
 
 def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
-    """Those names that are no group, no team, no person and not `everyone`."""
+    """Those of the names that are no group, team or person and not `everyone`."""
     rows = conn.execute(
         """SELECT name FROM unnest(%s::text[]) AS name WHERE name <> 'everyone'
              AND NOT EXISTS (SELECT 1 FROM people_group g WHERE g.name = name.name)
@@ -119,7 +120,7 @@ def unknown_readers(conn: Conn, names: Iterable[str]) -> set[str]:
 
 
 def listen_for_changes(conn: Conn) -> None:
-    """Hear of changes, and be unable to make any (the connection must be in autocommit)."""
+    """Listen for changes, on a connection that becomes read-only (it must be in autocommit)."""
     conn.execute("SET default_transaction_read_only = on")
     conn.execute(f"LISTEN {CHANNEL}")
 
@@ -128,7 +129,7 @@ def listen_for_changes(conn: Conn) -> None:
 
 
 def readable_chunks(conn: Conn, ids: Sequence[UUID], sources: Sequence[str]) -> dict[UUID, StoredChunk]:
-    """Those of the chunks that the person may read, as they are now."""
+    """Those of the chunks that the person may read now, by id."""
     with conn.cursor(row_factory=class_row(StoredChunk)) as cursor:
         found = cursor.execute(
             f"""SELECT {COLUMNS} FROM chunk c JOIN document d ON d.id = c.document_id

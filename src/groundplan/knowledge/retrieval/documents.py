@@ -46,7 +46,7 @@ class Metadata:
 
 @dataclass(frozen=True, slots=True)
 class DocumentsSnapshot:
-    """A snapshot of n descriptions of documents; only the newest of each document counts."""
+    """An immutable snapshot of n descriptions of documents; only the newest description of each document counts."""
 
     first: Ints
     """(n,): row of a document's first passage"""

@@ -15,27 +15,27 @@ Said = Annotated[str, msgspec.Meta(max_length=1000, pattern=r"^[^\x00]*$")]
 
 PERSONAL = b"/personal"
 MOST_PERSONAL = 200_000
-"""Characters of one text that are looked at for personal data."""
+"""Most characters of one text that are searched for personal data."""
 
 
 class PersonalRequest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What of personal data Presidio finds in a text. It blocks for milliseconds, the first time for a second."""
+    """Asks which personal data Presidio finds in a text. It takes milliseconds, the first time a second."""
 
     text: str
 
 
 class PersonalAnswer(msgspec.Struct, frozen=True):
-    """The kinds that were found, such as `us_ssn`, once for each find."""
+    """The kinds that were found, such as `us_ssn`, once for each occurrence."""
 
     kinds: list[str]
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Only documents of which all of this holds; what is None does not matter. `after` and `before` bound the last
-    modification (ISO 8601): a document without a date was not modified in any time."""
+    """A filter: only documents that match all fields; None matches everything. `after` and `before` bound the last
+    modification (ISO 8601); a document without a date matches neither."""
 
     path: Said | None = None
-    """How it begins."""
+    """Prefix of the path."""
     owner: Said | None = None
     sensitivity: list[Literal["public", "internal", "confidential", "restricted"]] | None = None
     """One of these."""
@@ -46,8 +46,8 @@ class Where(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A question on behalf of a person. Without `person` only what is public is visible. `max_bytes` bounds UTF-8 text
-    in all. `floor` (0 to 1): below that confidence there is no answer."""
+    """A question on behalf of a person. Without `person` only public documents are visible. `max_bytes` bounds the
+    UTF-8 text of all passages together. `floor` (0 to 1): below that confidence there are no passages."""
 
     workload: str
     person: str | None
@@ -58,22 +58,22 @@ class SearchRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     floor: float = 0.0
     explain: bool = False
     context: int = 1
-    """How many chunks before and after a passage are given with it, where they fit: 0 or 1."""
+    """How many chunks before and after a passage are added to it if they fit: 0 or 1."""
     synonyms: bool = False
-    """Also look for what the glossary says for the terms of the question."""
+    """Also search for the glossary's synonyms of terms in the question."""
     where: Where = Where()
     edition: int | None = None
-    """Which edition of the index; None: the one that serves. Only whole ones can be asked."""
+    """The edition of the index; None: the serving one. Only complete editions can be searched."""
     rerank: Rerank | None = None
-    """Who puts the best passages in order."""
+    """The deployment that reorders the best passages."""
     stated: bool = False
-    """Also tell in which state of the documents it was answered, for `Since`. For a gateway: it counts hidden changes,
-    too, so whoever asks is not told."""
+    """Also return the state of the documents at the time of the answer, for `Since`. For gateways only: the state
+    counts hidden changes too, so it must not be shown to the person."""
 
 
 class Since(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An answer that was made in that `state`, as a search or the last look told it, from what `query` finds in these
-    sources."""
+    """An earlier answer: made in `state`, as returned by a search or the last confirmation, from the passages that
+    `query` finds in these sources."""
 
     state: str
     query: str
@@ -82,8 +82,8 @@ class Since(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which of these chunks and documents a person may read now; those of other sources than named, and chunks that
-    changed, are none."""
+    """Asks which of these chunks and documents a person may read now; chunks that changed, and those of sources that
+    are not named, are not readable."""
 
     person: str
     chunks: list[str]
@@ -91,21 +91,21 @@ class ConfirmRequest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     workload: str = ""
     documents: list[str] = []
     since: Since | None = None
-    """Also look whether anything that came since may bear on that answer."""
+    """Also check whether any later change may affect that answer."""
 
 
 class ConfirmAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Those of what was asked that may be read: chunks and documents."""
+    """The requested chunks and documents that may be read."""
 
     readable: list[str]
     documents: list[str]
     state: str = ""
-    """Up to which nothing came that may bear on the answer that was asked about. Empty: something may, and only what is
-    found now tells; or none was asked about."""
+    """The state up to which no change may affect the answer in `since`. Empty: a change may, so only a new search
+    tells; or no answer was given."""
 
 
 class Place(msgspec.Struct, frozen=True, kw_only=True):
-    """Where else the words of a passage stand, which the person may read there, too."""
+    """Another place with the text of a passage that the person may read too."""
 
     document: str
     path: str
@@ -131,24 +131,25 @@ class Passage(msgspec.Struct, frozen=True, kw_only=True):
     score: float
     chunk: str
     version: int = 1
-    """Of the document: the text of an older one is no longer there."""
+    """The version of the document; the text of older versions is no longer available."""
     start_char: int = 0
     end_char: int = 0
     head: str = ""
-    """The head row of the table in which the text begins, where it stands before it: context, no part of the text."""
+    """The head row of the table in which the text begins, if that row is before the text: context, no part of the text.
+    """
     also: list[Place] = []
-    """The best of the other places where the same words stand, which are told once; without those around them."""
+    """The best of the other places with the same text, which is returned only once; without the text around them."""
     similarity: float | None = None
-    """With `explain` only: its own to the question, -1 to 1, exact; the rest of the score is its words and its
-    neighbours."""
+    """With `explain` only: its exact cosine with the question, -1 to 1; the rest of the score comes from its words and
+    its neighbours."""
     words: list[str] = []
-    """With `explain` only: those of the question that it has, in whatever form, in its title, head or text."""
+    """With `explain` only: the words of the question that are in its title, head or text, in any form."""
     overdue: bool = False
-    """With `explain` only: its document's review is over, so that it counts half."""
+    """With `explain` only: whether the review of its document is overdue, which halves its score."""
 
 
 class Withheld(msgspec.Struct, frozen=True, kw_only=True):
-    """A document that matches and that the person may read, but that may not be used now: `reason` in one word."""
+    """A document that matches and that the person may read, but that is kept back now: `reason` in one word."""
 
     document: str
     path: str
@@ -157,7 +158,7 @@ class Withheld(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Conflict(msgspec.Struct, frozen=True, kw_only=True):
-    """A sentence of a passage, and what another document that the person may read says about the same."""
+    """A sentence of a passage, and a contradicting one of another document that the person may read."""
 
     document: str
     path: str
@@ -179,12 +180,12 @@ NOT_GIVEN = {
     "retired": "is retired",
     "superseded": "has a newer version itself",
 }
-"""Why a newer version is not given either, in words."""
+"""Reason why a newer version is withheld as well -> words."""
 
 
 class Newer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """A document that matches and is not given because a newer one replaces it; the person may read both. `reason`: in
-    one word why the newer one is not given either, as in `NOT_GIVEN`; empty where it may be."""
+    """A document that matches and is withheld because a newer one replaces it; the person may read both. `reason`: in
+    one word, as in `NOT_GIVEN`, why the newer one is withheld as well; empty if it is not."""
 
     document: str
     path: str
@@ -197,38 +198,40 @@ class Newer(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Step(msgspec.Struct, frozen=True, kw_only=True):
-    """What was done besides words and vectors. `name` is `rerank`: a deployment was asked for the order of so many
-    passages, which took `ms`."""
+    """A step besides the search by words and vectors. `name` is `rerank`: a deployment ordered `passages` passages in
+    `ms` milliseconds."""
 
     name: str
     deployment: str
     passages: int
     ms: float
     skipped: str = ""
-    """Why the order stayed as it was; empty: it is the deployment's."""
+    """The reason why the order did not change; empty: it is the deployment's."""
 
 
 class SearchAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """What a person may read of what a question asks for. Nothing in it counts or names what they may not."""
+    """The passages for a question that a person may read. Nothing in it counts or names documents that they may not
+    read.
+    """
 
     passages: list[Passage]
     confidence: float = 0.0
-    """Of the best passage, 0 to 1: how near it is to the question."""
+    """How near the best passage is to the question, 0 to 1."""
     abstained: bool = False
     """Whether nothing reached the floor of the request: then there are no passages."""
     withheld: list[Withheld] = []
-    """With `explain` only: what would have been among the passages."""
+    """With `explain` only: documents that would have been among the passages."""
     conflicts: list[Conflict] = []
-    """Facts in the passages that another document contradicts: both sources are named."""
+    """Facts in the passages that another document contradicts; both sources are named."""
     newer: list[Newer] = []
-    """What would have been among the passages, but has a newer version."""
+    """Documents that would have been among the passages, but have a newer version."""
     degraded: str = ""
-    """Why it was looked for by words alone, where the model of the index is away."""
+    """The reason why the search was by words only, if the model of the index is unavailable."""
     steps: list[Step] = []
-    """What was done besides, or was to be done and was not."""
+    """Further steps, executed or skipped."""
 
 
 class StatedAnswer(SearchAnswer, frozen=True, kw_only=True):
-    """To a `stated` request."""
+    """The answer to a `stated` request."""
 
     state: str
