@@ -18,15 +18,15 @@ def marks(svg: str, kind: str) -> list[str]:
 
 
 def test_a_waterfall_puts_each_term_on_those_before_it_up_to_the_total() -> None:
-    svg = cost_charts.waterfall([{"key": "output", "cost_usd": "3"}, {"key": "", "cost_usd": "1.5"}])
+    svg = cost_charts.cost_waterfall([{"key": "output", "cost_usd": "3"}, {"key": "", "cost_usd": "1.5"}])
     assert marks(svg, "bar") == [
         "USD: 0; term: output; to: 3; kind: term", "USD: 3; term: none; to: 4.5; kind: term",
         "USD: 0; term: total; to: 4.5; kind: total",
     ]  # fmt: skip
-    many = cost_charts.waterfall([{"key": f"t{n}", "cost_usd": "1"} for n in range(12)])
+    many = cost_charts.cost_waterfall([{"key": f"t{n}", "cost_usd": "1"} for n in range(12)])
     assert "USD: 8; term: the rest; to: 12; kind: term" in marks(many, "bar")
-    assert cost_charts.waterfall([]) == ""
-    (long, *_) = marks(cost_charts.waterfall([{"key": f"feature-{'x' * 40}-7", "cost_usd": "1"}]), "bar")
+    assert cost_charts.cost_waterfall([]) == ""
+    (long, *_) = marks(cost_charts.cost_waterfall([{"key": f"feature-{'x' * 40}-7", "cost_usd": "1"}]), "bar")
     assert long == "USD: 0; term: feature-xxxxxxxxxx\u2026xxxxxxx-7; to: 1; kind: term"
 
 
@@ -36,11 +36,11 @@ def test_a_forecast_has_its_interval_and_the_line_of_its_budget() -> None:
         "past": [{"day": f"2026-11-2{n}", "value": "2"} for n in range(5)],
         "days": [{"day": f"2026-12-0{n}", "middle": n, "low": n - 0.5, "high": n + 0.5} for n in range(1, 6)],
     }
-    without, within = cost_charts.forecast(made, None), cost_charts.forecast(made, 3.25)
+    without, within = cost_charts.forecast_chart(made, None), cost_charts.forecast_chart(made, 3.25)
     for svg in (without, within):
         assert len(marks(svg, "area mark")) == 1 and len(marks(svg, "line mark")) == 2
     assert marks(within, "rule mark") == ["limit: 3.25"] and marks(without, "rule mark") == []
-    far = cost_charts.forecast(made, 17.0)
+    far = cost_charts.forecast_chart(made, 17.0)
     assert marks(far, "rule mark") == [] and not cost_charts.is_within(made, 17.0), "the days would lie flat beside it"
 
 
@@ -73,7 +73,7 @@ def test_the_trade_off_draws_intervals_the_frontier_and_today_s_choice() -> None
         known = {"name": name, "kind": "model", "risk": "low", "p95_ms": 900, "today": False, "frontier": False}
         return {**known, "cost": around(cost, cost / 10), "quality": around(quality, 0.05), **more}
 
-    svg = trade_off.chart(
+    svg = trade_off.trade_off_chart(
         [point("large", 0.01, 0.9, frontier=True, today=True), point("mini", 0.001, 0.8, frontier=True),
          point("legal", 0.02, 0.5, kind="route")]
     )  # fmt: skip

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.console.trade_off import chart
+from groundplan.console.trade_off import trade_off_chart
 from groundplan.economics.routing.watch.tradeoff import AnsweredCall, Point, mean_interval, points, share_interval
 
 
@@ -89,9 +89,9 @@ def test_the_picture_has_every_known_point_and_nothing_to_draw_is_empty() -> Non
         {**{name: getattr(p, name) for name in Point.__dataclass_fields__},
          "cost": vars_of(p.cost), "quality": vars_of(p.quality)} for p in made
     ]  # fmt: skip
-    svg = chart(rows)
+    svg = trade_off_chart(rows)
     assert svg.startswith("<svg") and "acme/large" in svg and "acme/mini" in svg
-    assert chart([{**row, "quality": None} for row in rows]) == ""
+    assert trade_off_chart([{**row, "quality": None} for row in rows]) == ""
 
 
 def vars_of(interval: object) -> dict[str, float]:

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.console.traffic_svg import ROW_HEIGHT, SPARK_HEIGHT, sparkline, waterfall
+from groundplan.console.traffic_svg import ROW_HEIGHT, SPARK_HEIGHT, call_waterfall, sparkline
 
 HOSTILE = '"><script>x</script>'
 COUNT = st.integers(0, 50)
@@ -55,7 +55,7 @@ def call(*attempts: dict[str, Any]) -> dict[str, Any]:
 def test_a_call_is_one_row_for_each_step_and_attempt_on_one_scale() -> None:
     failed = attempt(0, outcome="not_billed", duration_ms=3.0, first_byte_ms=None, connect_ms=None)
     svg = ElementTree.fromstring(
-        waterfall(call(failed, attempt(1, started_ms=4.0, duration_ms=5.0, first_byte_ms=3.0)))
+        call_waterfall(call(failed, attempt(1, started_ms=4.0, duration_ms=5.0, first_byte_ms=3.0)))
     )
     assert int(svg.attrib["height"]) == 5 * ROW_HEIGHT
     texts = [text.text for text in svg.findall("text")]
@@ -71,7 +71,7 @@ def test_a_call_is_one_row_for_each_step_and_attempt_on_one_scale() -> None:
 
 
 def test_an_answer_whose_first_byte_nobody_timed_is_no_failure() -> None:
-    svg = ElementTree.fromstring(waterfall(call(attempt(0, outcome="ok", first_byte_ms=None))))
+    svg = ElementTree.fromstring(call_waterfall(call(attempt(0, outcome="ok", first_byte_ms=None))))
     assert "wf-failed" not in [rect.attrib["class"] for rect in svg.findall("rect")]
 
 
@@ -79,16 +79,16 @@ def test_a_step_that_is_made_twice_in_a_row_is_one_row() -> None:
     """A call that was answered from the cache looks for its key, then for its answer."""
     told = {"identify": 0.2, "cache": 1.0}
     steps = [{"step": name, "ms": ms} for name, ms in told.items()] + [{"step": "cache", "ms": 4.2}]
-    svg = ElementTree.fromstring(waterfall({"duration_ms": 4.2, "steps": steps, "attempts": []}))
+    svg = ElementTree.fromstring(call_waterfall({"duration_ms": 4.2, "steps": steps, "attempts": []}))
     assert [text.text for text in svg.findall("text")] == ["identify", "0.2 ms", "cache", "4.0 ms"]
 
 
 def test_names_never_become_markup() -> None:
-    assert "<script" not in waterfall(call(attempt(0))) and "&lt;script" in waterfall(call(attempt(0)))
+    assert "<script" not in call_waterfall(call(attempt(0))) and "&lt;script" in call_waterfall(call(attempt(0)))
 
 
 def test_a_call_from_before_has_its_steps_only_and_a_refused_one_nothing() -> None:
     old = attempt(0)
     old["started_ms"] = None
-    assert waterfall(call(old)).count("<text") == 6
-    assert waterfall({"duration_ms": None, "steps": [], "attempts": []}) == ""
+    assert call_waterfall(call(old)).count("<text") == 6
+    assert call_waterfall({"duration_ms": None, "steps": [], "attempts": []}) == ""

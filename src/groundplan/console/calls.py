@@ -14,7 +14,7 @@ from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import receipt, rejected_forms
 from groundplan.console.form_result import redirect_with_result
 from groundplan.console.render import Visitor, VisitorDep, fetch_json, render, render_for, visitor_api
-from groundplan.console.traffic_svg import sparkline, waterfall
+from groundplan.console.traffic_svg import call_waterfall, sparkline
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
@@ -93,7 +93,7 @@ async def call(request: Request, visitor: VisitorDep, call_id: str) -> HTMLRespo
         "steps": receipt.steps(body),
         "used": receipt.share_used(body),
         "tokens": receipt.usage_text,
-        "waterfall": waterfall(body),
+        "waterfall": call_waterfall(body),
     }
     return await render_for(request, visitor, "receipt.html", "/calls", **values)
 

@@ -6,41 +6,41 @@ from collections.abc import Sequence
 from typing import Any
 
 INK = "#7a8794"
-"""One grey that reads on light and dark paper."""
+"""a grey that is readable on light and dark backgrounds"""
 UNUSUAL = "#c0392b"
 PADDING = {"left": 5, "right": 36, "top": 5, "bottom": 5}
-"""Around a chart with names on its right: letters are wider in some browsers."""
+"""around a chart with names on its right: letters are wider in some browsers"""
 COLOURS = ("#2f8f78", "#c9762f", "#7f93a8", "#b7a24a", "#9a6f9f", "#5f8fc0", "#8f8f8f")
 
 
-REST = "the rest"
+REST_LABEL = "the rest"
 
 
-def _dearest(days: Sequence[dict[str, Any]]) -> list[str]:
-    """Workloads that have a colour of their own, by name; where there are more, those that cost most."""
+def _most_expensive(days: Sequence[dict[str, Any]]) -> list[str]:
+    """The workloads with a colour of their own, by name; of too many, the most expensive ones."""
     sums: dict[str, float] = {}
     for row in days:
         sums[row["workload"]] = sums.get(row["workload"], 0.0) + float(row["cost_usd"])
-    most = len(COLOURS) - (len(sums) > len(COLOURS))
-    return sorted(sorted(sums, key=lambda name: (-sums[name], name))[:most])
+    limit = len(COLOURS) - (len(sums) > len(COLOURS))
+    return sorted(sorted(sums, key=lambda name: (-sums[name], name))[:limit])
 
 
 def cost_by_day(days: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]] = ()) -> str:
     """Stacked columns of USD per day and workload; `days` has `day`, `workload`, `cost_usd`. Empty without data.
-    `marks` are what was unusual (`day`, `message`): a triangle above the column of its day."""
+    `marks` are anomalies (`day`, `message`): a triangle above the column of the day."""
     if not days:
         return ""
     import altair  # noqa: PLC0415 -- heavy, and only this page needs it
     import vl_convert  # noqa: PLC0415
 
-    names = _dearest(days)
-    # each row that Altair is given it also validates, which takes longer than drawing
+    names = _most_expensive(days)
+    # Altair validates each row that it is given, which takes longer than drawing
     sums: dict[tuple[str, str], float] = {}
     for row in days:
-        key = row["day"], row["workload"] if row["workload"] in names else REST
+        key = row["day"], row["workload"] if row["workload"] in names else REST_LABEL
         sums[key] = sums.get(key, 0.0) + float(row["cost_usd"])
     rows = [{"day": day, "workload": name, "cost": cost} for (day, name), cost in sums.items()]
-    shown = [*names, REST][: len({row["workload"] for row in rows})]
+    domain = [*names, REST_LABEL][: len({row["workload"] for row in rows})]
     x = altair.X("day:O", title=None, axis=altair.Axis(labelAngle=0, labelOverlap=True))
     bars = (
         altair.Chart(altair.InlineData(values=rows), width=640, height=200)
@@ -48,7 +48,7 @@ def cost_by_day(days: Sequence[dict[str, Any]], marks: Sequence[dict[str, Any]] 
         .encode(
             x=x,
             y=altair.Y("cost:Q", title="USD", axis=altair.Axis(tickCount=4, format=",.12~f")),
-            color=altair.Color("workload:N", title=None, scale=altair.Scale(domain=shown, range=list(COLOURS))),
+            color=altair.Color("workload:N", title=None, scale=altair.Scale(domain=domain, range=list(COLOURS))),
         )
     )
     known = {row["day"] for row in rows}

@@ -7,29 +7,29 @@ from typing import Any
 
 from groundplan.console.charts import COLOURS, INK
 
-MOST_STEPS = 9
-LONGEST_NAME = 28
-"""Letters beside a bar."""
-MOST_ABOVE = 3.0
-"""Times the dearest day, up to which the line of a budget is drawn: beside a higher one every day would lie flat."""
+MAX_STEPS = 9
+MAX_NAME_LENGTH = 28
+"""letters of a name beside a bar"""
+MAX_BUDGET_RATIO = 3.0
+"""a budget is drawn up to this multiple of the most expensive day: below a higher line all days would look flat"""
 
 
-def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
-    """Each term on top of those before it, up to the total; `sums` has `key` and `cost_usd`, and `nothing` is what is
-    shown for a key that says nothing. Empty without data."""
-    steps = [(_short(row["key"] or nothing), float(row["cost_usd"])) for row in sums]
+def cost_waterfall(sums: Sequence[dict[str, Any]], empty_label: str = "none") -> str:
+    """A waterfall of cost terms up to the total; `sums` has `key` and `cost_usd`, and `empty_label` is shown for an
+    empty key. Empty without data."""
+    steps = [(_shorten_name(row["key"] or empty_label), float(row["cost_usd"])) for row in sums]
     if not steps:
         return ""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
 
-    if len(steps) > MOST_STEPS:
-        steps = [*steps[: MOST_STEPS - 1], ("the rest", sum(amount for _, amount in steps[MOST_STEPS - 1 :]))]
+    if len(steps) > MAX_STEPS:
+        steps = [*steps[: MAX_STEPS - 1], ("the rest", sum(amount for _, amount in steps[MAX_STEPS - 1 :]))]
     rows: list[dict[str, Any]] = []
-    upto = 0.0
+    total = 0.0
     for name, amount in steps:
-        rows.append({"term": name, "from": upto, "to": upto + amount, "kind": "term"})
-        upto += amount
-    rows.append({"term": "total", "from": 0.0, "to": upto, "kind": "total"})
+        rows.append({"term": name, "from": total, "to": total + amount, "kind": "term"})
+        total += amount
+    rows.append({"term": "total", "from": 0.0, "to": total, "kind": "total"})
     chart = (
         altair.Chart(altair.InlineData(values=rows), width=640, height=26 * len(rows), background="transparent")
         .mark_bar(size=16)
@@ -44,31 +44,36 @@ def waterfall(sums: Sequence[dict[str, Any]], nothing: str = "none") -> str:
     return svg(chart)
 
 
-def _short(name: str) -> str:
-    """With both ends of a long one, which often tell it apart, so that it fits beside the bars."""
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 10]}\u2026{name[-9:]}"
+def _shorten_name(name: str) -> str:
+    """The name, shortened to fit beside the bars; both ends are kept, since these often distinguish names."""
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 10]}\u2026{name[-9:]}"
 
 
-def is_within(made: dict[str, Any], a_day: float) -> bool:
-    """Whether the daily limit of a budget is near enough to these days to be drawn beside them."""
-    spent = (*(float(row["value"]) for row in made["past"][-60:]), *(float(row["high"]) for row in made["days"]))
-    return a_day <= MOST_ABOVE * max(spent, default=0.0)
+def is_within(forecast_json: dict[str, Any], daily_limit: float) -> bool:
+    """Whether the daily limit of a budget is close enough to the daily costs to be drawn with them."""
+    spent = (
+        *(float(row["value"]) for row in forecast_json["past"][-60:]),
+        *(float(row["high"]) for row in forecast_json["days"]),
+    )
+    return daily_limit <= MAX_BUDGET_RATIO * max(spent, default=0.0)
 
 
-def forecast(made: dict[str, Any], a_day: float | None) -> str:
-    """A chart of the last days, the next ones with their interval, and the daily limit of a budget as a line, where it
-    `is_within` reach."""
+def forecast_chart(forecast_json: dict[str, Any], daily_limit: float | None) -> str:
+    """A chart of the last days, the next ones with their interval, and the daily limit of a budget if it `is_within`
+    range."""
     import altair  # noqa: PLC0415 -- heavy, and only pages of cost need it
 
-    past = [{"day": row["day"], "value": float(row["value"])} for row in made["past"][-60:]]
-    days = [{name: row[name] if name == "day" else float(row[name]) for name in row} for row in made["days"]]
+    past = [{"day": row["day"], "value": float(row["value"])} for row in forecast_json["past"][-60:]]
+    days = [{name: row[name] if name == "day" else float(row[name]) for name in row} for row in forecast_json["days"]]
     base = altair.Chart(width=640, height=220)
     x = altair.X(
         "day:T", title=None, axis=altair.Axis(format="%d %b", tickCount=8, labelOverlap=True, labelSeparation=6)
     )
-    unit = "USD a day" if made["what"] == "cost" else f"{made['what']} a day"
+    unit = "USD a day" if forecast_json["what"] == "cost" else f"{forecast_json['what']} a day"
     y = altair.Y(
-        "value:Q", title=unit, axis=altair.Axis(tickCount=4, format=",.3~r" if made["what"] == "cost" else "~s")
+        "value:Q",
+        title=unit,
+        axis=altair.Axis(tickCount=4, format=",.3~r" if forecast_json["what"] == "cost" else "~s"),
     )
     layers = [
         base.mark_area(opacity=0.25, color=COLOURS[0]).encode(x=x, y=altair.Y("low:Q", title=unit), y2="high:Q")
@@ -76,14 +81,14 @@ def forecast(made: dict[str, Any], a_day: float | None) -> str:
         base.mark_line(color=COLOURS[0]).encode(x=x, y="middle:Q").properties(data=altair.InlineData(values=days)),
         base.mark_line(color=INK).encode(x=x, y=y).properties(data=altair.InlineData(values=past)),
     ]  # fmt: skip
-    if a_day is not None and is_within(made, a_day):
-        line = altair.InlineData(values=[{"limit": a_day}])
+    if daily_limit is not None and is_within(forecast_json, daily_limit):
+        line = altair.InlineData(values=[{"limit": daily_limit}])
         layers.append(base.mark_rule(color=COLOURS[1], strokeDash=[6, 4]).encode(y="limit:Q").properties(data=line))
     return svg(altair.layer(*layers))
 
 
 def svg(chart: Any) -> str:
-    """Drawn in the style of these pages."""
+    """The chart as SVG text, in the style of the cost pages."""
     import vl_convert  # noqa: PLC0415 -- heavy
 
     styled = (

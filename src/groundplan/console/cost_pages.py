@@ -73,7 +73,7 @@ async def book(
         "workload": workload,
         "dimensions": DIMENSIONS,
         "nothing": EMPTY_KEYS.get(by, "none"),
-        "chart": cost_charts.waterfall(found["book"]["sums"], EMPTY_KEYS.get(by, "none")),
+        "chart": cost_charts.cost_waterfall(found["book"]["sums"], EMPTY_KEYS.get(by, "none")),
         "tab": "All costs",
         **of,
     }
@@ -115,7 +115,7 @@ async def workload(request: Request, visitor: VisitorDep, name: str, month: str 
         "ticket": next(iter(found["tickets"]), None),
         "outcome": next((row for row in found["worth"]["outcomes"] if row["workload"] == name), None),
         "workflow": next(iter(several), None),
-        "chart": cost_charts.waterfall(with_names(found["book"]["sums"])),
+        "chart": cost_charts.cost_waterfall(with_names(found["book"]["sums"])),
         "tab": "",
         **of,
     }
@@ -151,7 +151,7 @@ async def ahead(
         "own": found["own"],
         "line": line,
         "drawn": line is not None and made is not None and cost_charts.is_within(made, float(line["a_day_usd"])),
-        "chart": cost_charts.forecast(made, float(line["a_day_usd"]) if line else None) if made else "",
+        "chart": cost_charts.forecast_chart(made, float(line["a_day_usd"]) if line else None) if made else "",
         **await _scenario(request, visitor, workload, changes[:400], model[:128]),
         "tab": "Forecast",
     }

@@ -36,7 +36,7 @@ ENTRANCE = 58
 LANE = 9
 DOOR = 40
 LEFT = MARGIN + ENTRANCE
-"""Where the walls begin, right of the entrance."""
+"""the left edge of the walls, right of the entrance"""
 WIDTH = LEFT + MARGIN + 2 * WALL + 3 * ROOM_WIDTH + 3 * CORRIDOR + 24
 
 
@@ -51,7 +51,7 @@ class RoomView:
     state: str = "ok"
     note: str = ""
     more: int = 0
-    """Workloads there that are not drawn."""
+    """workloads at the site that are not drawn"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class TileView:
     site: str | None
     fallbacks: tuple[str, ...] = ()
     serving: str | None = None
-    """The site that answers now; differs from `site` while the line swings to a fallback."""
+    """the site that serves it now; differs from `site` while a fallback serves it"""
     cost_today: str = "$0.00"
     p95_ms: float | None = None
     calls_per_minute: float = 0.0
@@ -78,9 +78,9 @@ class PlanView:
     tiles: tuple[TileView, ...]
     selected: str | None = None
     more: int = 0
-    """Workloads that are not drawn."""
+    """workloads that are not drawn"""
     calls_per_minute: float | None = None
-    """Of all; None: of those that are drawn."""
+    """of all workloads; None: the sum of those that are drawn"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +96,7 @@ class _Box:
 
 
 def ground_plan(view: PlanView) -> str:
-    """The whole drawing as SVG text, WIDTH wide and as high as it needs to be."""
+    """The drawing as SVG text, `WIDTH` wide and as high as its content."""
     rooms = sorted(view.rooms, key=lambda room: (room.jurisdiction, ZONES.index(room.type), room.name))
     tiles = sorted(view.tiles, key=lambda tile: tile.name)
     walls, boxes, bottom = _layout(rooms, tiles)
@@ -104,24 +104,24 @@ def ground_plan(view: PlanView) -> str:
     height = bottom + MARGIN
     selected = next((tile for tile in tiles if tile.name == view.selected), None)
     parts = [
-        f'<svg class="plan" viewBox="0 0 {WIDTH} {height:.0f}" role="group" aria-label="{_summary(view)}" '
+        f'<svg class="plan" viewBox="0 0 {WIDTH} {height:.0f}" role="group" aria-label="{_accessible_label(view)}" '
         'xmlns="http://www.w3.org/2000/svg">',
-        _heads(),
-        *(_wall(name, box) for name, box in walls),
-        *(_room(room, boxes[room.name], selected) for room in rooms),
-        _entrance(MARGIN + HEAD, bottom, view),
-        *_lines(tiles, places, boxes, rooms, dict(walls), selected),
-        *(_tile(tile, places[tile.name], selected) for tile in tiles if tile.name in places),
+        _zone_headings(),
+        *(_wall_svg(name, box) for name, box in walls),
+        *(_room_svg(room, boxes[room.name], selected) for room in rooms),
+        _entrance_svg(MARGIN + HEAD, bottom, view),
+        *_traffic_lines(tiles, places, boxes, rooms, dict(walls), selected),
+        *(_tile_svg(tile, places[tile.name], selected) for tile in tiles if tile.name in places),
         "</svg>",
     ]
     return "\n".join(part for part in parts if part)
 
 
-def _summary(view: PlanView) -> str:
-    swung = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
+def _accessible_label(view: PlanView) -> str:
+    on_fallback = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
     text = f"Ground plan: {quantity(len(view.tiles) + view.more, 'workload')} at {quantity(len(view.rooms), 'site')}."
-    if swung:
-        text += f" On a fallback now: {', '.join(sorted(swung))}."
+    if on_fallback:
+        text += f" On a fallback now: {', '.join(sorted(on_fallback))}."
     return escape(text, quote=True)
 
 
@@ -130,7 +130,7 @@ def _column_x(zone: str) -> float:
 
 
 def _layout(rooms: list[RoomView], tiles: list[TileView]) -> tuple[list[tuple[str, _Box]], dict[str, _Box], float]:
-    """Walls by jurisdiction, a box for each room, and where the lowest wall ends."""
+    """(jurisdiction, box of its walls) in order, room -> its box, and the bottom edge of the lowest wall."""
     count = {room.name: sum(tile.site == room.name for tile in tiles) for room in rooms}
     walls: list[tuple[str, _Box]] = []
     boxes: dict[str, _Box] = {}
@@ -169,7 +169,7 @@ def _tile_boxes(tiles: list[TileView], boxes: dict[str, _Box]) -> dict[str, _Box
     return places
 
 
-def _heads() -> str:
+def _zone_headings() -> str:
     parts = []
     for zone in ZONES:
         x = _column_x(zone)
@@ -181,20 +181,20 @@ def _heads() -> str:
     return "".join(parts)
 
 
-def _wall(name: str, box: _Box) -> str:
-    """Thick walls with a door low in the left one, towards the entrance."""
+def _wall_svg(name: str, box: _Box) -> str:
+    """The walls of a jurisdiction, with a door low in the left one, towards the entrance."""
     half = WALL / 2
     left, right = box.x + half, box.x + box.width - half
-    top, low = box.y + half, box.y + box.height - half
-    door = low - half - 4
+    top, bottom = box.y + half, box.y + box.height - half
+    door = bottom - half - 4
     return (
-        f'<g class="wall"><path d="M{left} {door - DOOR}V{top}H{right}V{low}H{left}V{door}"/>'
+        f'<g class="wall"><path d="M{left} {door - DOOR}V{top}H{right}V{bottom}H{left}V{door}"/>'
         f'<path class="door" d="M{left} {door - DOOR}h{-DOOR + 6}A{DOOR - 6} {DOOR} 0 0 0 {left} {door}"/>'
         f'<text x="{right - 14}" y="{box.y + WALL + 18}" text-anchor="end">{escape(name)}</text></g>'
     )
 
 
-def _room(room: RoomView, box: _Box, selected: TileView | None) -> str:
+def _room_svg(room: RoomView, box: _Box, selected: TileView | None) -> str:
     classes = ["room", f"room-{escape(room.state)}"]
     note = {"down": "down", "not_yet": "not yet", "empty": "not used"}.get(room.state, room.note)
     if selected is not None and room.name not in (selected.site, selected.serving):
@@ -203,17 +203,17 @@ def _room(room: RoomView, box: _Box, selected: TileView | None) -> str:
         else:
             classes.append("dim")
             note = selected.why_not.get(room.name, note)
-    title = escape(_fit(room.title or room.name, _title_length(note)))
+    title = escape(_shorten(room.title or room.name, _title_length(note)))
     return (
         f'<g class="{" ".join(classes)}"><rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}"/>'
         f'<text class="name" x="{box.x + 14}" y="{box.y + 25}">{title}</text>'
         f'<text class="note" x="{box.x + box.width - 14}" y="{box.y + 25}" text-anchor="end">'
-        f"{escape(_fit(note, 26))}</text>{_more(room, box)}</g>"
+        f"{escape(_shorten(note, 26))}</text>{_more_link(room, box)}</g>"
     )
 
 
-def _more(room: RoomView, box: _Box) -> str:
-    """Where those are that are not drawn."""
+def _more_link(room: RoomView, box: _Box) -> str:
+    """A link to the workloads of a room that are not drawn."""
     if not room.more:
         return ""
     link = f"/workloads?site={quote(room.name, safe='')}"
@@ -224,11 +224,11 @@ def _more(room: RoomView, box: _Box) -> str:
 
 
 def _title_length(note: str) -> int:
-    """How many letters of a title fit into a room beside its note, in wide fonts."""
+    """The number of letters of a title that fit into a room beside its note, even in wide fonts."""
     return max(8, int((ROOM_WIDTH - 40 - 7.4 * min(26, len(note))) / 9.2))
 
 
-def _entrance(top: float, bottom: float, view: PlanView) -> str:
+def _entrance_svg(top: float, bottom: float, view: PlanView) -> str:
     rate = view.calls_per_minute
     if rate is None:
         rate = sum(tile.calls_per_minute for tile in view.tiles)
@@ -241,7 +241,7 @@ def _entrance(top: float, bottom: float, view: PlanView) -> str:
     )
 
 
-def _lines(
+def _traffic_lines(
     tiles: list[TileView],
     places: dict[str, _Box],
     boxes: dict[str, _Box],
@@ -259,21 +259,21 @@ def _lines(
         swung = tile.serving is not None and tile.serving != tile.site
         broken = swung or room.state == "down"
         dim = " dim" if selected is not None and selected.name != tile.name else ""
-        width = _stroke(tile.calls_per_minute)
+        width = _stroke_width(tile.calls_per_minute)
         lane = lanes.get(room.jurisdiction, 0)
         lanes[room.jurisdiction] = lane + 1
         start = places[tile.name]
         wall = walls[room.jurisdiction]
         floor = wall.y + wall.height - WALL - 12 - LANE * lane
         parts.append(_primary_line(start, _column_x(room.type) - 12 - LANE * (lane % 5), floor, width, broken, dim))
-        aim = tile.serving if swung else next((name for name in tile.fallbacks if name != tile.site), None)
-        if aim is not None and aim in boxes:
-            parts.append(_fallback_line(start, boxes[aim], lane, width, swung, dim))
+        fallback_site = tile.serving if swung else next((name for name in tile.fallbacks if name != tile.site), None)
+        if fallback_site is not None and fallback_site in boxes:
+            parts.append(_fallback_line(start, boxes[fallback_site], lane, width, swung, dim))
     return parts
 
 
-def _stroke(calls_per_minute: float) -> float:
-    """1.5 to 7 px, by the logarithm of the traffic."""
+def _stroke_width(calls_per_minute: float) -> float:
+    """1.5 to 7 px by the logarithm of the traffic."""
     return round(min(7.0, 1.5 + 1.6 * math.log10(1 + max(0.0, calls_per_minute))), 1)
 
 
@@ -310,37 +310,37 @@ def _fallback_line(tile: _Box, room: _Box, lane: int, width: float, active: bool
     )
 
 
-def _tile(tile: TileView, box: _Box, selected: TileView | None) -> str:
+def _tile_svg(tile: TileView, box: _Box, selected: TileView | None) -> str:
     classes = ["tile", f"stage-{escape(tile.stage)}"]
     if selected is not None and selected.name != tile.name:
         classes.append("dim")
     if selected is not None and selected.name == tile.name:
         classes.append("selected")
-    p95 = "no answer yet" if tile.p95_ms is None else _duration(tile.p95_ms)
+    p95 = "no answer yet" if tile.p95_ms is None else _format_duration(tile.p95_ms)
     link = f"/?workload={escape(tile.name, quote=True)}"
     title = escape(f"{tile.name}: {tile.stage}, {tile.cost_today} today, p95 {p95}")
     return (
         f'<a href="{link}" class="{" ".join(classes)}"><title>{title}</title>'
         f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="2"/>'
-        f'<text class="name" x="{box.x + 12}" y="{box.y + 23}">{escape(_fit(tile.name, 24))}</text>'
+        f'<text class="name" x="{box.x + 12}" y="{box.y + 23}">{escape(_shorten(tile.name, 24))}</text>'
         f'<text class="note" x="{box.x + box.width - 12}" y="{box.y + 23}" text-anchor="end">'
         f"{escape(tile.stage)}</text>"
         f'<text class="figure" x="{box.x + 12}" y="{box.y + 46}">{escape(tile.cost_today)} today</text>'
         f'<text class="figure" x="{box.x + box.width - 12}" y="{box.y + 46}" text-anchor="end">{escape(p95)}</text>'
-        f"{_readiness(tile, box)}</a>"
+        f"{_readiness_bars(tile, box)}</a>"
     )
 
 
-def _readiness(tile: TileView, box: _Box) -> str:
+def _readiness_bars(tile: TileView, box: _Box) -> str:
     gap = 6.0
     width = (box.width - 24 - 4 * gap) / 5
     parts = []
     for index, (area, score) in enumerate(zip(AREAS, tile.readiness, strict=True)):
         x = box.x + 12 + index * (width + gap)
         y = box.y + 59
-        told = "not measured yet" if score is None else f"{score:.0%}"
+        label = "not measured yet" if score is None else f"{score:.0%}"
         parts.append(
-            f'<g class="readiness"><title>{area}: {told}</title>'
+            f'<g class="readiness"><title>{area}: {label}</title>'
             f'<rect x="{x:.1f}" y="{y}" width="{width:.1f}" height="7"/>'
         )
         if score:
@@ -349,9 +349,9 @@ def _readiness(tile: TileView, box: _Box) -> str:
     return "".join(parts)
 
 
-def _duration(milliseconds: float) -> str:
+def _format_duration(milliseconds: float) -> str:
     return f"{milliseconds / 1000:.1f} s" if milliseconds >= 1000 else f"{milliseconds:.0f} ms"
 
 
-def _fit(text: str, length: int) -> str:
+def _shorten(text: str, length: int) -> str:
     return text if len(text) <= length else text[: length - 1] + "…"

@@ -1,4 +1,4 @@
-"""The page of the trade-off: what each model and route of a workload costs, how good and how quick it is."""
+"""The trade-off page: cost, quality and latency of each model and route of a workload."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ _RISK_COLOURS = (COLOURS[2], COLOURS[0], COLOURS[3], COLOURS[1], "#b5483f")
 
 @router.get("/cost/trade-off")
 async def trade_off(request: Request, visitor: VisitorDep, workload: str = "", days: int = 30) -> HTMLResponse:
-    """One workload's points; without a name the one that is called most today."""
+    """The trade-off of one workload; without a name, of the one with the most calls today."""
     days = days if days in DAYS else 30
-    known = (await fetch_all(visitor, known="/api/names?called=true"))["known"]
-    names = known["workloads"]
-    chosen = workload if workload in names else known["most_called"]
-    made: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}, "places": [], "quality": []}
+    callable_names = (await fetch_all(visitor, known="/api/names?called=true"))["known"]
+    names = callable_names["workloads"]
+    chosen = workload if workload in names else callable_names["most_called"]
+    result: dict[str, Any] = {"points": [], "routed": False, "calls": 0, "floors": {}, "places": [], "quality": []}
     if chosen:
         query = urlencode({"workload": chosen, "days": days})
-        made = (await fetch_all(visitor, made=f"/api/routing/trade-off?{query}"))["made"]
+        result = (await fetch_all(visitor, made=f"/api/routing/trade-off?{query}"))["made"]
     values = {
-        "made": made,
+        "made": result,
         "workload": chosen,
         "workloads": names,
         "days": days,
         "choices": DAYS,
-        "chart": chart(made["points"]),
+        "chart": trade_off_chart(result["points"]),
         "tab": "Trade-off",
     }
     return await render_for(request, visitor, "trade_off.html", "/cost", **values)
 
 
-def chart(points: Sequence[dict[str, Any]]) -> str:
-    """Quality over the cost of a thousand calls: intervals as lines, latency as size, risk as colour, the frontier as a
-    line, today's choices ringed. Points whose quality nobody knows are left out. Empty without any."""
-    rows = _labelled([_row(point) for point in points if point["quality"] is not None])
+def trade_off_chart(points: Sequence[dict[str, Any]]) -> str:
+    """A chart of quality over the cost of a thousand calls: intervals as lines, latency as size, risk as colour, the
+    frontier as a line, today's choices ringed. Points without a quality are left out. Empty without any point."""
+    rows = _merge_close_labels([_chart_row(point) for point in points if point["quality"] is not None])
     if not rows:
         return ""
     import altair  # noqa: PLC0415 -- heavy, and only this page needs it
@@ -55,8 +55,8 @@ def chart(points: Sequence[dict[str, Any]]) -> str:
     data = altair.InlineData(values=rows)
     low = min(row["quality_low"] for row in rows)
     scale = altair.Scale(domain=[max(0.0, low - 0.05), 1.0], nice=False)
-    wide = altair.Scale(domain=[0.0, 1.3 * max(row["cost_high"] for row in rows) or 1.0], nice=False)
-    x = altair.X("cost:Q", title="USD for 1,000 calls", scale=wide, axis=altair.Axis(tickCount=5, format=".3~r"))
+    cost_scale = altair.Scale(domain=[0.0, 1.3 * max(row["cost_high"] for row in rows) or 1.0], nice=False)
+    x = altair.X("cost:Q", title="USD for 1,000 calls", scale=cost_scale, axis=altair.Axis(tickCount=5, format=".3~r"))
     y = altair.Y("quality:Q", title="quality", scale=scale, axis=altair.Axis(tickCount=5, format=".0%"))
     base = altair.Chart(data, width=620, height=320)
     on_frontier = altair.datum.frontier
@@ -78,11 +78,11 @@ def chart(points: Sequence[dict[str, Any]]) -> str:
         base.transform_filter(altair.datum.label != "").mark_text(align="left", dx=14, dy=12, color=INK, fontSize=11,
                                                                   lineBreak="\n").encode(x=x, y=y, text="label:N"),
     ]  # fmt: skip
-    made = altair.layer(*layers)
-    return svg(made.configure_legend(labelColor=INK, titleColor=INK, symbolFillColor=INK, symbolStrokeColor=INK))
+    layered = altair.layer(*layers)
+    return svg(layered.configure_legend(labelColor=INK, titleColor=INK, symbolFillColor=INK, symbolStrokeColor=INK))
 
 
-def _row(point: dict[str, Any]) -> dict[str, Any]:
+def _chart_row(point: dict[str, Any]) -> dict[str, Any]:
     quality, cost = point["quality"], point["cost"]
     return {
         "name": point["name"],
@@ -98,23 +98,23 @@ def _row(point: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _labelled(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Names that would stand on each other are told at the first of their points."""
-    wide = max((row["cost"] for row in rows), default=0.0) or 1.0
-    made: list[dict[str, Any]] = []
+def _merge_close_labels(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with their labels; labels that would overlap are merged at the first of their points."""
+    max_cost = max((row["cost"] for row in rows), default=0.0) or 1.0
+    result: list[dict[str, Any]] = []
     for row in rows:
-        near = next(
-            (other for other in made if other["label"] and _close(other, row, wide)),
+        overlapping = next(
+            (other for other in result if other["label"] and _is_close(other, row, max_cost)),
             None,
         )
-        if near is None:
-            made.append({**row, "label": row["name"]})
+        if overlapping is None:
+            result.append({**row, "label": row["name"]})
         else:
-            near["label"] += "\n" + row["name"]
-            made.append({**row, "label": ""})
-    return made
+            overlapping["label"] += "\n" + row["name"]
+            result.append({**row, "label": ""})
+    return result
 
 
-def _close(one: dict[str, Any], other: dict[str, Any], wide: float) -> bool:
-    apart = float(abs(one["cost"] - other["cost"])), float(abs(one["quality"] - other["quality"]))
-    return apart[0] < 0.25 * wide and apart[1] < 0.025
+def _is_close(one: dict[str, Any], other: dict[str, Any], max_cost: float) -> bool:
+    distances = float(abs(one["cost"] - other["cost"])), float(abs(one["quality"] - other["quality"]))
+    return distances[0] < 0.25 * max_cost and distances[1] < 0.025

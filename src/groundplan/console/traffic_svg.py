@@ -1,7 +1,7 @@
 """Two small drawings about calls, as SVG text: traffic of the last minutes, and where the time of one call went.
 
-Widths are shares of whatever place there is and text keeps its size, so that both read on a phone. Colours are in
-plan.css. Pure; what is drawn is the API's.
+Widths are percentages of the available width and text keeps its size, so that both are readable on a phone. Colours are
+in plan.css. Pure; the figures are the API's.
 """
 
 from __future__ import annotations
@@ -17,68 +17,70 @@ from groundplan.console.render import format_milliseconds
 
 SPARK_HEIGHT = 64
 ROW_HEIGHT = 36
-_PARTS = ("failed", "refused", "cancelled", "ok")
-_TOLD = ("calls", "failed", "refused", "cancelled")
+_OUTCOMES = ("failed", "refused", "cancelled", "ok")
+_LABELLED_COUNTS = ("calls", "failed", "refused", "cancelled")
 
 
 def sparkline(steps: Sequence[dict[str, Any]]) -> Markup:
-    """A column for each step: failed at the bottom, then refused, then those whose caller went away, then answered."""
-    most = max((step["calls"] for step in steps), default=0)
+    """A column for each time step: failed calls at the bottom, then refused, cancelled by the caller, answered."""
+    max_calls = max((step["calls"] for step in steps), default=0)
     width = 100 / max(1, len(steps))
-    columns = [_column(step, at * width, width, most) for at, step in enumerate(steps) if step["calls"]]
-    label = _spark_label(steps, most)
+    columns = [
+        _column_svg(step, position * width, width, max_calls) for position, step in enumerate(steps) if step["calls"]
+    ]
+    label = _spark_label(steps, max_calls)
     frame = f'<svg class="spark" role="img" aria-label="{escape(label)}" width="100%" height="{SPARK_HEIGHT}">'
     base = f'<line x1="0" x2="100%" y1="{SPARK_HEIGHT - 0.5}" y2="{SPARK_HEIGHT - 0.5}"/>'
     return Markup(f"{frame}{base}{''.join(columns)}</svg>")  # numbers, fixed words and an escaped label only
 
 
-def _column(step: dict[str, Any], left: float, width: float, most: int) -> str:
+def _column_svg(step: dict[str, Any], left: float, width: float, max_calls: int) -> str:
     counts = {**step, "cancelled": step["calls"] - step["ok"] - step["refused"] - step["failed"]}
     bottom = float(SPARK_HEIGHT - 1)
-    drawn = []
-    for name in _PARTS:
-        height = counts[name] / most * (SPARK_HEIGHT - 4)
+    rectangles = []
+    for name in _OUTCOMES:
+        height = counts[name] / max_calls * (SPARK_HEIGHT - 4)
         if height > 0:
             bottom -= height
             place = f'x="{left:.3f}%" width="{width * 0.82:.3f}%" y="{bottom:.2f}" height="{height:.2f}"'
-            drawn.append(f'<rect class="spark-{name}" {place}/>')
-    at = datetime.fromisoformat(step["at"]).astimezone(UTC)
-    told = f"{at:%H:%M:%S}: " + ", ".join(f"{counts[name]} {name}" for name in _TOLD)
-    return f"<g><title>{escape(told)}</title>{''.join(drawn)}</g>"
+            rectangles.append(f'<rect class="spark-{name}" {place}/>')
+    started_at = datetime.fromisoformat(step["at"]).astimezone(UTC)
+    label = f"{started_at:%H:%M:%S}: " + ", ".join(f"{counts[name]} {name}" for name in _LABELLED_COUNTS)
+    return f"<g><title>{escape(label)}</title>{''.join(rectangles)}</g>"
 
 
-def _spark_label(steps: Sequence[dict[str, Any]], most: int) -> str:
+def _spark_label(steps: Sequence[dict[str, Any]], max_calls: int) -> str:
     total = sum(step["calls"] for step in steps)
     failed = sum(step["failed"] for step in steps)
-    return f"{total} calls, {failed} of them failed; at most {most} in ten seconds"
+    return f"{total} calls, {failed} of them failed; at most {max_calls} in ten seconds"
 
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One row: times in milliseconds since the call began; `parts` are (style, begin, end)."""
+    """One row: times in milliseconds since the call began; `phases` are (style, begin, end)."""
 
     name: str
-    told: str
+    label: str
     begin: float
     end: float
-    parts: tuple[tuple[str, float, float], ...]
+    phases: tuple[tuple[str, float, float], ...]
 
 
-def waterfall(call: dict[str, Any]) -> Markup:
-    """Steps and attempts of a receipt under each other, on one scale; empty where nothing was timed."""
+def call_waterfall(call: dict[str, Any]) -> Markup:
+    """The steps and attempts of a receipt below each other on one time scale; empty where nothing was timed."""
     bars = [*_step_bars(call), *_attempt_bars(call)]
     if not bars:
         return Markup("")
-    whole = max(float(call.get("duration_ms") or 0), *(bar.end for bar in bars)) or 1.0
-    rows = "".join(_row(bar, at, whole) for at, bar in enumerate(bars))
+    total_ms = max(float(call.get("duration_ms") or 0), *(bar.end for bar in bars)) or 1.0
+    rows = "".join(_bar_svg(bar, position, total_ms) for position, bar in enumerate(bars))
     height = ROW_HEIGHT * len(bars)
-    label = "; ".join(f"{bar.name} {bar.told}" for bar in bars)
+    label = "; ".join(f"{bar.name} {bar.label}" for bar in bars)
     frame = f'<svg class="waterfall" role="img" aria-label="{escape(label)}" width="100%" height="{height}">'
     return Markup(f"{frame}{rows}</svg>")  # numbers, fixed words and escaped names only
 
 
 def _step_bars(call: dict[str, Any]) -> list[Bar]:
-    """A step that is made twice in a row, as a look for a key and one for an answer, is one."""
+    """One bar per step; a step that occurs twice in a row, such as look-ups of a key and of an answer, is one bar."""
     bars: list[Bar] = []
     before = 0.0
     for row in call["steps"]:
@@ -97,15 +99,15 @@ def _attempt_bars(call: dict[str, Any]) -> list[Bar]:
             continue
         end = begin + took
         name = f"{attempt['number'] + 1}. {attempt['deployment']}"
-        told = format_milliseconds(took)
+        label = format_milliseconds(took)
         if attempt["outcome"] != "ok":
-            told = f"{attempt['outcome'].replace('_', ' ')}, {told}"
-        bars.append(Bar(name, told, begin, end, _parts(attempt, begin, end)))
+            label = f"{attempt['outcome'].replace('_', ' ')}, {label}"
+        bars.append(Bar(name, label, begin, end, _phases(attempt, begin, end)))
     return bars
 
 
-def _parts(attempt: dict[str, Any], begin: float, end: float) -> tuple[tuple[str, float, float], ...]:
-    """Connecting, waiting for the first byte, receiving."""
+def _phases(attempt: dict[str, Any], begin: float, end: float) -> tuple[tuple[str, float, float], ...]:
+    """(style, begin, end) of connecting, waiting for the first byte and receiving."""
     connected = begin + (attempt.get("connect_ms") or 0.0)
     first = attempt.get("first_byte_ms")
     answered = end if first is None else min(end, begin + first)
@@ -115,15 +117,15 @@ def _parts(attempt: dict[str, Any], begin: float, end: float) -> tuple[tuple[str
     return tuple(part for part in parts if part[2] > part[1])
 
 
-def _row(bar: Bar, at: int, whole: float) -> str:
-    top = at * ROW_HEIGHT
-    drawn = "".join(
-        f'<rect class="{style}" x="{begin / whole * 100:.3f}%" y="{top + 20}"'
-        f' width="{max(0.25, (end - begin) / whole * 100):.3f}%" height="9"/>'
-        for style, begin, end in bar.parts
+def _bar_svg(bar: Bar, position: int, total_ms: float) -> str:
+    top = position * ROW_HEIGHT
+    rectangles = "".join(
+        f'<rect class="{style}" x="{begin / total_ms * 100:.3f}%" y="{top + 20}"'
+        f' width="{max(0.25, (end - begin) / total_ms * 100):.3f}%" height="9"/>'
+        for style, begin, end in bar.phases
     )
     return (
-        f'<rect class="wf-track" x="0" y="{top + 20}" width="100%" height="9"/>{drawn}'
+        f'<rect class="wf-track" x="0" y="{top + 20}" width="100%" height="9"/>{rectangles}'
         f'<text x="0" y="{top + 14}">{escape(bar.name)}</text>'
-        f'<text class="wf-told" x="100%" y="{top + 14}" text-anchor="end">{escape(bar.told)}</text>'
+        f'<text class="wf-told" x="100%" y="{top + 14}" text-anchor="end">{escape(bar.label)}</text>'
     )
