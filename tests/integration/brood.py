@@ -64,8 +64,7 @@ def take_over(programs: Container[str]) -> Callable[[], None]:
         if list(argv[:3]) != plain or argv[3] not in programs or changed:
             started: subprocess.Popen[bytes] = child.spawn(argv, **terms)
             return started
-        child.rotate(terms["log"])
-        with terms["log"].open("ab") as log:
+        with child.open_log(terms["log"]) as log:
             return Forked(_ask(ours, argv, log.fileno(), **terms), argv)
 
     def end() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import signal
@@ -345,6 +346,28 @@ def test_a_log_that_grows_large_while_its_process_runs_is_set_aside_and_goes_on(
         before = int(older.read_text().split()[-1])
         assert eventually(lambda: len(log.read_text().split()) > 2)
         assert int(log.read_text().split()[0]) > before and "\0" not in log.read_text()
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ENOSPC, errno.EACCES])
+def test_a_process_is_started_though_the_disk_takes_no_log_of_it(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """Its output is with ours then. Otherwise nobody would tell callers that the disk of the journal is broken."""
+
+    def refuse(log: Path) -> None:
+        raise OSError(number, os.strerror(number), str(log))
+
+    def start() -> subprocess.Popen[bytes]:
+        argv = [sys.executable, "-c", "print('said')"]
+        return groundplan.runtime.child.spawn(argv, env=dict(os.environ), log=tmp_path / "x.log")
+
+    monkeypatch.setattr(groundplan.runtime.child, "rotate", refuse)
+    if number == errno.EACCES:  # that is no matter of the disk: somebody else's HOME
+        with pytest.raises(PermissionError):
+            start()
+    else:
+        assert start().wait(20) == 0
+        assert "said" in capfd.readouterr().err
 
 
 def test_a_large_log_is_cut_also_where_there_is_no_room_for_what_it_had(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ that lasts, best the main one.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
@@ -16,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 from groundplan.core.errors import Unavailable
 
@@ -23,6 +25,8 @@ LOG_LIMIT = 8 * 2**20
 """Bytes after which a log is set aside (as NAME.log.1, replacing the one before): at the next start of its process, and
 while it runs."""
 
+_DISK_ERRORS = frozenset({errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
+"""What a disk says that takes nothing more."""
 _ASKED = "FATAL:  the database system is starting up"
 """What PostgreSQL says whenever we ask whether it answers, as it starts: it says nothing of why it ended."""
 
@@ -61,8 +65,7 @@ def spawn(
         )
     become = ("-1", "-1") if account is None else (str(account.uid), str(account.gid))
     leash = [sys.executable, "-I", "-S", str(_LEASH), str(os.getpid()), str(int(death_signal)), *become]
-    rotate(log)
-    with log.open("ab") as output:
+    with open_log(log) as output:
         return subprocess.Popen(
             [*leash, program, *argv[1:]],
             env=dict(env),
@@ -73,6 +76,20 @@ def spawn(
             start_new_session=True,
             cwd=cwd,
         )
+
+
+def open_log(log: Path) -> BinaryIO:
+    """Open where a process writes its output: `log`, or our own error output where the disk takes nothing more. A
+    gateway worker is started there, too: it tells callers why it serves nobody."""
+    try:
+        rotate(log)
+        return log.open("ab")
+    except OSError as error:
+        if error.errno not in _DISK_ERRORS:
+            raise
+    with suppress(OSError):
+        return os.fdopen(os.dup(2), "wb")
+    return Path(os.devnull).open("wb")
 
 
 def rotate(log: Path, limit: int = LOG_LIMIT) -> None:

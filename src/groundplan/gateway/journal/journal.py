@@ -481,7 +481,7 @@ def _unavailable(reason: str) -> Unavailable:
     return Unavailable(
         reason,
         code="journal_unavailable",
-        hint="Nothing unrecorded is sent. Free space on the journal's disk; the worker restarts with a new journal.",
+        hint="Nothing unrecorded is sent. Free space on the journal's disk, or mend it; a new journal is made then.",
         retry_after=1.0,
     )
 
