@@ -117,7 +117,7 @@ class Call:
 
     def find(self, scores: tuple[float, ...]) -> None:
         self.exchange.passages = passages(scores)
-        self.routes.regard(self.exchange, self.workload, self.ask, self.named, LatencyEstimates(), 1.0)
+        self.routes.reorder_by_passages(self.exchange, self.workload, self.ask, self.named, LatencyEstimates(), 1.0)
 
     @property
     def route(self) -> Route:

@@ -1,8 +1,8 @@
-"""What a ticket system exported: CSV with a head, JSON, or one JSON object a line. Pure; whose calls they are is asked
-of the ledger elsewhere.
+"""Reads exports of ticket systems: CSV with a header, JSON, or one JSON object a line. Pure; the calls of tickets are
+looked up elsewhere.
 
-Columns are found by their names, or as somebody said. A line that cannot be read is told with its place and what to do,
-and the others are read: what was imported may be imported again, so a mended file needs no cutting.
+Columns are found by their usual names, or as declared. A line that cannot be read is reported with its place and what
+to do, and the others are read: an export may be imported again, so a corrected file can be imported as a whole.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ ROLES: Final[dict[str, tuple[str, ...]]] = {
     "id": ("id", "eventid", "event"),
     "value": ("valueusd", "value"),
 }  # fmt: skip
-"""What a column can say -> names of it, the surest first, in small letters and digits only."""
+"""Role of a column -> its usual names, most certain first, in lower-case letters and digits only."""
 STATES: Final[dict[State, frozenset[str]]] = {
     "resolved": frozenset({"resolved", "solved", "done", "closed", "fixed", "completed", "complete", "true", "yes"}),
     "unresolved": frozenset(
@@ -49,14 +49,14 @@ STATES: Final[dict[State, frozenset[str]]] = {
     ),
 }  # fmt: skip
 AHEAD: Final = timedelta(minutes=5)
-"""By which a ticket system's clock may go before ours."""
+"""How far a ticket system's clock may be ahead of ours."""
 _TICKET = re.compile(TICKET_FORM)
 _FORM_HINT = "At most 64 letters, digits and . _ / # : -, as it was sent in the header groundplan-ticket."
 
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What somebody reports of one ticket: whether it was `accepted`, or its `status` in the words of its system."""
+    """A report on one ticket: whether it was `accepted`, or its `status` in the words of its system."""
 
     ticket: str
     accepted: bool | None
@@ -68,7 +68,7 @@ class Said:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing that became of one ticket, or of one call."""
+    """One change of one ticket, or of one call."""
 
     where: Where
     ticket: str
@@ -89,7 +89,7 @@ class Export:
 
 
 def state_of(text: str, said: Mapping[str, str]) -> State | None:
-    """What a status of a ticket system means; `said` (its name -> a state) wins. None where that is not known."""
+    """The state that a status of a ticket system means; None: unknown. `said` (status -> state) takes precedence."""
     own = {normalize_name(name): state for name, state in said.items()}.get(normalize_name(text))
     if own is not None:
         return next((state for state in STATES if state == own), None)
@@ -97,12 +97,12 @@ def state_of(text: str, said: Mapping[str, str]) -> State | None:
 
 
 def event_of(id: str, state: State, at: datetime | None) -> str:
-    """What makes it the same when it is told again: its own id, else that it was so at that time."""
+    """Identity of a change, so that a repeated report counts once: its own id, else its state and time."""
     return f"id {id}" if id else f"{state} {'' if at is None else at.astimezone(UTC).isoformat()}"
 
 
 def told_of(said: Said, by: str, workload: str | None, now: datetime) -> TicketReport:
-    """As it is kept. Raises `Invalid` (`ticket_form`, `ticket_state`, `ticket_time`)."""
+    """The outcome as it is stored. Raises `Invalid` (`ticket_form`, `ticket_state`, `ticket_time`)."""
     if not _TICKET.fullmatch(said.ticket):
         raise Invalid(f"{said.ticket[:80]!r} is not a ticket number", code="ticket_form", hint=_FORM_HINT)
     state: State | None = None
@@ -124,7 +124,8 @@ def told_of(said: Said, by: str, workload: str | None, now: datetime) -> TicketR
 
 
 def read_tickets(text: str, file: str, columns: Mapping[str, str], states: Mapping[str, str], now: datetime) -> Export:
-    """Raises `Invalid` where nothing of the file can be read: its form, its columns, what was said of them."""
+    """Read an export. Raises `Invalid` if nothing of the file can be read: its form, its columns, declared columns and
+    states."""
     _check(columns, states)
     if len(text) > MAX_BYTES:
         raise _invalid("the file is larger than 16 MiB", "tickets_too_large", "Export fewer days at once.", file)
@@ -155,7 +156,7 @@ def _check(columns: Mapping[str, str], states: Mapping[str, str]) -> None:
 
 
 def _places(head: set[str], said: Mapping[str, str], file: str) -> dict[str, str]:
-    """Role -> the name of its column. Raises `Invalid`."""
+    """Find columns: role -> name of its column. Raises `Invalid`."""
     by_plain = {normalize_name(name): name for name in sorted(head)}
     for role, name in said.items():
         if normalize_name(name) not in by_plain:
@@ -186,7 +187,7 @@ class _Reader:
     now: datetime
 
     def read(self, number: int, cells: Mapping[str, str]) -> Row | Problem:
-        """Of one line."""
+        """Read one line: a row, or the problem that it has."""
         told = {role: cells.get(name, "").strip() for role, name in self.places.items()}
         ticket, call, status = told.get("ticket", ""), told.get("call", ""), told.get("status", "")
         if not (ticket or call):

@@ -1,1 +1,1 @@
-"""What will be asked and what it will cost: forecasts with intervals, budgets' runway, scenarios."""
+"""Forecasts of usage and cost with intervals, runway of budgets, scenarios."""

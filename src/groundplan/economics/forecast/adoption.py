@@ -19,14 +19,14 @@ from groundplan.core.errors import Invalid
 LEAST: Final = 6
 """Weeks with people below which no curve is drawn."""
 NEWER: Final = 0.85
-"""Weight of a week beside that of the next one."""
+"""Weight of a week relative to the next one."""
 WEEKS_A_MONTH: Final = 30 / 7
 MOST: Final = math.log(2) / WEEKS_A_MONTH
 
 
 @dataclass(frozen=True, slots=True)
 class Adoption:
-    """`people`: of the newest week; `ceiling`: to how many the curve goes, None where it shows no end.
+    """Fitted growth. `people`: in the newest week; `ceiling`: limit of the curve, None if it shows none;
     `growth_per_month`: of the next 30 days, 0.1 is a tenth more."""
 
     people: int

@@ -1,8 +1,8 @@
-"""Series of which something happens on few days only, such as a run on the first of each month: the median day says
-nothing, so the mean counts.
+"""Forecasts intermittent series, with usage on few days only, such as a run on the first of each month: the median day
+tells nothing, so the mean is used. Pure.
 
-Told by days with many times as much as the same weekday a week before and after. A launch, an end or a single event is
-none. Pure.
+Recognised by days with many times the usage of the same weekday a week before and after. A launch, an end or a single
+event is not intermittent.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ from groundplan.economics.forecast.smooth import Floats
 
 WEEK: Final = 7
 LEAST: Final = 21
-"""Days below which nobody knows how rare it is."""
+"""Fewest days to recognise an intermittent series."""
 NOTHING: Final = 0.02
-"""Of a day, beside which another one is as good as nothing."""
+"""Share of a day below which another day counts as empty."""
 SHARE: Final = 0.3
-"""Of all that was, on days beside which there was nothing a week before or after."""
+"""Lowest share of all usage on days without usage a week before or after."""
 EVENTS, APART = 3, 14
 """The fewest of them, and the days from the first to the last."""
 ENDED: Final = 2
@@ -31,11 +31,11 @@ HALF_LIFE: Final = 60.0
 """Days after which what was counts half."""
 FEW: Final = 2.0
 SEEN: Final = 6
-"""Times the days that are asked for, from which on past sums of so many tell how they differ."""
+"""Multiple of the horizon from which on past sums give the interval."""
 
 
 def is_rare(series: Series) -> bool:
-    """Whether most of it happens on days that no weekday tells."""
+    """Whether most usage is on days that do not follow the weekday."""
     values = series.values
     count = len(values)
     if series.step != DAY or count < LEAST or not (whole := sum(values)):
@@ -97,8 +97,8 @@ def _mean(values: Floats) -> float:
 
 
 def _sums(values: Floats, mean: float, horizon: int) -> tuple[float, float]:
-    """Lower and upper end of the sum of so many days: as past ones, where there are `SEEN` times as many days, else as
-    if no day knew of another."""
+    """Interval of the sum of so many days: from past sums if there are `SEEN` times as many days, else as if days were
+    independent."""
     count = len(values)
     if count < SEEN * horizon:
         spread = 1.28 * math.sqrt(float(values.var()) * horizon * (1 + horizon / count))

@@ -1,8 +1,8 @@
-"""A shift of level, as by a launch or an end that nobody declared: since some day there is much more, or less, than was
-to be expected. Pure.
+"""Detects a shift of level, as by an undeclared launch or end: since some day usage is much higher, or lower, than
+expected. Pure.
 
-Told where every day since then is so, for at least three days (seven for less, since people have holidays), and for
-longer than any time in the past that passed. Looks at days, not at what they were for.
+It must hold on every day since then, for at least three days (seven for less usage, since people have holidays), and
+for longer than any such period in the past.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class LevelShift:
     size: float
 
     def unsure(self, count: int) -> float:
-        """From 1 where it was seen for the fewest days on towards 0: nobody knows yet how such days differ."""
+        """Uncertainty of the interval: 1 for a shift seen for the fewest days, falling towards 0."""
         return math.sqrt(MORE_DAYS / (count - self.place))
 
     @property

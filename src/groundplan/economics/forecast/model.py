@@ -32,8 +32,8 @@ class Series:
     growth_per_month: float | None = None
     """Declared, such as 0.05; None: what the series itself shows, damped."""
     whose: frozenset[tuple[str, str]] = frozenset()
-    """(ISO date, who has that holiday, such as `NO` or `NO US`): what of a company stands still differs. Those of
-    nobody in particular are alike."""
+    """(ISO date, countries of that holiday, such as `NO` or `NO US`): its effect differs by country. Holidays without a
+    country have one common effect."""
 
     def at(self, place: int) -> datetime:
         return self.start + place * self.step

@@ -19,7 +19,7 @@ from groundplan.economics.forecast.gaps import Gaps
 from groundplan.economics.forecast.model import DAY, Series
 
 LEAST: Final = 8
-"""Days below which nobody knows what there always is."""
+"""Fewest days to know what is usual."""
 FEW: Final = 21
 """Days below which a single time without any may be one of many, and a weekday without any is a day of rest."""
 NOTHING: Final = 0.02
@@ -40,7 +40,7 @@ SINCE: Final = 3
 
 
 def remove_outliers(series: Series, horizon: int) -> tuple[Series, tuple[str, ...], Gaps | None]:
-    """The series without such days, what is said of them, and which of them come again in the `horizon`."""
+    """(the series without outliers, notes about them, those of them that recur within the `horizon`)"""
     if series.step != DAY or len(series.values) < LEAST:
         return series, (), None
     values = list(series.values)
@@ -90,7 +90,7 @@ def _gaps(series: Series, values: list[float]) -> list[int]:
 
 
 def _rare_on(values: list[float]) -> dict[int, float]:
-    """Weekday on which nothing is rare -> up to where it is as good as nothing."""
+    """Weekday with rare empty days -> amount below which a day counts as empty."""
     level: dict[int, float] = {}
     nothing: dict[int, int] = {}
     whole = median([value for value in values if value > 0] or [0.0])

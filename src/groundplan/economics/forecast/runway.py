@@ -62,7 +62,7 @@ def _shares(ahead: Forecast, until: datetime | None, now: datetime | None) -> li
 
 
 def _overrun(ahead: Forecast, today: int, now: datetime | None, hourly_rate: int) -> float:
-    """USD that the rest of the first step costs at the current rate, where it already exceeds its forecast; else 0."""
+    """USD of the rest of the first step at the current rate if it already exceeds its forecast; else 0."""
     if now is None or not ahead.high or today <= ahead.high[0] * PICO:
         return 0.0
     return hourly_rate / PICO * max(0.0, (ahead.start + ahead.step - now) / HOUR)

@@ -33,7 +33,7 @@ class CallGroup:
     answers: bool = True
     """Of answers to callers: what another model or a longer context would change."""
     tier: str = ""
-    """Of its price, as the ledger tells it."""
+    """Tier of its price, as in the ledger."""
     prompt: int | None = None
     """Tokens of a prompt that has the same tiers, before and after, as those of all its calls; None: their price does
     not depend on it, or how long they are is not known any more, so they keep their tier."""

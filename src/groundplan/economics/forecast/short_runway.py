@@ -1,6 +1,5 @@
-"""How long a budget lasts where there are too few days for a forecast: by how they change, where five of them or more
-surely do, else at their mean, half and twice of it. Pure.
-"""
+"""Forecast for the runway of a budget with too few days for `predict`: by their trend if five or more surely have one,
+else by their mean, between half and twice of it. Pure."""
 
 from __future__ import annotations
 

@@ -1,11 +1,10 @@
-"""Forecast of a series of at most eight weeks: many curves, each weighed by how well it fits the days. Pure.
+"""Forecasts a series of at most eight weeks: many curves, each weighted by its fit. Pure.
 
-So few days tell that something grows, hardly when that ends. A forecast of them is that of many curves at once: growth
-by so many per cent a day that ends at some level (logistic), by as much more each day until some day, ever slower; a
-step, a decline, and nothing of all that. Each counts as its fit says, so where days cannot tell curves apart the
-interval is as wide as these differ. Weekends are learned together with the curves: in two weeks of growth any later
-weekday seems a busy one. Nothing is said (`predict` does) of what is steady, or has been there for longer and can be
-looked back on.
+So few days show that usage grows, but hardly when growth ends. So the forecast averages many curves: growth by a
+percentage a day up to some level (logistic), linear growth until some day, slowing growth, a step, a decline, and no
+change. Each is weighted by its fit, so if days cannot distinguish curves, the interval covers them. Weekends are fitted
+together with the curves: in two weeks of growth any later weekday seems a busy one. Steady series, and longer ones with
+past origins, are left to `predict`.
 """
 
 from __future__ import annotations
@@ -22,74 +21,74 @@ from groundplan.economics.forecast.model import DAY, Forecast, Series
 from groundplan.economics.forecast.smooth import Floats
 
 MOST: Final = 56
-"""Days, from which on the past of its own tells how it goes on."""
+"""Days above which past origins of the series are used instead."""
 LEAST: Final = 8
 FEWEST: Final = 5
-"""Of fewer than `LEAST` nothing is forecast, but when a budget ends."""
+"""Fewest days for the end of a budget; below `LEAST` nothing else is forecast."""
 STEADY: Final = 0.1
-"""How probable it is at most that nothing has changed."""
+"""Highest probability of no change."""
 HARDLY: Final = 0.25
-"""As `STEADY`, of fewer days than `LEAST`, beside their mean."""
+"""As `STEADY`, for fewer days than `LEAST`."""
 NOISY: Final = 0.4
-"""How much days of what is steady differ, as a logarithm, from which on their middle one says less than their mean."""
+"""Logarithmic deviation of steady days from which on their median tells less than their mean."""
 SEASON: Final = 0.5
-"""Of how days differ from the likeliest curve: where they differ by less from others of their weekday, that is how
-it is."""
+"""Share of the deviation from the likeliest curve: if days deviate less from others of their weekday, the pattern is
+weekly and no change."""
 METHOD: Final = "growth, steps and decline, weighed by how well they fit"
 GROWS, FADES, STEPS, FLAT = "grows", "fades", "steps", "flat"
 _OFFSET: Final = 0.01
-"""Of the mean, added before logarithms are taken."""
+"""Share of the mean that is added before taking logarithms."""
 _FLOOR: Final = 0.05
-"""By how much days differ at least, whatever fits."""
+"""Lowest deviation of days, however good the fit."""
 _WANDER: Final = 0.1
-"""How far the level of four weeks wanders from any curve, as a logarithm."""
+"""Logarithmic drift of the level from any curve within four weeks."""
 _POWER: Final = 0.7
-"""Of the likelihood: days side by side are more alike than chance has it."""
+"""Exponent of the likelihood, since adjacent days are correlated."""
 _SEEN: Final = 1e-4
 """Weight below which a curve is left out."""
 _WEEKEND: Final = 1.5 + math.log(7)
-"""By how much a weekend must improve the logarithm of the evidence, since any two of seven days may be one."""
+"""By how much a weekend must improve the log evidence, since any two of seven days may be one."""
 _SHARES: Final = np.array([-1.96, -1.15, -0.76, -0.45, -0.19, 0.19, 0.45, 0.76, 1.15, 1.96])
-"""Of a normal distribution: places that stand for a tenth each, the outer ones for its tails."""
+"""Standard normal values that represent a tenth each, the outer ones the tails."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Curve:
-    """Logarithms over known and coming days."""
+    """A curve: logarithms over known and future days. `chance`: prior probability."""
 
     kind: str
     chance: float
     logs: Floats
     since: int = 0
-    """Of a step: its first day."""
+    """First day of a step."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Fit:
-    """One row for each curve: what is learned of it."""
+    """Fitted parameters, one row for each curve."""
 
     curves: Floats
     weights: Floats
     level: Floats
     weekend: Floats
-    """What is added on quiet days, at most 0."""
+    """Effect of quiet days, at most 0."""
     noise: Floats
-    """How days differ from it."""
+    """Deviation of days from the curve."""
     mean: Floats
-    """How many times as much a day has on average as the middle one."""
+    """Ratio of the mean to the median day."""
     quiet: Floats
-    """1.0 for quiet days, coming ones too."""
+    """1.0 for quiet days, future ones included."""
     days: float
-    """That the level is known from, older ones counting less."""
+    """Effective number of days for the level, older ones weighted less."""
     evidence: float
 
 
 def forecast(
     series: Series, horizon: int, closed: Floats, jumps: Floats, growth: Floats, least: int = LEAST
 ) -> Forecast | None:
-    """None where nothing has changed, as far as that can be told, or it has been there for longer. Over known and
-    coming days: `closed` is 1.0 on holidays, `jumps` what launches have added to the logarithm. `growth`: of each
-    coming day, declared; what is seen ends then."""
+    """Forecast a young series; None if nothing has changed, or the series is too long. Over known and future days:
+    `closed` is 1.0 on holidays, `jumps` the logarithmic effect of launches. `growth`: declared growth of each future
+    day, which replaces the fitted one."""
     values = np.array(series.values)
     count = len(values)
     known = closed[:count] == 0
@@ -128,7 +127,7 @@ def forecast(
 
 
 def _curves(count: int, horizon: int) -> Iterator[_Curve]:
-    """The first is that nothing has changed. Chances add up to about one."""
+    """All curves, the first without a change. Prior probabilities sum to about one."""
     days = np.arange(count + horizon, dtype=np.float64)
     yield _Curve(FLAT, 0.4, np.zeros(len(days)))
     yield from _steps(days, count)
@@ -142,7 +141,8 @@ def _curves(count: int, horizon: int) -> Iterator[_Curve]:
 
 
 def _logistic(days: Floats, count: int) -> Iterator[_Curve]:
-    """Half of its ceiling is reached within what is known, or as late as after twice as long again."""
+    """Logistic growth that reaches half of its ceiling within the known days, or up to as long as twice as much again
+    later."""
     for rate in (0.03, 0.06, 0.1, 0.15, 0.2, 0.25, 0.32, 0.45, 0.7):
         for half, chance in zip(
             (0.3, 0.5, 0.7, 0.85, 1.0, 1.2, 1.4, 1.7, 2.2), (*(1,) * 6, 0.8, 0.6, 0.3), strict=True
@@ -151,7 +151,8 @@ def _logistic(days: Floats, count: int) -> Iterator[_Curve]:
 
 
 def _ramps(days: Floats, count: int) -> Iterator[_Curve]:
-    """From the begin, or from a day within with a little before it, until today or for up to three times as long."""
+    """Linear growth from the beginning, or from a later day with some usage before, until today or for up to three
+    times as long."""
     for begun in (0.5, 2.0, 0.3 * count, 0.7 * count, 1.5 * count):
         for more in (0.0, 0.25, 0.6, 1.2, 3.0):
             yield _Curve(GROWS, 0.1 / 25, np.log(np.minimum(days, (1 + more) * count) + begun))
@@ -163,7 +164,7 @@ def _ramps(days: Floats, count: int) -> Iterator[_Curve]:
 
 
 def _steps(days: Floats, count: int) -> Iterator[_Curve]:
-    """To less only where it has been so for a week: people have holidays."""
+    """Steps up or down; down only if it has lasted for a week, since people have holidays."""
     places = range(2, count - 2)
     for at in places:
         for size in (0.5, 1.0, 1.5, 2.0, 2.5, 3.3, 4.2):
@@ -173,7 +174,7 @@ def _steps(days: Floats, count: int) -> Iterator[_Curve]:
 
 
 def _weekly(logs: Floats, known: Floats) -> float:
-    """How days differ from the mean of their weekday, as a logarithm; infinite where weekdays were seen once."""
+    """Logarithmic deviation of days from the mean of their weekday; infinite with one week only."""
     squares, more = 0.0, 0
     for phase in range(7):
         mine = logs[phase::7][known[phase::7]]
@@ -183,7 +184,7 @@ def _weekly(logs: Floats, known: Floats) -> float:
 
 
 def _fitted(curves: list[_Curve], logs: Floats, known: Floats) -> _Fit:
-    """With the weekend that explains most, or none."""
+    """Fit all curves, with the weekend of the highest evidence, or none."""
     made = np.array([curve.logs - curve.logs[len(logs) - 1] for curve in curves])
     chances = np.array([curve.chance for curve in curves])
     places = np.arange(made.shape[1]) % 7
@@ -193,7 +194,7 @@ def _fitted(curves: list[_Curve], logs: Floats, known: Floats) -> _Fit:
 
 
 def _least_squares(made: Floats, chances: Floats, logs: Floats, known: Floats, quiet: Floats) -> _Fit:
-    """Level and weekend of every curve at once, newer days counting more."""
+    """Fit level and weekend of every curve at once, newer days weighted more."""
     count = len(logs)
     weight = np.where(known, 0.5 ** (np.arange(count)[::-1] / count), 0.0)
     whole, mine = float(weight.sum()), quiet[:count]
@@ -221,7 +222,7 @@ def _chance(curves: list[_Curve], fit: _Fit, kind: str) -> float:
 
 
 def _most_likely(fit: _Fit) -> _Fit:
-    """Without what has next to no weight."""
+    """The fit without curves of negligible weight."""
     kept = fit.weights >= _SEEN * float(fit.weights.max())
     weights = fit.weights[kept]
     return replace(
@@ -231,13 +232,13 @@ def _most_likely(fit: _Fit) -> _Fit:
 
 
 def _ahead(fit: _Fit, count: int, closed: Floats, jumps: Floats) -> Floats:
-    """Of each curve the logarithm of each coming day if it went on as it is now: a holiday is as a weekend is."""
+    """Logarithm of each future day for each curve at its present level; holidays count as weekends."""
     quiet = np.maximum(fit.quiet, closed)[count:]
     return np.asarray(fit.level[:, None] + fit.weekend[:, None] * quiet + jumps[count:])
 
 
 def _days(ahead: Floats, fit: _Fit) -> tuple[Floats, Floats, Floats]:
-    """(middle, low, high) of each."""
+    """(middle, low, high) of each future day."""
     horizon = ahead.shape[1]
     wander = _WANDER * np.sqrt(np.maximum(np.arange(1, horizon + 1), 7) / 28)
     spread = np.sqrt(fit.noise[:, None] ** 2 * (1 + 1 / fit.days) + wander**2)
@@ -251,7 +252,7 @@ def _days(ahead: Floats, fit: _Fit) -> tuple[Floats, Floats, Floats]:
 
 
 def _sum(ahead: Floats, fit: _Fit) -> tuple[float, float, float]:
-    """(middle, low, high) of all together, of which each has its mean: middle days are less than that."""
+    """(middle, low, high) of the sum of all days, from their means, which exceed the medians."""
     horizon = ahead.shape[1]
     sums = np.log(np.exp(ahead).sum(axis=1) * fit.mean)
     spread = np.sqrt(fit.noise**2 * (1 / fit.days + 1 / horizon) + _WANDER**2 * max(horizon, 7) / 28)

@@ -274,7 +274,7 @@ async def _ground(gateway: Gateway, exchange: Exchange) -> None:
     if not searched or exchange.route is None or plan is None or ask is None:
         return
     named = plan.allowed(ask.model, exchange.interface.deployment_kind)
-    gateway.routes.regard(exchange, plan.workload, ask, named, gateway.latencies, gateway.loop.time())
+    gateway.routes.reorder_by_passages(exchange, plan.workload, ask, named, gateway.latencies, gateway.loop.time())
 
 
 async def _check_again(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> Policy:

@@ -1,8 +1,8 @@
-"""Which experiment a call is in, and what of it stands in its receipt. Nothing is awaited, and nothing is remembered.
+"""Assigns calls to experiments, and gives the part of their receipt. Does not await, and keeps no state.
 
-An arm only changes the order of the deployments that placement, keys, kill switches and policy left, so it can break no
-rule; a call that may not use the candidate is in no arm, whoever asks. An arm follows from the experiment and from
-whoever asks, so it is the same in every worker and after a crash.
+An arm only changes the order of the deployments that placement, keys, kill switches and policy left, so it cannot break
+a rule; a call that may not use the candidate is in no arm. An arm is derived from the experiment and the caller, so it
+is the same in every worker and after a crash.
 """
 
 from __future__ import annotations
@@ -27,39 +27,38 @@ if TYPE_CHECKING:
 
 _CHANCE = (1 << 30) - 1
 SHADOWED = frozenset({"chat.completions", "messages"})
-"""Endpoints whose calls can be asked again elsewhere: they hold everything that an answer depends on."""
+"""Endpoints whose requests hold everything that an answer depends on, so that another deployment can be asked."""
 
 
 def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[str, Experiment], now: float) -> None:
-    """Note the experiment of a checked call, and order its deployments as its arm says. `now`: seconds since the
-    epoch."""
-    tried = experiments.get(workload.name)
+    """Set the experiment of a checked call, and order its deployments by its arm. `now`: seconds since the epoch."""
+    experiment = experiments.get(workload.name)
     if (
-        tried is None
-        or now >= tried.until
+        experiment is None
+        or now >= experiment.until
         or exchange.request.stream is not None
         or isinstance(exchange.response, CollectedResponse)
     ):
         return  # a form, or a call that the gateway makes itself, such as a guardrail's judge
-    if tried.type != AB:
-        if exchange.endpoint in SHADOWED and _is_in_share(exchange, tried.share):
-            exchange.trial = Trial(tried, None)
+    if experiment.type != AB:
+        if exchange.endpoint in SHADOWED and _is_in_share(exchange, experiment.share):
+            exchange.trial = Trial(experiment, None)
         return
     if exchange.endpoint not in SURFACES or not workload.chooses(ask.model):
         return
-    candidate = next((place for place in exchange.deployments if place.name == tried.candidate), None)
+    candidate = next((place for place in exchange.deployments if place.name == experiment.candidate), None)
     if candidate is None or len(exchange.deployments) < 2:
         return
-    who = unit_of(exchange, ask, tried.split)
-    drawn = assign_arm(Rule(tried.id, tried.share), who)
-    unit = blake2b(f"{tried.id}\0{who}".encode(), digest_size=8).hexdigest()
-    exchange.trial = Trial(tried, Mark(tried.id, tried.name, drawn, unit))
-    if drawn == CANDIDATE:
+    who = unit_of(exchange, ask, experiment.split)
+    arm = assign_arm(Rule(experiment.id, experiment.share), who)
+    unit = blake2b(f"{experiment.id}\0{who}".encode(), digest_size=8).hexdigest()
+    exchange.trial = Trial(experiment, Mark(experiment.id, experiment.name, arm, unit))
+    if arm == CANDIDATE:
         rest = [place for place in exchange.deployments if place is not candidate]
         exchange.deployments = [candidate, *rest]
-        reason = f"this caller is in the {tried.share:.0%} that it answers"
+        reason = f"this caller is in the {experiment.share:.0%} that it answers"
         barred = {} if exchange.route is None else exchange.route.barred
-        exchange.route = Route(candidate.name, candidate.model, f"experiment {tried.name}", reason, barred=barred)
+        exchange.route = Route(candidate.name, candidate.model, f"experiment {experiment.name}", reason, barred=barred)
 
 
 def unit_of(exchange: Exchange, ask: Ask, split: str) -> str:

@@ -1,7 +1,8 @@
-"""Whether another answer is as good as the one that was given: by a judge in both orders, or by what the texts say.
+"""Compares another answer with the given one: by a judge in both orders, or by similarity of the texts.
 
-By likeness two answers are the same where they have the same numbers, both or neither deny, and are near each other for
-the embedding of the local search service. That tells of sameness, not of quality: a better answer counts as different.
+By similarity two answers are the same if they have the same numbers, both or neither have negations, and their
+embeddings by the local search service are near. That measures sameness, not quality: a better answer counts as
+different.
 """
 
 from __future__ import annotations
@@ -23,9 +24,9 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.context import Gateway
 
 AGREES = 0.8
-"""Likeness of two answers that say the same."""
+"""Lowest cosine of two answers that count as the same."""
 MAX_TEXT = 8000
-"""Characters of an answer that are compared by likeness."""
+"""Characters of an answer that are compared by similarity."""
 _decode = msgspec.json.Decoder().decode
 
 
@@ -36,16 +37,16 @@ class Comparison(NamedTuple):
     score: float | None
     contradicted: bool = False
     cost: int = 0
-    """picodollars that comparing cost"""
+    """Cost of the comparison, picodollars."""
     code: str = ""
-    """Why the judge could not be asked."""
+    """Error code if the judge could not be asked."""
     said: str | None = None
-    """What the judge said: both verdicts, or of what is none the begin; None: nobody was asked, or nothing came."""
+    """The judge's reply: both verdicts, or the beginning of an unreadable one; None: not asked, or no reply."""
 
 
 class Verdict(NamedTuple):
-    """`word` None: the judge could not be asked, as `code` says, or it said what is no verdict: `visible_text`, in
-    short."""
+    """A judge's verdict. `word`: None if the judge could not be asked (`code` says why) or gave no readable verdict
+    (`said`: its reply, abbreviated)."""
 
     word: str | None
     cost: int
@@ -57,8 +58,7 @@ NOT_COMPARED = Comparison("none", None)
 
 
 def text_of(data: bytes) -> str:
-    """What an answer of any surface says, whole or streamed, and the functions that it calls; empty where it is
-    neither."""
+    """The text and the function calls of an answer of any surface, whole or streamed; empty if it is neither."""
     value = decode_answer(data)
     if not isinstance(value, dict):
         return ""
@@ -80,17 +80,17 @@ async def compare(
     other: str,
     what: shadow_call.ShadowPurpose,
 ) -> Comparison:
-    """Of two texts; `what` says for which experiment, whose judge is asked where it has one."""
+    """Compare two answers. `what`: the experiment; its judge is asked if it has one."""
     if not shown.strip() or not other.strip():
         return NOT_COMPARED
     if shown.split() == other.split():
         return Comparison("judge" if what.experiment.judge else "likeness", 1.0)
     if not what.experiment.judge:
         return await _likeness(gateway, shown[:MAX_TEXT], other[:MAX_TEXT])
-    first = last = await _verdict(gateway, headers, (question, shown, other), what)
+    first = last = await _ask_judge(gateway, headers, (question, shown, other), what)
     cost = first.cost
     if first.word is not None:
-        last = await _verdict(gateway, headers, (question, other, shown), what)
+        last = await _ask_judge(gateway, headers, (question, other, shown), what)
         cost += last.cost
     found = pairwise.combine_verdicts(first.word, last.word)
     if found is None:
@@ -98,10 +98,10 @@ async def compare(
     return Comparison("judge", found.score, found.contradicted, cost, said=f"{first.word} {last.word}")
 
 
-async def _verdict(
+async def _ask_judge(
     gateway: Gateway, headers: dict[bytes, bytes], texts: tuple[str, str, str], what: shadow_call.ShadowPurpose
 ) -> Verdict:
-    """What the judge says of a question and two answers."""
+    """Ask the judge about a question and two answers."""
     body = {
         "model": what.experiment.judge, "messages": pairwise.messages(*texts), "max_tokens": pairwise.TOKENS,
         "temperature": 0,

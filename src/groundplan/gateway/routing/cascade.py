@@ -1,10 +1,10 @@
-"""Cascades: the small first deployment is asked for the whole answer, which is checked before the caller gets any of
-it, also where it wants a stream; where a check fails, the other deployments answer.
+"""Cascades: the small first deployment is asked for the whole answer, which is checked before the client gets any of
+it, even if it wants a stream; if a check fails, the other deployments answer.
 
 The first try is an attempt of the call like any other: reserved, journalled before it is sent, and settled before its
-answer is checked. Judges and further answers are sub-calls, by the same key and budgets. The other deployments each
-need a reservation of their own. The receipt says what the checks found; a check that cannot be run has failed. Only for
-chat completions of one answer without functions.
+answer is checked. Judges and further answers are sub-calls, with the same key and budgets. The other deployments each
+need a reservation of their own. The receipt has the results of the checks; a check that cannot be run has failed. Only
+for chat completions of one answer without functions.
 """
 
 from __future__ import annotations
@@ -252,7 +252,7 @@ async def _judge(answer: _CheckedAnswer) -> str | None:
 _CHECKS = {
     "schema": _schema, "grounded": _grounded, "confidence": _confidence, "agreement": _agreement, "judge": _judge,
 }  # fmt: skip
-"""The cheapest first."""
+"""Checks by name, the cheapest first."""
 
 
 def _logprobs(body: dict[str, Any]) -> Sequence[float]:

@@ -1,9 +1,9 @@
-"""Orders the deployments of a call for model `auto` as its workload's routing says, and notes why.
+"""Orders the deployments of a call for model `auto` by its workload's routing, with the reason.
 
-Adds no deployment: only those that placement, keys, kill switches and policy allow are ordered, less those that floors
-of quality and classes of risk exclude, so a route can break no rule; the others stay behind the chosen one as
-fallbacks. Awaits nothing, and costs a workload without routing one read of a field. Learned routers are read from HOME
-once for each version; where one is missing, the order of placement is used, and the receipt says so.
+Adds no deployment: only those that placement, keys, kill switches and policy allow are ordered, without those that
+quality floors and risk classes exclude, so a route cannot break a rule; the others stay behind the chosen one as
+fallbacks. Does not await, and costs a workload without routing one read of a field. Learned routers are read from HOME
+once for each version; if one is missing, the order of placement is used, and the receipt says so.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ if TYPE_CHECKING:
 MAX_REMEMBERED = 4096
 SUFFIX = ".router"
 RETRY_SECONDS = 5.0
-"""After which a router that was missing is looked for again."""
+"""Interval after which a missing router is looked for again."""
 MIN_CALLS = 20
-"""Paid calls of a model from which on its price is taken from them, not from the router's training."""
+"""Paid calls of a model from which on their cost replaces the price of the router's training."""
 _NEWEST_WEIGHT = 0.05
 """Weight of the newest cost in the moving mean of a model."""
 _UNDECIDED = ("unsure", "strongest", "order")
@@ -57,24 +57,24 @@ CASCADE = "cascade"
 
 
 class PriceRatio:
-    """The ratio of what calls of a model cost to what a router expected; the newest weigh most."""
+    """The ratio of actual to expected costs of a model's calls, as moving means."""
 
-    __slots__ = ("_dollars", "_expected", "_seen")
+    __slots__ = ("_count", "_dollars", "_expected")
 
     def __init__(self) -> None:
         self._dollars = self._expected = 0.0
-        self._seen = 0
+        self._count = 0
 
     def add(self, dollars: float, expected: float) -> None:
-        self._seen += 1
-        weight = max(_NEWEST_WEIGHT, 1 / self._seen)
+        self._count += 1
+        weight = max(_NEWEST_WEIGHT, 1 / self._count)
         self._dollars += weight * (dollars - self._dollars)
         self._expected += weight * (expected - self._expected)
 
     @property
     def rate(self) -> float:
         """Actual over expected cost, between 0.01 and 100; 1 until there are `MIN_CALLS` calls."""
-        return min(100.0, max(0.01, self._dollars / self._expected)) if self._seen >= MIN_CALLS else 1.0
+        return min(100.0, max(0.01, self._dollars / self._expected)) if self._count >= MIN_CALLS else 1.0
 
 
 class Routes:
@@ -84,17 +84,17 @@ class Routes:
         """`folder` has the learned routers, each as NAME@VERSION.router; `clock` returns seconds."""
         self._folder, self._clock = folder, clock
         self._routers: dict[tuple[str, str | None], Router | None] = {}
-        self._again: dict[tuple[str, str | None], float] = {}
-        """When a missing router is looked for again."""
+        self._retry_at: dict[tuple[str, str | None], float] = {}
+        """Missing router -> clock time from which on it is looked for again."""
         self._conversations: OrderedDict[bytes, str] = OrderedDict()
         self._number = 0
-        """Number of the newest blueprint that a call came with."""
-        self._expected: OrderedDict[UUID, tuple[str, dict[str, float]]] = OrderedDict()
-        """call -> (router, model -> US dollars that it expected, by the prices of its training), of calls under way"""
-        self._paid: dict[tuple[str, str], PriceRatio] = {}
-        """(router, model) -> what its calls cost, beside what was expected of them"""
-        self._bills: dict[tuple[str, str], float] = {}
-        """(workload, model) -> US dollars of a call lately"""
+        """Number of the newest blueprint among calls so far."""
+        self._expected_costs: OrderedDict[UUID, tuple[str, dict[str, float]]] = OrderedDict()
+        """call -> (router, model -> expected US dollars at the prices of its training), of calls under way"""
+        self._price_ratios: dict[tuple[str, str], PriceRatio] = {}
+        """(router, model) -> ratio of actual to expected costs"""
+        self._mean_costs: dict[tuple[str, str], float] = {}
+        """(workload, model) -> moving mean of US dollars of a call"""
 
     def arrange(
         self,
@@ -103,16 +103,16 @@ class Routes:
         ask: Ask,
         times: LatencyEstimates | None = None,
         now: float = 0.0,
-        found: Sequence[Passage] | None = None,
+        passages: Sequence[Passage] | None = None,
     ) -> None:
-        """Order the deployments of a checked call, where it leaves the choice to us. `times`: what this worker saw of
-        them; `now`: by the clock of those; `found`: passages for it, None before anything is searched. Raises `Denied`
-        (`route_barred`) where hard rules exclude every deployment."""
+        """Order the deployments of a checked call that leaves the choice to routing. `times`: latencies of deployments
+        in this worker; `now`: by their clock; `passages`: of the call, None before the search. Raises `Denied`
+        (`route_barred`) if hard rules exclude every deployment."""
         routing = workload.routing
         if routing is None or not workload.chooses(ask.model):
             return
         if exchange.catalog is not None and exchange.catalog.number > self._number:
-            self._take(exchange.catalog)
+            self._take_blueprint(exchange.catalog)
         places, slow = exchange.deployments, list[Deployment]()
         barred: dict[str, str] = {}
         if routing.barred or routing.within_ms is not None:
@@ -120,7 +120,7 @@ class Routes:
             if not places and not slow:
                 raise _route_barred(workload.name, barred)
         waiting = weigh.waiting_costs(routing, places, times, ask.stream)
-        call = _Call(exchange, workload, routing, ask, places or slow, waiting, found)
+        call = _Call(exchange, workload, routing, ask, places or slow, waiting, passages)
         route = self._route(call)
         chosen = next(place for place in call.places if place.name == route.deployment)
         rest = [place for place in (*places, *slow) if place is not chosen]
@@ -129,10 +129,10 @@ class Routes:
             route,
             barred=barred,
             expected=route.expected or _declared_quality(routing, call.places),
-            costs=route.costs or self._seen(workload.name, call.places),
+            costs=route.costs or self._recent_costs(workload.name, call.places),
         )
 
-    def regard(
+    def reorder_by_passages(
         self,
         exchange: Exchange,
         workload: Workload,
@@ -164,18 +164,20 @@ class Routes:
         if rule is not None:
             return _route_to(names[rule.use], f"rule {rule.name}", "the first rule that fits")
         if routing.router is None:
-            return self._tried(call) or _route_to(places[0], "order", "no rule fits, so the order of placement holds")
+            return self._cascade_route(call) or _route_to(
+                places[0], "order", "no rule fits, so the order of placement holds"
+            )
         router = self.router(routing.router, routing.digest)
         if router is None:
             same = " as it was approved" if routing.digest is not None else ""
             reason = f"the router {routing.router} is not on this gateway{same}, so the order of placement holds"
-            return self._tried(call) or _route_to(places[0], "order", reason)
-        route = self._learned(call, router)
-        return (self._tried(call, route) or route) if route.by in _UNDECIDED else route
+            return self._cascade_route(call) or _route_to(places[0], "order", reason)
+        route = self._learned_route(call, router)
+        return (self._cascade_route(call, route) or route) if route.by in _UNDECIDED else route
 
-    def _tried(self, call: _Call, route: Route | None = None) -> Route | None:
-        """The route of the cascade, where one is declared and the answer to this call can be checked; None without a
-        cascade. Where it cannot be checked, a call without a confident choice does not go to the small deployment."""
+    def _cascade_route(self, call: _Call, route: Route | None = None) -> Route | None:
+        """The route of the cascade if one is declared and the answer to this call can be checked; None without a
+        cascade. If it cannot be checked, a call without a confident choice does not go to the small deployment."""
         rule = call.routing.cascade
         small = None if rule is None else next((place for place in call.places if place.name == rule.first), None)
         if rule is None or small is None:
@@ -187,7 +189,7 @@ class Routes:
         reason = "it is tried first, and its answer is checked before it is given"
         return msgspec.structs.replace(found, deployment=small.name, model=small.model, by=CASCADE, reason=reason)
 
-    def _learned(self, call: _Call, router: Router) -> Route:
+    def _learned_route(self, call: _Call, router: Router) -> Route:
         from groundplan.economics.routing.decide.choose import choose  # noqa: PLC0415 -- numpy, only where it is used
 
         routing, ask = call.routing, call.ask
@@ -196,23 +198,23 @@ class Routes:
             by_model.setdefault(place.model, place)
         known = frozenset(by_model) & frozenset(router.models)
         if by_model.keys() - known and (len(known) < 2 or router.models[router.strongest] not in known):
-            some = f"knows {' and '.join(sorted(known))} alone" if known else "knows none"
-            reason = f"the router {routing.router} {some} of these models, so the order of placement holds"
+            models = f"knows {' and '.join(sorted(known))} alone" if known else "knows none"
+            reason = f"the router {routing.router} {models} of these models, so the order of placement holds"
             return _route_to(call.places[0], "order", reason)
-        talk = conversation_of(call.exchange, ask) if routing.sticky else None
-        had, warm = self._warm(call, by_model, talk)
-        more = call.waiting
-        if routing.priced and had is not None and warm:
-            more = {**more, had: more.get(had, 0.0) - warm}
+        conversation = conversation_of(call.exchange, ask) if routing.sticky else None
+        present, savings = self._warm_model(call, by_model, conversation)
+        extra_costs = call.waiting
+        if routing.priced and present is not None and savings:
+            extra_costs = {**extra_costs, present: extra_costs.get(present, 0.0) - savings}
         vector, point = call.exchange.question_vector, f"{routing.keep:g}"
         version, context = routing.router or "", call.context(router)
-        rates = {model: self._rate(version, model) for model in known}
-        choice = choose(router, ask.query, vector, known, point, routing.floor, more, context, rates)
-        self._expect(call.exchange.call, version, choice)
-        if talk is not None and not call.provisional(router):
-            kept = self._kept(call, talk, choice, router, had)
+        rates = {model: self._price_ratio(version, model) for model in known}
+        choice = choose(router, ask.query, vector, known, point, routing.floor, extra_costs, context, rates)
+        self._remember_expected(call.exchange.call, version, choice)
+        if conversation is not None and not call.is_provisional(router):
+            kept = self._conversation_model(call, conversation, choice, router, present)
             if kept != choice.model and kept in known:
-                worth = f", worth ${warm:.6f}" if warm else ""
+                worth = f", worth ${savings:.6f}" if savings else ""
                 reason = f"this conversation began here, and the cache of its prompts is warm{worth}"
                 return msgspec.structs.replace(
                     _route_to(by_model[kept], "affinity", reason), expected=choice.expected, costs=choice.costs,
@@ -222,68 +224,72 @@ class Routes:
             deployment=by_model[choice.model].name,
             model=choice.model,
             by=choice.by,
-            reason=choice.reason if choice.model != had or not warm else f"{choice.reason}; its cache is warm",
+            reason=choice.reason if choice.model != present or not savings else f"{choice.reason}; its cache is warm",
             router=routing.router or "",
             expected=choice.expected,
             costs=choice.costs,
         )
 
-    def _warm(
-        self, call: _Call, by_model: dict[str, Deployment], talk: Conversation | None
+    def _warm_model(
+        self, call: _Call, by_model: dict[str, Deployment], conversation: Conversation | None
     ) -> tuple[str | None, float]:
         """(the model that a long conversation uses, US dollars that its cached prompt saves there)"""
-        known = () if talk is None else talk.known
-        had = next((self._conversations[key] for key in known if key in self._conversations), None)
-        place = by_model.get(had) if had is not None else None
-        return had, 0.0 if place is None else weigh.cached_prefix_value(place, call.prefix)
+        known = () if conversation is None else conversation.known
+        present = next((self._conversations[key] for key in known if key in self._conversations), None)
+        place = by_model.get(present) if present is not None else None
+        return present, 0.0 if place is None else weigh.cached_prefix_value(place, call.prefix_bytes)
 
-    def _kept(self, call: _Call, talk: Conversation, choice: Choice, router: Router, had: str | None) -> str:
+    def _conversation_model(
+        self, call: _Call, conversation: Conversation, choice: Choice, router: Router, present: str | None
+    ) -> str:
         """The model for a conversation: the one it has, unless a stronger one is needed now; with priced caches the one
         that the router chose, as their value is part of the choice."""
         strength = dict(zip(router.models, router.mean_scores.tolist(), strict=True))
-        stays = had is not None and not call.routing.priced and strength.get(had, -1.0) >= strength[choice.model]
-        model = had if had is not None and stays else choice.model
-        self._conversations[talk.key] = model
-        self._conversations.move_to_end(talk.key)
+        stays = (
+            present is not None and not call.routing.priced and strength.get(present, -1.0) >= strength[choice.model]
+        )
+        model = present if present is not None and stays else choice.model
+        self._conversations[conversation.key] = model
+        self._conversations.move_to_end(conversation.key)
         if len(self._conversations) > MAX_REMEMBERED:
             self._conversations.popitem(last=False)
         return model
 
-    def _expect(self, call: UUID, router: str, choice: Choice) -> None:
+    def _remember_expected(self, call: UUID, router: str, choice: Choice) -> None:
         """Remember what a router expects a call to cost until its actual cost is known."""
         if choice.bills:
-            self._expected[call] = router, choice.bills
-            if len(self._expected) > MAX_REMEMBERED:
-                self._expected.popitem(last=False)
+            self._expected_costs[call] = router, choice.bills
+            if len(self._expected_costs) > MAX_REMEMBERED:
+                self._expected_costs.popitem(last=False)
 
-    def _rate(self, router: str, model: str) -> float:
-        """The price of a model relative to that at the router's training, as far as calls have shown."""
-        paid = self._paid.get((router, model))
+    def _price_ratio(self, router: str, model: str) -> float:
+        """The price of a model relative to that at the router's training, as known from calls."""
+        paid = self._price_ratios.get((router, model))
         return 1.0 if paid is None else paid.rate
 
     def learn(self, workload: str, model: str, dollars: float, call: UUID | None = None) -> None:
         """Record what a call of a workload cost at a model."""
-        router, bills = self._expected.pop(call, ("", {})) if call is not None else ("", {})
+        router, bills = self._expected_costs.pop(call, ("", {})) if call is not None else ("", {})
         if bills.get(model, 0.0) > 0:
-            self._paid.setdefault((router, model), PriceRatio()).add(dollars, bills[model])
+            self._price_ratios.setdefault((router, model), PriceRatio()).add(dollars, bills[model])
         key = (workload, model)
-        before = self._bills.get(key)
-        self._bills[key] = dollars if before is None else before + _NEWEST_WEIGHT * (dollars - before)
+        before = self._mean_costs.get(key)
+        self._mean_costs[key] = dollars if before is None else before + _NEWEST_WEIGHT * (dollars - before)
 
-    def _seen(self, workload: str, places: Sequence[Deployment]) -> dict[str, float]:
-        """model -> US dollars of a call lately, of those that took any."""
-        found = {place.model: self._bills.get((workload, place.model)) for place in places}
+    def _recent_costs(self, workload: str, places: Sequence[Deployment]) -> dict[str, float]:
+        """model -> moving mean of US dollars of a call, for models with calls."""
+        found = {place.model: self._mean_costs.get((workload, place.model)) for place in places}
         return {model: round(bill, 9) for model, bill in found.items() if bill is not None}
 
     def router(self, version: str, digest: str | None = None) -> Router | None:
-        """A learned router; None where its file is missing, not readable by this version, or does not match `digest`
+        """A learned router; None if its file is missing, not readable by this version, or does not match `digest`
         (SHA-256). A missing file may be copied here later."""
         key = (version, digest)
         found = self._routers.get(key)
-        if found is None and self._clock() >= self._again.get(key, 0.0):
+        if found is None and self._clock() >= self._retry_at.get(key, 0.0):
             found = self._routers[key] = self._read(version, digest)
             if found is None:
-                self._again[key] = self._clock() + RETRY_SECONDS
+                self._retry_at[key] = self._clock() + RETRY_SECONDS
         return found
 
     def _read(self, version: str, digest: str | None) -> Router | None:
@@ -297,7 +303,7 @@ class Routes:
         except (OSError, Invalid):
             return None
 
-    def _take(self, catalog: Catalog) -> None:
+    def _take_blueprint(self, catalog: Catalog) -> None:
         """Take up a new blueprint: forget routers that it does not name, and look for missing ones again."""
         self._number = catalog.number
         every = (workload.routing for workload in catalog.blueprint.workloads if workload.routing is not None)
@@ -305,7 +311,7 @@ class Routes:
         gone = [key for key, router in self._routers.items() if key not in named or router is None]
         for key in gone:
             del self._routers[key]
-            self._again.pop(key, None)
+            self._retry_at.pop(key, None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -324,7 +330,7 @@ class _Call:
         from groundplan.economics.routing.model import Context  # noqa: PLC0415 -- numpy, only where it is used
 
         scores = None if self.found is None else tuple(sorted((each.score for each in self.found), reverse=True))
-        said = bytes_before_question(self.ask, self.exchange.endpoint) if router.texts else self.prefix
+        said = bytes_before_question(self.ask, self.exchange.endpoint) if router.texts else self.prefix_bytes
         return Context(message_count(self.ask, self.exchange.endpoint), said, scores, self.task if router.tasks else ())
 
     @property
@@ -332,12 +338,12 @@ class _Call:
         feature = feature_of(self.exchange.request.headers.get(FEATURE))
         return task_of(self.exchange.endpoint, self.ask.fields, feature, self.workload.prompt)
 
-    def provisional(self, router: Router) -> bool:
+    def is_provisional(self, router: Router) -> bool:
         """Whether the deployment is chosen again when the passages are known."""
         return self.found is None and self.workload.grounding is not None and _reads_passages(router)
 
     @property
-    def prefix(self) -> int:
+    def prefix_bytes(self) -> int:
         """Bytes of the conversation before the newest question."""
         return max(0, len(raw_messages(self.ask, self.exchange.endpoint)) - len(self.ask.query))
 

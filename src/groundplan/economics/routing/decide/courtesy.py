@@ -53,11 +53,11 @@ _SAID: Final = frozenset({
     "mean", "means", "my", "no", "of", "or", "our", "phrase", "pronounce", "say", "saying", "says", "spell", "the",
     "their", "to", "translate", "with", "word", "words", "write", "writing", "your",
 })  # fmt: skip
-"""Words before thanks that are asked about, where no sign ends what was asked."""
+"""Words that before *thanks* show that the question is about that word, if no punctuation ends the question."""
 
 
 def strip_courtesy(text: str) -> str:
-    """A text without what is said around it to be polite; as it is where nothing else would be left."""
+    """The text without polite phrases around it; unchanged if nothing else would be left."""
     begin, end = 0, len(text)
     for _ in range(_MOST):
         found = _OPENS.match(text, begin, begin + _LONGEST)

@@ -1,7 +1,7 @@
-"""What the router sees of a prompt: hashed words and pairs of words, and numbers that describe its surface.
+"""Features of a prompt: hashed words and pairs of words, and numbers that describe its surface.
 
-Pure and cheap (well below a millisecond for a long prompt): of a long text the beginning and the end are read. It does
-not weigh anything; weights are learned in `fit`.
+Pure and cheap (well below a millisecond for a long prompt): of a long text the beginning and the end are read. Weights
+are learned in `fit`.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from groundplan.economics.routing.model import Context, Floats, Hashes
 
 BUCKETS = 1 << 17
 _FIRST, _LAST = 260, 140
-"""Words of a long prompt that are read from its beginning and its end."""
+"""Words read from the beginning and the end of a long prompt."""
 _CHARACTERS = 6000
 BRIEF = (24, 10)
-"""First and last words of a question, of which its embedding is made."""
+"""First and last words of a question that are embedded."""
 _TOKENS = re.compile(r"[^\W\d_]+(?:'[^\W\d_]+)?|\d+|[^\w\s]")
 _UNSPACED = (
     "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 )
-"""Of writing that has no spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
+"""Characters of writing systems without spaces between words: Thai, Lao, Burmese, Khmer, Japanese, Chinese."""
 _APART = re.compile(rf"[{_UNSPACED}]|[^\W\d_{_UNSPACED}]+(?:'[^\W\d_{_UNSPACED}]+)?|\d+|[^\w\s]")
 _LONGEST = 40
-"""Characters of what may be one word, of which an embedding is made."""
+"""Limit of characters of one word of a text to embed."""
 _PIECES = re.compile(rf"[{_UNSPACED}]|[^\s{_UNSPACED}]{{1,{_LONGEST}}}")
 _SPACES = re.compile(r"\s{2,}|[^\S \n]")
 _ENDS = " .?!\u3002\uff1f\uff01"
@@ -52,12 +52,12 @@ CONTEXT = 6
 CONVERSATION = 2
 """Of those, the first that are known before anything is searched."""
 _TAG = 3
-"""How often a word would have to be in a text to weigh as much as what the call is for."""
+"""Weight of a task label, as the count of a word."""
 
 
 def normalize_text(text: str) -> str:
-    """A text as it is read whoever has typed it: white space is one space or the end of a line, and no sign ends it. A
-    text that is not read whole stays as it is."""
+    """A text without differences of typing: white space is one space or a line end, and punctuation at the end is
+    removed. Texts too long to be read as a whole stay as they are."""
     if len(text) > 2 * _CHARACTERS:
         return text
     plain = _SPACES.sub(lambda found: "\n" if "\n" in found[0] else " ", text).strip()
@@ -65,8 +65,8 @@ def normalize_text(text: str) -> str:
 
 
 def split_words(text: str, *, apart: bool = True) -> list[str]:
-    """Lower-case words, numbers and signs of the beginning and the end of a text; long numbers are all alike. `apart`:
-    where writing has no spaces each character is a word, so that pairs of neighbours tell what is said."""
+    """Lower-case words, numbers and punctuation of the beginning and the end of a text; long numbers become `0`.
+    `apart`: in writing without spaces each character is a word, so that pairs of neighbours are features."""
     if len(text) > 2 * _CHARACTERS:
         text = text[:_CHARACTERS] + "\n" + text[-_CHARACTERS:]
     found: list[str] = (_APART if apart else _TOKENS).findall(text.lower())
@@ -76,8 +76,8 @@ def split_words(text: str, *, apart: bool = True) -> list[str]:
 
 
 def abbreviate(text: str, *, apart: bool = True) -> str:
-    """The beginning and the end of a text: about as many tokens as are embedded within a few milliseconds. `apart`: a
-    text without spaces is no single word."""
+    """The beginning and the end of a text: about as many tokens as can be embedded within a few milliseconds. `apart`:
+    text without spaces is not one word."""
     if not apart:
         words = text[: 2 * _CHARACTERS].split()
         if len(words) <= sum(BRIEF):
@@ -111,13 +111,13 @@ def hash_counts(words: Sequence[str], task: Sequence[str] = ()) -> dict[int, flo
 
 
 def word_hashes(words: Sequence[str]) -> Hashes:
-    """(n,) hashes of 32 bits of the different words, in order; of numbers and signs where there is nothing else."""
+    """(n,) sorted 32-bit hashes of the distinct words; of numbers and punctuation if there are no words."""
     said = {word for word in words if word[0].isalpha()} or set(words)
     return np.unique(np.fromiter((crc32(word.encode()) for word in said), dtype=np.uint32, count=len(said)))
 
 
 def known_share(hashes: Hashes, known: Hashes) -> float:
-    """Share of them that are among those of training. A word that was not is taken for known once in 2^32 / len(known)
+    """Share of hashes that are among those of training. An unknown word counts as known once in 2^32 / len(known)
     times: below 0.01 % for 400,000 words."""
     if not len(hashes) or not len(known):
         return 0.0
@@ -126,8 +126,8 @@ def known_share(hashes: Hashes, known: Hashes) -> float:
 
 
 def surface_features(text: str, words: Sequence[str], *, cased: bool = False) -> Floats:
-    """(SURFACE,) numbers: lengths, signs, and words that make a task hard; `cased`: what is told by capital letters,
-    too, which is 0 otherwise."""
+    """(SURFACE,) numbers: lengths, punctuation, and words that make a task hard. `cased`: include the share of capital
+    letters, which is 0 otherwise."""
     size, count = max(1, len(text)), max(1, len(words))
     read = text if size <= 2 * _CHARACTERS else text[:_CHARACTERS] + text[-_CHARACTERS:]
     asked = len(text) if (end := _options(text, cased=cased)) < 0 else end
@@ -149,7 +149,7 @@ def surface_features(text: str, words: Sequence[str], *, cased: bool = False) ->
 
 
 def _options(text: str, *, cased: bool) -> int:
-    """Where choices begin; -1: nowhere."""
+    """Offset at which a list of choices begins; -1: none."""
     end = text.find("\nA.")
     if cased:
         return end
@@ -169,7 +169,8 @@ def context_features(context: Context) -> Floats:
 
 
 def _list_features(text: str) -> list[float]:
-    """Of the items of a list (choices, steps): how many, how long, how many have numbers, how much they share."""
+    """Features of the items of a list (choices, steps): count, lengths, how many have numbers, how much they
+    overlap."""
     items = _ITEM.findall(text)[:_MOST_ITEMS]
     if not items:
         return [0.0] * _ITEMS

@@ -1,7 +1,7 @@
 """Boosted trees as plain arrays, evaluated with numpy alone; `learn.boosted_trees` makes them.
 
-They look at the surface of a prompt and at what the regressions expect of it, and tell the mean score of all models,
-and how far each model's score is from it. Words and embeddings are the regressions' matter.
+Their inputs are the surface of a prompt and the predictions of the regressions; they predict the mean score of all
+models, and the difference of each model from it. Words and embeddings enter by the regressions.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ import numpy as np
 from groundplan.economics.routing.model import Doubles, Floats, Forest, Integers
 
 MOST_ASKED = 8
-"""Nodes of a tree that are no leaf: their answers are the bits of a byte."""
+"""Limit of splits of a tree: their results are the bits of a byte."""
 _AT_ONCE = 64
-"""Rows whose answers are in memory together."""
+"""Rows that are evaluated together, to limit memory."""
 
 
 def to_parts(scores: Doubles) -> Doubles:
-    """Scores as the trees take and tell them: the mean, then the differences from it of all but the last; rows or one
+    """Scores as targets of trees: the mean, then the differences from it of all models but the last; rows or one
     row."""
     mean = scores.mean(axis=-1, keepdims=True)
     return np.concatenate([mean, scores[..., :-1] - mean], axis=-1)
 
 
 def to_scores(parts: Doubles) -> Doubles:
-    """The other way round. The differences add up to nothing."""
+    """Inverse of `to_parts`: the differences sum to 0."""
     mean, rest = parts[..., :1], parts[..., 1:]
     return np.concatenate([mean + rest, mean - rest.sum(axis=-1, keepdims=True)], axis=-1)
 
@@ -39,8 +39,8 @@ def build_forest(
     parts: int,
     depth: int,
 ) -> Forest:
-    """Trees from their nodes (trees, nodes); a leaf leads to itself. Raises `ValueError` where one asks more than
-    `MOST_ASKED` things."""
+    """Build trees from their nodes (trees, nodes); a leaf leads to itself. Raises `ValueError` if one has more than
+    `MOST_ASKED` splits."""
     asks = (left != np.arange(left.shape[1])) & (left > 0)  # nothing leads to the root: what says so fills up a row
     most = int(asks.sum(axis=1).max(initial=0))
     if most > MOST_ASKED:

@@ -1,7 +1,7 @@
 """Kernel regression on landmarks as plain arrays, evaluated with numpy alone; `learn.kernel` makes them.
 
-A prompt is a point: what trees look at, standardised, beside its embedding. What is expected of it is weighed from how
-near it is to some prompts of training. Trees cut; this goes smoothly from one prompt to the next.
+A prompt is a point: the standardised inputs of the trees, and its embedding. Its prediction is weighted by its
+similarity to some training prompts. Trees are piecewise constant; this is smooth.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _MEANING = np.float32(0.5**0.5)
 
 
 def kernel_points(inputs: Floats, vectors: Floats | None, mean: Floats, deviation: Floats, reach: Floats) -> Floats:
-    """Points from what trees look at and embeddings, where there are any; rows or one row."""
+    """Points from the trees' inputs and embeddings, if any; rows or one row."""
     cut = np.clip((inputs - mean) / deviation, -_CLIP, _CLIP) * reach
     return cut if vectors is None else np.concatenate([cut, vectors * _MEANING], axis=-1)
 

@@ -1,1 +1,1 @@
-"""Learning a router and judging it on prompts never seen: beside the product, with the extra `economics`."""
+"""Training and evaluation of learned routers, outside the product, with the extra `economics`."""

@@ -1,4 +1,4 @@
-"""The yardsticks: ridge regressions of scores on TF-IDF of words, as anybody would write it first, and a tuned one."""
+"""Baselines: ridge regressions of scores on TF-IDF of words, with scikit-learn's defaults and tuned."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.routing.model import Doubles, Matrix
 
 WORDS = {"sublinear_tf": True, "ngram_range": (1, 2), "min_df": 2}
-"""What somebody would change next: counts by their logarithm, pairs of words, and nothing that was seen once..."""
+"""Usual improvements: logarithmic counts, pairs of words, without words that occur once..."""
 RIDGE = {"alpha": 10.0, "tol": 1e-3}
 """...with a penalty that suits so many columns."""
 

@@ -1,4 +1,4 @@
-"""Learning boosted trees with LightGBM, as the arrays that `decide.forest` walks. Needs the extra `economics`."""
+"""Trains boosted trees with LightGBM, as the arrays that `decide.forest` evaluates. Needs the extra `economics`."""
 
 from __future__ import annotations
 
@@ -13,24 +13,24 @@ from groundplan.economics.routing.model import Doubles, Floats, Forest, Integers
 
 ROUNDS = 350
 DRAWS = 3
-"""Times that the trees of a router of two models are learned anew, so that chance of one draw decides less; of more
-models less often, so that they take no longer to ask."""
+"""Ensembles of trees for a router of two models, to average out random draws; fewer for more models, so that evaluation
+takes no longer."""
 _SETTINGS: Mapping[str, Any] = {
     "objective": "regression", "learning_rate": 0.03, "num_leaves": 6, "min_child_samples": 60, "feature_fraction": 0.5,
     "bagging_fraction": 0.7, "bagging_freq": 1, "lambda_l2": 20.0, "num_threads": 1, "verbose": -1,
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
-"""Small trees that learn slowly: what there is to learn is little and noisy."""
+"""Small trees and a low learning rate: the signal is weak and noisy."""
 
 
 def draw_count(models: int) -> int:
-    """How often the trees of a router are learned."""
+    """Number of ensembles for so many models."""
     return max(1, round(2 * DRAWS / models))
 
 
 def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
-    """Learn trees from what they look at (rows, columns) and scores (rows, models); those of differences so many times
-    from other draws, of which the mean is taken. Raises `Invalid` (`extra_missing`)."""
+    """Train trees on inputs (rows, columns) and scores (rows, models); those of differences `times` times with other
+    seeds, and averaged. Raises `Invalid` (`extra_missing`)."""
     try:
         import lightgbm  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -54,8 +54,8 @@ def grow(shapes: Floats, scores: Doubles, seed: int, times: int = 1) -> Forest:
 
 
 def _pack(trees: Sequence[dict[str, Any]], owner: Integers, shares: Floats, parts: int) -> Forest:
-    """Nodes of each tree as rows, each with its share in what it tells; a leaf leads to itself, so that all may be
-    walked equally far."""
+    """Nodes of each tree as rows, values weighted by the tree's share; a leaf leads to itself, so that all trees have
+    one depth."""
     walked = [_nodes(tree) for tree in trees]
     most = max(len(nodes) for nodes, _ in walked)
     shape = (len(walked), most)

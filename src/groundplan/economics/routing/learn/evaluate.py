@@ -1,4 +1,5 @@
-"""How well routing does on prompts never seen: cross-validated by groups, beside a plain ridge, mixing and the oracle.
+"""Evaluates routing on unseen prompts: cross-validated by groups, compared with ridge regressions, mixing and the
+oracle.
 
 For each fold everything (features, penalty, calibration, operating point) comes from the other folds alone. Needs
 scikit-learn, as training does.
@@ -28,13 +29,13 @@ from groundplan.economics.routing.versions.artifact import dump, load
 
 KEEPS = (0.99, 0.98, 0.95)
 STRICTER = (1.0, 0.995)
-"""Operating points that are tried, too, since one that aims higher may be what shows that a share is kept."""
+"""Further operating points: a stricter one may be the one that proves a share."""
 _TAIL = 0.025
-"""Of the interval that is told, at either end."""
+"""Error of the reported interval at either end."""
 REPHRASED_PROMPTS = 1000
-"""Prompts that are asked otherwise, to see whether the same model takes them."""
+"""Prompts that are rephrased, to see whether the same model takes them."""
 Embed = Callable[[Sequence[str]], Floats]
-"""Unit vectors of prompts, as a gateway has them."""
+"""Embeds prompts as a gateway does: unit vectors."""
 
 
 class Robustness(TypedDict):
@@ -45,7 +46,7 @@ class Robustness(TypedDict):
 
 @dataclass(frozen=True, slots=True)
 class HeldOutResult:
-    """What one way of choosing did on prompts never seen."""
+    """Result of a way of choosing on unseen prompts."""
 
     saved: float
     """Share of the best single model's bill."""
@@ -67,13 +68,13 @@ class Evaluation:
     ridge: dict[str, HeldOutResult]
     """A plain ridge on TF-IDF of words."""
     tuned: dict[str, HeldOutResult]
-    """The same, tuned."""
+    """A tuned ridge on the same features."""
     mixed: dict[str, float]
-    """What random mixing of two models saves at just that share, chosen in hindsight."""
+    """Savings of randomly mixing two models at that share, chosen in hindsight."""
     oracle_saved: float
     oracle_kept: float
     predicted: Doubles
-    """(rows, models) expected scores of prompts never seen."""
+    """(rows, models) expected scores of unseen prompts."""
     plain: Doubles
     tuned_plain: Doubles
     abstained: float
@@ -82,17 +83,17 @@ class Evaluation:
     at: str
     """The operating point of the following."""
     robust: dict[str, float]
-    """Way of asking the same otherwise -> share of prompts never seen that go to the same model."""
+    """Kind of rephrasing -> share of unseen prompts that go to the same model."""
     robust_away: dict[str, float]
-    """The same of those that went to another model than the strongest; empty: none did."""
+    """The same among prompts that went to another model than the strongest; empty: none did."""
     one_choice: float
-    """Share of the prompts that went to the model that took most: what always choosing that one would score."""
+    """Share of prompts that went to the most frequent model: the score of always choosing it."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Picks:
-    """What one way of choosing makes of prompts that it never saw: by share to keep the column of the model that each
-    row went to, and (rows, models) the scores that it expected."""
+    """Choices on unseen prompts, filled fold by fold: by share to keep the column chosen for each row, and (rows,
+    models) expected scores."""
 
     taken: dict[str, Integers]
     expected: Doubles
@@ -123,9 +124,9 @@ def evaluate(
     embed: Embed | None = None,
     at: float | None = None,
 ) -> Evaluation:
-    """Cross-validate. `vectors`: embeddings of the prompts, row by row; None: of the words alone. `embed`: what embeds
-    a prompt that is asked otherwise; without it nobody asks otherwise where the router looks at embeddings. `at`: the
-    share to keep at which they are asked otherwise, the first of `keeps` unless said."""
+    """Cross-validate. `vectors`: embeddings of the prompts, row by row; None: by words alone. `embed`: embeds rephrased
+    prompts; without it a router with embeddings is not tested on them. `at`: the share to keep for rephrased prompts,
+    by default the first of `keeps`."""
     rows, point = len(matrix.samples), label(keeps[0] if at is None else at)
     parts = folds_of([sample.group for sample in matrix.samples], FOLDS, seed)
     routed, ridge, tuned = (_Picks.of(matrix, keeps) for _ in range(3))
@@ -171,11 +172,11 @@ def evaluate(
 
 @dataclass(frozen=True, slots=True)
 class RephrasedChoices:
-    """Which model took prompts as they are, and which when they were asked otherwise."""
+    """The models chosen for prompts, and for their rephrasings."""
 
     first: list[str]
     again: dict[str, list[str]]
-    """By the way of asking, prompt by prompt."""
+    """Kind of rephrasing -> models, prompt by prompt."""
 
     def same(self, kind: str) -> list[bool]:
         return [model == before for model, before in zip(self.again[kind], self.first, strict=True)]
@@ -184,8 +185,8 @@ class RephrasedChoices:
 def choices_when_rephrased(
     router: Router, matrix: Matrix, point: str, seed: int, embed: Embed | None = None
 ) -> RephrasedChoices:
-    """Ask for the same otherwise, in each way. `embed`: as the gateway embeds questions, where the router looks at
-    that."""
+    """Choose models for prompts and for each kind of rephrasing. `embed`: embeds questions as the gateway does, if the
+    router uses embeddings."""
     allowed = frozenset(router.models)
 
     def taken(prompts: Sequence[str]) -> list[str]:
@@ -219,7 +220,8 @@ def _robustness(found: Sequence[RephrasedChoices], strongest: str) -> Robustness
 def apply(
     router: Router, matrix: Matrix, vectors: Floats | None, keeps: Sequence[float]
 ) -> tuple[dict[str, Integers], Doubles, Floats]:
-    """Prompt by prompt, as a gateway does: (columns picked by share to keep, expected scores, whether it was sure)."""
+    """Apply a router prompt by prompt, as a gateway does: (columns chosen by share to keep, expected scores, whether it
+    was sure)."""
     predictions = [
         predict(router, sample.prompt, None if vectors is None else vectors[i], sample.context)
         for i, sample in enumerate(matrix.samples)
@@ -237,8 +239,8 @@ def apply(
 
 
 def fully_known_share(router: Router, matrix: Matrix) -> float | None:
-    """The share of prompts of which every word was in training: all of those that it was trained on. None where a
-    router does not know its words one by one (before format 4)."""
+    """The share of prompts of which all words were in training; 1 for those of training. None for routers that do not
+    store words (before format 4)."""
     if not router.words.size:
         return None
     hashes = [
@@ -256,7 +258,7 @@ def apply_ridge(
     keeps: Sequence[float],
     seed: int,
 ) -> tuple[dict[str, Integers], Doubles]:
-    """What `apply` tells, of a ridge that is learned from `seen`, at operating points chosen in the same way."""
+    """As `apply`, for a ridge trained on `seen`, at operating points chosen in the same way."""
     ones = np.ones_like(seen.scores)
     predictions = np.zeros_like(seen.scores)
     for fold in folds_of([sample.group for sample in seen.samples], INNER_FOLDS, seed):
@@ -279,8 +281,8 @@ def _pick_columns(scores: Doubles, costs: Doubles, point: Point | None, stronges
 
 
 def held_out_result(matrix: Matrix, strongest: int, picked: Integers) -> HeldOutResult:
-    """What `picked`, a column for each row, saves and keeps of the strongest model for every prompt. Of a model that is
-    never right nothing can be lost: all of it is kept."""
+    """The savings and quality of `picked`, a column for each row, relative to the strongest model for every prompt. If
+    the strongest model is never right, nothing can be lost."""
     rows = np.arange(len(picked))
     bill, score = matrix.costs[:, strongest].sum(), float(matrix.scores[:, strongest].mean())
     got = matrix.scores[rows, picked] if score > 0 else matrix.scores[:, strongest]
@@ -293,15 +295,14 @@ def held_out_result(matrix: Matrix, strongest: int, picked: Integers) -> HeldOut
 
 
 def _saved_share(cost: float, of: float) -> float:
-    """Share of a bill that another one is below it; of nothing nothing is saved."""
+    """Share by which a cost is below a bill; 0 for an empty bill."""
     return 1.0 - cost / of if of > 0 else 0.0
 
 
 def interval(kept: float, error: float, rows: int, groups: float) -> tuple[float, float]:
-    """95 % of a share that is kept: Student's t over groups, as many of one size as would say as much about their mean
-    (Kish 1965), since the error of one large group among small ones says little. Few losses, or none, among so many
-    prompts do not show that there are as few: the lower end is Wilson's (1927), which leaves room for those that as
-    many may pass over."""
+    """95 % interval of a kept share: Student's t over groups, by their effective number (Kish 1965), since the error of
+    one large group among small ones says little. Few losses in a sample do not prove that there are as few: the lower
+    end is Wilson's (1927)."""
     from scipy.special import stdtrit  # noqa: PLC0415 -- heavy, and an extra
 
     if groups < 2:
@@ -312,21 +313,21 @@ def interval(kept: float, error: float, rows: int, groups: float) -> tuple[float
 
 
 def least_prompts(keep: float) -> int | None:
-    """Without a loss, how many prompts show at least that a share is kept; None: none do."""
+    """The fewest prompts that prove a share if none has a loss; None: no number does."""
     if keep >= 1:
         return None
     return next(rows for rows in count(max(2, int(3.8 / (1 - keep)))) if interval(1.0, 0.0, rows, rows)[0] >= keep)
 
 
 def lowest_shown_point(routed: Mapping[str, HeldOutResult], keep: float) -> str | None:
-    """The operating point, of those that aim at `keep` or higher the lowest, that saves something and whose interval
-    does not reach below `keep`; None: with no point it is shown."""
+    """The lowest operating point at or above `keep` that saves something and whose interval does not reach below
+    `keep`; None: none does."""
     able = [name for name, each in routed.items() if float(name) >= keep and each.saved > 0 and each.low >= keep]
     return min(able, key=float, default=None)
 
 
 def _best_mix(means: Doubles, bills: Doubles, strongest: int, keep: float) -> float:
-    """The most that tossing a coin between the strongest and one other model saves at a share of its score."""
+    """The highest savings of randomly mixing the strongest and one other model at a share of its score."""
     goal, most = keep * means[strongest], 0.0
     for other in range(len(means)):
         loss = means[strongest] - means[other]

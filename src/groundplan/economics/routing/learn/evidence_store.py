@@ -1,7 +1,7 @@
-"""The SQL of what calls say about models: pairs of answers that a judge compared, and verdicts in random arms.
+"""The SQL of evidence about models: pairs of answers that a judge compared, and verdicts in random arms.
 
-Only calls whose question is still kept, whole; what is kept is sealed, and opened elsewhere. Bounded by `MOST`, and
-read a few at a time: each may be as long as a request can be.
+Only calls whose question is still stored as a whole; contents are sealed, and opened elsewhere. Limited to `MOST` calls
+and read a few at a time, since each may be as long as a request can be.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from psycopg.rows import dict_row
 
 Row = dict[str, Any]
 MOST: Final = 5000
-"""Newest calls of a workload that are taken."""
+"""Limit of calls of a workload, newest first."""
 AT_ONCE: Final = 16
-"""Rows that are in memory with what is kept of them."""
+"""Rows with contents that are in memory at a time."""
 ENDPOINTS: Final = ("chat.completions", "messages")
 # the newest word about an answer; reviews are outcomes, too
 _NEWEST: LiteralString = """LEFT JOIN LATERAL (SELECT accepted FROM outcome o
@@ -54,13 +54,13 @@ _SAID: LiteralString = f"""SELECT {_CALL}, c.detail -> 'route' ->> 'unit' AS uni
 
 
 def pairs(conn: Connection[Any], workload: str, since: datetime) -> Iterator[Row]:
-    """Calls whose answer was compared with another model's, by a judge or a person, whose word goes first; the newest
-    word about each pair."""
+    """Calls whose answer was compared with another model's, with the newest verdict of each pair: a person's, else the
+    judge's."""
     return _rows(conn, _PAIRS, workload, since)
 
 
 def verdicts(conn: Connection[Any], workload: str, since: datetime) -> Iterator[Row]:
-    """Calls in the arms of A/B experiments of whose answers somebody said something; the newest word counts."""
+    """Calls in the arms of A/B experiments with an outcome; the newest outcome counts."""
     return _rows(conn, _SAID, workload, since)
 
 
@@ -76,7 +76,7 @@ def prompt(conn: Connection[Any], workload: str, blueprint: int) -> str | None:
 
 
 def only_demo(conn: Connection[Any], workload: str) -> bool:
-    """Whether the newest calls of a workload are of a demo, all of them."""
+    """Whether all of the newest calls of a workload are of a demo."""
     row = conn.execute(
         """SELECT bool_and(demo) FROM (
              SELECT demo FROM call WHERE workload = ANY(ARRAY[%s]) ORDER BY workload, at DESC LIMIT 1000) c""",

@@ -1,9 +1,9 @@
-"""Training of the learned router: ridge regressions of every model's score and cost on words, surface and embedding,
-and trees and a kernel regression that look at what those expect.
+"""Trains the learned router: ridge regressions of every model's score and cost on words, surface and embedding, and
+trees and a kernel regression on their predictions.
 
-Needs scikit-learn (extra `economics`) and runs beside the product, never in a gateway. Strength of the penalty,
-calibration and operating points come from prompts that were left out group by group within the training set; whether it
-is good enough is `evaluate`'s, whether it is used is decided by people.
+Needs scikit-learn (extra `economics`) and runs outside the product, never in a gateway. Penalty, calibration and
+operating points come from prompts held out group by group within the training set. `evaluate` measures the quality;
+people decide whether a router is used.
 """
 
 from __future__ import annotations
@@ -51,16 +51,16 @@ from groundplan.economics.routing.versions.artifact import check_size
 PENALTIES = (0.5, 1.5, 3.0, 6.0, 12.0, 24.0)
 INNER_FOLDS = 4
 ENOUGH_ROWS = 1500
-"""Left-out prompts that are enough to choose a penalty by."""
+"""Held-out prompts that suffice to choose a penalty."""
 LANDMARKS = 64
 LEAST_WEIGHT = 0.05
-"""Of a regression: trees look at each, also at one that tells little by itself."""
+"""Lowest weight of a regression: its prediction is an input of the trees even if it is weak by itself."""
 LEAST_ROWS = 400
-"""Prompts below which trees and kernel would only repeat noise."""
+"""Fewest prompts for trees and kernel: with less they would fit noise."""
 _STRANGE = 0.002
 """Share of training prompts that count as strange."""
 _MOST_KNOWN = 0.6
-"""Share of known words that is always enough: prompts of a template share all of theirs."""
+"""Share of known words that always suffices: prompts of a template share all of theirs."""
 _TOLERANCE = 1e-3
 _DENSE = {True: 0.3, False: 3.0}
 """Penalties of the surface and of the embedding."""
@@ -97,20 +97,20 @@ def _missing_extra() -> Invalid:
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
-    """The mean of one ridge regression on the words, one on the surface and one on the embedding."""
+    """The mean of three ridge regressions: on words, on the surface, and on the embedding."""
 
     weights: Floats
     """(columns, targets)"""
     bias: Floats
     alone: Floats
-    """(regressions, models): of the words' bias and the embedding's, their share in it."""
+    """(regressions, models): the shares of the words' and the embedding's regression in the bias."""
 
     def predict(self, features: Any) -> Doubles:
-        """(rows, targets) of all together."""
+        """(rows, targets) predictions of the mean."""
         return np.asarray(features @ self.weights + self.bias, dtype=np.float64)
 
     def with_weights(self, weights: Blend, shaped: int) -> Fitted:
-        """With the regressions weighed: of the words, of the surface, and of the embedding where there is one."""
+        """With weights for the regressions: of words, of the surface, and of the embedding if there is one."""
         models, columns = self.alone.shape[1], self.weights.shape[0]
         found, bias = self.weights.copy(), self.bias.copy()
         own = [self.alone[0], self.bias[:models] - self.alone.sum(axis=0), *self.alone[1:]]
@@ -130,9 +130,9 @@ class Fitted:
 
 
 def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> Fitted:
-    """Learn them; `shaped`: columns of the surface. Each errs in its own way, so together they rank better than one
-    regression on all columns. Costs, the second half of the targets, are those of the surface alone, which knows the
-    length."""
+    """Train the regressions; `shaped`: columns of the surface. Their errors differ, so together they rank better than
+    one regression on all columns. Costs, the second half of the targets, are predicted from the surface alone, which
+    has the length."""
     try:
         from sklearn.linear_model import Ridge  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -162,12 +162,13 @@ def ridge(features: Any, targets: Doubles, penalty: float, shaped: int) -> Fitte
 
 
 def _edges(shaped: int, columns: int) -> list[int]:
-    """Where the columns of each regression begin, and the last ones end."""
+    """Boundaries of the columns of the regressions."""
     return sorted({0, BUCKETS, BUCKETS + shaped, columns})
 
 
 def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
-    """Features of prompts; `vectors` are their unit embeddings, row by row. A context counts where any tells it."""
+    """Compute features of prompts; `vectors`: their unit embeddings, row by row. Contexts are used if any prompt has
+    one."""
     matrices = import_sparse()
     starts, buckets, values = [0], list[int](), list[float]()
     rows = []
@@ -189,19 +190,19 @@ def prepare(samples: Sequence[Sample], vectors: Floats | None) -> Prepared:
 
 
 def task_of(sample: Sample) -> Sequence[str]:
-    """What its call was for, as far as that is told."""
+    """The task labels of a sample, if it has any."""
     return () if sample.context is None else sample.context.task
 
 
 def _means(values: Floats) -> Floats:
-    """Of each column what is known; 0 where nothing is."""
+    """Mean of the known values of each column; 0 without any."""
     known = ~np.isnan(values)
     return np.asarray(np.nansum(values, axis=0) / np.maximum(known.sum(axis=0), 1), dtype=np.float32)
 
 
 @dataclass(frozen=True, slots=True)
 class Scales:
-    """What features are scaled by, learned from training prompts alone."""
+    """Scaling of features, learned from training prompts alone."""
 
     idf: Floats
     mean: Floats
@@ -233,7 +234,7 @@ def feature_matrix(scales: Scales, prompts: Prepared, *, embedded: bool) -> Any:
 
 
 def targets_of(matrix: Matrix) -> tuple[Doubles, Floats]:
-    """(scores beside costs as multiples of the mean, mean costs)."""
+    """(scores next to costs as multiples of the mean, mean costs)."""
     means = np.maximum(matrix.costs.mean(axis=0), 1e-12)
     return np.hstack([matrix.scores, np.clip(matrix.costs / means, 0, 10)]), means.astype(np.float32)
 
@@ -249,7 +250,7 @@ class OutOfFold:
 
     @property
     def parts(self) -> list[Doubles]:
-        """(rows, models) of the words, of the surface, and of the embedding where there is one."""
+        """(rows, models) predictions by words, by surface, and by embedding if there is one."""
         models = self.alone.shape[2]
         return [self.alone[:, 0], self.raw[:, :models] - self.alone.sum(axis=1), *self.alone[:, 1:].swapaxes(0, 1)]
 
@@ -298,8 +299,8 @@ def _best_penalty(
 def _head(
     matrix: Matrix, features: Any, shapes: Floats, vectors: Floats | None, seed: int
 ) -> tuple[Head, Forest | None, Doubles]:
-    """A predictor, with trees and kernel where there are enough prompts, and its calibrated left-out predictions
-    (scores beside relative costs). `shapes`: surfaces (rows, columns), as they are."""
+    """Train a predictor, with trees and kernel if there are enough prompts; returns it with its calibrated held-out
+    predictions (scores next to relative costs). `shapes`: unscaled surfaces (rows, columns)."""
     shaped, count = shapes.shape[1], len(matrix.models)
     out = out_of_fold(matrix, features, PENALTIES, seed, shaped)
     targets, _ = targets_of(matrix)
@@ -329,7 +330,7 @@ def _head(
 def _out_of_fold_learners(
     matrix: Matrix, inputs: Floats, vectors: Floats | None, shaped: int, seed: int
 ) -> tuple[Doubles, Doubles]:
-    """Left-out scores by trees and by kernel."""
+    """Held-out scores by trees and by kernel."""
     by_trees, by_kernel = np.zeros_like(matrix.scores), np.zeros_like(matrix.scores)
     for fold in folds_of([sample.group for sample in matrix.samples], INNER_FOLDS, seed):
         rest = np.setdiff1d(np.arange(len(inputs)), fold)
@@ -349,8 +350,8 @@ def train(
     seed: int = 0,
     alone: bool = True,
 ) -> Router:
-    """A router from an evaluation set. `vectors`: embeddings of its prompts; `keeps`: shares of the best single model's
-    score for which operating points are wanted; `alone`: it must also do without an embedding."""
+    """Train a router. `vectors`: embeddings of the prompts; `keeps`: shares of the best single model's score to find
+    operating points for; `alone`: it must also work without an embedding."""
     check_size(len(matrix.models), embedded=vectors is not None)
     seen = prepare(matrix.samples, vectors)
     scales = fit_scales(seen)
@@ -397,8 +398,7 @@ def train(
 
 
 def _vocabulary(samples: Sequence[Sample]) -> tuple[Hashes, float]:
-    """(hashes of all words, in order; the share of words known from other groups that only strange prompts fall
-    below)"""
+    """(sorted hashes of all words; the share of words known from other groups below which only strange prompts are)"""
     hashes = [word_hashes(split_words(normalize_text(strip_courtesy(sample.prompt)))) for sample in samples]
     groups = np.repeat(group_numbers([sample.group for sample in samples]), [len(each) for each in hashes])
     every = np.unique((np.concatenate(hashes).astype(np.uint64) << np.uint64(32)) | groups.astype(np.uint64))
@@ -409,8 +409,8 @@ def _vocabulary(samples: Sequence[Sample]) -> tuple[Hashes, float]:
 
 
 def _landmarks(vectors: Floats | None, seed: int) -> tuple[Floats, float]:
-    """Prompts far from each other (each next one the farthest from those before), and the likeness to the nearest one
-    that only strange prompts fall below."""
+    """(prompts far from each other, each next one the farthest from those before; the similarity to the nearest one
+    below which only strange prompts are)"""
     if vectors is None:
         return np.zeros((0, 0), dtype=np.float32), 0.0
     first = int(np.random.default_rng(seed).integers(len(vectors)))

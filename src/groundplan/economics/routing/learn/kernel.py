@@ -1,4 +1,4 @@
-"""Learning the kernel regression that `decide.kernel` evaluates: ridge regression in the span of landmarks (Nystroem).
+"""Trains the kernel regression that `decide.kernel` evaluates: ridge regression in the span of landmarks (Nystroem).
 
 Williams and Seeger 2001, Using the Nystroem method to speed up kernel machines.
 """
@@ -18,7 +18,7 @@ _SURFACE, _EXPECTED = 1.0, 0.2
 
 
 def fit(inputs: Floats, vectors: Floats | None, scores: Doubles, shaped: int, seed: int) -> Kernel:
-    """Learn from what trees look at (rows, columns), of which the first `shaped` are the surface, from embeddings, and
+    """Train on the trees' inputs (rows, columns), of which the first `shaped` are the surface, on embeddings, and
     scores (rows, models)."""
     mean, deviation = inputs.mean(axis=0), np.maximum(inputs.std(axis=0), 1e-6)
     counts = np.where(np.arange(inputs.shape[1]) < shaped, shaped, max(1, inputs.shape[1] - shaped))

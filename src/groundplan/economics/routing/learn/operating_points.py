@@ -1,6 +1,6 @@
-"""Operating points: the highest price of quality at which left-out predictions still keep a share of the best score.
+"""Operating points: the highest worth of cost at which held-out predictions still keep a share of the best score.
 
-Pure. Sure means: the lower end of a one-sided interval over groups, so that few or uneven groups cost savings, not
+Pure. Proven by the lower end of a one-sided interval over groups, so that few or uneven groups cost savings, not
 quality.
 """
 
@@ -15,30 +15,30 @@ from groundplan.economics.routing.decide.choose import best_columns, with_bonus
 from groundplan.economics.routing.model import Doubles, Integers, LossRange, Matrix, Point, Router
 
 MARGIN = 1.0
-"""Standard errors between what was seen and what is promised."""
+"""Standard errors between the observed share and the promised one."""
 STEPS = 80
 BONUSES = (0.0, 0.02, 0.04, 0.07, 0.1, 0.15, 0.2, 0.3)
-"""How much the strongest model is favoured, tried for every price."""
+"""Bonuses of the strongest model that are tried at every price."""
 PARTS = 10
-"""Of the prompts that go to other models, by the loss that is expected, of which each is judged alone."""
+"""Parts, by expected loss, of the prompts that go to other models; each is judged separately."""
 LEAST_OF_PART = 40
-"""Prompts of a part that can prove anything."""
+"""Fewest prompts of a part to judge."""
 SURE = 2.58
-"""Standard errors by which a part must be worse."""
+"""Standard errors by which a part must be worse than expected."""
 SLACK = 0.02
-"""Score by which it may be."""
+"""Loss of score that is tolerated."""
 
 
 def prices() -> Doubles:
-    """Prices of quality that are tried: score points for the cost of one call of the strongest model."""
+    """Prices that are tried: score points per cost of one call of the strongest model."""
     return np.concatenate([[0.0], np.geomspace(1e-5, 3.0, STEPS)])
 
 
 def operating_points(
     matrix: Matrix, predictions: Doubles, router: Router, keeps: Sequence[float], margin: float = MARGIN
 ) -> dict[str, Point]:
-    """The price for each share to keep, where one is proven on these left-out predictions (scores beside relative
-    costs)."""
+    """The operating point of each share to keep that these held-out predictions (scores next to relative costs)
+    prove."""
     count = len(matrix.models)
     costs = np.clip(predictions[:, count:], 0.1, 10.0) * router.mean_costs
     unit = float(router.mean_costs[router.strongest])

@@ -1,6 +1,6 @@
-"""The same question as somebody else would type it: noise and rewording that change nothing of what is asked. Pure.
+"""Rephrases questions as others might type them: noise and rewording that do not change the question. Pure.
 
-Made by rules from a seed, so that a measurement can be repeated. Paraphrases that people write differ more.
+Rule-based and seeded, so that measurements can be repeated. Paraphrases by people differ more.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from random import Random
 from typing import Final
 
 SHARE: Final = 0.06
-"""Of the words of at least four letters that get a slip of the finger."""
+"""Share of the words of at least four letters that get a typing error."""
 _WORD = re.compile(r"[^\W\d_]{4,}")
 _SWAPS: Final = (
     (r"\bwhich of the following\b", "which one of these"), (r"\bhow many\b", "what number of"),

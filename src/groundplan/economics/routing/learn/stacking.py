@@ -1,7 +1,7 @@
-"""How much each predictor of scores is worth: weights with which left-out predictions come nearest to what was seen.
+"""Weights of predictors of scores that fit held-out observations best.
 
-Of the mean over models and of the models' differences from it apart: what tells how hard a prompt is need not tell who
-answers it. Needs scipy, as training does.
+Separately for the mean over models and for the differences from it: a predictor of how hard a prompt is need not
+predict which model answers it. Needs scipy, as training does.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ Values = TypeVar("Values", Doubles, Floats)
 
 
 def fit_blend(predictions: Sequence[Doubles], scores: Doubles) -> Blend:
-    """The weights, none below 0, of predictors (rows, models): first those of the means, then those of the
-    differences. Each model's own mean is left out: it is an offset. Raises `Invalid` (`extra_missing`)."""
+    """Non-negative weights of predictors (rows, models): those of the means, then those of the differences. Each
+    model's own mean is an offset and left out. Raises `Invalid` (`extra_missing`)."""
     try:
         from scipy.optimize import nnls  # noqa: PLC0415 -- heavy, and an extra
     except ImportError as error:
@@ -40,7 +40,7 @@ def fit_blend(predictions: Sequence[Doubles], scores: Doubles) -> Blend:
 
 
 def weighted_part(weights: Sequence[float], place: int, values: Values) -> Values:
-    """What the predictor at that place adds to the whole: its values (..., models), weighed."""
+    """The weighted part of predictor number `place`: its values (..., models), by `weights`."""
     common, apart = weights[place], weights[len(weights) // 2 + place]
     mean = values.mean(axis=-1, keepdims=True)
     found: Values = np.asarray(common * mean + apart * (values - mean), dtype=values.dtype)

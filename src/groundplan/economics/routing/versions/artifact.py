@@ -91,11 +91,11 @@ class _Router(msgspec.Struct, frozen=True):
     doubted: dict[str, list[tuple[float, float]]] = {}
     tasks: bool = False
     brief: tuple[int, int] = BRIEF
-    """First and last words of a question that were embedded."""
+    """Counts of first and last words of a question that were embedded."""
     tokens: int = 0
-    """Of them that were embedded at most; 0: all."""
+    """Limit of tokens that were embedded; 0: all."""
     layers: Layers = 0
-    """Of the model that embedded them; 0: all."""
+    """Layers of the embedding model; 0: all."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -103,8 +103,8 @@ _decode = msgspec.msgpack.Decoder(_Router).decode
 
 
 def dump(router: Router) -> bytes:
-    """The bytes of a router; the same router gives the same bytes. Raises `Invalid` (`router_models`) where they would
-    be too many to be read."""
+    """The bytes of a router; equal routers give equal bytes. Raises `Invalid` (`router_models`) if they are too many to
+    be read."""
     check_size(len(router.models), embedded=router.full is not None)
     return _encode(
         _Router(
@@ -139,7 +139,7 @@ def dump(router: Router) -> bytes:
 
 
 def check_size(models: int, *, embedded: bool) -> None:
-    """Raise `Invalid` (`router_models`) for more models than an artifact has room for."""
+    """Raise `Invalid` (`router_models`) for too many models for an artifact."""
     room = _MOST_BYTES // (4 * BUCKETS * (1 + embedded)) - 1
     if models > room:
         raise Invalid(
@@ -150,7 +150,7 @@ def check_size(models: int, *, embedded: bool) -> None:
 
 
 def load(data: bytes) -> Router:
-    """The router in some bytes. Raises `Invalid` (`router_artifact`) where they are none that fits this version."""
+    """Load a router. Raises `Invalid` (`router_artifact`) if the bytes are none of a format that this version reads."""
     if len(data) > _MOST_BYTES:
         raise _bad("it is too large")
     try:
@@ -227,7 +227,7 @@ def _unpacked(found: _Router) -> Router:
 
 
 def _landmarks(found: _Router) -> Floats:
-    """Of which each prompt of an embedding must be near one."""
+    """The landmarks; with embeddings each prompt must be near one of them."""
     landmarks, width = _array(found.landmarks), len(found.centre)
     fits = landmarks.ndim == 2 and (not width or (len(landmarks) and landmarks.shape[1] == width))
     if not fits or not _finite(landmarks):
@@ -236,7 +236,7 @@ def _landmarks(found: _Router) -> Floats:
 
 
 def _check_read(found: _Router) -> None:
-    """Raise `ValueError` for what no prompt can be read by, or chosen for."""
+    """Raise `ValueError` for parameters with which prompts cannot be read or models chosen."""
     if min(found.surface_scale) <= 0:
         raise ValueError("its surface has no scale")
     if found.full is not None and found.brief != BRIEF:
@@ -293,7 +293,7 @@ def _near(found: _Kernel, models: int, columns: int, width: int) -> Kernel:
 
 
 def _planted(found: _Forest, models: int, columns: int) -> Forest:
-    """The trees, of which every way ends within them."""
+    """The trees, after a check that every path ends in a leaf."""
     trees, nodes = found.shape
     whole = [np.frombuffer(data, dtype="<i2").astype(np.int64) for data in (found.feature, found.left, found.right)]
     feature, left, right = (part.reshape(trees, nodes) for part in whole)

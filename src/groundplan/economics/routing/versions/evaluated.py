@@ -1,6 +1,6 @@
-"""How well a learned router did on prompts it had not seen, as it was written into it when it was trained. No judging.
+"""Reads the evaluation of a learned router that was written into it at training. Computes nothing.
 
-Whoever approves a router reads this; its digest covers it, so that it cannot be changed afterwards.
+Approvers of a router read this; the router's digest covers it, so that it cannot be changed afterwards.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from groundplan.core.errors import Invalid
 
 
 class _ArtifactHead(msgspec.Struct, frozen=True):
-    """What of an artifact is read; arrays are passed over."""
+    """The fields of an artifact that are read; arrays are skipped."""
 
     models: list[str]
     points: dict[str, tuple[float, float]]
@@ -28,23 +28,23 @@ _decode = msgspec.msgpack.Decoder(_ArtifactHead).decode
 
 @dataclass(frozen=True, slots=True)
 class EvaluationSummary:
-    """At one share to keep; what was not written down is None, as by versions before."""
+    """The evaluation at one share to keep; None: not recorded, as by earlier versions."""
 
     digest: str
     """SHA-256 of its bytes."""
     models: tuple[str, ...]
     strongest: str
-    """The one of them that takes whatever the router is unsure of."""
+    """The model that takes calls that the router is unsure of."""
     keep: float
     point: str | None
-    """Operating point that keeps it; None: nothing cheaper was proven, and the strongest model takes every call."""
+    """Operating point for this share; None: none was proven, and the strongest model takes every call."""
     trained: str | None
-    """Day, as YYYY-MM-DD."""
+    """Day of the training, as YYYY-MM-DD."""
     origin: str | None
     prompts: int | None
     groups: int | None
     against: str | None
-    """The best single model for every prompt, with which it is compared."""
+    """The best single model, with which it is compared."""
     calibration: float | None
     saved: float | None
     kept: float | None
@@ -52,16 +52,16 @@ class EvaluationSummary:
     high: float | None
     """95 % interval of `kept`."""
     ridge_saved: float | None
-    """What the better of two ridge regressions on words saves at the same share."""
+    """Savings of the better of two ridge regressions on words at the same share."""
 
     @property
     def shown(self) -> bool | None:
-        """Whether its prompts show that the share is kept; None: no interval was written down."""
+        """Whether its prompts prove the share; None: no interval was recorded."""
         return None if self.low is None else self.low >= self.keep
 
 
 def read_evaluation(data: bytes, keep: float) -> EvaluationSummary:
-    """Of the bytes of a router. Raises `Invalid` (`router_artifact`) where they are none."""
+    """Read the evaluation of a router's bytes. Raises `Invalid` (`router_artifact`) if they are no router."""
     try:
         found = _decode(data)
         point, strongest = _point(found.points, keep), found.models[found.strongest]
@@ -95,7 +95,7 @@ def read_evaluation(data: bytes, keep: float) -> EvaluationSummary:
 
 
 def _point(points: Collection[str], keep: float) -> str | None:
-    """Its own, else the next stricter one, as gateways choose it."""
+    """The operating point for a share: its own, else the next stricter one, as in gateways."""
     return min((each for each in points if float(each) >= keep), key=float, default=None)
 
 

@@ -1,4 +1,5 @@
-"""Learned routers of a HOME: a file for each name and version, never changed once written. No learning, no choosing."""
+"""The learned routers of a HOME: a file for each name and version, never changed once written. No training, no
+choices."""
 
 from __future__ import annotations
 
@@ -19,8 +20,8 @@ _VERSION = re.compile(r"^([a-z0-9][a-z0-9-]{0,62})@([1-9][0-9]{0,8})\Z")
 
 
 def save_router(folder: Path, router: Router) -> str:
-    """Write a router as the next version of its name; returns NAME@VERSION. Who writes at the same time gets another
-    version: none is ever replaced. Raises `Invalid` (`router_name`)."""
+    """Write a router as the next version of its name; returns NAME@VERSION. Concurrent writers get different versions:
+    none is ever replaced. Raises `Invalid` (`router_name`)."""
     check_name(router.name)
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     version = max(versions(folder, router.name), default=0) + 1
@@ -30,14 +31,14 @@ def save_router(folder: Path, router: Router) -> str:
 
 
 def check_name(name: str) -> None:
-    """Raise `Invalid` (`router_name`) for what is no name."""
+    """Raise `Invalid` (`router_name`) for an invalid name."""
     if not _NAME.match(name):
         hint = "Use lower-case letters, digits and hyphens."
         raise Invalid(f"{name[:80]!r} is not a name for a router", code="router_name", hint=hint)
 
 
 def _write_version(folder: Path, router: Router) -> bool:
-    """Whether it is there now under its version; False where another one is."""
+    """Write a version; False if it exists already."""
     whole = folder / f".{new_id()}"
     write_atomically(whole, dump(router))
     try:
@@ -51,13 +52,13 @@ def _write_version(folder: Path, router: Router) -> bool:
 
 
 def versions(folder: Path, name: str) -> list[int]:
-    """Versions of a name that are there, oldest first."""
+    """Stored versions of a name, oldest first."""
     found = (_VERSION.match(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"{name}@*{SUFFIX}"))
     return sorted(int(match[2]) for match in found if match is not None and match[1] == name)
 
 
 def list_routers(folder: Path) -> list[str]:
-    """NAME@VERSION of all that are there, by name and version."""
+    """NAME@VERSION of all stored routers, by name and version."""
     found = (_VERSION.match(path.name.removesuffix(SUFFIX)) for path in folder.glob(f"*{SUFFIX}"))
     return [f"{name}@{version}" for name, version in sorted((m[1], int(m[2])) for m in found if m is not None)]
 
@@ -71,8 +72,8 @@ def router_digest(folder: Path, version: str) -> str:
 
 
 def load_router(folder: Path, version: str) -> Router:
-    """NAME@VERSION, or the newest of NAME. Raises `NotFound` (`router_unknown`), `Invalid` (`router_version`,
-    `router_artifact`)."""
+    """Load NAME@VERSION, or the newest version of NAME. Raises `NotFound` (`router_unknown`), `Invalid`
+    (`router_version`, `router_artifact`)."""
     match = _VERSION.match(version)
     if match is None and not _NAME.match(version):
         hint = "Name a version as `groundplan routing list` does, such as support@3, or support for its newest."
