@@ -36,7 +36,7 @@ def solve_divided(problem: Problem, seconds: float | None = None) -> Division | 
     data = build_arrays(problem)
     if len(data.empty_parts()):
         return None
-    found = relax(data, seconds=seconds, whole=True)
+    found = relax(data, seconds=seconds, has_integer_units=True)
     if found is None:
         return None
     share = np.zeros(len(problem.options.part))

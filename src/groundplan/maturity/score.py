@@ -176,8 +176,8 @@ def _operations(e: Evidence) -> list[Point]:
 
 def _governance(e: Evidence) -> list[Point]:
     unnamed = ", ".join(duty for duty in e.duties_missing if duty not in e.declares)
-    gone = ", ".join(e.duties_missing) if e.served else ""
-    missing = unnamed or gone
+    unfilled = ", ".join(e.duties_missing) if e.served else ""
+    missing = unnamed or unfilled
     if e.stage == "production":
         approval = "Have it approved by its duties; approvals in the demo or by oneself do not count."
     else:

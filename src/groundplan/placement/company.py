@@ -64,11 +64,14 @@ def frame_problem(
     share_hardware: bool = True,
     include_forbidden: bool = True,
 ) -> FramedProblem:
-    """The problem of a company. `with_wanted_fallbacks` False leaves out fallbacks that are only wanted; `banned` are
-    (workload, config) that may not be the primary, for asking what comes next; `share_hardware` False adds up peaks of
-    own hardware and commits to nothing, with the same options of workloads in the same order. `include_forbidden` False
-    leaves out what a rule forbids where anything else is allowed: with hundreds of deployments that is most of it, and
-    explains conflicts alone."""
+    """The problem of a company.
+
+    `with_wanted_fallbacks` False leaves out fallbacks that are only wanted. `banned` are (workload, config) that may
+    not be the primary, for finding a runner-up. `share_hardware` False adds up the peaks on own hardware and commits to
+    nothing, with the same options of workloads in the same order. `include_forbidden` False leaves out forbidden
+    candidates where any is allowed: with hundreds of deployments these are most, and only explanations of conflicts
+    need them.
+    """
     company, pools = offered.company, build_pools(offered) if share_hardware else {}
     jobs: list[Job] = []
     meanings: list[OptionMeaning] = []

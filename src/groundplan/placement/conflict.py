@@ -214,9 +214,11 @@ class _BreakableModel:
         first, options = problem.part_start, problem.options
         taken: dict[int, Any] = {}
         for part in range(len(first) - 1) if parts is None else parts.tolist():
-            mine = {option: self.model.new_bool_var("") for option in range(int(first[part]), int(first[part + 1]))}
-            self.model.add_exactly_one(mine.values())
-            taken |= mine
+            part_variables = {
+                option: self.model.new_bool_var("") for option in range(int(first[part]), int(first[part + 1]))
+            }
+            self.model.add_exactly_one(part_variables.values())
+            taken |= part_variables
         for option, variable in taken.items():
             for rule in options.rule[options.rule_start[option] : options.rule_start[option + 1]]:
                 self.model.add_implication(variable, self._broken_variable(problem.rules[rule]))
@@ -236,8 +238,8 @@ class _BreakableModel:
         for option, variable in taken.items():
             for at in range(int(options.row_start[option]), int(options.row_start[option + 1])):
                 found.setdefault(int(options.row[at]), []).append((variable, int(options.use[at])))
-        mine = np.isin(tiers.row, list(found))
-        for tier in np.flatnonzero(mine):
+        used_tiers = np.isin(tiers.row, list(found))
+        for tier in np.flatnonzero(used_tiers):
             units = self.model.new_int_var(0, int(min(tiers.max_units[tier], 2**20)), "")
             found[int(tiers.row[tier])].append((units, -int(tiers.size[tier])))
         for row, terms in sorted(found.items()):

@@ -1,10 +1,10 @@
-"""Whether a plan still holds: what was expected beside what happens, on a control chart for each figure.
+"""Whether a plan still holds: expected figures against measured ones, on a control chart for each figure.
 
-Each figure of each day is compared as the logarithm of seen over expected, on an exponentially weighted moving average
-(S. W. Roberts, "Control Chart Tests Based on Geometric Moving Averages", Technometrics 1(3), 1959; weight 0.3, limits
-three standard deviations of the average). The deviation is estimated from moving ranges of the days themselves and is
-never below what is material: 10 % a day. Drift is material where the average leaves its limits and is more than 15 %
-off for two days; what it says is then told once, and ends when the average comes back.
+Each figure of each day is compared as the logarithm of measured over expected, on an exponentially weighted moving
+average (S. W. Roberts, "Control Chart Tests Based on Geometric Moving Averages", Technometrics 1(3), 1959; weight 0.3,
+limits three standard deviations of the average). The deviation is estimated from moving ranges of the days themselves,
+and is at least 10 % a day. Drift is material where the average leaves its limits for two days and is more than 15 %
+off; it is reported once, and ends when the average comes back.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ NAMES = {
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """One day on a chart, as factors on what was expected."""
+    """One day on a chart, as factors on the expected value."""
 
     day: str
     seen: float
@@ -59,12 +59,13 @@ class Chart:
 
     @property
     def newest_factor(self) -> float:
-        """The newest average as a factor on what was expected."""
+        """The newest average as a factor on the expected value."""
         return self.points[-1].average if self.points else 1.0
 
     @property
     def has_drifted(self) -> bool:
-        """It left its limits for two days and is materially off: one bad day is none."""
+        """Whether the average has been outside its limits for two days and is materially off: one bad day does not
+        count."""
         if len(self.points) < MIN_DAYS:
             return False
         return (
@@ -85,8 +86,8 @@ def build_chart(workload: str, figure: str, expected: float, days: Sequence[tupl
     average = 0.0
     for number, ((day, _), value) in enumerate(zip(used, logs, strict=True), 1):
         average = WEIGHT * value + (1 - WEIGHT) * average
-        share = WEIGHT / (2 - WEIGHT) * (1 - (1 - WEIGHT) ** (2 * number))
-        width = LIMITS * deviation * sqrt(share)
+        variance_factor = WEIGHT / (2 - WEIGHT) * (1 - (1 - WEIGHT) ** (2 * number))
+        width = LIMITS * deviation * sqrt(variance_factor)
         points.append(Point(day, exp(value), exp(average), exp(-width), exp(width)))
     return Chart(workload, figure, expected, tuple(points))
 
@@ -94,7 +95,7 @@ def build_chart(workload: str, figure: str, expected: float, days: Sequence[tupl
 def build_charts(
     expected: Mapping[str, Mapping[str, float]], seen: Mapping[str, Sequence[Mapping[str, Any]]]
 ) -> list[Chart]:
-    """A chart for each figure that was expected of a workload and is known of its days."""
+    """A chart for each expected figure of a workload."""
     found = []
     for workload, figures in sorted(expected.items()):
         for figure in FIGURES:
@@ -105,7 +106,7 @@ def build_charts(
 
 
 def matching_charts(found: Sequence[Chart], search: str = "") -> list[Chart]:
-    """Those with days whose workload and figure have each word, those that drift first."""
+    """The charts with days whose workload and figure contain every word of `search`, drifting ones first."""
     words = search.lower().split()
     named = [each for each in found if all(word in f"{each.workload} {NAMES[each.figure]}".lower() for word in words)]
     return sorted((each for each in named if each.points), key=lambda each: not each.has_drifted)
@@ -145,8 +146,8 @@ def _replan_words(name: str, replan: Mapping[str, Any] | None) -> str:
 
 
 def _replan_excerpt(name: str, replan: Mapping[str, Any]) -> dict[str, Any]:
-    """Of the re-plan what concerns one workload, and what all of it costs: every finding with all of it would be
-    gigabytes where thousands drift."""
+    """The part of the re-plan about one workload, with its total cost: with the whole re-plan in every finding, the
+    findings of thousands of workloads would be gigabytes."""
     first, *rest = replan["words"]
     return {
         "flips": [each for each in replan["flips"] if each["workload"] == name],

@@ -22,16 +22,16 @@ def is_allowed(workload: Workload, deployment: Deployment, sites: Mapping[str, S
         return False
     if site is None:
         return not workload.residency and workload.sensitivity in ("public", "internal")
-    most = site.holds or ("confidential" if site.type == "cloud" else "restricted")
-    if SENSITIVITY_ORDER.index(workload.sensitivity) > SENSITIVITY_ORDER.index(most):
+    site_limit = site.holds or ("confidential" if site.type == "cloud" else "restricted")
+    if SENSITIVITY_ORDER.index(workload.sensitivity) > SENSITIVITY_ORDER.index(site_limit):
         return False
     return not workload.residency or _is_inside(site.jurisdiction, workload.residency)
 
 
 def _is_purpose_limited(allowed: list[str], workload: Workload) -> bool:
     """Whether a place for the `allowed` purposes excludes the workload."""
-    asked = workload.needs.purposes
-    return bool(allowed) and not (asked and all(each in allowed for each in asked))
+    purposes = workload.needs.purposes
+    return bool(allowed) and not (purposes and all(each in allowed for each in purposes))
 
 
 def _is_inside(jurisdiction: str, residency: list[str]) -> bool:

@@ -229,19 +229,19 @@ def _commitments(periods: Sequence[Period], step: int) -> dict[str, CommitmentPl
 def _constant_units(plan: CompanyPlan, site: str, hardware: HardwareFacts) -> int:
     """Units rented around the clock: for whole months, committed, and those of the quietest part of the week."""
     lead = f"{site} {hardware.type} "
-    signed = (
+    committed = (
         each
         for each in plan.shared_hardware.values()
         if each.months and (each.site, each.type) == (site, hardware.type)
     )
-    whole = round(sum(each.units for each in signed)) + sum(
+    constant_units = round(sum(each.units for each in committed)) + sum(
         plan.bought.get(lead + how, 0) for how in ("on demand", "reserved")
     )
     kinds = {name.partition(BLOCKS[0])[2] for name in plan.bought if name.startswith(f"{lead}{HOURLY}, {BLOCKS[0]}")}
     for kind in kinds:
         size = int(kind.split()[1]) if " for " in kind else 1
-        whole += size * min(plan.bought.get(f"{lead}{HOURLY}, {block}{kind}", 0) for block in BLOCKS)
-    return whole
+        constant_units += size * min(plan.bought.get(f"{lead}{HOURLY}, {block}{kind}", 0) for block in BLOCKS)
+    return constant_units
 
 
 def nearly_full_hardware(plan: CompanyPlan) -> dict[str, tuple[float, float]]:

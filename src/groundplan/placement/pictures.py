@@ -109,14 +109,14 @@ def site_map(sites: Sequence[JsonObject], workloads: Sequence[JsonObject]) -> st
         x, y = 8 + column * (width + 12), 30
         parts.append(f'<text x="{x}" y="18" class="k">{kind.capitalize()}</text>')
         for site in (s for s in sites if s["type"] == kind):
-            here = [(w, "") for w in workloads if w["place"]["site"] == site["site"]]
-            beside = [(w, word) for w in workloads for word in _standby_roles(w, site["site"])]
-            more = site.get("workloads", len(here)) - len(here)
-            height = room + row * max(1, len(here) + len(beside) + (more > 0))
+            running = [(w, "") for w in workloads if w["place"]["site"] == site["site"]]
+            standby = [(w, word) for w in workloads for word in _standby_roles(w, site["site"])]
+            not_drawn = site.get("workloads", len(running)) - len(running)
+            height = room + row * max(1, len(running) + len(standby) + (not_drawn > 0))
             parts.append(_site_room(site, x, y, width, height))
-            if more > 0:
-                parts.append(f'<text x="{x + 16}" y="{y + height - 11}" class="s">{more:,} more</text>')
-            for number, (workload, word) in enumerate([*here, *beside]):
+            if not_drawn > 0:
+                parts.append(f'<text x="{x + 16}" y="{y + height - 11}" class="s">{not_drawn:,} more</text>')
+            for number, (workload, word) in enumerate([*running, *standby]):
                 parts.append(_workload_tile(workload, word, x + 10, y + room - 4 + number * row, width - 20))
             y += height + 10
         bottom = max(bottom, y)

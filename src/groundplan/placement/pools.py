@@ -1,13 +1,13 @@
 """Hardware that workloads share over the hours of a week: own units that are held, rented ones to commit to.
 
-Peaks at different hours fit beside each other. An own pool has a row for each hour that may be the fullest one (hours
-in which nobody takes more than in another one say nothing new), a committed pool one for each part of the week by which
-units are rented. How much is held, or signed for, is one decision that gives the same to all rows of its pool, at its
-price a month; what is rented by the hour on top widens single rows. Where own units can be extended by rented ones of
-their type, those are one more decision that gives to the same rows, in whole units for whole months, and only once all
-own ones are held: a row of its own says so. Pure; the rows become part of the problem in `company`.
+Peaks at different hours can use the same units. An own pool has a row for each hour that may be the fullest one (an
+hour in which no workload uses more than in some other hour is redundant), a committed pool one for each part of the
+week by which units are rented. How much is held, or committed to, is one decision that adds the same amount to all rows
+of its pool, at its price a month; units rented by the hour widen single rows. Where own units can be extended by rented
+ones of their type, these are one more decision that adds to the same rows, in whole units for whole months, and only
+once all own units are held: a separate row ensures that. Pure; the rows become part of the problem in `company`.
 
-What stands for the fullest hour is paid once, not by each peak (peak-load pricing: M. Boiteux, "La tarification des
+Units held for the fullest hour are paid once, not by each peak (peak-load pricing: M. Boiteux, "La tarification des
 demandes en pointe", Revue generale de l'electricite 58, 1949).
 """
 
@@ -113,9 +113,9 @@ def _hardware_users(
 ) -> Iterator[tuple[WorkloadFacts, list[Candidate]]]:
     """(workload, its allowed candidates on this hardware)."""
     for name, candidates in offers.by_workload.items():
-        mine = [c for c in candidates if c.is_allowed and c.site == site.name and c.hardware == hardware.type]
-        if mine:
-            yield offers.company.workloads[name], mine
+        on_hardware = [c for c in candidates if c.is_allowed and c.site == site.name and c.hardware == hardware.type]
+        if on_hardware:
+            yield offers.company.workloads[name], on_hardware
 
 
 def _own_pools(
@@ -129,7 +129,7 @@ def _own_pools(
     if len(hours) < 2:
         return
     name = f"{site.name} {hardware.type}"
-    missing = max(0, sum(max(_max_amount(c) for c in mine) for _, mine in users) - available)
+    missing = max(0, sum(max(_max_amount(c) for c in on_hardware) for _, on_hardware in users) - available)
     rental = cheapest_rental(hardware, longest)
     rented = 0 if rental is None else min(hardware.max_units, ceil(missing / MILLI))
     missing = max(0, missing - rented * MILLI)
@@ -209,8 +209,8 @@ def _committed_pools(
     if hardware.on_demand is None or price >= hardware.on_demand:
         return
     families: dict[tuple[str, int], dict[str, float]] = {}
-    for w, mine in users:
-        for c in (c for c in mine if c.lease == HOURLY):
+    for w, on_hardware in users:
+        for c in (c for c in on_hardware if c.lease == HOURLY):
             family = families.setdefault((c.model if c.group > 1 else "", c.group), {})
             family[w.name] = max(family.get(w.name, 0.0), *c.units_by_block.values())
     for (model, group), taken in sorted(families.items()):

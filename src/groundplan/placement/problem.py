@@ -291,7 +291,7 @@ def _is_too_expensive(terms: Ints) -> bool:
     return bool(len(terms) and np.abs(terms.astype(np.float64)).sum(axis=1).max() > MAX_NUMBER)
 
 
-def _owners(problem: Problem) -> tuple[Indices, Indices]:
+def _sites_of_uses(problem: Problem) -> tuple[Indices, Indices]:
     """(site of the option, site of the row) for every use of a row."""
     options = problem.options
     option = np.repeat(np.arange(len(options.part)), np.diff(options.row_start))
@@ -299,11 +299,11 @@ def _owners(problem: Problem) -> tuple[Indices, Indices]:
 
 
 def _uses_foreign_capacity(problem: Problem) -> bool:
-    mine, theirs = _owners(problem)
-    return bool(((theirs >= 0) & (mine != theirs)).any())
+    option_site, row_site = _sites_of_uses(problem)
+    return bool(((row_site >= 0) & (option_site != row_site)).any())
 
 
 def _has_negative_capacity(problem: Problem) -> bool:
-    _, theirs = _owners(problem)
+    _, row_site = _sites_of_uses(problem)
     rows = problem.rows
-    return bool(((rows.site >= 0) & (rows.capacity < 0)).any() or ((theirs >= 0) & (problem.options.use < 0)).any())
+    return bool(((rows.site >= 0) & (rows.capacity < 0)).any() or ((row_site >= 0) & (problem.options.use < 0)).any())

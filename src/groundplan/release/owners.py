@@ -41,9 +41,9 @@ def overdue_owners(
 
 def _overdue_duties(old: bp.Workload, new: bp.Workload, departed: SuccessionDeadlines, today: date) -> Iterator[str]:
     for duty, people in sorted(old.owners.items()):
-        gone = bool(people) and all(person in departed for person in people)
+        have_all_left = bool(people) and all(person in departed for person in people)
         if (
-            gone
+            have_all_left
             and _succession_deadline(old, duty, departed) < today
             and all(person in departed for person in new.owners.get(duty, ()))
         ):

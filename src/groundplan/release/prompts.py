@@ -65,13 +65,13 @@ def add_blueprint(found: VersionsByPrompt, served: ServedPrompts) -> None:
         digest = canonical.digest(workload.system_prompt.encode())
         known = found.setdefault(name, {})
         key = (int(version), digest)
-        made = known.get(key)
-        if made is None:
-            made = known[key] = Version(
+        version_entry = known.get(key)
+        if version_entry is None:
+            version_entry = known[key] = Version(
                 int(version), workload.system_prompt, digest, (number, number), served.at, served.by, served.reason
             )
-        made.blueprints = (made.blueprints[0], number)
-        made.workloads.add(workload.name)
+        version_entry.blueprints = (version_entry.blueprints[0], number)
+        version_entry.workloads.add(workload.name)
 
 
 def versions_newest_first(found: VersionsByPrompt) -> dict[str, list[Version]]:
@@ -113,17 +113,17 @@ def reworded_prompts(known: Mapping[str, list[Version]], blueprint: Blueprint | 
         others = [each for each in known.get(name, ()) if each.number == int(version) and each.digest != digest]
         if not others:
             continue
-        before = others[0]
-        made = Finding(
+        earlier = others[0]
+        finding = Finding(
             kind=PROMPT_CHANGED, subject=f"prompt/{name}", mark=digest[:16],
             severity="high" if workload.stage == "production" else "medium",
             message=f"The prompt {name} has another text under version {version} than in blueprints "
-            f"{before.blueprints[0]} to {before.blueprints[1]}.",
+            f"{earlier.blueprints[0]} to {earlier.blueprints[1]}.",
             hint=f"Give it another version and apply. What changed: `groundplan prompts diff {name} "
-            f"{before.digest[:12]} {digest[:12]}`.",
-            detail={"version": int(version), "before": before.digest, "now": digest},
+            f"{earlier.digest[:12]} {digest[:12]}`.",
+            detail={"version": int(version), "before": earlier.digest, "now": digest},
         )  # fmt: skip
-        found.setdefault(made.identity, made)
+        found.setdefault(finding.identity, finding)
     return list(found.values())
 
 

@@ -33,18 +33,18 @@ def unrestorable(
 ) -> dict[str, str]:
     """Subject -> reason, for each workload of an old blueprint that may not come back. `killed` is scope -> reason."""
     found: dict[str, str] = {}
-    still = {(item.name, item.expires) for item in served.workloads}
+    served_ends = {(item.name, item.expires) for item in served.workloads}
     for workload in old.workloads:
         subject = units.workload_subject(workload.name)
         scopes = [scope for scope in _kill_scopes(old, workload) if scope in killed]
         digests = (units.workload_digest(old, workload), *units.former_digests(old, workload))
         if standing.is_revoked(subject, *digests):
             found[subject] = "an approval was withdrawn"
-        elif gone := _lapsed_part(old, workload, standing, served.approved_parts, today):
-            found[subject] = f"the approval of {gone} does not hold any more"
+        elif lapsed_part := _lapsed_part(old, workload, standing, served.approved_parts, today):
+            found[subject] = f"the approval of {lapsed_part} does not hold any more"
         elif scopes:
             found[subject] = f"{scopes[0]} was stopped: {killed[scopes[0]]}"
-        elif _has_ended(workload, today) and (workload.name, workload.expires) not in still:
+        elif _has_ended(workload, today) and (workload.name, workload.expires) not in served_ends:
             found[subject] = f"it ended on {workload.expires}"
         elif duties := _missing_duties(old, workload, served, standing, today):
             found[subject] = f"caps were lowered since, so it needs approval by {', '.join(duties)}"
@@ -109,18 +109,18 @@ def _merge_policies(old: Iterable[bp.PolicyRules], served: Iterable[bp.PolicyRul
 
 def _with_current_grants(item: Granted, served: Iterable[Granted], *fields: str) -> Granted:
     """The item with today's grants, so that no revoked grant comes back."""
-    now = next((each for each in served if each.name == item.name), item)
-    return msgspec.structs.replace(item, **{field: getattr(now, field) for field in fields})
+    served_item = next((each for each in served if each.name == item.name), item)
+    return msgspec.structs.replace(item, **{field: getattr(served_item, field) for field in fields})
 
 
 def _with_current_restrictions(item: bp.Source, served: Iterable[bp.Source]) -> bp.Source:
     """A source restricted to the readers, purposes and workloads that it is open to today, if it is served: nothing
     that was taken away comes back, no draft is used again, and no legal hold ends."""
-    now = next((each for each in served if each.name == item.name), item)
-    old, held = item.governed, now.governed
+    served_item = next((each for each in served if each.name == item.name), item)
+    old, held = item.governed, served_item.governed
     return msgspec.structs.replace(
         item,
-        readers=[reader for reader in item.readers if reader in now.readers],
+        readers=[reader for reader in item.readers if reader in served_item.readers],
         governed=msgspec.structs.replace(
             old,
             state=stricter("state", old.state, held.state),
@@ -131,9 +131,9 @@ def _with_current_restrictions(item: bp.Source, served: Iterable[bp.Source]) -> 
     )
 
 
-def _intersection(old: list[str], now: list[str]) -> list[str]:
+def _intersection(old: list[str], current: list[str]) -> list[str]:
     """What both lists allow; an empty list allows anything. Without a common entry: what is allowed today."""
-    return [each for each in old if each in now] or now if now else old
+    return [each for each in old if each in current] or current if current else old
 
 
 def _lapsed_part(
@@ -150,9 +150,9 @@ def _missing_duties(
     """Duties that must approve a workload again: none, unless caps were lowered since it was served."""
     if lower_caps(served.caps, old.caps) == old.caps:
         return []
-    now = next((item for item in served.workloads if item.name == workload.name), None)
+    served_item = next((item for item in served.workloads if item.name == workload.name), None)
     decision = decide_workload(
-        units.terms(served, now) if now else None,
+        units.terms(served, served_item) if served_item else None,
         units.terms(old, workload),
         caps=served.caps,
         standing=standing,

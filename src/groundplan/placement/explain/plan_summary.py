@@ -233,11 +233,13 @@ def _comparison_sentence(each: Comparison) -> str:
         reason = "nothing runs yet" if each.name == "today" else "not possible, the workloads do not fit there together"
         return f"{each.name.capitalize()}: {reason}."
     saved = each.usd - each.plan_usd
-    left = f", without the {quantity(len(each.unplaced), 'workload')} that have no place in it" if each.unplaced else ""
+    omitted = (
+        f", without the {quantity(len(each.unplaced), 'workload')} that have no place in it" if each.unplaced else ""
+    )
     if abs(saved) < CENT / 2:
-        return f"The plan costs as much as {each.name} ({format_usd(each.usd)} a month{left})."
-    more = f"{format_usd(abs(saved))} {'less' if saved > 0 else 'more'} than"
-    return f"The plan costs {more} {each.name} ({format_usd(each.usd)} a month{left})."
+        return f"The plan costs as much as {each.name} ({format_usd(each.usd)} a month{omitted})."
+    amount = f"{format_usd(abs(saved))} {'less' if saved > 0 else 'more'} than"
+    return f"The plan costs {amount} {each.name} ({format_usd(each.usd)} a month{omitted})."
 
 
 def exclusion_matrix(

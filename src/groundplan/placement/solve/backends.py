@@ -40,23 +40,23 @@ def solve_highs(
     entries: list[tuple[NDArray[Any], NDArray[Any], Floats]],
     *,
     simplex: bool = True,
-    whole: NDArray[Any] | None = None,
+    integer_columns: NDArray[Any] | None = None,
     seconds: float | None = None,
 ) -> tuple[float, Floats, Floats] | None:
     """Minimise price x subject to 0 <= x <= upper and the rows, on one thread, so that the same input gives the same
-    answer. `whole`: the columns that are integers.
+    answer. `integer_columns`: the columns that are integers.
 
     Returns value, columns and row duals; None where infeasible or stopped without an optimum.
     """
     lib = import_solver("highspy")
     model = _model(lib, price, upper, row_lower, row_upper, entries)
-    if whole is not None:
+    if integer_columns is not None:
         kinds = [lib.HighsVarType.kContinuous] * len(price)
-        for column in whole:
+        for column in integer_columns:
             kinds[int(column)] = lib.HighsVarType.kInteger
         model.integrality_ = kinds
     solver = quiet_highs(lib)
-    if whole is None:
+    if integer_columns is None:
         solver.setOptionValue("solver", "simplex" if simplex else "ipm")
     if seconds is not None:
         solver.setOptionValue("time_limit", max(0.1, seconds))
@@ -68,7 +68,7 @@ def solve_highs(
     return (
         float(solver.getInfo().objective_function_value),
         np.array(answer.col_value),
-        np.array(answer.row_dual if whole is None else np.zeros(len(row_lower))),
+        np.array(answer.row_dual if integer_columns is None else np.zeros(len(row_lower))),
     )
 
 

@@ -62,8 +62,8 @@ def _linear_value(data: Arrays, scale: int, u: Ints, v: Ints) -> int:
         else:
             inner[site] += value
     closed = sum(min(0, scale * int(data.opening[site]) + inner[site]) for site in range(data.site_count))
-    whole: int = sum(u.tolist()) + across + inner[data.site_count] + closed
-    return -(-whole // scale)
+    total: int = sum(u.tolist()) + across + inner[data.site_count] + closed
+    return -(-total // scale)
 
 
 def row_contribution(problem: Problem, row: int, scale: int, v: int) -> int:
@@ -86,15 +86,15 @@ def knapsack_certificate(knapsacks: Knapsacks, part: Floats, row: Floats, max_la
     padded[knapsacks.shared] = v[knapsacks.shared]
     reduced = data.cost * scale - u[data.part] + (padded[data.row] * data.use).sum(axis=1)
     allowed: Flags = np.ones(len(data.index), dtype=np.bool_)
-    whole = sum(u.tolist()) + sum(row_contribution(data.problem, int(r), scale, int(v[r])) for r in knapsacks.shared)
+    total = sum(u.tolist()) + sum(row_contribution(data.problem, int(r), scale, int(v[r])) for r in knapsacks.shared)
     nowhere = np.flatnonzero(data.site == data.site_count)
     first = np.flatnonzero(np.diff(data.part[nowhere], prepend=-1))
     if len(first):
-        whole += sum(np.minimum(np.minimum.reduceat(reduced[nowhere], first), 0).tolist())
+        total += sum(np.minimum(np.minimum.reduceat(reduced[nowhere], first), 0).tolist())
     for site in range(data.site_count):
         inner = int(knapsacks.solve_site(site, reduced, v, allowed, max_labels).bound)
-        whole += min(0, scale * int(data.opening[site]) + inner)
-    return Certificate("knapsack", scale, u, v, -(-whole // scale))
+        total += min(0, scale * int(data.opening[site]) + inner)
+    return Certificate("knapsack", scale, u, v, -(-total // scale))
 
 
 def trivial_certificate(problem: Problem) -> Certificate:

@@ -159,9 +159,9 @@ def _price_sites(master: MasterProblem, unfixed: Unfixed, part: Floats, row: Flo
     value, new = float(np.minimum(reduced[nowhere], 0.0).sum()), False
     for site in unfixed.sites:
         taken = knapsacks.solve_site(int(site), reduced, row, allowed, _MAX_LABELS_GENERATING)
-        whole = float(taken.bound) + float(data.opening[site])
-        value += min(0.0, whole)
-        if whole < 0 and len(taken.options):
+        site_cost = float(taken.bound) + float(data.opening[site])
+        value += min(0.0, site_cost)
+        if site_cost < 0 and len(taken.options):
             new |= master.add_column(int(site), taken.options)
     return value, new
 
@@ -200,11 +200,11 @@ def dive(
 
 def _pick_columns(share: Floats, rng: np.random.Generator | None) -> list[int]:
     """The column of the largest share, or with `rng` one drawn among the five largest; then all with share 1."""
-    whole = np.flatnonzero(share > 0.999)
+    integral = np.flatnonzero(share > 0.999)
     largest = np.argsort(-share, kind="stable")[:5]
     largest = largest[share[largest] > 1e-9]
     if not len(largest):
         return []
     weights = share[largest]
     first = int(largest[0]) if rng is None else int(rng.choice(largest, p=weights / weights.sum()))
-    return list(dict.fromkeys([first, *whole.tolist()]))
+    return list(dict.fromkeys([first, *integral.tolist()]))

@@ -62,8 +62,8 @@ def branch_core(data: Arrays, keep: Flags, target: int, effort: Effort) -> CoreR
 def _options_taken(core: Arrays, values: Floats, kept: Ints) -> Ints | None:
     """[P] the options taken; None where a part does not have exactly one."""
     taken = np.flatnonzero(values > 0.5)
-    whole = len(taken) == core.part_count and bool((core.part[taken] == np.arange(core.part_count)).all())
-    return kept[taken] if whole else None
+    is_complete = len(taken) == core.part_count and bool((core.part[taken] == np.arange(core.part_count)).all())
+    return kept[taken] if is_complete else None
 
 
 def search_core(data: Arrays, keep: Flags, choice: Ints, max_cost: int, effort: Effort) -> CoreResult:

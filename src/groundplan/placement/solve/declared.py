@@ -217,9 +217,11 @@ def _verify_data_sent(blueprint: Blueprint, workload: Workload) -> list[Problem]
     """Violations by data sent to the workloads that embed and rerank: their sensitivity and residency must allow it."""
     if workload.grounding is None:
         return []
-    asked = {each.workload for each in (blueprint.index.embedding, workload.grounding.rerank) if each is not None}
+    data_receivers = {
+        each.workload for each in (blueprint.index.embedding, workload.grounding.rerank) if each is not None
+    }
     found: list[Problem] = []
-    for other in (each for each in blueprint.workloads if each.name in asked):
+    for other in (each for each in blueprint.workloads if each.name in data_receivers):
         if not _at_most(workload.sensitivity, other.sensitivity):
             found.append(_violation(workload, f"{workload.sensitivity} data to {other.name}, which may see less"))
         there = bool(other.residency) and all(

@@ -82,7 +82,9 @@ def build_knapsacks(data: Arrays) -> Knapsacks | None:
         data=data,
         options=options,
         rows=rows,
-        use=tuple(_row_uses(data, mine, own) for mine, own in zip(options, rows, strict=True)),
+        use=tuple(
+            _row_uses(data, site_options, site_rows) for site_options, site_rows in zip(options, rows, strict=True)
+        ),
         shared=np.flatnonzero(data.row_site[:-1] == data.site_count),
         size=size,
         price_scale=1.0 if dearest < 1e6 else float(np.median(np.abs(data.price))) + 1.0,

@@ -93,7 +93,7 @@ def _search_round(
 
     CP-SAT computes outside of Python, one worker each, so that the same input gives the same answer with any timing.
     """
-    asked = []
+    searches = []
     for _ in range(budget.limit.threads):
         free = pick_neighbourhood(data, plan.choice, tuner.rng, round(tuner.size))
         keep = usable_options(bounds.option_bounds, plan.cost)
@@ -102,17 +102,17 @@ def _search_round(
             keep &= nearest
         keep[plan.choice] = True
         limit = None if len(data.problem.tiers.row) else neighbourhood_cost(data, free, plan.choice) - 1
-        asked.append(pool.submit(solve_submodel, data, free, keep, plan.choice, effort, limit))
+        searches.append(pool.submit(solve_submodel, data, free, keep, plan.choice, effort, limit))
     best = plan
-    for each in asked:
+    for each in searches:
         answer = each.result()
         budget.record_work()
         found = None if answer.choice is None else build_plan(data, answer.choice)
         better = found is not None and found.cost < plan.cost
         tuner.record_result(answer.complete, better, answer.work, data.part_count)
         if found is not None and better:
-            together = build_plan(data, np.where(found.choice != plan.choice, found.choice, best.choice))
-            best = min((best, found, together or best), key=lambda one: one.cost)
+            combined = build_plan(data, np.where(found.choice != plan.choice, found.choice, best.choice))
+            best = min((best, found, combined or best), key=lambda one: one.cost)
     return best
 
 

@@ -27,14 +27,14 @@ def cheapest_units(problem: Problem, excess: Ints) -> Ints | None:
     tiers = problem.tiers
     units = np.zeros(len(tiers.row), dtype=np.int64)
     for row in np.flatnonzero(excess > 0):
-        mine = np.flatnonzero(tiers.row == row)
+        row_tiers = np.flatnonzero(tiers.row == row)
         found = _cheapest_offers(
             int(excess[row]),
-            [(int(tiers.size[t]), int(tiers.price[t]), int(tiers.max_units[t])) for t in mine],
+            [(int(tiers.size[t]), int(tiers.price[t]), int(tiers.max_units[t])) for t in row_tiers],
         )
         if found is None:
             return None
-        units[mine] = found
+        units[row_tiers] = found
     return units
 
 

@@ -58,11 +58,12 @@ class _Columns:
 
 
 def relax(
-    data: Arrays, keep: Ints | None = None, *, seconds: float | None = None, whole: bool = False
+    data: Arrays, keep: Ints | None = None, *, seconds: float | None = None, has_integer_units: bool = False
 ) -> Relaxation | None:
     """Solve the relaxation over all options or those of `keep` (ascending). None: infeasible, or out of time.
 
-    With `whole` only parts are fractional: sites are open or closed, units are integers, and there are no multipliers.
+    With `has_integer_units` only parts are fractional: sites are open or closed, units are integers, and there are no
+    multipliers.
     """
     kept = np.arange(len(data.index)) if keep is None else keep
     money = _median_price(data.price[kept])
@@ -89,7 +90,7 @@ def relax(
         columns.entries,
         simplex=columns.count < _SIMPLEX_BELOW,
         seconds=seconds,
-        whole=np.arange(len(kept), columns.count) if whole else None,
+        integer_columns=np.arange(len(kept), columns.count) if has_integer_units else None,
     )
     if answer is None:
         return None
@@ -141,11 +142,11 @@ def _add_opening_columns(
     )
     columns.enter(data.part_count + rows, number[data.row_site[rows]], -upper[data.part_count + rows])
     upper[data.part_count + rows] = 0.0
-    mine = np.flatnonzero(number[data.site[kept]] >= 0)
-    key = data.part[kept[mine]].astype(np.int64) * (data.site_count + 1) + data.site[kept[mine]]
+    at_priced_sites = np.flatnonzero(number[data.site[kept]] >= 0)
+    key = data.part[kept[at_priced_sites]].astype(np.int64) * (data.site_count + 1) + data.site[kept[at_priced_sites]]
     pairs, link = np.unique(key, return_inverse=True)
     base = data.part_count + data.row_count
-    columns.enter(base + link, x[mine], np.ones(len(mine)))
+    columns.enter(base + link, x[at_priced_sites], np.ones(len(at_priced_sites)))
     columns.enter(base + np.arange(len(pairs)), number[pairs % (data.site_count + 1)], -np.ones(len(pairs)))
     return priced, len(pairs)
 

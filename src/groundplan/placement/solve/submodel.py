@@ -127,19 +127,19 @@ class _RowConstraints:
 
     def _row(self, row: int, number: Ints, uses: Ints, left: int) -> None:
         tiers = self.data.problem.tiers
-        mine = np.flatnonzero(tiers.row == row)
+        row_tiers = np.flatnonzero(tiers.row == row)
         positive = int(uses[uses > 0].astype(object).sum())
-        if not len(mine) and positive <= left:
+        if not len(row_tiers) and positive <= left:
             return
         total = int(np.abs(uses).astype(object).sum()) + abs(left)
         grain = max(1, total // _MAX_ROW_TOTAL)
         self.exact &= grain == 1
-        units = [self.model.new_int_var(0, int(min(tiers.max_units[tier], 2**31)), "") for tier in mine]
+        units = [self.model.new_int_var(0, int(min(tiers.max_units[tier], 2**31)), "") for tier in row_tiers]
         self.units += units
-        self.prices += [int(tiers.price[tier]) for tier in mine]
+        self.prices += [int(tiers.price[tier]) for tier in row_tiers]
         expression = self.lib.LinearExpr.weighted_sum(
             [*(self.variables[at] for at in number), *units],
-            [*(-(-uses // grain)).tolist(), *(-(int(tiers.size[tier]) // grain) for tier in mine)],
+            [*(-(-uses // grain)).tolist(), *(-(int(tiers.size[tier]) // grain) for tier in row_tiers)],
         )
         self.model.add(expression <= left // grain)
 
@@ -166,6 +166,6 @@ def neighbourhood_cost(data: Arrays, free: Ints, choice: Ints) -> int:
     inside[free] = True
     others = np.zeros(data.site_count + 1, dtype=np.bool_)
     others[data.site[choice[~inside]]] = True
-    mine = np.unique(data.site[choice[free]])
+    sites = np.unique(data.site[choice[free]])
     cost: int = sum(data.cost[choice[free]].tolist())
-    return cost + sum(int(data.opening[site]) for site in mine if not others[site])
+    return cost + sum(int(data.opening[site]) for site in sites if not others[site])

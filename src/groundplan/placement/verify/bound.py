@@ -21,9 +21,9 @@ def proven_bound(problem: Problem, certificate: Certificate) -> int | None:
     exact = _exact_sites(problem) if certificate.method == "knapsack" else frozenset()
     sites, scale = len(problem.sites.names), certificate.scale
     allowed = np.flatnonzero((np.diff(problem.options.rule_start) == 0) & ~_oversized_options(problem))
-    own = problem.options.site[allowed]
+    option_sites = problem.options.site[allowed]
     full, across = _reduced_costs(problem, certificate)
-    gains = _linear_gains(problem.options.part[allowed], own, full[allowed], sites)
+    gains = _linear_gains(problem.options.part[allowed], option_sites, full[allowed], sites)
     value = exact_sum(certificate.part) + gains[0]
     for row in np.flatnonzero(problem.rows.site < 0):
         value += _row_contribution(problem, certificate, int(row))
@@ -31,9 +31,9 @@ def proven_bound(problem: Problem, certificate: Certificate) -> int | None:
         rows = np.flatnonzero(problem.rows.site == site)
         inner = gains[site + 1] + sum(_row_contribution(problem, certificate, int(row)) for row in rows)
         if site in exact:
-            mine = allowed[own == site]
+            site_options = allowed[option_sites == site]
             multipliers = [int(certificate.row[row]) for row in rows]
-            inner = max(inner, site_minimum(problem, rows, mine, across[mine], multipliers))
+            inner = max(inner, site_minimum(problem, rows, site_options, across[site_options], multipliers))
         value += min(0, scale * int(problem.sites.opening[site]) + inner)
     return -(-value // scale)
 
