@@ -449,8 +449,8 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
         for each, (_, period) in zip(quotas, keys, strict=True):
             leases._account(each, period, 1)
             assert leases.remaining((each.name, period), each.limit) == 9
-        assert [leases._recently_asked(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
-        assert [leases._recently_asked(now + 61) for _ in range(3)] == [[], [], []] and not leases._queried
+        assert [leases._recently_queried(now) for _ in range(3)] == [keys[:2], [keys[2], keys[0]], keys[1:]]
+        assert [leases._recently_queried(now + 61) for _ in range(3)] == [[], [], []] and not leases._queried
 
 
 async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

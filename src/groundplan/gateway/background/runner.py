@@ -170,7 +170,7 @@ class BackgroundRunner:
             raise AssertionError("not checked")
         now = gateway.clock.now()
         id = f"resp_{exchange.call.hex}"
-        asked, stream = _stored_request(id, now, exchange)
+        stored_request, stream = _stored_request(id, now, exchange)
         row = Row(
             id=id, call_id=exchange.call, workload=workload.name, owner=owner_of(key), key_id=UUID(key.id),
             person=exchange.person, said=_call_headers(exchange.request), at=now,
@@ -178,7 +178,7 @@ class BackgroundRunner:
         )  # fmt: skip
         exchange.finished = True  # it is recorded by the call that makes the response, which has its id
         try:
-            has_room = await gateway.run_shielded(self._add(row, asked))
+            has_room = await gateway.run_shielded(self._add(row, stored_request))
         except GroundplanError as error:
             exchange.finished = isinstance(error, Conflict)  # the response may be made, by a call with this id
             raise
@@ -192,7 +192,7 @@ class BackgroundRunner:
             )
         lines, response = answers.headers(exchange, cost=False), exchange.response
         if not stream:
-            response.send(200, _encode(asked.response), lines)
+            response.send(200, _encode(stored_request.response), lines)
             return
         if gateway.files is not None:
             gateway.files.release(exchange)
@@ -201,19 +201,19 @@ class BackgroundRunner:
         )  # the body is not needed any more, however long the client follows
         exchange.request.body, exchange.ask = b"", None
         try:
-            pieces = self._follow(BackgroundResponse(row, asked, None), key, -1)
+            pieces = self._follow(BackgroundResponse(row, stored_request, None), key, -1)
             await response.send_stream(200, pieces, EVENT_STREAM + lines)
         except GroundplanError as error:  # the response continues; this call is not recorded separately
             if not response.started:
                 response.send(*errors.error_response(error, str(exchange.call)))
 
-    async def _add(self, row: Row, asked: BackgroundRequest) -> bool:
+    async def _add(self, row: Row, stored_request: BackgroundRequest) -> bool:
         """Store the request, and start it here if this worker has room; False: its workload has too many pending."""
         begins = self._free_runs() > 0
-        if not await self._responses.add(row, asked, begins=begins):
+        if not await self._responses.add(row, stored_request, begins=begins):
             return False
         if begins:
-            self._start(row, asked)
+            self._start(row, stored_request)
         return True
 
     async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
@@ -299,12 +299,12 @@ class BackgroundRunner:
         self._postponed -= postponed
         return waiting
 
-    def _start(self, row: Row, asked: BackgroundRequest | None) -> None:
+    def _start(self, row: Row, stored_request: BackgroundRequest | None) -> None:
         if row.id in self._begun or row.call_id is None:
             return
         self._begun.add(row.id)
         run = self._runs[row.id] = BackgroundRun(row)
-        run.task = self._gateway.loop.create_task(self._make(run, row.call_id, asked))
+        run.task = self._gateway.loop.create_task(self._make(run, row.call_id, stored_request))
         run.task.add_done_callback(lambda _: self._on_done(run))
         if self._listening is None:
             self._listening = self._gateway.loop.create_task(self._listen())
@@ -316,19 +316,19 @@ class BackgroundRunner:
         (self._postponed if run.waits else self._ended).add(run.row.id)
         self._changed.set()
 
-    async def _make(self, run: BackgroundRun, call: UUID, asked: BackgroundRequest | None) -> None:
+    async def _make(self, run: BackgroundRun, call: UUID, stored_request: BackgroundRequest | None) -> None:
         gateway, row, log = self._gateway, run.row, run.log
         request = Request(
             0.0, b"POST", b"/v1/responses",
             {name.encode("latin-1"): value.encode("latin-1") for name, value in row.said.items()},
-            b"" if asked is None else asked.body.encode(),
+            b"" if stored_request is None else stored_request.body.encode(),
         )  # fmt: skip
         exchange = _BackgroundExchange(call.bytes, request, log, BACKGROUND_RESPONSES)
         exchange.row, exchange.keys, exchange.waits = row, self._keys, None
         storing = gateway.loop.create_task(self._store_events_regularly(run))
         gateway.running_calls += 1
         try:
-            if asked is not None and gateway.run_call is not None:
+            if stored_request is not None and gateway.run_call is not None:
                 await gateway.run_call(exchange, _run_call)
             storing.cancel()
             await asyncio.wait([storing])
@@ -461,12 +461,12 @@ def _stored_request(id: str, now: datetime, exchange: Exchange) -> tuple[Backgro
         name = "tools" if isinstance(given.get("text") or {}, dict) else "text"
         raise malformed_field(name, error, API) from error
     ours = {"created_at": int(now.timestamp()), "status": "queued", "background": True}
-    asked = BackgroundRequest(
+    stored_request = BackgroundRequest(
         replace_fields(body, fields, {"background": None, "stream": b"true"}).decode("utf-8", "replace"),
         response | ours,
         [stored_item(each) for each in input_items(given.get("input"))],
     )
-    return asked, given.get("stream") is True
+    return stored_request, given.get("stream") is True
 
 
 def _outcome(log: EventLog, exchange: Exchange) -> tuple[StoredResponse | None, Failure | None]:

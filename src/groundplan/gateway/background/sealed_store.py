@@ -67,10 +67,10 @@ class BackgroundResponse(msgspec.Struct, frozen=True):
 
     def response(self) -> dict[str, Any]:
         """The response object as clients see it."""
-        told = self.failed.response_fields() if self.failed is not None else {}
+        extra_fields = self.failed.response_fields() if self.failed is not None else {}
         if self.row.waits is not None and self.row.status == background_store.QUEUED:
-            told = {"groundplan": {"waits": self.row.waits}}
-        return {**self.asked.response, "status": self.row.status, "store": True, **told}
+            extra_fields = {"groundplan": {"waits": self.row.waits}}
+        return {**self.asked.response, "status": self.row.status, "store": True, **extra_fields}
 
 
 def _subject_of(row: Row) -> UUID:
@@ -140,8 +140,8 @@ class SealedStore:
                 return None
             failed: Failure | None = None
             if row.status == background_store.FAILED:
-                said = None if row.failed is None else SubjectKeys.of(self._home).unseal(conn, row.failed)
-                failed = INTERRUPTED if said is None else _failed(said)
+                failure_text = None if row.failed is None else SubjectKeys.of(self._home).unseal(conn, row.failed)
+                failed = INTERRUPTED if failure_text is None else _failed(failure_text)
             return BackgroundResponse(row, _asked(text), failed)
 
         return await self._database.run(work)
@@ -179,13 +179,16 @@ class SealedStore:
         event."""
 
         def work(conn: Any) -> None:
-            status, said = background_store.FAILED, None
+            status, sealed_failure = background_store.FAILED, None
             if kept is not None:
                 status = str(kept.response["status"])
             elif failed is not None:
-                said = self._seal(conn, row, _encode(failed).decode())
+                sealed_failure = self._seal(conn, row, _encode(failed).decode())
             with _durable(conn):
-                if background_store.finish(conn, row.id, self._epoch, status, said, number) and kept is not None:
+                if (
+                    background_store.finish(conn, row.id, self._epoch, status, sealed_failure, number)
+                    and kept is not None
+                ):
                     sealed = self._seal(conn, row, f"{row.id}\n{_encode(kept).decode()}")
                     made = response_store.Row(row.id, row.workload, row.owner, deployment, row.expires_at, sealed)
                     response_store.add(conn, made)

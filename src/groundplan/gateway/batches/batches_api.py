@@ -271,17 +271,17 @@ class BatchesApi:
         response.send(200, body, REPLAY_HEADER if is_repeat else b"")
 
     async def _new_batch(
-        self, connection: Connection, key: KeyEntry, person: str, asked: NewBatch, time: tuple[datetime, datetime]
+        self, connection: Connection, key: KeyEntry, person: str, order: NewBatch, time: tuple[datetime, datetime]
     ) -> Batch:
         """A new batch, not stored yet, with its mark in HOME for the batch runners. Raises `Invalid`, `NotFound`."""
-        file = await files_api.find_file(connection, Caller(key.workload), asked.input_file_id)
+        file = await files_api.find_file(connection, Caller(key.workload), order.input_file_id)
         if file.purpose != "batch" or not self._blobs.path(file.id).exists():
             raise Invalid(
                 "this file is no input for a batch here",
                 code="input_file_unusable",
                 hint="Upload one with purpose=batch at this gateway.",
             )
-        batch = _new_batch(new_id(), key, person, asked, file.id, *time)
+        batch = _new_batch(new_id(), key, person, order, file.id, *time)
         await asyncio.to_thread(self._blobs.mark, batch.id)
         return batch
 
@@ -319,14 +319,14 @@ async def _count_requests(connection: Connection, ids: list[UUID]) -> dict[UUID,
 
 
 def _new_batch(
-    id: UUID, key: KeyEntry, person: str, asked: NewBatch, file: UUID, now: datetime, ends: datetime
+    id: UUID, key: KeyEntry, person: str, order: NewBatch, file: UUID, now: datetime, ends: datetime
 ) -> Batch:
     return Batch(
-        id=id, workload=key.workload, key=UUID(key.id), person=person, endpoint=asked.endpoint, input_file=file,
-        completion_window=asked.completion_window, metadata=asked.metadata, status="validating", created_at=now,
+        id=id, workload=key.workload, key=UUID(key.id), person=person, endpoint=order.endpoint, input_file=file,
+        completion_window=order.completion_window, metadata=order.metadata, status="validating", created_at=now,
         expires_at=ends, in_progress_at=None, cancelling_at=None, ended_at=None, errors=[], output_file=None,
         error_file=None, total=0, held_usd=0, charges=[],
-        output_seconds=None if asked.output_expires_after is None else asked.output_expires_after.seconds,
+        output_seconds=None if order.output_expires_after is None else order.output_expires_after.seconds,
     )  # fmt: skip
 
 

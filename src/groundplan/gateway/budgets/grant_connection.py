@@ -160,8 +160,8 @@ class GrantConnection:
         async with patient(_STATEMENT_S):
             found = await grant_store.granted_totals_of(connection, self._epoch, keys)
             ended_before = self.current_minute(before=_REMEMBERED_FOR)
-            gone = self._unknown_ended(found)
-            known = [each for each in found.items() if not self._is_forgotten(each[0], ended_before, gone)]
+            ended_keys = self._unknown_ended(found)
+            known = [each for each in found.items() if not self._is_forgotten(each[0], ended_before, ended_keys)]
             changes = {key: amount for key, held in known if (amount := held - self._granted.get(key, 0))}
             totals = await grant_store.committed_totals(connection, list(changes)) if changes else {}
         for key, amount in changes.items():
@@ -173,8 +173,10 @@ class GrantConnection:
         all that a grant takes; in the order of their keys, so that no two workers wait for each other. Needs `lock`."""
         async with self._connection_for(needs) as connection:
             asks = [(each, each.account.declared, each.account.blueprint_number) for each in needs]
-            asked = [(b, each.key[1], n, self._requested_amounts(each)) for each, b, n in asks if isinstance(b, Budget)]
-            grants = await grant_store.grant_budgets(connection, self._epoch, asked)
+            wanted = [
+                (b, each.key[1], n, self._requested_amounts(each)) for each, b, n in asks if isinstance(b, Budget)
+            ]
+            grants = await grant_store.grant_budgets(connection, self._epoch, wanted)
         amounts = [self._book_answer(each, n, granted) for (each, _, n), granted in zip(asks, grants, strict=True)]
         if short := [each for each, amount in zip(needs, amounts, strict=True) if not amount]:
             async with patient(_STATEMENT_S):
@@ -187,12 +189,12 @@ class GrantConnection:
         """As `request_budgets`, for limits."""
         async with self._connection_for(needs) as connection:
             asks = [(each, each.account.declared, each.account.blueprint_number) for each in needs]
-            asked = [
+            wanted = [
                 (quota, each.key[1], n, self._requested_amounts(each))
                 for each, quota, n in asks
                 if isinstance(quota, Quota)
             ]
-            grants = await grant_store.grant_limits(connection, self._epoch, asked)
+            grants = await grant_store.grant_limits(connection, self._epoch, wanted)
         return [self._book_answer(each, n, granted) for (each, _, n), granted in zip(asks, grants, strict=True)]
 
     @asynccontextmanager
@@ -296,9 +298,9 @@ class GrantConnection:
             before=_REMEMBERED_FOR
         )  # periods that ended during the query may be forgotten by now
         lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > totals.get(key, 0)]
-        gone = self._unknown_ended(totals)
+        ended_keys = self._unknown_ended(totals)
         for key in (*lost, *totals):
-            if not self._is_forgotten(key, ended_before, gone):
+            if not self._is_forgotten(key, ended_before, ended_keys):
                 self._book_grant(key, totals.get(key, 0) - self._granted.get(key, 0))
         self._lost_grants.update(lost)
         if self._lost_grants:
@@ -316,8 +318,8 @@ class GrantConnection:
         """Book what was used or released of grants that the database does not know, so that no worker spends it again:
         the database was restored, or is another one that lacks the last commits. What is idle of them is not used any
         more."""
-        told = "%d budgets: the database has lost grants that it made; what was used of them is booked"
-        log.error(told, len(self._lost_grants))
+        message = "%d budgets: the database has lost grants that it made; what was used of them is booked"
+        log.error(message, len(self._lost_grants))
         debts = {key: -left for key in sorted(self._lost_grants) if (left := self._slices.available(*key)) < 0}
         if debts:
             for key, amount in (await grant_store.book_debts(connection, self._epoch, debts)).items():
@@ -437,10 +439,12 @@ class GrantConnection:
                     if key in self._accounts:
                         self._accounts[key].unallocated = rest
 
-    def _is_forgotten(self, key: Key, ended_before: str, gone: Collection[Key]) -> bool:
-        """Whether a budget's grants were known and are forgotten; `gone`: keys over for other reasons."""
+    def _is_forgotten(self, key: Key, ended_before: str, ended_keys: Collection[Key]) -> bool:
+        """Whether a budget's grants were known and are forgotten; `ended_keys`: keys over for other reasons."""
         return (
-            (key in gone or has_ended(key[1], ended_before)) and key not in self._granted and key not in self._accounts
+            (key in ended_keys or has_ended(key[1], ended_before))
+            and key not in self._granted
+            and key not in self._accounts
         )
 
     def _unknown_ended(self, keys: Iterable[Key]) -> set[Key]:

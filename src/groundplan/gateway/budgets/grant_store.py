@@ -159,8 +159,8 @@ async def book_debts(connection: Connection, epoch: UUID, debts: Mapping[Key, in
     them, in the given order. Returns the amounts granted. The next grant tells the database the limit of a period that
     is new there."""
     names, periods = [name for name, _ in debts], [period for _, period in debts]
-    asked = ([new_id() for _ in debts], names, periods, [to_decimal(amount) for amount in debts.values()], epoch)
-    rows = await (await connection.execute(_BOOK_DEBTS, asked)).fetchall()
+    parameters = ([new_id() for _ in debts], names, periods, [to_decimal(amount) for amount in debts.values()], epoch)
+    rows = await (await connection.execute(_BOOK_DEBTS, parameters)).fetchall()
     return {(name, period): from_decimal(amount) for name, period, amount in rows}
 
 
@@ -200,8 +200,8 @@ async def grant_limits(
     connection: Connection, epoch: UUID, asks: Sequence[tuple[Quota, str, int, RequestedAmounts]]
 ) -> list[Grant]:
     """As `grant_budgets`, for limits."""
-    asked = [_limit_row(quota, period, number, wish) for quota, period, number, wish in asks]
-    columns = [list(column) for column in zip(*asked, strict=True)]
+    limit_rows = [_limit_row(quota, period, number, wish) for quota, period, number, wish in asks]
+    columns = [list(column) for column in zip(*limit_rows, strict=True)]
     rows = await (await connection.execute(_GRANT_LIMITS, (*columns, epoch))).fetchall()
     return [Grant(int(amount), int(rest), bool(contested)) for amount, rest, contested in rows]
 

@@ -386,8 +386,8 @@ class LeaseClient:
             self._last_check = now
             await self._forget_ended_quotas()
             async with self._grants.lock:
-                asked = self._recently_asked(now)
-                await self._grants.refresh_unallocated(asked)  # a query, which also finds a dead connection
+                queried = self._recently_queried(now)
+                await self._grants.refresh_unallocated(queried)  # a query, which also finds a dead connection
                 await self._grants.report_releases()
         low = [each for each in list(self._active.items()) if self._should_prefetch(*each, now, at)]
         for i in range(0, len(low), BATCH_SIZE):
@@ -424,7 +424,7 @@ class LeaseClient:
                 del self._active[key]
         return budgets
 
-    def _recently_asked(self, now: float) -> list[Key]:
+    def _recently_queried(self, now: float) -> list[Key]:
         """Return the next quotas, in turns, whose remaining amount callers asked for lately."""
         found = list(islice(self._queried, _REFRESHED_AT_ONCE))
         for key in found:
@@ -437,13 +437,13 @@ class LeaseClient:
         """Forget quotas of ended windows once nobody waits for them: windows come and go by the minute."""
         kept: list[Key] = []
         async for some in in_turns(self._ended_quotas):
-            gone = self._counters.drop_ended([key for key in some if not self._is_waited_for(key)])
-            for key in gone:
+            dropped = self._counters.drop_ended([key for key in some if not self._is_waited_for(key)])
+            for key in dropped:
                 self._accounts.pop(key, None)
                 self._active.pop(key, None)
                 self._batches.also_needed.pop(key, None)
                 self._grants.forget_quota(key)
-            kept += set(some).difference(gone)
+            kept += set(some).difference(dropped)
         self._ended_quotas = kept
 
     async def _forget_ended_budgets(self) -> None:

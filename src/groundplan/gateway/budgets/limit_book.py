@@ -89,10 +89,10 @@ class CoveringQuotas:
             once,
             tuple((quota.name, key, quota.type == TOKENS) for quota, key in later),
             tuple(
-                told
+                reported
                 for type in HEADER_WORDS
                 if (
-                    told := tuple(
+                    reported := tuple(
                         reported_limit(quota, key, end)
                         for quota, (key, _, end) in zip(self.quotas, found, strict=True)
                         if quota.type == type
@@ -165,12 +165,12 @@ class LimitBook:
         if self.needs_live_policy and people is not self._people:
             self._quotas_by_caller.clear()
             self._people = people
-        asked = (f"#{workload.name}" if within else workload.name, key, person)
-        found = self._quotas_by_caller.get(asked)
+        cache_key = (f"#{workload.name}" if within else workload.name, key, person)
+        found = self._quotas_by_caller.get(cache_key)
         if found is None:
             if len(self._quotas_by_caller) >= _REMEMBERED:
                 self._quotas_by_caller.clear()
-            found = self._quotas_by_caller[asked] = self._caller_quotas(
+            found = self._quotas_by_caller[cache_key] = self._caller_quotas(
                 workload, key, person, people, line, within=within
             )
         return found
@@ -199,25 +199,25 @@ class LimitBook:
         """Return the quotas that cover an attempt at this deployment."""
         if not self.covers_deployments:
             return ()
-        asked = ("", deployment.name, deployment.model)
-        found = self._quotas_by_deployment.get(asked)
+        cache_key = ("", deployment.name, deployment.model)
+        found = self._quotas_by_deployment.get(cache_key)
         if found is None:
             covers = [f"deployment/{deployment.name}", f"model/{deployment.model}"]
-            found = self._quotas_by_deployment[asked] = tuple(self._quotas(covers, []))
+            found = self._quotas_by_deployment[cache_key] = tuple(self._quotas(covers, []))
         return found
 
     def provider_key_quotas(self, deployment: Deployment, index: int) -> tuple[Quota, ...]:
         """Return the quotas of one of a deployment's keys at its provider."""
-        asked = ("#", deployment.name, str(index))
-        found = self._quotas_by_deployment.get(asked)
+        cache_key = ("#", deployment.name, str(index))
+        found = self._quotas_by_deployment.get(cache_key)
         if found is None:
-            key, told = deployment.keys[index], f"{deployment.name}#{index}"
+            key, limit_name = deployment.keys[index], f"{deployment.name}#{index}"
             name = f"{deployment.name}#{key.mark}"
             each = [(REQUESTS, most, period) for most, period in key.requests]
             each += [(TOKENS, most, period) for most, period in key.tokens]
             covers = f"key {index + 1} of deployment/{deployment.name}"
-            found = self._quotas_by_deployment[asked] = tuple(
-                Quota(f"{t}/{name}", t, m, p, told, covers) for t, m, p in each
+            found = self._quotas_by_deployment[cache_key] = tuple(
+                Quota(f"{t}/{name}", t, m, p, limit_name, covers) for t, m, p in each
             )
         return found
 

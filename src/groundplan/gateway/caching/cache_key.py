@@ -39,7 +39,7 @@ def terms_of(plan: Plan) -> bytes:
 
 
 def request_digest(exchange: Exchange, ignored_fields: frozenset[str], terms: bytes, policy: Policy) -> bytes | None:
-    """32 bytes for a checked call, whose `said` is filled in; None where its body cannot be compared.
+    """32 bytes for a checked call, whose body digest is computed; None where its body cannot be compared.
 
     `ignored_fields`: fields that the answer does not depend on, or that are compared otherwise.
     """
@@ -54,7 +54,7 @@ def is_long(exchange: Exchange) -> bool:
 
 
 async def compare_off_loop(exchange: Exchange, ignored_fields: frozenset[str]) -> None:
-    """Fill in the `said` of a checked call whose body is long, while others have their turn."""
+    """Compute the body digest of a checked call whose body is long, off the event loop."""
     if not exchange.body_digest:
         exchange.body_digest = await in_thread(partial(body_digest, exchange, ignored_fields))
 
@@ -79,8 +79,8 @@ def frame_digest(
     if last.get("role") != "user" or not isinstance(question, str):
         return None
     fields["messages"] = [*messages[:-1], {**last, "content": None}]
-    said = _fields_digest(fields, ignored_fields)
-    return (_digest(exchange, said, b"meaning" + terms, policy), question) if said else None
+    fields_digest = _fields_digest(fields, ignored_fields)
+    return (_digest(exchange, fields_digest, b"meaning" + terms, policy), question) if fields_digest else None
 
 
 def _fields(exchange: Exchange) -> dict[str, Any] | None:
@@ -104,7 +104,7 @@ def _fields_digest(fields: dict[str, Any], ignored_fields: frozenset[str]) -> by
         return b""
 
 
-def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> bytes:
+def _digest(exchange: Exchange, fields_digest: bytes, terms: bytes, policy: Policy) -> bytes:
     ask, workload = exchange.ask, exchange.workload
     if ask is None or workload is None or workload.cache is None:
         raise AssertionError("not checked")
@@ -120,12 +120,12 @@ def _digest(exchange: Exchange, said: bytes, terms: bytes, policy: Policy) -> by
     )
     if exchange.trial is not None:
         terms += exchange.trial.key
-    return _hashed(terms, head, said)
+    return _hashed(terms, head, fields_digest)
 
 
 @lru_cache(_MAX_DIGESTS)
-def _hashed(terms: bytes, head: tuple[str | int, ...], said: bytes) -> bytes:
-    return hashlib.sha256(terms + _encode(head) + said).digest()
+def _hashed(terms: bytes, head: tuple[str | int, ...], fields_digest: bytes) -> bytes:
+    return hashlib.sha256(terms + _encode(head) + fields_digest).digest()
 
 
 def sharing_scope(exchange: Exchange, scope: str, policy: Policy) -> str:

@@ -222,8 +222,8 @@ class Pipeline:
             lines += answers.error_headers(exchange)
         if exchange.limit_use is not None:
             lines += exchange.limit_use.header_lines
-        if exchange.ask is not None and (told := exchange.interface.error_event(exchange.ask, status, data)):
-            exchange.response.send(200, told, lines, content_type=EVENT_STREAM)
+        if exchange.ask is not None and (event := exchange.interface.error_event(exchange.ask, status, data)):
+            exchange.response.send(200, event, lines, content_type=EVENT_STREAM)
             return
         exchange.response.send(status, data, lines)
 
@@ -282,11 +282,11 @@ def as_get(request: Request) -> Request:
     not modified, as its connection depends on it."""
     if request.method != b"HEAD":
         return request
-    asked = Request(
+    request_copy = Request(
         request.started, b"GET", request.target, request.headers, request.body, client_subject=request.client_subject
     )
-    asked.stream = request.stream
-    return asked
+    request_copy.stream = request.stream
+    return request_copy
 
 
 def is_realtime(request: Request) -> bool:

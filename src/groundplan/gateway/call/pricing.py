@@ -39,15 +39,15 @@ def service_class(ask: Ask, deployment: Deployment, tier: str) -> str:
     An answer that names no tier is of the requested class, and standard where that was left to the provider.
     """
     if ask.is_batch_line:
-        asked = price.batch_line_service(deployment.rates, deployment.serves)
+        service = price.batch_line_service(deployment.rates, deployment.serves)
     else:
-        asked = price.STANDARD if ask.service == price.AUTO else ask.service
+        service = price.STANDARD if ask.service == price.AUTO else ask.service
     if not tier:
-        return asked
-    if tier == price.FLEX and deployment.rates.flex is not None and asked != price.BATCH:
+        return service
+    if tier == price.FLEX and deployment.rates.flex is not None and service != price.BATCH:
         return price.FLEX
     if tier in _STANDARD_TIERS:
-        return price.STANDARD if asked in NAMED_CLASSES else asked
+        return price.STANDARD if service in NAMED_CLASSES else service
     return price.PRIORITY if tier == price.PRIORITY and deployment.rates.priority is not None else ""
 
 
@@ -75,11 +75,11 @@ def unnamed_class_rates(ask: Ask, deployment: Deployment) -> Rates:
 
 def cost_bound(ask: Ask, deployment: Deployment, input_tokens: int, output_tokens: int) -> int:
     """Return the highest cost of a request in the dearest class of service in which it may end."""
-    rates, asked = deployment.rates, ask.service
+    rates, service = deployment.rates, ask.service
     if not ask.is_batch_line:
-        return price.cost_bound(rates, input_tokens, output_tokens, ask.images, asked)
+        return price.cost_bound(rates, input_tokens, output_tokens, ask.images, service)
     own = price.cost_bound(rates, input_tokens, output_tokens, ask.images, unnamed_class(ask, deployment))
-    if asked == price.STANDARD or rates.priority is None:
+    if service == price.STANDARD or rates.priority is None:
         return own
     return max(
         own, price.cost_bound(rates.priority, input_tokens, output_tokens, ask.images)

@@ -212,8 +212,8 @@ def _write_failed(error: OSError) -> Unavailable:
 
 
 def _read_failed(id: UUID, error: OSError) -> Unavailable:
-    told = f"the file's content, HOME/files/{id}, cannot be read: {error.strerror}"
-    return _unavailable(told, "Try again; if that does not help, whoever runs the gateway looks at its disk.")
+    message = f"the file's content, HOME/files/{id}, cannot be read: {error.strerror}"
+    return _unavailable(message, "Try again; if that does not help, whoever runs the gateway looks at its disk.")
 
 
 def _unavailable(message: str, hint: str) -> Unavailable:

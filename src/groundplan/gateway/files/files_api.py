@@ -172,8 +172,8 @@ class Upload:
                     self._once.add(event.data)
                     yield event.data
                 else:
-                    said = self._fields.get(part.name, b"") + event.data
-                    self._fields[part.name] = said[:_MAX_FIELD_BYTES]
+                    value = self._fields.get(part.name, b"") + event.data
+                    self._fields[part.name] = value[:_MAX_FIELD_BYTES]
 
     def _check(self, part: multipart.Part) -> None:
         if part.filename is not None and (part.name != "file" or self._filename is not None):
@@ -186,8 +186,8 @@ class Upload:
 
 async def list_files(connection: Connection, caller: Caller, target: bytes) -> bytes:
     """`GET /v1/files`"""
-    query, asked = page_query(target, _MAX_LIMIT, _MAX_LIMIT, ("asc", "desc"))
-    after, limit = file_id(query["after"]) if "after" in query else None, min(asked, MAX_LISTED)
+    query, requested_limit = page_query(target, _MAX_LIMIT, _MAX_LIMIT, ("asc", "desc"))
+    after, limit = file_id(query["after"]) if "after" in query else None, min(requested_limit, MAX_LISTED)
     newest_first = query.get("order") != "asc"
     files = await file_store.list_page(
         connection,
@@ -226,11 +226,11 @@ async def remove_deleted(connection: Connection, blobs: Blobs) -> None:
     kept = await asyncio.to_thread(blobs.kept)
     await file_store.mark_expired(connection)
     await upload_store.delete_expired(connection)
-    gone = await file_store.find_deleted(connection, kept) if kept else []
+    deleted = await file_store.find_deleted(connection, kept) if kept else []
     # ids of another version are derived from those of batches and orders, which manage these files
     sent = [id for id in kept if id.version == _UPLOAD_ID_VERSION]
     strays = set(sent) - await file_store.known_ids(connection, sent) if sent else set()
-    for id in (*gone, *(id for id in strays if blobs.is_old(id))):
+    for id in (*deleted, *(id for id in strays if blobs.is_old(id))):
         blobs.path(id).unlink(missing_ok=True)
 
 

@@ -92,14 +92,14 @@ class GuardedRelay(RelayWrapper):
     @property
     def texts(self) -> list[str]:
         """As `answer_text.answer_texts` for the answer so far: what a person would read, as the model wrote it."""
-        said = {
+        texts_by_channel = {
             channel: "".join(parts) for channel, parts in self._texts.items() if answer_text.is_visible_text(channel)
         }
         found: dict[str, list[str]] = {place: [] for place in self._choices or ("",)}
-        for channel, text in said.items():
+        for channel, text in texts_by_channel.items():
             found[channel[0] if self._choices else ""].append(text)
-        told = {place: "\n".join(filter(None, texts)) for place, texts in found.items()}
-        return [text for place, text in told.items() if text.strip() or place not in self._calling_choices]
+        texts_by_place = {place: "\n".join(filter(None, texts)) for place, texts in found.items()}
+        return [text for place, text in texts_by_place.items() if text.strip() or place not in self._calling_choices]
 
     @property
     def held(self) -> bytes:

@@ -173,22 +173,22 @@ def call_row(call: CallState, epoch: UUID, team: TeamOf, acting: Mapping[str, Ac
 
 def _optional_details(end: Finish) -> dict[str, Any]:
     """Return the details that only few calls have."""
-    told: dict[str, Any] = {}
+    details: dict[str, Any] = {}
     if end.client:
-        told["client"] = end.client
+        details["client"] = end.client
     if end.feature:
-        told["feature"] = end.feature
+        details["feature"] = end.feature
     if end.ticket:
-        told["ticket"] = end.ticket
+        details["ticket"] = end.ticket
     if end.refusal:
-        told["refusal"] = end.refusal
+        details["refusal"] = end.refusal
     if end.scores:
-        told["scores"] = end.scores
+        details["scores"] = end.scores
     if end.of:
-        told |= {"of": end.of, "purpose": end.purpose}
+        details |= {"of": end.of, "purpose": end.purpose}
     if end.route:
-        told["route"] = msgspec.json.decode(end.route)
-    return told
+        details["route"] = msgspec.json.decode(end.route)
+    return details
 
 
 def call_entry(call: CallState, epoch: UUID, seal: Seal, acting: Mapping[str, Acting]) -> Entry:

@@ -66,8 +66,8 @@ class LedgerWriter:
             (ledger_store.INSERT_CALLS, left.without_archived_calls(calls)),
         )
         entries = left.without_archived_entries(self._entries(conn, epoch, ended))
-        gone = left.call_ids()
-        before = late_journal_store.call_costs(conn, gone) if gone else {}
+        late_calls = left.call_ids()
+        before = late_journal_store.call_costs(conn, late_calls) if late_calls else {}
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, shown)
         try:
             with conn.transaction():
@@ -79,9 +79,9 @@ class LedgerWriter:
                 ledger_store.insert_rows(conn, insert, rows)
             record_many(conn, entries)
             self._correct_costs(conn, epoch, [*{UUID(row[0]) for row in (*calls, *attempts, *shown)}])
-        if gone:
+        if late_calls:
             self._add_archived_costs(
-                conn, epoch, closed, {id: before[id][0] if id in before else Decimal() for id in gone}
+                conn, epoch, closed, {id: before[id][0] if id in before else Decimal() for id in late_calls}
             )
         over_bound.stop_workloads(conn, epoch, closed)
 
@@ -95,12 +95,12 @@ class LedgerWriter:
     def _add_archived_costs(self, conn: Conn, epoch: UUID, closed: list[Attempt], before: dict[UUID, Decimal]) -> None:
         """Add to the sums what attempts of archived calls cost beyond `before`, as of a call that was cut off, which is
         how it ended where a later journal has more of it."""
-        told: dict[bytes, CallState] = {}
+        calls: dict[bytes, CallState] = {}
         for each in closed:
             id = each.reservation.call
-            told.setdefault(id, CallState(id, 0)).attempts[each.reservation.attempt] = each
+            calls.setdefault(id, CallState(id, 0)).attempts[each.reservation.attempt] = each
         here = late_journal_store.call_costs(conn, before)
-        for id, call in told.items():
+        for id, call in calls.items():
             usd, attempts = here.get(UUID(bytes=id), (Decimal(), []))
             more = usd - before.get(UUID(bytes=id), usd)
             if more:

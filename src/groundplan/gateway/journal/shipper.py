@@ -105,8 +105,8 @@ class Shipper:
                     most = max(most, self._ship_epoch(conn, folder, epoch, calm=calm))
             elif folder.name.endswith(".new") and folder.is_dir():
                 remove_abandoned(folder)
-        for gone in self.unread.keys() - there:
-            del self.unread[gone]
+        for removed in self.unread.keys() - there:
+            del self.unread[removed]
         if (now := self._writer.now_ms()) > self._lost_checked_ms + LOST_CHECK_MS:
             if calm:
                 return BATCH
@@ -279,7 +279,7 @@ def main(arguments: list[str] | None = None) -> int:
     traces = TraceExport.from_settings(load_settings())
     content: ContentWriter | None = None
     cached: AnswerStore | None = None
-    told: ShipperMetrics | None = None
+    metrics: ShipperMetrics | None = None
     try:
         url = _wait_for_url(home, stop)
         content = ContentWriter(home, url)
@@ -287,15 +287,15 @@ def main(arguments: list[str] | None = None) -> int:
         cached = AnswerStore(home, url)
         cached.open()
         progress = ShippingProgress()
-        told = ShipperMetrics(home, progress, content, traces)
-        told.open()
+        metrics = ShipperMetrics(home, progress, content, traces)
+        metrics.open()
         run(home, url, stop, traces, progress, KEEP_SHIPPED_S if load_settings().database_url is not None else 0.0)
     except GroundplanError as error:
         log.error("shipper stopped", problem=str(error))
         return error.exit_code
     finally:
-        if told is not None:
-            told.close()
+        if metrics is not None:
+            metrics.close()
         if content is not None:
             content.close()
         if cached is not None:

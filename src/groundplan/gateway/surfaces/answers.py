@@ -68,14 +68,14 @@ def _make_constants(
         lines.append(b"groundplan-site: %b\r\n" % header_value(deployment.site))
     if catalog is not None:
         lines.append(b"groundplan-blueprint: %d\r\n" % catalog.number)
-    told = {
+    constants = {
         "workload": workload.name if workload else None,
         "model": deployment.model if deployment else None,
         "deployment": deployment.name if deployment else None,
         "site": deployment.site if deployment else None,
         "blueprint": catalog.number if catalog is not None else 0,
     }
-    return AnswerConstants(b"".join(lines), b"," + _encode(told)[1:-1])
+    return AnswerConstants(b"".join(lines), b"," + _encode(constants)[1:-1])
 
 
 def headers(exchange: Exchange, *, cost: bool, known: AnswerConstants | None = None) -> bytes:
@@ -116,28 +116,28 @@ def split_replayed_headers(lines: bytes) -> tuple[bytes, bytes]:
 def facts(exchange: Exchange, remaining: int | None, known: AnswerConstants | None = None) -> bytes:
     """The `groundplan` object of a settled call; `known` as in `headers`."""
     known = known or answer_constants(exchange)
-    told = [
+    parts = [
         b'{"call_id":"', exchange.id, b'"', known.json, b',"cost_usd":"', _usd(exchange.cost), b'","estimated":',
         b"true" if exchange.estimated else b"false", b',"cache":"', exchange.cache_result.encode("ascii"),
         b'","sources":', _encode([_source(passage) for passage in exchange.passages]) if exchange.passages else b"[]",
     ]  # fmt: skip
     if remaining is None:
-        told.append(b',"budget_remaining_usd":null')
+        parts.append(b',"budget_remaining_usd":null')
     else:
-        told += (b',"budget_remaining_usd":"', _usd(remaining), b'"')
+        parts += (b',"budget_remaining_usd":"', _usd(remaining), b'"')
     if exchange.cache_result in ("exact", "semantic"):
-        told += (b',"saved_usd":"', _usd(exchange.saved_cost), b'"')
+        parts += (b',"saved_usd":"', _usd(exchange.saved_cost), b'"')
     if exchange.grounding_notes is not None:
-        told.append(exchange.grounding_notes.json_members())
+        parts.append(exchange.grounding_notes.json_members())
     if exchange.guard is not None:
-        told += (b',"guardrails":', _encode(exchange.guard.report()))
+        parts += (b',"guardrails":', _encode(exchange.guard.report()))
     deployment = exchange.deployment
     if exchange.interface.has_extra_facts and exchange.ask is not None and deployment is not None:
         noted = _encode(exchange.interface.extra_facts(exchange.ask, deployment))[1:-1]
         if noted:
-            told += (b",", noted)
-    told.append(b"}")
-    return b"".join(told)
+            parts += (b",", noted)
+    parts.append(b"}")
+    return b"".join(parts)
 
 
 def _source(passage: Passage) -> dict[str, Any]:

@@ -64,19 +64,19 @@ _TOKEN_APIS = frozenset({"openai", "azure"})
 
 def read(body: bytes) -> Ask:
     """Parse an embeddings request. Raises `Invalid` with what is wrong with it."""
-    fields, asked = read_fields(body, _embeddings)
+    fields, request = read_fields(body, _embeddings)
     refuse_fields(fields, OTHER_INPUT_FIELDS)
-    if not asked.input:
+    if not request.input:
         raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
-    if asked.modality is not None and asked.modality not in ("text", ["text"]):
+    if request.modality is not None and request.modality not in ("text", ["text"]):
         hint = "Embed texts: what an image or a sound costs has no bound here, and addresses are not fetched."
         raise Invalid("modality is not text", code="content_unsupported", hint=hint)
-    inputs, tokens = _count_inputs(asked.input)
+    inputs, tokens = _count_inputs(request.input)
     each = repeated_bytes(fields)
     return Ask(
-        fields=fields, model=asked.model, messages=inputs, query="", stream=False, include_usage=False, cap=0, copies=1,
-        size=len(body) + each * (inputs - 1), extra_tokens=tokens + each * inputs if tokens else 0, body=body,
-        parsed=asked.input if has_tokens(asked.input) else None,
+        fields=fields, model=request.model, messages=inputs, query="", stream=False, include_usage=False, cap=0,
+        copies=1, size=len(body) + each * (inputs - 1), extra_tokens=tokens + each * inputs if tokens else 0, body=body,
+        parsed=request.input if has_tokens(request.input) else None,
     )  # fmt: skip
 
 

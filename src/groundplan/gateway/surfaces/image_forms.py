@@ -80,15 +80,15 @@ class ImageEdits(Images):
 
     def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
         """Values for fields that did not come before the files: one image of the dearest kind was reserved."""
-        said, rates = {} if ask.upload is None else ask.upload.fields, deployment.rates
+        fields, rates = {} if ask.upload is None else ask.upload.fields, deployment.rates
 
         def priced(size: str | None, quality: str | None) -> bool:
             return not rates.images or image_price(rates, size, quality) is not None
 
         return {
             "prompt": MatchingTexts(lambda text: len(text.encode()) <= MAX_LATE_PROMPT_BYTES),
-            "size": MatchingTexts(lambda text: priced(text, said.get("quality"))),
-            "quality": MatchingTexts(lambda text: priced(said.get("size"), text)),
+            "size": MatchingTexts(lambda text: priced(text, fields.get("quality"))),
+            "quality": MatchingTexts(lambda text: priced(fields.get("size"), text)),
             "output_format": ("png", "webp", "jpeg"),
             "stream": ("false",),
             "partial_images": ("0",),

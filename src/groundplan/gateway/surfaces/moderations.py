@@ -62,18 +62,18 @@ class Moderations(Interface):
     _codecs = (ModerationCodec(free=False), ModerationCodec(free=True))
 
     def read(self, request: Request) -> Ask:
-        fields, asked = read_fields(request.body, _moderation)
+        fields, moderation = read_fields(request.body, _moderation)
         try:
-            given = _input.decode(asked.input)
+            texts = _input.decode(moderation.input)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(f"input is wrong: {error}", code="body_invalid", hint="See the OpenAI API.") from error
-        if not given:
+        if not texts:
             raise Invalid("input is empty", code="input_empty", hint="Send a text or a list of texts.")
         images = 0
-        if not isinstance(given, str) and not all(isinstance(each, str) for each in given):
-            images = message_parts(asked.input).images  # refuses addresses of images
+        if not isinstance(texts, str) and not all(isinstance(each, str) for each in texts):
+            images = message_parts(moderation.input).images  # refuses addresses of images
         return Ask(
-            fields=fields, model=asked.model, messages=1 if isinstance(given, str) else len(given), query="",
+            fields=fields, model=moderation.model, messages=1 if isinstance(texts, str) else len(texts), query="",
             stream=False, include_usage=False, cap=0, copies=1, size=len(request.body), images=images,
             body=request.body,
         )  # fmt: skip

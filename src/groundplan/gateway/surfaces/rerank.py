@@ -145,8 +145,8 @@ def _standard_answer(found: list[_Scored], ask: Ask) -> tuple[bytes, _Answer]:
     read = [each.meta_info.prompt_tokens for each in found if each.meta_info is not None]
     counts = [count for count in read if count is not None]
     usage = {"prompt_tokens": sum(counts), "total_tokens": sum(counts)} if len(counts) == ask.messages else None
-    told = {"model": ask.model, "results": results, **({} if usage is None else {"usage": usage})}
-    return _encode(told), msgspec.convert(told, _Answer)
+    answer = {"model": ask.model, "results": results, **({} if usage is None else {"usage": usage})}
+    return _encode(answer), msgspec.convert(answer, _Answer)
 
 
 def _sorted_answer(data: bytes, results: list[_Result], ask: Ask) -> bytes:
@@ -155,10 +155,10 @@ def _sorted_answer(data: bytes, results: list[_Result], ask: Ask) -> bytes:
     most = _most(bytes(ask.fields.get("top_n", b"null"))) or len(scores)
     if len(scores) <= most and all(scores[at] <= scores[at - 1] for at in range(1, len(scores))):
         return data
-    told = _fields(data)
-    rows = _rows(told["results"])
+    fields = _fields(data)
+    rows = _rows(fields["results"])
     order = sorted(range(len(scores)), key=lambda at: -scores[at])[:most]
-    return _encode({**told, "results": [rows[at] for at in order]})
+    return _encode({**fields, "results": [rows[at] for at in order]})
 
 
 def _usage(found: _Answer) -> Usage | None:
@@ -167,9 +167,9 @@ def _usage(found: _Answer) -> Usage | None:
     if found.usage is not None:
         return found.usage.input_usage()
     billed, read = (found.meta.billed_units, found.meta.tokens) if found.meta is not None else (None, None)
-    told = (billed.input_tokens or billed.total_tokens) if billed is not None else None
-    told = told or (read.input_tokens if read is not None else None)
-    return Usage(input=int(told)) if told is not None and 0 <= told < pricing.MAX_TOKENS else None
+    tokens = (billed.input_tokens or billed.total_tokens) if billed is not None else None
+    tokens = tokens or (read.input_tokens if read is not None else None)
+    return Usage(input=int(tokens)) if tokens is not None and 0 <= tokens < pricing.MAX_TOKENS else None
 
 
 def _billed_searches(found: _Answer) -> int:
@@ -188,26 +188,26 @@ class Rerank(Interface):
     _codecs = (RerankCodec(by_request=False), RerankCodec(by_request=True))
 
     def read(self, request: Request) -> Ask:
-        fields, asked = read_fields(request.body, _rerank, _nested_names)
+        fields, rerank = read_fields(request.body, _rerank, _nested_names)
         refuse_fields(fields, OTHER_INPUT_FIELDS)
-        if not asked.documents or not asked.query:
+        if not rerank.documents or not rerank.query:
             raise Invalid("query or documents are empty", code="input_empty", hint="Send a query and documents.")
-        if len(asked.documents) > MAX_DOCUMENTS:
+        if len(rerank.documents) > MAX_DOCUMENTS:
             raise Invalid(
                 f"there are more than {MAX_DOCUMENTS} documents", code="documents_range", hint="Send fewer at once."
             )
-        if any(isinstance(each, dict) and _has_media(each) for each in asked.documents):
+        if any(isinstance(each, dict) and _has_media(each) for each in rerank.documents):
             hint = "Send texts; what an image costs has no bound here, and addresses are not fetched."
             raise Invalid("a document is not text", code="content_unsupported", hint=hint)
-        if asked.top_n is not None and asked.top_n < 1:
+        if rerank.top_n is not None and rerank.top_n < 1:
             raise Invalid("top_n is below 1", code="top_n_range", hint="Use at least 1.")
-        query = len(asked.query.encode())
+        query = len(rerank.query.encode())
         room = _DOCUMENT_BYTES - min(query, _DOCUMENT_BYTES // 2)  # of a longer query they read but the beginning
-        pieces = sum(-(-max(1, _document_bytes(document)) // room) for document in asked.documents)
+        pieces = sum(-(-max(1, _document_bytes(document)) // room) for document in rerank.documents)
         return Ask(
-            fields=fields, model=asked.model, messages=len(asked.documents), query="", stream=False,
+            fields=fields, model=rerank.model, messages=len(rerank.documents), query="", stream=False,
             include_usage=False, cap=0, copies=-(-pieces // _UNIT_DOCUMENTS),
-            size=len(request.body) + (query + repeated_bytes(fields)) * (len(asked.documents) - 1), body=request.body,
+            size=len(request.body) + (query + repeated_bytes(fields)) * (len(rerank.documents) - 1), body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:
@@ -235,8 +235,8 @@ def _document_bytes(document: str | dict[str, Any]) -> int:
     return len(document.encode()) if isinstance(document, str) else len(msgspec.json.encode(document))
 
 
-def _nested_names(asked: _Rerank) -> int:
-    return sum(len(document) for document in asked.documents if isinstance(document, dict))
+def _nested_names(rerank: _Rerank) -> int:
+    return sum(len(document) for document in rerank.documents if isinstance(document, dict))
 
 
 RERANK = Rerank()

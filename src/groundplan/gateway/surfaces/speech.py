@@ -69,13 +69,13 @@ class SpeechCodec(PlainCodec):
         known = None if self._by_tokens else Usage(characters=ask.copies)
         if ask.binary:
             return BytesRelay(known)
-        return TypedRelay(_KIND, known, lambda told: self._used(ask, told))
+        return TypedRelay(_KIND, known, lambda reported: self._used(ask, reported))
 
-    def _used(self, ask: Ask, told: Usage | None) -> Usage | None:
+    def _used(self, ask: Ask, reported: Usage | None) -> Usage | None:
         """The reported usage; None for a report without output tokens where these have a price."""
-        if told is None or (self._by_tokens and not told.output):
+        if reported is None or (self._by_tokens and not reported.output):
             return None
-        return msgspec.structs.replace(told, characters=ask.copies)
+        return msgspec.structs.replace(reported, characters=ask.copies)
 
 
 class Speech(Interface):
@@ -87,16 +87,16 @@ class Speech(Interface):
     _codecs = (SpeechCodec(by_tokens=False), SpeechCodec(by_tokens=True))
 
     def read(self, request: Request) -> Ask:
-        fields, asked = read_fields(request.body, _speech)
-        if not asked.input:
+        fields, speech = read_fields(request.body, _speech)
+        if not speech.input:
             raise Invalid("input is empty", code="input_empty", hint="Send a text.")
-        if asked.stream_format is not None and asked.stream_format not in _FORMATS:
+        if speech.stream_format is not None and speech.stream_format not in _FORMATS:
             hint = f"Use one of: {', '.join(_FORMATS)}"
             raise Invalid("stream_format is unknown", code="field_unsupported", hint=hint)
         return Ask(
-            fields=fields, model=asked.model, messages=1, query="", stream=True, include_usage=False, cap=None,
-            copies=len(asked.input), size=len(request.body), binary=asked.stream_format != "sse",
-            parsed=EVENTS if asked.stream_format == "sse" else None, body=request.body,
+            fields=fields, model=speech.model, messages=1, query="", stream=True, include_usage=False, cap=None,
+            copies=len(speech.input), size=len(request.body), binary=speech.stream_format != "sse",
+            parsed=EVENTS if speech.stream_format == "sse" else None, body=request.body,
         )  # fmt: skip
 
     def codec(self, deployment: Deployment) -> Codec:

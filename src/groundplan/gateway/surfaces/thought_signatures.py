@@ -38,8 +38,8 @@ def signed_id(name: str, extra: Extra | None) -> str:
     """The id of a call with its signature appended."""
     if extra is None or extra.google is None or not extra.google.thought_signature or not name:
         return name
-    told = urlsafe_b64encode(extra.google.thought_signature.encode("utf-8", "surrogatepass")).rstrip(b"=")
-    return f"{name}{_MARK}{told.decode('ascii')}"
+    encoded = urlsafe_b64encode(extra.google.thought_signature.encode("utf-8", "surrogatepass")).rstrip(b"=")
+    return f"{name}{_MARK}{encoded.decode('ascii')}"
 
 
 def plain_id(name: str) -> str:
@@ -53,10 +53,10 @@ def split_signature(name: str) -> tuple[str, dict[str, Any] | None]:
     if not mark or _is_base64url(signed) is None:
         return name, None
     try:
-        told = urlsafe_b64decode(signed + "=" * (-len(signed) % 4)).decode("utf-8", "surrogatepass")
+        signature = urlsafe_b64decode(signed + "=" * (-len(signed) % 4)).decode("utf-8", "surrogatepass")
     except ValueError:
         return name, None
-    return own, {"google": {"thought_signature": told}}
+    return own, {"google": {"thought_signature": signature}}
 
 
 def tool_call(name: str, function: dict[str, Any]) -> dict[str, Any]:
@@ -76,11 +76,11 @@ def remove_signatures(messages: msgspec.Raw) -> msgspec.Raw:
     """The messages of a chat without signatures, for a model that has no use for them and may refuse them."""
     if _FIELD not in bytes(messages):
         return messages
-    told: list[dict[str, Any]] = _decode(messages)
-    for message in told:
+    decoded: list[dict[str, Any]] = _decode(messages)
+    for message in decoded:
         for each in message.get("tool_calls") or ():
             each.pop("extra_content", None)
-    return msgspec.Raw(_encode(told))
+    return msgspec.Raw(_encode(decoded))
 
 
 def without_signatures(raw: bytes) -> bytes | None:

@@ -94,8 +94,8 @@ NOT_SERVED = {
 def refusal(path: bytes) -> Invalid | NotFound | None:
     """The refusal of a path that an official client has and the gateway does not serve; None for any other path."""
     if _AZURE.match(path) is not None:
-        told = "Chat, completions, embeddings, images and audio of a deployment are, and all below /openai/v1."
-        return NotFound("this path of Azure's client is not served", code="path_unknown", hint=told)
+        served = "Chat, completions, embeddings, images and audio of a deployment are, and all below /openai/v1."
+        return NotFound("this path of Azure's client is not served", code="path_unknown", hint=served)
     if (other := other_provider_refusal(path)) is not None:
         return other
     root, *below = path.decode("latin-1").removeprefix("/").split("/")[:3]
@@ -123,19 +123,19 @@ def other_provider_refusal(path: bytes) -> NotFound | None:
 def unknown_path(path: bytes, served: Iterable[str]) -> NotFound:
     """The refusal of any other path. `served`: the paths of calls, for the hint. Where only the beginning of a path is
     wrong, so is the base URL of the client; the message says so, since clients show nothing else."""
-    asked, why = path.decode("latin-1"), ""
+    requested, reason = path.decode("latin-1"), ""
     hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(served)}."
     for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):
-        if asked != each and asked.endswith(each.removeprefix("/v1")):
-            hint, why = f"This is {each} below another base URL.", _OPENAI
-            if "//" in asked:
-                why = _SLASH
-            elif asked.startswith("/v1/v"):
-                why = _ADDS
+        if requested != each and requested.endswith(each.removeprefix("/v1")):
+            hint, reason = f"This is {each} below another base URL.", _OPENAI
+            if "//" in requested:
+                reason = _SLASH
+            elif requested.startswith("/v1/v"):
+                reason = _ADDS
             elif "/messages" in each:
-                why = ": Anthropic's clients add /v1 to the base URL themselves"
+                reason = ": Anthropic's clients add /v1 to the base URL themselves"
             break
-    return NotFound(f"there is no such path{why}", code="path_unknown", hint=hint)
+    return NotFound(f"there is no such path{reason}", code="path_unknown", hint=hint)
 
 
 def not_served(name: str, hint: str) -> Invalid:

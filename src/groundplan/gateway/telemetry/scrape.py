@@ -139,10 +139,10 @@ class MetricsScraper:
         names = [name for name in announced if name != str(self.slot) and (announced[name] or self._should_run(name))]
         places = [announced[name] for name in names]
         others = await asyncio.gather(*map(_ask, places))
-        asked = zip(places, others, strict=True)
+        answered = zip(places, others, strict=True)
         reporting = {
             _worker_id(self._token),
-            *(_worker_id(place.token) for place, answer in asked if place and answer is not None),
+            *(_worker_id(place.token) for place, answer in answered if place and answer is not None),
         }
         stopped = await asyncio.to_thread(stopped_workers.read, self._home, reporting)
         found = with_up_family({str(self.slot): own, **dict(zip(names, others, strict=True))})
@@ -169,8 +169,8 @@ def announced_names(home: Home) -> list[str]:
 def with_up_family(found: dict[str, list[Family] | None]) -> list[tuple[str, list[Family]]]:
     """Add to each worker, and the shipper, whether it answers; None is one that does not."""
     return [
-        (name, [single_sample(_UP, "gauge", _UP_HELP, int(told is not None)), *(told or [])])
-        for name, told in sorted(found.items())
+        (name, [single_sample(_UP, "gauge", _UP_HELP, int(families is not None)), *(families or [])])
+        for name, families in sorted(found.items())
     ]
 
 
@@ -181,11 +181,11 @@ def _worker_id(token: str) -> str:
 
 async def _continued_families(families: list[Family], left: list[stopped_workers.Counted]) -> list[Family]:
     """Add to the families of a slot the counts of its earlier workers."""
-    before, told = {each.name: each for each in left}, list[Family]()
+    earlier, continued = {each.name: each for each in left}, list[Family]()
     for family in families:
-        told.append(stopped_workers.continue_family(family, before.pop(family.name, None)))
+        continued.append(stopped_workers.continue_family(family, earlier.pop(family.name, None)))
         await asyncio.sleep(0)  # calls come first
-    return [*told, *map(stopped_workers.to_family, before.values())]
+    return [*continued, *map(stopped_workers.to_family, earlier.values())]
 
 
 async def _ask(endpoint: Endpoint | None) -> list[Family] | None:

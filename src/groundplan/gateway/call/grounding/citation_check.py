@@ -123,7 +123,7 @@ def check_citations(answer: str, passages: Sequence[Passage]) -> list[Citation]:
 async def decide_by_meaning(gateway: Gateway, name: bytes, found: list[Citation], seconds: float) -> list[Citation]:
     """The citations, with those that words leave open decided by meaning; unchanged where the search service does not
     answer in time."""
-    asked: list[tuple[int, Asked]] = []
+    to_check: list[tuple[int, Asked]] = []
     text_count = 0
     for at, citation in enumerate(found):
         if citation.supported is None:
@@ -131,17 +131,17 @@ async def decide_by_meaning(gateway: Gateway, name: bytes, found: list[Citation]
             text_count += len(places) + 1
             if text_count > MAX_TEXTS:
                 break
-            asked.append((at, Asked(citation.statement.text, places)))
-    if not asked:
+            to_check.append((at, Asked(citation.statement.text, places)))
+    if not to_check:
         return found
-    request = msgspec.json.encode(SupportRequest([citation for _, citation in asked]))
+    request = msgspec.json.encode(SupportRequest([citation for _, citation in to_check]))
     try:
         async with patient(seconds):
             answer = _decode(await ask_search(gateway, request, name, PATH))
     except (UpstreamFailure, TimeoutError, msgspec.DecodeError, UnicodeDecodeError):
         return found
     decided = list(found)
-    for (at, _), cosines in zip(asked, answer.nearness, strict=False):
+    for (at, _), cosines in zip(to_check, answer.nearness, strict=False):
         citation = decided[at]
         best = cosines.index(max(cosines)) if cosines else None
         comparison = citation.look if best is None else replace(citation.look, place=citation.look.places[best])

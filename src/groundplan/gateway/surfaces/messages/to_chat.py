@@ -67,8 +67,8 @@ class Translation:
         self.left_out: set[str] = set()
         self._removed_tools: set[str] = set()
         """Names of tools that were removed by the end of the conversation."""
-        asked: dict[str, Any] = _decode(body)
-        for name, value in asked.items():
+        request: dict[str, Any] = _decode(body)
+        for name, value in request.items():
             if (put := _FIELDS.get(name)) is None:
                 if value not in providers.EMPTY_VALUES:
                     raise cannot(name)
@@ -77,11 +77,11 @@ class Translation:
                     put(self, value)
                 except SHAPE_ERRORS as error:
                     raise malformed_field(name, error, API) from error
-        if asked["messages"][-1]["role"] == "assistant":
+        if request["messages"][-1]["role"] == "assistant":
             raise cannot("messages: the beginning of the answer, as its last message,")
         if self._removed_tools:
             self._drop_removed_tools()
-        system = asked.get("system")
+        system = request.get("system")
         if system:
             self.messages.insert(0, {"role": "system", "content": self._system(system)})
         self.fields["messages"] = self.messages

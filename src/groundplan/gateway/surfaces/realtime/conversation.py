@@ -126,11 +126,11 @@ class Session:
         if self._deployment is not None:
             self._deployment = current_deployment(exchange, self._deployment)
 
-    async def _reserve_next(self, *, asked: bool = False) -> Exchange:
-        """The reservation for the next response, durable in the journal. Where the client `asked` for the response, an
-        outdated reservation (prices, budget periods) is replaced. Raises `ConversationEnded`."""
+    async def _reserve_next(self, *, on_request: bool = False) -> Exchange:
+        """The reservation for the next response, durable in the journal. `on_request`: the client asked for the
+        response, so an outdated reservation (prices, budget periods) is replaced. Raises `ConversationEnded`."""
         async with self._begin_lock:
-            if asked and (old := self._reserved) is not None and is_outdated(self._gateway, old):
+            if on_request and (old := self._reserved) is not None and is_outdated(self._gateway, old):
                 self._reserved = None
                 await settle_unused(self._gateway, old)
             if self._reserved is None:
@@ -211,8 +211,8 @@ class Session:
                     await self._send_error(ended.error)
         self._socket.close(ended.code, ended.error.code if ended.error is not None else "")
 
-    async def _send_error(self, error: GroundplanError, asked: object = None) -> None:
-        await self._socket.send(close.error_event(error, asked))
+    async def _send_error(self, error: GroundplanError, event_id: object = None) -> None:
+        await self._socket.send(close.error_event(error, event_id))
 
     def _link(self) -> UpstreamLink:
         if self._connection is None:
@@ -268,16 +268,16 @@ class Session:
         not ending. Raises `ConversationEnded`."""
         if self._ending is not None:
             return False
-        asked = time.perf_counter_ns()
+        requested_at = time.perf_counter_ns()
         try:
-            exchange = await self._reserve_next(asked=True)
+            exchange = await self._reserve_next(on_request=True)
             if kind != "response.create":
                 await self._transcripts.reserve_turn()
         except close.ConversationEnded as ended:
             await self._end_after_response(ended)
             return False
         if kind == "response.create":
-            self._activate(exchange, asked)
+            self._activate(exchange, requested_at)
         else:
             self._has_sent_audio = True
         return True
@@ -312,8 +312,8 @@ class Session:
 
     async def _forward_message(self, message: Data) -> None:
         data = message.encode() if isinstance(message, str) else message
-        if heard := await self._handle_event(self._link().target.mask_answer(data)):
-            for out in self._apply_guards(heard):
+        if handled := await self._handle_event(self._link().target.mask_answer(data)):
+            for out in self._apply_guards(handled):
                 await self._socket.send(out)
         if self._ending is not None and self._active is None:
             raise self._ending
@@ -346,8 +346,8 @@ class Session:
             event = events.read_server(data)
         except DECODE_ERRORS as error:
             raise close.upstream_ended() from error
-        if asked := self._settings.handle(event, self._max_output_tokens):
-            await self._link().socket.send(asked)
+        if reply := self._settings.handle(event, self._max_output_tokens):
+            await self._link().socket.send(reply)
         elif self._settings.is_cap_reply(event, data) or (event.type == events.CLEARED and self._ending is not None):
             return b""
         data, exchange = await self._transcripts.handle(event, data), self._active

@@ -34,16 +34,16 @@ def new_object_id(prefix: str) -> str:
     return f"{prefix}_{new_id().hex}"
 
 
-def with_request_fields(response: Fields, asked: Mapping[str, bytes]) -> bytes:
+def with_request_fields(response: Fields, request_fields: Mapping[str, bytes]) -> bytes:
     """An upstream's response with the caller's own values of the request fields that were changed for the upstream;
     also where the upstream does not echo them."""
-    return _encode({**response, **{name: msgspec.Raw(value) for name, value in asked.items()}})
+    return _encode({**response, **{name: msgspec.Raw(value) for name, value in request_fields.items()}})
 
 
-def event_with_request_fields(event: Fields, asked: Mapping[str, bytes]) -> bytes:
+def event_with_request_fields(event: Fields, request_fields: Mapping[str, bytes]) -> bytes:
     """The same for an event that contains a response."""
     response = fields_of(event["response"])
-    return _encode({**event, "response": msgspec.Raw(with_request_fields(response, asked))})
+    return _encode({**event, "response": msgspec.Raw(with_request_fields(response, request_fields))})
 
 
 def reported_error(data: bytes) -> bytes:
@@ -73,9 +73,9 @@ def usage_json(usage: Usage) -> dict[str, Any]:
     }
 
 
-def new_response(asked: dict[str, Any], name: str, model: str) -> dict[str, Any]:
+def new_response(request: dict[str, Any], name: str, model: str) -> dict[str, Any]:
     """A response that has begun, with the request's own settings."""
-    given = {key: value for key, value in asked.items() if value is not None}
+    given = {key: value for key, value in request.items() if value is not None}
     return {
         "id": name,
         "object": "response",
@@ -177,16 +177,18 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def output_items(said: AnswerMessage, finish: str, groups: Namespaces = NO_NAMESPACES) -> list[dict[str, Any]]:
+def output_items(message: AnswerMessage, finish: str, groups: Namespaces = NO_NAMESPACES) -> list[dict[str, Any]]:
     """The output items of a whole answer with this `finish` reason."""
-    content = [text_part(text)] if (text := said.text) else []
-    if said.refusal:
-        content.append(refusal_part(said.refusal))
-    calls = said.tool_calls or ()
+    content = [text_part(text)] if (text := message.text) else []
+    if message.refusal:
+        content.append(refusal_part(message.refusal))
+    calls = message.tool_calls or ()
     status = "completed" if calls else status_of(finish)
     items = [message_item(new_object_id("msg"), status, content)] if content or not calls else []
     for number, each in enumerate(calls, 1):
-        told = each.function.arguments or NO_ARGUMENTS
-        status = status_of(finish, told) if number == len(calls) else "completed"
-        items.append(function_call_item(new_object_id("fc"), status, each.call_id, each.function.name, told, groups))
+        arguments = each.function.arguments or NO_ARGUMENTS
+        status = status_of(finish, arguments) if number == len(calls) else "completed"
+        items.append(
+            function_call_item(new_object_id("fc"), status, each.call_id, each.function.name, arguments, groups)
+        )
     return items

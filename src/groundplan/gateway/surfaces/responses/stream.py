@@ -67,18 +67,22 @@ _response = msgspec.json.Decoder(_FinalEvent).decode
 
 def _error_event(number: int, reason: str, call_id: str) -> bytes:
     message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
-    told = {"code": "stream_broken", "message": message, "param": None, "hint": hint, "call_id": call_id}
+    error = {"code": "stream_broken", "message": message, "param": None, "hint": hint, "call_id": call_id}
     # official clients know an event that ends a stream by its `error`; many ignore the other fields
-    event = {"type": "error", "sequence_number": number, **told, "error": {"type": "api_error", **told}}
+    event = {"type": "error", "sequence_number": number, **error, "error": {"type": "api_error", **error}}
     return format_named_event("error", _encode(event))
 
 
-def restore_request_fields(data: bytes, asked: Mapping[str, bytes]) -> bytes:
+def restore_request_fields(data: bytes, original_fields: Mapping[str, bytes]) -> bytes:
     """An event of an upstream's own stream, with the caller's values of changed request fields in its response."""
     if b'"response"' not in data or data == DONE:
         return data
     fields = shape.fields_of(data)
-    return shape.event_with_request_fields(fields, asked) if bytes(fields.get("response", b"null")) != b"null" else data
+    return (
+        shape.event_with_request_fields(fields, original_fields)
+        if bytes(fields.get("response", b"null")) != b"null"
+        else data
+    )
 
 
 @runtime_checkable
@@ -96,9 +100,9 @@ class ResponsesRelay:
         "usage",
     )  # fmt: skip
 
-    def __init__(self, asked: Mapping[str, bytes]) -> None:
-        """`asked`: the caller's values of the request fields that were changed for the upstream."""
-        self._original_fields = asked
+    def __init__(self, original_fields: Mapping[str, bytes]) -> None:
+        """`original_fields`: the client's values of the request fields that were changed for the upstream."""
+        self._original_fields = original_fields
         self._early_events: bytes | None = b""
         """Events before the answer begins, held back; None: the answer has begun."""
         self._held: bytes | None = None
@@ -125,16 +129,16 @@ class ResponsesRelay:
         if found.type in _FINAL_TYPES:
             return self._hold_final(found, data)
         self.output_bytes += len(found.delta.encode() if isinstance(found.delta, str) else bytes(found.delta))
-        told = format_named_event(found.type, data)
-        return told if self._early_events is None else self._hold_early(found.type, told)
+        event_bytes = format_named_event(found.type, data)
+        return event_bytes if self._early_events is None else self._hold_early(found.type, event_bytes)
 
-    def _hold_early(self, kind: str, told: bytes) -> bytes:
+    def _hold_early(self, kind: str, event_bytes: bytes) -> bytes:
         early = self._early_events or b""
         if kind in _PENDING_TYPES and len(early) < MAX_EVENT:
-            self._early_events = early + told
+            self._early_events = early + event_bytes
             return b""
         self._early_events = None
-        return early + told
+        return early + event_bytes
 
     def _hold_final(self, found: _Event, data: bytes) -> bytes:
         """Raises `Malformed`."""
@@ -271,27 +275,27 @@ class ResponsesChatRelay(ViaChatStream):
         """The open item."""
         if self._kind != "call" or self._open_call is None:
             return shape.message_item(self._open_id, status, [self._open_part()])
-        told = self._text.getvalue()
+        text_so_far = self._text.getvalue()
         called = self._open_call.id or "", self._open_call.function.name or ""
-        return shape.function_call_item(self._open_id, status, *called, told, self._groups)
+        return shape.function_call_item(self._open_id, status, *called, text_so_far, self._groups)
 
     def _close_item(self) -> list[bytes]:
         if not self._open_id:
             return []
         out: list[bytes] = []
         if self._kind == "call":
-            told = self._text.getvalue() or shape.NO_ARGUMENTS
-            self._text = StringIO(told)
+            text_so_far = self._text.getvalue() or shape.NO_ARGUMENTS
+            self._text = StringIO(text_so_far)
             where = {"item_id": self._open_id, "output_index": len(self._items)}
-            out.append(self._event("response.function_call_arguments.done", **where, arguments=told))
+            out.append(self._event("response.function_call_arguments.done", **where, arguments=text_so_far))
         else:
-            told = self._text.getvalue()
-            text: dict[str, Any] = {"refusal": told}
+            text_so_far = self._text.getvalue()
+            text: dict[str, Any] = {"refusal": text_so_far}
             if self._kind == TEXT:
-                text = {"text": told, "logprobs": []}
+                text = {"text": text_so_far, "logprobs": []}
             out.append(self._event(f"response.{self._kind}.done", **self._location(), **text))
             out.append(self._event("response.content_part.done", **self._location(), part=self._open_part()))
-        item = self._open_item(shape.status_of(self._finish, told if self._kind == "call" else ""))
+        item = self._open_item(shape.status_of(self._finish, text_so_far if self._kind == "call" else ""))
         out.append(self._event("response.output_item.done", output_index=len(self._items), item=item))
         self._items.append(item)
         self._open_id = self._kind = ""
