@@ -1,4 +1,4 @@
-"""How long approvals hold and how many must agree: a block of the company. Types only."""
+"""Terms of approvals: a block of the company. Types only."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ Kind = Literal["model", "prompt", "data", "rollout", "evidence"]
 
 
 class Approvals(Strict):
-    """How long an approval holds, and who must agree. What was approved before keeps the end that it was given."""
+    """How long approvals are valid, and who must give them. Earlier approvals keep the end that they were given."""
 
     valid_days: Annotated[int, Field(ge=1, le=3650)] = 365
-    """Days until an approval ends and has to be given again; announced 30, 7 and 1 days ahead."""
+    """Days until an approval ends and has to be renewed; announced 30, 7 and 1 days ahead."""
     grace_days: Annotated[int, Field(ge=0, le=90)] = 0
-    """Days that production goes on after its approval ended, flagged; never for restricted data."""
+    """Days that production goes on after its approval has ended, with a finding; never for restricted data."""
     seats: Annotated[int, Field(ge=1, le=9)] = 1
-    """How many different people must agree to production. Who holds several duties has one seat."""
+    """Number of different people who must approve production. A person with several duties counts once."""
     parts: Annotated[tuple[Kind, ...], LIST, list_schema({"enum": list(get_args(Kind))})] = ("model", "prompt", "data")
     """What needs an approval of its own before production uses it: each model version, prompt, and source for a
     purpose; `rollout`: to which audience production goes; `evidence`: what a person gives as evidence for a control.
@@ -29,4 +29,4 @@ class Approvals(Strict):
     """How far the price of a deployment may rise above that of when its model was approved; beyond it the approval
     lapses. Lower prices, and how much is used, are no part of it."""
     remind_days: Annotated[int, Field(ge=1, le=90)] = 3
-    """After how many days those whose approval is waited for are reminded again."""
+    """Days between reminders to people whose approval is needed."""

@@ -11,14 +11,14 @@ from groundplan.catalog.fields import Size
 
 
 class BatchRule(Strict):
-    """How much of a batch is made at the same time, behind all calls that somebody waits for."""
+    """Concurrency of a batch, whose calls come after all interactive ones."""
 
     concurrent: Annotated[int, Field(ge=1, le=256)] = 4
-    """Calls of one batch that one gateway worker makes at the same time."""
+    """Concurrent calls of one batch in one gateway worker."""
 
 
 class FileRule(Strict):
     """How much files take that its keys upload, or that its batches make."""
 
     max_size: Size | None = None
-    """All of them together; what would be more is not taken. Default: half of what the disk has for files."""
+    """Total size; uploads beyond it are refused. Default: half of the disk space for files."""

@@ -1,4 +1,4 @@
-"""What a workload declares about answers that are given again."""
+"""What a workload declares about cached answers."""
 
 from __future__ import annotations
 
@@ -45,21 +45,21 @@ class SemanticRule(Strict):
     evidence: Annotated[Count, Field(ge=1)] = 20
     """Matches about a subject that checks must find right before the first one is given; the bound may take more."""
     wrong_costs: Usd = 0
-    """What a wrong answer costs, on average; taken off what the cache saves."""
+    """Average cost of a wrong answer, deducted from the savings of the cache."""
     processor: HourPrice = 50_000_000_000
-    """Of an hour of the processor that looks answers up; taken off, too."""
+    """Cost of an hour of CPU for lookups, deducted, too."""
 
 
 class CacheRule(Strict):
-    """Whether the answer to a request is given again to one that is the same, instead of asking a model."""
+    """Caching of answers."""
 
     answers: Literal["off", "exact"] = "off"
-    """exact: to a request that says the same, also where its temperature makes every answer a new one."""
+    """exact: an equal request gets the same answer, even if its temperature would make each answer different."""
     ttl: Annotated[Duration, AfterValidator(_time)] = HOUR_MS
-    """After this an answer is not given again."""
+    """Time to live of a cached answer."""
     max_size: Annotated[Size, AfterValidator(_size)] = 64_000_000
-    """Of all its answers in one worker; what was not asked for longest goes first."""
+    """Maximum size of its cached answers in one worker; the least recently used ones are evicted."""
     scope: Literal["person", "group", "workload"] | None = None
-    """Who gets the same answer. Left out: person with sources or confidential data, otherwise workload."""
+    """Who shares cached answers. Left out: person with sources or confidential data, otherwise workload."""
     semantic: SemanticRule | None = None
-    """Also to requests that mean the same; left out: only to those that say the same."""
+    """Caching for requests with the same meaning; left out: only for equal requests."""

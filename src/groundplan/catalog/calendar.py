@@ -14,7 +14,7 @@ Country = Annotated[str, StringConstraints(pattern=r"^[A-Z]{2}$")]
 
 
 class CalendarRule(Strict):
-    """Days on which there is less to do than the weekday says."""
+    """Days with less traffic than the weekday has."""
 
     countries: Annotated[
         tuple[Country, ...], LIST, Field(max_length=20), list_schema({"type": "string", "examples": ["NO"]})
@@ -27,12 +27,12 @@ class CalendarRule(Strict):
 
 
 class LaunchRule(Strict):
-    """From a day on there is more to do, or less."""
+    """A change of traffic from a day on."""
 
     day: Date
     """The first day of it."""
     factor: Annotated[float, Field(gt=0, le=1000)]
-    """How many times as much there is from then on: 2 for a launch, 0.5 for an end."""
+    """Factor of traffic from then on: 2 for a launch, 0.5 for an end."""
     name: Line | None = None
     """What it is."""
 

@@ -41,13 +41,13 @@ class Caps(Strict):
     """Up to here an experiment or a pilot needs no approval; raising these later needs one."""
 
     people: Unlimited = 25
-    """Most people who may use one experiment or pilot."""
+    """Maximum number of people who may use one experiment or pilot."""
     calls_per_day: Unlimited = 1000
-    """Most calls a day of one experiment or pilot."""
+    """Maximum number of calls a day of one experiment or pilot."""
     days: Annotated[Unlimited, AfterValidator(_days)] = 90
-    """Most days that an experiment or pilot runs."""
+    """Maximum number of days that an experiment or pilot runs."""
     sensitivity: Sensitivity = "internal"
-    """Most sensitive data of an experiment or pilot."""
+    """The most sensitive data of an experiment or pilot."""
 
 
 class CompanyDoc(Strict):
@@ -62,7 +62,7 @@ class CompanyDoc(Strict):
     """solo: one person holds every duty, approvals are marked so; enforced: nobody approves their own change."""
     caps: Caps = Caps()
     owners: Owners = Owners()
-    """Who holds a duty for the company as a whole."""
+    """Holders of duties for the company as a whole."""
     trusted_proxies: Networks = ()
     """Networks of the proxies in front of the gateways, whose X-Forwarded-For says where a call comes from."""
     proxy: ProxyUrl | None = None
@@ -75,4 +75,4 @@ class CompanyDoc(Strict):
     """Currencies besides USD in which prices and allocations may be written, with dated rates."""
     index: IndexRule = IndexRule()
     calendar: CalendarRule = CalendarRule()
-    """Holidays, which forecasts and the ends of budgets know."""
+    """Holidays, for forecasts of traffic and budgets."""

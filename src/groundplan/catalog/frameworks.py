@@ -36,7 +36,7 @@ class Amended(Strict):
     on: Date
     what: Line
     source: Line
-    """Where that is said, such as the law's own number and article."""
+    """Source of the change, such as the law's number and article."""
     controls: Annotated[tuple[ControlId, ...], LIST] = ()
     """Left out: all of the framework."""
 
@@ -53,9 +53,9 @@ class FrameworkDoc(Strict):
     profile: Name | None = None
     """A part of a shipped framework, such as tier-1; left out: all of it."""
     workloads: Names = ()
-    """To which it applies; left out: to all that are served."""
+    """Workloads to which it applies; left out: all that are served."""
     excluded: Annotated[tuple[Exclusion, ...], LIST] = ()
     controls: Annotated[tuple[OwnControl, ...], LIST] = ()
     """Further controls, or all of a framework of your own."""
     amended: Annotated[tuple[Amended, ...], LIST] = ()
-    """Changes of the law or norm that are not shipped yet."""
+    """Changes of the law or norm that are not shipped."""

@@ -29,36 +29,37 @@ State = Literal["draft", "approved", "rejected", "superseded", "retired"]
 
 
 class GovernedRule(Strict):
-    """What holds for every document of a source, unless its folder or the document itself is stricter."""
+    """Rules for every document of a source, unless its folder or the document itself is stricter."""
 
     steward: PersonRef | None = None
-    """Who looks after the content day by day; may approve documents as the owner may."""
+    """Person who maintains the content; may approve documents as the owner may."""
     state: State = "approved"
-    """State of a document about which nobody decided. `draft`: each one waits for its owner or steward."""
+    """State of documents without a decision. `draft`: each one waits for its owner or steward."""
     purposes: Names = ()
-    """For what it may be used; empty: anything. A workload names its own with `needs: {purposes: …}`."""
+    """Purposes for which it may be used; empty: any. A workload names its own with `needs: {purposes: …}`."""
     workloads: Names = ()
-    """Which workloads may use it; empty: any that names the source."""
+    """Workloads that may use it; empty: any that names the source."""
     residency: Jurisdictions = ()
-    """Where it may be processed; empty: anywhere."""
+    """Jurisdictions where it may be processed; empty: anywhere."""
     licence: Line | None = None
     retain: Annotated[Duration, Field(ge=1)] | None = None
     """How long after its last change a document is kept; then it is deleted, unless a legal hold forbids it."""
     legal_hold: bool = False
-    """Nothing of it is erased, whoever asks."""
+    """Whether nothing of it may be erased."""
     erase_within: Duration = 30 * DAY_MS
-    """After a deletion: by then everything of it is physically gone."""
+    """Time after a deletion until everything is physically erased."""
 
 
 class NeedsRule(Strict):
-    """What a workload asks of the content that it is given."""
+    """What a workload requires of its content."""
 
     purposes: Names = ()
-    """For what it uses content and models; sources, documents, sites and models may be limited to some."""
+    """Purposes for which it uses content and models; sources, documents, sites and models may be limited to some
+    purposes."""
     quality: Percent = 0.0
     """Documents whose quality score is below this, or not known yet, are not retrieved."""
     scanned: bool = False
-    """Only what was searched for personal data and secrets is retrieved."""
+    """Retrieve only documents that were scanned for personal data and secrets."""
 
 
 class CheckRule(Strict):

@@ -1,4 +1,4 @@
-"""What a workload declares about checks of what is sent in, of passages, and of what is answered."""
+"""What a workload declares about checks of requests, of passages and of answers."""
 
 from __future__ import annotations
 
@@ -50,28 +50,28 @@ def _pattern(text: str) -> str:
 
 
 class CompanyEntity(Strict):
-    """Something of the company's own that counts as personal data or as a secret, by its shape."""
+    """A pattern of the company's own for personal data or secrets."""
 
     name: Name
     pattern: Annotated[str, StringConstraints(min_length=2, max_length=200), AfterValidator(_pattern)]
     """A regular expression; every repetition in it has an upper bound, such as [0-9]{6,10}."""
     secret: bool = False
-    """true: it is handled as a secret."""
+    """true: matches are handled as secrets."""
 
 
 class InputChecks(Strict):
-    """Checks of what the caller sends."""
+    """Checks of requests."""
 
     personal_data: Found = "off"
-    """mask: the model sees stand-ins such as <email_1>, the caller gets the values back in the answer."""
+    """mask: the model sees stand-ins such as <email_1>, and the client gets the values back in the answer."""
     secrets: Found = "off"
     injection: Signal = "off"
-    """Text that tries to change what the model was told."""
+    """Text that tries to change the model's instructions."""
     deny: Lines = ()
     """Words or phrases that are refused, in any case."""
     max_size: Size | None = None
     languages: Languages = ()
-    """Other languages are refused, where the text is long enough to tell."""
+    """Other languages are refused, if the text is long enough to detect its language."""
     presidio: Signal = "off"
     """Personal data as Presidio's pattern recognisers see it, beside `personal_data`: what that masks they do not see.
     The call waits for it. Needs the extra groundplan[governance]."""
@@ -84,43 +84,43 @@ class PassageChecks(Strict):
     """drop: the passage is left out."""
     personal_data: Literal["off", "flag", "mask"] = "off"
     secrets: Literal["off", "flag", "mask"] = "mask"
-    """A secret in a document is shown to nobody, unless this says otherwise."""
+    """Secrets in documents are shown to nobody, unless this says otherwise."""
 
 
 class JudgeRule(Strict):
-    """A model that looks at the whole answer."""
+    """A model that judges the complete answer."""
 
     deployment: Name
     """A chat deployment of the workload; its calls are metered like all others."""
     question: Line
-    """Answered by it with yes or no, such as: Does the answer give legal advice?"""
+    """Question that it answers with yes or no, such as: Does the answer give legal advice?"""
     refuse_on: Literal["yes", "no"] = "yes"
 
 
 class OutputChecks(Strict):
-    """Checks of what the model answers."""
+    """Checks of answers."""
 
     personal_data: Found = "off"
     secrets: Found = "off"
     deny: Lines = ()
     links: Lines | None = None
-    """Hosts that links may go to; others are taken out. Left out: any."""
+    """Hosts that links may point to; other links are removed. Left out: any."""
     schema_: Annotated[dict[Keyword, Any] | None, Field(alias="schema"), _SCHEMA] = None
-    """JSON Schema of the answer. Needs the whole answer."""
+    """JSON Schema of the answer. Needs the complete answer."""
     grounded: bool = False
-    """Refuse an answer that cites no passage. Needs the whole answer."""
+    """Refuse an answer that cites no passage. Needs the complete answer."""
     max_size: Size | None = None
     languages: Languages = ()
-    """Needs the whole answer."""
+    """Needs the complete answer."""
     judge: JudgeRule | None = None
-    """Needs the whole answer."""
+    """Needs the complete answer."""
     presidio: Signal = "off"
     """Personal data as Presidio's pattern recognisers see it, beside `personal_data`. Needs the whole answer, and the
     extra groundplan[governance]."""
 
 
 class GuardrailRule(Strict):
-    """Checks of what goes in and comes out. Without this block nothing is checked and nothing is held back."""
+    """Checks of requests, passages and answers. Without this block nothing is checked, and no stream is held back."""
 
     input: InputChecks = InputChecks()
     passages: PassageChecks | None = None
@@ -129,12 +129,12 @@ class GuardrailRule(Strict):
     """Functions that an answer may call; an answer with another call is refused. Left out: any."""
     entities: Annotated[tuple[CompanyEntity, ...], LIST] = ()
     mode: Literal["enforce", "shadow"] = "enforce"
-    """shadow: everything is only counted."""
+    """shadow: hits are only counted."""
     budget: Annotated[Duration, AfterValidator(_budget)] = 50
     """What all checks of one text, without the judge, may take; measured, and told (`budget`) when it is exceeded.
     That refuses nothing: the checks were made."""
     on_failure: Literal["closed", "open"] = "closed"
-    """What happens where a check cannot be made: the judge does not answer."""
+    """What happens if a check cannot be made, for instance because the judge does not answer."""
     unchecked: Annotated[
         tuple[Literal["image", "audio", "file", "tokens"], ...],
         LIST,
@@ -143,4 +143,4 @@ class GuardrailRule(Strict):
     """What may pass though no check can look at it. Left out: where checks are demanded, images, sound, files and
     texts that are given as tokens are refused by name."""
     hold_back: Annotated[Size, Field(ge=64, le=65_536)] = 256
-    """Of a stream, so much is kept back until what follows is known; what is longer is found by its begin."""
+    """Hold-back of a stream, until what follows is known; longer matches are found by their beginning."""

@@ -68,10 +68,10 @@ Hours = Annotated[float, Field(ge=0, le=10_000, strict=False)]
 
 
 class Owned(Strict):
-    """Hardware that was bought. Each month it costs its purchase over its life, whether it is used or not."""
+    """Purchased hardware. Its monthly cost is the purchase spread over its life, whether it is used or not."""
 
     purchase: Usd
-    """Of one unit, with its share of the machine around it."""
+    """Price of one unit, with its share of the machine."""
     life: Duration = 4 * YEAR_MS
     bought: Date | None = None
 
@@ -83,7 +83,7 @@ class Owned(Strict):
 
 
 class Reserved(Strict):
-    """A commitment to a term: cheaper by the hour, and paid whether it is used or not."""
+    """Hardware reserved for a term: cheaper by the hour, and paid whether it is used or not."""
 
     price: HourPrice
     term: Duration = YEAR_MS
@@ -95,20 +95,20 @@ class HardwareDoc(Strict):
     type: Name
     """Such as h100-sxm, h200-sxm, b200-sxm, l4, a10g, cpu, jetson-orin: what is measured of it is looked up."""
     count: Annotated[Count, Field(ge=0)] = 0
-    """Units that are there now. What can be rented is bounded by `most`."""
+    """Units that exist now. `most` limits what can be rented."""
     memory: Size | None = None
-    """Of one unit. Default: what is known of its type."""
+    """Memory of one unit. Default: what is known of its type."""
     power: Watts | None = None
-    """Of one unit under load. Default: what is known of its type."""
+    """Power of one unit under load. Default: what is known of its type."""
     owned: Owned | None = None
     on_demand: HourPrice | None = None
-    """Of one unit. Default in a cloud: the reference price of its type, where there is one."""
+    """Price of one unit. Default in a cloud: the reference price of its type, if there is one."""
     spot: HourPrice | None = None
     interruption: Percent = 0.05
-    """Chance in an hour that a spot unit is taken away."""
+    """Probability in an hour that a spot unit is reclaimed."""
     reserved: Annotated[tuple[Reserved, ...], LIST] = ()
     most: Count = 64
-    """Units that can be rented at once: the quota."""
+    """Maximum number of rented units: the quota."""
 
 
 class PowerRule(Strict):
@@ -117,14 +117,14 @@ class PowerRule(Strict):
     tariff: EnergyPrice | None = None
     """Default: the reference tariff of its jurisdiction."""
     pue: Ratio | None = None
-    """Energy of the whole site for each unit of energy of its machines. Default: 1.56 private, 1.0 edge."""
+    """Power usage effectiveness: energy of the site per energy of its machines. Default: 1.56 private, 1.0 edge."""
 
 
 class Connectivity(Strict):
     """How a site is reached."""
 
     bandwidth: Bandwidth | None = None
-    """Upwards. Default: enough."""
+    """Upstream bandwidth. Default: not limiting."""
     offline: Hours = 0.0
     """Hours a month without connection."""
     latency: dict[RegionName, Duration] = Field(default_factory=dict)
@@ -132,22 +132,22 @@ class Connectivity(Strict):
 
 
 class BurdenRule(Strict):
-    """What must be run and patched at a site, in hours; `company.placement.people` says what an hour costs."""
+    """Work to operate a site, in hours; `company.placement.people` has the cost of an hour."""
 
     hours: Hours | None = None
-    """A month once anything runs there. Default by type, with the source in docs/placement.md."""
+    """Hours per month once anything runs there. Default by type, with the source in docs/placement.md."""
     hours_per_deployment: Hours | None = None
-    """A month for each model that is served there."""
+    """Hours per month for each model that is served there."""
     skills: Literal["existing", "new"] = "existing"
-    """new: nobody here has run such a site; its first year takes half as much again."""
+    """new: nobody in the company has operated such a site; its first year takes half as much again."""
     rack: MonthPrice = 0
     """Space, network and contracts of the site."""
     setup: Usd = 0
-    """Once, before anything runs there."""
+    """One-time cost before anything runs there."""
 
 
 class HostingRule(Strict):
-    """What placement needs to know of a site. Everything has a default."""
+    """Facts about a site for placement. Everything has a default."""
 
     region: RegionName | None = None
     """Such as azure:swedencentral, aws:eu-north-1, gcp:europe-north1: latency, egress and carbon are looked up."""
@@ -156,12 +156,12 @@ class HostingRule(Strict):
     hardware: Annotated[tuple[HardwareDoc, ...], LIST] = ()
     power: PowerRule = PowerRule()
     egress: GigabytePrice | None = None
-    """Of data that leaves it. Default: the reference price of its provider; own sites: none."""
+    """Price of outgoing data. Default: the reference price of its provider; own sites: none."""
     egress_to: dict[RegionName, GigabytePrice] = Field(default_factory=dict)
     """By destination, where it differs: a site, or a region of users: {rack-1: 0 USD/GB, us-east: 0.12 USD/GB}.
     Default: to a site of the same provider its reference price between regions, else `egress`."""
     storage: GigabytePrice | None = None
-    """A month. Default: 0.023 USD/GB in a cloud, none elsewhere."""
+    """Price of storage per month. Default: 0.023 USD/GB in a cloud, none elsewhere."""
     domain: Name | None = None
     """Failure domain; sites of one domain fail together. Default: the site itself."""
     availability: Percent | None = None

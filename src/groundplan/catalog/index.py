@@ -20,7 +20,7 @@ class EmbeddingRule(Strict):
     """Vectors of a deployment of embeddings, asked of the gateway like any other call: metered, budgeted, audited."""
 
     workload: Name
-    """For which workload the calls are; its `embeddings` name the deployment."""
+    """Workload to which the calls belong; its `embeddings` name the deployment."""
     deployment: Name
     dimensions: Annotated[int, Field(ge=1, le=4096)]
     """Length of its vectors."""
@@ -37,27 +37,27 @@ class RerankRule(Strict):
     budgeted, audited. Only passages that the person may read are sent to it."""
 
     workload: Name
-    """For which workload the calls are; its `also` names the deployment."""
+    """Workload to which the calls belong; its `also` names the deployment."""
     deployment: Name
     passages: Annotated[int, Field(ge=2, le=100)] = 30
-    """How many of the best."""
+    """Number of the best passages."""
     within: Annotated[Duration, AfterValidator(_in_time)] = 500
-    """What comes later is not waited for: the order stays as words and vectors made it, and the answer says so."""
+    """Timeout: after it the order by words and vectors is kept, and the answer says so."""
 
 
 class IndexRule(Strict):
     """The search index of all sources."""
 
     characters: Characters = 400
-    """Most characters of a passage; passages end where a section, a sentence or a word does."""
+    """Maximum number of characters of a passage; passages end at the end of a section, sentence or word."""
     embedding: EmbeddingRule | None = None
     """Left out: the embedded model all-MiniLM-L6-v2."""
     rerank: RerankRule | None = None
-    """For every workload with sources that says nothing else under `grounding`. Left out: nothing is reordered."""
+    """Default for workloads with sources, unless `grounding` says otherwise. Left out: no reranking."""
     switch: Literal["automatic", "by-hand"] = "automatic"
-    """automatic: to a new edition as soon as it is whole and no worse than the one that serves."""
+    """automatic: switch to a new edition once it is complete and no worse than the current one."""
     keep: Duration = 30 * DAY_MS
-    """How long the edition before is kept to go back to."""
+    """How long the previous edition is kept for a rollback."""
     questions: Path | None = None
     """Labelled questions (JSON lines, as for `groundplan knowledge evaluate`) that editions are compared with."""
 

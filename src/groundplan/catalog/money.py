@@ -202,12 +202,12 @@ class BudgetDoc(Strict):
     """company, team/NAME, workload/NAME or key/ID"""
     limit: Limit
     hard: bool = True
-    """false: it warns when it is crossed and refuses nothing."""
+    """false: exceeding it warns and refuses nothing."""
     starts: Starts | None = None
-    """When a period begins, where that is not the calendar's: a weekday, a day of the month, or MM-DD for quarters and
-    years (of a fiscal year)."""
+    """Start of a period, if it is not the calendar's: a weekday, a day of the month, or MM-DD for quarters and years
+    (of a fiscal year)."""
     timezone: Annotated[str, AfterValidator(_timezone)] = "UTC"
-    """Where a period's day begins, such as Europe/Oslo."""
+    """Time zone of periods, such as Europe/Oslo."""
     owner: PersonRef | None = None
 
     @model_validator(mode="after")

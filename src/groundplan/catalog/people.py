@@ -56,7 +56,7 @@ DUTIES = tuple(Owners.model_fields)
 
 
 class PersonDoc(Strict):
-    """Somebody. People named by e-mail alone need no document."""
+    """A person. People named only by e-mail need no document."""
 
     kind: Literal["person"] = "person"
     name: Name
@@ -64,7 +64,7 @@ class PersonDoc(Strict):
     email: Email
     full_name: Line | None = None
     job: Line | None = None
-    """For whoever reads the file; nothing is decided by it."""
+    """For information only."""
 
 
 class GroupDoc(Strict):
@@ -75,7 +75,7 @@ class GroupDoc(Strict):
     title: Line | None = None
     members: People = ()
     includes: Names = ()
-    """Groups or teams whose members are members too."""
+    """Groups or teams whose members are members, too."""
 
 
 class TeamDoc(Strict):
@@ -87,11 +87,11 @@ class TeamDoc(Strict):
     title: Line | None = None
     members: People = ()
     includes: Names = ()
-    """Groups or teams whose members are members too."""
+    """Groups or teams whose members are members, too."""
     lead: PersonRef | None = None
-    """For whoever reads the file; nothing is decided by it."""
+    """For information only."""
     cost_center: Line | None = None
-    """Where finance books what it carries: in its statements, and in the tags of the FOCUS export."""
+    """Cost centre in its statements and in the tags of the FOCUS export."""
 
 
 class GrantDoc(Strict):
@@ -111,5 +111,5 @@ class GrantDoc(Strict):
         list_schema({"enum": ["use", "read", "act-for-others"]}),
     ]
     until: Date | None = None
-    """Last day (UTC). Then it ends by itself: nobody has it any more, and what it guards stays closed to others."""
+    """Last day (UTC). After it nobody has the grant, and what it guards stays closed to others."""
     reason: Line | None = None

@@ -46,12 +46,12 @@ class SiteDoc(Strict):
     title: Line | None = None
     type: Literal["cloud", "private", "edge"]
     jurisdiction: Jurisdiction
-    """Whose law holds there: EU, US, CH, an ISO country such as NO."""
+    """Jurisdiction of the place: EU, US, CH, or an ISO country such as NO."""
     holds: Sensitivity | None = None
-    """Most sensitive data that may be processed there. Default: confidential in a cloud, restricted elsewhere."""
+    """The most sensitive data that may be processed there. Default: confidential in a cloud, restricted elsewhere."""
     owner: PersonRef | None = None
     purposes: Names = ()
-    """For what it may be used; empty: anything. All of a workload's `needs: {purposes: …}` must be among them."""
+    """Purposes for which it may be used; empty: any. All of a workload's `needs: {purposes: …}` must be among them."""
     hosting: HostingRule = HostingRule()
 
     @property
@@ -63,12 +63,12 @@ class Timeouts(Strict):
     """How long to wait for an upstream."""
 
     connect: Wait = 2_000
-    """Until there is a connection."""
+    """Timeout of connecting."""
     first_token: Wait = 30_000
-    """Until the first token; a whole answer has `idle` more until it begins. Not declared, and with nobody else to ask:
-    until the call's deadline."""
+    """Timeout until the first token; an answer that is not streamed has `idle` more until it begins. Not declared, and
+    without another deployment: the call's deadline."""
     idle: Wait = 15_000
-    """Between two pieces of an answer."""
+    """Timeout between two pieces of an answer."""
 
 
 class ProviderKeyDoc(Strict):
@@ -89,22 +89,23 @@ class DeploymentDoc(Strict):
     title: Line | None = None
     site: Name
     model: ModelName
-    """Known models bring their price: `openai/gpt-4.1-mini`."""
+    """Models in the price list have a price: `openai/gpt-4.1-mini`."""
     url: Url
-    """Ends before /chat/completions. `local:embedded` is the model that comes with Groundplan."""
+    """Base URL, without /chat/completions. `local:embedded` is the model that comes with Groundplan."""
     key: Secret | None = None
     """`env:NAME` or `file:/path`; never the secret."""
     keys: Annotated[tuple[ProviderKeyDoc, ...], LIST] = ()
-    """Instead of one key, several: the least used one is taken, and one that is refused rests."""
+    """Several keys instead of one: each call takes the least used one, and a key that the provider refuses is
+    paused."""
     upstream_model: ModelName | None = None
-    """What the upstream calls the model, where that differs."""
+    """The upstream's name of the model, if it differs."""
     type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation", "realtime"] = (
         "chat"
     )
     api: Literal[
         "openai", "anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai"
     ] = "openai"
-    """What the upstream speaks. `openai`: anything OpenAI-shaped, such as vLLM, llama.cpp, Azure's /v1."""
+    """API of the upstream. `openai`: any OpenAI-compatible one, such as vLLM, llama.cpp, Azure's /v1."""
     serves: Annotated[
         tuple[Literal["responses", "completions", "batches", "input_tokens"], ...],
         LIST,
@@ -115,44 +116,45 @@ class DeploymentDoc(Strict):
     price: Prices = ()
     """Overrides the known price: `free`, one price, or a list of prices with `from`."""
     context: Tokens | None = None
-    """Most tokens of prompt and answer together. Left out: the model's, else the price list's."""
+    """Maximum number of tokens of prompt and answer together. Left out: the model's, else the price list's."""
     max_output: Tokens | None = None
-    """Most tokens of an answer. Left out: the model's, else 4096."""
+    """Maximum number of tokens of an answer. Left out: the model's, else 4096."""
     accepts: Annotated[
         tuple[Literal["image", "audio", "file"], ...], LIST, list_schema({"enum": ["image", "audio", "file"]})
     ] = ()
     """What may be sent in besides text. image needs image_tokens, audio needs audio_tokens; for a call with a file,
     such as a PDF, the whole `context` is reserved."""
     image_tokens: Tokens | None = None
-    """The most tokens that one image counts."""
+    """Maximum number of tokens that one image counts as."""
     audio_tokens: Tokens | None = None
-    """The most tokens that one KiB of audio counts."""
+    """Maximum number of tokens that one KiB of audio counts as."""
     audio: Wait | None = None
-    """The longest audio that one request may have, such as 30m. Needed where its minutes have a price."""
+    """The longest audio in one request, such as 30m. Required if a minute has a price."""
     tokens_per_byte: TokensPerByte = 1.0
     """The most tokens that the tokenizer makes of one byte of text. 1 is right for every byte-level one; others may
     make more, and then a prompt costs more than its bytes say."""
     input_overhead_tokens: Annotated[Count, Field(ge=1, le=100_000)] = 16
-    """The most tokens that the chat template adds for each message, and twice for the whole prompt."""
+    """Maximum number of tokens that the chat template adds for each message, and twice for the whole prompt."""
     cap_field: Literal["max_tokens", "max_completion_tokens"] | None = None
     """Field that caps the answer at this upstream. Left out it is max_tokens, and max_completion_tokens of OpenAI's
     models that take no other (o1, gpt-5 and later ones)."""
     timeouts: Timeouts = Timeouts()
     weight: Weight = 1
-    """Share of calls beside the other deployments of a workload that balances; 0: only when the others fail."""
+    """Share of calls relative to the other deployments of a workload with load balancing; 0: only when the others
+    fail."""
     limits: DeploymentLimits = DeploymentLimits()
     billing_on_cancel: BillingOnCancel = "full"
     """What the provider bills when we cancel a call. generated: what it wrote so far; full: as if it went on, so we
     count the most that it may cost; drain: we read on to the end to learn it."""
     tls: TlsDoc | None = None
     http: HttpVersion = 1
-    """2: one connection for many calls. Needs the extra `groundplan[http2]`."""
+    """2: one connection for many calls. Requires the extra `groundplan[http2]`."""
     proxy: ProxyUrl | None = None
-    """The upstream is reached through its CONNECT; `direct` ignores the company's. Default: the company's."""
+    """Proxy to the upstream, used by CONNECT; `direct`: none. Default: the company's."""
     proxy_key: Secret | None = None
     """`user:password` for the proxy: `env:NAME` or `file:/path`."""
     provider_terms: ProviderTerms | None = None
-    """What the provider does with what it is sent. Left out: not known, which policies take for the worst."""
+    """What the provider does with the data. Left out: unknown, for which policies assume the worst."""
     hosted: HostedRule = HostedRule()
 
     @property
@@ -162,7 +164,7 @@ class DeploymentDoc(Strict):
 
 
 class ModelDoc(Strict):
-    """A model that is not in the price list, or more about one that is."""
+    """A model that is not in the price list, or additions to one that is."""
 
     kind: Literal["model"] = "model"
     name: ModelName
@@ -171,14 +173,14 @@ class ModelDoc(Strict):
     licence: Line | None = None
     price: Prices = ()
     context: Tokens | None = None
-    """Of deployments of it that do not say another; so is `max_output`."""
+    """Default for its deployments, as is `max_output`."""
     max_output: Tokens | None = None
     weights: WeightsRule = WeightsRule()
     quality: Annotated[tuple[Quality, ...], LIST] = ()
-    """By task, such as accuracy: a workload's `objectives.quality` is a floor."""
+    """Measured quality by task, such as accuracy; compared with a workload's `objectives.quality`."""
     able: Needs = ()
-    """What it can do besides text."""
+    """Its capabilities besides text."""
     risk: Level | None = None
-    """As assessed for the company's use; a workload's `routing.risk` is a ceiling."""
+    """Risk of the model as assessed for the company; a workload's `routing.risk` is the maximum."""
     purposes: Names = ()
-    """For what it may be used; empty: anything. All of a workload's `needs: {purposes: …}` must be among them."""
+    """Purposes for which it may be used; empty: any. All of a workload's `needs: {purposes: …}` must be among them."""

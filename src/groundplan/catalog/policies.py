@@ -36,11 +36,11 @@ class TemplateValues(Strict):
     """The values of a template. Each template says which it needs."""
 
     sensitivity: Literal["public", "internal", "confidential", "restricted"] | None = None
-    """Holds for workloads with data from here on; left out: for all."""
+    """Applies to workloads with data of this sensitivity or higher; left out: to all."""
     purposes: Values = ()
-    """Holds for workloads with one of these purposes (`needs: {purposes: ...}`); left out: for all."""
+    """Applies to workloads with one of these purposes (`needs: {purposes: ...}`); left out: to all."""
     workloads: Values = ()
-    """Holds for these; left out: for all."""
+    """Applies to these workloads; left out: to all."""
     models: Values = ()
     providers: Values = ()
     max_retention: Duration | None = None
@@ -66,7 +66,7 @@ class PolicyExample(Strict):
     name: Line | None = None
     expect: Literal["allowed", "refused"]
     tool: Line | None = None
-    """The use of this tool is asked about, not a call."""
+    """The example is the use of this tool, instead of a call."""
     groups: Values = ()
     """Of the person who asks; nobody in particular without them."""
     given: dict[Fact, bool | int | str | list[str]] = Field(default_factory=dict)
@@ -80,9 +80,9 @@ class PolicyDoc(Strict):
     name: Name
     title: Line | None = None
     owner: PersonRef
-    """Whom to ask about it, and for an exception."""
+    """Who answers questions about it and requests for exceptions."""
     hint: Line | None = None
-    """Told to whom it refuses something: what to do instead."""
+    """Hint in refusals: what to do instead."""
     mode: Literal["shadow", "enforce"] = "shadow"
     """shadow: it refuses nothing; `groundplan policy shadow` says what it would have refused."""
     template: TemplateName | None = None
@@ -91,5 +91,5 @@ class PolicyDoc(Strict):
     cedar: Annotated[str, StringConstraints(min_length=1, max_length=20_000)] | None = None
     """The rule written out: `forbid (principal, action == Action::"call", resource) when { ... };`"""
     closed: bool = False
-    """true: what no `permit` of an enforced policy allows is refused, instead of allowed."""
+    """true: calls that no `permit` of an enforced policy allows are refused, instead of allowed."""
     examples: Annotated[tuple[PolicyExample, ...], LIST] = ()

@@ -13,34 +13,33 @@ _INTRODUCTION = f"""\
 # What a workspace can declare
 
 A workspace is a folder of YAML 1.2 files (`*.yaml`, `*.yml`, in any folder that is not hidden). Each document,
-separated by `---`, declares one thing; its `kind` says what. How documents are spread over files makes no
-difference. `groundplan init DIR` writes a first one, `groundplan check` tells everything that is wrong with file,
-line and column, without network.
+separated by `---`, declares one thing; its `kind` says what. How documents are distributed over files makes no
+difference. `groundplan init DIR` writes a first workspace, `groundplan check` reports every problem with file, line and
+column, without network.
 
 - Values carry units: `800ms`, `99.5%`, `6000 B`, `200 USD/month`, `0.40 USD/Mtok`, `2000/day`. Money is exact to
   10^-12 USD.
 - `NO` is Norway, `2026-01-31` needs no quotes; numbers where text is meant do.
-- Lists may be written as one value: `sources: handbook`. A key with nothing behind it counts as left out.
-- People are named by e-mail, or by the name of a `person` document. Whoever is named by e-mail alone becomes a
-  person by it.
-- `everyone` is a group that nobody declares; `public`, as a reader of a source or document, is everybody, also a call
-  that carries no person.
-- Secrets are references, `env:NAME` or `file:/path`. What looks like a secret anywhere else is refused and not
+- A list of one may be written as the value: `sources: handbook`. A key without a value counts as left out.
+- People are named by e-mail, or by the name of a `person` document. A person named only by e-mail is declared by that.
+- `everyone` is a group that exists without being declared; `public`, as a reader of a source or document, is everybody,
+  also a call that carries no person.
+- Secrets are references, `env:NAME` or `file:/path`. A text elsewhere that looks like a secret is refused and not
   repeated.
 - Links and paths that lead out of the folder are refused. Folders that a source names hold documents, not
   declarations.
-- Up to 10,000 files of 1 MiB at most, 16 MiB in all, nested at most 32 deep; anchors and aliases work within a
+- At most 10,000 files of 1 MiB each, 16 MiB in total, nested at most 32 deep; anchors and aliases work within a
   document.
 
 For completion in editors, begin a file with `{editor_hint("PATH/" + SCHEMA_PATH.rpartition("/")[2])}`; `groundplan
 check --schema` prints that schema.
 
-## What must be there
+## What is required
 
 - Exactly one `company`.
-- A workload in experiment, pilot or production: a business owner, a budget for itself or its team, something to run
-  on: a chat model, unless it names deployments of other types alone (`embeddings`, `also`).
-- In production: an owner in each of the nine duties. Duties that the company names count, except `business`.
+- For a workload in experiment, pilot or production: a business owner, a budget for itself or its team, and a chat
+  deployment, unless it names only deployments of other types (`embeddings`, `also`).
+- In production: an owner for each of the nine duties. Duties of the company count, except `business`.
 - A price for each model: from the built-in list, from `price` of a deployment or model, or `price: free`.
 - Sources at most as sensitive as the workload; named deployments and fallbacks at sites that its residency and
   sensitivity allow. A site without `holds` takes confidential data in a cloud, restricted data elsewhere. `EU`

@@ -37,9 +37,9 @@ class Retries(Strict):
     same: Annotated[int, Field(ge=0, le=9)] = 0
     """How many."""
     backoff: Duration = 200
-    """Before the first of them; doubles, with jitter."""
+    """Wait before the first retry; doubles, with jitter."""
     max_backoff: Duration = 5_000
-    """Where another deployment can be asked, nobody waits longer."""
+    """Longest wait while another deployment is available."""
 
 
 class HedgeRule(Strict):
@@ -70,11 +70,11 @@ class ReliabilityRule(Strict):
     retries: Retries = Retries()
     hedge: HedgeRule | None = None
     balance: Literal["ordered", "weighted", "least-outstanding", "latency", "cheapest", "prefix"] = "ordered"
-    """How calls are shared among `deployments`; `fallbacks` are only asked when those fail."""
+    """Load balancing among `deployments`; `fallbacks` are used only when those fail."""
     on_broken_stream: Literal["fail", "resume"] = "fail"
-    """fail: an error event ends it; resume: the next deployment goes on from the text that was sent."""
+    """fail: an error event ends it; resume: the next deployment continues from the text that was sent."""
     priority: Literal["critical", "high", "normal", "low"] = "normal"
-    """Who is refused last where there is no room for all."""
+    """Priority under overload: which calls are refused last."""
 
 
 class DeploymentLimits(Strict):

@@ -22,8 +22,8 @@ class KeepRule(Strict):
     """Whether prompts and answers are kept, to be read by those who engineer, operate or secure the workload."""
 
     content: Literal["none", "redacted", "full"] = "none"
-    """redacted: without personal data and secrets that have a known shape. Restricted data: kept only when approved."""
+    """redacted: without personal data and secrets of known patterns. Restricted data is kept only if approved."""
     for_: Annotated[Duration, AfterValidator(_time), Field(alias="for")] = 30 * DAY_MS
-    """After this it is deleted."""
+    """Time until deletion."""
     share: Share = 1.0
     """Of which part of the calls, chosen by chance."""

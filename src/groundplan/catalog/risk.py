@@ -47,7 +47,7 @@ class RiskRule(Strict):
     impact: Level
     """Of the worst that is likely enough to plan for."""
     likelihood: Likelihood
-    """Without what is done about it."""
+    """Likelihood without the controls."""
     harms: Lines = ()
     """What may happen, to whom."""
     controls: Lines = ()
@@ -59,7 +59,7 @@ class RiskRule(Strict):
     until: Date | None = None
     """Last day on which that holds."""
     notice: Line | None = None
-    """How people are told that they deal with AI."""
+    """How people are informed that they interact with AI."""
     known_limits: Lines = ()
     """What it is not good at."""
     eu_ai_act: EuAiActAnswers | None = None

@@ -30,13 +30,13 @@ class ToolDoc(Strict):
     workloads: Workloads
     """Which may use it."""
     tools: ToolNames = ()
-    """Which of its tools; a star at the end stands for any rest. Left out: all."""
+    """Tools that are offered; a star at the end matches any rest. Left out: all."""
     resources: Patterns = ()
     """Which of its resources, by their addresses; a star at the end stands for any rest. Left out: all where `tools` is
     left out too, else none."""
     prompts: Patterns = ()
-    """Which of its prompts; as `resources`."""
+    """Prompts that are offered; as `resources`."""
     dangerous: Patterns = ()
-    """Each use of these waits for the approval of a person: tools, `resource:ADDRESS`, `prompt:NAME`."""
+    """Each use of these waits for a person's approval: tools, `resource:ADDRESS`, `prompt:NAME`."""
     timeout: Wait = 30_000
     """Until an answer is whole."""

@@ -49,12 +49,12 @@ from groundplan.catalog.routing import RoutingRule
 
 
 class Baseline(Strict):
-    """How it was before AI, so that a difference can be shown."""
+    """The process before AI, to show the difference."""
 
     minutes_per_case: Annotated[float, Field(ge=0, strict=False)] | None = None
     cost_per_case: Usd | None = None
     cases: Frequency | None = None
-    """How many there were; documents about the process say so."""
+    """Number of cases, as documented for the process."""
     measured: Date | None = None
 
 
@@ -67,25 +67,25 @@ class WorkflowDoc(Strict):
     purpose: Line | None = None
     owner: PersonRef | None = None
     outcome: Line | None = None
-    """What counts as one good result, such as `ticket resolved without handover`."""
+    """Definition of one good result, such as `ticket resolved without handover`."""
     baseline: Baseline | None = None
 
 
 class Objectives(Strict):
-    """How good it has to be."""
+    """Objectives of latency, availability, quality and cost."""
 
     first_token: Duration | None = None
     complete: Duration | None = None
-    """Until the last token."""
+    """Time until the last token."""
     availability: Percent | None = None
     quality: dict[Name, Percent] = Field(default_factory=dict)
     """By dimension: accuracy, tone, traceability, timeliness ..."""
     cost_per_outcome: Usd | None = None
-    """What an accepted outcome may cost, told beside what it does cost."""
+    """Target cost of an accepted outcome, shown beside the actual cost."""
 
 
 class Traffic(Strict):
-    """What is expected; prices alternatives and plans capacity."""
+    """Expected traffic, to price alternatives and plan capacity."""
 
     calls: Frequency
     prompt_tokens: Count = 800
@@ -100,54 +100,54 @@ class GroundingRule(Strict):
 
     passages: Annotated[int, Field(ge=1, le=20)] = 4
     max_size: Size = 6000
-    """Most that passages may add to a prompt."""
+    """Maximum size that passages may add to a prompt."""
     floor: Annotated[float, Field(ge=0, le=1)] = 0.0
     """How near the best passage must be to the question (0 to 1); below that none is given, and the answer, without a
     model, is that nothing was found. `groundplan knowledge evaluate` shows what a floor does to your questions."""
     required: bool = True
     """Refuse the call while permissions cannot be read; else its model is told that nothing could be searched."""
     synonyms: bool = False
-    """Also search for what the glossary says for the words of a question."""
+    """Whether to search also for the glossary's synonyms of words in a question."""
     rerank: RerankRule | Literal[False] | None = None
-    """Who puts the best passages in order; false: nobody; left out: as the company's index says."""
+    """Reranking of the best passages; false: none; left out: that of the company's index."""
 
 
 class Limits(Strict):
-    """What one workload may use at most. Experiments and pilots are bounded by the company's caps as well."""
+    """Maximum use of one workload. The company's caps apply to experiments and pilots, too."""
 
     max_output: Tokens = 1024
-    """Most tokens of an answer."""
+    """Maximum number of tokens of an answer."""
     calls_per_day: Unlimited = None
-    """Requests of its callers, in UTC. Left out: what `caps` of the company say; in production any number."""
+    """Requests of its callers per day (UTC). Left out: the company's `caps`; in production any number."""
     people: Unlimited = None
-    """How many may use it. Left out: as above."""
+    """Number of people who may use it. Left out: as above."""
     expires: Date | None = None
-    """Day after which an experiment or pilot is refused."""
+    """Last day of an experiment or pilot; later calls are refused."""
     max_cost_per_call: Annotated[Usd, Field(gt=0)] | None = None
-    """A call that may cost more is refused, whatever is left of its budgets."""
+    """A call that could cost more is refused, whatever remains of its budgets."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
-    """In all, at whatever deployment."""
+    """Total number of attempts, over all deployments."""
     deadline: Wait = 60_000
-    """Until the end of the answer; of a stream until its first token."""
+    """Time until the end of the answer, for a stream until its first token."""
 
 
 class ReviewRule(Strict):
-    """Which answers wait for a person to look at them."""
+    """Which answers wait for a person's review."""
 
     share: Annotated[Share, Field(gt=0)] = 1.0
-    """Part of the answers that wait, with `before_sending`."""
+    """Share of the answers that wait, with `before_sending`."""
     before_sending: bool = False
-    """The caller gets nothing before a person released the answer. Such a call is never answered from the cache."""
+    """The client gets nothing before a person has released the answer. Such a call is never answered from the cache."""
     by: People = ()
-    """Who may release; left out: whoever holds the product or business duty of the workload."""
+    """Who may release; left out: holders of the workload's product or business duty."""
     within: Wait = 300_000
-    """How long an answer waits; callers must wait as long."""
+    """How long an answer waits; clients must wait as long."""
     after: Literal["refuse", "release"] = "refuse"
-    """What happens to an answer that nobody looked at in time."""
+    """What happens to an answer that nobody reviewed in time."""
 
 
 class Support(Strict):
-    """Who helps when it does not work."""
+    """Support for its users."""
 
     contact: Line
     hours: Line | None = None
@@ -155,7 +155,7 @@ class Support(Strict):
 
 
 class WorkloadDoc(Strict):
-    """What is asked of AI: purpose, value and needs; never a place."""
+    """A use of AI: its purpose, value and needs, but never a place."""
 
     kind: Literal["workload"] = "workload"
     name: Name
@@ -166,22 +166,22 @@ class WorkloadDoc(Strict):
     purpose: Line
     workflow: Name | None = None
     value: Line | None = None
-    """What is measured to know that it is worth it."""
+    """What is measured to show its value."""
     pattern: Literal["knowledge-assistant", "customer-support", "edge-inference", "analytics", "other"] = "other"
     audience: Literal["employees", "customers", "public"] = "employees"
     regimes: Lines = ()
-    """Laws and norms that hold for it: GDPR, HIPAA ..."""
+    """Laws and norms that apply to it: GDPR, HIPAA ..."""
     effect: Literal["informs", "recommends", "decides"] = "informs"
-    """What its answers do to people."""
+    """The effect of its answers on people."""
     stage: Stage
     sensitivity: Sensitivity = "internal"
-    """Most sensitive data that it handles."""
+    """The most sensitive data that it handles."""
     residency: Jurisdictions = ()
-    """Where data may be processed; empty: anywhere."""
+    """Jurisdictions where its data may be processed; empty: anywhere."""
     team: Name | None = None
     sources: Names = ()
     deployments: Names = ()
-    """Deployments that may serve it, the preferred first; left out: all that the rules allow, the cheapest first."""
+    """Deployments that may serve it, preferred ones first; left out: all that the rules allow, the cheapest first."""
     fallbacks: Names = ()
     """Deployments that take over, in this order."""
     embeddings: Names = ()
@@ -209,7 +209,7 @@ class WorkloadDoc(Strict):
     batches: BatchRule = BatchRule()
     files: FileRule = FileRule()
     grace: Duration | None = None
-    """How long a gateway that is cut off may go on serving. Default 60s; restricted data: none."""
+    """How long a gateway without contact to PostgreSQL may go on serving. Default 60s; restricted data: none."""
     review: ReviewRule = ReviewRule()
     guardrails: GuardrailRule | None = None
     support: Support | None = None
