@@ -52,8 +52,8 @@ from groundplan.testing.database import cluster
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import Watch, run
-from benchmarks.knowledge_scale import Client, service
+from benchmarks.knowledge_machine import Watch, run_details
+from benchmarks.knowledge_scale import Client, run_search_service
 from benchmarks.knowledge_texts import modules
 
 WAYS = ("answered", "words", "vectors")
@@ -65,7 +65,7 @@ Rankings = dict[str, dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
+class Docstring:
     """A docstring: its first paragraph, and what it says after that."""
 
     name: str
@@ -73,20 +73,20 @@ class Told:
     body: str
 
 
-def docstrings() -> list[Told]:
+def docstrings() -> list[Docstring]:
     """Of the standard library, each text once."""
-    found: dict[str, Told] = {}
+    found: dict[str, Docstring] = {}
     for module in modules():
-        for name, text in _of(module):
+        for name, text in _docstrings_of(module):
             summary, _, body = text.strip().partition("\n\n")
             summary, body = " ".join(summary.split()), " ".join(body.split())
             if 25 <= len(summary) <= 200 and 120 <= len(body) <= 1500:
-                found.setdefault(body, Told(name, summary, body))
+                found.setdefault(body, Docstring(name, summary, body))
     unique = Counter(one.summary for one in found.values())
     return [one for one in found.values() if unique[one.summary] == 1]
 
 
-def _of(module: ModuleType) -> Iterator[tuple[str, str]]:
+def _docstrings_of(module: ModuleType) -> Iterator[tuple[str, str]]:
     for name, one in vars(module).items():
         if inspect.isclass(one) or inspect.isroutine(one):
             yield f"{module.__name__}.{name}", inspect.getdoc(one) or ""
@@ -97,7 +97,7 @@ def _of(module: ModuleType) -> Iterator[tuple[str, str]]:
                     yield f"{module.__name__}.{name}.{inner}", inspect.cleandoc(told)
 
 
-def make(folder: Path, documents: int, asked: int, seed: int = 11) -> None:
+def write_set(folder: Path, documents: int, asked: int, seed: int = 11) -> None:
     """Write a set."""
     chance = random.Random(seed)
     told = docstrings()
@@ -144,7 +144,7 @@ def _quote(text: str, chance: random.Random) -> str:
     return " ".join(words[start : start + size])
 
 
-def ask(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
+def rank_all(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
     """Take the corpus over, and rank the documents for each query: answers, words alone, vectors alone."""
     model = ensure(load_settings().models, MINILM.name)
     encoder = load_encoder(model)
@@ -152,7 +152,7 @@ def ask(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
     rankings: dict[str, Rankings] = {way: {} for way in WAYS}
     with cluster(folder / "pg") as server, server.database() as database:
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
-            _take_over(conn, encoder.embed, labelled)
+            _ingest(conn, encoder.embed, labelled)
             while apply_next_changes(conn, index, analyzer):
                 pass
             rows = conn.execute("SELECT c.id, d.path FROM chunk c JOIN document d ON d.id = c.document_id").fetchall()
@@ -162,7 +162,7 @@ def ask(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
         pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=1, open=True
         )
-        with pool, service(database, home) as endpoint:
+        with pool, run_search_service(database, home) as endpoint:
             with pool.connection() as conn, conn.transaction():
                 acls = frozenset(search_store.assume_reader(conn, None, "").acls)
             client = Client(endpoint)
@@ -185,7 +185,7 @@ def ask(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
     return rankings
 
 
-def _take_over(conn: psycopg.Connection[Any], embed: Any, labelled: LabelledCorpus) -> None:
+def _ingest(conn: psycopg.Connection[Any], embed: Any, labelled: LabelledCorpus) -> None:
     trial_store.reset(conn)
     items = [item for item in labelled.items if item.text.strip()]
     for start in range(0, len(items), _BATCH):
@@ -231,18 +231,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-beir-") as name, Watch() as watch:
         folder = options.folder or options.keep or Path(name) / "set"
         if options.folder is None:
-            make(folder, options.documents, options.asked)
+            write_set(folder, options.documents, options.asked)
         labelled = read_corpus(folder)
         with threadpool_limits(limits=1, user_api="blas"):
-            found = figures(labelled, ask(labelled, Path(name)))
+            found = figures(labelled, rank_all(labelled, Path(name)))
     made = "the documentation of Python" if options.folder is None else folder.name
-    told = found | {
+    output = found | {
         "documents": len(labelled.items),
         "queries": len(labelled.queries),
-        **watch.told(),
-        **run(f"{made}: {len(labelled.items)} documents, {len(labelled.queries)} queries"),
+        **watch.figures(),
+        **run_details(f"{made}: {len(labelled.items)} documents, {len(labelled.queries)} queries"),
     }
-    print(json.dumps(told, indent=None if options.json else 2))
+    print(json.dumps(output, indent=None if options.json else 2))
 
 
 if __name__ == "__main__":

@@ -68,8 +68,8 @@ from groundplan.testing.database import cluster
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import Watch, run
-from benchmarks.knowledge_scale import Client, service
+from benchmarks.knowledge_machine import Watch, run_details
+from benchmarks.knowledge_scale import Client, run_search_service
 
 GRID = [Weights(words, neighbour) for words, neighbour in product((0.5, 1.0, 1.5, 2.0, 3.0), (0.0, 0.2, 0.35, 0.5))]
 """For the rankings alone."""
@@ -140,7 +140,7 @@ class Index:
     """by corpus"""
     acls: frozenset[int]
 
-    def proposed(self, terms: Sequence[str], vector: Vectors, weights: Weights, depth: int = _LIMIT) -> Proposal:
+    def propose(self, terms: Sequence[str], vector: Vectors, weights: Weights, depth: int = _LIMIT) -> Proposal:
         """The rankings alone."""
         return propose(
             self.projection.view, ProposalRequest(terms, vector, frozenset({SOURCE}), self.acls, depth), weights
@@ -148,7 +148,7 @@ class Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Bed:
+class SearchSetup:
     """What is asked: the service over HTTP, or search in this process with weights of our own."""
 
     index: Index
@@ -165,7 +165,7 @@ class Bed:
             k=ask.k, max_bytes=ask.max_bytes, context=ask.context,
         )  # fmt: skip
 
-    def served(self, client: Client, ask: Ask, question: str) -> list[Piece]:
+    def service_answers(self, client: Client, ask: Ask, question: str) -> list[Piece]:
         """What the service answers with."""
         _, passages = client.ask(self.request(ask, question))
         return self.pieces(msgspec.convert(passages, list[Passage]))
@@ -174,7 +174,7 @@ class Bed:
         """The same in this process."""
         return Search(self.pool, self.encoder, self.index.projection, weights=weights)
 
-    def answered(self, search: Search, ask: Ask, question: str) -> list[Piece]:
+    def local_answers(self, search: Search, ask: Ask, question: str) -> list[Piece]:
         """What it answers with."""
         return self.pieces(search.passages(self.request(ask, question)))
 
@@ -188,14 +188,14 @@ class Bed:
 
     def _span(self, place: Passage | Place, text: str) -> tuple[str, int, int]:
         corpus, start, end = Path(place.path).stem, place.start_char, place.end_char
-        said, quoted = fuse.normalise_text(self.index.texts[corpus][start:end]), fuse.normalise_text(text)
-        if said not in quoted or (isinstance(place, Passage) and said != quoted):
+        document_text, quoted = fuse.normalise_text(self.index.texts[corpus][start:end]), fuse.normalise_text(text)
+        if document_text not in quoted or (isinstance(place, Passage) and document_text != quoted):
             raise SystemExit(f"{place.path} does not say at {start} to {end} what the answer quotes")
         return corpus, start, end
 
 
 @contextmanager
-def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") -> Iterator[Bed]:
+def search_setup(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") -> Iterator[SearchSetup]:
     """The corpora, taken over by the product, and a search service that answers from them."""
     model = ensure(load_settings().models, MINILM.name)
     encoder = load_encoder(model, precision)
@@ -230,11 +230,11 @@ def bed(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") 
         pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
         )
-        with pool, service(database, home) as endpoint:
+        with pool, run_search_service(database, home) as endpoint:
             with pool.connection() as conn, conn.transaction():
                 acls = frozenset(search_store.assume_reader(conn, person, "w").acls)
             index = _index(folder, projection, places, (encoder, asking), acls)
-            yield Bed(index, person, endpoint, pool, asking)
+            yield SearchSetup(index, person, endpoint, pool, asking)
 
 
 def _index(
@@ -271,46 +271,46 @@ def questions_of(file: Path) -> list[Question]:
         ]
 
 
-def recalls(index: Index, weights: Weights, budget: int, pick: Pick) -> Values:
+def ranking_recalls(index: Index, weights: Weights, budget: int, pick: Pick) -> Values:
     """For each question the covered part of its spans, by a ranking alone."""
     found = []
     for question, terms, vector in zip(index.questions, index.terms, index.vectors, strict=True):
-        scores = pick(index.proposed(terms, vector, weights))
+        scores = pick(index.propose(terms, vector, weights))
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))  # type: ignore[misc]
-        found.append(covered(question, taken([index.pieces[row] for row in order], budget)))
+        found.append(covered_share(question, fit_budget([index.pieces[row] for row in order], budget)))
     return np.array(found)
 
 
-def answers(bed: Bed, budget: int, give: Callable[[str], list[Piece]]) -> tuple[Values, Values]:
+def answer_recalls(setup: SearchSetup, budget: int, give: Callable[[str], list[Piece]]) -> tuple[Values, Values]:
     """For each question the covered part of its spans, by what is answered: with all places that are told, and by what
     is quoted alone."""
-    given = [(one, taken(give(one.text), budget)) for one in bed.index.questions]
+    given = [(one, fit_budget(give(one.text), budget)) for one in setup.index.questions]
     quoted = ((one, [replace(piece, also=()) for piece in pieces]) for one, pieces in given)
-    return np.array([covered(*one) for one in given]), np.array([covered(*one) for one in quoted])
+    return np.array([covered_share(*one) for one in given]), np.array([covered_share(*one) for one in quoted])
 
 
-def taken(pieces: Sequence[Piece], budget: int) -> list[Piece]:
+def fit_budget(pieces: Sequence[Piece], budget: int) -> list[Piece]:
     """The first that fit; one that does not gives way to later, smaller ones."""
-    taken, left = [], budget
+    selected, remaining = [], budget
     for piece in pieces:
-        if piece.tokens <= left:
-            taken.append(piece)
-            left -= piece.tokens
-    return taken
+        if piece.tokens <= remaining:
+            selected.append(piece)
+            remaining -= piece.tokens
+    return selected
 
 
-def covered(question: Question, taken: Sequence[Piece]) -> float:
+def covered_share(question: Question, selected: Sequence[Piece]) -> float:
     total = covered = 0
     for start, end in question.spans:
         mask = np.zeros(end - start, dtype=np.bool_)
-        for corpus, first, last in (place for piece in taken for place in piece.places):
+        for corpus, first, last in (place for piece in selected for place in piece.places):
             if corpus == question.corpus:
                 mask[max(0, first - start) : max(0, last - start)] = True
         total, covered = total + end - start, covered + int(mask.sum())
     return covered / total
 
 
-def validated(table: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
+def cross_validated(table: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
     """Each question with the settings that are best without its fold; `table` (settings, questions)."""
     found = np.zeros(table.shape[1])
     for fold in np.unique(folds):
@@ -319,45 +319,48 @@ def validated(table: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[n
     return found
 
 
-def measure(bed: Bed, budget: int) -> dict[str, Any]:
+def measure(setup: SearchSetup, budget: int) -> dict[str, Any]:
     """All figures."""
-    index = bed.index
+    index = setup.index
     random = np.random.default_rng(0)
     fifths = random.permutation(len(index.questions)) % FOLDS
     names = sorted({one.corpus for one in index.questions})
     corpora = np.array([names.index(one.corpus) for one in index.questions])
     tried = [
-        answers(bed, budget, partial(bed.answered, search, ask))
-        for search in [bed.search(weights) for weights in WEIGHTS_TRIED]
+        answer_recalls(setup, budget, partial(setup.local_answers, search, ask))
+        for search in [setup.search(weights) for weights in WEIGHTS_TRIED]
         for ask in ASKS.values()
     ]
     table, quoted = (np.stack(each) for each in zip(*tried, strict=True))
-    client = Client(bed.endpoint)
-    served = {name: answers(bed, budget, partial(bed.served, client, ask))[0] for name, ask in ASKS.items()}
+    client = Client(setup.endpoint)
+    served = {
+        name: answer_recalls(setup, budget, partial(setup.service_answers, client, ask))[0]
+        for name, ask in ASKS.items()
+    }
     plain = Weights(WEIGHTS.words, 0.0)
     ways = {
-        "fusion": validated(table, corpora), "answered": served[next(iter(ASKS))],
-        "lexical": recalls(index, plain, budget, lambda one: one.words),
-        "vector": recalls(index, plain, budget, lambda one: one.nearest),
+        "fusion": cross_validated(table, corpora), "answered": served[next(iter(ASKS))],
+        "lexical": ranking_recalls(index, plain, budget, lambda one: one.words),
+        "vector": ranking_recalls(index, plain, budget, lambda one: one.nearest),
     }  # fmt: skip
     parts = {
         name: {way: mean(each[corpora == n]) for way, each in ways.items()} for n, name in enumerate(names)
     }  # fmt: skip
-    proposed = np.stack([recalls(index, weights, budget, lambda one: one.scores) for weights in GRID])
+    by_proposals = np.stack([ranking_recalls(index, weights, budget, lambda one: one.scores) for weights in GRID])
     return {
-        "recall": mean(validated(table, fifths)),
-        "by_question": mean(validated(table, fifths)),
+        "recall": mean(cross_validated(table, fifths)),
+        "by_question": mean(cross_validated(table, fifths)),
         "by_corpus": mean(ways["fusion"]),
-        "quoted_only": mean(validated(quoted, fifths)),
+        "quoted_only": mean(cross_validated(quoted, fifths)),
         "answered": {ask: mean(each) for ask, each in served.items()},
         "corpora": parts,
         "never_below": all(one["fusion"] >= max(one["lexical"], one["vector"]) for one in parts.values()),
         "lexical": mean(ways["lexical"]),
         "vector": mean(ways["vector"]),
         "proposed": {
-            "by_question": mean(validated(proposed, fifths)),
-            "by_corpus": mean(validated(proposed, corpora)),
-            "shipped": mean(recalls(index, WEIGHTS, budget, lambda one: one.scores)),
+            "by_question": mean(cross_validated(by_proposals, fifths)),
+            "by_corpus": mean(cross_validated(by_proposals, corpora)),
+            "shipped": mean(ranking_recalls(index, WEIGHTS, budget, lambda one: one.scores)),
         },
         "questions": len(index.questions),
         "passages": len(index.pieces),
@@ -381,14 +384,16 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.folder / "questions_df.csv").is_file():
         raise SystemExit(f"{options.folder} has no questions_df.csv: give the folder of the chunking evaluation")
-    with Watch() as watch, bed(options.folder, options.limit, options.precision) as made:
+    with Watch() as watch, search_setup(options.folder, options.limit, options.precision) as made:
         told = measure(made, options.budget)
     figures = told | {
         "limit_chars": options.limit,
         "embedding": options.precision,
         "target": 0.90,
-        **watch.told(),
-        **run(f"{options.folder.name}: {told['questions']} questions, {len(told['corpora'])} corpora in one index"),
+        **watch.figures(),
+        **run_details(
+            f"{options.folder.name}: {told['questions']} questions, {len(told['corpora'])} corpora in one index"
+        ),
     }
     print(json.dumps(figures, indent=None if options.json else 2))
 

@@ -1,4 +1,4 @@
-"""How often the look at citations is right: on sentences that their passage says, and on others.
+"""How often the check of citations is right: on sentences that their passage supports, and on others.
 
 The set is `knowledge_claims.py`. What words leave open is decided by meaning; the settings of that decision are chosen
 on all passages but one fifth and tried on that fifth, five times, so no figure comes from what it was chosen on.
@@ -29,7 +29,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.knowledge_claims import CLAIMS, PASSAGES
-from benchmarks.knowledge_machine import run
+from benchmarks.knowledge_machine import run_details
 
 FOLDS = 5
 GRID = [
@@ -42,7 +42,7 @@ Case = tuple[WordMatch, float, bool]
 """What words say, the nearest by meaning, and whether the passage says it."""
 
 
-def cases() -> tuple[list[Case], float]:
+def match_claims() -> tuple[list[Case], float]:
     """One for each claim, and the milliseconds that words took for one."""
     encoder = load_encoder(ensure(load_settings().models, MINILM.name))
     begun = time.process_time()
@@ -58,15 +58,15 @@ def cases() -> tuple[list[Case], float]:
     return found, took
 
 
-def said(case: Case, settings: Settings) -> bool:
+def decide_case(case: Case, settings: Settings) -> bool:
     """The decision, by words or by meaning."""
     seen, near, _ = case
     return seen.decided if seen.decided is not None else decide(seen.share, near, settings)
 
 
-def chosen(some: Sequence[Case]) -> Settings:
+def choose_settings(training_cases: Sequence[Case]) -> Settings:
     """The settings that are right most often; of equal ones that in the middle."""
-    right = [sum(said(case, settings) == case[2] for case in some) for settings in GRID]
+    right = [sum(decide_case(case, settings) == case[2] for case in training_cases) for settings in GRID]
     best = [settings for settings, count in zip(GRID, right, strict=True) if count == max(right)]
     return best[len(best) // 2]
 
@@ -88,16 +88,16 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with threadpool_limits(limits=1, user_api="blas"):
-        every, took = cases()
+        every, took = match_claims()
     folds = [claim.passage % FOLDS for claim in CLAIMS]
     crossed: list[bool] = [False] * len(every)
     settings: list[list[float]] = []
     for fold in range(FOLDS):
-        own = chosen([case for case, at in zip(every, folds, strict=True) if at != fold])
+        own = choose_settings([case for case, at in zip(every, folds, strict=True) if at != fold])
         settings.append([own.words, own.least])
         for place, case in enumerate(every):
             if folds[place] == fold:
-                crossed[place] = said(case, own)
+                crossed[place] = decide_case(case, own)
     kinds: dict[str, list[bool]] = defaultdict(list)
     for claim, decided in zip(CLAIMS, crossed, strict=True):
         kinds[claim.kind].append(decided == claim.supported)
@@ -107,11 +107,11 @@ def main() -> None:
         "right_by_kind": {kind: round(sum(own) / len(own), 3) for kind, own in kinds.items()},
         "decided_by_words": round(sum(case[0].decided is not None for case in every) / len(every), 4),
         "chosen_in_folds": settings,
-        "chosen_on_all": [chosen(every).words, chosen(every).least],
+        "chosen_on_all": [choose_settings(every).words, choose_settings(every).least],
         "shipped": [SETTINGS.words, SETTINGS.least],
-        "flagged_with_shipped": figures([(said(case, SETTINGS), case[2]) for case in every]),
+        "flagged_with_shipped": figures([(decide_case(case, SETTINGS), case[2]) for case in every]),
         "words_cpu_ms": round(took, 3),
-        **run(f"{len(CLAIMS)} sentences about {len(PASSAGES)} passages, in benchmarks/knowledge_claims.py"),
+        **run_details(f"{len(CLAIMS)} sentences about {len(PASSAGES)} passages, in benchmarks/knowledge_claims.py"),
     }
     print(json.dumps(result, indent=None if options.json else 2))
 

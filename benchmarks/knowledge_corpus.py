@@ -26,16 +26,17 @@ SOURCES = ("handbook", "wiki", "contracts", "tickets", "archive")
 CHUNKS_A_DOCUMENT = 5
 BANDS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _NOISE = 0.5
-"""Length of the random vector that is added to a real embedding: its copies are at a cosine of about .89."""
+"""Length of the random vector that is added to a real embedding: the results have a cosine of about .89 with it."""
 _QUESTIONS = 300
 LEAST_REAL = 5000
-"""Real embeddings below which a corpus is not like a company's."""
+"""Fewest real embeddings for a corpus that resembles a company's."""
 _BLOCK = 20_000
 
 
 @dataclass(frozen=True, slots=True)
 class Corpus:
-    """What was made. `vectors` (chunks, 384) as stored; `acl` and `source` by document; `people` by visible part."""
+    """The generated corpus. `vectors` (chunks, 384) as stored; `acl` and `source` by document; `people` by visible
+    share."""
 
     ids: list[UUID]
     vectors: NDArray[np.float16]
@@ -50,23 +51,23 @@ class Corpus:
     """(chunks, 3): the paragraphs of `base` that a text is made of."""
 
     @property
-    def real(self) -> int:
-        """How many real embeddings were moved."""
+    def real_count(self) -> int:
+        """Number of real embeddings that the vectors are derived from."""
         return len(self.base)
 
     def text(self, row: int) -> str:
-        """Of a chunk."""
+        """The text of a chunk."""
         return " ".join(self.base[part] for part in self.parts[row].tolist())
 
-    def place(self, row: int) -> tuple[object, ...]:
-        """What comes first of chunks with equal scores."""
+    def sort_key(self, row: int) -> tuple[object, ...]:
+        """The key by which chunks with equal scores are ordered."""
         path = path_of(row // CHUNKS_A_DOCUMENT)
         return len(path), path, str(self.ids[row])
 
-    def under(self, path: str) -> NDArray[np.bool_]:
-        """Which chunks are of documents whose path begins so."""
-        of = np.array([path_of(number).startswith(path) for number in range(len(self.acl))])
-        return np.repeat(of, CHUNKS_A_DOCUMENT)
+    def with_path_prefix(self, path: str) -> NDArray[np.bool_]:
+        """Mask of the chunks of documents whose path has this prefix."""
+        matches = np.array([path_of(number).startswith(path) for number in range(len(self.acl))])
+        return np.repeat(matches, CHUNKS_A_DOCUMENT)
 
     def visible(self, band: float, source: int | None = None) -> NDArray[np.int64]:
         """The chunks that the person of this band may see, of one source or all."""
@@ -77,11 +78,11 @@ class Corpus:
 
 
 def path_of(document: int) -> str:
-    """Of a document by its number."""
+    """The path of a document by its number."""
     return f"d{document}.md"
 
 
-def make(superuser: str, chunks: int, seed: int = 11) -> Corpus:
+def build_corpus(superuser: str, chunks: int, seed: int = 11) -> Corpus:
     """Fill the database; `superuser` may copy past row-level security."""
     random = np.random.default_rng(seed)
     texts = passages()
@@ -98,20 +99,20 @@ def make(superuser: str, chunks: int, seed: int = 11) -> Corpus:
     group = np.minimum(random.geometric(0.35, documents) - 1, GROUPS - 1)
     classes = (topic_of[about] * GROUPS + group).astype(np.int32)
     with psycopg.connect(superuser, autocommit=True) as conn:
-        people, seen, acl = _people(conn, random, classes, documents)
+        people, seen, acl = _create_people(conn, random, classes, documents)
         source = random.integers(0, len(SOURCES), documents).astype(np.int8)
-        ids, vectors, parts = _fill(conn, random, base, real, topic_of, about, acl, source)
+        ids, vectors, parts = _fill_database(conn, random, base, real, topic_of, about, acl, source)
     questions = [" ".join(one.split()[:12]) for one in asked]
     return Corpus(ids, vectors, acl, source, people, seen, questions, base, parts)
 
 
-def _people(
+def _create_people(
     conn: psycopg.Connection[tuple[object, ...]],
     random: np.random.Generator,
     classes: NDArray[np.int32],
     documents: int,
 ) -> tuple[dict[float, UUID], dict[float, set[int]], NDArray[np.int32]]:
-    """A person for each band, in groups whose documents are together that part of all."""
+    """A person for each band, in groups whose documents together are that share of all."""
     small = [band for band in BANDS if band * documents < 200]
     acl = classes.copy()
     for number, band in enumerate(small):
@@ -129,7 +130,7 @@ def _people(
     sizes = np.bincount(acl, minlength=len(names))
     people, seen = {}, {}
     for band in BANDS:
-        mine = _groups(random, sizes, band, documents, small)
+        mine = _choose_groups(random, sizes, band, documents, small)
         people[band] = new_id()
         conn.execute(
             "INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (people[band], f"p{band}@acme.example")
@@ -143,7 +144,7 @@ def _people(
     return people, seen, numbers[acl]
 
 
-def _groups(
+def _choose_groups(
     random: np.random.Generator, sizes: NDArray[np.int64], band: float, documents: int, small: Sequence[float]
 ) -> list[int]:
     if band in small:
@@ -159,7 +160,7 @@ def _groups(
     return mine
 
 
-def _fill(
+def _fill_database(
     conn: psycopg.Connection[tuple[object, ...]],
     random: np.random.Generator,
     base: list[str],
@@ -194,22 +195,22 @@ def _fill(
     for start in range(0, len(ids), _BLOCK):
         some = slice(start, min(len(ids), start + _BLOCK))
         rows = np.arange(some.start, some.stop) // CHUNKS_A_DOCUMENT
-        vectors[some] = _moved(random, real[about[rows]])
+        vectors[some] = _perturb(random, real[about[rows]])
         parts[some] = [[about[row], *random.choice(by_topic[topic_of[about[row]]], 2)] for row in rows]
         texts = (" ".join(base[part] for part in own) for own in parts[some].tolist())
-        _copy(conn, ids[some], [documents[row] for row in rows], texts, vectors[some], start)
+        _copy_chunks(conn, ids[some], [documents[row] for row in rows], texts, vectors[some], start)
     conn.execute("SELECT setval('chunk_change', %s)", (len(ids),))
     # as it would be minutes later: else PostgreSQL does it by itself while searches are measured
     conn.execute("VACUUM (ANALYZE)")
     return ids, vectors, parts
 
 
-def _moved(random: np.random.Generator, rows: Vectors) -> Vectors:
+def _perturb(random: np.random.Generator, rows: Vectors) -> Vectors:
     moved = rows + random.normal(size=rows.shape).astype(np.float32) * np.float32(_NOISE / DIMENSION**0.5)
     return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
 
 
-def _copy(
+def _copy_chunks(
     conn: psycopg.Connection[tuple[object, ...]],
     ids: Sequence[UUID],
     documents: Sequence[UUID],

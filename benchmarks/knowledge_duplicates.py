@@ -23,7 +23,7 @@ from groundplan.testing.documents import edit_words, generate_documents, rewrite
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import run
+from benchmarks.knowledge_machine import run_details
 
 EDITS = (0.0, 0.01, 0.02, 0.05, 0.1, 0.15, 0.2)
 OTHERS = (0.6, 0.8)
@@ -73,7 +73,7 @@ def measure(count: int, seed: int) -> dict[str, object]:
         "documents": len(texts),
         "pairs_found": len(found),
         "cpu_seconds": round(seconds, 2),
-        **run(f"generated: {count} documents and as many copies, seed {seed}"),
+        **run_details(f"generated: {count} documents and as many copies, seed {seed}"),
     }
 
 

@@ -33,7 +33,7 @@ from groundplan.runtime.models import MINILM, ensure
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import Watch, run
+from benchmarks.knowledge_machine import Watch, run_details
 from benchmarks.knowledge_texts import passages
 
 TARGETS = {"float32": 2.2, "bfloat16": 4.0, "cosine": 0.9999}
@@ -195,7 +195,7 @@ def main() -> None:
     with Watch() as watch:
         told = measure(options.texts, options.rounds, options.batches)
     corpus = f"{told['texts']} texts of about {TOKENS} tokens from the documentation of Python"
-    figures = told | {"target": TARGETS, **watch.told(), **run(corpus)}
+    figures = told | {"target": TARGETS, **watch.figures(), **run_details(corpus)}
     print(json.dumps(figures, indent=None if options.json else 2))
 
 

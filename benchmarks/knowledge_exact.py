@@ -1,7 +1,7 @@
-"""What search would answer if it looked at everything: the reference that recall is measured against.
+"""An exhaustive search: the reference that recall is measured against.
 
-Of all that a person may see, the exact similarities of the vectors as PostgreSQL has them, and all words; put together
-by the product's own arithmetic. No bits, no bytes, no candidates: slow and obvious.
+It takes the exact similarities of the vectors in PostgreSQL, and all words, of everything that a person may see, and
+combines them by the product's own arithmetic. Without quantisation and candidates: slow and obvious.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from groundplan.knowledge.retrieval import bm25, fuse, words
 from groundplan.knowledge.retrieval.projection import View
 
 _BLOCK = 20_000
-_ALIKE = 50
-"""Chunks that may have the same text, at most."""
+_MAX_SAME_TEXT = 50
+"""Most chunks that may have the same text."""
 
 Rows = NDArray[np.int64]
 Scores = NDArray[np.float64]
 
 
 def similarities(vectors: NDArray[np.float16], questions: Vectors, rows: Rows) -> NDArray[np.float32]:
-    """(questions, rows): reading the rows costs more than comparing them, so several questions come together."""
+    """Similarities of shape (questions, rows). Reading rows costs more than comparing them, so several questions are
+    processed together."""
     found = np.empty((len(questions), len(rows)), np.float32)
     for at in range(0, len(rows), _BLOCK):
         found[:, at : at + _BLOCK] = questions @ vectors[rows[at : at + _BLOCK]].astype(np.float32).T
@@ -33,18 +34,18 @@ def similarities(vectors: NDArray[np.float16], questions: Vectors, rows: Rows) -
 
 
 def nearest(similar: NDArray[np.float32], rows: Rows, count: int) -> list[int]:
-    """The rows most like the question."""
+    """The `count` rows with the largest similarities."""
     found: list[int] = rows[np.argsort(-similar, kind="stable")[:count]].tolist()
     return found
 
 
 @dataclass(frozen=True, slots=True)
-class Stock:
-    """Where the chunks are: the view that has their words, and by row their texts and what orders equal ones."""
+class ExhaustiveSearch:
+    """The chunks to search: the view with their words, and functions from a row to its text and its key for ties."""
 
     view: View
     text: Callable[[int], str]
-    place: Callable[[int], tuple[object, ...]]
+    sort_key: Callable[[int], tuple[object, ...]]
 
     def answers(
         self,
@@ -53,27 +54,29 @@ class Stock:
         similar: NDArray[np.float32],
         rows: Rows,
         count: int,
-        asked_of: NDArray[np.bool_] | None = None,
+        matching: NDArray[np.bool_] | None = None,
     ) -> list[str]:
-        """The texts that words and vectors together put first, each once. `rows` are all that may be seen, in order;
-        `asked_of` those of them that the question is about (None: all)."""
-        worded, possible = self._worded(terms, rows)
-        scores = self._together(worded, similar.astype(np.float64), possible, rows)
-        good = np.flatnonzero(fuse.relevance_mask(worded, similar.astype(np.float64), float(worded.max(initial=0.0))))
-        if asked_of is not None:
-            good = good[asked_of[good]]
-        scores = self._quoted(question, worded, scores, good, rows, count)
+        """The texts that words and vectors together rank first, each once. `rows`: all visible rows, in order;
+        `matching`: mask of those that match the filter (None: all)."""
+        word_scores, possible = self._word_scores(terms, rows)
+        scores = self._fuse(word_scores, similar.astype(np.float64), possible, rows)
+        relevant = np.flatnonzero(
+            fuse.relevance_mask(word_scores, similar.astype(np.float64), float(word_scores.max(initial=0.0)))
+        )
+        if matching is not None:
+            relevant = relevant[matching[relevant]]
+        scores = self._add_quote_scores(question, word_scores, scores, relevant, rows, count)
         best: dict[str, None] = {}
-        for score in np.unique(scores[good])[::-1]:
-            equal = good[scores[good] == score]
-            for at in sorted(equal.tolist(), key=lambda one: self.place(int(rows[one]))):
+        for score in np.unique(scores[relevant])[::-1]:
+            equal = relevant[scores[relevant] == score]
+            for at in sorted(equal.tolist(), key=lambda one: self.sort_key(int(rows[one]))):
                 best.setdefault(self.text(int(rows[at])))
             if len(best) >= count:
                 break
         return list(best)[:count]
 
-    def _worded(self, terms: Sequence[str], rows: Rows) -> tuple[Scores, float]:
-        """BM25 of each row, and what no row could reach, by the words of these rows alone."""
+    def _word_scores(self, terms: Sequence[str], rows: Rows) -> tuple[Scores, float]:
+        """(BM25 of each row, an upper bound), from the words of these rows only."""
         view, mask = self.view, np.zeros(self.view.size, np.bool_)
         mask[rows] = True
         every, possible = np.zeros(view.size), 0.0
@@ -90,23 +93,25 @@ class Stock:
                 every[at] += weight * counts / (counts + bm25.K1 * (1 - bm25.B + bm25.B * length))
         return every[rows], possible
 
-    def _together(self, worded: Scores, similar: Scores, possible: float, rows: Rows) -> Scores:
-        own = fuse.fuse_scores(worded / possible if possible else worded, similar)
-        beside = (np.diff(rows) == 1) & (np.diff(self.view.columns.documents[rows]) == 0)
+    def _fuse(self, word_scores: Scores, similar: Scores, possible: float, rows: Rows) -> Scores:
+        own = fuse.fuse_scores(word_scores / possible if possible else word_scores, similar)
+        adjacent = (np.diff(rows) == 1) & (np.diff(self.view.columns.documents[rows]) == 0)
         after, before = np.zeros_like(own), np.zeros_like(own)
-        after[:-1][beside] = own[1:][beside]
-        before[1:][beside] = own[:-1][beside]
+        after[:-1][adjacent] = own[1:][adjacent]
+        before[1:][adjacent] = own[:-1][adjacent]
         return fuse.smooth_scores(own, before, after)
 
-    def _quoted(self, question: str, worded: Scores, scores: Scores, good: Rows, rows: Rows, count: int) -> Scores:
-        """With what texts are worth more for having words of the question in their order."""
-        asked, best = fuse.normalise_text(question).split(), float(worded.max(initial=0.0))
+    def _add_quote_scores(
+        self, question: str, word_scores: Scores, scores: Scores, good: Rows, rows: Rows, count: int
+    ) -> Scores:
+        """The scores, raised for texts that quote the question."""
+        asked, best = fuse.normalise_text(question).split(), float(word_scores.max(initial=0.0))
         if not len(good) or best <= 0:
             return scores
-        # what could not reach the first even with all of it is not looked at
-        place = max(0, len(good) - _ALIKE * count)
-        least = np.partition(scores[good], place)[place] - fuse.VERBATIM
+        # rows that could not be among the first even with a full quotation are skipped
+        index = max(0, len(good) - _MAX_SAME_TEXT * count)
+        least = np.partition(scores[good], index)[index] - fuse.VERBATIM
         found = scores.copy()
-        for at in good[(worded[good] >= fuse.NEAR_BEST * best) & (scores[good] >= least)].tolist():
+        for at in good[(word_scores[good] >= fuse.NEAR_BEST * best) & (scores[good] >= least)].tolist():
             found[at] += fuse.VERBATIM * fuse.verbatim_share(asked, fuse.normalise_text(self.text(int(rows[at]))))
         return found

@@ -30,8 +30,8 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import knowledge_chunking as chunking
-from benchmarks.knowledge_chunking import ASKS, Ask, Index, covered, taken
-from benchmarks.knowledge_machine import Watch, run
+from benchmarks.knowledge_chunking import ASKS, Ask, Index, covered_share, fit_budget
+from benchmarks.knowledge_machine import Watch, run_details
 from benchmarks.knowledge_scale import Client
 
 FOLDS, DEPTH, READ, BUDGET = 5, 200, 40, 1000
@@ -43,37 +43,40 @@ Values = NDArray[np.float64]
 Rank = Callable[[str, Proposal], dict[int, float]]
 
 
-class Bed:
-    """Questions and quotations with what the projection proposes for each, and the texts of rows."""
+class Workbench:
+    """Questions and quotations, the proposals for each, and the texts of rows."""
 
-    def __init__(self, served: chunking.Bed, quotations: int) -> None:
-        self.served = served
-        self.index: Index = served.index
+    def __init__(self, setup: chunking.SearchSetup, quotations: int) -> None:
+        self.setup = setup
+        self.index: Index = setup.index
         self.plain = [
             fuse.normalise_text(self.index.texts[one.corpus][one.start : one.end]) for one in self.index.pieces
         ]
         self.quotes = _quotes(self.index, quotations)
         analyzer = Analyzer()
-        self.proposed = [self._propose(terms, v) for terms, v in zip(self.index.terms, self.index.vectors, strict=True)]
-        self.quoted = [self._propose(analyzer.terms(text), served.encoder.embed([text])[0]) for _, text in self.quotes]
+        self.proposals = [
+            self._propose(terms, v) for terms, v in zip(self.index.terms, self.index.vectors, strict=True)
+        ]
+        self.quoted = [self._propose(analyzer.terms(text), setup.encoder.embed([text])[0]) for _, text in self.quotes]
 
     def _propose(self, terms: Sequence[str], vector: Any) -> Proposal:
-        return self.index.proposed(terms, vector, fuse.WEIGHTS, DEPTH)
+        return self.index.propose(terms, vector, fuse.WEIGHTS, DEPTH)
 
-    def answered(self) -> tuple[Values, Values]:
+    def measure_answers(self) -> tuple[Values, Values]:
         """As `measured`, by what the service answers with."""
-        client, default = Client(self.served.endpoint), next(iter(ASKS.values()))
+        client, default = Client(self.setup.endpoint), next(iter(ASKS.values()))
         recalls = [
-            covered(one, taken(self.served.served(client, default, one.text), BUDGET)) for one in self.index.questions
+            covered_share(one, fit_budget(self.setup.service_answers(client, default, one.text), BUDGET))
+            for one in self.index.questions
         ]
         gains = []
         for row, text in self.quotes:
             wanted = next(self.index.pieces[row].places)
-            found = [wanted in one.places for one in self.served.served(client, _TEN, text)]
+            found = [wanted in one.places for one in self.setup.service_answers(client, _TEN, text)]
             gains.append(float(1 / np.log2(2 + found.index(True))) if True in found else 0.0)
         return np.array(recalls), np.array(gains)
 
-    def ranked(self, value: float, least: int) -> Rank:
+    def quote_ranking(self, value: float, least: int) -> Rank:
         """Both together, with words in their order as the product has them."""
 
         def rank(question: str, proposed: Proposal) -> dict[int, float]:
@@ -87,11 +90,11 @@ class Bed:
 
         return rank
 
-    def measured(self, rank: Rank) -> tuple[Values, Values]:
+    def measure_ranking(self, rank: Rank) -> tuple[Values, Values]:
         """Recall of each question, nDCG@10 of each quotation."""
         recalls = [
-            covered(one, taken([self.index.pieces[row] for row in _order(rank(one.text, proposed))], BUDGET))
-            for one, proposed in zip(self.index.questions, self.proposed, strict=True)
+            covered_share(one, fit_budget([self.index.pieces[row] for row in _order(rank(one.text, proposed))], BUDGET))
+            for one, proposed in zip(self.index.questions, self.proposals, strict=True)
         ]
         gains = [
             _gain(_order(rank(text, proposed))[:10], row)
@@ -122,7 +125,7 @@ def _gain(best: list[int], wanted: int) -> float:
     return float(1 / np.log2(2 + best.index(wanted))) if wanted in best else 0.0
 
 
-def spread(values: Values) -> dict[str, Any]:
+def mean_with_bounds(values: Values) -> dict[str, Any]:
     """Mean and the bounds of 95 %."""
     chance = np.random.default_rng(0)
     means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(1000)]
@@ -130,7 +133,7 @@ def spread(values: Values) -> dict[str, Any]:
     return {"mean": round(float(values.mean()), 4), "bounds": [round(float(low), 4), round(float(high), 4)]}
 
 
-def crossed(every: list[tuple[Values, Values]]) -> tuple[Values, Values, list[tuple[float, int]]]:
+def cross_validate(every: list[tuple[Values, Values]]) -> tuple[Values, Values, list[tuple[float, int]]]:
     """Figures with settings that are best on what is not measured: by the mean of recall and nDCG."""
     recalls, gains = np.zeros_like(every[0][0]), np.zeros_like(every[0][1])
     chosen = []
@@ -151,29 +154,31 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.folder / "questions_df.csv").exists():
         raise SystemExit(f"{options.folder} has no questions_df.csv: see docs/performance.md for where it is from")
-    with Watch() as watch, chunking.bed(options.folder) as served:
-        bed = Bed(served, options.quotations)
-        answered = bed.answered()
+    with Watch() as watch, chunking.search_setup(options.folder) as setup:
+        workbench = Workbench(setup, options.quotations)
+        answered = workbench.measure_answers()
     ways: dict[str, tuple[Values, Values]] = {
-        "words": bed.measured(lambda _, proposed: proposed.words),
-        "vectors": bed.measured(lambda _, proposed: proposed.nearest),
-        "before": bed.measured(lambda _, proposed: proposed.scores),
-        "shipped": bed.measured(bed.ranked(fuse.VERBATIM, fuse.MIN_RUN)),
+        "words": workbench.measure_ranking(lambda _, proposed: proposed.words),
+        "vectors": workbench.measure_ranking(lambda _, proposed: proposed.nearest),
+        "before": workbench.measure_ranking(lambda _, proposed: proposed.scores),
+        "shipped": workbench.measure_ranking(workbench.quote_ranking(fuse.VERBATIM, fuse.MIN_RUN)),
         "answered": answered,
     }
-    recalls, gains, chosen = crossed([bed.measured(bed.ranked(value, least)) for value, least in GRID])
+    recalls, gains, chosen = cross_validate(
+        [workbench.measure_ranking(workbench.quote_ranking(value, least)) for value, least in GRID]
+    )
     ways["crossed"] = (recalls, gains)
     figures = {
-        "questions": len(bed.index.questions),
-        "quotations": len(bed.quotes),
-        "recall": {name: spread(made[0]) for name, made in ways.items()},
-        "ndcg@10": {name: spread(made[1]) for name, made in ways.items()},
+        "questions": len(workbench.index.questions),
+        "quotations": len(workbench.quotes),
+        "recall": {name: mean_with_bounds(made[0]) for name, made in ways.items()},
+        "ndcg@10": {name: mean_with_bounds(made[1]) for name, made in ways.items()},
         "never_below": all(
             ways["answered"][at].mean() >= max(ways["words"][at].mean(), ways["vectors"][at].mean()) for at in (0, 1)
         ),
         "chosen_in_folds": chosen,
-        **watch.told(),
-        **run(f"{options.folder.name}: questions, and quotations drawn from its passages"),
+        **watch.figures(),
+        **run_details(f"{options.folder.name}: questions, and quotations drawn from its passages"),
     }
     print(json.dumps(figures, indent=None if options.json else 2))
 

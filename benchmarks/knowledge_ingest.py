@@ -39,7 +39,7 @@ from groundplan.testing.documents import generate_documents
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import run
+from benchmarks.knowledge_machine import run_details
 
 
 def measure(count: int, core: int) -> dict[str, object]:
@@ -80,7 +80,7 @@ def measure(count: int, core: int) -> dict[str, object]:
             "word_index": round(ended - assessed, 2),
         },
         "cpu_seconds": round(cpu, 2),
-        **run(f"generated: {count} Markdown documents"),
+        **run_details(f"generated: {count} Markdown documents"),
         "machine": f"{platform.machine()}, one of {psutil.cpu_count()} cores, Python {platform.python_version()}",
         "load_average": os.getloadavg()[0],
     }

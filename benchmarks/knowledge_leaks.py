@@ -42,9 +42,9 @@ from groundplan.testing.database import Database, cluster
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import Watch, run
+from benchmarks.knowledge_machine import Watch, run_details
 from benchmarks.knowledge_permissions import DOCUMENTS, GROUPS, KINDS, PEOPLE, SOURCE, SUBJECTS, Company, Refusal
-from benchmarks.knowledge_scale import Client, service, spread
+from benchmarks.knowledge_scale import Client, percentiles, run_search_service
 
 TARGETS = {"leaks": 0, "effective_max_s": 1.0, "given_after": 0, "changes_a_second": 200, "checks": 1_000_000}
 _LONGEST = 30.0
@@ -57,7 +57,7 @@ _BEHIND_S = 0.1
 
 @dataclass
 class Tally:
-    """What was given, and what should not have been."""
+    """Counts of returned passages and of leaks."""
 
     checks: int = 0
     leaks: int = 0
@@ -67,32 +67,32 @@ class Tally:
     """Of each leak: who, what, and the seconds from the question to the answer and around the refusal."""
 
 
-def asked(company: Company, person: int, question: str) -> SearchRequest:
-    """By one of the people, for as much as there is."""
+def build_request(company: Company, person: int, question: str) -> SearchRequest:
+    """A request of one of the people, for as many passages as there are."""
     return SearchRequest(
         workload="w", person=str(company.people[person]), query=question, sources=[SOURCE], k=50, max_bytes=1 << 20
     )
 
 
 def ask(client: Client, company: Company, tally: Tally, chance: random.Random) -> None:
-    """One question, and each passage that it gave held against the books."""
+    """Ask one question, and check each returned passage against the books."""
     person = chance.randrange(PEOPLE)
-    question = asked(company, person, f"What is the rule about {', '.join(chance.sample(SUBJECTS, 3))}?")
+    question = build_request(company, person, f"What is the rule about {', '.join(chance.sample(SUBJECTS, 3))}?")
     sent = time.monotonic()
     took, passages = client.ask(question)
     answered = time.monotonic()
     with company.books.lock:
         for one in passages:
             document = company.documents[one["document"]]
-            if (refusal := company.books.leaked(person, document, sent, answered)) is not None:
+            if (refusal := company.books.refusal_during(person, document, sent, answered)) is not None:
                 tally.leaks += 1
-                tally.flagged.append(told(person, document, refusal, sent, answered))
+                tally.flagged.append(leak_record(person, document, refusal, sent, answered))
     tally.checks += len(passages)
     tally.empty += not passages
     tally.times.append(took)
 
 
-def told(person: int, document: int, refusal: Refusal, asked: float, answered: float) -> dict[str, Any]:
+def leak_record(person: int, document: int, refusal: Refusal, asked: float, answered: float) -> dict[str, Any]:
     """A leak with its times in seconds after the question was sent; what began before is negative."""
     until = None if refusal.until == math.inf else round(refusal.until - asked, 6)
     return {
@@ -105,7 +105,7 @@ def told(person: int, document: int, refusal: Refusal, asked: float, answered: f
 
 
 @contextmanager
-def askers(
+def concurrent_clients(
     company: Company,
     services: Sequence[Endpoint],
     count: int,
@@ -137,7 +137,7 @@ def askers(
             thread.join()
 
 
-def revoked(company: Company, second: Endpoint, kind: str, rounds: int) -> dict[str, Any]:
+def measure_revocations(company: Company, second: Endpoint, kind: str, rounds: int) -> dict[str, Any]:
     """So many changes of a kind that take a passage away, and when the second service has stopped to give it."""
     client, took, late = Client(second), [], 0
     for _ in range(_TRIES * rounds):
@@ -147,12 +147,12 @@ def revoked(company: Company, second: Endpoint, kind: str, rounds: int) -> dict[
         company.begin(change)
         with company.books.lock:
             after = {pair for pair, allowed in company.books.pairs(change.people, change.documents) if allowed}
-        pair = next((one for one in sorted(before - after) if _given(client, company, *one)), None)
+        pair = next((one for one in sorted(before - after) if _is_given(client, company, *one)), None)
         company.commit(change)
         committed = time.monotonic()
         if pair is None:
             continue
-        while _given(client, company, *pair) and time.monotonic() - committed < _LONGEST:
+        while _is_given(client, company, *pair) and time.monotonic() - committed < _LONGEST:
             late += 1
         took.append(time.monotonic() - committed)
         if len(took) == rounds:
@@ -160,16 +160,16 @@ def revoked(company: Company, second: Endpoint, kind: str, rounds: int) -> dict[
     return {"changes": len(took), "effective_max_s": round(max(took, default=0.0), 4), "given_after": late}
 
 
-def _given(client: Client, company: Company, person: int, document: int) -> bool:
-    _, passages = client.ask(asked(company, person, company.question(document)))
+def _is_given(client: Client, company: Company, person: int, document: int) -> bool:
+    _, passages = client.ask(build_request(company, person, company.question(document)))
     return any(company.documents[one["document"]] == document for one in passages)
 
 
-def computed(database: Database, services: Sequence[Endpoint]) -> dict[str, float]:
+def cpu_seconds(database: Database, services: Sequence[Endpoint]) -> dict[str, float]:
     """Seconds that each part has computed, which other load on the machine does not change much."""
     with psycopg.connect(database.superuser) as conn:
-        asked = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
-        servers = [sum(psutil.Process(pid).cpu_times()[:2]) for (pid,) in conn.execute(asked)]
+        query = "SELECT pid FROM pg_stat_activity WHERE datname = current_database()"
+        servers = [sum(psutil.Process(pid).cpu_times()[:2]) for (pid,) in conn.execute(query)]
     return {
         "services": round(sum(sum(psutil.Process(one.pid).cpu_times()[:2]) for one in services), 1),
         "database": round(sum(servers), 1),
@@ -177,14 +177,14 @@ def computed(database: Database, services: Sequence[Endpoint]) -> dict[str, floa
     }
 
 
-def leaks(
+def measure_leaks(
     company: Company, services: Sequence[Endpoint], checks: int, seconds: float, a_second: int, count: int
 ) -> dict[str, Any]:
-    """Until so many checks or seconds, while permissions change."""
+    """Count leaks until so many checks or seconds, while permissions change."""
     before, begun = sum(company.changed.values()), time.monotonic()
     in_time = threading.Event()
     in_time.set()
-    with askers(company, services, count, checks, seconds, in_time) as (tallies, done):
+    with concurrent_clients(company, services, count, checks, seconds, in_time) as (tallies, done):
         changes = 0
         while not done.is_set():
             company.change()
@@ -205,13 +205,13 @@ def leaks(
         "searches_without_passages": sum(one.empty for one in tallies),
         "changes_a_second": round((sum(company.changed.values()) - before) / took, 1),
         "seconds": round(took, 1),
-        "search": spread([ms for one in tallies for ms in one.times]),
+        "search": percentiles([ms for one in tallies for ms in one.times]),
     }
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """How much is measured."""
+class Amounts:
+    """The amounts to measure."""
 
     checks: int
     seconds: float
@@ -220,7 +220,7 @@ class Wanted:
     rounds: int
 
 
-def measure(wanted: Wanted, folder: Path) -> dict[str, Any]:
+def measure(amounts: Amounts, folder: Path) -> dict[str, Any]:
     """All figures."""
     with Watch() as watch, ExitStack() as stack:
         server = stack.enter_context(cluster(folder / "pg"))
@@ -230,11 +230,11 @@ def measure(wanted: Wanted, folder: Path) -> dict[str, Any]:
         for name in ("first", "second"):
             home = Home(folder / name)
             home.create()
-            services.append(stack.enter_context(service(database, home)))
-        with askers(company, services, 2) as (beside, _):
-            by_kind = {kind: revoked(company, services[1], kind, wanted.rounds) for kind in KINDS}
-        found = leaks(company, services, wanted.checks, wanted.seconds, wanted.changes, wanted.askers)
-        cpu = computed(database, services)
+            services.append(stack.enter_context(run_search_service(database, home)))
+        with concurrent_clients(company, services, 2) as (beside, _):
+            by_kind = {kind: measure_revocations(company, services[1], kind, amounts.rounds) for kind in KINDS}
+        found = measure_leaks(company, services, amounts.checks, amounts.seconds, amounts.changes, amounts.askers)
+        cpu = cpu_seconds(database, services)
     found["leaks"] += sum(one.leaks for one in beside)
     found["flagged"] = ([leak for one in beside for leak in one.flagged] + found["flagged"])[:20]
     return found | {
@@ -248,8 +248,8 @@ def measure(wanted: Wanted, folder: Path) -> dict[str, Any]:
         "changes": company.changed,
         "cpu_seconds": cpu,
         "target": TARGETS,
-        **watch.told(),
-        **run(f"generated: {PEOPLE} people, {GROUPS} groups in groups, {DOCUMENTS} documents"),
+        **watch.figures(),
+        **run_details(f"generated: {PEOPLE} people, {GROUPS} groups in groups, {DOCUMENTS} documents"),
     }
 
 
@@ -263,9 +263,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=10, help="revocations of each kind for `revoked`")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     given = parser.parse_args()
-    wanted = Wanted(given.checks, given.seconds, given.changes, given.askers, given.rounds)
+    amounts = Amounts(given.checks, given.seconds, given.changes, given.askers, given.rounds)
     with tempfile.TemporaryDirectory(prefix="bench-leaks-") as folder:
-        figures = measure(wanted, Path(folder))
+        figures = measure(amounts, Path(folder))
     print(json.dumps(figures, indent=None if given.json else 2))
     sys.exit(1 if figures["leaks"] or figures["revoked"]["given_after"] else 0)
 

@@ -1,4 +1,4 @@
-"""What every benchmark of knowledge says of its run: command, machine, commit, and how much others computed beside it.
+"""Details of a run for every benchmark of knowledge: command, machine, commit, and the load by other processes.
 
 Measures nothing by itself.
 """
@@ -22,7 +22,7 @@ from benchmarks.provenance import commit, machine
 
 
 class Watch:
-    """What others take of the machine's processors while something is measured."""
+    """Measures the share of the machine's processors that other processes take during a measurement."""
 
     def __enter__(self) -> Watch:
         self._load = os.getloadavg()[0]
@@ -31,13 +31,13 @@ class Watch:
         return self
 
     def __exit__(self, *_: object) -> None:
-        busy, whole = machine_busy()
+        busy, total = machine_busy()
         others = busy - self._busy - (_own_seconds() - self._own)
-        self._share = max(0.0, others) / max(0.01, whole - self._all)
+        self._share = max(0.0, others) / max(0.01, total - self._all)
 
-    def told(self) -> dict[str, Any]:
+    def figures(self) -> dict[str, Any]:
         """`load_average` before and after; `others_share` of all processors; `valid`: whether that is small enough for
-        times of the clock to be this program's own."""
+        wall-clock times to be meaningful."""
         return {
             "load_average": [round(self._load, 2), round(os.getloadavg()[0], 2)],
             "others_share": round(self._share, 3),
@@ -46,8 +46,8 @@ class Watch:
         }
 
 
-def run(corpus: str) -> dict[str, Any]:
-    """How these figures came about."""
+def run_details(corpus: str) -> dict[str, Any]:
+    """The corpus, command, machine and commit of a run."""
     script = f"benchmarks/{Path(sys.argv[0]).name}"
     return {
         "corpus": corpus,
@@ -58,7 +58,7 @@ def run(corpus: str) -> dict[str, Any]:
 
 
 def _own_seconds() -> float:
-    """Processor seconds of this process and all that it started, those that have ended too."""
+    """Processor seconds of this process and all its children, including those that have ended."""
     own, total = psutil.Process(), 0.0
     for one in (own, *own.children(recursive=True)):
         with suppress(psutil.Error):

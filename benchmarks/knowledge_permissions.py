@@ -1,8 +1,8 @@
-"""A company whose permissions change in every way there is, and the books of who could read what, when.
+"""A company whose permissions change in every supported way, and the history of who could read what, when.
 
-Memberships, groups in groups, readers and refusals of documents, the readers of a source, grants on it, shared links,
-states, deletions, and people who leave. `Rules` are the slow and obvious reference; `Books` keep for each pair of
-person and document the times in which it was refused; `Company` is the same in PostgreSQL. Asks nothing.
+Memberships, nested groups, readers and denials of documents, the readers of a source, grants on it, shared links,
+states, deletions, and people who leave. `Rules` are the slow and obvious reference; `Books` record for each pair of
+person and document the times in which it was refused; `Company` has the same in PostgreSQL. It runs no searches.
 """
 
 from __future__ import annotations
@@ -41,12 +41,12 @@ KINDS = {
     "membership": 0.30, "nested group": 0.04, "readers": 0.26, "refusal": 0.15, "source grant": 0.05,
     "source readers": 0.02, "shared link": 0.10, "state": 0.04, "deletion": 0.02, "person": 0.02,
 }  # fmt: skip
-"""What changes, and how often of all changes."""
+"""Kind of change -> its share of all changes."""
 
 
 @dataclass
 class Link:
-    """To one document."""
+    """A shared link to one document."""
 
     holders: set[int]
     holds: bool = True
@@ -54,7 +54,7 @@ class Link:
 
 @dataclass
 class Rules:
-    """Who may read what, as committed: the reference that answers are held against. Slow and obvious."""
+    """Who may read what, as committed: the reference that answers are compared with. Slow and obvious."""
 
     active: dict[int, bool]
     members: dict[int, set[int]]
@@ -78,7 +78,7 @@ class Rules:
             found = more
 
     def names(self, person: int) -> set[str]:
-        """All names by which the person reads; who has left has none."""
+        """All reader names that match the person; none for a person who has left."""
         if not self.active[person]:
             return set()
         names = {"everyone", f"p{person}@acme.example"} | {f"g{group}" for group in self.groups_of(person)}
@@ -86,8 +86,9 @@ class Rules:
             names.add(by_grant(SOURCE))
         return names | {f"link/{n}" for n, link in self.links.items() if link.holds and person in link.holders}
 
-    def may(self, names: set[str], document: int) -> bool:
-        """Refusal over permission; what is retired or deleted nobody reads."""
+    def may_read(self, names: set[str], document: int) -> bool:
+        """Whether a person with these names may read the document: denials win, and nobody reads retired or deleted
+        documents."""
         if document in self.retired or document in self.deleted:
             return False
         readers = self.readers[document]
@@ -95,13 +96,13 @@ class Rules:
         return named and readers.deny.isdisjoint(names)
 
 
-KEPT = 16
-"""Refusals of a pair that are remembered: at 200 changes a second more than a minute of them."""
+MAX_REFUSALS = 16
+"""Refusals that are kept for a pair: more than a minute of them at 200 changes a second."""
 
 
 @dataclass
 class Refusal:
-    """A time without a right: `since` is after its commit had returned, `until` before the next one was begun."""
+    """A time without permission: `since` is after the revoking commit, `until` before the granting one began."""
 
     since: float
     until: float = math.inf
@@ -109,44 +110,48 @@ class Refusal:
 
 @dataclass
 class Books:
-    """The rules with their history. Everything is called while holding the lock."""
+    """The rules with their history. Callers hold the lock."""
 
     rules: Rules
     lock: threading.Lock = field(default_factory=threading.Lock)
     refused: dict[tuple[int, int], deque[Refusal]] = field(
-        default_factory=lambda: defaultdict(lambda: deque(maxlen=KEPT))
+        default_factory=lambda: defaultdict(lambda: deque(maxlen=MAX_REFUSALS))
     )
 
-    def expect(self, people: set[int], documents: set[int], now: float) -> None:
-        """Before a commit, with the rules as they will be: from now on, what it allows may be given."""
+    def end_refusals(self, people: set[int], documents: set[int], now: float) -> None:
+        """End the refusals of pairs that the new rules allow; called before the commit, since a search may return them
+        from then on."""
         for pair, allowed in self.pairs(people, documents):
             times = self.refused[pair]
             if allowed and times and times[-1].until == math.inf:
                 times[-1].until = now
 
-    def settle(self, people: set[int], documents: set[int], now: float) -> None:
-        """After a commit has returned: from now on, what it refuses may not be given."""
+    def begin_refusals(self, people: set[int], documents: set[int], now: float) -> None:
+        """Begin refusals for pairs that the rules do not allow; called after the commit has returned, since no search
+        may return them from then on."""
         for pair, allowed in self.pairs(people, documents):
             times = self.refused[pair]
             if not allowed and (not times or times[-1].until < math.inf):
                 times.append(Refusal(now))
 
-    def leaked(self, person: int, document: int, asked: float, answered: float) -> Refusal | None:
-        """The refusal that held from before the question was sent until the answer was there."""
+    def refusal_during(self, person: int, document: int, asked: float, answered: float) -> Refusal | None:
+        """The refusal that lasted from before the question was sent until after the answer was received; None if there
+        is none."""
         times = self.refused[person, document]
         return next((one for one in times if one.since < asked and answered < one.until), None)
 
     def pairs(self, people: set[int], documents: set[int]) -> Iterator[tuple[tuple[int, int], bool]]:
-        """Each of them, and whether it is allowed."""
+        """Each pair, with whether it is allowed."""
         for person in people:
             names = self.rules.names(person)
             for document in documents:
-                yield (person, document), self.rules.may(names, document)
+                yield (person, document), self.rules.may_read(names, document)
 
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """Of permissions: whom and what it can touch, and how the rules and the database change."""
+    """A change of permissions: the people and documents that it can affect, and how it changes the rules and the
+    database."""
 
     kind: str
     people: set[int]
@@ -172,7 +177,7 @@ class Company:
         self.books = Books(self._build())
         store.analyze_if_new(self._conn)  # as after the first ingestion
         with self.books.lock:
-            self.books.settle(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
+            self.books.begin_refusals(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
 
     def _build(self) -> Rules:
         conn, chance = self._conn, self._random
@@ -191,8 +196,8 @@ class Company:
         store.put_source(conn, SOURCE, path=".", sensitivity="internal", owner="d@acme.example")
         rules = Rules(dict.fromkeys(range(PEOPLE), True), members, nested, {})
         for number in range(DOCUMENTS):
-            rules.readers[number] = self._inherited(frozenset()) if number in _OF_SOURCE else self._some_readers()
-            self._ids.append(self._put(number, rules.readers[number]))
+            rules.readers[number] = self._inherited(frozenset()) if number in _OF_SOURCE else self._random_readers()
+            self._ids.append(self._put_document(number, rules.readers[number]))
             self.documents[str(self._ids[-1])] = number
         # as a source says it: without, no link counts
         conn.execute("UPDATE document SET sensitivity = 'internal'")
@@ -205,7 +210,7 @@ class Company:
                 share_store.add_holder(conn, str(number), self.people[person])
         return rules
 
-    def _put(self, number: int, readers: Readers) -> UUID:
+    def _put_document(self, number: int, readers: Readers) -> UUID:
         subject = SUBJECTS[number % len(SUBJECTS)]
         text = f"The rule about {subject} number {number} says what holds for {subject}."
         made = Document(f"d{number}", "Rule", text, str(number), readers, markdown=False)
@@ -216,7 +221,7 @@ class Company:
     def _names(self) -> list[str]:
         return [f"g{number}" for number in range(GROUPS)] + [f"p{n}@acme.example" for n in range(PEOPLE)]
 
-    def _some_readers(self) -> Readers:
+    def _random_readers(self) -> Readers:
         deny = self._random.sample(self._names(), 1) if self._random.random() < 0.3 else []
         allow = ["everyone"] if self._random.random() < 0.2 else self._random.sample(self._names(), 4)
         return Readers(frozenset(allow), frozenset(deny))
@@ -232,27 +237,27 @@ class Company:
     # --- changes
 
     def change(self) -> None:
-        """One change of permissions, committed; grants are in the books before, refusals after."""
+        """Commit one random change of permissions; grants are recorded before the commit, refusals after."""
         change = self.draw(self._random.choices(list(KINDS), list(KINDS.values()))[0])
         self.begin(change)
         self.commit(change)
 
     def begin(self, change: Change) -> None:
-        """The rules as they will be."""
+        """Change the rules, and end the refusals that the change ends."""
         with self.books.lock:
             change.rule()
-            self.books.expect(change.people, change.documents, time.monotonic())
+            self.books.end_refusals(change.people, change.documents, time.monotonic())
 
     def commit(self, change: Change) -> None:
-        """The database, and then what it refuses."""
+        """Change the database, then begin the refusals that the change begins."""
         with self._conn.transaction():
             change.commit()
         with self.books.lock:
-            self.books.settle(change.people, change.documents, time.monotonic())
+            self.books.begin_refusals(change.people, change.documents, time.monotonic())
         self.changed[change.kind] += 1
 
     def draw(self, kind: str) -> Change:
-        """Some change of that kind."""
+        """A random change of that kind."""
         draw: dict[str, Callable[[str], Change]] = {
             "membership": self._membership, "nested group": self._nesting, "readers": self._readers,
             "refusal": self._refusal, "source grant": self._grant, "source readers": self._source_readers,
@@ -283,7 +288,7 @@ class Company:
 
     def _readers(self, kind: str) -> Change:
         document = self._random.choice([one for one in range(DOCUMENTS) if one not in _OF_SOURCE])
-        return self._read_by(kind, {document: self._some_readers()})
+        return self._read_by(kind, {document: self._random_readers()})
 
     def _refusal(self, kind: str) -> Change:
         """A document refuses somebody, or nobody any more."""
@@ -394,4 +399,4 @@ class Company:
 
     def _put_again(self, document: int) -> None:
         """With the readers that it has by then."""
-        self._put(document, self.books.rules.readers[document])
+        self._put_document(document, self.books.rules.readers[document])

@@ -63,8 +63,8 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks import knowledge_exact as exact
 from benchmarks.asked_often import ask_often
-from benchmarks.knowledge_corpus import BANDS, SOURCES, Corpus, make
-from benchmarks.knowledge_machine import Watch, run
+from benchmarks.knowledge_corpus import BANDS, SOURCES, Corpus, build_corpus
+from benchmarks.knowledge_machine import Watch, run_details
 
 TARGETS = {
     100_000: {"p50_ms": 12, "p95_ms": 25, "recall@10": 0.98},
@@ -83,13 +83,14 @@ _WARM = 3
 _TEN = 10
 _LEAST_BAND = 10
 _TOGETHER = 20
-PAUSE = 1.0
+PEOPLE_PAUSE = 1.0
 """Seconds from an answer to the next question of `people`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bed:
-    """What is measured on. `questions` embeds as the service does what it is asked."""
+class SearchSetup:
+    """What is measured: a filled database, its projection and a running service. `questions` is the encoder that the
+    service uses for questions."""
 
     database: Database
     corpus: Corpus
@@ -99,7 +100,7 @@ class Bed:
     pool: ConnectionPool[Any]
 
     def cpu_seconds(self) -> float:
-        """What the service and its connections to PostgreSQL have computed so far."""
+        """CPU seconds of the service and its connections to PostgreSQL so far."""
         busy = sum(psutil.Process(self.endpoint.pid).cpu_times()[:2])
         with psycopg.connect(self.database.superuser) as conn:
             connections = conn.execute(
@@ -110,18 +111,18 @@ class Bed:
                 busy += sum(psutil.Process(pid).cpu_times()[:2])
         return float(busy)
 
-    def stock(self) -> exact.Stock:
+    def exhaustive_search(self) -> exact.ExhaustiveSearch:
         """Everything, for the exhaustive search. The rows of the projection are the chunks of the corpus in order."""
         held = self.index.view.columns.chunks[: self.index.view.size]
         wanted = np.frombuffer(b"".join(id.bytes for id in self.corpus.ids), np.uint8).reshape(-1, 16)
         if not np.array_equal(held, wanted):
             raise SystemExit("the projection does not hold the chunks of the corpus in their order")
-        return exact.Stock(self.index.view, self.corpus.text, self.corpus.place)
+        return exact.ExhaustiveSearch(self.index.view, self.corpus.text, self.corpus.sort_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """Who asks, by the part of everything that they may see, and of what: all, one source, or some paths."""
+    """The person who asks, by the share of everything that they may see; `of`: all, one source, or some paths."""
 
     visible: float
     of: str = "all"
@@ -135,16 +136,18 @@ class Band:
         return Where(path=PATH) if self.of == "path" else Where()
 
 
-EVERY = [Band(one) for one in BANDS] + [Band(one, of) for of, bands in CONJUNCTIONS.items() for one in bands]
+ALL_BANDS = [Band(one) for one in BANDS] + [
+    Band(one, of) for of, measure_bands in CONJUNCTIONS.items() for one in measure_bands
+]
 
 
 @contextmanager
-def bed(chunks: int, folder: Path) -> Iterator[tuple[Bed, dict[str, float]]]:
+def search_setup(chunks: int, folder: Path) -> Iterator[tuple[SearchSetup, dict[str, float]]]:
     """A filled database, its projection, and a running service."""
     settings = load_settings()
     with cluster(folder / "pg") as server, server.database() as database:
         begun = time.perf_counter()
-        corpus = make(database.superuser, chunks)
+        corpus = build_corpus(database.superuser, chunks)
         filled = time.perf_counter()
         home = Home(folder / "home")
         home.create()
@@ -161,13 +164,13 @@ def bed(chunks: int, folder: Path) -> Iterator[tuple[Bed, dict[str, float]]]:
         )
         model = ensure(settings.models, MINILM.name)
         questions = load_question_encoder(model, load_encoder(model))
-        with pool, service(database, home) as endpoint:
+        with pool, run_search_service(database, home) as endpoint:
             times["start_s"] = round(time.perf_counter() - projected, 1)
-            yield Bed(database, corpus, endpoint, index, questions, pool), times
+            yield SearchSetup(database, corpus, endpoint, index, questions, pool), times
 
 
 @contextmanager
-def service(database: Database, home: Home) -> Iterator[Endpoint]:
+def run_search_service(database: Database, home: Home) -> Iterator[Endpoint]:
     """The search service of a HOME on a database."""
     process = subprocess.Popen(
         [sys.executable, "-m", "groundplan.gateway.search_app", "--home", str(home.root)],
@@ -186,8 +189,8 @@ def service(database: Database, home: Home) -> Iterator[Endpoint]:
 
 
 class Client:
-    """One connection to the service that is kept, on the bare socket: what a library of HTTP computes on these cores is
-    no time of the service."""
+    """A persistent connection to the service by a plain socket, since the CPU time of an HTTP library on these cores is
+    not the service's."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         address = urlsplit(endpoint.url)
@@ -195,9 +198,9 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = f"POST /search HTTP/1.1\r\nHost: search\r\nAuthorization: Bearer {endpoint.token}\r\n".encode()
 
-    def ask(self, request: SearchRequest) -> tuple[float, list[Any]]:
+    def ask(self, band_request: SearchRequest) -> tuple[float, list[Any]]:
         """(milliseconds, passages)"""
-        body = msgspec.json.encode(request)
+        body = msgspec.json.encode(band_request)
         sent = self._head + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
         begun = time.perf_counter()
         self._socket.sendall(sent)
@@ -213,21 +216,21 @@ class Client:
 
 
 def _missing(answer: bytes) -> int:
-    """How many bytes of an answer are still to come, at least."""
+    """The least number of bytes of an answer that are still missing."""
     head, end, body = answer.partition(b"\r\n\r\n")
     length = re.search(rb"(?i)\ncontent-length: *(\d+)", head)
     return int(length[1]) - len(body) if end and length else 1
 
 
-def request(bed: Bed, band: Band, question: str, context: int = 1) -> SearchRequest:
-    """A question of the person of a band."""
+def band_request(setup: SearchSetup, band: Band, question: str, context: int = 1) -> SearchRequest:
+    """The request for a question of a band's person."""
     return SearchRequest(
-        workload="w", person=str(bed.corpus.people[band.visible]), query=question, sources=list(band.sources),
+        workload="w", person=str(setup.corpus.people[band.visible]), query=question, sources=list(band.sources),
         where=band.where, k=_TEN, max_bytes=40_000 if context else 1 << 20, context=context,
     )  # fmt: skip
 
 
-def spread(times: list[float]) -> dict[str, float]:
+def percentiles(times: list[float]) -> dict[str, float]:
     """Percentiles in milliseconds."""
     return {
         "p50_ms": round(float(np.percentile(times, 50)), 2),
@@ -236,106 +239,106 @@ def spread(times: list[float]) -> dict[str, float]:
     }
 
 
-def ranked(bed: Bed, band: Band, question: Vectors) -> list[int]:
-    """The rows that the vector stage proposes for the person of a band, in its own order."""
-    with bed.pool.connection() as conn, conn.transaction():
-        standing = search_store.assume_reader(conn, bed.corpus.people[band.visible], "w")
-    view = bed.index.view
+def nearest_rows(setup: SearchSetup, band: Band, question: Vectors) -> list[int]:
+    """The rows that the vector ranking alone proposes for a band's person, in its order."""
+    with setup.pool.connection() as conn, conn.transaction():
+        standing = search_store.assume_reader(conn, setup.corpus.people[band.visible], "w")
+    view = setup.index.view
     seen = view.visible_rows(frozenset(band.sources), frozenset(standing.acls))
     near, _ = vectors.nearest(view.columns.encoded, question, seen.mask, seen.count, CANDIDATES)
     found: list[int] = near.tolist()
     return found
 
 
-def shared(wanted: list[Any], given: list[Any]) -> float:
-    """The part of what is wanted that is given."""
+def overlap(wanted: list[Any], given: list[Any]) -> float:
+    """The share of `wanted` that is in `given`."""
     return len(set(wanted).intersection(given)) / max(1, len(set(wanted)))
 
 
-def recall(bed: Bed, band: Band, questions: list[str], embedded: Vectors) -> dict[str, Any]:
-    """Means over the questions: of the vector ranking's first ten and of its hundred against the exact ten nearest, and
-    of the ten passages that the service answers with against those of an exhaustive search."""
-    rows = bed.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
-    asked_of = bed.corpus.under(PATH)[rows] if band.of == "path" else None
+def measure_recall(setup: SearchSetup, band: Band, questions: list[str], embedded: Vectors) -> dict[str, Any]:
+    """Mean recall over the questions: of the vector ranking's first ten, and of its hundred, against the exact ten
+    nearest; and of the service's ten passages against those of an exhaustive search."""
+    rows = setup.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
+    matching = setup.corpus.with_path_prefix(PATH)[rows] if band.of == "path" else None
     found: dict[str, list[float]] = {"recall@10": [], "candidates@10": [], "answers@10": []}
-    client, analyzer, stock = Client(bed.endpoint), Analyzer(), bed.stock()
+    client, analyzer, exhaustive_search = Client(setup.endpoint), Analyzer(), setup.exhaustive_search()
     for at in range(0, len(questions), _TOGETHER):
-        some, own = questions[at : at + _TOGETHER], embedded[at : at + _TOGETHER]
-        every = exact.similarities(bed.corpus.vectors, own, rows)
-        for question, vector, similar in zip(some, own, every, strict=True):
-            if asked_of is None:
-                near, best = ranked(bed, band, vector), exact.nearest(similar, rows, _TEN)
-                found["recall@10"].append(shared(best, near[:_TEN]))
-                found["candidates@10"].append(shared(best, near))
-            wanted = stock.answers(question, analyzer.terms(question), similar, rows, _TEN, asked_of)
+        batch, batch_vectors = questions[at : at + _TOGETHER], embedded[at : at + _TOGETHER]
+        all_similarities = exact.similarities(setup.corpus.vectors, batch_vectors, rows)
+        for question, vector, similar in zip(batch, batch_vectors, all_similarities, strict=True):
+            if matching is None:
+                near, best = nearest_rows(setup, band, vector), exact.nearest(similar, rows, _TEN)
+                found["recall@10"].append(overlap(best, near[:_TEN]))
+                found["candidates@10"].append(overlap(best, near))
+            wanted = exhaustive_search.answers(question, analyzer.terms(question), similar, rows, _TEN, matching)
             if wanted:
-                _, passages = client.ask(request(bed, band, question, context=0))
-                found["answers@10"].append(shared(wanted, [one["text"] for one in passages]))
+                _, passages = client.ask(band_request(setup, band, question, context=0))
+                found["answers@10"].append(overlap(wanted, [one["text"] for one in passages]))
     return {name: round(float(np.mean(values)), 4) for name, values in found.items() if values} | {
         "compared": len(found["answers@10"])
     }
 
 
-def bands(bed: Bed, asked: int, compared: int) -> list[dict[str, Any]]:
+def measure_bands(setup: SearchSetup, asked: int, compared: int) -> list[dict[str, Any]]:
     """Recall and latency by visibility, and of conjunctions (visibility and one source of five, or some paths)."""
     found: list[dict[str, Any]] = []
     # one by one, as the service embeds them
-    embedded = np.stack([bed.questions.embed([one])[0] for one in bed.corpus.questions[:compared]])
-    for band in EVERY:
-        rows = bed.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
+    embedded = np.stack([setup.questions.embed([one])[0] for one in setup.corpus.questions[:compared]])
+    for band in ALL_BANDS:
+        rows = setup.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
         if len(rows) < _LEAST_BAND:
             continue
-        questions = bed.corpus.questions[:asked]
-        before = bed.cpu_seconds()
-        client = Client(bed.endpoint)
-        times = [client.ask(request(bed, band, one))[0] for one in questions]
-        cpu_ms = (bed.cpu_seconds() - before) * 1000 / len(questions)
+        questions = setup.corpus.questions[:asked]
+        before = setup.cpu_seconds()
+        client = Client(setup.endpoint)
+        times = [client.ask(band_request(setup, band, one))[0] for one in questions]
+        cpu_ms = (setup.cpu_seconds() - before) * 1000 / len(questions)
         found.append(
             {
                 "visible": band.visible,
                 "of": band.of,
                 "rows": len(rows),
-                **recall(bed, band, bed.corpus.questions[:compared], embedded),
-                **spread(times[_WARM:]),
+                **measure_recall(setup, band, setup.corpus.questions[:compared], embedded),
+                **percentiles(times[_WARM:]),
                 "cpu_ms": round(cpu_ms, 2),
             }
         )
     return found
 
 
-def summary(found: list[dict[str, Any]], target: float = 0.98) -> dict[str, Any]:
+def summarise_recall(found: list[dict[str, Any]], target: float = 0.98) -> dict[str, Any]:
     """The least and the mean of each recall: of all bands, those of 2 to 20 %, those of a source or of paths."""
     parts = {
         "every_band": found,
         "visible_2_to_20_percent": [one for one in found if MIDDLE[0] <= one["visible"] <= MIDDLE[1]],
         "conjunctions": [one for one in found if one["of"] != "all"],
     }
-    told: dict[str, Any] = {}
-    for part, some in parts.items():
-        told[part] = {}
+    result: dict[str, Any] = {}
+    for part, selected in parts.items():
+        result[part] = {}
         for name in ("recall@10", "candidates@10", "answers@10"):
-            values = [one[name] for one in some if name in one]
+            values = [one[name] for one in selected if name in one]
             if values:
-                told[part][name] = {"least": min(values), "mean": round(float(np.mean(values)), 4)}
-    least = [one["least"] for name, one in told["every_band"].items() if name != "candidates@10"]
-    return told | {"target": target, "met": bool(least) and min(least) >= target}
+                result[part][name] = {"least": min(values), "mean": round(float(np.mean(values)), 4)}
+    least = [one["least"] for name, one in result["every_band"].items() if name != "candidates@10"]
+    return result | {"target": target, "met": bool(least) and min(least) >= target}
 
 
-def clients(bed: Bed, count: int, seconds: float, pause: float = 0.0) -> dict[str, float]:
+def measure_clients(setup: SearchSetup, count: int, seconds: float, pause: float = 0.0) -> dict[str, float]:
     """So many people at once, each asking again when answered, or `pause` seconds later on average; bands and questions
     at random."""
     times: list[float] = []
     stop = time.perf_counter() + seconds
 
     def ask(seed: int) -> None:
-        client, chance = Client(bed.endpoint), random.Random(seed)
+        client, chance = Client(setup.endpoint), random.Random(seed)
         while True:
             if pause:
                 time.sleep(chance.expovariate(1 / pause))
             if time.perf_counter() >= stop:
                 return
             band = Band(chance.choice(BANDS))
-            took, _ = client.ask(request(bed, band, chance.choice(bed.corpus.questions)))
+            took, _ = client.ask(band_request(setup, band, chance.choice(setup.corpus.questions)))
             times.append(took)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
@@ -343,19 +346,19 @@ def clients(bed: Bed, count: int, seconds: float, pause: float = 0.0) -> dict[st
         thread.start()
     for thread in threads:
         thread.join()
-    return {**spread(times), "qps": round(len(times) / seconds, 1)}
+    return {**percentiles(times), "qps": round(len(times) / seconds, 1)}
 
 
-def while_ingesting(bed: Bed, seconds: float, a_second: int) -> dict[str, float]:
+def while_ingesting(setup: SearchSetup, seconds: float, a_second: int) -> dict[str, float]:
     """One client, while documents are stored, followed and projected."""
     done = threading.Event()
     stored = [0]
 
     def write() -> None:
-        with psycopg.connect(bed.database.urls["control"], autocommit=True) as conn:
+        with psycopg.connect(setup.database.urls["control"], autocommit=True) as conn:
             while not done.wait(1 / a_second):
                 text = f"Release note {stored[0]} about the scheduler and its queues."
-                vectors = bed.corpus.vectors[stored[0] : stored[0] + 1].astype(np.float32)
+                vectors = setup.corpus.vectors[stored[0] : stored[0] + 1].astype(np.float32)
                 document = Document(
                     f"new{stored[0]}", "New", text, "x", Readers(frozenset({"group-1"})), markdown=False
                 )
@@ -366,22 +369,22 @@ def while_ingesting(bed: Bed, seconds: float, a_second: int) -> dict[str, float]
     writer = threading.Thread(target=write)
     writer.start()
     try:
-        figures = clients(bed, 1, seconds)
+        figures = measure_clients(setup, 1, seconds)
     finally:
         done.set()
         writer.join()
     return {**figures, "documents_a_second": round(stored[0] / seconds, 1)}
 
 
-class Peak:
-    """The most memory that this process and its children have together while it runs, each shared page once."""
+class PeakMemory:
+    """Measures the largest memory of this process and its children together; shared pages count once."""
 
     def __init__(self) -> None:
         self.bytes = 0
         self._done = threading.Event()
-        self._thread = threading.Thread(target=self._look, daemon=True)
+        self._thread = threading.Thread(target=self._poll, daemon=True)
 
-    def __enter__(self) -> Peak:
+    def __enter__(self) -> PeakMemory:
         self._thread.start()
         return self
 
@@ -389,7 +392,7 @@ class Peak:
         self._done.set()
         self._thread.join()
 
-    def _look(self) -> None:
+    def _poll(self) -> None:
         own = psutil.Process()
         while not self._done.wait(10.0):
             total = 0
@@ -402,28 +405,29 @@ class Peak:
 def measure(chunks: int, asked: int, compared: int, seconds: float, folder: Path) -> dict[str, Any]:
     """All figures."""
     begun = time.perf_counter()
-    with threadpool_limits(limits=1, user_api="blas"), Watch() as watch, Peak() as peak:
-        with bed(chunks, folder) as (made, times):
-            of_bands = bands(made, asked, compared)
-            told = {
+    with threadpool_limits(limits=1, user_api="blas"), Watch() as watch, PeakMemory() as peak:
+        with search_setup(chunks, folder) as (setup, times):
+            by_band = measure_bands(setup, asked, compared)
+            figures = {
                 "chunks": chunks,
-                "documents": len(made.corpus.acl),
-                "readers_sets": len(set(made.corpus.acl.tolist())),
-                "real_embeddings": made.corpus.real,
+                "documents": len(setup.corpus.acl),
+                "readers_sets": len(set(setup.corpus.acl.tolist())),
+                "real_embeddings": setup.corpus.real_count,
                 **times,
-                "recall": summary(of_bands),
-                "bands": of_bands,
-                "clients": {str(count): clients(made, count, seconds) for count in (1, 8, 32)},
-                "people": {str(count): clients(made, count, 2 * seconds, PAUSE) for count in (8, 32)},
-                "ingesting": while_ingesting(made, seconds, 50),
+                "recall": summarise_recall(by_band),
+                "bands": by_band,
+                "clients": {str(count): measure_clients(setup, count, seconds) for count in (1, 8, 32)},
+                "people": {str(count): measure_clients(setup, count, 2 * seconds, PEOPLE_PAUSE) for count in (8, 32)},
+                "ingesting": while_ingesting(setup, seconds, 50),
             }
-    return told | {
+    return figures | {
         "peak_gib": round(peak.bytes / 2**30, 2),
         "duration_s": round(time.perf_counter() - begun, 1),
         "target": TARGETS.get(chunks),
-        **watch.told(),
-        **run(
-            f"generated: {chunks} chunks, {told['real_embeddings']} real embeddings moved, readers that follow topics"
+        **watch.figures(),
+        **run_details(
+            f"generated: {chunks} chunks, {figures['real_embeddings']} real embeddings moved, readers "
+            "that follow topics"
         ),
     }
 

@@ -62,7 +62,7 @@ from groundplan.testing.database import Cluster, Database, cluster
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_machine import Watch, run
+from benchmarks.knowledge_machine import Watch, run_details
 
 SUBJECTS = ("leave", "travel", "salary", "laptop", "office", "training", "bonus", "contract")
 QUERIES = [f"What is the {one} rule for {other}?" for one in SUBJECTS for other in SUBJECTS if one != other]
@@ -305,8 +305,10 @@ def main() -> None:
         "hidden": options.hidden,
         "seconds": round(took, 1),
         "target": TARGET,
-        **watch.told(),
-        **run(f"generated: companies of 48 visible documents, {options.hidden} hidden ones in one of each pair"),
+        **watch.figures(),
+        **run_details(
+            f"generated: companies of 48 visible documents, {options.hidden} hidden ones in one of each pair"
+        ),
     }
     print(json.dumps(result, indent=None if options.json else 2))
     if max(result["auc"].values()) > TARGET:

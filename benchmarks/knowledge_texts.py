@@ -1,4 +1,4 @@
-"""Real texts on any machine: the documentation that comes with Python, as passages, and their embeddings.
+"""Real texts that exist on any machine: passages of Python's own documentation, and their embeddings.
 
 The embeddings are computed once by the product's own model and kept beside the model store.
 """
@@ -29,7 +29,7 @@ _PACKAGES = (
     "asyncio", "collections", "concurrent", "dbm", "email", "html", "http", "importlib", "json", "logging",
     "multiprocessing", "sqlite3", "unittest", "urllib", "wsgiref", "xml", "xmlrpc", "zoneinfo",
 )  # fmt: skip
-"""Whose parts are documented by themselves."""
+"""Packages whose modules are documented separately."""
 
 
 def passages() -> list[str]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from benchmarks import knowledge_beir as beir
 from benchmarks import knowledge_machine as machine
-from benchmarks.knowledge_exact import Stock, nearest, similarities
-from benchmarks.knowledge_scale import shared, summary
+from benchmarks.knowledge_exact import ExhaustiveSearch, nearest, similarities
+from benchmarks.knowledge_scale import overlap, summarise_recall
 from numpy.typing import NDArray
 
 from groundplan.knowledge.evaluation.beir import LabelledCorpus
@@ -53,7 +53,7 @@ def test_the_exhaustive_answer_is_what_search_proposes_where_it_looks_at_everyth
     rows = np.array([row for row in range(12) if row // 3 != 2])
     similar = similarities(vectors, question[None], rows)[0]
     texts = [text for one in TEXTS for text in one]
-    stock = Stock(index.view, texts.__getitem__, lambda row: (row,))
+    stock = ExhaustiveSearch(index.view, texts.__getitem__, lambda row: (row,))
     proposed = propose(index.view, ProposalRequest(TERMS, question, frozenset({"s"}), frozenset({1}), 100))
     wanted = [texts[row] for row in proposed.order]
     assert len(wanted) > 5
@@ -69,7 +69,7 @@ def test_words_in_their_order_count_as_in_search() -> None:
     question = np.zeros(DIMENSION, np.float32)
     rows = np.arange(12)
     texts = [text for one in TEXTS for text in one]
-    stock = Stock(index.view, texts.__getitem__, lambda row: (row,))
+    stock = ExhaustiveSearch(index.view, texts.__getitem__, lambda row: (row,))
     similar = similarities(vectors, question[None], rows)[0]
     assert stock.answers("hidden paid leave", [*TERMS, "hidden"], similar, rows, 1) == ["hidden paid leave"]
 
@@ -78,15 +78,15 @@ def test_each_band_counts_by_itself() -> None:
     """The mean hides nothing: one band below the target is told, and of which kind."""
     good = {"recall@10": 1.0, "candidates@10": 1.0, "answers@10": 1.0}
     found = [{"visible": one, "of": "all", **good} for one in (0.001, 0.05, 1.0)]
-    assert summary(found)["met"]
+    assert summarise_recall(found)["met"]
     found.append({"visible": 0.1, "of": "path", "answers@10": 0.9})
-    told = summary(found)
+    told = summarise_recall(found)
     assert not told["met"]
     assert told["conjunctions"]["answers@10"]["least"] == told["visible_2_to_20_percent"]["answers@10"]["least"] == 0.9
     assert told["every_band"]["recall@10"]["least"] == 1.0
     found[-1] = {"visible": 0.1, "of": "all", **good, "candidates@10": 0.5}
-    assert summary(found)["met"], "what is proposed and not answered with is shown only"
-    assert shared(["a", "b"], ["b", "c", "d"]) == 0.5
+    assert summarise_recall(found)["met"], "what is proposed and not answered with is shown only"
+    assert overlap(["a", "b"], ["b", "c", "d"]) == 0.5
 
 
 def test_a_ranking_below_the_better_one_is_told() -> None:
@@ -112,5 +112,5 @@ def test_a_run_beside_others_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> No
         monkeypatch.setattr(machine, "_own_seconds", lambda own=own: next(own))
         with machine.Watch() as watch:
             pass
-        assert watch.told()["valid"] is valid
-        assert watch.told()["others_share"] == (busy - 10) / 100
+        assert watch.figures()["valid"] is valid
+        assert watch.figures()["others_share"] == (busy - 10) / 100
