@@ -498,6 +498,25 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
             await client.responses.retrieve(first.id)
 
 
+async def test_an_item_that_was_sent_twice_is_listed_once(setup: Setup) -> None:
+    """Official clients page by the id of the last item: behind the first of two, the same page would come for ever."""
+    key = setup.stack.key("keeper")
+    twice = {"type": "message", "role": "user", "content": "Twice", "id": "msg_twice"}
+    unnamed = {"type": "message", "role": "user", "content": "Unnamed", "id": None}
+    body = {"model": "chat", "input": [twice, unnamed, twice]}
+    made = (await setup.stack.post("/v1/responses", key, body)).json["id"]
+    found: list[dict[str, Any]] = []
+    more = True
+    while more:
+        assert len(found) < 3, found
+        after = f"&after={found[-1]['id']}" if found else ""
+        path = f"/v1/responses/{made}/input_items?limit=1&order=asc{after}"
+        page = (await setup.stack.ask("GET", path, key)).json
+        found, more = found + page["data"], page["has_more"]
+    assert [each["content"][0]["text"] for each in found] == ["Twice", "Unnamed"]
+    assert found[1]["id"].startswith("item_")
+
+
 async def test_an_id_that_is_taken_is_told_as_not_stored(setup: Setup) -> None:
     key, told = setup.stack.key("keeper"), []
     for text in ("One?", "Two?"):

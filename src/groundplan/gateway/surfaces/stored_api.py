@@ -99,9 +99,13 @@ def is_newest_first(query: Query, usual: str) -> bool:
 
 
 def page_of(query: Query, items: list[dict[str, Any]], usual: str) -> dict[str, Any]:
-    """The requested page of `items`, which are in ascending order. Raises `Invalid`, and `NotFound` (`item_not_found`)
-    where none of them has the id `after`."""
+    """The requested page of `items`, which are in ascending order.
+
+    An item that a caller sent twice is listed once: paging by ids would never end. Raises `Invalid`, and `NotFound`
+    (`item_not_found`) where none of them has the id `after`.
+    """
     size, after = page_size(query), last_value(query, "after")
+    items = list({each["id"]: each for each in items}.values())
     ordered = items[::-1] if is_newest_first(query, usual) else items
     ids = [each["id"] for each in ordered]
     if after and after not in ids:

@@ -35,7 +35,9 @@ def input_items(given: object) -> list[dict[str, Any]]:
 
 def stored_item(given: dict[str, Any]) -> dict[str, Any]:
     """An item as it is stored and returned: with an id, and its content in parts."""
-    made = {"id": new_object_id("item"), "status": "completed", **given, "type": given.get("type", "message")}
+    made = {"id": None, "status": "completed", **given, "type": given.get("type", "message")}
+    if not isinstance(made["id"], str) or not made["id"]:
+        made["id"] = new_object_id("item")
     if made["type"] == "message" and isinstance(made.get("content"), str):
         part: dict[str, Any] = {"type": "input_text", "text": made["content"]}
         if made.get("role") == "assistant":
