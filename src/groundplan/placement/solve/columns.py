@@ -93,8 +93,10 @@ class MasterProblem:
         rows, uses = data.row[options].reshape(-1), data.use[options].reshape(-1)
         real = self._shared_row[rows] >= 0
         np.add.at(weight, self._shared_row[rows[real]], uses[real] / self.knapsacks.size[rows[real]])
-        at = np.flatnonzero(weight)
-        self.solver.addCol(cost / self.price_scale, 0.0, np.inf, len(at), at.astype(np.int32), weight[at])
+        indices = np.flatnonzero(weight)
+        self.solver.addCol(
+            cost / self.price_scale, 0.0, np.inf, len(indices), indices.astype(np.int32), weight[indices]
+        )
         return True
 
     def bound_column(self, column: int, low: float) -> None:
@@ -128,24 +130,24 @@ def generate_columns(
     The bound is valid for the whole problem only while nothing is fixed; in a dive it only guides.
     """
     data = master.data
-    open_parts = np.unique(data.part[unfixed.options])
-    fixed = sum(float(data.price[master.columns[at][1]].sum()) for at in unfixed.taken)
-    fixed += sum(float(data.opening[master.columns[at][0]]) for at in unfixed.taken)
-    part, row, smooth = start.part, start.row, 0.7
+    unfixed_parts = np.unique(data.part[unfixed.options])
+    fixed = sum(float(data.price[master.columns[column][1]].sum()) for column in unfixed.taken)
+    fixed += sum(float(data.opening[master.columns[column][0]]) for column in unfixed.taken)
+    part, row, smoothing = start.part, start.row, 0.7
     best = GenerationState(-np.inf, part, row, np.zeros(0))
     for _ in range(rounds):
-        bound, new = _price_sites(master, unfixed, part, row)
-        bound += float(part[open_parts].sum()) - float((row[master.shared] * data.capacity[master.shared]).sum())
+        bound, has_new = _price_sites(master, unfixed, part, row)
+        bound += float(part[unfixed_parts].sum()) - float((row[master.shared] * data.capacity[master.shared]).sum())
         if bound > best.bound:
             best = GenerationState(bound, part, row, best.share)
-        value, dual, dual_row, share = master.solve()
+        master_value, dual, dual_row, share = master.solve()
         best = GenerationState(best.bound, best.part, best.row, share)
-        if value - fixed - best.bound < close * master.knapsacks.price_grain or budget.is_exhausted():
+        if master_value - fixed - best.bound < close * master.knapsacks.price_grain or budget.is_exhausted():
             break
-        smooth = smooth if new else max(0.0, smooth - 0.3)
-        part = smooth * best.part + (1 - smooth) * dual
+        smoothing = smoothing if has_new else max(0.0, smoothing - 0.3)
+        part = smoothing * best.part + (1 - smoothing) * dual
         row = row.copy()
-        row[master.shared] = (smooth * best.row + (1 - smooth) * dual_row)[master.shared]
+        row[master.shared] = (smoothing * best.row + (1 - smoothing) * dual_row)[master.shared]
     return best
 
 
@@ -156,14 +158,14 @@ def _price_sites(master: MasterProblem, unfixed: Unfixed, part: Floats, row: Flo
     allowed = np.zeros(len(data.index), dtype=np.bool_)
     allowed[unfixed.options] = True
     nowhere = unfixed.options[data.site[unfixed.options] == data.site_count]
-    value, new = float(np.minimum(reduced[nowhere], 0.0).sum()), False
+    bound, has_new = float(np.minimum(reduced[nowhere], 0.0).sum()), False
     for site in unfixed.sites:
         taken = knapsacks.solve_site(int(site), reduced, row, allowed, _MAX_LABELS_GENERATING)
         site_cost = float(taken.bound) + float(data.opening[site])
-        value += min(0.0, site_cost)
+        bound += min(0.0, site_cost)
         if site_cost < 0 and len(taken.options):
-            new |= master.add_column(int(site), taken.options)
-    return value, new
+            has_new |= master.add_column(int(site), taken.options)
+    return bound, has_new
 
 
 def dive(

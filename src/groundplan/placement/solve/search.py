@@ -88,7 +88,7 @@ class SearchState:
         if certificate.bound > self.certificate.bound:
             self.certificate = certificate
 
-    def price(self, certificate: Certificate, part: Floats, row: Floats) -> None:
+    def apply_multipliers(self, certificate: Certificate, part: Floats, row: Floats) -> None:
         """Keep these linear multipliers if they bound better; options are ruled out by them."""
         if certificate.value > self.linear_bound:
             self.linear_bound = certificate.value
@@ -96,7 +96,7 @@ class SearchState:
         self.raise_bound(certificate)
 
     @property
-    def done(self) -> bool:
+    def is_done(self) -> bool:
         """Whether to stop: infeasible, out of work or time, or within the gap that the limit allows."""
         if self.is_infeasible or self.budget.is_exhausted():
             return True
@@ -114,38 +114,40 @@ def find_plan(data: Arrays, budget: WorkBudget, start: Ints | None = None) -> tu
     if start is not None:
         state.offer_plan(build_plan(data, start))
     relaxation = _solve_relaxation(state, _initial_row_prices(state))
-    if relaxation is not None and not state.done:
+    if relaxation is not None and not state.is_done:
         state.offer_plan(round_relaxation(data, relaxation, budget))
     if state.plan is None and not state.is_infeasible:
         state.offer_plan(_greedy_plan(state))
     if state.plan is None and not state.is_infeasible:
         state.is_infeasible = _search_all_options(state, 20.0) and state.plan is None
-    sets = None if state.done else build_knapsacks(data)
-    single = sets is not None and all(sets.can_use_table(site) for site in range(data.site_count))
-    tiny = len(data.index) <= _TINY_PROBLEM
-    if single:
+    sets = None if state.is_done else build_knapsacks(data)
+    has_single_rows = sets is not None and all(sets.can_use_table(site) for site in range(data.site_count))
+    is_tiny = len(data.index) <= _TINY_PROBLEM
+    if has_single_rows:
         state.tuner = NeighbourhoodTuner(budget.limit.seed, *_PACE_SINGLE_ROW)
-    elif not tiny:
+    elif not is_tiny:
         _search_neighbourhoods(state, _FIRST_ROUNDS)
-    diver = None if sets is None or relaxation is None or state.done else _generate_columns(state, sets, relaxation)
-    if tiny and state.plan is not None and not state.done and _search_all_options(state, 1.0):
+    dive_start = (
+        None if sets is None or relaxation is None or state.is_done else _generate_columns(state, sets, relaxation)
+    )
+    if is_tiny and state.plan is not None and not state.is_done and _search_all_options(state, 1.0):
         return state.plan, state.certificate, False
-    few = data.part_count > _FEW_SITES * data.site_count
-    _search_until_limit(state, diver, _FIRST_DIVES if single and not few else 0)
+    has_many_parts_per_site = data.part_count > _FEW_SITES * data.site_count
+    _search_until_limit(state, dive_start, _FIRST_DIVES if has_single_rows and not has_many_parts_per_site else 0)
     return state.plan, state.certificate, state.is_infeasible and state.plan is None
 
 
 def _search_until_limit(
-    state: SearchState, diver: tuple[MasterProblem, GenerationState, np.random.Generator] | None, first: int
+    state: SearchState, dive_start: tuple[MasterProblem, GenerationState, np.random.Generator] | None, first: int
 ) -> None:
     """Search neighbourhoods until the limit. Dives come first and where they stall; then ever longer searches of the
     core or of all options."""
     work, dives, cores = 6.0, 0, 0
-    while not state.done and state.plan is not None:
+    while not state.is_done and state.plan is not None:
         stalled = state.tuner.rounds_without_gain > _PATIENCE
-        if diver is not None and dives < first + _STALLED_DIVES and (dives < first or stalled):
+        if dive_start is not None and dives < first + _STALLED_DIVES and (dives < first or stalled):
             dives += 1
-            state.offer_plan(_dive_for_plan(state, *diver))
+            state.offer_plan(_dive_for_plan(state, *dive_start))
             state.tuner.rounds_without_gain = 0
         elif state.has_tight_bounds and (stalled or not cores):
             _search_core(state, work)
@@ -160,7 +162,7 @@ def _search_until_limit(
 
 def _search_core(state: SearchState, work: float) -> None:
     """Seek a plan at the bound by HiGHS if it is close, then by CP-SAT plans halfway to it, while that helps."""
-    if state.done or state.plan is None:
+    if state.is_done or state.plan is None:
         return
     target = state.certificate.bound
     if state.plan.cost - target <= _CORE_GAP * target:
@@ -169,7 +171,7 @@ def _search_core(state: SearchState, work: float) -> None:
             state, core.branch_core(state.data, keep, target, _effort(state, work, _CLOCK_FOR_BRANCHING)), target
         )
     for _ in range(_HALVINGS):
-        if state.done:
+        if state.is_done:
             return
         bound, cost = state.certificate.bound, state.plan.cost
         target = bound + min((cost - 1 - bound) // 2, max(1, int(_CORE_GAP * bound)))
@@ -183,9 +185,9 @@ def _search_core(state: SearchState, work: float) -> None:
 def _effort(state: SearchState, work: float, share: float = 1.0) -> Effort:
     """At most `work`, within what the limit leaves and within a share of the remaining time."""
     budget = state.budget
-    left = work if budget.max_work is None else min(work, float(budget.max_work - budget.work_done))
+    work_left = work if budget.max_work is None else min(work, float(budget.max_work - budget.work_done))
     seconds = None if budget.wall_seconds_left is None else budget.wall_seconds_left * share
-    return Effort(left, seconds, state.tuner.next_seed(), budget.limit.threads)
+    return Effort(work_left, seconds, state.tuner.next_seed(), budget.limit.threads)
 
 
 def _record_core_result(state: SearchState, found: core.CoreResult | None, target: int) -> None:
@@ -210,7 +212,7 @@ def _initial_row_prices(state: SearchState) -> Floats | None:
     for prices in (rough, finer):
         part = np.minimum.reduceat(data.reduced_costs(np.zeros(data.part_count), prices), data.part_start[:-1])
         certificate = certify.linear_certificate(data, part, prices)
-        state.price(certificate, part, prices)
+        state.apply_multipliers(certificate, part, prices)
         if certificate.value > value:
             best, value = prices, float(certificate.value)
     return best
@@ -222,13 +224,13 @@ def _solve_relaxation(state: SearchState, prices: Floats | None) -> Relaxation |
     option_sets: tuple[Ints | None, ...] = (None,)
     if prices is not None:
         option_sets = (*(subgradient.cheapest_per_part(data, prices, each) for each in _OPTIONS_RELAXED), None)
-    for kept in option_sets:
+    for option_set in option_sets:
         # a relaxation that ran out of time is told from an infeasible one by our clock, which must be the same clock
-        left = None if budget.limit.use_cpu_time else budget.seconds_left
-        found = relax(data, kept, seconds=None if left is None else max(0.2, left * 0.7))
+        seconds_left = None if budget.limit.use_cpu_time else budget.seconds_left
+        found = relax(data, option_set, seconds=None if seconds_left is None else max(0.2, seconds_left * 0.7))
         if found is not None:
-            part = found.part if kept is None else _lower_part_multipliers(data, found, kept)
-            state.price(certify.linear_certificate(data, part, found.row), part, found.row)
+            part = found.part if option_set is None else _lower_part_multipliers(data, found, option_set)
+            state.apply_multipliers(certify.linear_certificate(data, part, found.row), part, found.row)
             return found
         if budget.is_exhausted(0.3 * (budget.limit.seconds or 0.0)):
             return None
@@ -277,32 +279,32 @@ def _generate_columns(
 ) -> tuple[MasterProblem, GenerationState, np.random.Generator] | None:
     """Generate columns for a bound; returns what dives start from, or None where columns are of no use."""
     data, budget = state.data, state.budget
-    single = all(sets.can_use_table(site) for site in range(data.site_count))
-    if data.part_count > (_MAX_PARTS_PER_SINGLE_ROW_SITE if single else _MAX_PARTS_PER_SITE) * data.site_count:
+    has_single_rows = all(sets.can_use_table(site) for site in range(data.site_count))
+    if data.part_count > (_MAX_PARTS_PER_SINGLE_ROW_SITE if has_single_rows else _MAX_PARTS_PER_SITE) * data.site_count:
         return None
-    left = budget.seconds_left
-    max_labels = _QUICK_LABELS if left is not None and left < _SHORT_SECONDS else MAX_LABELS
+    seconds_left = budget.seconds_left
+    max_labels = _QUICK_LABELS if seconds_left is not None and seconds_left < _SHORT_SECONDS else MAX_LABELS
     state.raise_bound(certify.knapsack_certificate(sets, relaxation.part, relaxation.row, max_labels))
-    if state.done or (left is not None and left < _SHORT_SECONDS):
+    if state.is_done or (seconds_left is not None and seconds_left < _SHORT_SECONDS):
         return None
     master = MasterProblem(sets)
     start = GenerationState(-np.inf, relaxation.part, relaxation.row, np.zeros(0))
     everything = Unfixed(np.arange(data.site_count), np.arange(len(data.index)))
-    point = generate_columns(master, everything, start, budget.step_budget(_CLOCK_FOR_COLUMNS), _GENERATION_ROUNDS)
-    state.raise_bound(certify.knapsack_certificate(sets, point.part, point.row, MAX_LABELS))
-    if single:
-        found = fixing.option_bounds(sets, point)
+    generation = generate_columns(master, everything, start, budget.step_budget(_CLOCK_FOR_COLUMNS), _GENERATION_ROUNDS)
+    state.raise_bound(certify.knapsack_certificate(sets, generation.part, generation.row, MAX_LABELS))
+    if has_single_rows:
+        found = fixing.option_bounds(sets, generation)
         if found is not None:
             state.option_bounds, state.has_tight_bounds = np.maximum(state.option_bounds, found), True
-    return master, point, np.random.Generator(np.random.PCG64(budget.limit.seed))
+    return master, generation, np.random.Generator(np.random.PCG64(budget.limit.seed))
 
 
 def _dive_for_plan(
-    state: SearchState, master: MasterProblem, point: GenerationState, rng: np.random.Generator
+    state: SearchState, master: MasterProblem, generation: GenerationState, rng: np.random.Generator
 ) -> Plan | None:
     """One dive; CP-SAT places the parts that it leaves, the fixed parts stay."""
     data, budget = state.data, state.budget
-    placed, _ = dive(master, point, budget.step_budget(_CLOCK_PER_DIVE), rng, _DIVE_LEAVES)
+    placed, _ = dive(master, generation, budget.step_budget(_CLOCK_PER_DIVE), rng, _DIVE_LEAVES)
     budget.record_work()
     fixed = placed >= 0
     free = np.flatnonzero(~fixed)
@@ -324,7 +326,7 @@ def cost_without_units(data: Arrays, choice: Ints) -> int:
 
 def _search_neighbourhoods(state: SearchState, rounds: int) -> None:
     """Search neighbourhoods of the best plan."""
-    if state.plan is not None and not state.done:
+    if state.plan is not None and not state.is_done:
         bounds = ProvenBounds(state.certificate.bound, state.option_bounds)
         state.offer_plan(improve_plan(state.data, state.plan, bounds, state.budget, state.tuner, rounds))
 
