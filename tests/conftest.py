@@ -70,7 +70,7 @@ def pytest_configure(config: pytest.Config) -> None:
         config.option.basetemp, os.environ["TMPDIR"] = str(place / "t"), str(place / "tmp")
         tempfile.tempdir = None
     if not openmp.is_loadable():
-        folder = openmp.provide(Path(tempfile.mkdtemp(prefix="openmp-")))
+        folder = openmp.provide_library(Path(tempfile.mkdtemp(prefix="openmp-")))
         os.environ["LD_LIBRARY_PATH"] = ":".join(filter(None, (str(folder), os.environ.get("LD_LIBRARY_PATH"))))
 
 

@@ -23,7 +23,7 @@ from psycopg import sql
 from tests.integration.test_migrations import bare_database
 from tests.knowledge_intake import Intake
 
-from groundplan.cli.doctor import _home
+from groundplan.cli.doctor import _check_home
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
 from groundplan.core.audit.rotate import rotate
@@ -462,7 +462,7 @@ def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path)
             backup(home, load_settings({}), tmp_path / "a.backup", quiet)
         with pytest.raises(Conflict, match=code):
             restore(tmp_path / "b.backup", home)
-        (told,) = _home(home, load_settings({}))
+        (told,) = _check_home(home, load_settings({}))
         assert told.state == state and "a restore into" in told.message
         if code == "up_running":  # the restore is killed
             os.close(lock)

@@ -103,12 +103,12 @@ def test_what_takes_too_long_is_ended(aside: ComputeProcess, monkeypatch: pytest
 
 
 def test_of_too_many_the_last_are_refused(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside_module, "MOST", 0)
+    monkeypatch.setattr(aside_module, "MAX_WAITING", 0)
     with pytest.raises(Unavailable) as refused:
         aside.ask(os.getpid)
     assert refused.value.code == "planning_busy" and refused.value.retry_after
     monkeypatch.setattr(aside_module, "WAIT_SECONDS", -1.0)
-    monkeypatch.setattr(aside_module, "MOST", 1)
+    monkeypatch.setattr(aside_module, "MAX_WAITING", 1)
     with pytest.raises(Unavailable):  # it waited for too long
         aside.ask(os.getpid)
 
@@ -121,7 +121,7 @@ def test_it_ends_when_nobody_asks_for_a_while(aside: ComputeProcess, monkeypatch
 
 
 def test_newer_code_than_ours_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(aside_module, "code", lambda: "of before")
+    monkeypatch.setattr(aside_module, "code_digest", lambda: "of before")
     made = ComputeProcess(tmp_path / "planning.log", ())
     assert [made.ask(os.getpid), made.ask(os.getpid)] == [os.getpid()] * 2 and made.pid is None
     made.close()

@@ -11,7 +11,7 @@ import pytest
 from tests.acceptance.stack import wait_until
 from tests.integration.test_api_control import running
 
-from groundplan.cli.doctor import _postgres
+from groundplan.cli.doctor import _check_postgres
 from groundplan.cli.startup import Start
 from groundplan.core.errors import Conflict, Misconfigured, Unavailable
 from groundplan.gateway.database import Pool
@@ -41,7 +41,7 @@ async def test_of_a_database_that_was_emptied_everybody_is_told_and_nothing_is_m
         with pytest.raises(Conflict, match="database_differs"):
             start.start_schema_upgrade(nothing)
         assert conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)
-        (looked,) = _postgres(control.home, database.settings(control.home.root))
+        (looked,) = _check_postgres(control.home, database.settings(control.home.root))
         assert looked.state == "bad" and "is empty" in looked.message
         pool = Pool(database.urls["gateway"], "emptied")
         with pytest.raises(Misconfigured, match="database_emptied"):

@@ -20,7 +20,7 @@ from tests.unit.call_rig import Rig, call_rig
 from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
 from groundplan.blueprint.model import Reliability
-from groundplan.cli.doctor import _files
+from groundplan.cli.doctor import _check_files
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id, new_id_bytes
@@ -87,12 +87,12 @@ async def test_a_file_of_which_the_disk_left_a_part_goes_into_no_call_and_doctor
     home.create()
     files = await stored(database, Blobs(home), id, b"%PDF-1.4\n")
     asked, settings = exchange(id), database.settings(tmp_path)
-    assert [check.state for check in _files(home, settings)] == ["ok"]
+    assert [check.state for check in _check_files(home, settings)] == ["ok"]
     (home.root / "files" / str(id)).write_bytes(b"%PDF")
     with pytest.raises(Unavailable) as told:
         await files.put_in(asked)
     assert told.value.code == "file_damaged"
-    (check,) = _files(home, settings)
+    (check,) = _check_files(home, settings)
     assert check.state == "bad" and str(id) in check.message and "file_damaged" in check.hint
 
 

@@ -23,7 +23,7 @@ import pytest
 from psycopg import sql
 
 from groundplan.cli import doctor
-from groundplan.cli.doctor import _postgres
+from groundplan.cli.doctor import _check_postgres
 from groundplan.core.database import DATABASE, ROLES, connect, external_url, prepare_long_session, role_name
 from groundplan.core.errors import Conflict, Denied, Invalid, Unavailable
 from groundplan.core.home import Home
@@ -199,7 +199,7 @@ def test_who_may_make_functions_among_ours_is_told(database: Database, tmp_path:
     for granted, told in (("", ["ok"]), ("GRANT CREATE ON SCHEMA public TO PUBLIC", ["ok", "warn"])):
         with connect(database.superuser, autocommit=True) as admin:
             admin.execute(granted.encode())
-        assert [check.state for check in _postgres(Home(tmp_path), database.settings(tmp_path))] == told
+        assert [check.state for check in _check_postgres(Home(tmp_path), database.settings(tmp_path))] == told
 
 
 @pytest.mark.parametrize(("seconds", "told"), [(90, "behind"), (-90, "ahead of"), (1, "")])
@@ -208,7 +208,7 @@ def test_clocks_that_are_apart_are_told(
 ) -> None:
     """Of replicas that share a limit the one that is behind finds each minute used up."""
     monkeypatch.setattr(doctor, "time", SimpleNamespace(time=lambda: time.time() - seconds))
-    *_, last = _postgres(Home(tmp_path), database.settings(tmp_path))
+    *_, last = _check_postgres(Home(tmp_path), database.settings(tmp_path))
     assert (last.name, last.state) == (("clock", "warn") if told else ("postgres", "ok"))
     assert not told or f"90 s {told} that of PostgreSQL" in last.message
 

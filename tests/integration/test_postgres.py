@@ -33,7 +33,7 @@ from groundplan.runtime.child import Account
 from groundplan.runtime.database import running_database, start_database
 from groundplan.runtime.migrate import head, revision
 from groundplan.runtime.postgres import EmbeddedPostgres
-from groundplan.runtime.postgres_place import reaches, serving
+from groundplan.runtime.postgres_place import can_reach, find_server_pids
 from groundplan.runtime.supervisor import Supervisor
 
 SETTINGS: Settings = dataclasses.replace(load_settings({}), database_url=None)
@@ -86,9 +86,9 @@ def interpreter_for(account: Account) -> str | None:
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     candidates = (sys.executable, shutil.which(version, path="/usr/local/bin:/usr/bin"))
     packages = (psycopg.__file__, str(groundplan.__file__))
-    if not all(reaches(Path(str(path)).parent, account) for path in packages):
+    if not all(can_reach(Path(str(path)).parent, account) for path in packages):
         return None
-    return next((path for path in candidates if path is not None and reaches(Path(path).resolve(), account)), None)
+    return next((path for path in candidates if path is not None and can_reach(Path(path).resolve(), account)), None)
 
 
 def test_it_comes_back_after_its_owner_and_then_itself_were_killed(tmp_path: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_recovery_of_more_than_ten_seconds_is_waited_for(tmp_path: Path) -> No
         begun = time.monotonic()
 
         def hold_up() -> None:
-            while not (pids := serving(data)):
+            while not (pids := find_server_pids(data)):
                 time.sleep(0.001)
             for pid in pids:
                 os.kill(pid, signal.SIGSTOP)
@@ -138,7 +138,7 @@ def test_one_that_stands_still_once_it_answered_is_waited_for(tmp_path: Path, mo
     monkeypatch.setattr("groundplan.runtime.postgres.CONNECT_SECONDS", 2)
     with cleaned(Home(tmp_path), made=True) as home, EmbeddedPostgres(home) as server:
         server.start()
-        pids = serving(server.place.data.resolve())
+        pids = find_server_pids(server.place.data.resolve())
 
         def each(number: signal.Signals) -> None:
             for pid in pids:
@@ -187,7 +187,7 @@ def test_a_server_that_outlived_its_owner_is_stopped_first(tmp_path: Path) -> No
             with EmbeddedPostgres(home) as next_one:
                 assert stray.wait(10) == 0
                 next_one.start()
-                assert next_one.pid in serving(next_one.place.data.resolve())
+                assert next_one.pid in find_server_pids(next_one.place.data.resolve())
         finally:
             if stray.poll() is None:
                 stray.kill()
@@ -383,11 +383,11 @@ def test_who_may_enter_a_folder_is_read_from_its_modes(tmp_path: Path) -> None:
     open_folder = Path(tempfile.mkdtemp(dir="/var/tmp"))
     try:
         open_folder.chmod(0o711)
-        assert reaches(open_folder, stranger)
+        assert can_reach(open_folder, stranger)
         (open_folder / "closed").mkdir(mode=0o700)
         (open_folder / "closed" / "inside").mkdir(mode=0o777)
-        assert not reaches(open_folder / "closed" / "inside", stranger)
-        assert reaches(open_folder / "closed", Account("me", os.getuid(), os.getgid()))
+        assert not can_reach(open_folder / "closed" / "inside", stranger)
+        assert can_reach(open_folder / "closed", Account("me", os.getuid(), os.getgid()))
     finally:
         shutil.rmtree(open_folder)
 

@@ -11,7 +11,7 @@ from tests.contract.ways import Authority
 
 from groundplan.api import health
 from groundplan.api.context import Services
-from groundplan.cli.doctor import _certificate
+from groundplan.cli.doctor import _check_certificate
 from groundplan.cli.listeners import open_listeners, tls_files, with_tls
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Invalid, Unavailable
@@ -89,13 +89,13 @@ def test_settings_come_from_the_environment_and_the_command_line_wins(tmp_path: 
 def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, state: str) -> None:
     cert, key = Authority(tmp_path, days=days).issue("gateway", "127.0.0.1")
     settings = with_tls(PLAIN, None, cert, key, None)
-    [check] = _certificate(Home(tmp_path), settings)
+    [check] = _check_certificate(Home(tmp_path), settings)
     assert check.state == state and str(cert) in check.message
     now, home = datetime.now(UTC), Home(tmp_path / "home")
     home.create()
     tls = {"cert": str(cert), "key": str(key), "client_ca": None}
     Supervisor(home).announce("http://127.0.0.1:1/v1", "http://127.0.0.1:2", tls=tls)  # as its command line said
-    assert list(_certificate(home, PLAIN)) == [check]
+    assert list(_check_certificate(home, PLAIN)) == [check]
     named = [
         Services(place, PLAIN, None, False, None, None, SystemClock()).certificate()  # type: ignore[arg-type]
         for place in (home, Home(tmp_path))
@@ -105,8 +105,8 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
     key.write_text("")
     (told,) = health.certificate_problems(ServerFiles(cert, key), now)
     assert "cannot be used" in told and "one that starts serves nobody" in told
-    assert [check.state for check in _certificate(Home(tmp_path), settings)] == ["bad"]
-    assert list(_certificate(Home(tmp_path), PLAIN)) == []
+    assert [check.state for check in _check_certificate(Home(tmp_path), settings)] == ["bad"]
+    assert list(_check_certificate(Home(tmp_path), PLAIN)) == []
 
 
 @pytest.mark.parametrize(("days", "state"), [(7, "ok"), (-1, "bad")])
@@ -114,9 +114,9 @@ def test_doctor_says_how_long_lists_of_revoked_certificates_hold(tmp_path: Path,
     authority, callers = Authority(tmp_path), tmp_path / "callers.pem"
     callers.write_bytes(authority.file.read_bytes())
     settings = with_tls(PLAIN, None, *authority.issue("gateway", "127.0.0.1"), callers)
-    assert [check.name for check in _certificate(Home(tmp_path), settings)] == ["certificate"]
+    assert [check.name for check in _check_certificate(Home(tmp_path), settings)] == ["certificate"]
     callers.write_bytes(callers.read_bytes() + authority.revoked(days=60) + authority.revoked(days=days))
-    _, told = _certificate(Home(tmp_path), settings)
+    _, told = _check_certificate(Home(tmp_path), settings)
     assert (told.name, told.state, bool(told.hint)) == ("revoked certificates", state, state == "bad")
 
 

@@ -46,7 +46,7 @@ def check(home: Home, public_key: bytes | None) -> Looked:
     if find_running(home) is None:
         return Looked(why="`groundplan up` does not run here")
     try:
-        value = _asked(ControlClient.connect(home.root))
+        value = _selected_ranges(ControlClient.connect(home.root))
     except GroundplanError as error:
         return Looked(why=error.message)
     lacking = value["lacking"] and (value["lacking"]["first"], value["lacking"]["until"])
@@ -64,7 +64,7 @@ def archive(
 ) -> None:
     """List the ranges of the log whose entries of calls left the database, each with its file; with --sql, query
     these."""
-    value = _asked(ControlClient.connect(home))
+    value = _selected_ranges(ControlClient.connect(home))
     ranges = [each for each in map(Range.of_json, value["ranges"]) if _of_days(each, _day(since), _day(until))]
     if sql is None:
         rows = [(f"{r.first} to {r.until - 1}", r.since, r.till, f"{r.url}/{r.file}") for r in ranges]
@@ -87,7 +87,7 @@ def older(value: dict[str, Any], ended: bool) -> str:
     return f"\nEntries of calls before index {left['until']} are in the archive: `groundplan audit archive`."
 
 
-def _asked(client: ControlClient) -> dict[str, Any]:
+def _selected_ranges(client: ControlClient) -> dict[str, Any]:
     """What is archived, all of it."""
     value: dict[str, Any] = client.get("/api/audit/archive")
     page = value

@@ -1,4 +1,4 @@
-"""`groundplan doctor`: looks at this machine and HOME and says what is wrong and what to do; it changes nothing."""
+"""`groundplan doctor`: checks this machine and HOME and says what is wrong and what to do; it changes nothing."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ from groundplan.runtime.locks import INCOMPLETE
 from groundplan.runtime.migrate import look
 
 LOW_DISK_BYTES = 1 << 30
-NAMED = 5
-"""Files that are named of many."""
-CLOCKS_APART_S = 5.0
-"""More than it takes to ask, and less than anybody would notice."""
-CONFINED = "from groundplan.knowledge.parsing.confine import confine; raise SystemExit(0 if confine() else 3)"
-"""A program that takes from itself what a parser never needs, and ends with 3 where the kernel does not hold to it."""
+MAX_NAMED_FILES = 5
+"""The most damaged files that are named."""
+MAX_CLOCK_OFFSET_S = 5.0
+"""Larger offsets between the clocks are reported; the query itself takes less."""
+CONFINE_PROBE = "from groundplan.knowledge.parsing.confine import confine; raise SystemExit(0 if confine() else 3)"
+"""A program that confines itself like a parser process, and exits with 3 where the kernel does not enforce it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One thing looked at: `state` is ok, warn or bad."""
+    """The result of one check: `state` is ok, warn or bad."""
 
     name: str
     state: str
@@ -57,19 +57,19 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Check HOME, disk, ports, models, PostgreSQL and journal. Exit 1 when something is bad."""
     settings = settings_for(home)
     place = home_for(home)
-    looks: tuple[Callable[[Home, Settings], Iterator[Check]], ...] = (
-        _home,
-        _disk,
-        _ports,
-        _models,
-        _parser,
-        _postgres,
-        _journal,
-        _files,
-        _outside,
-        _certificate,
+    checkers: tuple[Callable[[Home, Settings], Iterator[Check]], ...] = (
+        _check_home,
+        _check_disk,
+        _check_ports,
+        _check_models,
+        _check_parser,
+        _check_postgres,
+        _check_journals,
+        _check_files,
+        _check_telemetry,
+        _check_certificate,
     )
-    checks = [check for look in looks for check in look(place, settings)]
+    checks = [check for look in checkers for check in look(place, settings)]
     bad = any(check.state == "bad" for check in checks)
     lines = [f"{check.state:4}  {check.name}: {check.message}" + _indented(check.hint) for check in checks]
     emit({"ok": not bad, "checks": [asdict(check) for check in checks]}, as_json, "\n".join(lines))
@@ -77,10 +77,10 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         raise typer.Exit(1)
 
 
-def _certificate(home: Home, settings: Settings) -> Iterator[Check]:
-    """The gateway's certificate, where one is named, here or to the `up` that runs: usable, and for how long."""
+def _check_certificate(home: Home, settings: Settings) -> Iterator[Check]:
+    """Check the gateway's certificate, from these settings or those of the running `up`: usable, and for how long."""
     try:
-        files = tls_files(_as_running(home, settings))
+        files = tls_files(_with_running_tls(home, settings))
     except GroundplanError as error:
         yield Check("certificate", "bad", error.message, error.hint)
         return
@@ -92,11 +92,11 @@ def _certificate(home: Home, settings: Settings) -> Iterator[Check]:
     told = f"{files.cert} holds until {end:%Y-%m-%d}"
     yield Check("certificate", state, told, "" if state == "ok" else "Replace the files; no restart is needed.")
     if files.client_ca is not None and (listed := crl_expires_at(files.client_ca)) is not None:
-        yield _lists(files.client_ca, listed)
+        yield _revocation_check(files.client_ca, listed)
 
 
-def _lists(file: Path, end: datetime) -> Check:
-    """The lists of revoked certificates of callers, which are in force until `end`."""
+def _revocation_check(file: Path, end: datetime) -> Check:
+    """Check the revocation lists of client certificates, which are valid until `end`."""
     name, until = "revoked certificates", f"{end:%Y-%m-%d %H:%M} UTC"
     if end > datetime.now(UTC):
         return Check(name, "ok", f"the lists in {file} are in force until {until}")
@@ -104,8 +104,8 @@ def _lists(file: Path, end: datetime) -> Check:
     return Check(name, "bad", told, "Put the authority's newest list into the file; no restart is needed.")
 
 
-def _as_running(home: Home, settings: Settings) -> Settings:
-    """With the files that were named on the command line of the `up` that runs."""
+def _with_running_tls(home: Home, settings: Settings) -> Settings:
+    """The settings with the TLS files of the running `up`, which may be from its command line."""
     named = (find_running(home) or {}).get("tls")
     if not named:
         return settings
@@ -113,8 +113,8 @@ def _as_running(home: Home, settings: Settings) -> Settings:
     return replace(settings, tls_cert=cert, tls_key=key, tls_client_ca=ca)
 
 
-def _outside(_: Home, settings: Settings) -> Iterator[Check]:
-    """Where traces and metrics are declared: that they can be sent, and read."""
+def _check_telemetry(_: Home, settings: Settings) -> Iterator[Check]:
+    """Check that configured traces can be exported, and that secrets for traces and metrics can be read."""
     if settings.otlp_url is not None and not _installed("opentelemetry.exporter.otlp.proto.http"):
         yield Check("traces", "bad", "OpenTelemetry is not installed", "pip install 'groundplan[otel]'")
     references = (("traces", settings.otlp_headers), ("metrics", settings.metrics_token))
@@ -139,7 +139,7 @@ def _indented(hint: str) -> str:
     return f"\n      {hint}" if hint else ""
 
 
-def _home(home: Home, _: Settings) -> Iterator[Check]:
+def _check_home(home: Home, _: Settings) -> Iterator[Check]:
     if home.root.exists() and not home.root.is_dir():
         yield Check("home", "bad", f"{home.root} is not a folder", "Name another one with --home.")
         return
@@ -152,7 +152,7 @@ def _home(home: Home, _: Settings) -> Iterator[Check]:
         )
         return
     if (home.root / INCOMPLETE).exists():
-        if _held(home.lock):
+        if _is_locked(home.lock):
             yield Check("home", "warn", f"a restore into {home.root} is under way", "Wait until it has ended.")
         else:
             hint = "Delete that folder and restore again."
@@ -168,7 +168,7 @@ def _home(home: Home, _: Settings) -> Iterator[Check]:
         yield Check("home", "ok", f"{home.root} and its secrets are private")
 
 
-def _disk(home: Home, _: Settings) -> Iterator[Check]:
+def _check_disk(home: Home, _: Settings) -> Iterator[Check]:
     folder = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
     free = shutil.disk_usage(folder).free
     state = "ok" if free >= LOW_DISK_BYTES else "bad"
@@ -177,7 +177,7 @@ def _disk(home: Home, _: Settings) -> Iterator[Check]:
     )
 
 
-def _ports(home: Home, _: Settings) -> Iterator[Check]:
+def _check_ports(home: Home, _: Settings) -> Iterator[Check]:
     if find_running(home) is not None:
         yield Check("ports", "ok", "`groundplan up` is running")
         return
@@ -190,16 +190,16 @@ def _ports(home: Home, _: Settings) -> Iterator[Check]:
             yield Check("ports", "ok", f"port {port} is free")
 
 
-def _models(_: Home, settings: Settings) -> Iterator[Check]:
+def _check_models(_: Home, settings: Settings) -> Iterator[Check]:
     inside = settings.models.iterdir() if settings.models.is_dir() else ()
     found = sorted(path.name for path in inside if not path.name.startswith("."))
     listed = ", ".join(found) or "none yet; `groundplan up` fetches what a workspace needs"
     yield Check("models", "ok", f"{settings.models}: {listed}")
 
 
-def _parser(_: Home, __: Settings) -> Iterator[Check]:
-    """Whether the kernel holds the process that parses documents to reading and computing."""
-    done = subprocess.run([sys.executable, "-I", "-c", CONFINED], capture_output=True, timeout=60, check=False)
+def _check_parser(_: Home, __: Settings) -> Iterator[Check]:
+    """Check that the kernel confines the process that parses documents to reading and computing."""
+    done = subprocess.run([sys.executable, "-I", "-c", CONFINE_PROBE], capture_output=True, timeout=60, check=False)
     if done.returncode == 0:
         yield Check("parser", "ok", "the kernel confines the process that parses documents")
         return
@@ -209,7 +209,7 @@ def _parser(_: Home, __: Settings) -> Iterator[Check]:
     )  # fmt: skip
 
 
-def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
+def _check_postgres(home: Home, settings: Settings) -> Iterator[Check]:
     kind = "external" if settings.database_url else "embedded"
     if kind == "embedded" and find_running(home) is None:
         yield Check("postgres", "ok", "embedded; it runs only while `up` runs")
@@ -229,9 +229,9 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
             check_writable(connection)
             version = connection.info.server_version // 10000
             name, right = connection.info.dbname, "SELECT has_schema_privilege('public', 'CREATE')"
-            # to its roles nobody gives it: they have it where everybody has
+            # the roles never get this right themselves: they have it only where PUBLIC has it
             open_to_all = connection.execute(right.encode()).fetchone() == (True,)
-            apart = _apart(connection)
+            offset = _clock_offset(connection)
         yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
         if open_to_all:
             yield Check(
@@ -239,10 +239,10 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
                 f"As an administrator, in {name}: GRANT CREATE ON SCHEMA public TO pg_database_owner; "
                 "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
             )  # fmt: skip
-        if abs(apart) > CLOCKS_APART_S:
-            way = "behind" if apart > 0 else "ahead of"
+        if abs(offset) > MAX_CLOCK_OFFSET_S:
+            way = "behind" if offset > 0 else "ahead of"
             yield Check(
-                "clock", "warn", f"the clock of this machine is {abs(apart):,.0f} s {way} that of PostgreSQL",
+                "clock", "warn", f"the clock of this machine is {abs(offset):,.0f} s {way} that of PostgreSQL",
                 "Set both by a time service, such as chrony: budgets, keys and prices begin and end by each.",
             )  # fmt: skip
     except GroundplanError as error:
@@ -251,8 +251,8 @@ def _postgres(home: Home, settings: Settings) -> Iterator[Check]:
         yield Check("postgres", "bad", first_line(error), where)
 
 
-def _files(home: Home, settings: Settings) -> Iterator[Check]:
-    """Files of calls and batches, which a damaged disk may have left shorter than they were written."""
+def _check_files(home: Home, settings: Settings) -> Iterator[Check]:
+    """Check the sizes of files of calls and batches, which a damaged disk may have truncated."""
     folder = home.root / "files"
     here = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
     if not here or (settings.database_url is None and find_running(home) is None):
@@ -261,20 +261,20 @@ def _files(home: Home, settings: Settings) -> Iterator[Check]:
         with connect(database_url(home, settings, "control"), timeout=5) as connection:
             rows = connection.execute("SELECT id::text, bytes FROM api_file WHERE deleted_at IS NULL").fetchall()
     except (GroundplanError, psycopg.Error):
-        return  # which is told of PostgreSQL
+        return  # reported by the check of PostgreSQL
     wrong = sorted(id for id, size in rows if here.get(id, size) != size)
     if wrong:
         yield Check(
             "files", "bad", f"{quantity(len(wrong), 'file', 'files')} in {folder} of another length than when written: "
-            + ", ".join(wrong[:NAMED]), "Put them back from a backup, or have them sent again; until then they are "
-            "refused (file_damaged).",
+            + ", ".join(wrong[:MAX_NAMED_FILES]),
+            "Put them back from a backup, or have them sent again; until then they are refused (file_damaged).",
         )  # fmt: skip
     else:
         yield Check("files", "ok", f"{quantity(len(here), 'file', 'files')} as long as when written")
 
 
-def _apart(connection: psycopg.Connection[Any]) -> float:
-    """By how many seconds PostgreSQL's clock is at least ahead of ours; less than 0: behind it."""
+def _clock_offset(connection: psycopg.Connection[Any]) -> float:
+    """The offset in seconds by which PostgreSQL's clock is at least ahead of ours; negative: behind."""
     began = time.time()
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
     ended = time.time()
@@ -282,14 +282,14 @@ def _apart(connection: psycopg.Connection[Any]) -> float:
     return max(0.0, told - ended) + min(0.0, told - began)
 
 
-def _journal(home: Home, _: Settings) -> Iterator[Check]:
+def _check_journals(home: Home, _: Settings) -> Iterator[Check]:
     folders = sorted(path for path in home.journal.iterdir() if path.is_dir()) if home.journal.is_dir() else []
     quarantined = sorted(home.journal.glob("*.quarantined"))
     for path in quarantined:
         yield Check(
             "journal", "bad", f"{path} is damaged and set aside", "Its budget slices are written off; keep the file."
         )
-    left = [folder for folder in folders if any(folder.glob("*.seg")) and not _held(folder / "lock")]
+    left = [folder for folder in folders if any(folder.glob("*.seg")) and not _is_locked(folder / "lock")]
     if left and find_running(home) is None:
         yield Check(
             "journal",
@@ -301,7 +301,7 @@ def _journal(home: Home, _: Settings) -> Iterator[Check]:
         yield Check("journal", "ok", quantity(len(folders), "journal"))
 
 
-def _held(lock: Path) -> bool:
+def _is_locked(lock: Path) -> bool:
     try:
         descriptor = os.open(lock, os.O_RDONLY)
     except OSError:

@@ -1,5 +1,5 @@
-"""One file that holds many, and can tell that it is whole: a compressed tar whose last member lists every other with
-its SHA-256. Does not know what the files mean, and does not encrypt: an archive is as secret as what is in it.
+"""Archives that can be verified: a compressed tar whose last member lists every other with its SHA-256. Does not know
+the content of the files, and does not encrypt: an archive is as secret as what is in it.
 """
 
 from __future__ import annotations
@@ -28,26 +28,26 @@ _PAGE = 4096
 """What a file system reads and writes as one."""
 _DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
-_DAMAGE_NUMBERS = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
-"""Of an OSError: gzip reports a wrong checksum and a wrong header without a number; the others are names in an archive
-that cannot be beside each other, or be at all."""
+_DAMAGE_ERRNOS = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
+"""Values of OSError.errno that mean a damaged archive: gzip reports wrong checksums and headers without a number; the
+others come from names in the archive that conflict or are not possible."""
 
 
 @dataclass
 class Writer:
-    """Adds files to an archive that is being made."""
+    """Adds files to an archive that is being written."""
 
     _tar: tarfile.TarFile
     files: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def add(self, name: str, path: Path) -> None:
-        """Add a file as it is now (it may grow meanwhile: what it has at first is taken)."""
+        """Add a file with its present size, even if it grows meanwhile."""
         with path.open("rb") as source:
             self._add(name, source, os.fstat(source.fileno()).st_size)
 
     def add_growing(self, name: str, path: Path) -> None:
-        """Add a file that is written into meanwhile, one write behind the other: what is taken is a beginning of what
-        it gets. Read from its beginning on it could lack what came while it was, and have what came after that."""
+        """Add a file that is being appended to, so that the copy is a prefix of the final file. Simply reading it from
+        the beginning could miss a write and still include a later one."""
         with path.open("rb") as source:
             data = bytearray(os.fstat(source.fileno()).st_size)
             for at in reversed(range(0, len(data), _PAGE)):
@@ -64,7 +64,7 @@ class Writer:
 
 
 class _Hashing:
-    """A file that is hashed as it is read."""
+    """Wraps a file and hashes what is read from it."""
 
     def __init__(self, source: IO[bytes]) -> None:
         self._source = source
@@ -142,9 +142,9 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise Invalid(f"{archive} does not exist", code="archive_missing", hint="Check the path.") from error
     except OSError as error:
-        raise _not_unpacked(archive, folder, error) from error
+        raise _unpack_error(archive, folder, error) from error
     except _DAMAGE as error:
-        raise _damaged(archive, error) from error
+        raise _damaged_error(archive, error) from error
     if manifest is not None and manifest.get("format") != FORMAT:
         raise Invalid(
             f"{archive} has a format that this program does not know",
@@ -152,7 +152,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
             hint="Restore it with the program that made it.",
         )
     if manifest is None or manifest.get("files") != found:
-        raise _damaged(archive, ValueError("its list of files does not hold"))
+        raise _damaged_error(archive, ValueError("its list of files does not hold"))
     return manifest
 
 
@@ -172,7 +172,7 @@ def _extract(source: IO[bytes], folder: Path, name: str) -> dict[str, Any]:
     return {"bytes": total, "sha256": digest.hexdigest()}
 
 
-def _damaged(archive: Path, error: Exception) -> Invalid:
+def _damaged_error(archive: Path, error: Exception) -> Invalid:
     return Invalid(
         f"{archive} is not a whole backup: {error or error.__class__.__name__}",
         code="archive_damaged",
@@ -180,9 +180,9 @@ def _damaged(archive: Path, error: Exception) -> Invalid:
     )
 
 
-def _not_unpacked(archive: Path, folder: Path, error: OSError) -> Invalid | Unavailable:
-    if error.errno in _DAMAGE_NUMBERS:
-        return _damaged(archive, error)
+def _unpack_error(archive: Path, folder: Path, error: OSError) -> Invalid | Unavailable:
+    if error.errno in _DAMAGE_ERRNOS:
+        return _damaged_error(archive, error)
     if error.errno in _FULL:
         return Unavailable(
             f"{archive} cannot be unpacked: the disk of {folder.parent} is full",

@@ -1,7 +1,7 @@
-"""Starting one child process that cannot outlive us, with a log that cannot grow without end.
+"""Starts a child process that cannot outlive this one, with a log of limited size.
 
-Restarts and order are the supervisor's. The kernel ties a child to the *thread* that started it, so call from a thread
-that lasts, best the main one.
+Restarts and order are the supervisor's job. The kernel ties a child to the *thread* that started it, so start it from a
+thread that lasts, best the main one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ while it runs."""
 
 _DISK_ERRORS = frozenset({errno.EIO, errno.EROFS, errno.ENOSPC, errno.EDQUOT})
 """What a disk says that takes nothing more."""
-_ASKED = "FATAL:  the database system is starting up"
+_STARTING_MESSAGE = "FATAL:  the database system is starting up"
 """What PostgreSQL says whenever we ask whether it answers, as it starts: it says nothing of why it ended."""
 
 _LEASH = Path(__file__).with_name("leash.py")
@@ -126,11 +126,11 @@ def tail(log: Path, lines: int = 5) -> str:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return ""
-    said = [line for line in text.splitlines() if _ASKED not in line]
-    return " | ".join(_told(line.strip()) for line in said[-lines:] if line.strip())
+    said = [line for line in text.splitlines() if _STARTING_MESSAGE not in line]
+    return " | ".join(_summarize_line(line.strip()) for line in said[-lines:] if line.strip())
 
 
-def _told(line: str) -> str:
+def _summarize_line(line: str) -> str:
     """What a line of a log says: the event, and the last line of an exception, where it is one of ours."""
     try:
         body = json.loads(line)

@@ -1,4 +1,4 @@
-"""The database of one `up`: embedded and supervised, or somebody else's; at this program's schema either way."""
+"""The database of one `up` at this program's schema: an embedded and supervised server, or an external one."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from groundplan.runtime.supervisor import Supervisor
 def start_database(
     supervisor: Supervisor, settings: Settings, progress: Callable[[str], None], workers: int = 1
 ) -> None:
-    """Make the database answer at this program's schema; `supervisor` keeps the embedded server, which has room for so
-    many gateway workers, from now on.
+    """Start the database and migrate it to this program's schema. `supervisor` keeps an embedded server running, with
+    connections for this number of gateway `workers`.
 
     Raises what `EmbeddedPostgres`, `migrate` and `check_role` raise. `database_url(home, settings, role)` holds
     afterwards.

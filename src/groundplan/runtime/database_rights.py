@@ -1,7 +1,7 @@
-"""Whether a database can be served from as it is: one that may be written to, in whose tables this login and its roles
-have their rights. A restored dump may lack them: it has no roles, and knows them by names that its database gave them.
+"""Checks that a database can be used as it is: writable, with tables on which this login and its roles have their
+rights. A restored dump may lack these rights: it contains no roles, and their names depend on the name of its database.
 
-Makes nothing: what this program may make is `migrate`'s.
+Creates nothing: `migrate` does.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def check_writable(connection: psycopg.Connection[Any]) -> None:
 
 
 def check_rights(connection: psycopg.Connection[Any]) -> None:
-    """That the tables, where there are any, belong to this login, and the roles may read them. Raises `Denied`
+    """Check that the tables, if there are any, belong to this login and that the roles may read them. Raises `Denied`
     (`database_rights`)."""
     user, name = connection.info.user, connection.info.dbname
     row = connection.execute(

@@ -132,7 +132,7 @@ def ensure_model(models_folder: Path, model: StoredModel, progress: Progress | N
         models_folder.mkdir(parents=True, exist_ok=True)
         with _locked(models_folder / f".{model.name}.lock"):
             if not _is_verified(folder, model) and not _verify(folder, model):
-                _fetch(models_folder, folder, model, progress or _silent)
+                _fetch(models_folder, folder, model, progress or _no_progress)
     except OSError as error:
         raise Unavailable(
             f"the model store {models_folder} cannot be used: {error.strerror or error}",
@@ -142,7 +142,7 @@ def ensure_model(models_folder: Path, model: StoredModel, progress: Progress | N
     return folder
 
 
-def _silent(name: str, done: int, total: int) -> None:
+def _no_progress(name: str, done: int, total: int) -> None:
     """Progress for callers who want none."""
 
 
@@ -154,7 +154,7 @@ def _locked(path: Path) -> Iterator[None]:
         yield
 
 
-def _marks(folder: Path, model: StoredModel) -> dict[str, list[int]]:
+def _file_stamps(folder: Path, model: StoredModel) -> dict[str, list[int]]:
     """Size and modification time of each file: what tells that a file is still the one that was checked."""
     marks: dict[str, list[int]] = {}
     for file in model.files:
@@ -167,7 +167,7 @@ def _is_verified(folder: Path, model: StoredModel) -> bool:
     """Whether all files are there and untouched since their digests were checked (no hashing)."""
     try:
         written = json.loads((folder / _VERIFIED).read_bytes())
-        return bool(written == {"digests": [file.sha256 for file in model.files], "marks": _marks(folder, model)})
+        return bool(written == {"digests": [file.sha256 for file in model.files], "marks": _file_stamps(folder, model)})
     except (OSError, ValueError):
         return False
 
@@ -182,12 +182,12 @@ def _verify(folder: Path, model: StoredModel) -> bool:
     except OSError:
         return False
     with suppress(OSError):  # a store that may only be read is checked at each start instead
-        _remember(folder, model)
+        _mark_verified(folder, model)
     return True
 
 
-def _remember(folder: Path, model: StoredModel) -> None:
-    record = {"digests": [file.sha256 for file in model.files], "marks": _marks(folder, model)}
+def _mark_verified(folder: Path, model: StoredModel) -> None:
+    record = {"digests": [file.sha256 for file in model.files], "marks": _file_stamps(folder, model)}
     write_atomically(folder / _VERIFIED, json.dumps(record).encode(), mode=0o644)
 
 

@@ -32,7 +32,7 @@ def is_loadable() -> bool:
     return True
 
 
-def carried() -> Path | None:
+def find_bundled_library() -> Path | None:
     """The library inside the carrier's wheel, without importing it; None where it is not installed or has none."""
     spec = importlib.util.find_spec(CARRIER)
     if spec is None or spec.origin is None:
@@ -40,9 +40,9 @@ def carried() -> Path | None:
     return next(iter(sorted(Path(spec.origin).parent.parent.glob(f"{CARRIER}.libs/libgomp-*.so*"))), None)
 
 
-def provide(folder: Path) -> Path:
+def provide_library(folder: Path) -> Path:
     """Make `folder` hold the library under its expected name. Raises `Unavailable` (openmp_missing)."""
-    library = carried()
+    library = find_bundled_library()
     if library is None:
         raise Unavailable(
             f"the library {LIBRARY} is missing", code="openmp_missing", hint="Install the system's package libgomp1."
@@ -71,5 +71,5 @@ def restart_with(folder: Path, module: str, arguments: Sequence[str]) -> None:
             code="openmp_missing",
             hint="Install the system's package libgomp1.",
         )
-    environment[_SEARCH] = ":".join(part for part in (str(provide(folder)), before) if part)
+    environment[_SEARCH] = ":".join(part for part in (str(provide_library(folder)), before) if part)
     os.execve(sys.executable, [sys.executable, "-m", module, *arguments], environment)

@@ -29,7 +29,7 @@ from groundplan.core.home import Home, sync_folder, write_atomically
 from groundplan.core.settings import child_environment
 from groundplan.runtime.child import spawn, stop, tail
 from groundplan.runtime.locks import take_lock
-from groundplan.runtime.postgres_place import Place, find_place, serving
+from groundplan.runtime.postgres_place import Place, find_place, find_server_pids
 from groundplan.runtime.supervisor import Process
 
 SUPERUSER: Final = "groundplan_superuser"
@@ -165,7 +165,7 @@ class EmbeddedPostgres:
             self.on_moved()
         settings = {**_shared_memory(), **self._tuning, "port": str(self._port)}
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        return (str(self.place.programs / "postgres"), "-D", self.place.seen(self.place.data), *options)
+        return (str(self.place.programs / "postgres"), "-D", self.place.server_path(self.place.data), *options)
 
     def process(self) -> Process:
         """Return the process for the supervisor; after it has started, call `prepare`."""
@@ -262,18 +262,18 @@ class EmbeddedPostgres:
         """
         data = self.place.data.resolve()
         for signal_ in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
-            if not (pids := serving(data)):
+            if not (pids := find_server_pids(data)):
                 break
             self._report_progress("stopping the database that an earlier start left behind")
             postmaster = [pid for pid in pids if pid == _postmaster(data)]
             if signal_ is signal.SIGKILL or not postmaster:
                 # Without their postmaster the others only wait to be told.
                 _signal_all(pids, signal.SIGQUIT if signal_ is signal.SIGINT else signal_)
-                _wait_until(lambda: not serving(data), 5.0)
+                _wait_until(lambda: not find_server_pids(data), 5.0)
             else:
                 _signal_all(postmaster, signal_)
-                _wait_until(lambda: not serving(data), patience)
-        if serving(data):
+                _wait_until(lambda: not find_server_pids(data), patience)
+        if find_server_pids(data):
             raise self._start_failed("of an earlier start cannot be stopped")
         (self.place.data / "postmaster.pid").unlink(missing_ok=True)
 
@@ -334,7 +334,7 @@ class EmbeddedPostgres:
         ran = subprocess.run(
             [
                 str(self.place.programs / "initdb"),
-                f"--pgdata={self.place.seen(data)}",
+                f"--pgdata={self.place.server_path(data)}",
                 f"--username={SUPERUSER}",
                 f"--pwfile=/dev/fd/{secret}",
                 "--auth=scram-sha-256",

@@ -48,7 +48,7 @@ class Place:
         """Held with flock by the one process that owns the server on this folder."""
         return self.folder / "lock"
 
-    def seen(self, data: Path) -> str:
+    def server_path(self, data: Path) -> str:
         """The path by which a server that was started in the folder `data` reaches it."""
         return str(data) if self.account is None else "/proc/self/cwd"
 
@@ -60,7 +60,7 @@ def find_place(home: Home) -> Place:
     `postgres_place` (binaries are out of reach of that user and cannot be copied).
     """
     home.postgres.mkdir(mode=0o700, parents=True, exist_ok=True)
-    account = _owner(home.postgres / "data") or server_account()
+    account = _data_owner(home.postgres / "data") or server_account()
     try:
         return Place(account, _programs(account), home.postgres)
     except OSError as error:
@@ -71,7 +71,7 @@ def find_place(home: Home) -> Place:
         ) from error
 
 
-def _owner(data: Path) -> Account | None:
+def _data_owner(data: Path) -> Account | None:
     """Under root, the ordinary user that existing data belongs to."""
     if os.geteuid() != 0 or not data.exists():
         return None
@@ -97,13 +97,13 @@ def server_account() -> Account | None:
     )
 
 
-def reaches(path: Path, account: Account) -> bool:
+def can_reach(path: Path, account: Account) -> bool:
     """Whether the account may enter every folder on the way to `path`, and `path` if it is one."""
     resolved = path.resolve()
-    return all(_enters(folder.stat(), account) for folder in (resolved, *resolved.parents) if folder.is_dir())
+    return all(_may_enter(folder.stat(), account) for folder in (resolved, *resolved.parents) if folder.is_dir())
 
 
-def _enters(status: os.stat_result, account: Account) -> bool:
+def _may_enter(status: os.stat_result, account: Account) -> bool:
     if status.st_uid == account.uid:
         return bool(status.st_mode & stat.S_IXUSR)
     if status.st_gid == account.gid:
@@ -126,7 +126,7 @@ def _package() -> Path:
 def _programs(account: Account | None) -> Path:
     package = _package()
     installed = package / _INSTALL / "bin"
-    if account is None or reaches(installed, account):
+    if account is None or can_reach(installed, account):
         return installed
     copy = SYSTEM / f"pg-{importlib.metadata.version(_WHEEL)}"
     if not copy.exists():
@@ -163,16 +163,16 @@ def _make_system() -> None:
     SYSTEM.chmod(0o755)
 
 
-def serving(data: Path) -> list[int]:
+def find_server_pids(data: Path) -> list[int]:
     """Pids of PostgreSQL processes that work in this data folder, whoever started them."""
     found = []
     for entry in Path("/proc").iterdir():
-        if entry.name.isdecimal() and _serves(entry, data):
+        if entry.name.isdecimal() and _works_in(entry, data):
             found.append(int(entry.name))
     return found
 
 
-def _serves(process: Path, data: Path) -> bool:
+def _works_in(process: Path, data: Path) -> bool:
     try:
         program = (process / "exe").readlink().name.removesuffix(" (deleted)")
         return program == "postgres" and (process / "cwd").readlink() == data

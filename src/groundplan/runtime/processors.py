@@ -1,4 +1,4 @@
-"""How many processors there are for us, which in a container are fewer than the machine has."""
+"""The number of processors available to this process, which in a container may be fewer than the machine has."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ Facts = dict[str, Any]
 """`{"tables": {name: [column, …]}, "sequences": {name: last value, 0 before the first}}`"""
 
 _VERSION_TABLE = "alembic_version"
-_BEYOND = 1 << 40
+_SEQUENCE_FLOOR = 1 << 40
 """Larger than any number of what counts changes."""
 
 
@@ -60,19 +60,19 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
                 code="restore_mismatch",
                 hint="Restore it with the version of the program that made it.",
             )
-        _refuse_used(connection)
+        _require_empty(connection)
         order = _dependency_order(connection, here)
-        secured = _secured(connection)
+        secured = _secured_tables(connection)
         try:
             _alter(connection, secured, "NO FORCE")
-            _derive(connection, "DISABLE")
+            _set_triggers(connection, "DISABLE")
             connection.execute(sql.SQL("TRUNCATE {} CASCADE").format(sql.SQL(", ").join(map(sql.Identifier, order))))
             for name in order:
                 _load(connection, name, facts["tables"][name], folder / f"{name}.copy")
-            _count_on(connection, facts["sequences"])
+            _restore_sequences(connection, facts["sequences"])
             # Foreign keys are checked before row-level security may be changed again.
             connection.execute("SET CONSTRAINTS ALL IMMEDIATE")
-            _derive(connection, "ENABLE")
+            _set_triggers(connection, "ENABLE")
             _alter(connection, secured, "FORCE")
         except psycopg.OperationalError:
             raise  # it went away, or its disk is full: that says nothing of the backup
@@ -84,7 +84,7 @@ def load_tables(owner_url: str, folder: Path, facts: Facts) -> None:
             ) from error
 
 
-def _count_on(connection: psycopg.Connection[Any], told: dict[str, int]) -> None:
+def _restore_sequences(connection: psycopg.Connection[Any], told: dict[str, int]) -> None:
     """Let each sequence go on behind what it has given out. An older backup may lack some: those go on
     behind the largest number in their column, or, where they have none, behind any that there was."""
     rows = connection.execute(
@@ -101,7 +101,7 @@ def _count_on(connection: psycopg.Connection[Any], told: dict[str, int]) -> None
             most = sql.SQL("SELECT coalesce(max({}), 0) FROM {}").format(sql.Identifier(column), sql.Identifier(table))
             (last,) = connection.execute(most).fetchone() or (0,)
         if last != 0:
-            connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', last or _BEYOND))
+            connection.execute("SELECT setval(%s::regclass, %s)", (f'public."{name}"', last or _SEQUENCE_FLOOR))
 
 
 def _columns(connection: psycopg.Connection[Any]) -> dict[str, list[str]]:
@@ -130,7 +130,7 @@ def _dependency_order(connection: psycopg.Connection[Any], tables: dict[str, lis
     return list(TopologicalSorter(needs).static_order())
 
 
-def _derive(connection: psycopg.Connection[Any], word: LiteralString) -> None:
+def _set_triggers(connection: psycopg.Connection[Any], word: LiteralString) -> None:
     """What the database makes of rows as they arrive (sums, sets of readers) is in the backup itself. Made once more,
     it would depend on the order of the tables: a document that is shared by link has another set until its links are
     there. Keys that refer to others are checked all the same."""
@@ -142,7 +142,7 @@ def _derive(connection: psycopg.Connection[Any], word: LiteralString) -> None:
         connection.execute(sql.SQL("ALTER TABLE {} " + word + " TRIGGER USER").format(sql.Identifier(table)))
 
 
-def _secured(connection: psycopg.Connection[Any]) -> list[str]:
+def _secured_tables(connection: psycopg.Connection[Any]) -> list[str]:
     rows = connection.execute(
         "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace AND relforcerowsecurity ORDER BY 1"
     )
@@ -168,7 +168,7 @@ def _statement(name: str, columns: list[str], direction: str) -> sql.Composed:
     return sql.SQL("COPY {} ({}) {}").format(sql.Identifier(name), names, way)
 
 
-def _refuse_used(connection: psycopg.Connection[Any]) -> None:
+def _require_empty(connection: psycopg.Connection[Any]) -> None:
     for name in ("blueprint", "call", "audit_entry"):
         used = connection.execute(sql.SQL("SELECT EXISTS (SELECT 1 FROM {})").format(sql.Identifier(name))).fetchone()
         if used and used[0]:
