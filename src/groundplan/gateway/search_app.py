@@ -1,7 +1,7 @@
-"""The search process: loads the embedding model, follows PostgreSQL, serves local search until stopped.
+"""The search process: loads the embedding model, follows PostgreSQL, and serves local search until it is stopped.
 
-Announces itself as `search` and, for deployments with the url `local:embeddings`, as `embeddings`, once the model has
-embedded a text. It composes only; what is found, and by whom, is `knowledge`.
+It announces itself as `search` and, for deployments with the url `local:embeddings`, as `embeddings`, once the model
+has embedded a text. It only composes; `knowledge` decides what is found, and by whom.
 """
 
 from __future__ import annotations
@@ -51,28 +51,27 @@ from groundplan.runtime.models import MINILM, ensure
 
 _STATEMENT_TIMEOUT_MS = 3000
 KEPT_SECONDS = 60
-"""How long a connection stays without a question: longer than a worker keeps it (`http1_pool.IDLE_SECONDS`), or a
-question might be sent to one that is being closed."""
+"""How long an idle connection is kept: longer than a worker keeps it (`http1_pool.IDLE_SECONDS`), or a request might be
+sent over one that is being closed."""
 ASKED_OFTEN = 100
-"""Questions after which a service makes what each of them is quicker with: it takes as much computing as hundreds of
-them."""
+"""Requests after which the service prepares the model for speed, which costs as much as hundreds of requests."""
 _EMBEDDING_SECONDS = 5.0
-"""For the vector of a question from a deployment; later, search goes by words."""
+"""Timeout for the embedding of a question by a deployment; after it, the search uses words only."""
 
 
 def compose(home: Home, settings: Settings, token: str) -> tuple[Application, ConnectionPool[Any], Follower]:
-    """The application and what it runs on; the caller closes the pool and stops the follower.
+    """The application with its pool and follower; the caller closes the pool and stops the follower.
 
-    Raises `Unavailable` where the model or the address of the database is not there.
+    Raises `Unavailable` where the model or the address of the database is missing.
     """
-    # numpy's threads spin while they wait for each other, which on a busy machine costs seven times the time
+    # numpy's threads spin while they wait for each other, which takes seven times as long on a busy machine
     threadpool_limits(limits=1, user_api="blas")
     model = ensure(settings.models, MINILM.name)
     encoder = load_encoder(model, precision_of(settings.embedding_precision))
     questions = load_question_encoder(model, encoder, prepared=False)
-    for one in (encoder, questions):
-        one.embed(["ready"])
-    often = RunOnceAfter(ASKED_OFTEN, partial(_settle, questions))
+    for each in (encoder, questions):
+        each.embed(["ready"])
+    often = RunOnceAfter(ASKED_OFTEN, partial(_prepare_for_load, questions))
     saved = ProjectionFile(home.search)
     index = Editions(saved.load())
     pool: ConnectionPool[Any] = ConnectionPool(
@@ -83,7 +82,7 @@ def compose(home: Home, settings: Settings, token: str) -> tuple[Application, Co
         max_size=4,
         configure=configure,
         check=_check,
-        # given up after this long, a connection is tried again at the next question, instead of ever more rarely
+        # after this time a failed connection is tried again at the next request, instead of ever more rarely
         reconnect_timeout=1.0,
         name="search",
         open=False,
@@ -110,8 +109,8 @@ class _Asked(TimeLimitedConnection):
 
 
 def _check(connection: Connection[Any]) -> None:
-    """Raises `OperationalError` where the server has gone. Then there is something to read; else a question to the
-    server is spared."""
+    """Raises `OperationalError` where the server has closed the connection. That makes the socket readable; if it is
+    not, no query is needed."""
     waiting = select.poll()
     waiting.register(connection.fileno(), select.POLLIN)
     if waiting.poll(0):
@@ -121,15 +120,16 @@ def _check(connection: Connection[Any]) -> None:
 def configure(connection: Any) -> None:
     connection.execute(f"SET statement_timeout = {_STATEMENT_TIMEOUT_MS}")
     connection.execute("SET default_transaction_read_only = on")
-    # every question has other ids, for which nothing would be planned otherwise: planning takes longer than answering
+    # each request has other ids, for which PostgreSQL would plan anew, and planning takes longer than executing
     connection.execute("SET plan_cache_mode = force_generic_plan")
-    # rows are looked up, and no table is looked through, however small: what is hidden would take measurable time
+    # rows are read by indexes, never by scanning a table, however small: hidden rows would take measurable time
     connection.execute("SET enable_seqscan = off")
     connection.execute("SET random_page_cost = 1")
 
 
-def _settle(questions: Encoder) -> None:
-    """Takes a second, and of an index of a gigabyte some more, in which questions are answered."""
+def _prepare_for_load(questions: Encoder) -> None:
+    """Prepare the model and the memory for many requests. Takes a second, and longer for an index of a gigabyte, while
+    requests are answered."""
     questions.prepare()
     memory.move_to_large_pages()
 
@@ -151,18 +151,18 @@ async def serve(home: Home, settings: Settings) -> None:
         )
         server = uvicorn.Server(config)
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        # before anybody knows of us, who might stop us; uvicorn raises the signal once more when it has finished
+        # before the service is announced and may be stopped; uvicorn raises the signal once more when it has finished
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, lambda *_: setattr(server, "should_exit", True))
         gc.collect()
         gc.freeze()
-        over = threading.Event()
-        for name, where in ((SEARCH, url), (EMBEDDINGS, f"{url}/v1")):
-            announce_retrying(home, name, where, token, over)
+        stopped = threading.Event()
+        for name, address in ((SEARCH, url), (EMBEDDINGS, f"{url}/v1")):
+            announce_retrying(home, name, address, token, stopped)
         try:
             await server.serve(sockets=[listener])
         finally:
-            over.set()
+            stopped.set()
             for name in (SEARCH, EMBEDDINGS):
                 withdraw(home, name)
             follower.stop()

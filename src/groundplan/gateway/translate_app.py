@@ -1,7 +1,7 @@
-"""The translating service: serves OpenAI's shape on loopback and asks other providers through their own APIs.
+"""The translation service: serves OpenAI's API on loopback and calls other providers through their own APIs.
 
-`python -m groundplan.gateway.translate_app --home HOME`. Announces itself as `translate`; whom to ask is named by the
-gateway with each request, secrets only by reference. Nothing is retried, cached, priced or counted here.
+`python -m groundplan.gateway.translate_app --home HOME`. It announces itself as `translate`. The gateway names the
+target with each request, secrets only by reference. Nothing is retried, cached, priced or counted here.
 """
 
 from __future__ import annotations
@@ -33,49 +33,49 @@ from groundplan.gateway.upstream.translation.failures import ProviderFailure
 from groundplan.gateway.upstream.translation.translate import ProviderClients
 
 MEMORY_BYTES = 3 << 30
-"""That the service may have. The providers' clients read an answer whole and unpack it, however large it turns out to
-be: beyond this one it is an error of the call that asked for it, and nobody else on the machine is short of memory."""
+"""Memory limit of the service. The providers' clients read and decode a whole answer, however large it is: above the
+limit the call fails, and the machine does not run out of memory."""
 _STACK_BYTES = 2 << 20
-"""Of each of its threads, which counts."""
+"""Stack size of each thread, which counts towards the limit."""
 _log = logging.getLogger(__name__)
 _TRACE = ("traceparent", "tracestate", "x-request-id")
-"""Headers that go on to the provider."""
+"""Headers that are passed on to the provider."""
 
 
 class Service:
-    """The handler. `token` is what the gateway must show."""
+    """The request handler. `token`: the one that the gateway must send."""
 
     def __init__(self, providers: ProviderClients, token: str) -> None:
         self._providers = providers
-        self._wanted = f"Bearer {token}".encode()
+        self._authorization = f"Bearer {token}".encode()
 
     async def handle(self, request: Request, response: Response) -> None:
-        if not secrets.compare_digest(request.headers.get(b"authorization", b""), self._wanted):
+        if not secrets.compare_digest(request.headers.get(b"authorization", b""), self._authorization):
             response.send(401, error_body("the announced token is needed", "unauthenticated", "", "api_error"))
             return
         path = request.target.partition(b"?")[0]
         try:
-            named = decode_target(request.headers.get(TARGET_HEADER, b""))
+            target = decode_target(request.headers.get(TARGET_HEADER, b""))
         except msgspec.DecodeError:
             response.send(400, error_body("no deployment is named", "target_missing", "", "api_error"))
             return
         try:
-            await self._answer(path, named, request, response)
+            await self._answer(path, target, request, response)
         except ProviderFailure as failure:
-            self._tell(response, failure)
+            self._send_failure(response, failure)
         except GroundplanError as error:
             status, _, lines = error_response(error)
             body = error_body(error.message, error.code, error.hint, error_type(error), **error.details)
-            response.send(503 if status < 500 else status, body, lines)  # the gateway says it in a message of its own
+            response.send(503 if status < 500 else status, body, lines)  # the gateway makes its own error from it
 
-    async def _answer(self, path: bytes, named: ProviderTarget, request: Request, response: Response) -> None:
+    async def _answer(self, path: bytes, target: ProviderTarget, request: Request, response: Response) -> None:
         trace = {name: value.decode("latin-1") for name in _TRACE if (value := request.headers.get(name.encode()))}
         if path.endswith(b"/chat/completions"):
-            found = await self._providers.chat(named, request.body, trace)
-            if isinstance(found, bytes):
-                response.send(200, found)
+            answer = await self._providers.chat(target, request.body, trace)
+            if isinstance(answer, bytes):
+                response.send(200, answer)
                 return
-            async for chunk in found:  # one that fails before it says anything is answered by its status
+            async for chunk in answer:  # a failure before the first chunk is answered by its status
                 head = b"" if response.started else response.start(200, EVENT_STREAM)
                 response.write(b"data: %b\n\n" % chunk, head)
                 if response.is_write_paused:
@@ -83,11 +83,11 @@ class Service:
             head = b"" if response.started else response.start(200, EVENT_STREAM)
             response.end(b"data: [DONE]\n\n", head)
         elif path.endswith(b"/embeddings"):
-            response.send(200, await self._providers.embed(named, request.body, trace))
+            response.send(200, await self._providers.embed(target, request.body, trace))
         else:
             response.send(404, error_body("there is no such path", "path_unknown", "", "api_error"))
 
-    def _tell(self, response: Response, failure: ProviderFailure) -> None:
+    def _send_failure(self, response: Response, failure: ProviderFailure) -> None:
         if response.started:
             response.end(b"data: %b\n\n" % failure.body)
             return
@@ -98,23 +98,23 @@ class Service:
 
 
 async def serve(home: Home, drain_seconds: float) -> None:
-    """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, and answers that run then for so long. Raises
-    `Unavailable` without the library."""
+    """Serve on a free port of 127.0.0.1 until SIGTERM or SIGINT, then finish running answers, for at most
+    `drain_seconds`. Raises `Unavailable` without the library."""
     token, loop = secrets.token_urlsafe(32), asyncio.get_running_loop()
     loop.set_default_executor(LoopThreadPool())
     loop.getaddrinfo = resolver_of(loop).getaddrinfo  # type: ignore[method-assign]
     providers = ProviderClients()
     server = Server(Service(providers, token).handle, refusal_body, loop)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, backlog=256)
-    over, stop = threading.Event(), asyncio.Event()
-    announce_retrying(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token, over)
+    stopped, stop = threading.Event(), asyncio.Event()
+    announce_retrying(home, SERVICE, f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", token, stopped)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     _log.info("other providers are reached from here")
     try:
         await stop.wait()
     finally:
-        over.set()
+        stopped.set()
         withdraw(home, SERVICE)
         listener.close()
         await server.drain(drain_seconds)

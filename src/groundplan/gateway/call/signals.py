@@ -1,9 +1,8 @@
-"""Questions to which nothing was found, and what people say of what was: on their way from a worker to PostgreSQL.
+"""Sends signals of searches to PostgreSQL: questions to which nothing was found, and feedback on what was found.
 
-That a call found nothing is kept in the worker and added now and then, beside the calls. What was asked is personal: it
-goes along, sealed under the key of whom it is about, only where the workload keeps content and this call is among those
-that are kept, and for as long; else only that it happened. It is for whoever owns the missing knowledge, not for
-billing.
+Signals are queued in the worker and written in the background. The question is personal: it is stored, sealed under the
+key of its person, only if the workload keeps content and the call is in the sample, and for as long as content is kept;
+otherwise only the fact that nothing was found. Signals are for the owners of the missing knowledge, not for billing.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 from groundplan.blueprint.model import Workload
@@ -27,10 +26,7 @@ from groundplan.gateway.write_behind import WriteBehindQueue
 from groundplan.knowledge.signals import signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
 
-if TYPE_CHECKING:
-    pass
-
-MOST = 2_000
+MAX_WAITING = 2_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +38,18 @@ class Unsealed:
 
     def sealed(self, conn: Any, keys: SubjectKeys) -> Signal:
         """The signal as it is stored."""
-        one = self.signal
-        if one.asked is None or one.person is None:
-            return one
-        text = redact(one.asked)[0] if self.redacted else one.asked
-        return replace(one, asked=keys.seal(conn, one.person, text))
+        signal = self.signal
+        if signal.asked is None or signal.person is None:
+            return signal
+        text = redact(signal.asked)[0] if self.redacted else signal.asked
+        return replace(signal, asked=keys.seal(conn, signal.person, text))
 
 
 class Signals(WriteBehindQueue[Unsealed]):
     """The signals of one worker, on their way to PostgreSQL; connects at the first one."""
 
     def __init__(self, home: Home, url: str, clock: Clock) -> None:
-        super().__init__("questions without an answer", MOST)
+        super().__init__("questions without an answer", MAX_WAITING)
         self._home, self._clock = home, clock
         self._database = ThreadConnections(url, "signals", 1, _unreachable)
 
@@ -64,12 +60,12 @@ class Signals(WriteBehindQueue[Unsealed]):
         if keep is None or not is_sampled(keep, call.bytes):
             return Unsealed(Signal(workload.name, UNANSWERED, call=call, id=id))
         until = self._clock.now() + timedelta(seconds=keep.seconds)
-        made = Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=question, until=until, id=id)
-        return Unsealed(made, redacted=keep.content != "full")
+        signal = Signal(workload.name, UNANSWERED, call=call, person=UUID(about), asked=question, until=until, id=id)
+        return Unsealed(signal, redacted=keep.content != "full")
 
-    async def keep(self, one: Unsealed) -> None:
+    async def keep(self, signal: Unsealed) -> None:
         """Store a signal; durable on return. Raises `Unavailable`."""
-        await self.put([one])
+        await self.put([signal])
 
     async def put(self, facts: Sequence[Unsealed]) -> None:
         await self._database.run(lambda conn: self._add(conn, facts))
@@ -81,8 +77,8 @@ class Signals(WriteBehindQueue[Unsealed]):
     def _add(self, conn: Any, signals: Sequence[Unsealed]) -> None:
         keys = SubjectKeys.of(self._home)
         with conn.transaction():
-            for one in signals:
-                signal_store.add_signal(conn, one.sealed(conn, keys))
+            for each in signals:
+                signal_store.add_signal(conn, each.sealed(conn, keys))
 
 
 def _unreachable() -> Unavailable:

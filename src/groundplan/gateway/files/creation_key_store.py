@@ -14,10 +14,10 @@ _DAY: LiteralString = "interval '1 day'"
 
 @dataclass(frozen=True, slots=True)
 class CreationKey:
-    """Digests of the key with its caller, and of the request (`asked`)."""
+    """The digests of an Idempotency-Key with its client (`digest`), and of the request."""
 
     digest: bytes
-    asked: bytes
+    request_digest: bytes
 
 
 async def find_created(connection: Connection, key: CreationKey) -> UUID | None:
@@ -27,7 +27,7 @@ async def find_created(connection: Connection, key: CreationKey) -> UUID | None:
             f"SELECT asked, made FROM order_key WHERE digest = %s AND at > now() - {_DAY}", (key.digest,)
         )
     ).fetchone()
-    if row is not None and bytes(row[0]) != key.asked:
+    if row is not None and bytes(row[0]) != key.request_digest:
         raise mismatch_error()
     return None if row is None else row[1]
 
@@ -51,7 +51,7 @@ async def claim(connection: Connection, key: CreationKey | None, id: UUID) -> UU
         f"""INSERT INTO order_key AS k (digest, asked, made) VALUES (%s, %s, %s)
             ON CONFLICT (digest) DO UPDATE SET asked = EXCLUDED.asked, made = EXCLUDED.made, at = now()
             WHERE k.at <= now() - {_DAY}""",
-        (key.digest, key.asked, id),
+        (key.digest, key.request_digest, id),
     )
     if taken.rowcount == 1:
         return id

@@ -25,7 +25,7 @@ _FORM_OVERHEAD = 8 << 10
 
 @dataclass(slots=True)
 class Quota:
-    """`limit` bytes, of which `stored_bytes` are taken."""
+    """A limit of bytes for the files of a workload, of which `stored` are used."""
 
     limit: int
     stored: int
