@@ -75,7 +75,7 @@ def measure(seed: int, workloads: int) -> dict[str, Any]:
     }
     for number in range(workloads):
         random = np.random.default_rng(seed + number)
-        workload = made(random)
+        workload = make_workload(random)
         hours, quiet = before(random, workload), week(random, workload)
         known, busiest = callers(workload)
         told = alarms(hours, quiet, known, busiest)
@@ -101,7 +101,7 @@ def measure(seed: int, workloads: int) -> dict[str, Any]:
     }
 
 
-def made(random: Any) -> Workload:
+def make_workload(random: Any) -> Workload:
     minutes = (WEEKS + 1) * 7 * 1440
     steps = np.arange(minutes)
     day, hour = steps // 1440, steps % 1440 / 60

@@ -125,9 +125,9 @@ def measure(url: str, calls: int, made: cost_figures.Company, rounds: int, *, wa
             print(f"filled in {filled:.0f} s; a line of input begins the figures", file=sys.stderr, flush=True)
             sys.stdin.readline()
         size = conn.execute("SELECT pg_database_size(current_database())").fetchone()
-        asked(wanted, 1)  # a control process that has just begun is slower once
-        alone = asked(wanted, rounds)
-        behind = asked(cost_figures.background(made), 3)
+        measure_queries(wanted, 1)  # a control process that has just begun is slower once
+        alone = measure_queries(wanted, rounds)
+        behind = measure_queries(cost_figures.background(made), 3)
         stop = threading.Event()
         counted: list[int] = []
         writer = threading.Thread(target=ingest, args=(url, stop, counted, FACTS_PER_S))
@@ -135,7 +135,7 @@ def measure(url: str, calls: int, made: cost_figures.Company, rounds: int, *, wa
         beside: dict[str, list[float]] = {}
         begun = time.monotonic()
         while time.monotonic() - begun < INGEST_SECONDS:
-            for name, times in asked(wanted, 1).items():
+            for name, times in measure_queries(wanted, 1).items():
                 beside.setdefault(name, []).extend(times)
         took = time.monotonic() - begun
         stop.set()
@@ -177,7 +177,7 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
     conn.execute("VACUUM ANALYZE")
 
 
-def asked(figures: dict[str, cost_figures.Figure], rounds: int) -> dict[str, list[float]]:
+def measure_queries(figures: dict[str, cost_figures.Figure], rounds: int) -> dict[str, list[float]]:
     """Milliseconds of each figure, each as the console asks for it."""
     found: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(rounds):

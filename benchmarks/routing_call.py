@@ -41,10 +41,10 @@ QUIET_SECONDS, QUIET_SHARE = 0.5, 0.02
 def measured(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
     """Milliseconds of a decision: of CPU, and by the clock, of those whose question was embedded in time."""
     with _search_process() as (home, child):
-        return asked(home, child, router, prompts)
+        return measure_calls(home, child, router, prompts)
 
 
-def asked(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
+def measure_calls(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
     """The same of a search process that runs for this home, with this id; `router` has an operating point."""
     return uvloop.run(_asked(home, child, router, prompts))
 

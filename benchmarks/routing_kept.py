@@ -25,7 +25,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks.provenance import commit, machine
-from benchmarks.routing_sets import Kind, made
+from benchmarks.routing_sets import Kind, make_set
 
 from groundplan.economics.routing.learn.baselines import plain_ridge
 from groundplan.economics.routing.learn.evaluate import apply, apply_ridge, held_out_result
@@ -44,7 +44,7 @@ KINDS = {
 }
 KEEP = 0.99
 OTHERS = 1200
-"""Prompts that are judged by."""
+"""Prompts for the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Found:
 def measured(name: str, rows: int, models: int, seed: int) -> Found:
     """One set."""
     kind = replace(KINDS[name], rows=rows + OTHERS, models=models, continuous=models > 4)
-    drawn = made(kind, 100 + seed)
+    drawn = make_set(kind, 100 + seed)
     whole = matrix_of([msgspec.convert(row, Row) for row in drawn.rows])
     numbers = [int(model.rpartition("-")[2]) for model in whole.models]
     seen, asked = whole.take(np.arange(rows)), whole.take(np.arange(rows, rows + OTHERS))
@@ -76,8 +76,8 @@ def measured(name: str, rows: int, models: int, seed: int) -> Found:
     return Found(name, rows, models, seed, ours.kept, ours.saved, ridge.kept, ridge.saved)
 
 
-def told(found: Sequence[Found]) -> dict[str, Any]:
-    """Of some sets together; `below`: the share of them that kept less than they should."""
+def summarize(found: Sequence[Found]) -> dict[str, Any]:
+    """Figures of some sets together; `below`: the share of them that kept less than promised."""
     return {
         "sets": len(found),
         "kept": _mean(each.kept for each in found),
@@ -105,10 +105,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for name, rows, models, seed in product(given.kinds, given.rows, given.models, given.seeds):
         found.append(measured(name, rows, models, seed))
         sys.stderr.write(f"{found[-1]}\n")
-    figures: dict[str, Any] = {"all": told(found)}
+    figures: dict[str, Any] = {"all": summarize(found)}
     for key in ("kind", "rows", "models"):
         for value in dict.fromkeys(getattr(each, key) for each in found):
-            figures[f"{key} {value}"] = told([each for each in found if getattr(each, key) == value])
+            figures[f"{key} {value}"] = summarize([each for each in found if getattr(each, key) == value])
     figures |= {"machine": machine(), "commit": commit()}
     if given.json:
         print(json.dumps(figures | {"each": [asdict(each) for each in found]}))

@@ -92,7 +92,7 @@ class Made:
     costs: Doubles
 
 
-def made(kind: Kind, seed: int = 0) -> Made:
+def make_set(kind: Kind, seed: int = 0) -> Made:
     """A set of that kind."""
     dice = np.random.default_rng(seed)
     words = _Words(kind, dice)
@@ -207,7 +207,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given.folder.mkdir(parents=True, exist_ok=True)
     for name in given.only or KINDS:
         kind = KINDS[name] if given.rows is None else replace(KINDS[name], rows=given.rows)
-        found = made(kind, given.seed)
+        found = make_set(kind, given.seed)
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows)
         (given.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
         told = {"known_saved_at_99": round(known(found.chances, found.costs), 4)}

@@ -167,7 +167,7 @@ class Asked:
         return whole
 
 
-def apart(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
+def generate_pairs(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind", "intent"} of 420 intents; the same seed gives the same pairs."""
     dice, words = Random(seed), FAMILIES[family]
     for _, frame, thing in itertools.product(range(rounds), words.frames, words.things):
@@ -178,13 +178,13 @@ def apart(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
         first = asked.said(one)
         yield {"a": first, "b": asked.asked(other, dice), "same": True, "kind": "repeat", "intent": f"{frame} {thing}"}
         for text, kind in itertools.chain(
-            otherwise_named(words, asked, (one, other), dice),
+            rename_thing(words, asked, (one, other), dice),
             otherwise_asked(words.frames, asked, frame, (one, other), dice),
         ):
             yield {"a": first, "b": text, "same": False, "kind": kind, "intent": f"{frame} {thing}"}
 
 
-def otherwise_named(words: Words, asked: Asked, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
+def rename_thing(words: Words, asked: Asked, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
     """The same asked of something else, or elsewhere, with the kind of the trap."""
     thing = asked.thing
     for text in texts:

@@ -304,7 +304,7 @@ CITIES = ("Leeds", "Porto", "Ghent", "Turin", "Malmo")
 NOTES = (("hi, ", ""), ("", " thx"), ("quick one: ", " cheers"), ("", " (urgent!)"), ("hey folks, ", " pls"))
 
 
-def asked(
+def generate_pairs(
     family: str, ways: dict[str, Way], places: dict[str, Place], seed: int, rounds: int = 3
 ) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind", "intent"} of one intent a way, place and round; the same seed gives the same pairs."""

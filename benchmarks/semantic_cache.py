@@ -62,20 +62,20 @@ ARTIFACT = Path(equivalence.__file__).with_name("acceptance.json")
 
 
 def comparable(pair: Pair) -> bool:
-    """Whether the gateway compares questions of that length at all."""
+    """Whether the gateway compares questions of that length."""
     return max(len(pair.a), len(pair.b)) <= MAX_QUESTION_CHARS
 
 
 def measure(pairs: Sequence[Pair], bound: float, texts: Texts | None = None, *, alone: bool = False) -> dict[str, Any]:
-    """Figures of pairs under the acceptance that ships."""
+    """Figures of pairs with the shipped acceptance."""
     return judged(equivalence.load_acceptance(), pairs, bound, texts or Texts(), alone=alone)
 
 
 def judged(
     acceptance: Acceptance, pairs: Sequence[Pair], bound: float, texts: Texts, *, alone: bool = False
 ) -> dict[str, Any]:
-    """Figures of pairs under any acceptance. `alone`: beside it the embedding alone. What words alone refuse is not
-    embedded."""
+    """Figures of pairs with an acceptance. `alone`: for comparison, by the embedding alone. Pairs that words alone
+    refuse are not embedded."""
     threshold = acceptance.threshold(bound)
     verdicts, spent = judgements(acceptance, pairs, texts)
     sure = np.array([verdict.score >= threshold for verdict in verdicts])
@@ -101,7 +101,7 @@ def judged(
 
 
 def reading(pairs: Sequence[Pair]) -> float:
-    """Seconds of CPU that reading a text takes, of the first thousand, each read before."""
+    """CPU seconds of reading a text, for the first thousand, each read before."""
     texts = list(dict.fromkeys(text for pair in pairs if comparable(pair) for text in (pair.a, pair.b)))[:1000]
     for text in texts:
         read_question(text)
@@ -112,7 +112,7 @@ def reading(pairs: Sequence[Pair]) -> float:
 
 
 def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> tuple[list[Verdict], float]:
-    """Of each pair the verdict, and the seconds of CPU that one takes beside reading and embedding."""
+    """The verdict of each pair, and the CPU seconds of one, without reading and embedding."""
     verdicts, spent = [], 0.0
     for pair in pairs:
         if not comparable(pair):
@@ -133,8 +133,8 @@ def judgements(acceptance: Acceptance, pairs: Sequence[Pair], texts: Texts) -> t
 
 
 def evidenced(verdicts: Sequence[Verdict], sure: Any, same: Any, intents: Sequence[str], known: frozenset[str]) -> Any:
-    """Of each pair whether there is evidence of all its kinds of difference, by what ships and by the `sure` pairs of
-    other parts, which a workload would check: an intent is in one part alone."""
+    """For each pair whether there is evidence of all its kinds of difference, shipped or from the `sure` pairs of other
+    parts, which a workload would check. An intent is in one part only."""
     rows = list(zip([verdict.kinds for verdict in verdicts], intents, same.tolist(), strict=True))
     part = {intent: place % PARTS for place, intent in enumerate(sorted(set(intents)))}
     proven = [
@@ -164,7 +164,7 @@ def rates(hits: Any, same: Any, intents: Sequence[str]) -> dict[str, Any]:
 
 
 def wrong_shares(hits: Any, same: Any, intents: Sequence[str]) -> list[float]:
-    """Of each intent with hits the share of them that is wrong."""
+    """For each intent with hits the share of wrong ones."""
     given, wrong = Counter[str](), Counter[str]()
     for intent, hit, right in zip(intents, hits, same, strict=True):
         given[intent] += bool(hit)
@@ -189,8 +189,8 @@ def clusters(pairs: Sequence[Pair]) -> list[str]:
 
 
 def by_kind(pairs: Sequence[Pair], verdicts: Sequence[equivalence.Verdict], hits: Any) -> dict[str, dict[str, int]]:
-    """For each kind of trap how many there were, and how many were answered all the same. A trap whose kind nobody
-    says is of the kind of the guard that refused it."""
+    """For each kind of trap its count, and how many were answered. A trap without a kind has that of the guard that
+    refused it."""
     told: dict[str, dict[str, int]] = {}
     for pair, verdict, hit in zip(pairs, verdicts, hits, strict=True):
         if not pair.same:
@@ -201,7 +201,7 @@ def by_kind(pairs: Sequence[Pair], verdicts: Sequence[equivalence.Verdict], hits
 
 
 def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
-    """The most repeats that any threshold on likeness alone hits with no more than the bound wrong."""
+    """The most repeats that a threshold on similarity alone hits within the bound."""
     best = {"hit_rate": 0.0, "threshold": 1.0}
     for threshold in np.unique(cosines):
         hits = cosines >= threshold
@@ -213,32 +213,36 @@ def hindsight(cosines: Any, same: Any, bound: float) -> dict[str, Any]:
 
 
 def development(found: Sequence[Pair]) -> list[Pair]:
-    """The pairs that settings come from, `found` of the public ones among them: never reported."""
+    """The pairs for training, with those `found` of the public ones; never reported."""
     makers = (semantic_pairs.pairs, semantic_pairs.plain, semantic_pairs.qualified)
     rows = [row for seed in range(1, 7) for make in makers for row in make("tune", seed)]
-    put = of_intents("open", list(semantic_put.put("open", 1)))
+    put = of_intents("open", list(semantic_put.generate_pairs("open", 1)))
     return [*of_intents("tune", rows), *put, *found]
 
 
 EVIDENCE = (*(("tune", seed) for seed in range(1, 7)), ("all", 1), ("asked", 1), ("anew", 1), ("outside", 1))
-"""Families and seeds in which kinds of difference must have said the same."""
+"""Families and seeds that give evidence of kinds of difference."""
 
 
 def kinds(texts: Texts) -> frozenset[str]:
-    """The kinds of difference of which these show it."""
-    pairs = [pair for family, seed in EVIDENCE for pair in of_intents(family, semantic_families.made(family, seed))]
+    """The kinds of difference with such evidence."""
+    pairs = [
+        pair
+        for family, seed in EVIDENCE
+        for pair in of_intents(family, semantic_families.generate_family(family, seed))
+    ]
     ways = (texts.read, texts.said), (lambda text: texts.written(text).reading, texts.written)
     return semantic_tune.evidenced(pairs, [pair.group for pair in pairs], *ways)
 
 
 def some() -> list[Pair]:
-    """Of the pairs that settings come from some of each kind, by which it is told of which rule settings are."""
+    """Some training pairs of each kind, from which the digest of the rule is computed."""
     rows = [row for make in (semantic_pairs.pairs, semantic_pairs.plain) for row in make("tune", 1, 1)]
-    return of_intents("tune", rows)[::2] + of_intents("open", list(semantic_put.put("open", 1, 1)))[::3]
+    return of_intents("tune", rows)[::2] + of_intents("open", list(semantic_put.generate_pairs("open", 1, 1)))[::3]
 
 
 def tuned(found: Sequence[Pair], texts: Texts, shown: frozenset[str]) -> Acceptance:
-    """The acceptance that comes of development pairs, with the kinds of difference that are shown to say the same."""
+    """The acceptance trained on development pairs, with the proven kinds of difference."""
     pairs = development(found)
     harder, odd = [pair.kind in TOLD_APART for pair in pairs], [pair.kind in (MORE, SORT) for pair in pairs]
     return semantic_tune.tune(
@@ -247,13 +251,12 @@ def tuned(found: Sequence[Pair], texts: Texts, shown: frozenset[str]) -> Accepta
 
 
 def written(acceptance: Acceptance) -> None:
-    """To the file that ships."""
+    """Write the shipped file."""
     ARTIFACT.write_bytes(msgspec.json.format(msgspec.json.encode(acceptance, order="sorted"), indent=1) + b"\n")
 
 
 def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any]:
-    """Figures of the public pairs, each under weights and a threshold that come of others: of five parts of the texts
-    one is left out at a time."""
+    """Figures of the public pairs, each with weights and a threshold trained on others: five-fold by texts."""
     parts = [int(pair.group.split()[-1]) % PARTS for pair in found]
     hits = np.zeros(len(found), dtype=bool)
     for part in range(PARTS):
@@ -271,7 +274,7 @@ def held_out(found: Sequence[Pair], bound: float, texts: Texts) -> dict[str, Any
 
 
 def beside(found: Sequence[Pair], draw: int, bound: float, texts: Texts) -> dict[str, Any]:
-    """What is told of the public pairs by itself; parts are left out of the draw that settings come from."""
+    """Parts of the public pairs that are reported; they are left out of training."""
     acceptance, hard = equivalence.load_acceptance(), [pair for pair in found if pair.kind in TOLD_APART]
     verdicts, _ = judgements(acceptance, hard, texts)
     told = {"told_apart": by_kind(hard, verdicts, as_shipped(verdicts, acceptance.threshold(bound)))}
@@ -279,7 +282,7 @@ def beside(found: Sequence[Pair], draw: int, bound: float, texts: Texts) -> dict
 
 
 def as_shipped(verdicts: Sequence[Verdict], threshold: float) -> Any:
-    """Of each pair whether it is given on the first day."""
+    """For each pair whether it is served on the first day."""
     return np.array([v.score >= threshold and not v.veto and not v.unproven for v in verdicts])
 
 
@@ -289,11 +292,11 @@ def of_intents(family: str, rows: Sequence[dict[str, Any]]) -> list[Pair]:
 
 
 def learned(given: argparse.Namespace) -> bool:
-    """Whether it was asked for a new file that ships, and written."""
+    """Train and write a new shipped file if requested; returns whether it did."""
     if given.tune is not None:
         found = public(given.tune)
         texts = Texts(served=False)
-        written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=semantic_tune.told(some())))
+        written(msgspec.structs.replace(tuned(found, texts, kinds(texts)), rule=semantic_tune.rule_digest(some())))
     elif given.kinds:
         written(msgspec.structs.replace(equivalence.load_acceptance(), kinds=kinds(Texts(served=False))))
     return given.tune is not None or bool(given.kinds)
@@ -318,7 +321,7 @@ def main() -> int:
         if learned(given):
             return 0
         if given.generated:
-            rows = [row for seed in given.generated for row in semantic_families.made(given.family, seed)]
+            rows = [row for seed in given.generated for row in semantic_families.generate_family(given.family, seed)]
             pairs = of_intents(given.family, rows)
         elif given.public is not None:
             found = public(given.public, given.draw)

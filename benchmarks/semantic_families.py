@@ -53,19 +53,21 @@ def _wide(_: str, seed: int, rounds: int | None) -> Rows:
 
 
 def _apart(family: str, seed: int, rounds: int | None) -> Rows:
-    return semantic_apart.apart(family, seed, rounds or 2)
+    return semantic_apart.generate_pairs(family, seed, rounds or 2)
 
 
 def _put(family: str, seed: int, rounds: int | None) -> Rows:
-    return semantic_put.put(family, seed, rounds or 2)
+    return semantic_put.generate_pairs(family, seed, rounds or 2)
 
 
 def _asked(family: str, seed: int, rounds: int | None) -> Rows:
-    return semantic_asked.asked(family, semantic_asked.WAYS, semantic_asked.PLACES, seed, rounds or 3)
+    return semantic_asked.generate_pairs(family, semantic_asked.WAYS, semantic_asked.PLACES, seed, rounds or 3)
 
 
 def _anew(family: str, seed: int, rounds: int | None) -> Rows:
-    return semantic_asked.asked(family, semantic_asked_anew.WAYS, semantic_asked_anew.PLACES, seed, rounds or 6)
+    return semantic_asked.generate_pairs(
+        family, semantic_asked_anew.WAYS, semantic_asked_anew.PLACES, seed, rounds or 6
+    )
 
 
 def _outside(family: str, _: int, __: int | None) -> Rows:
@@ -82,7 +84,7 @@ FAMILIES: dict[str, Make] = (
 )
 
 
-def made(family: str, seed: int, rounds: int | None = None) -> list[dict[str, Any]]:
+def generate_family(family: str, seed: int, rounds: int | None = None) -> list[dict[str, Any]]:
     """The pairs of a family."""
     return list(FAMILIES[family](family, seed, rounds))
 
@@ -95,7 +97,7 @@ def main() -> int:
     given = parser.parse_args()
     if given.rounds is not None and given.rounds < 1:
         parser.error("--rounds is at least 1")
-    for pair in made(given.family, given.seed, given.rounds):
+    for pair in generate_family(given.family, given.seed, given.rounds):
         print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
     return 0
 

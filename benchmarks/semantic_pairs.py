@@ -189,7 +189,7 @@ OBJECTS = (
     "the travel vaccination", "the photo archive",
 )  # fmt: skip
 QUALIFIERS = ("trial", "annual", "wireless", "leather", "weekend", "junior", "emergency", "foreign")
-"""What makes another thing of one."""
+"""Modifiers that turn a thing into another one."""
 MORE = (
     "admin",
     "student",
@@ -212,7 +212,7 @@ MORE = (
     "printed",
     "veteran",
 )
-"""The same in pairs that settings come from."""
+"""The same for training pairs."""
 GERMAN = {"cancel": "Wie kündige ich {o}?", "renew": "Wie verlängere ich {o}?", "price": "Was kostet {o}?",
           "owner": "Wer ist für {o} verantwortlich?", "rules": "Welche Regeln gelten für {o}?",
           "return": "Wo gebe ich {o} zurück?"}  # fmt: skip
@@ -220,7 +220,7 @@ AROUND = {"": ("{}", ""), "first": ("{place}: {}", "place"), "place": ("{} in {p
           "date": ("{} in {month}", "month"), "number": ("{} for {n} people", "n"),
           "unit": ("{} within {n} {unit}", "unit"),
           "direction": ("{} from {place} to {place2}", "turn")}  # fmt: skip
-"""What may stand around a question, and which slot of it a trap changes."""
+"""Additions around a question, and the slot that a trap changes."""
 CHANGED = {"place": "entity", "month": "date", "n": "number", "unit": "unit", "turn": "direction"}
 DENIED = (
     ("Can I", "Can't I"), ("Am I allowed", "Am I not allowed"), ("Is it possible", "Is it impossible"),
@@ -232,7 +232,7 @@ DENIED = (
 
 
 def filled(dice: Random, family: str) -> dict[str, str]:
-    """What the slots of a question stand for."""
+    """Values of the slots of a question."""
     words = WORDS[family]
     places, tools = dice.sample(words["place"], 2), dice.sample(words["tool"], 2)
     return {
@@ -267,7 +267,7 @@ def pairs(family: str, seed: int, rounds: int = 8) -> Iterator[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class Asked:
-    """How one intent of `wide` is said."""
+    """Phrasings of one intent of `wide`."""
 
     thing: str
     around: str
@@ -275,15 +275,15 @@ class Asked:
     words: dict[str, str]
 
     def said(self, text: str, thing: str = "", **changed: str) -> str:
-        """A text of the frame about the thing, or another one, with what stands around it."""
+        """A text of the frame about a thing, with its additions."""
         whole = AROUND[self.around][0].replace("{}", text.rstrip("?"))
         whole = whole.format(o=thing or self.thing, **(self.words | changed)) + "?"
         return whole.lower().rstrip("?") if self.plain else whole
 
 
 def wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
-    """As `pairs`, of 416 intents: what is asked, of what. Traps are of this generator alone: other makers than those
-    that settings come from, with the thing, the place or the verb exchanged also where no capital shows it."""
+    """As `pairs`, with 416 intents (what is asked, about what). Its traps are its own: other brands than in training
+    pairs, with the thing, the place or the verb exchanged also without capitals."""
     dice, apart = Random(seed), Random(seed)
     for _, frame, thing in itertools.product(range(rounds), FRAMES, OBJECTS):
         words, again = filled(dice, "fresh"), filled(dice, "fresh")
@@ -304,7 +304,7 @@ def wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
 
 
 def around_it(asked: Asked, one: str, other: str, again: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """What stands around the question changed, with the kind of the trap."""
+    """Traps with changed additions, with their kinds."""
     slot, words = AROUND[asked.around][1], asked.words
     if slot == "turn":
         yield asked.said(other, place=words["place2"], place2=words["place"]), "direction"
@@ -315,7 +315,7 @@ def around_it(asked: Asked, one: str, other: str, again: dict[str, str]) -> Iter
 
 
 def otherwise_asked(asked: Asked, frame: str, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
-    """Something else asked about the same thing, with the kind of the trap."""
+    """Traps with another question about the same thing, with their kinds."""
     opposite = FRAMES[frame][0]
     if opposite:
         yield asked.said(dice.choice(FRAMES[opposite][1])), "opposite"
@@ -329,7 +329,7 @@ def otherwise_asked(asked: Asked, frame: str, texts: tuple[str, str], dice: Rand
 
 
 def plain(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
-    """Of the intents of a family, in lower case or behind a name: repeats, and traps that no capital shows."""
+    """Repeats of the intents of a family, in lower case or behind a name, and traps without capitals."""
     dice = Random(seed)
     intents = FAMILIES[family]
     for _, (number, intent) in itertools.product(range(rounds), enumerate(intents)):
@@ -352,7 +352,7 @@ def plain(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
 
 
 def qualified(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
-    """Of the intents of a family: traps in which a word more, before one that both texts have, makes another thing."""
+    """Traps of the intents of a family with a further word before a common one, which makes another thing."""
     dice = Random(seed)
     for _, (number, intent) in itertools.product(range(rounds), enumerate(FAMILIES[family])):
         words = filled(dice, family)

@@ -91,7 +91,7 @@ class Texts:
     def seen(self, pair: Pair) -> Features:
         """A pair as settings are learned from it."""
         if (pair.a, pair.b) not in self._seen:
-            self._seen[pair.a, pair.b] = semantic_tune.seen(pair, self.said)
+            self._seen[pair.a, pair.b] = semantic_tune.features_of(pair, self.said)
         return self._seen[pair.a, pair.b]
 
 

@@ -83,7 +83,7 @@ def acts(field: Field) -> list[Act]:
     return [Act(verb, done, does, *rest) for verb, done, _, does, *rest in (each.split("|") for each in field.acts)]
 
 
-def put(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
+def generate_pairs(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind", "intent"} of 384 intents and some of who does what; the same seed gives the same."""
     fields, kinds = FAMILIES[family]
     dice = Random(f"{family} {seed}")

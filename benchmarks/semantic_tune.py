@@ -1,6 +1,7 @@
-"""Learning the acceptance of the semantic cache from labelled pairs; needs scikit-learn (extra `economics`).
+"""Trains the acceptance of the semantic cache on labelled pairs; needs scikit-learn (extra `economics`).
 
-Thresholds come from scores of pairs whose group (an intent, a text) was left out; nothing is reported of these pairs.
+Thresholds come from scores of pairs whose group (an intent, a text) was held out; no figures of these pairs are
+reported.
 """
 
 from __future__ import annotations
@@ -34,26 +35,26 @@ from groundplan.economics.semantic.statements import FEATURES
 BOUNDS = (0.01, 0.02, 0.05)
 FOLDS = 6
 WRONG_WEIGHT = 4.0
-"""A wrong hit counts as many missed ones."""
+"""Missed hits that weigh as much as one wrong hit."""
 STRICTNESS = (0.1, 0.3, 1.0, 3.0, 10.0)
-"""How little weights are held back (scikit-learn's C), the most first; the one with which most pairs of the groups that
-were left out are taken at the least bound."""
+"""Regularisation strengths (scikit-learn's C), the strongest first; the one with the most hits in held-out groups at
+the lowest bound is used."""
 CAUTION = 2.5
-"""Other questions are harder than those that thresholds come from: here two fifths of the bound are used."""
+"""Other questions are harder than those of the training: thresholds use two fifths of the bound."""
 VERSION = 8
 RIGHT = 2
-"""Groups in which a kind of difference must have said the same."""
+"""Fewest groups in which a kind of difference must not change the meaning."""
 SELDOM = 0.03
-"""Share of groups in which it may not have, with confidence; or in none at all."""
+"""Highest share of groups in which it may change the meaning, with confidence; or none at all."""
 
 
 Way = tuple[Callable[[str], Reading], Callable[[str], EmbeddedReading]]
-"""How a text is read, and the same with its embeddings."""
+"""A way of reading a text, and the same with its embeddings."""
 
 
 def evidenced(pairs: Sequence[Pair], groups: Sequence[str], *ways: Way) -> frozenset[str]:
-    """The kinds of difference of which pairs show that they say the same, by groups that no guard refuses, read in each
-    of the ways: a question in the middle of a text is not put otherwise, one that is all of it may be."""
+    """The kinds of difference that pairs show to keep the meaning, by groups that no guard refuses, read in each way: a
+    question within a text keeps its phrasing, a text that is one question may be rewritten."""
     rows = []
     for read, said in ways:
         for pair, group in zip(pairs, groups, strict=True):
@@ -65,8 +66,8 @@ def evidenced(pairs: Sequence[Pair], groups: Sequence[str], *ways: Way) -> froze
 
 
 def shown(rows: Iterable[tuple[frozenset[str], str, bool]], known: frozenset[str] = frozenset()) -> frozenset[str]:
-    """The kinds of difference that say the same by rows of (kinds, group, whether it did), and those of `known` of
-    which the rows show nothing else."""
+    """The kinds of difference that keep the meaning by rows of (kinds, group, whether it did), and those of `known`
+    that the rows do not contradict."""
     right: dict[str, set[str]] = {}
     wrong: dict[str, set[str]] = {}
     for kinds, group, same in rows:
@@ -89,9 +90,9 @@ def tune(
     harder: Sequence[bool] | None = None,
     odd: Sequence[bool] | None = None,
 ) -> Acceptance:
-    """An acceptance from pairs as they are `seen`, with the `kinds` of difference that are `evidenced`; `groups` are
-    left out together. Of those that are `harder` than what people ask there is no bound with confidence: with them
-    among the rest no larger share than the bound is wrong. `odd` ones have a part in weights alone."""
+    """Train an acceptance on pairs with their `features_of`, and the `kinds` of difference that are `evidenced`;
+    `groups` are held out together. Pairs that are `harder` than usual questions have no bound with confidence: together
+    with the others, the share of wrong ones keeps the bound. `odd` pairs are used for weights only."""
     rows = [i for i, found in enumerate(seen) if not isinstance(found, str)]
     told = np.stack([found for found in seen if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
@@ -101,7 +102,7 @@ def tune(
     tried = []
     for strictness in STRICTNESS:
         scores = np.full(len(pairs), -np.inf)
-        scores[rows] = _left_out(told, same, group, sorted(set(groups)), strictness)
+        scores[rows] = _held_out_scores(told, same, group, sorted(set(groups)), strictness)
         lowest = _threshold(pairs, scores, plain, asked, BOUNDS[0])
         tried.append((sum(pairs[i].same for i in plain if scores[i] >= lowest), -strictness, scores))
     _, strictness, scores = max(tried, key=lambda each: each[:2])
@@ -123,10 +124,10 @@ def tune(
     )
 
 
-def _left_out(
+def _held_out_scores(
     told: NDArray[np.float64], same: NDArray[np.bool_], group: NDArray[np.str_], names: Sequence[str], strictness: float
 ) -> NDArray[np.float64]:
-    """Scores of pairs by weights that come of other groups."""
+    """Scores of pairs by weights from other groups."""
     scores = np.full(len(told), -np.inf)
     for fold in range(FOLDS):
         out = np.isin(group, [name for place, name in enumerate(names) if place % FOLDS == fold])
@@ -139,19 +140,20 @@ def _left_out(
 def _threshold(
     pairs: Sequence[Pair], scores: NDArray[np.float64], plain: Sequence[int], asked: Sequence[int], bound: float
 ) -> float:
-    """The lowest with which the bound holds of `plain` pairs, with confidence, and of all that are asked as a share."""
+    """The lowest threshold that keeps the bound for `plain` pairs with confidence, and for all `asked` pairs as a
+    share."""
     sure, _, _ = _lowest(pairs, scores, plain, bound / CAUTION, CONFIDENCE)
     fair, _, _ = _lowest(pairs, scores, asked, bound, 0.0)
     return max(sure, fair)
 
 
-def told(pairs: Sequence[Pair]) -> str:
-    """A digest of what guards and kinds of difference say of pairs of which each word lies where its letters say, so
-    that no embedding is needed: it is the same as long as the rule is."""
+def rule_digest(pairs: Sequence[Pair]) -> str:
+    """A digest of guards and kinds of difference found in pairs, with word vectors made of letters instead of
+    embeddings: it changes when the rule does."""
     known: dict[str, EmbeddedReading] = {}
     found = []
     for pair in pairs:
-        one, other = (known.setdefault(text, _lettered(read_question(text))) for text in (pair.a, pair.b))
+        one, other = (known.setdefault(text, _embed_by_letters(read_question(text))) for text in (pair.a, pair.b))
         met = judge(_NOTHING_LEARNED, one, other)
         found.append(f"{met.veto} {met.score > -np.inf} {sorted(met.kinds)}")
     return blake2b("\n".join(found).encode(), digest_size=16).hexdigest()
@@ -161,8 +163,8 @@ _NOTHING_LEARNED = Acceptance(0, [], [0.0] * len(FEATURES), 0.0, {}, {}, frozens
 SIZE = 384
 
 
-def _lettered(reading: Reading) -> EmbeddedReading:
-    """Directions by which words are near that share letters side by side."""
+def _embed_by_letters(reading: Reading) -> EmbeddedReading:
+    """Word vectors that are near for words with common letter pairs."""
     words = np.zeros((len(reading.content_words), SIZE), dtype=np.int8)
     for place, word in enumerate(reading.content_words):
         for letters in pairwise(f" {word} "):
@@ -171,9 +173,9 @@ def _lettered(reading: Reading) -> EmbeddedReading:
     return EmbeddedReading(reading, whole / np.float32(max(1.0, float(np.linalg.norm(whole)))), words)
 
 
-def seen(pair: Pair, said: Callable[[str], EmbeddedReading]) -> NDArray[np.float64] | str:
-    """The features of a pair, or why it is refused; `said`: a text with its embeddings, which of texts that words alone
-    refuse are not asked for."""
+def features_of(pair: Pair, said: Callable[[str], EmbeddedReading]) -> NDArray[np.float64] | str:
+    """The features of a pair, or the guard that refuses it; `said`: embeds a text, not called if words alone refuse the
+    pair."""
     found = compare_words(read_question(pair.a), read_question(pair.b))
     return found if isinstance(found, str) else pair_features(said(pair.a), said(pair.b), found)
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.integration.test_api_control import Control, running
 
-from groundplan.cli.outcomes import told as told_to_people
+from groundplan.cli.outcomes import format_outcomes as told_to_people
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO

@@ -155,7 +155,7 @@ def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_
     vectors = np.random.default_rng(1).standard_normal((40, 384)).astype(np.float32)
     router = replace(train(matrix, vectors, ()), points={"0.99": (0.0, 0.0)})
     prompts = [sample.prompt for sample in matrix.samples]
-    told = routing_call.asked(home, service.pid, router, prompts)
+    told = routing_call.measure_calls(home, service.pid, router, prompts)
     asks = len(prompts) - routing_call.WARM
     assert told["decision_by_gateway_asked"] == asks > 2 * told["decision_by_gateway_late"]
     assert 0 < told["decision_by_gateway_cpu_ms_p50"] <= told["decision_by_gateway_cpu_ms_p95"]
@@ -165,7 +165,7 @@ def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_
     monkeypatch.setattr(question_embedding, "SECONDS", 0.01)
     os.kill(service.pid, signal.SIGSTOP)
     try:
-        told = routing_call.asked(home, service.pid, router, prompts)
+        told = routing_call.measure_calls(home, service.pid, router, prompts)
     finally:
         os.kill(service.pid, signal.SIGCONT)
     assert told == {"decision_by_gateway_asked": asks, "decision_by_gateway_late": asks}

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks import routing_kept
-from benchmarks.routing_kept import Found, measured, told
+from benchmarks.routing_kept import Found, measured, summarize
 from benchmarks.routing_sets import Made
-from benchmarks.routing_sets import made as made_set
+from benchmarks.routing_sets import make_set as made_set
 
 from groundplan.economics.routing.learn import evaluate
 from groundplan.economics.routing.learn.fit import train
@@ -34,7 +34,7 @@ def found(kept: float, ridge_kept: float, **more: Any) -> Found:
 
 def test_a_share_below_what_was_promised_is_counted() -> None:
     sets = [found(0.98, 1.0), found(0.99, 0.9), found(1.03, 0.8), found(1.0, 1.0, saved=0.1)]
-    assert told(sets) == {
+    assert summarize(sets) == {
         "sets": 4, "kept": 1.0, "below": 0.25, "saved": 0.4, "ridge_kept": 0.925, "ridge_below": 0.5,
         "ridge_saved": 0.25,
     }  # fmt: skip
@@ -60,7 +60,7 @@ def test_it_is_trained_on_the_first_prompts_and_judged_by_the_chances_of_the_oth
         return sets[-1]
 
     kept = evaluate.held_out_result
-    for name, stand in (("train", learned), ("held_out_result", kept_by), ("made", drawn)):
+    for name, stand in (("train", learned), ("held_out_result", kept_by), ("make_set", drawn)):
         monkeypatch.setattr(routing_kept, name, stand)
     measured("close", ROWS, 3, 4)
     (trained,), (whole,) = seen, sets
@@ -91,7 +91,7 @@ def test_the_command_tells_all_together_and_apart(capsys: pytest.CaptureFixture[
     assert {"all", "kind close", "kind topics", f"rows {ROWS}", "models 2", "machine", "commit", "each"} == set(figures)
     assert figures["all"]["sets"] == 2 and figures["kind close"]["sets"] == 1
     assert figures["all"]["kept"] == pytest.approx(np.mean([each["kept"] for each in figures["each"]]), abs=1e-4)
-    assert figures["kind topics"] == told([Found(**figures["each"][1])])
+    assert figures["kind topics"] == summarize([Found(**figures["each"][1])])
     assert routing_kept.main(chosen[:2] + chosen[3:]) == 0
     assert capsys.readouterr().out.startswith("all: {")
     with pytest.raises(SystemExit):

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.routing_sets import KINDS, known, made, main
+from benchmarks.routing_sets import KINDS, known, main, make_set
 from benchmarks.routing_usable import read_usable
 
 
 @pytest.mark.parametrize("name", sorted(KINDS))
 def test_each_kind_can_be_read(name: str, tmp_path: Path) -> None:
     kind = replace(KINDS[name], rows=120)
-    found = made(kind, seed=3)
+    found = make_set(kind, seed=3)
     path = tmp_path / "set.jsonl"
     path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in found.rows), encoding="utf-8")
     usable = read_usable(path)

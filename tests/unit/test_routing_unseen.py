@@ -9,7 +9,7 @@ import msgspec
 import numpy as np
 import pytest
 from benchmarks.routing_sets import Kind
-from benchmarks.routing_sets import made as drawn
+from benchmarks.routing_sets import make_set as drawn
 
 from groundplan.economics.routing.decide.features import hash_counts, split_words
 from groundplan.economics.routing.decide.predict import predict

@@ -21,7 +21,7 @@ from benchmarks.semantic_cache import (
     of_intents,
     rates,
 )
-from benchmarks.semantic_families import made
+from benchmarks.semantic_families import generate_family
 from benchmarks.semantic_labelled import Pair
 from benchmarks.semantic_plain import plain
 from benchmarks.semantic_public import content, mended, with_a_word_more, with_another_of_its_sort
@@ -77,18 +77,18 @@ def test_a_trap_of_no_kind_is_named_by_the_guard_that_refused_it() -> None:
 
 
 def test_the_wide_family_has_enough_intents_for_one_percent_and_traps_of_every_kind() -> None:
-    rows = made("wide", 901)
+    rows = generate_family("wide", 901)
     pairs = of_intents("wide", rows)
     intents = {pair.group for pair in pairs if pair.same}
     assert len(intents) == 416 and share_upper_bound(0, len(intents)) < 0.01
     kinds = {"word", "hidden name", "negation", "number", "date", "entity", "unit", "opposite", "direction", "language"}
     assert kinds <= {pair.kind for pair in pairs if not pair.same}
     assert all(pair.a.lower() != pair.b.lower() for pair in pairs)
-    assert rows == made("wide", 901) != made("wide", 902)
+    assert rows == generate_family("wide", 901) != generate_family("wide", 902)
 
 
 def test_no_repeat_of_the_wide_family_is_a_trap() -> None:
-    rows = made("wide", 903)
+    rows = generate_family("wide", 903)
     repeats = {(row["a"], row["b"]) for row in rows if row["same"]}
     assert not repeats & {(row["a"], row["b"]) for row in rows if not row["same"]}
 
@@ -164,7 +164,7 @@ def test_a_bound_that_is_no_share_is_refused(
 def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of_traps_of_their_own(
     family: str,
 ) -> None:
-    rows = made(family, 911)
+    rows = generate_family(family, 911)
     pairs = of_intents(family, rows)
     assert len({pair.group for pair in pairs if pair.same}) == 420
     kinds = {"word", "added", "behind", "manner", "head", "owner", "hidden name", "date", "number", "unit", "opposite",
@@ -172,7 +172,7 @@ def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of
     assert kinds == {pair.kind for pair in pairs if not pair.same} - {"language"}
     repeats = {(pair.a, pair.b) for pair in pairs if pair.same}
     assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
-    assert rows == made(family, 911) != made(family, 912)
+    assert rows == generate_family(family, 911) != generate_family(family, 912)
     words, other = semantic_apart.FAMILIES[family], semantic_apart.FAMILIES[{"apart": "later"}.get(family, "apart")]
     known = {*semantic_pairs.QUALIFIERS, *semantic_pairs.MORE, *other.ahead}
     assert known.isdisjoint(words.ahead)
@@ -181,7 +181,7 @@ def test_families_apart_share_no_word_that_makes_another_thing_and_have_kinds_of
 
 @pytest.mark.parametrize("family", ["open", "all", "sealed", "unseen"])
 def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengths(family: str) -> None:
-    rows = made(family, 921)
+    rows = generate_family(family, 921)
     pairs = of_intents(family, rows)
     assert len({pair.group for pair in pairs if pair.same}) > 384
     assert {pair.kind for pair in pairs if not pair.same} == set(semantic_put.FAMILIES[family][1])
@@ -189,7 +189,7 @@ def test_questions_that_are_put_otherwise_have_traps_of_each_kind_in_three_lengt
     assert not repeats & {(pair.a, pair.b) for pair in pairs if not pair.same}
     told = [pair.a.count(". ") for pair in pairs if pair.same]
     assert all(told.count(sentences) * 4 > len(told) for sentences in range(3))
-    assert rows == made(family, 921) != made(family, 922)
+    assert rows == generate_family(family, 921) != generate_family(family, 922)
 
 
 def test_what_is_sealed_shares_no_field_thing_or_kind_with_what_is_open() -> None:
@@ -219,7 +219,7 @@ def some() -> list[Pair]:
 def test_settings_that_ship_are_of_the_rule_that_ships(some: list[Pair]) -> None:
     """Else what they come of was accepted and refused by another one: `semantic_cache.py --tune` learns them anew."""
     acceptance = equivalence.load_acceptance()
-    assert acceptance.version == semantic_tune.VERSION and acceptance.rule == semantic_tune.told(some)
+    assert acceptance.version == semantic_tune.VERSION and acceptance.rule == semantic_tune.rule_digest(some)
     assert set(acceptance.evidence) == set(acceptance.thresholds) == {f"{bound:g}" for bound in semantic_tune.BOUNDS}
     for bound, (accepted, wrong) in acceptance.evidence.items():
         assert accepted > 1000 and equivalence.is_within_bound(wrong, accepted, float(bound) / semantic_tune.CAUTION)
@@ -229,10 +229,10 @@ def test_another_rule_is_told_from_the_one_that_ships(some: list[Pair], monkeypa
     """A few pairs tell it; what some of them tell, all do."""
     assert len(some) > 300 and {pair.same for pair in some} == {True, False}
     few = some[::8]
-    told = semantic_tune.told(few)
-    assert told == semantic_tune.told(list(few)) != semantic_tune.told(few[1:])
+    told = semantic_tune.rule_digest(few)
+    assert told == semantic_tune.rule_digest(list(few)) != semantic_tune.rule_digest(few[1:])
     monkeypatch.setattr(guards, "_GUARDS", guards._GUARDS[2:])
-    assert semantic_tune.told(few) != told
+    assert semantic_tune.rule_digest(few) != told
 
 
 def test_what_is_given_on_the_first_day_needs_a_score_no_guard_and_evidence_that_ships() -> None:
@@ -242,7 +242,7 @@ def test_what_is_given_on_the_first_day_needs_a_score_no_guard_and_evidence_that
 
 
 def test_a_trap_of_who_does_what_turns_both_about() -> None:
-    rows = [row for row in semantic_put.put("open", 923, 1) if row["kind"] == "roles"]
+    rows = [row for row in semantic_put.generate_pairs("open", 923, 1) if row["kind"] == "roles"]
     assert rows
     for row in rows:
         one, other = row["intent"].rsplit(" ", 2)[1:]

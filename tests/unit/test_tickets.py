@@ -11,7 +11,7 @@ import pytest
 
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
-from groundplan.economics.tickets import Export, Said, event_of, read_tickets, state_of, told_of
+from groundplan.economics.tickets import Export, TicketChange, event_id, read_tickets, state_of, to_report
 
 NOW = datetime(2026, 11, 20, 12, tzinfo=UTC)
 
@@ -110,7 +110,7 @@ def test_a_companys_own_words_and_columns_count_before_ours() -> None:
     assert state_of("Waiting for customer", {}) == "open" and state_of("", {}) is None
 
 
-def said(**more: Any) -> Said:
+def said(**more: Any) -> TicketChange:
     given: dict[str, Any] = {
         "ticket": "A-1",
         "accepted": True,
@@ -119,19 +119,19 @@ def said(**more: Any) -> Said:
         "at": NOW,
         "id": None,
     }
-    return Said(**given | more)
+    return TicketChange(**given | more)
 
 
 def test_what_is_reported_of_one_ticket_is_what_an_export_would_say() -> None:
-    told = told_of(said(), "key:1", "support", NOW)
-    assert (told.state, told.event, told.workload) == ("resolved", event_of("", "resolved", NOW), "support")
-    assert told_of(said(accepted=None, status="Re-opened"), "x", None, NOW).state == "unresolved"
+    told = to_report(said(), "key:1", "support", NOW)
+    assert (told.state, told.event, told.workload) == ("resolved", event_id("", "resolved", NOW), "support")
+    assert to_report(said(accepted=None, status="Re-opened"), "x", None, NOW).state == "unresolved"
     id = new_id()
-    assert told_of(said(id=id, at=None), "x", None, NOW).event == told_of(said(id=id), "x", None, NOW).event
+    assert to_report(said(id=id, at=None), "x", None, NOW).event == to_report(said(id=id), "x", None, NOW).event
     for wrong in (
         {"accepted": None}, {"status": "done"}, {"accepted": None, "status": "?"}, {"ticket": "a b"},
         {"at": NOW + timedelta(hours=1)},
         {"at": datetime(1, 1, 1, tzinfo=timezone(timedelta(hours=14)))},
     ):  # fmt: skip
         with pytest.raises(Invalid):
-            told_of(said(**wrong), "x", None, NOW)
+            to_report(said(**wrong), "x", None, NOW)

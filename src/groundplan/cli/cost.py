@@ -96,7 +96,7 @@ def limits_text(rows: list[dict[str, Any]]) -> str:
 
 @dataclass(frozen=True, slots=True)
 class BillOptions:
-    """How the bill is to be read, and what it is compared with."""
+    """Options of how the bill is read, and what it is compared with."""
 
     provider: Annotated[
         str | None, typer.Option("--provider", help="Compare all calls of this provider or deployment.")
@@ -133,7 +133,7 @@ def reconcile(
     data = read_sent(invoice, "bill", hint="Name a CSV file.", smaller="Split it by day or model.")
     client, as_json = common.of(context)
     value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])
-    emit(value, as_json, told(value))
+    emit(value, as_json, format_reconciliation(value))
     if not value["complete"]:
         raise typer.Exit(INCOMPLETE)
 
@@ -141,7 +141,7 @@ def reconcile(
 app.command()(grouped(reconcile))
 
 
-def told(value: dict[str, Any]) -> str:
+def format_reconciliation(value: dict[str, Any]) -> str:
     """The comparison for people: columns, totals, explanations that add up, the places one by one."""
     days = f", {value['from']} to {value['to']}" if value["from"] else ""
     lines = [

@@ -63,7 +63,7 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Declared:
-    """What is known of the time to come, beside what the workspace declares."""
+    """Known future events, in addition to those that the workspace declares."""
 
     country: Annotated[
         list[str] | None, typer.Option("--country", help="Country whose public holidays count, such as NO.")

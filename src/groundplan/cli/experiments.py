@@ -30,7 +30,7 @@ def list_all(workload: WorkloadOption = None, home: HomeOption = None, as_json: 
     value = ControlClient.connect(home).get("/api/experiments", **query)
     rows = [
         (e["id"], e["state"] if not e["outcome"] else e["outcome"], e["workload"], e["name"], e["type"], e["candidate"],
-         said(e))
+         verdict_text(e))
         for e in value["experiments"]
     ]  # fmt: skip
     head = ("id", "state", "workload", "name", "type", "candidate", "result")
@@ -43,7 +43,7 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     value = ControlClient.connect(home).get(f"/api/experiments/{id}")
     figures = value["figures"]
     lines = [f"{value['name']}: {value['candidate']} on {value['workload']} ({value['type']}), {value['state']}"]
-    lines += [f"{value['outcome']}: {value['outcome_reason']}"] if value["outcome"] else [said(value)]
+    lines += [f"{value['outcome']}: {value['outcome_reason']}"] if value["outcome"] else [verdict_text(value)]
     lines += [value["error"]["hint"]] if value["error"] else []
     rows = [("quality", *_range(figures.get("quality")))]
     rows += [(f"quality of {name}", *_range(each)) for name, each in figures.get("segments", {}).items()]
@@ -198,7 +198,7 @@ def review(
     emit(value, as_json, f"noted: the second answer to {call} is {'as good' if as_good else 'worse'}")
 
 
-def said(value: dict[str, Any]) -> str:
+def verdict_text(value: dict[str, Any]) -> str:
     """What an experiment shows, in a line."""
     return str(value["outcome_reason"] or value["figures"].get("reason") or "nothing yet")
 

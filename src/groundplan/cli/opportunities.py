@@ -43,7 +43,7 @@ def opportunities(
 
 
 def _evidence(each: dict[str, Any]) -> str:
-    """With what it frees of budgets: a lever may save nothing and still let more calls in."""
+    """Savings, with the amount that it frees of budgets: a lever may save nothing and still allow more calls."""
     frees = float(each["frees_usd"])
     more = f"; ${frees:,.4f} of a budget is reserved for each call and never spent" if frees else ""
     return f"{each['evidence']}{more}"

@@ -28,10 +28,10 @@ def outcomes(context: typer.Context, span: Span, common: Common) -> None:
         return
     client, as_json = common.of(context)
     value = {**client.get("/api/cost/outcomes", **span.query()), **client.get("/api/cost/tickets", **span.query())}
-    emit(value, as_json, told(value))
+    emit(value, as_json, format_outcomes(value))
 
 
-def told(value: dict[str, Any]) -> str:
+def format_outcomes(value: dict[str, Any]) -> str:
     """Both for people."""
     if not value["outcomes"]:
         return "No outcome was reported: POST /api/outcomes, or `groundplan cost outcomes import FILE`."

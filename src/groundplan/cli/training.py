@@ -1,7 +1,5 @@
-"""Learned routers, trained and judged with the libraries that it takes: whoever imports this waits for them.
-
-Has no command; those are in `routing`. What a router must prove before it is kept is `economics`' to say.
-"""
+"""Trains and evaluates learned routers, with heavy libraries: importing this module takes time. The commands are in
+`routing`; `economics` decides what a router must prove."""
 
 from __future__ import annotations
 
@@ -48,12 +46,12 @@ EMBEDDED = "all-minilm-l6-v2"
 """Model whose embeddings a router learns from."""
 PATIENCE = 600.0
 OWN = 0.98
-"""Share of prompts of which a router knows every word, from which on they may be those that it was trained on."""
+"""Share of prompts with only known words from which on they may be those of the router's training."""
 
 
 @dataclass(frozen=True, slots=True)
 class Learned:
-    """A training set, where it is from, and how many calls were left out since a router had chosen their model."""
+    """A training set, its origin, and the number of calls left out because a router had chosen their model."""
 
     matrix: Matrix
     origin: str
@@ -63,7 +61,7 @@ class Learned:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """A router to be: its name, the share of quality to keep, whether it learns from embeddings, where it is kept."""
+    """The settings of a training: name, share of quality to keep, embeddings, target folder."""
 
     name: str
     keep: float
@@ -72,7 +70,7 @@ class Wanted:
 
 
 def checked(name: str, keep: float, embedded: bool, folder: Path) -> Wanted:
-    """What is asked for, if it can be. Raises `Invalid` (`router_name`, `keep_range`)."""
+    """The settings after checks. Raises `Invalid` (`router_name`, `keep_range`)."""
     registry.check_name(name)
     if not 0.5 <= keep <= 1:  # also what is no number
         hint = "Name a share from 0.5 to 1, such as 0.99."
@@ -81,10 +79,8 @@ def checked(name: str, keep: float, embedded: bool, folder: Path) -> Wanted:
 
 
 def train(wanted: Wanted, learned: Learned) -> tuple[dict[str, Any], str]:
-    """Learn a router, judge it on prompts it has not seen, and keep it: its figures, for programs and for people.
-
-    Raises `Conflict` (`router_unproven`) where the prompts do not show what it would have to.
-    """
+    """Train a router, evaluate it on unseen prompts, and store it; returns its figures as JSON and text. Raises
+    `Conflict` (`router_unproven`) if the prompts do not prove the share."""
     matrix = learned.matrix
     asked = tuple(sorted({*KEEPS, wanted.keep}, reverse=True))
     keeps = tuple(sorted({*asked, *STRICTER}, reverse=True))
@@ -136,7 +132,7 @@ def test(answers: Path, folder: Path, name: str) -> tuple[dict[str, Any], str]:
 
 
 def _own(known: float | None) -> list[str]:
-    """That a router may be judged on what it was trained on, which flatters it."""
+    """A warning that a router may be evaluated on its own training prompts, which gives too good figures."""
     if known is None or known < OWN:
         return []
     return [
@@ -146,10 +142,8 @@ def _own(known: float | None) -> list[str]:
 
 
 def learned_from(answers: Path | None, source: str | None, workload: str | None, home: Path | None) -> Learned:
-    """What a router is learned from: a set, or of a workload's own calls the judged pairs (`judges`) or `outcomes`.
-
-    Raises `Invalid` where that is not said, or is no evidence.
-    """
+    """The training set: a file, or judged pairs (`judges`) or `outcomes` of a workload's own calls. Raises `Invalid` if
+    none is named, or evidence is insufficient."""
     if answers is not None and source is None and workload is None:
         return Learned(read_matrix(answers), f"the set {answers.name}")
     if answers is not None or source is None or workload is None:

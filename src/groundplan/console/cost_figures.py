@@ -30,7 +30,7 @@ class BudgetView:
     left_usd: str
     used: float
     served: bool = True
-    """False where it is only declared; it counts once its workload is served."""
+    """False if it is only declared; it counts once its workload is served."""
     near: bool = False
     """Whether it is nearly used up, from /api/limits."""
     share: float = 0.0

@@ -92,7 +92,7 @@ def largest_lines(lines: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 @router.get("/cost/workload/{name}")
 async def workload(request: Request, visitor: VisitorDep, name: str, month: str = "") -> HTMLResponse:
-    """One workload: what a call of it is made of, who asked, and what its outcomes cost in a month."""
+    """The page of one workload: components of its calls' cost, callers, and the cost of its outcomes in a month."""
     span, of = _of_month(month)
     one = urlencode({"workload": name, **span})
     found = await fetch_all(

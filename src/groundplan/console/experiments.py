@@ -30,7 +30,7 @@ CHOICES = 20
 
 @router.get("/experiments")
 async def experiments(request: Request, visitor: VisitorDep, workload: str = "") -> HTMLResponse:
-    """What runs, what it shows, what waits for somebody, and replays of kept calls."""
+    """The page of experiments: running ones with their results, pending approvals, and replays."""
     query = f"?{urlencode({'workload': workload})}" if workload else ""
     found = await fetch_all(visitor, found=f"/api/experiments{query}", replayed=f"/api/replays{query}")
     rows = found["found"]["experiments"]
@@ -59,7 +59,7 @@ async def experiment(request: Request, visitor: VisitorDep, id: str) -> HTMLResp
 
 @router.get("/replays/{id}")
 async def replay(request: Request, visitor: VisitorDep, id: str) -> HTMLResponse:
-    """One replay: what it proves, and its calls."""
+    """The page of a replay: its result and its calls."""
     found = await fetch_all(visitor, run=f"/api/replays/{quote(id, safe='')}")
     return await render_for(request, visitor, "replay.html", "/cost", run=found["run"], tab=TAB)
 
@@ -120,7 +120,7 @@ async def stop(request: Request, csrf: Text, id: Text, reason: Text = "") -> Red
 async def start_replay(
     request: Request, csrf: Text, workload: Text, candidate: Text, judge: Text, budget: Text, calls: Text = "200"
 ) -> RedirectResponse:
-    """Have kept calls asked again."""
+    """Start a replay of stored calls."""
     body = {"workload": workload, "candidate": candidate, "judge": judge, "budget_usd": budget, "calls": calls}
     reply = await visitor_api(request, csrf).post("/api/replays", body)
     path = f"/cost/replays/{reply.body['id']}" if reply.ok else HERE

@@ -55,7 +55,7 @@ _FORM_HINT = "At most 64 letters, digits and . _ / # : -, as it was sent in the 
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class TicketChange:
     """A report on one ticket: whether it was `accepted`, or its `status` in the words of its system."""
 
     ticket: str
@@ -96,12 +96,12 @@ def state_of(text: str, said: Mapping[str, str]) -> State | None:
     return next((state for state, names in STATES.items() if normalize_name(text) in names), None)
 
 
-def event_of(id: str, state: State, at: datetime | None) -> str:
+def event_id(id: str, state: State, at: datetime | None) -> str:
     """Identity of a change, so that a repeated report counts once: its own id, else its state and time."""
     return f"id {id}" if id else f"{state} {'' if at is None else at.astimezone(UTC).isoformat()}"
 
 
-def told_of(said: Said, by: str, workload: str | None, now: datetime) -> TicketReport:
+def to_report(said: TicketChange, by: str, workload: str | None, now: datetime) -> TicketReport:
     """The outcome as it is stored. Raises `Invalid` (`ticket_form`, `ticket_state`, `ticket_time`)."""
     if not _TICKET.fullmatch(said.ticket):
         raise Invalid(f"{said.ticket[:80]!r} is not a ticket number", code="ticket_form", hint=_FORM_HINT)
@@ -117,7 +117,7 @@ def told_of(said: Said, by: str, workload: str | None, now: datetime) -> TicketR
         at = (said.at or now).astimezone(UTC)
     except OverflowError as error:  # in the first hours of year 1, of a zone that is ahead
         raise Invalid(f"{said.at} is no time in UTC", code="ticket_time", hint="Correct the time.") from error
-    event = event_of("" if said.id is None else str(said.id), state, at)
+    event = event_id("" if said.id is None else str(said.id), state, at)
     return TicketReport(
         ticket=said.ticket, state=state, at=at, event=event, by=by, value_usd=said.value_usd, workload=workload
     )
@@ -136,7 +136,7 @@ def read_tickets(text: str, file: str, columns: Mapping[str, str], states: Mappi
         raise _invalid("the file has no tickets", "tickets_empty", hint, file)
     if len(lines) > MAX_ROWS:
         raise _invalid(f"more than {MAX_ROWS} tickets", "tickets_too_large", "Export fewer days at once.", file)
-    places = _places({name for _, cells in lines for name in cells}, columns, file)
+    places = _find_columns({name for _, cells in lines for name in cells}, columns, file)
     reader = _Reader(file, places, states, now)
     read = [reader.read(number, cells) for number, cells in lines]
     rows = sorted((each for each in read if isinstance(each, Row)), key=lambda row: row.at)
@@ -155,7 +155,7 @@ def _check(columns: Mapping[str, str], states: Mapping[str, str]) -> None:
             raise Invalid(f"not a state of a ticket: {state[:40]}", code="ticket_state", hint=hint)
 
 
-def _places(head: set[str], said: Mapping[str, str], file: str) -> dict[str, str]:
+def _find_columns(head: set[str], said: Mapping[str, str], file: str) -> dict[str, str]:
     """Find columns: role -> name of its column. Raises `Invalid`."""
     by_plain = {normalize_name(name): name for name in sorted(head)}
     for role, name in said.items():
@@ -191,31 +191,31 @@ class _Reader:
         told = {role: cells.get(name, "").strip() for role, name in self.places.items()}
         ticket, call, status = told.get("ticket", ""), told.get("call", ""), told.get("status", "")
         if not (ticket or call):
-            return self._wrong(number, "no ticket and no call", "ticket_missing", "Name one, or leave the line out.")
+            return self._problem(number, "no ticket and no call", "ticket_missing", "Name one, or leave the line out.")
         if ticket and not _TICKET.fullmatch(ticket):
-            return self._wrong(number, f"{ticket[:80]!r} is not a ticket number", "ticket_form", _FORM_HINT)
+            return self._problem(number, f"{ticket[:80]!r} is not a ticket number", "ticket_form", _FORM_HINT)
         of_call = _uuid(call)
         if call and of_call is None:
-            return self._wrong(number, f"{call[:80]!r} is no call", "call_form", "Write the id of the answer's call.")
+            return self._problem(number, f"{call[:80]!r} is no call", "call_form", "Write the id of the answer's call.")
         state = state_of(status, self.states)
         if state is None:
             hint = f"Say what it means: --state '{status[:40] or 'NAME'}=resolved', or unresolved, or open."
-            return self._wrong(number, f"the status {status[:40]!r} is not known", "ticket_state", hint)
+            return self._problem(number, f"the status {status[:40]!r} is not known", "ticket_state", hint)
         at = _moment(told["at"]) if told.get("at") else None
         if at is None and (told.get("at") or not told.get("id")):
             hint = "Write a time such as 2026-11-25T14:30:00Z (UTC where it names no zone), or an id of the change."
-            return self._wrong(number, f"{told.get('at', '')[:40]!r} is no time", "ticket_time", hint)
+            return self._problem(number, f"{told.get('at', '')[:40]!r} is no time", "ticket_time", hint)
         if at is not None and at > self.now + AHEAD:
             hint = "Correct its time, or name another column: --columns at=NAME."
-            return self._wrong(number, f"{at:%Y-%m-%d %H:%M} UTC is in the future", "ticket_time", hint)
+            return self._problem(number, f"{at:%Y-%m-%d %H:%M} UTC is in the future", "ticket_time", hint)
         value = _value(told["value"]) if told.get("value") else None
         if told.get("value") and value is None:
             hint = "Write USD such as 12.50, at least 0, or name another column: --columns value=NAME."
-            return self._wrong(number, f"{told['value'][:40]!r} is no value", "ticket_value", hint)
-        event = event_of(told.get("id", ""), state, at)
+            return self._problem(number, f"{told['value'][:40]!r} is no value", "ticket_value", hint)
+        event = event_id(told.get("id", ""), state, at)
         return Row(Where(self.file, number), ticket, of_call, state, at or self.now, event, value)
 
-    def _wrong(self, number: int, message: str, code: str, hint: str) -> Problem:
+    def _problem(self, number: int, message: str, code: str, hint: str) -> Problem:
         return Problem(message, code, hint, Where(self.file, number))
 
 

@@ -158,7 +158,7 @@ class _MeasuredUnits:
         self._kept = {
             unit: kept_bytes_store.samples(conn, _KINDS[unit], first, last) for unit in STORED_UNITS if unit in asked
         }
-        self._now = {unit: _bytes_kept_now(conn, unit) for unit, samples in self._kept.items() if not samples}
+        self._now = {unit: _stored_bytes_now(conn, unit) for unit, samples in self._kept.items() if not samples}
         self._known = {unit: sorted(samples) for unit, samples in self._kept.items()}
 
     def on(self, day: date) -> tuple[dict[str, _Units], frozenset[str], _Units]:
@@ -196,13 +196,13 @@ def _tool_uses(conn: Connection[Any], first: date, last: date) -> dict[date, _Un
     return found
 
 
-def _bytes_kept_now(conn: Connection[Any], unit: str) -> dict[str, int]:
+def _stored_bytes_now(conn: Connection[Any], unit: str) -> dict[str, int]:
     """Workload -> bytes kept now; used until there is a first sample."""
     blueprint = current_or_none(conn)
     if _KINDS[unit] == "content":
-        kept = storage_samples.kept_content(conn)
+        kept = storage_samples.stored_content(conn)
     else:
-        kept = iter(()) if blueprint is None else storage_samples.kept_documents(conn, blueprint)
+        kept = iter(()) if blueprint is None else storage_samples.stored_documents(conn, blueprint)
     found: dict[str, int] = {}
     for each in kept:
         _add(found, each.workload, each.bytes)

@@ -24,7 +24,7 @@ from groundplan.api.served_blueprint import add_cached_placement, current_or_non
 from groundplan.api.unknown_names import require_known_names
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
-from groundplan.economics.tickets import Said, told_of
+from groundplan.economics.tickets import TicketChange, to_report
 from groundplan.ledger import outcome_store, queries, ticket_store
 from groundplan.ledger.store import CallFilter
 
@@ -127,8 +127,8 @@ def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str,
     which counts once for each workload whose calls worked on it. By who holds a duty for the workload, or whose call it
     is. Applications send the same to the gateway's port with the API key of the call's workload."""
     if body.call_id is None:
-        said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
-        told = told_of(said, caller.actor, None, services.clock.now())
+        said = TicketChange(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
+        told = to_report(said, caller.actor, None, services.clock.now())
         with services.transaction() as conn:
             return ticket_store.report_json(told, _report_ticket(conn, caller, told))
     reported = outcome_store.Outcome(

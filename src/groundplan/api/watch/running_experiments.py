@@ -1,7 +1,5 @@
-"""Beside the requests: declared experiments begin, those that are decided, harmful, used up or over end by themselves.
-
-Two control processes may do this: each row is looked at by one of them, and what has ended does not end again.
-"""
+"""Background task: starts declared experiments, and ends those that are decided, harmful, out of budget or expired. Two
+control processes may run it: each row is locked by one of them, and an ended experiment does not end again."""
 
 from __future__ import annotations
 

@@ -32,11 +32,11 @@ def sample_if_due(conn: Connection[Any], blueprint: Blueprint, now: datetime) ->
     """As `sample_storage`, in the caller's transaction."""
     if not kept_bytes_store.is_due(conn, now.date()):
         return False
-    kept = [*kept_documents(conn, blueprint), *kept_content(conn)]
+    kept = [*stored_documents(conn, blueprint), *stored_content(conn)]
     return (bool(kept) or kept_bytes_store.has_samples(conn)) and kept_bytes_store.add_sample(conn, now, kept)
 
 
-def kept_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[StoredBytes]:
+def stored_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[StoredBytes]:
     """Bytes of searchable text, divided among the workloads that use its source."""
     for source, count in sorted(cost_store.source_bytes(conn).items()):
         users = [w.name for w in blueprint.workloads if w.grounding and source in w.grounding.sources] or NOBODY
@@ -44,7 +44,7 @@ def kept_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[Stor
             yield StoredBytes("documents", name, part, source)
 
 
-def kept_content(conn: Connection[Any]) -> Iterator[StoredBytes]:
+def stored_content(conn: Connection[Any]) -> Iterator[StoredBytes]:
     """Bytes of kept prompts and answers."""
     for row in rollup_store.content_sizes(conn):
         yield StoredBytes("content", row["workload"], int(row["bytes"]))

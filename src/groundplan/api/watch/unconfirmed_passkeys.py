@@ -1,7 +1,5 @@
-"""Findings about passkeys that were registered by a link of the operator and that nobody has confirmed yet.
-
-They are in everybody's inbox, so that the person whose name was used sees them, whoever made the link.
-"""
+"""Findings about passkeys that were registered by a link of the operator and not confirmed yet. They are in everybody's
+inbox, so that the person whose name was used sees them, whoever created the link."""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ from groundplan.economics.prices.currency import DatedCurrencyRates
 WHOLE_UNIT_CURRENCIES = frozenset(
     {"BIF", "CLP", "DJF", "GNF", "ISK", "JPY", "KMF", "KRW", "PYG", "RWF", "UGX", "VND", "VUV", "XAF", "XOF", "XPF"}
 )
-"""Currencies of which bills have whole units alone."""
+"""Currencies without fractions in bills."""
 
 
 @dataclass(slots=True)
@@ -46,7 +46,7 @@ class Comparison:
     """Of the bill, so far."""
 
     def usd(self, line: BillLine) -> Decimal | None:
-        """Exact USD of a line; None where it has no amount, or its currency no rate."""
+        """Exact USD of a line; None if it has no amount, or its currency no rate."""
         rate = self.rate(line)
         return None if line.amount is None or rate is None else line.amount * rate
 
@@ -95,7 +95,7 @@ class Comparison:
     def compare(
         self, lines: Sequence[BillLine], attempts: Sequence[Attempt], *, model: str | None, told: str = ""
     ) -> None:
-        """Rows for lines and attempts that belong together; `told` is what a note says of all of them."""
+        """Rows for lines and attempts that belong together. `told`: note that applies to all of them."""
         known, unknown = self._split_by_rate(lines)
         if unknown and not known:
             self._add_unpriced_row(unknown, attempts, model)
@@ -140,8 +140,8 @@ class Comparison:
     def _without_open_and_demo(
         self, lines: Sequence[BillLine], attempts: Sequence[Attempt], model: str | None
     ) -> list[Attempt]:
-        """Attempts that a bill can have. In a group, open ones and the demo are told apart; by id nothing is, and of
-        what the ledger wrote itself the open ones alone."""
+        """Attempts that a bill can list. In a group, open ones and those of the demo are separated; by id none are, and
+        of rows that the ledger wrote itself only the open ones."""
         named = any(line.call is not None for line in lines)
         left, demo = [], []
         for attempt in attempts:

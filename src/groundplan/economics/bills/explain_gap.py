@@ -19,7 +19,7 @@ _RATE = Decimal("0.000001")
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """What one side says of a group. Tokens are None where it does not tell them; input includes cached tokens."""
+    """One side's figures of a group. Tokens: None if it has none; input includes cached tokens."""
 
     usd: Decimal
     input: int | None
@@ -46,7 +46,8 @@ class GapPart:
 
 
 def explain_gap(bill: Side, ledger: Side, rates: Rates | None) -> list[GapPart]:
-    """The parts of `bill - ledger`; none where there is no gap. Call it with enough precision: amounts stay exact."""
+    """The parts of `bill - ledger`; empty without a gap. Needs enough decimal precision in the context: amounts stay
+    exact."""
     gap = bill.usd - ledger.usd
     if not gap:
         return []

@@ -1,7 +1,5 @@
-"""What a comparison of the ledger with a bill takes and tells: attempts, places where the two differ, and totals.
-
-Pure values. Difference means bill minus ledger.
-"""
+"""Inputs and results of a comparison of the ledger with a bill: attempts, differences, and totals. Pure values.
+Difference means bill minus ledger."""
 
 from __future__ import annotations
 
@@ -90,8 +88,8 @@ class Reconciliation:
     left_out_usd: Decimal
     notes: tuple[str, ...]
     uncompared: int = 0
-    """Lines of the bill that count as nothing, since nobody knows what they are in USD: without them it is no
-    comparison of the whole bill."""
+    """Lines of the bill without a known amount in USD, which are left out: with them the comparison does not cover the
+    whole bill."""
 
     @property
     def difference(self) -> Decimal:

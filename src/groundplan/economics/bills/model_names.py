@@ -25,12 +25,9 @@ def _names(model: str) -> tuple[str, ...]:
 
 
 def resolve(name: str | None, models: Iterable[str]) -> str | None:
-    """Our model that a bill's `name` means: the same, or the longest that it begins with (a date or region behind it).
-
-    The name itself where there is none. `Claude Haiku 4.5` is `anthropic/claude-haiku-4-5`, and so is what
-    `USE1-ClaudeHaiku4.5-input-tokens` counts; or `bedrock/eu.anthropic.claude-haiku-4-5-20251001-v1:0`, where that is
-    ours.
-    """
+    """The declared model that a bill's `name` means: the same, or the longest that it begins with (a date or region
+    behind it); the name itself if there is none. `Claude Haiku 4.5` and `USE1-ClaudeHaiku4.5-input-tokens` are
+    `anthropic/claude-haiku-4-5`, or `bedrock/eu.anthropic.claude-haiku-4-5-20251001-v1:0` if that is declared."""
     if name is None:
         return None
     wanted = _plain(name)

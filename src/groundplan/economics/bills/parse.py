@@ -138,8 +138,8 @@ class BillLine:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether it cannot belong to a call: a tax, a credit, or a service without models. A line that counts tokens
-        is for models, whatever its service is called."""
+        """Whether a line cannot belong to a call: a tax, a credit, or a service without models. A line with a count of
+        tokens is for models, whatever its service is called."""
         if self.charge:
             return True
         if self.input or self.output:
@@ -335,7 +335,7 @@ class _LineReader:
         return {role: row[i] for role, i in self.columns.items() if i < len(row) and row[i]}
 
     def read(self, number: int, row: Sequence[str]) -> BillLine | None:
-        """Parse one line; None where it has neither an amount nor tokens, or is invalid."""
+        """Parse one line; None if it has neither an amount nor tokens, or is invalid."""
         cells = self._cells(row)
         if any(row[self.width :]):
             told = f"the line has {len(row)} cells, and the head {self.width}"

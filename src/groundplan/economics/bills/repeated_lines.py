@@ -18,9 +18,9 @@ REPEATED_NOTE = "the bill has its line once more"
 def split_repeated(
     lines: Sequence[BillLine], attempts: int, gap: Gap, exact: Callable[[Sequence[BillLine]], Decimal] | None = None
 ) -> tuple[Sequence[BillLine], Sequence[BillLine]]:
-    """(lines, those among them that are there once more) of a call of which `attempts` cost something, or of a group.
-    Lines that are alike are several images, parts of a class or equal calls, where together they come nearer to what
-    the ledger has (`gap`); with `exact` they are so, unless the others come as near as what they round."""
+    """(lines, repeated lines among them) of a call with `attempts` billed attempts, or of a group. Equal lines are
+    several images, parts of a class or equal calls if together they are nearer to the ledger (`gap`); with `exact` they
+    are so unless the other lines differ by no more than rounding."""
     seen = Counter[BillLine]()
     once, again = list[BillLine](), list[BillLine]()
     for line in lines:

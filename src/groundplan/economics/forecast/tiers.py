@@ -1,5 +1,4 @@
-"""Prices that depend on how long a prompt is: where another length means another tier, and what that makes of a price.
-Pure."""
+"""Prices by prompt length: which tier a changed length has, and the effect on the price. Pure."""
 
 from __future__ import annotations
 

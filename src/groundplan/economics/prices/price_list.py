@@ -125,7 +125,7 @@ def context_window(model: str) -> int | None:
 
 
 def _find_model(model: str) -> Any:
-    """The list's entry for `provider/name`, or for a name alone; None where it has none."""
+    """The list's entry for `provider/name`, or for a name alone; None if it has none."""
     head, _, rest = model.partition("/")
     provider, reference = (head, rest) if rest and _has_provider(head) else model.rpartition("/")[::2]
     try:
@@ -154,7 +154,7 @@ def _has_provider(provider: str) -> bool:
 
 
 def _service_prices(info: Any, standard: Any, asked: dict[str, str], at: date | datetime) -> Any:
-    """`standard` prices overridden by those of a class of service; `standard` itself where it overrides none."""
+    """`standard` prices overridden by those of a class of service; `standard` itself if it overrides none."""
     moment = at if isinstance(at, datetime) else datetime.combine(at, time(12), UTC)
     own: dict[str, Any] = {}
     for variant in info.price_variants or ():

@@ -54,7 +54,7 @@ CONFIDENCE = 0.95
 class Acceptance(msgspec.Struct, frozen=True):
     """The calibrated model. `thresholds`: bound -> lowest score; `evidence`: bound -> (accepted, wrong) of the pairs
     that set the threshold. `rule`: digest of the guards and kinds of difference found in some pairs
-    (`semantic_tune.told`)."""
+    (`semantic_tune.rule_digest`)."""
 
     version: int
     features: list[str]

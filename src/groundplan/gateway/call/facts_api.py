@@ -28,7 +28,7 @@ from groundplan.blueprint.model import Grounding
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
 from groundplan.core.errors import Denied, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id, new_id_bytes
-from groundplan.economics.tickets import Said, told_of
+from groundplan.economics.tickets import TicketChange, to_report
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
@@ -221,8 +221,8 @@ class FactsApi:
         _check_value(body.value_usd)
         by, workload = f"key:{key.id}", plan.workload.name
         if body.call_id is None:
-            said = Said(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
-            told = told_of(said, by, workload, self._gateway.clock.now())
+            said = TicketChange(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
+            told = to_report(said, by, workload, self._gateway.clock.now())
             kept = await self._write(partial(ticket_store.report_async, told=told))
             return 201, msgspec.json.encode(ticket_store.report_json(told, kept))
         outcome = outcome_store.Outcome(

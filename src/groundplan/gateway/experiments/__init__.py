@@ -1,1 +1,1 @@
-"""What is tried on calls: arms of a test, a second answer beside the one that is shown, replays of kept calls."""
+"""Experiments on calls: arms of A/B tests, second answers of shadow experiments, replays of stored calls."""

@@ -1,7 +1,7 @@
-"""Facts about two answers to one call on their way to PostgreSQL, beside the calls; they hold no text of a call.
+"""Facts about pairs of answers to one call, sent to PostgreSQL; they hold no text of a call.
 
-Money and attempts are the journal's and exact. A comparison that was under way when a worker is killed is lost: the
-second answer is in the ledger, and counts as not compared.
+Money and attempts are the journal's and exact. A comparison under way when a worker is killed is lost: the second
+answer is in the ledger, and counts as not compared.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Pair(msgspec.Struct, frozen=True, kw_only=True):
     beside_tokens: int
     answered: bool
     said: str | None = None
-    """What a judge said, without words of the call."""
+    """The judge's reply, without words of the call."""
 
     def row(self) -> tuple[object, ...]:
         return (

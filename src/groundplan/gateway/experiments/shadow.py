@@ -46,7 +46,7 @@ class Shadows:
         """Calls without a second answer, since there was no room for one."""
 
     def after(self, shown: Exchange) -> None:
-        """Request the second answer to a shown call, which has ended, where there is something to compare it with."""
+        """Request the second answer to a call that has ended, if there is an answer to compare it with."""
         trial, place = shown.trial, shown.deployment
         if trial is None or not trial.shadowed or shown.status != "ok" or place is None or not shown.sent_chunks:
             return
