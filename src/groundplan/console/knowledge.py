@@ -87,12 +87,13 @@ async def document(request: Request, visitor: VisitorDep, document_id: str, pers
         return await render_for(request, visitor, "document_read.html", HERE, tab="search", **answer)
     links = await visitor.api.get(f"{path}/links")
     access: dict[str, Any] | None = None
-    told = ""
+    access_problem = ""
     if person:
         asked = await visitor.api.get(f"{path}/access", person=person)
-        access, told = (asked.body, "") if asked.ok else (None, asked.problem)
+        access, access_problem = (asked.body, "") if asked.ok else (None, asked.problem)
     return await render_for(
-        request, visitor, "document.html", HERE, tab="documents", asked=person, access=access, told=told,
+        request, visitor, "document.html", HERE, tab="documents", asked=person, access=access,
+        access_problem=access_problem,
         held=property_rows(answer["document"]), reasons=REASONS, links=links.body["links"] if links.ok else [],
         **answer,
     )  # fmt: skip
@@ -128,11 +129,11 @@ async def search(
     grounded in them; thumbs are recorded as its outcome."""
     known = await visitor.api.get("/api/names")
     names = known.body["grounded"] if known.ok else []
-    result, told = None, ""
+    result, search_problem = None, ""
     if q and workload:
         body = {"workload": workload, "query": q[:4000], "passages": 8, "explain": True}
         reply = await visitor_api(request, visitor.csrf).post("/api/knowledge/search", body)
-        result, told = (reply.body, "") if reply.ok else (None, reply.problem)
+        result, search_problem = (reply.body, "") if reply.ok else (None, reply.problem)
     return await render_for(
         request,
         visitor,
@@ -144,7 +145,7 @@ async def search(
         q=q,
         call=_parse_call_id(call),
         result=result,
-        told=told,
+        search_problem=search_problem,
         reasons=REASONS,
     )
 

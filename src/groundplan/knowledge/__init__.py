@@ -1,4 +1,5 @@
-"""Documents: taken in (`intake`), governed, searched with the permissions of whoever asks (`retrieval`), evaluated.
+"""Documents: ingested (`intake`), governed, searched with the permissions of the person who asks (`retrieval`), and
+evaluated.
 
-Answers are made by the gateway; whom a person belongs to is `identity`'s.
+The gateway generates answers; `identity` knows the groups of people.
 """

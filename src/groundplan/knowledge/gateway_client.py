@@ -121,8 +121,8 @@ def _gateway(home: Home) -> str | None:
 
 def _error_of(status: int, data: bytes) -> str:
     try:
-        told: Any = json.loads(data)["error"]
-        message = told["message"].removesuffix(f". {told.get('hint')}")  # what to do is for callers
-        return f"{message} ({told.get('code') or status})"
+        error: Any = json.loads(data)["error"]
+        message = error["message"].removesuffix(f". {error.get('hint')}")  # what to do is for callers
+        return f"{message} ({error.get('code') or status})"
     except (ValueError, KeyError, TypeError, AttributeError):
         return f"the gateway answered {status}"

@@ -1,6 +1,6 @@
-"""Vectors as PostgreSQL's `halfvec`: as a parameter, as text, and back from its binary form.
+"""Converts vectors to PostgreSQL's `halfvec`, as a parameter or text, and back from its binary form.
 
-Numbers are rounded to 16 bits on their way there. Which column has vectors, and of what length, is the migrations'.
+Numbers are rounded to 16 bits. The migrations define the columns with vectors and their lengths.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from groundplan.knowledge.model import Vectors
 
 
 class Halfvec:
-    """A vector as a parameter, for `%s::halfvec`: two 16-bit numbers (how many, and 0), then the values, big-endian.
-    Its text takes the client and the server ten times as long."""
+    """A vector as a parameter, for `%s::halfvec`: two 16-bit numbers (the length, and 0), then the values, big-endian.
+    The text form takes client and server ten times as long."""
 
     __slots__ = ("data",)
 
@@ -39,12 +39,12 @@ psycopg.adapters.register_dumper(Halfvec, _Dumper)
 
 
 def to_literal(vector: Vectors | Sequence[float]) -> str:
-    """The text form, for arrays of vectors."""
+    """The text form of a vector, for arrays of vectors."""
     return "[" + ",".join(f"{value:.6g}" for value in np.asarray(vector).tolist()) + "]"
 
 
 def from_binary(stored: bytes | None) -> NDArray[np.float32] | None:
-    """From the binary form."""
+    """A vector from its binary form; None for NULL."""
     if stored is None:
         return None
     return np.frombuffer(stored, dtype=">f2", offset=4).astype(np.float32)

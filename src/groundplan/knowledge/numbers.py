@@ -1,6 +1,6 @@
-"""Numbers in texts as they are compared: the same however they are set. Pure.
+"""Normalises numbers in texts for comparison, whatever their separators. Pure.
 
-Which of `.` and `,` stands before decimals is told by how many digits follow; `1.500` is one thousand five hundred.
+The number of digits after `.` or `,` decides whether it separates decimals; `1.500` is one thousand five hundred.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import re
 from typing import Final
 
 _THOUSANDS: Final = re.compile(r"(?<=\d)[\u00a0\u2009\u202f'’](?=\d{3}(?!\d))")
-"""What some languages set between thousands besides `.` and `,`."""
+"""Separators of thousands in some languages, besides `.` and `,`."""
 
 
 def join_digits(text: str) -> str:
-    """A text with its numbers in one piece each."""
+    """The text without these separators within numbers."""
     return _THOUSANDS.sub("", text)
 
 
 def normalise_number(number: str) -> str:
-    """`1,500` and `1500` are the same, and so are `30.00` and `30`; `1.8` stays."""
+    """The number in a form for comparison: `1,500` and `1500` are equal, and so are `30.00` and `30`; `1.8` stays."""
     text = re.sub(r"[.,](?=\d{3}(?:\D|$))", "", number).replace(",", ".")
     return re.sub(r"\.0+$", "", text).lstrip("0") or "0"

@@ -1,7 +1,7 @@
-"""Writing systems that set no spaces between words: which characters those are, and what stands for their words. Pure.
+"""Scripts without spaces between words: their characters, and the units that are used as words. Pure.
 
-It knows no dictionary: pairs of characters that follow each other find what has the same words, and little else. Where
-the order of words is compared, each character is one.
+No dictionary is used: pairs of consecutive characters match texts with the same words, and few others. Where the order
+of words is compared, each character is a word.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ _UNSPACED: Final = (
     "\uac00-\ud7a3"  # Hangul: its words have spaces, and particles at their ends
 )
 RUN: Final = re.compile(f"[{_UNSPACED}]+")
-"""Characters of such scripts that follow each other; digits and punctuation are none."""
+"""A run of characters of such scripts; digits and punctuation do not belong to one."""
 _WIDTH: Final = re.compile("[\u2f00-\u2fdf\uff00-\uffef]+")
-"""Letters as wide as a Han character, kana half as wide, and signs for parts of Han characters, as PDFs have them."""
+"""Full-width letters, half-width kana, and radicals of Han characters, as PDFs have them."""
 
 
 def normalise(text: str) -> str:
-    """With each character as it is written most often: letters composed with their accents, of ordinary width."""
+    """The text with each character in its usual form: letters composed with their accents, of ordinary width."""
     if text.isascii():
         return text
     return unicodedata.normalize("NFC", _WIDTH.sub(lambda found: unicodedata.normalize("NFKC", found[0]), text))
 
 
 def characters(run: str) -> list[str]:
-    """The characters of a run; marks stay with their letters."""
+    """The characters of a run, with combining marks attached to their letters."""
     letters: list[str] = list(run)
     if not run.isalnum():
         letters = []
@@ -48,13 +48,13 @@ def characters(run: str) -> list[str]:
 
 
 def bigrams(run: str) -> list[str]:
-    """The characters of a run in overlapping pairs, a lone one as it is."""
+    """The overlapping pairs of characters of a run; a single character by itself."""
     letters = characters(run)
     return [first + second for first, second in pairwise(letters)] or letters
 
 
 def split_scripts(text: str) -> Iterator[tuple[str, bool]]:
-    """A text in order, and of each part whether its script has no spaces between words."""
+    """(part of the text, whether its script has no spaces between words), in order."""
     if text.isascii():
         yield text, False
         return
@@ -69,7 +69,7 @@ def split_scripts(text: str) -> Iterator[tuple[str, bool]]:
 
 
 def split_unspaced(text: str) -> tuple[str, list[str]]:
-    """What is written with spaces, a blank in the place of each run, and the runs."""
+    """(the text with a blank for each run of an unspaced script, the runs)."""
     if text.isascii():
         return text, []
     text = normalise(text)
@@ -77,12 +77,12 @@ def split_unspaced(text: str) -> tuple[str, list[str]]:
 
 
 def space_out(text: str) -> str:
-    """With a blank on both sides of each character of a run, so that each is a word."""
+    """The text with a blank on both sides of each character of a run, so that each is a word."""
     if text.isascii():
         return text
     return RUN.sub(lambda found: f" {' '.join(characters(found[0]))} ", normalise(text))
 
 
 def is_unspaced(words: Sequence[str]) -> bool:
-    """Whether most of these words are characters of such scripts: then two or three of them say what a word does."""
+    """Whether most of these words are characters of such scripts: then two or three of them correspond to a word."""
     return not all(map(str.isascii, words)) and 2 * sum(RUN.match(word) is not None for word in words) > len(words)

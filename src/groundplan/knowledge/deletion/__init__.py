@@ -1,1 +1,1 @@
-"""Documents that go: at once from retrieval, then from the disk, with a receipt, and after a restore once more."""
+"""Deletion of documents: at once from retrieval, then from the disk, with a receipt, and again after a restore."""

@@ -126,8 +126,8 @@ def put_source_tombstones(conn: Conn, documents: Sequence[UUID], by: str) -> lis
 
 
 def wipe_documents(conn: Conn, documents: Sequence[UUID]) -> None:
-    """What is kept of documents besides their rows and chunks: versions, titles, what was pushed, what was said and
-    decided."""
+    """Delete what is stored of documents besides their rows and chunks: versions, titles, pushed documents,
+    declarations and decisions."""
     conn.execute("DELETE FROM document_version WHERE document_id = ANY(%s)", (list(documents),))
     conn.execute("DELETE FROM held_version WHERE document_id = ANY(%s)", (list(documents),))
     conn.execute(
@@ -140,7 +140,7 @@ def wipe_documents(conn: Conn, documents: Sequence[UUID]) -> None:
 
 
 def withdraw_pushed(conn: Conn, documents: Sequence[UUID]) -> None:
-    """What was pushed of documents, and what they said of themselves; what was decided about them stays."""
+    """Delete pushed documents and the declarations of documents; decisions about them stay."""
     conn.execute(
         """DELETE FROM pushed p USING document d
            WHERE d.id = ANY(%s) AND p.source = d.source AND p.path = d.path""",
@@ -159,8 +159,8 @@ def forget_deleted(conn: Conn, documents: Sequence[UUID]) -> None:
 
 
 def forget_declared(conn: Conn, documents: Sequence[UUID]) -> None:
-    """What deleted documents said of themselves, and what findings say of them. What was decided about them stays, for
-    when they come back, and so does which version there was when."""
+    """Erase the declarations of deleted documents, and the texts of findings about them. Decisions and the dates of
+    versions stay, in case the documents come back."""
     if not documents:
         return
     conn.execute("UPDATE document_version SET title = '' WHERE document_id = ANY(%s)", (list(documents),))
@@ -175,7 +175,7 @@ def forget_declared(conn: Conn, documents: Sequence[UUID]) -> None:
            WHERE d.id = ANY(%s) AND subject = 'source/' || d.source || '/' || d.path AND kind LIKE 'knowledge.%%'""",
         (list(documents),),
     )
-    # of others, that name it
+    # findings about other documents that name it
     conn.execute(
         """UPDATE finding SET closed_at = coalesce(closed_at, now()), message = 'the other document was deleted',
              closed_reason = coalesce(closed_reason, 'the other document was deleted'), mark = id::text, quote = NULL,
@@ -186,7 +186,7 @@ def forget_declared(conn: Conn, documents: Sequence[UUID]) -> None:
 
 
 def closed_places(conn: Conn, source: str, paths: Sequence[str] | None = None) -> ClosedPlaces:
-    """The places of a source that were deleted by decision; `paths`: of these ones."""
+    """The closed paths of a source, deleted by decision; `paths`: only those among these."""
     return ClosedPlaces(
         conn.execute(
             """SELECT path, salt FROM tombstone WHERE source = %s AND lifted_at IS NULL
@@ -197,8 +197,8 @@ def closed_places(conn: Conn, source: str, paths: Sequence[str] | None = None) -
 
 
 def deleted_digests(conn: Conn, source: str) -> dict[str, list[str | None]]:
-    """Digests of what was deleted by decision -> where it stood; None where the name was erased with somebody, and for
-    what was of a source that left the workspace: that may be this one, under another name."""
+    """Digest of a document deleted by decision -> its paths; None for an erased name, and for documents of a source
+    that left the workspace, since that may be this one under another name."""
     found: dict[str, list[str | None]] = {}
     rows = conn.execute(
         """SELECT digest, CASE WHEN salt IS NULL AND source = %(source)s THEN path END FROM tombstone
@@ -212,7 +212,7 @@ def deleted_digests(conn: Conn, source: str) -> dict[str, list[str | None]]:
 
 
 def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
-    """Of what was deleted here, the newest first; what went at its source is none of it."""
+    """The tombstones of documents deleted here, newest first; without those removed at their source."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
             f"SELECT {COLUMNS} FROM tombstone WHERE cause <> 'gone' ORDER BY at DESC LIMIT %s", (limit,)
@@ -220,8 +220,8 @@ def tombstones(conn: Conn, limit: int = 500) -> list[Tombstone]:
 
 
 def listed_tombstones(conn: Conn) -> list[Tombstone]:
-    """Of what must not come back with an older database: what was deleted here, and what was withdrawn by whoever
-    pushed it, since no source tells that again."""
+    """The tombstones of documents that must not come back with an older database: those deleted here, and those
+    withdrawn by the application that pushed them, since no source reports that again."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
             f"""SELECT {COLUMNS} FROM tombstone
@@ -231,7 +231,7 @@ def listed_tombstones(conn: Conn) -> list[Tombstone]:
 
 
 def awaiting_erasure(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
-    """Of everything whose bytes may still be on the disk, the oldest first."""
+    """The tombstones of all documents whose bytes may still be on the disk, oldest first."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
             f"SELECT {COLUMNS} FROM tombstone WHERE erased_at IS NULL ORDER BY at LIMIT %s", (limit,)
@@ -239,7 +239,8 @@ def awaiting_erasure(conn: Conn, limit: int = 100_000) -> list[Tombstone]:
 
 
 def source_deletions(conn: Conn) -> tuple[int, datetime | None, int]:
-    """Of what went at its source: how many wait to be taken off the disk, when the first is due, how many are off."""
+    """(number waiting for erasure from the disk, when the first is due, number erased) of documents that were removed
+    at their source."""
     row = conn.execute(
         """SELECT count(*) FILTER (WHERE erased_at IS NULL), min(due) FILTER (WHERE erased_at IS NULL),
              count(*) FILTER (WHERE erased_at IS NOT NULL) FROM tombstone WHERE cause = 'gone'"""
@@ -249,12 +250,12 @@ def source_deletions(conn: Conn) -> tuple[int, datetime | None, int]:
 
 
 def existing_ids(conn: Conn, ids: Iterable[UUID]) -> set[UUID]:
-    """Those of the ids that are there."""
+    """Those of the ids that exist."""
     return {id for (id,) in conn.execute("SELECT id FROM tombstone WHERE id = ANY(%s)", (list(ids),))}
 
 
 def live_documents_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]]) -> list[UUID]:
-    """Documents that are live at these (source, path, salt)."""
+    """Live documents at these (source, path or its digest, salt)."""
     named = [(source, path) for source, path, salt in places if salt is None]
     rows = conn.execute(
         """SELECT d.id FROM document d JOIN unnest(%s::text[], %s::text[]) AS p(source, path)
@@ -266,7 +267,7 @@ def live_documents_at(conn: Conn, places: Sequence[tuple[str, str, bytes | None]
 
 
 def live_as_deleted(conn: Conn, stones: Sequence[Tombstone]) -> list[UUID]:
-    """Documents that are live and say what they said when they were deleted."""
+    """Live documents with the same content as when they were deleted."""
     rows = conn.execute(
         """SELECT DISTINCT d.id FROM document d JOIN unnest(%s::uuid[], %s::text[]) AS t(id, digest)
              ON t.id = d.id AND t.digest = d.digest WHERE d.deleted_at IS NULL AND d.digest <> ''""",
@@ -280,7 +281,7 @@ def documents_at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *
     if not places:
         return []
     rows = conn.execute(
-        # each document's name once, by each salt that there is
+        # one digest per document and salt
         f"""WITH p AS (SELECT * FROM unnest(%s::text[], %s::text[], %s::bytea[]) AS p(source, path, salt)),
               named AS MATERIALIZED (
                 SELECT d.id, s.source, s.salt, {DIGEST.format(salt="s.salt", path="d.path")} AS path
@@ -293,7 +294,7 @@ def documents_at_digests(conn: Conn, places: Sequence[tuple[str, str, bytes]], *
 
 
 def lift_tombstones(conn: Conn, source: str, path: str) -> list[Tombstone]:
-    """Let a deleted place be a document again; what closed it, as it is now."""
+    """Lift the tombstones that close a path; returns them as they are now."""
     with conn.cursor(row_factory=class_row(Tombstone)) as cursor:
         return cursor.execute(
             f"""UPDATE tombstone SET lifted_at = now() WHERE {_SAME_PLACE} AND lifted_at IS NULL
@@ -303,7 +304,7 @@ def lift_tombstones(conn: Conn, source: str, path: str) -> list[Tombstone]:
 
 
 def expired_documents(conn: Conn, limit: int = 500) -> list[UUID]:
-    """Live documents whose retention is over and that no legal hold keeps."""
+    """Live documents whose retention is over and that are not under a legal hold."""
     rows = conn.execute(
         """SELECT d.id FROM document d
            WHERE d.deleted_at IS NULL AND d.retain_until < (now() AT TIME ZONE 'UTC')::date
@@ -314,8 +315,8 @@ def expired_documents(conn: Conn, limit: int = 500) -> list[UUID]:
 
 
 def remaining_texts(conn: Conn, documents: Sequence[UUID]) -> int:
-    """How many passages with a text are left of documents that did not come back, and of versions that a hold had kept:
-    none, or a bug."""
+    """The number of remaining texts of deleted documents that did not come back, and of versions that a hold had kept:
+    anything but 0 is a bug."""
     row = conn.execute(
         """SELECT (SELECT count(*) FROM chunk c JOIN document d ON d.id = c.document_id
                WHERE d.id = ANY(%(ids)s) AND d.deleted_at IS NOT NULL AND c.text <> '')
@@ -326,10 +327,10 @@ def remaining_texts(conn: Conn, documents: Sequence[UUID]) -> int:
 
 
 def rewrite_tables(conn: Conn) -> bool:
-    """Write the tables of documents anew, so that nothing deleted is left in their files, and have that on the disk.
+    """Rewrite the tables of documents on the disk, so that no deleted rows are left in their files.
 
-    False where this server lets only the owner do that, and while somebody still reads a table as it was before: what
-    they may see stays in its files. `conn` is in autocommit; readers wait meanwhile.
+    Returns False if the server lets only the owner do that, or while an older transaction can still see deleted rows,
+    which then stay in the files. `conn` is in autocommit; readers wait meanwhile.
     """
     return all(_rewrite_table(conn, table) for table in TABLES)
 
@@ -337,32 +338,34 @@ def rewrite_tables(conn: Conn) -> bool:
 def _rewrite_table(conn: Conn, table: LiteralString) -> bool:
     for pause in _PAUSES:
         time.sleep(pause)
-        kept: list[int] = []
-        passed_over: list[str] = []
+        unremoved: list[int] = []
+        warnings: list[str] = []
 
-        def note(said: Diagnostic, kept: list[int] = kept, passed_over: list[str] = passed_over) -> None:
-            # whoever may not write a table anew is warned, and nothing fails
-            if said.severity_nonlocalized == "WARNING":
-                passed_over.append(said.message_primary or "")
+        def collect_notice(
+            notice: Diagnostic, unremoved: list[int] = unremoved, warnings: list[str] = warnings
+        ) -> None:
+            # without the right to rewrite a table PostgreSQL only warns
+            if notice.severity_nonlocalized == "WARNING":
+                warnings.append(notice.message_primary or "")
             # "N dead row versions cannot be removed yet", in the server's language
-            if count := re.search(r"\d+", said.message_detail or ""):
-                kept.append(int(count[0]))
+            if count := re.search(r"\d+", notice.message_detail or ""):
+                unremoved.append(int(count[0]))
 
-        conn.add_notice_handler(note)
+        conn.add_notice_handler(collect_notice)
         try:
             conn.execute(f"VACUUM (FULL, VERBOSE) {table}")
         finally:
-            conn.remove_notice_handler(note)
-        if passed_over:
-            _log.warning("what was deleted cannot be taken off the disk: %s", "; ".join(passed_over))
+            conn.remove_notice_handler(collect_notice)
+        if warnings:
+            _log.warning("what was deleted cannot be taken off the disk: %s", "; ".join(warnings))
             return False
-        if not any(kept):
+        if not any(unremoved):
             return True
     return False
 
 
 def table_bytes(conn: Conn) -> int:
-    """Bytes of these tables."""
+    """The total size of these tables in bytes."""
     row = conn.execute(
         "SELECT sum(pg_total_relation_size(name::regclass)) FROM unnest(%s::text[]) AS name", (list(TABLES),)
     )

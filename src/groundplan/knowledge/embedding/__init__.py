@@ -1,1 +1,1 @@
-"""Turning texts into vectors: tokenizer, model, the engines that run it, and the messages of the local service."""
+"""Embedding of texts: tokenizer, model, the engines that run it, and the messages of the local service."""

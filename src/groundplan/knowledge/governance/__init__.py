@@ -1,1 +1,1 @@
-"""What holds for a document, where each value comes from, and who decided it."""
+"""The effective values of documents, with their origins, decisions about them, and shared links."""

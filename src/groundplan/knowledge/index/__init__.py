@@ -1,1 +1,1 @@
-"""Editions of the search index: made beside the one that serves, compared, switched to, gone back to, removed."""
+"""Editions of the search index: built beside the serving one, compared, switched to, rolled back, removed."""

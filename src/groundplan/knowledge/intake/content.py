@@ -30,8 +30,8 @@ def is_valid_key(key: str) -> bool:
 def modification_time(document: StoredDocument | None, content: Content, parsed: Parsed) -> datetime:
     """When a document was changed: as its source says, for a message when it was sent, else when this content was seen
     for the first time. A time in the future, or outside of UTC's range, is ignored."""
-    for told in (content.modified_at, _sent_time(parsed)):
-        if told is not None and (moment := _past_utc(told)) is not None:
+    for candidate in (content.modified_at, _sent_time(parsed)):
+        if candidate is not None and (moment := _past_utc(candidate)) is not None:
             return moment
     same = (
         document is not None and document.live and document.content is not None and document.content == parsed.content
@@ -41,8 +41,8 @@ def modification_time(document: StoredDocument | None, content: Content, parsed:
 
 def _sent_time(parsed: Parsed) -> datetime | None:
     """The time at which an e-mail says it was sent."""
-    said = parsed.told.get(SENT) if parsed.media == "eml" else None
-    return None if said is None else datetime.fromisoformat(said)
+    sent = parsed.told.get(SENT) if parsed.media == "eml" else None
+    return None if sent is None else datetime.fromisoformat(sent)
 
 
 def _past_utc(moment: datetime) -> datetime | None:

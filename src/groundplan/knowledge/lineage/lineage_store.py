@@ -70,16 +70,16 @@ def calls_since(conn: Conn, since: datetime, until: datetime, limit: int | None 
 
 
 def calls_page(
-    conn: Conn, since: datetime, until: datetime, most: int = MAX_ROWS
+    conn: Conn, since: datetime, until: datetime, limit: int = MAX_ROWS
 ) -> tuple[list[dict[str, Any]], datetime | None]:
     """As `calls_since`, about `most` of them, and where there may be more the time to go on since."""
-    calls = calls_since(conn, since, until, most)
-    if len(calls) < most:
+    calls = calls_since(conn, since, until, limit)
+    if len(calls) < limit:
         return calls, None
     following = calls[-1]["at"]
     # those of that very moment may not be all: they come with the next
-    if told := [call for call in calls if call["at"] != following]:
-        return told, following
+    if complete := [call for call in calls if call["at"] != following]:
+        return complete, following
     # a moment that has more than that comes whole
     after = following + timedelta(microseconds=1)
     return calls_since(conn, following, after, None), after

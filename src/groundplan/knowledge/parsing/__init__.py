@@ -1,1 +1,1 @@
-"""From the bytes of a document to its text and what it says of itself, in a child process that may do nothing else."""
+"""Parses the bytes of a document into text and metadata, in a confined child process."""

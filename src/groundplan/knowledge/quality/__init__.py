@@ -1,1 +1,1 @@
-"""What is wrong with documents and tables, as findings for their owners, and a score for each source."""
+"""Quality of documents and tables: findings for their owners, and a score for each source."""

@@ -1,1 +1,1 @@
-"""Finding passages for a person: projections propose, live permissions dispose, and the service around them."""
+"""Search for passages on behalf of a person: projections propose, live permissions decide; and the search service."""

@@ -122,9 +122,9 @@ class Proposal:
         return _to_dict(self.rows, self.combined_scores, (self.word_scores > 0) | self.has_vector)
 
     def batches(self, target: int, batch_size: int) -> Iterator[tuple[list[int], float]]:
-        """The rows as they are best read, until somebody has enough, and what each later one may be worth at most for
-        what it may quote. At first the best `target`, and up to `best_word_score` in all that may be among them by
-        quoting, those first that may reach most; then more of these, then the rest."""
+        """(rows to read next, the highest score that any later row may reach by quoting the question), until the caller
+        has enough. The first batch has the best `target` rows and rows that may be among them by quoting, those with
+        the highest reachable scores first, up to `batch_size`; then come further such rows, then the rest."""
         first, next_rows = self.order[:target], self.order[target:batch_size]
         least_score = self.best_scores[first[-1]] if next_rows else 0.0
         potential = {row: self.quote_potential[row] for row in next_rows if row in self.quote_potential}

@@ -1,1 +1,1 @@
-"""Connectors: where documents are read from, behind one small contract."""
+"""Connectors to the sources that documents are read from, behind one small contract."""
