@@ -1,12 +1,12 @@
-"""A second look at the few tests that failed in a whole run: each must pass three times alone, or its failure stands.
+"""Repeats the few tests that failed in a complete run: each must pass three times alone, or its failure is final.
 
     python scripts/again.py      after `make test` failed, in the same checkout
 
-On a machine that others slow down, one of thousands of tests may miss a deadline. No second look is had by tests of
-promises (a promise that was broken once is broken), by properties (an example that was found once exists; what stands
-beside them in a module has one), by more than MOST failures, or by what could not be collected, and in none of a run
-that broke off. Where the worker of the tests died in one (in native code, at whatever it came to next), that says
-nothing of the test, whichever it is. Everything that needed one is told by name, so that it gets mended.
+On a machine that others slow down, one of thousands of tests may miss a deadline. Not repeated are tests of promises (a
+promise that was broken once is broken), properties (an example that was found once exists; other tests of their modules
+are repeated), more than MAX_FAILURES failures, tests that could not be collected, and failures of a run that was
+aborted. Where a worker died in a test (in native code, at whatever it ran next), that says nothing about the test,
+whichever it is. Every repeated test is reported by name, so that it gets fixed.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 CACHE = ROOT / ".pytest_cache/v"
 FAILED, ENDED, CRASHED = CACHE / "cache/lastfailed", CACHE / "groundplan/ended", CACHE / "groundplan/crashed"
-WHOLE = "1"
-"""How pytest ends where tests failed and all ran."""
+COMPLETE = "1"
+"""Exit code of pytest where all tests ran and some failed."""
 SEARCHING = frozenset({"given", "run_state_machine_as_test"})
-"""By which names examples are looked for."""
-MOST = 3
-TIMES = 3
+"""Names of functions that search for examples."""
+MAX_FAILURES = 3
+REPEATS = 3
 
 
-def stands(test: str, crashed: Collection[str] = ()) -> str | None:
-    """Why the failure of a test is final; None: it may be looked at again. `crashed`: those in which a worker died."""
+def final_reason(test: str, crashed: Collection[str] = ()) -> str | None:
+    """Why the failure of a test is final; None: it may be repeated. `crashed`: tests in which a worker died."""
     path, _, name = test.partition("::")
     if not name:
         return "it could not be collected"
@@ -38,43 +38,43 @@ def stands(test: str, crashed: Collection[str] = ()) -> str | None:
         return None
     if path.startswith("tests/acceptance/"):
         return "it proves a promise"
-    if searches(ast.parse((ROOT / path).read_text()), name.partition("[")[0].rpartition("::")[2]):
+    if uses_examples(ast.parse((ROOT / path).read_text()), name.partition("[")[0].rpartition("::")[2]):
         return "an example that was found once exists"
     return None
 
 
-def searches(module: ast.Module, test: str) -> bool:
-    """Whether a test of that name looks for examples: it, or a function of its module that it names, names one of
-    SEARCHING. So does one that is not found as a function (the test of a machine of states)."""
-    said: dict[str, set[str]] = {}
+def uses_examples(module: ast.Module, test: str) -> bool:
+    """Whether a test searches for examples: it, or a function of its module that it refers to, refers to one of
+    SEARCHING. True also for tests that are no functions (those of state machines)."""
+    references: dict[str, set[str]] = {}
     for function in ast.walk(module):
         if isinstance(function, ast.FunctionDef | ast.AsyncFunctionDef):
-            said.setdefault(function.name, set()).update(
+            references.setdefault(function.name, set()).update(
                 node.id if isinstance(node, ast.Name) else node.attr
                 for node in ast.walk(function)
                 if isinstance(node, ast.Name | ast.Attribute)
             )
-    if test not in said:
+    if test not in references:
         return True
     names: set[str] = set()
     new = {test}
     while new:
         names |= new
-        new = {name for function in new for name in said.get(function, ())} - names
+        new = {name for function in new for name in references.get(function, ())} - names
     return not names.isdisjoint(SEARCHING)
 
 
 def main() -> int:
-    if not ENDED.exists() or ENDED.read_text().strip() != WHOLE or not FAILED.exists():
+    if not ENDED.exists() or ENDED.read_text().strip() != COMPLETE or not FAILED.exists():
         print("no second look: the tests did not run to their end", file=sys.stderr)
         return 1
     failed = list(json.loads(FAILED.read_text()))
     crashed = json.loads(CRASHED.read_text()) if CRASHED.exists() else []
-    final = [f"{test}: {why}" for test in failed if (why := stands(test, crashed)) is not None]
-    if not failed or len(failed) > MOST or final:
+    final = [f"{test}: {why}" for test in failed if (why := final_reason(test, crashed)) is not None]
+    if not failed or len(failed) > MAX_FAILURES or final:
         print("no second look:", "; ".join(final) or f"{len(failed)} tests failed", file=sys.stderr)
         return 1
-    for _ in range(TIMES):
+    for _ in range(REPEATS):
         done = subprocess.run(
             [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", *failed], cwd=ROOT, check=False
         )
@@ -82,7 +82,7 @@ def main() -> int:
             return 1
     for test in failed:
         what = "was where a worker died" if test in crashed else "failed once in the whole run"
-        print(f"UNSTEADY: {test} {what} and passed {TIMES} times by itself", file=sys.stderr)
+        print(f"UNSTEADY: {test} {what} and passed {REPEATS} times by itself", file=sys.stderr)
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Take over what each file of tests took in the newest whole run here, so that the longest begin first.
+"""Copy the durations of test files in the newest complete run to tests/seconds.json, so that the longest begin first.
 
 python scripts/longest.py      after `make test`, in the same checkout
 """
@@ -12,15 +12,15 @@ from pathlib import Path
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from tests.longest_first import NOTED, SECONDS, worth_knowing  # noqa: E402 -- of this checkout
+from tests.longest_first import CACHE_KEY, SECONDS, format_durations  # noqa: E402 -- of this checkout
 
 
 def main() -> int:
-    noted = ROOT / ".pytest_cache/v" / NOTED
-    if not noted.exists():
-        print("no whole run was noted here: run `make test` first", file=sys.stderr)
+    recorded = ROOT / ".pytest_cache/v" / CACHE_KEY
+    if not recorded.exists():
+        print("no whole run was recorded here: run `make test` first", file=sys.stderr)
         return 1
-    lines = [f"{json.dumps(file)}: {took}" for file, took in worth_knowing(json.loads(noted.read_text())).items()]
+    lines = [f"{json.dumps(file)}: {took}" for file, took in format_durations(json.loads(recorded.read_text())).items()]
     SECONDS.write_text("{\n" + ",\n".join(lines) + "\n}\n")
     return 0
 

@@ -1,4 +1,4 @@
-"""What all tests share: one embedded PostgreSQL per run, and a fresh migrated database for each test that asks."""
+"""Shared by all tests: one embedded PostgreSQL per run, and a fresh migrated database for each test that wants one."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from tests.integration import nursery
 
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 60.0
 WHOLE = 5000
-"""Tests of a run that is taken for a whole one."""
+"""A run of at least this many tests counts as complete."""
 _TOOK: defaultdict[str, float] = defaultdict(float)
 _COMPUTED: defaultdict[str, float] = defaultdict(float)
-"""Seconds of each file, and of computing by it and what it started."""
+"""Seconds, and CPU seconds including child processes, of each file."""
 _COMPUTED_BEFORE = [0.0]
-"""Seconds of computing up to the end of the file before."""
+"""CPU seconds up to the end of the previous file."""
 _OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
-"""Servers that this worker runs, and who uses them."""
+"""Servers that this worker runs, and their users."""
 _FAILED = pytest.StashKey[bool]()
 late_grammar.put_off()
 disable_pydantic_plugins()
@@ -51,7 +51,7 @@ settings.load_profile("groundplan")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """What workers and processes that start from here on find. A bare system lacks the library that LightGBM loads."""
+    """Set up the environment of workers and child processes, with OpenMP for LightGBM if the system lacks it."""
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile what they load
     for threads in (
         "OMP_NUM_THREADS",
@@ -76,7 +76,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesInTurn:
-    """However many workers: `--dist` other than by files would run a file's tests in several of them."""
+    """Distribute by files for any number of workers; otherwise the tests of a file would run in several of them."""
     return FilesInTurn(config, log)
 
 
@@ -87,7 +87,7 @@ def pytest_unconfigure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """What is counted by the day (UTC) begins anew at midnight: a test that would begin just before begins after it."""
+    """Delay tests that would begin just before midnight (UTC), when daily counters start anew."""
     left = DAY_SECONDS - time.time() % DAY_SECONDS
     if left < LATE_SECONDS:
         time.sleep(left + 0.05)
@@ -109,19 +109,21 @@ def pytest_make_collect_report(
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    first = longest_first.places(longest_first.known_seconds())
-    items.sort(key=lambda item: (longest_first.place(item.nodeid, first), longest_first.file_of(item.nodeid)))
+    first = longest_first.order_files(longest_first.load_durations())
+    items.sort(
+        key=lambda item: (longest_first.position_of(item.nodeid, first), longest_first.file_of_test(item.nodeid))
+    )
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _TOOK[longest_first.file_of(report.nodeid)] += report.duration
+    _TOOK[longest_first.file_of_test(report.nodeid)] += report.duration
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, object, object]:
     done = yield
-    file = longest_first.file_of(item.nodeid)
-    if nextitem is None or longest_first.file_of(nextitem.nodeid) != file:
+    file = longest_first.file_of_test(item.nodeid)
+    if nextitem is None or longest_first.file_of_test(nextitem.nodeid) != file:
         now = _computed()
         _COMPUTED[file] += now - _COMPUTED_BEFORE[0]
         _COMPUTED_BEFORE[0] = now
@@ -129,14 +131,14 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 def _computed() -> float:
-    """Seconds of computing by this process and all that it started and that has ended."""
+    """CPU seconds of this process and its ended child processes."""
     ours = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     return sum(each.ru_utime + each.ru_stime for each in ours) + nursery.computed()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
-    for file, seconds in getattr(node, "workeroutput", {}).get(longest_first.NOTED, {}).items():
+    for file, seconds in getattr(node, "workeroutput", {}).get(longest_first.CACHE_KEY, {}).items():
         _COMPUTED[file] += seconds
 
 
@@ -148,16 +150,16 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """`scripts/again.py` looks only at runs that were whole, and so does `scripts/longest.py`."""
+    """Record a complete run: `scripts/again.py` and `scripts/longest.py` use only those."""
     if exitstatus != pytest.ExitCode.OK:
         session.config.stash[_FAILED] = True
     cache = getattr(session.config, "cache", None)
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("groundplan/ended", int(exitstatus))
         if session.testscollected >= WHOLE:
-            cache.set(longest_first.NOTED, {file: [seconds, _COMPUTED[file]] for file, seconds in _TOOK.items()})
+            cache.set(longest_first.CACHE_KEY, {file: [seconds, _COMPUTED[file]] for file, seconds in _TOOK.items()})
     elif hasattr(session.config, "workeroutput"):
-        session.config.workeroutput[longest_first.NOTED] = dict(_COMPUTED)
+        session.config.workeroutput[longest_first.CACHE_KEY] = dict(_COMPUTED)
     # here and not at the end of a test, which may take three minutes: another worker's last file may take longer
     for running, users in _OURS:
         _wait_for_others(users)
@@ -166,7 +168,7 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Under xdist the process that runs no test runs the server: a worker that dies takes nobody else's along."""
+    """Under xdist the controlling process runs the server, so that it outlives a worker that dies."""
     own = hasattr(session.config, "workerinput") or session.config.option.collectonly
     if getattr(session.config.option, "numprocesses", None) and not own:
         shared = ExitStack()
@@ -177,7 +179,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[Cluster]:
-    """The run's server, which ends with the run."""
+    """The server of this run, stopped at its end."""
     with (made_database.folder() / "cluster.users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield found_cluster(made_database.folder() / "cluster") if _is_running() else _run_cluster()
@@ -206,7 +208,7 @@ def database(postgres_cluster: Cluster) -> Iterator[Database]:
 
 
 def _wait_for_others(users: Path, seconds: float = 600.0) -> None:
-    """Until no worker uses the server; a worker that died has let go of its lock."""
+    """Wait until no worker uses the server; a worker that died has released its lock."""
     deadline = time.monotonic() + seconds
     with users.open("r") as file:
         while time.monotonic() < deadline:

@@ -67,8 +67,8 @@ ACROSS = "tests/integration/test_permission_model.py::test_the_next_question_see
     ],
 )
 def test_where_a_worker_died_there_is_a_second_look_at_any_test(test: str, final: str) -> None:
-    assert (again.stands(test), again.stands(test, [test])) == (final, None)
+    assert (again.final_reason(test), again.final_reason(test, [test])) == (final, None)
 
 
 def test_beside_a_property_other_tests_have_a_second_look() -> None:
-    assert again.stands("tests/unit/test_ticks.py::test_two_that_rest_wake_in_one_turn_of_the_loop") is None
+    assert again.final_reason("tests/unit/test_ticks.py::test_two_that_rest_wake_in_one_turn_of_the_loop") is None

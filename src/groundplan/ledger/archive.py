@@ -29,10 +29,10 @@ from groundplan.core.scratch import scratch_folder
 from groundplan.ledger import archive_store
 
 DAYS_PER_ROUND: Final = 31
-"""Days of one round."""
+"""Days that are archived in one round."""
 MAX_PART_ROWS: Final = 100_000
-"""Calls, or attempts, of a part: a transaction of some seconds. Of what is written all the time, such as budgets,
-PostgreSQL cleans up only what is older than the oldest transaction."""
+"""Most calls or attempts of a part, so that its transaction takes only seconds: in tables that are updated all the
+time, such as budgets, PostgreSQL cleans up only versions older than the oldest transaction."""
 _TYPES: Final = {
     "uuid": "UUID", "timestamp with time zone": "TIMESTAMPTZ", "text": "VARCHAR", "numeric": "DECIMAL(38,12)",
     "bigint": "BIGINT", "integer": "INTEGER", "boolean": "BOOLEAN", "double precision": "DOUBLE", "jsonb": "VARCHAR",
@@ -48,7 +48,7 @@ _ENTRY: Final = {
 
 @dataclass(frozen=True, slots=True)
 class ArchiveResult:
-    """One day that left, or a part of it; `more` of it has not."""
+    """The result of archiving a day, or a part of it; `more`: the day has further facts to archive."""
 
     day: date
     calls: int
@@ -96,7 +96,7 @@ def archive_day(conn: Connection[Any], url: str, day: date, most: int = MAX_PART
 
 
 class ArchivedPart(NamedTuple):
-    """Where a part of a day is."""
+    """The location of an archived part of a day."""
 
     day: date
     url: str
@@ -160,7 +160,7 @@ def query_entries(ranges: Sequence[Range], statement: str) -> tuple[list[str], l
 
 
 def _local_copy(url: str, name: str, copy: Path) -> str:
-    """A path of a file: its own in a folder, else of a copy."""
+    """The local path of a file: its own in a folder, else that of a copy."""
     store, root = resolve_store(url)
     if is_local(store):
         return f"{root.rstrip('/')}/{name}"
@@ -170,8 +170,8 @@ def _local_copy(url: str, name: str, copy: Path) -> str:
 
 
 def list_unlisted_part(conn: Connection[Any]) -> bool:
-    """Keep the ids of one part that left before ids were kept, from its files, in the caller's transaction; False:
-    there was none. Raises `Invalid` where they cannot be read."""
+    """Store the ids of one part that was archived before ids were listed, from its files, in the caller's transaction;
+    False where there was none. Raises `Invalid` where they cannot be read."""
     if (part := archive_store.oldest_unlisted(conn)) is None:
         return False
     archive_store.lock_day(conn, part[0])
@@ -224,8 +224,8 @@ _IDS: Final = {
 
 
 def _check_own(conn: Connection[Any], duck: Any, url: str, name: str, file: Path, before: Path, table: str) -> None:
-    """Raise `Conflict` where the store has facts under that name that this ledger has not: whatever broke off of this
-    one left none but its own, also where it had gone further into the day."""
+    """Raise `Conflict` where the store has a file of that name with facts that this ledger lacks. A file that an
+    interrupted run of this ledger left contains only its own facts, even if it went further into the day."""
     import duckdb  # noqa: PLC0415 -- an extra, which is there
 
     store, root = resolve_store(url)
@@ -251,7 +251,7 @@ def _check_own(conn: Connection[Any], duck: Any, url: str, name: str, file: Path
 
 
 def _fetch_files(days: Iterable[ArchivedPart], table: str, folder: Path) -> list[str]:
-    """Local files of one kind, one for each part of a day; those of a store are copied."""
+    """Return local files of one kind, one for each part of a day; files of remote stores are copied."""
     target = folder / table
     target.mkdir()
     found = []

@@ -1,4 +1,4 @@
-"""The SQL that copies a day's facts out, notes where they are, and deletes them once they are there."""
+"""The SQL of archiving: copies a day's facts out, records where they are, and then deletes them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TABLES: Final[dict[str, LiteralString]] = {
         WHERE a.at >= {first} AND a.at < {last} AND a.state <> 'open'
         ORDER BY c.call_id, c.attempt, c.budget, c.period""",
 }
-"""File -> its rows of a day. Attempts that are open are left where they are."""
+"""File -> query of its rows of a day. Open attempts are not archived."""
 _KNOWN: Final[dict[str, LiteralString]] = {
     "calls": "SELECT count(*) FROM call WHERE id = ANY(%s)",
     "attempts": """SELECT count(*) FROM attempt a
@@ -30,13 +30,13 @@ _KNOWN: Final[dict[str, LiteralString]] = {
         u(call_id, attempt, budget, period) USING (call_id, attempt, budget, period)""",
 }
 IDS_PER_ROW: Final = 10_000
-"""Ids that lie in one row, as `drop_archived` has it."""
+"""Ids in one row, as in the SQL function `drop_archived`."""
 _LAST_MS: Final = 253_402_000_000_000
 """Of a time that has a day after it in every calendar; ids that are made at random may say later ones."""
 
 
 def try_lock(conn: Connection[Any]) -> bool:
-    """Whether nobody else archives now; until the end of the transaction."""
+    """Try to take the archiving lock until the end of the transaction; False where another process archives."""
     row = conn.execute("SELECT pg_try_advisory_xact_lock(80, 2)").fetchone()
     # a store that is far away takes its time for a day
     conn.execute("SET LOCAL idle_in_transaction_session_timeout = '1h'")
@@ -44,13 +44,13 @@ def try_lock(conn: Connection[Any]) -> bool:
 
 
 def lock_day(conn: Connection[Any], day: date) -> None:
-    """Until the end of the transaction no fact of that day is taken over from a journal; those of other days are."""
+    """Block the shipping of facts of that day until the end of the transaction."""
     conn.execute("SELECT pg_advisory_xact_lock(81, %s::date - date '2000-01-01')", (day,))
 
 
 def days_to_archive(conn: Connection[Any], before: date, limit: int) -> list[date]:
-    """The oldest days before `before` of which there are facts and which were not archived; where there is none, the
-    oldest one that was, of which facts came since."""
+    """The oldest days before `before` that have facts and were not archived; if there is none, the oldest archived day
+    for which facts arrived since."""
     rows = conn.execute(
         """SELECT d.day FROM (
              SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM call_day
@@ -62,8 +62,8 @@ def days_to_archive(conn: Connection[Any], before: date, limit: int) -> list[dat
 
 
 def _late_days(conn: Connection[Any], before: date) -> list[date]:
-    """Found by time among calls, and by their calls' ids, which begin with it, among attempts: neither looks at what is
-    still here."""
+    """The oldest archived day with late facts, found by the time of calls and by the ids of attempts' calls, which
+    begin with the time, so that no newer rows are read."""
     end = datetime.combine(before, time(), UTC)
     row = conn.execute(
         """SELECT (least((SELECT min(at) FROM call WHERE at < %(end)s),
@@ -75,15 +75,15 @@ def _late_days(conn: Connection[Any], before: date) -> list[date]:
 
 
 def next_part(conn: Connection[Any], day: date) -> int:
-    """Which part of a day is written next: 0 is the day itself, or its beginning where it has too much to leave at
-    once; the next ones are its rest, and what came later."""
+    """The number of the next part of a day: 0 is the day itself, or its beginning if it is too large for one part;
+    later parts are the rest, and facts that arrived late."""
     row = conn.execute("SELECT coalesce(max(part) + 1, 0) FROM archived_day WHERE day = %s", (day,)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def part_path(table: str, day: date, part: int) -> str:
-    """Where a part of a day is, below its store."""
+    """The path of a part of a day, within its store."""
     return f"{table}/{day.isoformat()}{f'.{part}' if part else ''}.parquet"
 
 
@@ -99,8 +99,8 @@ def column_types(conn: Connection[Any], table: str) -> dict[str, str]:
 
 
 def part_end(conn: Connection[Any], day: date, most: int) -> datetime | None:
-    """Up to which time facts of a day leave together: at most so many calls and attempts each, but for what has one
-    time; None: all of it."""
+    """The end of the next part of a day, so that it has at most `most` calls and attempts each (more only if they have
+    the same time); None: the whole rest."""
     row = conn.execute(
         """WITH d AS (SELECT %(day)s::timestamp AT TIME ZONE 'UTC' AS first,
                (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC' AS last),
@@ -116,7 +116,7 @@ def part_end(conn: Connection[Any], day: date, most: int) -> datetime | None:
 
 
 def count_existing(conn: Connection[Any], table: str, ids: Sequence[tuple[Any, ...]]) -> int:
-    """How many of these, as their keys have them, are here."""
+    """How many rows with these keys exist."""
     columns = [list(column) for column in zip(*ids, strict=True)]
     row = conn.execute(_KNOWN[table], columns).fetchone()
     assert row is not None
@@ -124,7 +124,7 @@ def count_existing(conn: Connection[Any], table: str, ids: Sequence[tuple[Any, .
 
 
 def copy_out(conn: Connection[Any], table: str, day: date, file: Path, until: datetime | None = None) -> None:
-    """A day's rows, those before `until` where it is said, as CSV with a head."""
+    """Write a day's rows (those before `until`, if given) to a CSV file with a header."""
     first, last = (sql.SQL("({}::date + {})::timestamp AT TIME ZONE 'UTC'").format(sql.Literal(day), n) for n in (0, 1))
     query = sql.SQL(TABLES[table]).format(first=first, last=last if until is None else sql.Literal(until))
     statement = sql.SQL("COPY ({}) TO STDOUT (FORMAT csv, HEADER, NULL '\\N')").format(query)
@@ -137,7 +137,7 @@ def record_part(
     conn: Connection[Any], day: date, url: str, counts: dict[str, int], cost: Decimal, sha256: str, part: int = 0,
     until: datetime | None = None,
 ) -> None:  # fmt: skip
-    """Say where a part of a day is, and up to when it goes, before it is dropped."""
+    """Record where a part of a day is and up to which time it goes, before its facts are deleted."""
     conn.execute(
         """INSERT INTO archived_day (day, url, calls, attempts, charges, cost_usd, sha256, part, until)
            VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s)""",
@@ -146,15 +146,15 @@ def record_part(
 
 
 def delete_archived(conn: Connection[Any], day: date, part: int = 0) -> int:
-    """Delete a day's facts that are in a part; how many calls. Raises psycopg's `SerializationFailure` where they
-    changed meanwhile."""
+    """Delete a day's facts that are in a part; return how many calls. Raises psycopg's `SerializationFailure` where
+    they changed meanwhile."""
     row = conn.execute("SELECT drop_archived(%s, %s)", (day, part)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def day_cost(conn: Connection[Any], day: date, until: datetime | None = None) -> Decimal:
-    """What the attempts of a day cost, those before `until` where it is said, by the ledger."""
+    """The cost of a day's attempts (those before `until`, if given) according to the ledger."""
     row = conn.execute(
         """SELECT coalesce(sum(cost_usd), 0) FROM attempt WHERE state <> 'open'
            AND at >= %(day)s::timestamp AT TIME ZONE 'UTC'
@@ -166,12 +166,12 @@ def day_cost(conn: Connection[Any], day: date, until: datetime | None = None) ->
 
 
 def list_parts(conn: Connection[Any]) -> list[dict[str, Any]]:
-    """Every part of a day that left, the oldest first."""
+    """Every archived part of a day, the oldest first."""
     return select(conn, "SELECT * FROM archived_day ORDER BY day, part")
 
 
 def archived_day_of(conn: Connection[Any], call: UUID) -> date | None:
-    """The day with which a call left, looked for around the time in its id; None where it did not."""
+    """The day with which a call was archived, searched around the time in its id; None if it was not."""
     time_of = min(call.int >> 80, _LAST_MS) / 1000
     row = conn.execute(
         """WITH near AS MATERIALIZED (
@@ -184,8 +184,8 @@ def archived_day_of(conn: Connection[Any], call: UUID) -> date | None:
 
 
 def are_calls_archived(conn: Connection[Any], first: int, until: int) -> bool:
-    """Whether no facts of calls whose entries are in a range of the audit log are here, nor any that left before the
-    ids of what leaves were kept. Calls of times that are yet to come are of a wrong clock: nothing waits for them."""
+    """Whether the facts of all calls with entries in a range of the audit log are archived, in parts whose ids are
+    listed. Calls with a time in the future come from a wrong clock and are ignored."""
     row = conn.execute(
         """SELECT EXISTS (SELECT FROM audit_entry e JOIN call c ON c.id = e.id
            WHERE e.leaf_index >= %s AND e.leaf_index < %s AND c.at <= now())""",
@@ -195,7 +195,7 @@ def are_calls_archived(conn: Connection[Any], first: int, until: int) -> bool:
 
 
 def oldest_unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:
-    """(day, URL, part) of the oldest part that left before the ids of what leaves were kept; None: there is none."""
+    """(day, URL, part) of the oldest part that was archived before ids were listed; None where there is none."""
     row = conn.execute(
         """SELECT d.day, d.url, d.part FROM archived_day d
            WHERE NOT EXISTS (SELECT FROM archived_fact f WHERE f.day = d.day AND f.part = d.part)
@@ -208,8 +208,7 @@ def list_facts(
     conn: Connection[Any], day: date, part: int, calls: list[UUID], attempts: list[tuple[UUID, int]],
     charged: list[tuple[UUID, str, str, Decimal]],
 ) -> None:  # fmt: skip
-    """Keep the ids of a part, and what workers whose slices are not closed were charged: (epoch, budget, period,
-    USD)."""
+    """Store the ids of a part, and the charges of workers whose slices are not closed: (epoch, budget, period, USD)."""
     calls, attempts = sorted(calls), sorted(attempts)
     for chunk, at in enumerate(range(0, len(calls) or 1, IDS_PER_ROW)):
         ids = calls[at : at + IDS_PER_ROW]

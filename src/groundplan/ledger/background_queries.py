@@ -23,13 +23,13 @@ _TIMES = ("created_at", "due_at", "expires_at")
 
 
 def responses(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
-    """Those that are not over first, then the newest. `problem` is why one waits, of which `due_at` tells when it is
-    tried again, or the code of what it failed with."""
+    """Open responses first, then the newest. `problem` is why one waits (until `due_at`), or the code with which it
+    failed."""
     return [_to_json(row) for row in select(conn, _OPEN_FIRST, {"workload": workload, "limit": limit})]
 
 
 def open_by_workload(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
-    """How many of each workload are not over; the most first."""
+    """Numbers of open responses by workload, the largest first."""
     return select(
         conn,
         """SELECT workload, count(*) FILTER (WHERE status = 'queued') AS queued,
@@ -41,7 +41,7 @@ def open_by_workload(conn: Connection[Any], workload: str | None) -> list[dict[s
 
 
 def response_workload(conn: Connection[Any], id: str) -> str | None:
-    """Whose it is; None where there is none."""
+    """The workload of a response; None where it does not exist."""
     found = select(
         conn, "SELECT workload FROM background_response WHERE id = %(id)s AND expires_at > now()", {"id": id}
     )

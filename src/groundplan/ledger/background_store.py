@@ -18,14 +18,15 @@ from groundplan.ledger import retention
 
 Conn = Connection[Any]
 CHANNEL: Final = "groundplan_background"
-"""Tells the id of one that was cancelled; behind `FOLLOWED`, of one that is followed by another worker."""
+"""Notifies of the id of a cancelled response or, after `FOLLOWED`, of one that another worker follows."""
 FOLLOWED: Final = "+"
 QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 OPEN: Final = frozenset({QUEUED, RUNNING})
 RETRIES_PER_SECOND: Final = 40
-"""A second, of what waits of one workload: each is a claim, a call up to its refusal, and a row that is written."""
+"""Most retries a second for the waiting responses of one workload: each costs a claim, a call up to its refusal, and a
+written row."""
 MAX_SPREAD_SECONDS: Final = 25.0
-"""Longest that one is put off for the others; a fifth more or less, so that they do not come back together."""
+"""Longest delay of a response in favour of others; varied by a fifth, so that they are not retried together."""
 _OPEN: Final = "status IN ('queued', 'in_progress')"
 _COLUMNS: Final = (
     "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status, waits"
@@ -56,8 +57,8 @@ class Row:
 
 
 def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) -> bool:
-    """Whether there is room for it: `most` of a workload may be open, with so many bytes. With an `epoch` it is that
-    worker's at once."""
+    """Add a response; False where the workload has `most` open ones, or open ones with `most_bytes`. With an `epoch` it
+    is claimed for that worker at once."""
     status = QUEUED if epoch is None else RUNNING
     done = conn.execute(
         f"""INSERT INTO background_response (id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed,
@@ -74,21 +75,21 @@ def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) ->
 
 
 def find(conn: Conn, id: str, owner: UUID, workload: str) -> Row | None:
-    """One of this owner's, while its time is not over."""
+    """A response of this owner that has not expired; None where there is none."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         named = {"id": id, "owner": owner, "workload": workload}
         return cursor.execute(f"SELECT {_COLUMNS} FROM background_response WHERE {_MINE}", named).fetchone()
 
 
 def status(conn: Conn, id: str) -> str:
-    """Empty where there is none."""
+    """The status of a response; empty where it does not exist."""
     row = conn.execute("SELECT status FROM background_response WHERE id = %s", (id,)).fetchone()
     return "" if row is None else str(row[0])
 
 
 def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
-    """Make those that have waited longest this worker's, as many as there are ids of `calls`: each run is a call of its
-    own."""
+    """Claim the responses that have waited longest for this worker, one for each id in `calls`, since each run is a new
+    call."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         return cursor.execute(
             f"""WITH due AS MATERIALIZED (
@@ -104,7 +105,7 @@ def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
 
 
 def running_rows(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
-    """What is this worker's, but for the ids that it knows."""
+    """The responses claimed for this worker, except those with `known` ids."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         return cursor.execute(
             f"SELECT {_COLUMNS} FROM background_response WHERE status = 'in_progress' AND epoch = %s AND id <> ALL(%s)",
@@ -113,7 +114,7 @@ def running_rows(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
 
 
 def has_due(conn: Conn, seconds: float) -> bool:
-    """Whether any is to be begun within so many seconds."""
+    """Whether any response is due within this many seconds."""
     row = conn.execute(
         """SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now()
              AND coalesce(due, at) < now() + %s * interval '1 second')""",
@@ -123,8 +124,8 @@ def has_due(conn: Conn, seconds: float) -> bool:
 
 
 def recover_orphaned(conn: Conn) -> None:
-    """Of workers that ended, and whose journals were taken over: what was sent has failed, as it is not sent again; the
-    rest waits again, with what nobody billed."""
+    """Recover the responses of workers that ended and whose journals were taken over: those that were sent fail, since
+    they are not sent again; the others, and those that were certainly not billed, are queued again."""
     conn.execute(
         """UPDATE background_response b SET
              status = CASE WHEN o.sent THEN 'failed' ELSE 'queued' END, epoch = CASE WHEN o.sent THEN b.epoch END,
@@ -139,7 +140,7 @@ def recover_orphaned(conn: Conn) -> None:
 
 
 def finish(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended: int) -> bool:
-    """Whether it was still this worker's, and not cancelled."""
+    """Finish a response; False where it no longer belongs to this worker, or was cancelled."""
     done = conn.execute(
         """UPDATE background_response SET status = %s, failed = %s, ended = %s
            WHERE id = %s AND epoch = %s AND status = 'in_progress'""",
@@ -149,8 +150,8 @@ def finish(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, en
 
 
 def requeue(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float) -> None:
-    """What this worker was to make, and nobody cancelled, waits again, for so many seconds at least; longer where so
-    many of its workload wait that all workers together would try more than `RETRIES_PER_SECOND` a second."""
+    """Queue a response of this worker again unless it was cancelled, for at least `seconds`; longer where so many of
+    its workload wait that all workers together would exceed `RETRIES_PER_SECOND`."""
     conn.execute(
         """UPDATE background_response b
            SET status = 'queued', epoch = NULL, call_id = NULL, waits = %(waits)s, due = now() + interval '1 second'
@@ -170,33 +171,33 @@ def requeue(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: fl
 
 
 def cancel(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
-    """Whether it was still open; whoever makes it is told."""
+    """Cancel a response of this owner and notify its worker; False where it was not open."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE {_MINE} AND {_OPEN}"
-    return _remove_open(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
+    return _execute_and_notify(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
 
 
 def cancel_for_all(conn: Conn, id: str) -> bool:
-    """The same, whoever asked for it."""
+    """`cancel` for any owner."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE id = %(id)s AND {_OPEN}"
-    return _remove_open(conn, cancelled, {"id": id})
+    return _execute_and_notify(conn, cancelled, {"id": id})
 
 
 def delete(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
-    """Whether there was one of this owner's; whoever makes it is told."""
+    """Delete a response of this owner and notify its worker; False where there was none."""
     deleted: LiteralString = f"DELETE FROM background_response WHERE {_MINE}"
-    return _remove_open(conn, deleted, {"id": id, "owner": owner, "workload": workload})
+    return _execute_and_notify(conn, deleted, {"id": id, "owner": owner, "workload": workload})
 
 
-def _remove_open(conn: Conn, by: LiteralString, named: dict[str, object]) -> bool:
-    """Whether `by` met one, which nobody needs to make any more."""
-    met = conn.execute(by, named).rowcount > 0
-    if met:
-        conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, named["id"]))
-    return met
+def _execute_and_notify(conn: Conn, statement: LiteralString, parameters: dict[str, object]) -> bool:
+    """Execute a statement on one response and notify its worker; False where no response matched."""
+    changed = conn.execute(statement, parameters).rowcount > 0
+    if changed:
+        conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, parameters["id"]))
+    return changed
 
 
 def no_longer_owned(conn: Conn, epoch: UUID, ids: Sequence[str]) -> list[str]:
-    """Those of `ids` that are not this worker's any more."""
+    """Those of `ids` that no longer belong to this worker."""
     rows = conn.execute(
         """SELECT id FROM unnest(%s::text[]) m (id) WHERE NOT EXISTS (
              SELECT FROM background_response b WHERE b.id = m.id AND b.epoch = %s AND b.status = 'in_progress')""",
@@ -206,7 +207,7 @@ def no_longer_owned(conn: Conn, epoch: UUID, ids: Sequence[str]) -> list[str]:
 
 
 def add_events(conn: Conn, id: str, number: int, upto: int, sealed: str) -> None:
-    """Keep events with the numbers from `number` to `upto` of one that is being made."""
+    """Store the events `number` to `upto` of a response in progress."""
     conn.execute(
         """INSERT INTO background_event (id, number, upto, sealed)
            SELECT id, %s, %s, %s FROM background_response WHERE id = %s AND status = 'in_progress'
@@ -216,7 +217,7 @@ def add_events(conn: Conn, id: str, number: int, upto: int, sealed: str) -> None
 
 
 def events_after(conn: Conn, id: str, after: int) -> list[str]:
-    """What is kept of the events behind the number `after`, in parts, sealed."""
+    """The stored parts, sealed, with events after the number `after`."""
     rows = conn.execute(
         "SELECT sealed FROM background_event WHERE id = %s AND upto > %s ORDER BY number", (id, after)
     ).fetchall()
@@ -224,7 +225,7 @@ def events_after(conn: Conn, id: str, after: int) -> list[str]:
 
 
 def notify_followed(conn: Conn, id: str) -> None:
-    """Tell whoever makes it that its events are followed elsewhere."""
+    """Notify the worker of a response that another worker follows its events."""
     conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, FOLLOWED + id))
 
 

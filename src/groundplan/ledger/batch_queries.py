@@ -1,5 +1,4 @@
-"""Batches as whoever runs Groundplan sees them: how far each is, what it costs, and what it still holds. Changes
-nothing."""
+"""Batches for the control API: progress, cost, and reserved amount of each. Reads only."""
 
 from __future__ import annotations
 
@@ -31,14 +30,14 @@ _TIMES = ("created_at", "expires_at", "ended_at")
 
 
 def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
-    """The newest first. `held_usd` is what is set aside for lines that are not made yet; `problem` why one failed, or
-    what its order at a provider waits for."""
+    """The newest batches first. `held_usd` is reserved for lines that are not processed yet; `problem` says why a batch
+    failed, or what its order at a provider waits for."""
     rows = select(conn, _NEWEST, {"workload": workload, "limit": limit})
     return [_to_json(row) for row in rows]
 
 
 def files(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
-    """How many files each workload keeps, and their bytes; the most first."""
+    """The number and total bytes of the files of each workload, the largest first."""
     return select(
         conn,
         """SELECT workload, count(*) AS files, sum(bytes)::bigint AS bytes FROM api_file WHERE deleted_at IS NULL

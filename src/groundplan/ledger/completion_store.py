@@ -34,7 +34,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Owner:
-    """Whose they are."""
+    """The owner of stored completions."""
 
     key: UUID
     workload: str
@@ -54,7 +54,7 @@ def add(conn: Connection[Any], row: Row) -> bool:
 
 
 def find(conn: Connection[Any], id: str, owner: Owner, *, lock: bool = False) -> Row | None:
-    """One of this owner's, while its time is not over; `lock`: nobody else changes it in this transaction."""
+    """A completion of this owner that has not expired; with `lock` its row is locked for this transaction."""
     found = conn.execute(
         f"SELECT {_COLUMNS} FROM stored_completion WHERE id = %(id)s AND {_MINE}{' FOR UPDATE' if lock else ''}",
         owner.named(id=id),
@@ -72,8 +72,8 @@ def page(
     *,
     newest_first: bool,
 ) -> list[Row]:
-    """At most so many of this owner's, and so many bytes of them (one at least), in the order in which they were made,
-    behind the one of the call `after`."""
+    """A page of this owner's completions by creation, after that of the call `after`: at most this many, and at most
+    this many bytes (but one at least)."""
     sign, order = ("<", "DESC") if newest_first else (">", "ASC")
     # only what is asked for, so that each page begins where it is and not at the first of all
     wanted = _MINE
@@ -95,7 +95,7 @@ def change(conn: Connection[Any], call: UUID, sealed: str) -> None:
 
 
 def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
-    """Whether there was one of this owner's."""
+    """Delete a completion of this owner; False where there was none."""
     return conn.execute(f"DELETE FROM stored_completion WHERE id = %(id)s AND {_MINE}", owner.named(id=id)).rowcount > 0
 
 

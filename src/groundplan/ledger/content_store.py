@@ -20,7 +20,7 @@ from groundplan.ledger import retention
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`kind` is redacted or full; `found` what was taken out, by kind; `cut`: not all of it is there."""
+    """Stored content of a call. `kind` is redacted or full; `found` counts redactions by kind; `cut`: truncated."""
 
     call: UUID
     at: datetime
@@ -32,12 +32,12 @@ class Row:
     cut: bool
 
     def facts(self) -> dict[str, Any]:
-        """What is said of it without reading it."""
+        """The metadata, without the content."""
         return {"kind": self.kind, "expires_at": self.expires_at.isoformat(), "found": self.found, "cut": self.cut}
 
 
 def add(conn: Connection[Any], rows: Sequence[Row]) -> None:
-    """Keep these, each call once."""
+    """Store contents, each call once."""
     with conn.cursor() as cursor:
         cursor.executemany(
             """INSERT INTO content (call_id, at, workload, kind, expires_at, sealed, found, cut)
@@ -47,7 +47,7 @@ def add(conn: Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def find_content(conn: Connection[Any], call: UUID) -> Row | None:
-    """What is kept of a call, while its time is not over."""
+    """The content of a call that has not expired; None where there is none."""
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """SELECT call_id AS call, at, workload, kind, expires_at, sealed, found, cut FROM content
@@ -58,7 +58,7 @@ def find_content(conn: Connection[Any], call: UUID) -> Row | None:
 
 
 def delete_expired(conn: Connection[Any]) -> dict[str, int]:
-    """Delete what is past its time; how many by workload."""
+    """Delete expired content; return how many by workload."""
     return retention.delete_expired(conn, "content")
 
 
@@ -68,7 +68,7 @@ def apply_rules(conn: Connection[Any], rules: retention.Rules) -> dict[str, int]
 
 
 def forget_answers(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> None:
-    """Delete cached answers of workloads that keep nothing in full now, and those that are older than they keep it."""
+    """Delete cached answers of workloads that store no full content any more, and those older than they store it."""
     full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
     conn.execute(
         b"""DELETE FROM answer a WHERE NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)

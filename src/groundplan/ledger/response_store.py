@@ -28,7 +28,7 @@ class Row:
 
 
 def add(conn: Connection[Any], row: Row) -> bool:
-    """Whether it is stored: not under an id that is somebody's already, as ids may be an upstream's."""
+    """Store a response; False where the id is taken, since ids may come from an upstream."""
     done = conn.execute(
         """INSERT INTO stored_response (id, workload, owner, deployment, expires_at, sealed)
            VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
@@ -38,7 +38,7 @@ def add(conn: Connection[Any], row: Row) -> bool:
 
 
 def find(conn: Connection[Any], id: str, owner: UUID, workload: str) -> Row | None:
-    """One of this owner's, while its time is not over."""
+    """A response of this owner that has not expired; None where there is none."""
     found = conn.execute(
         """SELECT id, workload, owner, deployment, expires_at, sealed FROM stored_response
            WHERE id = %s AND owner = %s AND workload = %s AND expires_at > now()""",
@@ -48,7 +48,7 @@ def find(conn: Connection[Any], id: str, owner: UUID, workload: str) -> Row | No
 
 
 def delete(conn: Connection[Any], id: str, owner: UUID, workload: str) -> bool:
-    """Whether there was one of this owner's."""
+    """Delete a response of this owner; False where there was none."""
     done = conn.execute(
         "DELETE FROM stored_response WHERE id = %s AND owner = %s AND workload = %s AND expires_at > now()",
         (id, owner, workload),

@@ -79,13 +79,13 @@ _TOTALS: LiteralString = """
 
 
 def is_call(endpoint: str) -> bool:
-    """As `IS_CALL`, of a row that was read."""
+    """`IS_CALL` for the endpoint of a row that was read."""
     return endpoint not in _NO_CALLS and not endpoint.endswith(".estimate")
 
 
 def fold(conn: Connection[Any]) -> int:
-    """Deltas into hours and days, in the caller's transaction; how many there were. Then days that are over
-    into the sums up to each day of a month (`008_rollups.sql`)."""
+    """Fold deltas into hours and days, in the caller's transaction, and finished days into the running sums of a month
+    (`008_rollups.sql`); return how many deltas there were."""
     row = conn.execute(
         "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps(), keep_running()"
     ).fetchone()
@@ -137,7 +137,7 @@ _PART_ROWS: LiteralString = (
 
 
 def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]:
-    """Count and cost of the parts of settled attempts by some of `PART_KEYS`, `day` or `hour`.
+    """Count and cost of the parts of settled attempts, grouped by some of `PART_KEYS`, `day` or `hour`.
 
     The part `attempt` counts attempts and costs nothing.
     """
@@ -145,8 +145,8 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
 
 
 def parts_in_lots(conn: Connection[Any], by: Sequence[str], wanted: Row) -> Iterator[list[Row]]:
-    """As `parts_by`, in the caller's transaction, ten thousand rows at a time: of thousands of workloads a month has a
-    million, which are most of a gigabyte."""
+    """`parts_by` in batches of ten thousand rows, in the caller's transaction: a month of thousands of workloads has a
+    million rows, which take almost a gigabyte."""
     with conn.cursor("parts_in_lots", row_factory=dict_row) as cursor:
         cursor.execute(_parts_query(by).encode(), _timed(wanted, "hour" not in by))
         while rows := cursor.fetchmany(_LOT):
@@ -159,8 +159,8 @@ def _parts_query(by: Sequence[str]) -> str:
 
 
 def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tuple[Any, ...], int]:
-    """Values of some of `PART_KEYS` -> how many attempts answered: what a price by the request counts, also where none
-    was paid."""
+    """Values of some of `PART_KEYS` -> number of answered attempts, which prices per request are based on, including
+    attempts that cost nothing."""
     found: dict[tuple[Any, ...], int] = {}
     for row in parts_by(conn, [*by, "part", "outcome"], wanted):
         if (row["part"], row["outcome"]) == ("attempt", "ok"):
@@ -169,7 +169,7 @@ def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tu
 
 
 def hour_of_day(at: datetime | None = None) -> int | None:
-    """Of the `hour` of a row, UTC; None of one that has none."""
+    """The hour of the day (UTC) of a row's `hour`; None for None."""
     return None if at is None else at.astimezone(UTC).hour
 
 
@@ -186,7 +186,7 @@ def tokens_by(
 
 
 def content_sizes(conn: Connection[Any]) -> list[Row]:
-    """(workload, calls, bytes) of the prompts and answers that are kept now."""
+    """(workload, calls, bytes) of the prompts and answers that are stored now."""
     return select(
         conn,
         """SELECT workload, sum(calls)::bigint AS calls, sum(bytes)::bigint AS bytes FROM (
@@ -197,7 +197,7 @@ def content_sizes(conn: Connection[Any]) -> list[Row]:
 
 
 def charges_by_period(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
-    """(budget, period) -> USD that was charged to it, of every period."""
+    """(budget, period) -> USD charged, for every period."""
     rows = select(
         conn,
         """SELECT budget, period, sum(cost_usd) AS cost_usd FROM (
@@ -208,7 +208,7 @@ def charges_by_period(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
 
 
 def count_answered(conn: Connection[Any], workload: str | None, since: datetime | None) -> int:
-    """How many answered calls are in whole days since then."""
+    """The number of answered calls on whole days since then."""
     rows = select(
         conn,
         """SELECT coalesce(sum(calls), 0) AS calls FROM (
@@ -222,7 +222,7 @@ def count_answered(conn: Connection[Any], workload: str | None, since: datetime 
 
 
 def latencies(conn: Connection[Any], workload: str | None, since: datetime | None) -> list[Row]:
-    """Percentiles (ms) of answered calls by workload, of whole days since then; within 2 %."""
+    """Percentiles (ms) of answered calls by workload on whole days since then, within 2 %."""
     return select(
         conn,
         """WITH buckets AS (
@@ -248,7 +248,7 @@ def latencies(conn: Connection[Any], workload: str | None, since: datetime | Non
 
 
 def place_names(places: Sequence[str]) -> Row:
-    """`deployments` and `sites` among deployment/NAME and site/NAME."""
+    """Split deployment/NAME and site/NAME into the parameters `deployments` and `sites`."""
     pairs = [place.partition("/") for place in places]
     return {f"{each}s": [name for kind, _, name in pairs if kind == each] for each in ("deployment", "site")}
 
