@@ -194,12 +194,12 @@ def test_of_hundreds_of_deployments_those_that_serve_and_the_nearest_at_each_sit
     many = [deployment(f"{site.name}-{n}", site.name, 10**12 - n) for site in SITES for n in range(100)]
     wanted = demand(residency=("EU",), preferred=("azure-0",), fallbacks=("rack-0",))
     whole = place_workload(wanted, many, PLACES)
-    told = limit_alternatives(whole)
-    names = [option.deployment for option in told.alternatives]
+    limited = limit_alternatives(whole)
+    names = [option.deployment for option in limited.alternatives]
     assert len(names) == 40 and names == sorted(names)
     assert {"azure-0", "rack-0", "azure-99", "rack-99", "virginia-99", "line-99"} <= set(names)
-    assert sum(option.allowed for option in told.alternatives) == 38
-    assert told.binding == f"{whole.binding}; 40 of 400 are listed"
-    assert (told.primary, told.fallbacks) == (whole.primary, whole.fallbacks)
+    assert sum(option.allowed for option in limited.alternatives) == 38
+    assert limited.binding == f"{whole.binding}; 40 of 400 are listed"
+    assert (limited.primary, limited.fallbacks) == (whole.primary, whole.fallbacks)
     few = place_workload(wanted, many[:40], PLACES)
     assert limit_alternatives(few) is few

@@ -111,9 +111,9 @@ def test_the_same_company_gives_the_same_plan_and_the_verifier_passes_it() -> No
     assert one.solution.choice.tolist() == two.solution.choice.tolist() and one.usd == two.usd
     report = verify(one.framed.problem, one.solution)
     assert report.is_verified and report.cost == one.solution.cost
-    told = summary_json(one, compare(one))
-    assert told["verified"] and told["terms"]["sites"] > 0 and len(told["compared"]) == 4
-    assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - one.rounding_usd, 0)
+    summary = summary_json(one, compare(one))
+    assert summary["verified"] and summary["terms"]["sites"] > 0 and len(summary["compared"]) == 4
+    assert round(sum(summary["terms"].values()), 0) == round(summary["usd_month"] - one.rounding_usd, 0)
 
 
 COMPANIES = {
@@ -241,8 +241,8 @@ def test_what_is_to_rent_and_what_budgets_and_objectives_will_not_bear_is_said()
     )
     plan = plan_company(company)
     assert plan.bought == {"rented h100-sxm reserved": 1} and plan.placements["ledger"].primary.site == "rented"
-    told = summary_json(plan, ())["words"]
-    assert "rented h100-sxm reserved: 1 to rent." in told
+    summary = summary_json(plan, ())["words"]
+    assert "rented h100-sxm reserved: 1 to rent." in summary
     dear = replace(company, deployments={"gpt": rig.deployment("gpt", "cloud", 0.2)}, models={})
     only = plan_company(replace(dear, workloads={"chat": dear.workloads["chat"]}))
     assert any("more than its budget of $100.00" in line for line in summary_json(only, ())["words"])

@@ -67,8 +67,8 @@ def test_own_units_come_first_and_the_fullest_hour_says_how_many_are_rented(exte
     used, room = units_used(extended)["rack h100-sxm"]
     assert used == pytest.approx(need, abs=0.01) and room == 1 + ceil(need - 1)
     assert permanent_units(extended)["rack", "h100-sxm"] == room
-    told = summary_json(extended, compare(extended))
-    assert told["to_buy"] == extended.bought and any("to rent" in line for line in told["words"])
+    summary = summary_json(extended, compare(extended))
+    assert summary["to_buy"] == extended.bought and any("to rent" in line for line in summary["words"])
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -129,9 +129,9 @@ WRONG: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
 def test_the_second_verifier_catches_an_extended_pool_that_is_wrong(
     extended: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = build_claim(extended)
-    assert find_violations(extended.company, told) == ()
-    assert kind in {each.kind for each in find_violations(extended.company, mutate(told))}
+    claim = build_claim(extended)
+    assert find_violations(extended.company, claim) == ()
+    assert kind in {each.kind for each in find_violations(extended.company, mutate(claim))}
 
 
 def test_the_verifier_of_arrays_knows_that_own_units_come_first(extended: CompanyPlan) -> None:

@@ -148,8 +148,8 @@ def test_few_days_widen_and_none_are_refused() -> None:
     assert few[2] - few[0] > many[2] - many[0]
     uneven = [replace(day, first_token_ms=300.0 + 40.0 * (number % 2)) for number, day in enumerate(days(20))]
     times = pilot.project("a", uneven, pilot.GrowthLimits())
-    told = pilot.to_json(times)["scaled"][1]
-    assert told["first_token_interval_ms"]["low"] < told["first_token_ms"] == 320.0
+    body = pilot.to_json(times)["scaled"][1]
+    assert body["first_token_interval_ms"]["low"] < body["first_token_ms"] == 320.0
     assert any("first token then takes 320 ms (" in line for line in pilot.describe(times))
     with pytest.raises(Invalid):
         pilot.project("a", [], pilot.GrowthLimits())
@@ -174,15 +174,20 @@ def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None
     flips = [{"workload": name, "after": None} for name in ("chat", "search")]
     words = ["$1 a month becomes $2, $1 more.", "chat moves.", "chats moves."]
     replan = {"flips": flips, "words": words, "difference_usd_month": 1.0, "demand": {"chat": 0.4, "search": 2.0}}
-    told = drift.drift_findings([found], {"chat": "ana@acme.example"}, replan)
-    assert len(told) == drifts
-    if told:
+    findings = drift.drift_findings([found], {"chat": "ana@acme.example"}, replan)
+    assert len(findings) == drifts
+    if findings:
         assert (
-            told[0].kind == "placement.drift"
-            and told[0].owner == "ana@acme.example"
-            and "cost a day" in told[0].message
+            findings[0].kind == "placement.drift"
+            and findings[0].owner == "ana@acme.example"
+            and "cost a day" in findings[0].message
         )
-        assert told[0].fix == {**replan, "flips": flips[:1], "words": words[:2], "demand": {"chat": 0.4}}  # of all: MB
+        assert findings[0].fix == {
+            **replan,
+            "flips": flips[:1],
+            "words": words[:2],
+            "demand": {"chat": 0.4},
+        }  # of all: MB
         assert drift.to_json(found)["points"][-1]["day"] == "2026-11-08"
     assert bool(drift.matching_charts([found], "CHAT cost")) and not drift.matching_charts([found], "chat latency")
 

@@ -37,9 +37,9 @@ def test_a_growing_workload_moves_once_to_where_it_is_cheaper() -> None:
     sites = [p.plan.placements["w"].primary.site for p in found.periods]
     assert sites[-1] == "rack" and sum(len(p.moved) for p in found.periods) == 1
     assert found.today_usd is not None and found.usd <= found.today_usd
-    told = multi_period.to_json(found)
-    assert told["periods"][0]["from"] == 0 and told["periods"][-1]["to"] == 12
-    assert any("moves from cloud to rack" in line for line in told["words"])
+    body = multi_period.to_json(found)
+    assert body["periods"][0]["from"] == 0 and body["periods"][-1]["to"] == 12
+    assert any("moves from cloud to rack" in line for line in body["words"])
 
 
 def test_no_way_through_the_plans_is_cheaper() -> None:

@@ -209,9 +209,9 @@ MUTATIONS: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
 def test_the_second_verifier_catches_each_mutated_plan(
     sound: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = build_claim(sound)
-    assert find_violations(sound.company, told) == ()
-    assert kind in {each.kind for each in find_violations(sound.company, mutate(told))}
+    claim = build_claim(sound)
+    assert find_violations(sound.company, claim) == ()
+    assert kind in {each.kind for each in find_violations(sound.company, mutate(claim))}
 
 
 FACTS: list[tuple[str, dict[str, Any]]] = [
@@ -236,10 +236,10 @@ def test_what_is_too_dear_to_be_counted_is_a_rule_and_not_a_wrong_price() -> Non
 
 
 def test_quotas_weights_spread_and_terms_are_read_too(sound: CompanyPlan) -> None:
-    told, facts = build_claim(sound), sound.company
+    claim, facts = build_claim(sound), sound.company
     models = {rig.LLAMA.name: replace(rig.LLAMA, sites=("cloud",))}
-    assert "weights" in {each.kind for each in find_violations(replace(facts, models=models), told)}
-    assert "spread" in {each.kind for each in find_violations(replace(facts, policy=PolicyFacts(spread=0)), told)}
+    assert "weights" in {each.kind for each in find_violations(replace(facts, models=models), claim)}
+    assert "spread" in {each.kind for each in find_violations(replace(facts, policy=PolicyFacts(spread=0)), claim)}
     hosted = rig.company(rig.workload("a", sensitivity="confidential", calls_month=1e8))
     gpt = next(c for c in plan_company(hosted).framed.candidates.by_workload["a"] if c.config == "gpt")
     strict = replace(hosted.deployments["gpt"], trains=True, quota_tokens_minute=10.0)

@@ -119,8 +119,8 @@ def test_all_readings_agree(asked: list[str], of_site: list[str], of_model: list
     assert is_allowed(asking(asked), served, {"s": site}) is served_all
     assert (not reasons_against(demand, site, of_model)) is served_all
     whole = msgspec.structs.replace(blueprint(asking(asked), [site]), deployments=[served])
-    find_refusals = [each for each in verify_blueprint(whole) if "may be used for" in each.message]
-    assert (not find_refusals) is served_all
+    refusals = [each for each in verify_blueprint(whole) if "may be used for" in each.message]
+    assert (not refusals) is served_all
     found = index(whole).plans["w"].deployments_by_name["auto"]
     assert [each.name for each in found] == (["at-s"] if served_all else [])
 

@@ -65,9 +65,9 @@ def test_a_new_first_place_begins_with_its_first_share_and_the_next_release_keep
     halfway = Current(msgspec.structs.replace(changed.blueprint, placements=[placement]), changed.workspace)
     again = planned(text, halfway)
     assert ramp_of(again.blueprint) == later and not again.differences
-    told = again.to_json()["placements"][0]["ramp"]
-    assert told == {"from": "gpt-eu", "to": "gpt-us", "share": 50, "steps": [], "every_seconds": 3600}
-    assert blueprint_json(halfway.blueprint)["placements"][0]["ramp"] == told, "readers of the blueprint see it, too"
+    body = again.to_json()["placements"][0]["ramp"]
+    assert body == {"from": "gpt-eu", "to": "gpt-us", "share": 50, "steps": [], "every_seconds": 3600}
+    assert blueprint_json(halfway.blueprint)["placements"][0]["ramp"] == body, "readers of the blueprint see it, too"
     back = planned(served_by("gpt-eu, gpt-us"), halfway)
     assert ramp_of(back.blueprint) is None, "going back is at once"
     gone = planned(served_by("gpt-us"), halfway)
@@ -107,16 +107,16 @@ def test_each_step_that_is_over_becomes_the_next_blueprint() -> None:
     blueprint = begun().blueprint
     history = [(blueprint, NOW)]
     assert step_starts(active_ramps(blueprint), history) == {"assistant": NOW}
-    early, told = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(minutes=59))
-    assert early == blueprint and not told
-    held, told = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(hours=9), frozenset({"gpt-us"}))
-    assert held == blueprint and not told, "a place at which calls fail gets no more of them"
-    second, told = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(hours=1))
-    assert told == ["50% of the calls of assistant go to gpt-us"] and ramp_of(second) is not None
+    early, changes = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(minutes=59))
+    assert early == blueprint and not changes
+    held, changes = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(hours=9), frozenset({"gpt-us"}))
+    assert held == blueprint and not changes, "a place at which calls fail gets no more of them"
+    second, changes = advance_steps(blueprint, {"assistant": NOW}, NOW + timedelta(hours=1))
+    assert changes == ["50% of the calls of assistant go to gpt-us"] and ramp_of(second) is not None
     newest = [(second, NOW + timedelta(hours=1)), *history]
     assert step_starts(active_ramps(second), newest) == {"assistant": NOW + timedelta(hours=1)}
-    last, told = advance_steps(second, step_starts(active_ramps(second), newest), NOW + timedelta(hours=2))
-    assert told == ["100% of the calls of assistant go to gpt-us"] and ramp_of(last) is None
+    last, changes = advance_steps(second, step_starts(active_ramps(second), newest), NOW + timedelta(hours=2))
+    assert changes == ["100% of the calls of assistant go to gpt-us"] and ramp_of(last) is None
 
 
 @given(st.integers(1, 99))
@@ -281,9 +281,9 @@ MUTATIONS: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
 def test_the_second_verifier_catches_each_wrong_ramp(
     going: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = build_claim(going)
-    assert find_violations(going.company, told) == ()
-    assert kind in {each.kind for each in find_violations(going.company, mutate(told))}
+    claim = build_claim(going)
+    assert find_violations(going.company, claim) == ()
+    assert kind in {each.kind for each in find_violations(going.company, mutate(claim))}
 
 
 def test_an_origin_that_may_not_hold_the_data_is_caught(going: CompanyPlan) -> None:

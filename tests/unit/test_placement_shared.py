@@ -62,9 +62,11 @@ def test_peaks_at_different_hours_fit_beside_each_other_and_are_paid_once(apart:
     assert sum(hardware) < 1.4 * own and hardware[0] == pytest.approx(hardware[1], rel=0.01)
     used, room = units_used(apart)["rack h100-sxm"]
     assert used <= held.units <= room == 2.0
-    told = summary_json(apart, compare(apart))
-    assert told["held"][0]["units"] == pytest.approx(held.units) and any("share" in line for line in told["words"])
-    assert round(sum(told["terms"].values()), 0) == round(told["usd_month"] - apart.rounding_usd, 0)
+    summary = summary_json(apart, compare(apart))
+    assert summary["held"][0]["units"] == pytest.approx(held.units) and any(
+        "share" in line for line in summary["words"]
+    )
+    assert round(sum(summary["terms"].values()), 0) == round(summary["usd_month"] - apart.rounding_usd, 0)
 
 
 def test_where_all_peak_together_nothing_is_pooled() -> None:
@@ -127,8 +129,8 @@ def test_a_base_is_committed_to_and_the_peaks_are_rented_by_the_hour(signed: Com
     assert signed.rounding_usd == pytest.approx(0.0, abs=0.01), "what is held and rented is borne by the workloads"
     never = based(policy=PolicyFacts(commit_months=6.0))
     assert not any(each.months for each in never.shared_hardware.values()) or never.shared_hardware == {}
-    told = summary_json(signed, ())
-    assert told["to_sign"][0]["months"] == 12.0 and any(line.startswith("Sign ") for line in told["words"])
+    summary = summary_json(signed, ())
+    assert summary["to_sign"][0]["months"] == 12.0 and any(line.startswith("Sign ") for line in summary["words"])
 
 
 def test_a_commitment_is_the_cheapest_number_of_units(signed: CompanyPlan) -> None:
@@ -172,18 +174,18 @@ SIGNED: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
 def test_the_second_verifier_catches_a_pool_that_is_wrong(
     apart: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = build_claim(apart)
-    assert find_violations(apart.company, told) == ()
-    assert kind in {each.kind for each in find_violations(apart.company, mutate(told))}
+    claim = build_claim(apart)
+    assert find_violations(apart.company, claim) == ()
+    assert kind in {each.kind for each in find_violations(apart.company, mutate(claim))}
 
 
 @pytest.mark.parametrize(("kind", "mutate"), SIGNED)
 def test_the_second_verifier_catches_a_commitment_that_is_wrong(
     signed: CompanyPlan, kind: str, mutate: Callable[[PlanClaim], PlanClaim]
 ) -> None:
-    told = build_claim(signed)
-    assert find_violations(signed.company, told) == ()
-    assert kind in {each.kind for each in find_violations(signed.company, mutate(told))}
+    claim = build_claim(signed)
+    assert find_violations(signed.company, claim) == ()
+    assert kind in {each.kind for each in find_violations(signed.company, mutate(claim))}
 
 
 def test_the_second_verifier_adds_up_each_hour(apart: CompanyPlan) -> None:
