@@ -1,4 +1,4 @@
-"""Whether anything that a person is told betrays documents that they may not read.
+"""Whether anything in an answer reveals documents that the person may not read.
 
 Two companies of a pair are the same but for hidden documents. Each question is asked of both, in an order that is
 drawn, by a person who may not read them; classifiers then try to say from an answer whether the hidden documents were
@@ -83,8 +83,9 @@ TIME: Final = "milliseconds"
 Values = NDArray[np.float64]
 
 
-def names() -> list[str]:
-    """Of the numbers that are taken from an answer, in their order: every field there is; the time comes last."""
+def feature_names() -> list[str]:
+    """The names of the numbers that are taken from an answer, in order: every field that it has; the time comes
+    last."""
     found: list[str] = []
     for field in msgspec.structs.fields(SearchAnswer):
         if field.name in ITEMS:
@@ -96,8 +97,8 @@ def names() -> list[str]:
     return [*found, "bytes", TIME]
 
 
-def features(answer: bytes, milliseconds: float) -> list[float]:
-    """In the order of `names`. What is left out of an answer because it is as usual counts as -1."""
+def answer_features(answer: bytes, milliseconds: float) -> list[float]:
+    """The features of an answer in the order of `feature_names`. A field that is left out counts as -1."""
     told: dict[str, Any] = json.loads(answer)
     found: list[float] = []
     for field in msgspec.structs.fields(SearchAnswer):
@@ -106,15 +107,15 @@ def features(answer: bytes, milliseconds: float) -> list[float]:
             found.append(float(len(items)))
             for inner in msgspec.structs.fields(ITEMS[field.name]):
                 if inner.name not in IDS:
-                    own = [number(one.get(inner.name)) for one in items] or [0.0]
+                    own = [encode_value(one.get(inner.name)) for one in items] or [0.0]
                     found += [own[0], own[-1], float(np.mean(own)), float(np.std(own))]
         else:
-            found.append(number(told.get(field.name)))
+            found.append(encode_value(told.get(field.name)))
     return [*found, float(len(answer)), milliseconds]
 
 
-def number(value: object) -> float:
-    """Of a text: its length, and a checksum as the fraction."""
+def encode_value(value: object) -> float:
+    """A value as a number; for a text its length, with a checksum as the fraction."""
     if isinstance(value, str):
         return len(value) + zlib.crc32(value.encode()) / 2**32
     if isinstance(value, (bool, int, float)):
@@ -129,7 +130,7 @@ def _part(name: str) -> str:
 
 
 class Company:
-    """`hidden` documents about every subject that only somebody else may read."""
+    """A company with `hidden` documents about every subject that only another person may read."""
 
     def __init__(self, database: Database, encoder: Encoder, hidden: int, questions: Encoder | None = None) -> None:
         self.person = new_id()
@@ -147,10 +148,10 @@ class Company:
                 vectors = encoder.embed(some)
                 for place, text in enumerate(some):
                     readers = Readers(frozenset({reader}))
-                    made = Document(f"{kind}{place:03}", "Rule", text, text, readers, markdown=False)
+                    companies = Document(f"{kind}{place:03}", "Rule", text, text, readers, markdown=False)
                     with conn.transaction():
                         chunk = Chunk(0, text, 0, len(text), 1, 1)
-                        document_rows.put_document(conn, "s", made, [chunk], vectors[place : place + 1])
+                        document_rows.put_document(conn, "s", companies, [chunk], vectors[place : place + 1])
             while apply_next_changes(conn, self.index, analyzer):
                 pass
             store.analyze_if_new(conn)
@@ -167,7 +168,7 @@ class Company:
         self.service = KnowledgeService(search, encoder, follower, Examiner(search.queries, url), encoder)
 
     def body(self, query: str, k: int = 8) -> bytes:
-        """A question of the person who may not read what is hidden."""
+        """The request for a question of the person who may not read the hidden documents."""
         return msgspec.json.encode(
             SearchRequest(
                 workload="w", person=str(self.person), query=query, sources=["s"], k=k, max_bytes=9000, explain=True
@@ -175,7 +176,7 @@ class Company:
         )
 
     def ask(self, query: str, k: int = 8) -> tuple[object, ...]:
-        """All that a caller is told, but ids: each field of the answer."""
+        """Each field of the answer, without ids."""
         told = json.loads(self.service.search(self.body(query, k)))
         return tuple(
             [{key: value for key, value in one.items() if key not in IDS} for one in each]
@@ -186,37 +187,37 @@ class Company:
 
 
 @contextmanager
-def companies(server: Cluster, hidden: Sequence[int]) -> Iterator[list[Company]]:
-    """One with so many hidden documents for each number."""
+def build_companies(server: Cluster, hidden: Sequence[int]) -> Iterator[list[Company]]:
+    """One company for each number, with so many hidden documents."""
     with ExitStack() as stack:
         stack.enter_context(threadpool_limits(limits=1, user_api="blas"))
         model = ensure(load_settings().models, MINILM.name)
         encoder = OpenVinoEncoder(model, threads=1)
         questions = load_question_encoder(model, encoder)
-        made = [Company(stack.enter_context(server.database()), encoder, count, questions) for count in hidden]
-        for one in made:
+        companies = [Company(stack.enter_context(server.database()), encoder, count, questions) for count in hidden]
+        for one in companies:
             stack.callback(one.pool.close)
-        yield made
+        yield companies
 
 
-def asked(made: Sequence[Company], turns: int, seed: int = 5) -> tuple[Values, NDArray[np.int64]]:
-    """(features, pair of companies) of each answer: every two companies that follow each other are a pair, and every
-    two rows the answers of one to the same question, without what is hidden and with it."""
+def collect_answers(companies: Sequence[Company], turns: int, seed: int = 5) -> tuple[Values, NDArray[np.int64]]:
+    """(features, pair of companies) of each answer: consecutive companies are a pair, and consecutive rows are the
+    answers of a pair to the same question, without and with the hidden documents."""
     chance = random.Random(seed)
     rows: list[list[float]] = []
     of: list[int] = []
-    pairs = list(range(len(made) // 2))
+    pairs = list(range(len(companies) // 2))
     for turn in range(turns + WARM):
         chance.shuffle(pairs)
         for pair in pairs:
             query, first = chance.choice(QUERIES), chance.randrange(2)
             own: dict[int, list[float]] = {}
             for which in (first, 1 - first):
-                company = made[2 * pair + which]
+                company = companies[2 * pair + which]
                 body = company.body(query)
                 begun = time.perf_counter()
                 answer = company.service.search(body)
-                own[which] = features(answer, (time.perf_counter() - begun) * 1000)
+                own[which] = answer_features(answer, (time.perf_counter() - begun) * 1000)
             if turn >= WARM:
                 rows += [own[0], own[1]]
                 of += [pair, pair]
@@ -224,8 +225,8 @@ def asked(made: Sequence[Company], turns: int, seed: int = 5) -> tuple[Values, N
 
 
 def auc(values: Values, groups: NDArray[np.int64]) -> float:
-    """Of the better of two classifiers, on groups of answers that it was not trained on: the mean of all groups. The
-    first of every two answers is of a company without hidden documents."""
+    """The AUC of the better of two classifiers, on groups of answers that it was not trained on: the mean of all
+    groups. The first of every two answers is of a company without hidden documents."""
     from sklearn.ensemble import HistGradientBoostingClassifier  # noqa: PLC0415 -- an extra
     from sklearn.linear_model import LogisticRegression  # noqa: PLC0415
     from sklearn.metrics import roc_auc_score  # noqa: PLC0415
@@ -252,18 +253,18 @@ def auc(values: Values, groups: NDArray[np.int64]) -> float:
     return round(max(found), 4)
 
 
-def apart(values: Values) -> float:
-    """`auc` of two companies for who has learned from other answers of these two."""
+def distinguishability(values: Values) -> float:
+    """The `auc` for two companies of a classifier that was trained on other answers of the same two."""
     return auc(values, np.repeat(np.arange(len(values) // 2), 2) % FOLDS)
 
 
 def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
-    """What classifiers can tell from each part of what is told, and from all. The last pair of companies has nothing
-    hidden."""
+    """The AUC from each part of the answers, and from all of them. The last pair of companies has no hidden
+    documents."""
     last = pairs.max()
     alike, values, pairs = values[pairs == last], values[pairs < last], pairs[pairs < last]
     every_pair = [values[pairs == one] for one in range(last)]
-    parts = np.array([_part(name) for name in names()])
+    parts = np.array([_part(name) for name in feature_names()])
     told = values[:, parts != "timing"]
     every = {part: values[:, parts == part] for part in ("scores", "counts", "timing")} | {"all": values}
     return {
@@ -274,8 +275,8 @@ def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
         "pairs_of_companies": len(every_pair),
         "auc": {part: auc(some, pairs) for part, some in every.items()},
         "told_apart": {
-            "by_hidden": round(float(np.mean([apart(one) for one in every_pair])), 4),
-            "by_nothing": apart(alike),
+            "by_hidden": round(float(np.mean([distinguishability(one) for one in every_pair])), 4),
+            "by_nothing": distinguishability(alike),
         },
         "slower_with_hidden_ms": [round(float(np.median(one[1::2, -1] - one[0::2, -1])), 3) for one in every_pair],
         "slower_with_nothing_ms": round(float(np.median(alike[1::2, -1] - alike[0::2, -1])), 3),
@@ -286,7 +287,7 @@ def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Print the figures; exit 1 where something can be told, 2 where the machine was too busy to say."""
+    """Print the figures; exit with 1 if something is revealed, with 2 if the machine was too busy to measure."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "--pairs", type=int, default=10_000, help="questions that are asked of both companies of a pair"
@@ -296,9 +297,9 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="bench-side-") as folder, cluster(Path(folder) / "pg") as server:
         hidden = [0, options.hidden] * PAIRS_OF_COMPANIES + [0, 0]
-        with companies(server, hidden) as made, Watch() as watch:
+        with build_companies(server, hidden) as companies, Watch() as watch:
             begun = time.monotonic()
-            values, pairs = asked(made, -(-options.pairs // PAIRS_OF_COMPANIES))
+            values, pairs = collect_answers(companies, -(-options.pairs // PAIRS_OF_COMPANIES))
             took = time.monotonic() - begun
     result = {
         **figures(values, pairs),

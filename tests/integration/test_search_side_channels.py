@@ -22,7 +22,7 @@ HIDDEN = 40
 @pytest.fixture(scope="module")
 def companies(postgres_cluster: Cluster) -> Iterator[tuple[Company, Company]]:
     """For tests that only ask."""
-    with channels.companies(postgres_cluster, [0, HIDDEN]) as made:
+    with channels.build_companies(postgres_cluster, [0, HIDDEN]) as made:
         yield made[0], made[1]
 
 
@@ -65,8 +65,8 @@ def test_hidden_documents_are_not_looked_at(companies: tuple[Company, Company]) 
 @pytest.mark.soak
 @pytest.mark.timeout(7200)
 def test_ten_thousand_pairs_cannot_be_told_apart(postgres_cluster: Cluster) -> None:
-    with channels.companies(postgres_cluster, [0, HIDDEN] * channels.PAIRS_OF_COMPANIES + [0, 0]) as made:
-        found = channels.figures(*channels.asked(made, 10_000 // channels.PAIRS_OF_COMPANIES))
+    with channels.build_companies(postgres_cluster, [0, HIDDEN] * channels.PAIRS_OF_COMPANIES + [0, 0]) as made:
+        found = channels.figures(*channels.collect_answers(made, 10_000 // channels.PAIRS_OF_COMPANIES))
     assert found["pairs"] == 10_000
     assert found["pairs_that_differ"] == 0
     assert max(found["auc"].values()) <= channels.TARGET, found
@@ -85,7 +85,7 @@ def test_a_difference_would_be_told() -> None:
 
 def test_every_field_of_an_answer_is_looked_at() -> None:
     """A field that is added to the answer is a feature of the classifiers, and a difference in any one shows."""
-    names = channels.names()
+    names = channels.feature_names()
     for field in msgspec.structs.fields(SearchAnswer):
         assert any(name.split(".")[0] == field.name for name in names), field.name
     passage = Passage(
@@ -100,6 +100,6 @@ def test_every_field_of_an_answer_is_looked_at() -> None:
         replace(plain, passages=[]), replace(plain, newer=[newer]), replace(plain, abstained=True),
         replace(plain, degraded="away"), replace(plain, confidence=0.1),
     ]  # fmt: skip
-    told = [channels.features(msgspec.json.encode(one), 1.0) for one in (plain, *other)]
+    told = [channels.answer_features(msgspec.json.encode(one), 1.0) for one in (plain, *other)]
     assert {len(one) for one in told} == {len(names)}
     assert all(one[:-2] != told[0][:-2] for one in told[1:]), "not only by its length"

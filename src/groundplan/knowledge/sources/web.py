@@ -58,7 +58,7 @@ _ELSEWHERE = "document_elsewhere"
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """An answer with status 200. `directives`: `noindex` and `nofollow`, if it has them (`robots.directives_of`)."""
+    """An answer with status 200. `directives`: `noindex` and `nofollow`, if it has them (`robots.page_directives`)."""
 
     url: str
     data: bytes
