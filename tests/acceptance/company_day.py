@@ -116,48 +116,50 @@ BATCH_PRICE = """serves: [batches]
 price: {input: 0.1 USD/Mtok, output: 0.4 USD/Mtok, batch: {input: 0.05 USD/Mtok, output: 0.2 USD/Mtok}}"""
 OFFICE = (0, 0, 0, 0, 0, 1, 3, 6, 9, 10, 10, 8, 6, 9, 10, 9, 7, 4, 2, 1, 1, 0, 0, 0)
 SHOP = (2, 1, 1, 1, 1, 1, 2, 3, 4, 5, 6, 7, 8, 7, 6, 6, 7, 8, 9, 10, 9, 7, 5, 3)
-"""How much is asked in each hour of the day."""
+"""Relative number of calls in each hour of the day."""
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
-    """One workload of the day: how often it is asked, when, and what for."""
+class WorkloadTraffic:
+    """The traffic of one workload: how many calls it gets, when, and for which features."""
 
     team: str
     calls: int
     curve: tuple[int, ...]
     features: tuple[str, ...]
-    declared: str
+    settings: str
     path: str = "/v1/chat/completions"
     questions: int = 1000
-    """Different ones: few are asked again."""
+    """Number of different questions; if there are few, the same are asked again."""
     streams: float = 0.4
 
 
-PARTS = {
-    "support": Part(
+TRAFFIC = {
+    "support": WorkloadTraffic(
         "care", 150, SHOP, ("chat", "mail"),
         "deployments: [small, large]\nrouting: {by: rules, rules: [{name: hard, use: large, words: [refund]}]}",
     ),
-    "sales": Part("sales", 110, OFFICE, ("offer", "summary"), "deployments: [small]\ncache: {answers: exact, ttl: 1h}",
-                  questions=25),
-    "fragile": Part(
+    "sales": WorkloadTraffic(
+        "sales", 110, OFFICE, ("offer", "summary"), "deployments: [small]\ncache: {answers: exact, ttl: 1h}",
+        questions=25,
+    ),
+    "fragile": WorkloadTraffic(
         "care", 80, SHOP, ("status",),
         "deployments: [shaky]\nfallbacks: [spare]\nreliability: {retries: {same: 1, backoff: 10ms}}",
     ),
-    "search": Part("desk", 50, OFFICE, ("index",), "deployments: [small]\nembeddings: [vectors]",
+    "search": WorkloadTraffic("desk", 50, OFFICE, ("index",), "deployments: [small]\nembeddings: [vectors]",
                    path="/v1/embeddings", streams=0.0),
-    "careful": Part("desk", 6, OFFICE, ("letter",),
+    "careful": WorkloadTraffic("desk", 6, OFFICE, ("letter",),
                     "deployments: [large]\nreview: {share: 100%, before_sending: true, by: you@day.example}",
                     streams=0.0),
 }  # fmt: skip
 BATCHES = {"archive": ("nightly", 30), "digest": ("small", 15)}
-"""Workload -> the deployment that makes its batch, and how many lines: at the provider's endpoint, and as calls."""
+"""Workload -> (deployment, lines) of its batch: one at the provider's batch endpoint, one as single calls."""
 
 
 @dataclass(frozen=True, slots=True)
-class Event:
-    """Something that somebody asks at a second of the day."""
+class PlannedCall:
+    """A call at a second of the day."""
 
     at: float
     workload: str
@@ -166,33 +168,33 @@ class Event:
     stream: bool
 
 
-def events(seed: int) -> list[Event]:
-    """The calls of a day, in order: the same for a seed."""
+def planned_calls(seed: int) -> list[PlannedCall]:
+    """The calls of a day, in order; the same for the same seed."""
     chance = random.Random(seed)
-    found = []
-    for name, part in PARTS.items():
-        for hour in chance.choices(range(24), part.curve, k=part.calls):
-            number = chance.randrange(part.questions)
+    calls = []
+    for name, traffic in TRAFFIC.items():
+        for hour in chance.choices(range(24), traffic.curve, k=traffic.calls):
+            number = chance.randrange(traffic.questions)
             what = "refund" if name == "support" and number % 3 == 0 else "question"
             text = f"{what} {number} of {name}" + " please" * (number % 40)
-            found.append(
-                Event(
-                    (hour + chance.random()) * 3600, name, chance.choice(part.features), text,
-                    chance.random() < part.streams,
+            calls.append(
+                PlannedCall(
+                    (hour + chance.random()) * 3600, name, chance.choice(traffic.features), text,
+                    chance.random() < traffic.streams,
                 )
             )  # fmt: skip
-    return sorted(found, key=lambda each: each.at)
+    return sorted(calls, key=lambda each: each.at)
 
 
 def declare(folder: Path, main: Upstream, flaky: Upstream) -> Path:
     folder.mkdir(parents=True)
     (folder / "company.yaml").write_text(COMPANY)
-    texts = [TEAM.format(name=name) for name in sorted({part.team for part in PARTS.values()} | {"night"})]
-    for name, (into, out) in PRICES.items():
-        more = f"price: {{input: {into} USD/Mtok, output: {out} USD/Mtok}}"
+    texts = [TEAM.format(name=name) for name in sorted({traffic.team for traffic in TRAFFIC.values()} | {"night"})]
+    for name, (input_price, output_price) in PRICES.items():
+        more = f"price: {{input: {input_price} USD/Mtok, output: {output_price} USD/Mtok}}"
         more = BATCH_PRICE if name == "nightly" else f"type: embeddings\n{more}" if name == "vectors" else more
         texts.append(DEPLOYMENT.format(name=name, url=(flaky if name == "shaky" else main).url, more=more))
-    texts += [WORKLOAD.format(name=name, team=part.team, more=part.declared) for name, part in PARTS.items()]
+    texts += [WORKLOAD.format(name=name, team=traffic.team, more=traffic.settings) for name, traffic in TRAFFIC.items()]
     texts += [
         WORKLOAD.format(name=name, team="night", more=f"deployments: [{place}]") for name, (place, _) in BATCHES.items()
     ]
@@ -201,148 +203,155 @@ def declare(folder: Path, main: Upstream, flaky: Upstream) -> Path:
 
 
 @dataclass
-class Seen:
-    """What the callers saw of a day."""
+class CallerResults:
+    """What the callers got during the day."""
 
     answered: Counter[tuple[str, str]] = field(default_factory=Counter)
-    """(workload, feature) -> calls."""
+    """(workload, feature) -> answered calls."""
     calls: set[str] = field(default_factory=set)
-    """The ids of all that were answered to their end."""
+    """The ids of the calls that were answered to their end."""
     costs: dict[str, Decimal] = field(default_factory=dict)
-    """Call -> what its answer said that it cost, of whole answers."""
+    """Call id -> its cost according to its answer; not of streams."""
     cached: int = 0
-    """Of whole answers."""
+    """Number of answers from the exact cache; not of streams."""
     outcomes: list[tuple[str, bool]] = field(default_factory=list)
     """(workload, accepted)"""
-    again: int = 0
-    """Calls that were asked once more, since a connection broke or the gateway said that it was not ready."""
-    wrong: list[str] = field(default_factory=list)
+    retried: int = 0
+    """Retries, since a connection broke or the gateway said that it was not ready."""
+    problems: list[str] = field(default_factory=list)
 
 
 class CompanyDay:
-    """Everything that happens between two midnights."""
+    """The traffic of one day through an installation."""
 
     def __init__(self, stack: Stack, main: Upstream, flaky: Upstream) -> None:
         self.stack, self.main, self.flaky = stack, main, flaky
-        self.keys = {name: self._key(name) for name in (*PARTS, *BATCHES)}
-        self.seen = Seen()
+        self.keys = {name: self._create_key(name) for name in (*TRAFFIC, *BATCHES)}
+        self.results = CallerResults()
         self._lock = threading.Lock()
-        self._over = threading.Event()
+        self._finished = threading.Event()
 
-    def _key(self, workload: str) -> str:
-        made = self.stack.control("POST", "/api/keys", {"workload": workload}).body
-        self.stack.confirm(made["effective"])
-        return str(made["key"])
+    def _create_key(self, workload: str) -> str:
+        created = self.stack.control("POST", "/api/keys", {"workload": workload}).body
+        self.stack.wait_until_effective(created["effective"])
+        return str(created["key"])
 
-    def live(self, seed: int, middle: Any) -> int:
-        """The whole day; `middle` is called at noon. How many calls were planned, lines of batches too."""
-        planned = events(seed)
-        due = iter(planned)
+    def run(self, seed: int, at_noon: Any) -> int:
+        """Run the day and call `at_noon` in its middle. Returns the number of planned calls, with lines of batches."""
+        planned = planned_calls(seed)
+        due_calls = iter(planned)
         begin = time.monotonic()
         senders = [
-            threading.Thread(target=self._send, args=(due, begin, seed + n), daemon=True) for n in range(SENDERS)
+            threading.Thread(target=self._send, args=(due_calls, begin, seed + n), daemon=True) for n in range(SENDERS)
         ]
-        beside = [
+        background = [
             threading.Thread(target=each, daemon=True)
-            for each in (self._release, self._fail, *(lambda name=name: self._batch(name) for name in BATCHES))
+            for each in (
+                self._release_reviews,
+                self._inject_failures,
+                *(lambda name=name: self._run_batch(name) for name in BATCHES),
+            )
         ]
-        for thread in (*senders, *beside):
+        for thread in (*senders, *background):
             thread.start()
         time.sleep(max(0.0, begin + SECONDS / 2 - time.monotonic()))
-        for thread in beside[2:]:  # by noon they are over: lines that die with a worker are told as such
+        for thread in background[2:]:  # the batches end before noon: a line whose worker is killed ends as interrupted
             thread.join(100)
             assert not thread.is_alive(), "a batch does not end"
-        middle()
+        at_noon()
         for thread in senders:
             thread.join(120)
-            assert not thread.is_alive(), "somebody waits for ever"
-        self._over.set()
-        for thread in beside[:2]:
+            assert not thread.is_alive(), "a caller waits for ever"
+        self._finished.set()
+        for thread in background[:2]:
             thread.join(10)
-        assert not self.seen.wrong, self.seen.wrong
+        assert not self.results.problems, self.results.problems
         return len(planned) + sum(lines for _, lines in BATCHES.values())
 
-    def _send(self, due: Iterator[Event], begin: float, seed: int) -> None:
+    def _send(self, due_calls: Iterator[PlannedCall], begin: float, seed: int) -> None:
         chance = random.Random(seed)
         while True:
             with self._lock:
-                event = next(due, None)
-            if event is None:
+                planned_call = next(due_calls, None)
+            if planned_call is None:
                 return
-            time.sleep(max(0.0, begin + event.at * SECONDS / DAY - time.monotonic()))
+            time.sleep(max(0.0, begin + planned_call.at * SECONDS / DAY - time.monotonic()))
             try:
-                self._ask(event, chance)
+                self._make_call(planned_call, chance)
             except (AssertionError, KeyError, ValueError) as error:
-                self.seen.wrong.append(f"{event}: {error!r}")
+                self.results.problems.append(f"{planned_call}: {error!r}")
 
-    def _ask(self, event: Event, chance: random.Random) -> None:
-        """Until it is answered: who breaks off is asked again, as a client would."""
-        answer = self._answered(event)
+    def _make_call(self, planned_call: PlannedCall, chance: random.Random) -> None:
+        """Make a call until it is answered, and record what the caller got."""
+        answer = self._call_until_answered(planned_call)
         call = answer.headers["groundplan-call-id"]
         facts = answer.body.get("groundplan", {}) if isinstance(answer.body, dict) else {}
         with self._lock:
-            self.seen.answered[event.workload, event.feature] += 1
-            self.seen.calls.add(call)
+            self.results.answered[planned_call.workload, planned_call.feature] += 1
+            self.results.calls.add(call)
             if "cost_usd" in facts:
-                self.seen.costs[call] = Decimal(facts["cost_usd"])
-                self.seen.cached += facts.get("cache") == "exact"
-        if event.workload in ("support", "careful") and chance.random() < 0.3:
-            self._judge(event.workload, call, chance.random() < 0.8)
+                self.results.costs[call] = Decimal(facts["cost_usd"])
+                self.results.cached += facts.get("cache") == "exact"
+        if planned_call.workload in ("support", "careful") and chance.random() < 0.3:
+            self._report_outcome(planned_call.workload, call, chance.random() < 0.8)
 
-    def _answered(self, event: Event) -> Answer:
-        messages = [{"role": "user", "content": event.text}]
-        body: dict[str, Any] = {"model": "auto", "messages": messages, "max_tokens": 40, "stream": event.stream}
-        if PARTS[event.workload].path.endswith("embeddings"):
-            body = {"model": "auto", "input": [event.text, event.text[::-1]]}
-        headers = {"authorization": f"Bearer {self.keys[event.workload]}", "groundplan-feature": event.feature}
+    def _call_until_answered(self, planned_call: PlannedCall) -> Answer:
+        messages = [{"role": "user", "content": planned_call.text}]
+        body: dict[str, Any] = {"model": "auto", "messages": messages, "max_tokens": 40, "stream": planned_call.stream}
+        if TRAFFIC[planned_call.workload].path.endswith("embeddings"):
+            body = {"model": "auto", "input": [planned_call.text, planned_call.text[::-1]]}
+        headers = {
+            "authorization": f"Bearer {self.keys[planned_call.workload]}",
+            "groundplan-feature": planned_call.feature,
+        }
         for _ in range(100):
             with contextlib.suppress(OSError, http.client.HTTPException):
-                answer = request(self.stack.port, "POST", PARTS[event.workload].path, body, headers, 60)
-                whole = not event.stream or (
+                answer = request(self.stack.port, "POST", TRAFFIC[planned_call.workload].path, body, headers, 60)
+                is_complete = not planned_call.stream or (
                     isinstance(answer.body, bytes) and answer.body.rstrip().endswith(b"[DONE]")
                 )
-                if answer.status == 200 and whole:
+                if answer.status == 200 and is_complete:
                     return answer
                 assert answer.status in (200, 429, 503), (answer.status, answer.body)
             with self._lock:
-                self.seen.again += 1
+                self.results.retried += 1
             time.sleep(0.2)
-        raise AssertionError("it is never answered")
+        raise AssertionError("the call is never answered")
 
-    def _judge(self, workload: str, call: str, accepted: bool) -> None:
-        """The outcome of a call, once it is in the ledger; said twice under one id, as who was not answered would."""
+    def _report_outcome(self, workload: str, call: str, accepted: bool) -> None:
+        """Report the outcome of a call once it is in the ledger; twice with one id, as a client without an answer does."""
         body = {"call_id": call, "id": str(uuid4()), "accepted": accepted, "value_usd": "0.5" if accepted else None}
-        sent = {"authorization": f"Bearer {self.keys[workload]}"}
+        headers = {"authorization": f"Bearer {self.keys[workload]}"}
 
-        def told() -> bool:
+        def send_outcome() -> bool:
             with contextlib.suppress(OSError, http.client.HTTPException):
-                return request(self.stack.port, "POST", "/api/outcomes", body, sent).status == 201
+                return request(self.stack.port, "POST", "/api/outcomes", body, headers).status == 201
             return False
 
-        wait_until(told, 60, "the outcome is taken")
-        told()
+        wait_until(send_outcome, 60, "the outcome is accepted")
+        send_outcome()
         with self._lock:
-            self.seen.outcomes.append((workload, accepted))
+            self.results.outcomes.append((workload, accepted))
 
-    def _release(self) -> None:
-        """Whoever looks at answers that wait."""
-        while not self._over.wait(0.1):
+    def _release_reviews(self) -> None:
+        """The reviewer: release held answers until the day is over."""
+        while not self._finished.wait(0.1):
             with contextlib.suppress(OSError, http.client.HTTPException, KeyError):
                 for held in self.stack.control("GET", "/api/reviews").body["reviews"]:
                     ruling = {"reason": "fine", "minutes": float(MINUTES)}
                     self.stack.control("POST", f"/api/reviews/{held['id']}/release", ruling)
 
-    def _fail(self) -> None:
-        """Twelve times a day the flaky upstream fails for a while."""
+    def _inject_failures(self) -> None:
+        """Make the flaky upstream fail for a while, twelve times a day."""
         for number in itertools.count():
             failing = {"mode": "error", "status": (500, 503, 429)[number % 3], "after": 2, "times": 2 + number % 2}
             with contextlib.suppress(OSError, http.client.HTTPException):
                 self.flaky.control(tokens=TOKENS, latency_ms=2, **failing)
-            if self._over.wait(SECONDS / 12):
+            if self._finished.wait(SECONDS / 12):
                 return
 
-    def _batch(self, workload: str) -> None:
-        """Ordered in the night, and waited for."""
+    def _run_batch(self, workload: str) -> None:
+        """Create a batch at the beginning of the day and wait for it."""
         try:
             url = f"http://127.0.0.1:{self.stack.port}/v1"
             with OpenAI(base_url=url, api_key=self.keys[workload], max_retries=8, timeout=30) as client:
@@ -356,22 +365,22 @@ class CompanyDay:
                 for line in map(json.loads, text.splitlines()):
                     facts = line["response"]["body"]["groundplan"]
                     with self._lock:
-                        self.seen.calls.add(facts["call_id"])
-                        self.seen.costs[facts["call_id"]] = Decimal(facts["cost_usd"])
-                        self.seen.answered[workload, ""] += 1
-        except Exception as error:  # noqa: BLE001 -- told by whoever waits for the thread
-            self.seen.wrong.append(f"{workload}: {error!r}")
+                        self.results.calls.add(facts["call_id"])
+                        self.results.costs[facts["call_id"]] = Decimal(facts["cost_usd"])
+                        self.results.answered[workload, ""] += 1
+        except Exception as error:  # noqa: BLE001 -- reported by the main thread
+            self.results.problems.append(f"{workload}: {error!r}")
 
     @staticmethod
     def _line(workload: str, number: int) -> bytes:
         messages = [{"role": "user", "content": f"line {number} of {workload}"}]
         body = {"model": "auto", "max_tokens": 40, "messages": messages}
-        told = {"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
-        return json.dumps(told).encode() + b"\n"
+        line = {"custom_id": f"c{number}", "method": "POST", "url": "/v1/chat/completions", "body": body}
+        return json.dumps(line).encode() + b"\n"
 
 
 @contextlib.contextmanager
-def company(folder: Path) -> Iterator[CompanyDay]:
+def run_company_day(folder: Path) -> Iterator[CompanyDay]:
     main, flaky = Upstream(folder / "main"), Upstream(folder / "flaky")
     stack = Stack(folder, declare(folder / "workspace", main, flaky), workers=2)
     try:

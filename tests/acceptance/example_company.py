@@ -1,4 +1,4 @@
-"""The example company as `make run` starts it, and what is read of it."""
+"""The example company as `make run` starts it, and what tests read from it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/company"
 
 
 @contextlib.contextmanager
-def company(folder: Path) -> Iterator[Stack]:
+def run_example_company(folder: Path) -> Iterator[Stack]:
     stack = Stack(folder, EXAMPLE, options=("--demo", "--tour"))
     try:
         stack.start(240)
@@ -22,27 +22,27 @@ def company(folder: Path) -> Iterator[Stack]:
         stack.stop()
 
 
-def trade_off(run: Stack, workload: str) -> dict[str, Any]:
-    found = run.control("GET", f"/api/routing/trade-off?workload={workload}")
-    return dict(found.body) if found.status == 200 else {"quality": [], "saved": None}
+def get_trade_off(stack: Stack, workload: str) -> dict[str, Any]:
+    reply = stack.control("GET", f"/api/routing/trade-off?workload={workload}")
+    return dict(reply.body) if reply.status == 200 else {"quality": [], "saved": None}
 
 
-def page(run: Stack, workload: str) -> str:
-    """What the console shows."""
-    link = str(run.control("POST", "/api/login-links", {"person": None}).body["url"]).partition("/login/")[2]
-    host = {"host": f"localhost:{run.control_port}"}
-    given = request(run.control_port, "GET", f"/login/{link}", headers=host).headers["set-cookie"]
-    signed = {**host, "cookie": given.partition(";")[0]}
-    body = request(run.control_port, "GET", f"/cost/trade-off?workload={workload}", headers=signed).body
+def trade_off_page(stack: Stack, workload: str) -> str:
+    """The text of the console's trade-off page, with its HTML and single spaces."""
+    link = str(stack.control("POST", "/api/login-links", {"person": None}).body["url"]).partition("/login/")[2]
+    host = {"host": f"localhost:{stack.control_port}"}
+    cookie = request(stack.control_port, "GET", f"/login/{link}", headers=host).headers["set-cookie"]
+    headers = {**host, "cookie": cookie.partition(";")[0]}
+    body = request(stack.control_port, "GET", f"/cost/trade-off?workload={workload}", headers=headers).body
     return " ".join(bytes(body).decode().split())
 
 
-def judged(run: Stack, workload: str, least: int) -> dict[str, Any] | None:
-    """The same once so many answers are judged in each dimension."""
-    found = trade_off(run, workload)
-    return found if found["quality"] and all(each["judged"] >= least for each in found["quality"]) else None
+def trade_off_once_judged(stack: Stack, workload: str, least: int) -> dict[str, Any] | None:
+    """The trade-off of a workload; None until at least `least` answers are judged in each dimension."""
+    trade_off = get_trade_off(stack, workload)
+    return trade_off if trade_off["quality"] and all(each["judged"] >= least for each in trade_off["quality"]) else None
 
 
-def kept(found: dict[str, Any]) -> dict[str, str]:
-    """Dimension -> whether its floor is."""
-    return {each["dimension"]: each["kept"] for each in found["quality"]}
+def floors_kept(trade_off: dict[str, Any]) -> dict[str, str]:
+    """Dimension -> whether its floor is kept (`yes`, `no`)."""
+    return {each["dimension"]: each["kept"] for each in trade_off["quality"]}

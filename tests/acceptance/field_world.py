@@ -1,7 +1,7 @@
-"""One installation for all complaints of the field: every kind of deployment behind one counting upstream, a second one
-that takes over, and a look into its ledger.
+"""One installation for all complaints of the field: every kind of deployment behind one counting upstream, a second
+upstream as the fallback, and access to the ledger.
 
-Each test makes a key of its own, with a budget of its own; what an upstream does is set by the test that uses it.
+Each test creates a key of its own with a budget of its own, and sets how the upstreams that it uses behave.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ url: {url}
 {more}
 """
 SHORT = "\ntimeouts: {connect: 1s, first_token: 1s, idle: 600ms}"
-"""Of what breaks: it is given up soon. All others have the time that a busy machine takes."""
+"""Timeouts of the deployment that breaks. All others have the defaults, which a busy machine may need."""
 PLAIN = "price: {input: 1 USD/Mtok, output: 10 USD/Mtok}\ncontext: 64k"
 DEAR = """price: {input: 0.123456789 USD/Mtok, output: 10.000000001 USD/Mtok, cache_read: 0.0123456789 USD/Mtok,
   cache_write: 0.154320986 USD/Mtok, reasoning: 12.5 USD/Mtok, input_audio: 40.0000003 USD/Mtok,
@@ -113,7 +113,7 @@ WORKLOADS = {
     "full": "deployments: [full]",
     "drain": "deployments: [drain]",
 }
-BEHIND = """SELECT count(*) n FROM gateway
+WORKERS_BEHIND = """SELECT count(*) n FROM gateway
     WHERE state = 'live' AND ready AND host <> 'batch' AND policy_ack < (SELECT number FROM policy_epoch)"""
 PICO = Decimal("0.000000000001")
 PRICES = {
@@ -158,11 +158,11 @@ def declare(folder: Path, one: Upstream, two: Upstream) -> Path:
 
 
 @dataclass
-class World:
+class FieldInstallation:
     stack: Stack
     one: Upstream
     two: Upstream
-    _asking: psycopg.Connection[dict[str, Any]] | None = None
+    _connection: psycopg.Connection[dict[str, Any]] | None = None
 
     def control_api(self, method: str, path: str, body: Any = None) -> Any:
         token = (self.stack.home / "operator.token").read_text().strip()
@@ -172,49 +172,54 @@ class World:
 
     def key(self, workload: str = "assistant", budget: Decimal | None = None, user: str | None = None) -> str:
         """A new key that every worker knows."""
-        asked = {"workload": workload, "user": user, "budget": None if budget is None else f"{budget} USD/total"}
-        key = str(self.control_api("POST", "/api/keys", asked)["key"])
-        wait_until(lambda: self.sql(BEHIND) == [{"n": 0}], 30, "every worker knows it")
+        body = {"workload": workload, "user": user, "budget": None if budget is None else f"{budget} USD/total"}
+        key = str(self.control_api("POST", "/api/keys", body)["key"])
+        wait_until(lambda: self.sql(WORKERS_BEHIND) == [{"n": 0}], 30, "every worker knows it")
         return key
 
     def post(self, key: str, path: str, body: Any, **headers: str) -> Answer:
-        """Asked again where the database was too slow to say whether there is room: that refuses nobody for good."""
-        sent = {"authorization": f"Bearer {key}", **{name.replace("_", "-"): value for name, value in headers.items()}}
-        while (answer := request(self.stack.port, "POST", path, body, sent)).status == 503 and unreachable(answer.code):
+        """Retried while the database was too slow to say whether the budget has room: that is not a final refusal."""
+        sent_headers = {
+            "authorization": f"Bearer {key}",
+            **{name.replace("_", "-"): value for name, value in headers.items()},
+        }
+        while (
+            answer := request(self.stack.port, "POST", path, body, sent_headers)
+        ).status == 503 and is_unreachable_code(answer.code):
             pass
         return answer
 
     def sql(self, statement: str, *parameters: Any) -> list[dict[str, Any]]:
-        """As who sees everything, over a connection that is kept: to be let in takes longer than to look."""
-        if self._asking is not None:
+        """Run a query as superuser, over a connection that is reused: connecting takes longer than the query."""
+        if self._connection is not None:
             try:
-                return _rows(self._asking.execute(statement.encode(), parameters))
+                return _rows(self._connection.execute(statement.encode(), parameters))
             except psycopg.OperationalError:
-                if not self._asking.broken:
+                if not self._connection.broken:
                     raise
-            self._asking.close()  # the server was restarted
+            self._connection.close()  # the server was restarted
         url = EmbeddedPostgres(Home(self.stack.home)).superuser_url(DATABASE)
-        self._asking = psycopg.connect(url, autocommit=True, row_factory=dict_row, prepare_threshold=None)
-        return _rows(self._asking.execute(statement.encode(), parameters))
+        self._connection = psycopg.connect(url, autocommit=True, row_factory=dict_row, prepare_threshold=None)
+        return _rows(self._connection.execute(statement.encode(), parameters))
 
     def close(self) -> None:
-        if self._asking is not None:
-            self._asking.close()
+        if self._connection is not None:
+            self._connection.close()
 
-    def attempts(self, call: str, ended: int = 1) -> list[dict[str, Any]]:
-        """The attempts of a call as the ledger has them, once there are so many."""
+    def attempts(self, call: str, least: int = 1) -> list[dict[str, Any]]:
+        """The ended attempts of a call in the ledger, once there are at least `least`."""
 
-        def found() -> list[dict[str, Any]] | None:
+        def ended_attempts() -> list[dict[str, Any]] | None:
             rows = self.sql("SELECT * FROM attempt WHERE call_id = %s::uuid AND state <> 'open' ORDER BY number", call)
-            return rows if len(rows) >= ended else None
+            return rows if len(rows) >= least else None
 
-        rows: list[dict[str, Any]] = wait_until(found, 60, f"{ended} attempts of {call} are in the ledger")
+        rows: list[dict[str, Any]] = wait_until(ended_attempts, 60, f"{least} attempts of {call} are in the ledger")
         return rows
 
     def spent(self, key: str, calls: int) -> Decimal:
-        """What a key's calls cost together, once so many that reached an upstream are in the ledger."""
+        """The total cost of a key's calls, once `calls` of them that reached an upstream are in the ledger."""
 
-        def found() -> Decimal | None:
+        def cost_once_complete() -> Decimal | None:
             ((row),) = self.sql(
                 "SELECT count(DISTINCT a.call_id) calls, coalesce(sum(a.cost_usd), 0) cost FROM attempt a"
                 " JOIN call c ON c.id = a.call_id JOIN api_key k ON k.id = c.key_id"
@@ -223,27 +228,27 @@ class World:
             )
             return (Decimal(row["cost"]),) if row["calls"] >= calls else None  # type: ignore[return-value]
 
-        (cost,) = wait_until(found, 60, f"{calls} calls of the key are in the ledger")
+        (cost,) = wait_until(cost_once_complete, 60, f"{calls} calls of the key are in the ledger")
         return Decimal(cost)
 
-    def settled(self) -> bool:
-        """Whether every attempt that an upstream counted is in the ledger, with its end."""
+    def all_attempts_settled(self) -> bool:
+        """Whether every attempt that an upstream counted is in the ledger and has ended."""
         counted = {*self.one.counted(), *self.two.counted()}
         rows = self.sql("SELECT call_id, number FROM attempt WHERE state <> 'open'")
         return counted <= {f"{row['call_id']}-{row['number']}" for row in rows}
 
 
 @contextlib.contextmanager
-def world(folder: Path, workers: int = 2) -> Iterator[World]:
+def run_field_installation(folder: Path, workers: int = 2) -> Iterator[FieldInstallation]:
     one, two = Upstream(folder / "one"), Upstream(folder / "two")
     stack = Stack(folder, declare(folder / "workspace", one, two), workers)
     try:
         one.start()
         two.start()
         stack.start()
-        made = World(stack, one, two)
-        yield made
-        made.close()
+        installation = FieldInstallation(stack, one, two)
+        yield installation
+        installation.close()
     finally:
         stack.stop()
         one.stop()
@@ -254,26 +259,26 @@ def _rows(cursor: psycopg.Cursor[dict[str, Any]]) -> list[dict[str, Any]]:
     return cursor.fetchall() if cursor.description else []
 
 
-def unreachable(code: str) -> bool:
-    """Whether a refusal says that it is not known whether there is room."""
+def is_unreachable_code(code: str) -> bool:
+    """Whether the error code says that the gateway could not find out whether there is room."""
     return code in ("budget_unreachable", "limit_unreachable")
 
 
-class Caller:
-    """One client that keeps its connection; made anew where the gateway closed it."""
+class Client:
+    """A client that keeps its connection; it reconnects if the gateway closed it."""
 
     def __init__(self, port: int, key: str) -> None:
         self._headers = {"authorization": f"Bearer {key}", "content-type": "application/json"}
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
 
     def chat(self, text: str, **more: Any) -> int:
-        """The status of a chat call that was read to its end, and that the database was not too slow for."""
+        """The status of a chat call, read to its end; retried while the database is too slow."""
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20, **more}
         while True:
             self._connection.request("POST", "/v1/chat/completions", json.dumps(body), self._headers)
             answer = self._connection.getresponse()
             data = answer.read()
-            if answer.status != 503 or not unreachable(json.loads(data)["error"]["code"]):
+            if answer.status != 503 or not is_unreachable_code(json.loads(data)["error"]["code"]):
                 return answer.status
 
     def __enter__(self) -> Self:
@@ -283,16 +288,16 @@ class Caller:
         self._connection.close()
 
 
-def reported(shape: dict[str, int]) -> dict[str, Any]:
-    """A shape (each token once, in its finest class) as OpenAI reports it: totals that include their classes."""
-    into = sum(shape.get(name, 0) for name in ("input", "cache_read", "cache_write", "input_audio"))
-    out = sum(shape.get(name, 0) for name in ("output", "reasoning", "output_audio"))
+def openai_usage(shape: dict[str, int]) -> dict[str, Any]:
+    """A shape (each token once, in its finest class) as OpenAI reports usage: with totals that include the classes."""
+    input_tokens = sum(shape.get(name, 0) for name in ("input", "cache_read", "cache_write", "input_audio"))
+    output_tokens = sum(shape.get(name, 0) for name in ("output", "reasoning", "output_audio"))
     details = {"cached_tokens": "cache_read", "cache_write_tokens": "cache_write", "audio_tokens": "input_audio"}
     return {
-        "prompt_tokens": into,
-        "completion_tokens": out,
-        "total_tokens": into + out,
-        "prompt_tokens_details": {told: shape.get(name, 0) for told, name in details.items()},
+        "prompt_tokens": input_tokens,
+        "completion_tokens": output_tokens,
+        "total_tokens": input_tokens + output_tokens,
+        "prompt_tokens_details": {openai_name: shape.get(name, 0) for openai_name, name in details.items()},
         "completion_tokens_details": {
             "reasoning_tokens": shape.get("reasoning", 0),
             "audio_tokens": shape.get("output_audio", 0),
@@ -301,8 +306,8 @@ def reported(shape: dict[str, int]) -> dict[str, Any]:
 
 
 def price(shape: dict[str, int]) -> Decimal:
-    """By hand: each token once, at the price of its class; the whole call at the long ones beyond 10,000."""
-    into = sum(shape.get(name, 0) for name in ("input", "cache_read", "cache_write", "input_audio"))
-    rates = LONG if into > 10_000 else PRICES
+    """The expected cost: each token once, at the price of its class; all at the long-context prices beyond 10,000."""
+    input_tokens = sum(shape.get(name, 0) for name in ("input", "cache_read", "cache_write", "input_audio"))
+    rates = LONG if input_tokens > 10_000 else PRICES
     total = sum((count * Decimal(rates[name]) / 1_000_000 for name, count in shape.items()), Decimal(0))
     return total.quantize(PICO, ROUND_CEILING) + 7 * PICO

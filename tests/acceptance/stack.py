@@ -1,6 +1,6 @@
-"""A whole installation for one test: `groundplan up` as real processes in an empty folder, and a counting upstream.
+"""An installation for one test: `groundplan up` as real processes in an empty folder, and an upstream that counts.
 
-Everything is driven from outside, as a user would: the command line, the OpenAI API, signals.
+Tests drive it from outside, as a user would: the command line, the OpenAI API, signals.
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ from tests.integration.nursery import Worker, fork_program, run_command
 from tests.made_database import lay_out
 
 START_SECONDS = 120.0
-PATIENT_SECONDS = 30.0
+RETRY_SECONDS = 30.0
 FIRST_PORT, PORTS_EACH, WORKERS = 20_000, 1_500, 8
-"""Below those that Linux gives to connections by itself, so that none takes one before its server listens there; each
-worker of a test run has ports of its own."""
-_given: set[int] = set()
+"""Below the range that Linux assigns to outgoing connections, so that none of them takes a port before its server
+listens; each worker of a test run has a range of its own."""
+_allocated_ports: set[int] = set()
 
 
 def free_port() -> int:
-    """A port that nobody listens on, and that is given once in this process."""
+    """A port that nobody listens on; each is returned only once in this process."""
     worker = os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")
     first = FIRST_PORT + PORTS_EACH * (int(worker) % WORKERS if worker.isdecimal() else 0)
     while True:
         port = first + random.randrange(PORTS_EACH)
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
-            if port not in _given:
-                _given.add(port)
+            if port not in _allocated_ports:
+                _allocated_ports.add(port)
                 return port
 
 
 def wait_until(check: Any, seconds: float, what: str) -> Any:
-    """The first true answer of `check()`; fails the test after `seconds`."""
+    """Call `check()` until its result is true, and return that result; fails the test after `seconds`."""
     end = time.monotonic() + seconds
     while True:
-        answer = check()
-        if answer:
-            return answer
+        result = check()
+        if result:
+            return result
         assert time.monotonic() < end, f"not within {seconds:g} s: {what}"
         time.sleep(0.05)
 
@@ -83,7 +83,7 @@ def request(
 
 @dataclass
 class Upstream:
-    """The shipped scripted model as its own process; it writes each attempt durably before it answers."""
+    """The shipped scripted model as a process of its own; it records each attempt durably before it answers."""
 
     folder: Path
     port: int = field(default_factory=free_port)
@@ -100,11 +100,11 @@ class Upstream:
     def start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
         arguments = ["--home", str(self.folder), "--name", "scripted-upstream", "--port", str(self.port)]
-        with Path(os.devnull).open("wb") as unheard:
+        with Path(os.devnull).open("wb") as devnull:
             self.process = fork_program(
                 "groundplan.testing.scripted",
                 [*arguments, "--count-file", str(self.count_file)],
-                unheard.fileno(),
+                devnull.fileno(),
                 os.environ,
             )
 
@@ -119,7 +119,7 @@ class Upstream:
         assert request(self.port, "POST", "/control", mode).status == 200
 
     def counted(self) -> list[str]:
-        """One line for each attempt that reached the upstream, as it wrote them durably."""
+        """`call-number` of each attempt that reached the upstream, as it recorded them durably."""
         return self.count_file.read_text().split() if self.count_file.exists() else []
 
     def stop(self) -> None:
@@ -140,9 +140,9 @@ class Stack:
     environment: dict[str, str] = field(default_factory=dict)
     devices: dict[str, SoftPasskey] = field(default_factory=dict)
     """Each person's passkey, by e-mail address."""
-    patient: bool = True
-    """Whether a call is made again that was refused because a busy PostgreSQL did not say in time what is left of its
-    budget or limit, as the refusal asks for."""
+    retries_unreachable: bool = True
+    """Whether `chat` retries a call that was refused because a busy PostgreSQL did not answer in time what is left of
+    its budget or limit; the refusal asks for a retry."""
 
     @property
     def home(self) -> Path:
@@ -155,15 +155,17 @@ class Stack:
             lay_out(self.home)
         log = (self.folder / "up.log").open("ab")
         ready = self.folder / "ready"
-        out = ready.open("wb")
+        ready_file = ready.open("wb")
         arguments = [
             *("up", "--workspace", str(self.workspace), "--home", str(self.home), "--port", str(self.port)),
             *("--control-port", str(self.control_port), "--gateway-workers", str(self.workers), *self.options),
         ]
         environment = {**os.environ, **self.environment}
-        self.process = fork_program("groundplan.cli.main", arguments, log.fileno(), environment, out=out.fileno())
+        self.process = fork_program(
+            "groundplan.cli.main", arguments, log.fileno(), environment, out=ready_file.fileno()
+        )
         log.close()
-        out.close()
+        ready_file.close()
         end = time.monotonic() + seconds
         while "\n" not in ready.read_text():
             assert self.process.poll() is None, f"up ended with {self.process.returncode}:\n{self.log()}"
@@ -176,74 +178,80 @@ class Stack:
 
     def cli(self, *arguments: str, code: int | None = 0) -> Any:
         """Run a command with --home and --json; returns the parsed output. `code=None` accepts any exit code."""
-        told = (*arguments, "--home", str(self.home), "--json")
-        done = run_command(told, {**os.environ, **self.environment}, timeout=120)
+        command = (*arguments, "--home", str(self.home), "--json")
+        completed = run_command(command, {**os.environ, **self.environment}, timeout=120)
         if code is not None:
-            assert done.returncode == code, f"{arguments}: exit {done.returncode}\n{done.stdout}\n{done.stderr}"
-        return json.loads(done.stdout) if done.stdout.strip() else None
+            assert completed.returncode == code, (
+                f"{arguments}: exit {completed.returncode}\n{completed.stdout}\n{completed.stderr}"
+            )
+        return json.loads(completed.stdout) if completed.stdout.strip() else None
 
     def key(self, workload: str = "assistant", *options: str) -> str:
         """A new key that every worker knows."""
-        made = self.cli("keys", "create", "--workload", workload, *options)
-        self.confirm(made["effective"])
-        return str(made["key"])
+        created = self.cli("keys", "create", "--workload", workload, *options)
+        self.wait_until_effective(created["effective"])
+        return str(created["key"])
 
-    def confirm(self, told: dict[str, Any]) -> None:
-        """Whether it is told as effective or not: from here on every worker has taken note of a change."""
-        wait_until(lambda: told["complete"] or self.heed(told["number"]), 60, "every worker has taken note")
+    def wait_until_effective(self, effect: dict[str, Any]) -> None:
+        """Wait until every worker has acknowledged a change. `effect`: `effective` of the answer to the change."""
+        wait_until(
+            lambda: effect["complete"] or self.has_acknowledged(effect["number"]),
+            60,
+            "every worker has acknowledged it",
+        )
 
-    def heed(self, number: int) -> bool:
-        """Whether every worker has acknowledged live policy of that number, for what is waited for."""
-        told = self.control("GET", "/api/status")
-        return told.status == 200 and all(gateway["policy_ack"] >= number for gateway in told.body["gateways"])
+    def has_acknowledged(self, number: int) -> bool:
+        """Whether every worker has acknowledged live policy of that number or a later one."""
+        status = self.control("GET", "/api/status")
+        return status.status == 200 and all(gateway["policy_ack"] >= number for gateway in status.body["gateways"])
 
     def chat(self, key: str, text: str = "hello", timeout: float = 30.0, **more: Any) -> Answer:
         headers = {"authorization": f"Bearer {key}", **more.pop("headers", {})}
         body = {"model": "auto", "messages": [{"role": "user", "content": text}], **more}
-        end = time.monotonic() + PATIENT_SECONDS
+        end = time.monotonic() + RETRY_SECONDS
         while True:
             answer = request(self.port, "POST", "/v1/chat/completions", body, headers, timeout)
-            untold = answer.status == 503 and answer.code in ("budget_unreachable", "limit_unreachable")
-            if not (untold and self.patient) or time.monotonic() > end:
+            unreachable = answer.status == 503 and answer.code in ("budget_unreachable", "limit_unreachable")
+            if not (unreachable and self.retries_unreachable) or time.monotonic() > end:
                 return answer
             time.sleep(0.05)
 
     def control(self, method: str, path: str, body: Any = None, headers: dict[str, str] | None = None) -> Answer:
-        """A request to the control API as somebody; as the operator where no headers are given."""
+        """A request to the control API, by default as the operator; `headers` may be those of a person's session."""
         token = (self.home / "operator.token").read_text().strip()
         sent = {"host": f"localhost:{self.control_port}", **(headers or {"authorization": f"Bearer {token}"})}
         return request(self.control_port, method, path, body, sent)
 
-    def in_ledger(self) -> int:
-        """How many calls are in the ledger by now, for what is waited for; -1 where nobody says."""
-        told = self.control("GET", "/api/cost")
-        return int(told.body["calls"]) if told.status == 200 else -1
+    def calls_in_ledger(self) -> int:
+        """Number of calls in the ledger; -1 while the control API does not answer."""
+        cost = self.control("GET", "/api/cost")
+        return int(cost.body["calls"]) if cost.status == 200 else -1
 
-    def serve(self, number: int) -> bool:
-        """Whether every worker has taken the blueprint of that number up, for what is waited for."""
-        told = self.control("GET", "/api/status")
-        return told.status == 200 and all(gateway["blueprint"] == number for gateway in told.body["gateways"])
+    def serves_blueprint(self, number: int) -> bool:
+        """Whether every worker serves the blueprint of that number."""
+        status = self.control("GET", "/api/status")
+        return status.status == 200 and all(gateway["blueprint"] == number for gateway in status.body["gateways"])
 
     def follow_link(self, email: str) -> dict[str, str]:
-        """Headers of a browser that followed a link which the operator made."""
+        """Headers of a browser session that followed a login link made by the operator."""
         url = self.control("POST", "/api/login-links", {"person": email}).body["url"]
         return self._session(request(self.control_port, "GET", "/" + url.split("/", 3)[3]))
 
     def sign_in(self, email: str) -> dict[str, str]:
-        """Headers of a browser in which somebody signed in with a passkey; the first time it is registered, and a
-        colleague confirms it."""
+        """Headers of a browser session signed in with the person's passkey. The first time it is registered, and
+        a colleague, if there is one, confirms it."""
         if email not in self.devices:
             device, session = SoftPasskey(f"http://localhost:{self.control_port}"), self.follow_link(email)
-            asked = self.control("POST", "/api/passkeys/registration", {}, session).body
-            given = {"ceremony": asked["ceremony"], "response": device.create(asked["options"])}
-            made = self.control("POST", "/api/passkeys", given, session).body
-            if not made["confirmed"]:
+            options = self.control("POST", "/api/passkeys/registration", {}, session).body
+            response = {"ceremony": options["ceremony"], "response": device.create(options["options"])}
+            passkey = self.control("POST", "/api/passkeys", response, session).body
+            if not passkey["confirmed"]:
                 colleague = self.sign_in(next(iter(self.devices)))
-                assert self.control("POST", f"/api/passkeys/{made['id']}/confirm", {}, colleague).status == 200
+                assert self.control("POST", f"/api/passkeys/{passkey['id']}/confirm", {}, colleague).status == 200
             self.devices[email] = device
-        asked = self.control("POST", "/api/sign-in/passkey/options", {}, {"accept": "*/*"}).body
-        given = {"ceremony": asked["ceremony"], "response": self.devices[email].get(asked["options"])}
-        return self._session(self.control("POST", "/api/sign-in/passkey", given, {"accept": "*/*"}))
+        options = self.control("POST", "/api/sign-in/passkey/options", {}, {"accept": "*/*"}).body
+        response = {"ceremony": options["ceremony"], "response": self.devices[email].get(options["options"])}
+        return self._session(self.control("POST", "/api/sign-in/passkey", response, {"accept": "*/*"}))
 
     def _session(self, reply: Answer) -> dict[str, str]:
         cookie = {"cookie": reply.headers["set-cookie"].partition(";")[0]}
@@ -290,13 +298,13 @@ def descendants(pid: int) -> list[int]:
 
 
 def init_workspace(folder: Path, upstream: Upstream, price: str = "0/10", budget: str = "1000") -> Path:
-    """`groundplan init` on an upstream that the user already has."""
+    """Run `groundplan init` for an upstream that the user already has; returns the folder."""
     arguments = (
         *("init", str(folder), "--upstream", upstream.url, "--upstream-model", "scripted"),
         *("--upstream-key", "env:UPSTREAM_KEY", "--price", price, "--budget", budget),
     )
-    done = run_command(arguments, os.environ, timeout=60)
-    assert done.returncode == 0, done.stderr
+    completed = run_command(arguments, os.environ, timeout=60)
+    assert completed.returncode == 0, completed.stderr
     return folder
 
 
@@ -304,7 +312,7 @@ def init_workspace(folder: Path, upstream: Upstream, price: str = "0/10", budget
 def installation(
     folder: Path, *, workers: int = 1, price: str = "0/10", budget: str = "1000", start: bool = True
 ) -> Iterator[tuple[Stack, Upstream]]:
-    """An upstream and an installation in front of it, both stopped at the end."""
+    """An upstream and an installation in front of it; both are stopped at the end."""
     upstream = Upstream(folder / "upstream")
     upstream.start()
     workspace = init_workspace(folder / "workspace", upstream, price, budget)

@@ -1,5 +1,5 @@
-"""Approvals by people of several duties, each in a Chromium of their own with a passkey: approve, refuse, approve
-oneself, withdraw; and what a link of the operator is not good for."""
+"""Approvals by people of several duties, each in a Chromium of their own with a passkey: approve, refuse, withdraw,
+approve one's own request; and that a login link of the operator approves nothing."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ owners: {business: ana, security: sam, OTHERS}
 """
 
 
-def declared(upstream: Upstream, stage: str, purpose: str = "Answer questions") -> str:
+def workspace_text(upstream: Upstream, stage: str, purpose: str = "Answer questions") -> str:
     others = ", ".join(f"{duty}: fay" for duty in DUTIES)
     text = COMPANY.replace("URL", upstream.url).replace("STAGE", stage).replace("OTHERS", others)
     return text.replace("PURPOSE", purpose)
@@ -73,18 +73,18 @@ def declared(upstream: Upstream, stage: str, purpose: str = "Answer questions") 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with chromium() as found:
-        yield found
+    with chromium() as chromium_browser:
+        yield chromium_browser
 
 
 @pytest.fixture(scope="module")
-def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Upstream]]:
+def stack_and_upstream(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Upstream]]:
     folder = tmp_path_factory.mktemp("approvals")
     upstream = Upstream(folder / "upstream")
     upstream.start()
     workspace = folder / "workspace"
     workspace.mkdir()
-    (workspace / "acme.yaml").write_text(declared(upstream, "pilot"))
+    (workspace / "acme.yaml").write_text(workspace_text(upstream, "pilot"))
     stack = Stack(folder, workspace)
     try:
         stack.start()
@@ -95,9 +95,9 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Stack, Ups
 
 
 @pytest.fixture(scope="module")
-def people(scene: tuple[Stack, Upstream], browser: Browser) -> dict[str, Page]:
-    """A browser for each, with a virtual authenticator, in which they have followed a link of the operator."""
-    stack, found = scene[0], {}
+def people(stack_and_upstream: tuple[Stack, Upstream], browser: Browser) -> dict[str, Page]:
+    """Name -> a browser page with a virtual authenticator, in which the person followed the operator's login link."""
+    stack, pages = stack_and_upstream[0], {}
     for name in ("ana", "sam", "fay"):
         page = browser.new_context(base_url=f"http://localhost:{stack.control_port}").new_page()
         page.set_default_timeout(30_000)
@@ -109,8 +109,8 @@ def people(scene: tuple[Stack, Upstream], browser: Browser) -> dict[str, Page]:
         }  # fmt: skip
         session.send("WebAuthn.addVirtualAuthenticator", {"options": options})
         page.goto(stack.cli("login", "--as", f"{name}@acme.example")["url"])
-        found[name] = page
-    return found
+        pages[name] = page
+    return pages
 
 
 def press(page: Page, name: str) -> None:
@@ -118,24 +118,26 @@ def press(page: Page, name: str) -> None:
         page.get_by_role("button", name=name).first.click()
 
 
-def ask_for(scene: tuple[Stack, Upstream], purpose: str) -> str:
-    """Ask for the workload to be served in production with this purpose; the id of the change that waits."""
-    stack, upstream = scene
-    (stack.workspace / "acme.yaml").write_text(declared(upstream, "production", purpose))
+def request_production(stack_and_upstream: tuple[Stack, Upstream], purpose: str) -> str:
+    """Request production for the workload with this purpose; returns the id of the pending change."""
+    stack, upstream = stack_and_upstream
+    (stack.workspace / "acme.yaml").write_text(workspace_text(upstream, "production", purpose))
     stack.cli("apply", "--workspace", str(stack.workspace))
     (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
     return str(change["id"])
 
 
-def test_1_a_link_approves_nothing(scene: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
-    change = ask_for(scene, "first")
+def test_1_a_login_link_of_the_operator_approves_nothing(
+    stack_and_upstream: tuple[Stack, Upstream], people: dict[str, Page]
+) -> None:
+    change = request_production(stack_and_upstream, "first")
     page = people["sam"]
     page.goto(f"/governance/changes/{change}")
     press(page, "Approve")
     assert "operator's token" in page.get_by_role("alert").inner_text()
 
 
-def test_2_the_first_passkey_founds_and_a_colleague_confirms_the_next(people: dict[str, Page]) -> None:
+def test_2_the_first_passkey_is_trusted_and_its_owner_confirms_the_others(people: dict[str, Page]) -> None:
     for name in ("ana", "sam", "fay"):
         page = people[name]
         page.goto("/you")
@@ -159,12 +161,12 @@ def test_2_the_first_passkey_founds_and_a_colleague_confirms_the_next(people: di
         assert "signed in with your passkey" in page.inner_text("main")
 
 
-def test_3_approved_by_each_duty_it_is_served_and_the_log_proves_it(
-    scene: tuple[Stack, Upstream], people: dict[str, Page]
+def test_3_a_change_approved_by_each_duty_is_applied_and_proven_by_the_log(
+    stack_and_upstream: tuple[Stack, Upstream], people: dict[str, Page]
 ) -> None:
-    stack = scene[0]
+    stack = stack_and_upstream[0]
     key = stack.key()
-    assert stack.chat(key).status == 200, "the pilot goes on while production waits"
+    assert stack.chat(key).status == 200, "the pilot is served while production waits for approval"
     (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
     for need in change["waits_for"]:
         (who,) = [name for name in people for said in need["people"] if said.lower().startswith(name)]
@@ -173,25 +175,29 @@ def test_3_approved_by_each_duty_it_is_served_and_the_log_proves_it(
         if page.get_by_role("button", name="Approve").count():
             press(page, "Approve")
             assert "Approved." in page.inner_text("[role=status]")
-    done = stack.control("GET", f"/api/changes/{change['id']}").body
-    assert done["state"] == "applied" and {row["proof"] for row in done["approvals"]} == {"passkey"}
+    applied = stack.control("GET", f"/api/changes/{change['id']}").body
+    assert applied["state"] == "applied" and {row["proof"] for row in applied["approvals"]} == {"passkey"}
     people["sam"].goto("/governance")
-    wait_until(lambda: stack.cli("audit", "verify", code=None)["ok"], 60, "the log holds")
+    wait_until(lambda: stack.cli("audit", "verify", code=None)["ok"], 60, "the log verifies")
     entry = next(
         row
         for row in stack.control("GET", "/api/audit?limit=100").body["entries"]
         if row["action"] == "change.approved"
     )
-    wait_until(lambda: stack.control("GET", f"/api/audit/{entry['id']}/proof").status == 200, 30, "it has a leaf")
+    wait_until(
+        lambda: stack.control("GET", f"/api/audit/{entry['id']}/proof").status == 200, 30, "the entry is in the log"
+    )
     people["sam"].goto(f"/audit/{entry['id']}")
     assert "Proof of inclusion" in people["sam"].inner_text("main")
 
 
-def test_4_nobody_approves_what_they_asked_for(scene: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
-    stack, upstream = scene
+def test_4_nobody_approves_their_own_request(
+    stack_and_upstream: tuple[Stack, Upstream], people: dict[str, Page]
+) -> None:
+    stack, upstream = stack_and_upstream
     ana = {"cookie": cookie(people["ana"]), "x-csrf-token": csrf(people["ana"])}
     fay = {"cookie": cookie(people["fay"]), "x-csrf-token": csrf(people["fay"])}
-    body = {"files": {"acme.yaml": declared(upstream, "production", "second")}}
+    body = {"files": {"acme.yaml": workspace_text(upstream, "production", "second")}}
     assert stack.control("POST", "/api/apply", body, fay).code == "duty_missing"
     assert stack.control("POST", "/api/apply", body, ana).status == 200
     (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
@@ -202,22 +208,22 @@ def test_4_nobody_approves_what_they_asked_for(scene: tuple[Stack, Upstream], pe
     assert "somebody else with the duty business must approve it" in page.get_by_role("alert").inner_text()
 
 
-def test_5_a_refusal_ends_it(scene: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
-    stack = scene[0]
+def test_5_a_refusal_ends_the_change(stack_and_upstream: tuple[Stack, Upstream], people: dict[str, Page]) -> None:
+    stack = stack_and_upstream[0]
     (change,) = stack.control("GET", "/api/changes?state=pending").body["changes"]
     page = people["sam"]
     page.goto(f"/governance/changes/{change['id']}")
     page.get_by_label("As security").fill("Not before the review.")
     press(page, "Refuse")
-    done = stack.control("GET", f"/api/changes/{change['id']}").body
-    assert done["state"] == "refused" and done["approvals"][0]["comment"] == "Not before the review."
-    assert stack.chat(stack.key()).status == 200, "what was served goes on"
+    refused = stack.control("GET", f"/api/changes/{change['id']}").body
+    assert refused["state"] == "refused" and refused["approvals"][0]["comment"] == "Not before the review."
+    assert stack.chat(stack.key()).status == 200, "what was served before is still served"
 
 
 def test_6_a_withdrawn_approval_ends_the_workload_without_grace(
-    scene: tuple[Stack, Upstream], people: dict[str, Page]
+    stack_and_upstream: tuple[Stack, Upstream], people: dict[str, Page]
 ) -> None:
-    stack = scene[0]
+    stack = stack_and_upstream[0]
     key = stack.key()
     assert stack.chat(key).status == 200
     (change,) = stack.control("GET", "/api/changes?state=applied").body["changes"]
@@ -226,40 +232,42 @@ def test_6_a_withdrawn_approval_ends_the_workload_without_grace(
     with traffic(stack, key) as calls:
         wait_until(lambda: len(calls) > 20, 30, "calls are under way")
         press(page, "Withdraw your approval")
-        done = time.monotonic()
-        wait_until(lambda: sum(sent > done for sent, _ in calls) > 20, 30, "calls go on")
+        withdrawn_at = time.monotonic()
+        wait_until(lambda: sum(sent > withdrawn_at for sent, _ in calls) > 20, 30, "calls go on")
     assert {status for _, status in calls[:20]} == {200}
-    assert {status for sent, status in calls if sent > done} <= {403, 404}, "none is served once the page says so"
+    assert {status for sent, status in calls if sent > withdrawn_at} <= {403, 404}, (
+        "no call is served after the page confirmed the withdrawal"
+    )
 
 
 @contextmanager
 def traffic(stack: Stack, key: str) -> Iterator[list[tuple[float, int]]]:
-    """Three callers without a pause: (when sent, status) of each call that was answered."""
+    """Three callers without a pause; yields (time sent, status) of each answered call."""
     calls: list[tuple[float, int]] = []
-    over = Event()
+    stopped = Event()
 
-    def run() -> None:
-        while not over.is_set():
+    def send_calls() -> None:
+        while not stopped.is_set():
             sent = time.monotonic()
             calls.append((sent, stack.chat(key).status))
 
-    threads = [Thread(target=run) for _ in range(3)]
+    threads = [Thread(target=send_calls) for _ in range(3)]
     for thread in threads:
         thread.start()
     try:
         yield calls
     finally:
-        over.set()
+        stopped.set()
         for thread in threads:
             thread.join()
 
 
-def test_7_an_approval_whose_time_is_over_ends_what_it_allowed(
-    scene: tuple[Stack, Upstream], people: dict[str, Page]
+def test_7_an_expired_approval_stops_what_it_allowed(
+    stack_and_upstream: tuple[Stack, Upstream], people: dict[str, Page]
 ) -> None:
-    """Years pass by setting the last day back in the database; everything else is as it is."""
-    stack = scene[0]
-    change = ask_for(scene, "third")
+    """Setting the last day of the approval back in the database stands for the years that pass."""
+    stack = stack_and_upstream[0]
+    change = request_production(stack_and_upstream, "third")
     for name in ("ana", "sam", "fay"):
         people[name].goto(f"/governance/changes/{change}")
         press(people[name], "Approve")

@@ -94,7 +94,7 @@ QUESTIONS = (
 
 
 @pytest.fixture
-def stack(tmp_path: Path) -> Iterator[tuple[Stack, Upstream]]:
+def running(tmp_path: Path) -> Iterator[tuple[Stack, Upstream]]:
     upstream = Upstream(tmp_path / "upstream")
     workspace = tmp_path / "workspace"
     (workspace / "handbook").mkdir(parents=True)
@@ -106,44 +106,44 @@ def stack(tmp_path: Path) -> Iterator[tuple[Stack, Upstream]]:
         (workspace / f"handbook/{name}.md").write_text(text)
     (workspace / "questions.jsonl").write_text(QUESTIONS)
     (workspace / "company.yaml").write_text(COMPANY.replace("URL", upstream.url).replace("INDEX", ""))
-    made = Stack(tmp_path, workspace)
+    stack = Stack(tmp_path, workspace)
     upstream.start()
     try:
-        made.start()
-        yield made, upstream
+        stack.start()
+        yield stack, upstream
     finally:
-        made.stop()
+        stack.stop()
         upstream.stop()
 
 
 def editions(stack: Stack) -> dict[int, str]:
-    return {one["id"]: one["state"] for one in stack.cli("knowledge", "index", "list")["editions"]}
+    return {edition["id"]: edition["state"] for edition in stack.cli("knowledge", "index", "list")["editions"]}
 
 
-def found(stack: Stack, query: str) -> dict[str, Any]:
+def search(stack: Stack, query: str) -> dict[str, Any]:
     body = {"workload": "assistant", "query": query}
     answer = stack.control("POST", "/api/knowledge/search", body, stack.sign_in("ana@acme.example"))
     assert answer.status == 200, answer.body
     return dict(answer.body)
 
 
-def best(stack: Stack, query: str) -> str:
-    return str(found(stack, query)["passages"][0]["path"])
+def best_path(stack: Stack, query: str) -> str:
+    return str(search(stack, query)["passages"][0]["path"])
 
 
 @pytest.mark.soak
-def test_embeddings_of_a_deployment_are_metered_calls_and_words_serve_while_it_is_away(
-    stack: tuple[Stack, Upstream],
+def test_a_deployments_embeddings_are_metered_and_keyword_search_serves_while_it_is_away(
+    running: tuple[Stack, Upstream],
 ) -> None:
-    up, upstream = stack
+    up, upstream = running
     up.control("POST", "/api/knowledge/ingest", {})
     assert editions(up) == {1: "serving"}
-    assert best(up, "How many days of leave?") == "leave.md"
+    assert best_path(up, "How many days of leave?") == "leave.md"
     company = COMPANY.replace("URL", upstream.url).replace("INDEX", INDEX)
     (up.workspace / "company.yaml").write_text(company)
     up.cli("apply")
-    # the control process is killed in its midst; `up` starts it again and what was begun is gone on with
-    wait_until(lambda: 2 in editions(up), 60, "another edition is begun")
+    # the control process is killed meanwhile; `up` restarts it, and the edition in progress is continued
+    wait_until(lambda: 2 in editions(up), 60, "the next edition is started")
     os.kill(up.pids("groundplan.console.app")[0], signal.SIGKILL)
     end = time.monotonic() + 90
     while True:
@@ -153,13 +153,13 @@ def test_embeddings_of_a_deployment_are_metered_calls_and_words_serve_while_it_i
                 break
         except AssertionError:
             time.sleep(0.5)
-    shown = up.cli("knowledge", "index", "list")["editions"][0]
-    assert (shown["settings"]["dimension"], shown["without_vector"]) == (16, 0)
-    assert shown["compared"]["own"]["labelled"]["questions"] == 1
-    assert shown["compared"]["against"] == []
+    edition = up.cli("knowledge", "index", "list")["editions"][0]
+    assert (edition["settings"]["dimension"], edition["without_vector"]) == (16, 0)
+    assert edition["compared"]["own"]["labelled"]["questions"] == 1
+    assert edition["compared"]["against"] == []
 
-    assert found(up, "How many days of leave?")["degraded"] == ""
-    assert best(up, "days of leave") == "leave.md"
+    assert search(up, "How many days of leave?")["degraded"] == ""
+    assert best_path(up, "days of leave") == "leave.md"
     calls = up.control("GET", "/api/calls?workload=index").body["calls"]
     assert calls
     assert {call["status"] for call in calls} == {"ok"}
@@ -168,14 +168,14 @@ def test_embeddings_of_a_deployment_are_metered_calls_and_words_serve_while_it_i
     assert len([key for key in keys if key["workload"] == "index"]) == 1
 
     upstream.stop()
-    degraded = found(up, "canteen bread")
+    degraded = search(up, "canteen bread")
     assert "embed-eu does not embed" in degraded["degraded"]
     assert degraded["passages"][0]["path"] == "bread.md"
     upstream.start()
 
-    back = up.cli("knowledge", "index", "rollback")
-    assert (back["edition"], back["state"]) == (1, "serving")
-    assert best(up, "Trains or planes?") == "travel.md"
+    rollback = up.cli("knowledge", "index", "rollback")
+    assert (rollback["edition"], rollback["state"]) == (1, "serving")
+    assert best_path(up, "Trains or planes?") == "travel.md"
     assert editions(up) == {1: "serving", 2: "kept"}
     up.cli("knowledge", "index", "drop", "2")
     log = str(up.control("GET", "/api/audit?limit=200").body)

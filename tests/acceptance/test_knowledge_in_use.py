@@ -37,7 +37,7 @@ context: 32k
 """
 
 
-def test_answers_say_what_they_rest_on_and_search_is_measured(tmp_path: Path) -> None:
+def test_answers_cite_their_sources_and_search_is_evaluated(tmp_path: Path) -> None:
     upstream = Upstream(tmp_path / "upstream")
     workspace = tmp_path / "workspace"
     (workspace / "handbook").mkdir(parents=True)
@@ -55,44 +55,48 @@ def test_answers_say_what_they_rest_on_and_search_is_measured(tmp_path: Path) ->
         stack.start(120)
         assert stack.control("POST", "/api/knowledge/ingest", {}).status == 200
         key = stack.key("asked", "--user", "ana@acme.example")
-        answered(stack, upstream, key)
-        evaluated(stack, upstream, tmp_path)
+        check_grounded_answer(stack, upstream, key)
+        check_evaluation(stack, upstream, tmp_path)
     finally:
         stack.stop()
         upstream.stop()
 
 
-def answered(stack: Stack, upstream: Upstream, key: str) -> None:
-    """A grounded answer names both sources, and each of its citations is looked at."""
+def check_grounded_answer(stack: Stack, upstream: Upstream, key: str) -> None:
+    """A grounded answer names both sources, and each of its citations is checked."""
     upstream.control(mode="ok", say="Employees have 28 days of paid leave a year [1] [2]. Employees have 99 days [1].")
 
-    def facts() -> Any:
-        found = stack.chat(key, "How many days of PTO do I have?", max_tokens=200).body["groundplan"]
-        whole = len(found["sources"]) == 2 and found.get("conflicts") and not found["steps"][0]["skipped"]
-        return found if whole else None
+    def complete_facts() -> Any:
+        candidate = stack.chat(key, "How many days of PTO do I have?", max_tokens=200).body["groundplan"]
+        is_complete = (
+            len(candidate["sources"]) == 2 and candidate.get("conflicts") and not candidate["steps"][0]["skipped"]
+        )
+        return candidate if is_complete else None
 
-    told = wait_until(facts, 90, "the conflict is known")
-    assert [(step["name"], step["deployment"]) for step in told["steps"]] == [("rerank", "sorter")]
-    (conflict,) = told["conflicts"]
+    facts = wait_until(complete_facts, 90, "the conflict is known")
+    assert [(step["name"], step["deployment"]) for step in facts["steps"]] == [("rerank", "sorter")]
+    (conflict,) = facts["conflicts"]
     assert {conflict["path"], conflict["other_path"]} == {"leave-2024.md", "leave-2026.md"}
-    assert [one["supported"] for one in told["citations"]].count(True) == 1, told["citations"]
-    assert told["citations"][-1]["supported"] is False
+    assert [citation["supported"] for citation in facts["citations"]].count(True) == 1, facts["citations"]
+    assert facts["citations"][-1]["supported"] is False
     receipt = wait_until(
         lambda: (lambda body: body if body and body.get("citations") else None)(
-            stack.control("GET", f"/api/calls/{told['call_id']}").body
+            stack.control("GET", f"/api/calls/{facts['call_id']}").body
         ),
         30,
         "the receipt has the citations",
     )
-    assert [row["supported"] for row in receipt["citations"]] == [one["supported"] for one in told["citations"]]
+    assert [row["supported"] for row in receipt["citations"]] == [
+        citation["supported"] for citation in facts["citations"]
+    ]
 
 
-def evaluated(stack: Stack, upstream: Upstream, folder: Path) -> None:
-    """Drafts are asked once somebody has accepted them; a run is drawn and compared with the last."""
+def check_evaluation(stack: Stack, upstream: Upstream, folder: Path) -> None:
+    """Drafted questions count once a person has accepted them; a run is plotted and compared with the last one."""
     upstream.control(mode="ok", say="How many days of paid leave does an employee have?")
     file, plot = folder / "questions.jsonl", folder / "run.svg"
-    asked = ("--workload", "asked", "--as", "ana@acme.example", "--count", "2")
-    assert len(stack.cli("knowledge", "draft", str(file), *asked)["drafts"]) == 2
+    options = ("--workload", "asked", "--as", "ana@acme.example", "--count", "2")
+    assert len(stack.cli("knowledge", "draft", str(file), *options)["drafts"]) == 2
     stack.cli("knowledge", "evaluate", str(file), code=None)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
     assert {line["state"] for line in lines} == {"draft"}
@@ -110,10 +114,10 @@ def evaluated(stack: Stack, upstream: Upstream, folder: Path) -> None:
 
 
 def stack_output(stack: Stack, *arguments: str) -> str:
-    """A command that works on files and takes no HOME."""
+    """The output of a command that works on files and takes no HOME."""
 
-    done = subprocess.run(
+    completed = subprocess.run(
         [sys.executable, "-m", "groundplan.cli.main", *arguments, "--json"], capture_output=True, text=True, timeout=60
     )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    assert completed.returncode == 0, completed.stderr
+    return completed.stdout

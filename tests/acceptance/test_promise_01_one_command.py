@@ -20,11 +20,11 @@ ROOT = Path(__file__).parents[2]
 
 
 def run_as_printed(command: str) -> str:
-    """What a command says that was printed for people to copy, run from where `up` was started."""
+    """The output of a command that was printed for people to copy, run in the folder in which `up` was started."""
     program, *arguments = shlex.split(command)
-    known = [sys.executable, "-m", "groundplan.cli.main"] if program.endswith("groundplan") else [program]
-    done = subprocess.run([*known, *arguments], capture_output=True, text=True, timeout=60, check=True)
-    return done.stdout
+    interpreter = [sys.executable, "-m", "groundplan.cli.main"] if program.endswith("groundplan") else [program]
+    completed = subprocess.run([*interpreter, *arguments], capture_output=True, text=True, timeout=60, check=True)
+    return completed.stdout
 
 
 @pytest.mark.timeout(300)
@@ -48,19 +48,19 @@ def test_the_tour_asks_a_real_model_and_shows_the_proof(tmp_path: Path) -> None:
             assert process.poll() is None, err.read_text()[-3000:]
             assert time.monotonic() < end, err.read_text()[-3000:]
             time.sleep(0.2)
-        told = err.read_text()
+        output = err.read_text()
         assert out.read_text() == f"ready gateway=http://127.0.0.1:{port}/v1 control=http://127.0.0.1:{control}\n"
-        assert "120 days" in told.partition("gets:")[2].partition("from handbook/")[0], "the answer of the real model"
-        assert "from handbook/parental-leave.md, lines " in told
-        assert "| Each parent gets 120 days of paid parental leave" in told, "the passage it rests on"
-        assert "smollm2-135m" in told.lower()
-        assert "rack-1" in told
-        assert re.search(r"cost +\$0\.\d{2,12} of .* in \d+\.\d s", told)
-        assert re.search(r"audit +entry \d+, verified: \d+ hash", told)
-        assert f"http://localhost:{control}/login/" in told
-        renewed = run_as_printed(told.partition("within ten minutes; `")[2].partition("`")[0])
+        assert "120 days" in output.partition("gets:")[2].partition("from handbook/")[0], "the answer of the real model"
+        assert "from handbook/parental-leave.md, lines " in output
+        assert "| Each parent gets 120 days of paid parental leave" in output, "the passage that it is based on"
+        assert "smollm2-135m" in output.lower()
+        assert "rack-1" in output
+        assert re.search(r"cost +\$0\.\d{2,12} of .* in \d+\.\d s", output)
+        assert re.search(r"audit +entry \d+, verified: \d+ hash", output)
+        assert f"http://localhost:{control}/login/" in output
+        renewed = run_as_printed(output.partition("within ten minutes; `")[2].partition("`")[0])
         assert f"http://localhost:{control}/login/" in renewed
-        words = told.split()
+        words = output.split()
         key = next(word.split("=", 1)[1] for word in words if word.startswith("OPENAI_API_KEY="))
         client = openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=key)
         answer = client.chat.completions.create(

@@ -8,27 +8,27 @@ import pytest
 
 from tests.acceptance.stack import Stack, Upstream, installation
 
-Place = tuple[Stack, Upstream]
+Installed = tuple[Stack, Upstream]
 
 
 @pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Place]:
-    with installation(tmp_path_factory.mktemp("declared")) as made:
-        yield made
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installed]:
+    with installation(tmp_path_factory.mktemp("declared")) as running:
+        yield running
 
 
 def edit(stack: Stack, old: str, new: str) -> None:
-    """Replace text in whichever file of the workspace has it."""
+    """Replace text in the first file of the workspace that contains it."""
     for file in sorted(stack.workspace.rglob("*.yaml")):
         text = file.read_text()
         if old in text:
             file.write_text(text.replace(old, new))
             return
-    raise AssertionError(f"{old!r} stands in no file of the workspace")
+    raise AssertionError(f"no file of the workspace contains {old!r}")
 
 
-def test_only_what_is_declared_is_served(place: Place) -> None:
-    stack, upstream = place
+def test_only_what_is_declared_is_served(installed: Installed) -> None:
+    stack, upstream = installed
     key = stack.key()
     assert stack.chat(key).status == 200
     unknown = stack.chat("gp_" + "a" * 46)
@@ -40,8 +40,8 @@ def test_only_what_is_declared_is_served(place: Place) -> None:
     assert refused["error"]["code"] and refused["error"]["hint"]
 
 
-def test_no_owner_no_budget_no_service(place: Place) -> None:
-    stack, _upstream = place
+def test_no_owner_no_budget_no_service(installed: Installed) -> None:
+    stack, _upstream = installed
     before = stack.cli("status")["blueprint"]
     edit(stack, "business:", "# business:")
     refused = stack.cli("apply", code=65)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.acceptance.stack import Answer, installation, wait_until
 
 TOKENS = 20
-PRICE = "0/10"  # USD per million tokens: a call that puts out 20 tokens costs 0.0002 USD
+PRICE = "0/10"  # USD per million input/output tokens: a call with 20 output tokens costs 0.0002 USD
 COST = Decimal("0.0002")
 
 
@@ -19,7 +19,7 @@ def test_two_hundred_equal_calls_on_a_budget_for_one_hundred(tmp_path: Path) -> 
         key = stack.key()
 
         def call(number: int) -> Answer:
-            """Asked again where the database was too slow to say whether there is room."""
+            """Retried while the database is too slow to say whether the budget has room."""
             while True:
                 answer = stack.chat(key, f"question {number}", timeout=120, max_tokens=TOKENS)
                 if answer.status == 200 or answer.code != "budget_unreachable":
@@ -34,7 +34,7 @@ def test_two_hundred_equal_calls_on_a_budget_for_one_hundred(tmp_path: Path) -> 
         assert {answer.code for answer in refused} == {"budget_exhausted"}
         assert all(answer.body["error"]["hint"] for answer in refused)
         assert len(upstream.counted()) == 100
-        wait_until(lambda: stack.in_ledger() == 100, 60, "100 calls are in the ledger")
+        wait_until(lambda: stack.calls_in_ledger() == 100, 60, "100 calls are in the ledger")
         cost = stack.cli("cost")
         assert Decimal(cost["total_usd"]) == COST * 100
         assert cost["open_reservations"] == 0
@@ -46,5 +46,5 @@ def test_a_stream_is_charged_and_stopped_like_any_call(tmp_path: Path) -> None:
         key = stack.key()
         statuses = [stack.chat(key, f"q{n}", max_tokens=TOKENS, stream=True).status for n in range(5)]
         assert statuses == [200, 200, 200, 429, 429]
-        wait_until(lambda: stack.in_ledger() == 3, 60, "three calls are in the ledger")
+        wait_until(lambda: stack.calls_in_ledger() == 3, 60, "three calls are in the ledger")
         assert Decimal(stack.cli("cost")["total_usd"]) == COST * 3

@@ -106,7 +106,7 @@ def has_settled(stack: Stack) -> bool:
 @contextlib.contextmanager
 def run_metered(folder: Path) -> Iterator[tuple[Stack, Upstream]]:
     with installation(folder, workers=2, price="0/10", budget=str(BUDGET)) as (stack, upstream):
-        stack.patient = False
+        stack.retries_unreachable = False
         upstream.control(mode="ok", tokens=TOKENS, latency_ms=15, chunk_ms=2)
         yield stack, upstream
 
@@ -147,7 +147,7 @@ def raise_budget(stack: Stack, rounds: int) -> None:
     file.write_text(text.replace(old_limit, f"limit: {BUDGET * rounds} USD/month"))
     number = stack.cli("apply", "--workspace", str(stack.workspace))["blueprint"]
     file.write_text(text)
-    wait_until(lambda: stack.serve(number), 30, "every worker knows the budget")
+    wait_until(lambda: stack.serves_blueprint(number), 30, "every worker knows the budget")
 
 
 def check_books(

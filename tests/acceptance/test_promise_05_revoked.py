@@ -1,9 +1,9 @@
 """Promise 5: what is revoked stays revoked.
 
-A revoked permission or a deleted document is gone from the next retrieval, from cached answers too. A revoked key, a
-withdrawn approval (of a workload, and of a model, a prompt and a source that it uses) and a kill are reported effective
-once every gateway has acknowledged them; of a gateway that is cut off it is told until when it may serve, and it serves
-no longer.
+A revoked permission or a deleted document no longer counts for the next retrieval, nor for cached answers. A revoked
+key, a withdrawn approval (of a workload, and of a model, a prompt and a source that it uses) and a kill are reported
+effective once every gateway has acknowledged them. For a gateway that is cut off from the database, the report says
+until when it may serve, and it serves no longer than that.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from groundplan.runtime.postgres import EmbeddedPostgres
 from tests.acceptance.stack import Answer, Stack, Upstream, request, wait_until
 
 WORKERS = 2
-ASKED = 16
-"""Often enough that each worker is asked."""
+ENOUGH_CALLS = 16
+"""Number of calls after which each worker has certainly served one."""
 QUESTION = "How long is paid leave?"
 SECRET = "28 days"
 WORKSPACE = """kind: company
@@ -113,57 +113,59 @@ PARTS = {"model": "model/scripted", "prompt": "prompt/polite", "data": "source/h
 
 
 @dataclass
-class World:
+class Installation:
     stack: Stack
     files: dict[str, str]
 
     def api(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
         token = (self.stack.home / "operator.token").read_text().strip()
-        sent = headers or {"authorization": f"Bearer {token}"}
-        sent = {name.replace("_", "-"): value for name, value in sent.items()}
-        answer = request(self.stack.control_port, method, path, body, sent)
+        headers_sent = headers or {"authorization": f"Bearer {token}"}
+        headers_sent = {name.replace("_", "-"): value for name, value in headers_sent.items()}
+        answer = request(self.stack.control_port, method, path, body, headers_sent)
         assert answer.status < 400, answer.body
         return answer
 
     def as_person(self, email: str) -> dict[str, str]:
-        """Headers of a browser that is signed in."""
+        """Headers of a browser session of that person, as keyword arguments of `api`."""
         return {name.replace("-", "_"): value for name, value in self.stack.sign_in(email).items()}
 
     def key(self, workload: str, user: str | None = None) -> tuple[str, str]:
         """(id, key)"""
         email = None if user is None else f"{user}@acme.example"
-        made = self.api("POST", "/api/keys", {"workload": workload, "user": email}).body
-        wait_until(lambda: self.sql(BEHIND) == [(0,)], 30, "every gateway knows it")
-        return made["id"], made["key"]
+        created = self.api("POST", "/api/keys", {"workload": workload, "user": email}).body
+        wait_until(lambda: self.sql(GATEWAYS_BEHIND) == [(0,)], 30, "every gateway knows it")
+        return created["id"], created["key"]
 
-    def asked(self, key: str, times: int = ASKED) -> list[Answer]:
+    def ask_often(self, key: str, times: int = ENOUGH_CALLS) -> list[Answer]:
         return [self.stack.chat(key, QUESTION) for _ in range(times)]
 
-    def admin(self, *statements: str) -> None:
+    def run_statements(self, *statements: str) -> None:
         for statement in statements:
             self.sql(statement)
 
     def sql(self, statement: str) -> list[tuple[Any, ...]]:
-        """As who sees everything."""
+        """Run a query as superuser."""
         url = EmbeddedPostgres(Home(self.stack.home)).superuser_url(DATABASE)
         with psycopg.connect(url, autocommit=True) as connection:
             cursor = connection.execute(statement.encode())
             return cursor.fetchall() if cursor.description else []
 
 
-def confirmed(world: World, told: dict[str, Any]) -> None:
-    """A stop is effective, or, on a busy machine, it is told which gateways have not said so yet, and they do."""
-    assert len(told["acknowledged"]) + len(told["waiting"]) == WORKERS and told["complete"] == (not told["waiting"])
-    if not told["complete"]:
-        wait_until(lambda: world.sql(BEHIND) == [(0,)], 30, "every gateway has acknowledged it")
+def assert_effective(installation: Installation, effect: dict[str, Any]) -> None:
+    """The change is effective; or, on a busy machine, lists gateways that have yet to acknowledge it, and they do."""
+    assert len(effect["acknowledged"]) + len(effect["waiting"]) == WORKERS and effect["complete"] == (
+        not effect["waiting"]
+    )
+    if not effect["complete"]:
+        wait_until(lambda: installation.sql(GATEWAYS_BEHIND) == [(0,)], 30, "every gateway has acknowledged it")
 
 
-BEHIND = """SELECT count(*) FROM gateway WHERE state = 'live' AND host <> 'batch' AND (
+GATEWAYS_BEHIND = """SELECT count(*) FROM gateway WHERE state = 'live' AND host <> 'batch' AND (
     policy_ack < (SELECT number FROM policy_epoch) OR blueprint < (SELECT max(number) FROM blueprint))"""
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
     folder = tmp_path_factory.mktemp("revoked")
     upstream = Upstream(folder / "upstream")
     workspace = folder / "workspace"
@@ -179,16 +181,16 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     try:
         upstream.start()
         stack.start()
-        made = World(stack, files)
-        made.api("POST", "/api/knowledge/ingest", {})
-        yield made
+        created = Installation(stack, files)
+        created.api("POST", "/api/knowledge/ingest", {})
+        yield created
     finally:
         stack.stop()
         upstream.stop()
 
 
-def knows(answer: Answer) -> bool:
-    """Whether an answer rests on the document, in its text or its sources."""
+def rests_on_document(answer: Answer) -> bool:
+    """Whether an answer is based on the document, according to its text and its sources."""
     assert answer.status == 200, answer.body
     sources = [source["path"] for source in answer.body["groundplan"]["sources"]]
     found = SECRET in json.dumps(answer.body) or any("leave.md" in path for path in sources)
@@ -196,134 +198,149 @@ def knows(answer: Answer) -> bool:
     return found
 
 
-def warm(world: World, key: str) -> None:
-    """Until an answer was given again, and then so often that each worker has it."""
-    answers = world.asked(key)
-    assert all(knows(answer) for answer in answers)
+def warm_cache(installation: Installation, key: str) -> None:
+    """Ask so often that each worker has the answer in its cache; at least one answer must come from it."""
+    answers = installation.ask_often(key)
+    assert all(rests_on_document(answer) for answer in answers)
     assert any(answer.body["groundplan"]["cache"] == "exact" for answer in answers)
 
 
-def test_a_revoked_permission_is_gone_from_the_next_retrieval_and_from_cached_answers(world: World) -> None:
-    keys = {name: [world.key(w, name)[1] for w in ("asked", "remembered")] for name in ("ana", "ben")}
+def test_a_revoked_permission_applies_to_the_next_retrieval_and_to_cached_answers(installation: Installation) -> None:
+    keys = {name: [installation.key(w, name)[1] for w in ("asked", "remembered")] for name in ("ana", "ben")}
     for person in keys.values():
-        assert knows(world.stack.chat(person[0], QUESTION))
-        warm(world, person[1])
-    done = world.api("DELETE", "/api/groups/staff/members/ben@acme.example").body
-    first = [world.stack.chat(key, QUESTION) for key in keys["ben"]]
-    assert not any(knows(answer) for answer in first), "the very next one"
-    confirmed(world, done["effective"])
+        assert rests_on_document(installation.stack.chat(person[0], QUESTION))
+        warm_cache(installation, person[1])
+    done = installation.api("DELETE", "/api/groups/staff/members/ben@acme.example").body
+    first = [installation.stack.chat(key, QUESTION) for key in keys["ben"]]
+    assert not any(rests_on_document(answer) for answer in first), "the very next retrieval"
+    assert_effective(installation, done["effective"])
     for key in keys["ben"]:
-        assert not any(knows(answer) for answer in world.asked(key))
+        assert not any(rests_on_document(answer) for answer in installation.ask_often(key))
     for key in keys["ana"]:
-        assert all(knows(answer) for answer in world.asked(key)), "who still may read it does"
+        assert all(rests_on_document(answer) for answer in installation.ask_often(key)), (
+            "people who may still read it get it"
+        )
 
 
-def test_a_deleted_document_is_gone_from_the_next_retrieval_and_from_cached_answers(world: World) -> None:
-    keys = [world.key(workload, "ana")[1] for workload in ("asked", "remembered")]
-    warm(world, keys[1])
-    (world.stack.workspace / "handbook" / "leave.md").unlink()
-    world.api("POST", "/api/knowledge/ingest", {})
+def test_a_deleted_document_is_gone_from_the_next_retrieval_and_from_cached_answers(installation: Installation) -> None:
+    keys = [installation.key(workload, "ana")[1] for workload in ("asked", "remembered")]
+    warm_cache(installation, keys[1])
+    (installation.stack.workspace / "handbook" / "leave.md").unlink()
+    installation.api("POST", "/api/knowledge/ingest", {})
     for key in keys:
-        assert not any(knows(answer) for answer in world.asked(key))
+        assert not any(rests_on_document(answer) for answer in installation.ask_often(key))
 
 
-def test_a_revoked_key_is_refused_by_every_gateway_once_that_is_told(world: World) -> None:
-    (id, key), (_, other) = world.key("brief"), world.key("brief")
-    assert {answer.status for answer in world.asked(key)} == {200}
-    confirmed(world, world.stack.cli("keys", "revoke", id, code=None)["effective"])
-    assert {(answer.status, answer.code) for answer in world.asked(key)} == {(401, "key_revoked")}
-    assert {answer.status for answer in world.asked(other)} == {200}
+def test_every_gateway_refuses_a_revoked_key_once_the_revocation_is_effective(installation: Installation) -> None:
+    (id, key), (_, other) = installation.key("brief"), installation.key("brief")
+    assert {answer.status for answer in installation.ask_often(key)} == {200}
+    assert_effective(installation, installation.stack.cli("keys", "revoke", id, code=None)["effective"])
+    assert {(answer.status, answer.code) for answer in installation.ask_often(key)} == {(401, "key_revoked")}
+    assert {answer.status for answer in installation.ask_often(other)} == {200}
 
 
-def test_a_kill_holds_at_every_gateway_once_that_is_told(world: World) -> None:
-    _, key = world.key("brief")
-    _, other = world.key("patient")
-    confirmed(world, world.stack.cli("kill", "workload/brief", "-m", "a drill", code=None)["effective"])
-    assert {(answer.status, answer.code) for answer in world.asked(key)} == {(403, "killed")}
-    assert {answer.status for answer in world.asked(other)} == {200}
-    confirmed(
-        world, world.api("POST", "/api/kill/lift", {"scope": "workload/brief", "reason": "over"}).body["effective"]
+def test_every_gateway_refuses_a_killed_workload_once_the_kill_is_effective(installation: Installation) -> None:
+    _, key = installation.key("brief")
+    _, other = installation.key("patient")
+    assert_effective(
+        installation, installation.stack.cli("kill", "workload/brief", "-m", "a drill", code=None)["effective"]
     )
-    assert {answer.status for answer in world.asked(key)} == {200}
+    assert {(answer.status, answer.code) for answer in installation.ask_often(key)} == {(403, "killed")}
+    assert {answer.status for answer in installation.ask_often(other)} == {200}
+    assert_effective(
+        installation,
+        installation.api("POST", "/api/kill/lift", {"scope": "workload/brief", "reason": "over"}).body["effective"],
+    )
+    assert {answer.status for answer in installation.ask_often(key)} == {200}
 
 
-def test_a_withdrawn_approval_ends_what_it_allowed_and_going_back_does_not_revive_it(world: World) -> None:
-    files = world.files | {"live.yaml": PRODUCTION.removeprefix("---\n")}
-    world.api("POST", "/api/apply", {"files": files})
-    (change,) = [one["change"] for one in world.api("GET", "/api/status").body["pending"]]
-    approve_parts(world, files, *PARTS)
+def test_a_withdrawn_approval_stops_what_it_allowed_and_a_rollback_does_not_revive_it(
+    installation: Installation,
+) -> None:
+    files = installation.files | {"live.yaml": PRODUCTION.removeprefix("---\n")}
+    installation.api("POST", "/api/apply", {"files": files})
+    (change,) = [one["change"] for one in installation.api("GET", "/api/status").body["pending"]]
+    approve_parts(installation, files, *PARTS)
     done: Any = None
     for email in ("ana@acme.example", "sam@acme.example"):
-        done = world.api("POST", f"/api/changes/{change}/approve", {}, **world.as_person(email)).body
-    with_it = done["blueprint"]
-    wait_until(lambda: served(world) >= with_it, 30, "every gateway serves it")
-    _, key = world.key("live")
-    assert {answer.status for answer in world.asked(key)} == {200}
+        done = installation.api("POST", f"/api/changes/{change}/approve", {}, **installation.as_person(email)).body
+    blueprint_with_change = done["blueprint"]
+    wait_until(lambda: lowest_blueprint(installation) >= blueprint_with_change, 30, "every gateway serves it")
+    _, key = installation.key("live")
+    assert {answer.status for answer in installation.ask_often(key)} == {200}
     for kind, subject in PARTS.items():
-        (held,) = [each for each in world.api("GET", "/api/approvals").body["approvals"] if each["kind"] == kind]
-        told = world.api("POST", f"/api/changes/{held['id']}/withdraw", {}, **world.as_person("sam@acme.example")).body
-        confirmed(world, told["effective"])
-        answers = world.asked(key)
+        (held,) = [each for each in installation.api("GET", "/api/approvals").body["approvals"] if each["kind"] == kind]
+        withdrawal = installation.api(
+            "POST", f"/api/changes/{held['id']}/withdraw", {}, **installation.as_person("sam@acme.example")
+        ).body
+        assert_effective(installation, withdrawal["effective"])
+        answers = installation.ask_often(key)
         assert {(each.status, each.code) for each in answers} == {(403, "approval_withdrawn")}, kind
         assert all(subject in each.body["error"]["message"] for each in answers)
-        approve_parts(world, files, kind)
-        wait_until(lambda: world.stack.chat(key, QUESTION).status == 200, 30, f"{kind} is approved again")
-    gone = world.api("POST", f"/api/changes/{change}/withdraw", {}, **world.as_person("sam@acme.example")).body
-    assert gone["blueprint"] == with_it + 1
-    confirmed(world, gone["effective"])
-    assert {(answer.status, answer.code) for answer in world.asked(key)} == {(403, "workload_unknown")}
-    refused = world.stack.cli("rollback", str(with_it), code=None)
+        approve_parts(installation, files, kind)
+        wait_until(lambda: installation.stack.chat(key, QUESTION).status == 200, 30, f"{kind} is approved again")
+    withdrawn = installation.api(
+        "POST", f"/api/changes/{change}/withdraw", {}, **installation.as_person("sam@acme.example")
+    ).body
+    assert withdrawn["blueprint"] == blueprint_with_change + 1
+    assert_effective(installation, withdrawn["effective"])
+    assert {(answer.status, answer.code) for answer in installation.ask_often(key)} == {(403, "workload_unknown")}
+    refused = installation.stack.cli("rollback", str(blueprint_with_change), code=None)
     assert refused["error"]["code"] == "rollback_revives"
 
 
-def approve_parts(world: World, files: dict[str, str], *kinds: str) -> None:
-    """Ask for what production uses and is not approved, and approve it."""
-    asked = world.api("POST", "/api/approvals/missing", {"reason": "evaluated", "files": files}).body["asked"]
-    assert {each["kind"] for each in asked} == {*kinds}
-    for each in asked:
-        world.api("POST", f"/api/changes/{each['id']}/approve", {}, **world.as_person("sam@acme.example"))
+def approve_parts(installation: Installation, files: dict[str, str], *kinds: str) -> None:
+    """Request the missing approvals of what production uses, which are of these kinds, and give them."""
+    requested = installation.api("POST", "/api/approvals/missing", {"reason": "evaluated", "files": files}).body[
+        "asked"
+    ]
+    assert {each["kind"] for each in requested} == {*kinds}
+    for each in requested:
+        installation.api("POST", f"/api/changes/{each['id']}/approve", {}, **installation.as_person("sam@acme.example"))
 
 
-def served(world: World) -> int:
-    """The lowest number of a blueprint that some gateway serves."""
-    return min(int(gateway["blueprint"]) for gateway in world.api("GET", "/api/status").body["gateways"])
+def lowest_blueprint(installation: Installation) -> int:
+    """The lowest blueprint number that any gateway serves."""
+    return min(int(gateway["blueprint"]) for gateway in installation.api("GET", "/api/status").body["gateways"])
 
 
-def test_of_a_gateway_that_is_cut_off_it_is_told_until_when_it_may_serve_and_it_serves_no_longer(world: World) -> None:
-    """The last one: whatever a gateway asks PostgreSQL is refused, while the control process goes on."""
-    _, key = world.key("brief")
-    _, other = world.key("patient")
+def test_a_gateway_without_database_stops_serving_at_the_time_reported_for_it(installation: Installation) -> None:
+    """The last test: PostgreSQL refuses the gateways' role, while the control process goes on."""
+    _, key = installation.key("brief")
+    _, other = installation.key("patient")
     for each in (key, other):
-        assert {answer.status for answer in world.asked(each)} == {200}
-    role, world.stack.patient = role_name(DATABASE, "gateway"), False
-    world.admin(
+        assert {answer.status for answer in installation.ask_often(each)} == {200}
+    role, installation.stack.retries_unreachable = role_name(DATABASE, "gateway"), False
+    installation.run_statements(
         f"ALTER ROLE {role} NOLOGIN",
         f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{role}'",
     )
     try:
-        told = world.stack.cli("kill", "workload/brief", "-m", "a drill", code=69)["effective"]
-        assert not told["complete"] and len(told["waiting"]) == WORKERS
-        until = max(datetime.fromisoformat(gateway["until"]) for gateway in told["waiting"])
+        effect = installation.stack.cli("kill", "workload/brief", "-m", "a drill", code=69)["effective"]
+        assert not effect["complete"] and len(effect["waiting"]) == WORKERS
+        until = max(datetime.fromisoformat(gateway["until"]) for gateway in effect["waiting"])
         after: list[Answer] = []
-        while (begun := datetime.now(UTC)) < until + timedelta(seconds=1.5) or len(after) < ASKED:
-            answer = world.stack.chat(key, QUESTION)
+        while (begun := datetime.now(UTC)) < until + timedelta(seconds=1.5) or len(after) < ENOUGH_CALLS:
+            answer = installation.stack.chat(key, QUESTION)
             after += [answer] if begun > until else []
             time.sleep(0.02)
         assert {(each.status, each.code) for each in after} == {(503, "policy_lease_expired")}
-        again = world.stack.cli("kill", "workload/brief", "-m", "a drill")["effective"]
-        assert again["complete"], "told as effective when nobody may serve it any more"
-        longer = world.stack.cli("kill", "workload/patient", "-m", "a drill", code=69)["effective"]
-        most = max(datetime.fromisoformat(gateway["until"]) for gateway in longer["waiting"])
-        assert most > datetime.now(UTC) + timedelta(minutes=5), "a longer grace is told as it is"
-        assert any(answer.status == 200 for answer in world.asked(other)), "and used by who has some of the budgets"
+        again = installation.stack.cli("kill", "workload/brief", "-m", "a drill")["effective"]
+        assert again["complete"], "effective when no gateway may serve it any more"
+        longer = installation.stack.cli("kill", "workload/patient", "-m", "a drill", code=69)["effective"]
+        latest = max(datetime.fromisoformat(gateway["until"]) for gateway in longer["waiting"])
+        assert latest > datetime.now(UTC) + timedelta(minutes=5), "a longer grace is reported"
+        assert any(answer.status == 200 for answer in installation.ask_often(other)), (
+            "a workload in its grace is served by gateways that hold a slice"
+        )
     finally:
-        world.stack.patient = True
-        world.admin(f"ALTER ROLE {role} LOGIN")
-    wait_until(lambda: world.stack.heed(longer["number"]), 60, "every worker is back")
+        installation.stack.retries_unreachable = True
+        installation.run_statements(f"ALTER ROLE {role} LOGIN")
+    wait_until(lambda: installation.stack.has_acknowledged(longer["number"]), 60, "every worker is back")
     for stopped in (key, other):
-        wait_until(partial(_refused, world, stopped), 60, "the kill reached the gateways")
-        assert {(answer.status, answer.code) for answer in world.asked(stopped)} == {(403, "killed")}
+        wait_until(partial(_all_refused, installation, stopped), 60, "the kill reached the gateways")
+        assert {(answer.status, answer.code) for answer in installation.ask_often(stopped)} == {(403, "killed")}
 
 
-def _refused(world: World, key: str) -> bool:
-    return all(answer.status == 403 for answer in world.asked(key))
+def _all_refused(installation: Installation, key: str) -> bool:
+    return all(answer.status == 403 for answer in installation.ask_often(key))

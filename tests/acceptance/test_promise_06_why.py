@@ -1,7 +1,7 @@
 """Promise 6: every placement says why, and no rule of residency or sensitivity is ever broken.
 
-The example company is placed; each decision has its cost by term, what binds, its runner-up and a proven gap. Whoever
-then edits the workspace or the blueprint against the rules is refused by `plan`, by the verifier and by the gateway.
+The example company is placed; each decision has its cost by term, its binding constraint, its runner-up and a proven
+gap. An edit of the workspace or of the blueprint against the rules is refused by `plan`, the verifier and the gateway.
 """
 
 from __future__ import annotations
@@ -31,48 +31,56 @@ COMPANY = Path(__file__).parents[2] / "examples" / "company"
 TODAY = date(2026, 11, 25)
 
 
-def files() -> dict[str, str]:
-    found = COMPANY.rglob("*.yaml")
-    return {path.relative_to(COMPANY).as_posix(): path.read_text(encoding="utf-8") for path in found}
+def example_files() -> dict[str, str]:
+    paths = COMPANY.rglob("*.yaml")
+    return {path.relative_to(COMPANY).as_posix(): path.read_text(encoding="utf-8") for path in paths}
 
 
 @pytest.fixture(scope="module")
-def placed() -> CompanyPlan:
-    workspace = load_files(files())
+def company_plan() -> CompanyPlan:
+    workspace = load_files(example_files())
     draft = compile_draft(workspace, None, declared_caps(workspace), declared_owners(workspace), today=TODAY)
     return cached_plan(company_facts(workspace, draft.blueprint.deployments, None, TODAY))
 
 
-def test_every_placement_says_why(placed: CompanyPlan) -> None:
-    assert set(placed.placements) == set(placed.company.workloads) and placed.gap is not None and placed.gap < 0.01
-    for name in placed.placements:
-        found = explain_placement(placed, name)
-        told = to_json(found, list(explanation_sentences(found)))
-        assert told["terms"] and sum(told["terms"].values()) == pytest.approx(told["usd_month"], abs=0.05)
-        assert told["binding"] and told["confidence"] in ("high", "medium", "low")
-        allowed = sum(c.is_allowed for c in placed.framed.candidates.by_workload[name])
-        assert (told["runner_up"] is None) == (allowed == 1) or not placed.company.workloads[name].is_planned
-        assert any(line.startswith("What decides") for line in told["words"])
+def test_every_placement_says_why(company_plan: CompanyPlan) -> None:
+    assert (
+        set(company_plan.placements) == set(company_plan.company.workloads)
+        and company_plan.gap is not None
+        and company_plan.gap < 0.01
+    )
+    for name in company_plan.placements:
+        explanation = explain_placement(company_plan, name)
+        answer = to_json(explanation, list(explanation_sentences(explanation)))
+        assert answer["terms"] and sum(answer["terms"].values()) == pytest.approx(answer["usd_month"], abs=0.05)
+        assert answer["binding"] and answer["confidence"] in ("high", "medium", "low")
+        allowed = sum(c.is_allowed for c in company_plan.framed.candidates.by_workload[name])
+        assert (answer["runner_up"] is None) == (allowed == 1) or not company_plan.company.workloads[name].is_planned
+        assert any(line.startswith("What decides") for line in answer["words"])
 
 
-def meaning(taken: OptionMeaning) -> tuple[object, ...]:
-    return taken.role, taken.level, taken.candidate and taken.candidate.config, taken.pool, taken.amount
+def option_identity(meaning: OptionMeaning) -> tuple[object, ...]:
+    return meaning.role, meaning.level, meaning.candidate and meaning.candidate.config, meaning.pool, meaning.amount
 
 
-def test_the_verifier_finds_a_plan_that_breaks_a_rule(placed: CompanyPlan) -> None:
-    assert verify(placed.framed.problem, placed.solution).is_verified
-    whole = frame_problem(
-        placed.framed.candidates
-    )  # with what rules forbid, which is no option where anything else is allowed
-    problem = whole.problem
+def test_the_verifier_finds_a_placement_that_a_rule_forbids(company_plan: CompanyPlan) -> None:
+    assert verify(company_plan.framed.problem, company_plan.solution).is_verified
+    # also with forbidden options, which are left out of a problem where anything else is allowed
+    full_problem = frame_problem(company_plan.framed.candidates)
+    problem = full_problem.problem
     options = {
-        (part, meaning(whole.options[option])): option for option, part in enumerate(problem.options.part.tolist())
+        (part, option_identity(full_problem.options[option])): option
+        for option, part in enumerate(problem.options.part.tolist())
     }
-    taken = [meaning(placed.framed.options[option]) for option in placed.solution.choice]
-    choice = np.array([options[part, each] for part, each in enumerate(taken)], dtype=placed.solution.choice.dtype)
-    solution = replace(placed.solution, choice=choice)
-    found = {each.kind for each in verify(problem, solution).violations}
-    assert found <= {"bound"}, "what is left out changes no plan, though its proof is of other rows"
+    placed_options = [option_identity(company_plan.framed.options[option]) for option in company_plan.solution.choice]
+    choice = np.array(
+        [options[part, each] for part, each in enumerate(placed_options)], dtype=company_plan.solution.choice.dtype
+    )
+    solution = replace(company_plan.solution, choice=choice)
+    violation_kinds = {each.kind for each in verify(problem, solution).violations}
+    assert violation_kinds <= {"bound"}, (
+        "leaving out forbidden options changes no plan, though its proof has other rows"
+    )
     finance = problem.workloads.index("finance-analytics")
     part = int(np.flatnonzero(problem.parts.workload == finance)[0])
     forbidden = next(int(o) for o in np.flatnonzero(problem.options.part == part) if not problem.allowed[o])
@@ -83,13 +91,13 @@ def test_the_verifier_finds_a_plan_that_breaks_a_rule(placed: CompanyPlan) -> No
 
 
 def test_an_edited_fallback_is_refused_by_plan_verifier_and_gateway() -> None:
-    edited = files()
+    edited = example_files()
     path = "workloads/staff-assistant.yaml"
     edited[path] = edited[path].replace("fallbacks: [llama-rack", "fallbacks: [gpt-us, llama-rack")
     refused = plan(load_files(edited), None, today=TODAY)
     assert refused.blueprint is None and any("gpt-us" in problem.message for problem in refused.refusals)
 
-    served = plan(load_files(files()), None, today=TODAY).blueprint
+    served = plan(load_files(example_files()), None, today=TODAY).blueprint
     assert served is not None and not verify_blueprint(served)
     tampered = msgspec.structs.replace(
         served,

@@ -1,5 +1,5 @@
-"""A learned router is versioned and undone like a model: a blueprint brings a version in, and rolling it back lets the
-gateway choose by the version before."""
+"""A learned router is versioned and rolled back like a model: a blueprint introduces a version, and a rollback makes the
+gateway route by the previous version."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ limit: 1000 USD/month
 GREETING = "say hello to guest 900"
 
 
-def learn(folder: Path, hard: str, easy: str) -> tuple[str, str]:
-    """(version, digest) of the next router: the small model is good at what is easy, and at nothing else."""
+def train_router(folder: Path, hard: str, easy: str) -> tuple[str, str]:
+    """Train the next router on scores by which the small model is good at easy prompts only; (version, digest)."""
     is_hard = np.arange(200) % 2 == 0
     samples = tuple(
         Sample(str(i), str(i), (hard if each else easy).format(i)) for i, each in enumerate(is_hard.tolist())
@@ -69,7 +69,7 @@ def learn(folder: Path, hard: str, easy: str) -> tuple[str, str]:
     return version, registry.router_digest(folder, version)
 
 
-def test_rolling_a_router_back_lets_the_gateway_choose_by_the_one_before(tmp_path: Path) -> None:
+def test_a_rollback_makes_the_gateway_route_by_the_previous_router(tmp_path: Path) -> None:
     proofs, greetings = "prove that {} is the sum of primes", "say hello to guest {}"
     upstream, workspace = Upstream(tmp_path / "upstream"), tmp_path / "workspace"
     upstream.start()
@@ -77,19 +77,19 @@ def test_rolling_a_router_back_lets_the_gateway_choose_by_the_one_before(tmp_pat
     stack = Stack(tmp_path, workspace)
     routers = stack.home / "routers"
     stack.home.mkdir(mode=0o700)
-    old = learn(routers, proofs, greetings)
+    old = train_router(routers, proofs, greetings)
     declare(workspace, upstream.url, *old)
     try:
         stack.start()
         key = stack.key("support")
-        assert choice(stack, key) == ("support@1", "small")
-        new = learn(routers, greetings, proofs)
+        assert router_and_deployment(stack, key) == ("support@1", "small")
+        new = train_router(routers, greetings, proofs)
         assert new[0] == "support@2"
         declare(workspace, upstream.url, *new)
-        served(stack, stack.cli("apply")["blueprint"])
-        assert choice(stack, key) == ("support@2", "large")
-        served(stack, stack.cli("rollback")["blueprint"])
-        assert choice(stack, key) == ("support@1", "small")
+        wait_until_served(stack, stack.cli("apply")["blueprint"])
+        assert router_and_deployment(stack, key) == ("support@2", "large")
+        wait_until_served(stack, stack.cli("rollback")["blueprint"])
+        assert router_and_deployment(stack, key) == ("support@1", "small")
     finally:
         stack.stop()
         upstream.stop()
@@ -99,23 +99,23 @@ def declare(workspace: Path, url: str, router: str, digest: str) -> None:
     (workspace / "acme.yaml").write_text(WORKSPACE.format(url=url, router=router, digest=digest))
 
 
-def served(stack: Stack, number: int) -> None:
+def wait_until_served(stack: Stack, number: int) -> None:
     wait_until(
-        lambda: stack.serve(number),
+        lambda: stack.serves_blueprint(number),
         30,
-        f"the gateways took blueprint {number} up",
+        f"every worker serves blueprint {number}",
     )
 
 
-def choice(stack: Stack, key: str) -> tuple[str, str]:
-    """(router that had a say, deployment that was asked) of a greeting."""
+def router_and_deployment(stack: Stack, key: str) -> tuple[str, str]:
+    """(router version, chosen deployment) of a call with a greeting."""
     answer = stack.chat(key, GREETING)
     assert answer.status == 200, answer.body
     call = answer.body["groundplan"]["call_id"]
 
-    def explained() -> Any:
-        found = stack.cli("routing", "explain", call, code=None)
-        return found if found is not None and "deployment" in found else None
+    def explanation() -> Any:
+        explained = stack.cli("routing", "explain", call, code=None)
+        return explained if explained is not None and "deployment" in explained else None
 
-    route = wait_until(explained, 60, "the call is in the ledger")
+    route = wait_until(explanation, 60, "the call is in the ledger")
     return route.get("router", ""), route["deployment"]

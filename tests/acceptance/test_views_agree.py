@@ -1,5 +1,5 @@
-"""Calls of many kinds through one installation: whoever tells of them tells the same. What the caller was told, the
-ledger, the receipt, the list, the audit log, metrics, spans, the SIEM and every sum of cost agree field by field.
+"""Calls of many kinds through one installation, and all reports of them agree field by field: the answer, the ledger,
+the receipt, the list of calls, the audit log, metrics, spans, the SIEM and every sum of costs.
 """
 
 from __future__ import annotations
@@ -110,8 +110,8 @@ def declare(folder: Path, main: Upstream, flaky: Upstream) -> Path:
     return folder
 
 
-class Sink:
-    """A collector of traces and a SIEM."""
+class TelemetryReceiver:
+    """An HTTP server that receives traces (OTLP) and events for the SIEM."""
 
     def __init__(self) -> None:
         self.posted: dict[str, list[bytes]] = defaultdict(list)
@@ -125,7 +125,7 @@ class Sink:
                 self.end_headers()
 
             def log_message(self, *_: Any) -> None:
-                """Quiet."""
+                """Log nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_address[1]}"
@@ -139,17 +139,17 @@ class Sink:
                     yield span, {each.key: getattr(each.value, kinds[each.key] or "") for each in span.attributes}
 
     def events(self) -> set[str]:
-        """Ids of the entries of which the SIEM was told."""
+        """Ids of the entries that the SIEM received."""
         lines = b"\n".join(self.posted["/siem"]).splitlines()
         return {json.loads(line)["metadata"]["uid"] for line in lines if line.strip()}
 
 
 @dataclass
-class World:
+class Installation:
     stack: Stack
-    sink: Sink
-    told: list[tuple[Answer, dict[str, str]]] = field(default_factory=list)
-    """Whole answers, with the headers that were sent."""
+    receiver: TelemetryReceiver
+    answers: list[tuple[Answer, dict[str, str]]] = field(default_factory=list)
+    """Complete answers, each with the headers of its request."""
     ids: set[str] = field(default_factory=set)
     calls: dict[str, dict[str, Any]] = field(default_factory=dict)
     attempts: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -157,28 +157,31 @@ class World:
     audited: dict[str, dict[str, Any]] = field(default_factory=dict)
 
     def key(self, workload: str, **more: Any) -> dict[str, Any]:
-        made: dict[str, Any] = self.stack.control("POST", "/api/keys", {"workload": workload, **more}).body
-        self.stack.confirm(made["effective"])
-        return made
+        created: dict[str, Any] = self.stack.control("POST", "/api/keys", {"workload": workload, **more}).body
+        self.stack.wait_until_effective(created["effective"])
+        return created
 
     def ask(self, key: dict[str, Any], path: str, body: Any, **more: str) -> Answer:
-        sent = {"authorization": f"Bearer {key['key']}", **{name.replace("_", "-"): v for name, v in more.items()}}
-        answer = request(self.stack.port, "POST", path, body, sent)
-        self.told.append((answer, sent))
+        request_headers = {
+            "authorization": f"Bearer {key['key']}",
+            **{name.replace("_", "-"): v for name, v in more.items()},
+        }
+        answer = request(self.stack.port, "POST", path, body, request_headers)
+        self.answers.append((answer, request_headers))
         self.ids.add(answer.headers["groundplan-call-id"])
         return answer
 
-    def of_api(self, path: str) -> Any:
-        found = self.stack.control("GET", path)
-        assert found.status == 200, (path, found.body)
-        return found.body
+    def get_api(self, path: str) -> Any:
+        reply = self.stack.control("GET", path)
+        assert reply.status == 200, (path, reply.body)
+        return reply.body
 
-    def read(self) -> None:
-        """The ledger and the audit log, once everything is there."""
+    def read_records(self) -> None:
+        """Read the ledger and the audit log, once they have every call."""
         url = database_url(Home(self.stack.home), load_settings({}), "control")
         with connect(url) as conn, conn.cursor(row_factory=dict_row) as rows:
 
-            def written() -> bool:
+            def all_written() -> bool:
                 self.calls = {str(row["id"]): row for row in rows.execute("SELECT * FROM call").fetchall()}
                 ended = "SELECT id::text, body FROM audit_entry WHERE action = 'call' AND leaf_index IS NOT NULL"
                 entries = rows.execute(ended).fetchall()
@@ -186,7 +189,7 @@ class World:
                 conn.rollback()
                 return self.ids <= self.calls.keys() and self.audited.keys() == self.calls.keys()
 
-            wait_until(written, 60, "every call is in the ledger and in the audit log")
+            wait_until(all_written, 60, "every call is in the ledger and in the audit log")
             for row in rows.execute("SELECT * FROM attempt ORDER BY call_id, number").fetchall():
                 self.attempts.setdefault(str(row["call_id"]), []).append(row)
             self.charges = rows.execute("SELECT * FROM charge").fetchall()
@@ -196,54 +199,60 @@ def chat(text: str, **more: Any) -> dict[str, Any]:
     return {"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 40, **more}
 
 
-def drive(world: World, flaky: Upstream) -> None:
-    """Each kind of call, and each place at which one is refused."""
-    keys = {name: world.key(name) for name in WORKLOADS}
-    ana, others, revoked = world.key("talk", user="ana@v.example", tags=["web"]), keys["talk"], world.key("talk")
-    acting = world.key("talk", acts_for_others=True)
-    gone = world.stack.control("DELETE", f"/api/keys/{revoked['id']}").body
-    world.stack.confirm(gone["effective"])
-    said = {"groundplan_feature": "mail", "groundplan_ticket": "SUP-1"}
+def make_calls(installation: Installation, flaky: Upstream) -> None:
+    """Make each kind of call, and calls that are refused at each step."""
+    keys = {name: installation.key(name) for name in WORKLOADS}
+    ana, other, revoked = (
+        installation.key("talk", user="ana@v.example", tags=["web"]),
+        keys["talk"],
+        installation.key("talk"),
+    )
+    acting = installation.key("talk", acts_for_others=True)
+    revocation = installation.stack.control("DELETE", f"/api/keys/{revoked['id']}").body
+    installation.stack.wait_until_effective(revocation["effective"])
+    headers = {"groundplan_feature": "mail", "groundplan_ticket": "SUP-1"}
     for number in range(2):
         for key in (ana, keys["talk"]):
             for stream in (False, True):
-                world.ask(key, CHAT, chat(f"what is it {number}", stream=stream), **said)
-        world.ask(keys["talk"], "/v1/responses", {"model": "auto", "input": "tell me", "max_output_tokens": 40})
-        world.ask(keys["talk"], "/v1/completions", {"model": "auto", "prompt": "tell me", "max_tokens": 40}, **said)
-        world.ask(keys["cached"], CHAT, chat("the same"))
-        world.ask(keys["talk"], CHAT, chat("once"), idempotency_key="k")
+                installation.ask(key, CHAT, chat(f"what is it {number}", stream=stream), **headers)
+        installation.ask(keys["talk"], "/v1/responses", {"model": "auto", "input": "tell me", "max_output_tokens": 40})
+        installation.ask(
+            keys["talk"], "/v1/completions", {"model": "auto", "prompt": "tell me", "max_tokens": 40}, **headers
+        )
+        installation.ask(keys["cached"], CHAT, chat("the same"))
+        installation.ask(keys["talk"], CHAT, chat("once"), idempotency_key="k")
         flaky.control(mode="error", status=500, times=1)
-        world.ask(keys["fragile"], CHAT, chat("are you there", stream=number == 1), **said)
+        installation.ask(keys["fragile"], CHAT, chat("are you there", stream=number == 1), **headers)
     message = {"model": "auto", "max_tokens": 40, "messages": [{"role": "user", "content": "hello"}]}
-    world.ask(keys["claude"], "/v1/messages", message, anthropic_version="2023-06-01")
-    world.ask(acting, CHAT, chat("for her"), groundplan_on_behalf_of="ana@v.example")
-    world.ask(keys["talk"], "/v1/embeddings", {"model": "auto", "input": ["one", "two words"]})
-    world.ask(keys["talk"], "/v1/rerank", {"model": "sorter", "query": "q", "documents": ["a q", "b"]})
-    world.ask(keys["talk"], "/v1/images/generations", {"model": "painter", "prompt": "a house", "n": 2})
-    world.ask(keys["talk"], "/v1/audio/speech", {"model": "voice", "input": "say it", "voice": "alloy"})
-    world.ask(keys["talk"], CHAT, chat("how much"), groundplan_estimate="1")
+    installation.ask(keys["claude"], "/v1/messages", message, anthropic_version="2023-06-01")
+    installation.ask(acting, CHAT, chat("for her"), groundplan_on_behalf_of="ana@v.example")
+    installation.ask(keys["talk"], "/v1/embeddings", {"model": "auto", "input": ["one", "two words"]})
+    installation.ask(keys["talk"], "/v1/rerank", {"model": "sorter", "query": "q", "documents": ["a q", "b"]})
+    installation.ask(keys["talk"], "/v1/images/generations", {"model": "painter", "prompt": "a house", "n": 2})
+    installation.ask(keys["talk"], "/v1/audio/speech", {"model": "voice", "input": "say it", "voice": "alloy"})
+    installation.ask(keys["talk"], CHAT, chat("how much"), groundplan_estimate="1")
     refused = [
-        world.ask(keys["poor"], CHAT, chat("no money")),
-        world.ask(keys["guarded"], CHAT, chat("the falcon flies")),
-        world.ask(keys["talk"], CHAT, chat("too dear"), groundplan_max_cost_usd="0.00000001"),
-        world.ask(keys["talk"], CHAT, {**chat("which"), "model": "nobody's"}),
-        world.ask(revoked, CHAT, chat("still there?")),
-        world.ask(others, CHAT, chat("as her"), groundplan_on_behalf_of="ana@v.example"),
-        world.ask(acting, CHAT, chat("as nobody"), groundplan_on_behalf_of="eve@v.example"),
+        installation.ask(keys["poor"], CHAT, chat("no money")),
+        installation.ask(keys["guarded"], CHAT, chat("the falcon flies")),
+        installation.ask(keys["talk"], CHAT, chat("too dear"), groundplan_max_cost_usd="0.00000001"),
+        installation.ask(keys["talk"], CHAT, {**chat("which"), "model": "nobody's"}),
+        installation.ask(revoked, CHAT, chat("still there?")),
+        installation.ask(other, CHAT, chat("as her"), groundplan_on_behalf_of="ana@v.example"),
+        installation.ask(acting, CHAT, chat("as nobody"), groundplan_on_behalf_of="eve@v.example"),
     ]
     assert [each.code for each in refused] == [
         "budget_exhausted", "guardrail_deny", "cost_per_call", "model_not_found", "key_revoked", "on_behalf_of_denied",
         "person_unknown",
     ]  # fmt: skip
-    batch(world, keys["archive"]["key"], said)
+    run_batch(installation, keys["archive"]["key"], headers)
 
 
-def batch(world: World, key: str, said: dict[str, str]) -> None:
+def run_batch(installation: Installation, key: str, extra: dict[str, str]) -> None:
     lines = [
         {"custom_id": f"c{n}", "method": "POST", "url": CHAT, "body": chat(f"line {n} of it")} for n in range(LINES)
     ]
-    headers = {name.replace("_", "-"): value for name, value in said.items()}
-    with OpenAI(base_url=f"http://127.0.0.1:{world.stack.port}/v1", api_key=key, max_retries=8) as client:
+    headers = {name.replace("_", "-"): value for name, value in extra.items()}
+    with OpenAI(base_url=f"http://127.0.0.1:{installation.stack.port}/v1", api_key=key, max_retries=8) as client:
         data = b"".join(json.dumps(line).encode() + b"\n" for line in lines)
         file = client.files.create(file=("calls.jsonl", data), purpose="batch")
         order = client.batches.create(
@@ -252,86 +261,92 @@ def batch(world: World, key: str, said: dict[str, str]) -> None:
         wait_until(lambda: client.batches.retrieve(order.id).status == "completed", 90, "the batch is over")
         output = str(client.batches.retrieve(order.id).output_file_id)
         for line in map(json.loads, client.files.content(output).text.splitlines()):
-            world.told.append((Answer(200, {}, line["response"]["body"]), headers))
-            world.ids.add(line["response"]["body"]["groundplan"]["call_id"])
+            installation.answers.append((Answer(200, {}, line["response"]["body"]), headers))
+            installation.ids.add(line["response"]["body"]["groundplan"]["call_id"])
 
 
 @pytest.fixture(scope="module")
-def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
-    folder, sink = tmp_path_factory.mktemp("views"), Sink()
+def installation(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Installation]:
+    folder, receiver = tmp_path_factory.mktemp("views"), TelemetryReceiver()
     main, flaky = Upstream(folder / "main"), Upstream(folder / "flaky")
-    told = {"GROUNDPLAN_OTLP_URL": f"{sink.url}/v1/traces", "GROUNDPLAN_SIEM_URL": f"{sink.url}/siem"}
-    # one worker, which has its own answers in its cache at once
-    stack = Stack(folder, declare(folder / "workspace", main, flaky), workers=1, environment=told)
+    environment = {"GROUNDPLAN_OTLP_URL": f"{receiver.url}/v1/traces", "GROUNDPLAN_SIEM_URL": f"{receiver.url}/siem"}
+    # a single worker, whose cache has its own answers at once
+    stack = Stack(folder, declare(folder / "workspace", main, flaky), workers=1, environment=environment)
     try:
         for upstream in (main, flaky):
             upstream.start()
             upstream.control(tokens=9, cache_read=5)
         stack.start()
-        made = World(stack, sink)
-        drive(made, flaky)
-        made.read()
-        yield made
+        created = Installation(stack, receiver)
+        make_calls(created, flaky)
+        created.read_records()
+        yield created
     finally:
         stack.stop()
         main.stop()
         flaky.stop()
-        sink.server.shutdown()
-        sink.server.server_close()
+        receiver.server.shutdown()
+        receiver.server.server_close()
 
 
 def usd(values: Any) -> Decimal:
     return sum(map(Decimal, values), Decimal(0))
 
 
-def facts_of(answer: Answer) -> dict[str, Any]:
+def groundplan_facts(answer: Answer) -> dict[str, Any]:
     """The `groundplan` object of an answer, also of a stream."""
     if isinstance(answer.body, dict):
         return dict(answer.body.get("groundplan") or {})
     lines = [line.removeprefix("data: ") for line in answer.body.decode("latin-1").splitlines()]
-    found = [json.loads(line) for line in lines if line.startswith('{"')]
-    return next((each["groundplan"] for each in reversed(found) if each.get("groundplan")), {})
+    objects = [json.loads(line) for line in lines if line.startswith('{"')]
+    return next((each["groundplan"] for each in reversed(objects) if each.get("groundplan")), {})
 
 
-def test_callers_were_told_what_the_ledger_says(world: World) -> None:
-    for answer, sent in world.told:
-        facts = facts_of(answer)
-        call = world.calls[facts.get("call_id") or answer.headers["groundplan-call-id"]]
+def test_answers_agree_with_the_ledger(installation: Installation) -> None:
+    for answer, request_headers in installation.answers:
+        facts = groundplan_facts(answer)
+        call = installation.calls[facts.get("call_id") or answer.headers["groundplan-call-id"]]
         assert answer.status == call["http_status"]
         for name in ("feature", "ticket"):
-            assert call["detail"].get(name) == sent.get(f"groundplan-{name}")
-        again = call["cache"] == "exact"  # nobody made it this time: it is told where it was made before
-        for name in ("workload", "deployment", "blueprint", "cache", *(() if again else ("model", "site"))):
+            assert call["detail"].get(name) == request_headers.get(f"groundplan-{name}")
+        cached = call["cache"] == "exact"  # the answer says where it was made originally
+        for name in ("workload", "deployment", "blueprint", "cache", *(() if cached else ("model", "site"))):
             assert facts.get(name, call[name]) == call[name]
-        told = answer.headers.get("groundplan-cost-usd", facts.get("cost_usd"))
-        sound = answer.headers.get("content-type") == "audio/mpeg"  # it begins before anything is settled
-        assert Decimal(told or 0) == call["cost_usd"] or sound
-        assert told is not None or sound or not world.attempts.get(str(call["id"])), "also of an answer that is refused"
-    statuses = Counter(call["status"] for call in world.calls.values())
+        cost = answer.headers.get("groundplan-cost-usd", facts.get("cost_usd"))
+        is_speech = answer.headers.get("content-type") == "audio/mpeg"  # the response begins before the call is settled
+        assert Decimal(cost or 0) == call["cost_usd"] or is_speech
+        assert cost is not None or is_speech or not installation.attempts.get(str(call["id"])), (
+            "the cost is also told if the answer is refused"
+        )
+    statuses = Counter(call["status"] for call in installation.calls.values())
     assert statuses["ok"] > 20 and statuses["refused"] >= 6
 
 
-def test_call_attempts_parts_and_charges_are_one_sum(world: World) -> None:
-    for id, call in world.calls.items():
-        mine = world.attempts.get(id, [])
+def test_the_costs_of_call_attempts_parts_and_charges_agree(installation: Installation) -> None:
+    for id, call in installation.calls.items():
+        mine = installation.attempts.get(id, [])
         assert usd(each["cost_usd"] for each in mine) == call["cost_usd"] <= call["reserved_usd"]
         assert sum(each["usage"].get("input", 0) for each in mine) == call["prompt_tokens"]
         for each in mine:
             parts = sum(amount for _, amount in (each["parts"] or {}).values())
             assert parts == each["cost_usd"].scaleb(12)
-    budgets = {(row["budget"], row["period"]): row for row in world.of_api("/api/cost")["budgets"]}
-    for key in {(each["budget"], each["period"]) for each in world.charges}:
-        spent = usd(each["cost_usd"] for each in world.charges if (each["budget"], each["period"]) == key)
+    budgets = {(row["budget"], row["period"]): row for row in installation.get_api("/api/cost")["budgets"]}
+    for key in {(each["budget"], each["period"]) for each in installation.charges}:
+        spent = usd(each["cost_usd"] for each in installation.charges if (each["budget"], each["period"]) == key)
         assert Decimal(budgets[key]["spent_usd"]) == spent <= Decimal(budgets[key]["limit_usd"])
 
 
-def test_receipt_list_and_audit_log_say_the_same(world: World) -> None:
-    listed = {call["id"]: call for call in world.of_api("/api/calls?limit=100")["calls"]}
-    assert listed.keys() == world.calls.keys() == world.audited.keys()
-    said: set[str] = set()
-    for id, call in world.calls.items():
-        receipt, entry, why = world.of_api(f"/api/calls/{id}"), world.audited[id], world.of_api(f"/api/why/{id}")
-        said |= set(why["because"])
+def test_receipt_list_and_audit_log_agree(installation: Installation) -> None:
+    listed = {call["id"]: call for call in installation.get_api("/api/calls?limit=100")["calls"]}
+    assert listed.keys() == installation.calls.keys() == installation.audited.keys()
+    reasons: set[str] = set()
+    for id, call in installation.calls.items():
+        receipt, entry, why = (
+            installation.get_api(f"/api/calls/{id}"),
+            installation.audited[id],
+            installation.get_api(f"/api/why/{id}"),
+        )
+        reasons |= set(why["because"])
         assert {**receipt, **listed[id]} == receipt == why["facts"]
         assert (receipt["feature"], receipt["ticket"]) == tuple(call["detail"].get(n) for n in ("feature", "ticket"))
         for name in ("workload", "endpoint", "status", "http_status", "cost_usd", "reserved_usd", "blueprint", "cache"):
@@ -341,71 +356,79 @@ def test_receipt_list_and_audit_log_say_the_same(world: World) -> None:
             same = ("number", "deployment", "site", "model", "state", "outcome", "reserved_usd", "cost_usd")
             assert [mine[name] for name in same] == [theirs[name] for name in same]
             assert usd(term["cost_usd"] for term in mine["terms"]) == Decimal(mine["cost_usd"])
-    assert "It was estimated, as its caller asked, and not made." in said
-    again = ("the same question", "the request with the same Idempotency-Key")
-    assert {f"It is the answer that {which} got before; no model was asked." for which in again} <= said
-    wanted = {id for id, call in world.calls.items() if call["status"] != "ok"}
-    wait_until(lambda: wanted <= world.sink.events(), 30, "the SIEM is told of all that was not answered")
-    assert not (world.calls.keys() - wanted) & world.sink.events()
+    assert "It was estimated, as its caller asked, and not made." in reasons
+    repetitions = ("the same question", "the request with the same Idempotency-Key")
+    assert {f"It is the answer that {which} got before; no model was asked." for which in repetitions} <= reasons
+    unsuccessful = {id for id, call in installation.calls.items() if call["status"] != "ok"}
+    wait_until(
+        lambda: unsuccessful <= installation.receiver.events(), 30, "the SIEM receives every call that was not answered"
+    )
+    assert not (installation.calls.keys() - unsuccessful) & installation.receiver.events()
 
 
-def test_every_sum_of_cost_is_that_of_the_calls(world: World, tmp_path: Path) -> None:
-    total = usd(call["cost_usd"] for call in world.calls.values())
-    made = sum(call["status"] != "refused" and is_call(call["endpoint"]) for call in world.calls.values())
-    cost = world.of_api("/api/cost")
-    assert (Decimal(cost["total_usd"]), cost["calls"]) == (total, made) and total > 0
+def test_every_sum_of_costs_equals_that_of_the_calls(installation: Installation, tmp_path: Path) -> None:
+    total = usd(call["cost_usd"] for call in installation.calls.values())
+    call_count = sum(call["status"] != "refused" and is_call(call["endpoint"]) for call in installation.calls.values())
+    cost = installation.get_api("/api/cost")
+    assert (Decimal(cost["total_usd"]), cost["calls"]) == (total, call_count) and total > 0
     assert usd(row["total_usd"] for row in cost["by_workload"]) == total
     for path, name in (("days?days=2", "days"), ("features", "features"), ("people", "people")):
-        rows = world.of_api(f"/api/cost/{path}")[name]
-        assert (usd(row["cost_usd"] for row in rows), sum(row["calls"] for row in rows)) == (total, made), path
+        rows = installation.get_api(f"/api/cost/{path}")[name]
+        assert (usd(row["cost_usd"] for row in rows), sum(row["calls"] for row in rows)) == (total, call_count), path
     for by in ("term", "team", "site", "deployment", "model", "tier", "basis", "feature", "person", "tag", "source"):
-        book = world.of_api(f"/api/cost/book?by={by}&lines=true")
-        told = {Decimal(book["total_usd"]), *(usd(row["cost_usd"] for row in book[n]) for n in ("sums", "lines"))}
-        assert told == {total}, by
-    world.stack.cli("cost", "export", str(tmp_path / "focus.csv"))
+        book = installation.get_api(f"/api/cost/book?by={by}&lines=true")
+        sums = {Decimal(book["total_usd"]), *(usd(row["cost_usd"] for row in book[n]) for n in ("sums", "lines"))}
+        assert sums == {total}, by
+    installation.stack.cli("cost", "export", str(tmp_path / "focus.csv"))
     rows = list(csv.DictReader((tmp_path / "focus.csv").read_text().splitlines()))
     assert usd(row["BilledCost"] for row in rows) == total
 
 
-def samples(world: World, name: str, *labels: str) -> dict[tuple[str, ...], float]:
-    """What was counted, by some labels; without what is nothing."""
-    token = (world.stack.home / "operator.token").read_text().strip()
-    text = request(world.stack.port, "GET", "/metrics", None, {"authorization": f"Bearer {token}"}).body.decode()
-    found: dict[tuple[str, ...], float] = defaultdict(float)
+def metric_samples(installation: Installation, name: str, *labels: str) -> dict[tuple[str, ...], float]:
+    """Label values -> value of a metric, without zeros."""
+    token = (installation.stack.home / "operator.token").read_text().strip()
+    text = request(installation.stack.port, "GET", "/metrics", None, {"authorization": f"Bearer {token}"}).body.decode()
+    samples: dict[tuple[str, ...], float] = defaultdict(float)
     for inner, value in re.findall(rf"^groundplan_gateway_{name}{{(.*)}} (\S+)$", text, re.MULTILINE):
-        told = dict(re.findall(r'(\w+)="([^"]*)"', inner))
-        found[tuple(told[label] for label in labels)] += float(value)
-    return {key: count for key, count in found.items() if count}
+        label_values = dict(re.findall(r'(\w+)="([^"]*)"', inner))
+        samples[tuple(label_values[label] for label in labels)] += float(value)
+    return {key: count for key, count in samples.items() if count}
 
 
-def counts(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
+def count_keys(keys: Iterable[tuple[str, ...]]) -> dict[tuple[str, ...], float]:
     return {key: float(number) for key, number in Counter(keys).items()}
 
 
-def test_metrics_and_spans_count_what_the_ledger_has(world: World) -> None:
-    calls, attempts = world.calls.values(), [each for mine in world.attempts.values() for each in mine]
-    counted = samples(world, "calls_total", "endpoint", "workload", "deployment", "status", "code")
+def test_metrics_and_spans_agree_with_the_ledger(installation: Installation) -> None:
+    calls, attempts = installation.calls.values(), [each for mine in installation.attempts.values() for each in mine]
+    counted = metric_samples(installation, "calls_total", "endpoint", "workload", "deployment", "status", "code")
     names = ("endpoint", "workload", "deployment", "status", "http_status")
-    assert counted == counts(tuple(str(call[name] or "") for name in names) for call in calls)
-    timed = samples(world, "call_duration_seconds_count", "workload")
-    assert timed == counts((c["workload"],) for c in calls if c["status"] == "ok" and c["duration_ms"] is not None)
-    timed = samples(world, "attempt_duration_seconds_count", "deployment")
-    assert timed == counts((each["deployment"],) for each in attempts if each["duration_ms"] is not None)
-    cost = samples(world, "cost_usd_total", "workload", "deployment")
+    assert counted == count_keys(tuple(str(call[name] or "") for name in names) for call in calls)
+    timed = metric_samples(installation, "call_duration_seconds_count", "workload")
+    assert timed == count_keys((c["workload"],) for c in calls if c["status"] == "ok" and c["duration_ms"] is not None)
+    timed = metric_samples(installation, "attempt_duration_seconds_count", "deployment")
+    assert timed == count_keys((each["deployment"],) for each in attempts if each["duration_ms"] is not None)
+    cost = metric_samples(installation, "cost_usd_total", "workload", "deployment")
     for key, amount in cost.items():
         mine = usd(each["cost_usd"] for each in attempts if (each["workload"], each["deployment"]) == key)
         assert abs(Decimal(amount) - mine) < Decimal("1e-12")
     assert abs(usd(cost.values()) - usd(each["cost_usd"] for each in attempts)) < Decimal("1e-11")
 
-    def traced() -> bool:
-        return sum("groundplan.call.id" in told for _, told in world.sink.spans()) == len(world.calls)
+    def every_call_has_a_span() -> bool:
+        return sum("groundplan.call.id" in attributes for _, attributes in installation.receiver.spans()) == len(
+            installation.calls
+        )
 
-    wait_until(traced, 30, "every call has its span")
-    for _, told in world.sink.spans():
-        if (id := told.get("groundplan.call.id")) is not None:
-            call = world.calls[id]
-            said = (told["groundplan.status"], told["http.response.status_code"], told["groundplan.cost_usd"])
-            assert said == (call["status"], call["http_status"], float(call["cost_usd"]))
-            assert told.get("error.type") == (call["error_code"] or None)
-    sent = sum("groundplan.attempt" in told for _, told in world.sink.spans())
-    assert sent == len(attempts)
+    wait_until(every_call_has_a_span, 30, "every call has its span")
+    for _, attributes in installation.receiver.spans():
+        if (id := attributes.get("groundplan.call.id")) is not None:
+            call = installation.calls[id]
+            in_span = (
+                attributes["groundplan.status"],
+                attributes["http.response.status_code"],
+                attributes["groundplan.cost_usd"],
+            )
+            assert in_span == (call["status"], call["http_status"], float(call["cost_usd"]))
+            assert attributes.get("error.type") == (call["error_code"] or None)
+    attempt_spans = sum("groundplan.attempt" in attributes for _, attributes in installation.receiver.spans())
+    assert attempt_spans == len(attempts)

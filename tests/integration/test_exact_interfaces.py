@@ -82,7 +82,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     try:
         ready = stack.start()
         told = stack.cli("keys", "create", "--workload", "assistant", "--user", "you@company.example")
-        stack.confirm(told["effective"])
+        stack.wait_until_effective(told["effective"])
         yield Scene(stack, upstream, ready, str(told["key"]), told)
     finally:
         stack.stop()
@@ -117,7 +117,7 @@ def test_a_process_is_a_child_of_up_by_its_own_command(scene: Scene, program: st
 def test_cost(scene: Scene) -> None:
     before = scene.stack.cli("cost")
     assert scene.stack.chat(scene.key).status == 200
-    wait_until(lambda: scene.stack.in_ledger() > before["calls"], 60, "a cost")
+    wait_until(lambda: scene.stack.calls_in_ledger() > before["calls"], 60, "a cost")
     told = scene.stack.cli("cost")
     assert PICODOLLARS.fullmatch(told["total_usd"])
     assert type(told["calls"]) is int and type(told["open_reservations"]) is int and told["open_reservations"] == 0

@@ -84,7 +84,7 @@ def test_a_cheaper_model_from_kept_calls_to_a_decision(world: tuple[Stack, Upstr
     (declared,) = _running(stack.cli("experiments", "list"))
     assert (declared["name"], declared["blueprint"]) == ("declared", 1)
     stopped = stack.cli("experiments", "stop", declared["id"], "-m", "another one first", code=None)
-    stack.confirm(stopped["effective"])
+    stack.wait_until_effective(stopped["effective"])
     # kept calls are replayed and judged; the judge is the one that answers anyway
     key = stack.key("support")
     for number in range(CALLS):

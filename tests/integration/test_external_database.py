@@ -124,7 +124,7 @@ def setup(server: Server, upstream: Upstream, workspace: Path, tmp_path: Path) -
 
 def spent(stack: Stack, calls: int) -> Decimal:
     """What `calls` calls cost, once the ledger has them all."""
-    wait_until(lambda: stack.in_ledger() == calls, 60, f"{calls} calls in the ledger")
+    wait_until(lambda: stack.calls_in_ledger() == calls, 60, f"{calls} calls in the ledger")
     cost = stack.cli("cost")
     assert cost["open_reservations"] == 0
     return Decimal(cost["total_usd"])
@@ -155,7 +155,7 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
 
     fresh = "SELECT 1 FROM gateway WHERE state = 'live' AND heartbeat_at > now() - interval '0.4 s'"
     wait_until(lambda: setup.server.administer(fresh, DATABASE), 60, "live policy was confirmed just now")
-    stack.patient, stopped = False, time.monotonic()
+    stack.retries_unreachable, stopped = False, time.monotonic()
     setup.server.postgres.stop()
     assert stack.chat(key, max_tokens=10).status == 200
     codes: list[str] = []
