@@ -147,11 +147,15 @@ TRAFFIC = {
         "care", 80, SHOP, ("status",),
         "deployments: [shaky]\nfallbacks: [spare]\nreliability: {retries: {same: 1, backoff: 10ms}}",
     ),
-    "search": WorkloadTraffic("desk", 50, OFFICE, ("index",), "deployments: [small]\nembeddings: [vectors]",
-                   path="/v1/embeddings", streams=0.0),
-    "careful": WorkloadTraffic("desk", 6, OFFICE, ("letter",),
-                    "deployments: [large]\nreview: {share: 100%, before_sending: true, by: you@day.example}",
-                    streams=0.0),
+    "search": WorkloadTraffic(
+        "desk", 50, OFFICE, ("index",), "deployments: [small]\nembeddings: [vectors]",
+        path="/v1/embeddings", streams=0.0,
+    ),
+    "careful": WorkloadTraffic(
+        "desk", 6, OFFICE, ("letter",),
+        "deployments: [large]\nreview: {share: 100%, before_sending: true, by: you@day.example}",
+        streams=0.0,
+    ),
 }  # fmt: skip
 BATCHES = {"archive": ("nightly", 30), "digest": ("small", 15)}
 """Workload -> (deployment, lines) of its batch: one at the provider's batch endpoint, one as single calls."""
@@ -319,7 +323,7 @@ class CompanyDay:
         raise AssertionError("the call is never answered")
 
     def _report_outcome(self, workload: str, call: str, accepted: bool) -> None:
-        """Report the outcome of a call once it is in the ledger; twice with one id, as a client without an answer does."""
+        """Report the outcome of a call once it is in the ledger; twice under one id, as after a lost answer."""
         body = {"call_id": call, "id": str(uuid4()), "accepted": accepted, "value_usd": "0.5" if accepted else None}
         headers = {"authorization": f"Bearer {self.keys[workload]}"}
 

@@ -1,5 +1,5 @@
-"""A learned router is versioned and rolled back like a model: a blueprint introduces a version, and a rollback makes the
-gateway route by the previous version."""
+"""A learned router is versioned and rolled back like a model: a blueprint introduces a version, and a rollback makes
+the gateway route by the previous version."""
 
 from __future__ import annotations
 
