@@ -1,5 +1,5 @@
-"""An HTTP/2 server for tests, on the `h2` state machine: asks an HTTP/1.1 server for each stream, and resets the stream
-where that breaks off."""
+"""An HTTP/2 server for tests, on the `h2` state machine: forwards each stream to an HTTP/1.1 server, and resets the
+stream if that one breaks off."""
 
 from __future__ import annotations
 
@@ -71,9 +71,9 @@ class _Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.DataReceived):
             self._streams[event.stream_id].body += event.data
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, h2.events.StreamEnded) and self._server.refuses:
+        elif isinstance(event, h2.events.StreamEnded) and self._server.refusal:
             self._refuse(event.stream_id)
-        elif isinstance(event, h2.events.StreamEnded) and self._server.drops and self._transport is not None:
+        elif isinstance(event, h2.events.StreamEnded) and self._server.drops_connection and self._transport is not None:
             self._transport.abort()
         elif isinstance(event, h2.events.StreamEnded):
             stream = self._streams[event.stream_id]
@@ -88,14 +88,14 @@ class _Connection(asyncio.Protocol):
                 reset.task.cancel()
 
     def _refuse(self, number: int) -> None:
-        if self._server.refuses == "stream":
+        if self._server.refusal == "stream":
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
-        elif self._server.refuses == "connection":
+        elif self._server.refusal == "connection":
             self._h2.close_connection(last_stream_id=0)
-        elif self._server.refuses in _HEADS:
-            self._h2.send_headers(number, [(b":status", b"200"), _HEADS[self._server.refuses]])
+        elif self._server.refusal in _HEADS:
+            self._h2.send_headers(number, [(b":status", b"200"), _HEADS[self._server.refusal]])
             self._h2.send_data(number, b"{}", end_stream=True)
-        elif self._server.refuses == "rest":
+        elif self._server.refusal == "rest":
             self._h2.send_headers(number, [(b":status", b"200"), (b"content-length", b"10")])
             self._h2.send_data(number, b"half")
             self._h2.reset_stream(number, h2.errors.ErrorCodes.NO_ERROR)
@@ -104,7 +104,7 @@ class _Connection(asyncio.Protocol):
             self._h2.reset_stream(number, h2.errors.ErrorCodes.REFUSED_STREAM)
 
     async def _answer(self, number: int, stream: _Stream) -> None:
-        pool = Http1Pool(f"http://127.0.0.1:{self._server.behind}", asyncio.get_running_loop())
+        pool = Http1Pool(f"http://127.0.0.1:{self._server.backend_port}", asyncio.get_running_loop())
         connection = await pool.connect(2.0)
         try:
             own = (b"content-length", b"host", b"connection", b"transfer-encoding")
@@ -127,42 +127,42 @@ class _Connection(asyncio.Protocol):
 
     async def _send(self, number: int, stream: _Stream, data: bytes) -> None:
         while data:
-            most = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
-            if most <= 0:
+            room = min(self._h2.local_flow_control_window(number), self._h2.max_outbound_frame_size)
+            if room <= 0:
                 stream.room.clear()
                 await stream.room.wait()
                 continue
-            self._h2.send_data(number, data[:most])
-            data = data[most:]
+            self._h2.send_data(number, data[:room])
+            data = data[room:]
             self._flush()
 
 
 class H2Server:
-    """`behind` is the port of the HTTP/1.1 server that answers."""
+    """`backend_port` is the port of the HTTP/1.1 server that answers."""
 
-    def __init__(self, behind: int) -> None:
-        self.behind = behind
+    def __init__(self, backend_port: int) -> None:
+        self.backend_port = backend_port
         self.port = 0
         self.requests = 0
         self.resets = 0
-        self.drops = False
-        """Whether the whole connection ends once a request has come."""
-        self.refuses = ""
-        """How it says that it did not look at a request: `stream`, `connection`, or when its answer has `begun`.
-        `rest`: of the answer it sends no more, as if that were all. `packed`, `long`, `fits`: with
-        a head that is compressed, above 16 KiB, below it."""
+        self.drops_connection = False
+        """Whether the connection is aborted as soon as a request has arrived."""
+        self.refusal = ""
+        """How it refuses a request as unprocessed: the `stream`, the `connection`, or after its answer has `begun`.
+        `rest`: it sends part of the answer and resets the stream without an error. `packed`, `long`, `fits`: it answers
+        with a head that is compressed, above 16 KiB, below it."""
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager
     async def listening(
         self, context: ssl.SSLContext | None, at: socket.socket | None = None
     ) -> AsyncIterator[H2Server]:
-        """`at`: a socket that listens already."""
+        """`at`: a socket that is already listening; by default a new one."""
         if context is not None:
             context.set_alpn_protocols(["h2"])
         loop = asyncio.get_running_loop()
-        where: dict[str, Any] = {"host": "127.0.0.1", "port": 0} if at is None else {"sock": at}
-        listener = await loop.create_server(lambda: _Connection(self), **where, ssl=context)
+        address: dict[str, Any] = {"host": "127.0.0.1", "port": 0} if at is None else {"sock": at}
+        listener = await loop.create_server(lambda: _Connection(self), **address, ssl=context)
         self.port = listener.sockets[0].getsockname()[1]
         try:
             yield self

@@ -1,4 +1,4 @@
-"""Every connector that is shipped keeps the contract, against real ones: an S3 server, a web server, databases."""
+"""Every shipped connector keeps the contract against real sources: an S3 server, a web server, databases."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from groundplan.testing.connectors import check, list_changes
 from groundplan.testing.database import Database
 
 
-class FolderPlace:
+class FolderSource:
     def __init__(self, root: Path) -> None:
         self.root = root
         root.mkdir(exist_ok=True)
@@ -57,7 +57,7 @@ class FolderPlace:
         return FolderConnector(self.root)
 
 
-class GitPlace(FolderPlace):
+class GitSource(FolderSource):
     def __init__(self, root: Path) -> None:
         super().__init__(root / "work")
         self.mirror = root / "mirror"
@@ -88,7 +88,7 @@ class GitPlace(FolderPlace):
         return GitConnector(str(self.root), self.mirror)
 
 
-class MailPlace:
+class MailSource:
     def __init__(self, path: Path, *, maildir: bool) -> None:
         self.path, self.maildir = path, maildir
         self.texts: dict[str, str] = {}
@@ -127,7 +127,7 @@ class MailPlace:
         return MailConnector(self.path, participants=True)
 
 
-class SqlitePlace:
+class SqliteSource:
     def __init__(self, path: Path, *, changed: bool) -> None:
         self.path, self.layout = path, Layout("articles", changed="stamp" if changed else None, readers="team")
         with self._db() as db:
@@ -163,7 +163,7 @@ class SqlitePlace:
         return SqlConnector(Sqlite(self.path), self.layout)
 
 
-class PostgresPlace:
+class PostgresSource:
     def __init__(self, database: Database) -> None:
         self.dsn = database.superuser
         self.conn = psycopg.connect(self.dsn, autocommit=True)
@@ -186,7 +186,7 @@ class PostgresPlace:
         return SqlConnector(Postgres(self.dsn), Layout("public.articles", readers="team"))
 
 
-class PushPlace:
+class PushSource:
     def __init__(self, database: Database) -> None:
         self.conn = psycopg.connect(database.urls["control"], autocommit=True)
 
@@ -209,20 +209,20 @@ class PushPlace:
         return PushConnector(self.conn, "s")
 
 
-class WebPlace:
-    """A site with a sitemap; `asked` are the paths that were fetched."""
+class WebSource:
+    """A site with a sitemap; `fetched` are the paths that were requested."""
 
     def __init__(self) -> None:
         self.pages: dict[str, bytes] = {}
-        self.asked: list[str] = []
+        self.fetched: list[str] = []
         self.robots: bytes | None = b"User-agent: *\nDisallow: /private\n"
         self.sitemap = True
-        place = self
+        source = self
 
         class Handler(http.server.BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                place.asked.append(self.path)
-                data, media = place.answer(self.path)
+                source.fetched.append(self.path)
+                data, media = source.answer(self.path)
                 self.send_response(200 if data is not None else 302 if self.path == "/away" else 404)
                 if self.path == "/away":
                     self.send_header("Location", "http://127.0.0.2:1/elsewhere")
@@ -261,10 +261,10 @@ class WebPlace:
 
 
 @pytest.fixture
-def web() -> Iterator[WebPlace]:
-    place = WebPlace()
-    yield place
-    place.close()
+def web() -> Iterator[WebSource]:
+    source = WebSource()
+    yield source
+    source.close()
 
 
 S3 = """
@@ -277,7 +277,7 @@ sys.stdin.read()
 """
 
 
-class S3Place:
+class S3Source:
     def __init__(self, endpoint: str) -> None:
         import boto3  # type: ignore[import-untyped]  # noqa: PLC0415 -- heavy
 
@@ -303,7 +303,7 @@ class S3Place:
 
 
 @pytest.fixture
-def s3() -> Iterator[S3Place]:
+def s3() -> Iterator[S3Source]:
     server = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-c", S3],
         stdout=subprocess.PIPE,
@@ -314,34 +314,34 @@ def s3() -> Iterator[S3Place]:
     )
     assert server.stdout is not None
     try:
-        yield S3Place(f"http://127.0.0.1:{server.stdout.readline().strip()}")
+        yield S3Source(f"http://127.0.0.1:{server.stdout.readline().strip()}")
     finally:
         server.kill()
         server.communicate()
 
 
 def test_folder(tmp_path: Path) -> None:
-    check(FolderPlace(tmp_path / "docs"))
+    check(FolderSource(tmp_path / "docs"))
 
 
 def test_git(tmp_path: Path) -> None:
-    check(GitPlace(tmp_path))
+    check(GitSource(tmp_path))
 
 
-def test_git_tells_what_a_sidecar_changes_and_no_link_is_followed(tmp_path: Path) -> None:
-    place = GitPlace(tmp_path)
-    place.put("a", "A")
-    (place.root / "in").mkdir()
-    (place.root / "in/b.md").write_text("B", encoding="utf-8")
-    (place.root / "link.md").symlink_to("/etc/hostname")
-    place.commit()
-    first, _, cursor = list_changes(place)
+def test_git_reports_changes_of_sidecars_and_follows_no_links(tmp_path: Path) -> None:
+    source = GitSource(tmp_path)
+    source.put("a", "A")
+    (source.root / "in").mkdir()
+    (source.root / "in/b.md").write_text("B", encoding="utf-8")
+    (source.root / "link.md").symlink_to("/etc/hostname")
+    source.commit()
+    first, _, cursor = list_changes(source)
     assert set(first) == {"a.md", "in/b.md"}
-    (place.root / "in/.readers").write_text("hr\n", encoding="utf-8")
-    place.commit()
-    changed, whole, _ = list_changes(place, cursor)
-    assert (set(changed), whole) == ({"in/b.md"}, False)
-    connector = place.connector()
+    (source.root / "in/.readers").write_text("hr\n", encoding="utf-8")
+    source.commit()
+    changed, is_complete, _ = list_changes(source, cursor)
+    assert (set(changed), is_complete) == ({"in/b.md"}, False)
+    connector = source.connector()
     list(connector.changes(cursor))
     assert [level.readers for level in connector.folder_rules("in/b.md")] == [Readers(frozenset({"hr"}))]
     connector.close()
@@ -349,9 +349,9 @@ def test_git_tells_what_a_sidecar_changes_and_no_link_is_followed(tmp_path: Path
 
 @pytest.mark.parametrize("maildir", [True, False])
 def test_mail(tmp_path: Path, maildir: bool) -> None:
-    place = MailPlace(tmp_path / "archive", maildir=maildir)
-    check(place)
-    connector = place.connector()
+    source = MailSource(tmp_path / "archive", maildir=maildir)
+    check(source)
+    connector = source.connector()
     list(connector.changes(None))
     assert connector.read("b@acme.eml").governed_values["readers"] == ["ana@acme.example", "ben@acme.example"]
     connector.close()
@@ -359,9 +359,9 @@ def test_mail(tmp_path: Path, maildir: bool) -> None:
 
 @pytest.mark.parametrize("changed", [True, False])
 def test_sqlite(tmp_path: Path, changed: bool) -> None:
-    place = SqlitePlace(tmp_path / "a.db", changed=changed)
-    check(place)
-    connector = place.connector()
+    source = SqliteSource(tmp_path / "a.db", changed=changed)
+    check(source)
+    connector = source.connector()
     content = connector.read("b")
     assert (content.governed_values["readers"], content.governed_values["deny"]) == (["hr"], ["interns"])
     assert connector.tables()[0].columns == ["id", "body", "team", "stamp"]
@@ -371,29 +371,29 @@ def test_sqlite(tmp_path: Path, changed: bool) -> None:
 
 
 def test_postgres_rows_and_grants(database: Database) -> None:
-    place = PostgresPlace(database)
-    check(place)
-    place.conn.execute(f"GRANT SELECT ON articles TO {database.name}_search")
-    connector = SqlConnector(Postgres(place.dsn), Layout("articles", grants=True))
+    source = PostgresSource(database)
+    check(source)
+    source.conn.execute(f"GRANT SELECT ON articles TO {database.name}_search")
+    connector = SqlConnector(Postgres(source.dsn), Layout("articles", grants=True))
     list(connector.changes(None))
     (level,) = connector.folder_rules("97")
     assert level.readers == Readers(frozenset({f"{database.name}_search"}))
-    wrong = SqlConnector(Postgres(place.dsn), Layout("articles", changed="nothing"))
+    misconfigured = SqlConnector(Postgres(source.dsn), Layout("articles", changed="nothing"))
     with pytest.raises(Unavailable) as caught:
-        list(wrong.changes(None))
-    wrong.close()
+        list(misconfigured.changes(None))
+    misconfigured.close()
     assert "no column 'nothing'" in caught.value.message
     connector.close()
-    place.conn.close()
+    source.conn.close()
 
 
 def test_push(database: Database) -> None:
-    place = PushPlace(database)
-    check(place)
-    place.conn.close()
+    source = PushSource(database)
+    check(source)
+    source.conn.close()
 
 
-def test_object_store(s3: S3Place) -> None:
+def test_object_store(s3: S3Source) -> None:
     check(s3)
     s3.client.put_object(Bucket="docs", Key="in/pay/b.md", Body=b"B")
     s3.client.put_object(Bucket="docs", Key="in/pay/.readers", Body=b"hr\n")
@@ -410,10 +410,10 @@ ALL_USERS = "http://acs.amazonaws.com/groups/global/AllUsers"
 NAMES = {"a1b2": "ana@acme.example", "c3d4": "hr", "AllUsers": "public"}
 
 
-def _granted(place: S3Place, name: str) -> list[set[str] | None]:
-    """Who may read, level by level, with the declared names."""
+def _readers_by_level(source: S3Source, name: str) -> list[set[str] | None]:
+    """The readers of each level, by their declared names; None for a level without a rule."""
     connector = ObjectStoreConnector(
-        "s3://docs/in", options_for("s3://docs/in", place.endpoint, "id:secret"), 1000, NAMES
+        "s3://docs/in", options_for("s3://docs/in", source.endpoint, "id:secret"), 1000, NAMES
     )
     list(connector.changes(None))
     try:
@@ -422,75 +422,75 @@ def _granted(place: S3Place, name: str) -> list[set[str] | None]:
         connector.close()
 
 
-ODD = (
+ODD_NAMES = (
     "ä ñ/C# 1?%20+&.md", "twice//as.md", "line\nbreak.md", "../up.md", "in/./here.md", "star*[1].md",
     f"{'x' * 500}/{'y' * 410}.md",
 )  # fmt: skip
 
 
-def test_listings_of_several_pages_and_odd_names(s3: S3Place) -> None:
+def test_listings_of_several_pages_and_odd_names(s3: S3Source) -> None:
     from botocore.exceptions import ClientError  # type: ignore[import-untyped]  # noqa: PLC0415 -- heavy
 
     plain = [s3.put(f"{number:02}", f"The {number}.") for number in range(12)]
-    kept = set()
-    for name in ODD:
-        with suppress(ClientError):  # what this server has no place for
+    stored = set()
+    for name in ODD_NAMES:
+        with suppress(ClientError):  # names that this server cannot store
             s3.client.put_object(Bucket="docs", Key=f"in/{name}", Body=name.encode())
-            kept.add(name)
-    assert len(kept) >= 4
+            stored.add(name)
+    assert len(stored) >= 4
     s3.client.put_object(Bucket="docs", Key="in/folder/", Body=b"")
     s3.client.put_object(Bucket="docs", Key="in-between.md", Body=b"of another folder")
     connector = s3.connector()
     found = {change.key for change in connector.changes(None)}
-    read = kept - {"../up.md"}
-    assert found == {*plain, *read}, "what begins with a dot is hidden, and all pages were listed"
+    read = stored - {"../up.md"}
+    assert found == {*plain, *read}, "names with a leading dot are hidden, and all pages were listed"
     for name in read:
         assert connector.read(name).data == name.encode(), name
     connector.close()
 
 
-def test_a_listing_that_breaks_off_takes_nothing_for_deleted(s3: S3Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_listing_is_an_error_and_deletes_nothing(s3: S3Source, monkeypatch: pytest.MonkeyPatch) -> None:
     from s3fs import S3FileSystem  # noqa: PLC0415 -- heavy
 
     for number in range(12):
         s3.put(f"{number:02}", f"The {number}.")
-    asked = S3FileSystem._call_s3
+    original_call = S3FileSystem._call_s3
 
-    async def lost(self: Any, method: str, *rest: Any, **more: Any) -> Any:
-        answer = await asked(self, method, *rest, **more)
+    async def call_without_token(self: Any, method: str, *rest: Any, **more: Any) -> Any:
+        answer = await original_call(self, method, *rest, **more)
         return (
             {k: v for k, v in answer.items() if k != "NextContinuationToken"} if method == "list_objects_v2" else answer
         )
 
-    monkeypatch.setattr(S3FileSystem, "_call_s3", lost)
+    monkeypatch.setattr(S3FileSystem, "_call_s3", call_without_token)
     connector = s3.connector()
     with pytest.raises(Unavailable, match="a page of its listing does not say 'NextContinuationToken'"):
         list(connector.changes(None))
     connector.close()
 
 
-def test_the_access_lists_of_s3_say_who_reads(s3: S3Place) -> None:
+def test_s3_access_lists_determine_the_readers(s3: S3Source) -> None:
     def grant(**grants: str) -> None:
         s3.client.put_object_acl(Bucket="docs", Key="in/a.md", **grants)
 
     s3.put("a", "A")
-    assert _granted(s3, "a.md") == [set()], "its owner has no name here"
+    assert _readers_by_level(s3, "a.md") == [set()], "the owner has no declared name"
     grant(GrantRead="id=a1b2, id=e5f6", GrantFullControl="id=c3d4")
-    assert _granted(s3, "a.md") == [{"ana@acme.example", "hr"}]
+    assert _readers_by_level(s3, "a.md") == [{"ana@acme.example", "hr"}]
     grant(GrantWriteACP="id=a1b2", GrantReadACP="id=c3d4")
-    assert _granted(s3, "a.md") == [set()]
+    assert _readers_by_level(s3, "a.md") == [set()]
     grant(GrantRead=f'uri="{ALL_USERS}"')
-    assert _granted(s3, "a.md") == [{"public"}]
+    assert _readers_by_level(s3, "a.md") == [{"public"}]
     s3.client.put_public_access_block(
         Bucket="docs", PublicAccessBlockConfiguration={"IgnorePublicAcls": True, "BlockPublicAcls": False}
     )
-    assert _granted(s3, "a.md") == [set()], "S3 itself does not let everybody in"
+    assert _readers_by_level(s3, "a.md") == [set()], "S3 itself ignores public access lists"
     s3.client.put_bucket_acl(Bucket="docs", ACL="public-read")
-    assert _granted(s3, "a.md") == [set()], "who may list the bucket reads no object"
+    assert _readers_by_level(s3, "a.md") == [set()], "permission to list the bucket is no permission to read objects"
 
 
-def test_an_access_list_that_is_not_told_lets_nobody_read(s3: S3Place) -> None:
-    """The server is told to hold its keys to their policies; the key of the source may read objects only."""
+def test_an_unreadable_access_list_is_an_error(s3: S3Source) -> None:
+    """The server enforces the policies of its keys, and the key of the source may only read objects."""
     import boto3  # noqa: PLC0415 -- heavy
 
     s3.put("a", "A")
@@ -501,9 +501,9 @@ def test_an_access_list_that_is_not_told_lets_nobody_read(s3: S3Place) -> None:
     allowed = {"Effect": "Allow", "Action": ["s3:GetObject", "s3:ListBucket"], "Resource": "*"}
     policy = json.dumps({"Version": "2012-10-17", "Statement": [allowed]})
     iam.put_user_policy(UserName="source", PolicyName="read", PolicyDocument=policy)
-    made = iam.create_access_key(UserName="source")["AccessKey"]
+    access_key = iam.create_access_key(UserName="source")["AccessKey"]
     httpx.post(f"{s3.endpoint}/moto-api/reset-auth", content=b"0").raise_for_status()
-    key = f"{made['AccessKeyId']}:{made['SecretAccessKey']}"
+    key = f"{access_key['AccessKeyId']}:{access_key['SecretAccessKey']}"
     connector = ObjectStoreConnector("s3://docs/in", options_for("s3://docs/in", s3.endpoint, key), 1000, NAMES)
     assert [change.key for change in connector.changes(None)] == ["a.md"]
     assert connector.read("a.md").data == b"A"
@@ -513,18 +513,18 @@ def test_an_access_list_that_is_not_told_lets_nobody_read(s3: S3Place) -> None:
     connector.close()
 
 
-def test_a_store_that_went_away_is_told(s3: S3Place) -> None:
+def test_an_unreachable_store_is_unavailable(s3: S3Source) -> None:
     connector = ObjectStoreConnector("s3://docs/in", options_for("s3://docs", "http://127.0.0.1:9", "id:secret"), 1000)
     with pytest.raises(Unavailable) as caught:
         list(connector.changes(None))
     assert caught.value.code == "source_missing"
 
 
-def test_web_with_a_sitemap(web: WebPlace) -> None:
+def test_web_with_a_sitemap(web: WebSource) -> None:
     check(web)
 
 
-def test_a_site_is_read_as_its_robots_allow_and_never_left(web: WebPlace) -> None:
+def test_a_site_is_crawled_within_its_robots_rules_and_origin(web: WebSource) -> None:
     web.sitemap = False
     web.pages = {
         "/": b"<a href='/a'>a</a> <a href='/private/x'>x</a> <a href='http://127.0.0.2:1/'>o</a> <a href='/away'>y</a>",
@@ -532,9 +532,9 @@ def test_a_site_is_read_as_its_robots_allow_and_never_left(web: WebPlace) -> Non
         "/hidden": b"<meta name='robots' content='noindex'><p>H</p>",
         "/private/x": b"<p>X</p>",
     }
-    found, whole, _ = list_changes(web)
-    assert (set(found), whole) == ({"index", "a"}, True)
-    assert "/private/x" not in web.asked
+    found, is_complete, _ = list_changes(web)
+    assert (set(found), is_complete) == ({"index", "a"}, True)
+    assert "/private/x" not in web.fetched
     web.robots = None
     found, _, _ = list_changes(web)
     assert "private/x" in found
@@ -542,12 +542,12 @@ def test_a_site_is_read_as_its_robots_allow_and_never_left(web: WebPlace) -> Non
         web.connector().read("nothing")
 
 
-def test_a_site_whose_rules_cannot_be_read_is_left_alone() -> None:
+def test_a_site_without_readable_robots_rules_is_not_crawled() -> None:
     with pytest.raises(Unavailable):
         list(WebConnector("http://127.0.0.1:9/", rate=1000).changes(None))
 
 
-def test_requests_keep_their_pace() -> None:
+def test_the_rate_limiter_spaces_requests() -> None:
     now, slept = [0.0], list[float]()
 
     def sleep(seconds: float) -> None:

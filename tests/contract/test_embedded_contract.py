@@ -1,4 +1,4 @@
-"""What the gateway asks of an upstream, held by the embedded model: the gateway's own client, real sockets."""
+"""The contract of an upstream, which the embedded model keeps: the gateway's own client over real sockets."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SECONDS = 60.0
 
 
 class Upstream:
-    """The model behind a pool, as a gateway worker has it."""
+    """The model behind a connection pool, as in a gateway worker."""
 
     def __init__(self, endpoint: Endpoint) -> None:
         self.endpoint = endpoint
@@ -58,10 +58,10 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
     )
     try:
         deadline = time.monotonic() + SECONDS
-        while (found := lookup(home, "embedded")) is None and time.monotonic() < deadline and process.poll() is None:
+        while (endpoint := lookup(home, "embedded")) is None and time.monotonic() < deadline and process.poll() is None:
             time.sleep(0.05)
-        assert found is not None
-        yield found
+        assert endpoint is not None
+        yield endpoint
     finally:
         process.kill()
         process.wait()
@@ -69,9 +69,9 @@ def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Endpoint]:
 
 @pytest.fixture
 async def upstream(endpoint: Endpoint) -> AsyncIterator[Upstream]:
-    made = Upstream(endpoint)
-    yield made
-    made.pool.close()
+    upstream = Upstream(endpoint)
+    yield upstream
+    upstream.pool.close()
 
 
 async def test_a_json_answer_has_content_and_usage_within_the_cap_and_keeps_the_connection(upstream: Upstream) -> None:
@@ -87,48 +87,48 @@ async def test_a_json_answer_has_content_and_usage_within_the_cap_and_keeps_the_
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
     assert await connection.read_head(SECONDS) == 200
-    reader, found = EventReader(), list[bytes]()
+    reader, events = EventReader(), list[bytes]()
     while (data := await connection.read_chunk(SECONDS)) is not None:
-        found += reader.feed(data)
+        events += reader.feed(data)
     connection.release()
-    *parts, usage, done = found
+    *parts, usage, done = events
     assert done == b"[DONE]"
     assert json.loads(usage)["choices"] == []
     assert json.loads(usage)["usage"]["completion_tokens"] > 0
     assert json.loads(parts[-1])["choices"][0]["finish_reason"] in ("stop", "length")
 
 
-async def test_a_caller_that_goes_away_frees_the_model(upstream: Upstream) -> None:
-    took: list[float] = []
-    while len(took) < 3 and min(took, default=9.0) >= 8:  # the best of three: the machine may be busy
-        connection = await upstream.chat(max_tokens=2000, stream=True, messages=_story())
+async def test_a_disconnected_caller_frees_the_model(upstream: Upstream) -> None:
+    durations: list[float] = []
+    while len(durations) < 3 and min(durations, default=9.0) >= 8:  # the best of three: the machine may be busy
+        connection = await upstream.chat(max_tokens=2000, stream=True, messages=_long_story_messages())
         assert await connection.read_head(SECONDS) == 200
         assert await connection.read_chunk(SECONDS)
         connection.abort()
         started = time.monotonic()
         await upstream.answer(max_tokens=1)
-        took.append(time.monotonic() - started)
-    assert min(took) < 8, "2,000 tokens would take longer"
+        durations.append(time.monotonic() - started)
+    assert min(durations) < 8, "2,000 tokens would take longer"
 
 
-async def test_calls_at_once_wait_for_each_other_and_all_are_answered(upstream: Upstream) -> None:
+async def test_concurrent_calls_are_all_answered(upstream: Upstream) -> None:
     answers = await asyncio.gather(*[upstream.answer() for _ in range(6)])
     assert len({answer["choices"][0]["message"]["content"] for answer in answers}) == 1
 
 
-async def test_idle_connections_do_not_keep_others_out(upstream: Upstream) -> None:
-    took: list[float] = []
-    while len(took) < 3 and min(took, default=9.0) >= 4:  # the best of three: the machine may be busy
+async def test_idle_connections_do_not_block_others(upstream: Upstream) -> None:
+    durations: list[float] = []
+    while len(durations) < 3 and min(durations, default=9.0) >= 4:  # the best of three: the machine may be busy
         idle = [await upstream.pool.connect(SECONDS) for _ in range(20)]
         started = time.monotonic()
         assert (await upstream.answer(max_tokens=1))["usage"]["completion_tokens"] == 1
-        took.append(time.monotonic() - started)
+        durations.append(time.monotonic() - started)
         for connection in idle:
             connection.abort()
-    assert min(took) < 4, "an idle connection is closed after 5 s"
+    assert min(durations) < 4, "an idle connection is closed after 5 s"
 
 
-async def test_bad_requests_are_answered_as_such(upstream: Upstream) -> None:
+async def test_invalid_requests_are_answered_with_400(upstream: Upstream) -> None:
     for more in ({"messages": "none"}, {"messages": [{"role": "user", "content": "word " * 6000}]}):
         connection = await upstream.chat(**more)
         assert await connection.read_head(SECONDS) == 400
@@ -136,5 +136,5 @@ async def test_bad_requests_are_answered_as_such(upstream: Upstream) -> None:
         connection.release()
 
 
-def _story() -> list[dict[str, str]]:
+def _long_story_messages() -> list[dict[str, str]]:
     return [{"role": "user", "content": "Write a very long story about a ship and its crew, with many chapters."}]

@@ -1,5 +1,5 @@
-"""What the gateway asks of an upstream besides talking, held by the shipped scripted model as by any real one: right
-answers are understood with their usage, and each way of failing is noticed as it is for chat."""
+"""The contract of an upstream for tasks other than chat, which the shipped scripted model keeps as any real one must:
+answers are parsed with their usage, and each failure is detected as it is for chat."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from groundplan.testing.scripted import Script, ScriptedModel
 
 
 class _Delta(BaseModel, extra="forbid"):
-    """The client has no types for the events of speech: these are the API reference's."""
+    """The official client has no types for the events of speech; these are from the API reference."""
 
     type: Literal["speech.audio.delta"]
     audio: str
@@ -49,7 +49,7 @@ class _Done(BaseModel, extra="forbid"):
 
 SpeechEvent = Annotated[_Delta | _Done, Field(discriminator="type")]
 RATES = Rates(input=1, output=1, images={"any": 1})
-PLACE = Deployment(
+DEPLOYMENT = Deployment(
     name="one", site="here", model="m", upstream_model="token-model", url="http://u/v1", rates=RATES, image_tokens=50
 )
 TASKS: dict[str, tuple[Interface, dict[str, Any], Usage | None]] = {
@@ -80,22 +80,22 @@ STREAMS: dict[str, tuple[Interface, dict[str, Any], Any, Usage]] = {
 
 
 @dataclass
-class Far:
+class Provider:
     model: ScriptedModel
     pool: Http1Pool
     patience: float = 20.0
-    """Seconds that each step may take."""
+    """Timeout of each step in seconds."""
 
     async def ask(self, task: str) -> UpstreamAnswer:
-        """As the gateway does: read, forwarded, sent, understood."""
+        """Make a call as the gateway does: read, forward, send, parse."""
         interface, body, _ = TASKS[task]
         request = Request(0.0)
         request.body = json.dumps(body).encode()
-        ask, codec = interface.read(request), interface.codec(PLACE)
-        data = codec.request_body(ask, PLACE, 10, [])
+        ask, codec = interface.read(request), interface.codec(DEPLOYMENT)
+        data = codec.request_body(ask, DEPLOYMENT, 10, [])
         assert json.loads(data) == {**body, "model": "token-model"}
         connection = await self.pool.connect(self.patience)
-        path = self.pool.prefix + codec.path(PLACE)
+        path = self.pool.prefix + codec.path(DEPLOYMENT)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         try:
             assert await connection.read_head(self.patience) == 200
@@ -103,15 +103,15 @@ class Far:
         finally:
             connection.release()
 
-    async def told(self, task: str) -> tuple[list[bytes], Relay]:
-        """Data of every event of a stream, and the relay that took them. Raises what waiting raises."""
+    async def stream(self, task: str) -> tuple[list[bytes], Relay]:
+        """The data of every event of a stream, and the relay that was fed with them. Raises what reading raises."""
         interface, body, _, _ = STREAMS[task]
         request = Request(0.0)
         request.body = json.dumps(body).encode()
-        ask, codec = interface.read(request), interface.codec(PLACE)
-        data, relay, found = codec.request_body(ask, PLACE, 10, []), codec.new_relay(ask), list[bytes]()
+        ask, codec = interface.read(request), interface.codec(DEPLOYMENT)
+        data, relay, events = codec.request_body(ask, DEPLOYMENT, 10, []), codec.new_relay(ask), list[bytes]()
         connection = await self.pool.connect(self.patience)
-        path = self.pool.prefix + codec.path(PLACE)
+        path = self.pool.prefix + codec.path(DEPLOYMENT)
         connection.send(b"POST %b HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (path, len(data), data))
         reader = EventReader()
         try:
@@ -119,75 +119,75 @@ class Far:
             assert connection.headers[b"content-type"].startswith(b"text/event-stream")
             while (piece := await connection.read_chunk(self.patience)) is not None:
                 for event in reader.feed(piece):
-                    found.append(event)
+                    events.append(event)
                     relay.feed(event)
         finally:
             connection.release()
-        return found, relay
+        return events, relay
 
 
 @pytest.fixture
-async def far() -> AsyncIterator[Far]:
+async def provider() -> AsyncIterator[Provider]:
     async with upstream("contract") as (model, server, port):
         pool = Http1Pool(f"http://127.0.0.1:{port}/v1", server.loop)
-        yield Far(model, pool)
+        yield Provider(model, pool)
         pool.close()
 
 
 @pytest.mark.parametrize("task", TASKS)
-async def test_an_answer_is_understood_with_what_it_used(far: Far, task: str) -> None:
-    answered = await far.ask(task)
-    assert answered.usage == TASKS[task][2] and json.loads(answered.data)
-    assert far.model.counted == 1
+async def test_an_answer_is_parsed_with_its_usage(provider: Provider, task: str) -> None:
+    answer = await provider.ask(task)
+    assert answer.usage == TASKS[task][2] and json.loads(answer.data)
+    assert provider.model.counted == 1
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("mode", ["malformed", "empty", "error_event", "wrong_type"])
-async def test_an_answer_that_is_none_is_noticed(far: Far, task: str, mode: str) -> None:
-    far.model.script = Script(mode=mode)
+async def test_an_invalid_answer_is_detected(provider: Provider, task: str, mode: str) -> None:
+    provider.model.script = Script(mode=mode)
     with pytest.raises(Malformed):
-        await far.ask(task)
+        await provider.ask(task)
 
 
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize(("mode", "kind"), [("cut", "cut"), ("down", "cut"), ("stall", "timeout")])
-async def test_an_upstream_that_fails_fails_as_in_chat(far: Far, task: str, mode: str, kind: str) -> None:
-    far.model.script = Script(mode=mode)
-    far.patience = 1.0 if kind == "timeout" else far.patience
+async def test_an_upstream_failure_is_reported_as_for_chat(provider: Provider, task: str, mode: str, kind: str) -> None:
+    provider.model.script = Script(mode=mode)
+    provider.patience = 1.0 if kind == "timeout" else provider.patience
     with pytest.raises(UpstreamFailure) as caught:
-        await far.ask(task)
+        await provider.ask(task)
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("task", STREAMS)
-async def test_a_stream_is_the_providers_own_and_its_usage_is_understood(far: Far, task: str) -> None:
-    found, relay = await far.told(task)
-    for data in found:
+async def test_a_stream_has_the_providers_event_types_and_its_usage_is_parsed(provider: Provider, task: str) -> None:
+    events, relay = await provider.stream(task)
+    for data in events:
         strict(STREAMS[task][2], data)
     assert relay.complete and relay.done and relay.usage == STREAMS[task][3]
-    assert relay.output_bytes == 0, "pictures and sound are no text"
+    assert relay.output_bytes == 0, "images and audio are no text"
 
 
 @pytest.mark.parametrize("task", STREAMS)
 @pytest.mark.parametrize("mode", ["malformed", "error_event"])
-async def test_a_stream_that_goes_wrong_is_noticed(far: Far, task: str, mode: str) -> None:
-    far.model.script = Script(mode=mode, at=0)
+async def test_an_invalid_stream_event_is_detected(provider: Provider, task: str, mode: str) -> None:
+    provider.model.script = Script(mode=mode, at=0)
     with pytest.raises(Malformed):
-        await far.told(task)
+        await provider.stream(task)
 
 
 @pytest.mark.parametrize("task", STREAMS)
 @pytest.mark.parametrize(("mode", "kind"), [("cut", "cut"), ("stall_late", "timeout")])
-async def test_a_stream_that_breaks_breaks_as_in_chat(far: Far, task: str, mode: str, kind: str) -> None:
-    far.model.script = Script(mode=mode, at=-1)
-    far.patience = 1.0 if kind == "timeout" else far.patience
+async def test_a_broken_stream_is_reported_as_for_chat(provider: Provider, task: str, mode: str, kind: str) -> None:
+    provider.model.script = Script(mode=mode, at=-1)
+    provider.patience = 1.0 if kind == "timeout" else provider.patience
     with pytest.raises(UpstreamFailure) as caught:
-        await far.told(task)
+        await provider.stream(task)
     assert caught.value.kind == kind
 
 
 @pytest.mark.parametrize("task", STREAMS)
-async def test_a_stream_that_ends_too_early_is_not_complete(far: Far, task: str) -> None:
-    far.model.script = Script(mode="no_finish", at=0)
-    found, relay = await far.told(task)
-    assert not relay.complete and relay.usage is None and len(found) == 1
+async def test_a_stream_without_its_last_event_is_not_complete(provider: Provider, task: str) -> None:
+    provider.model.script = Script(mode="no_finish", at=0)
+    events, relay = await provider.stream(task)
+    assert not relay.complete and relay.usage is None and len(events) == 1

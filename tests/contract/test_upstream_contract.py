@@ -1,5 +1,5 @@
-"""What the gateway asks of an upstream, held by the shipped scripted model as by any real one, over real sockets and by
-every way there is to it."""
+"""The contract of an upstream, which the shipped scripted model keeps as any real one must, over real sockets and every
+kind of connection."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.contract.ways import WAYS, Way, way_to
+from tests.contract.ways import CONNECTION_KINDS, PoolSetup, pool_to
 from tests.integration.gates import until
 
 from groundplan.gateway.call.pricing import ReportedUsage
@@ -23,16 +23,16 @@ from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.testing.scripted import Script, ScriptedModel, answer_text
 
 PATIENCE = 20.0
-"""Seconds for what comes at once, and later where the machine is busy."""
+"""Timeout in seconds of steps that take no time, except on a busy machine."""
 
 
 class Upstream:
-    def __init__(self, model: ScriptedModel, way: Way) -> None:
+    def __init__(self, model: ScriptedModel, setup: PoolSetup) -> None:
         self.model = model
-        self.way = way
-        self.pool = way.pool
-        self.kept = not way.wire.needs_library
-        """Whether connections are ours to keep."""
+        self.setup = setup
+        self.pool = setup.pool
+        self.keeps_connections = not setup.wire.needs_library
+        """Whether the pool returns idle connections, which a library does by itself."""
 
     async def ask(self, path: bytes, body: Any, lines: bytes = b"") -> UpstreamConnection:
         connection = self.pool.take_idle() or await self.pool.connect(PATIENCE)
@@ -46,11 +46,11 @@ class Upstream:
         return await self.ask(b"/chat/completions", body)
 
 
-@pytest.fixture(params=WAYS)
+@pytest.fixture(params=CONNECTION_KINDS)
 async def upstream(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Upstream]:
     model = ScriptedModel("contract")
-    async with way_to(request.param, model.handle, tmp_path) as way:
-        yield Upstream(model, way)
+    async with pool_to(request.param, model.handle, tmp_path) as setup:
+        yield Upstream(model, setup)
 
 
 async def messages(upstream: Upstream, **more: Any) -> UpstreamConnection:
@@ -67,7 +67,7 @@ async def test_a_message_has_content_and_usage_within_the_cap(upstream: Upstream
     assert answer["usage"]["output_tokens"] == 2
 
 
-async def test_a_stream_of_a_message_ends_with_usage_and_stop(upstream: Upstream) -> None:
+async def test_a_message_stream_ends_with_usage_and_stop(upstream: Upstream) -> None:
     connection = await messages(upstream, stream=True)
     assert await connection.read_head(PATIENCE) == 200
     reader, relay = EventReader(), MessagesRelay()
@@ -79,7 +79,7 @@ async def test_a_stream_of_a_message_ends_with_usage_and_stop(upstream: Upstream
 
 
 @pytest.mark.parametrize("mode", ["cut", "malformed", "error_event", "no_finish", "empty"])
-async def test_a_stream_of_a_message_fails_as_one_of_chat_does(upstream: Upstream, mode: str) -> None:
+async def test_a_message_stream_fails_like_a_chat_stream(upstream: Upstream, mode: str) -> None:
     upstream.model.script = Script(mode=mode)
     connection = await messages(upstream, stream=True)
     reader, relay = EventReader(), MessagesRelay()
@@ -100,25 +100,25 @@ async def test_a_json_answer_has_content_and_usage_within_the_cap(upstream: Upst
     connection.release()
     assert [choice["finish_reason"] for choice in answer["choices"]] == ["length"] * 3
     assert answer["usage"]["completion_tokens"] == 6
-    assert upstream.pool.take_idle() is (connection if upstream.kept else None)
+    assert upstream.pool.take_idle() is (connection if upstream.keeps_connections else None)
 
 
-async def test_an_answer_that_came_whole_is_given_at_once_and_only_once(upstream: Upstream) -> None:
+async def test_a_buffered_answer_is_returned_at_once_and_only_once(upstream: Upstream) -> None:
     for _ in range(2):
         connection = await upstream.chat(max_tokens=2)
         assert await connection.read_head(PATIENCE) == 200
         data = connection.take_buffered_body()
-        assert (data is not None) or not upstream.kept, "a small answer comes with its head"
+        assert (data is not None) or not upstream.keeps_connections, "a small answer arrives with its head"
         answer = json.loads(data if data is not None else await connection.read_body(PATIENCE))
         assert answer["usage"]["completion_tokens"] == 2 and connection.take_buffered_body() is None
-        assert await connection.read_chunk(PATIENCE) is None, "nothing is left of it"
+        assert await connection.read_chunk(PATIENCE) is None, "the answer has been read to its end"
         connection.release()
 
 
-async def test_what_is_not_whole_is_waited_for(upstream: Upstream) -> None:
+async def test_an_incomplete_answer_is_awaited(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True)
     assert await connection.read_head(PATIENCE) == 200
-    assert connection.take_buffered_body() is None, "more of it comes"
+    assert connection.take_buffered_body() is None, "the answer is not complete yet"
     assert b"[DONE]" in await connection.read_body(PATIENCE)
     connection.release()
 
@@ -126,11 +126,11 @@ async def test_what_is_not_whole_is_waited_for(upstream: Upstream) -> None:
 async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> None:
     connection = await upstream.chat(stream=True, stream_options={"include_usage": True})
     assert await connection.read_head(PATIENCE) == 200
-    reader, found = EventReader(), list[bytes]()
+    reader, events = EventReader(), list[bytes]()
     while (data := await connection.read_chunk(PATIENCE)) is not None:
-        found += reader.feed(data)
+        events += reader.feed(data)
     connection.release()
-    *parts, usage, done = found
+    *parts, usage, done = events
     assert (
         done == b"[DONE]" and json.loads(usage)["choices"] == [] and json.loads(usage)["usage"]["completion_tokens"] > 0
     )
@@ -139,7 +139,7 @@ async def test_a_stream_ends_with_finish_usage_and_done(upstream: Upstream) -> N
     assert text.strip() == "You asked: Where is it?"
 
 
-async def test_embeddings_are_one_for_each_input_and_always_the_same(upstream: Upstream) -> None:
+async def test_embeddings_are_deterministic_and_one_for_each_input(upstream: Upstream) -> None:
     answers = []
     for _ in range(2):
         connection = await upstream.ask(b"/embeddings", {"model": "m", "input": ["a", "b"]})
@@ -152,7 +152,7 @@ async def test_embeddings_are_one_for_each_input_and_always_the_same(upstream: U
 @pytest.mark.parametrize(
     ("script", "kind"), [(Script(mode="down"), "cut"), (Script(mode="cut"), "cut"), (Script(mode="stall"), "timeout")]
 )
-async def test_each_way_to_fail_is_told_apart(upstream: Upstream, script: Script, kind: str) -> None:
+async def test_each_kind_of_failure_is_distinguished(upstream: Upstream, script: Script, kind: str) -> None:
     upstream.model.script = script
     connection = await upstream.chat()
     wait = 0.3 if script.mode == "stall" else PATIENCE
@@ -170,10 +170,10 @@ async def test_an_error_answer_keeps_the_connection(upstream: Upstream) -> None:
     assert await connection.read_head(PATIENCE) == 503
     assert json.loads(await connection.read_body(PATIENCE))["error"]["code"] == "scripted_error"
     connection.release()
-    assert upstream.pool.take_idle() is (connection if upstream.kept else None)
+    assert upstream.pool.take_idle() is (connection if upstream.keeps_connections else None)
 
 
-async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstream: Upstream) -> None:
+async def test_the_scripts_after_and_miscount_apply(upstream: Upstream) -> None:
     upstream.model.script = Script(mode="miscount", after=1)
     counts = []
     for _ in range(2):
@@ -184,7 +184,7 @@ async def test_after_lets_calls_pass_first_and_miscount_reports_too_much(upstrea
     assert counts == [5, 22]
 
 
-async def test_what_was_never_sent_is_certainly_not_billed() -> None:
+async def test_a_refused_connection_is_a_request_not_sent() -> None:
     pool = Http1Pool("http://127.0.0.1:9/v1", asyncio.get_running_loop())
     with pytest.raises(UpstreamFailure) as caught:
         await pool.connect(PATIENCE)
@@ -200,7 +200,7 @@ async def test_what_was_never_sent_is_certainly_not_billed() -> None:
         (b"", "cut"),
     ],
 )
-async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None:
+async def test_answers_that_violate_http_fail(raw: bytes, kind: str) -> None:
     async with raw_server(lambda _: raw) as pool:
         connection = await pool.connect(PATIENCE)
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
@@ -214,8 +214,8 @@ async def test_upstreams_that_do_not_keep_to_http(raw: bytes, kind: str) -> None
 @pytest.mark.parametrize(
     "lines", [b"".join(b"x-%d: %b\r\n" % (n, b"a" * 900) for n in range(2000)), b"x: " + b"a" * 2_000_000]
 )
-async def test_what_follows_a_body_is_bounded_while_nobody_reads_that(lines: bytes) -> None:
-    """Who waits for room, or for a slow client, reads nothing."""
+async def test_trailers_are_bounded_while_nobody_reads(lines: bytes) -> None:
+    """The gateway reads nothing while it waits for memory or for a slow client."""
     async with raw_server(
         lambda _: b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n4\r\nabcd\r\n0\r\n" + lines
     ) as pool:
@@ -229,13 +229,15 @@ async def test_what_follows_a_body_is_bounded_while_nobody_reads_that(lines: byt
         assert caught.value.kind == "malformed"
 
 
-async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -> None:
+async def test_early_hints_and_a_body_that_ends_with_the_connection_are_read() -> None:
     raw = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
     async with raw_server(lambda _: raw) as pool:
         connection = await pool.connect(PATIENCE)
         assert connection.transport is not None
-        own = connection.transport.get_extra_info("socket")
-        assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), "networks forget who is silent for minutes"
+        client_socket = connection.transport.get_extra_info("socket")
+        assert client_socket.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE), (
+            "networks drop connections that are silent for minutes"
+        )
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
         assert await connection.read_head(PATIENCE) == 200
         assert await connection.read_body(PATIENCE) == b"all of it"
@@ -244,7 +246,7 @@ async def test_a_body_that_ends_with_the_connection_and_early_hints_are_read() -
 
 
 class raw_server:  # noqa: N801 -- used like a function
-    """Answers the first bytes with fixed bytes and closes."""
+    """Answers the first bytes with what `answer` makes of them, and closes."""
 
     def __init__(self, answer: Callable[[bytes], bytes]) -> None:
         self._answer = answer
@@ -267,7 +269,7 @@ class raw_server:  # noqa: N801 -- used like a function
         writer.close()
 
 
-def test_the_scripted_answer_comes_from_the_passage_that_fits() -> None:
+def test_the_scripted_answer_quotes_the_matching_passage() -> None:
     passages = (
         "Answer from these.\n\n[1] Leave (a.md, lines 1-2)\nStaff have 30 days. Ask your lead.\n\n[2] Other\nNo.\n"
     )

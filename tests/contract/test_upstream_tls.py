@@ -1,4 +1,4 @@
-"""Whom an upstream connection trusts, what is told where it does not, and what upstream and proxy may not do to us."""
+"""Which upstreams a connection trusts, how failures are reported, and what upstreams and proxies cannot do."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from groundplan.gateway.upstream.pools import ConnectionSettings, Pools, connect
 
 REQUEST = b"POST /v1/x HTTP/1.1\r\nhost: u\r\ncontent-length: 2\r\n\r\nhi"
 PATIENCE = 20.0
-"""Seconds for what comes at once, and later where the machine is busy."""
+"""Timeout in seconds of steps that take no time, except on a busy machine."""
 
 
 async def echo(request: Request, response: Response) -> None:
@@ -47,7 +47,7 @@ async def pools() -> AsyncIterator[Pools]:
     await asyncio.sleep(0.05)
 
 
-async def asked(pool: Pool) -> bytes:
+async def response_body(pool: Pool) -> bytes:
     connection = await pool.connect(PATIENCE)
     try:
         connection.send(REQUEST)
@@ -59,7 +59,7 @@ async def asked(pool: Pool) -> bytes:
 
 async def failure(pool: Pool) -> UpstreamFailure:
     with pytest.raises(UpstreamFailure) as caught:
-        await asked(pool)
+        await response_body(pool)
     return caught.value
 
 
@@ -67,45 +67,47 @@ async def failure(pool: Pool) -> UpstreamFailure:
 async def test_a_certificate_of_another_authority_is_refused_before_anything_is_sent(
     pools: Pools, tmp_path: Path, version: int
 ) -> None:
-    ours, theirs = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
-    async with http1(echo, server_context(theirs)) as port:
+    declared, other = Authority(tmp_path, "ours"), Authority(tmp_path, "theirs")
+    async with http1(echo, server_context(other)) as port:
         url = f"https://127.0.0.1:{port}/v1"
-        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{ours.file}"), version)))
+        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{declared.file}"), version)))
         assert refused.kind == "refused" and not refused.sent
         untrusted = await failure(pools.of(ConnectionSettings(url, None, version)))
         assert untrusted.kind == "refused" and not untrusted.sent
-        assert await asked(pools.of(ConnectionSettings(url, Tls(ca=f"file:{theirs.file}"), version))) == b"hi"
+        assert await response_body(pools.of(ConnectionSettings(url, Tls(ca=f"file:{other.file}"), version))) == b"hi"
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_declared_authority_is_trusted_instead_of_the_systems_and_beside_others_of_its_file(
+async def test_a_declared_authority_replaces_those_of_the_system_and_a_file_may_have_several(
     pools: Pools, tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ours, systems = Authority(tmp_path, "ours"), Authority(tmp_path, "systems")
+    declared, systems = Authority(tmp_path, "ours"), Authority(tmp_path, "systems")
     monkeypatch.setenv("SSL_CERT_FILE", str(systems.file))
     async with http1(echo, server_context(systems)) as port:
         url = f"https://127.0.0.1:{port}/v1"
-        assert await asked(pools.of(ConnectionSettings(url, None, version))) == b"hi"
-        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{ours.file}"), version)))
+        assert await response_body(pools.of(ConnectionSettings(url, None, version))) == b"hi"
+        refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{declared.file}"), version)))
         assert refused.kind == "refused" and not refused.sent
-        both = tmp_path / "both.pem"
-        both.write_bytes(ours.file.read_bytes() + systems.file.read_bytes())
-        assert await asked(pools.of(ConnectionSettings(url, Tls(ca=f"file:{both}"), version))) == b"hi"
+        both_authorities = tmp_path / "both.pem"
+        both_authorities.write_bytes(declared.file.read_bytes() + systems.file.read_bytes())
+        assert (
+            await response_body(pools.of(ConnectionSettings(url, Tls(ca=f"file:{both_authorities}"), version))) == b"hi"
+        )
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_an_authority_made_by_hand_is_trusted_where_it_is_declared(
+async def test_a_declared_authority_without_optional_extensions_is_trusted(
     pools: Pools, tmp_path: Path, version: int
 ) -> None:
-    """Python 3.13 asks for extensions that a company's own authority often has not, and curl does not ask for."""
+    """Python 3.13 requires extensions that a company's own authority often lacks, and that curl does not require."""
     plain = Authority(tmp_path, "plain", plain=True)
     async with http1(echo, server_context(plain)) as port:
         wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{plain.file}"), version)
-        assert await asked(pools.of(wire)) == b"hi"
+        assert await response_body(pools.of(wire)) == b"hi"
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_certificate_that_is_over_is_refused_before_anything_is_sent(
+async def test_an_expired_certificate_is_refused_before_anything_is_sent(
     pools: Pools, tmp_path: Path, version: int
 ) -> None:
     authority = Authority(tmp_path)
@@ -115,108 +117,111 @@ async def test_a_certificate_that_is_over_is_refused_before_anything_is_sent(
         assert refused.kind == "refused" and not refused.sent
 
 
-async def test_a_certificate_that_was_revoked_is_refused_where_the_list_is_declared(
-    pools: Pools, tmp_path: Path
-) -> None:
+async def test_a_revoked_certificate_is_refused_if_its_list_is_declared(pools: Pools, tmp_path: Path) -> None:
     authority, trusted = Authority(tmp_path), tmp_path / "trusted.pem"
     context, ca = server_context(authority), authority.file.read_bytes()
-    trusted.write_bytes(ca + authority.revoked())
+    trusted.write_bytes(ca + authority.revocation_list())
     async with http1(echo, context) as port:
         url, tls = f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{trusted}")
-        assert await asked(pools.of(ConnectionSettings(url, tls))) == b"hi"
-        trusted.write_bytes(ca + authority.revoked(tmp_path / "server.pem"))
+        assert await response_body(pools.of(ConnectionSettings(url, tls))) == b"hi"
+        trusted.write_bytes(ca + authority.revocation_list(tmp_path / "server.pem"))
         refused = await failure(pools.of(ConnectionSettings(url, tls)))
         assert refused.kind == "refused" and not refused.sent
         with pytest.raises(Invalid, match="http: 1") as caught:
-            pools.of(ConnectionSettings(url, tls, 2))  # its library looks at no such list
+            pools.of(ConnectionSettings(url, tls, 2))  # the HTTP/2 library ignores revocation lists
         assert caught.value.code == "tls_unreadable"
 
 
-async def test_the_name_in_the_certificate_is_the_hosts_or_the_declared_one(pools: Pools, tmp_path: Path) -> None:
+async def test_the_certificate_must_name_the_host_or_the_declared_server_name(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority, "model.acme.example")) as port:
         url, ca = f"https://127.0.0.1:{port}/v1", f"file:{authority.file}"
         refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=ca))))
         assert refused.kind == "refused" and not refused.sent and "certificate is not accepted" in str(refused)
         assert not (await failure(pools.of(ConnectionSettings(url, Tls(ca=ca, server_name="other.acme.example"))))).sent
-        assert await asked(pools.of(ConnectionSettings(url, Tls(ca=ca, server_name="model.acme.example")))) == b"hi"
+        assert (
+            await response_body(pools.of(ConnectionSettings(url, Tls(ca=ca, server_name="model.acme.example"))))
+            == b"hi"
+        )
 
 
-async def test_an_upstream_that_misses_our_certificate_was_not_asked_anything(pools: Pools, tmp_path: Path) -> None:
+async def test_an_upstream_that_requires_a_client_certificate_gets_no_request_without_one(
+    pools: Pools, tmp_path: Path
+) -> None:
     authority = Authority(tmp_path)
-    context, told = server_context(authority, client_ca=authority.file), threading.Event()
+    context, alert_read = server_context(authority, client_ca=authority.file), threading.Event()
 
     def serve(listener: socket.socket) -> None:
         plain, _ = listener.accept()
         with context.wrap_socket(plain, server_side=True, do_handshake_on_connect=False) as secure:
             with contextlib.suppress(ssl.SSLError):
                 secure.do_handshake()
-            told.wait(PATIENCE)  # closing at once would reset the alert away
+            alert_read.wait(PATIENCE)  # closing at once would discard the alert
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         serving = asyncio.create_task(asyncio.to_thread(serve, listener))
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"
         refused = await failure(pools.of(ConnectionSettings(url, Tls(ca=f"file:{authority.file}"))))
-        told.set()
+        alert_read.set()
         await serving
     assert refused.kind == "refused" and not refused.sent and "CERTIFICATE_REQUIRED" in str(refused)
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_renewed_client_certificate_is_taken_up_and_calls_in_flight_go_on(
+async def test_a_renewed_client_certificate_is_used_and_calls_in_flight_go_on(
     pools: Pools, tmp_path: Path, version: int
 ) -> None:
     authority = Authority(tmp_path)
     context = server_context(authority, client_ca=authority.file)
     cert, key = authority.issue("client")
-    seen: list[str] = []
-    gate = asyncio.Event()
+    client_names: list[str] = []
+    may_answer = asyncio.Event()
 
-    async def who(request: Request, response: Response) -> None:
+    async def record_client(request: Request, response: Response) -> None:
         transport: Any = response._connection.transport
-        seen.append(dict(part[0] for part in transport.get_extra_info("peercert")["subject"])["commonName"])
-        await gate.wait()
+        client_names.append(dict(part[0] for part in transport.get_extra_info("peercert")["subject"])["commonName"])
+        await may_answer.wait()
         response.send(200, request.body)
 
-    async with http1(who, context) as port:
+    async with http1(record_client, context) as port:
         tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
         wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version)
         before = pools.of(wire)
-        running = asyncio.create_task(asked(before))
+        running = asyncio.create_task(response_body(before))
         async with asyncio.timeout(PATIENCE):
-            while not seen:  # noqa: ASYNC110 -- what is waited for has no event
+            while not client_names:  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.01)
-        again, secret = authority.issue("renewed")
-        cert.write_bytes(again.read_bytes())
-        key.write_bytes(secret.read_bytes())
+        new_cert, new_key = authority.issue("renewed")
+        cert.write_bytes(new_cert.read_bytes())
+        key.write_bytes(new_key.read_bytes())
         after = pools.of(wire)
         assert after is not before and pools.of(wire) is after
-        gate.set()
+        may_answer.set()
         assert await running == b"hi" and before.take_idle() is None
-        assert await asked(after) == b"hi" and seen == ["client", "renewed"]
+        assert await response_body(after) == b"hi" and client_names == ["client", "renewed"]
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_whoever_is_answered_by_a_certificate_before_this_one_is_told_of_the_end_too(
+async def test_an_interruption_also_reaches_calls_that_use_the_previous_certificate(
     pools: Pools, tmp_path: Path, version: int
 ) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("client")
-    came = asyncio.Event()
+    request_received = asyncio.Event()
 
     async def stall(request: Request, response: Response) -> None:
-        came.set()
+        request_received.set()
         await asyncio.Event().wait()
 
     async with http1(stall, server_context(authority, client_ca=authority.file)) as port:
         tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
         wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version)
-        running = asyncio.create_task(asked(pools.of(wire)))
+        running = asyncio.create_task(response_body(pools.of(wire)))
         async with asyncio.timeout(PATIENCE):
-            await came.wait()
-        again, secret = authority.issue("renewed")
-        cert.write_bytes(again.read_bytes())
-        key.write_bytes(secret.read_bytes())
+            await request_received.wait()
+        new_cert, new_key = authority.issue("renewed")
+        cert.write_bytes(new_cert.read_bytes())
+        key.write_bytes(new_key.read_bytes())
         pools.of(wire)
         pools.interrupt("this gateway is being stopped")
         with pytest.raises(UpstreamFailure, match="being stopped"):
@@ -226,77 +231,81 @@ async def test_whoever_is_answered_by_a_certificate_before_this_one_is_told_of_t
 
 @pytest.mark.parametrize("version", [1, 2])
 @pytest.mark.parametrize("meanwhile", ["another's key", "half a certificate", "no file"])
-async def test_files_that_cannot_be_used_any_more_change_nothing(
+async def test_certificate_files_that_became_unusable_change_nothing(
     pools: Pools, tmp_path: Path, version: int, meanwhile: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Certificate and key are two files: while one of them is renewed they do not belong together."""
+    """Certificate and key are two files, which do not match while only one of them is renewed."""
     authority = Authority(tmp_path)
     cert, key = authority.issue("client")
-    seen: list[str] = []
+    client_names: list[str] = []
 
-    async def who(request: Request, response: Response) -> None:
+    async def record_client(request: Request, response: Response) -> None:
         transport: Any = response._connection.transport
-        seen.append(dict(part[0] for part in transport.get_extra_info("peercert")["subject"])["commonName"])
+        client_names.append(dict(part[0] for part in transport.get_extra_info("peercert")["subject"])["commonName"])
         response.send(200, request.body)
 
-    async with http1(who, server_context(authority, client_ca=authority.file)) as port:
+    async with http1(record_client, server_context(authority, client_ca=authority.file)) as port:
         tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
         wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version)
         before = pools.of(wire)
-        again, secret = authority.issue("renewed")
+        new_cert, new_key = authority.issue("renewed")
         if meanwhile == "no file":
             cert.unlink()
         else:
-            cert.write_bytes(again.read_bytes()[: None if meanwhile == "another's key" else 100])
+            cert.write_bytes(new_cert.read_bytes()[: None if meanwhile == "another's key" else 100])
         for _ in range(2):
-            assert pools.of(wire) is before and await asked(before) == b"hi"
+            assert pools.of(wire) is before and await response_body(before) == b"hi"
         assert [record.levelname for record in caplog.records if "as before" in record.message] == ["WARNING"]
-        cert.write_bytes(again.read_bytes())
-        key.write_bytes(secret.read_bytes())
+        cert.write_bytes(new_cert.read_bytes())
+        key.write_bytes(new_key.read_bytes())
         after = pools.of(wire)
-        assert after is not before and await asked(after) == b"hi" and seen == ["client", "client", "renewed"]
+        assert (
+            after is not before
+            and await response_body(after) == b"hi"
+            and client_names == ["client", "client", "renewed"]
+        )
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_files_that_cannot_be_used_are_not_read_for_each_call(
+async def test_unusable_certificate_files_are_not_read_for_each_call(
     pools: Pools, tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Reading the authorities of a system holds up all other calls for as long as twenty of them take."""
+    """Reading the system's authorities blocks all other calls for as long as twenty calls take."""
     authority = Authority(tmp_path)
     cert, key = authority.issue("client")
-    tried: list[str] = []
+    attempts_to_load: list[str] = []
 
-    def noted(*names: object, **named: object) -> ssl.SSLContext:
-        tried.append("context")
+    def record_context(*names: object, **named: object) -> ssl.SSLContext:
+        attempts_to_load.append("context")
         return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 
     transport = http2._make_transport
 
-    def transported(scheme: str, far: http2.Http2Options) -> Any:
-        tried.append("transport")
+    def record_transport(scheme: str, far: http2.Http2Options) -> Any:
+        attempts_to_load.append("transport")
         return transport(scheme, far)
 
-    monkeypatch.setattr(ssl, "create_default_context", noted)
-    monkeypatch.setattr(http2, "_make_transport", transported)
+    monkeypatch.setattr(ssl, "create_default_context", record_context)
+    monkeypatch.setattr(http2, "_make_transport", record_transport)
     wire = ConnectionSettings("https://127.0.0.1:9/v1", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
     before = pools.of(wire)
-    again, secret = authority.issue("renewed")
-    cert.write_bytes(again.read_bytes())
-    tried.clear()
+    new_cert, new_key = authority.issue("renewed")
+    cert.write_bytes(new_cert.read_bytes())
+    attempts_to_load.clear()
     for _ in range(5):
         assert pools.of(wire) is before
-    assert len(tried) == 1, "once, as long as they stay as they are"
-    never = ConnectionSettings("https://127.0.0.1:9/v2", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
+    assert len(attempts_to_load) == 1, "once, as long as the files do not change"
+    unusable = ConnectionSettings("https://127.0.0.1:9/v2", Tls(cert=f"file:{cert}", key=f"file:{key}"), version)
     for _ in range(5):
         with pytest.raises(Invalid, match="cannot be"):
-            pools.of(never)
-    assert len(tried) == 2
-    key.write_bytes(secret.read_bytes())
-    assert pools.of(wire) is not before, "at once where they are others"
-    assert pools.of(never) is not before
+            pools.of(unusable)
+    assert len(attempts_to_load) == 2
+    key.write_bytes(new_key.read_bytes())
+    assert pools.of(wire) is not before, "at once when the files have changed"
+    assert pools.of(unusable) is not before
 
 
-async def test_files_that_cannot_be_used_are_told_without_their_content(pools: Pools, tmp_path: Path) -> None:
+async def test_unusable_certificate_files_are_reported_without_their_content(pools: Pools, tmp_path: Path) -> None:
     broken = tmp_path / "broken.pem"
     broken.write_text("-----BEGIN CERTIFICATE-----\nTOPSECRET\n-----END CERTIFICATE-----\n")
     for tls in (Tls(ca="file:/nowhere.pem"), Tls(ca=f"file:{broken}"), Tls(cert=f"file:{broken}")):
@@ -309,25 +318,27 @@ async def test_files_that_cannot_be_used_are_told_without_their_content(pools: P
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_a_proxy_that_refuses_was_never_passed(pools: Pools, tmp_path: Path, version: int) -> None:
+async def test_a_request_is_not_sent_if_the_proxy_refuses(pools: Pools, tmp_path: Path, version: int) -> None:
     authority = Authority(tmp_path)
-    secret = tmp_path / "secret"
-    secret.write_text("user:wrong")
-    async with http1(echo, server_context(authority)) as port, proxy(ConnectProxy("user:right")) as made:
-        tls, address = Tls(ca=f"file:{authority.file}"), f"http://127.0.0.1:{made.port}"
-        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version, address, f"file:{secret}")
+    credentials = tmp_path / "secret"
+    credentials.write_text("user:wrong")
+    async with http1(echo, server_context(authority)) as port, proxy(ConnectProxy("user:right")) as connect_proxy:
+        tls, address = Tls(ca=f"file:{authority.file}"), f"http://127.0.0.1:{connect_proxy.port}"
+        wire = ConnectionSettings(f"https://127.0.0.1:{port}/v1", tls, version, address, f"file:{credentials}")
         refused = await failure(pools.of(wire))
         assert refused.kind == "refused" and not refused.sent
-        secret.write_text("user:right")
-        assert await asked(pools.of(wire)) == b"hi"
-        assert made.asked == [f"127.0.0.1:{port}"] * 2
+        credentials.write_text("user:right")
+        assert await response_body(pools.of(wire)) == b"hi"
+        assert connect_proxy.asked == [f"127.0.0.1:{port}"] * 2
 
 
-async def test_who_leaves_while_a_proxy_is_asked_leaves_nothing_to_complain_of(pools: Pools) -> None:
-    told: list[str] = []
-    asyncio.get_running_loop().set_exception_handler(lambda _, context: told.append(context["message"]))
-    async with http1(echo) as port, proxy(ConnectProxy()) as made:
-        pool = pools.of(ConnectionSettings(f"http://127.0.0.1:{port}/v1", None, 1, f"http://127.0.0.1:{made.port}"))
+async def test_cancelling_a_connection_through_a_proxy_leaves_no_unhandled_exception(pools: Pools) -> None:
+    reported: list[str] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: reported.append(context["message"]))
+    async with http1(echo) as port, proxy(ConnectProxy()) as connect_proxy:
+        pool = pools.of(
+            ConnectionSettings(f"http://127.0.0.1:{port}/v1", None, 1, f"http://127.0.0.1:{connect_proxy.port}")
+        )
         for turns in range(12):
             connecting = asyncio.ensure_future(pool.connect(5))
             for _ in range(turns):
@@ -338,11 +349,11 @@ async def test_who_leaves_while_a_proxy_is_asked_leaves_nothing_to_complain_of(p
                 connecting.result().abort()
             await asyncio.sleep(0.002)
             gc.collect()
-    assert told == []
+    assert reported == []
 
 
 @pytest.mark.parametrize(
-    ("answer", "told"),
+    ("answer", "reported"),
     [
         (b"HTTP/1.1 200 OK\r\n\r\nsurprise", "more than its answer"),
         (b"SSH-2.0\r\n\r\n", "HTTP/1.1"),
@@ -351,8 +362,10 @@ async def test_who_leaves_while_a_proxy_is_asked_leaves_nothing_to_complain_of(p
         (b"", "closed"),
     ],
 )
-async def test_a_proxy_that_does_not_keep_to_the_rules_opens_no_way(pools: Pools, answer: bytes, told: str) -> None:
-    left = asyncio.Event()
+async def test_a_proxy_that_violates_the_protocol_gives_no_connection(
+    pools: Pools, answer: bytes, reported: str
+) -> None:
+    request_ended = asyncio.Event()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -361,20 +374,20 @@ async def test_a_proxy_that_does_not_keep_to_the_rules_opens_no_way(pools: Pools
         if answer:
             with contextlib.suppress(ConnectionError):
                 await reader.read()
-        left.set()
+        request_ended.set()
         writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     refused = await failure(pools.of(ConnectionSettings("https://model.acme.example/v1", None, 1, address)))
-    assert refused.kind == "refused" and not refused.sent and told in str(refused)
+    assert refused.kind == "refused" and not refused.sent and reported in str(refused)
     async with asyncio.timeout(PATIENCE):
-        await left.wait()  # nobody keeps the connection that led nowhere
+        await request_ended.wait()  # the connection is not kept
     server.close()
 
 
 @asynccontextmanager
-async def answering(answer: bytes) -> AsyncIterator[str]:
+async def serve_answer(answer: bytes) -> AsyncIterator[str]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1000)
         writer.write(answer)
@@ -400,28 +413,28 @@ async def answering(answer: bytes) -> AsyncIterator[str]:
         b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n",
     ],
 )
-async def test_an_answer_that_could_be_read_in_two_ways_or_hides_its_size_fails(pools: Pools, raw: bytes) -> None:
-    async with answering(raw) as url:
+async def test_an_answer_with_ambiguous_framing_or_hidden_size_fails(pools: Pools, raw: bytes) -> None:
+    async with serve_answer(raw) as url:
         failed = await failure(pools.of(ConnectionSettings(url)))
         assert failed.kind == "malformed" and failed.sent
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_an_answer_that_is_larger_than_any_may_be_is_given_up(
+async def test_an_answer_beyond_the_maximum_size_fails(
     pools: Pools, tmp_path: Path, version: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority)) as port:
         pool = pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
-        assert await asked(pool) == b"hi"
+        assert await response_body(pool) == b"hi"
         monkeypatch.setattr(f"groundplan.gateway.upstream.http{version}.BODY_LIMIT", 1)
         failed = await failure(pool)
         assert failed.kind == "malformed" and failed.sent and "too large" in str(failed)
 
 
-async def test_bytes_behind_an_answer_become_no_part_of_it_nor_of_the_next(pools: Pools) -> None:
+async def test_bytes_after_an_answer_are_part_of_neither_it_nor_the_next(pools: Pools) -> None:
     first = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
-    async with answering(first + b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nevil") as url:
+    async with serve_answer(first + b"HTTP/1.1 500 No\r\ncontent-length: 4\r\n\r\nevil") as url:
         pool = pools.of(ConnectionSettings(url))
         connection: UpstreamConnection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
@@ -431,7 +444,7 @@ async def test_bytes_behind_an_answer_become_no_part_of_it_nor_of_the_next(pools
         assert pool.take_idle() is None
 
 
-async def test_a_body_that_is_sent_in_parts_arrives_whole(pools: Pools, tmp_path: Path) -> None:
+async def test_a_body_that_is_sent_in_parts_arrives_complete(pools: Pools, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     async with http1(echo, server_context(authority)) as port:
         pool = pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}")))
@@ -445,11 +458,11 @@ async def test_a_body_that_is_sent_in_parts_arrives_whole(pools: Pools, tmp_path
 
 
 @pytest.mark.parametrize("secure", [True, False])
-async def test_a_connection_that_ends_after_the_request_went_out_may_have_been_billed(
+async def test_a_connection_that_ends_after_the_request_was_sent_may_have_been_billed(
     pools: Pools, tmp_path: Path, secure: bool
 ) -> None:
     authority, server = Authority(tmp_path), H2Server(0)
-    server.drops = True
+    server.drops_connection = True
     async with server.listening(server_context(authority) if secure else None):
         url = f"http{'s' if secure else ''}://127.0.0.1:{server.port}/v1"
         tls = Tls(ca=f"file:{authority.file}") if secure else None
@@ -459,45 +472,45 @@ async def test_a_connection_that_ends_after_the_request_went_out_may_have_been_b
 
 
 @pytest.mark.parametrize(("refuses", "billed"), [("stream", False), ("connection", False), ("begun", True)])
-async def test_a_request_that_its_server_did_not_look_at_was_not_billed(
+async def test_a_request_that_the_server_refused_unprocessed_was_not_billed(
     pools: Pools, refuses: str, billed: bool
 ) -> None:
-    """It says so itself; whoever has begun to answer cannot say so."""
+    """The server says so itself; after the beginning of an answer it cannot."""
     server = H2Server(0)
-    server.refuses = refuses
+    server.refusal = refuses
     async with server.listening(None):
         failed = await failure(pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)))
         assert (failed.sent, failed.kind) == (billed, "cut" if billed else "refused")
 
 
-async def test_an_answer_over_http2_that_is_shorter_than_it_says_was_cut(pools: Pools) -> None:
-    """A stream that is reset without an error is at its end, to the library: half a sound was told as a whole one."""
+async def test_an_http2_answer_shorter_than_its_content_length_was_cut(pools: Pools) -> None:
+    """The library takes a reset without an error for the end: half an audio file passed for a complete one."""
     server = H2Server(0)
-    server.refuses = "rest"
+    server.refusal = "rest"
     async with server.listening(None):
         failed = await failure(pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)))
         assert (failed.sent, failed.kind) == (True, "cut")
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_whoever_is_sent_elsewhere_goes_nowhere(pools: Pools, tmp_path: Path, version: int) -> None:
-    """Else prompts and keys would go to where nobody declared."""
-    authority, came = Authority(tmp_path), list[bytes]()
+async def test_redirects_are_not_followed(pools: Pools, tmp_path: Path, version: int) -> None:
+    """Otherwise prompts and keys would be sent to an address that was not declared."""
+    authority, targets = Authority(tmp_path), list[bytes]()
 
     async def away(request: Request, response: Response) -> None:
-        came.append(request.target)
+        targets.append(request.target)
         response.send(307, b"{}", b"location: /v1/elsewhere\r\n")
 
     async with http1(away, server_context(authority)) as port:
         pool = pools.of(ConnectionSettings(f"https://127.0.0.1:{port}/v1", Tls(ca=f"file:{authority.file}"), version))
         connection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
-        assert await connection.read_head(PATIENCE) == 307 and len(came) == 1
+        assert await connection.read_head(PATIENCE) == 307 and len(targets) == 1
         connection.release()
 
 
-async def test_a_head_that_is_larger_than_any_may_be_is_given_up(pools: Pools, tmp_path: Path) -> None:
-    """A server that does not speak HTTP/2 is spoken to over HTTP/1.1, whose heads the library takes as they are."""
+async def test_a_head_beyond_the_maximum_size_fails(pools: Pools, tmp_path: Path) -> None:
+    """A server without HTTP/2 is used over HTTP/1.1, for whose heads the library has no limit."""
     authority = Authority(tmp_path)
 
     async def long(_: Request, response: Response) -> None:
@@ -511,19 +524,17 @@ async def test_a_head_that_is_larger_than_any_may_be_is_given_up(pools: Pools, t
 
 
 @pytest.mark.parametrize(("head", "kind"), [("packed", "malformed"), ("long", "cut")])
-async def test_a_head_over_http2_that_hides_its_size_or_has_no_end_is_not_read(
-    pools: Pools, head: str, kind: str
-) -> None:
+async def test_a_compressed_or_too_large_http2_head_fails(pools: Pools, head: str, kind: str) -> None:
     server = H2Server(0)
-    server.refuses = head
+    server.refusal = head
     async with server.listening(None):
         failed = await failure(pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)))
         assert (failed.sent, failed.kind) == (True, kind)
 
 
-async def test_a_head_over_http2_of_nearly_16_kib_is_read(pools: Pools) -> None:
+async def test_an_http2_head_of_nearly_16_kib_is_read(pools: Pools) -> None:
     server = H2Server(0)
-    server.refuses = "fits"
+    server.refusal = "fits"
     async with server.listening(None):
         connection = await pools.of(ConnectionSettings(f"http://127.0.0.1:{server.port}/v1", None, 2)).connect(PATIENCE)
         connection.send(REQUEST)
@@ -531,15 +542,15 @@ async def test_a_head_over_http2_of_nearly_16_kib_is_read(pools: Pools) -> None:
         connection.release()
 
 
-async def test_a_connection_that_does_not_come_about_in_time_was_not_billed(pools: Pools) -> None:
+async def test_a_connection_that_timed_out_while_connecting_was_not_billed(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
         url = f"https://127.0.0.1:{listener.getsockname()[1]}/v1"  # accepts, and never speaks TLS
         failed = await failure(pools.of(ConnectionSettings(url, None, 2, connect_ms=300)))
         assert failed.kind == "connect_timeout" and not failed.sent
 
 
-async def test_who_stood_still_while_a_connection_came_about_connects_again(pools: Pools, tmp_path: Path) -> None:
-    """To the library over HTTP/2 that was the upstream's silence; nothing was sent by then."""
+async def test_a_process_that_was_stopped_while_connecting_connects_again(pools: Pools, tmp_path: Path) -> None:
+    """The HTTP/2 library takes it for a silent upstream; nothing had been sent by then."""
     authority, loop = Authority(tmp_path), asyncio.get_running_loop()
     stalls = stall_monitor_of(loop)
     stalls.start()
@@ -557,15 +568,15 @@ async def test_who_stood_still_while_a_connection_came_about_connects_again(pool
     stalls.stop()
 
 
-async def test_as_long_as_is_declared_is_waited_for_a_proxy_that_speaks_tls(pools: Pools) -> None:
+async def test_the_declared_timeout_applies_to_the_tls_handshake_with_a_proxy(pools: Pools) -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=1) as listener:
-        made = deployment("a", 1, connect_ms=300, proxy=f"https://127.0.0.1:{listener.getsockname()[1]}")
+        declared_deployment = deployment("a", 1, connect_ms=300, proxy=f"https://127.0.0.1:{listener.getsockname()[1]}")
         began = time.perf_counter()
-        failed = await failure(pools.of(connection_settings(made, "https://127.0.0.1:1/v1")))
+        failed = await failure(pools.of(connection_settings(declared_deployment, "https://127.0.0.1:1/v1")))
         assert (failed.kind, failed.sent) == ("connect_timeout", False) and time.perf_counter() - began < 1.8
 
 
-async def test_proxies_of_the_environment_are_not_read(
+async def test_proxies_of_the_environment_are_not_used(
     pools: Pools, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy"):
@@ -575,29 +586,30 @@ async def test_proxies_of_the_environment_are_not_read(
         async with H2Server(behind).listening(None) as front:
             ca = Tls(ca=f"file:{authority.file}")
             for host in ("127.0.0.1", "localhost"):
-                assert await asked(pools.of(ConnectionSettings(f"https://{host}:{secure}/v1", ca, 2))) == b"hi"
-                assert await asked(pools.of(ConnectionSettings(f"http://{host}:{front.port}/v1", None, 2))) == b"hi"
+                assert await response_body(pools.of(ConnectionSettings(f"https://{host}:{secure}/v1", ca, 2))) == b"hi"
+                assert (
+                    await response_body(pools.of(ConnectionSettings(f"http://{host}:{front.port}/v1", None, 2)))
+                    == b"hi"
+                )
 
 
 @pytest.mark.parametrize("read", [False, True])
 @pytest.mark.parametrize("begun", [False, True])
 @pytest.mark.parametrize("version", [1, 2])
-async def test_whoever_waits_is_told_when_connections_are_broken_off(
-    pools: Pools, version: int, begun: bool, read: bool
-) -> None:
-    """Also who asks later; and the upstream learns it at once."""
-    came, left = asyncio.Event(), asyncio.Event()
+async def test_an_interruption_ends_calls_that_wait(pools: Pools, version: int, begun: bool, read: bool) -> None:
+    """Also if it reads only later; and the upstream's connection ends at once."""
+    request_received, request_ended = asyncio.Event(), asyncio.Event()
 
     async def stall(request: Request, response: Response) -> None:
         if begun:
             response.write(b"data: {}\n\n", response.start(200, b"content-type: text/event-stream\r\n"))
-        came.set()
+        request_received.set()
         try:
             await asyncio.Event().wait()
         finally:
-            left.set()
+            request_ended.set()
 
-    async def waits(connection: UpstreamConnection) -> None:
+    async def read_answer(connection: UpstreamConnection) -> None:
         await connection.read_head(PATIENCE)
         while await connection.read_chunk(PATIENCE) is not None:
             pass
@@ -608,22 +620,20 @@ async def test_whoever_waits_is_told_when_connections_are_broken_off(
         )
         connection = await pool.connect(PATIENCE)
         connection.send(REQUEST)
-        waiting = asyncio.create_task(waits(connection)) if read else None
+        waiting = asyncio.create_task(read_answer(connection)) if read else None
         if begun and not read:
             await connection.read_head(PATIENCE)
-        await came.wait()
+        await request_received.wait()
         pool.interrupt("the deployment is stopped")
-        await left.wait()
+        await request_ended.wait()
         with pytest.raises(UpstreamFailure, match="the deployment is stopped") as caught:
-            await (waiting or waits(connection))
+            await (waiting or read_answer(connection))
         connection.release()
         assert caught.value.kind == "cut" and caught.value.sent
 
 
-async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_http2(
-    pools: Pools, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """What was not read of them fills the window of their connection."""
+async def test_unread_http2_answers_do_not_block_later_ones(pools: Pools, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their unread data fills the flow-control window of the connection."""
 
     async def large(request: Request, response: Response) -> None:
         response.send(200, bytes(3 << 20) if request.target == b"/v1/large" else b"{}")
@@ -650,14 +660,14 @@ async def test_answers_that_nobody_reads_on_keep_no_later_one_from_coming_over_h
             each.release()
 
 
-def _gives_back(share: answer_memory.MemoryShare, _: object) -> None:
+def _release_share(share: answer_memory.MemoryShare, _: object) -> None:
     share.release()
 
 
-async def test_answers_that_wait_for_room_keep_none_that_is_read_from_coming_over_http2(
+async def test_http2_answers_that_wait_for_memory_do_not_block_those_that_are_read(
     pools: Pools, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whoever has the room could not give it back, and they would wait for each other; others may not have it."""
+    """Otherwise the call that has the memory could not finish and release it: a deadlock."""
 
     goes_on = asyncio.Event()
 
@@ -690,20 +700,20 @@ async def test_answers_that_wait_for_room_keep_none_that_is_read_from_coming_ove
         assert len(await calls[0].read_body(PATIENCE)) == 1 + (5 << 20)
         first.release()
         for share, task in zip(others, waiting, strict=True):
-            task.add_done_callback(partial(_gives_back, share))
+            task.add_done_callback(partial(_release_share, share))
         assert [len(data) for data in await asyncio.gather(*waiting)] == [1 + (5 << 20)] * len(others)
         for call in calls:
             call.release()
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_whoever_waits_is_told_where_somebody_else_closes_the_connection(pools: Pools, version: int) -> None:
-    """As the kill of a stream does: it is the end of an answer, and nobody's cancellation."""
-    came = asyncio.Event()
+async def test_aborting_a_connection_ends_the_read_that_waits(pools: Pools, version: int) -> None:
+    """As the kill of a stream does: the read fails with a cut answer, and is not cancelled."""
+    request_received = asyncio.Event()
 
     async def stall(request: Request, response: Response) -> None:
         response.write(b"data: {}\n\n", response.start(200, b"content-type: text/event-stream\r\n"))
-        came.set()
+        request_received.set()
         await asyncio.Event().wait()
 
     async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
@@ -723,12 +733,12 @@ async def test_whoever_waits_is_told_where_somebody_else_closes_the_connection(p
 
 
 @pytest.mark.parametrize("version", [1, 2])
-async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends(version: int) -> None:
+async def test_a_closed_pool_sends_nothing_and_ends_calls_that_wait(version: int) -> None:
     loop = asyncio.get_running_loop()
-    pools, came = Pools(loop), asyncio.Event()
+    pools, request_received = Pools(loop), asyncio.Event()
 
     async def stall(request: Request, response: Response) -> None:
-        came.set()
+        request_received.set()
         await asyncio.Event().wait()
 
     async with http1(stall) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
@@ -739,7 +749,7 @@ async def test_nothing_is_sent_through_a_pool_that_is_closed_and_what_waits_ends
         second = await pool.connect(PATIENCE)
         first.send(REQUEST)
         waiting = asyncio.create_task(first.read_head(PATIENCE))
-        await came.wait()
+        await request_received.wait()
         pools.close()
         with pytest.raises(UpstreamFailure) as caught:
             await waiting
@@ -754,24 +764,24 @@ def http2_calls() -> int:
     return sum(type(one) is Http2Connection for one in gc.get_objects())
 
 
-async def test_a_call_over_http2_that_is_done_is_freed_at_once(pools: Pools) -> None:
+async def test_a_finished_http2_call_is_freed_at_once(pools: Pools) -> None:
     async with http1(echo) as behind, H2Server(behind).listening(None) as front, asyncio.timeout(PATIENCE):
         pool = pools.of(ConnectionSettings(f"http://127.0.0.1:{front.port}/v1", None, 2))
-        assert await asked(pool) == b"hi"
+        assert await response_body(pool) == b"hi"
         gc.collect()
         before = http2_calls()
         gc.disable()
         try:
             for _ in range(5):
-                assert await asked(pool) == b"hi"
+                assert await response_body(pool) == b"hi"
             while http2_calls() > before:  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.01)
         finally:
             gc.enable()
 
 
-async def test_a_call_over_http2_that_is_given_up_is_freed_at_once(pools: Pools) -> None:
-    """Before it went out, while it waits for a head, and in the middle of its answer."""
+async def test_an_abandoned_http2_call_is_freed_at_once(pools: Pools) -> None:
+    """Before it is sent, while it waits for a head, and in the middle of its answer."""
 
     async def some(request: Request, response: Response) -> None:
         response.write(b"some", response.start(200, b"content-type: text/plain\r\n"))

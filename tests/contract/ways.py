@@ -1,4 +1,5 @@
-"""Every way to an upstream, with real servers on loopback: TLS with a private CA, HTTP/2, CONNECT proxies."""
+"""Pools over every kind of connection to an upstream, with real servers on loopback: TLS with a private CA, HTTP/2,
+CONNECT proxies."""
 
 from __future__ import annotations
 
@@ -27,12 +28,24 @@ from groundplan.gateway.http.server import Server
 from groundplan.gateway.upstream.connection import Pool
 from groundplan.gateway.upstream.pools import ConnectionSettings, Pools
 
-WAYS = ("http1", "tls", "mtls", "proxy", "proxy-tls", "h2", "h2c", "h2-mtls", "h2-proxy", "h2-tls-proxy", "tls-proxy")
+CONNECTION_KINDS = (
+    "http1",
+    "tls",
+    "mtls",
+    "proxy",
+    "proxy-tls",
+    "h2",
+    "h2c",
+    "h2-mtls",
+    "h2-proxy",
+    "h2-tls-proxy",
+    "tls-proxy",
+)
 
 
 class Authority:
-    """A certificate authority in a folder. `plain`: its certificates have what `openssl req -x509` gives them, and no
-    more."""
+    """A certificate authority in a folder. `plain`: its certificates have only the extensions that `openssl req -x509`
+    adds."""
 
     def __init__(self, folder: Path, name: str = "ca", days: int = 60, *, plain: bool = False) -> None:
         self.folder = folder
@@ -70,27 +83,27 @@ class Authority:
             ),
             False,
         )  # fmt: skip
-        authority = names is None
+        is_authority = names is None
         if not self._plain:
             issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
             builder = builder.add_extension(issuer, critical=False).add_extension(
-                x509.KeyUsage(digital_signature=True, key_cert_sign=authority, crl_sign=authority, **usage),
+                x509.KeyUsage(digital_signature=True, key_cert_sign=is_authority, crl_sign=is_authority, **usage),
                 critical=True,
             )
         if names:
             builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         return builder.sign(self._key, hashes.SHA256())
 
-    def revoked(self, *certs: Path, days: int = 7) -> bytes:
-        """Its list of revoked certificates, PEM, which is to be replaced after `days`."""
+    def revocation_list(self, *certs: Path, days: int = 7) -> bytes:
+        """The certificate revocation list (PEM) with these certificates, which expires after `days`."""
         now = datetime.now(UTC)
-        made = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now - timedelta(days=30))
-        made = made.next_update(now + timedelta(days=days))
+        builder = x509.CertificateRevocationListBuilder().issuer_name(self._name).last_update(now - timedelta(days=30))
+        builder = builder.next_update(now + timedelta(days=days))
         for cert in certs:
             serial = x509.load_pem_x509_certificate(cert.read_bytes()).serial_number
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now - timedelta(days=1))
-            made = made.add_revoked_certificate(entry.build())
-        return made.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+            builder = builder.add_revoked_certificate(entry.build())
+        return builder.sign(self._key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
 
     def issue(self, name: str, *hosts: str, days: int | None = None) -> tuple[Path, Path]:
         """Certificate and key files for a subject, valid for `hosts` (IP addresses or names)."""
@@ -116,7 +129,7 @@ class Authority:
 def server_context(
     authority: Authority, *hosts: str, client_ca: Path | None = None, days: int | None = None
 ) -> ssl.SSLContext:
-    """For a server whose certificate bears `hosts` (127.0.0.1 where none is given)."""
+    """The context of a server whose certificate names `hosts` (127.0.0.1 and localhost if there are none)."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(*authority.issue("server", *(hosts or ("127.0.0.1", "localhost")), days=days))
     if client_ca is not None:
@@ -127,7 +140,8 @@ def server_context(
 
 @dataclass
 class ConnectProxy:
-    """A CONNECT proxy. `credentials` (`user:password`) are asked for where given; `status` is its answer."""
+    """A CONNECT proxy. `credentials` (`user:password`) are required if not empty; `status` is its answer; `asked` has
+    the requested addresses."""
 
     credentials: str = ""
     status: int = 200
@@ -138,8 +152,8 @@ class ConnectProxy:
         try:
             head = await reader.readuntil(b"\r\n\r\n")
             method, name, _ = head.split(b" ", 2)
-            told = base64.b64encode(self.credentials.encode())
-            allowed = not self.credentials or b"roxy-authorization: basic " + told.lower() in head.lower()
+            credentials = base64.b64encode(self.credentials.encode())
+            allowed = not self.credentials or b"roxy-authorization: basic " + credentials.lower() in head.lower()
             self.asked.append(name.decode())
             if method != b"CONNECT" or not allowed or self.status != 200:
                 status = 407 if not allowed else self.status
@@ -147,9 +161,9 @@ class ConnectProxy:
                 await writer.drain()
                 return
             host, _, port = name.decode().rpartition(":")
-            there, to = await asyncio.open_connection(host.strip("[]"), int(port))
+            upstream_reader, upstream_writer = await asyncio.open_connection(host.strip("[]"), int(port))
             writer.write(b"HTTP/1.1 200 Connection established\r\nvia: test\r\n\r\n")
-            await asyncio.gather(_copy(reader, to), _copy(there, writer), return_exceptions=True)
+            await asyncio.gather(_copy(reader, upstream_writer), _copy(upstream_reader, writer), return_exceptions=True)
         except (OSError, asyncio.IncompleteReadError):
             pass
         finally:
@@ -169,11 +183,11 @@ async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 @asynccontextmanager
-async def proxy(made: ConnectProxy, context: ssl.SSLContext | None = None) -> AsyncIterator[ConnectProxy]:
-    server = await asyncio.start_server(made.serve, "127.0.0.1", 0, ssl=context)
-    made.port = server.sockets[0].getsockname()[1]
+async def proxy(connect_proxy: ConnectProxy, context: ssl.SSLContext | None = None) -> AsyncIterator[ConnectProxy]:
+    server = await asyncio.start_server(connect_proxy.serve, "127.0.0.1", 0, ssl=context)
+    connect_proxy.port = server.sockets[0].getsockname()[1]
     try:
-        yield made
+        yield connect_proxy
     finally:
         server.close()
 
@@ -182,7 +196,7 @@ async def proxy(made: ConnectProxy, context: ssl.SSLContext | None = None) -> As
 async def http1(
     handle: Callable[[Any, Any], Awaitable[None]], context: ssl.SSLContext | None = None
 ) -> AsyncIterator[int]:
-    """A handler of ours behind HTTP/1.1; its port."""
+    """Serve a handler over HTTP/1.1; yields the port."""
     loop = asyncio.get_running_loop()
     server = Server(handle, refusal_body, loop)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0, ssl=context)
@@ -193,8 +207,8 @@ async def http1(
 
 
 @dataclass
-class Way:
-    """A pool that leads to a server by one way, and what the way is made of."""
+class PoolSetup:
+    """A pool of connections of one kind to a server, its settings, and the proxy on the way, if any."""
 
     pool: Pool
     wire: ConnectionSettings
@@ -202,38 +216,38 @@ class Way:
 
 
 @asynccontextmanager
-async def way_to(kind: str, handle: Callable[[Any, Any], Awaitable[None]], folder: Path) -> AsyncIterator[Way]:
-    """`handle` as an upstream that is reached by the way `kind`, one of `WAYS`."""
+async def pool_to(kind: str, handle: Callable[[Any, Any], Awaitable[None]], folder: Path) -> AsyncIterator[PoolSetup]:
+    """Serve `handle` as an upstream that is reached by connections of `kind`, one of `CONNECTION_KINDS`."""
     authority = Authority(folder)
     async with AsyncExitStack() as stack:
-        far, secure = kind.startswith("h2"), kind not in ("http1", "proxy", "h2c")
-        mutual, through = "mtls" in kind, "proxy" in kind
-        tls = Tls(ca=f"file:{authority.file}") if secure else None
-        if mutual:
+        is_http2, uses_tls = kind.startswith("h2"), kind not in ("http1", "proxy", "h2c")
+        uses_mtls, uses_proxy = "mtls" in kind, "proxy" in kind
+        tls = Tls(ca=f"file:{authority.file}") if uses_tls else None
+        if uses_mtls:
             cert, key = authority.issue("gateway")
             tls = Tls(ca=f"file:{authority.file}", cert=f"file:{cert}", key=f"file:{key}")
-        client_ca = authority.file if mutual else None
-        context = server_context(authority, client_ca=client_ca) if secure else None
-        if far:
+        client_ca = authority.file if uses_mtls else None
+        context = server_context(authority, client_ca=client_ca) if uses_tls else None
+        if is_http2:
             server = H2Server(await stack.enter_async_context(http1(handle)))
             port = (await stack.enter_async_context(server.listening(context))).port
         else:
             port = await stack.enter_async_context(http1(handle, context))
-        made, address = None, None
-        if through:
-            inside = server_context(authority) if kind.endswith("tls-proxy") else None
-            made = await stack.enter_async_context(proxy(ConnectProxy("user:pass word"), inside))
-            address = f"{'https' if inside else 'http'}://127.0.0.1:{made.port}"
+        connect_proxy, address = None, None
+        if uses_proxy:
+            proxy_context = server_context(authority) if kind.endswith("tls-proxy") else None
+            connect_proxy = await stack.enter_async_context(proxy(ConnectProxy("user:pass word"), proxy_context))
+            address = f"{'https' if proxy_context else 'http'}://127.0.0.1:{connect_proxy.port}"
             (folder / "proxy.key").write_text("user:pass word\n")
         wire = ConnectionSettings(
-            f"{'https' if secure else 'http'}://127.0.0.1:{port}/v1",
+            f"{'https' if uses_tls else 'http'}://127.0.0.1:{port}/v1",
             tls,
-            2 if far else 1,
+            2 if is_http2 else 1,
             address,
-            f"file:{folder / 'proxy.key'}" if through else None,
+            f"file:{folder / 'proxy.key'}" if uses_proxy else None,
         )
         pools = Pools(asyncio.get_running_loop())
-        yield Way(pools.of(wire), wire, made)
+        yield PoolSetup(pools.of(wire), wire, connect_proxy)
         pools.close()
         await asyncio.sleep(0.02)
     await asyncio.sleep(0.02)  # transports close in the loop's next rounds

@@ -132,7 +132,7 @@ def held(stack: Stack) -> Decimal:
 
 
 @pytest.mark.parametrize(("rates", "each"), [(BATCH_RATES, LINE), (LISTED_RATES, 2 * LINE)], ids=["declared", "listed"])
-async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates: Rates, each: Decimal) -> None:
+async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, rates: Rates, each: Decimal) -> None:
     """Where a price of batches is declared of calls, that; where only the list has one, what any call costs."""
     client = setup.client
     if rates is not BATCH_RATES:
@@ -175,7 +175,7 @@ async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, rates
         assert "12 of 12" in told and f"{kept[0]['bytes'] / 1e6:,.1f} MB" in told
 
 
-async def test_what_is_reserved_for_a_batch_of_calls_covers_their_price(setup: Setup) -> None:
+async def test_the_reservation_of_a_batch_covers_the_price_of_its_calls(setup: Setup) -> None:
     """The whole of it, and each line: the price list's price of batches is of none of its calls."""
     stack, client = setup.stack, setup.client
     places = [deployment("one", setup.model_port, rates=LISTED_RATES)]
@@ -195,7 +195,7 @@ async def test_what_is_reserved_for_a_batch_of_calls_covers_their_price(setup: S
     assert error.code == "budget_exhausted" and "the first 47 of its 60 lines would fit" in (error.message or "")
 
 
-async def test_a_line_that_guardrails_change_is_still_a_line_of_a_batch(setup: Setup) -> None:
+async def test_a_line_changed_by_a_guardrail_still_has_the_batch_price(setup: Setup) -> None:
     masking = Guardrails(input={"personal_data": "mask"})
     places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
     setup.stack.apply(blueprint(2, places, [workload("assistant", ["one"], guardrails=masking)], limit=PICO // 100))
@@ -210,7 +210,7 @@ async def test_a_line_that_guardrails_change_is_still_a_line_of_a_batch(setup: S
     assert setup.stack.sql("SELECT reserved_usd, cost_usd, flags FROM attempt") == [(LINE, LINE, [])]
 
 
-async def test_a_judge_looks_at_the_answer_of_a_line(setup: Setup) -> None:
+async def test_a_judge_guardrail_checks_the_answer_of_a_line(setup: Setup) -> None:
     """Though a line comes with no key of its own."""
     rules = Guardrails(judge=Judge(deployment="judge", question="Is it advice?", refuse_on="yes"), budget_ms=10_000)
     places = [deployment(name, setup.model_port, rates=BATCH_RATES) for name in ("one", "judge")]
@@ -264,7 +264,7 @@ async def test_every_endpoint_that_answers_with_text_can_be_called(
 
 
 @node_client.needed
-async def test_nodes_official_client_orders_a_batch(setup: Setup) -> None:
+async def test_the_official_node_client_creates_a_batch(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=150)
     printed = await node_client.said("node_batches.cjs", f"http://127.0.0.1:{setup.stack.port}/v1", setup.key)
     wanted = {"status": "completed", "names": ["n0", "n1"], "listed": True, "vectors": 2, "flagged": [False, True]}
@@ -288,7 +288,7 @@ async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:
     }
 
 
-async def test_a_batch_that_does_not_fit_is_refused_whole_and_says_how_many_would(setup: Setup) -> None:
+async def test_a_batch_beyond_its_budget_is_refused_and_says_how_many_lines_would_fit(setup: Setup) -> None:
     batch = await ended(setup.client, (await order(setup.client, lines(140))).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     (error,) = batch.errors.data
@@ -301,13 +301,13 @@ async def test_a_batch_that_does_not_fit_is_refused_whole_and_says_how_many_woul
     assert held(setup.stack) == 100 * LINE
 
 
-async def test_what_calls_hold_idle_is_called_back_for_a_batch(setup: Setup) -> None:
+async def test_idle_slices_are_recalled_for_a_batch(setup: Setup) -> None:
     assert (await setup.stack.chat(setup.key)).status == 200  # the worker now holds more than it spent
     batch = await ended(setup.client, (await order(setup.client, lines(97))).id, 60)
     assert batch.status == "completed", batch.errors
 
 
-async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
+async def test_invalid_input_fails_the_batch_and_lists_its_lines(setup: Setup) -> None:
     good = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
     data = (
         line("a", good)
@@ -341,7 +341,7 @@ async def test_wrong_input_fails_the_batch_with_its_lines(setup: Setup) -> None:
     assert odd.errors is not None and ["'x\ufffd'" in str(e.message) for e in odd.errors.data or ()] == [True]
 
 
-async def test_a_cancelled_batch_gives_back_what_it_holds(setup: Setup) -> None:
+async def test_a_cancelled_batch_releases_its_reservation(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=300)
     batch = await order(setup.client, lines(60))
     await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed >= 4)
@@ -374,7 +374,7 @@ async def test_a_batch_expires(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("how", ["rotated", "revoked", "both"])
-async def test_a_batch_goes_on_with_the_key_that_its_own_was_rotated_to(setup: Setup, how: str) -> None:
+async def test_a_batch_continues_with_the_rotated_key(setup: Setup, how: str) -> None:
     """A key that is revoked has no successor in this, and one that is revoked is none."""
     setup.model.script = Script(tokens=20, latency_ms=400)
     batch = await order(setup.client, lines(16))
@@ -401,7 +401,7 @@ async def test_a_batch_goes_on_with_the_key_that_its_own_was_rotated_to(setup: S
     assert keys == ({id, new.id} if how == "rotated" else {id})
 
 
-async def test_a_batch_whose_mark_was_lost_is_found_again(setup: Setup) -> None:
+async def test_a_batch_whose_marker_file_was_lost_is_continued(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=300)
     batch = await order(setup.client, lines(20))
     await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed > 0)
@@ -431,7 +431,7 @@ async def limited(setup: Setup, number: int, *limits: Limit) -> None:
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
-async def test_lines_that_wait_for_a_limit_end_with_their_batch(setup: Setup, end: str) -> None:
+async def test_lines_that_wait_for_a_limit_end_when_their_batch_ends(setup: Setup, end: str) -> None:
     await limited(setup, 2, FEW)
     batch = await order(setup.client, lines(6), window="6s" if end == "expired" else "24h")
     await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
@@ -450,7 +450,7 @@ ONE_A_DAY = Limit(name="one", covers="deployment/one", type="requests", amount=1
 
 
 @pytest.mark.parametrize("why", ["limit", "room", "pause"])
-async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setup, why: str) -> None:
+async def test_lines_wait_for_a_deployment_whose_limit_is_used_up(setup: Setup, why: str) -> None:
     """A limit of it is used up, as many run there as may, or it asked to be called later while another one has no
     room for the rest of the day."""
     places = [
@@ -474,7 +474,7 @@ async def test_lines_wait_for_a_deployment_that_has_no_room_for_them(setup: Setu
     assert Decimal(spent) == 4 * LINE
 
 
-async def test_a_line_that_waits_keeps_nobody_waiting_who_asks_the_same(setup: Setup) -> None:
+async def test_a_waiting_line_does_not_block_a_call_with_the_same_question(setup: Setup) -> None:
     """Of several that ask the same at once one asks the model, and the others wait for its answer."""
     place = deployment("one", setup.model_port, rates=BATCH_RATES)
     setup.stack.apply(blueprint(2, [place], [workload("assistant", ["one"], cache=CACHE)], limit=PICO // 100))
@@ -492,7 +492,7 @@ async def test_a_line_that_waits_keeps_nobody_waiting_who_asks_the_same(setup: S
     assert (await ended(setup.client, batch.id)).status == "cancelled"
 
 
-async def test_a_line_that_needs_more_than_all_of_a_limit_does_not_wait_for_it(setup: Setup) -> None:
+async def test_a_line_that_needs_more_than_a_whole_limit_fails_without_waiting(setup: Setup) -> None:
     await limited(setup, 2, Limit(name="few", covers="workload/assistant", type="tokens", amount=10, period="minute"))
     batch = await ended(setup.client, (await order(setup.client, lines(1))).id, 30)
     assert batch.status == "completed"
@@ -512,7 +512,7 @@ async def test_lines_wait_while_postgresql_is_too_slow_to_say_whether_a_limit_ha
     assert batch.request_counts is not None and batch.request_counts.completed == 6
 
 
-async def test_lines_that_wait_for_a_limit_are_made_by_whoever_comes_next(setup: Setup) -> None:
+async def test_lines_that_wait_for_a_limit_are_continued_by_the_next_worker(setup: Setup) -> None:
     """They were not sent: a worker that ends neither waits for them nor loses them."""
     await limited(setup, 2, FEW)
     batch = await order(setup.client, lines(6))
@@ -533,7 +533,7 @@ async def test_lines_that_wait_for_a_limit_are_made_by_whoever_comes_next(setup:
     assert (batch.request_counts.completed, batch.request_counts.failed, setup.model.counted) == (6, 0, 6)
 
 
-async def test_a_batch_that_cannot_go_on_holds_up_no_other(setup: Setup) -> None:
+async def test_a_blocked_batch_does_not_block_others(setup: Setup) -> None:
     """Its input is not there any more; or what a newer release wrote, before which this one is back, cannot be read."""
     lost = await setup.client.files.create(file=("calls.jsonl", lines(2)), purpose="batch")
     setup.model.script = Script(tokens=20, latency_ms=300)
@@ -564,7 +564,7 @@ async def test_a_batch_that_cannot_go_on_holds_up_no_other(setup: Setup) -> None
     assert [log.count(f"batch {id} waits") for id in ids] == [1, 1]
 
 
-async def test_what_an_upstream_refuses_with_may_be_any_json(setup: Setup) -> None:
+async def test_an_upstreams_refusal_may_be_any_json(setup: Setup) -> None:
     """Numbers, too, that PostgreSQL has no type for."""
     setup.model.script = Script(tokens=20, latency_ms=500)
     batch = await order(setup.client, lines(2))
@@ -606,28 +606,28 @@ async def test_a_batch_of_images(setup: Setup) -> None:
         ({"image_url": "http://127.0.0.1/a.png"}, "field_unsupported"),
     ],
 )
-async def test_a_batch_of_images_that_have_no_bound_is_not_begun(setup: Setup, body: dict[str, Any], code: str) -> None:
+async def test_a_batch_of_images_without_a_cost_bound_is_refused(setup: Setup, body: dict[str, Any], code: str) -> None:
     data = line("a", {"model": "auto", "prompt": "a", **body}, IMAGES)
     batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     assert [each.code for each in batch.errors.data] == [code] and setup.model.counted == 0
 
 
-async def test_a_batch_makes_a_thousand_images_at_most(setup: Setup) -> None:
+async def test_a_batch_makes_at_most_a_thousand_images(setup: Setup) -> None:
     data = b"".join(line(f"c{n}", {"prompt": "a", "n": 10, "size": "1024x1024"}, IMAGES) for n in range(102))
     batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     assert [(each.code, each.line) for each in batch.errors.data] == [("batch_images", 101), ("batch_images", 102)]
 
 
-async def test_a_batch_calls_no_endpoint_whose_cost_has_no_bound(setup: Setup) -> None:
+async def test_a_batch_for_an_endpoint_without_a_cost_bound_is_refused(setup: Setup) -> None:
     for endpoint in ("/v1/images/edits", "/v1/videos", "/v1/audio/speech"):
         with pytest.raises(BadRequestError, match=endpoint) as refused:
             await order(setup.client, lines(1), endpoint)
         assert refused.value.code == "endpoint_unsupported" and "/v1/images/generations" in str(refused.value.body)
 
 
-async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup) -> None:
+async def test_files_are_stored_listed_and_deleted_per_workload(setup: Setup) -> None:
     client, stack = setup.client, setup.stack
     data = lines(3) * 2000
     file = await client.files.create(file=("a.jsonl", data), purpose="batch")
@@ -655,7 +655,7 @@ async def test_files_are_kept_listed_and_deleted_for_their_workload(setup: Setup
         await client.files.retrieve(file.id)
 
 
-async def test_results_that_rest_on_permissions_are_of_whom_they_were_made_for(setup: Setup) -> None:
+async def test_results_based_on_permissions_are_readable_only_by_the_person_they_were_made_for(setup: Setup) -> None:
     """What a batch came to may say what its person may read, and a colleague with a key of the workload may not."""
     stack, ana, ben = setup.stack, setup.stack.person("ana@acme.example"), setup.stack.person("ben@acme.example")
     keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "nobody": setup.key}
@@ -684,7 +684,7 @@ async def test_results_that_rest_on_permissions_are_of_whom_they_were_made_for(s
     assert (reply.status, reply.json["data"]) == (200, [])
 
 
-async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp_path: Path) -> None:
+async def test_files_whose_rows_were_deleted_are_removed_from_disk(database: Database, tmp_path: Path) -> None:
     """At another gateway on the same database, or by one that was killed before its own disk was cleared."""
     blobs, now = Blobs(Home(tmp_path)), datetime.now(UTC)
     blobs.ready()
@@ -712,7 +712,7 @@ async def test_what_is_deleted_elsewhere_leaves_the_disk(database: Database, tmp
         assert not blobs.kept() and not await named.fetchall()
 
 
-async def test_what_a_killed_gateway_wrote_down_and_never_entered_leaves_the_disk(
+async def test_files_written_by_a_killed_gateway_without_a_row_are_removed_from_disk(
     database: Database, tmp_path: Path
 ) -> None:
     """Nobody can read it or delete it, and whoever erases a person does not find it."""
@@ -730,7 +730,7 @@ async def test_what_a_killed_gateway_wrote_down_and_never_entered_leaves_the_dis
         assert set(blobs.kept()) == {entered, sent_just_now, output}
 
 
-async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:
+async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(setup: Setup) -> None:
     """As whoever got no answer does, at once or later; a file, too."""
     client, told = setup.client, {"Idempotency-Key": "night-7"}
     files = [("calls.jsonl", lines(2))] * 2 + [("calls.jsonl", lines(3))]
@@ -764,7 +764,7 @@ async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setu
         await ordered()  # a day later it is another order, for which the file is missing
 
 
-async def test_files_are_kept_for_as_long_and_as_many_as_is_said(setup: Setup) -> None:
+async def test_files_are_kept_within_the_declared_time_and_number(setup: Setup) -> None:
     client, stack = setup.client, setup.stack
     file = await client.files.create(
         file=("calls.jsonl", lines(1)), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
@@ -794,7 +794,7 @@ async def test_files_are_kept_for_as_long_and_as_many_as_is_said(setup: Setup) -
     assert (await stack.post("/v1/messages/batches", setup.key, {"requests": ["x" * 20_000]})).code == "files_full"
 
 
-async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
+async def test_unsupported_files_and_batches_are_refused_by_name(setup: Setup) -> None:
     client = setup.client
     with pytest.raises(BadRequestError, match="is not served"):
         await client.files.create(file=b"x", purpose="evals")
@@ -823,7 +823,7 @@ async def test_what_cannot_be_kept_is_refused_by_name(setup: Setup) -> None:
         await client.files.delete(busy.input_file_id)
 
 
-async def test_lines_whose_answer_is_known_cost_nothing(setup: Setup) -> None:
+async def test_lines_answered_from_the_cache_cost_nothing(setup: Setup) -> None:
     stack, client = setup.stack, setup.client
     made = blueprint(
         2, [deployment("one", setup.model_port, rates=BATCH_RATES)], [workload("assistant", ["one"], cache=CACHE)]
@@ -840,7 +840,7 @@ async def test_lines_whose_answer_is_known_cost_nothing(setup: Setup) -> None:
     assert held(stack) <= 6 * LINE
 
 
-async def test_a_guardrail_of_another_process_looks_at_each_line_as_it_is_called(setup: Setup) -> None:
+async def test_a_guardrail_of_another_process_checks_each_line(setup: Setup) -> None:
     number = "536-90-4399"
     rules = Guardrails(input={"secrets": "block"}, presidio_input="block", budget_ms=10_000)
     places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
@@ -859,7 +859,7 @@ async def test_a_guardrail_of_another_process_looks_at_each_line_as_it_is_called
     assert number not in json.dumps(failure) and setup.model.counted == 2 and len(bodies) == 3
 
 
-async def test_what_others_need_of_a_budget_waits_for_no_lines_of_a_batch(setup: Setup) -> None:
+async def test_writing_the_lines_of_a_batch_does_not_lock_its_budget(setup: Setup) -> None:
     """They are written before its money is taken, for of a large batch that takes a second."""
     await setup.client.chat.completions.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "x"}])
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%hold_batch%%'"

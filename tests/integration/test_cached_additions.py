@@ -31,7 +31,7 @@ async def added(world: World, text: str, name: str) -> None:
     await asyncio.to_thread(world.ingest, text, name=name)
 
 
-async def test_a_document_that_answers_better_ends_an_answer_and_one_on_another_subject_does_not(world: World) -> None:
+async def test_a_more_relevant_new_document_invalidates_an_answer_and_an_unrelated_one_does_not(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
     await added(world, UNLIKE.format(1, 1), "boilers.md")
     assert [await world.ask("ana"), await world.ask("ben")] == ["exact", "exact"]
@@ -43,14 +43,14 @@ async def test_a_document_that_answers_better_ends_an_answer_and_one_on_another_
     assert world.model.counted == 2
 
 
-async def test_a_document_that_is_found_behind_the_passages_ends_nothing(world: World) -> None:
+async def test_a_new_document_ranked_below_the_passages_invalidates_nothing(world: World) -> None:
     assert [await world.ask("ana", "narrow"), await world.ask("ana", "narrow")] == ["none", "exact"]
     await added(world, OF_LEAVE, "portal.md")
     assert [await world.ask("ana", "narrow") for _ in range(3)] == ["exact"] * 3
     assert world.model.counted == 1
 
 
-async def test_only_who_may_read_it_is_answered_anew(world: World) -> None:
+async def test_a_new_document_invalidates_answers_only_for_people_who_may_read_it(world: World) -> None:
     assert [await world.ask("ana", "own"), await world.ask("cy", "own")] == ["none", "none"]
     await added(world, FOR_COUNCIL + BETTER, "parents.md")
     assert await world.ask("ana", "own") == "exact"
@@ -62,7 +62,7 @@ async def test_only_who_may_read_it_is_answered_anew(world: World) -> None:
     assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
 
 
-async def test_who_is_let_read_a_document_that_was_there_is_answered_anew(world: World) -> None:
+async def test_a_new_permission_to_read_a_document_invalidates_answers(world: World) -> None:
     await added(world, FOR_COUNCIL + BETTER, "parents.md")
     assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
     ((id,),) = world.stack.sql("SELECT id FROM document WHERE path = 'parents.md'")
@@ -71,7 +71,7 @@ async def test_who_is_let_read_a_document_that_was_there_is_answered_anew(world:
     assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
 
 
-async def test_where_documents_come_all_the_time_answers_are_given_all_the_time(world: World) -> None:
+async def test_cached_answers_are_served_while_documents_arrive_continuously(world: World) -> None:
     assert await world.ask("ana") == "none"
     coming = asyncio.create_task(_come(world))
     given = 0
@@ -108,7 +108,7 @@ async def shipping(world: World) -> AsyncIterator[None]:
         await asyncio.to_thread(shipper.wait, 60)
 
 
-async def test_what_came_while_an_answer_lay_in_postgresql_ends_it_as_well(world: World) -> None:
+async def test_a_document_added_while_an_answer_was_in_postgresql_invalidates_it(world: World) -> None:
     stack = world.stack
     ((body,),) = stack.sql("SELECT body FROM blueprint")
     port = int(json.loads(bytes(body))["deployments"][0]["url"].split(":")[2].partition("/")[0])

@@ -53,7 +53,7 @@ async def ask(world: World, model: str, headers: dict[str, str] | None = None, *
 
 
 @pytest.mark.parametrize("model", ["native", "chat"])
-async def test_a_message_is_given_again(world: World, model: str) -> None:
+async def test_a_cached_message_is_served_again(world: World, model: str) -> None:
     _, models, _ = world
     models[model].script = Script(tokens=7)
     first, second = await ask(world, model), await ask(world, model, metadata={"user_id": "x"})
@@ -74,7 +74,7 @@ async def test_a_message_is_given_again(world: World, model: str) -> None:
     assert (await ask(world, model, max_tokens=3)).json["groundplan"]["cache"] == "none"
 
 
-async def test_a_hit_is_in_ledger_and_audit_after_a_kill(world: World) -> None:
+async def test_a_cache_hit_is_in_ledger_and_audit_log_after_a_kill(world: World) -> None:
     stack, models, _ = world
     await ask(world, "chat")
     hits = [await ask(world, "chat") for _ in range(5)]

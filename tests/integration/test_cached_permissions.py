@@ -120,7 +120,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             service.wait()
 
 
-async def test_answers_are_shared_as_declared_and_no_further(world: World) -> None:
+async def test_cached_answers_are_shared_only_within_the_declared_scope(world: World) -> None:
     assert await world.ask("ana") == "none"
     assert await world.ask("ana") == "exact"
     assert await world.ask("ben") == "exact", "of the same groups"
@@ -131,7 +131,7 @@ async def test_answers_are_shared_as_declared_and_no_further(world: World) -> No
     assert world.model.counted == 4
 
 
-async def test_what_a_person_may_not_read_any_more_is_not_given(world: World) -> None:
+async def test_a_cached_answer_is_not_served_once_its_person_may_not_read_a_source(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ben")] == ["none", "exact"]
     document = world.stack.sql("SELECT id FROM document")[0][0]
     once = {"idempotency_key": "once"}
@@ -150,7 +150,7 @@ async def test_what_a_person_may_not_read_any_more_is_not_given(world: World) ->
     assert await world.ask("ana") == "exact"
 
 
-async def test_a_changed_or_deleted_document_takes_its_answers_along(world: World) -> None:
+async def test_a_changed_or_deleted_document_invalidates_its_answers(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
     await asyncio.to_thread(world.ingest, TEXT.replace("28", "30"))
     reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
@@ -163,7 +163,7 @@ async def test_a_changed_or_deleted_document_takes_its_answers_along(world: Worl
     assert again.json["groundplan"]["cache"] == "none", "that nothing was found may be wrong a moment later"
 
 
-async def test_who_joins_or_leaves_a_group_shares_with_others(world: World) -> None:
+async def test_a_change_of_groups_changes_whose_answers_are_shared(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ben")] == ["none", "exact"]
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
         ben = identity.find_person(conn, "ben@acme.example").id
@@ -173,7 +173,7 @@ async def test_who_joins_or_leaves_a_group_shares_with_others(world: World) -> N
     assert await world.ask("cy") == "exact"
 
 
-async def test_without_the_live_permissions_nothing_is_given(world: World) -> None:
+async def test_without_live_permissions_no_cached_answer_is_served(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
     name = world.stack.database.name
     world.stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -183,7 +183,7 @@ async def test_without_the_live_permissions_nothing_is_given(world: World) -> No
     world.stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
-async def test_cleared_answers_are_given_to_nobody(world: World) -> None:
+async def test_cleared_answers_are_not_served(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ana"), await world.ask("ana", "own")] == ["none", "exact", "none"]
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
         number = identity.clear_answers(conn, "operator", "shared")
@@ -223,7 +223,7 @@ async def told(world: World) -> tuple[str, bool]:
     return facts["cache"], bool(facts.get("conflicts"))
 
 
-async def test_what_contradicts_a_passage_is_what_an_answer_rested_on(world: World) -> None:
+async def test_a_contradicting_passage_counts_as_a_source_of_an_answer(world: World) -> None:
     call, other = await contradicted(world)
     assert await told(world) == ("none", True), "nobody is given it again: no hit would confirm the other side"
     shipper = Shipper(world.stack.home)
@@ -252,7 +252,7 @@ async def test_what_contradicts_a_passage_is_what_an_answer_rested_on(world: Wor
 
 
 @pytest.mark.parametrize("how", ["revoked", "retired", "deleted"])
-async def test_what_contradicted_is_gone_with_the_next_answer(world: World, how: str, tmp_path: Path) -> None:
+async def test_a_removed_contradiction_is_gone_from_the_next_answer(world: World, how: str, tmp_path: Path) -> None:
     _, other = await contradicted(world)
     with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
         if how == "revoked":

@@ -118,7 +118,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             await asyncio.to_thread(shipper.wait, 60)
 
 
-async def test_answers_outlive_a_restart_sealed_and_only_where_content_is_kept(world: World) -> None:
+async def test_answers_survive_a_restart_encrypted_and_only_if_content_is_kept(world: World) -> None:
     for name in ("kept", "redacted", "silent"):
         assert await world.ask(name=name) == "none"
     await world.ask("streamed", stream=False)
@@ -132,7 +132,7 @@ async def test_answers_outlive_a_restart_sealed_and_only_where_content_is_kept(w
     assert await world.ask(name="silent") == "none"
 
 
-async def test_another_worker_gives_what_the_first_one_made(world: World) -> None:
+async def test_another_worker_serves_the_answer_that_the_first_one_cached(world: World) -> None:
     first = world.stack.workers[0]
     world.stack.start()
     await world.stack.ready()
@@ -150,7 +150,7 @@ async def test_another_worker_gives_what_the_first_one_made(world: World) -> Non
         os.kill(world.stack.workers[1].pid, signal.SIGCONT)
 
 
-async def test_what_was_cleared_stopped_or_erased_does_not_come_back(world: World) -> None:
+async def test_cleared_killed_or_erased_answers_do_not_come_back(world: World) -> None:
     for text in ("cleared", "more"):
         await world.ask(text)
     await world.stored(2)
@@ -167,7 +167,7 @@ async def test_what_was_cleared_stopped_or_erased_does_not_come_back(world: Worl
     assert await world.ask("stopped") == "none"
 
 
-async def test_who_is_erased_takes_the_answers_along(world: World) -> None:
+async def test_erasing_a_person_deletes_their_answers(world: World) -> None:
     await world.ask("mine")
     await world.stored(1)
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
@@ -177,7 +177,7 @@ async def test_who_is_erased_takes_the_answers_along(world: World) -> None:
     assert await world.ask("mine") == "none"
 
 
-def test_what_is_over_stopped_or_too_much_is_deleted(
+def test_expired_killed_and_surplus_answers_are_deleted(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = {"good": (60, 0, 100), "old": (60, 0, 100), "over": (-1, 0, 1), "cleared": (60, 1, 1)}
@@ -203,7 +203,7 @@ def test_what_is_over_stopped_or_too_much_is_deleted(
         assert swept() == set()
 
 
-def test_whoever_has_seen_a_number_has_seen_all_before_it(
+def test_a_reader_of_a_number_has_received_all_lower_numbers(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The stores of two replicas write at the same time, and each gives its workers what comes behind the last number
@@ -245,7 +245,7 @@ def answer(whole: bytes) -> StoredAnswer:
     )  # fmt: skip
 
 
-def test_an_answer_that_cannot_be_sealed_holds_no_other_up(database: Database, tmp_path: Path) -> None:
+def test_an_answer_that_cannot_be_encrypted_blocks_no_other(database: Database, tmp_path: Path) -> None:
     home, other = Home(tmp_path / "home"), Home(tmp_path / "other")
     for each in (home, other):
         each.create()
@@ -262,7 +262,9 @@ def test_an_answer_that_cannot_be_sealed_holds_no_other_up(database: Database, t
     assert row[0].startswith(f"sealed:{ours}:") and not store._waiting
 
 
-def test_an_answer_that_must_go_goes_once_postgresql_takes_it(database: Database, tmp_path: Path) -> None:
+def test_a_failed_deletion_of_an_answer_is_retried_until_postgresql_accepts_it(
+    database: Database, tmp_path: Path
+) -> None:
     store, gone = AnswerStore(Home(tmp_path), ""), new_id()
     with (
         psycopg.connect(database.urls["shipper"], autocommit=True) as conn,
@@ -294,7 +296,7 @@ def kept_for(owner: str) -> StoredAnswer:
     )  # fmt: skip
 
 
-async def test_a_worker_keeps_so_much_of_all_its_workloads_together(
+async def test_the_memory_limit_of_the_cache_applies_to_all_workloads_together(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten answers of 100 kB are in one MiB, although each workload alone may have more."""

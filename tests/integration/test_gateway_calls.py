@@ -53,7 +53,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             yield Setup(stack, primary, fallback, stack.key(), one)
 
 
-async def test_a_json_answer_carries_what_it_cost_and_where_it_came_from(setup: Setup) -> None:
+async def test_a_json_answer_has_its_cost_and_its_deployment(setup: Setup) -> None:
     setup.primary.script = Script(tokens=7)
     reply = await setup.stack.chat(setup.key)
     assert reply.status == 200, reply.body
@@ -73,7 +73,7 @@ async def test_a_json_answer_carries_what_it_cost_and_where_it_came_from(setup: 
     assert reply.json["usage"]["completion_tokens"] == 7
 
 
-async def test_a_smaller_budget_holds_at_once_and_what_remains_is_of_it(setup: Setup) -> None:
+async def test_a_lowered_budget_applies_at_once_also_to_the_remaining_amount(setup: Setup) -> None:
     """Also where this worker holds enough of what it was before to go on for a while without asking."""
     stack, port = setup.stack, setup.primary_port
     setup.primary.script = Script(tokens=7)
@@ -91,7 +91,7 @@ async def test_a_smaller_budget_holds_at_once_and_what_remains_is_of_it(setup: S
     assert refused.json["error"]["remaining_usd"] == "0.000000000000"
 
 
-async def test_the_openai_client_is_content(setup: Setup) -> None:
+async def test_the_openai_client_accepts_the_answers(setup: Setup) -> None:
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=setup.key) as client:
         answer = await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "Hello"}])
         assert answer.choices[0].message.content == "You asked: Hello"
@@ -122,7 +122,7 @@ async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup)
     assert usage["groundplan"]["cost_usd"] == "0.000040000000"
 
 
-async def test_an_upstream_that_refuses_us_is_told_with_what_to_correct(setup: Setup) -> None:
+async def test_the_error_says_what_to_correct_if_an_upstream_refuses_the_gateway(setup: Setup) -> None:
     """The first call of whoever mistyped an address or a key: asking again does not help."""
     for status, told, hint in (
         (404, "404: it has no such path, or no such model (fallback)", "Correct the url (it ends before /chat/comp"),
@@ -136,7 +136,7 @@ async def test_an_upstream_that_refuses_us_is_told_with_what_to_correct(setup: S
         assert f"the upstream answered {told}. {hint}" in error["message"] and error["hint"].startswith(hint)
 
 
-async def test_the_name_that_the_upstream_has_for_a_model_is_enough(setup: Setup) -> None:
+async def test_a_model_may_be_named_as_its_upstream_names_it(setup: Setup) -> None:
     """Whoever comes from a provider changes base URL and key, and nothing else."""
     listed = (await setup.stack.ask("GET", "/v1/models", setup.key)).json["data"]
     assert {"up-primary", "up-fallback", "up-vectors"} <= {model["id"] for model in listed}
@@ -181,7 +181,7 @@ async def test_every_deployment_down_is_a_clear_error(setup: Setup) -> None:
     assert reply.json["error"]["hint"]
 
 
-async def test_the_callers_own_fault_is_passed_on_without_a_fallback(setup: Setup) -> None:
+async def test_an_error_of_the_caller_is_passed_on_without_a_fallback(setup: Setup) -> None:
     setup.primary.script = Script(mode="error", status=422)
     reply = await setup.stack.chat(setup.key)
     assert reply.status == 422
@@ -189,7 +189,7 @@ async def test_the_callers_own_fault_is_passed_on_without_a_fallback(setup: Setu
     assert setup.fallback.counted == 0
 
 
-async def test_a_client_that_goes_away_frees_the_upstream(setup: Setup) -> None:
+async def test_a_disconnected_client_frees_the_upstream(setup: Setup) -> None:
     setup.primary.script = Script(tokens=100, chunk_ms=100)
     body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": "x"}], "stream": True}).encode()
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
@@ -246,9 +246,7 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         ("/mcp", "POST"),
     ],
 )  # fmt: skip
-async def test_what_is_got_is_asked_for_by_head_too_and_other_methods_are_named(
-    setup: Setup, path: str, allowed: str
-) -> None:
+async def test_head_answers_as_get_and_405_names_the_allowed_methods(setup: Setup, path: str, allowed: str) -> None:
     stack, key = setup.stack, setup.key
     got, head = [await stack.ask(method, path, key) for method in ("GET", "HEAD")]
     assert head.body == b"" and head.status == got.status
@@ -262,7 +260,7 @@ async def test_what_is_got_is_asked_for_by_head_too_and_other_methods_are_named(
 @pytest.mark.parametrize(
     "path", ["/v1/chat/completions", "/v1/messages", "/v1/models", "/v1/files", "/v1/realtime", "/mcp", "/v1/nothing"]
 )
-async def test_a_browser_that_asks_for_a_page_of_another_origin_is_told_what_to_do(setup: Setup, path: str) -> None:
+async def test_a_cross_origin_preflight_is_refused_with_a_hint(setup: Setup, path: str) -> None:
     told = await setup.stack.ask(
         "OPTIONS", path, None, origin="https://app.example", access_control_request_method="POST",
         access_control_request_headers="authorization",
@@ -272,7 +270,7 @@ async def test_a_browser_that_asks_for_a_page_of_another_origin_is_told_what_to_
     assert not [name for name in told.headers if name.startswith("access-control")], "nothing is allowed"
 
 
-async def test_each_head_on_a_connection_ends_with_its_head(setup: Setup) -> None:
+async def test_answers_to_head_on_a_kept_connection_have_no_body(setup: Setup) -> None:
     """Also one whose head is known from the one before it."""
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
     lines = (
@@ -345,7 +343,9 @@ def _port(model: ScriptedModel, stack: Stack) -> int:
     return int(url.rsplit(":", 1)[1].split("/")[0])
 
 
-async def test_a_dearer_fallback_that_inherits_stays_within_the_budget(database: Database, tmp_path: Path) -> None:
+async def test_a_more_expensive_fallback_stays_within_the_budget_after_an_uncertain_failure(
+    database: Database, tmp_path: Path
+) -> None:
     """An uncertain failure keeps 0.0001 USD of 0.00105; the last deployment may cost 0.001: too much, never asked."""
     async with (
         scripted("first") as (first, one),
@@ -365,7 +365,7 @@ async def test_a_dearer_fallback_that_inherits_stays_within_the_budget(database:
         assert (first.counted, third.counted) == (1, 0)
 
 
-async def test_dead_kept_alive_connections_cost_no_attempts(setup: Setup) -> None:
+async def test_dead_idle_connections_cost_no_attempts(setup: Setup) -> None:
     """Many idle connections, then the upstream goes down: every call still reaches the fallback."""
     setup.primary.script = Script(latency_ms=150)
     await asyncio.gather(*(setup.stack.chat(setup.key) for _ in range(12)))

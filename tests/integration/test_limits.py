@@ -107,7 +107,7 @@ async def test_the_calls_of_a_day_are_counted_exactly_by_two_workers(database: D
         assert min(left) == 0 and max(left) < 10
 
 
-async def test_tokens_are_taken_at_their_bound_and_settled_at_what_they_were(
+async def test_tokens_are_reserved_at_their_bound_and_settled_at_the_actual_count(
     database: Database, tmp_path: Path
 ) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
@@ -122,7 +122,7 @@ async def test_tokens_are_taken_at_their_bound_and_settled_at_what_they_were(
         assert "x-ratelimit-limit-tokens" not in (await told(stack, application)).headers  # it has no user
 
 
-async def test_concurrent_calls_come_back_when_they_end_and_when_a_worker_dies(
+async def test_concurrency_is_released_when_calls_end_and_when_a_worker_dies(
     database: Database, tmp_path: Path
 ) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
@@ -155,7 +155,7 @@ async def test_concurrent_calls_come_back_when_they_end_and_when_a_worker_dies(
         assert stack.sql(held) == [(0,)]
 
 
-async def test_a_deployment_without_room_is_passed_over(database: Database, tmp_path: Path) -> None:
+async def test_a_deployment_whose_limit_is_used_up_is_skipped(database: Database, tmp_path: Path) -> None:
     async with (
         scripted("one") as (one, first),
         scripted("two") as (two, second),
@@ -178,7 +178,7 @@ async def test_a_deployment_without_room_is_passed_over(database: Database, tmp_
         assert (one.counted, two.counted) == (2, 2)
 
 
-async def test_a_call_that_is_refused_elsewhere_uses_nothing(database: Database, tmp_path: Path) -> None:
+async def test_a_call_refused_by_a_budget_uses_nothing_of_a_limit(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         made = limited(1, [port], limit("daily", "company", "requests", 3))
@@ -192,7 +192,7 @@ async def test_a_call_that_is_refused_elsewhere_uses_nothing(database: Database,
 
 
 @pytest.mark.parametrize("period", ["minute", "month"])
-async def test_the_headers_are_openais_and_of_messages_anthropics(
+async def test_limit_headers_are_those_of_openai_and_for_messages_those_of_anthropic(
     database: Database, tmp_path: Path, period: str
 ) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
@@ -221,7 +221,7 @@ def seconds(text: str) -> int:
     return 3600 * hours + 60 * minutes + rest
 
 
-async def test_a_refusal_has_the_headers_of_limits_too(database: Database, tmp_path: Path) -> None:
+async def test_a_refusal_has_the_limit_headers_too(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         limits = [
@@ -250,7 +250,7 @@ async def test_a_refusal_has_the_headers_of_limits_too(database: Database, tmp_p
         assert not any(name.startswith("x-ratelimit-") for name in message.headers)
 
 
-async def test_what_a_deployment_has_no_room_for_is_in_the_headers(database: Database, tmp_path: Path) -> None:
+async def test_the_headers_show_the_deployments_limit_that_refused_a_call(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         limits = [
@@ -270,7 +270,7 @@ async def test_what_a_deployment_has_no_room_for_is_in_the_headers(database: Dat
         assert abs(seconds(refused.headers["x-ratelimit-reset-tokens"]) - after) <= 1
 
 
-async def test_a_cap_for_one_call_by_workload_and_by_caller(database: Database, tmp_path: Path) -> None:
+async def test_a_cost_cap_per_call_may_be_set_by_workload_and_by_caller(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await started(stack, limited(1, [port], max_cost_per_call=PICO // 1000))  # a thousandth of a dollar: 100 tokens
@@ -308,7 +308,7 @@ async def test_the_narrowest_of_four_budgets_refuses_and_all_are_charged(databas
         assert second[4].json["error"]["budget"] == "assistant"
 
 
-async def test_a_refusal_tells_of_the_budget_that_is_free_again_last(database: Database, tmp_path: Path) -> None:
+async def test_a_refusal_names_the_budget_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         covers = {
@@ -328,7 +328,7 @@ async def test_a_refusal_tells_of_the_budget_that_is_free_again_last(database: D
         assert "retry-after" not in refused.headers, "that of the workload is free again tomorrow, which helps nobody"
 
 
-async def test_whom_open_calls_leave_no_room_in_a_long_window_is_told_to_ask_again_soon(
+async def test_a_refusal_because_of_open_calls_in_a_long_window_may_be_retried_soon(
     database: Database, tmp_path: Path
 ) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
@@ -351,7 +351,7 @@ async def test_whom_open_calls_leave_no_room_in_a_long_window_is_told_to_ask_aga
         assert spent.json["error"]["frees_at"] and spent.headers["x-should-retry"] == "false"
 
 
-async def test_whom_open_calls_leave_no_room_is_told_to_ask_again_soon(database: Database, tmp_path: Path) -> None:
+async def test_a_refusal_because_of_open_calls_may_be_retried_soon(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script, gate = Script(tokens=10), gated(model)
         made = limited(1, [port])
@@ -373,7 +373,7 @@ async def test_whom_open_calls_leave_no_room_is_told_to_ask_again_soon(database:
         assert (spent.status, spent.headers["x-should-retry"]) == (429, "false") and spent.json["error"]["frees_at"]
 
 
-async def test_a_refusal_tells_of_the_limit_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
+async def test_a_refusal_names_the_limit_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         limits = [
@@ -406,7 +406,7 @@ async def test_a_limit_may_name_several_periods(database: Database, tmp_path: Pa
         assert [amount for (amount,) in rows] == [3, 50]
 
 
-async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Database, tmp_path: Path) -> None:
+async def test_an_estimate_says_what_a_call_may_cost_without_making_it(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         await started(stack, limited(1, [port], limit("daily", "company", "requests", 1)))
@@ -421,7 +421,7 @@ async def test_an_estimate_says_what_a_call_may_cost_and_makes_none(database: Da
         assert (reply.status, reply.headers["groundplan-cost-usd"]) == (200, "0.000200000000")
 
 
-async def test_where_postgresql_is_too_slow_a_limit_is_not_called_used_up(database: Database, tmp_path: Path) -> None:
+async def test_a_slow_postgresql_is_not_reported_as_a_used_up_limit(database: Database, tmp_path: Path) -> None:
     """A user who has used nothing is not told to come back tomorrow."""
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
@@ -438,7 +438,7 @@ async def test_where_postgresql_is_too_slow_a_limit_is_not_called_used_up(databa
         assert (await told(stack, second)).status == 200
 
 
-async def test_without_postgresql_a_limit_is_not_called_used_up(database: Database, tmp_path: Path) -> None:
+async def test_an_unreachable_postgresql_is_not_reported_as_a_used_up_limit(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await started(stack, limited(1, [port], limit("daily", "company", "requests", 20)))
@@ -468,9 +468,7 @@ async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_p
         assert replies[-1].headers["groundplan-budget-crossed"] == "soft"
 
 
-async def test_nothing_is_exceeded_while_workers_are_killed_in_the_middle_of_traffic(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_no_limit_is_exceeded_while_workers_are_killed_during_traffic(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20, latency_ms=30)
         cost = PICO // 5000

@@ -103,7 +103,7 @@ async def _follow(database: Database, root: Path, run: list[tuple[str, int]]) ->
             count.end(0)
 
 
-async def test_nobody_is_let_in_above_what_the_newest_blueprint_says(database: Database, tmp_path: Path) -> None:
+async def test_no_more_calls_are_admitted_than_the_newest_blueprint_allows(database: Database, tmp_path: Path) -> None:
     loop = asyncio.get_running_loop()
 
     @settings(max_examples=12, deadline=None, suppress_health_check=[HealthCheck.too_slow])

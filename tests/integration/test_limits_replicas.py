@@ -89,7 +89,7 @@ async def test_a_teams_concurrent_calls_are_counted_over_two_replicas(database: 
         assert [reply.status for reply in again] == [200] * 3, "slots come to whoever needs them"
 
 
-async def test_what_another_replica_held_idle_is_not_told_to_be_gone(database: Database, tmp_path: Path) -> None:
+async def test_slices_idle_at_another_replica_count_as_remaining(database: Database, tmp_path: Path) -> None:
     """It is called back before anybody is refused; and what it spent a moment ago is not told to be left."""
     async with replicas(database, tmp_path, budget=PICO // 1000) as (model, first, second):
         model.script = Script(tokens=1)

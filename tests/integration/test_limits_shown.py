@@ -39,7 +39,7 @@ def span(conn: psycopg.Connection[Any], name: str, key: str, amount: int, grante
     conn.execute("INSERT INTO limit_span VALUES (%s, %s, %s, %s, 1, %s)", (name, key, amount, granted, ends))
 
 
-def test_the_nearest_come_first_and_what_is_over_or_undeclared_is_not_shown(conn: psycopg.Connection[Any]) -> None:
+def test_limits_are_sorted_by_use_without_past_or_undeclared_ones(conn: psycopg.Connection[Any]) -> None:
     ana = str(new_id())
     made = declared(
         Limit(name="daily", covers="workload/assistant", type="requests", amount=100, period="day"),
@@ -72,7 +72,7 @@ def test_the_nearest_come_first_and_what_is_over_or_undeclared_is_not_shown(conn
     assert found[-2]["frees_at"] is None and found[0]["frees_at"].year == 2036
 
 
-def test_budgets_of_every_calendar_are_found_in_their_present_period(conn: psycopg.Connection[Any]) -> None:
+def test_budgets_of_every_calendar_are_shown_with_their_current_period(conn: psycopg.Connection[Any]) -> None:
     periods = (
         "2026-11", "2026-10", "total", "2026-11-23..2026-11-30", "2026-11-16..2026-11-23",
         "2026-11-24T23:00..2026-11-25T23:00", "2026-11-25T23:00..2026-11-26T23:00",
@@ -83,7 +83,7 @@ def test_budgets_of_every_calendar_are_found_in_their_present_period(conn: psyco
     assert found == [periods[0], periods[2], periods[3], periods[5]]
 
 
-def test_of_budgets_of_days_that_are_over_none_is_read(conn: psycopg.Connection[Any]) -> None:
+def test_budget_periods_of_past_days_are_not_read(conn: psycopg.Connection[Any]) -> None:
     """Each key may have one a day, for years."""
     for table, columns in (
         ("budget_period", "budget, period, limit_usd"),
@@ -103,7 +103,7 @@ def test_of_budgets_of_days_that_are_over_none_is_read(conn: psycopg.Connection[
     assert len(found) == 100 and found["key/7"] == "8.000000000000" and found["key/8"] == "5.000000000000"
 
 
-def test_budgets_of_what_has_ended_are_not_shown(conn: psycopg.Connection[Any]) -> None:
+def test_budgets_of_ended_experiments_and_revoked_keys_are_not_shown(conn: psycopg.Connection[Any]) -> None:
     """Each night's replays and each experiment have a budget of their own, which would be shown for ever."""
     ran, over, replay, revoked = (new_id() for _ in range(4))
     for each, state in ((ran, "running"), (over, "ended")):
@@ -125,7 +125,7 @@ def test_budgets_of_what_has_ended_are_not_shown(conn: psycopg.Connection[Any]) 
     assert [row["budget"] for row in queries.budget_use(conn, NOW)] == [names[0], names[3]]
 
 
-def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connection[Any]) -> None:
+def test_a_crossed_soft_budget_is_one_finding_per_period(conn: psycopg.Connection[Any]) -> None:
     told = [("soft", "2026-11", "The budget soft is crossed.")]
     assert [store.update_crossed_budget_findings(conn, told) for _ in range(3)] == [1, 0, 0]
     assert store.update_crossed_budget_findings(conn, [("soft", "2026-11", "by more")]) == 0
@@ -142,7 +142,7 @@ def test_a_crossed_soft_budget_is_a_finding_once_a_period(conn: psycopg.Connecti
         assert finding_store.list_findings(conn) == [], "somebody said that it is settled"
 
 
-def test_a_budget_near_its_end_is_near() -> None:
+def test_a_nearly_used_up_budget_is_reported() -> None:
     made = msgspec.structs.replace(
         declared(), budgets=[Budget(name="b", covers="company", limit=10 * PICO, period="month", hard=False)]
     )
@@ -151,7 +151,7 @@ def test_a_budget_near_its_end_is_near() -> None:
     assert (row["near"], row["hard"], row["covers"], row["share"], row["title"]) == (True, False, "company", 0.8, "b")
 
 
-def test_budgets_of_keys_and_experiments_are_called_by_their_names(conn: psycopg.Connection[Any]) -> None:
+def test_budgets_of_keys_and_experiments_are_shown_with_their_names(conn: psycopg.Connection[Any]) -> None:
     key, tried = new_id(), new_id()
     conn.execute(
         "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_agent', 'a', 'test')",
@@ -170,7 +170,7 @@ def test_budgets_of_keys_and_experiments_are_called_by_their_names(conn: psycopg
     ]  # fmt: skip
 
 
-def test_whoever_is_near_is_named_also_among_many(conn: psycopg.Connection[Any]) -> None:
+def test_the_subject_of_a_nearly_used_up_limit_is_named_among_many(conn: psycopg.Connection[Any]) -> None:
     """Of 600 keys the oldest, of two people one; what is nobody's stays as it is."""
     ana, ben, key = new_id(), new_id(), new_id()
     for person, email in ((ana, "ana@acme.example"), (ben, "ben@acme.example")):
@@ -189,7 +189,7 @@ def test_whoever_is_near_is_named_also_among_many(conn: psycopg.Connection[Any])
     assert sorted(near) == sorted(f"each of {who} at 90 %" for who in ("ana@acme.example", "key gp_0...", "nobody"))
 
 
-def test_what_was_declared_anew_is_shown_before_a_gateway_has_asked(conn: psycopg.Connection[Any]) -> None:
+def test_a_raised_budget_is_shown_before_any_gateway_leases_it(conn: psycopg.Connection[Any]) -> None:
     """A budget that was raised since all of it was used up is not near its end, though nobody has called since."""
     raised = Budget(name="raised", covers="company", limit=20 * PICO, period="month")
     other = Budget(name="otherwise", covers="company", limit=PICO, period="day")

@@ -83,7 +83,7 @@ def counts(batch: MessageBatch) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
-async def test_a_batch_is_made_call_by_call_at_its_own_price(setup: Setup, model: str) -> None:
+async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, model: str) -> None:
     batches = setup.client.messages.batches
     made = await batches.create(requests=requests(6, model=model), extra_headers=SAID)
     assert made.processing_status == "in_progress" and counts(made) == {"processing": 6}
@@ -244,7 +244,7 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     assert (await stack.ask("GET", path, key)).status == 404, "they may say what only their person may read"
 
 
-async def test_an_order_that_is_sent_again_with_its_key_is_one_order(setup: Setup) -> None:
+async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(setup: Setup) -> None:
     """As whoever got no answer does."""
     batches, told = setup.client.messages.batches, {"Idempotency-Key": "night-7"}
     first, second = await asyncio.gather(

@@ -164,7 +164,7 @@ async def test_each_response_is_a_call_with_its_own_cost(setup: Setup) -> None:
     assert len({f.call for f in setup.records(Finish)}) == 2
 
 
-async def test_the_model_of_a_session_is_the_one_that_it_was_connected_with(setup: Setup) -> None:
+async def test_the_model_of_a_session_cannot_be_changed(setup: Setup) -> None:
     """By the upstream's name of it; some upstreams go over to whichever one is named."""
     async with setup.connected() as connection:
         assert (await connection.recv()).type == "session.created"
@@ -202,7 +202,7 @@ async def test_a_conversation_and_its_upstream_are_part_of_the_callers_trace(set
     assert setup.records(Finish)[2].trace == "" and b"traceparent" not in setup.model.last.headers
 
 
-async def test_a_response_beside_the_conversation_waits_for_the_one_that_is_being_made(setup: Setup) -> None:
+async def test_an_out_of_band_response_waits_for_the_running_response(setup: Setup) -> None:
     """Providers make both at once: what is asked of a turn beside its answer is not refused."""
     setup.model.script = Script(chunk_ms=50)
     async with setup.connected() as connection:
@@ -218,7 +218,7 @@ async def test_a_response_beside_the_conversation_waits_for_the_one_that_is_bein
 
 
 @pytest.mark.parametrize("listening", [False, True])
-async def test_a_response_that_is_refused_costs_nothing_and_the_next_one_is_made(setup: Setup, listening: bool) -> None:
+async def test_a_refused_response_costs_nothing_and_the_next_one_is_made(setup: Setup, listening: bool) -> None:
     """`listening`: sound was sent since, for which money is held, too."""
     async with setup.connected() as connection:
         for _ in range(2):
@@ -240,7 +240,7 @@ async def test_a_response_that_is_refused_costs_nothing_and_the_next_one_is_made
     assert len(costs) <= (1 if not listening else 3), "what was reserved for one is for the next one"
 
 
-async def test_a_response_that_fails_is_a_call_that_failed_and_the_next_one_is_made(setup: Setup) -> None:
+async def test_a_failed_response_is_a_failed_call_and_the_next_one_is_made(setup: Setup) -> None:
     async with setup.connected() as connection:
         for told in ("fail", "limit"):  # of what its provider's limit refuses it may say no usage
             await connection.response.create(response={"instructions": told})
@@ -256,7 +256,7 @@ async def test_a_response_that_fails_is_a_call_that_failed_and_the_next_one_is_m
 
 
 @pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="a"), ProviderKey(key="b")]}], indirect=True)
-async def test_a_key_that_its_provider_gives_no_response_rests(setup: Setup) -> None:
+async def test_a_provider_key_whose_responses_fail_is_paused(setup: Setup) -> None:
     """OpenAI takes the connection of one whose quota is used up, and fails each of its responses."""
     used = []
     for told in ("limit", "a", "a"):
@@ -276,7 +276,7 @@ async def test_a_conversation_after_a_refusal_costs_nothing(setup: Setup) -> Non
     assert (only.outcome, only.cost) == ("not_billed", 0)
 
 
-async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None:
+async def test_a_response_that_the_model_starts_by_itself_is_charged(setup: Setup) -> None:
     clock = asyncio.get_running_loop().time
     async with setup.connected() as connection:
         await connection.input_audio_buffer.append(audio="AAAA")
@@ -293,7 +293,7 @@ async def test_what_the_model_begins_by_itself_is_paid_too(setup: Setup) -> None
         assert microseconds < took * 1e6, "that somebody was listened to is no time of the response"
 
 
-async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
+async def test_a_response_started_by_client_and_model_at_once_is_counted_once() -> None:
     """What one of both reserved would else be held by nobody."""
     session, made = Session.__new__(Session), list[Any]()
     session._active = session._reserved = session._ending = None
@@ -316,7 +316,7 @@ async def test_a_response_that_client_and_model_begin_at_once_is_one() -> None:
 
 
 @pytest.mark.parametrize("how", ["read", "unread", "gone", "asked", "over"])
-async def test_what_was_heard_and_may_be_answered_costs_its_bound(setup: Setup, how: str) -> None:
+async def test_audio_that_may_have_been_answered_is_charged_at_its_bound(setup: Setup, how: str) -> None:
     """The upstream took what it heard for a turn, or nobody can tell whether it did: its response was not read yet.
     `asked`: it says that it responds to none unless it is asked to; `over`: it ends the session, as OpenAI does after
     an hour, and had taken none."""
@@ -336,7 +336,7 @@ async def test_what_was_heard_and_may_be_answered_costs_its_bound(setup: Setup, 
     assert (settlement.outcome, settlement.cost) == wanted
 
 
-async def test_what_is_said_is_told_as_text_at_the_price_of_who_hears_it(setup: Setup) -> None:
+async def test_transcription_is_charged_at_the_price_of_its_deployment(setup: Setup) -> None:
     """Each turn is a call of its own, also the one after which its client leaves; of one whose text is never told
     nobody knows the cost, and one that was not heard has none."""
     for language, told in (("en", True), ("fail", True), ("none", False), ("en", False)):
@@ -363,7 +363,7 @@ async def test_what_is_said_is_told_as_text_at_the_price_of_who_hears_it(setup: 
     assert {each.cost for each in setup.records(Settlement) if each.call not in ears} == {0}
 
 
-async def test_a_response_that_is_being_made_is_heard_to_its_end_when_this_gateway_is_stopped(setup: Setup) -> None:
+async def test_a_running_response_is_completed_when_the_gateway_is_stopped(setup: Setup) -> None:
     setup.model.script = Script(tokens=10, chunk_ms=200)
     async with setup.connected() as connection, setup.connected() as quiet:
         await say(connection, "a")
@@ -378,7 +378,7 @@ async def test_a_response_that_is_being_made_is_heard_to_its_end_when_this_gatew
     assert (settlement.outcome, settlement.usage.output) == ("ok", 10)
 
 
-async def test_a_conversation_goes_on_where_another_worker_took_over_until_this_gateway_is_stopped(
+async def test_a_conversation_goes_on_in_a_replaced_worker_until_the_gateway_is_stopped(
     setup: Setup,
 ) -> None:
     async with setup.connected() as connection, setup.connected() as quiet:
@@ -398,7 +398,7 @@ async def test_a_conversation_goes_on_where_another_worker_took_over_until_this_
             assert error.error.code == "stopping" and await closed(each) == 1001
 
 
-async def test_quiet_conversations_hold_no_money(setup: Setup) -> None:
+async def test_idle_conversations_reserve_nothing(setup: Setup) -> None:
     async with AsyncExitStack() as stack:
         connections = [await stack.enter_async_context(setup.connected()) for _ in range(5)]
         for connection in connections:  # the budget has room for two bounds
@@ -426,7 +426,7 @@ async def test_an_exhausted_budget_ends_the_conversation_cleanly(setup: Setup) -
         assert caught.value.response.status_code == status
 
 
-async def test_the_last_response_that_fits_is_heard_to_its_end_though_sound_comes_meanwhile(setup: Setup) -> None:
+async def test_the_last_response_within_the_budget_is_completed_though_audio_arrives_meanwhile(setup: Setup) -> None:
     """Whoever listens sends sound all the time: that there is no room for one more response cuts none off."""
     setup.model.script = Script(tokens=100)
     async with setup.connected() as connection:
@@ -455,7 +455,7 @@ async def until_error(connection: AsyncRealtimeConnection) -> list[Any]:
 
 
 @pytest.mark.parametrize("pace", ["spoken", "at once"])
-async def test_several_turns_in_one_piece_of_sound_are_each_paid_or_not_made(setup: Setup, pace: str) -> None:
+async def test_several_turns_in_one_piece_of_audio_are_each_charged_or_not_answered(setup: Setup, pace: str) -> None:
     """The budget has room for one and a half: of a second turn that is still spoken the sound is thrown away, and what
     is made of one all the same is broken off, and costs what it used."""
     heard_of: list[str] = []
@@ -542,7 +542,7 @@ async def test_a_limit_of_the_deployment_its_model_or_key_ends_the_conversation_
 
 
 @pytest.mark.parametrize("setup", [limit("workload/assistant", "requests", 1)], indirect=True)
-async def test_a_conversation_that_a_limit_refuses_is_told_what_is_left_of_it(setup: Setup) -> None:
+async def test_a_conversation_refused_by_a_limit_is_told_the_remaining_amount(setup: Setup) -> None:
     async with setup.connected() as connection:
         await say(connection, "a")
         await heard(connection)
@@ -556,7 +556,7 @@ async def test_a_conversation_that_a_limit_refuses_is_told_what_is_left_of_it(se
 
 
 @pytest.mark.parametrize("setup", [limit("workload/assistant", "requests", 1)], indirect=True)
-async def test_a_conversation_in_which_nothing_was_asked_is_no_request(setup: Setup) -> None:
+async def test_a_conversation_without_a_response_counts_as_no_request(setup: Setup) -> None:
     """Also one that heard something, for which a response was reserved for."""
     async with setup.connected() as connection:
         listening: Any = {"type": "realtime", "audio": {"input": {"turn_detection": None}}}
@@ -576,7 +576,7 @@ async def test_a_conversation_in_which_nothing_was_asked_is_no_request(setup: Se
 @pytest.mark.parametrize(
     "setup", [limit("deployment/talker", "concurrent", 1, "now")], indirect=True, ids=["concurrent"]
 )
-async def test_what_a_response_holds_of_a_limit_comes_back_with_its_end(setup: Setup) -> None:
+async def test_a_response_releases_what_it_reserved_of_a_limit_at_its_end(setup: Setup) -> None:
     setup.model.script = Script(chunk_ms=300)
     async with setup.connected() as one, setup.connected() as two:
         for connection in (one, two, one):
@@ -592,7 +592,7 @@ async def test_what_a_response_holds_of_a_limit_comes_back_with_its_end(setup: S
 @pytest.mark.parametrize(
     "setup", [{"keys": [ProviderKey(key="a", requests=[(1, "day")]), ProviderKey(key="b")]}], indirect=True
 )
-async def test_a_conversation_begins_with_a_key_that_has_room(setup: Setup) -> None:
+async def test_a_conversation_uses_a_provider_key_whose_limit_has_room(setup: Setup) -> None:
     async with setup.connected() as connection:
         await say(connection, "a")
         await heard(connection)
@@ -606,7 +606,7 @@ async def test_a_conversation_begins_with_a_key_that_has_room(setup: Setup) -> N
 
 
 @pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="one-of-ours")]}], indirect=True)
-async def test_a_key_that_an_upstream_repeats_reaches_nobody(setup: Setup) -> None:
+async def test_a_provider_key_in_an_upstreams_message_is_not_passed_on(setup: Setup) -> None:
     async with setup.connected() as connection:
         await say(connection, "is it secret of one-of-ours or not")
         _, added = await heard(connection, "conversation.item.added")
@@ -614,7 +614,7 @@ async def test_a_key_that_an_upstream_repeats_reaches_nobody(setup: Setup) -> No
 
 
 @pytest.mark.parametrize("what", ["revoked", "killed"])
-async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
+async def test_a_kill_or_revocation_ends_a_conversation_within_a_second(setup: Setup, what: str) -> None:
     """The better of two: the machine may be busy."""
     took = await stopped(setup, what, 1)
     if took >= 2:
@@ -625,7 +625,7 @@ async def test_a_stop_ends_it_within_a_second(setup: Setup, what: str) -> None:
     assert took < 2
 
 
-async def test_a_conversation_that_a_known_key_may_not_begin_is_a_call_of_it(setup: Setup) -> None:
+async def test_a_conversation_refused_to_a_known_key_is_recorded_as_its_call(setup: Setup) -> None:
     setup.stack.policy("key", "x", "UPDATE api_key SET networks = '{203.0.113.0/24}'")
     told: bytes | bytearray = b""
     async with asyncio.timeout(30):
@@ -639,7 +639,7 @@ async def test_a_conversation_that_a_known_key_may_not_begin_is_a_call_of_it(set
     assert (last.status, last.error_code, last.workload) == ("refused", "key_network", "assistant") and last.key
 
 
-async def test_it_ends_with_a_stop_of_who_makes_its_texts(setup: Setup) -> None:
+async def test_killing_the_transcription_deployment_ends_a_conversation(setup: Setup) -> None:
     async with setup.connected() as connection:
         assert (await connection.recv()).type == "session.created"
         listens: Any = {"transcription": {"model": "scripted/ear"}, "turn_detection": None}
@@ -673,7 +673,7 @@ async def stopped(setup: Setup, what: str, made: int) -> float:
     return took
 
 
-async def test_a_stop_ends_it_though_its_client_takes_nothing(setup: Setup) -> None:
+async def test_a_kill_ends_a_conversation_whose_client_reads_nothing(setup: Setup) -> None:
     """Its upstream works on no longer than for one that reads."""
     setup.model.script = Script(tokens=5000)
     async with setup.connected() as connection:
@@ -689,7 +689,7 @@ async def test_a_stop_ends_it_though_its_client_takes_nothing(setup: Setup) -> N
 
 
 @pytest.mark.parametrize("setup", [{"concurrent": 1}], indirect=True)
-async def test_a_deployment_has_no_more_conversations_than_may_run_there(setup: Setup) -> None:
+async def test_a_deployment_has_no_more_conversations_than_its_concurrency_limit(setup: Setup) -> None:
     async with setup.connected() as connection:
         await say(connection, "a")
         await heard(connection)
@@ -709,7 +709,7 @@ async def test_a_deployment_has_no_more_conversations_than_may_run_there(setup: 
                 await asyncio.sleep(0.05)
 
 
-async def test_a_conversation_ends_with_the_grant_of_its_person(setup: Setup) -> None:
+async def test_a_conversation_ends_when_its_persons_grant_ends(setup: Setup) -> None:
     person = setup.stack.person("ana@acme.example")
     made = setup.stack.sql("SELECT body FROM blueprint WHERE number = 1")
     first = artifact.decode(bytes(made[0][0]))
@@ -726,7 +726,7 @@ async def test_a_conversation_ends_with_the_grant_of_its_person(setup: Setup) ->
         assert await closed(connection) == 1008
 
 
-async def test_what_is_declared_or_stopped_meanwhile_holds_for_a_conversation(setup: Setup) -> None:
+async def test_blueprints_and_kills_apply_to_a_running_conversation(setup: Setup) -> None:
     """It may go on for an hour, and is no exception from what every other call is held to."""
     made = artifact.decode(bytes(setup.stack.sql("SELECT body FROM blueprint WHERE number = 1")[0][0]))
     made = replace(made, budgets=[replace(budget, limit=PICO) for budget in made.budgets])
@@ -778,7 +778,7 @@ async def test_what_is_declared_or_stopped_meanwhile_holds_for_a_conversation(se
         assert await closed(connection) == 1008
 
 
-async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> None:
+async def test_a_broken_upstream_connection_is_reported_and_settled(setup: Setup) -> None:
     setup.model.script = Script(mode="cut", tokens=10)
     async with setup.connected() as connection:
         await say(connection, "a")
@@ -788,7 +788,7 @@ async def test_an_upstream_that_breaks_off_is_told_and_settled(setup: Setup) -> 
     assert (settlement.outcome, settlement.estimated, settlement.cost) == ("failed", True, int(BOUND * PICO))
 
 
-async def test_an_upstream_that_takes_nothing_any_more_is_given_up_in_its_time(setup: Setup) -> None:
+async def test_an_upstream_that_stops_reading_times_out(setup: Setup) -> None:
     """However much lies before it that it was sent, and the place of the conversation is free then."""
     gone = asyncio.Event()
 
@@ -821,7 +821,7 @@ async def test_an_upstream_that_takes_nothing_any_more_is_given_up_in_its_time(s
 
 @pytest.mark.parametrize("way", ["handshake", "event"])
 @pytest.mark.parametrize("setup", [{"keys": [ProviderKey(key="a"), ProviderKey(key="b")]}], indirect=True)
-async def test_a_key_that_is_refused_rests_and_another_one_or_deployment_takes_its_place(
+async def test_a_refused_provider_key_is_paused_and_another_key_or_deployment_is_used(
     setup: Setup, tmp_path: Path, way: str
 ) -> None:
     """OpenAI takes every connection, and refuses in its first event."""
@@ -857,7 +857,7 @@ async def test_a_key_that_is_refused_rests_and_another_one_or_deployment_takes_i
             assert asked == wanted
 
 
-async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) -> None:
+async def test_redirects_of_an_upstream_are_not_followed(setup: Setup) -> None:
     """Whoever it names is declared nowhere: no sound and no text goes there."""
     async with scripted("elsewhere") as (_, elsewhere):
 
@@ -886,7 +886,7 @@ async def test_an_upstream_that_leads_elsewhere_is_not_followed(setup: Setup) ->
 
 
 @pytest.mark.parametrize("base", ["/v1", "/openai/v1"])
-async def test_a_client_without_headers_names_its_key_among_the_subprotocols(setup: Setup, base: str) -> None:
+async def test_a_client_without_headers_may_send_its_key_as_a_subprotocol(setup: Setup, base: str) -> None:
     """Also below the base URL that Azure has."""
     url = f"ws://127.0.0.1:{setup.stack.port}{base}/realtime?model=talker"
     for key in (setup.key, "gp_wrong"):
@@ -902,7 +902,7 @@ async def test_a_client_without_headers_names_its_key_among_the_subprotocols(set
 
 
 @node_client.needed
-async def test_nodes_official_client_talks(setup: Setup, tmp_path: Path) -> None:
+async def test_the_official_node_client_holds_a_conversation(setup: Setup, tmp_path: Path) -> None:
     """It talks over TLS only, which ends before the gateway here, as at a load balancer."""
     authority = Authority(tmp_path)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -942,7 +942,7 @@ async def test_a_client_of_the_earlier_api_gets_its_events(setup: Setup) -> None
 
 
 @pytest.mark.parametrize("mode", ["ok", "stall"])
-async def test_a_client_that_goes_away_is_settled(setup: Setup, mode: str) -> None:
+async def test_a_conversation_whose_client_disconnects_is_settled(setup: Setup, mode: str) -> None:
     """By what its response used until its upstream broke it off, where that says so."""
     setup.model.script = Script(mode=mode, tokens=10, chunk_ms=200 if mode == "ok" else 0)
     async with setup.connected() as connection:
@@ -960,7 +960,7 @@ async def test_a_client_that_goes_away_is_settled(setup: Setup, mode: str) -> No
         assert 0 < settlement.cost == settlement.usage.output * 10_000_000 < BOUND * PICO
 
 
-async def test_what_is_billed_beside_responses_is_refused_by_name(setup: Setup) -> None:
+async def test_features_billed_outside_responses_are_refused_by_name(setup: Setup) -> None:
     async with setup.connected() as connection:
         session: Any = {"type": "realtime", "audio": {"input": {"transcription": {"model": "whisper-1"}}}}
         await connection.session.update(session=session, event_id="mine")
@@ -1000,7 +1000,7 @@ async def test_an_event_that_two_parsers_read_differently_is_refused(setup: Setu
         assert (await heard(connection))[0] == "You said: still here"
 
 
-async def test_what_is_no_conversation_is_refused(setup: Setup) -> None:
+async def test_requests_that_start_no_conversation_are_refused(setup: Setup) -> None:
     url = f"ws://127.0.0.1:{setup.stack.port}"
     for path, key, status in (
         ("/v1/realtime?model=talker", "gp_wrong", 401),

@@ -84,7 +84,7 @@ async def close(writer: asyncio.StreamWriter) -> None:
 
 
 @pytest.mark.parametrize("what", ["several limits", "a release"])
-async def test_a_worker_that_is_stopped_while_it_asks_keeps_nobody_from_a_slice(
+async def test_a_worker_stopped_while_it_requests_a_slice_does_not_block_others(
     database: Database, tmp_path: Path, what: str
 ) -> None:
     url, line, (one, two) = database.urls["gateway"], Line(), (new_id(), new_id())
@@ -136,7 +136,7 @@ async def until(stack: Stack, table: str, *, waits: bool) -> None:
 
 
 @pytest.mark.parametrize("table", ["background_response", "api_file"])
-async def test_a_worker_that_is_stopped_as_it_enters_something_keeps_no_other_from_it(
+async def test_a_worker_stopped_during_a_database_write_does_not_block_others(
     database: Database, tmp_path: Path, table: str
 ) -> None:
     async with scripted("one") as (_, port), installation(database, tmp_path) as stack, asyncio.timeout(60):

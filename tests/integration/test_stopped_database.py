@@ -115,7 +115,7 @@ COMMANDS = [
 ]
 
 
-def test_every_command_says_that_the_database_is_away(scene: Scene) -> None:
+def test_every_command_says_that_the_database_is_unreachable(scene: Scene) -> None:
     """All at once: each waits a few seconds for the database to come back."""
     places = {"WORKSPACE": str(scene.stack.workspace), "ARCHIVE": str(scene.stack.folder / "archive")}
     asked = [[places.get(argument, argument) for argument in arguments] for arguments in COMMANDS]
@@ -132,7 +132,7 @@ def test_the_log_verifies_from_its_files(scene: Scene) -> None:
     assert command(scene, "audit", "verify").code == 0
 
 
-def test_a_kill_is_written_beside_the_gateway(scene: Scene) -> None:
+def test_a_kill_works_without_the_database(scene: Scene) -> None:
     done = command(scene, "kill", "workload/other", "--reason", "test")
     assert done.code == 69 and json.loads(done.out)["file"]
     assert (scene.stack.home / "run" / "kill.json").exists()
@@ -151,7 +151,7 @@ ASKED: dict[str, Any] = {
 PAGES = ("/", "/governance")
 
 
-def test_the_api_and_the_console_are_unavailable_and_say_when_to_come_back(scene: Scene) -> None:
+def test_api_and_console_answer_503_with_retry_after(scene: Scene) -> None:
     """All at once, as the commands."""
     port, token = scene.stack.control_port, (scene.stack.home / "operator.token").read_text().strip()
     api = {"authorization": f"Bearer {token}"}
@@ -172,7 +172,7 @@ def test_the_api_and_the_console_are_unavailable_and_say_when_to_come_back(scene
         assert b"Traceback" not in page.body and b"psycopg" not in page.body
 
 
-def test_when_it_is_back_nothing_is_missing(scene: Scene) -> None:
+def test_nothing_is_missing_once_the_database_is_back(scene: Scene) -> None:
     """Runs last. The five calls that were answered without a database are in the ledger and in the log, once."""
     assert scene.answered == 8
     scene.server.start()

@@ -35,7 +35,7 @@ SEARCHED = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(FOUND), FOU
 
 
 @pytest.mark.parametrize("killed", [True, False])
-async def test_nothing_is_sent_on_a_lease_that_ran_out_meanwhile(
+async def test_nothing_is_sent_after_the_policy_lease_ran_out_during_admission(
     database: Database, tmp_path: Path, killed: bool
 ) -> None:
     """Of a workload without grace. What was stopped meanwhile stays stopped; without such a stop the lease is renewed,

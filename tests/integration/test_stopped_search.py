@@ -110,7 +110,7 @@ def standing_still(search: Worker) -> Iterator[None]:
         os.kill(search.pid, signal.SIGCONT)
 
 
-async def test_calls_are_refused_in_their_deadline_and_answered_at_once_after_it(scene: Scene) -> None:
+async def test_calls_are_refused_in_time_while_search_is_stopped_and_answered_afterwards(scene: Scene) -> None:
     with standing_still(scene.search):
         for told in await asyncio.gather(*(scene.took("assistant") for _ in range(20))):
             status, code, seconds = told
@@ -122,14 +122,14 @@ async def test_calls_are_refused_in_their_deadline_and_answered_at_once_after_it
     assert told[:2] == (200, "") and told[2] < SLACK, told
 
 
-async def test_a_stop_that_is_shorter_than_a_search_may_take_is_not_noticed(scene: Scene) -> None:
+async def test_a_stop_shorter_than_the_search_timeout_is_not_noticed(scene: Scene) -> None:
     with standing_still(scene.search):
         calls = [asyncio.ensure_future(scene.took("patient")) for _ in range(20)]
         await asyncio.sleep(2.0)
     assert {(status, code) for status, code, _ in await asyncio.gather(*calls)} == {(200, "")}
 
 
-async def test_both_stand_still_and_no_call_is_lost(scene: Scene) -> None:
+async def test_no_call_is_lost_while_search_and_gateway_are_stopped(scene: Scene) -> None:
     """As where the machine does."""
     worker = scene.stack.workers[0].pid
     with standing_still(scene.search):
@@ -142,7 +142,7 @@ async def test_both_stand_still_and_no_call_is_lost(scene: Scene) -> None:
     assert {(status, code) for status, code, _ in await asyncio.gather(*calls)} == {(200, "")}
 
 
-async def test_nobody_is_computed_for_who_went_away(scene: Scene) -> None:
+async def test_no_search_is_computed_for_a_disconnected_client(scene: Scene) -> None:
     """Where callers gave up by the dozen, whoever asks when it goes on is not behind all of them."""
     endpoint = lookup(scene.stack.home, "search")
     assert endpoint is not None
@@ -170,7 +170,7 @@ def answered(made: socket.socket) -> None:
         assert made.recv(12) == b"HTTP/1.1 200"
 
 
-async def test_calls_wait_for_a_service_that_is_started_again_and_not_for_one_that_is_gone(scene: Scene) -> None:
+async def test_calls_wait_for_a_restarting_search_service_and_not_for_a_removed_one(scene: Scene) -> None:
     """As its supervisor does within a tenth of a second. What a machine with much else to do starts later than calls
     wait says nothing."""
     for _ in range(TRIES):

@@ -75,7 +75,7 @@ async def by_http2(
 
 
 @pytest.mark.parametrize("well", WELL)
-async def test_a_stream_goes_on_whatever_of_it_came_meanwhile(
+async def test_a_stream_continues_after_a_stop_with_the_data_that_arrived_meanwhile(
     database: Database, tmp_path: Path, well: Callable[[], Far]
 ) -> None:
     fails, far = Far(FAILS), well()
@@ -87,7 +87,9 @@ async def test_a_stream_goes_on_whatever_of_it_came_meanwhile(
 
 
 @pytest.mark.parametrize("said", [b"", WHOLE[:-20]], ids=["nothing", "nearly all"])
-async def test_a_whole_answer_is_taken_that_came_meanwhile(database: Database, tmp_path: Path, said: bytes) -> None:
+async def test_a_complete_answer_that_arrived_during_a_stop_is_used(
+    database: Database, tmp_path: Path, said: bytes
+) -> None:
     far, other = Far(said, meanwhile=(WHOLE[len(said) :],)), Far(WHOLE)
     async with by_http2(database, tmp_path, far, other) as (stack, key):
         reply = await across_a_stop(stack, far, stack.chat(key))
@@ -95,7 +97,7 @@ async def test_a_whole_answer_is_taken_that_came_meanwhile(database: Database, t
         assert (far.counted, other.counted) == (1, 0)
 
 
-async def test_who_is_silent_after_a_stop_is_given_up_in_his_time(database: Database, tmp_path: Path) -> None:
+async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Database, tmp_path: Path) -> None:
     far, other = Far(), Far(WHOLE)
     async with by_http2(database, tmp_path, far, other) as (stack, key):
         begun = asyncio.get_running_loop().time
@@ -108,7 +110,7 @@ async def test_who_is_silent_after_a_stop_is_given_up_in_his_time(database: Data
         assert begun() - since < 3 * SHORT_MS / 1000
 
 
-async def test_a_connection_is_used_that_was_made_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_a_connection_established_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
     """Nobody accepts, and when the kernel asks once more, a second after the first time, somebody does."""
     far, other = Far(WHOLE), Far(WHOLE)
     server = await asyncio.start_server(far.answer, "127.0.0.1", 0)
@@ -243,7 +245,7 @@ async def settlements(stack: Stack, count: int) -> list[Settlement]:
             await asyncio.sleep(0.05)
 
 
-async def test_a_conversation_is_begun_whose_upstream_took_it_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_a_conversation_accepted_upstream_during_a_stop_begins(database: Database, tmp_path: Path) -> None:
     talker = Talker(opens_late=True)
     async with talking(database, tmp_path, talker, connect_ms=SHORT_MS) as (stack, url):
         task = asyncio.ensure_future(connect(url, additional_headers=headers(stack), proxy=None).__aenter__())
@@ -254,7 +256,9 @@ async def test_a_conversation_is_begun_whose_upstream_took_it_meanwhile(database
         await socket.close()
 
 
-async def test_a_response_goes_on_whatever_of_it_came_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_a_response_continues_after_a_stop_with_the_data_that_arrived_meanwhile(
+    database: Database, tmp_path: Path
+) -> None:
     talker = Talker()
     async with (
         talking(database, tmp_path, talker, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (stack, url),
@@ -273,7 +277,7 @@ async def test_a_response_goes_on_whatever_of_it_came_meanwhile(database: Databa
 
 
 @pytest.mark.parametrize("answers", [True, False])
-async def test_a_conversation_goes_on_whose_upstream_answered_a_ping_meanwhile(
+async def test_a_conversation_continues_whose_pong_arrived_during_a_stop(
     database: Database, tmp_path: Path, answers: bool
 ) -> None:
     """And it is over where nobody answers, in the time in which an upstream may be silent."""
@@ -309,7 +313,7 @@ async def test_a_conversation_goes_on_whose_upstream_answered_a_ping_meanwhile(
         between.flows.set()
 
 
-async def test_a_conversation_goes_on_whose_client_takes_nothing_for_a_while(
+async def test_a_conversation_continues_though_its_client_stops_reading_for_a_while(
     database: Database, tmp_path: Path
 ) -> None:
     """What its upstream answers to a ping waits behind all that the client has not taken."""
@@ -330,7 +334,9 @@ async def test_a_conversation_goes_on_whose_client_takes_nothing_for_a_while(
         assert said[-1] == "response.done"
 
 
-async def test_what_an_upstream_threw_away_meanwhile_costs_nothing(database: Database, tmp_path: Path) -> None:
+async def test_audio_that_the_upstream_discarded_during_a_stop_costs_nothing(
+    database: Database, tmp_path: Path
+) -> None:
     """It has a second to say so, and the worker stands still for longer."""
     talker = Talker()
     async with talking(database, tmp_path, talker) as (stack, url):
@@ -404,7 +410,7 @@ async def answered(reader: asyncio.StreamReader) -> Reply:
     return parse(await asyncio.wait_for(reader.read(), 60))
 
 
-async def test_an_upload_is_answered_whose_answer_came_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_an_upload_whose_answer_arrived_during_a_stop_is_answered(database: Database, tmp_path: Path) -> None:
     ear = Ear()
     async with hearing(database, tmp_path, ear, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (stack, key):
         head, data = upload(key, "ear0", 3 << 20)
@@ -424,7 +430,7 @@ async def test_an_upload_is_answered_whose_answer_came_meanwhile(database: Datab
         writer.close()
 
 
-async def test_an_upload_goes_on_after_a_stop_longer_than_a_body_may_take(database: Database, tmp_path: Path) -> None:
+async def test_an_upload_continues_after_a_stop_longer_than_its_timeout(database: Database, tmp_path: Path) -> None:
     """One whose client sends the rest meanwhile, and one whose upstream takes it."""
     quick, slow = Ear(), Ear(eager=False)
     for each in (quick, slow):

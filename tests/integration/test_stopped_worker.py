@@ -154,7 +154,7 @@ WELL = [
 
 
 @pytest.mark.parametrize("well", WELL)
-async def test_a_stream_goes_on_whatever_of_it_came_meanwhile(
+async def test_a_stream_continues_after_a_stop_with_the_data_that_arrived_meanwhile(
     database: Database, tmp_path: Path, well: Callable[[], Far]
 ) -> None:
     """Nobody else is left who could: the other one fails."""
@@ -167,7 +167,9 @@ async def test_a_stream_goes_on_whatever_of_it_came_meanwhile(
 
 
 @pytest.mark.parametrize("said", [b"", WHOLE[:60], WHOLE[:-20]], ids=["nothing", "a part of its head", "nearly all"])
-async def test_a_whole_answer_is_taken_that_came_meanwhile(database: Database, tmp_path: Path, said: bytes) -> None:
+async def test_a_complete_answer_that_arrived_during_a_stop_is_used(
+    database: Database, tmp_path: Path, said: bytes
+) -> None:
     far, other = Far(said, meanwhile=(WHOLE[len(said) :],)), Far(WHOLE)
     async with gateway(database, tmp_path, far, other, first_token_ms=300, idle_ms=300) as (stack, key):
         reply = await across_a_stop(stack, far, stack.chat(key))
@@ -175,7 +177,7 @@ async def test_a_whole_answer_is_taken_that_came_meanwhile(database: Database, t
         assert (far.counted, other.counted) == (1, 0)
 
 
-async def test_a_connection_is_used_that_was_made_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_a_connection_established_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
     """Nobody accepts, and when the kernel asks once more, a second after the first time, somebody does."""
     far, other = Far(WHOLE), Far(WHOLE)
     async with gateway(database, tmp_path, other) as (stack, key):
@@ -206,7 +208,7 @@ def crowded() -> tuple[socket.socket, list[socket.socket]]:
     return listening, held
 
 
-async def test_no_hedge_is_sent_because_the_worker_stood_still(database: Database, tmp_path: Path) -> None:
+async def test_a_stopped_worker_sends_no_hedge(database: Database, tmp_path: Path) -> None:
     far, other = Far(meanwhile=(WHOLE,)), Far(WHOLE)
     terms = {"reliability": Reliability(hedge=Hedge(after_ms=400, at_most=1.0))}
     async with gateway(database, tmp_path, far, other, first_token_ms=5000, workload=terms) as (stack, key):
@@ -218,7 +220,9 @@ async def test_no_hedge_is_sent_because_the_worker_stood_still(database: Databas
         assert slow.status == 200 and slow.headers["groundplan-deployment"] == "d1", "one that is slow is hedged"
 
 
-async def test_what_was_promised_is_over_though_the_worker_stood_still(database: Database, tmp_path: Path) -> None:
+async def test_a_deadline_that_passed_while_the_worker_was_stopped_is_enforced(
+    database: Database, tmp_path: Path
+) -> None:
     """The deadline of a call is of real time: when it goes on, nobody is waited for any longer."""
     far, other = Far(), Far(WHOLE)
     terms = {"deadline_ms": 800}
@@ -233,7 +237,7 @@ async def test_what_was_promised_is_over_though_the_worker_stood_still(database:
         assert other.counted == 0
 
 
-async def test_who_is_silent_after_a_stop_is_given_up_in_his_time(database: Database, tmp_path: Path) -> None:
+async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Database, tmp_path: Path) -> None:
     far, other = Far(HEAD, CHUNK % b"a"), Far(HEAD, CHUNK % b"b", ENDING)
     terms = {"reliability": Reliability(on_broken_stream="resume")}
     async with gateway(database, tmp_path, far, other, workload=terms) as (stack, key):
@@ -247,7 +251,7 @@ async def test_who_is_silent_after_a_stop_is_given_up_in_his_time(database: Data
         assert time.monotonic() - begun < 3 * SHORT_MS / 1000
 
 
-async def test_a_place_is_found_that_became_free_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_a_concurrency_slot_freed_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
     """Of a deployment that takes one call at a time; who waits for it is patient for two seconds."""
     far = Far(meanwhile=(WHOLE,))
     async with gateway(database, tmp_path, far, first_token_ms=20_000, concurrent=1) as (stack, key):
@@ -259,7 +263,7 @@ async def test_a_place_is_found_that_became_free_meanwhile(database: Database, t
         assert ((await first).status, (await second).status) == (200, 200)
 
 
-async def test_nothing_is_learned_of_a_deployment_from_our_own_time(database: Database, tmp_path: Path) -> None:
+async def test_time_spent_stopped_does_not_count_as_a_deployments_latency(database: Database, tmp_path: Path) -> None:
     """The one that is balanced by speed is asked as before."""
     far, other = Far(WHOLE), Far(WHOLE)
     terms = {"reliability": Reliability(balance="latency")}
@@ -289,7 +293,7 @@ async def test_nothing_is_learned_of_a_deployment_from_our_own_time(database: Da
         assert victim.counted > asked
 
 
-async def test_no_request_goes_where_the_connection_was_closed_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_no_request_is_sent_on_a_connection_closed_during_a_stop(database: Database, tmp_path: Path) -> None:
     """The client asks before the upstream closes, on a connection that is there, so that may be what is read first."""
     far, body = Far(WHOLE), b'{"model":"auto","messages":[{"role":"user","content":"hello"}]}'
     async with gateway(database, tmp_path, far) as (stack, key):
@@ -330,7 +334,7 @@ async def attempts(stack: Stack) -> dict[str, float]:
     return found
 
 
-async def test_a_budget_is_refilled_that_postgres_answered_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_a_budget_slice_granted_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
     """The first call of a worker waits for its slice, a quarter of a second at most."""
     far = Far(WHOLE)
     async with gateway(database, tmp_path, far) as (stack, key):

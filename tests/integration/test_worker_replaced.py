@@ -18,9 +18,7 @@ from groundplan.runtime.supervisor import STEADY_SECONDS
 from groundplan.testing.database import Database
 
 
-async def test_a_worker_that_is_killed_is_replaced_and_its_open_calls_are_settled(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_killed_worker_is_replaced_and_its_open_calls_are_settled(database: Database, tmp_path: Path) -> None:
     async with running(database, tmp_path) as run, run.traffic() as traffic:
         victim = run.pids()["gateway-0"]
         assert victim is not None
@@ -77,7 +75,7 @@ def first_answers(run: Running) -> dict[int, float]:
 
 
 @pytest.mark.timeout(300)
-async def test_a_steady_worker_that_is_killed_is_replaced_within_a_second(database: Database, tmp_path: Path) -> None:
+async def test_a_killed_long_running_worker_is_replaced_within_a_second(database: Database, tmp_path: Path) -> None:
     """Another process has answered a call a second after its end was noticed, on a machine that does nothing else: how
     long it waited for a processor is left out, and the best of three counts, three times where others compute much."""
     async with running(database, tmp_path, count=3) as run:

@@ -49,7 +49,7 @@ def _blueprints(run: Running) -> set[int]:
     return {number for (number,) in run.stack.sql("SELECT blueprint FROM gateway WHERE state = 'live' AND ready")}
 
 
-async def test_successors_that_cannot_serve_change_nothing(
+async def test_a_reload_whose_new_workers_cannot_serve_changes_nothing(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with running(database, tmp_path) as run:
@@ -73,7 +73,7 @@ def _broken(folder: Path) -> Path:
     return place
 
 
-async def test_a_renewed_certificate_is_shown_to_new_connections_and_ends_none(
+async def test_a_renewed_certificate_is_used_for_new_connections_and_ends_none(
     database: Database, tmp_path: Path
 ) -> None:
     authority = Authority(tmp_path)
@@ -111,9 +111,7 @@ async def test_a_renewed_certificate_is_shown_to_new_connections_and_ends_none(
         assert traffic.failed == []
 
 
-async def test_who_shows_a_certificate_is_in_the_ledger_and_who_shows_none_is_not_heard(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_client_certificate_is_required_and_recorded_in_the_ledger(database: Database, tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     cert, key = authority.issue("gateway", "127.0.0.1")
     context = ssl.create_default_context(cafile=str(authority.file))

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.contract.h2_server import H2Server
-from tests.contract.ways import way_to
+from tests.contract.ways import pool_to
 from tests.integration.gates import gated
 from tests.integration.gateway_stack import Reply, deployment
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
@@ -556,7 +556,7 @@ async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
     (tmp_path / "way").mkdir()
     model, more = ScriptedModel("far"), {"one": {"http": 2, "billing_on_cancel": rule_}}
     async with (
-        way_to("h2c", model.handle, tmp_path / "way") as way,
+        pool_to("h2c", model.handle, tmp_path / "way") as way,
         call_rig(tmp_path / "home", more=more, workloads=HEDGED) as rig,
     ):
         rig.change("one", url=way.wire.url)

@@ -303,7 +303,7 @@ async def test_a_certificate_that_is_over_or_was_revoked_is_heard_no_more(tmp_pa
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)) as (made, port):
         await refused(port, trusting(authority, callers.issue("late", days=-1)))
         assert (await asked(port, trusting(authority, thief)))[1] == b"CN=thief"
-        trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
+        trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(thief[0]))
         assert made.reload_certificate()
         assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot"
         await refused(port, trusting(authority, thief))
@@ -312,7 +312,7 @@ async def test_a_certificate_that_is_over_or_was_revoked_is_heard_no_more(tmp_pa
         assert made.reload_certificate()
         await refused(port, trusting(authority, others.issue("other")))
         assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot", "whose authority has a list"
-        trusted.write_bytes(callers.file.read_bytes() + callers.revoked(days=-1))
+        trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(days=-1))
         assert made.reload_certificate()
         await refused(port, trusting(authority, robot))
 
@@ -332,7 +332,7 @@ async def test_connections_that_were_kept_end_where_it_is_told_anew_whose_caller
             assert made.reload_certificate()
             told += [await _kept(*each) for each in kept]
             assert not any(b"connection: close" in each for each in told), "ours was replaced, not theirs"
-            trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief))
+            trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(thief))
             assert made.reload_certificate()
             assert b"connection: close" in await _kept(*kept[0]), "what was on its way is answered"
             assert await asyncio.wait_for(kept[1][0].read(), 20) == b"", "which says nothing"

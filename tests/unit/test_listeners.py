@@ -115,7 +115,9 @@ def test_doctor_says_how_long_lists_of_revoked_certificates_hold(tmp_path: Path,
     callers.write_bytes(authority.file.read_bytes())
     settings = with_tls(PLAIN, None, *authority.issue("gateway", "127.0.0.1"), callers)
     assert [check.name for check in _check_certificate(Home(tmp_path), settings)] == ["certificate"]
-    callers.write_bytes(callers.read_bytes() + authority.revoked(days=60) + authority.revoked(days=days))
+    callers.write_bytes(
+        callers.read_bytes() + authority.revocation_list(days=60) + authority.revocation_list(days=days)
+    )
     _, told = _check_certificate(Home(tmp_path), settings)
     assert (told.name, told.state, bool(told.hint)) == ("revoked certificates", state, state == "bad")
 

@@ -161,7 +161,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                 await talks.send('{"type":"response.create"}')
                 while "response.created" not in str(await talks.recv()):
                     pass
-                trusted.write_bytes(callers.file.read_bytes() + callers.revoked(thief[0]))
+                trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(thief[0]))
                 assert front.reload_certificate()
                 assert [each["type"] for each in await heard(silent)] == ["session.created", "error"]
                 await asyncio.sleep(2 * conversation.CHECK_SECONDS)

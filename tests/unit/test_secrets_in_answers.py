@@ -69,7 +69,7 @@ async def repeating(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("slash", [b"/", b"\\/"])
-async def test_a_key_that_an_upstream_repeats_reaches_nobody(
+async def test_a_provider_key_in_an_upstreams_message_is_not_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slash: bytes, stream: bool
 ) -> None:
     async with repeating(tmp_path, monkeypatch, SECRET, f"you are {SECRET}, I see", slash) as rig:
