@@ -18,7 +18,7 @@ from openai import APIError, AsyncOpenAI
 from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.nursery import Worker, fork_program
-from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, lines, order
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, create_batch, input_lines
 
 from groundplan.core.endpoints import lookup
 from groundplan.core.money import PICO
@@ -78,7 +78,7 @@ async def test_every_line_is_in_one_row_and_budgets_are_exact(database: Database
         await stack.ready()
         url = f"http://127.0.0.1:{stack.port}/v1"
         async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=30) as client:
-            file = await insist(lambda: client.files.create(file=("a.jsonl", lines(COUNT)), purpose="batch"))
+            file = await insist(lambda: client.files.create(file=("a.jsonl", input_lines(COUNT)), purpose="batch"))
             batch = await insist(
                 lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
             )
@@ -135,7 +135,7 @@ async def test_lines_whose_provider_asked_to_be_called_later_outlive_their_worke
         await stack.ready()
         url = f"http://127.0.0.1:{stack.port}/v1"
         async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=30) as client:
-            batch = await order(client, lines(3))
+            batch = await create_batch(client, input_lines(3))
             async with asyncio.timeout(30):
                 while not model.counted:  # noqa: ASYNC110 -- what is waited for has no event
                     await asyncio.sleep(0.05)

@@ -20,7 +20,7 @@ from openai import AsyncOpenAI
 from openai.types import Batch
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.test_batch_kill import insist, shipping
-from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, line, lines, order
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, create_batch, input_line, input_lines
 
 from groundplan.blueprint.model import Guardrails, Limit, PolicyRules, Rates
 from groundplan.core.money import PICO
@@ -143,7 +143,7 @@ async def over(world: World, id: str, seconds: float = 60, hurry: bool = False) 
 async def made(world: World, data: bytes, endpoint: Any = CHAT, **script: Any) -> Batch:
     """A batch from its order to its end, while the provider behaves so."""
     world.play(**script)
-    return await over(world, (await order(world.client, data, endpoint)).id)
+    return await over(world, (await create_batch(world.client, data, endpoint)).id)
 
 
 def counted(batch: Batch) -> tuple[int, int]:
@@ -152,7 +152,7 @@ def counted(batch: Batch) -> tuple[int, int]:
 
 
 async def test_a_batch_is_ordered_once_and_metered_call_by_call(world: World) -> None:
-    batch = await made(world, lines(12))
+    batch = await made(world, input_lines(12))
     assert batch.status == "completed" and counted(batch) == (12, 0)
     (there,) = world.there
     assert there.total == 12 and there.asked["metadata"].keys() == {"groundplan_order"}
@@ -182,7 +182,7 @@ async def test_responses_are_ordered_and_tell_their_callers_own_instructions_bac
     said = [
         {"model": "auto", "max_output_tokens": 20, "input": "q"} | more for more in ({}, {"instructions": "Short."})
     ]
-    batch = await made(world, b"".join(line(f"r{n}", body, path) for n, body in enumerate(said)), path)
+    batch = await made(world, b"".join(input_line(f"r{n}", body, path) for n, body in enumerate(said)), path)
     assert (batch.status, counted(batch), len(world.there)) == ("completed", (2, 0), 1)
     first, second = [each["response"]["body"] for each in await contents(world.client, batch.output_file_id)]
     assert (first["instructions"], second["instructions"]) == (None, "Short.")
@@ -191,13 +191,13 @@ async def test_responses_are_ordered_and_tell_their_callers_own_instructions_bac
 
 async def _failures(world: World) -> None:
     """Lines that fail, lines that are not made, and one of which nothing is told."""
-    batch = await made(world, lines(8), mode="error", status=400, times=2, lines=5, lines_end="expire")
+    batch = await made(world, input_lines(8), mode="error", status=400, times=2, lines=5, lines_end="expire")
     assert counted(batch) == (3, 5)
     failures = await contents(world.client, batch.error_file_id)
     told = [f["error"]["code"] if f["error"] else f["response"]["status_code"] for f in failures]
     assert sorted(map(str, told)) == ["400", "400", "batch_expired", "batch_expired", "batch_expired"]
     assert await world.settled() == (12 + 5, (12 + 3) * LINE)
-    batch = await made(world, lines(3), lines=2, lines_end="lose")
+    batch = await made(world, input_lines(3), lines=2, lines_end="lose")
     (lost,) = await contents(world.client, batch.error_file_id)
     assert lost["error"]["code"] == "batch_line_lost" and counted(batch) == (2, 1)
     assert await world.settled() == (17 + 3, (15 + 3) * LINE)
@@ -206,17 +206,17 @@ async def _failures(world: World) -> None:
 
 async def _refusals(world: World) -> None:
     """A provider that refuses, one that is busy, and one whose answer never comes."""
-    batch = await made(world, lines(3), mode="error", status=400, only=PROVIDER)
+    batch = await made(world, input_lines(3), mode="error", status=400, only=PROVIDER)
     failures = await contents(world.client, batch.error_file_id)
     assert {entry["error"]["code"] for entry in failures} == {"batch_order_refused"}
     assert "was told to fail" in failures[0]["error"]["message"]
     assert await world.settled() == (20, 18 * LINE)
     before = len(world.there)
     for mode, status in (("error", 429), ("error", 402), ("cut", 0)):  # `cut`: it was taken, and nobody said so
-        batch = await made(world, lines(3), mode=mode, status=status, times=1, only=PROVIDER)
+        batch = await made(world, input_lines(3), mode=mode, status=status, times=1, only=PROVIDER)
         assert batch.status == "completed" and counted(batch) == (3, 0)
     assert len(world.there) == before + 3, "an order was given twice"
-    batch = await made(world, lines(3), mode="error", status=400, times=1, only="GET /v1/batches/")
+    batch = await made(world, input_lines(3), mode="error", status=400, times=1, only="GET /v1/batches/")
     assert counted(batch) == (3, 0), "what the provider has is not given up for what it says once"
     assert await world.settled() == (32, 30 * LINE)
     await wait_for(lambda: world.model.batches.files == {})
@@ -224,7 +224,7 @@ async def _refusals(world: World) -> None:
 
 async def _other_calls(world: World) -> None:
     """Embeddings; what is sent is what a call would have been; limited calls are none of the provider's batches."""
-    data = b"".join(line(f"e{n}", {"model": "auto", "input": ["a", "b"]}, "/v1/embeddings") for n in range(3))
+    data = b"".join(input_line(f"e{n}", {"model": "auto", "input": ["a", "b"]}, "/v1/embeddings") for n in range(3))
     before = len(world.there)
     batch = await made(world, data, "/v1/embeddings")
     assert batch.status == "completed" and len(world.there) == before + 1
@@ -233,7 +233,7 @@ async def _other_calls(world: World) -> None:
     await world.stack.ready(2)
     body = {"model": "auto", "max_tokens": 7, "messages": [{"role": "user", "content": "x"}], "seed": 3}
     world.play(lines=0)
-    batch = await order(world.client, line("a", body))
+    batch = await create_batch(world.client, input_line("a", body))
     await wait_for(lambda: len(world.there) == before + 2)
     sent = json.loads(world.model.batches.files[world.there[-1].asked["input_file_id"]].data)
     assert len(sent["custom_id"]) == 32 and (sent["method"], sent["url"]) == ("POST", CHAT)
@@ -249,7 +249,7 @@ async def _other_calls(world: World) -> None:
         3, limits=[Limit(name="many", covers="workload/assistant", type="requests", amount=99, period="minute")]
     )
     await world.stack.ready(3)
-    batch = await made(world, lines(4))
+    batch = await made(world, input_lines(4))
     assert batch.status == "completed" and len(world.there) == before + 2
     for entry in await contents(world.client, batch.output_file_id):
         told = entry["response"]["body"]["groundplan"]
@@ -257,7 +257,7 @@ async def _other_calls(world: World) -> None:
     world.apply(4)
     await world.stack.ready(4)
     world.play(usage={"prompt_tokens": 900, "completion_tokens": 4, "total_tokens": 904})
-    await order(world.client, lines(1))
+    await create_batch(world.client, input_lines(1))
     await wait_for(lambda: world.stack.sql("SELECT 1 FROM kill_switch") != [])  # from then on nobody is told of it
     await world.settled()
     newest = world.stack.sql("SELECT flags, cost_usd < reserved_usd FROM attempt ORDER BY at DESC LIMIT 1")
@@ -269,7 +269,7 @@ async def _other_calls(world: World) -> None:
 @pytest.mark.soak
 async def test_an_order_is_ended_by_cancelling_by_time_and_by_a_stop_switch(world: World) -> None:
     world.play(lines=4)
-    batch = await order(world.client, lines(10))
+    batch = await create_batch(world.client, input_lines(10))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 4)
     assert (await world.client.batches.cancel(batch.id)).status == "cancelling"
     done = await over(world, batch.id)
@@ -278,13 +278,13 @@ async def test_an_order_is_ended_by_cancelling_by_time_and_by_a_stop_switch(worl
     assert {entry["error"]["code"] for entry in failures} == {"batch_cancelled"}
     assert await world.settled() == (4, 4 * LINE)
     world.play(lines=2)
-    done = await over(world, (await order(world.client, lines(5), window="8s")).id)
+    done = await over(world, (await create_batch(world.client, input_lines(5), window="8s")).id)
     assert done.status == "expired" and counted(done) == (2, 3) and world.there[1].status == "cancelled"
     failures = await contents(world.client, done.error_file_id)
     assert {entry["error"]["code"] for entry in failures} == {"batch_expired"}
     assert await world.settled() == (6, 6 * LINE)
     world.play(lines=1)
-    batch = await order(world.client, lines(5))
+    batch = await create_batch(world.client, input_lines(5))
     await wait_for(lambda: len(world.there) == 3 and world.there[2].completed == 1)
     world.stack.policy(
         "kill", "deployment/one",
@@ -315,7 +315,7 @@ STOPS: dict[str, str] = {
 async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: World, code: str, scope: str) -> None:
     """However seldom they are looked at by then."""
     world.play(lines=1)
-    batch = await order(world.client, lines(5))
+    batch = await create_batch(world.client, input_lines(5))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
     world.stack.sql("UPDATE batch_order SET next_at = now() + interval '100 seconds'")
     await asyncio.sleep(1)
@@ -341,7 +341,7 @@ async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: Wo
 async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world: World, code: str) -> None:
     """Its deployment is not the workload's any more, or a rule refuses it."""
     world.play(lines=1)
-    batch = await order(world.client, lines(5))
+    batch = await create_batch(world.client, input_lines(5))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
     world.stack.sql("UPDATE batch_order SET next_at = now() + interval '100 seconds'")
     await asyncio.sleep(1)
@@ -366,7 +366,7 @@ async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world:
 async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> None:
     """Its input may have been written, and put there, long before the provider takes the order."""
     world.play(mode="error", status=429, only="POST /v1/batches")
-    batch = await order(world.client, lines(2))
+    batch = await create_batch(world.client, input_lines(2))
     await wait_for(lambda: world.state() == "new" and _of_order(world, "provider_file") is not None)
     world.apply(2, guardrails=Guardrails(input={"secrets": "mask"}))
     await world.stack.ready(2)
@@ -381,8 +381,8 @@ async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> 
 async def test_a_line_that_may_not_be_made_any_more_is_left_out_of_its_order(world: World) -> None:
     """It costs nothing, and an order without any line is none."""
     world.play(mode="error", status=429, only="POST /v1/files")
-    dear = line("dear", {"model": "auto", "max_tokens": 40, "messages": [{"role": "user", "content": "x"}]})
-    some, none = await order(world.client, lines(1) + dear), await order(world.client, dear)
+    dear = input_line("dear", {"model": "auto", "max_tokens": 40, "messages": [{"role": "user", "content": "x"}]})
+    some, none = await create_batch(world.client, input_lines(1) + dear), await create_batch(world.client, dear)
     await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order WHERE problem <> ''")[0][0] == 2)
     world.apply(2, max_cost_per_call=int(LINE * PICO * 3 / 2))
     await world.stack.ready(2)
@@ -398,7 +398,7 @@ async def test_a_line_that_may_not_be_made_any_more_is_left_out_of_its_order(wor
 @pytest.mark.soak
 async def test_an_order_that_the_provider_took_twice_is_flagged_ended_and_paid(world: World) -> None:
     world.play(lines=2)
-    batch = await order(world.client, lines(4))
+    batch = await create_batch(world.client, input_lines(4))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 2)
     first = world.there[0]
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{world.port}/v1", api_key="x") as provider:
@@ -435,7 +435,7 @@ STEPS: dict[str, tuple[dict[str, Any], Callable[[World], bool]]] = {
 async def test_a_worker_killed_at_any_step_orders_once_and_loses_nothing(world: World, step: str) -> None:
     script, reached = STEPS[step]
     world.play(**script)
-    batch = await order(world.client, lines(8))
+    batch = await create_batch(world.client, input_lines(8))
     await wait_for(lambda: reached(world))
     await asyncio.sleep(0.1)
     await world.kill()
@@ -477,7 +477,7 @@ async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
     keyed(2, "first")
     await world.stack.ready(2)
     world.play(lines=1)
-    batch = await order(world.client, lines(3))
+    batch = await create_batch(world.client, input_lines(3))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
     if old == "gone":
         (tmp_path / "first").unlink()
@@ -500,7 +500,7 @@ async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
 
 async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_is_cancelled(world: World) -> None:
     world.play(lines=1)
-    batch = await order(world.client, lines(3))
+    batch = await create_batch(world.client, input_lines(3))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
     world.play(lines=1, mode="error", status=503, only="GET /v1/batches/")
     world.stack.sql("UPDATE batch_order SET tries = 12, next_at = now() + interval '100 seconds'")
@@ -517,7 +517,7 @@ async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_i
 
 async def test_an_order_whose_results_cannot_be_kept_says_so_and_loses_nothing(world: World) -> None:
     world.play(mode="error", status=503, only="GET /v1/files/")
-    batch = await order(world.client, lines(3))
+    batch = await create_batch(world.client, input_lines(3))
     await wait_for(lambda: _status(world) == "completed")
     in_the_way = world.stack.home.root / "files" / str(uuid5(_of_order(world, "id"), "0 output")) / "x"
     in_the_way.mkdir(parents=True)
@@ -533,7 +533,7 @@ async def test_an_order_whose_results_cannot_be_kept_says_so_and_loses_nothing(w
 
 async def test_what_a_provider_lost_of_an_order_that_was_ended_is_counted_at_its_bound(world: World) -> None:
     world.play(lines=4)
-    batch = await order(world.client, lines(10))
+    batch = await create_batch(world.client, input_lines(10))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 4)
     world.play(lines=4, mode="error", status=503, only="GET /v1/files/")
     await world.client.batches.cancel(batch.id)
@@ -550,7 +550,7 @@ async def test_what_a_provider_lost_of_an_order_that_was_ended_is_counted_at_its
 
 async def test_nothing_stays_at_the_provider_when_who_was_to_delete_it_is_killed(world: World) -> None:
     world.play(mode="stall", only="DELETE /v1/files/")
-    done = await over(world, (await order(world.client, lines(3))).id)
+    done = await over(world, (await create_batch(world.client, input_lines(3))).id)
     assert done.status == "completed" and world.model.batches.files
     await world.kill()
     world.play()
@@ -564,7 +564,7 @@ async def test_nothing_stays_at_the_provider_when_who_was_to_delete_it_is_killed
 @pytest.mark.parametrize("what", ["GET /v1/batches/", "GET /v1/files/"], ids=["batch", "results"])
 async def test_what_a_provider_does_not_find_at_once_is_not_lost(world: World, what: str) -> None:
     """Of what it told of itself a moment before, since not all of its machines know yet."""
-    batch = await made(world, lines(3), mode="error", status=404, only=what, times=2)
+    batch = await made(world, input_lines(3), mode="error", status=404, only=what, times=2)
     assert batch.status == "completed" and counted(batch) == (3, 0)
     assert await world.settled() == (3, 3 * LINE)
 
@@ -574,7 +574,7 @@ async def test_many_orders_at_a_silent_provider_take_few_connections_of_postgres
     world.apply(2)
     await world.stack.ready(2)
     world.play(mode="stall", only="GET /v1/batches")
-    batches = [await order(world.client, lines(1)) for _ in range(MAX_CONCURRENT_ORDERS + 6)]
+    batches = [await create_batch(world.client, input_lines(1)) for _ in range(MAX_CONCURRENT_ORDERS + 6)]
     await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order")[0][0] == len(batches))
     await asyncio.sleep(1.5)
     query = """SELECT count(*) FROM pg_stat_activity

@@ -19,7 +19,7 @@ import pytest
 from openai import AsyncOpenAI
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.test_batch_kill import insist, shipping
-from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, lines
+from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, input_lines
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -54,7 +54,7 @@ async def test_a_worker_that_was_stopped_answers_its_lines_itself_and_nobody_els
         await stack.ready()
         key = stack.key()
         async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
-            file = await insist(lambda: client.files.create(file=("a.jsonl", lines(COUNT)), purpose="batch"))
+            file = await insist(lambda: client.files.create(file=("a.jsonl", input_lines(COUNT)), purpose="batch"))
             batch = await insist(
                 lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
             )

@@ -1,4 +1,4 @@
-"""Files and batches through real workers, as OpenAI's own client sees them: whole reservations, results, refusals."""
+"""Files and batches through real workers with OpenAI's own client: reservations, results, refusals."""
 
 from __future__ import annotations
 
@@ -44,12 +44,12 @@ MODERATIONS: Final = "/v1/moderations"
 CHAT: Final = "/v1/chat/completions"
 IMAGES: Final = "/v1/images/generations"
 BATCH_RATES = Rates(input=0, output=10 * PICO, batch=Rates(input=0, output=5 * PICO))
-"""Half of it in a batch: 20 tokens cost 0.0001 USD."""
+"""Batches at half the price: 20 tokens cost 0.0001 USD."""
 PAINTED = Rates(input=0, output=0, images={"1024x1024": PICO // 10_000, "any": PICO // 5_000})
 LISTED_RATES = msgspec.structs.replace(BATCH_RATES, source="genai-prices 0.2.3 openai/gpt-4.1-mini")
-"""The same as the price list has it: of the provider's batch endpoint, and of no calls."""
+"""The same prices from the price list, whose batch price is only for the provider's batch endpoint."""
 LINE = Decimal("0.0001")
-SAID = {"groundplan-feature": "refunds", "groundplan-ticket": "PAY-17"}
+LABELS = {"groundplan-feature": "refunds", "groundplan-ticket": "PAY-17"}
 CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 
 
@@ -71,11 +71,11 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             deployment("vectors", port, kind="embeddings", rates=Rates(input=PICO, output=0)),
             deployment("painter", port, kind="images", rates=PAINTED, serves=["batches"]),
         ]
-        declared = [
+        workloads = [
             workload("assistant", ["one"], embeddings=["vectors"], also=["judge", "painter"]),
             workload("other", ["one"]),
         ]
-        stack.apply(blueprint(1, places, declared, limit=PICO // 100))
+        stack.apply(blueprint(1, places, workloads, limit=PICO // 100))
         stack.start()
         await stack.ready()
         key = stack.key()
@@ -84,32 +84,34 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             yield Setup(stack, model, key, client, port)
 
 
-def lines(count: int, **more: Any) -> bytes:
-    """An input file of so many calls of at most 20 tokens."""
+def input_lines(count: int, **more: Any) -> bytes:
+    """An input file of `count` calls with at most 20 output tokens each."""
     body = {"model": "auto", "max_tokens": 20, **more}
-    return b"".join(line(f"c{n}", {**body, "messages": [{"role": "user", "content": f"q{n}"}]}) for n in range(count))
-
-
-def line(name: str, body: dict[str, Any], url: str = CHAT) -> bytes:
-    return json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}).encode() + b"\n"
-
-
-async def order(client: AsyncOpenAI, data: bytes, endpoint: Any = CHAT, window: Any = "24h") -> Batch:
-    file = await client.files.create(file=("calls.jsonl", data), purpose="batch")
-    return await client.batches.create(
-        input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={"run": "7"}, extra_headers=SAID
+    return b"".join(
+        input_line(f"c{n}", {**body, "messages": [{"role": "user", "content": f"q{n}"}]}) for n in range(count)
     )
 
 
-async def until(client: AsyncOpenAI, id: str, true: Callable[[Batch], bool], seconds: float = 60) -> Batch:
+def input_line(name: str, body: dict[str, Any], url: str = CHAT) -> bytes:
+    return json.dumps({"custom_id": name, "method": "POST", "url": url, "body": body}).encode() + b"\n"
+
+
+async def create_batch(client: AsyncOpenAI, data: bytes, endpoint: Any = CHAT, window: Any = "24h") -> Batch:
+    file = await client.files.create(file=("calls.jsonl", data), purpose="batch")
+    return await client.batches.create(
+        input_file_id=file.id, endpoint=endpoint, completion_window=window, metadata={"run": "7"}, extra_headers=LABELS
+    )
+
+
+async def wait_until(client: AsyncOpenAI, id: str, true: Callable[[Batch], bool], seconds: float = 60) -> Batch:
     async with asyncio.timeout(seconds):
         while not true(batch := await client.batches.retrieve(id)):  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.1)
     return batch
 
 
-async def ended(client: AsyncOpenAI, id: str, seconds: float = 60) -> Batch:
-    return await until(client, id, lambda b: b.status in ("failed", "completed", "expired", "cancelled"), seconds)
+async def wait_until_ended(client: AsyncOpenAI, id: str, seconds: float = 60) -> Batch:
+    return await wait_until(client, id, lambda b: b.status in ("failed", "completed", "expired", "cancelled"), seconds)
 
 
 async def contents(client: AsyncOpenAI, id: str | None) -> list[Any]:
@@ -122,8 +124,8 @@ def ship(stack: Stack) -> None:
         Shipper(stack.home).run_round(conn)
 
 
-def held(stack: Stack) -> Decimal:
-    """What slices hold together must be what the budget says is granted."""
+def held_by_slices(stack: Stack) -> Decimal:
+    """USD that all slices hold together, which must be what is granted of the budget."""
     ((granted, slices),) = stack.sql(
         "SELECT granted_usd, (SELECT sum(granted_usd - released_usd) FROM budget_slice) FROM budget_period"
     )
@@ -133,15 +135,15 @@ def held(stack: Stack) -> Decimal:
 
 @pytest.mark.parametrize(("rates", "each"), [(BATCH_RATES, LINE), (LISTED_RATES, 2 * LINE)], ids=["declared", "listed"])
 async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, rates: Rates, each: Decimal) -> None:
-    """Where a price of batches is declared of calls, that; where only the list has one, what any call costs."""
+    """At the declared batch price; if only the price list has one, at the price of any call."""
     client = setup.client
     if rates is not BATCH_RATES:
-        places, declared = [deployment("one", setup.model_port, rates=rates)], [workload("assistant", ["one"])]
-        setup.stack.apply(blueprint(2, places, declared, limit=PICO // 100))
+        places, workloads = [deployment("one", setup.model_port, rates=rates)], [workload("assistant", ["one"])]
+        setup.stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
         await setup.stack.ready(2)
-    made = await order(client, lines(12))
+    made = await create_batch(client, input_lines(12))
     assert made.status == "validating" and made.metadata == {"run": "7"}
-    batch = await ended(client, made.id)
+    batch = await wait_until_ended(client, made.id)
     assert batch.status == "completed", batch
     assert batch.request_counts is not None and batch.error_file_id is None
     assert (batch.request_counts.total, batch.request_counts.completed, batch.request_counts.failed) == (12, 12, 0)
@@ -160,7 +162,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, r
     long = await setup.stack.ask("GET", f"/v1/batches?limit={'1' * 5000}", setup.key)
     assert (long.status, long.code) == (400, "limit_range")
     ship(setup.stack)
-    assert setup.stack.said() == [("refunds", "PAY-17")] and held(setup.stack) >= 12 * each
+    assert setup.stack.said() == [("refunds", "PAY-17")] and held_by_slices(setup.stack) >= 12 * each
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)
         assert batch_queries.batches(connection, "other", 10) == []
@@ -181,7 +183,7 @@ async def test_the_reservation_of_a_batch_covers_the_price_of_its_calls(setup: S
     places = [deployment("one", setup.model_port, rates=LISTED_RATES)]
     stack.apply(blueprint(2, places, [workload("assistant", ["one"])], limit=PICO // 100))
     await stack.ready(2)
-    batch = await ended(client, (await order(client, lines(3))).id)
+    batch = await wait_until_ended(client, (await create_batch(client, input_lines(3))).id)
     assert batch.status == "completed", batch
     for entry in await contents(client, batch.output_file_id):
         assert Decimal(entry["response"]["body"]["groundplan"]["cost_usd"]) == 2 * LINE
@@ -189,7 +191,7 @@ async def test_the_reservation_of_a_batch_covers_the_price_of_its_calls(setup: S
     assert stack.sql("SELECT DISTINCT reserved_usd, cost_usd, tier, flags FROM attempt") == [
         (2 * LINE, 2 * LINE, "", [])
     ]
-    batch = await ended(client, (await order(client, lines(60))).id)
+    batch = await wait_until_ended(client, (await create_batch(client, input_lines(60))).id)
     assert batch.errors is not None and batch.errors.data is not None
     (error,) = batch.errors.data
     assert error.code == "budget_exhausted" and "the first 47 of its 60 lines would fit" in (error.message or "")
@@ -202,7 +204,7 @@ async def test_a_line_changed_by_a_guardrail_still_has_the_batch_price(setup: Se
     await setup.stack.ready(2)
     messages = [{"role": "user", "content": "Write to ana@acme.example"}]
     body = {"model": "auto", "max_tokens": 20, "messages": messages}
-    batch = await ended(setup.client, (await order(setup.client, line("a", body))).id)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_line("a", body))).id)
     (entry,) = await contents(setup.client, batch.output_file_id)
     assert Decimal(entry["response"]["body"]["groundplan"]["cost_usd"]) == LINE
     assert setup.model.last is not None and b"ana@acme" not in setup.model.last.body
@@ -211,14 +213,14 @@ async def test_a_line_changed_by_a_guardrail_still_has_the_batch_price(setup: Se
 
 
 async def test_a_judge_guardrail_checks_the_answer_of_a_line(setup: Setup) -> None:
-    """Though a line comes with no key of its own."""
+    """Although a line has no API key of its own."""
     rules = Guardrails(judge=Judge(deployment="judge", question="Is it advice?", refuse_on="yes"), budget_ms=10_000)
     places = [deployment(name, setup.model_port, rates=BATCH_RATES) for name in ("one", "judge")]
-    declared = [workload("assistant", ["one"], also=["judge"], guardrails=rules)]
-    setup.stack.apply(blueprint(2, places, declared, limit=PICO // 100))
+    workloads = [workload("assistant", ["one"], also=["judge"], guardrails=rules)]
+    setup.stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
     await setup.stack.ready(2)
     setup.model.script = Script(say="no")
-    batch = await ended(setup.client, (await order(setup.client, lines(2))).id)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(2))).id)
     assert batch.request_counts is not None and batch.request_counts.completed == 2
     assert setup.model.counted == 4
 
@@ -249,16 +251,16 @@ async def check_types(setup: Setup, batch: Batch) -> None:
 async def test_every_endpoint_that_answers_with_text_can_be_called(
     setup: Setup, endpoint: Any, body: dict[str, Any]
 ) -> None:
-    data = b"".join(line(f"c{n}", body, endpoint) for n in range(3))
-    batch = await ended(setup.client, (await order(setup.client, data, endpoint)).id)
+    data = b"".join(input_line(f"c{n}", body, endpoint) for n in range(3))
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, data, endpoint)).id)
     assert batch.status == "completed", batch
     for entry in await contents(setup.client, batch.output_file_id):
         answer = entry["response"]["body"]
         assert answer["object"] == ("response" if endpoint == "/v1/responses" else "text_completion")
         assert Decimal(answer["groundplan"]["cost_usd"]) == LINE
     if endpoint == "/v1/responses":
-        earlier = line("a", {**body, "previous_response_id": "resp_" + "0" * 32}, endpoint)
-        batch = await ended(setup.client, (await order(setup.client, earlier, endpoint)).id)
+        earlier = input_line("a", {**body, "previous_response_id": "resp_" + "0" * 32}, endpoint)
+        batch = await wait_until_ended(setup.client, (await create_batch(setup.client, earlier, endpoint)).id)
         assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
         assert batch.errors.data[0].code == "field_unsupported"
 
@@ -273,12 +275,12 @@ async def test_the_official_node_client_creates_a_batch(setup: Setup) -> None:
 
 async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:
     client = setup.client
-    data = b"".join(line(f"e{n}", {"model": "auto", "input": ["a", "b"]}, "/v1/embeddings") for n in range(3))
-    batch = await ended(client, (await order(client, data, "/v1/embeddings")).id)
+    data = b"".join(input_line(f"e{n}", {"model": "auto", "input": ["a", "b"]}, "/v1/embeddings") for n in range(3))
+    batch = await wait_until_ended(client, (await create_batch(client, data, "/v1/embeddings")).id)
     assert batch.status == "completed"
     assert len((await contents(client, batch.output_file_id))[0]["response"]["body"]["data"]) == 2
     setup.model.script, setup.model._attempts_seen = Script(mode="error", status=400, times=2), 0
-    batch = await ended(client, (await order(client, lines(5))).id)
+    batch = await wait_until_ended(client, (await create_batch(client, input_lines(5))).id)
     assert batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (3, 2)
     failures = await contents(client, batch.error_file_id)
@@ -289,36 +291,36 @@ async def test_a_batch_of_embeddings_and_lines_that_fail(setup: Setup) -> None:
 
 
 async def test_a_batch_beyond_its_budget_is_refused_and_says_how_many_lines_would_fit(setup: Setup) -> None:
-    batch = await ended(setup.client, (await order(setup.client, lines(140))).id)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(140))).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     (error,) = batch.errors.data
     assert error.code == "budget_exhausted" and error.message is not None
     assert "the first 100 of its 140 lines would fit" in error.message
     assert setup.model.counted == 0 and setup.stack.sql("SELECT * FROM budget_slice") == []
-    whole = await ended(setup.client, (await order(setup.client, lines(100))).id, 60)
+    whole = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(100))).id, 60)
     assert whole.status == "completed" and whole.request_counts is not None
     assert whole.request_counts.completed == 100 and setup.model.counted == 100  # none is made twice
-    assert held(setup.stack) == 100 * LINE
+    assert held_by_slices(setup.stack) == 100 * LINE
 
 
 async def test_idle_slices_are_recalled_for_a_batch(setup: Setup) -> None:
     assert (await setup.stack.chat(setup.key)).status == 200  # the worker now holds more than it spent
-    batch = await ended(setup.client, (await order(setup.client, lines(97))).id, 60)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(97))).id, 60)
     assert batch.status == "completed", batch.errors
 
 
 async def test_invalid_input_fails_the_batch_and_lists_its_lines(setup: Setup) -> None:
     good = {"model": "auto", "messages": [{"role": "user", "content": "x"}]}
     data = (
-        line("a", good)
-        + line("a", good)
+        input_line("a", good)
+        + input_line("a", good)
         + b"nonsense\n"
-        + line("b", {**good, "stream": True})
-        + line("c", {**good, "model": "unknown"})
-        + line("d", good, "/v1/embeddings")
-        + line("", good)
+        + input_line("b", {**good, "stream": True})
+        + input_line("c", {**good, "model": "unknown"})
+        + input_line("d", good, "/v1/embeddings")
+        + input_line("", good)
     )
-    batch = await ended(setup.client, (await order(setup.client, data)).id)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, data)).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     assert [(error.line, error.code) for error in batch.errors.data] == [
         (2, "custom_id_twice"),
@@ -328,27 +330,31 @@ async def test_invalid_input_fails_the_batch_and_lists_its_lines(setup: Setup) -
         (6, "mismatched_url"),
         (7, "custom_id_length"),
     ]
-    long = await ended(setup.client, (await order(setup.client, lines(1, stop="x" * (4 << 20)))).id)
+    long = await wait_until_ended(
+        setup.client, (await create_batch(setup.client, input_lines(1, stop="x" * (4 << 20)))).id
+    )
     assert long.errors is not None and [e.code for e in long.errors.data or ()] == ["line_too_long"]
-    marked = await ended(setup.client, (await order(setup.client, b"\xef\xbb\xbf" + lines(1))).id)
+    marked = await wait_until_ended(
+        setup.client, (await create_batch(setup.client, b"\xef\xbb\xbf" + input_lines(1))).id
+    )
     assert marked.status == "completed", "as some editors begin a file"
-    empty = await ended(setup.client, (await order(setup.client, b"\n\n")).id)
+    empty = await wait_until_ended(setup.client, (await create_batch(setup.client, b"\n\n")).id)
     assert empty.errors is not None and empty.errors.data is not None and empty.errors.data[0].code == "batch_empty"
     for name in ("groundplan_estimate", "groundplan_max_cost_usd"):  # of one call: nobody pays for more than was said
         refused = await setup.stack.post("/v1/batches", setup.key, b"{}", **{name: "1"})
         assert (refused.status, refused.code) == (400, "header_unsupported")
-    odd = await ended(setup.client, (await order(setup.client, lines(1, model="x\0"))).id)
+    odd = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(1, model="x\0"))).id)
     assert odd.errors is not None and ["'x\ufffd'" in str(e.message) for e in odd.errors.data or ()] == [True]
 
 
 async def test_a_cancelled_batch_releases_its_reservation(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=300)
-    batch = await order(setup.client, lines(60))
-    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed >= 4)
+    batch = await create_batch(setup.client, input_lines(60))
+    await wait_until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed >= 4)
     setup.model.script = Script(tokens=20, latency_ms=1500)  # what is asked from now on takes longer than cancelling
-    assert held(setup.stack) >= 60 * LINE
+    assert held_by_slices(setup.stack) >= 60 * LINE
     assert (await setup.client.batches.cancel(batch.id)).status == "cancelling"
-    batch = await ended(setup.client, batch.id)
+    batch = await wait_until_ended(setup.client, batch.id)
     assert batch.status == "cancelled" and batch.cancelled_at is not None and batch.request_counts is not None
     done = batch.request_counts.completed
     assert 4 <= done == setup.model.counted < 30 and batch.request_counts.failed == 60 - done
@@ -358,13 +364,15 @@ async def test_a_cancelled_batch_releases_its_reservation(setup: Setup) -> None:
     ((left,),) = setup.stack.sql(
         "SELECT count(*) FROM budget_slice WHERE epoch::text = %s AND granted_usd > released_usd", batch.id
     )
-    assert left == 0 and held(setup.stack) < 40 * LINE
+    assert left == 0 and held_by_slices(setup.stack) < 40 * LINE
 
 
 async def test_a_batch_expires(setup: Setup) -> None:
     for window, latency in (("2s", 400), ("8s", 1600)):  # a busy machine may make no line within two seconds
         setup.model.script = Script(tokens=20, latency_ms=latency)
-        batch = await ended(setup.client, (await order(setup.client, lines(60), window=window)).id)
+        batch = await wait_until_ended(
+            setup.client, (await create_batch(setup.client, input_lines(60), window=window)).id
+        )
         assert batch.status == "expired" and batch.expired_at is not None
         if batch.output_file_id is not None:
             break
@@ -377,8 +385,8 @@ async def test_a_batch_expires(setup: Setup) -> None:
 async def test_a_batch_continues_with_the_rotated_key(setup: Setup, how: str) -> None:
     """A key that is revoked has no successor in this, and one that is revoked is none."""
     setup.model.script = Script(tokens=20, latency_ms=400)
-    batch = await order(setup.client, lines(16))
-    await until(setup.client, batch.id, lambda b: bool(b.request_counts and b.request_counts.completed))
+    batch = await create_batch(setup.client, input_lines(16))
+    await wait_until(setup.client, batch.id, lambda b: bool(b.request_counts and b.request_counts.completed))
     ((id,),) = setup.stack.sql("SELECT id FROM api_key")
     with psycopg.connect(setup.stack.database.urls["control"]) as conn:
         new, secret, _ = service.rotate_key(conn, "operator", id, timedelta(0))
@@ -388,7 +396,7 @@ async def test_a_batch_continues_with_the_rotated_key(setup: Setup, how: str) ->
     assert secret
     async with AsyncOpenAI(base_url=setup.client.base_url, api_key=reader, max_retries=5) as client:
         await setup.stack.heard()
-        batch = await ended(client, batch.id)
+        batch = await wait_until_ended(client, batch.id)
         assert batch.request_counts is not None and batch.status == "completed"
         if how == "rotated":
             assert (batch.request_counts.completed, batch.request_counts.failed) == (16, 0)
@@ -403,9 +411,9 @@ async def test_a_batch_continues_with_the_rotated_key(setup: Setup, how: str) ->
 
 async def test_a_batch_whose_marker_file_was_lost_is_continued(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=300)
-    batch = await order(setup.client, lines(20))
-    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed > 0)
-    setup.model.script = Script(tokens=20, latency_ms=600)  # so that it does not end before its worker does
+    batch = await create_batch(setup.client, input_lines(20))
+    await wait_until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed > 0)
+    setup.model.script = Script(tokens=20, latency_ms=600)  # so that the batch does not end before its worker
     setup.stack.workers[0].terminate()
     await asyncio.to_thread(setup.stack.workers.pop().wait, 60)
     (mark,) = (setup.stack.home.root / "batches").iterdir()
@@ -413,8 +421,8 @@ async def test_a_batch_whose_marker_file_was_lost_is_continued(setup: Setup) -> 
     setup.model.script = Script(tokens=20)
     setup.stack.start()
     await setup.stack.ready()
-    await asyncio.to_thread(ship, setup.stack)  # lines that it had claimed and not begun are anybody's again by that
-    batch = await ended(setup.client, batch.id)
+    await asyncio.to_thread(ship, setup.stack)  # releases the lines that it had claimed and not started
+    batch = await wait_until_ended(setup.client, batch.id)
     assert batch.status == "completed" and batch.request_counts is not None
     assert batch.request_counts.completed == 20 == setup.model.counted, "a worker that ends lets its calls end"
 
@@ -422,7 +430,7 @@ async def test_a_batch_whose_marker_file_was_lost_is_continued(setup: Setup) -> 
 FEW = Limit(name="few", covers="workload/assistant", type="requests", amount=2, period="day")
 
 
-async def limited(setup: Setup, number: int, *limits: Limit) -> None:
+async def apply_limits(setup: Setup, number: int, *limits: Limit) -> None:
     """Other limits from now on."""
     places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
     made = blueprint(number, places, [workload("assistant", ["one"])], limit=PICO // 100)
@@ -432,12 +440,12 @@ async def limited(setup: Setup, number: int, *limits: Limit) -> None:
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
 async def test_lines_that_wait_for_a_limit_end_when_their_batch_ends(setup: Setup, end: str) -> None:
-    await limited(setup, 2, FEW)
-    batch = await order(setup.client, lines(6), window="6s" if end == "expired" else "24h")
-    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
+    await apply_limits(setup, 2, FEW)
+    batch = await create_batch(setup.client, input_lines(6), window="6s" if end == "expired" else "24h")
+    await wait_until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
     if end == "cancelled":
         await setup.client.batches.cancel(batch.id)
-    batch = await ended(setup.client, batch.id, 30)
+    batch = await wait_until_ended(setup.client, batch.id, 30)
     assert batch.status == end and batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 4)
     failures = await contents(setup.client, batch.error_file_id)
@@ -464,7 +472,7 @@ async def test_lines_wait_for_a_deployment_whose_limit_is_used_up(setup: Setup, 
     setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 600)
     if why == "pause":
         setup.model.script = Script(tokens=20, mode="error", status=429, retry_after="2", times=3, latency_ms=50)
-    batch = await ended(setup.client, (await order(setup.client, lines(4))).id)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(4))).id)
     assert batch.status == "completed" and batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (4, 0)
     ship(setup.stack)
@@ -475,12 +483,12 @@ async def test_lines_wait_for_a_deployment_whose_limit_is_used_up(setup: Setup, 
 
 
 async def test_a_waiting_line_does_not_block_a_call_with_the_same_question(setup: Setup) -> None:
-    """Of several that ask the same at once one asks the model, and the others wait for its answer."""
+    """Of concurrent calls with the same question one is sent to the model, and the others wait for its answer."""
     place = deployment("one", setup.model_port, rates=BATCH_RATES)
     setup.stack.apply(blueprint(2, [place], [workload("assistant", ["one"], cache=CACHE)], limit=PICO // 100))
     await setup.stack.ready(2)
     setup.model.script = Script(mode="error", status=429, retry_after="40")
-    batch = await order(setup.client, lines(1))
+    batch = await create_batch(setup.client, input_lines(1))
     async with asyncio.timeout(30):
         while not setup.model.counted:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.05)
@@ -489,12 +497,14 @@ async def test_a_waiting_line_does_not_block_a_call_with_the_same_question(setup
     assert (await setup.stack.chat(setup.key, "q0")).status == 503
     assert time.monotonic() - began < 10 and setup.model.counted == 1
     await setup.client.batches.cancel(batch.id)
-    assert (await ended(setup.client, batch.id)).status == "cancelled"
+    assert (await wait_until_ended(setup.client, batch.id)).status == "cancelled"
 
 
 async def test_a_line_that_needs_more_than_a_whole_limit_fails_without_waiting(setup: Setup) -> None:
-    await limited(setup, 2, Limit(name="few", covers="workload/assistant", type="tokens", amount=10, period="minute"))
-    batch = await ended(setup.client, (await order(setup.client, lines(1))).id, 30)
+    await apply_limits(
+        setup, 2, Limit(name="few", covers="workload/assistant", type="tokens", amount=10, period="minute")
+    )
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(1))).id, 30)
     assert batch.status == "completed"
     (failure,) = await contents(setup.client, batch.error_file_id)
     assert failure["response"]["status_code"] == 429
@@ -502,21 +512,21 @@ async def test_a_line_that_needs_more_than_a_whole_limit_fails_without_waiting(s
 
 
 async def test_lines_wait_while_postgresql_is_too_slow_to_say_whether_a_limit_has_room(setup: Setup) -> None:
-    await limited(setup, 2, msgspec.structs.replace(FEW, amount=50))
+    await apply_limits(setup, 2, msgspec.structs.replace(FEW, amount=50))
     with psycopg.connect(setup.stack.database.urls["owner"]) as conn:
         conn.execute("LOCK TABLE limit_span IN EXCLUSIVE MODE")
-        batch = await order(setup.client, lines(6))
+        batch = await create_batch(setup.client, input_lines(6))
         await asyncio.sleep(2)
         assert setup.model.counted == 0
-    batch = await ended(setup.client, batch.id, 60)
+    batch = await wait_until_ended(setup.client, batch.id, 60)
     assert batch.request_counts is not None and batch.request_counts.completed == 6
 
 
 async def test_lines_that_wait_for_a_limit_are_continued_by_the_next_worker(setup: Setup) -> None:
-    """They were not sent: a worker that ends neither waits for them nor loses them."""
-    await limited(setup, 2, FEW)
-    batch = await order(setup.client, lines(6))
-    await until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
+    """They have not been sent: a worker that is stopped neither waits for them nor loses them."""
+    await apply_limits(setup, 2, FEW)
+    batch = await create_batch(setup.client, input_lines(6))
+    await wait_until(setup.client, batch.id, lambda b: b.request_counts is not None and b.request_counts.completed == 2)
     async with asyncio.timeout(30):
         while setup.stack.sql("SELECT count(*) FROM batch_line WHERE state = 'running'") != [(4,)]:  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -526,18 +536,18 @@ async def test_lines_that_wait_for_a_limit_are_continued_by_the_next_worker(setu
     assert time.monotonic() - began < 10
     setup.stack.start()
     await setup.stack.ready(2)
-    await limited(setup, 3)
+    await apply_limits(setup, 3)
     await asyncio.to_thread(ship, setup.stack)
-    batch = await ended(setup.client, batch.id)
+    batch = await wait_until_ended(setup.client, batch.id)
     assert batch.status == "completed" and batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed, setup.model.counted) == (6, 0, 6)
 
 
 async def test_a_blocked_batch_does_not_block_others(setup: Setup) -> None:
     """Its input is not there any more; or what a newer release wrote, before which this one is back, cannot be read."""
-    lost = await setup.client.files.create(file=("calls.jsonl", lines(2)), purpose="batch")
+    lost = await setup.client.files.create(file=("calls.jsonl", input_lines(2)), purpose="batch")
     setup.model.script = Script(tokens=20, latency_ms=300)
-    good = await order(setup.client, lines(2))
+    good = await create_batch(setup.client, input_lines(2))
     stack, ids = setup.stack, [uuid.UUID(int=1), uuid.UUID(int=2)]
     (stack.home.root / "files" / str(uuid.UUID(hex=lost.id.removeprefix("file-")))).unlink()
     for id, status in zip(ids, ("validating", "in_progress"), strict=True):
@@ -554,8 +564,10 @@ async def test_a_blocked_batch_does_not_block_others(setup: Setup) -> None:
     )  # fmt: skip
     for id in ids:
         (stack.home.root / "batches" / str(id)).touch()  # they come before all others
-    assert (await ended(setup.client, good.id)).status == "completed"
-    assert (await ended(setup.client, (await order(setup.client, lines(2))).id)).status == "completed"
+    assert (await wait_until_ended(setup.client, good.id)).status == "completed"
+    assert (
+        await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(2))).id)
+    ).status == "completed"
     assert stack.sql("SELECT status FROM batch WHERE id = ANY(%s) ORDER BY id", ids) == [
         ("validating",),
         ("in_progress",),
@@ -565,21 +577,23 @@ async def test_a_blocked_batch_does_not_block_others(setup: Setup) -> None:
 
 
 async def test_an_upstreams_refusal_may_be_any_json(setup: Setup) -> None:
-    """Numbers, too, that PostgreSQL has no type for."""
+    """Even with numbers that PostgreSQL has no type for."""
     setup.model.script = Script(tokens=20, latency_ms=500)
-    batch = await order(setup.client, lines(2))
-    await until(setup.client, batch.id, lambda b: b.status == "in_progress")
+    batch = await create_batch(setup.client, input_lines(2))
+    await wait_until(setup.client, batch.id, lambda b: b.status == "in_progress")
     setup.stack.sql(
         "UPDATE batch_line SET state = 'done', ok = false, result = '{\"error\":1e-99999}' WHERE number = 2"
     )
-    batch = await ended(setup.client, batch.id)
+    batch = await wait_until_ended(setup.client, batch.id)
     assert batch.status == "completed" and batch.request_counts is not None
     assert (batch.request_counts.completed, batch.request_counts.failed) == (1, 1)
 
 
 async def test_a_batch_of_moderations(setup: Setup) -> None:
     body = {"model": "auto", "input": ["hello", "attack"]}
-    batch = await ended(setup.client, (await order(setup.client, line("m", body, MODERATIONS), MODERATIONS)).id)
+    batch = await wait_until_ended(
+        setup.client, (await create_batch(setup.client, input_line("m", body, MODERATIONS), MODERATIONS)).id
+    )
     (entry,) = await contents(setup.client, batch.output_file_id)
     assert [result["flagged"] for result in entry["response"]["body"]["results"]] == [False, True]
 
@@ -587,15 +601,15 @@ async def test_a_batch_of_moderations(setup: Setup) -> None:
 async def test_a_batch_of_images(setup: Setup) -> None:
     """Each line is a call at the price of its images, also where the deployment has a batch endpoint."""
     asked = {"model": "auto", "prompt": "a cat", "size": "1024x1024"}
-    data = line("a", {**asked, "n": 2}, IMAGES) + line("b", {**asked, "size": "auto"}, IMAGES)
-    batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
+    data = input_line("a", {**asked, "n": 2}, IMAGES) + input_line("b", {**asked, "size": "auto"}, IMAGES)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, data, IMAGES)).id)
     assert batch.status == "completed" and batch.error_file_id is None, batch
     found = {each["custom_id"]: each["response"]["body"] for each in await contents(setup.client, batch.output_file_id)}
     assert [len(found[name]["data"]) for name in "ab"] == [2, 1] and found["a"]["data"][0]["b64_json"]
     ship(setup.stack)
     rows = setup.stack.sql("SELECT c.endpoint, a.cost_usd FROM call c JOIN attempt a ON a.call_id = c.id")
     assert [(endpoint, int(cost * 10_000)) for endpoint, cost in rows] == [("images.generations", 2)] * 2
-    assert held(setup.stack) <= Decimal("0.01")
+    assert held_by_slices(setup.stack) <= Decimal("0.01")
 
 
 @pytest.mark.parametrize(
@@ -607,15 +621,15 @@ async def test_a_batch_of_images(setup: Setup) -> None:
     ],
 )
 async def test_a_batch_of_images_without_a_cost_bound_is_refused(setup: Setup, body: dict[str, Any], code: str) -> None:
-    data = line("a", {"model": "auto", "prompt": "a", **body}, IMAGES)
-    batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
+    data = input_line("a", {"model": "auto", "prompt": "a", **body}, IMAGES)
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, data, IMAGES)).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     assert [each.code for each in batch.errors.data] == [code] and setup.model.counted == 0
 
 
 async def test_a_batch_makes_at_most_a_thousand_images(setup: Setup) -> None:
-    data = b"".join(line(f"c{n}", {"prompt": "a", "n": 10, "size": "1024x1024"}, IMAGES) for n in range(102))
-    batch = await ended(setup.client, (await order(setup.client, data, IMAGES)).id)
+    data = b"".join(input_line(f"c{n}", {"prompt": "a", "n": 10, "size": "1024x1024"}, IMAGES) for n in range(102))
+    batch = await wait_until_ended(setup.client, (await create_batch(setup.client, data, IMAGES)).id)
     assert batch.status == "failed" and batch.errors is not None and batch.errors.data is not None
     assert [(each.code, each.line) for each in batch.errors.data] == [("batch_images", 101), ("batch_images", 102)]
 
@@ -623,13 +637,13 @@ async def test_a_batch_makes_at_most_a_thousand_images(setup: Setup) -> None:
 async def test_a_batch_for_an_endpoint_without_a_cost_bound_is_refused(setup: Setup) -> None:
     for endpoint in ("/v1/images/edits", "/v1/videos", "/v1/audio/speech"):
         with pytest.raises(BadRequestError, match=endpoint) as refused:
-            await order(setup.client, lines(1), endpoint)
+            await create_batch(setup.client, input_lines(1), endpoint)
         assert refused.value.code == "endpoint_unsupported" and "/v1/images/generations" in str(refused.value.body)
 
 
 async def test_files_are_stored_listed_and_deleted_per_workload(setup: Setup) -> None:
     client, stack = setup.client, setup.stack
-    data = lines(3) * 2000
+    data = input_lines(3) * 2000
     file = await client.files.create(file=("a.jsonl", data), purpose="batch")
     assert (file.bytes, file.filename, file.purpose, file.object) == (len(data), "a.jsonl", "batch", "file")
     (path,) = (stack.home.root / "files").iterdir()
@@ -640,7 +654,7 @@ async def test_files_are_stored_listed_and_deleted_per_workload(setup: Setup) ->
     assert second.filename == "n" * 194 + ".jsonl", "what it is stays known"
     assert [f.id async for f in client.files.list()] == [second.id, file.id]
     assert [f.id async for f in client.files.list(limit=1)] == [second.id, file.id]
-    assert [f.id async for f in client.files.list(limit=1, order="asc")] == [file.id, second.id]
+    assert [f.id async for f in client.files.list(limit=1, create_batch="asc")] == [file.id, second.id]
     assert [f.id async for f in client.files.list(limit=10_000)] == [second.id, file.id], "as many as OpenAI allows"
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=stack.key("other")) as other:
         assert [f async for f in other.files.list()] == []
@@ -660,8 +674,8 @@ async def test_results_based_on_permissions_are_readable_only_by_the_person_they
     stack, ana, ben = setup.stack, setup.stack.person("ana@acme.example"), setup.stack.person("ben@acme.example")
     keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "nobody": setup.key}
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=keys["ana"]) as client:
-        batch = await ended(client, (await order(client, lines(1))).id)
-    results, shared = batch.output_file_id, await setup.client.files.create(file=lines(1), purpose="batch")
+        batch = await wait_until_ended(client, (await create_batch(client, input_lines(1))).id)
+    results, shared = batch.output_file_id, await setup.client.files.create(file=input_lines(1), purpose="batch")
 
     async def readers() -> list[str]:
         """Who reads the results, and lists them."""
@@ -675,8 +689,8 @@ async def test_results_based_on_permissions_are_readable_only_by_the_person_they
 
     assert await readers() == ["ana", "ben", "nobody"]
     places = [deployment("one", setup.model_port), deployment("vectors", setup.model_port, kind="embeddings")]
-    declared = [workload("assistant", ["one"], embeddings=["vectors"], grounding=GROUNDING)]
-    stack.apply(blueprint(2, places, declared, limit=PICO // 100))
+    workloads = [workload("assistant", ["one"], embeddings=["vectors"], grounding=GROUNDING)]
+    stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
     await stack.ready(2)
     assert await readers() == ["ana"]
     assert (await stack.ask("DELETE", f"/v1/files/{results}", keys["ben"])).status == 404
@@ -685,7 +699,7 @@ async def test_results_based_on_permissions_are_readable_only_by_the_person_they
 
 
 async def test_files_whose_rows_were_deleted_are_removed_from_disk(database: Database, tmp_path: Path) -> None:
-    """At another gateway on the same database, or by one that was killed before its own disk was cleared."""
+    """Rows deleted by another gateway on the same database, or by one that was killed before it cleared its disk."""
     blobs, now = Blobs(Home(tmp_path)), datetime.now(UTC)
     blobs.ready()
     kept, gone, of_an_order = (new_id() for _ in range(3))
@@ -715,7 +729,7 @@ async def test_files_whose_rows_were_deleted_are_removed_from_disk(database: Dat
 async def test_files_written_by_a_killed_gateway_without_a_row_are_removed_from_disk(
     database: Database, tmp_path: Path
 ) -> None:
-    """Nobody can read it or delete it, and whoever erases a person does not find it."""
+    """Without a row nobody could read or delete the file, and an erasure would not find it."""
     blobs, now = Blobs(Home(tmp_path)), datetime.now(UTC)
     blobs.ready()
     entered, stray, sent_just_now = (new_id() for _ in range(3))
@@ -733,7 +747,7 @@ async def test_files_written_by_a_killed_gateway_without_a_row_are_removed_from_
 async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(setup: Setup) -> None:
     """As whoever got no answer does, at once or later; a file, too."""
     client, told = setup.client, {"Idempotency-Key": "night-7"}
-    files = [("calls.jsonl", lines(2))] * 2 + [("calls.jsonl", lines(3))]
+    files = [("calls.jsonl", input_lines(2))] * 2 + [("calls.jsonl", input_lines(3))]
     made = [client.files.create(file=file, purpose="batch", extra_headers={"Idempotency-Key": "f"}) for file in files]
     file = await made[0]
     assert (await made[1]).id == file.id
@@ -747,7 +761,7 @@ async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(
         )
 
     first, second = await asyncio.gather(ordered(), ordered())
-    assert first.id == second.id and (await ended(client, first.id)).status == "completed"
+    assert first.id == second.id and (await wait_until_ended(client, first.id)).status == "completed"
     assert (await client.files.delete(file.id)).deleted
     reply = await client.with_options(default_headers=told).batches.with_raw_response.create(
         input_file_id=file.id, endpoint=CHAT, completion_window="24h"
@@ -767,14 +781,14 @@ async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(
 async def test_files_are_kept_within_the_declared_time_and_number(setup: Setup) -> None:
     client, stack = setup.client, setup.stack
     file = await client.files.create(
-        file=("calls.jsonl", lines(1)), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
+        file=("calls.jsonl", input_lines(1)), purpose="batch", expires_after={"anchor": "created_at", "seconds": 3600}
     )
     assert file.expires_at == file.created_at + 3600
     made = await client.batches.create(
         input_file_id=file.id, endpoint=CHAT, completion_window="24h",
         output_expires_after={"anchor": "created_at", "seconds": 7200},
     )  # fmt: skip
-    batch = await ended(client, made.id)
+    batch = await wait_until_ended(client, made.id)
     output = await client.files.retrieve(batch.output_file_id or "")
     assert output.expires_at is not None and output.expires_at - output.created_at in (7200, 7201)
     stack.sql("UPDATE api_file SET expires_at = now() WHERE purpose = 'batch'")
@@ -808,7 +822,7 @@ async def test_unsupported_files_and_batches_are_refused_by_name(setup: Setup) -
         await setup.stack.post("/v1/batches", setup.key, unkept),
         await setup.stack.ask("GET", "/v1/files?purpose=%00", setup.key),
     ):
-        assert (reply.status, reply.code) == (400, "value_unsupported"), "it is the caller's fault, and not tried again"
+        assert (reply.status, reply.code) == (400, "value_unsupported"), "an error of the caller, which is not retried"
     assert (await setup.stack.ask("PUT", "/v1/files", setup.key)).status == 405
     upload = await client.uploads.create(bytes=1, filename="x", mime_type="text/plain", purpose="user_data")
     for path in ("/v1/files", f"/v1/uploads/{upload.id}/parts"):
@@ -818,7 +832,7 @@ async def test_unsupported_files_and_batches_are_refused_by_name(setup: Setup) -
     assert (await setup.stack.post("/v1/files", "gp_wrong", {})).status == 401
     assert len(list((setup.stack.home.root / "files").iterdir())) == 1
     setup.model.script = Script(tokens=20, latency_ms=500)
-    busy = await order(setup.client, lines(20))
+    busy = await create_batch(setup.client, input_lines(20))
     with pytest.raises(ConflictError):
         await client.files.delete(busy.input_file_id)
 
@@ -831,13 +845,15 @@ async def test_lines_answered_from_the_cache_cost_nothing(setup: Setup) -> None:
     stack.apply(made)
     await stack.ready(2)
     body = {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "the same"}]}
-    batch = await ended(client, (await order(client, b"".join(line(f"s{n}", body) for n in range(6)))).id)
+    batch = await wait_until_ended(
+        client, (await create_batch(client, b"".join(input_line(f"s{n}", body) for n in range(6)))).id
+    )
     assert batch.status == "completed" and setup.model.counted == 1
     found = [entry["response"]["body"]["groundplan"] for entry in await contents(client, batch.output_file_id)]
     assert sorted(facts["cache"] for facts in found) == ["exact"] * 5 + ["none"]
     assert sum(Decimal(facts["cost_usd"]) for facts in found) == LINE
     assert (await stack.chat(setup.key, "the same")).json["groundplan"]["cache"] == "exact"
-    assert held(stack) <= 6 * LINE
+    assert held_by_slices(stack) <= 6 * LINE
 
 
 async def test_a_guardrail_of_another_process_checks_each_line(setup: Setup) -> None:
@@ -848,9 +864,9 @@ async def test_a_guardrail_of_another_process_checks_each_line(setup: Setup) -> 
     await setup.stack.ready(2)
     body = {"model": "auto", "max_tokens": 20}
     texts = ["What is it?", f"I am {number}.", "And this?"]
-    asked = [line(f"c{n}", {**body, "messages": [{"role": "user", "content": t}]}) for n, t in enumerate(texts)]
+    asked = [input_line(f"c{n}", {**body, "messages": [{"role": "user", "content": t}]}) for n, t in enumerate(texts)]
     async with searching(setup.stack.home.root) as bodies:
-        batch = await ended(setup.client, (await order(setup.client, b"".join(asked))).id)
+        batch = await wait_until_ended(setup.client, (await create_batch(setup.client, b"".join(asked))).id)
     assert batch.request_counts is not None, batch
     assert (batch.request_counts.completed, batch.request_counts.failed) == (2, 1)
     assert [entry["custom_id"] for entry in await contents(setup.client, batch.output_file_id)] == ["c0", "c2"]
@@ -860,12 +876,12 @@ async def test_a_guardrail_of_another_process_checks_each_line(setup: Setup) -> 
 
 
 async def test_writing_the_lines_of_a_batch_does_not_lock_its_budget(setup: Setup) -> None:
-    """They are written before its money is taken, for of a large batch that takes a second."""
+    """Lines are written before the reservation is taken, since for a large batch that takes a second."""
     await setup.client.chat.completions.create(model="auto", max_tokens=5, messages=[{"role": "user", "content": "x"}])
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%%hold_batch%%'"
     with psycopg.connect(setup.stack.database.urls["owner"]) as owner:
         owner.execute("SELECT 1 FROM budget_period FOR UPDATE")
-        made = await order(setup.client, lines(3))
+        made = await create_batch(setup.client, input_lines(3))
         async with asyncio.timeout(20):
             while not (found := setup.stack.sql(waiting)):  # noqa: ASYNC110 -- what is waited for has no event
                 await asyncio.sleep(0.05)
@@ -874,4 +890,4 @@ async def test_writing_the_lines_of_a_batch_does_not_lock_its_budget(setup: Setu
             found[0][0],
         )
     assert written == [(1,)]
-    assert (await ended(setup.client, made.id)).status == "completed"
+    assert (await wait_until_ended(setup.client, made.id)).status == "completed"

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 from tests.integration.gateway_stack import Reply, blueprint, deployment, installation, scripted, workload
 from tests.integration.held_answers import ROUTES, Holding, all_forms
-from tests.integration.test_batches import BATCH_RATES, lines
+from tests.integration.test_batches import BATCH_RATES, input_lines
 from tests.integration.test_tasks import FORM, PRICES
 from tests.unit.test_multipart import form
 from websockets.asyncio.client import connect
@@ -168,7 +168,7 @@ async def files(world: World) -> None:
     names = [model["id"] for model in (await world.ask("GET /v1/models")).json["data"]]
     assert {"auto", "scripted/chat"} <= set(names)
     await world.ask("GET /v1/models/ID", id="scripted/chat")
-    upload = form(("purpose", b"batch", None), ("file", lines(3), "calls.jsonl"))
+    upload = form(("purpose", b"batch", None), ("file", input_lines(3), "calls.jsonl"))
     file = (await world.ask("POST /v1/files", upload, content_type=FORM)).json["id"]
     order = {"input_file_id": file, "endpoint": "/v1/chat/completions", "completion_window": "24h"}
     world.model.script = Script(tokens=7, latency_ms=500)  # so that none has ended before it is cancelled

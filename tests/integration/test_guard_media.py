@@ -13,7 +13,7 @@ import pytest
 from openai import AsyncOpenAI, PermissionDeniedError
 from tests.integration.gateway_stack import RATES, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.patient import OpenAIs
-from tests.integration.test_realtime import closed, heard, say
+from tests.integration.test_realtime import close_code, read_until, send_message
 from websockets.exceptions import InvalidStatus
 
 from groundplan.blueprint.model import Cache, Guardrails, Review
@@ -135,7 +135,7 @@ async def test_what_is_spoken_heard_and_drawn(world: World) -> None:
 
 async def test_a_guarded_answer_is_made_anew_and_a_replay_gives_what_was_checked(world: World) -> None:
     """Neither a cache nor an idempotent replay gets round the checks."""
-    world.model.script = Script(say=f"ask {EMAIL} about it")
+    world.model.script = Script(send_message=f"ask {EMAIL} about it")
     before = world.model.counted
     for _ in range(2):
         reply = await world.stack.chat(world.keys["declared"], "who knows?")
@@ -150,33 +150,33 @@ async def test_a_guarded_answer_is_made_anew_and_a_replay_gives_what_was_checked
 async def test_conversations_are_checked_both_ways(world: World) -> None:
     model = "talker"
     async with world.client("inward").realtime.connect(model=model) as talk:
-        await say(talk, f"I am {EMAIL}")
-        text, _ = await heard(talk)
+        await send_message(talk, f"I am {EMAIL}")
+        text, _ = await read_until(talk)
         assert text == f"You said: I am {EMAIL}", "the model saw a stand-in, the caller gets the value back"
-        await say(talk, f"use {SECRET}")
-        assert (await heard(talk, "error"))[1].error.code == "guardrail_secrets"
+        await send_message(talk, f"use {SECRET}")
+        assert (await read_until(talk, "error"))[1].error.code == "guardrail_secrets"
         await talk.input_audio_buffer.append(audio="AAAA")
-        _, error = await heard(talk, "error")
+        _, error = await read_until(talk, "error")
         assert error.error.code == "guardrail_unchecked" and "audio" in error.error.message
     text_only: Any = {"type": "realtime", "output_modalities": ["text"]}
     async with world.client("outward").realtime.connect(model=model) as talk:
-        await say(talk, "hello")
-        _, error = await heard(talk, "error")
+        await send_message(talk, "hello")
+        _, error = await read_until(talk, "error")
         assert error.error.code == "guardrail_unchecked", "it would answer with sound"
         await talk.session.update(session=text_only)
-        await say(talk, "a long and harmless story about pumps " * 12)
-        text, _ = await heard(talk)
+        await send_message(talk, "a long and harmless story about pumps " * 12)
+        text, _ = await read_until(talk)
         assert text == ("You said: " + "a long and harmless story about pumps " * 12).strip(), "nothing is lost"
-        await say(talk, f"write to {EMAIL} soon")
-        text, _ = await heard(talk)
+        await send_message(talk, f"write to {EMAIL} soon")
+        text, _ = await read_until(talk)
         assert EMAIL not in text and text.startswith("You said: write to")
-        await say(talk, f"use {SECRET} " + "and more " * 60)
-        text, error = await heard(talk, "error")
+        await send_message(talk, f"use {SECRET} " + "and more " * 60)
+        text, error = await read_until(talk, "error")
         assert error.error.code == "guardrail_secrets" and SECRET[:8] not in text
-        assert await closed(talk) == 1008
+        assert await close_code(talk) == 1008
     async with world.client("declared").realtime.connect(model=model) as talk:
-        await say(talk, "hello")
-        assert (await heard(talk))[0] == "You said: hello"
+        await send_message(talk, "hello")
+        assert (await read_until(talk))[0] == "You said: hello"
     for name, code in (
         ("judged", "guardrail_unchecked"), ("reviewed", "review_unsupported"), ("personal", "guardrail_unchecked"),
     ):  # fmt: skip

@@ -21,7 +21,7 @@ from anthropic.types.messages import (
 from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.sdk_types import strict
 from tests.integration.test_batch_kill import UNRECOVERED, shipping
-from tests.integration.test_batches import BATCH_RATES, LINE, SAID, held, ship
+from tests.integration.test_batches import BATCH_RATES, LABELS, LINE, held_by_slices, ship
 
 from groundplan.core.money import PICO
 from groundplan.ledger import batch_queries
@@ -85,7 +85,7 @@ def counts(batch: MessageBatch) -> dict[str, int]:
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
 async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, model: str) -> None:
     batches = setup.client.messages.batches
-    made = await batches.create(requests=requests(6, model=model), extra_headers=SAID)
+    made = await batches.create(requests=requests(6, model=model), extra_headers=LABELS)
     assert made.processing_status == "in_progress" and counts(made) == {"processing": 6}
     assert made.results_url is None and made.ended_at is None
     batch = await ended(setup.client, made.id)
@@ -97,7 +97,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, m
         assert result.message.usage.output_tokens == 20
         assert Decimal(result.message.model_extra["groundplan"]["cost_usd"]) == LINE
     assert setup.native.counted + setup.chat.counted == 6
-    assert held(setup.stack) >= 6 * LINE
+    assert held_by_slices(setup.stack) >= 6 * LINE
     ship(setup.stack)
     assert setup.stack.said() == [("refunds", "PAY-17")]
     await _types(setup, batch.id)
@@ -211,7 +211,7 @@ async def test_it_is_cancelled_listed_and_deleted(setup: Setup) -> None:
         assert {kind: kinds.count(kind) for kind in set(kinds)} == told, (
             "each call has a result, also if none was begun"
         )
-    assert held(setup.stack) >= setup.native.counted * LINE
+    assert held_by_slices(setup.stack) >= setup.native.counted * LINE
     await _pages(setup, made.id, at_once.id)
 
 
@@ -292,7 +292,7 @@ async def test_whoever_is_killed_every_call_has_one_result_and_one_row(setup: Se
     )
     assert rows == calls == count, "a call without its one row in the ledger"
     ((attempts, spent),) = stack.sql("SELECT count(*), sum(cost_usd) FROM attempt")
-    assert setup.chat.counted <= attempts <= count and held(stack) == spent <= count * LINE
+    assert setup.chat.counted <= attempts <= count and held_by_slices(stack) == spent <= count * LINE
 
 
 async def test_the_beta_client_and_a_pretty_body_are_understood(setup: Setup) -> None:

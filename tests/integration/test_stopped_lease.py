@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.gateway_stack import GROUNDING, Stack
-from tests.integration.test_stopped_worker import WHOLE, Far, gateway, stands_still
+from tests.integration.test_stopped_worker import JSON_ANSWER, PhasedUpstream, gateway, pause_worker
 
 from groundplan.core.endpoints import announce
 from groundplan.core.ids import new_id
@@ -19,13 +19,13 @@ from groundplan.testing.database import Database
 
 
 @asynccontextmanager
-async def searching(stack: Stack, far: Far) -> AsyncIterator[None]:
+async def searching(stack: Stack, upstream: PhasedUpstream) -> AsyncIterator[None]:
     """A search service that says what `far` does."""
-    server = await asyncio.start_server(far.answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(upstream.answer, "127.0.0.1", 0)
     announce(stack.home, "search", f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", "token")
     yield
     server.close()
-    for writer in far.writers:
+    for writer in upstream.writers:
         writer.close()
 
 
@@ -40,13 +40,15 @@ async def test_nothing_is_sent_after_the_policy_lease_ran_out_during_admission(
 ) -> None:
     """Of a workload without grace. What was stopped meanwhile stays stopped; without such a stop the lease is renewed,
     and nobody sees anything."""
-    model, search = Far(WHOLE), Far(meanwhile=(SEARCHED,))
-    terms = {"grounding": GROUNDING, "grace_ms": 0}
-    async with gateway(database, tmp_path, model, workload=terms) as (stack, _), searching(stack, search):
+    model, search = PhasedUpstream(JSON_ANSWER), PhasedUpstream(during_stop=(SEARCHED,))
+    workload_settings = {"grounding": GROUNDING, "grace_ms": 0}
+    async with gateway(database, tmp_path, model, workload=workload_settings) as (stack, _), searching(stack, search):
         key = stack.key("assistant", stack.person("ana@acme.example"))
 
         task = asyncio.ensure_future(stack.chat(key))
-        await asyncio.wait([task, asyncio.ensure_future(search.asked.wait())], return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait(
+            [task, asyncio.ensure_future(search.request_received.wait())], return_when=asyncio.FIRST_COMPLETED
+        )
         assert not task.done(), task.result()
         await asyncio.sleep(0.05)
 
@@ -55,7 +57,7 @@ async def test_nothing_is_sent_after_the_policy_lease_ran_out_during_admission(
             if killed:
                 stack.policy("kill", "deployment/d0", KILL, new_id(), "deployment/d0")
 
-        await stands_still(stack, meanwhile, 2.0)
+        await pause_worker(stack, meanwhile, 2.0)
         reply = await task
         assert reply.status == (503 if killed else 200), reply.body
         assert model.counted == (0 if killed else 1)

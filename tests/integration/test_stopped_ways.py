@@ -17,16 +17,16 @@ from tests.contract.h2_server import H2Server
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, events, installation, parse, workload
 from tests.integration.test_stopped_worker import (
     FAILS,
-    LATER_SECONDS,
+    GOOD_UPSTREAMS,
+    JSON_ANSWER,
+    LATE_SECONDS,
     SHORT_MS,
-    WELL,
-    WHOLE,
-    Far,
-    across_a_stop,
+    PhasedUpstream,
+    answer_across_stop,
     attempts,
-    crowded,
+    full_listener,
     gateway,
-    stands_still,
+    pause_worker,
 )
 from tests.unit.test_multipart import form
 from websockets.asyncio.client import connect
@@ -40,70 +40,78 @@ from groundplan.testing.database import Database
 from groundplan.testing.journal import read_segment
 
 BODY_SECONDS = 30.0
-"""In which a body has to come, and an upstream to take a part of one."""
-MANY, LONG = 300, json.dumps({"type": "conversation.item.retrieved", "event_id": "e", "item": {"audio": "A" * 100_000}})
-"""More than all buffers on the way hold."""
-HEARD = b'{"text":"well","usage":{"type":"duration","seconds":2}}'
-TOLD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b" % (
-    len(HEARD),
-    HEARD,
+"""Timeout of a body, and of a part of one that an upstream has to accept."""
+EVENT_COUNT, LONG_EVENT = (
+    300,
+    json.dumps({"type": "conversation.item.retrieved", "event_id": "e", "item": {"audio": "A" * 100_000}}),
+)
+"""More events of this size than fit into all buffers on the way."""
+TRANSCRIPT = b'{"text":"well","usage":{"type":"duration","seconds":2}}'
+TRANSCRIPT_ANSWER = (
+    b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\nconnection: close\r\ncontent-length: %d\r\n\r\n%b"
+    % (
+        len(TRANSCRIPT),
+        TRANSCRIPT,
+    )
 )
 
 
 # -- HTTP/2 -----------------------------------------------------------------------------------------------------------
 @asynccontextmanager
-async def by_http2(
-    database: Database, folder: Path, *far: Far, context: ssl.SSLContext | None = None, **more: Any
+async def http2_gateway(
+    database: Database, folder: Path, *upstream: PhasedUpstream, context: ssl.SSLContext | None = None, **more: Any
 ) -> AsyncIterator[tuple[Stack, str]]:
-    """As `gateway`, of upstreams that speak HTTP/2."""
+    """As `gateway`, for upstreams with HTTP/2."""
     settings = {"first_token_ms": SHORT_MS, "idle_ms": SHORT_MS, "connect_ms": SHORT_MS, "http": 2, **more}
-    async with AsyncExitStack() as around:
+    async with AsyncExitStack() as exit_stack:
         places = []
-        for number, each in enumerate(far):
+        for number, each in enumerate(upstream):
             server = await asyncio.start_server(each.answer, "127.0.0.1", 0)
-            around.callback(server.close)
-            front = await around.enter_async_context(H2Server(server.sockets[0].getsockname()[1]).listening(context))
+            exit_stack.callback(server.close)
+            front = await exit_stack.enter_async_context(
+                H2Server(server.sockets[0].getsockname()[1]).listening(context)
+            )
             places.append(deployment(f"d{number}", front.port, **settings))
-        stack = await around.enter_async_context(installation(database, folder))
+        stack = await exit_stack.enter_async_context(installation(database, folder))
         stack.apply(blueprint(1, places, [workload("assistant", [place.name for place in places])]))
         stack.start()
         await stack.ready()
         yield stack, stack.key()
-        for each in far:
+        for each in upstream:
             for writer in each.writers:
                 writer.close()
 
 
-@pytest.mark.parametrize("well", WELL)
+@pytest.mark.parametrize("make_upstream", GOOD_UPSTREAMS)
 async def test_a_stream_continues_after_a_stop_with_the_data_that_arrived_meanwhile(
-    database: Database, tmp_path: Path, well: Callable[[], Far]
+    database: Database, tmp_path: Path, make_upstream: Callable[[], PhasedUpstream]
 ) -> None:
-    fails, far = Far(FAILS), well()
-    async with by_http2(database, tmp_path, fails, far) as (stack, key):
-        reply = await across_a_stop(stack, far, stack.chat(key, stream=True))
+    failing, upstream = PhasedUpstream(FAILS), make_upstream()
+    async with http2_gateway(database, tmp_path, failing, upstream) as (stack, key):
+        reply = await answer_across_stop(stack, upstream, stack.chat(key, stream=True))
         *_, last = events(reply.body)
         assert last == "[DONE]", last
-        assert (fails.counted, far.counted) == (1, 1)
+        assert (failing.counted, upstream.counted) == (1, 1)
 
 
-@pytest.mark.parametrize("said", [b"", WHOLE[:-20]], ids=["nothing", "nearly all"])
+@pytest.mark.parametrize("said", [b"", JSON_ANSWER[:-20]], ids=["nothing", "nearly all"])
 async def test_a_complete_answer_that_arrived_during_a_stop_is_used(
     database: Database, tmp_path: Path, said: bytes
 ) -> None:
-    far, other = Far(said, meanwhile=(WHOLE[len(said) :],)), Far(WHOLE)
-    async with by_http2(database, tmp_path, far, other) as (stack, key):
-        reply = await across_a_stop(stack, far, stack.chat(key))
+    upstream, other = PhasedUpstream(said, during_stop=(JSON_ANSWER[len(said) :],)), PhasedUpstream(JSON_ANSWER)
+    async with http2_gateway(database, tmp_path, upstream, other) as (stack, key):
+        reply = await answer_across_stop(stack, upstream, stack.chat(key))
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "d0", reply.body
-        assert (far.counted, other.counted) == (1, 0)
+        assert (upstream.counted, other.counted) == (1, 0)
 
 
 async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Database, tmp_path: Path) -> None:
-    far, other = Far(), Far(WHOLE)
-    async with by_http2(database, tmp_path, far, other) as (stack, key):
+    upstream, other = PhasedUpstream(), PhasedUpstream(JSON_ANSWER)
+    async with http2_gateway(database, tmp_path, upstream, other) as (stack, key):
         begun = asyncio.get_running_loop().time
         task = asyncio.ensure_future(stack.chat(key))
-        await far.asked.wait()
-        await stands_still(stack, lambda: None)
+        await upstream.request_received.wait()
+        await pause_worker(stack, lambda: None)
         since = begun()
         reply = await task
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "d1", reply.body
@@ -112,43 +120,42 @@ async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Data
 
 async def test_a_connection_established_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
     """Nobody accepts, and when the kernel asks once more, a second after the first time, somebody does."""
-    far, other = Far(WHOLE), Far(WHOLE)
-    server = await asyncio.start_server(far.answer, "127.0.0.1", 0)
+    upstream, other = PhasedUpstream(JSON_ANSWER), PhasedUpstream(JSON_ANSWER)
+    server = await asyncio.start_server(upstream.answer, "127.0.0.1", 0)
     front = H2Server(server.sockets[0].getsockname()[1])
-    async with gateway(database, tmp_path, other) as (stack, key), AsyncExitStack() as around:
-        listening, held = crowded()
+    async with gateway(database, tmp_path, other) as (stack, key), AsyncExitStack() as exit_stack:
+        listening, held = full_listener()
         port = listening.getsockname()[1]
         places = [deployment("slow", port, connect_ms=500, http=2)]
         stack.apply(blueprint(2, places, [workload("assistant", ["slow"])]))
         await stack.ready(2)
         task = asyncio.ensure_future(stack.chat(key))
         await asyncio.sleep(0.2)
-        await stands_still(stack, lambda: around.enter_async_context(front.listening(None, listening)), 1.5)
+        await pause_worker(stack, lambda: exit_stack.enter_async_context(front.listening(None, listening)), 1.5)
         reply = await task
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "slow", reply.body
         assert await attempts(stack) == {"ok": 1}
         for each in held:
             each.close()
-        for writer in far.writers:
+        for writer in upstream.writers:
             writer.close()
     server.close()
 
 
 # -- conversations ----------------------------------------------------------------------------------------------------
-class Talker:
-    """An upstream of conversations. `held`: it says nothing, also no pong, until the worker stands still; `opens`: it
-    takes no connection before that."""
+class RealtimeUpstream:
+    """An upstream of realtime conversations. `opens_late`: it accepts no connection until the worker is stopped."""
 
     def __init__(self, *, opens_late: bool = False) -> None:
-        self.asked, self.stopped, self.woken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+        self.request_received, self.stopped, self.resumed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.opens_late = opens_late
         self.conversations = 0
 
     async def opening(self, *_: Any) -> None:
-        self.asked.set()
+        self.request_received.set()
         if self.opens_late:
             await self.stopped.wait()
-            await asyncio.sleep(LATER_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)
 
     async def converse(self, socket: ServerConnection) -> None:
         self.conversations += 1
@@ -156,26 +163,26 @@ class Talker:
             kind = json.loads(text)["type"]
             if kind == "input_audio_buffer.clear":
                 await self.stopped.wait()
-                await asyncio.sleep(LATER_SECONDS)
+                await asyncio.sleep(LATE_SECONDS)
                 await socket.send('{"type":"input_audio_buffer.cleared","event_id":"e"}')
             elif kind == "response.create":
                 await self.respond(socket)
             elif kind == "conversation.item.retrieve":
-                for _ in range(MANY):
-                    await socket.send(LONG)
+                for _ in range(EVENT_COUNT):
+                    await socket.send(LONG_EVENT)
 
     async def respond(self, socket: ServerConnection) -> None:
-        """One delta before, one while the worker stands still, and the end when it goes on."""
+        """Send one delta before the stop, one during it, and the end after it."""
         response: dict[str, Any] = {"object": "realtime.response", "id": "r", "output": [], "status": "in_progress"}
         delta = {"type": "response.output_text.delta", "event_id": "e", "response_id": "r", "item_id": "i",
                  "output_index": 0, "content_index": 0, "delta": "word "}  # fmt: skip
         await socket.send(json.dumps({"type": "response.created", "event_id": "e", "response": response}))
         await socket.send(json.dumps(delta))
-        self.asked.set()
+        self.request_received.set()
         await self.stopped.wait()
-        await asyncio.sleep(LATER_SECONDS)
+        await asyncio.sleep(LATE_SECONDS)
         await socket.send(json.dumps(delta))
-        await self.woken.wait()
+        await self.resumed.wait()
         usage = {"total_tokens": 2, "input_tokens": 0, "output_tokens": 2}
         done = {**response, "status": "completed", "usage": usage}
         await socket.send(json.dumps({"type": "response.done", "event_id": "e", "response": done}))
@@ -188,7 +195,7 @@ class Between:
         self.behind = 0
         self.flows = asyncio.Event()
         self.flows.set()
-        self.asked = asyncio.Event()
+        self.request_received = asyncio.Event()
         """Something came for the upstream while its bytes are held."""
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -199,7 +206,7 @@ class Between:
         with suppress(OSError):
             while data := await reader.read(65536):
                 if asks and not self.flows.is_set():
-                    self.asked.set()
+                    self.request_received.set()
                 if not asks:
                     await self.flows.wait()
                 writer.write(data)
@@ -208,23 +215,29 @@ class Between:
 
 
 @asynccontextmanager
-async def talking(
-    database: Database, folder: Path, talker: Talker, between: Between | None = None, **more: Any
+async def realtime_gateway(
+    database: Database, folder: Path, realtime_upstream: RealtimeUpstream, between: Between | None = None, **more: Any
 ) -> AsyncIterator[tuple[Stack, str]]:
     """A worker before that upstream, and the address of conversations."""
-    async with AsyncExitStack() as around:
-        server = await around.enter_async_context(
-            serve(talker.converse, "127.0.0.1", 0, process_request=talker.opening, ping_interval=None)
+    async with AsyncExitStack() as exit_stack:
+        server = await exit_stack.enter_async_context(
+            serve(
+                realtime_upstream.converse,
+                "127.0.0.1",
+                0,
+                process_request=realtime_upstream.opening,
+                ping_interval=None,
+            )
         )
         port = next(iter(server.sockets)).getsockname()[1]
         if between is not None:
             between.behind = port
             relay = await asyncio.start_server(between.answer, "127.0.0.1", 0)
-            around.callback(relay.close)
+            exit_stack.callback(relay.close)
             port = relay.sockets[0].getsockname()[1]
         settings: dict[str, Any] = {"rates": Rates(input=0, output=10 * PICO), "max_output_tokens": 100, **more}
         place = deployment("talker", port, kind="realtime", **settings)
-        stack = await around.enter_async_context(installation(database, folder))
+        stack = await exit_stack.enter_async_context(installation(database, folder))
         stack.apply(blueprint(1, [place, deployment("chat", port)], [workload("assistant", ["chat"], also=["talker"])]))
         stack.start()
         await stack.ready()
@@ -246,29 +259,32 @@ async def settlements(stack: Stack, count: int) -> list[Settlement]:
 
 
 async def test_a_conversation_accepted_upstream_during_a_stop_begins(database: Database, tmp_path: Path) -> None:
-    talker = Talker(opens_late=True)
-    async with talking(database, tmp_path, talker, connect_ms=SHORT_MS) as (stack, url):
+    realtime_upstream = RealtimeUpstream(opens_late=True)
+    async with realtime_gateway(database, tmp_path, realtime_upstream, connect_ms=SHORT_MS) as (stack, url):
         task = asyncio.ensure_future(connect(url, additional_headers=headers(stack), proxy=None).__aenter__())
-        await talker.asked.wait()
-        await stands_still(stack, talker.stopped.set)
+        await realtime_upstream.request_received.wait()
+        await pause_worker(stack, realtime_upstream.stopped.set)
         socket = await task
-        assert talker.conversations == 1
+        assert realtime_upstream.conversations == 1
         await socket.close()
 
 
 async def test_a_response_continues_after_a_stop_with_the_data_that_arrived_meanwhile(
     database: Database, tmp_path: Path
 ) -> None:
-    talker = Talker()
+    realtime_upstream = RealtimeUpstream()
     async with (
-        talking(database, tmp_path, talker, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (stack, url),
+        realtime_gateway(database, tmp_path, realtime_upstream, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (
+            stack,
+            url,
+        ),
         connect(url, additional_headers=headers(stack), proxy=None) as socket,
     ):
         await socket.send('{"type":"response.create"}')
-        await talker.asked.wait()
+        await realtime_upstream.request_received.wait()
         await asyncio.sleep(0.1)
-        await stands_still(stack, talker.stopped.set)
-        talker.woken.set()
+        await pause_worker(stack, realtime_upstream.stopped.set)
+        realtime_upstream.resumed.set()
         said = [json.loads(await socket.recv()) for _ in range(4)]
         assert [each["type"] for each in said[1:3]] == ["response.output_text.delta"] * 2
         assert said[3]["type"] == "response.done" and said[3]["groundplan"]["deployment"] == "talker"
@@ -281,22 +297,22 @@ async def test_a_conversation_continues_whose_pong_arrived_during_a_stop(
     database: Database, tmp_path: Path, answers: bool
 ) -> None:
     """And it is over where nobody answers, in the time in which an upstream may be silent."""
-    talker, between = Talker(), Between()
+    realtime_upstream, between = RealtimeUpstream(), Between()
     async with (
-        talking(database, tmp_path, talker, between, idle_ms=SHORT_MS) as (stack, url),
+        realtime_gateway(database, tmp_path, realtime_upstream, between, idle_ms=SHORT_MS) as (stack, url),
         connect(url, additional_headers=headers(stack), proxy=None, ping_interval=None) as socket,
     ):
         between.flows.clear()
-        await between.asked.wait()
+        await between.request_received.wait()
 
         async def meanwhile() -> None:
-            await asyncio.sleep(LATER_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)
             if answers:
                 between.flows.set()
 
-        await stands_still(stack, meanwhile)
+        await pause_worker(stack, meanwhile)
         if answers:
-            for event in (talker.stopped, talker.woken):
+            for event in (realtime_upstream.stopped, realtime_upstream.resumed):
                 event.set()
             await asyncio.sleep(2 * SHORT_MS / 1000)
             await socket.send('{"type":"response.create"}')
@@ -317,17 +333,17 @@ async def test_a_conversation_continues_though_its_client_stops_reading_for_a_wh
     database: Database, tmp_path: Path
 ) -> None:
     """What its upstream answers to a ping waits behind all that the client has not taken."""
-    talker = Talker()
-    for event in (talker.stopped, talker.woken):
+    realtime_upstream = RealtimeUpstream()
+    for event in (realtime_upstream.stopped, realtime_upstream.resumed):
         event.set()
     async with (
-        talking(database, tmp_path, talker, idle_ms=SHORT_MS) as (stack, url),
+        realtime_gateway(database, tmp_path, realtime_upstream, idle_ms=SHORT_MS) as (stack, url),
         connect(url, additional_headers=headers(stack), proxy=None, ping_interval=None, max_queue=1) as socket,
     ):
         await socket.send('{"type":"conversation.item.retrieve","item_id":"i"}')
         await asyncio.sleep(5 * SHORT_MS / 1000)
         async with asyncio.timeout(30):
-            for _ in range(MANY):
+            for _ in range(EVENT_COUNT):
                 assert json.loads(await socket.recv())["type"] == "conversation.item.retrieved"
             await socket.send('{"type":"response.create"}')
             said = [json.loads(await socket.recv())["type"] for _ in range(4)]
@@ -338,14 +354,14 @@ async def test_audio_that_the_upstream_discarded_during_a_stop_costs_nothing(
     database: Database, tmp_path: Path
 ) -> None:
     """It has a second to say so, and the worker stands still for longer."""
-    talker = Talker()
-    async with talking(database, tmp_path, talker) as (stack, url):
+    realtime_upstream = RealtimeUpstream()
+    async with realtime_gateway(database, tmp_path, realtime_upstream) as (stack, url):
         socket = await connect(url, additional_headers=headers(stack), proxy=None)
         await socket.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
         await asyncio.sleep(0.3)
         leaving = asyncio.ensure_future(socket.close())
         await asyncio.sleep(0.2)
-        await stands_still(stack, talker.stopped.set, 2.0)
+        await pause_worker(stack, realtime_upstream.stopped.set, 2.0)
         await leaving
         (only,) = await settlements(stack, 1)
         assert (only.outcome, only.cost) == ("not_billed", 0)
@@ -356,7 +372,7 @@ class Ear:
     """An upstream of forms: it takes the first bytes of one, the rest once it is `taking`, and then answers."""
 
     def __init__(self, *, eager: bool = True) -> None:
-        self.asked, self.taking = asyncio.Event(), asyncio.Event()
+        self.request_received, self.taking = asyncio.Event(), asyncio.Event()
         self.counted = 0
         if eager:
             self.taking.set()
@@ -365,17 +381,19 @@ class Ear:
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         self.counted += 1
-        self.asked.set()
+        self.request_received.set()
         await self.taking.wait()
         await reader.readuntil(b"\r\n0\r\n\r\n")
         await self.answering.wait()
-        writer.write(TOLD)
+        writer.write(TRANSCRIPT_ANSWER)
         await writer.drain()
         writer.close()
 
 
 @asynccontextmanager
-async def hearing(database: Database, folder: Path, *ears: Ear, **more: Any) -> AsyncIterator[tuple[Stack, str]]:
+async def transcription_gateway(
+    database: Database, folder: Path, *ears: Ear, **more: Any
+) -> AsyncIterator[tuple[Stack, str]]:
     """A worker before upstreams of transcriptions."""
     settings: dict[str, Any] = {
         "rates": Rates(input=0, output=0, minute=PICO), "audio_seconds": 60, "kind": "transcription", **more,
@@ -412,19 +430,22 @@ async def answered(reader: asyncio.StreamReader) -> Reply:
 
 async def test_an_upload_whose_answer_arrived_during_a_stop_is_answered(database: Database, tmp_path: Path) -> None:
     ear = Ear()
-    async with hearing(database, tmp_path, ear, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (stack, key):
+    async with transcription_gateway(database, tmp_path, ear, first_token_ms=SHORT_MS, idle_ms=SHORT_MS) as (
+        stack,
+        key,
+    ):
         head, data = upload(key, "ear0", 3 << 20)
         reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
         writer.write(head + data)
         await writer.drain()
-        await ear.asked.wait()
+        await ear.request_received.wait()
         await asyncio.sleep(0.2)
 
         async def meanwhile() -> None:
-            await asyncio.sleep(LATER_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)
             ear.answering.set()
 
-        await stands_still(stack, meanwhile)
+        await pause_worker(stack, meanwhile)
         reply = await answered(reader)
         assert (reply.status, reply.json["text"], ear.counted) == (200, "well", 1), reply.body
         writer.close()
@@ -435,7 +456,7 @@ async def test_an_upload_continues_after_a_stop_longer_than_its_timeout(database
     quick, slow = Ear(), Ear(eager=False)
     for each in (quick, slow):
         each.answering.set()
-    async with hearing(database, tmp_path, quick, slow) as (stack, key):
+    async with transcription_gateway(database, tmp_path, quick, slow) as (stack, key):
         reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
         head, data = upload(key, "ear0", 3 << 20)
         writer.write(head + data[: 2 << 20])
@@ -443,15 +464,15 @@ async def test_an_upload_continues_after_a_stop_longer_than_its_timeout(database
         other_reader, other_writer = await asyncio.open_connection("127.0.0.1", stack.port)
         other_head, other_data = upload(key, "ear1", 24 << 20)
         other_writer.write(other_head + other_data)
-        await asyncio.gather(quick.asked.wait(), slow.asked.wait())
+        await asyncio.gather(quick.request_received.wait(), slow.request_received.wait())
         await asyncio.sleep(1.0)
 
         async def meanwhile() -> None:
-            await asyncio.sleep(LATER_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)
             writer.write(data[2 << 20 :])
             slow.taking.set()
 
-        await stands_still(stack, meanwhile, BODY_SECONDS + 1.5)
+        await pause_worker(stack, meanwhile, BODY_SECONDS + 1.5)
         for each_reader, each_writer in ((reader, writer), (other_reader, other_writer)):
             reply = await answered(each_reader)
             assert (reply.status, reply.json["text"]) == (200, "well"), reply.body

@@ -1,5 +1,5 @@
-"""A worker that stood still (SIGSTOP; a machine that stalls does the same to it) holds its own silence against nobody:
-what came meanwhile is read before anybody is taken to be silent. Real processes.
+"""A worker that was stopped (SIGSTOP, or a machine that stalls) blames nobody else for that time: data that arrived
+meanwhile is read before an upstream is taken to be silent. Real processes.
 """
 
 from __future__ import annotations
@@ -30,10 +30,10 @@ from groundplan.blueprint.serving import Hedge, Reliability
 from groundplan.testing.database import Database
 
 SHORT_MS = 600
-"""Of every time limit, unless a test says another."""
+"""Every timeout, unless a test sets another."""
 STOP_SECONDS = 1.3
-LATER_SECONDS = 0.2
-"""Into a stop, in which whoever waits for sockets and a timer has come to an end by the timer."""
+LATE_SECONDS = 0.2
+"""Seconds after the beginning of a stop at which data is sent: after timers of the worker have expired."""
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n"
 CHUNK = b'data: {"id":"c","object":"chat.completion.chunk","choices":[{"index":0,"delta":{"content":"%b"}}]}\n\n'
 COMMENT = b": still there\n\n"
@@ -46,81 +46,87 @@ ANSWER = (
     b'{"id":"c","object":"chat.completion","created":1,"model":"m","choices":[{"index":0,"message":{"role":"assistant",'
     b'"content":"well"},"finish_reason":"stop"}],"usage":{"prompt_tokens":1,"completion_tokens":1,"total_tokens":2}}'
 )
-WHOLE = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(ANSWER), ANSWER)
+JSON_ANSWER = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (
+    len(ANSWER),
+    ANSWER,
+)
 FAILS = b"HTTP/1.1 500 Oh\r\ncontent-length: 2\r\nconnection: close\r\n\r\n{}"
 
 
-class Far:
-    """An upstream that says `said` at once, `meanwhile` while the worker stands still, and `after` once it goes on. Of
-    whole answers it says one after another on a connection."""
+class PhasedUpstream:
+    """An upstream that sends `before_stop` at once, `during_stop` while the worker is stopped, and `after_stop` once it
+    goes on. Complete answers to several calls follow each other on one connection."""
 
-    def __init__(self, *said: bytes, meanwhile: tuple[bytes, ...] = (), after: tuple[bytes, ...] = ()) -> None:
-        self.said, self.meanwhile, self.after = said, meanwhile, after
-        self.asked, self.stopped, self.woken = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    def __init__(
+        self, *before_stop: bytes, during_stop: tuple[bytes, ...] = (), after_stop: tuple[bytes, ...] = ()
+    ) -> None:
+        self.before_stop, self.during_stop, self.after_stop = before_stop, during_stop, after_stop
+        self.request_received, self.stopped, self.resumed = asyncio.Event(), asyncio.Event(), asyncio.Event()
         self.counted = 0
         self.writers: list[asyncio.StreamWriter] = []
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
         with suppress(OSError, asyncio.IncompleteReadError):
-            while (head := await reader.readuntil(b"\r\n\r\n")) and await reader.readexactly(length_of(head)):
-                said, meanwhile, after = (
-                    self.said,
-                    self.meanwhile,
-                    self.after,
-                )  # of this call, whatever the next is told
+            while (head := await reader.readuntil(b"\r\n\r\n")) and await reader.readexactly(content_length(head)):
+                # those of this call, also if the test sets others for the next one
+                before_stop, during_stop, after_stop = self.before_stop, self.during_stop, self.after_stop
                 self.counted += 1
-                self.asked.set()
-                await say(writer, said)
-                if meanwhile:
+                self.request_received.set()
+                await write_pieces(writer, before_stop)
+                if during_stop:
                     await self.stopped.wait()
-                    await asyncio.sleep(LATER_SECONDS)
-                    await say(writer, meanwhile)
-                if after:
-                    await self.woken.wait()
+                    await asyncio.sleep(LATE_SECONDS)
+                    await write_pieces(writer, during_stop)
+                if after_stop:
+                    await self.resumed.wait()
                     await asyncio.sleep(0.05)
-                    await say(writer, after)
-                if b"close" in b"".join((*said, *meanwhile)):
+                    await write_pieces(writer, after_stop)
+                if b"close" in b"".join((*before_stop, *during_stop)):
                     break
         writer.close()
 
 
-async def say(writer: asyncio.StreamWriter, pieces: tuple[bytes, ...]) -> None:
+async def write_pieces(writer: asyncio.StreamWriter, pieces: tuple[bytes, ...]) -> None:
     for each in pieces:
         writer.write(each)
         await writer.drain()
         await asyncio.sleep(0.02)
 
 
-def length_of(head: bytes) -> int:
+def content_length(head: bytes) -> int:
     lines = head.lower().split(b"\r\n")
     return next(int(line[15:]) for line in lines if line.startswith(b"content-length:"))
 
 
 @asynccontextmanager
-async def gateway(database: Database, folder: Path, *far: Far, **more: Any) -> AsyncIterator[tuple[Stack, str]]:
-    """A worker before these upstreams, of which the first is asked first. `more`: of each deployment; `workload`: of
-    the workload."""
-    terms = more.pop("workload", {})
+async def gateway(
+    database: Database, folder: Path, *upstream: PhasedUpstream, **more: Any
+) -> AsyncIterator[tuple[Stack, str]]:
+    """A worker and a key for a workload with these upstreams in order. `more`: settings of each deployment;
+    `workload`: settings of the workload."""
+    workload_settings = more.pop("workload", {})
     settings = {"first_token_ms": SHORT_MS, "idle_ms": SHORT_MS, "connect_ms": SHORT_MS, **more}
-    servers = [await asyncio.start_server(each.answer, "127.0.0.1", 0) for each in far]
+    servers = [await asyncio.start_server(each.answer, "127.0.0.1", 0) for each in upstream]
     ports = [server.sockets[0].getsockname()[1] for server in servers]
     places = [deployment(f"d{n}", port, **settings) for n, port in enumerate(ports)]
     async with installation(database, folder) as stack:
-        stack.apply(blueprint(1, places, [workload("assistant", [place.name for place in places], **terms)]))
+        stack.apply(
+            blueprint(1, places, [workload("assistant", [place.name for place in places], **workload_settings)])
+        )
         stack.start()
         await stack.ready()
         yield stack, stack.key()
-    for server, each in zip(servers, far, strict=True):
+    for server, each in zip(servers, upstream, strict=True):
         server.close()
         for writer in each.writers:
             writer.close()
 
 
-async def stands_still(
+async def pause_worker(
     stack: Stack, meanwhile: Callable[[], Awaitable[object] | None], seconds: float = STOP_SECONDS
 ) -> None:
-    """Stop the worker, do something, and let it go on after so many seconds."""
+    """Stop the worker for `seconds`, and call `meanwhile` during that time."""
     pid, begun = stack.workers[0].pid, time.monotonic()
     os.kill(pid, signal.SIGSTOP)
     try:
@@ -131,73 +137,84 @@ async def stands_still(
         os.kill(pid, signal.SIGCONT)
 
 
-async def across_a_stop(stack: Stack, far: Far, asking: Awaitable[Reply], seconds: float = STOP_SECONDS) -> Reply:
-    """The answer to a call during which the worker stands still."""
+async def answer_across_stop(
+    stack: Stack, upstream: PhasedUpstream, asking: Awaitable[Reply], seconds: float = STOP_SECONDS
+) -> Reply:
+    """The answer to a call during which the worker is stopped."""
     task = asyncio.ensure_future(asking)
     async with asyncio.timeout(20):
-        await far.asked.wait()
+        await upstream.request_received.wait()
         await asyncio.sleep(0.05)
-        await stands_still(stack, far.stopped.set, seconds)
-        far.woken.set()
+        await pause_worker(stack, upstream.stopped.set, seconds)
+        upstream.resumed.set()
         return await task
 
 
-WELL = [
-    pytest.param(lambda: Far(HEAD, CHUNK % b"a", meanwhile=(CHUNK % b"b", ENDING)), id="all of it"),
-    pytest.param(lambda: Far(meanwhile=(HEAD, CHUNK % b"a", ENDING)), id="from its head on"),
-    pytest.param(lambda: Far(HEAD, meanwhile=(CHUNK % b"a",), after=(ENDING,)), id="its first event"),
-    pytest.param(lambda: Far(HEAD, after=(CHUNK % b"a", ENDING)), id="nothing before its first event"),
-    pytest.param(lambda: Far(HEAD, CHUNK % b"a", after=(CHUNK % b"b", ENDING)), id="nothing in the middle"),
-    pytest.param(lambda: Far(HEAD, CHUNK % b"a", COMMENT, meanwhile=(COMMENT,), after=(ENDING,)), id="comments"),
+GOOD_UPSTREAMS = [
+    pytest.param(lambda: PhasedUpstream(HEAD, CHUNK % b"a", during_stop=(CHUNK % b"b", ENDING)), id="all of it"),
+    pytest.param(lambda: PhasedUpstream(during_stop=(HEAD, CHUNK % b"a", ENDING)), id="from its head on"),
+    pytest.param(lambda: PhasedUpstream(HEAD, during_stop=(CHUNK % b"a",), after_stop=(ENDING,)), id="its first event"),
+    pytest.param(lambda: PhasedUpstream(HEAD, after_stop=(CHUNK % b"a", ENDING)), id="nothing before its first event"),
+    pytest.param(
+        lambda: PhasedUpstream(HEAD, CHUNK % b"a", after_stop=(CHUNK % b"b", ENDING)), id="nothing in the middle"
+    ),
+    pytest.param(
+        lambda: PhasedUpstream(HEAD, CHUNK % b"a", COMMENT, during_stop=(COMMENT,), after_stop=(ENDING,)), id="comments"
+    ),
 ]
-"""Upstreams that answer a stream well, of which more or less came before, while and after a worker stood still."""
+"""Upstreams with a correct stream, of which different parts arrive before, during and after a stop of the worker."""
 
 
-@pytest.mark.parametrize("well", WELL)
+@pytest.mark.parametrize("make_upstream", GOOD_UPSTREAMS)
 async def test_a_stream_continues_after_a_stop_with_the_data_that_arrived_meanwhile(
-    database: Database, tmp_path: Path, well: Callable[[], Far]
+    database: Database, tmp_path: Path, make_upstream: Callable[[], PhasedUpstream]
 ) -> None:
-    """Nobody else is left who could: the other one fails."""
-    fails, far = Far(FAILS), well()
-    async with gateway(database, tmp_path, fails, far) as (stack, key):
-        reply = await across_a_stop(stack, far, stack.chat(key, stream=True))
+    """No other deployment could answer: the other one fails."""
+    failing, upstream = PhasedUpstream(FAILS), make_upstream()
+    async with gateway(database, tmp_path, failing, upstream) as (stack, key):
+        reply = await answer_across_stop(stack, upstream, stack.chat(key, stream=True))
         *_, last = events(reply.body)
         assert last == "[DONE]", last
-        assert (fails.counted, far.counted) == (1, 1)
+        assert (failing.counted, upstream.counted) == (1, 1)
 
 
-@pytest.mark.parametrize("said", [b"", WHOLE[:60], WHOLE[:-20]], ids=["nothing", "a part of its head", "nearly all"])
+@pytest.mark.parametrize(
+    "first_part", [b"", JSON_ANSWER[:60], JSON_ANSWER[:-20]], ids=["nothing", "a part of its head", "nearly all"]
+)
 async def test_a_complete_answer_that_arrived_during_a_stop_is_used(
-    database: Database, tmp_path: Path, said: bytes
+    database: Database, tmp_path: Path, first_part: bytes
 ) -> None:
-    far, other = Far(said, meanwhile=(WHOLE[len(said) :],)), Far(WHOLE)
-    async with gateway(database, tmp_path, far, other, first_token_ms=300, idle_ms=300) as (stack, key):
-        reply = await across_a_stop(stack, far, stack.chat(key))
+    upstream, other = (
+        PhasedUpstream(first_part, during_stop=(JSON_ANSWER[len(first_part) :],)),
+        PhasedUpstream(JSON_ANSWER),
+    )
+    async with gateway(database, tmp_path, upstream, other, first_token_ms=300, idle_ms=300) as (stack, key):
+        reply = await answer_across_stop(stack, upstream, stack.chat(key))
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "d0", reply.body
-        assert (far.counted, other.counted) == (1, 0)
+        assert (upstream.counted, other.counted) == (1, 0)
 
 
 async def test_a_connection_established_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
-    """Nobody accepts, and when the kernel asks once more, a second after the first time, somebody does."""
-    far, other = Far(WHOLE), Far(WHOLE)
+    """The listener's queue is full at first, and has room when the kernel retries a second later."""
+    upstream, other = PhasedUpstream(JSON_ANSWER), PhasedUpstream(JSON_ANSWER)
     async with gateway(database, tmp_path, other) as (stack, key):
-        listening, held = crowded()
+        listening, held = full_listener()
         place = deployment("slow", listening.getsockname()[1], connect_ms=500)
         there = deployment("d0", listening.getsockname()[1])
         stack.apply(blueprint(2, [place, there], [workload("assistant", ["slow", "d0"])]))
         await stack.ready(2)
         task = asyncio.ensure_future(stack.chat(key))
         await asyncio.sleep(0.2)
-        await stands_still(stack, lambda: asyncio.start_server(far.answer, sock=listening), 1.5)
+        await pause_worker(stack, lambda: asyncio.start_server(upstream.answer, sock=listening), 1.5)
         reply = await task
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "slow", reply.body
         for each in (listening, *held):
             each.close()
-        for writer in far.writers:
+        for writer in upstream.writers:
             writer.close()
 
 
-def crowded() -> tuple[socket.socket, list[socket.socket]]:
+def full_listener() -> tuple[socket.socket, list[socket.socket]]:
     """A port that accepts no more connections and refuses none, and those that wait there."""
     listening, held = socket.create_server(("127.0.0.1", 0), backlog=0), []
     with suppress(TimeoutError):
@@ -209,13 +226,16 @@ def crowded() -> tuple[socket.socket, list[socket.socket]]:
 
 
 async def test_a_stopped_worker_sends_no_hedge(database: Database, tmp_path: Path) -> None:
-    far, other = Far(meanwhile=(WHOLE,)), Far(WHOLE)
-    terms = {"reliability": Reliability(hedge=Hedge(after_ms=400, at_most=1.0))}
-    async with gateway(database, tmp_path, far, other, first_token_ms=5000, workload=terms) as (stack, key):
-        reply = await across_a_stop(stack, far, stack.chat(key))
+    upstream, other = PhasedUpstream(during_stop=(JSON_ANSWER,)), PhasedUpstream(JSON_ANSWER)
+    workload_settings = {"reliability": Reliability(hedge=Hedge(after_ms=400, at_most=1.0))}
+    async with gateway(database, tmp_path, upstream, other, first_token_ms=5000, workload=workload_settings) as (
+        stack,
+        key,
+    ):
+        reply = await answer_across_stop(stack, upstream, stack.chat(key))
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "d0", reply.body
         assert await attempts(stack) == {"ok": 1}
-        far.stopped.clear()
+        upstream.stopped.clear()
         slow = await stack.chat(key)
         assert slow.status == 200 and slow.headers["groundplan-deployment"] == "d1", "one that is slow is hedged"
 
@@ -223,13 +243,16 @@ async def test_a_stopped_worker_sends_no_hedge(database: Database, tmp_path: Pat
 async def test_a_deadline_that_passed_while_the_worker_was_stopped_is_enforced(
     database: Database, tmp_path: Path
 ) -> None:
-    """The deadline of a call is of real time: when it goes on, nobody is waited for any longer."""
-    far, other = Far(), Far(WHOLE)
-    terms = {"deadline_ms": 800}
-    async with gateway(database, tmp_path, far, other, first_token_ms=9000, workload=terms) as (stack, key):
+    """A call's deadline is real time: once the worker goes on, it waits no longer."""
+    upstream, other = PhasedUpstream(), PhasedUpstream(JSON_ANSWER)
+    workload_settings = {"deadline_ms": 800}
+    async with gateway(database, tmp_path, upstream, other, first_token_ms=9000, workload=workload_settings) as (
+        stack,
+        key,
+    ):
         task = asyncio.ensure_future(stack.chat(key))
-        await far.asked.wait()
-        await stands_still(stack, lambda: None)
+        await upstream.request_received.wait()
+        await pause_worker(stack, lambda: None)
         begun = time.monotonic()
         reply = await task
         assert reply.status == 503 and reply.code == "upstream_failed", reply.body
@@ -238,12 +261,12 @@ async def test_a_deadline_that_passed_while_the_worker_was_stopped_is_enforced(
 
 
 async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Database, tmp_path: Path) -> None:
-    far, other = Far(HEAD, CHUNK % b"a"), Far(HEAD, CHUNK % b"b", ENDING)
-    terms = {"reliability": Reliability(on_broken_stream="resume")}
-    async with gateway(database, tmp_path, far, other, workload=terms) as (stack, key):
+    upstream, other = PhasedUpstream(HEAD, CHUNK % b"a"), PhasedUpstream(HEAD, CHUNK % b"b", ENDING)
+    workload_settings = {"reliability": Reliability(on_broken_stream="resume")}
+    async with gateway(database, tmp_path, upstream, other, workload=workload_settings) as (stack, key):
         task = asyncio.ensure_future(stack.chat(key, stream=True))
-        await far.asked.wait()
-        await stands_still(stack, lambda: None)
+        await upstream.request_received.wait()
+        await pause_worker(stack, lambda: None)
         begun = time.monotonic()
         reply = await task
         *_, last = events(reply.body)
@@ -252,39 +275,42 @@ async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Data
 
 
 async def test_a_concurrency_slot_freed_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
-    """Of a deployment that takes one call at a time; who waits for it is patient for two seconds."""
-    far = Far(meanwhile=(WHOLE,))
-    async with gateway(database, tmp_path, far, first_token_ms=20_000, concurrent=1) as (stack, key):
+    """The deployment takes one call at a time; a call waits for it for up to two seconds."""
+    upstream = PhasedUpstream(during_stop=(JSON_ANSWER,))
+    async with gateway(database, tmp_path, upstream, first_token_ms=20_000, concurrent=1) as (stack, key):
         first = asyncio.ensure_future(stack.chat(key))
-        await far.asked.wait()
+        await upstream.request_received.wait()
         second = asyncio.ensure_future(stack.chat(key))
         await asyncio.sleep(0.2)
-        await stands_still(stack, far.stopped.set, 2.5)
+        await pause_worker(stack, upstream.stopped.set, 2.5)
         assert ((await first).status, (await second).status) == (200, 200)
 
 
 async def test_time_spent_stopped_does_not_count_as_a_deployments_latency(database: Database, tmp_path: Path) -> None:
-    """The one that is balanced by speed is asked as before."""
-    far, other = Far(WHOLE), Far(WHOLE)
-    terms = {"reliability": Reliability(balance="latency")}
-    async with gateway(database, tmp_path, far, other, first_token_ms=5000, workload=terms) as (stack, key):
+    """A workload balanced by latency uses both deployments as before."""
+    upstream, other = PhasedUpstream(JSON_ANSWER), PhasedUpstream(JSON_ANSWER)
+    workload_settings = {"reliability": Reliability(balance="latency")}
+    async with gateway(database, tmp_path, upstream, other, first_token_ms=5000, workload=workload_settings) as (
+        stack,
+        key,
+    ):
         for _ in range(20):
             assert (await stack.chat(key)).status == 200
-        for each in (far, other):
-            each.said, each.meanwhile = (), (WHOLE,)
-            each.asked.clear()
+        for each in (upstream, other):
+            each.before_stop, each.during_stop = (), (JSON_ANSWER,)
+            each.request_received.clear()
         task = asyncio.ensure_future(stack.chat(key))
-        asked_first = [asyncio.ensure_future(each.asked.wait()) for each in (far, other)]
+        asked_first = [asyncio.ensure_future(each.request_received.wait()) for each in (upstream, other)]
         _, waiting = await asyncio.wait(asked_first, return_when=asyncio.FIRST_COMPLETED)
         for each_waiting in waiting:
             each_waiting.cancel()
-        victim = far if far.asked.is_set() else other
+        victim = upstream if upstream.request_received.is_set() else other
 
         def meanwhile() -> None:
-            far.stopped.set()
+            upstream.stopped.set()
             other.stopped.set()
 
-        await stands_still(stack, meanwhile)
+        await pause_worker(stack, meanwhile)
         assert (await task).status == 200
         asked, calls = victim.counted, 0
         while victim.counted == asked and calls < 100:  # one that took two seconds would not be asked again for long
@@ -295,29 +321,29 @@ async def test_time_spent_stopped_does_not_count_as_a_deployments_latency(databa
 
 async def test_no_request_is_sent_on_a_connection_closed_during_a_stop(database: Database, tmp_path: Path) -> None:
     """The client asks before the upstream closes, on a connection that is there, so that may be what is read first."""
-    far, body = Far(WHOLE), b'{"model":"auto","messages":[{"role":"user","content":"hello"}]}'
-    async with gateway(database, tmp_path, far) as (stack, key):
+    upstream, body = PhasedUpstream(JSON_ANSWER), b'{"model":"auto","messages":[{"role":"user","content":"hello"}]}'
+    async with gateway(database, tmp_path, upstream) as (stack, key):
         reader, writer = await asyncio.open_connection("127.0.0.1", stack.port)
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {key}\r\ncontent-length: "
         request = b"%b%d\r\n\r\n%b" % (head.encode(), len(body), body)
 
         async def answer() -> bytes:
             told = await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(length_of(told))
+            await reader.readexactly(content_length(told))
             return told[:12]
 
         async def meanwhile() -> None:
-            await asyncio.sleep(LATER_SECONDS)
+            await asyncio.sleep(LATE_SECONDS)
             writer.write(request)
-            await asyncio.sleep(LATER_SECONDS)
-            for each in far.writers:
+            await asyncio.sleep(LATE_SECONDS)
+            for each in upstream.writers:
                 each.close()
 
         writer.write(request)
         assert await answer() == b"HTTP/1.1 200"
-        await stands_still(stack, meanwhile)
+        await pause_worker(stack, meanwhile)
         assert await answer() == b"HTTP/1.1 200"
-        assert far.counted == 2
+        assert upstream.counted == 2
         made = await attempts(stack)
         assert made.pop("not_billed", 0) <= 1 and made == {"ok": 2}, "nothing was sent where nobody is, and billed"
         writer.close()
@@ -336,12 +362,12 @@ async def attempts(stack: Stack) -> dict[str, float]:
 
 async def test_a_budget_slice_granted_during_a_stop_is_used(database: Database, tmp_path: Path) -> None:
     """The first call of a worker waits for its slice, a quarter of a second at most."""
-    far = Far(WHOLE)
-    async with gateway(database, tmp_path, far) as (stack, key):
+    upstream = PhasedUpstream(JSON_ANSWER)
+    async with gateway(database, tmp_path, upstream) as (stack, key):
         held = psycopg.connect(database.superuser)
         held.execute("LOCK TABLE budget_period IN ACCESS EXCLUSIVE MODE")
         untold = asyncio.ensure_future(stack.ask_once(key))
         await asyncio.sleep(0.1)
-        await stands_still(stack, held.close)
+        await pause_worker(stack, held.close)
         reply = await untold
         assert reply.status == 200, reply.body
