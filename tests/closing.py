@@ -1,4 +1,4 @@
-"""How a test's own server ends."""
+"""Closing a server that a test runs in its own event loop."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ async def close(
     *,
     busy: Callable[[], object] = lambda: False,
 ) -> None:
-    """Stop listening, and cut whoever is connected, once nothing is answered and nobody is `busy`, or after `seconds`.
-    A worker that stops waits for those who were accepted just before as well; here nobody comes any more."""
+    """Stop listening, and cut all connections once no request is active and `busy` is false, or after `seconds`. A
+    worker that stops also waits for connections that were accepted just before; here there are none."""
     listener.close()
     end = server.now() + seconds
     await asyncio.sleep(0)

@@ -1,4 +1,5 @@
-"""Shared by all tests: one embedded PostgreSQL per run, and a fresh migrated database for each test that wants one."""
+"""Shared by all tests: one embedded PostgreSQL per run, a fresh migrated database for each test that needs one, and the
+order of the tests."""
 
 from __future__ import annotations
 
@@ -26,47 +27,44 @@ from tests.crashed_worker import FilesInTurn
 from tests.integration import nursery
 
 DAY_SECONDS, LATE_SECONDS = 86_400.0, 60.0
-WHOLE = 5000
-"""A run of at least this many tests counts as complete."""
-_TOOK: defaultdict[str, float] = defaultdict(float)
-_COMPUTED: defaultdict[str, float] = defaultdict(float)
-"""Seconds, and CPU seconds including child processes, of each file."""
-_COMPUTED_BEFORE = [0.0]
+FULL_RUN_TESTS = 5000
+"""Number of tests from which a run counts as a full one."""
+_SECONDS_BY_FILE: defaultdict[str, float] = defaultdict(float)
+_CPU_BY_FILE: defaultdict[str, float] = defaultdict(float)
+"""Duration of each file in seconds, and CPU seconds of it and of the processes that it started."""
+_CPU_BEFORE = [0.0]
 """CPU seconds up to the end of the previous file."""
-_OURS: list[tuple[AbstractContextManager[Cluster], Path]] = []
-"""Servers that this worker runs, and their users."""
+_OWN_CLUSTERS: list[tuple[AbstractContextManager[Cluster], Path]] = []
+"""Servers that this worker runs, each with the lock file of its users."""
 _FAILED = pytest.StashKey[bool]()
-late_grammar.put_off()
+late_grammar.defer_loading()
 disable_pydantic_plugins()
-# What a property takes says how busy the machine is, not whether the property holds.
+# No deadlines: how long a property takes says how busy the machine is, not whether it holds.
 settings.register_profile(
     "groundplan",
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     # what explains a failure traces each line of every example
     phases=[phase for phase in Phase if phase is not Phase.explain],
-    max_examples=int(os.environ.get("GROUNDPLAN_EXAMPLES", "50")),  # where a test does not say; more find rarer faults
+    max_examples=int(os.environ.get("GROUNDPLAN_EXAMPLES", "50")),  # default; more examples find rarer faults
 )
 settings.load_profile("groundplan")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Set up the environment of workers and child processes, with OpenMP for LightGBM if the system lacks it."""
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # hundreds of processes would compile what they load
-    for threads in (
-        "OMP_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-    ):  # those of several tests at once only wait for each other
+    """Prepare the environment of workers and processes. A bare system lacks the library that LightGBM loads."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # otherwise hundreds of processes would compile what they import
+    for threads in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"):  # with more, concurrent tests slow each other down
         os.environ.setdefault(threads, "1")
     if config.option.markexpr != "soak":
         small_pages.forbid()
-    gc.disable()  # what collecting tests makes stays: nothing of it is garbage
+    gc.disable()  # objects created by the collection of tests stay alive
     if hasattr(config, "workerinput"):
         return
     if (cache := getattr(config, "cache", None)) is not None:
-        cache.set(crashed_worker.NOTED, [])
-    made_database.begin()
-    if config.option.basetemp is None and (place := made_database.place_of_files()) is not None:
+        cache.set(crashed_worker.CACHE_KEY, [])
+    made_database.start_run()
+    if config.option.basetemp is None and (place := made_database.temporary_folder()) is not None:
         config.option.basetemp, os.environ["TMPDIR"] = str(place / "t"), str(place / "tmp")
         tempfile.tempdir = None
     if not openmp.is_loadable():
@@ -76,18 +74,18 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> FilesInTurn:
-    """Distribute by files for any number of workers; otherwise the tests of a file would run in several of them."""
+    """Always schedule by files: otherwise the tests of a file could run in several workers."""
     return FilesInTurn(config, log)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
     if not hasattr(config, "workerinput"):
-        made_database.end(kept=_FAILED in config.stash)
+        made_database.end_run(kept=_FAILED in config.stash)
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_setup() -> None:
-    """Delay tests that would begin just before midnight (UTC), when daily counters start anew."""
+    """Counts per day (UTC) restart at midnight: a test that would start just before it is delayed until after it."""
     left = DAY_SECONDS - time.time() % DAY_SECONDS
     if left < LATE_SECONDS:
         time.sleep(left + 0.05)
@@ -97,8 +95,8 @@ def pytest_runtest_setup() -> None:
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
-    """Each worker looks at the files of a folder from another one on, so that each file is compiled by one of them;
-    what they find is put in one order afterwards."""
+    """Each worker collects a folder's files starting with a different one, so that only one of them compiles each;
+    the collected tests are put into the same order afterwards."""
     report = yield
     if hasattr(collector.config, "workerinput") and isinstance(collector, pytest.Dir) and report.result:
         number = collector.config.workerinput["workerid"].removeprefix("gw")
@@ -110,13 +108,11 @@ def pytest_make_collect_report(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = longest_first.order_files(longest_first.load_durations())
-    items.sort(
-        key=lambda item: (longest_first.position_of(item.nodeid, first), longest_first.file_of_test(item.nodeid))
-    )
+    items.sort(key=lambda item: (longest_first.position_of(item.nodeid, first), longest_first.file_of_test(item.nodeid)))
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    _TOOK[longest_first.file_of_test(report.nodeid)] += report.duration
+    _SECONDS_BY_FILE[longest_first.file_of_test(report.nodeid)] += report.duration
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
@@ -124,51 +120,54 @@ def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> 
     done = yield
     file = longest_first.file_of_test(item.nodeid)
     if nextitem is None or longest_first.file_of_test(nextitem.nodeid) != file:
-        now = _computed()
-        _COMPUTED[file] += now - _COMPUTED_BEFORE[0]
-        _COMPUTED_BEFORE[0] = now
+        now = _cpu_seconds()
+        _CPU_BY_FILE[file] += now - _CPU_BEFORE[0]
+        _CPU_BEFORE[0] = now
     return done
 
 
-def _computed() -> float:
-    """CPU seconds of this process and its ended child processes."""
+def _cpu_seconds() -> float:
+    """CPU seconds of this process and of all ended processes that it started."""
     ours = (resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
-    return sum(each.ru_utime + each.ru_stime for each in ours) + nursery.computed()
+    return sum(each.ru_utime + each.ru_stime for each in ours) + nursery.cpu_seconds()
 
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_testnodedown(node: Any) -> None:
     for file, seconds in getattr(node, "workeroutput", {}).get(longest_first.CACHE_KEY, {}).items():
-        _COMPUTED[file] += seconds
+        _CPU_BY_FILE[file] += seconds
 
 
 def pytest_collection_finish() -> None:
-    forked_parsers.take_over()
+    forked_parsers.install()
     gc.freeze()
     gc.enable()
-    _COMPUTED_BEFORE[0] = _computed()
+    _CPU_BEFORE[0] = _cpu_seconds()
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
-    """Record a complete run: `scripts/again.py` and `scripts/longest.py` use only those."""
+    """Record the result and durations; `scripts/again.py` and `scripts/longest.py` use only those of full runs."""
     if exitstatus != pytest.ExitCode.OK:
         session.config.stash[_FAILED] = True
     cache = getattr(session.config, "cache", None)
     if cache is not None and not hasattr(session.config, "workerinput"):
         cache.set("groundplan/ended", int(exitstatus))
-        if session.testscollected >= WHOLE:
-            cache.set(longest_first.CACHE_KEY, {file: [seconds, _COMPUTED[file]] for file, seconds in _TOOK.items()})
+        if session.testscollected >= FULL_RUN_TESTS:
+            cache.set(
+                longest_first.CACHE_KEY,
+                {file: [seconds, _CPU_BY_FILE[file]] for file, seconds in _SECONDS_BY_FILE.items()},
+            )
     elif hasattr(session.config, "workeroutput"):
-        session.config.workeroutput[longest_first.CACHE_KEY] = dict(_COMPUTED)
-    # here and not at the end of a test, which may take three minutes: another worker's last file may take longer
-    for running, users in _OURS:
+        session.config.workeroutput[longest_first.CACHE_KEY] = dict(_CPU_BY_FILE)
+    # not at the end of a test, whose timeout is three minutes: another worker's last file may take longer
+    for running, users in _OWN_CLUSTERS:
         _wait_for_others(users)
         running.__exit__(None, None, None)
-    _OURS.clear()
+    _OWN_CLUSTERS.clear()
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:
-    """Under xdist the controlling process runs the server, so that it outlives a worker that dies."""
+    """Under xdist the controller runs the server, so that a worker that dies does not end the server of the others."""
     own = hasattr(session.config, "workerinput") or session.config.option.collectonly
     if getattr(session.config.option, "numprocesses", None) and not own:
         shared = ExitStack()
@@ -179,7 +178,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 
 @pytest.fixture(scope="session")
 def postgres_cluster() -> Iterator[Cluster]:
-    """The server of this run, stopped at its end."""
+    """The database server of the run."""
     with (made_database.folder() / "cluster.users").open("w") as users:
         fcntl.flock(users, fcntl.LOCK_SH)
         yield found_cluster(made_database.folder() / "cluster") if _is_running() else _run_cluster()
@@ -191,12 +190,12 @@ def _is_running() -> bool:
 
 def _run_cluster() -> Cluster:
     folder = made_database.folder()
-    made_database.lay_out(folder / "cluster")
+    made_database.copy_database(folder / "cluster")
     running = cluster(folder / "cluster")
     found = running.__enter__()
     for name in ("cluster.users", "cluster.started"):
         (folder / name).touch()
-    _OURS.append((running, folder / "cluster.users"))
+    _OWN_CLUSTERS.append((running, folder / "cluster.users"))
     return found
 
 

@@ -1,9 +1,8 @@
-"""Which tests run where, file by file, also after a worker died.
+"""Scheduling of tests by files for pytest-xdist, also after a worker died.
 
-xdist's own order by files puts everything a dead worker ever had back among the files that wait, also files that were
-done: the next worker is given one of those, has nothing to tell, and is never given another. The run then waits without
-an end (xdist 3.8). Here only what was not done goes back, and the test that the worker died in is told as failed and
-not run again: one test, one verdict.
+xdist's own scheduling by files requeues everything that a dead worker ever had, also completed files: the next worker
+gets one of those, has nothing to report, and never gets another. The run then never ends (xdist 3.8). Here only
+unfinished tests are requeued, and the test in which the worker died is reported as failed and not run again.
 """
 
 from __future__ import annotations
@@ -11,24 +10,24 @@ from __future__ import annotations
 from xdist.scheduler import LoadFileScheduling
 from xdist.workermanage import WorkerController
 
-NOTED = "groundplan/crashed"
-"""Where pytest's cache has the tests in which workers of the newest run died."""
+CACHE_KEY = "groundplan/crashed"
+"""Key of pytest's cache for the tests in which workers of the latest run died."""
 
 
 class FilesInTurn(LoadFileScheduling):  # type: ignore[misc]
-    """Order by files in which the death of a worker costs one failed test, which is noted."""
+    """Scheduling by files in which the death of a worker fails one test, which is recorded in the cache."""
 
     def remove_node(self, node: WorkerController) -> str | None:
-        """Take a worker out. Returns the test it died in; None: it had none left."""
-        had = self.assigned_work.pop(node)
-        crashed = next((test for tests in had.values() for test, done in tests.items() if not done), None)
-        for file, tests in had.items():
-            left = {test: False for test, done in tests.items() if not done and test != crashed}
-            if left:
-                self.workqueue[file] = left
+        """Remove a worker. Returns the test in which it died; None if it had no unfinished test."""
+        assigned = self.assigned_work.pop(node)
+        crashed = next((test for tests in assigned.values() for test, done in tests.items() if not done), None)
+        for file, tests in assigned.items():
+            unfinished = {test: False for test, done in tests.items() if not done and test != crashed}
+            if unfinished:
+                self.workqueue[file] = unfinished
         for other in self.assigned_work:
             self._reschedule(other)
         cache = getattr(self.config, "cache", None)
         if cache is not None and crashed is not None:
-            cache.set(NOTED, [*cache.get(NOTED, []), crashed])
+            cache.set(CACHE_KEY, [*cache.get(CACHE_KEY, []), crashed])
         return crashed

@@ -1,8 +1,7 @@
-"""Parsers that a test starts from its own process are forked from one that has them loaded: an eighth of a second of
-computing less for each, and tests that take sources over start hundreds.
+"""Parsers that a test starts from its own process are forked from one that has them loaded, which saves an eighth of a
+second of computing each; tests that ingest sources start hundreds.
 
-They confine themselves as ever. How a parser starts from nothing is shown where the sandbox itself is tested, and
-wherever `up` takes sources over.
+Their sandbox is unchanged. Tests of the sandbox itself, and those that ingest through `up`, do not fork parsers.
 """
 
 from __future__ import annotations
@@ -20,39 +19,39 @@ from tests.integration.nursery import fork_program
 _SANDBOX = "groundplan.knowledge.parsing.sandbox"
 
 
-class Forked(Child):
-    """What the product starts as `Child(module, *arguments)`."""
+class ForkedChild(Child):
+    """Replaces `Child(module, *arguments)` of the product."""
 
     def __init__(self, module: str, *arguments: str, blocking: bool = True) -> None:
-        theirs_in, ours_in = os.pipe()
-        ours_out, theirs_out = os.pipe()
-        with Path(os.devnull).open("wb") as unheard:
+        their_input, our_input = os.pipe()
+        our_output, their_output = os.pipe()
+        with Path(os.devnull).open("wb") as devnull:
             self._process: Any = fork_program(
-                module, arguments, unheard.fileno(), ENVIRONMENT, out=theirs_out, read=theirs_in
+                module, arguments, devnull.fileno(), ENVIRONMENT, out=their_output, read=their_input
             )
-        for end in (theirs_in, theirs_out):
+        for end in (their_input, their_output):
             os.close(end)
-        self.input, self.output = os.fdopen(ours_in, "wb"), os.fdopen(ours_out, "rb")
+        self.input, self.output = os.fdopen(our_input, "wb"), os.fdopen(our_output, "rb")
         for pipe in (self.input, self.output):
             os.set_blocking(pipe.fileno(), blocking)
 
 
-def take_over() -> None:
-    """From here on, in this process; nothing where nothing of it parses."""
-    _put(Forked)
+def install() -> None:
+    """Fork parsers from now on in this process; without effect if it has not loaded the sandbox."""
+    _set_child(ForkedChild)
 
 
 @contextmanager
-def from_nothing() -> Iterator[None]:
-    """Meanwhile they start as the product starts them."""
-    _put(Child)
+def without_forking() -> Iterator[None]:
+    """Start parsers in this context as the product does."""
+    _set_child(Child)
     try:
         yield
     finally:
-        _put(Forked)
+        _set_child(ForkedChild)
 
 
-def _put(child: type[Child]) -> None:
+def _set_child(child: type[Child]) -> None:
     sandbox: Any = sys.modules.get(_SANDBOX)
     if sandbox is not None:
         sandbox.Child = child

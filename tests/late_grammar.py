@@ -1,5 +1,5 @@
-"""jsonschema looks at formats of IRIs by a library that compiles a grammar for a second wherever it is loaded. With
-`put_off` that is done when the first IRI is looked at: hardly any process of the tests ever does.
+"""jsonschema checks the format of IRIs with a library that compiles a grammar for a second when it is imported.
+`defer_loading` defers that until the first IRI is checked, which hardly any test process ever does.
 """
 
 from __future__ import annotations
@@ -12,19 +12,19 @@ from types import ModuleType
 _NAME = "rfc3987_syntax"
 
 
-def put_off() -> None:
-    """From here on, in this process and those that are forked from it; before jsonschema is loaded."""
+def defer_loading() -> None:
+    """Defer it in this process and those forked from it; to be called before jsonschema is imported."""
     if _NAME in sys.modules or importlib.util.find_spec(_NAME) is None:
         return
-    late = ModuleType(_NAME)
-    late.is_valid_syntax = _is_valid  # type: ignore[attr-defined]
-    sys.modules[_NAME] = late
+    module = ModuleType(_NAME)
+    module.is_valid_syntax = _is_valid  # type: ignore[attr-defined]
+    sys.modules[_NAME] = module
 
 
 def _is_valid(rule: str, value: str) -> bool:
-    late = sys.modules[_NAME]
-    if late.__dict__.get("is_valid_syntax") is _is_valid:
+    module = sys.modules[_NAME]
+    if module.__dict__.get("is_valid_syntax") is _is_valid:
         del sys.modules[_NAME]
-        late = importlib.import_module(_NAME)
-    found: bool = late.is_valid_syntax(rule, value)
-    return found
+        module = importlib.import_module(_NAME)
+    is_valid: bool = module.is_valid_syntax(rule, value)
+    return is_valid

@@ -1,8 +1,8 @@
-"""Processes that tests start lie in small pages of memory.
+"""Disables large memory pages for processes that tests start.
 
-A search service or a gateway asks Linux to move what it has loaded into large pages, which is a quarter of the
-computing of a search service's start and pays in the hours that it serves. Tests start hundreds and end them after
-seconds. Whoever looks at large pages allows them.
+A search service or a gateway asks Linux to move its loaded data into large pages, which is a quarter of the computing
+of a search service's start and pays off within hours. Tests start hundreds of processes and end them after seconds.
+Tests of large pages allow them.
 """
 
 from __future__ import annotations
@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 ALLOWED = "TESTS_LARGE_PAGES"
-"""Name of the environment variable with which a process that is forked from a nursery may have large pages."""
+"""Environment variable that allows large pages in a process forked from a nursery."""
 _PR_SET_THP_DISABLE = 41
 
 
 def forbid() -> None:
-    """From here on, in this process and those that it starts; where Linux can."""
+    """Forbid them in this process and those that it starts, if the system can."""
     _set(1)
 
 
@@ -27,7 +27,7 @@ def allow() -> None:
 
 @contextmanager
 def allowed() -> Iterator[None]:
-    """In this process, and those that it starts meanwhile."""
+    """Allow them in this context, for this process and those that it starts."""
     allow()
     try:
         yield

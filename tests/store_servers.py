@@ -1,7 +1,7 @@
-"""Servers of stores as processes of their own: `python -m tests.store_servers sftp|webdav FOLDER [PORT]`.
+"""SFTP and WebDAV servers as processes of their own: `python -m tests.store_servers sftp|webdav FOLDER [PORT]`.
 
-Each prints its port, and SFTP its public key, in a line, and serves the folder to user `reader` with the password
-`secret` until its input ends. A folder `closed` is named by its parent, and is not there for whoever looks into it.
+Each prints a line with its port (SFTP: and its public key) and serves the folder to user `reader` with the password
+`secret` until its input ends. A folder `closed` is listed by its parent, but cannot be opened.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ USER, PASSWORD = "reader", "secret"
 
 @dataclass
 class Server:
-    """A running one."""
+    """A running server."""
 
     process: subprocess.Popen[str]
     port: int
@@ -34,7 +34,7 @@ class Server:
 
 @contextmanager
 def serve(kind: str, folder: Path, port: int = 0) -> Iterator[Server]:
-    """It is killed at the end."""
+    """Run a server of this kind, which is killed at the end."""
     process = subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "tests.store_servers", kind, str(folder), str(port)],
         stdout=subprocess.PIPE,

@@ -1,8 +1,7 @@
-"""A search service that is forked for a test prepares no networks for the lengths that questions have.
+"""Disables a warm-up of search services that are forked for tests: preparing networks for typical question lengths.
 
-They take three quarters of a second of computing once it is asked often; with them a question is a sixth quicker,
-which pays in the hours that a service runs, and never in a test. Vectors are the same, which `test_knowledge_embed`
-shows; a service that starts from nothing prepares them.
+It takes three quarters of a second of computing and makes a question a sixth faster, which pays off in a long-running
+service and never in a test. The vectors are the same (`test_knowledge_embed`); a service that is not forked prepares.
 """
 
 from __future__ import annotations
@@ -12,8 +11,8 @@ import importlib
 _SEARCH = "groundplan.gateway.search_app"
 
 
-def heed(program: str) -> None:
-    """In this process, which is to be that one of ours."""
+def disable_preparation(program: str) -> None:
+    """Disable it in this process if it is about to run the search service."""
     if program == _SEARCH:
         encoder = importlib.import_module("groundplan.knowledge.embedding.openvino_encoder")
         encoder.OpenVinoEncoder.prepare = lambda _: None

@@ -21,7 +21,7 @@ from typing import Any
 
 from groundplan.testing.passkey import SoftPasskey
 from tests.integration.nursery import Worker, fork_program, run_command
-from tests.made_database import lay_out
+from tests.made_database import copy_database
 
 START_SECONDS = 120.0
 RETRY_SECONDS = 30.0
@@ -152,7 +152,7 @@ class Stack:
         """Start `groundplan up` and return its `ready` line."""
         self.folder.mkdir(parents=True, exist_ok=True)
         if "GROUNDPLAN_DATABASE_URL" not in self.environment:
-            lay_out(self.home)
+            copy_database(self.home)
         log = (self.folder / "up.log").open("ab")
         ready = self.folder / "ready"
         ready_file = ready.open("wb")

@@ -1,9 +1,9 @@
-"""What `up` starts, forked from a process that has it loaded: its own children all the same, each in a session of its
-own, on its leash, with the command line, environment, log and descriptors that it would have.
+"""Forks the processes that `up` starts from one that has their modules loaded. They still are children of `up`, each
+in a session of its own, on its leash, with the command line, environment, log and descriptors that it would have.
 
-To start Python and import is most of what an installation computes until it is ready, and again for each process of it
-that a test kills. What is replaced here is only how the supervisor starts one of our modules. That all of it starts
-from nothing is shown where `up` itself does: `test_cli_up`, `test_promise_01_one_command`.
+Starting Python and importing is most of what an installation computes until it is ready, and again for each process
+that a test kills. Only the supervisor's way of starting the project's modules is replaced. `test_cli_up` and
+`test_promise_01_one_command` test that all of it starts without forking.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 _DEATH_SIGNAL, _SUBREAPER = 1, 36
-_MOST, _MOST_FDS, _HIGH = 1 << 18, 32, 512
-"""Bytes of what is asked, descriptors that go with it, and the number below which those of a process are."""
+_MAX_REQUEST_BYTES, _MAX_DESCRIPTORS, _FIRST_HIGH_DESCRIPTOR = 1 << 18, 32, 512
+"""Maximum size of a request, maximum number of descriptors with it, and a number above all those of a process."""
 
 
-class Forked(subprocess.Popen[bytes]):
-    """A child that was not started by this object."""
+class ForkedChild(subprocess.Popen[bytes]):
+    """A child process that this object did not start."""
 
     def __init__(self, pid: int, arguments: Sequence[str]) -> None:
         self.args, self.pid, self.returncode = list(arguments), pid, None
@@ -40,17 +40,17 @@ class Forked(subprocess.Popen[bytes]):
         self._child_created = True
 
 
-def take_over(programs: Container[str]) -> Callable[[], None]:
-    """Before `up` begins, in its process: what its supervisor starts of these from here on is forked, all else as
-    ever. Returns what is to be called at its end; one that is killed needs nothing."""
+def fork_children(programs: Container[str]) -> Callable[[], None]:
+    """Make the supervisor of this process fork these programs from now on; to be called before `up` begins. Returns a
+    function to call at its end; a killed process needs no cleanup."""
     supervisor: Any = importlib.import_module("groundplan.runtime.supervisor")
     child = importlib.import_module("groundplan.runtime.child")
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     for each in (ours, theirs):
-        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MOST)
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _MAX_REQUEST_BYTES)
     owner = os.getpid()
-    forking = os.fork()
-    if forking == 0:
+    forker = os.fork()
+    if forker == 0:
         try:
             ours.close()
             _serve(theirs, owner)
@@ -65,17 +65,17 @@ def take_over(programs: Container[str]) -> Callable[[], None]:
             started: subprocess.Popen[bytes] = child.spawn(argv, **terms)
             return started
         with child.open_log(terms["log"]) as log:
-            return Forked(_ask(ours, argv, log.fileno(), **terms), argv)
+            return ForkedChild(_request_child(ours, argv, log.fileno(), **terms), argv)
 
     def end() -> None:
         ours.close()
-        os.waitpid(forking, 0)
+        os.waitpid(forker, 0)
 
     supervisor.spawn = spawn
     return end
 
 
-def _ask(
+def _request_child(
     control: socket.socket,
     argv: Sequence[str],
     output: int,
@@ -85,11 +85,11 @@ def _ask(
     death_signal: signal.Signals = signal.SIGTERM,
     **_: Any,
 ) -> int:
-    """The pid of a child of this process. Raises OSError where there is none."""
-    asked = {"argv": list(argv), "env": dict(env), "fds": list(fds), "signal": int(death_signal)}
-    _prctl(_SUBREAPER, 1)  # it is adopted when what forked it for us is gone
+    """Fork a child of this process; returns its pid. Raises OSError if none was forked."""
+    request = {"argv": list(argv), "env": dict(env), "fds": list(fds), "signal": int(death_signal)}
+    _prctl(_SUBREAPER, 1)  # so that this process adopts the child when the intermediate process ends
     try:
-        socket.send_fds(control, [json.dumps(asked).encode("utf-8", "surrogateescape")], [output, *fds])
+        socket.send_fds(control, [json.dumps(request).encode("utf-8", "surrogateescape")], [output, *fds])
         pid = control.recv(32)
     finally:
         _prctl(_SUBREAPER, 0)
@@ -99,57 +99,57 @@ def _ask(
 
 
 def _serve(control: socket.socket, owner: int) -> NoReturn:
-    """Fork what is asked for, until whoever asks is gone."""
-    _tell_command(["brood"])  # whoever looks for a process of ours by its name finds that, not this
+    """Fork the requested programs until the client is gone."""
+    _set_command_line(["brood"])  # so that a search for a process by its name does not find this one
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     while True:
-        told, given, _, _ = socket.recv_fds(control, _MOST, _MOST_FDS)
-        if not told:
+        request, descriptors, _, _ = socket.recv_fds(control, _MAX_REQUEST_BYTES, _MAX_DESCRIPTORS)
+        if not request:
             os._exit(0)
         reading, writing = os.pipe()
-        between = os.fork()
-        if between == 0:
+        intermediate = os.fork()
+        if intermediate == 0:
             try:
                 pid = os.fork()
                 if pid == 0:
-                    _become(json.loads(told), given, owner)
+                    _run_child(json.loads(request), descriptors, owner)
                 os.write(writing, str(pid).encode())
             finally:
                 os._exit(0)
-        for descriptor in (writing, *given):
+        for descriptor in (writing, *descriptors):
             os.close(descriptor)
-        pid_told = os.read(reading, 32)
+        pid_text = os.read(reading, 32)
         os.close(reading)
-        os.waitpid(between, 0)
-        control.send(pid_told)
+        os.waitpid(intermediate, 0)
+        control.send(pid_text)
 
 
-def _become(asked: dict[str, Any], given: list[int], owner: int) -> NoReturn:
-    """Be what was asked for, as `runtime.child` and `leash` would make it."""
+def _run_child(request: dict[str, Any], descriptors: list[int], owner: int) -> NoReturn:
+    """Run the requested program in this process, set up as `runtime.child` and `leash` would."""
     code = 1
     try:
         os.setsid()
         end = time.monotonic() + 10
         while os.getppid() != owner and time.monotonic() < end:
             time.sleep(0.0005)
-        _prctl(_DEATH_SIGNAL, asked["signal"])
+        _prctl(_DEATH_SIGNAL, request["signal"])
         if os.getppid() != owner:
             os._exit(70)
-        _take_descriptors(given, asked["fds"])
+        _take_descriptors(descriptors, request["fds"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        _tell_command(asked["argv"])
+        _set_command_line(request["argv"])
         os.environ.clear()
-        os.environ.update(asked["env"])
+        os.environ.update(request["env"])
         time.tzset()
-        _, _, _, name, *arguments = asked["argv"]
+        _, _, _, name, *arguments = request["argv"]
         sys.argv[:] = [name, *arguments]
-        importlib.import_module("tests.unprepared").heed(name)
+        importlib.import_module("tests.unprepared").disable_preparation(name)
         module = importlib.import_module(name)
         gc.freeze()
         code = module.main() or 0
-    except SystemExit as left:
-        code = told(left)
-    except BaseException:  # noqa: BLE001 -- what a program of its own would end with
+    except SystemExit as exit_request:
+        code = exit_code(exit_request)
+    except BaseException:  # noqa: BLE001 -- as Python ends a program
         traceback.print_exc()
     finally:
         sys.stdout.flush()
@@ -157,18 +157,18 @@ def _become(asked: dict[str, Any], given: list[int], owner: int) -> NoReturn:
         os._exit(code)
 
 
-def told(left: SystemExit) -> int:
-    """The code of a program that ends so, which says the rest as Python would."""
-    if left.code is None or isinstance(left.code, int):
-        return left.code or 0
-    print(left.code, file=sys.stderr)
+def exit_code(exit_request: SystemExit) -> int:
+    """The exit code of a program that raises this; prints its message as Python would."""
+    if exit_request.code is None or isinstance(exit_request.code, int):
+        return exit_request.code or 0
+    print(exit_request.code, file=sys.stderr)
     return 1
 
 
-def _take_descriptors(given: list[int], wanted: list[int]) -> None:
-    """The log as output, nothing as input, and the others under their numbers; nothing else stays open."""
-    log, *others = [fcntl.fcntl(each, fcntl.F_DUPFD, _HIGH) for each in given]
-    os.closerange(3, _HIGH)
+def _take_descriptors(received: list[int], wanted: list[int]) -> None:
+    """Use the log as output, no input, and the others under their numbers; close all other descriptors."""
+    log, *others = [fcntl.fcntl(each, fcntl.F_DUPFD, _FIRST_HIGH_DESCRIPTOR) for each in received]
+    os.closerange(3, _FIRST_HIGH_DESCRIPTOR)
     nothing = os.open(os.devnull, os.O_RDONLY)
     for source, number in ((nothing, 0), (log, 1), (log, 2), *zip(others, wanted, strict=True)):
         os.dup2(source, number)
@@ -176,8 +176,8 @@ def _take_descriptors(given: list[int], wanted: list[int]) -> None:
         os.close(used)
 
 
-def _tell_command(argv: Sequence[str]) -> None:
-    """What Linux shows of this process: as much of it as there is room where the arguments of the first one lie."""
+def _set_command_line(argv: Sequence[str]) -> None:
+    """Set the command line that Linux shows for this process, cut to the space of its original arguments."""
     fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
     first, end = int(fields[45]), int(fields[46])
     shown = b"\0".join(part.encode() for part in argv)[: end - first - 1]

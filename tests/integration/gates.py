@@ -1,5 +1,5 @@
-"""Waiting in tests for what is the case, instead of for a while: what a test's own scripted model was asked, and what
-workers know."""
+"""Waiting for conditions instead of fixed times: for requests that reach a scripted model, and for workers to know the
+live policy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from groundplan.gateway.http.server import Request
 from groundplan.testing.scripted import ScriptedModel
 
 
-def gated(model: ScriptedModel) -> asyncio.Semaphore:
-    """From now on the model counts what it is asked and answers nothing; each `release` lets one answer go."""
+def hold_answers(model: ScriptedModel) -> asyncio.Semaphore:
+    """From now on the model counts requests without answering; each `release` of the semaphore lets one answer go."""
     gate, counted = asyncio.Semaphore(0), model._count_attempt
 
     async def wait(request: Request) -> None:
@@ -24,13 +24,13 @@ def gated(model: ScriptedModel) -> asyncio.Semaphore:
     return gate
 
 
-async def until(true: Callable[[], bool], seconds: float = 30) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
-        while not true():  # noqa: ASYNC110 -- what is waited for has no event
+        while not condition():  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
 
 
 async def acknowledged(stack: Stack) -> None:
-    """Until every worker has all live policy there is."""
+    """Wait until every worker has acknowledged the newest live policy."""
     behind = "SELECT 1 FROM gateway WHERE state = 'live' AND policy_ack < (SELECT number FROM policy_epoch)"
     await until(lambda: not stack.sql(behind))

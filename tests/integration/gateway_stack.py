@@ -37,13 +37,13 @@ RATES = Rates(input=0, output=10 * PICO)
 
 
 PATIENT: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000, "connect_ms": 5_000}
-"""How long a worker waits for an upstream: where the machine is busy, one that is well may take seconds to answer."""
+"""Timeouts of an upstream that is to answer: on a busy machine it may take seconds."""
 HASTY: dict[str, Any] = {"first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500}
-"""For an upstream that does not answer."""
-UNTOLD_TRIES = 8
-Told = TypeVar("Told")
+"""Timeouts of an upstream that does not answer."""
+UNREACHABLE_TRIES = 8
+Result = TypeVar("Told")
 SEGMENT = 1 << 19
-"""Bytes of a segment of the journal; each worker writes two and makes them durable before it serves."""
+"""Bytes of a journal segment; each worker preallocates two and makes them durable before it serves."""
 
 
 def deployment(name: str, port: int, **more: Any) -> Deployment:
@@ -98,79 +98,79 @@ class Reply:
 
 @dataclass
 class Stack:
-    """One HOME, its database, its worker processes on one listening socket."""
+    """One HOME, its database, and its worker processes on one listening socket."""
 
     home: Home
     database: Database
     listening: socket.socket
     workers: list[Worker | subprocess.Popen[bytes]] = field(default_factory=list)
-    _asking: psycopg.Connection[Any] | None = None
+    _connection: psycopg.Connection[Any] | None = None
 
     @property
     def port(self) -> int:
         port: int = self.listening.getsockname()[1]
         return port
 
-    def apply(self, made: Blueprint, *, signed: bool = True, number: int | None = None) -> None:
-        """`number`: under which it is stored, where that is not its own."""
-        body = artifact.encode(made)
+    def apply(self, applied: Blueprint, *, signed: bool = True, number: int | None = None) -> None:
+        """Store and announce a blueprint. `number`: the number to store it under, by default its own."""
+        body = artifact.encode(applied)
         signature = artifact.sign(body if signed else body + b" ", load_private(self.home, "blueprint"))
 
         def insert(connection: psycopg.Connection[Any]) -> None:
             connection.execute(
                 "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
                 "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'test')",
-                (number or made.number, body, artifact.digest(body), signature),
+                (number or applied.number, body, artifact.digest(body), signature),
             )
-            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(number or made.number),))
+            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(number or applied.number),))
 
         self._as_control(insert)
 
     def sql(self, statement: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        """As who sees everything."""
-        return self._over_kept(lambda connection: _rows(connection.execute(statement.encode(), parameters)))
+        """Run a query as superuser."""
+        return self._with_connection(lambda connection: _rows(connection.execute(statement.encode(), parameters)))
 
-    def said(self) -> list[tuple[Any, ...]]:
-        """What calls were told to be for: (feature, ticket)."""
+    def reported_labels(self) -> list[tuple[Any, ...]]:
+        """The distinct (feature, ticket) of all calls."""
         return self.sql("SELECT DISTINCT detail ->> 'feature', detail ->> 'ticket' FROM call ORDER BY 1, 2")
 
-    def _over_kept(self, work: Callable[[psycopg.Connection[Any]], Told]) -> Told:
-        """Over a connection that is kept: to be let in takes longer than most of what is asked."""
-        if self._asking is not None:
+    def _with_connection(self, work: Callable[[psycopg.Connection[Any]], Result]) -> Result:
+        """Use a connection that is reused: connecting takes longer than most queries."""
+        if self._connection is not None:
             try:
-                return work(self._asking)
+                return work(self._connection)
             except psycopg.OperationalError:
-                if not self._asking.broken:
+                if not self._connection.broken:
                     raise
-            self._asking.close()  # somebody ended it
-        self._asking = psycopg.connect(self.database.superuser, autocommit=True, prepare_threshold=None)
-        return work(self._asking)
+            self._connection.close()  # the connection was terminated
+        self._connection = psycopg.connect(self.database.superuser, autocommit=True, prepare_threshold=None)
+        return work(self._connection)
 
-    def _as_control(self, work: Callable[[psycopg.Connection[Any]], Told]) -> Told:
-        """In one transaction, with the rights of the control process and no others."""
+    def _as_control(self, work: Callable[[psycopg.Connection[Any]], Result]) -> Result:
+        """Work in one transaction with only the rights of the control process."""
         role = sql.Identifier(urlsplit(self.database.urls["control"]).username or "")
 
-        def limited(connection: psycopg.Connection[Any]) -> Told:
+        def limited(connection: psycopg.Connection[Any]) -> Result:
             with connection.transaction():
                 connection.execute(sql.SQL("SET LOCAL ROLE {}").format(role))
                 return work(connection)
 
-        return self._over_kept(limited)
+        return self._with_connection(limited)
 
-    def hang(self) -> psycopg.Connection[Any]:
-        """Lock what every heartbeat writes; close the connection to go on."""
+    def lock_heartbeats(self) -> psycopg.Connection[Any]:
+        """Lock the table that every heartbeat writes, until the returned connection is closed."""
         connection = psycopg.connect(self.database.superuser)
         connection.execute("LOCK TABLE gateway IN ACCESS EXCLUSIVE MODE")
         return connection
 
     def sql_admin(self, statement: str) -> None:
-        """As superuser of the server, from another database."""
+        """Run a statement as superuser, from another database of the server."""
         other = self.database.superuser.replace(f"/{self.database.name}?", "/postgres?")
         with psycopg.connect(other, autocommit=True) as connection:
             connection.execute(statement.encode())
 
     def policy(self, kind: str, subject: str, statement: str, *parameters: Any) -> int:
-        """A change of live policy, as the control process makes it; its number."""
+        """Change live policy as the control process does; returns the number of the change."""
 
         def change(connection: psycopg.Connection[Any]) -> int:
             connection.execute(statement.encode(), parameters)
@@ -180,15 +180,15 @@ class Stack:
 
         return self._as_control(change)
 
-    def behind(self, number: int | None = None) -> list[int]:
-        """Pids of workers that run and have not acknowledged live policy up to `number`, by default all there is."""
+    def pids_behind(self, number: int | None = None) -> list[int]:
+        """Pids of running workers that have not acknowledged live policy up to `number`, by default the newest."""
         rows = self.sql("SELECT pid, policy_ack, (SELECT number FROM policy_epoch) FROM gateway WHERE state = 'live'")
         return [pid for pid, ack, newest in rows if ack < (newest if number is None else number) and _runs(pid)]
 
-    async def heard(self, number: int | None = None, seconds: float = 30) -> None:
-        """Until every worker that runs acknowledges live policy up to `number`, by default all there is."""
+    async def wait_until_acknowledged(self, number: int | None = None, seconds: float = 30) -> None:
+        """Wait until every running worker has acknowledged live policy up to `number`, by default the newest."""
         end = time.monotonic() + seconds
-        while behind := self.behind(number):
+        while behind := self.pids_behind(number):
             assert time.monotonic() < end, behind
             await asyncio.sleep(0.02)
 
@@ -207,15 +207,15 @@ class Stack:
             *(new_id(), hashlib.sha256(key.encode()).digest(), workload_name, person, acts),
         )
         if len(self.workers) > 1 or self._has_services():
-            time.sleep(0.35)  # what a worker links to beside its calls is linked to by then
+            time.sleep(0.35)  # by then a worker is connected to its services
         end = time.monotonic() + 30
-        while behind := self.behind(number):
+        while behind := self.pids_behind(number):
             assert time.monotonic() < end, behind
             time.sleep(0.02)
         return key
 
     def _has_services(self) -> bool:
-        """Whether there is anything that a worker links to: where metrics are told is for whoever asks for them."""
+        """Whether there is any service that a worker connects to; the metrics endpoint is none."""
         return any(not each.name.startswith(METRICS) for each in (self.home.run / "endpoints.d").glob("*"))
 
     def start(self, count: int = 1) -> None:
@@ -228,14 +228,16 @@ class Stack:
         log.close()
 
     async def ready(self, number: int = 1, seconds: float = 60) -> None:
-        """Until every worker serves the blueprint `number`."""
+        """Wait until every worker serves the blueprint `number`."""
         end = time.monotonic() + seconds
         while True:
             rows = self.sql("SELECT ready, blueprint FROM gateway WHERE state = 'live'")
             if len(rows) >= len(self.workers) and all(ready and n == number for ready, n in rows):
                 return
             assert time.monotonic() < end, (rows, (self.home.logs / "gateway.log").read_text()[-3000:])
-            self.sql("NOTIFY groundplan_policy")  # who hears something tells how it is; else at its next beat
+            self.sql(
+                "NOTIFY groundplan_policy"
+            )  # a notified worker reports its state at once, otherwise with its next heartbeat
             await asyncio.sleep(0.02)
 
     def stop(self) -> None:
@@ -251,7 +253,7 @@ class Stack:
         self._close()
 
     def end(self) -> None:
-        """As `stop`, of workers at whose end nobody looks: a third of a second each, which is spared."""
+        """Kill the workers, which saves a third of a second each compared with `stop`."""
         for worker in self.workers:
             if worker.poll() is None:
                 worker.kill()
@@ -261,18 +263,18 @@ class Stack:
 
     def _close(self) -> None:
         self.listening.close()
-        if self._asking is not None:
-            self._asking.close()
-            self._asking = None
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
 
     async def post(self, path: str, key: str | None, body: Any, **headers: str) -> Reply:
         data = body if isinstance(body, bytes) else json.dumps(body).encode()
         return await self.ask("POST", path, key, data, **headers)
 
     async def ask(self, method: str, path: str, key: str | None, data: bytes = b"", **headers: str) -> Reply:
-        """The answer; where a busy PostgreSQL did not say in time what is left of a budget, that of a later try, as the
-        refusal asks for."""
-        for _ in range(UNTOLD_TRIES):
+        """The answer; retried while a busy PostgreSQL does not answer in time what is left of a budget, as the refusal
+        asks for."""
+        for _ in range(UNREACHABLE_TRIES):
             reply = await self._ask(method, path, key, data, **headers)
             if reply.status != 503 or b'"budget_unreachable"' not in reply.body:
                 break
@@ -298,7 +300,7 @@ class Stack:
         return await self.post("/v1/chat/completions", key, body, **headers)
 
     async def ask_once(self, key: str, text: str = "hello there") -> Reply:
-        """A chat's answer, whatever it is."""
+        """The answer to a chat call, without retries."""
         body = json.dumps({"model": "auto", "messages": [{"role": "user", "content": text}], "max_tokens": 20})
         return await self._ask("POST", "/v1/chat/completions", key, body.encode())
 
@@ -308,7 +310,7 @@ def _rows(cursor: psycopg.Cursor[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
 
 
 def _runs(pid: int) -> bool:
-    """Whether a process is there, and neither dead nor stopped."""
+    """Whether a process exists and is neither dead nor stopped."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] not in "TtZX"
     except (OSError, IndexError):
@@ -336,9 +338,9 @@ def unchunk(data: bytes) -> bytes:
 
 
 def events(body: bytes) -> list[Any]:
-    """Data of each event; the text `[DONE]` as it is."""
-    found = [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
-    return [text if text == "[DONE]" else json.loads(text) for text in found]
+    """The parsed data of each event; `[DONE]` as text."""
+    texts = [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
+    return [text if text == "[DONE]" else json.loads(text) for text in texts]
 
 
 @asynccontextmanager
@@ -354,8 +356,8 @@ async def scripted(name: str) -> AsyncIterator[tuple[ScriptedModel, int]]:
 
 @asynccontextmanager
 async def installation(database: Database, folder: Path) -> AsyncIterator[Stack]:
-    """A HOME with keys and a listening socket; apply a blueprint and `start` workers, which are killed at the end: who
-    looks at what they do when they are stopped, stops them."""
+    """A HOME with keys and a listening socket; apply a blueprint and `start` workers. They are killed at the end; a
+    test of how workers stop calls `stop` itself."""
     home = Home(folder / "home")
     home.create()
     create_keys(home)

@@ -1,4 +1,4 @@
-"""Two transactions of which one stands still before a statement while the other one goes on."""
+"""Two transactions of which one is halted before a statement while the other one goes on."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from groundplan.core.database import connect
 from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[tuple[Any, ...]]
-PATIENCE_S = 60.0
-Found = TypeVar("Found")
+TIMEOUT_S = 60.0
+Result = TypeVar("Found")
 
 
 class Halt:
-    """Where a connection stands still until it is told to `go`: before its `nth` statement that has these words."""
+    """Halts a connection before its `nth` statement that contains these words, until `go` is called."""
 
     def __init__(self, conn: Conn, words: str = "", nth: int = 1) -> None:
-        self._words, self._left = words, nth
-        self._there, self._go = threading.Event(), threading.Event()
+        self._words, self._remaining = words, nth
+        self._reached, self._released = threading.Event(), threading.Event()
         halt = self
 
         class Halting(Cursor[Any]):
@@ -36,25 +36,25 @@ class Halt:
         conn.cursor_factory = Halting
 
     def _before(self, statement: str) -> None:
-        self._left -= self._words in statement
-        if self._left == 0 and not self._there.is_set():
-            self._there.set()
-            assert self._go.wait(PATIENCE_S)
+        self._remaining -= self._words in statement
+        if self._remaining == 0 and not self._reached.is_set():
+            self._reached.set()
+            assert self._released.wait(TIMEOUT_S)
 
     @property
     def is_reached(self) -> bool:
-        return self._there.is_set()
+        return self._reached.is_set()
 
     def reached(self) -> None:
-        assert self._there.wait(PATIENCE_S)
+        assert self._reached.wait(TIMEOUT_S)
 
     def go(self) -> None:
-        self._go.set()
+        self._released.set()
 
 
 @contextmanager
-def patient(database: Database) -> Iterator[Conn]:
-    """A connection that waits for others, and not for ever where a test fails."""
+def connect_with_lock_timeout(database: Database) -> Iterator[Conn]:
+    """A connection of role control whose lock timeout is 30 s, so that a failing test does not wait for ever."""
     with connect(database.urls["control"]) as conn:
         conn.execute("SET lock_timeout = '30s'")
         conn.commit()
@@ -62,22 +62,22 @@ def patient(database: Database) -> Iterator[Conn]:
 
 
 @contextmanager
-def beside(act: Callable[[], Found]) -> Iterator[Future[Found]]:
-    """What another one does meanwhile."""
+def run_concurrently(function: Callable[[], Result]) -> Iterator[Future[Result]]:
+    """Run a function in another thread; yields its future."""
     with ThreadPoolExecutor(1) as threads:
-        yield threads.submit(act)
+        yield threads.submit(function)
 
 
-def until_it_waits(database: Database, *others: Conn, unless: Callable[[], bool] = bool) -> None:
-    """Until one of these connections, or where none is named anybody, waits for a lock in this database; or until
-    `unless`."""
+def wait_until_blocked(database: Database, *others: Conn, unless: Callable[[], bool] = bool) -> None:
+    """Wait until one of these connections (by default any connection) waits for a lock in this database, or until
+    `unless` is true."""
     pids = [each.info.backend_pid for each in others]
-    asked = """SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
+    blocked_query = """SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()
         AND (pid = ANY(%s) OR %s)"""
-    until = time.monotonic() + PATIENCE_S
-    with connect(database.superuser, autocommit=True) as looking:
-        while not looking.execute(asked, (pids, not pids)).fetchall():
+    deadline = time.monotonic() + TIMEOUT_S
+    with connect(database.superuser, autocommit=True) as admin:
+        while not admin.execute(blocked_query, (pids, not pids)).fetchall():
             if unless():
                 return
-            assert time.monotonic() < until, "nobody waits"
+            assert time.monotonic() < deadline, "nobody waits"
             time.sleep(0.005)

@@ -1,4 +1,4 @@
-"""A database in which some people are known."""
+"""A database with some people."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundplan.testing.database import Database
 
 @contextmanager
 def with_people(database: Database, people: Sequence[UUID]) -> Iterator[Connection[Any]]:
-    """A connection of role owner; the address of each is its place among them."""
+    """A connection of role owner to a database with these people; the e-mail address of each begins with its index."""
     with connect(database.urls["owner"], autocommit=True) as conn:
         for place, person in enumerate(people):
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, 'x')", (person, f"{place}@acme.example"))

@@ -1,4 +1,4 @@
-"""A way to a server that can fall silent: what is sent is taken, nothing comes back, and nothing is closed."""
+"""A TCP proxy that can fall silent: it still accepts data, but forwards nothing and closes nothing."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from contextlib import contextmanager, suppress
 from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 
-class QuietWay:
-    """`url` goes where the address that it was made of goes."""
+class SilenceableProxy:
+    """Forwards connections to `url`, its own, to the address that it was created with."""
 
     def __init__(self, url: str) -> None:
-        told = conninfo_to_dict(url)
-        self._to = str(told["host"]), int(str(told["port"]))
+        parameters = conninfo_to_dict(url)
+        self._target = str(parameters["host"]), int(str(parameters["port"]))
         self._listener = socket.create_server(("127.0.0.1", 0))
-        self._open = threading.Event()
-        self._open.set()
-        self._ends: list[socket.socket] = [self._listener]
+        self._forwarding = threading.Event()
+        self._forwarding.set()
+        self._sockets: list[socket.socket] = [self._listener]
         self.url = make_conninfo(url, port=self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -27,15 +27,15 @@ class QuietWay:
         with suppress(OSError):
             while True:
                 client = self._listener.accept()[0]
-                server = socket.create_connection(self._to)
-                self._ends += [client, server]
+                server = socket.create_connection(self._target)
+                self._sockets += [client, server]
                 for pair in ((client, server), (server, client)):
                     threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
     def _carry(self, source: socket.socket, target: socket.socket) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
-                self._open.wait()
+                self._forwarding.wait()
                 target.sendall(data)
         for each in (source, target):
             with suppress(OSError):
@@ -43,24 +43,24 @@ class QuietWay:
 
     @contextmanager
     def silent(self) -> Iterator[None]:
-        self._open.clear()
+        self._forwarding.clear()
         try:
             yield
         finally:
-            self._open.set()
+            self._forwarding.set()
 
     def close(self) -> None:
-        self._open.set()
-        for each in self._ends:
+        self._forwarding.set()
+        for each in self._sockets:
             with suppress(OSError):
                 each.shutdown(socket.SHUT_RDWR)
             each.close()
 
 
 @contextmanager
-def quiet_way(url: str) -> Iterator[QuietWay]:
-    way = QuietWay(url)
+def silenceable_proxy(url: str) -> Iterator[SilenceableProxy]:
+    proxy = SilenceableProxy(url)
     try:
-        yield way
+        yield proxy
     finally:
-        way.close()
+        proxy.close()

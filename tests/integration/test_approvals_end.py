@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port
-from tests.integration.interleaved import beside, patient, until_it_waits
+from tests.integration.interleaved import connect_with_lock_timeout, run_concurrently, wait_until_blocked
 from tests.integration.test_api_control import WORKSPACE
 
 from groundplan.api.context import Services
@@ -218,10 +218,10 @@ def test_who_decides_as_an_approval_ends_does_not_wait_for_its_end(
     change = begin(services)
     approve(services, change, "ana", "sam")
     clock.advance(timedelta(days=80).total_seconds())
-    with patient(database) as deciding:
+    with connect_with_lock_timeout(database) as deciding:
         release_store.lock_releases(deciding)  # as whoever approves, withdraws or applies does first
-        with beside(lambda: approval_terms.process_approval_terms(services)) as looking:
-            until_it_waits(database)
+        with run_concurrently(lambda: approval_terms.process_approval_terms(services)) as looking:
+            wait_until_blocked(database)
             locked = governance_store.change_by_id(deciding, change.id)
             deciding.commit()
             assert locked is not None and looking.result() == [3]

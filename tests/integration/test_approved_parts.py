@@ -362,7 +362,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     while (reply := await stack.chat(key)).json["groundplan"]["deployment"] != "two":
         assert reply.status == 200 and time.monotonic() - began < 30
     TOOK.append(time.monotonic() - began)
-    await stack.heard(done["policy"])  # that is what `effective` counts
+    await stack.wait_until_acknowledged(done["policy"])  # that is what `effective` counts
     world.withdraw("model/acme/two")
     refused = await until(lambda: stack.chat(key), 403, "approval_withdrawn")
     assert "model/acme/one (version one-2026-10)" in refused.json["error"]["message"]

@@ -21,7 +21,7 @@ from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
 from tests.integration import node_client
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.sdk_types import OURS, strict
 from tests.integration.test_batch_kill import insist, shipping
 from tests.integration.test_responses import RATES, Own
@@ -76,7 +76,7 @@ class Setup:
 
     def client(self, key: str) -> AsyncOpenAI:
         url = f"http://127.0.0.1:{self.stack.port}/v1"
-        return AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs(), timeout=30)
+        return AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=RetryingOpenAIHttpClient(), timeout=30)
 
     async def found(self, key: str, id: str) -> ResponseObject:
         """As it is now, of the official client's type."""

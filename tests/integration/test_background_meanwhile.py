@@ -68,7 +68,7 @@ async def test_whose_key_or_person_is_stopped_meanwhile_has_nothing_made_any_mor
     of_whom = "SELECT split_part(sealed, ':', 2) FROM background_response UNION SELECT split_part(sealed, ':', 2)"
     assert stack.sql(f"{of_whom} FROM background_event") == [(person,)], "it goes with whom it is about"
     stopped = "UPDATE api_key SET revoked_at = now()" if whose == "api_key" else "UPDATE person SET active = false"
-    await stack.heard(stack.policy("key" if whose == "api_key" else "person", "keeper", stopped))
+    await stack.wait_until_acknowledged(stack.policy("key" if whose == "api_key" else "person", "keeper", stopped))
     stack.sql(WAITS)
     assert await codes(setup, 2) == ["", code] and setup.chat.counted == 1
     assert stack.sql("SELECT DISTINCT person_id::text FROM call") == [(person,)]

@@ -44,7 +44,7 @@ from tests.integration.gateway_stack import (
     scripted,
     workload,
 )
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.money import PICO
@@ -245,7 +245,9 @@ async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(sce
 
 async def test_the_openai_client_is_told_about_fifty_megabytes(scene: Scene) -> None:
     url = f"http://127.0.0.1:{scene.stack.port}/v1"
-    async with AsyncOpenAI(base_url=url, api_key=scene.key, max_retries=0, http_client=OpenAIs()) as client:
+    async with AsyncOpenAI(
+        base_url=url, api_key=scene.key, max_retries=0, http_client=RetryingOpenAIHttpClient()
+    ) as client:
         with pytest.raises(APIStatusError) as caught:
             await client.chat.completions.create(model="auto", messages=[{"role": "user", "content": "x" * (50 << 20)}])
     assert (caught.value.status_code, caught.value.code) == (413, "body_too_large")
@@ -263,7 +265,9 @@ async def test_an_unknown_model_is_named_with_those_there_are(scene: Scene) -> N
 
 async def test_a_revoked_key_is_told_apart_from_an_unknown_one(scene: Scene) -> None:
     assert (await scene.stack.chat(scene.key)).status == 200
-    await scene.stack.heard(scene.stack.policy("key", "assistant", "UPDATE api_key SET revoked_at = now()"))
+    await scene.stack.wait_until_acknowledged(
+        scene.stack.policy("key", "assistant", "UPDATE api_key SET revoked_at = now()")
+    )
     told(await scene.stack.chat(scene.key), 401, "key_revoked")
     told(await scene.stack.chat("gp_nobody"), 401, "invalid_api_key")
     told(await scene.stack.ask("GET", "/v1/models", scene.key), 401, "key_revoked")

@@ -164,7 +164,7 @@ async def test_a_batch_is_ordered_once_and_metered_call_by_call(world: World) ->
     assert await world.settled() == (12, 12 * LINE)
     rows = world.stack.sql("SELECT DISTINCT flags::text, outcome FROM attempt")
     assert len(rows) == 1 and "provider_batch" in rows[0][0] and rows[0][1] == "ok"
-    assert world.stack.said() == [("refunds", "PAY-17")]
+    assert world.stack.reported_labels() == [("refunds", "PAY-17")]
     ((audited,),) = world.stack.sql("SELECT count(*) FROM audit_entry WHERE action = 'call'")
     assert audited == 12
     await wait_for(lambda: world.model.batches.files == {})  # neither prompts nor answers stay at the provider
@@ -328,7 +328,7 @@ async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: Wo
     await wait_for(lambda: world.there[0].status == "cancelled", 10)
     if scope in ("company", "workload/assistant"):
         world.stack.policy("kill", scope, "UPDATE kill_switch SET lifted_at = now()")  # so that somebody may ask
-        await world.stack.heard()
+        await world.stack.wait_until_acknowledged()
     done = await over(world, batch.id)
     assert counted(done) == (1, 4) and done.status == "completed"
     failures = await contents(world.client, done.error_file_id)

@@ -162,7 +162,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, r
     long = await setup.stack.ask("GET", f"/v1/batches?limit={'1' * 5000}", setup.key)
     assert (long.status, long.code) == (400, "limit_range")
     ship(setup.stack)
-    assert setup.stack.said() == [("refunds", "PAY-17")] and held_by_slices(setup.stack) >= 12 * each
+    assert setup.stack.reported_labels() == [("refunds", "PAY-17")] and held_by_slices(setup.stack) >= 12 * each
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)
         assert batch_queries.batches(connection, "other", 10) == []
@@ -268,7 +268,9 @@ async def test_every_endpoint_that_answers_with_text_can_be_called(
 @node_client.needed
 async def test_the_official_node_client_creates_a_batch(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=150)
-    printed = await node_client.said("node_batches.cjs", f"http://127.0.0.1:{setup.stack.port}/v1", setup.key)
+    printed = await node_client.reported_labels(
+        "node_batches.cjs", f"http://127.0.0.1:{setup.stack.port}/v1", setup.key
+    )
     wanted = {"status": "completed", "names": ["n0", "n1"], "listed": True, "vectors": 2, "flagged": [False, True]}
     assert json.loads(printed) == {**wanted, "deleted": True, "cancelled": "cancelling"}
 
@@ -395,7 +397,7 @@ async def test_a_batch_continues_with_the_rotated_key(setup: Setup, how: str) ->
             service.revoke_key(conn, "operator", id if how == "revoked" else new.id)
     assert secret
     async with AsyncOpenAI(base_url=setup.client.base_url, api_key=reader, max_retries=5) as client:
-        await setup.stack.heard()
+        await setup.stack.wait_until_acknowledged()
         batch = await wait_until_ended(client, batch.id)
         assert batch.request_counts is not None and batch.status == "completed"
         if how == "rotated":

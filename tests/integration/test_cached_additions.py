@@ -58,7 +58,7 @@ async def test_a_new_document_invalidates_answers_only_for_people_who_may_read_i
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
         ana = identity.find_person(conn, "ana@acme.example").id
         number = identity.add_member(conn, "operator", "council", ana)
-    await world.stack.heard(number)
+    await world.stack.wait_until_acknowledged(number)
     assert [await world.ask("ana", "own"), await world.ask("ana", "own")] == ["none", "exact"]
 
 
@@ -119,7 +119,7 @@ async def test_a_document_added_while_an_answer_was_in_postgresql_invalidates_it
     with psycopg.connect(stack.database.urls["control"]) as conn:
         ana = str(identity.find_person(conn, "ana@acme.example").id)
     key = stack.key("kept", ana)
-    await stack.heard()
+    await stack.wait_until_acknowledged()
 
     async def again() -> None:
         for worker in stack.workers:

@@ -168,7 +168,7 @@ async def test_a_change_of_groups_changes_whose_answers_are_shared(world: World)
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
         ben = identity.find_person(conn, "ben@acme.example").id
         identity.add_member(conn, "operator", "council", ben)
-    await world.stack.heard()
+    await world.stack.wait_until_acknowledged()
     assert await world.ask("ben") == "none"
     assert await world.ask("cy") == "exact"
 
@@ -187,7 +187,7 @@ async def test_cleared_answers_are_not_served(world: World) -> None:
     assert [await world.ask("ana"), await world.ask("ana"), await world.ask("ana", "own")] == ["none", "exact", "none"]
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
         number = identity.clear_answers(conn, "operator", "shared")
-    await world.stack.heard(number)
+    await world.stack.wait_until_acknowledged(number)
     assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
     assert await world.ask("ana", "own") == "exact"
     entry = world.stack.sql("SELECT action, subject FROM audit_entry WHERE action = 'cache.cleared'")

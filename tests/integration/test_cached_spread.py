@@ -157,7 +157,7 @@ async def test_cleared_killed_or_erased_answers_do_not_come_back(world: World) -
     with psycopg.connect(world.stack.database.urls["control"]) as conn:
         number = identity.clear_answers(conn, "operator", "kept")
     await world.stored(0)
-    await world.stack.heard(number)
+    await world.stack.wait_until_acknowledged(number)
     await world.ask("stopped")
     await world.stored(1)
     stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/site-one', 'x', 'o', now())"

@@ -9,7 +9,7 @@ from decimal import Decimal
 from uuid import UUID
 
 import pytest
-from tests.integration.interleaved import Conn, beside, patient, until_it_waits
+from tests.integration.interleaved import Conn, connect_with_lock_timeout, run_concurrently, wait_until_blocked
 
 from groundplan.core.audit import OPERATOR
 from groundplan.core.errors import Conflict
@@ -39,14 +39,14 @@ def test_who_asks_for_the_same_at_the_same_moment_asks_for_one_thing(database: D
         lambda conn: exceptions.request_exception(conn, OPERATOR, wanted, seats=1, now=NOW).id,
     )
     for ask in asks:
-        with patient(database) as one, patient(database) as other:
+        with connect_with_lock_timeout(database) as one, connect_with_lock_timeout(database) as other:
             first = ask(one)
-            with beside(lambda: ask(other)) as second:  # noqa: B023 -- done within
-                until_it_waits(database, other, unless=second.done)
+            with run_concurrently(lambda: ask(other)) as second:  # noqa: B023 -- done within
+                wait_until_blocked(database, other, unless=second.done)
                 one.commit()
                 assert second.result() == first
                 other.commit()
-    with patient(database) as conn:
+    with connect_with_lock_timeout(database) as conn:
         assert len(changes.changes(conn, ["pending"])) == 2
 
 
@@ -55,10 +55,10 @@ def test_who_asks_twice_for_a_replay_pays_for_one(database: Database) -> None:
         replays.check_alone(conn, made)
         replays.ask(conn, OPERATOR, made)
 
-    with patient(database) as one, patient(database) as other:
+    with connect_with_lock_timeout(database) as one, connect_with_lock_timeout(database) as other:
         ask(one, RUN)
-        with beside(lambda: ask(other, replace(RUN, id=new_id()))) as second:
-            until_it_waits(database, other, unless=second.done)
+        with run_concurrently(lambda: ask(other, replace(RUN, id=new_id()))) as second:
+            wait_until_blocked(database, other, unless=second.done)
             one.commit()
             with pytest.raises(Conflict) as caught:
                 second.result()

@@ -19,7 +19,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
-from tests.integration.patient import Anthropics, OpenAIs
+from tests.integration.patient import RetryingAnthropicHttpClient, RetryingOpenAIHttpClient
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
@@ -84,7 +84,7 @@ class Setup:
         return f"http://127.0.0.1:{self.stack.port}/v1"
 
     def client(self) -> AsyncOpenAI:
-        return AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=0, http_client=OpenAIs())
+        return AsyncOpenAI(base_url=self.url, api_key=self.key, max_retries=0, http_client=RetryingOpenAIHttpClient())
 
 
 class Place(BaseModel):
@@ -162,7 +162,9 @@ async def test_the_official_clients_features_work(setup: Setup) -> None:
             seen |= {choice.index for choice in chunk.choices}
         assert seen == {0, 1, 2}
     url = setup.url.removesuffix("/v1")
-    async with AsyncAnthropic(base_url=url, api_key=setup.key, max_retries=0, http_client=Anthropics()) as other:
+    async with AsyncAnthropic(
+        base_url=url, api_key=setup.key, max_retries=0, http_client=RetryingAnthropicHttpClient()
+    ) as other:
         ran = other.beta.messages.tool_runner(model="auto", max_tokens=20, messages=user, tools=[look])
         assert [block.type for block in (await ran.until_done()).content] == ["text"]
     assert json.loads(setup.upstream.asked[-1])["messages"][-1]["content"] == "it is there"

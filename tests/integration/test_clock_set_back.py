@@ -108,7 +108,7 @@ async def ready(stack: Stack, worker: asyncio.Task[int]) -> None:
 async def key_for(scene: Scene, name: str, expires: datetime | None = None) -> str:
     key = await asyncio.to_thread(scene.stack.key, name)
     changed = "UPDATE api_key SET expires_at = %s WHERE workload = %s"
-    await scene.stack.heard(scene.stack.policy("key", name, changed, expires, name))
+    await scene.stack.wait_until_acknowledged(scene.stack.policy("key", name, changed, expires, name))
     return key
 
 
@@ -198,7 +198,7 @@ async def test_an_answer_is_kept_for_ten_minutes(scene: Scene) -> None:
 
 async def test_leases_are_not_extended(scene: Scene) -> None:
     assert (await scene.stack.chat(scene.key)).status == 200
-    hanging = scene.stack.hang()
+    hanging = scene.stack.lock_heartbeats()
     try:
         await asyncio.sleep(0.3)
         scene.clock.advance(62)

@@ -24,7 +24,7 @@ from tests.integration.gateway_stack import (
     scripted,
     workload,
 )
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
@@ -132,7 +132,9 @@ async def test_both_kinds_of_upstream_complete(setup: Setup) -> None:
 
 async def test_the_official_client_streams(setup: Setup) -> None:
     url = f"http://127.0.0.1:{setup.stack.port}/v1"
-    async with AsyncOpenAI(base_url=url, api_key=setup.key, max_retries=0, http_client=OpenAIs()) as client:
+    async with AsyncOpenAI(
+        base_url=url, api_key=setup.key, max_retries=0, http_client=RetryingOpenAIHttpClient()
+    ) as client:
         for model, wanted in (("scripted/chat", "You asked: Where is it?"), ("scripted/own", "here")):
             text, facts = "", None
             async for part in await client.completions.create(model=model, prompt="Where is it?", stream=True):

@@ -19,7 +19,7 @@ import pdfplumber
 import pytest
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, running
-from tests.integration.this_day import OfToday, of_today, today
+from tests.integration.this_day import DailyValue, daily_value, today
 
 from groundplan.api.cost.book import DIMENSIONS
 from groundplan.api.cost.forecasts import RowsByCover, nearest_to_limit
@@ -92,7 +92,7 @@ def newest_month() -> str:
 
 
 @pytest.fixture(scope="module")
-def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfToday[Control]]:
+def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DailyValue[Control]]:
     @contextmanager
     def made() -> Iterator[Control]:
         with postgres_cluster.database() as database:
@@ -105,12 +105,12 @@ def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
                 fill(database.dsn)
                 yield found
 
-    with of_today(made) as found:
+    with daily_value(made) as found:
         yield found
 
 
 @pytest.fixture
-def control(controls: OfToday[Control]) -> Control:
+def control(controls: DailyValue[Control]) -> Control:
     return controls.get()
 
 

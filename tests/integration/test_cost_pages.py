@@ -13,7 +13,7 @@ from decimal import Decimal
 import pytest
 from tests.integration.test_api_control import WORKSPACE, Control, running
 from tests.integration.test_cost_book import command, costs, fill, newest_month, words
-from tests.integration.this_day import OfToday, of_today, today
+from tests.integration.this_day import DailyValue, daily_value, today
 
 from groundplan.console.render import format_amount
 from groundplan.testing.database import Cluster
@@ -22,7 +22,7 @@ Browser = dict[str, str]
 
 
 @pytest.fixture(scope="module")
-def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[OfToday[Control]]:
+def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DailyValue[Control]]:
     @contextmanager
     def made() -> Iterator[Control]:
         with postgres_cluster.database() as database:
@@ -33,12 +33,12 @@ def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
                 fill(database.dsn, newest=0)
                 yield found
 
-    with of_today(made) as found:
+    with daily_value(made) as found:
         yield found
 
 
 @pytest.fixture
-def control(controls: OfToday[Control]) -> Control:
+def control(controls: DailyValue[Control]) -> Control:
     return controls.get()
 
 

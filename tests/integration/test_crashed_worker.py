@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from scripts import again
-from tests.crashed_worker import NOTED
+from tests.crashed_worker import CACHE_KEY
 
 ROOT = Path(__file__).parents[2]
 CONFTEST = """
@@ -47,7 +47,7 @@ def test_worker_that_dies_costs_one_test(tmp_path: Path) -> None:
     assert ran.returncode == 1, ran.stdout + ran.stderr
     assert re.search(r"FAILED.*test_b_dies\.py::test_dies", ran.stdout), ran.stdout
     assert "1 failed, 43 passed" in ran.stdout, ran.stdout
-    crashed = json.loads((tmp_path / ".pytest_cache/v" / NOTED).read_text())
+    crashed = json.loads((tmp_path / ".pytest_cache/v" / CACHE_KEY).read_text())
     assert crashed == ["test_b_dies.py::test_dies"]
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.gateway_stack import events
-from tests.integration.zero_downtime import lives, opened, reloaded, running, until
+from tests.integration.zero_downtime import is_alive, open_stream, reload_workers, run_workers, wait_until
 
 from groundplan.testing.database import Database
 
@@ -18,15 +18,15 @@ async def test_a_stream_that_does_not_end_is_ended_with_an_error_event(
     database: Database, tmp_path: Path, ends: str
 ) -> None:
     leave = 2.0 if ends == "its time is over" else 600.0
-    async with running(database, tmp_path, drain=3.0, leave=leave) as run:
-        _, asking = await opened(run, chunk_ms=2000, tokens=20)
+    async with run_workers(database, tmp_path, drain=3.0, leave=leave) as run:
+        _, asking = await open_stream(run, chunk_ms=2000, tokens=20)
         before = run.pids()
-        assert (await reloaded(run))["state"] == "done"
+        assert (await reload_workers(run))["state"] == "done"
         if ends == "a stop":
             await asyncio.sleep(4.0)
             assert not asking.done()
-            run.tending.cancel()
+            run.supervising.cancel()
             await asyncio.to_thread(run.supervisor.close)
         _, body, _ = await asyncio.wait_for(asking, 30)
         assert "stopped" in events(body)[-1]["error"]["message"]
-        await until(lambda: not any(lives(pid) for pid in before.values()), 60)
+        await wait_until(lambda: not any(is_alive(pid) for pid in before.values()), 60)

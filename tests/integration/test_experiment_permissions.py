@@ -39,7 +39,7 @@ async def test_a_second_answer_reads_what_its_person_may_read_then(world: World)
         with psycopg.connect(world.stack.database.urls["control"]) as conn:
             made = recorded(workload="shared", candidate="two", type="shadow", share=10_000)
             service.ask(conn, ANA, made, waits=False, now=NOW)
-        await world.stack.heard()
+        await world.stack.wait_until_acknowledged()
         reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
         assert TEXT in reply.body
         assert TEXT in await seen(two, 1)

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait_until
 from tests.integration.nursery import run_command
-from tests.made_database import lay_out
+from tests.made_database import copy_database
 
 from groundplan.cli.startup import Start
 from groundplan.core.errors import Conflict
@@ -72,7 +72,7 @@ class Server:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     home = Home(tmp_path_factory.mktemp("server"))
     home.create()
-    lay_out(home.root)
+    copy_database(home.root)
     with EmbeddedPostgres(home, tuning=FAST) as postgres:
         postgres.start()
         yield Server(postgres)

@@ -156,7 +156,7 @@ async def test_who_may_not_is_told_why(stack: Stack) -> None:
     assert (await stack.ask("GET", OUTCOMES, key)).status == 405
     assert (await stack.post("/api/keys", key, {})).code == "not_found"
     stop = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (%s, 'workload/assistant', 'x', 'operator')"
-    await stack.heard(stack.policy("kill", "workload/assistant", stop, new_id()))
+    await stack.wait_until_acknowledged(stack.policy("kill", "workload/assistant", stop, new_id()))
     for path in (OUTCOMES, SEARCH):
         assert (await stack.post(path, key, body)).code == "killed"
 

@@ -43,7 +43,7 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
 async def key(stack: Stack, **terms: object) -> tuple[UUID, str]:
     with psycopg.connect(stack.database.urls["control"]) as conn:
         made = service.create_key(conn, "operator", "assistant", terms=KeyTerms(**terms))  # type: ignore[arg-type]
-    await stack.heard()
+    await stack.wait_until_acknowledged()
     return made
 
 
@@ -84,14 +84,14 @@ async def test_a_rotated_key_goes_on_with_the_budget_and_the_old_one_ends(stack:
         new, secret, _ = service.rotate_key(conn, "operator", old_id, timedelta(hours=1))
     with psycopg.connect(stack.database.urls["control"]) as conn, pytest.raises(Conflict, match="key_rotated"):
         service.rotate_key(conn, "operator", old_id, timedelta(0))
-    await stack.heard()
+    await stack.wait_until_acknowledged()
     assert [(await stack.chat(each)).status for each in (old, secret)] == [200, 200]  # both, during the overlap
     refused = await stack.chat(secret)
     assert (refused.status, refused.code) == (429, "budget_exhausted")
     assert refused.json["error"]["budget"] == f"key/{old_id}" and new.family == old_id
     assert refused.json["error"]["frees_at"].endswith("-01T00:00:00+00:00")
     over = "UPDATE api_key SET expires_at = expires_at - interval '1 hour' + interval '1 s' WHERE id = %s"
-    await stack.heard(stack.policy("key", "assistant", over, old_id))
+    await stack.wait_until_acknowledged(stack.policy("key", "assistant", over, old_id))
     async with asyncio.timeout(30):  # nobody tells the worker when it is over
         while (await stack.chat(old)).code != "key_expired":  # noqa: ASYNC110
             await asyncio.sleep(0.1)
@@ -103,6 +103,6 @@ async def test_a_revoked_key_is_refused_and_its_successor_is_not(stack: Stack) -
         new, secret, _ = service.rotate_key(conn, "operator", old_id, timedelta(days=1))
         service.revoke_key(conn, "operator", old_id)
     assert new.terms.tags == ("team:search",)
-    await stack.heard()
+    await stack.wait_until_acknowledged()
     assert (await stack.chat(old)).code == "key_revoked"
     assert (await stack.chat(secret)).status == 200

@@ -89,7 +89,7 @@ async def test_a_revoked_key_and_a_kill_are_effective_and_acknowledged_within_a_
         )  # fmt: skip
         began = time.monotonic()
         await until(lambda: stack.chat(other), 403, "killed")
-        await stack.heard()
+        await stack.wait_until_acknowledged()
         took = time.monotonic() - began
         stack.policy("kill", "site/site-one", "UPDATE kill_switch SET lifted_at = now()")
         return max(took, await until(lambda: stack.chat(other), 200, ""))
@@ -359,7 +359,7 @@ async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -
 
     async def killed() -> float:
         assert (await stack.chat(key)).status == 200
-        blocked = stack.hang()
+        blocked = stack.lock_heartbeats()
         try:
             filed.write_text(json.dumps([{"scope": "company", "reason": "r", "at": ""}]))
             return await until(lambda: stack.chat(key), 403, "killed", seconds=3)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI, PermissionDeniedError
 from tests.integration.gateway_stack import RATES, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.test_realtime import close_code, read_until, send_message
 from websockets.exceptions import InvalidStatus
 
@@ -76,7 +76,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
                     websocket_base_url=f"ws://{at}",
                     api_key=key,
                     max_retries=0,
-                    http_client=OpenAIs(),
+                    http_client=RetryingOpenAIHttpClient(),
                 )
                 clients[name] = await opened.enter_async_context(made)
             yield World(stack, model, keys, clients)

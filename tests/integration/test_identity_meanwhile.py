@@ -9,7 +9,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.integration.interleaved import Conn, Halt, beside, patient, until_it_waits
+from tests.integration.interleaved import Conn, Halt, connect_with_lock_timeout, run_concurrently, wait_until_blocked
 from tests.integration.test_identity import ACME, refused
 
 from groundplan.api.watch import access_rights, unconfirmed_passkeys
@@ -29,13 +29,13 @@ SCOPE = "workload/assistant"
 
 @pytest.fixture
 def one(database: Database) -> Iterator[Conn]:
-    with patient(database) as conn:
+    with connect_with_lock_timeout(database) as conn:
         yield conn
 
 
 @pytest.fixture
 def other(database: Database) -> Iterator[Conn]:
-    with patient(database) as conn:
+    with connect_with_lock_timeout(database) as conn:
         yield conn
 
 
@@ -54,8 +54,8 @@ def test_no_key_is_made_for_somebody_who_leaves_meanwhile(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     service.deactivate_person(one, OPERATOR, people["ben"])
-    with beside(lambda: service.create_key(other, OPERATOR, "assistant", people["ben"])) as making:
-        until_it_waits(database, other)
+    with run_concurrently(lambda: service.create_key(other, OPERATOR, "assistant", people["ben"])) as making:
+        wait_until_blocked(database, other)
         one.commit()
         refused("already_left", making.result)
 
@@ -64,16 +64,16 @@ def test_no_token_outlives_who_makes_it(database: Database, one: Conn, other: Co
     now = datetime.now(UTC)
     ends, ben = now + timedelta(days=9), person_actor(people["ben"])
     service.deactivate_person(one, OPERATOR, people["ben"])
-    with beside(lambda: rights.create_token(other, ben, "late", ["read"], now, ends)) as making:
-        until_it_waits(database, other)
+    with run_concurrently(lambda: rights.create_token(other, ben, "late", ["read"], now, ends)) as making:
+        wait_until_blocked(database, other)
         one.commit()
         refused("already_left", making.result)
     other.rollback()
 
     hana = person_actor(people["hana"])
     _, secret = rights.create_token(one, hana, "early", ["read"], now, ends)
-    with beside(lambda: service.deactivate_person(other, OPERATOR, people["hana"])) as leaving:
-        until_it_waits(database, other)
+    with run_concurrently(lambda: service.deactivate_person(other, OPERATOR, people["hana"])) as leaving:
+        wait_until_blocked(database, other)
         one.commit()
         leaving.result()
         other.commit()
@@ -87,8 +87,8 @@ def test_handing_over_brings_nobody_back_who_was_replaced_meanwhile(
     service.deactivate_person(one, OPERATOR, people["ben"])
     one.commit()
     service.nominate(one, OPERATOR, SCOPE, {"business": ["maria@acme.example"]})
-    with beside(lambda: service.hand_over(other, OPERATOR, people["ben"], people["hana"])) as handing:
-        until_it_waits(database, other)
+    with run_concurrently(lambda: service.hand_over(other, OPERATOR, people["ben"], people["hana"])) as handing:
+        wait_until_blocked(database, other)
         one.commit()
         handing.result()
         other.commit()
@@ -108,10 +108,10 @@ def test_who_leaves_and_who_lifts_do_not_wait_for_each_other(
     def lift() -> bool:
         return rights.confirm_lift(other, maria, SCOPE, "over", proven=True, alone=False)
 
-    with beside(lambda: service.deactivate_person(one, OPERATOR, people["ben"])) as leaving:
+    with run_concurrently(lambda: service.deactivate_person(one, OPERATOR, people["ben"])) as leaving:
         halt.reached()
-        with beside(lift) as lifting:
-            until_it_waits(database, other)
+        with run_concurrently(lift) as lifting:
+            wait_until_blocked(database, other)
             halt.go()
             leaving.result()
             one.commit()
@@ -136,7 +136,9 @@ def test_a_directory_that_corrects_a_name_brings_nobody_back_who_leaves_meanwhil
     one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     halt = Halt(one, nth=2)  # it has read who they are
-    with beside(lambda: scim.patch_user(one, OPERATOR, people["ben"], patched("name.givenName", "Benjamin"))) as naming:
+    with run_concurrently(
+        lambda: scim.patch_user(one, OPERATOR, people["ben"], patched("name.givenName", "Benjamin"))
+    ) as naming:
         halt.reached()
         service.deactivate_person(other, OPERATOR, people["ben"])
         other.commit()
@@ -155,16 +157,16 @@ def test_a_directory_that_says_twice_at_once_what_it_wants_has_it(
     for op in ("add", "remove"):
         said = patched("members", [{"value": str(people["ben"])}], op)
         scim.patch_group(one, OPERATOR, made, said)
-        with beside(lambda: scim.patch_group(other, OPERATOR, made, said)) as again:  # noqa: B023 -- done within
-            until_it_waits(database, other)
+        with run_concurrently(lambda: scim.patch_group(other, OPERATOR, made, said)) as again:  # noqa: B023 -- done within
+            wait_until_blocked(database, other)
             one.commit()
             members = again.result()["members"]
             other.commit()
         assert [each["value"] for each in members] == ([str(people["ben"])] if op == "add" else [])
     ended = patched("active", False)
     scim.patch_user(one, OPERATOR, people["ben"], ended)
-    with beside(lambda: scim.patch_user(other, OPERATOR, people["ben"], ended)) as again:
-        until_it_waits(database, other)
+    with run_concurrently(lambda: scim.patch_user(other, OPERATOR, people["ben"], ended)) as again:
+        wait_until_blocked(database, other)
         one.commit()
         assert again.result()["active"] is False
         other.commit()
@@ -184,8 +186,8 @@ def test_two_changes_of_one_person_or_group_by_a_directory_are_both_made(
     )  # fmt: skip
     for first, second in said:
         first(one)
-        with beside(lambda: second(other)) as later:  # noqa: B023 -- done within
-            until_it_waits(database, other, unless=later.done)
+        with run_concurrently(lambda: second(other)) as later:  # noqa: B023 -- done within
+            wait_until_blocked(database, other, unless=later.done)
             one.commit()
             later.result()
             other.commit()
@@ -209,10 +211,10 @@ def test_a_directory_that_renames_somebody_as_it_ends_them_does_not_wait_for_its
         scim.patch_user(other, OPERATOR, people["ben"], patched("displayName", "Benjamin"))
         other.commit()
 
-    with beside(ended) as ending:
+    with run_concurrently(ended) as ending:
         halt.reached()
-        with beside(renamed) as renaming:
-            until_it_waits(database, other, unless=renaming.done)
+        with run_concurrently(renamed) as renaming:
+            wait_until_blocked(database, other, unless=renaming.done)
             halt.go()
             ending.result()
             renaming.result()
@@ -233,10 +235,10 @@ def test_a_directory_that_makes_one_name_twice_at_once_does_not_wait_for_itself(
         scim.create_user(conn, OPERATOR, body)
         conn.commit()
 
-    with beside(lambda: made(one, "ben@acme.example")) as known:
+    with run_concurrently(lambda: made(one, "ben@acme.example")) as known:
         halt.reached()
-        with beside(lambda: made(other, "eva@acme.example")) as new:
-            until_it_waits(database, other, unless=new.done)
+        with run_concurrently(lambda: made(other, "eva@acme.example")) as new:
+            wait_until_blocked(database, other, unless=new.done)
             halt.go()
             found = {type(each.exception()) for each in (known, new)}
     assert found == {type(None), Conflict}, "one of them has it"
@@ -259,8 +261,8 @@ def test_what_two_find_at_once_is_found(
 
     halt = Halt(other, "UPDATE finding SET closed_at")
     tell(one, people["ben"])
-    with beside(lambda: tell(other, people["hana"])) as telling:
-        until_it_waits(database, other, unless=lambda: halt.is_reached)
+    with run_concurrently(lambda: tell(other, people["hana"])) as telling:
+        wait_until_blocked(database, other, unless=lambda: halt.is_reached)
         one.commit()
         halt.go()
         telling.result()
@@ -290,8 +292,8 @@ def test_workers_that_are_fenced_together_keep_nobody_waiting_who_is_granted_som
             )
     granting = "SELECT FROM limit_span WHERE name = %s FOR UPDATE"
     one.execute(granting, ("concurrent/a",))
-    with beside(lambda: service.fence_silent(other, OPERATOR, 86_400.0)) as fencing:
-        until_it_waits(database, other)
+    with run_concurrently(lambda: service.fence_silent(other, OPERATOR, 86_400.0)) as fencing:
+        wait_until_blocked(database, other)
         one.execute(granting, ("concurrent/b",))
         one.commit()
         assert len(fencing.result()) == 2

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
-from tests.integration.interleaved import Halt, beside, until_it_waits
+from tests.integration.interleaved import Halt, run_concurrently, wait_until_blocked
 from tests.knowledge_intake import Intake, ScriptedConnector, source
 
 from groundplan.blueprint.model import Connector, Source
@@ -147,10 +147,10 @@ def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database
     world.ingest(ScriptedConnector(texts(1, "a.md")))
     assert world.live() == {"a.md"}
     halt = Halt(world.conn, "pg_advisory_xact_lock")
-    with beside(lambda: replay_tombstones(world.conn, world.home, NOW)) as replaying:
+    with run_concurrently(lambda: replay_tombstones(world.conn, world.home, NOW)) as replaying:
         halt.reached()
-        with beside(lambda: world.delete("a.md")) as deleting:
-            until_it_waits(database, world.other, unless=deleting.done)
+        with run_concurrently(lambda: world.delete("a.md")) as deleting:
+            wait_until_blocked(database, world.other, unless=deleting.done)
             halt.go()
             deleting.result()
             replaying.result()
@@ -373,8 +373,8 @@ def test_versions_are_noted_behind_whoever_changes_documents(world: World) -> No
         intake_store.lock_changes(world.other)
         world.other.execute("UPDATE document SET title = title WHERE path = 'n10.md'")
 
-    with beside(lambda: world.ingest(Touched(texts(1, *names), folder_rules={"n19.md": meanwhile}))) as run:
-        until_it_waits(world.database, world.conn, unless=run.done)
+    with run_concurrently(lambda: world.ingest(Touched(texts(1, *names), folder_rules={"n19.md": meanwhile}))) as run:
+        wait_until_blocked(world.database, world.conn, unless=run.done)
         world.other.execute("SELECT FROM document FOR UPDATE NOWAIT")
         world.other.execute("COMMIT")
         assert run.result().failed == 0

@@ -16,7 +16,7 @@ import psycopg
 import pypdfium2
 import pytest
 from tests import knowledge_files as files
-from tests.forked_parsers import from_nothing
+from tests.forked_parsers import without_forking
 from tests.knowledge_intake import Intake, ScriptedConnector
 
 from groundplan.core.ids import new_id
@@ -189,7 +189,7 @@ def test_a_parser_that_the_kernel_does_not_confine_is_told(
 
     monkeypatch.setattr(subprocess, "Popen", popen)
     (tmp_path / "b.md").write_text("# B\n")
-    with from_nothing():
+    with without_forking():
         intake.ingest(FolderConnector(tmp_path))
     assert (intake.one("a.md", "confined"), intake.one("b.md", "confined")) == (True, False)
     assert intake.findings() == {

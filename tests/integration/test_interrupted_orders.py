@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import Fixed, Rig, call_rig
+from tests.unit.call_rig import FixedPolicy, Rig, call_rig
 from tests.unit.interrupted import Cut, How, cutting, settles, watch
 from tests.unit.interrupted import seen as holds
 
@@ -63,7 +63,7 @@ async def ordering(database: Database, folder: Path) -> AsyncIterator[tuple[Rig,
     """A worker that takes orders and makes none of them, and the folder of its files."""
     async with call_rig(folder, ["one"]) as rig:
         live, blobs = rig.gateway.live, Blobs(Home(folder))
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         with psycopg.connect(database.superuser, autocommit=True) as connection:
             for digest, key in live.policy.keys.items():
                 connection.execute(

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from tests.integration.gates import gated, until
+from tests.integration.gates import hold_answers, until
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.blueprint.model import Blueprint, Budget, Limit
@@ -130,7 +130,7 @@ async def test_concurrency_is_released_when_calls_end_and_when_a_worker_dies(
     database: Database, tmp_path: Path
 ) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
-        model.script, gate = Script(tokens=1), gated(model)
+        model.script, gate = Script(tokens=1), hold_answers(model)
         await start_workers(stack, limited_blueprint(1, [port], limit("slots", "key", "concurrent", 3, "now")), 2)
         key = stack.key()
         first = [asyncio.create_task(chat_until_admitted(stack, key)) for _ in range(3)]
@@ -340,7 +340,7 @@ async def test_a_refusal_because_of_open_calls_in_a_long_window_may_be_retried_s
     database: Database, tmp_path: Path
 ) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
-        model.script, gate = Script(tokens=10), gated(model)
+        model.script, gate = Script(tokens=10), hold_answers(model)
         amount = PICO // 2500
         limits = [limit("money", "company", "cost", amount, "month"), limit("calls", "company", "requests", 3, "month")]
         await start_workers(stack, limited_blueprint(1, [port], *limits))
@@ -361,7 +361,7 @@ async def test_a_refusal_because_of_open_calls_in_a_long_window_may_be_retried_s
 
 async def test_a_refusal_because_of_open_calls_may_be_retried_soon(database: Database, tmp_path: Path) -> None:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
-        model.script, gate = Script(tokens=10), gated(model)
+        model.script, gate = Script(tokens=10), hold_answers(model)
         declared = limited_blueprint(1, [port])
         budgets = [Budget(name="all", covers="company", limit=PICO // 2500, period="month")]
         await start_workers(stack, msgspec.structs.replace(declared, budgets=budgets))

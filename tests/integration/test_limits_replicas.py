@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from tests.integration.gates import gated, until
+from tests.integration.gates import hold_answers, until
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 from tests.integration.test_limits import chat_until_admitted, chat_with_retries, run_until_served
 
@@ -82,7 +82,7 @@ async def test_a_teams_requests_are_counted_exactly_over_two_replicas(database: 
 async def test_a_teams_concurrent_calls_are_counted_over_two_replicas(database: Database, tmp_path: Path) -> None:
     slots = Limit(name="slots", covers="team/care", type="concurrent", amount=3, period="now")
     async with run_replicas(database, tmp_path, slots) as (model, first, second):
-        model.script, gate = Script(tokens=1), gated(model)
+        model.script, gate = Script(tokens=1), hold_answers(model)
         keys = {name: first.key(name) for name in ("assistant", "desk", "sales")}
         targets = [(first, "assistant"), (second, "desk"), (first, "desk"), (second, "assistant"), (second, "sales")]
         calls = [asyncio.create_task(chat_until_admitted(replica, keys[name])) for replica, name in targets]

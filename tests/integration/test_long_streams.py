@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.gateway_stack import events
-from tests.integration.zero_downtime import Traffic, lives, opened, reloaded, running, until
+from tests.integration.zero_downtime import Traffic, is_alive, open_stream, reload_workers, run_workers, wait_until
 
 from groundplan.gateway.http.server import Response
 from groundplan.testing import scripted as scripted_model
@@ -18,14 +18,14 @@ from groundplan.testing.scripted_stream import Frames
 
 
 async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(database: Database, tmp_path: Path) -> None:
-    async with running(database, tmp_path, drain=3.0) as run:
+    async with run_workers(database, tmp_path, drain=3.0) as run:
         run.model.script = Script(chunk_ms=200, tokens=500)
         traffic = Traffic(run.listeners.public.getsockname()[1], run.stack.key())
         reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
         before = run.model.counted
         asking = asyncio.create_task(traffic.ask(reader, writer, stream=True))
-        await until(lambda: run.model.counted > before)
-        run.tending.cancel()
+        await wait_until(lambda: run.model.counted > before)
+        run.supervising.cancel()
         await asyncio.to_thread(run.supervisor.close)
         status, body, _ = await asking
         writer.close()
@@ -50,14 +50,14 @@ async def test_a_stream_far_longer_than_the_drain_lasts_through_a_reload(
         response.end(b"".join([*answer.ending(), answer.done()]))
 
     monkeypatch.setattr(scripted_model, "stream", until_over)
-    async with running(database, tmp_path, drain=3.0) as run:
-        traffic, asking = await opened(run, 200, chunk_ms=1000, tokens=200)
+    async with run_workers(database, tmp_path, drain=3.0) as run:
+        traffic, asking = await open_stream(run, 200, chunk_ms=1000, tokens=200)
         before = run.pids()
-        told = await reloaded(run)
-        assert told["state"] == "done", (told, run.said)
+        reload_state = await reload_workers(run)
+        assert reload_state["state"] == "done", (reload_state, run.notices)
         await asyncio.sleep(2 * 3.0)
         # new calls are the successors'; one of the old workers has the stream, the other one nothing to stay for
-        await until(lambda: sum(lives(pid) for pid in before.values()) == 1)
+        await wait_until(lambda: sum(is_alive(pid) for pid in before.values()) == 1)
         run.model.script = Script()
         reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
         assert (await traffic.ask(reader, writer, stream=False))[0] == 200
@@ -68,4 +68,4 @@ async def test_a_stream_far_longer_than_the_drain_lasts_through_a_reload(
         said = events(body)
         assert status == 200 and said[-1] == "[DONE]" and b'"error"' not in body, said[-2:]
         assert len(said) > 200
-        await until(lambda: not any(lives(pid) for pid in before.values()))
+        await wait_until(lambda: not any(is_alive(pid) for pid in before.values()))

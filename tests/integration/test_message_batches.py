@@ -99,7 +99,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, m
     assert setup.native.counted + setup.chat.counted == 6
     assert held_by_slices(setup.stack) >= 6 * LINE
     ship(setup.stack)
-    assert setup.stack.said() == [("refunds", "PAY-17")]
+    assert setup.stack.reported_labels() == [("refunds", "PAY-17")]
     await _types(setup, batch.id)
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
         (shown,) = batch_queries.batches(connection, "assistant", 10)

@@ -14,7 +14,7 @@ from anthropic.types import ErrorResponse, Message, MessageTokensCount, ModelInf
 from tests.integration import node_client
 from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.patient import Anthropics
+from tests.integration.patient import RetryingAnthropicHttpClient
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Rates
@@ -40,7 +40,9 @@ class Setup:
 
     def client(self, **more: Any) -> AsyncAnthropic:
         url = f"http://127.0.0.1:{self.stack.port}"
-        return AsyncAnthropic(base_url=url, api_key=self.key, max_retries=0, http_client=Anthropics(), **more)
+        return AsyncAnthropic(
+            base_url=url, api_key=self.key, max_retries=0, http_client=RetryingAnthropicHttpClient(), **more
+        )
 
     async def ask(self, **more: Any) -> Reply:
         headers = {"x_api_key": self.key, "anthropic_version": "2023-06-01"}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gates import gated, until
+from tests.integration.gates import hold_answers, until
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
 
 from groundplan.testing.database import Database
@@ -47,7 +47,7 @@ async def together(stack: Stack, key: str, model: ScriptedModel, gate: asyncio.S
 @pytest.mark.timeout(300)
 async def test_two_hundred_streams_at_once_leave_nothing_behind(database: Database, tmp_path: Path) -> None:
     async with installation(database, tmp_path) as stack, scripted("one") as (model, port):
-        model.script, gate = Script(chunk_ms=150, tokens=15), gated(model)
+        model.script, gate = Script(chunk_ms=150, tokens=15), hold_answers(model)
         waits = {"connect_ms": 30_000, "first_token_ms": 100_000, "idle_ms": 30_000}
         stack.apply(blueprint(1, [deployment("one", port, **waits)], [workload("assistant", ["one"])]))
         stack.start()

@@ -21,7 +21,7 @@ from openai.types import CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.sdk_types import strict
 
 from groundplan.testing.database import Database
@@ -40,7 +40,9 @@ class Setup:
 
     def client(self, **more: Any) -> AsyncOpenAI:
         options = {"api_key": self.key, "max_retries": 0, **more}
-        return AsyncOpenAI(base_url=f"http://127.0.0.1:{self.stack.port}/v1", http_client=OpenAIs(), **options)
+        return AsyncOpenAI(
+            base_url=f"http://127.0.0.1:{self.stack.port}/v1", http_client=RetryingOpenAIHttpClient(), **options
+        )
 
     async def idle(self) -> None:
         """Until no call runs, also none of a client that went away."""

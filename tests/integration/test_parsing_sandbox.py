@@ -28,8 +28,8 @@ ESCAPES = {
 
 
 @pytest.fixture(autouse=True)
-def parsers_from_nothing() -> Iterator[None]:
-    with forked_parsers.from_nothing():
+def parsers_without_forking() -> Iterator[None]:
+    with forked_parsers.without_forking():
         yield
 
 

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from tests.acceptance.stack import descendants
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.made_database import lay_out
+from tests.made_database import copy_database
 
 from groundplan.core.home import Home
 from groundplan.gateway.journal.shipper import Shipper
@@ -37,7 +37,7 @@ def server(tmp_path: Path) -> Iterator[EmbeddedPostgres]:
     """A server of this test alone: others go on while it is stopped."""
     home = Home(tmp_path / "server")
     home.create()
-    lay_out(home.root)
+    copy_database(home.root)
     made = EmbeddedPostgres(home, tuning=FAST)
     made.start()
     try:

@@ -21,7 +21,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.made_database import lay_out
+from tests.made_database import copy_database
 
 import groundplan
 from groundplan.core.database import ROLES, connect, database_url
@@ -55,7 +55,7 @@ def cleaned(home: Home, made: bool = False) -> Iterator[Home]:
     """A HOME whose database is deleted afterwards. `made`: it is there before, so that its making is not awaited."""
     home.create()
     if made:
-        lay_out(home.root)
+        copy_database(home.root)
     try:
         yield home
     finally:
@@ -478,7 +478,7 @@ def test_under_root_an_environment_out_of_reach_is_copied_once(tmp_path: Path) -
 def test_a_server_that_is_removed_is_not_waited_for(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
-    lay_out(home.root)
+    copy_database(home.root)
     server = EmbeddedPostgres(home, tuning={"fsync": "off"})
     server.start()
     client = psycopg.connect(server.superuser_url("postgres"))

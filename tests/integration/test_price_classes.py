@@ -250,7 +250,7 @@ async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
         model.script = Script(usage=THOUGHT)
         assert (await stack.chat(key)).status == (await stack.chat(key)).status == 200, "all twenty that it may have"
         model.script = Script(mode="miscount", tokens=20)
-        blocked = stack.hang()
+        blocked = stack.lock_heartbeats()
         try:
             assert (await stack.chat(key, stream=True)).status == 200
             refused = await stack.chat(key)
@@ -278,7 +278,7 @@ async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
 
 async def beyond_a_bound_unheard(stack: Stack, key: str) -> None:
     """A call uses more than its bound, while its worker hears nothing of live policy."""
-    blocked = stack.hang()
+    blocked = stack.lock_heartbeats()
     try:
         assert (await stack.chat(key)).status == 200
         assert (await stack.chat(key)).code == "killed"
@@ -324,10 +324,10 @@ async def test_what_was_lifted_for_a_call_that_is_not_in_the_ledger_yet_stays_st
                 service.lift(conn, "operator", scope)
         finally:
             os.kill(stack.workers[0].pid, signal.SIGCONT)
-        await stack.heard()
+        await stack.wait_until_acknowledged()
         assert (await stack.chat(key)).code == "killed"
         ship(stack)
-        await stack.heard()
+        await stack.wait_until_acknowledged()
         assert (await stack.chat(key)).code == "killed"
         with psycopg.connect(database.urls["control"]) as conn:
             service.lift(conn, "operator", scope)

@@ -22,7 +22,7 @@ from tests.contract.ways import Authority
 from tests.integration import node_client
 from tests.integration.gates import acknowledged
 from tests.integration.gateway_stack import (
-    UNTOLD_TRIES,
+    UNREACHABLE_TRIES,
     Stack,
     blueprint,
     deployment,
@@ -30,7 +30,7 @@ from tests.integration.gateway_stack import (
     scripted,
     workload,
 )
-from tests.integration.patient import UNTOLD
+from tests.integration.patient import UNREACHABLE_CODES
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -65,14 +65,14 @@ class Setup:
         """Connect a conversation; retried while a busy PostgreSQL does not answer in time what is left, as the refusal
         asks for."""
         async with AsyncExitStack() as stack:
-            for tries in range(UNTOLD_TRIES):
+            for tries in range(UNREACHABLE_TRIES):
                 manager = self.client.realtime.connect(model="talker", **more)
                 try:
                     connection = await stack.enter_async_context(manager)
                     break
                 except InvalidStatus as refused:
                     body = refused.response.body or b""
-                    if tries == UNTOLD_TRIES - 1 or not any(code in body for code in UNTOLD):
+                    if tries == UNREACHABLE_TRIES - 1 or not any(code in body for code in UNREACHABLE_CODES):
                         raise
             yield connection
 
@@ -80,7 +80,7 @@ class Setup:
         """The records of this type in the journal, without those of retried calls."""
         paths = sorted(self.stack.home.journal.glob("*/*.seg"))
         records = [e.record for path in paths for e in read_segment(path)[0] if isinstance(e.record, kind)]
-        is_retried = [f'"{getattr(record, "error_code", "")}"'.encode() in UNTOLD for record in records]
+        is_retried = [f'"{getattr(record, "error_code", "")}"'.encode() in UNREACHABLE_CODES for record in records]
         return [record for record, retried in zip(records, is_retried, strict=True) if not retried]
 
     async def settlements(self, count: int) -> list[Settlement]:

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.index_world import ByWords, IndexWorld
-from tests.integration.gates import gated
+from tests.integration.gates import hold_answers
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
 
 from groundplan.blueprint.model import Rates, Rerank
@@ -132,7 +132,7 @@ async def test_a_deployment_puts_the_best_in_order_and_is_paid_for_it(setup: Set
 async def test_late_or_broken_it_leaves_the_order_and_the_answer_says_so(setup: Setup) -> None:
     plain = await setup.ask(None)
     hasty = msgspec.structs.replace(RULE, within_ms=200)
-    gate = gated(setup.model)
+    gate = hold_answers(setup.model)
     late = await setup.ask(hasty)  # the model does not answer at all
     assert (paths(late), late.steps[0].skipped) == (paths(plain), "no answer came within 0.2 s")
     assert late.steps[0].ms >= 200

@@ -17,7 +17,7 @@ from openai import APIError, APIStatusError, AsyncOpenAI, BadRequestError, NotFo
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.sdk_types import strict
 
 from groundplan.blueprint.model import Keep, Rates
@@ -138,7 +138,10 @@ class Setup:
 
     def client(self) -> AsyncOpenAI:
         return AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0, http_client=OpenAIs()
+            base_url=f"http://127.0.0.1:{self.stack.port}/v1",
+            api_key=self.key,
+            max_retries=0,
+            http_client=RetryingOpenAIHttpClient(),
         )
 
     async def ask(self, **more: Any) -> Reply:
@@ -469,7 +472,7 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
         ):
             with pytest.raises(NotFoundError):
                 await refused
-    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs()) as client:
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=RetryingOpenAIHttpClient()) as client:
         found = await client.responses.retrieve(first.id)
         assert found.output_text == first.output_text and found.id == first.id
         assert found.model_extra is not None and found.model_extra["store"] is True, "PHP's client reads nothing else"
@@ -533,7 +536,7 @@ async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(set
     result: Any = {"type": "function_call_output", "call_id": "c1", "output": "here"}
     key = setup.stack.key("keeper")
     url = f"http://127.0.0.1:{setup.stack.port}/v1"
-    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=OpenAIs()) as client:
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=RetryingOpenAIHttpClient()) as client:
         asked: list[Any] = [{"role": "user", "content": "Where?"}]
         first = await client.responses.create(model="scripted/own", input=asked, tools=[tool])
         assert [item.type for item in first.output] == ["reasoning", "function_call"]
@@ -566,7 +569,10 @@ async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(set
 async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     async with AsyncOpenAI(
-        base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+        base_url=f"http://127.0.0.1:{setup.stack.port}/v1",
+        api_key=key,
+        max_retries=0,
+        http_client=RetryingOpenAIHttpClient(),
     ) as client:
         count = client.responses.input_tokens.count
         own = await count(model="scripted/own", input="Where is it?", instructions="Be brief.")
@@ -591,7 +597,10 @@ async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_oth
 async def test_what_is_not_stored_of_a_response_is_not_included_in_silence(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     async with AsyncOpenAI(
-        base_url=f"http://127.0.0.1:{setup.stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+        base_url=f"http://127.0.0.1:{setup.stack.port}/v1",
+        api_key=key,
+        max_retries=0,
+        http_client=RetryingOpenAIHttpClient(),
     ) as client:
         kept = await client.responses.create(model="scripted/chat", input="Where?")
         again = await client.responses.retrieve(

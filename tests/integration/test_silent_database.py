@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from psycopg.abc import PQGen
 from psycopg_pool import PoolTimeout
-from tests.integration.quiet_way import QuietWay, quiet_way
+from tests.integration.quiet_way import SilenceableProxy, silenceable_proxy
 
 from groundplan.api import app
 from groundplan.api.genesis import prepare_home
@@ -34,8 +34,8 @@ AT_MOST = 3.0
 
 
 @pytest.fixture
-def way(database: Database) -> Iterator[QuietWay]:
-    with quiet_way(database.urls["gateway"]) as made:
+def way(database: Database) -> Iterator[SilenceableProxy]:
+    with silenceable_proxy(database.urls["gateway"]) as made:
         yield made
 
 
@@ -48,7 +48,7 @@ async def in_threads(url: str) -> AsyncIterator[ThreadConnections]:
     await made.close()
 
 
-async def test_a_statement_that_nobody_waits_for_is_given_up_with_its_connection(way: QuietWay) -> None:
+async def test_a_statement_that_nobody_waits_for_is_given_up_with_its_connection(way: SilenceableProxy) -> None:
     async with await reached.connect(way.url) as connection:
         await connection.execute("SELECT 1")
         began = time.monotonic()
@@ -58,14 +58,14 @@ async def test_a_statement_that_nobody_waits_for_is_given_up_with_its_connection
         assert connection.closed
 
 
-async def test_one_that_only_takes_long_leaves_its_connection_as_it_was(way: QuietWay) -> None:
+async def test_one_that_only_takes_long_leaves_its_connection_as_it_was(way: SilenceableProxy) -> None:
     async with await reached.connect(way.url) as connection:
         with pytest.raises(TimeoutError):
             await reached.fetched(connection, "SELECT pg_sleep(20)", (), 0.05)
         assert await reached.fetched(connection, "SELECT 1", (), 20) == [(1,)]
 
 
-async def test_a_thread_does_not_wait_for_it_for_ever(way: QuietWay, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_thread_does_not_wait_for_it_for_ever(way: SilenceableProxy, monkeypatch: pytest.MonkeyPatch) -> None:
     async with in_threads(way.url) as database:
         assert await database.run(lambda conn: conn.execute("SELECT 1").fetchone()) == (1,)
         monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.1)
@@ -84,7 +84,7 @@ def test_whoever_asks_the_control_api_is_told(
     monkeypatch.setattr(app, "POOL_WAIT_SECONDS", 0.3)
     home = Home(tmp_path)
     prepare_home(home)
-    with quiet_way(database.dsn) as way:
+    with silenceable_proxy(database.dsn) as way:
         settings = load_settings({"GROUNDPLAN_DATABASE_URL": way.url})
         with app.create_app(home, settings).state.services.pool as pool:
             pool.wait()
@@ -103,7 +103,7 @@ def test_what_ships_and_searches_gives_a_connection_up_over_which_nothing_is_hea
     """Its way may take everything and pass nothing on, so that neither side ends it: no keepalive tells that."""
     assert issubclass(search_app._Asked, TimeLimitedConnection)
     with (
-        quiet_way(database.urls["shipper"]) as way,
+        silenceable_proxy(database.urls["shipper"]) as way,
         connect(way.url, autocommit=True, kind=TimeLimitedConnection) as connection,
     ):
         assert connection.execute("SELECT 1 FROM pg_sleep(0.3)").fetchall() == [(1,)], "which may take long"

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, request, wait_until
 from tests.integration.nursery import run_command
-from tests.made_database import lay_out
+from tests.made_database import copy_database
 
 from groundplan.core.home import Home
 from groundplan.runtime.postgres import EmbeddedPostgres
@@ -43,7 +43,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
     folder = tmp_path_factory.mktemp("stopped")
     home = Home(folder / "server")
     home.create()
-    lay_out(home.root)
+    copy_database(home.root)
     server = EmbeddedPostgres(home, tuning=FAST)
     upstream = Upstream(folder / "upstream")
     try:

@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 
 from groundplan.blueprint.model import Keep
 from groundplan.core.audit.keys import create_keys
@@ -39,7 +39,10 @@ class Setup:
 
     def client(self, key: str) -> AsyncOpenAI:
         return AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+            base_url=f"http://127.0.0.1:{self.stack.port}/v1",
+            api_key=key,
+            max_retries=0,
+            http_client=RetryingOpenAIHttpClient(),
         )
 
     def count(self) -> int:

@@ -37,7 +37,7 @@ from tests.integration.gateway_stack import (
     scripted,
     workload,
 )
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.sdk_types import strict
 from tests.unit.test_multipart import form
 
@@ -90,7 +90,10 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         await stack.ready()
         key = stack.key()
         async with AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0, http_client=OpenAIs()
+            base_url=f"http://127.0.0.1:{stack.port}/v1",
+            api_key=key,
+            max_retries=0,
+            http_client=RetryingOpenAIHttpClient(),
         ) as client:
             yield Setup(stack, model, key, client)
 

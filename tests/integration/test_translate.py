@@ -27,7 +27,7 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.integration import node_client
 from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
 from tests.integration.nursery import Worker, fork_program
-from tests.integration.patient import OpenAIs
+from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.provider_fakes import USED, Fake, fake
 from tests.integration.sdk_types import strict
 
@@ -75,7 +75,10 @@ class Setup:
 
     def client(self) -> AsyncOpenAI:
         return AsyncOpenAI(
-            base_url=f"http://127.0.0.1:{self.stack.port}/v1", api_key=self.key, max_retries=0, http_client=OpenAIs()
+            base_url=f"http://127.0.0.1:{self.stack.port}/v1",
+            api_key=self.key,
+            max_retries=0,
+            http_client=RetryingOpenAIHttpClient(),
         )
 
 

@@ -1,5 +1,5 @@
-"""What tests fill with the days before today, made anew once a day has passed: a run goes over midnight, and then over
-the end of a month, after whose first moment nothing of what was made before is of this month."""
+"""Fixtures with data of the days before today, which are created again after midnight (UTC): a run may pass midnight
+and the end of a month, after which data created before is not of the current month."""
 
 from __future__ import annotations
 
@@ -8,29 +8,29 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-Made = TypeVar("Made")
+Value = TypeVar("Made")
 
 
 def today() -> datetime:
-    """When the day of now began (UTC). Not to be asked as a module is read, which may be hours before its tests."""
+    """The beginning of the current day (UTC). Not for use at import, which may be hours before the tests."""
     return datetime.now(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
 
 
-class OfToday(Generic[Made]):
-    """Made at most once a day, by whoever asks first; what was made is there until the end of all."""
+class DailyValue(Generic[Value]):
+    """A value that is created at most once a day, at its first use; all values exist until the end of the stack."""
 
-    def __init__(self, make: Callable[[], AbstractContextManager[Made]], stack: ExitStack) -> None:
+    def __init__(self, make: Callable[[], AbstractContextManager[Value]], stack: ExitStack) -> None:
         self._make, self._stack = make, stack
-        self._made: dict[datetime, Made] = {}
+        self._values: dict[datetime, Value] = {}
 
-    def get(self) -> Made:
+    def get(self) -> Value:
         day = today()
-        if day not in self._made:
-            self._made[day] = self._stack.enter_context(self._make())
-        return self._made[day]
+        if day not in self._values:
+            self._values[day] = self._stack.enter_context(self._make())
+        return self._values[day]
 
 
 @contextmanager
-def of_today(make: Callable[[], AbstractContextManager[Made]]) -> Iterator[OfToday[Made]]:
+def daily_value(make: Callable[[], AbstractContextManager[Value]]) -> Iterator[DailyValue[Value]]:
     with ExitStack() as stack:
-        yield OfToday(make, stack)
+        yield DailyValue(make, stack)

@@ -1,6 +1,6 @@
-"""Gateway workers under a supervisor and constant traffic, for whatever is done to them on purpose or happens to them.
+"""Gateway workers under a supervisor and constant traffic, for tests of reloads and failures.
 
-Everything is a real process but the supervisor, which runs in the test's own loop.
+All parts are real processes except the supervisor, which runs in the test's own event loop.
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
 
-def untold(status: int, body: bytes) -> bool:
-    """Whether a call is to be made again since a busy PostgreSQL did not say in time what is left of its budget."""
+def is_budget_unreachable(status: int, body: bytes) -> bool:
+    """Whether to retry a call because a busy PostgreSQL did not answer in time what is left of its budget."""
     return status == 503 and b'"budget_unreachable"' in body
 
 
 @dataclass
 class Traffic:
-    """Clients that call without pause on connections that they keep, and those that stream."""
+    """Clients that call without pause on connections that they keep, and clients that stream."""
 
     port: int
     key: str
@@ -66,7 +66,7 @@ class Traffic:
                     connection = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
                     self._note(connection[1])
                 status, body, goes_on = await self.ask(*connection, stream=False)
-                if untold(status, body):
+                if is_budget_unreachable(status, body):
                     pass
                 elif status != 200 or "choices" not in msgspec.json.decode(body):
                     self.failed.append(f"{status} {body[:300]!r}")
@@ -90,7 +90,7 @@ class Traffic:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", self.port, ssl=self.tls)
                 status, body, _ = await self.ask(reader, writer, stream=True)
-                if untold(status, body):
+                if is_budget_unreachable(status, body):
                     pass
                 elif status != 200 or events(body)[-1] != "[DONE]" or b'"error"' in body:
                     self.failed.append(f"stream {status} {body[-300:]!r}")
@@ -126,13 +126,13 @@ class Traffic:
 
 
 @dataclass
-class Running:
+class RunningWorkers:
     stack: Stack
     supervisor: Supervisor
     listeners: Listeners
     model: Any
-    said: list[str]
-    tending: asyncio.Task[None]
+    notices: list[str]
+    supervising: asyncio.Task[None]
 
     def pids(self) -> dict[str, int | None]:
         return {state.name: state.pid for state in self.supervisor.states() if state.name.startswith("gateway-")}
@@ -140,28 +140,28 @@ class Running:
     @asynccontextmanager
     async def traffic(self, tls: ssl.SSLContext | None = None) -> AsyncIterator[Traffic]:
         port: int = self.listeners.public.getsockname()[1]
-        made = Traffic(port, self.stack.key(), tls)
+        clients = Traffic(port, self.stack.key(), tls)
         async with asyncio.TaskGroup() as group:
             for _ in range(4):
-                group.create_task(made.calls())
+                group.create_task(clients.calls())
             for _ in range(2):
-                group.create_task(made.streaming())
+                group.create_task(clients.streaming())
             try:
-                await until(lambda: (made.done and made.streams) or made.failed)
-                yield made
+                await wait_until(lambda: (clients.done and clients.streams) or clients.failed)
+                yield clients
             finally:
-                made.stop = True
+                clients.stop = True
 
 
-async def until(true: Any, seconds: float = 60) -> None:
+async def wait_until(condition: Any, seconds: float = 60) -> None:
     end = time.monotonic() + seconds
-    while not true():
-        assert time.monotonic() < end, "it did not come to pass"
+    while not condition():
+        assert time.monotonic() < end, "the condition did not become true in time"
         await asyncio.sleep(0.02)
 
 
 @asynccontextmanager
-async def running(
+async def run_workers(
     database: Database,
     folder: Path,
     files: ServerFiles | None = None,
@@ -169,19 +169,20 @@ async def running(
     drain: float = 20.0,
     leave: float = 600.0,
     count: int = 2,
-) -> AsyncIterator[Running]:
-    """Workers on `database`, and the shipper; `drain` and `leave` are their seconds for running answers."""
+) -> AsyncIterator[RunningWorkers]:
+    """Workers on `database`, and the shipper. `drain`, `leave`: seconds that they allow for running answers when
+    they are stopped or replaced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROUNDPLAN_DATABASE_URL", database.dsn)
-        async with _running(database, folder, files, (drain, leave), count) as made:
-            yield made
+        async with _run_workers(database, folder, files, (drain, leave), count) as running_workers:
+            yield running_workers
 
 
 @asynccontextmanager
-async def _running(
+async def _run_workers(
     database: Database, folder: Path, files: ServerFiles | None, seconds: tuple[float, float], count: int
-) -> AsyncIterator[Running]:
-    said: list[str] = []
+) -> AsyncIterator[RunningWorkers]:
+    notices: list[str] = []
     async with installation(database, folder) as stack, scripted("one") as (model, port):
         model.script = Script(chunk_ms=60, tokens=15)
         stack.apply(blueprint(1, [deployment("one", port, idle_ms=5000)], [workload("assistant", ["one"])]))
@@ -192,45 +193,49 @@ async def _running(
         def workers() -> list[Process]:
             return [processes.gateway(stack.home, listeners, slot, *seconds) for slot in range(count)]
 
-        with Supervisor(stack.home, notice=said.append) as supervisor, supervisor.signals():
+        with Supervisor(stack.home, notice=notices.append) as supervisor, supervisor.signals():
             for process in (processes.shipper(stack.home), *workers()):
                 supervisor.start(process)
             reloading = Reloading(stack.home, supervisor, lambda: [workers()])
 
-            async def tend() -> None:
+            async def supervise() -> None:
                 while True:
                     supervisor.check()
                     reloading.tick()
                     await asyncio.sleep(0.05)
 
-            tending = asyncio.create_task(tend())
-            made = Running(stack, supervisor, listeners, model, said, tending)
-            await until(lambda: all(pid and is_serving(stack.home, pid) for pid in made.pids().values()))
-            yield made
-            tending.cancel()
+            supervising = asyncio.create_task(supervise())
+            running_workers = RunningWorkers(stack, supervisor, listeners, model, notices, supervising)
+            await wait_until(
+                lambda: all(pid and is_serving(stack.home, pid) for pid in running_workers.pids().values())
+            )
+            yield running_workers
+            supervising.cancel()
             await asyncio.to_thread(supervisor.close)
         listeners.close()
 
 
-async def reloaded(run: Running) -> dict[str, Any]:
-    before = _read_state(run.stack.home).get("number", 0)
+async def reload_workers(running: RunningWorkers) -> dict[str, Any]:
+    before = _read_state(running.stack.home).get("number", 0)
     os.kill(os.getpid(), signal.SIGUSR1)
-    await until(lambda: _read_state(run.stack.home).get("number", 0) > before)
-    await until(lambda: _read_state(run.stack.home)["state"] != "running", 60)
-    return _read_state(run.stack.home)
+    await wait_until(lambda: _read_state(running.stack.home).get("number", 0) > before)
+    await wait_until(lambda: _read_state(running.stack.home)["state"] != "running", 60)
+    return _read_state(running.stack.home)
 
 
-def lives(pid: int | None) -> bool:
+def is_alive(pid: int | None) -> bool:
     return pid is not None and Path(f"/proc/{pid}").exists()
 
 
-async def opened(run: Running, most: int = 20, **script: Any) -> tuple[Traffic, asyncio.Task[tuple[int, bytes, bool]]]:
-    """A stream that has begun."""
-    run.model.script = Script(**script)
-    traffic = Traffic(run.listeners.public.getsockname()[1], run.stack.key())
-    before = run.model.counted
+async def open_stream(
+    running: RunningWorkers, most: int = 20, **script: Any
+) -> tuple[Traffic, asyncio.Task[tuple[int, bytes, bool]]]:
+    """Start a stream and wait until it has reached the model."""
+    running.model.script = Script(**script)
+    traffic = Traffic(running.listeners.public.getsockname()[1], running.stack.key())
+    before = running.model.counted
     reader, writer = await asyncio.open_connection("127.0.0.1", traffic.port)
     asking = asyncio.create_task(traffic.ask(reader, writer, stream=True, most=most))
     asking.add_done_callback(lambda _: writer.close())
-    await until(lambda: run.model.counted > before)
+    await wait_until(lambda: running.model.counted > before)
     return traffic, asking

@@ -1,4 +1,4 @@
-"""A gateway worker in the test's own loop, with any number of scripted upstreams and whatever a workload declares."""
+"""A gateway worker in the test's own event loop, with scripted upstreams and workloads as a test declares them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from uuid import UUID
 
 from msgspec.structs import replace
 from tests.closing import close
-from tests.integration.gates import gated
+from tests.integration.gates import hold_answers
 from tests.integration.gates import until as until
 from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
 
@@ -42,19 +42,19 @@ from groundplan.testing.scripted import Script, ScriptedModel, start
 
 LIMIT = PICO
 BOUND = 20 * 10_000_000
-"""20 tokens of output at 10 USD a million."""
+"""The bound of a call: 20 output tokens at 10 USD per million, in picodollars."""
 PATIENT = {"first_token_ms": 20_000, "idle_ms": 20_000, "connect_ms": 20_000}
-"""Of a deployment that nobody gives up because the machine is busy. Tests of these times name their own."""
+"""Timeouts that a busy machine does not reach. Tests of timeouts set their own."""
 
 
 @dataclass
-class Fixed:
+class FixedPolicy:
     """A policy and a blueprint that do not change."""
 
     policy: Policy
     catalog: Catalog | None
     seconds: float = 0.0
-    """Since it was last heard that the policy is the newest."""
+    """Seconds since the policy was last confirmed to be the newest."""
     is_following: bool = False
 
     def age(self, now: float | None = None) -> float:  # noqa: ARG002 -- the protocol's signature
@@ -74,8 +74,8 @@ class Fixed:
 
 
 @dataclass
-class Closed:
-    """A grants that lends nothing more."""
+class NoMoreGrants:
+    """Grants that never extend a slice: each request is refused."""
 
     asked: list[str] = field(default_factory=list)
     connected: bool = True
@@ -103,40 +103,40 @@ class Closed:
 
 @dataclass
 class Rig:
-    """One worker; `models` are its upstreams by name."""
+    """One worker; `models` are its scripted upstreams by name."""
 
     gateway: Gateway
     port: int
     models: dict[str, ScriptedModel]
-    grants: Closed
+    grants: NoMoreGrants
     server: Server
     upstreams: dict[str, Server]
 
     def plan(self, name: str) -> Plan:
-        """What a workload may use; its names may be changed."""
+        """The plan of a workload, whose deployments a test may change."""
         catalog = self.gateway.live.catalog
         assert catalog is not None
         return catalog.plans[name]
 
     def play(self, name: str, **script: Any) -> None:
-        """How one of the upstreams behaves from now on."""
+        """Set how one of the upstreams behaves from now on."""
         self.models[name].script = Script(**script)
         self.models[name]._attempts_seen = 0
 
     def change(self, name: str, **settings: Any) -> None:
-        """Other settings of a deployment from now on."""
+        """Change settings of a deployment in all plans."""
         catalog = self.gateway.live.catalog
         assert catalog is not None
-        for of, plan in catalog.plans.items():
+        for workload_name, plan in catalog.plans.items():
             names = {
-                model: tuple(replace(d, **settings) if d.name == name else d for d in found)
-                for model, found in plan.deployments_by_name.items()
+                model: tuple(replace(d, **settings) if d.name == name else d for d in deployments)
+                for model, deployments in plan.deployments_by_name.items()
             }
-            catalog.plans[of] = dataclasses.replace(plan, deployments_by_name=names)
+            catalog.plans[workload_name] = dataclasses.replace(plan, deployments_by_name=names)
 
     def hold(self, name: str) -> asyncio.Semaphore:
-        """As `gated`, one of the upstreams."""
-        return gated(self.models[name])
+        """`hold_answers` for one of the upstreams."""
+        return hold_answers(self.models[name])
 
     def request(self, key: str = "assistant", **more: Any) -> bytes:
         body = {"model": "auto", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 20, **more}
@@ -160,7 +160,7 @@ class Rig:
         return self.gateway.slices
 
     async def records(self) -> list[Any]:
-        """Everything in the journal, which is closed for it."""
+        """All records of the journal, which is closed first."""
         await self.gateway.journal.close()
         return read_records(self.gateway.journal.folder)
 
@@ -168,15 +168,15 @@ class Rig:
         return [record for record in await self.records() if isinstance(record, Settlement)]
 
     async def books(self) -> EpochState:
-        """The journal folded as a recovery would; also checks that every attempt has one settlement and that the
-        slices say the same."""
+        """The journal replayed as a recovery would do; also checks that every attempt has one settlement and that the
+        slices agree with the journal."""
         records = await self.records()
         state = replay(records)
-        made = sorted((r.call, r.attempt) for r in records if isinstance(r, Reservation))
-        ended = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
-        assert made == ended and len(set(made)) == len(made), "an attempt without its one settlement"
+        reserved = sorted((r.call, r.attempt) for r in records if isinstance(r, Reservation))
+        settled = sorted((r.call, r.attempt) for r in records if isinstance(r, Settlement))
+        assert reserved == settled and len(set(reserved)) == len(reserved), "an attempt without its one settlement"
         finished = [r.call for r in records if isinstance(r, Finish)]
-        assert {call for call, _ in made} <= set(finished) and len(set(finished)) == len(finished)
+        assert {call for call, _ in reserved} <= set(finished) and len(set(finished)) == len(finished)
         spent = sum(state.spent.values())
         assert self.slices.open_reservations == 0
         assert self.slices.available("all", "total") == LIMIT - spent
@@ -184,7 +184,7 @@ class Rig:
 
 
 class Stream:
-    """What a client got of a stream."""
+    """The stream that a client received."""
 
     def __init__(self, reply: Reply) -> None:
         self.status = reply.status
@@ -209,17 +209,17 @@ class Stream:
 
     @property
     def facts(self) -> dict[str, Any]:
-        found = [chunk["groundplan"] for chunk in self.chunks if "groundplan" in chunk]
-        assert len(found) == 1
-        facts: dict[str, Any] = found[0]
+        objects = [chunk["groundplan"] for chunk in self.chunks if "groundplan" in chunk]
+        assert len(objects) == 1
+        facts: dict[str, Any] = objects[0]
         return facts
 
 
 def read_records(folder: Path) -> list[Any]:
-    found: list[Any] = []
+    records: list[Any] = []
     for path in sorted(folder.glob("*.seg")):
-        found += [entry.record for entry in read_segment(path)[0]]
-    return found
+        records += [entry.record for entry in read_segment(path)[0]]
+    return records
 
 
 @asynccontextmanager
@@ -233,8 +233,8 @@ async def call_rig(
     limits: Sequence[Limit] = (),
     ports: dict[str, int] | None = None,
 ) -> AsyncIterator[Rig]:
-    """`more`: settings of deployments by name; `workloads`: settings by name, each with a key of its own name; `ports`:
-    of upstreams that are not the scripted ones."""
+    """A worker in front of these upstreams. `more`: settings of deployments by name; `workloads`: settings by name,
+    each with a key of its own name; `ports`: ports of upstreams to use instead of the scripted ones."""
     loop = asyncio.get_running_loop()
     home = Home(folder)
     home.create()
@@ -242,19 +242,19 @@ async def call_rig(
     declared = {"assistant": {}} if workloads is None else workloads
     async with AsyncExitStack() as stack:
         started = {name: await stack.enter_async_context(upstream(name)) for name in names}
-        at = {name: started[name][2] for name in names} | (ports or {})
-        places = [deployment(name, at[name], **PATIENT | (more or {}).get(name, {})) for name in names]
-        tasks = [workload(name, list(names), **settings) for name, settings in declared.items()]
-        catalog = index(replace(blueprint(1, places, tasks), limits=list(limits)))
+        port_of = {name: started[name][2] for name in names} | (ports or {})
+        deployments = [deployment(name, port_of[name], **PATIENT | (more or {}).get(name, {})) for name in names]
+        compiled_workloads = [workload(name, list(names), **settings) for name, settings in declared.items()]
+        catalog = index(replace(blueprint(1, deployments, compiled_workloads), limits=list(limits)))
         keys = {
             hashlib.sha256(name.encode()).digest(): KeyEntry(str(new_id()), name, "", False, False, None)
             for name in declared
         }
-        # by a thread: what the kernel offers is as quick, and takes 30 ms to be taken down
+        # a thread, since the kernel's interface is as fast and takes 30 ms to shut down
         journal = Journal.open(home.journal / str(epoch), epoch, loop, 1 << 20, ThreadSync(loop))
-        slices, clock, grants = Slices(), ManualClock(), Closed()
+        slices, clock, grants = Slices(), ManualClock(), NoMoreGrants()
         slices.add_grant("all", "total", limit)
-        live = Fixed(Policy(1, keys, {}, frozenset(), frozenset()), catalog)
+        live = FixedPolicy(Policy(1, keys, {}, frozenset(), frozenset()), catalog)
         answers = IdempotentAnswers(home.journal, epoch, clock.now().timestamp())
         answers.open(Holder(1, bytes(32)))
         gateway = Gateway(epoch, loop, clock, journal, slices, grants, live, Targets(home, loop), answers)
@@ -262,7 +262,7 @@ async def call_rig(
         listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
         port = listener.sockets[0].getsockname()[1]
         models = {name: model for name, (model, _, _) in started.items()}
-        servers = {name: one for name, (_, one, _) in started.items()}
+        servers = {name: upstream_server for name, (_, upstream_server, _) in started.items()}
         try:
             yield Rig(gateway, port, models, grants, server, servers)
         finally:
@@ -284,6 +284,6 @@ async def upstream(name: str) -> AsyncIterator[tuple[ScriptedModel, Server, int]
 
 
 def rule(**settings: Any) -> dict[str, Any]:
-    """Settings of a workload with a reliability of its own."""
+    """Workload settings with this reliability."""
     hedge = settings.pop("hedge", None)
     return {"reliability": Reliability(hedge=None if hedge is None else Hedge(**hedge), **settings)}

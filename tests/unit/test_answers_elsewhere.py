@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Fixed, Rig, call_rig, until
+from tests.unit.call_rig import FixedPolicy, Rig, call_rig, until
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.ids import new_id
@@ -45,7 +45,7 @@ async def desk_of(rig: Rig) -> AsyncIterator[None]:
 
 def follow(first: Rig, second: Rig, **changes: Any) -> None:
     live, other = first.gateway.live, second.gateway.live
-    assert isinstance(live, Fixed) and isinstance(other, Fixed)
+    assert isinstance(live, FixedPolicy) and isinstance(other, FixedPolicy)
     live.policy = other.policy = replace(live.policy, **changes)
 
 

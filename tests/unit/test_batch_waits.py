@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from tests.unit.call_rig import BOUND, LIMIT, Closed, Rig, call_rig
+from tests.unit.call_rig import BOUND, LIMIT, NoMoreGrants, Rig, call_rig
 
 from groundplan.blueprint.model import Budget, Cache, Grounding, Guardrails, Limit
 from groundplan.core.errors import Denied, Invalid, Unavailable
@@ -150,7 +150,7 @@ async def test_what_cannot_wait_is_no_line_of_a_batch(
             calls.assess(calls.exchange(batch, new_id(), json.dumps(body | more).encode()), batch)
 
 
-class Late(Closed):
+class Late(NoMoreGrants):
     """A grants that has something the second time; it knows why it had nothing at first."""
 
     def __init__(self, rig: Rig, *, told: bool, held: int) -> None:

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.unit.call_rig import BOUND, LIMIT, Fixed, Rig, call_rig, rule
+from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, Rig, call_rig, rule
 from tests.unit.test_limit_windows import Slow
 
 from groundplan.blueprint.model import Budget
@@ -53,7 +53,7 @@ async def daily(folder: Path, seconds: float = 0.2, budget: Budget = DAILY, **se
     """A worker a moment before midnight, which takes `seconds` to hear that nothing is left."""
     async with call_rig(folder, workloads={"assistant": rule(**settings)}) as rig:
         live, clock = rig.gateway.live, rig.gateway.clock
-        assert isinstance(live, Fixed) and live.catalog is not None and isinstance(clock, ManualClock)
+        assert isinstance(live, FixedPolicy) and live.catalog is not None and isinstance(clock, ManualClock)
         clock.set_now(LAST)
         plan = rig.plan("assistant")
         live.catalog.plans["assistant"] = replace(plan, budgets=(budget, *plan.budgets))

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Fixed, call_rig, rule
+from tests.unit.call_rig import FixedPolicy, call_rig, rule
 from tests.unit.raw_upstream import DONE, STREAM, answering, chunk, events, saying, whole
 
 from groundplan.blueprint.model import Deployment, Limit, Rates
@@ -138,7 +138,7 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
     """A key that acts for others may use one Idempotency-Key for several of them, who do not read each other's."""
     async with call_rig(tmp_path, ["one"]) as rig:
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         (digest, key) = next(iter(live.policy.keys.items()))
         people = {name: str(new_id()) for name in ("ana@acme.example", "ben@acme.example")}
         live.policy = replace(live.policy, keys={digest: replace(key, acts_for_others=True)}, people=people)
@@ -220,7 +220,7 @@ async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tm
     """Whoever sends it again may have the new one by then."""
     async with call_rig(tmp_path, ["one"]) as rig:
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         (key,) = live.policy.keys.values()
         new, other = (replace(key, id=str(new_id()), family=family) for family in (key.id, ""))
         keys = {sha256(name.encode()).digest(): each for name, each in (("new", new), ("other", other))}

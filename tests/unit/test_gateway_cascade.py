@@ -13,7 +13,7 @@ from uuid import UUID
 import msgspec
 import pytest
 from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, until
+from tests.unit.call_rig import BOUND, FixedPolicy, Rig, call_rig, read_records, until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
@@ -132,7 +132,7 @@ async def test_calls_within_a_call_are_its_callers_wherever_the_key_is_and_comes
 ) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(agreement=3)) as rig:
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         near = {digest: replace(key, networks=networks(["127.0.0.0/8"])) for digest, key in live.policy.keys.items()}
         live.policy = replace(live.policy, keys=near)
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)

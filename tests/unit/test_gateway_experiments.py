@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, workload
-from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig, until
+from tests.unit.call_rig import LIMIT, FixedPolicy, Rig, call_rig, until
 
 from groundplan.api.calls import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
@@ -61,7 +61,7 @@ async def trying(folder: Path, experiment: Experiment, **more: Any) -> AsyncIter
         pairs = Pairs("")
         rig.gateway.shadow_trials = Shadows(rig.gateway, pairs)
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         live.policy = dataclasses.replace(live.policy, experiments={experiment.workload: experiment})
         rig.slices.add_grant(experiment.budget_name, "total", experiment.budget)
         yield rig, pairs
@@ -289,7 +289,7 @@ def test_a_replay_that_outlasts_its_key_goes_on_with_another() -> None:
 async def test_a_person_or_a_kill_ends_it_at_once(tmp_path: Path) -> None:
     async with trying(tmp_path, tried()) as (rig, pairs):
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         live.policy = dataclasses.replace(live.policy, kills=frozenset({"deployment/two"}))
         await rig.chat()
         await rest(rig)
@@ -490,7 +490,7 @@ def test_facts_that_wait_too_long_go() -> None:
 async def test_a_key_that_may_not_use_the_candidate_makes_no_second_answer(tmp_path: Path) -> None:
     async with trying(tmp_path, tried(share=1.0)) as (rig, pairs):
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         narrow = {h: dataclasses.replace(k, models=frozenset({"one"})) for h, k in live.policy.keys.items()}
         live.policy = dataclasses.replace(live.policy, keys=narrow)
         assert (await rig.chat()).status == 200
@@ -504,7 +504,7 @@ async def test_what_was_revoked_meanwhile_makes_no_second_answer(tmp_path: Path,
     async with trying(tmp_path, tried()) as (rig, pairs):
         rig.play("one", latency_ms=150)
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         asked = asyncio.create_task(rig.chat())
         await until(lambda: rig.gateway.slices.open_reservations == 1)
         policy = live.policy

@@ -20,7 +20,7 @@ import pytest
 from msgspec import structs
 from tests.integration.gates import until
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import BOUND, Fixed, Rig, call_rig, read_records, rule
+from tests.unit.call_rig import BOUND, FixedPolicy, Rig, call_rig, read_records, rule
 from tests.unit.raw_upstream import HI, ROLE, STREAM, answering, events, whole
 
 from groundplan.blueprint.model import Limit, Rates, Reliability
@@ -468,7 +468,7 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
     """The lease of policy ran out while it was made, by a worker that stood still."""
     async with call_rig(tmp_path, ["one"]) as rig:
         live, made = rig.gateway.live, list[int]()
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         pool: Any = rig.gateway.targets.of(rig.plan("assistant").deployments_by_name["auto"][0]).pool
 
         def stood(_: float) -> float:

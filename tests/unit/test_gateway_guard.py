@@ -13,7 +13,7 @@ from typing import Any, cast
 import msgspec
 import pytest
 from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import Fixed, Rig, Stream, call_rig, until
+from tests.unit.call_rig import FixedPolicy, Rig, Stream, call_rig, until
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
@@ -323,7 +323,7 @@ async def test_a_judge_is_asked_though_its_callers_key_may_not_ask_it(tmp_path: 
     async with call_rig(tmp_path, workloads=guarded(judge=judge)) as rig:
         rig.play("two", say="no")
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         narrow = {digest: replace(key, models=frozenset({"one"})) for digest, key in live.policy.keys.items()}
         live.policy = replace(live.policy, keys=narrow)
         assert (await rig.chat(max_tokens=100)).status == 200

@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.contract.h2_server import H2Server
 from tests.contract.ways import pool_to
-from tests.integration.gates import gated
+from tests.integration.gates import hold_answers
 from tests.integration.gateway_stack import Reply, deployment
 from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
 
@@ -561,7 +561,7 @@ async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
     ):
         rig.change("one", url=way.wire.url)
         model.script = Script(tokens=7)
-        gate = gated(model)
+        gate = hold_answers(model)
         assert (await answer(rig, stream))["deployment"] == "two"
         gate.release()
         await until(lambda: not rig.gateway.background)

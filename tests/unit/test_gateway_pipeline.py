@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.closing import close
 from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
-from tests.unit.call_rig import BOUND, LIMIT, PATIENT, Closed, Fixed, call_rig, until
+from tests.unit.call_rig import BOUND, LIMIT, PATIENT, FixedPolicy, NoMoreGrants, call_rig, until
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.home import Home
@@ -49,8 +49,8 @@ class Rig:
     port: int
     one: ScriptedModel
     two: ScriptedModel
-    grants: Closed
-    live: Fixed
+    grants: NoMoreGrants
+    live: FixedPolicy
 
     async def chat(self, **more: Any) -> Reply:
         body = {"model": "auto", "messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 20, **more}
@@ -84,7 +84,7 @@ class Rig:
 @asynccontextmanager
 async def made(
     folder: Path, one: int, two: int, one_more: dict[str, Any]
-) -> AsyncIterator[tuple[Gateway, int, Closed, Fixed]]:
+) -> AsyncIterator[tuple[Gateway, int, NoMoreGrants, FixedPolicy]]:
     loop = asyncio.get_running_loop()
     home = Home(folder)
     home.create()
@@ -94,7 +94,7 @@ async def made(
     catalog = index(blueprint(1, places, [workload("assistant", ["one", "two"])]))
     entry = KeyEntry(str(new_id()), "assistant", "", False, False, None)
     policy = Policy(1, {hashlib.sha256(KEY.encode()).digest(): entry}, {}, frozenset(), frozenset())
-    slices, clock, grants, live = Slices(), ManualClock(), Closed(), Fixed(policy, catalog)
+    slices, clock, grants, live = Slices(), ManualClock(), NoMoreGrants(), FixedPolicy(policy, catalog)
     slices.add_grant("all", "total", LIMIT)
     answers = IdempotentAnswers(home.journal, epoch, clock.now().timestamp())
     answers.open(Holder(1, bytes(32)))

@@ -11,7 +11,7 @@ from typing import Any
 import openai
 import pytest
 from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import BOUND, Closed, Rig, call_rig, until
+from tests.unit.call_rig import BOUND, NoMoreGrants, Rig, call_rig, until
 from tests.unit.raw_upstream import asked
 
 from groundplan.blueprint.model import Budget, Limit
@@ -130,7 +130,7 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
             gc.enable()
 
 
-class Untold(Closed):
+class Untold(NoMoreGrants):
     """A grants that heard nothing of PostgreSQL."""
 
     def was_refused_lately(self, name: str, period: str) -> bool:  # noqa: ARG002 -- the protocol's signature

@@ -7,7 +7,7 @@ from datetime import UTC, date, datetime
 from pathlib import Path
 
 import pytest
-from tests.unit.call_rig import Fixed, call_rig
+from tests.unit.call_rig import FixedPolicy, call_rig
 from tests.unit.test_release_plan import BASE, PRODUCTION, TODAY, current, genesis, planned
 
 from groundplan.blueprint import model as bp
@@ -205,7 +205,7 @@ def test_going_back_revives_no_grant_and_opens_nothing() -> None:
 async def test_a_grant_ends_by_itself_at_a_running_gateway(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": {"use": [grant("hr", until="2026-11-25")]}}) as rig:
         live = rig.gateway.live
-        assert isinstance(live, Fixed) and isinstance(rig.gateway.clock, ManualClock)
+        assert isinstance(live, FixedPolicy) and isinstance(rig.gateway.clock, ManualClock)
         keys = {digest: replace(entry, person="a") for digest, entry in live.policy.keys.items()}
         live.policy = replace(POLICY, keys=keys)
         rig.gateway.clock.advance(

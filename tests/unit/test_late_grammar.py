@@ -29,7 +29,7 @@ def told(before: str) -> list[str]:
 
 
 def test_it_says_the_same_and_is_loaded_when_the_first_is_looked_at() -> None:
-    late = told("from tests import late_grammar; late_grammar.put_off()")
+    late = told("from tests import late_grammar; late_grammar.defer_loading()")
     once = told("")
     assert (late[0], once[0]) == ("False", "True")
     assert late[1:] == once[1:]

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Closed, Rig, call_rig, rule
+from tests.unit.call_rig import NoMoreGrants, Rig, call_rig, rule
 
 from groundplan.blueprint.model import Limit
 from groundplan.gateway.budgets.periods import current_key
@@ -19,7 +19,7 @@ LAST = datetime(2026, 11, 25, 12, 0, 59, 900_000, tzinfo=UTC)
 """A tenth of a second before the minute is over."""
 
 
-class Slow(Closed):
+class Slow(NoMoreGrants):
     """A grants that takes a while to say that nothing is left."""
 
     def __init__(self, clock: ManualClock, seconds: float) -> None:
@@ -34,7 +34,7 @@ class Slow(Closed):
         return short
 
 
-def slow(rig: Rig, seconds: float) -> Closed:
+def slow(rig: Rig, seconds: float) -> NoMoreGrants:
     clock = rig.gateway.clock
     assert isinstance(clock, ManualClock)
     clock.set_now(LAST)

@@ -9,14 +9,14 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import blueprint, workload
-from tests.unit.call_rig import BOUND, LIMIT, Closed, Fixed, Rig, call_rig
+from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, NoMoreGrants, Rig, call_rig
 
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.snapshot import LEASE_SECONDS
 from groundplan.ledger.model import Charge
 
 
-class Lifting(Closed):
+class Lifting(NoMoreGrants):
     """Lends what is asked for, after other kill switches were thrown."""
 
     def __init__(self, rig: Rig, kills: frozenset[str]) -> None:
@@ -28,7 +28,7 @@ class Lifting(Closed):
     ) -> Charge | None:
         await super().acquire(token, charges, declared, blueprint)
         live, slices = self._rig.gateway.live, self._rig.slices
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         live.policy = replace(live.policy, kills=self._kills)
         for charge in charges:
             slices.add_grant(charge.budget, charge.period, charge.amount)
@@ -50,7 +50,7 @@ async def test_only_what_was_reserved_for_is_asked(
 ) -> None:
     async with call_rig(tmp_path) as rig:
         live = rig.gateway.live
-        assert isinstance(live, Fixed)
+        assert isinstance(live, FixedPolicy)
         live.policy = replace(live.policy, kills=frozenset(before))
         rig.slices.release("all", "total")
         rig.gateway.leases = rig.grants = Lifting(rig, frozenset(after))

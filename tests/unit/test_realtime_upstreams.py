@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 from tests.contract.ways import Authority
-from tests.unit.call_rig import BOUND, LIMIT, Fixed, Rig, call_rig, read_records, until
+from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, Rig, call_rig, read_records, until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -71,7 +71,7 @@ async def test_a_conversation_goes_on_for_as_long_as_everything_about_it_may(tmp
     """Of the person for whom a key acts, too, who may leave."""
     async with call_rig(tmp_path, ["one"]) as rig:
         live, plan, (hash, key) = rig.gateway.live, rig.plan("assistant"), *rig.gateway.live.policy.keys.items()
-        assert isinstance(live, Fixed) and live.catalog is not None
+        assert isinstance(live, FixedPolicy) and live.catalog is not None
         (place,), now = plan.deployments_by_name["one"], rig.gateway.clock.now().timestamp()
         key = replace(key, person="ana", acts_for_others=True, expires=now + 1)
         good = replace(live.policy, keys={hash: key}, active=frozenset({"ana", "ben"}))
@@ -229,7 +229,7 @@ async def test_a_response_costs_what_it_does_when_it_is_asked_for(tmp_path: Path
     upstream = answering({"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3}})
     async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
         live, folder = rig.gateway.live, rig.gateway.journal.folder
-        assert isinstance(live, Fixed) and live.catalog is not None
+        assert isinstance(live, FixedPolicy) and live.catalog is not None
         await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
         await until(lambda: any(isinstance(each, Reservation) for each in read_records(folder)))
         dear = [
@@ -245,7 +245,7 @@ async def test_a_response_costs_what_it_does_when_it_is_asked_for(tmp_path: Path
 async def test_what_was_begun_is_outdated_by_a_price_a_period_or_a_blueprint(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,), live = rig.plan("assistant").deployments_by_name["one"], rig.gateway.live
-        assert isinstance(live, Fixed) and live.catalog is not None
+        assert isinstance(live, FixedPolicy) and live.catalog is not None
         (budget,) = live.catalog.blueprint.budgets
         exchange = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]
         exchange.catalog, exchange.deployments, exchange.deployment = live.catalog, [place], place
@@ -377,7 +377,7 @@ async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]
 async def test_a_text_costs_what_it_does_when_sound_comes_for_it(tmp_path: Path) -> None:
     async with conversing(tmp_path, hearing("a", last="AAAB"), {}) as (rig, client), asyncio.timeout(20):
         live, folder = rig.gateway.live, rig.gateway.journal.folder
-        assert isinstance(live, Fixed) and live.catalog is not None
+        assert isinstance(live, FixedPolicy) and live.catalog is not None
         await client.send(LISTEN)
         await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
         await until(lambda: sum(isinstance(each, Reservation) for each in read_records(folder)) == 2)

@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.unit.call_rig import LIMIT, Fixed, Rig, call_rig
+from tests.unit.call_rig import LIMIT, FixedPolicy, Rig, call_rig
 
 from groundplan.core.errors import Unauthenticated
 from groundplan.core.ids import new_id, new_id_bytes
@@ -78,7 +78,7 @@ async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> Non
     await rig.books()
 
 
-class Counting(Fixed):
+class Counting(FixedPolicy):
     """Who had a call admitted."""
 
     def __init__(self, policy: Policy, catalog: Catalog | None) -> None:
