@@ -41,7 +41,7 @@ PATIENT: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000, "connect_
 HASTY: dict[str, Any] = {"first_token_ms": 1000, "idle_ms": 500, "connect_ms": 500}
 """Timeouts of an upstream that does not answer."""
 UNREACHABLE_TRIES = 8
-Result = TypeVar("Told")
+Result = TypeVar("Result")
 SEGMENT = 1 << 19
 """Bytes of a journal segment; each worker preallocates two and makes them durable before it serves."""
 

@@ -17,7 +17,7 @@ from groundplan.testing.database import Database
 
 Conn = psycopg.Connection[tuple[Any, ...]]
 TIMEOUT_S = 60.0
-Result = TypeVar("Found")
+Result = TypeVar("Result")
 
 
 class Halt:

@@ -18,8 +18,8 @@ needed = pytest.mark.skipif(
 )
 
 
-async def said(script: str, *arguments: str, authority: Path | None = None) -> str:
-    """What a script of tests/node prints; it must end well. `authority`: whose certificates it believes, too."""
+async def run_script(script: str, *arguments: str, authority: Path | None = None) -> str:
+    """Run a script of tests/node, which must succeed; returns its output. `authority`: additional trusted certificates."""
     environment = {"NODE_PATH": str(_MODULES)}
     if authority is not None:
         environment["NODE_EXTRA_CA_CERTS"] = str(authority)

@@ -471,7 +471,7 @@ async def test_whoever_runs_it_cancels_any(setup: Setup) -> None:
 async def test_nodes_official_client_polls_resumes_and_cancels(setup: Setup) -> None:
     setup.chat.script = Script(tokens=20, chunk_ms=30)
     url, key = f"http://127.0.0.1:{setup.stack.port}/v1", setup.stack.key("keeper")
-    told = json.loads(await node_client.said("node_background.cjs", url, key))
+    told = json.loads(await node_client.run_script("node_background.cjs", url, key))
     assert told["polled"]["seen"][0] in ("queued", "in_progress") and told["polled"]["seen"][-1] == "completed"
     assert told["polled"]["text"]
     first, rest = told["resumed"]["first"], told["resumed"]["rest"]

@@ -268,9 +268,7 @@ async def test_every_endpoint_that_answers_with_text_can_be_called(
 @node_client.needed
 async def test_the_official_node_client_creates_a_batch(setup: Setup) -> None:
     setup.model.script = Script(tokens=20, latency_ms=150)
-    printed = await node_client.reported_labels(
-        "node_batches.cjs", f"http://127.0.0.1:{setup.stack.port}/v1", setup.key
-    )
+    printed = await node_client.run_script("node_batches.cjs", f"http://127.0.0.1:{setup.stack.port}/v1", setup.key)
     wanted = {"status": "completed", "names": ["n0", "n1"], "listed": True, "vectors": 2, "flagged": [False, True]}
     assert json.loads(printed) == {**wanted, "deleted": True, "cancelled": "cancelling"}
 
@@ -656,7 +654,7 @@ async def test_files_are_stored_listed_and_deleted_per_workload(setup: Setup) ->
     assert second.filename == "n" * 194 + ".jsonl", "what it is stays known"
     assert [f.id async for f in client.files.list()] == [second.id, file.id]
     assert [f.id async for f in client.files.list(limit=1)] == [second.id, file.id]
-    assert [f.id async for f in client.files.list(limit=1, create_batch="asc")] == [file.id, second.id]
+    assert [f.id async for f in client.files.list(limit=1, order="asc")] == [file.id, second.id]
     assert [f.id async for f in client.files.list(limit=10_000)] == [second.id, file.id], "as many as OpenAI allows"
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=stack.key("other")) as other:
         assert [f async for f in other.files.list()] == []

@@ -303,7 +303,7 @@ async def test_files_that_cannot_be_put_in_are_refused_by_name(setup: Setup) -> 
 
 @node_client.needed
 async def test_nodes_official_client_is_content(setup: Setup) -> None:
-    printed = await node_client.said("node_client.cjs", setup.url, setup.key)
+    printed = await node_client.run_script("node_client.cjs", setup.url, setup.key)
     found = json.loads(printed)
     assert found.pop("events") > 5
     here = "It is here."
@@ -313,7 +313,7 @@ async def test_nodes_official_client_is_content(setup: Setup) -> None:
 
 @node_client.needed
 async def test_what_nodes_official_client_sends_beside_plain_chat_works(setup: Setup) -> None:
-    found = json.loads(await node_client.said("node_features.cjs", setup.url, setup.key))
+    found = json.loads(await node_client.run_script("node_features.cjs", setup.url, setup.key))
     arguments = '{"what":"it"}'
     assert found == {
         "called": {"name": "look", "arguments": arguments},

@@ -165,6 +165,6 @@ async def test_each_method_works_or_is_refused_by_name(database: Database, tmp_p
 async def test_so_does_each_method_of_nodes_clients(database: Database, tmp_path: Path, name: str) -> None:
     async with everything(database, tmp_path) as stack:
         url = f"http://127.0.0.1:{stack.port}" + ("/v1" if name == "openai" else "")
-        told = json.loads(await node_client.said("node_methods.cjs", name, url, stack.key()))
+        told = json.loads(await node_client.run_script("node_methods.cjs", name, url, stack.key()))
     found = {re.sub("[A-Z]", lambda sign: "_" + sign[0].lower(), each): outcome for each, outcome in told.items()}
     check(name, found, NODES[name], ABSENT)

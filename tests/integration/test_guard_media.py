@@ -135,7 +135,7 @@ async def test_what_is_spoken_heard_and_drawn(world: World) -> None:
 
 async def test_a_guarded_answer_is_made_anew_and_a_replay_gives_what_was_checked(world: World) -> None:
     """Neither a cache nor an idempotent replay gets round the checks."""
-    world.model.script = Script(send_message=f"ask {EMAIL} about it")
+    world.model.script = Script(say=f"ask {EMAIL} about it")
     before = world.model.counted
     for _ in range(2):
         reply = await world.stack.chat(world.keys["declared"], "who knows?")

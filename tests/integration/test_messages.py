@@ -482,7 +482,7 @@ async def test_the_official_client_for_node_is_content(setup: Setup, model: str)
     for upstream in (setup.native, setup.chat):
         upstream.script = Script(tool=True)
     url = f"http://127.0.0.1:{setup.stack.port}"
-    found = json.loads(await node_client.said("node_messages.cjs", url, setup.key, model))
+    found = json.loads(await node_client.run_script("node_messages.cjs", url, setup.key, model))
     assert found.pop("counted") > 0
     assert {"auto", "scripted/native", "scripted/chat"} <= set(found.pop("models"))
     said = "You asked: Where is it?"

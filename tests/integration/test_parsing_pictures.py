@@ -13,7 +13,7 @@ from tests import forked_parsers
 
 from groundplan.core.errors import Invalid
 from groundplan.knowledge.parsing.model import Job, Parsed, Refused
-from groundplan.knowledge.parsing.ocr import copy_database
+from groundplan.knowledge.parsing.ocr import lay_out
 from groundplan.knowledge.parsing.prepare import parse_job
 from groundplan.knowledge.parsing.sandbox import Sandbox
 
@@ -104,5 +104,5 @@ def test_pieces_of_text_stand_as_on_the_page() -> None:
         (24.0, 34.0, 5.0, "next"),
         (60.0, 70.0, 5.0, "far"),
     ]
-    assert copy_database(lines) == "left right\nnext\n\nfar"
-    assert copy_database([]) == ""
+    assert lay_out(lines) == "left right\nnext\n\nfar"
+    assert lay_out([]) == ""

@@ -925,7 +925,7 @@ async def test_the_official_node_client_holds_a_conversation(setup: Setup, tmp_p
 
     async with await asyncio.start_server(forward, "127.0.0.1", 0, ssl=context) as front:
         url = f"https://127.0.0.1:{front.sockets[0].getsockname()[1]}/v1"
-        said = await node_client.said("node_realtime.cjs", url, setup.key, authority=authority.file)
+        said = await node_client.run_script("node_realtime.cjs", url, setup.key, authority=authority.file)
         found = json.loads(said)
     assert found == {"text": "You said: hello there", "status": "completed", "deployment": "talker"}
 

@@ -529,7 +529,7 @@ async def spent(setup: Setup, usd: str) -> None:
 @node_client.needed
 async def test_nodes_official_client_completes_draws_speaks_and_hears(setup: Setup) -> None:
     url = f"http://127.0.0.1:{setup.stack.port}/v1"
-    found = json.loads(await node_client.said("node_tasks.cjs", url, setup.key))
+    found = json.loads(await node_client.run_script("node_tasks.cjs", url, setup.key))
     asked = "You asked: Where is it?"
     assert found == {
         "completion": asked, "text": asked, "images": 2, "cost": "0.020000000000", "edited": 1, "spoken": 500,

@@ -368,7 +368,7 @@ async def test_nodes_official_client_puts_a_providers_stream_together(setup: Set
     setup.claude.script = Script(tool=True)
     url = f"http://127.0.0.1:{setup.stack.port}/v1"
     for kind in (*CHATS, "claude"):
-        found = json.loads(await node_client.said("node_calls.cjs", url, setup.key, f"scripted/{kind}"))
+        found = json.loads(await node_client.run_script("node_calls.cjs", url, setup.key, f"scripted/{kind}"))
         calls = [["look", {"what": "it"}]] * (1 if kind == "claude" else 2)
         assert found == {"role": "assistant", "reason": "tool_calls", "calls": calls}, kind
 

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from datetime import UTC, datetime
 from typing import Generic, TypeVar
 
-Value = TypeVar("Made")
+Value = TypeVar("Value")
 
 
 def today() -> datetime:
