@@ -19,7 +19,7 @@ needed = pytest.mark.skipif(
 
 
 async def run_script(script: str, *arguments: str, authority: Path | None = None) -> str:
-    """Run a script of tests/node, which must succeed; returns its output. `authority`: additional trusted certificates."""
+    """Run a script of tests/node, which must succeed; returns its output. `authority`: certificates to trust, too."""
     environment = {"NODE_PATH": str(_MODULES)}
     if authority is not None:
         environment["NODE_EXTRA_CA_CERTS"] = str(authority)
