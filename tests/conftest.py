@@ -108,7 +108,9 @@ def pytest_make_collect_report(
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     first = longest_first.order_files(longest_first.load_durations())
-    items.sort(key=lambda item: (longest_first.position_of(item.nodeid, first), longest_first.file_of_test(item.nodeid)))
+    items.sort(
+        key=lambda item: (longest_first.position_of(item.nodeid, first), longest_first.file_of_test(item.nodeid))
+    )
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
