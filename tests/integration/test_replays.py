@@ -261,11 +261,11 @@ def test_a_night_adds_each_declared_replay_once(database: Database) -> None:
     declared = WORKLOAD.__class__(**{**{n: getattr(WORKLOAD, n) for n in WORKLOAD.__struct_fields__}, "replay": rule})
     night = datetime(2026, 11, 20, 2, 30, tzinfo=UTC)
     with psycopg.connect(database.urls["control"]) as conn:
-        assert service.heed_declared(conn, [declared], night + timedelta(hours=9)) == 0
-        assert service.heed_declared(conn, [declared], night) == 2
-        assert service.heed_declared(conn, [declared], night + timedelta(hours=1)) == 0
-        assert service.heed_declared(conn, [WORKLOAD], night + timedelta(days=1)) == 0
-        assert service.heed_declared(conn, [declared], night + timedelta(days=1)) == 2
+        assert service.queue_declared(conn, [declared], night + timedelta(hours=9)) == 0
+        assert service.queue_declared(conn, [declared], night) == 2
+        assert service.queue_declared(conn, [declared], night + timedelta(hours=1)) == 0
+        assert service.queue_declared(conn, [WORKLOAD], night + timedelta(days=1)) == 0
+        assert service.queue_declared(conn, [declared], night + timedelta(days=1)) == 2
 
 
 @pytest.mark.parametrize(
@@ -381,4 +381,4 @@ def test_whom_a_floor_keeps_out_is_not_replayed(database: Database) -> None:
     rule = Replay(candidates=["small", "judge"], judge="judge", budget=PICO)
     declared = barred.__class__(**{**{n: getattr(barred, n) for n in barred.__struct_fields__}, "replay": rule})
     with psycopg.connect(database.urls["control"]) as conn:
-        assert service.heed_declared(conn, [declared], datetime(2026, 11, 20, 2, 30, tzinfo=UTC)) == 1
+        assert service.queue_declared(conn, [declared], datetime(2026, 11, 20, 2, 30, tzinfo=UTC)) == 1

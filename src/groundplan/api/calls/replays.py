@@ -67,7 +67,7 @@ def run_next_replay(services: Services) -> Run | None:
         blueprint = current_or_none(conn)
         if blueprint is None:
             return None
-        service.heed_declared(conn, blueprint.workloads, now)
+        service.queue_declared(conn, blueprint.workloads, now)
         service.close_stale(conn, blueprint.workloads, now)
     runner = new_id()
     with services.transaction() as conn:

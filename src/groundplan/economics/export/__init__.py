@@ -1,1 +1,1 @@
-"""The book of costs for others: FOCUS for tools of finance, statements for teams."""
+"""Exports of the book of costs: FOCUS for finance tools, statements for teams."""

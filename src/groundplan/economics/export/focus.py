@@ -40,7 +40,7 @@ CATEGORIES: Final = {
     "platform": "Management and Governance", "review": "Business Applications", "support": "Business Applications",
     "tools": "Integration", CREDIT: "Other",
 }  # fmt: skip
-"""What is no token is in another category of services."""
+"""Terms that are not tokens -> their category of services."""
 
 
 _NONE: Final[Mapping[str, str]] = MappingProxyType({})
@@ -69,7 +69,7 @@ def focus_csv(
 
 
 def row(line: Line, company: str, first: date, last: date, centers: Mapping[str, str] = _NONE) -> dict[str, str]:
-    """One line under the names of the specification; empty text is null."""
+    """One line as a row of the specification; empty text is null."""
     amount = format_usd(line.amount)
     provider = line.model.partition("/")[0] if "/" in line.model else (line.site or company)
     tokens = line.term not in CATEGORIES
@@ -120,7 +120,7 @@ def row(line: Line, company: str, first: date, last: date, centers: Mapping[str,
 
 
 def _tags(line: Line, center: str | None) -> dict[str, str]:
-    """What the specification has no column for."""
+    """Tags for values without a column in the specification."""
     found = {"workload": line.workload, "term": line.term, "basis": line.basis, "source": line.source}
     return found | ({"tier": line.tier} if line.tier else {}) | ({"cost_center": center} if center else {})
 
@@ -130,7 +130,8 @@ def _moment(day: date) -> str:
 
 
 def harmless(value: str) -> str:
-    """Text that a spreadsheet would run is preceded by a quote, line ends are spaces; amounts stay as they are."""
+    """Text that a spreadsheet would evaluate gets a leading quote, and line ends become spaces; amounts stay as they
+    are."""
     value = value.translate(_CONTROLS)
     told = value[:1] in ("=", "+", "@") or (value[:1] == "-" and _NUMBER.fullmatch(value) is None)
     return f"'{value}" if told else value

@@ -1,4 +1,4 @@
-"""What a team is shown (showback) or charged (chargeback) for a month: its workloads term by term, exactly. Pure."""
+"""The monthly statement of a team (showback or chargeback): its workloads term by term, exactly. Pure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from groundplan.economics.allocate.model import IDLE, NOBODY, Line
 from groundplan.economics.export.focus import harmless
 
 UNCARRIED: Final = "not carried by a team"
-"""What no workload carries, and workloads without a team."""
+"""Team of costs that no workload carries, and of workloads without a team."""
 HEAD: Final = (
     "team", "from", "to", "kind", "workload", "term", "basis", "quantity", "cost_usd", "rule", "source", "cost_center",
 )  # fmt: skip
@@ -24,7 +24,7 @@ HEAD: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """`charged` is what is to be paid; a showback says the same and charges nothing."""
+    """A statement. `charged`: whether it is to be paid (chargeback)."""
 
     team: str
     first: date
@@ -33,11 +33,11 @@ class Statement:
     lines: tuple[Line, ...]
     total: int
     previous: int | None
-    """picodollars of the same days of the month before"""
+    """picodollars of the same days of the previous month"""
     over: bool = True
-    """Whether its last day is over; until then it grows."""
+    """Whether its last day is over; until then amounts grow."""
     cost_center: str = ""
-    """Where finance books it, where the team says so."""
+    """The team's cost center, if declared."""
 
     @property
     def kind(self) -> str:
@@ -46,7 +46,7 @@ class Statement:
 
     @property
     def blueprints(self) -> tuple[int, ...]:
-        """Those by whose prices and rules the lines are, in order."""
+        """Numbers of the blueprints whose prices and rules apply to the lines, in order."""
         return tuple(sorted({number for line in self.lines for number in line.blueprints}))
 
     def by_workload(self) -> list[tuple[str, int]]:

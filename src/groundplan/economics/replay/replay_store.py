@@ -1,4 +1,4 @@
-"""The SQL of replays: runs, the kept calls that they ask again, and what was judged. Reads no content."""
+"""The SQL of replays: runs, the stored calls that they repeat, and judgements. Reads no content."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from groundplan.economics.replay.run import QueuedCall, ReplayResult, Run
 
 ENDPOINTS = ("chat.completions", "messages")
 DAYS = 30
-"""How old a kept call may be, and a judgement that still counts."""
+"""Highest age in days of a call, and of a judgement that counts."""
 STALE = "6 minutes"
-"""Longer than any answer takes."""
+"""Longer than any answer takes, after which a runner counts as gone."""
 OPEN = "left_open"
-"""Why a call was not judged whose judge was asked, and could not answer or said neither."""
+"""Reasons of calls that the judge left open: it could not answer, or gave no verdict."""
 PAUSE = "30 seconds"
-"""Before a run that could not go on is tried again."""
+"""Pause before a released run is claimed again."""
 _COLUMNS: LiteralString = """id, workload, current, candidate, judge, budget_usd, calls, asked_by, state, night,
     asked_at, began_at, ended_at, sampled, outcome, proposal, problem, keys"""
 # calls that were answered by the deployment of today, whole, by a model, for people, and not judged lately
@@ -55,7 +55,7 @@ _OPEN: LiteralString = """WITH mine AS (
 
 
 def insert(conn: Connection[Any], made: Run) -> bool:
-    """Keep it; False where this night has it already."""
+    """Insert a run; False if this night has it already."""
     values = asdict(made)
     done = conn.execute(
         """INSERT INTO replay_run (id, workload, current, candidate, judge, budget_usd, calls, night, asked_by, state)
@@ -67,8 +67,7 @@ def insert(conn: Connection[Any], made: Run) -> bool:
 
 
 def find_unfinished(conn: Connection[Any], made: Run) -> UUID | None:
-    """A run of the same that somebody asked for and that has not ended; until the end of the transaction nobody else
-    asks for one of that workload."""
+    """The unfinished run of the same replay, if any. Locks requests for the workload until the transaction ends."""
     conn.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 55))", (made.workload,))
     row = conn.execute(
         """SELECT id FROM replay_run WHERE workload = %s AND current = %s AND candidate = %s AND judge = %s
@@ -79,7 +78,7 @@ def find_unfinished(conn: Connection[Any], made: Run) -> UUID | None:
 
 
 def list_runs(conn: Connection[Any], workload: str | None = None, limit: int = 100) -> list[Run]:
-    """The newest first."""
+    """Runs, newest first."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM replay_run WHERE %(w)s::text IS NULL OR workload = %(w)s
         ORDER BY id DESC LIMIT %(n)s"""
     with conn.cursor(row_factory=class_row(Run)) as cursor:
@@ -87,7 +86,7 @@ def list_runs(conn: Connection[Any], workload: str | None = None, limit: int = 1
 
 
 def newest_proven(conn: Connection[Any], since: datetime) -> list[Run]:
-    """Of each workload and candidate the newest run that ended since then and proved something."""
+    """The newest run of each workload and candidate that ended since then with a proposal."""
     query: LiteralString = f"""SELECT DISTINCT ON (workload, candidate) {_COLUMNS} FROM replay_run
         WHERE state = 'done' AND proposal IS NOT NULL AND ended_at >= %s
         ORDER BY workload, candidate, ended_at DESC"""
@@ -102,7 +101,7 @@ def find(conn: Connection[Any], id: UUID) -> Run | None:
 
 
 def claim(conn: Connection[Any], runner: UUID) -> Run | None:
-    """The next run that nobody works at, or whose runner has not been heard of; None: there is none."""
+    """Claim the next run without a runner, or whose runner is gone; None: none."""
     query: LiteralString = f"""UPDATE replay_run SET state = 'running', runner = %s, beat = now(),
           began_at = coalesce(began_at, now())
         WHERE id = (SELECT id FROM replay_run
@@ -115,7 +114,7 @@ def claim(conn: Connection[Any], runner: UUID) -> Run | None:
 
 
 def heartbeat(conn: Connection[Any], run: UUID, runner: UUID) -> bool:
-    """Still at work; False where another one has taken it over."""
+    """Record that the runner is alive; False if another one has taken over."""
     done = conn.execute(
         "UPDATE replay_run SET beat = now() WHERE id = %s AND runner = %s AND state = 'running'", (run, runner)
     )
@@ -123,12 +122,12 @@ def heartbeat(conn: Connection[Any], run: UUID, runner: UUID) -> bool:
 
 
 def release(conn: Connection[Any], run: UUID, runner: UUID) -> None:
-    """Whoever comes next, after a while, goes on with it."""
+    """Release a run, so that a runner continues it after a pause."""
     conn.execute("UPDATE replay_run SET state = 'waiting' WHERE id = %s AND runner = %s", (run, runner))
 
 
 def draw_sample(conn: Connection[Any], run: Run, since: datetime) -> int:
-    """Draw its calls, once; how many."""
+    """Draw the sample of calls, once; returns its size."""
     if run.sampled:
         return 0
     asked = {
@@ -141,15 +140,15 @@ def draw_sample(conn: Connection[Any], run: Run, since: datetime) -> int:
 
 
 def give_up_sent(conn: Connection[Any], run: UUID) -> int:
-    """What a runner that is gone had sent is not asked again."""
+    """Give up calls that a previous runner had sent: they are not sent again."""
     return conn.execute(
         "UPDATE replay_call SET state = 'skipped', why = 'interrupted' WHERE run = %s AND state = 'sent'", (run,)
     ).rowcount
 
 
 def take_next_call(conn: Connection[Any], run: UUID) -> QueuedCall | None:
-    """The next kept call, marked as sent; None: all that are still here are done. In no order of time: a run whose
-    budget ends has then asked calls that stand for all that it drew."""
+    """Take the next stored call and mark it as sent; None: none is left. The order is random, so that a run whose
+    budget ends has replayed a representative part."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute(
             """UPDATE replay_call r SET state = 'sent' FROM call c
@@ -164,7 +163,7 @@ def take_next_call(conn: Connection[Any], run: UUID) -> QueuedCall | None:
 
 
 def put_back(conn: Connection[Any], run: UUID, call: UUID) -> None:
-    """It was certainly not asked."""
+    """Put back a call that was certainly not sent."""
     conn.execute("UPDATE replay_call SET state = 'waiting' WHERE run = %s AND call_id = %s", (run, call))
 
 
@@ -180,7 +179,7 @@ def record_answer(conn: Connection[Any], run: UUID, came: ReplayResult) -> None:
 
 
 def add_key(conn: Connection[Any], run: UUID, key: UUID, purpose: str) -> None:
-    """The run is replayed with this key, which is good for nothing else."""
+    """Add the key of a run, which is valid for nothing else."""
     conn.execute("UPDATE api_key SET purpose = %s WHERE id = %s", (purpose, key))
     conn.execute("UPDATE replay_run SET keys = keys || %s::uuid WHERE id = %s", (key, run))
 
@@ -197,7 +196,7 @@ def spent(conn: Connection[Any], keys: Sequence[UUID]) -> Decimal:
 
 
 def judged_calls(conn: Connection[Any], run: Run, since: datetime) -> list[Judged]:
-    """Everything that was judged of this candidate lately, by this judge, beside what answers now."""
+    """Recent judgements of this candidate by this judge, compared with the present deployment."""
     asked: Mapping[str, Any] = {
         "workload": run.workload, "current": run.current, "candidate": run.candidate, "judge": run.judge,
         "since": since,
@@ -207,7 +206,7 @@ def judged_calls(conn: Connection[Any], run: Run, since: datetime) -> list[Judge
 
 
 def left_open_by_segment(conn: Connection[Any], run: Run, since: datetime) -> dict[str, int]:
-    """Segment -> calls of which no judgement counts, since the judge left each of them open."""
+    """Segment -> calls without a judgement because the judge left them open."""
     asked = {
         "workload": run.workload, "current": run.current, "candidate": run.candidate, "judge": run.judge,
         "since": since, "open": OPEN,
@@ -217,7 +216,7 @@ def left_open_by_segment(conn: Connection[Any], run: Run, since: datetime) -> di
 
 
 def contradiction_counts(conn: Connection[Any], run: UUID) -> tuple[int, int]:
-    """(pairs for which the judge said something else with the answers exchanged, all judged) of one run."""
+    """(pairs with contradicting verdicts, all judged pairs) of a run."""
     row = conn.execute(
         "SELECT count(*) FILTER (WHERE contradicted), count(*) FROM replay_call WHERE run = %s AND state = 'judged'",
         (run,),
@@ -243,7 +242,7 @@ def fail(conn: Connection[Any], run: UUID, problem: Problem) -> None:
 
 
 def calls(conn: Connection[Any], run: UUID, limit: int = 500) -> list[dict[str, Any]]:
-    """Its calls, those that were worse first."""
+    """Calls of a run, worse ones first."""
     return select(
         conn,
         """SELECT call_id, segment, state, why, beside_call, kept, contradicted, cost_usd, candidate_usd, reviewed, said
@@ -253,14 +252,14 @@ def calls(conn: Connection[Any], run: UUID, limit: int = 500) -> list[dict[str, 
 
 
 def progress(conn: Connection[Any], run: UUID) -> dict[str, int]:
-    """How many of its calls are in which state."""
+    """Counts of a run's calls by state."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         rows = cursor.execute("SELECT state, count(*) FROM replay_call WHERE run = %s GROUP BY 1", (run,)).fetchall()
     return {state: int(count) for state, count in rows}
 
 
 def record_review(conn: Connection[Any], run: UUID, call: UUID, kept: bool, by: str) -> bool:
-    """What a person says of a judged pair; False where there is none."""
+    """Record a person's review of a judged pair; False if there is none."""
     done = conn.execute(
         """UPDATE replay_call SET reviewed = %s, reviewed_by = %s
            WHERE run = %s AND call_id = %s AND state = 'judged'""",

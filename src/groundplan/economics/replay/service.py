@@ -52,15 +52,15 @@ def check(made: Run, workload: Workload | None) -> None:
 
 
 def check_alone(conn: Connection[Any], made: Run) -> None:
-    """Raise `Conflict` (`replay_running`) where somebody asked for the same, which is under way: each has its own
-    budget, and whoever presses twice would pay twice. Nobody else asks before the transaction ends."""
+    """Raise `Conflict` (`replay_running`) if the same replay is waiting or running: each has its own budget, and a
+    second click would pay twice. Concurrent requests for the workload wait until the transaction ends."""
     if (before := store.find_unfinished(conn, made)) is not None:
         hint = f"Run {before} is it; ask again when that has ended."
         raise Conflict("this is being replayed already", code="replay_running", hint=hint)
 
 
 def ask(conn: Connection[Any], actor: str, made: Run) -> bool:
-    """Have it made; False where this night has it."""
+    """Request a replay; False if this night has it already."""
     if not store.insert(conn, made):
         return False
     detail = {
@@ -71,8 +71,8 @@ def ask(conn: Connection[Any], actor: str, made: Run) -> bool:
     return True
 
 
-def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:
-    """By night: one run for each declared candidate; how many were added. Twice in a night adds nothing."""
+def queue_declared(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:
+    """By night, queue a run for each declared candidate, once a night; returns how many were added."""
     night, added = store.current_night(now), 0
     if night is None:
         return 0
@@ -92,7 +92,7 @@ def heed_declared(conn: Connection[Any], workloads: Iterable[Workload], now: dat
 
 
 def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], now: datetime, why: str = "") -> None:
-    """End a run with what it proves. `why` it ended before all was asked; empty: all was."""
+    """End a run with its result. `why`: why it ended before all calls were replayed; empty: all were."""
     from groundplan.economics.replay.quality import LEAST, propose  # noqa: PLC0415 -- numpy, for this alone
 
     since = now - timedelta(days=store.DAYS)
@@ -120,7 +120,7 @@ def finish(conn: Connection[Any], run: Run, calls_a_month: Mapping[str, float], 
 
 
 def end_unreadable(conn: Connection[Any], run: Run, problem: Problem) -> None:
-    """End a run whose judge says nothing readable, and tell whoever may name another one."""
+    """End a run whose judge gives no readable verdicts, with a finding for those who may name another judge."""
     store.fail(conn, run.id, problem)
     finding_store.report(
         conn,
@@ -137,8 +137,8 @@ def end_unreadable(conn: Connection[Any], run: Run, problem: Problem) -> None:
 
 
 def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datetime) -> int:
-    """Close proposals that nobody could follow any more: the workload is gone, another deployment answers first, the
-    candidate may not answer, or the calls that it speaks for are past; how many."""
+    """Close proposals that no longer apply: the workload is gone, another deployment answers first, the candidate may
+    not answer, or the replayed calls are too old; returns how many."""
     declared = {f"workload/{workload.name}": workload for workload in workloads}
     closed = 0
     for each in finding_store.list_findings(conn, kinds=[KIND], limit=1000):
@@ -161,13 +161,13 @@ def close_stale(conn: Connection[Any], workloads: Iterable[Workload], now: datet
 
 
 def open_proposals(conn: Connection[Any]) -> frozenset[str]:
-    """Ids of the runs whose proposal is open: the newest of each that still can be followed."""
+    """Ids of the runs with an open proposal: the newest of each that still applies."""
     found = finding_store.list_findings(conn, kinds=[KIND], limit=1000)
     return frozenset(str(each["detail"].get("run", "")) for each in found)
 
 
 def _barred(workload: Workload, deployment: str) -> str | None:
-    """The floor or class of risk that keeps it from taking calls."""
+    """The floor or risk class that bars a deployment from calls, or None."""
     return None if workload.routing is None else workload.routing.barred.get(deployment)
 
 
@@ -176,7 +176,7 @@ def _mark(run: Run) -> str:
 
 
 def proposal_json(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
-    """A proposal as JSON, with what one click asks for."""
+    """A proposal as JSON, with the request of its one click."""
     return {
         "text": found.told(run.workload),
         "judged": found.judged,
@@ -193,7 +193,7 @@ def proposal_json(run: Run, found: Proposal, doubted: float) -> dict[str, Any]:
 
 
 def shadow_request(run: Run) -> dict[str, Any]:
-    """What `POST /api/experiments` takes to try it in shadow."""
+    """The body of `POST /api/experiments` that starts the shadow experiment."""
     return {
         "workload": run.workload, "name": f"shadow-{run.candidate}"[:63], "type": "shadow",
         "candidate": run.candidate, "judge": run.judge, "share": SHADOW_SHARE,
