@@ -17,7 +17,7 @@ from groundplan.api.calls.ask import gateway_error
 from groundplan.catalog.imports.verdict import Finding
 from groundplan.cli import controls as cli_controls
 from groundplan.cli import cost_ahead, imports, people
-from groundplan.cli.changes import fields_told
+from groundplan.cli.changes import field_lines
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost import budgets_text, limits_text
 from groundplan.cli.keys import effective_text
@@ -75,8 +75,8 @@ def test_what_a_change_lacks_stands_below_it_and_who_decides_is_said_once() -> N
 
 def test_of_what_is_new_its_fields_are_told_of_what_changes_what_they_were() -> None:
     new, changed = {"field": "stage", "old": None, "new": "pilot"}, {"field": "team", "old": "hr", "new": None}
-    assert fields_told([new]) == ["    stage: pilot"]
-    assert fields_told([new, changed]) == ["    stage: pilot (new)", "    team: hr (removed)"]
+    assert field_lines([new]) == ["    stage: pilot"]
+    assert field_lines([new, changed]) == ["    stage: pilot (new)", "    team: hr (removed)"]
 
 
 def test_of_thousands_of_workloads_those_are_shown_in_which_most_is_open(capsys: pytest.CaptureFixture[str]) -> None:
@@ -90,7 +90,7 @@ def test_of_thousands_of_workloads_those_are_shown_in_which_most_is_open(capsys:
     cli_controls._overview({"frameworks": [{"name": "house", "coverage": coverage}]}, "w7", as_json=False)
     assert [line.split()[1:3] for line in capsys.readouterr().out.splitlines()[1:]] == [["w7", "3"]]
     one = {"id": "H1", "title": "Tried", "workloads": {name: {"state": "open", "shown": []} for name in coverage}}
-    cli_controls._one({"workloads": list(coverage), "controls": [one]}, None, as_json=False)
+    cli_controls._framework_text({"workloads": list(coverage), "controls": [one]}, None, as_json=False)
     assert max(map(len, capsys.readouterr().out.splitlines())) < 120
     reviewed = {"title": "House", "coverage": coverage, "gaps": [], "more_gaps": 9000, "drift": [], "more_drift": 3}
     text = cli_controls._review_text({"since": "2026-11-01", "frameworks": [reviewed], "actions": []})

@@ -85,13 +85,13 @@ def current_or_none(conn: Connection[Any]) -> Current | None:
 
 
 def current(conn: Connection[Any]) -> Current:
-    """As `current_or_none`. Raises `NotFound` before genesis."""
+    """The blueprint in force with its workspace. Raises `NotFound` before genesis."""
     blueprint = current_blueprint(conn)
     return Current(blueprint, workspace_at(conn, blueprint.number))
 
 
 def last_verification(log_check: LogCheck) -> tuple[datetime, int] | None:
-    """(time, size) of the last successful verification of the audit log; None where it does not verify."""
+    """(time, size) of the last successful verification of the audit log; None if it does not verify."""
     result = log_check.latest()
     if not result["ok"] or result["checked_at"] is None:
         return None

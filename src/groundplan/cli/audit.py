@@ -53,15 +53,15 @@ def verify(
     with counting("entries of the log") as count:
         verdict = verify_folder(
             target,
-            own if key is None else _given(key),
+            own if key is None else _read_file(key),
             count,
-            earlier=[_given(path) for path in earlier or ()],
+            earlier=[_read_file(path) for path in earlier or ()],
             witnesses=[parse_key(text) for text in witness or ()],
         )
     left = archived_log.check(place, own) if folder is None else archived_log.Looked()
     ok = verdict.ok and not left.problems
     signed = "; ".join(verdict.witnessed) or verdict.signed
-    lines = [f"{_held(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
+    lines = [f"{_entries_text(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
     lines += [f"  {problem}" for problem in verdict.problems]
     lines += left.lines()
     emit({**verdict.to_json(), **left.to_json(), "ok": ok}, as_json, "\n".join(lines))
@@ -127,9 +127,9 @@ def list_entries(
 app.command("archive")(archived_log.archive)
 
 
-def _given(path: Path) -> bytes:
+def _read_file(path: Path) -> bytes:
     return read_given(path, code="file", hint="Give an existing file.")
 
 
-def _held(verdict: Verdict) -> str:
+def _entries_text(verdict: Verdict) -> str:
     return quantity(verdict.entries, "entry holds", "entries hold")

@@ -8,7 +8,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.keys import tell_effective
+from groundplan.cli.keys import emit_effective
 from groundplan.cli.options import HomeOption, JsonOption
 
 app = command_group("Cached answers.")
@@ -22,4 +22,4 @@ def clear(
 ) -> None:
     """Clear the cached answers of a workload. Exits with 69 until every gateway has acknowledged it."""
     value = ControlClient.connect(home).post("/api/cache/clear", {"workload": workload})
-    tell_effective(f"answers of {workload} are cleared", value, as_json)
+    emit_effective(f"answers of {workload} are cleared", value, as_json)

@@ -32,7 +32,7 @@ def list_changes(
             each["id"],
             each["summary"].get("subject", each["type"]),
             each["state"],
-            _waits(each),
+            _waiting_text(each),
             each["expires_on"] or "",
         )
         for each in value["changes"]
@@ -48,11 +48,11 @@ def list_changes(
 def show(change: ChangeArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show what a change asks for, who must approve it, and how a learned router in it was evaluated."""
     value = ControlClient.connect(home).get(f"/api/changes/{change}")
-    waits = _waits(value)
+    waits = _waiting_text(value)
     lines = [
         f"{value['summary'].get('subject', value['type'])} {value['state']}, digest {value['digest'][:24]}",
         *([f"waits for {waits}"] if waits else []),
-        *fields_told(value["summary"]["fields"]),
+        *field_lines(value["summary"]["fields"]),
         *(f"! {each['message']} ({each['hint']})" for each in value["missing"]),
         *((value["routing"] or {}).get("told", ())),
     ]
@@ -71,7 +71,7 @@ def ask(
     one. Others then decide in their browser."""
     body = {"reason": reason, "workload": workload, "files": workspace_files(workspace_for(workspace, home))}
     value = ControlClient.connect(home).post("/api/approvals/missing", body)
-    rows = [(each["id"], each["subject"], _asked(each)) for each in value["asked"]]
+    rows = [(each["id"], each["subject"], _duties_text(each)) for each in value["asked"]]
     emit(value, as_json, table(("id", "about", "waits for"), rows) if rows else "nothing is missing")
 
 
@@ -88,18 +88,18 @@ def renew(
     emit(value, as_json, f"requested again as {value['id']}; waits for {waits}")
 
 
-def fields_told(rows: list[dict[str, Any]]) -> list[str]:
-    """What of it changes; of what is wholly new, what it is."""
+def field_lines(rows: list[dict[str, Any]]) -> list[str]:
+    """The changed fields; for new content all fields."""
     if all(row["old"] is None for row in rows):
         return [f"    {row['field']}: {row['new']}" for row in rows]
     return [f"    {field_text(row)}" for row in rows]
 
 
-def _asked(change: dict[str, Any]) -> str:
+def _duties_text(change: dict[str, Any]) -> str:
     return ", ".join(need["duty"] for need in change["waits_for"])
 
 
-def _waits(change: dict[str, Any]) -> str:
+def _waiting_text(change: dict[str, Any]) -> str:
     if change["state"] != "pending":
         return ""
     return ", ".join(f"{need['duty']} ({' or '.join(need['people']) or 'nobody'})" for need in change["waits_for"])

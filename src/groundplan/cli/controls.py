@@ -53,7 +53,7 @@ def controls(
         emit(value, as_json, table(("check", "what", "shown by", "holds"), rows))
     else:
         asked = {} if workload is None else {"search": workload}
-        _one(client.get(f"/api/frameworks/{quote(framework, safe='')}", **asked), workload, as_json)
+        _framework_text(client.get(f"/api/frameworks/{quote(framework, safe='')}", **asked), workload, as_json)
 
 
 def _overview(value: Any, workload: str | None, as_json: bool) -> None:
@@ -68,28 +68,29 @@ def _overview(value: Any, workload: str | None, as_json: bool) -> None:
         ]
         hidden = max(hidden, left)
     text = table(("framework", "workload", "satisfied", "expired", "excluded"), rows)
-    text += f"\n{left_out(hidden)}" if hidden else ""
+    text += f"\n{hidden_workloads_text(hidden)}" if hidden else ""
     empty = "No framework is declared. Add a document with kind: framework, such as name: nist-ai-rmf."
     emit(value, as_json, text if rows else empty)
 
 
 def least_covered(coverage: dict[str, dict[str, int]]) -> tuple[list[tuple[str, dict[str, int]]], int]:
-    """(workload, counts) by name; of more than a screen holds those in which most is open, and how many others."""
+    """((workload, counts) by name, number of others); if there are more than fit a screen, those with most open
+    controls."""
     if len(coverage) <= ROWS_SHOWN:
         return list(coverage.items()), 0
     found = sorted(coverage.items(), key=lambda item: (-item[1]["open"] - item[1]["expired"], item[0]))
     return found[:ROWS_SHOWN], len(found) - ROWS_SHOWN
 
 
-def left_out(workloads: int) -> str:
+def hidden_workloads_text(workloads: int) -> str:
     """How many workloads are not shown, and where they are."""
     return f"{quantity(workloads, 'more workload')} with --json, in none of which more is open; --workload shows one"
 
 
-def _one(value: Any, workload: str | None, as_json: bool) -> None:
+def _framework_text(value: Any, workload: str | None, as_json: bool) -> None:
     names = [name for name in value["workloads"] if workload in (None, name)]
     if len(names) > COLUMNS_SHOWN:
-        emit(value, as_json, _summed(value))
+        emit(value, as_json, _summary_table(value))
         return
     rows: list[tuple[str, ...]] = []
     for control in value["controls"]:
@@ -99,8 +100,8 @@ def _one(value: Any, workload: str | None, as_json: bool) -> None:
     emit(value, as_json, table(("control", "what", *names, "next"), rows))
 
 
-def _summed(value: Any) -> str:
-    """Of more workloads than stand beside each other, of how many each control is in which state."""
+def _summary_table(value: Any) -> str:
+    """A table for more workloads than fit side by side: for each control the number of workloads in each state."""
     rows = []
     for control in value["controls"]:
         states = Counter(each["state"] for each in control["workloads"].values())
@@ -135,8 +136,8 @@ def _holds(row: dict[str, Any]) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Shown:
-    """What shows it, and for how long."""
+class EvidenceOptions:
+    """Options of evidence: its kind, file, link and validity."""
 
     type: Annotated[str, typer.Option("--type", help="Kind of evidence: document, review, drill or test.")] = "document"
     file: Annotated[
@@ -154,7 +155,7 @@ class Shown:
 def add(
     what: Annotated[str, typer.Argument(help="FRAMEWORK/CONTROL, or a check that is met by hand.")],
     says: Annotated[str, typer.Option("--says", "-m", help="What the evidence shows, in one sentence.")],
-    shown: Shown,
+    shown: EvidenceOptions,
     workload: SubjectOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -211,7 +212,7 @@ def _review_text(value: dict[str, Any]) -> str:
         for name, counts in shown:
             open_ = counts["open"] + counts["expired"]
             lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} open")
-        lines += [f"  {left_out(hidden)}"] if hidden else []
+        lines += [f"  {hidden_workloads_text(hidden)}"] if hidden else []
         for moved in one["drift"]:
             lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
         if more := one.get("more_drift", 0):

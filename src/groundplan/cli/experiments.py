@@ -9,7 +9,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.keys import tell_effective
+from groundplan.cli.keys import emit_effective
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table
@@ -112,14 +112,14 @@ def start(
         text = f"experiment {value['id']} waits for somebody else with the duty product or business of {workload}"
         emit(value, as_json, text)
     else:
-        tell_effective(f"experiment {value['id']} runs", value, as_json)
+        emit_effective(f"experiment {value['id']} runs", value, as_json)
 
 
 @app.command()
 def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Approve an experiment that somebody else asked for. Exits with 69 until every gateway has begun."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/approve", {"reason": reason})
-    tell_effective(f"experiment {id} runs", value, as_json)
+    emit_effective(f"experiment {id} runs", value, as_json)
 
 
 @app.command()
@@ -133,7 +133,7 @@ def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, a
 def stop(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Stop an experiment now. Exits with 69 until every gateway has acknowledged it."""
     value = ControlClient.connect(home).post(f"/api/experiments/{id}/stop", {"reason": reason})
-    tell_effective(f"experiment {id} has ended", value, as_json)
+    emit_effective(f"experiment {id} has ended", value, as_json)
 
 
 @app.command()

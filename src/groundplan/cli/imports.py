@@ -41,7 +41,7 @@ from groundplan.economics.prices import price_list
 
 app = command_group("Make a workspace from another tool's configuration.")
 MAX_FILES = 100
-ALIKE = 20
+MAX_ALIKE = 20
 
 
 @app.command()
@@ -78,12 +78,12 @@ def litellm(
         known_price=lambda model: has_listed_price(model, today),
         known_context=lambda model: price_list.context_window(model) is not None,
         owners=_owners(owner or []), prices=_prices(price or []),
-        values=_pairs(values or [], "--set NAME=VALUE"), budget=budget, company=company,
+        values=_name_values(values or [], "--set NAME=VALUE"), budget=budget, company=company,
     )  # fmt: skip
     verdict = import_litellm(_read(config), config.name, asked)
     if to is not None:
         write_files(to, verdict.files)
-    emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _told(verdict, to))
+    emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _verdict_text(verdict, to))
 
 
 Infrastructure = Annotated[Path, typer.Argument(metavar="FILE", help="File that the tool wrote.")]
@@ -125,7 +125,7 @@ def oscal(
     as_json: JsonOption = False,
 ) -> None:
     """Import OSCAL controls as a framework; a profile needs the documents that it imports beside it."""
-    _is_new(to)
+    _require_new(to)
     if not is_email(owner.strip().lower()):
         raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
     if name is not None and not re.fullmatch(NAME, name):
@@ -134,29 +134,29 @@ def oscal(
     if len(texts) < len(documents):
         raise Invalid("two files have the same name", code="import_oscal", hint="Give each another name.")
     found = import_oscal(texts, owner.strip().lower(), name)
-    _told_found(found.summary(), found.findings, found.text, found.body(), to, as_json)
+    _emit_result(found.summary(), found.findings, found.text, found.body(), to, as_json)
 
 
-def _is_new(to: Path | None) -> None:
+def _require_new(to: Path | None) -> None:
     if to is not None and to.exists():
         raise Conflict(f"{to} exists already", code="file_exists", hint="Name a new file.")
 
 
 def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str], ImportedSites]) -> None:
-    _is_new(to)
+    _require_new(to)
     text = _text(file, file.name, MAX_INFRASTRUCTURE)
     if len(text) > MAX_INFRASTRUCTURE:
         raise TooLarge(
             f"{file.name} is too large", code="import_large", hint="At most 32 MiB are read: import a part of it."
         )
     found = read(text, file.name)
-    _told_found(found.summary(), found.findings, found.text, found.body(), to, as_json)
+    _emit_result(found.summary(), found.findings, found.text, found.body(), to, as_json)
 
 
-def _told_found(
+def _emit_result(
     summary: str, findings: Sequence[Finding], text: str, body: Mapping[str, object], to: Path | None, as_json: bool
 ) -> None:
-    """Say what was found, and write it where a file is named."""
+    """Print the findings, and write the YAML to a file if one is named."""
     lines = [summary, "", *_lines(findings)]
     if to is not None:
         to.write_text(text, encoding="utf-8")
@@ -165,18 +165,18 @@ def _told_found(
 
 
 def _lines(findings: Sequence[Finding]) -> list[str]:
-    """Findings in order; of many that say the same, of a setting or of thousands of models, the first ones."""
+    """Lines of the findings in order; of many alike, only the first ones."""
     alike = Counter(map(_kind, findings))
     shown = Counter[tuple[str, str, str]]()
     lines: list[str] = []
     for finding in findings:
         kind = _kind(finding)
         shown[kind] += 1
-        if shown[kind] <= ALIKE:
+        if shown[kind] <= MAX_ALIKE:
             lines.append(f"{finding.where.file}:{finding.where.line}: {finding.what} [{finding.state}] {finding.here}")
             lines += [f"    {finding.todo}"] if finding.todo else []
-        if shown[kind] == ALIKE < alike[kind]:
-            lines.append(f"    and {quantity(alike[kind] - ALIKE, 'more', 'more')} like these (--json lists them)")
+        if shown[kind] == MAX_ALIKE < alike[kind]:
+            lines.append(f"    and {quantity(alike[kind] - MAX_ALIKE, 'more', 'more')} like these (--json lists them)")
     return lines
 
 
@@ -184,7 +184,7 @@ def _kind(finding: Finding) -> tuple[str, str, str]:
     return finding.state, finding.here, "" if finding.state in (NO_OWNER, NO_PRICE) else finding.what
 
 
-def _told(verdict: Verdict, to: Path | None) -> str:
+def _verdict_text(verdict: Verdict, to: Path | None) -> str:
     lines = [verdict.summary(), "", *_lines([each for each in verdict.findings if each.state != CARRIED])]
     carried = sum(finding.state == CARRIED for finding in verdict.findings)
     lines += ["", f"{carried} settings have an equivalent here (--json lists them)"]
@@ -193,7 +193,7 @@ def _told(verdict: Verdict, to: Path | None) -> str:
     return "\n".join([*lines, where])
 
 
-def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
+def _name_values(given: Sequence[str], form: str) -> dict[str, str]:
     found = {}
     for text in given:
         name, separator, value = text.rpartition("=") if "://" not in text else text.partition("=")
@@ -204,7 +204,7 @@ def _pairs(given: Sequence[str], form: str) -> dict[str, str]:
 
 
 def _owners(given: Sequence[str]) -> Mapping[str, str]:
-    found = _pairs([text if "=" in text else f"*={text}" for text in given], "--owner MODEL=E-MAIL")
+    found = _name_values([text if "=" in text else f"*={text}" for text in given], "--owner MODEL=E-MAIL")
     owners = {"" if name == "*" else name: email.strip().lower() for name, email in found.items()}
     if not all(is_email(email) for email in owners.values()):
         raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
@@ -214,7 +214,7 @@ def _owners(given: Sequence[str]) -> Mapping[str, str]:
 def _prices(given: Sequence[str]) -> Mapping[str, str]:
     form = "--price MODEL=IN/OUT in USD per million tokens, such as --price gpt=0.40/1.60, MODEL=0.006/minute (or "
     form += "another of " + ", ".join(WORDS) + "), or MODEL=free"
-    prices = _pairs(given, form)
+    prices = _name_values(given, form)
     for text in prices.values():
         parts = text.split("/")
         if text != "free" and len(parts) != 2:

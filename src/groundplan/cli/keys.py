@@ -22,8 +22,8 @@ KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the key, f
 
 
 @dataclass(frozen=True, slots=True)
-class Bounds:
-    """For how long, for how much, from where and for which models a key is good."""
+class KeyLimits:
+    """Limits of a key: expiry, budget, networks and models."""
 
     days: Annotated[int | None, typer.Option("--days", min=1, help="Days until the key expires.")] = None
     budget: Annotated[str | None, typer.Option("--budget", help="Budget of the key, such as '20 USD/month'.")] = None
@@ -47,7 +47,7 @@ class Bounds:
 @grouped
 def create(
     workload: Annotated[str, typer.Option("--workload", help="Workload that the key may call.")],
-    bounds: Bounds,
+    bounds: KeyLimits,
     user: Annotated[
         str | None, typer.Option("--user", help="E-mail address of the person whose permissions the key carries.")
     ] = None,
@@ -75,7 +75,7 @@ def rotate(
     as_json: JsonOption = False,
 ) -> None:
     """Replace a key with a new one that has the same rights, budget and limits."""
-    refuse_key(key_id)
+    require_key_id(key_id)
     value = ControlClient.connect(home).post(f"/api/keys/{key_id}/rotate", {"overlap": overlap})
     told = f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
     emit(value, as_json, "\n".join([f"{value['key']}\n\n{told}", *warnings_text(value)]))
@@ -106,7 +106,7 @@ def list_keys(
 
 
 def _terms(key: dict[str, Any]) -> str:
-    """What a key may do and spend, in few words."""
+    """Limits of a key in a few words."""
     parts = [f"{usd(key['budget_usd'])}/{key['budget_period']}"] if key["budget_period"] else []
     parts += [f"from {', '.join(key['networks'])}"] if key["networks"] else []
     parts += [f"only {', '.join(key['models'])}"] if key["models"] else []
@@ -117,13 +117,13 @@ def _terms(key: dict[str, Any]) -> str:
 @app.command()
 def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Revoke a key, and show which gateways have acknowledged it. Exits with 69 until all have."""
-    refuse_key(key_id)
+    require_key_id(key_id)
     value = ControlClient.connect(home).delete(f"/api/keys/{key_id}")
-    tell_effective(f"key {key_id} is revoked{others_text(value)}", value, as_json)
+    emit_effective(f"key {key_id} is revoked{others_text(value)}", value, as_json)
 
 
-def refuse_key(given: str) -> None:
-    """Raise `Invalid` (`key_itself`) for a key in the place of its id: it goes nowhere."""
+def require_key_id(given: str) -> None:
+    """Raise `Invalid` (`key_itself`) if the key itself was given instead of its id, so that it is not sent anywhere."""
     if (key := given.removeprefix("key/")).startswith(PREFIX):
         raise Invalid(
             "that is a key itself, and in the history of this shell by now", code="key_itself",
@@ -132,14 +132,14 @@ def refuse_key(given: str) -> None:
 
 
 def others_text(value: dict[str, Any]) -> str:
-    """That what a key was rotated to or from is not stopped with it."""
+    """Note that keys which a key was rotated to or from are not stopped with it."""
     others = value.get("others") or ()
     return f" (its line goes on with {', '.join(others)})" if others else ""
 
 
-def tell_effective(what: str, value: dict[str, Any], as_json: bool) -> None:
-    """Tell what gateways are to go by from now on. Exits 69 while some may still go by what was: a script must not take
-    it for done."""
+def emit_effective(what: str, value: dict[str, Any], as_json: bool) -> None:
+    """Print a change and which gateways follow it. Exits with 69 while some may still follow the previous state, so
+    that scripts do not take it for done."""
     emit(value, as_json, effective_text(what, value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)

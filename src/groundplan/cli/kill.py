@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text, others_text, refuse_key
+from groundplan.cli.keys import effective_text, others_text, require_key_id
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
@@ -45,7 +45,7 @@ def kill(
     as_json: JsonOption = False,
 ) -> None:
     """Stop SCOPE. Exits with 69 until every gateway has acknowledged it. `status` lists what is stopped."""
-    refuse_key(scope)
+    require_key_id(scope)
     if not SCOPE.fullmatch(scope):
         raise Invalid(
             f"'{scope}' is not something that can be stopped", code="kill_scope",

@@ -12,7 +12,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.keys import tell_effective
+from groundplan.cli.keys import emit_effective
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
@@ -67,14 +67,14 @@ def holdings(
     """Show everything a person holds: duties, groups, keys, passkeys, sessions, pending approvals."""
     value = ControlClient.connect(home).get(f"/api/people/{email}/holdings")
     rows = [
-        (name.replace("_", " "), ", ".join(map(_held, items)) or "-")
+        (name.replace("_", " "), ", ".join(map(_item_text, items)) or "-")
         for name, items in value.items()
         if isinstance(items, list)
     ]
     emit(value, as_json, table(("what", email), [*rows, ("open sessions", str(value["sessions"]))]))
 
 
-def _held(item: str | dict[str, Any]) -> str:
+def _item_text(item: str | dict[str, Any]) -> str:
     """A key with its workload, a passkey with whether it counts, anything else by its name."""
     if isinstance(item, str):
         return item
@@ -106,7 +106,7 @@ def person_leaves(
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
     made = ", ".join(each["id"] for each in value.get("keys_made", ()))  # a control process from before has none
     known = f" (knows the secret of keys that go on, rotate or revoke them: {made})" if made else ""
-    tell_effective(f"{email} has left{known}", value, as_json)
+    emit_effective(f"{email} has left{known}", value, as_json)
 
 
 @groups.command("list")
@@ -148,4 +148,4 @@ def leave(group: GroupArgument, member: MemberArgument, home: HomeOption = None,
     """Remove MEMBER from GROUP. The next retrieval no longer shows what only GROUP may read. Exits with 69 until every
     gateway has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/groups/{group}/members/{member}")
-    tell_effective(f"{member} is removed from {group}", value, as_json)
+    emit_effective(f"{member} is removed from {group}", value, as_json)

@@ -12,7 +12,7 @@ from groundplan.catalog.units import duration_ms
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
 from groundplan.cli.files import read_given_text
-from groundplan.cli.keys import tell_effective
+from groundplan.cli.keys import emit_effective
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
@@ -152,7 +152,7 @@ def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, 
     """Approve an exception that somebody else asked for. Exits with 69 until every gateway knows it."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/approve", {"reason": reason})
     if value["effective"]:
-        tell_effective(f"exception {id} is in force", value, as_json)
+        emit_effective(f"exception {id} is in force", value, as_json)
         return
     waits = " and ".join(value["waits_for"]) or "more people"
     emit(value, as_json, f"approved; exception {id} still waits for {waits}")
@@ -169,4 +169,4 @@ def refuse(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, a
 def end(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Withdraw an exception. Exits with 69 until every gateway has acknowledged it."""
     value = ControlClient.connect(home).post(f"/api/policies/exceptions/{id}/end", {"reason": ""})
-    tell_effective(f"exception {id} has ended", value, as_json)
+    emit_effective(f"exception {id} has ended", value, as_json)

@@ -56,7 +56,7 @@ def release(
     as_json: JsonOption = False,
 ) -> None:
     """Send the answer, or allow the tool call once."""
-    value = _decided(id, "release", reason, minutes, home)
+    value = _decide(id, "release", reason, minutes, home)
     emit(value, as_json, f"{id} is released")
 
 
@@ -69,10 +69,10 @@ def refuse(
     as_json: JsonOption = False,
 ) -> None:
     """Refuse it; the caller gets an error with the reason."""
-    value = _decided(id, "refuse", reason, minutes, home)
+    value = _decide(id, "refuse", reason, minutes, home)
     emit(value, as_json, f"{id} is refused")
 
 
-def _decided(id: str, decision: str, reason: str, minutes: float | None, home: Path | None) -> Any:
+def _decide(id: str, decision: str, reason: str, minutes: float | None, home: Path | None) -> Any:
     body = {"reason": reason, "minutes": minutes}
     return ControlClient.connect(home).post(f"/api/reviews/{id}/{decision}", body)

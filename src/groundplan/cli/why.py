@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import refuse_key
+from groundplan.cli.keys import require_key_id
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 
@@ -25,7 +25,7 @@ def why(
     as_json: JsonOption = False,
 ) -> None:
     """Explain what ID is and why it came out as it did."""
-    refuse_key(subject)
+    require_key_id(subject)
     value = ControlClient.connect(home).get(f"/api/why/{subject}")
     parts = ["\n".join(value["because"]), *([outline(value["facts"])] if facts else [])]
     if value["audit"]:

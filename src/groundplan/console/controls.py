@@ -43,7 +43,7 @@ async def framework(request: Request, visitor: VisitorDep, name: str, workload: 
     found = await fetch_all(visitor, board=f"/api/frameworks/{quote(name, safe='')}?{urlencode(wanted)}")
     board = found["board"]
     values = {
-        "chosen": workload if workload in board["workloads"] else "", "cells": _cells(board), "search": search,
+        "chosen": workload if workload in board["workloads"] else "", "cells": _heat_map_rows(board), "search": search,
         "first": urlencode(query) if after else None,
         "more": urlencode({**query, "after": board["next"]}) if board["next"] and not workload else None,
     }  # fmt: skip
@@ -60,7 +60,7 @@ async def evidence(request: Request, visitor: VisitorDep, subject: str = "", wha
 @router.get("/register")
 async def register(request: Request, visitor: VisitorDep, kind: str = "") -> HTMLResponse:
     body = await fetch_json(visitor, "/api/register", kind=kind)
-    part = search_page(request, body["entries"], _told)
+    part = search_page(request, body["entries"], _search_text)
     return await render_for(request, visitor, "register.html", "/governance", kind=kind, register=body, part=part)
 
 
@@ -118,11 +118,11 @@ async def risk(request: Request, visitor: VisitorDep) -> HTMLResponse:
     )
 
 
-def _told(entry: dict[str, Any]) -> str:
+def _search_text(entry: dict[str, Any]) -> str:
     return " ".join((entry["kind"], entry["name"], entry["owner"] or "", *entry["missing"]))
 
 
-def _cells(board: dict[str, Any]) -> list[dict[str, Any]]:
+def _heat_map_rows(board: dict[str, Any]) -> list[dict[str, Any]]:
     """One row for each family of controls (`GOVERN`, `ART`, `A.5`): how many are in each state, by workload."""
     families: dict[str, list[dict[str, Any]]] = {}
     for control in board["controls"]:
@@ -132,7 +132,7 @@ def _cells(board: dict[str, Any]) -> list[dict[str, Any]]:
             "family": family,
             "size": len(controls),
             "workloads": [
-                {"name": name, **{state: _count(controls, name, state) for state in STATES}}
+                {"name": name, **{state: _count_state(controls, name, state) for state in STATES}}
                 for name in board["workloads"]
             ],
         }
@@ -145,5 +145,5 @@ def _family(identifier: str) -> str:
     return ".".join(head.split(".")[:2]) if "." in head else head.rstrip("0123456789") or "clauses"
 
 
-def _count(controls: list[dict[str, Any]], workload: str, state: str) -> int:
+def _count_state(controls: list[dict[str, Any]], workload: str, state: str) -> int:
     return sum(control["workloads"][workload]["state"] == state for control in controls)

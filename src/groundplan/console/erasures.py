@@ -1,4 +1,4 @@
-"""The page of requests to erase somebody: what would go and what stays, confirmed or refused by compliance."""
+"""The pages of erasure requests: what would be erased and kept; compliance confirms or refuses them."""
 
 from __future__ import annotations
 

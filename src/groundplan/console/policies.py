@@ -30,8 +30,10 @@ async def rules(request: Request, visitor: VisitorDep, days: str = "1") -> HTMLR
 
 
 @router.post("/rules")
-async def tried(request: Request, visitor: VisitorDep, csrf: Text, cedar: Cedar = "", days: Text = "1") -> HTMLResponse:
-    """What a rule that is written in the page would have refused."""
+async def try_draft(
+    request: Request, visitor: VisitorDep, csrf: Text, cedar: Cedar = "", days: Text = "1"
+) -> HTMLResponse:
+    """The page with the calls that a draft rule would have refused."""
     days = days if days in DAYS else "1"
     reply = await visitor_api(request, csrf).post("/api/policies/try", {"cedar": cedar, "days": float(days)})
     return await _rules(request, visitor, days, cedar, reply)
@@ -57,13 +59,13 @@ async def _rules(
         "choices": DAYS,
         "draft": draft,
         "trial": reply.body["trials"][0] if reply is not None and reply.ok else None,
-        "wrong": _problems(reply),
+        "wrong": _draft_problem(reply),
     }
     return await render_for(request, visitor, "rules.html", "/governance", **values)
 
 
-def _problems(reply: Reply | None) -> str:
-    """What is wrong with a rule that was tried."""
+def _draft_problem(reply: Reply | None) -> str:
+    """Why a draft rule could not be tried; empty if it was."""
     return "" if reply is None or reply.ok else reply.problem
 
 
@@ -84,15 +86,17 @@ async def review(request: Request, visitor: VisitorDep, id: str) -> HTMLResponse
 async def release(
     request: Request, csrf: Text, review: Text, reason: Text = "", minutes: Text = ""
 ) -> RedirectResponse:
-    return await _decided(request, csrf, review, "release", reason, minutes)
+    return await _decide_review(request, csrf, review, "release", reason, minutes)
 
 
 @forms.post("/review-refuse")
 async def refuse(request: Request, csrf: Text, review: Text, reason: Text = "", minutes: Text = "") -> RedirectResponse:
-    return await _decided(request, csrf, review, "refuse", reason, minutes)
+    return await _decide_review(request, csrf, review, "refuse", reason, minutes)
 
 
-async def _decided(request: Request, csrf: str, review: str, what: str, reason: str, minutes: str) -> RedirectResponse:
+async def _decide_review(
+    request: Request, csrf: str, review: str, what: str, reason: str, minutes: str
+) -> RedirectResponse:
     body: dict[str, Any] = {"reason": reason}
     if minutes.strip().replace(".", "", 1).isdigit():
         body["minutes"] = float(minutes)

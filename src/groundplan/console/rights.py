@@ -15,10 +15,10 @@ from groundplan.console.render import VisitorDep, fetch_json, render_for, visito
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 Text = Annotated[str, Form(max_length=1000)]
-HERE = "/governance/rights"
+PAGE = "/governance/rights"
 
 
-@router.get(HERE)
+@router.get(PAGE)
 async def rights(request: Request, visitor: VisitorDep) -> HTMLResponse:
     paths = ("/api/appointments", "/api/tokens", "/api/access-review", "/api/people")
     appointments, tokens, review, people = [await fetch_json(visitor, path) for path in paths]
@@ -47,7 +47,7 @@ async def who(request: Request, visitor: VisitorDep) -> HTMLResponse:
 @router.post("/do/emergency")
 async def emergency(request: Request, csrf: Text, reason: Text) -> RedirectResponse:
     reply = await visitor_api(request, csrf).post("/api/emergency", {"reason": reason})
-    return redirect_with_result(HERE, reply, "You may stop and roll back for an hour. Everybody is notified.")
+    return redirect_with_result(PAGE, reply, "You may stop and roll back for an hour. Everybody is notified.")
 
 
 @router.post("/do/appoint")
@@ -56,20 +56,20 @@ async def appoint(
 ) -> RedirectResponse:
     body = {"person": person, "role": role, "days": days, "reason": reason}
     reply = await visitor_api(request, csrf).post("/api/appointments", body)
-    return redirect_with_result(HERE, reply, f"{person} is {role} from now on.")
+    return redirect_with_result(PAGE, reply, f"{person} is {role} from now on.")
 
 
 @router.post("/do/appointment-end")
 async def end(request: Request, csrf: Text, appointment: Text) -> RedirectResponse:
     reply = await visitor_api(request, csrf).post(f"/api/appointments/{quote(appointment, safe='')}/end")
-    return redirect_with_result(HERE, reply, "It is ended.")
+    return redirect_with_result(PAGE, reply, "It is ended.")
 
 
 @router.post("/do/appointment-review")
 async def review(request: Request, csrf: Text, appointment: Text, reason: Text) -> RedirectResponse:
     path = f"/api/appointments/{quote(appointment, safe='')}/review"
     return redirect_with_result(
-        HERE, await visitor_api(request, csrf).post(path, {"reason": reason}), "The emergency is reviewed."
+        PAGE, await visitor_api(request, csrf).post(path, {"reason": reason}), "The emergency is reviewed."
     )
 
 
@@ -77,19 +77,19 @@ async def review(request: Request, csrf: Text, appointment: Text, reason: Text) 
 async def hand_over(request: Request, csrf: Text, person: Text, to: Text) -> RedirectResponse:
     path = f"/api/people/{quote(person, safe='')}/handover"
     reply = await visitor_api(request, csrf).post(path, {"to": to})
-    return redirect_with_result(HERE, reply, f"{to} holds now: {', '.join(reply.body['duties'])}." if reply.ok else "")
+    return redirect_with_result(PAGE, reply, f"{to} holds now: {', '.join(reply.body['duties'])}." if reply.ok else "")
 
 
 @router.post("/do/access-review")
-async def reviewed(request: Request, csrf: Text, comment: Text) -> RedirectResponse:
+async def access_review(request: Request, csrf: Text, comment: Text) -> RedirectResponse:
     reply = await visitor_api(request, csrf).post("/api/access-review", {"comment": comment})
-    return redirect_with_result(HERE, reply, "You reviewed everybody's rights; the next review is due in 90 days.")
+    return redirect_with_result(PAGE, reply, "You reviewed everybody's rights; the next review is due in 90 days.")
 
 
 @router.post("/do/token-revoke")
 async def revoke(request: Request, csrf: Text, token: Text) -> RedirectResponse:
     reply = await visitor_api(request, csrf).call("DELETE", f"/api/tokens/{quote(token, safe='')}")
-    return redirect_with_result(HERE, reply, "The token is revoked.")
+    return redirect_with_result(PAGE, reply, "The token is revoked.")
 
 
 @router.post("/do/renew")

@@ -28,7 +28,7 @@ async def you(request: Request, visitor: VisitorDep) -> HTMLResponse:
 
 @router.get("/you/terminal/{request_id}")
 async def terminal(request: Request, visitor: VisitorDep, request_id: str) -> HTMLResponse:
-    """What a terminal wants to say in one's name."""
+    """A decision from a terminal, to be confirmed."""
     body = await fetch_json(visitor, f"/api/terminals/{quote(request_id, safe='')}")
     return await render_for(request, visitor, "terminal.html", "/you", asked=body)
 

@@ -78,8 +78,8 @@ class Part:
     names: list[str] = field(default_factory=list)
     ids: list[str] = field(default_factory=list)
 
-    def told(self, *, signed: bool = False) -> dict[str, Any]:
-        """As JSON for the response, or (`signed`) for the receipt."""
+    def to_json(self, *, signed: bool = False) -> dict[str, Any]:
+        """JSON for the response, or (`signed`) for the receipt."""
         names = self.ids if signed and self.ids else self.names
         return {"what": self.what, "count": self.count, "why": self.why, "names": names}
 
@@ -282,15 +282,15 @@ def _erase_account(work: _Erasure, person: Person) -> None:
 
 def _finish(work: _Erasure) -> dict[str, Any]:
     """The response; where something was erased, with a signed receipt and an entry in the audit log."""
-    answer = {"erased": [one.told() for one in work.erased], "kept": [one.told() for one in work.kept]}
+    answer = {"erased": [one.to_json() for one in work.erased], "kept": [one.to_json() for one in work.kept]}
     if work.dry:
         return {**answer, "receipt": None, "entry": None}
     person = None if work.person is None else str(work.person.id)
     body = {
         "format": 1, "id": str(new_id()), "at": work.services.clock.now().isoformat(timespec="seconds"),
         "person": person, "words": [digest(word.lower().encode()) for word in work.request.words],
-        "reason": work.request.reason, "erased": [one.told(signed=True) for one in work.erased],
-        "kept": [one.told(signed=True) for one in work.kept],
+        "reason": work.request.reason, "erased": [one.to_json(signed=True) for one in work.erased],
+        "kept": [one.to_json(signed=True) for one in work.kept],
         "not_reached": ["copies that others made", "backups until they are restored, when the lists are replayed",
                         "the write-ahead log until it is overwritten"],
     }  # fmt: skip

@@ -105,7 +105,7 @@ def open_holds(conn: Conn) -> dict[str, Hold]:
 
 
 def insert_hold(conn: Conn, person: UUID, reason: str, by: str) -> bool:
-    """Put a person under a legal hold; False where there is one."""
+    """Put a person under a legal hold; False if there is one already."""
     return (
         conn.execute(
             """INSERT INTO person_hold (id, person_id, reason, by) VALUES (%s, %s, %s, %s)
@@ -117,7 +117,7 @@ def insert_hold(conn: Conn, person: UUID, reason: str, by: str) -> bool:
 
 
 def end_hold(conn: Conn, person: UUID, by: str) -> bool:
-    """End the legal hold of a person; False where there is none."""
+    """End the legal hold of a person; False if there is none."""
     return (
         conn.execute(
             "UPDATE person_hold SET ended_at = now(), ended_by = %s WHERE person_id = %s AND ended_at IS NULL",

@@ -1,4 +1,4 @@
-"""Approvals beside the blueprint, their renewal, and who decides what."""
+"""Approvals outside of the blueprint, their renewal, and who decides what."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 )
 
 
-class Wish(BaseModel):
-    """`what` is the declaration that is asked for; approvals are bound to exactly it."""
+class ApprovalBody(BaseModel):
+    """A request for approval. `what`: the declaration, to which approvals are bound."""
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["model", "prompt", "data", "policy", "exception", "rollout", "evidence"]
@@ -48,8 +48,9 @@ class Wish(BaseModel):
     reason: Reason
 
 
-class Missing(BaseModel):
-    """Ask for whatever production uses without an approval: of one workload, or of all; as served, or as in `files`."""
+class MissingBody(BaseModel):
+    """Request approval of everything that production uses without one: for one workload or all; as served, or as in
+    `files`."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
@@ -57,17 +58,17 @@ class Missing(BaseModel):
     files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MAX_FILES)] | None = None
 
 
-class Because(BaseModel):
-    """Why it is asked for again."""
+class RenewalBody(BaseModel):
+    """Reason of a renewal."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
 
 
 @router.post("/approvals", status_code=201)
-def ask(body: Wish, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Ask for a model into use, a prompt, data for a purpose, or whom production reaches. It then waits as any change
-    does: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are asked for where they
+def request_approval(body: ApprovalBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Request approval of a model, a prompt, data for a purpose, or an audience of production. It then waits like any
+    change: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are requested where they
     are made."""
     with services.release_turn() as conn:
         asked = ApprovalRequest(body.kind, body.subject, body.what, body.reason)
@@ -76,9 +77,9 @@ def ask(body: Wish, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/approvals/missing", status_code=201)
-def ask_missing(body: Missing, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Ask for every model version, prompt, and source for a purpose that production uses, or is declared to use,
-    without an approval that holds. What was asked for already is listed, not asked again."""
+def request_missing(body: MissingBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Request approval of every model version, prompt, and source for a purpose that production uses, or is declared to
+    use, without a valid one. Pending requests are listed, not repeated."""
     with services.release_turn() as conn:
         made = services.releases.request_part_approvals(conn, caller.actor, body.reason, body.workload, body.files)
     return {"asked": [_json(each) for each in made]}
@@ -88,8 +89,8 @@ def ask_missing(body: Missing, services: ServicesDep, caller: SignedIn) -> dict[
 def approvals(
     services: ServicesDep, _: Reader, subject: Annotated[str | None, Query(max_length=160)] = None
 ) -> dict[str, Any]:
-    """What holds now, with its end and what kind of proof each approval has; only about one subject where given. Of a
-    model also how it has `changed`: what its upstreams report now, and did not when it was approved."""
+    """Valid approvals, with their ends and the proof of each decision; only of one subject, if given. For a model also
+    how it has `changed`: what its upstreams report now, and did not when it was approved."""
     with services.transaction() as conn:
         found = [each for each in store.changes(conn, ["applied"]) if subject in (None, each.subject)]
         flags = model_changes.changes_by_digest(services, conn)
@@ -97,8 +98,8 @@ def approvals(
 
 
 @router.post("/changes/{change_id}/renew", status_code=201)
-def renew(change_id: UUID, body: Because, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Ask for the same content again, before its approval ends; what is served goes on until then."""
+def renew(change_id: UUID, body: RenewalBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Request approval of the same content again, before its approval ends; serving goes on until then."""
     with services.transaction() as conn:
         made = governance.request_renewal(conn, caller.actor, change_id, body.reason, at=services.clock.now())
     return _json(made)
@@ -106,7 +107,8 @@ def renew(change_id: UUID, body: Because, services: ServicesDep, caller: SignedI
 
 @router.get("/who-decides")
 def who_decides(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Each question with the people who answer it: for the company, and for each workload or source of its own."""
+    """Each question with the people who decide it: for the company, and for workloads and sources with holders of their
+    own."""
     with services.transaction() as conn:
         held = [each for each in people.duties(conn) if each.person.active]
     return {

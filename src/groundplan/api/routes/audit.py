@@ -33,7 +33,7 @@ MAX_SEARCHED_RANGES = 32
 
 
 class EntriesQuery(BaseModel):
-    """Which entries to list; what is left out does not narrow them."""
+    """Filters of a list of entries; those left out do not apply."""
 
     subject: str | None = None
     without: Annotated[str | None, Field(max_length=60)] = None
@@ -125,7 +125,7 @@ def last_verification(request: Request, _: Reader) -> dict[str, Any]:
 
 @router.post("/audit/verification", status_code=202)
 def verify_again(request: Request, _: Reader) -> dict[str, Any]:
-    """Verify all files again, in the background; the answer is as of GET."""
+    """Verify all files again, in the background; the response is that of GET."""
     _check(request).verify_everything()
     return _check(request).latest()
 
@@ -137,7 +137,7 @@ def _check(request: Request) -> LogCheck:
 
 @router.get("/audit/{entry_id}/proof")
 def proof(entry_id: UUID, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """Where an entry is in the log and the hashes that prove it under the newest signed checkpoint."""
+    """The index of an entry in the log, and the hashes that prove it under the newest signed checkpoint."""
     with services.transaction() as conn:
         found = audit_store.entry_by_id(conn, entry_id) or _archived_entry(conn, services, entry_id)
         shown = entries_json(conn, caller, [] if found is None else [found])
@@ -158,7 +158,7 @@ def proof(entry_id: UUID, services: ServicesDep, caller: Reader) -> dict[str, An
 
 @router.post("/audit/rotate-key")
 def rotate_key(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Sign checkpoints with a new key from now on, while everything runs; both keys sign the handing over."""
+    """Sign checkpoints with a new key from now on, without a restart; both keys sign the handover."""
     sequencer: Sequencer = request.app.state.sequencer
     done = sequencer.rotate()
     told = {"previous": done.previous.encode(), "next": done.next.encode()}
@@ -176,8 +176,8 @@ def _archived_entry(conn: Connection[Any], services: Services, id: UUID) -> audi
 
 
 def _find_actor(conn: Connection[Any], services: Services, who: str) -> tuple[str | None, str | None]:
-    """(actor, None) whom somebody names: people are found by address as they are known now; the log holds their ids. Of
-    an address that is nobody's here (None, subject of what it tried): it is known by a keyed pseudonym."""
+    """(actor, None) for a query: people are found by their present address, since the log has their ids. For an address
+    that belongs to nobody (None, subject of its attempts), which the log has under a keyed pseudonym."""
     if "@" not in who:
         return who, None
     try:

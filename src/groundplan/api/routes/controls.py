@@ -46,8 +46,8 @@ Text = Annotated[str, StringConstraints(min_length=1, max_length=1000, strip_whi
 FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
-class Given(BaseModel):
-    """Evidence that somebody gives."""
+class EvidenceBody(BaseModel):
+    """Evidence that a person gives."""
 
     model_config = ConfigDict(extra="forbid")
     what: Annotated[str, StringConstraints(min_length=1, max_length=120)]
@@ -58,19 +58,19 @@ class Given(BaseModel):
     says: Text
     days: Annotated[int, Field(ge=1, le=1098)] = 180
     sha256: Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")] | None = None
-    """Of the document."""
+    """SHA-256 of the document."""
     link: Annotated[str, StringConstraints(pattern=r"^https://[^\s<>\"']{1,500}$")] | None = None
 
 
-class Withdrawn(BaseModel):
-    """Why it counts no longer."""
+class WithdrawalBody(BaseModel):
+    """Reason of a withdrawal."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Text
 
 
-class Imported(BaseModel):
-    """Documents of OSCAL by file name; `name` of the framework where they make one."""
+class OscalImport(BaseModel):
+    """OSCAL documents by file name. `name`: of the framework, if they make only one."""
 
     model_config = ConfigDict(extra="forbid")
     files: Annotated[dict[FileName, str], Field(min_length=1, max_length=100)]
@@ -79,8 +79,8 @@ class Imported(BaseModel):
 
 
 @router.get("/frameworks")
-def frameworks(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Those that hold here, with how many controls are satisfied for each workload."""
+def list_frameworks(services: ServicesDep, _: Reader) -> dict[str, Any]:
+    """Frameworks in force, with the coverage of each workload."""
     now = services.clock.now()
     with services.transaction() as conn:
         known = controls.decisive_evidence(conn, now)
@@ -98,7 +98,7 @@ def frameworks(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/frameworks/{name}")
-def framework(
+def show_framework(
     name: str,
     services: ServicesDep,
     _: Reader,
@@ -106,12 +106,12 @@ def framework(
     after: Annotated[str, Query(max_length=63)] = "",
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:
-    """Every control of a framework for every workload, with what was shown and what is missing; `search`: for those
-    with this in their names. With `limit` for so many; `next`: what `after` is for those that follow. `total`: how many
-    there are in all."""
+    """Every control of a framework for every workload, with its evidence and what is missing. `search`: only workloads
+    with this in their names. `limit`: number of workloads; `next`: value of `after` for the next page; `total`: number
+    of all."""
     now = services.clock.now()
     with services.transaction() as conn:
-        one = _applied(conn, name, now)
+        one = _find_framework(conn, name, now)
         found = sorted(each for each in one.workloads if search.strip().lower() in each)
         rest = [each for each in found if each > after]
         shown = tuple(rest[:limit])
@@ -121,8 +121,8 @@ def framework(
 
 
 @router.get("/checks")
-def checks(_: Reader) -> dict[str, Any]:
-    """What controls may need."""
+def list_checks(_: Reader) -> dict[str, Any]:
+    """The checks that controls may need."""
     return {
         "checks": [
             {
@@ -135,7 +135,7 @@ def checks(_: Reader) -> dict[str, Any]:
 
 
 @router.get("/evidence")
-def evidence(
+def list_evidence(
     services: ServicesDep,
     _: Reader,
     subject: str = "",
@@ -143,7 +143,7 @@ def evidence(
     before: datetime | None = None,
     limit: int = 200,
 ) -> dict[str, Any]:
-    """The newest first; `leaf_index` says where each is in the audit log, and `expired` whether its time is over."""
+    """Evidence, newest first. `leaf_index`: its index in the audit log; `expired`: whether it has ended."""
     now = services.clock.now()
     with services.transaction() as conn:
         found = evidence_store.list_evidence(
@@ -153,9 +153,9 @@ def evidence(
 
 
 @router.post("/evidence")
-def give(body: Given, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Somebody shows what facts cannot: a document, a review, a drill, a test. Its digest is in the audit log. Where
-    the company has evidence approved, it counts once its `change` is."""
+def add_evidence(body: EvidenceBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Add evidence that facts cannot show: a document, a review, a drill, a test. Its digest is in the audit log. If
+    the company requires approval of evidence, it counts once its `change` is approved."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
     require_duty(caller, EVIDENCE_DUTIES, subject)
     detail = {"sha256": body.sha256} if body.sha256 else {}
@@ -177,7 +177,7 @@ def give(body: Given, services: ServicesDep, caller: SignedIn) -> dict[str, Any]
 
 
 @router.post("/evidence/collect")
-def collect(services: ServicesDep, caller: SignedIn, request: Request) -> dict[str, Any]:
+def collect_evidence(services: ServicesDep, caller: SignedIn, request: Request) -> dict[str, Any]:
     """Judge the facts now instead of within ten minutes."""
     require_duty(caller, EVIDENCE_DUTIES, "company")
     log_check = request.app.state.log_check
@@ -186,8 +186,10 @@ def collect(services: ServicesDep, caller: SignedIn, request: Request) -> dict[s
 
 
 @router.post("/evidence/{evidence_id}/withdraw")
-def withdraw(evidence_id: UUID, body: Withdrawn, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """It counts no longer; what it satisfied is open again."""
+def withdraw_evidence(
+    evidence_id: UUID, body: WithdrawalBody, services: ServicesDep, caller: SignedIn
+) -> dict[str, Any]:
+    """Withdraw evidence: it no longer counts, and controls that it satisfied are open again."""
     require_duty(caller, EVIDENCE_DUTIES, "company")
     with services.transaction() as conn:
         service.withdraw_evidence(conn, caller.actor, evidence_id, body.reason, services.clock.now())
@@ -195,8 +197,9 @@ def withdraw(evidence_id: UUID, body: Withdrawn, services: ServicesDep, caller: 
 
 
 @router.get("/register")
-def register_of(services: ServicesDep, _: Reader, kind: Kind = "") -> dict[str, Any]:
-    """Models, deployments, providers, prompts, integrations, sources and workloads, with what is missing of each."""
+def list_register(services: ServicesDep, _: Reader, kind: Kind = "") -> dict[str, Any]:
+    """The register: models, deployments, providers, prompts, integrations, tools, sources and workloads, with what is
+    missing."""
     with services.transaction() as conn:
         entries = _entries(conn, services.clock.now())
         teams = {name: doc.team for name, doc in controls.current(conn).workspace.workloads.items() if doc.team}
@@ -205,8 +208,8 @@ def register_of(services: ServicesDep, _: Reader, kind: Kind = "") -> dict[str, 
 
 
 @router.get("/register/{kind}/{name:path}", response_class=PlainTextResponse)
-def card_of(kind: str, name: str, services: ServicesDep, _: Reader) -> PlainTextResponse:
-    """The card of one entry, as Markdown."""
+def register_card(kind: str, name: str, services: ServicesDep, _: Reader) -> PlainTextResponse:
+    """The card of one entry in Markdown."""
     with services.transaction() as conn:
         entry = next((e for e in _entries(conn, services.clock.now()) if e.kind == kind and e.name == name), None)
     if entry is None:
@@ -220,7 +223,7 @@ def card_of(kind: str, name: str, services: ServicesDep, _: Reader) -> PlainText
 
 
 @router.post("/register/shadow")
-async def shadow(
+async def find_shadow_ai(
     request: Request,
     services: ServicesDep,
     caller: SignedIn,
@@ -230,11 +233,11 @@ async def shadow(
     """Calls to providers in the lines of a proxy's log (the body, at most 64 MiB), or, with `bill`, charges of
     providers in the lines of a bill, of expenses or of a card's statement; undeclared ones are findings."""
     require_duty(caller, EVIDENCE_DUTIES, "company")
-    lines = (await _text(request)).splitlines()
-    return await run_in_threadpool(_shadow, services, caller, lines, tuple(also or ()), bill)
+    lines = (await _read_text(request)).splitlines()
+    return await run_in_threadpool(_find_shadow_ai, services, caller, lines, tuple(also or ()), bill)
 
 
-def _shadow(
+def _find_shadow_ai(
     services: ServicesDep, caller: SignedIn, lines: list[str], also: tuple[str, ...], bill: bool
 ) -> dict[str, Any]:
     with services.transaction() as conn:
@@ -242,7 +245,7 @@ def _shadow(
         found = (find_charges if bill else find_calls)(lines, declared, also)
         for each in found:
             if not each.declared:
-                finding_store.report(conn, _undeclared(each, bill))
+                finding_store.report(conn, _undeclared_finding(each, bill))
         told = {"bill": bill, "lines": len(lines), "undeclared": [each.host for each in found if not each.declared]}
         record(conn, action="register.shadow", actor=caller.actor, subject="company", detail=told)
     return {
@@ -257,7 +260,7 @@ def _shadow(
     }  # fmt: skip
 
 
-def _undeclared(each: ShadowUse, bill: bool) -> Finding:
+def _undeclared_finding(each: ShadowUse, bill: bool) -> Finding:
     called = f"{each.host} ({each.provider}) is undeclared: {each.calls} calls, {len(each.callers)} callers."
     return Finding(
         kind="governance.shadow_ai", subject="company", severity="high",
@@ -268,7 +271,7 @@ def _undeclared(each: ShadowUse, bill: bool) -> Finding:
     )  # fmt: skip
 
 
-async def _text(request: Request) -> str:
+async def _read_text(request: Request) -> str:
     data = bytearray()
     async for piece in request.stream():
         data += piece
@@ -278,35 +281,35 @@ async def _text(request: Request) -> str:
 
 
 @router.get("/risk")
-def risk(services: ServicesDep, _: Reader) -> dict[str, Any]:
+def list_risk(services: ServicesDep, _: Reader) -> dict[str, Any]:
     """The declared risk of each served workload, its class under the EU AI Act, and the dates that are known."""
     with services.transaction() as conn:
         current = controls.current(conn)
     names = sorted(each.name for each in current.blueprint.workloads)
-    return {"workloads": [_risk(current, name) for name in names], "timeline": timeline()}
+    return {"workloads": [_risk_json(current, name) for name in names], "timeline": timeline()}
 
 
 @router.post("/imports/oscal")
-def import_oscal_(body: Imported, _: Reader) -> dict[str, Any]:
-    """Catalogs, profiles and component definitions of others in OSCAL as `kind: framework`; changes nothing."""
+def convert_oscal(body: OscalImport, _: Reader) -> dict[str, Any]:
+    """Convert OSCAL catalogs, profiles and component definitions to `kind: framework`; changes nothing."""
     if not is_email(body.owner):
         raise Invalid("the owner is not an e-mail address", code="email_syntax", hint="Write ana@acme.example.")
     return import_oscal(body.files, body.owner, body.name).body()
 
 
 @router.get("/exports/oscal/{name}")
-def oscal(
+def export_oscal(
     name: str,
     services: ServicesDep,
     caller: Reader,
     document: Document | Literal["assessment-results"] = "assessment-results",
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """Assessment results in OSCAL 1.1.2, of all workloads or of one; or the controls as a catalog, what is taken of
-    them as a profile, and what is checked of them by itself as a component definition."""
+    """Assessment results in OSCAL 1.1.2, of all workloads or of one; or the controls as a catalog, the selected ones as
+    a profile, and automatic checks as a component definition."""
     now = services.clock.now()
     with services.transaction() as conn:
-        one = _applied(conn, name, now)
+        one = _find_framework(conn, name, now)
         current = controls.current(conn)
         told: dict[str, str] = {"framework": name, "document": document}
         if workload is not None:
@@ -321,7 +324,7 @@ def oscal(
 
 
 @router.get("/exports/cyclonedx")
-def cyclonedx(services: ServicesDep, caller: Reader) -> dict[str, Any]:
+def export_cyclonedx(services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """The register as a CycloneDX 1.6 bill of materials."""
     with services.transaction() as conn:
         current = controls.current(conn)
@@ -331,11 +334,11 @@ def cyclonedx(services: ServicesDep, caller: Reader) -> dict[str, Any]:
 
 
 @router.get("/exports/applicability/{name}")
-def applicability(name: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
+def export_applicability(name: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
     """The statement of applicability: each control, whether it applies, and why not."""
     now = services.clock.now()
     with services.transaction() as conn:
-        one = _applied(conn, name, now)
+        one = _find_framework(conn, name, now)
         record(conn, action="export.applicability", actor=caller.actor, subject="company", detail={"framework": name})
     return {
         "framework": name,
@@ -348,7 +351,7 @@ def applicability(name: str, services: ServicesDep, caller: Reader) -> dict[str,
     }
 
 
-def _risk(current: Current, name: str) -> dict[str, Any]:
+def _risk_json(current: Current, name: str) -> dict[str, Any]:
     doc = current.workspace.workloads[name]
     declared = doc.risk
     found = classify(declared.eu_ai_act) if declared is not None and declared.eu_ai_act is not None else None
@@ -370,7 +373,7 @@ def _entries(conn: Any, now: datetime) -> list[Entry]:
     return controls.register_entries(conn, current, now)
 
 
-def _applied(conn: Any, name: str, now: datetime) -> AppliedFramework:
+def _find_framework(conn: Any, name: str, now: datetime) -> AppliedFramework:
     for one in controls.frameworks(conn, now):
         if one.framework.name == name:
             return one

@@ -1,4 +1,4 @@
-"""API keys: made (and shown once), listed without their secret, revoked."""
+"""API keys: created (and shown once), listed without their secrets, rotated, revoked."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0
 
 
 class NewKey(BaseModel):
-    """What a key is for. Without `user` it carries nobody's permissions."""
+    """A new key. Without `user` it carries nobody's permissions."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -49,15 +49,15 @@ class NewKey(BaseModel):
     days: Annotated[int, Field(ge=1, le=3660)] | None = None
     tags: Annotated[list[Tag], Field(max_length=20)] = []
     networks: Annotated[list[str], Field(max_length=50)] = []
-    """From where it may be used: 10.0.0.0/8"""
+    """Networks from which it may be used: 10.0.0.0/8"""
     models: Annotated[list[str], Field(max_length=50)] = []
-    """Models or deployments of the workload that it may use."""
+    """Models or deployments of the workload that it may use; empty: all."""
     budget: Annotated[str, StringConstraints(max_length=40)] | None = None
     """20 USD/month"""
 
 
 class Rotation(BaseModel):
-    """How long the old key stays good beside the new one."""
+    """How long the old key stays valid beside the new one."""
 
     model_config = ConfigDict(extra="forbid")
     overlap: Annotated[str, StringConstraints(max_length=20)] = "24h"
@@ -205,7 +205,7 @@ def list_keys(
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
-    """Newest first, also those that are revoked or expired; of a `tag`, a `workload` or a `user`, by e-mail address.
+    """Keys, newest first, also revoked and expired ones; filtered by `tag`, `workload` or `user` (e-mail address).
     Continue with `before` = `next`."""
     with services.transaction() as conn:
         found = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
@@ -218,7 +218,8 @@ def list_keys(
 
 @router.delete("/keys/{key_id}")
 def revoke_key(key_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Stop a key; says which gateways have taken note, and which `others` go on that it was rotated to or from."""
+    """Revoke a key; returns which gateways have acknowledged it, and `others`: keys that it was rotated to or from,
+    which go on."""
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "revoke", f"workload/{row['workload']}")

@@ -33,8 +33,8 @@ from groundplan.ledger.model import OVER_BOUND
 router = protected_router("kill")
 
 
-class Stop(BaseModel):
-    """What to stop or let run again, and why."""
+class KillBody(BaseModel):
+    """A scope to stop, or to lift the stop of, and the reason."""
 
     model_config = ConfigDict(extra="forbid")
     scope: Annotated[
@@ -43,12 +43,12 @@ class Stop(BaseModel):
     ]
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     streams: bool = False
-    """Answers that are under way are ended too, with an error: for security."""
+    """Whether answers under way are ended, too, with an error: for security."""
 
 
 @router.get("/kill")
 def list_kills(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """What is stopped, and the `scopes` that could be."""
+    """Kills in force, and the `scopes` that can be stopped."""
     with services.transaction() as conn:
         wishes = rights_store.lift_wishes(conn)
         names = load_names(conn, caller, [by for by, _ in wishes.values()])
@@ -78,7 +78,7 @@ def _scopes(blueprint: Blueprint | None) -> list[str]:
 
 
 @router.post("/kill", status_code=201)
-def kill(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+def kill(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Stop a scope. Gateways acknowledge within a second; those cut off are named with until when they may serve. Of a
     key that was rotated, `others` are those of its line that go on."""
     authorize(caller, "stop", body.scope)
@@ -92,7 +92,7 @@ def kill(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/kill/lift")
-def lift(body: Stop, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+def lift(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Let a stopped scope run again, once two people who proved to be there want it: the first asks, another agrees.
 
     Where the company is one person, in the demo, or before anybody has a passkey, one is enough. `lifted` says which.
@@ -116,7 +116,7 @@ def _lift_waits_for(*, proven: bool) -> str:
 
 
 def _check_scope(conn: Connection[Any], scope: str) -> None:
-    """Raise `NotFound` (`scope_unknown`) where the scope names nothing served or pending, and no key."""
+    """Raise `NotFound` (`scope_unknown`) if the scope names nothing served or pending, and no key."""
     kind, _, name = scope.partition("/")
     if kind in ("company", "tool") or (kind == "key" and _is_key(conn, name)):
         return

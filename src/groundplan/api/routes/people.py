@@ -1,4 +1,4 @@
-"""People, groups and teams as they are now, and the few changes to them that a command may make."""
+"""The live people, groups and teams, and the changes that commands make to them."""
 
 from __future__ import annotations
 
@@ -35,21 +35,21 @@ MayChange = Annotated[Caller, Depends(who_may_change)]
 
 
 class Successor(BaseModel):
-    """Who takes over."""
+    """The person who takes over."""
 
     model_config = ConfigDict(extra="forbid")
     to: Annotated[str, StringConstraints(min_length=1, max_length=320)]
 
 
 class Member(BaseModel):
-    """Whom to add: an e-mail address, or the name of another group."""
+    """A member to add: an e-mail address, or the name of another group."""
 
     model_config = ConfigDict(extra="forbid")
     person: Annotated[str, StringConstraints(min_length=3, max_length=320)]
 
 
 class NewPerson(BaseModel):
-    """Somebody who joins."""
+    """A new person."""
 
     model_config = ConfigDict(extra="forbid")
     email: Annotated[str, StringConstraints(min_length=3, max_length=254)]
@@ -57,7 +57,7 @@ class NewPerson(BaseModel):
 
 
 class NewGroup(BaseModel):
-    """A group that may read, or a team that does."""
+    """A new group (for permissions) or team (for workloads)."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
@@ -72,8 +72,8 @@ def list_people(
     after: Annotated[str, Query(max_length=320)] = "",
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:
-    """Everybody with groups and duties, by e-mail address; `search`: words in address, name or groups. With `limit` so
-    many; `next`: what `after` is for those that follow."""
+    """People with their groups and duties, by e-mail address. `search`: words in address, name or groups. `limit`: size
+    of the page; `next`: value of `after` for the next page."""
     with services.transaction() as conn:
         found = store.people(conn, search, after, None if limit is None else limit + 1)
     shown = found[:limit]
@@ -82,7 +82,7 @@ def list_people(
 
 @router.post("/people", status_code=201)
 def add_person(body: NewPerson, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Somebody new, in no group but `everyone`."""
+    """Add a person, in no group except `everyone`."""
     with services.transaction() as conn:
         identity.add_person(conn, caller.actor, body.email, body.name)
     return {"email": body.email, "name": body.name}
@@ -96,7 +96,7 @@ def list_groups(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.post("/groups", status_code=201)
 def add_group(body: NewGroup, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """A new, empty group or team."""
+    """Add an empty group or team."""
     with services.transaction() as conn:
         identity.add_group(conn, caller.actor, body.name, body.type)
     return {"name": body.name, "type": body.type}
@@ -104,7 +104,7 @@ def add_group(body: NewGroup, services: ServicesDep, caller: MayChange) -> dict[
 
 @router.post("/groups/{group}/members", status_code=201)
 def add_member(group: str, body: Member, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Put a person into a group or team."""
+    """Add a member to a group or team."""
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, group, body.person)
     return {"group": group, "person": body.person, "effective": policy_effect(services, number)}
@@ -112,7 +112,7 @@ def add_member(group: str, body: Member, services: ServicesDep, caller: MayChang
 
 @router.delete("/groups/{group}/members/{person}")
 def remove_member(group: str, person: str, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Take a person out of a group or team: the next retrieval no longer sees what only it may read."""
+    """Remove a person from a group or team: the next retrieval no longer sees what only it may read."""
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
     return {"group": group, "person": person, "effective": policy_effect(services, number)}
@@ -155,8 +155,8 @@ def erase_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[s
 
 @router.delete("/people/{person}")
 def person_left(person: str, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Somebody has left: all their permissions, sessions and keys end. `keys_made`: keys whose secret they know, and
-    that go on, since applications use them."""
+    """Record that a person has left: all their permissions, sessions and keys end. `keys_made`: keys whose secrets they
+    know and that go on, since applications use them."""
     with services.transaction() as conn:
         who = find_person_id(conn, person)
         number = identity.deactivate_person(conn, caller.actor, who)

@@ -35,8 +35,8 @@ MAX_CALLS = 200_000
 """The most recorded calls that one trial reads."""
 
 
-class Ask(BaseModel):
-    """From which rule, for whom, until when, and why."""
+class ExceptionBody(BaseModel):
+    """A request for an exception: from which rule, for whom, until when, and why."""
 
     model_config = ConfigDict(extra="forbid")
     rule: Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -46,15 +46,15 @@ class Ask(BaseModel):
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
-class Decide(BaseModel):
-    """What is said to an exception that was asked for."""
+class DecisionBody(BaseModel):
+    """A decision about an exception."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
 
 
 class Draft(BaseModel):
-    """A rule that is tried before it is written into a workspace."""
+    """A rule to try before it is declared."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "draft"
@@ -63,8 +63,8 @@ class Draft(BaseModel):
 
 
 @router.get("/policies")
-def policies(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Every policy of the blueprint that is served, with its rules and the exceptions from them."""
+def list_policies(services: ServicesDep, _: Reader) -> dict[str, Any]:
+    """Every policy of the blueprint in force, with its rules and the exceptions from them."""
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
@@ -84,13 +84,13 @@ def policies(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 
 @router.get("/policies/shadow")
-def trials(
+def list_trials(
     services: ServicesDep,
     _: Reader,
     days: Annotated[float, Query(gt=0, le=92)] = 1.0,
     policy: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """What each policy would have refused of the calls of the last days, whether it is enforced or not."""
+    """Calls of the last days that each policy would have refused, whether it is enforced or not."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
         chosen = [item for item in blueprint.policies if policy in (None, item.name)]
@@ -118,7 +118,7 @@ def shadow_days(
 
 @router.post("/policies/try")
 def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """What a rule that is written here would have refused. Nothing is kept."""
+    """Calls that a draft rule would have refused. Nothing is stored."""
     problems = (
         [what for _, what in cedar.validate_policies(body.cedar, declared.call_schema())] if _check_cedar(body) else []
     )
@@ -132,7 +132,7 @@ def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 
 def _check_cedar(body: Draft) -> bool:
-    """Raise `Invalid` where the text is not Cedar."""
+    """Whether the draft has any rule. Raises `Invalid` if it cannot be parsed."""
     return bool(cedar.Ruleset.of([cedar.Source(body.name, body.cedar, "draft")]).rules)
 
 
@@ -165,8 +165,8 @@ def list_exceptions(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/policies/exceptions", status_code=201)
-def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Ask for an exception; it waits as any change does, and holds once those with its duties agree."""
+def request_exception(body: ExceptionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Request an exception; it waits like any change, and takes effect once holders of its duties approve."""
     now = services.clock.now()
     until = body.until if body.until.tzinfo is not None else body.until.replace(tzinfo=UTC)
     with services.transaction() as conn:
@@ -184,7 +184,7 @@ def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 
 @router.post("/policies/exceptions/{id}/approve")
-def approve(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+def approve_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Agree to it by a duty that you hold, security or compliance; never to your own. Both are needed, and as many
     people as the company asks for: `waits_for` says what is missing until it holds."""
     approver, now = approver_of(caller), services.clock.now()
@@ -198,8 +198,8 @@ def approve(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> 
 
 
 @router.post("/policies/exceptions/{id}/refuse")
-def refuse(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say no, by a duty that you hold, or as the operator."""
+def refuse_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Refuse an exception, by a duty that you hold, or as the operator."""
     approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
         exceptions.check_undecided(conn, id, services.clock.now())
@@ -208,8 +208,9 @@ def refuse(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> d
 
 
 @router.post("/policies/exceptions/{id}/end")
-def end(id: UUID, body: Decide, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Withdraw it, effective at every gateway within a second: the rule's owner, security or compliance."""
+def end_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Withdraw an exception, effective at every gateway within a second; for the rule's owner, security and
+    compliance."""
     del body
     with services.transaction() as conn:
         _require_may_end(conn, caller, id)

@@ -1,4 +1,4 @@
-"""Rights for a time, emergencies, tokens of programs, and the regular look through everybody's rights."""
+"""Temporary rights, emergencies, tokens of programs, and access reviews."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HERE = "/governance/rights"
 
 
 class NewAppointment(BaseModel):
-    """Who may do what for how long; it begins now unless `begins` says later."""
+    """A temporary right of a person; it begins now unless `begins` is later."""
 
     model_config = ConfigDict(extra="forbid")
     person: Annotated[str, StringConstraints(min_length=1, max_length=320)]
@@ -42,15 +42,15 @@ class NewAppointment(BaseModel):
     reason: Reason
 
 
-class Because(BaseModel):
-    """Why."""
+class ReasonBody(BaseModel):
+    """A reason."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
 
 
 class NewToken(BaseModel):
-    """What a program may do, and for how long."""
+    """A new token of a program."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(min_length=1, max_length=80)]
@@ -58,8 +58,8 @@ class NewToken(BaseModel):
     days: Annotated[int, Field(ge=1, le=366)] = 90
 
 
-class Reviewed(BaseModel):
-    """What you found: `removed` are the rights that you had taken away, in words."""
+class AccessReviewBody(BaseModel):
+    """The result of an access review. `removed`: rights that were taken away, in words."""
 
     model_config = ConfigDict(extra="forbid")
     removed: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)] = []
@@ -68,7 +68,7 @@ class Reviewed(BaseModel):
 
 @router.get("/appointments")
 def list_appointments(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """Rights for a time, newest first: who reads as an auditor, who is on call, which emergencies there were."""
+    """Temporary rights, newest first: auditors, people on call, emergencies."""
     with services.transaction() as conn:
         found = rights_store.appointments(conn)
         return {"appointments": [_json(conn, caller, services, each) for each in found]}
@@ -76,7 +76,7 @@ def list_appointments(services: ServicesDep, caller: Reader) -> dict[str, Any]:
 
 @router.post("/appointments", status_code=201)
 def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Make somebody an auditor (reads everything, changes nothing) or put them on call (stop and roll back alone)."""
+    """Appoint an auditor (reads everything, changes nothing) or a person on call (stops and rolls back alone)."""
     now = services.clock.now()
     begins = now if body.begins is None else max(body.begins, now)
     if begins - now > MAX_AHEAD:
@@ -95,8 +95,8 @@ def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> di
 
 
 @router.post("/appointments/{appointment}/end")
-def end(appointment: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End a right before its time."""
+def end_appointment(appointment: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """End a temporary right early."""
     with services.transaction() as conn:
         made = rights.end_appointment(conn, caller.actor, appointment, services.clock.now())
         access_rights.update_rights_findings(conn, services.clock.now())
@@ -104,7 +104,7 @@ def end(appointment: UUID, services: ServicesDep, caller: SignedIn) -> dict[str,
 
 
 @router.post("/emergency", status_code=201)
-def break_glass(body: Because, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+def break_glass(body: ReasonBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Take the rights to stop and to roll back for an hour. Everybody is told at once, and somebody reviews it. Not for
     who is an auditor and nothing else: they read.
     """
@@ -129,8 +129,8 @@ def break_glass(body: Because, services: ServicesDep, caller: SignedIn) -> dict[
 
 
 @router.post("/appointments/{appointment}/review")
-def review(appointment: UUID, body: Because, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say what an emergency was, once it is over. Not your own."""
+def review_emergency(appointment: UUID, body: ReasonBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Review an emergency once it is over. Nobody reviews their own."""
     if caller.person is None:
         raise Denied("only a person may review", code="person_only", hint="Sign in as yourself.")
     now = services.clock.now()
@@ -164,8 +164,9 @@ def _state(token: ServiceToken, now: datetime) -> str:
 
 @router.post("/tokens", status_code=201)
 def create_token(body: NewToken, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Make a token for a program. The answer holds it; nothing can show it again. It never approves, and does nothing
-    that its maker may not do for the whole company, but for keeping people and groups as a directory does."""
+    """Create a token for a program. The response contains it; it cannot be shown again. It never approves, and may do
+    nothing that its maker may not do for the whole company, except for managing people and groups as a directory
+    (`scim`)."""
     authorize(caller, "people", COMPANY)
     for scope in body.scopes:
         if scope in SCOPES - {"scim"}:
@@ -188,7 +189,7 @@ def revoke_token(token: UUID, services: ServicesDep, caller: SignedIn) -> dict[s
 
 @router.get("/access-review")
 def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Everybody's rights on one page, when somebody looked through them last, and when the next time is due."""
+    """Everybody's rights, when they were last reviewed, and when the next review is due."""
     now = services.clock.now()
     with services.transaction() as conn:
         last = rights_store.last_access_review(conn)
@@ -201,8 +202,8 @@ def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 
 @router.post("/access-review", status_code=201)
-def reviewed(body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say that you looked through everybody's rights. What they were is kept with it; the next time is in 90 days."""
+def record_access_review(body: AccessReviewBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Record a review of everybody's rights, which are stored with it; the next one is due in 90 days."""
     now = services.clock.now()
     with services.transaction() as conn:
         held = responsibilities.all_responsibilities(conn, now)
@@ -216,7 +217,7 @@ def reviewed(body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[st
 
 @router.get("/people/{person}/holdings")
 def holdings_of(person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """What hangs on one person: duties, groups, keys, passkeys, sessions, rights for a time, seats in approvals."""
+    """What depends on a person: duties, groups, keys, passkeys, sessions, temporary rights, pending approvals."""
     with services.transaction() as conn:
         who = find_person_id(conn, person)
         return responsibilities.responsibilities_of(conn, who, services.clock.now())

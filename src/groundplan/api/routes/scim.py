@@ -30,7 +30,7 @@ class ScimResponse(JSONResponse):
 router = protected_router("scim", prefix="/scim/v2", default_response_class=ScimResponse)
 Document = Annotated[dict[str, Any], Body(max_length=100)]
 Id = Annotated[UUID, BeforeValidator(scim_bulk.parse_target)]
-"""What is no id is nobody's: directories take 404 for gone, and anything else for a failure of ours."""
+"""An invalid id is answered with 404, which directories take for deleted; they take anything else for a failure."""
 Filter = Annotated[str | None, Query(max_length=300)]
 Start = Annotated[int, Query(alias="startIndex", ge=-1_000_000, le=1_000_000)]
 Count = Annotated[int, Query(ge=-1_000_000, le=1_000_000)]
@@ -42,7 +42,7 @@ BULK_BYTES = 1 << 20
 
 
 class Search(BaseModel):
-    """What `.search` is sent: as the query of a list, in a body."""
+    """The body of `.search`: the query parameters of a list."""
 
     model_config = ConfigDict(extra="ignore")
     filter: Annotated[str | None, Field(max_length=300)] = None
@@ -62,7 +62,7 @@ class Search(BaseModel):
 
 @router.get("/ServiceProviderConfig")
 def service_provider() -> dict[str, Any]:
-    """What is supported."""
+    """The supported features."""
     no = {"supported": False}
     return {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
@@ -85,7 +85,7 @@ def service_provider() -> dict[str, Any]:
 
 @router.get("/Schemas")
 def list_schemas() -> dict[str, Any]:
-    """The attributes of users and groups that are kept."""
+    """The schemas of users and groups: attributes that are stored."""
     items = scim_schemas.schemas()
     return scim.list_response(items, len(items))
 
@@ -161,21 +161,21 @@ def bulk(body: Document, request: Request, services: ServicesDep, caller: Signed
 
 @router.post("/.search")
 def search(body: Search, services: ServicesDep) -> dict[str, Any]:
-    """People and groups as one list, neither filtered nor sorted."""
+    """People and groups in one list, without filters and sorting."""
     with services.transaction() as conn:
         return scim.list_all(conn, body.page())
 
 
 @router.get("/Users")
 def users(services: ServicesDep, page: Paged) -> dict[str, Any]:
-    """People, by userName where a filter says so, sorted where that is asked for."""
+    """List people, optionally filtered by userName and sorted."""
     with services.transaction() as conn:
         return scim.list_users(conn, page)
 
 
 @router.post("/Users", status_code=201)
 def create_user(body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A new person."""
+    """Create a person."""
     with services.transaction() as conn:
         return scim.create_user(conn, caller.actor, body)
 
@@ -196,35 +196,35 @@ def user(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
 
 @router.put("/Users/{id}")
 def replace_user(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A person as the directory has them now; `active: false` ends what they may do at once."""
+    """Replace a person's attributes; `active: false` ends what they may do at once."""
     with services.transaction() as conn:
         return scim.replace_user(conn, caller.actor, id, body)
 
 
 @router.patch("/Users/{id}")
 def patch_user(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Parts of a person."""
+    """Change attributes of a person."""
     with services.transaction() as conn:
         return scim.patch_user(conn, caller.actor, id, body)
 
 
 @router.delete("/Users/{id}", status_code=204, response_class=Response)
 def delete_user(id: Id, services: ServicesDep, caller: SignedIn) -> None:
-    """The person has left, and is not found here any more."""
+    """Deactivate a person, who then no longer exists for the directory."""
     with services.transaction() as conn:
         scim.delete_user(conn, caller.actor, id)
 
 
 @router.get("/Groups")
 def groups(services: ServicesDep, page: Paged) -> dict[str, Any]:
-    """Groups and teams, by displayName where a filter says so, sorted where that is asked for."""
+    """List groups and teams, optionally filtered by displayName and sorted."""
     with services.transaction() as conn:
         return scim.list_groups(conn, page)
 
 
 @router.post("/Groups", status_code=201)
 def create_group(body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A new group."""
+    """Create a group."""
     with services.transaction() as conn:
         return scim.create_group(conn, caller.actor, body)
 
@@ -245,20 +245,20 @@ def group(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
 
 @router.put("/Groups/{id}")
 def replace_group(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A group with the members that it has now."""
+    """Replace the members of a group."""
     with services.transaction() as conn:
         return scim.replace_group(conn, caller.actor, id, body)
 
 
 @router.patch("/Groups/{id}")
 def patch_group(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Members added or taken out."""
+    """Add or remove members."""
     with services.transaction() as conn:
         return scim.patch_group(conn, caller.actor, id, body)
 
 
 @router.delete("/Groups/{id}", status_code=204, response_class=Response)
 def delete_group(id: Id, services: ServicesDep, caller: SignedIn) -> None:
-    """Nobody is in it any more, and it is not found here."""
+    """Remove all members of a group, which then no longer exists for the directory."""
     with services.transaction() as conn:
         scim.delete_group(conn, caller.actor, id)

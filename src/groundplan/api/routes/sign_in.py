@@ -27,16 +27,16 @@ router = protected_router("session")
 Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,1023}$")]
 
 
-class Answered(BaseModel):
-    """What the browser made of `options`: `response` is the credential as WebAuthn writes it in JSON."""
+class CredentialBody(BaseModel):
+    """The browser's answer to `options`. `response`: the credential in WebAuthn's JSON form."""
 
     model_config = ConfigDict(extra="forbid")
     ceremony: Annotated[str, StringConstraints(min_length=1, max_length=100)]
     response: Annotated[dict[str, Any], Field(max_length=20)]
 
 
-class Registered(Answered):
-    """`label` is how its owner will know the passkey again."""
+class RegistrationBody(CredentialBody):
+    """A new passkey. `label`: the owner's name for it."""
 
     label: Annotated[str, StringConstraints(max_length=passkeys.LABEL_CHARACTERS)] = ""
 
@@ -58,14 +58,14 @@ def passkey_site(request: Request, services: Services) -> Site:
 
 @router.post("/sign-in/passkey/options")
 def sign_in_options(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """What a browser needs to sign in with a passkey. Open to everybody; tells nothing about anybody."""
+    """Options for signing in with a passkey. Open to everybody; reveals nothing about anybody."""
     with services.transaction() as conn:
         return passkeys.begin_sign_in(conn, passkey_site(request, services), services.clock.now())
 
 
 @router.post("/sign-in/passkey")
-def sign_in(body: Answered, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
-    """Sign in with a passkey; the answer carries the session's cookie."""
+def sign_in(body: CredentialBody, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
+    """Sign in with a passkey; the response sets the session's cookie."""
     agent = request.headers.get("user-agent", "")
     with services.transaction() as conn:
         secret, proof = passkeys.finish_sign_in(
@@ -77,7 +77,7 @@ def sign_in(body: Answered, request: Request, response: Response, services: Serv
 
 @router.post("/passkeys/registration")
 def registration_options(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """What a browser needs to make a passkey for you."""
+    """Options for creating a passkey for the caller."""
     with services.transaction() as conn:
         return passkeys.begin_enrol(
             conn, passkey_site(request, services), require_session(caller), services.clock.now()
@@ -85,8 +85,8 @@ def registration_options(request: Request, services: ServicesDep, caller: Signed
 
 
 @router.post("/passkeys", status_code=201)
-def register(
-    body: Registered, request: Request, response: Response, services: ServicesDep, caller: SignedIn
+def register_passkey(
+    body: RegistrationBody, request: Request, response: Response, services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
     """Register the passkey that was made. `confirmed` says whether it proves you already; else a colleague confirms it.
 
@@ -109,7 +109,7 @@ def register(
 
 @router.get("/passkeys")
 def list_passkeys(services: ServicesDep, caller: SignedIn, waiting: Annotated[bool, Query()] = False) -> dict[str, Any]:
-    """Your passkeys, or (`waiting`) those of everybody that nobody has confirmed yet."""
+    """The caller's passkeys, or (`waiting`) everybody's passkeys that wait to be confirmed."""
     with services.transaction() as conn:
         if waiting:
             found = passkey_store.list_unconfirmed(conn) if caller.operator or caller.duties else []
@@ -119,9 +119,9 @@ def list_passkeys(services: ServicesDep, caller: SignedIn, waiting: Annotated[bo
 
 
 @router.post("/passkeys/{passkey}/confirm")
-def confirm(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say that a colleague's passkey is theirs, after you asked them in person. Only from a proven session, and by a
-    duty of the company: all that they approve rests on it."""
+def confirm_passkey(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Confirm a colleague's passkey, after asking them in person. Requires a proven session and a duty of the company:
+    everything that they approve rests on it."""
     now = services.clock.now()
     with services.transaction() as conn:
         _require_confirmer(conn, caller, bytes.fromhex(passkey))
@@ -131,8 +131,8 @@ def confirm(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, 
 
 
 @router.delete("/passkeys/{passkey}")
-def remove(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Take a passkey out of use, and end the sessions of its person: your own, or anybody's by the duty security."""
+def remove_passkey(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Remove a passkey and end the sessions of its person: one's own, or anybody's with the duty security."""
     now = services.clock.now()
     with services.transaction() as conn:
         key = passkey_store.find_passkey(conn, bytes.fromhex(passkey))
@@ -145,7 +145,7 @@ def remove(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, A
 
 @router.get("/sessions")
 def list_sessions(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Your open sessions; `current` is the one that asks."""
+    """The caller's open sessions; `current` marks the one of this request."""
     if caller.browser_session is None:
         return {"sessions": []}
     with services.transaction() as conn:
@@ -167,7 +167,7 @@ def list_sessions(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 @router.delete("/sessions/{session_id}")
 def end_session(session_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End one of your sessions at once."""
+    """End one of the caller's sessions at once."""
     session = require_session(caller)
     with services.transaction() as conn:
         sessions.revoke_session(conn, caller.actor, session_id, session.person_id, services.clock.now())
@@ -176,7 +176,7 @@ def end_session(session_id: UUID, services: ServicesDep, caller: SignedIn) -> di
 
 @router.post("/people/{person}/sign-out")
 def sign_out_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End all sessions of somebody at once: your own, or anybody's by the duty security."""
+    """End all sessions of a person at once: one's own, or anybody's with the duty security."""
     own = caller.email is not None and person.strip().lower() in (caller.email, caller.email.partition("@")[0])
     with services.transaction() as conn:
         may_end = _may_end(conn, caller)
