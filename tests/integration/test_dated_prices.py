@@ -88,7 +88,7 @@ def test_a_price_begins_also_where_what_is_served_breaks_a_rule_of_a_new_release
     conn: Conn, signing: Signing, clock: FixedClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     service.genesis(conn, signing, FILES)
-    monkeypatch.setattr(publish, "verify", lambda _: [Problem("a new rule", "placement_invalid", "Mend it.")])
+    monkeypatch.setattr(publish, "verify_blueprint", lambda _: [Problem("a new rule", "placement_invalid", "Mend it.")])
     clock.time = datetime(2026, 12, 1, tzinfo=UTC)
     assert service.reprice(conn, signing).number == 2 and inputs(conn)["own"] == 3 * PICO
 
