@@ -18,8 +18,9 @@ def shown(*steps: Step, passages: Sequence[Passage] = ()) -> str:
     result: dict[str, Any] = msgspec.to_builtins(SearchAnswer(passages=list(passages), steps=list(steps)))
     template = templates.get_template("knowledge_search.html")
     block = "".join(template.blocks["main"](template.new_context({
-        "names": ["asked"], "workload": "asked", "q": "leave", "search_problem": "", "result": result, "reasons": {}, "csrf": "c",
-        "tab": "search", "call": "", "session": {"duties": [], "operator": True}, "sees_all": True,
+        "names": ["asked"], "workload": "asked", "q": "leave", "search_problem": "", "result": result,
+        "reasons": {}, "csrf": "c", "tab": "search", "call": "", "session": {"duties": [], "operator": True},
+        "sees_all": True,
     })))  # fmt: skip
     return " ".join(re.sub(r"<[^>]*>", " ", block).split())
 
