@@ -1,5 +1,5 @@
-"""A cached answer from documents is given only to whom its key says, and only while that person may read each of its
-passages as they are: on a real worker, PostgreSQL and search service."""
+"""A cached answer from documents is served only within its declared scope, and only while the person may read each of
+its passages and none has changed: with a real worker, PostgreSQL and search service."""
 
 from __future__ import annotations
 
@@ -39,14 +39,14 @@ READERS = ["staff"]
 
 
 @dataclass
-class World:
+class CacheSetup:
     stack: Stack
     model: ScriptedModel
     folder: Path
     keys: dict[str, str]
 
     def ingest(self, text: str | None, readers: list[str] = READERS, name: str = "leave.md") -> None:
-        """The handbook's one document, or none; with a `name`, another one."""
+        """Ingest the handbook with this document; `text` None: without it."""
         path = self.folder / "docs" / name
         path.parent.mkdir(exist_ok=True)
         path.unlink(missing_ok=True)
@@ -61,10 +61,10 @@ class World:
         )
 
     async def ask(self, who: str, name: str = "shared", **more: object) -> str:
-        """`exact` or `none`."""
+        """Ask the question as a person of a workload; returns what the cache did: `exact` or `none`."""
         reply = await self.stack.chat(self.keys[f"{name} {who}"], QUESTION, **more)
         assert reply.status == 200, reply.body
-        assert reply.json["groundplan"]["sources"], "grounded"
+        assert reply.json["groundplan"]["sources"], "the answer is grounded"
         return str(reply.json["groundplan"]["cache"])
 
 
@@ -72,9 +72,9 @@ TEXT = "# Leave\n\nEmployees have 28 days of paid leave a year.\n"
 
 
 @pytest.fixture
-async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    """`shared` gives answers to people of the same groups, `own` to nobody else. Ana and Ben are staff, Cy is staff and
-    works council."""
+async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[CacheSetup]:
+    """Workload `shared` shares answers between people of the same groups, `own` with nobody. Ana and Ben are in the
+    group staff, Cy is in staff and council."""
     await asyncio.to_thread(ensure, load_settings().models, MINILM.name)
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
         declared = [
@@ -112,7 +112,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             while lookup(stack.home, "search") is None:
                 assert service.poll() is None and asyncio.get_running_loop().time() < end
                 await asyncio.sleep(0.05)
-            made = World(stack, model, tmp_path, keys)
+            made = CacheSetup(stack, model, tmp_path, keys)
             await asyncio.to_thread(made.ingest, TEXT)
             yield made
         finally:
@@ -120,92 +120,98 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             service.wait()
 
 
-async def test_cached_answers_are_shared_only_within_the_declared_scope(world: World) -> None:
-    assert await world.ask("ana") == "none"
-    assert await world.ask("ana") == "exact"
-    assert await world.ask("ben") == "exact", "of the same groups"
-    assert await world.ask("cy") == "none", "of one group more"
-    assert await world.ask("ana", "own") == "none"
-    assert await world.ask("ben", "own") == "none", "another person"
-    assert await world.ask("ben", "own") == "exact"
-    assert world.model.counted == 4
+async def test_cached_answers_are_shared_only_within_the_declared_scope(cache_setup: CacheSetup) -> None:
+    assert await cache_setup.ask("ana") == "none"
+    assert await cache_setup.ask("ana") == "exact"
+    assert await cache_setup.ask("ben") == "exact", "of the same groups"
+    assert await cache_setup.ask("cy") == "none", "of one group more"
+    assert await cache_setup.ask("ana", "own") == "none"
+    assert await cache_setup.ask("ben", "own") == "none", "another person"
+    assert await cache_setup.ask("ben", "own") == "exact"
+    assert cache_setup.model.counted == 4
 
 
-async def test_a_cached_answer_is_not_served_once_its_person_may_not_read_a_source(world: World) -> None:
-    assert [await world.ask("ana"), await world.ask("ben")] == ["none", "exact"]
-    document = world.stack.sql("SELECT id FROM document")[0][0]
+async def test_a_cached_answer_is_not_served_once_its_person_may_not_read_a_source(cache_setup: CacheSetup) -> None:
+    assert [await cache_setup.ask("ana"), await cache_setup.ask("ben")] == ["none", "exact"]
+    document = cache_setup.stack.sql("SELECT id FROM document")[0][0]
     once = {"idempotency_key": "once"}
-    assert (await world.stack.chat(world.keys["own ben"], QUESTION, headers=once)).json["groundplan"]["sources"]
-    again = await world.stack.chat(world.keys["own ben"], QUESTION, headers=once)
+    assert (await cache_setup.stack.chat(cache_setup.keys["own ben"], QUESTION, headers=once)).json["groundplan"][
+        "sources"
+    ]
+    again = await cache_setup.stack.chat(cache_setup.keys["own ben"], QUESTION, headers=once)
     assert again.status == 200 and again.headers["groundplan-replay"] == "true"
-    world.stack.sql(
+    cache_setup.stack.sql(
         "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ben@acme.example', true)", document
     )
-    again = await world.stack.chat(world.keys["own ben"], QUESTION, headers=once)
+    again = await cache_setup.stack.chat(cache_setup.keys["own ben"], QUESTION, headers=once)
     assert (again.status, again.code) == (409, "idempotency_replayed") and b"28 days" not in again.body
-    reply = await world.stack.chat(world.keys["shared ben"], QUESTION)
+    reply = await cache_setup.stack.chat(cache_setup.keys["shared ben"], QUESTION)
     assert reply.json["groundplan"]["sources"] == [] and reply.json["groundplan"]["cache"] == "none"
     assert b"28 days" not in reply.body
-    assert await world.ask("ana") == "none", "the answer was thrown away"
-    assert await world.ask("ana") == "exact"
+    assert await cache_setup.ask("ana") == "none", "the answer was thrown away"
+    assert await cache_setup.ask("ana") == "exact"
 
 
-async def test_a_changed_or_deleted_document_invalidates_its_answers(world: World) -> None:
-    assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
-    await asyncio.to_thread(world.ingest, TEXT.replace("28", "30"))
-    reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
+async def test_a_changed_or_deleted_document_invalidates_its_answers(cache_setup: CacheSetup) -> None:
+    assert [await cache_setup.ask("ana"), await cache_setup.ask("ana")] == ["none", "exact"]
+    await asyncio.to_thread(cache_setup.ingest, TEXT.replace("28", "30"))
+    reply = await cache_setup.stack.chat(cache_setup.keys["shared ana"], QUESTION)
     assert reply.json["groundplan"]["cache"] == "none" and b"30 days" in reply.body
-    assert await world.ask("ana") == "exact"
-    await asyncio.to_thread(world.ingest, None)
-    reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
+    assert await cache_setup.ask("ana") == "exact"
+    await asyncio.to_thread(cache_setup.ingest, None)
+    reply = await cache_setup.stack.chat(cache_setup.keys["shared ana"], QUESTION)
     assert reply.json["groundplan"]["sources"] == [] and b"30 days" not in reply.body
-    again = await world.stack.chat(world.keys["shared ana"], QUESTION)
+    again = await cache_setup.stack.chat(cache_setup.keys["shared ana"], QUESTION)
     assert again.json["groundplan"]["cache"] == "none", "that nothing was found may be wrong a moment later"
 
 
-async def test_a_change_of_groups_changes_whose_answers_are_shared(world: World) -> None:
-    assert [await world.ask("ana"), await world.ask("ben")] == ["none", "exact"]
-    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+async def test_a_change_of_groups_changes_whose_answers_are_shared(cache_setup: CacheSetup) -> None:
+    assert [await cache_setup.ask("ana"), await cache_setup.ask("ben")] == ["none", "exact"]
+    with psycopg.connect(cache_setup.stack.database.urls["control"]) as conn:
         ben = identity.find_person(conn, "ben@acme.example").id
         identity.add_member(conn, "operator", "council", ben)
-    await world.stack.wait_until_acknowledged()
-    assert await world.ask("ben") == "none"
-    assert await world.ask("cy") == "exact"
+    await cache_setup.stack.wait_until_acknowledged()
+    assert await cache_setup.ask("ben") == "none"
+    assert await cache_setup.ask("cy") == "exact"
 
 
-async def test_without_live_permissions_no_cached_answer_is_served(world: World) -> None:
-    assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
-    name = world.stack.database.name
-    world.stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
-    world.stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
-    reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
+async def test_without_live_permissions_no_cached_answer_is_served(cache_setup: CacheSetup) -> None:
+    assert [await cache_setup.ask("ana"), await cache_setup.ask("ana")] == ["none", "exact"]
+    name = cache_setup.stack.database.name
+    cache_setup.stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
+    cache_setup.stack.sql_admin(f"SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}'")
+    reply = await cache_setup.stack.chat(cache_setup.keys["shared ana"], QUESTION)
     assert (reply.status, reply.code) == (503, "grounding_unavailable")
-    world.stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
+    cache_setup.stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
 
 
-async def test_cleared_answers_are_not_served(world: World) -> None:
-    assert [await world.ask("ana"), await world.ask("ana"), await world.ask("ana", "own")] == ["none", "exact", "none"]
-    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+async def test_cleared_answers_are_not_served(cache_setup: CacheSetup) -> None:
+    assert [await cache_setup.ask("ana"), await cache_setup.ask("ana"), await cache_setup.ask("ana", "own")] == [
+        "none",
+        "exact",
+        "none",
+    ]
+    with psycopg.connect(cache_setup.stack.database.urls["control"]) as conn:
         number = identity.clear_answers(conn, "operator", "shared")
-    await world.stack.wait_until_acknowledged(number)
-    assert [await world.ask("ana"), await world.ask("ana")] == ["none", "exact"]
-    assert await world.ask("ana", "own") == "exact"
-    entry = world.stack.sql("SELECT action, subject FROM audit_entry WHERE action = 'cache.cleared'")
+    await cache_setup.stack.wait_until_acknowledged(number)
+    assert [await cache_setup.ask("ana"), await cache_setup.ask("ana")] == ["none", "exact"]
+    assert await cache_setup.ask("ana", "own") == "exact"
+    entry = cache_setup.stack.sql("SELECT action, subject FROM audit_entry WHERE action = 'cache.cleared'")
     assert entry == [("cache.cleared", "workload/shared")]
 
 
 RULE = "# Leave {}\n\nEmployees have {} days of paid leave a year. Leave is asked for in the portal of the staff.\n"
 
 
-async def contradicted(world: World) -> tuple[UUID, UUID]:
-    """Two versions of the rules, of which an answer is given a passage of one: (its call, the other document)."""
+async def add_contradicting_document(cache_setup: CacheSetup) -> tuple[UUID, UUID]:
+    """Ingest two contradicting documents and get an answer from one; returns (call id, id of the other document)."""
     for year, days in ((2024, 25), (2026, 28)):
-        await asyncio.to_thread(world.ingest, RULE.format(year, days), name=f"leave-{year}.md")
-    with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
+        await asyncio.to_thread(cache_setup.ingest, RULE.format(year, days), name=f"leave-{year}.md")
+    with psycopg.connect(cache_setup.stack.database.urls["control"], autocommit=True) as conn:
         assess(conn, "handbook", date(2026, 11, 25))
     end = asyncio.get_running_loop().time() + 30
     while True:
-        reply = await world.stack.chat(world.keys["narrow ana"], QUESTION)
+        reply = await cache_setup.stack.chat(cache_setup.keys["narrow ana"], QUESTION)
         facts = reply.json["groundplan"]
         if facts.get("conflicts"):
             break
@@ -216,21 +222,23 @@ async def contradicted(world: World) -> tuple[UUID, UUID]:
     return UUID(facts["call_id"]), UUID(conflict["other_document"])
 
 
-async def told(world: World) -> tuple[str, bool]:
-    """What the cache says, and whether the answer was told of a conflict."""
-    facts = (await world.stack.chat(world.keys["narrow ana"], QUESTION)).json["groundplan"]
+async def cache_and_conflict(cache_setup: CacheSetup) -> tuple[str, bool]:
+    """What the cache did, and whether the answer names a conflict."""
+    facts = (await cache_setup.stack.chat(cache_setup.keys["narrow ana"], QUESTION)).json["groundplan"]
     assert len(facts["sources"]) == 1
     return facts["cache"], bool(facts.get("conflicts"))
 
 
-async def test_a_contradicting_passage_counts_as_a_source_of_an_answer(world: World) -> None:
-    call, other = await contradicted(world)
-    assert await told(world) == ("none", True), "nobody is given it again: no hit would confirm the other side"
-    shipper = Shipper(world.stack.home)
-    with psycopg.connect(world.stack.database.urls["shipper"], autocommit=True) as conn:
+async def test_a_contradicting_passage_counts_as_a_source_of_an_answer(cache_setup: CacheSetup) -> None:
+    call, other = await add_contradicting_document(cache_setup)
+    assert await cache_and_conflict(cache_setup) == ("none", True), (
+        "it is not served from the cache, since a hit would not check the contradicting document"
+    )
+    shipper = Shipper(cache_setup.stack.home)
+    with psycopg.connect(cache_setup.stack.database.urls["shipper"], autocommit=True) as conn:
         for _ in range(3):
             shipper.run_round(conn)
-    with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
+    with psycopg.connect(cache_setup.stack.database.urls["control"], autocommit=True) as conn:
         passage, against = lineage_store.passages_of_call(conn, call)
         assert (passage["role"], against["role"]) == ("passage", "conflict")
         assert (against["document"], against["first_line"], against["version_then"]) == (other, None, 1)
@@ -252,9 +260,11 @@ async def test_a_contradicting_passage_counts_as_a_source_of_an_answer(world: Wo
 
 
 @pytest.mark.parametrize("how", ["revoked", "retired", "deleted"])
-async def test_a_removed_contradiction_is_gone_from_the_next_answer(world: World, how: str, tmp_path: Path) -> None:
-    _, other = await contradicted(world)
-    with psycopg.connect(world.stack.database.urls["control"], autocommit=True) as conn:
+async def test_a_removed_contradiction_is_gone_from_the_next_answer(
+    cache_setup: CacheSetup, how: str, tmp_path: Path
+) -> None:
+    _, other = await add_contradicting_document(cache_setup)
+    with psycopg.connect(cache_setup.stack.database.urls["control"], autocommit=True) as conn:
         if how == "revoked":
             conn.execute(
                 "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ana@acme.example', true)",
@@ -265,6 +275,6 @@ async def test_a_removed_contradiction_is_gone_from_the_next_answer(world: World
         else:
             at = datetime.now(UTC)
             delete(conn, [other], DeletionReason("operator", "wrong", at, tmp_path))
-    assert await told(world) == ("none", False)
-    assert world.model.last is not None and b"25 days" not in world.model.last.body
-    assert await told(world) == ("exact", False), "what rests on passages alone is kept"
+    assert await cache_and_conflict(cache_setup) == ("none", False)
+    assert cache_setup.model.last is not None and b"25 days" not in cache_setup.model.last.body
+    assert await cache_and_conflict(cache_setup) == ("exact", False), "an answer based only on passages is cached"

@@ -8,13 +8,13 @@ import json
 
 import psycopg
 from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, scripted, workload
-from tests.integration.test_cached_permissions import QUESTION, World, world
+from tests.integration.test_cached_permissions import QUESTION, CacheSetup, cache_setup
 from tests.integration.test_experiments import ANA, NOW, recorded
 
 from groundplan.economics.experiment import service
 from groundplan.testing.scripted import Script, ScriptedModel
 
-__all__ = ["world"]
+__all__ = ["cache_setup"]
 TEXT = b"28 days"
 
 
@@ -27,30 +27,30 @@ async def seen(two: ScriptedModel, count: int) -> bytes:
     return two.last.body
 
 
-async def test_a_second_answer_reads_what_its_person_may_read_then(world: World) -> None:
-    ((body,),) = world.stack.sql("SELECT body FROM blueprint")
+async def test_a_second_answer_reads_what_its_person_may_read_then(cache_setup: CacheSetup) -> None:
+    ((body,),) = cache_setup.stack.sql("SELECT body FROM blueprint")
     port = int(json.loads(bytes(body))["deployments"][0]["url"].split(":")[2].partition("/")[0])
     async with scripted("two") as (two, second):
         tasks = [workload("shared", ["one", "two"], grounding=GROUNDING)]
-        world.stack.apply(
+        cache_setup.stack.apply(
             blueprint(2, [deployment("one", port, first_token_ms=9000), deployment("two", second)], tasks)
         )
-        await world.stack.ready(2)
-        with psycopg.connect(world.stack.database.urls["control"]) as conn:
+        await cache_setup.stack.ready(2)
+        with psycopg.connect(cache_setup.stack.database.urls["control"]) as conn:
             made = recorded(workload="shared", candidate="two", type="shadow", share=10_000)
             service.ask(conn, ANA, made, waits=False, now=NOW)
-        await world.stack.wait_until_acknowledged()
-        reply = await world.stack.chat(world.keys["shared ana"], QUESTION)
+        await cache_setup.stack.wait_until_acknowledged()
+        reply = await cache_setup.stack.chat(cache_setup.keys["shared ana"], QUESTION)
         assert TEXT in reply.body
         assert TEXT in await seen(two, 1)
         # ben may not read it any more while the answer that is shown is on its way
-        world.model.script, before = Script(latency_ms=1500), world.model.counted
-        asked = asyncio.create_task(world.stack.chat(world.keys["shared ben"], QUESTION))
+        cache_setup.model.script, before = Script(latency_ms=1500), cache_setup.model.counted
+        asked = asyncio.create_task(cache_setup.stack.chat(cache_setup.keys["shared ben"], QUESTION))
         async with asyncio.timeout(60):
-            while world.model.counted == before:  # noqa: ASYNC110 -- of the shipped model, which has no event for it
+            while cache_setup.model.counted == before:  # noqa: ASYNC110 -- of the shipped model, which has no event for it
                 await asyncio.sleep(0.02)
-        ((document,),) = world.stack.sql("SELECT id FROM document")
-        world.stack.sql(
+        ((document,),) = cache_setup.stack.sql("SELECT id FROM document")
+        cache_setup.stack.sql(
             "INSERT INTO document_reader (document_id, reader, deny) VALUES (%s, 'ben@acme.example', true)", document
         )
         shown = await asked

@@ -29,17 +29,17 @@ class Scene:
     stack: Stack
     upstream: Upstream
     key: str
-    answered: int = 0
+    answered_calls: int = 0
 
     def call(self) -> None:
         answer = self.stack.chat(self.key)
         assert answer.status == 200, answer.body
-        self.answered += 1
+        self.answered_calls += 1
 
 
 @pytest.fixture(scope="module")
 def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
-    """A running installation on a server of its own, which is stopped after three calls and stays so."""
+    """A running installation with its own database server, which is stopped after three calls and stays stopped."""
     folder = tmp_path_factory.mktemp("stopped")
     home = Home(folder / "server")
     home.create()
@@ -55,13 +55,13 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
             stack = Stack(folder, workspace, environment=environment)
             try:
                 stack.start()
-                made = Scene(server, database, stack, upstream, stack.key())
+                created = Scene(server, database, stack, upstream, stack.key())
                 for _ in range(3):
-                    made.call()
+                    created.call()
                 server.stop()
                 for _ in range(5):
-                    made.call()
-                yield made
+                    created.call()
+                yield created
             finally:
                 stack.stop()
                 if server.pid is None:
@@ -72,7 +72,7 @@ def scene(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
 
 
 @dataclass
-class Done:
+class CommandResult:
     code: int
     out: str
     err: str
@@ -83,15 +83,15 @@ class Done:
         return found
 
 
-def command(scene: Scene, *arguments: str) -> Done:
-    done = run_command(
+def command(scene: Scene, *arguments: str) -> CommandResult:
+    x = run_command(
         [*arguments, "--home", str(scene.stack.home), "--json"],
         {**os.environ, **scene.stack.environment},
         timeout=300,  # all commands at once, on a machine that does more than this
     )
-    assert "Traceback" not in done.stdout + done.stderr, done
-    assert "psycopg" not in done.stdout + done.stderr, done
-    return Done(done.returncode, done.stdout, done.stderr)
+    assert "Traceback" not in x.stdout + x.stderr, x
+    assert "psycopg" not in x.stdout + x.stderr, x
+    return CommandResult(x.returncode, x.stdout, x.stderr)
 
 
 COMMANDS = [
@@ -174,16 +174,16 @@ def test_api_and_console_answer_503_with_retry_after(scene: Scene) -> None:
 
 def test_nothing_is_missing_once_the_database_is_back(scene: Scene) -> None:
     """Runs last. The five calls that were answered without a database are in the ledger and in the log, once."""
-    assert scene.answered == 8
+    assert scene.answered_calls == 8
     scene.server.start()
 
-    def taken_over() -> bool:
+    def ledger_is_complete() -> bool:
         done = command(scene, "cost")
         found = json.loads(done.out) if done.code == 0 else {}
-        return done.code == 0 and (found["calls"], found["open_reservations"]) == (scene.answered, 0)
+        return done.code == 0 and (found["calls"], found["open_reservations"]) == (scene.answered_calls, 0)
 
-    wait_until(taken_over, 120, "all calls are in the ledger")
-    assert len(scene.upstream.counted()) == scene.answered
+    wait_until(ledger_is_complete, 120, "all calls are in the ledger")
+    assert len(scene.upstream.counted()) == scene.answered_calls
     scene.call()
     wait_until(lambda: json.loads(command(scene, "audit", "verify").out)["ok"], 60, "the log holds")
     logs = "".join(path.read_text() for path in (scene.stack.home / "logs").glob("*.log"))
