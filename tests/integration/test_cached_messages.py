@@ -1,4 +1,4 @@
-"""Anthropic's Messages are given again by both kinds of upstream, a hit survives a kill."""
+"""Answers of the Messages API are cached for both kinds of upstream, and a cache hit survives a kill."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
 
 CACHE = Cache(seconds=600, max_bytes=1 << 20, scope="workload")
-World = tuple[Stack, dict[str, ScriptedModel], str]
+CacheSetup = tuple[Stack, dict[str, ScriptedModel], str]
 
 
 @pytest.fixture
-async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[CacheSetup]:
     secret = tmp_path / "secret"
     secret.write_text("sk-upstream\n")
     rates = Rates(input=PICO, output=10 * PICO, cache_write=2 * PICO)
@@ -43,8 +43,8 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             yield stack, {"native": native, "chat": chat}, stack.key()
 
 
-async def ask(world: World, model: str, headers: dict[str, str] | None = None, **more: Any) -> Reply:
-    stack, _, key = world
+async def ask(cache_setup: CacheSetup, model: str, headers: dict[str, str] | None = None, **more: Any) -> Reply:
+    stack, _, key = cache_setup
     body = {"model": f"scripted/{model}", "max_tokens": 20, "messages": [{"role": "user", "content": "Where?"}], **more}
     known = {"x_api_key": key, "anthropic_version": "2023-06-01", **(headers or {})}
     reply = await stack.post("/v1/messages", None, body, **known)
@@ -53,31 +53,31 @@ async def ask(world: World, model: str, headers: dict[str, str] | None = None, *
 
 
 @pytest.mark.parametrize("model", ["native", "chat"])
-async def test_a_cached_message_is_served_again(world: World, model: str) -> None:
-    _, models, _ = world
+async def test_a_cached_message_is_served_again(cache_setup: CacheSetup, model: str) -> None:
+    _, models, _ = cache_setup
     models[model].script = Script(tokens=7)
-    first, second = await ask(world, model), await ask(world, model, metadata={"user_id": "x"})
+    first, second = await ask(cache_setup, model), await ask(cache_setup, model, metadata={"user_id": "x"})
     assert models[model].counted == 1
     strict(Message, second.body)
     assert second.json["content"] == first.json["content"] and second.json["groundplan"]["cache"] == "exact"
-    streamed = [await ask(world, model, stream=True) for _ in range(2)]
+    streamed = [await ask(cache_setup, model, stream=True) for _ in range(2)]
     assert models[model].counted == 2
     events = [reply.body.split(b"event: message_stop")[0] for reply in streamed]
     assert events[0] == events[1] and b'"cache":"exact"' in streamed[1].body and b'"cache":"none"' in streamed[0].body
     beta = {"anthropic_beta": "other-behaviour"}
-    assert (await ask(world, "native", beta)).json["groundplan"]["cache"] == "none"
+    assert (await ask(cache_setup, "native", beta)).json["groundplan"]["cache"] == "none"
     models[model].script = Script(tokens=20, usage={})
-    untold, again = await ask(world, model, max_tokens=30), await ask(world, model, max_tokens=30)
+    untold, again = await ask(cache_setup, model, max_tokens=30), await ask(cache_setup, model, max_tokens=30)
     assert Decimal(again.headers["groundplan-saved-usd"]) == Decimal(untold.headers["groundplan-cost-usd"]) > 0
     models[model].script = Script(tokens=20)
-    assert (await ask(world, model, max_tokens=3)).json["stop_reason"] == "max_tokens"
-    assert (await ask(world, model, max_tokens=3)).json["groundplan"]["cache"] == "none"
+    assert (await ask(cache_setup, model, max_tokens=3)).json["stop_reason"] == "max_tokens"
+    assert (await ask(cache_setup, model, max_tokens=3)).json["groundplan"]["cache"] == "none"
 
 
-async def test_a_cache_hit_is_in_ledger_and_audit_log_after_a_kill(world: World) -> None:
-    stack, models, _ = world
-    await ask(world, "chat")
-    hits = [await ask(world, "chat") for _ in range(5)]
+async def test_a_cache_hit_is_in_ledger_and_audit_log_after_a_kill(cache_setup: CacheSetup) -> None:
+    stack, models, _ = cache_setup
+    await ask(cache_setup, "chat")
+    hits = [await ask(cache_setup, "chat") for _ in range(5)]
     os.kill(stack.workers[0].pid, signal.SIGKILL)
     await asyncio.to_thread(stack.workers[0].wait)
     shipper = Shipper(stack.home)

@@ -39,7 +39,7 @@ SECRET = "the walrus sleeps at noon"
 
 
 @dataclass
-class World:
+class CacheSetup:
     stack: Stack
     model: ScriptedModel
     keys: dict[str, str]
@@ -50,15 +50,15 @@ class World:
         assert reply.status == 200, reply.body
         return str(reply.json["groundplan"]["cache"])
 
-    async def stored(self, count: int) -> None:
+    async def x(self, count: int) -> None:
         end = asyncio.get_running_loop().time() + 60
         while len(self.stack.sql("SELECT 1 FROM answer")) != count:
             assert asyncio.get_running_loop().time() < end, self.stack.sql("SELECT count(*) FROM answer")
             await asyncio.sleep(0.05)
 
-    async def linked(self) -> None:
-        """Until what a worker answers comes into the store, in the order in which it was made: before, it stays in that
-        worker alone."""
+    async def wait_until_linked(self) -> None:
+        """Wait until the worker's answers reach the store, in their order; before that they are cached in the worker
+        only."""
         for number in range(120):
             reply = await self.stack.chat(self.keys["kept"], f"is it there yet, for the {number}. time")
             call = reply.json["groundplan"]["call_id"]
@@ -67,7 +67,7 @@ class World:
                     self.stack.sql("DELETE FROM answer")
                     return
                 await asyncio.sleep(0.05)
-        raise AssertionError("no answer comes into the store")
+        raise AssertionError("no answer reaches the store")
 
     async def restart(self) -> None:
         for worker in self.stack.workers:
@@ -77,8 +77,8 @@ class World:
         self.stack.start()
         await self.stack.ready()
 
-    async def becomes_exact(self, text: str = SECRET) -> None:
-        """The answer arrives by itself; no model is asked while it is waited for."""
+    async def wait_until_exact(self, text: str = SECRET) -> None:
+        """Wait until the worker has the answer in its cache, without a call to the model."""
         before = self.model.counted
         end = asyncio.get_running_loop().time() + 60
         while True:
@@ -91,15 +91,15 @@ class World:
 
 
 @pytest.fixture
-async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
+async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[CacheSetup]:
     async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
-        declared = [
+        workloads = [
             workload("kept", ["one"], cache=CACHE, keep=Keep(content="full", seconds=300)),
             workload("redacted", ["one"], cache=CACHE, keep=Keep(content="redacted", seconds=300)),
             workload("silent", ["one"], cache=CACHE),
         ]
         person = stack.person("ana@acme.example")
-        keys = {each.name: stack.key(each.name, person) for each in declared}
+        keys = {each.name: stack.key(each.name, person) for each in workloads}
         shipper = fork_program(
             "groundplan.gateway.journal.shipper",
             ["--home", str(stack.home.root)],
@@ -107,74 +107,74 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn}),
         )
         try:
-            stack.apply(blueprint(1, [deployment("one", port)], declared))
+            stack.apply(blueprint(1, [deployment("one", port)], workloads))
             stack.start()
             await stack.ready()
-            made = World(stack, model, keys, person)
-            await made.linked()
-            yield made
+            created = CacheSetup(stack, model, keys, person)
+            await created.wait_until_linked()
+            yield created
         finally:
             shipper.terminate()
             await asyncio.to_thread(shipper.wait, 60)
 
 
-async def test_answers_survive_a_restart_encrypted_and_only_if_content_is_kept(world: World) -> None:
+async def test_answers_survive_a_restart_encrypted_and_only_if_content_is_kept(cache_setup: CacheSetup) -> None:
     for name in ("kept", "redacted", "silent"):
-        assert await world.ask(name=name) == "none"
-    await world.ask("streamed", stream=False)
-    await world.stored(2)
-    rows = world.stack.sql("SELECT workload, sealed, answer::text FROM answer")
+        assert await cache_setup.ask(name=name) == "none"
+    await cache_setup.ask("streamed", stream=False)
+    await cache_setup.wait_until_stored(2)
+    rows = cache_setup.stack.sql("SELECT workload, sealed, answer::text FROM answer")
     assert {row[0] for row in rows} == {"kept"}
-    assert all(row[1].startswith(f"sealed:{world.person}:") for row in rows)
+    assert all(row[1].startswith(f"sealed:{cache_setup.person}:") for row in rows)
     assert not any("walrus" in row[2] for row in rows)
-    await world.restart()
-    await world.becomes_exact()
-    assert await world.ask(name="silent") == "none"
+    await cache_setup.restart()
+    await cache_setup.wait_until_exact()
+    assert await cache_setup.ask(name="silent") == "none"
 
 
-async def test_another_worker_serves_the_answer_that_the_first_one_cached(world: World) -> None:
-    first = world.stack.workers[0]
-    world.stack.start()
-    await world.stack.ready()
+async def test_another_worker_serves_the_answer_that_the_first_one_cached(cache_setup: CacheSetup) -> None:
+    first = cache_setup.stack.workers[0]
+    cache_setup.stack.start()
+    await cache_setup.stack.ready()
     os.kill(first.pid, signal.SIGSTOP)
     try:
-        await world.linked()
-        assert await world.ask() == "none"
-        await world.stored(1)
+        await cache_setup.wait_until_linked()
+        assert await cache_setup.ask() == "none"
+        await cache_setup.wait_until_stored(1)
     finally:
         os.kill(first.pid, signal.SIGCONT)
-    os.kill(world.stack.workers[1].pid, signal.SIGSTOP)
+    os.kill(cache_setup.stack.workers[1].pid, signal.SIGSTOP)
     try:
-        await world.becomes_exact()
+        await cache_setup.wait_until_exact()
     finally:
-        os.kill(world.stack.workers[1].pid, signal.SIGCONT)
+        os.kill(cache_setup.stack.workers[1].pid, signal.SIGCONT)
 
 
-async def test_cleared_killed_or_erased_answers_do_not_come_back(world: World) -> None:
+async def test_cleared_killed_or_erased_answers_do_not_come_back(cache_setup: CacheSetup) -> None:
     for text in ("cleared", "more"):
-        await world.ask(text)
-    await world.stored(2)
-    with psycopg.connect(world.stack.database.urls["control"]) as conn:
+        await cache_setup.ask(text)
+    await cache_setup.wait_until_stored(2)
+    with psycopg.connect(cache_setup.stack.database.urls["control"]) as conn:
         number = identity.clear_answers(conn, "operator", "kept")
-    await world.stored(0)
-    await world.stack.wait_until_acknowledged(number)
-    await world.ask("stopped")
-    await world.stored(1)
+    await cache_setup.wait_until_stored(0)
+    await cache_setup.stack.wait_until_acknowledged(number)
+    await cache_setup.ask("stopped")
+    await cache_setup.wait_until_stored(1)
     stop = "INSERT INTO kill_switch (id, scope, reason, by, lifted_at) VALUES (%s, 'site/site-one', 'x', 'o', now())"
-    world.stack.policy("kill", "site/site-one", stop, new_id())
-    await world.restart()
+    cache_setup.stack.policy("kill", "site/site-one", stop, new_id())
+    await cache_setup.restart()
     await asyncio.sleep(1.5)
-    assert await world.ask("stopped") == "none"
+    assert await cache_setup.ask("stopped") == "none"
 
 
-async def test_erasing_a_person_deletes_their_answers(world: World) -> None:
-    await world.ask("mine")
-    await world.stored(1)
-    with psycopg.connect(world.stack.database.urls["control"]) as conn:
-        destroy_subject_key(conn, world.person)
-    await world.restart()
+async def test_erasing_a_person_deletes_their_answers(cache_setup: CacheSetup) -> None:
+    await cache_setup.ask("mine")
+    await cache_setup.wait_until_stored(1)
+    with psycopg.connect(cache_setup.stack.database.urls["control"]) as conn:
+        destroy_subject_key(conn, cache_setup.person)
+    await cache_setup.restart()
     await asyncio.sleep(1.5)
-    assert await world.ask("mine") == "none"
+    assert await cache_setup.ask("mine") == "none"
 
 
 def test_expired_killed_and_surplus_answers_are_deleted(
