@@ -50,7 +50,7 @@ class CacheSetup:
         assert reply.status == 200, reply.body
         return str(reply.json["groundplan"]["cache"])
 
-    async def x(self, count: int) -> None:
+    async def wait_until_stored(self, count: int) -> None:
         end = asyncio.get_running_loop().time() + 60
         while len(self.stack.sql("SELECT 1 FROM answer")) != count:
             assert asyncio.get_running_loop().time() < end, self.stack.sql("SELECT count(*) FROM answer")
