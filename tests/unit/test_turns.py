@@ -284,12 +284,17 @@ async def test_a_hedge_that_is_not_sent_leaves_the_turn(
 async def test_a_hedge_that_is_overtaken_before_it_is_sent_leaves_the_turn(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    connect_to, connections = Http1Pool.connect, itertools.count()
+
+    async def connect_once(*arguments: Any) -> Any:
+        return await (no_connection if next(connections) else connect_to)(*arguments)
+
+    monkeypatch.setattr(Http1Pool, "connect", connect_once)
     async with call_rig(tmp_path, ["two", "one"], workloads=HEDGED) as rig:
+        ail(rig, "one")
         gate = rig.hold("two")
         call = asyncio.create_task(rig.chat())
         await until(lambda: rig.models["two"].counted == 1)
-        ail(rig, "one")
-        monkeypatch.setattr(Http1Pool, "connect", no_connection)
         await until(lambda: state(rig) == {"one": "open"})
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
