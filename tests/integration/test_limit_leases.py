@@ -158,6 +158,67 @@ async def test_a_busy_worker_holds_little_of_the_rest_of_a_day(database: Databas
     assert max(ahead) <= 1 / 8 + 0.01
 
 
+async def use_often(one: Worker, declared: Quota | Budget, times: int) -> int:
+    """Use it every few milliseconds; returns how often that was possible."""
+    done = 0
+    for _ in range(times):
+        token, period = (new_id().bytes, -1), key_at(declared.period, "", "UTC", one.wall.now())
+        if await one.leases.acquire(token, [Charge(declared.name, period, 1)], [declared], 1) is None:
+            (one.counters if isinstance(declared, Quota) else one.leases._slices).settle_charges(token, [1])
+            done += 1
+        await asyncio.sleep(0.005)
+    return done
+
+
+@pytest.mark.parametrize(
+    ("declared", "second", "most_ahead"),
+    [
+        (quota(REQUESTS, 1_000_000), 1, 125_000),
+        (quota(REQUESTS, 2_000, "hour"), 3599 - 30, 250),
+        (Budget(name="assistant", covers="workload/assistant", limit=1_000_000, period="day"), 86_399 - 30, 125_000),
+    ],
+)
+async def test_what_is_used_often_is_served_when_its_next_period_begins_without_postgresql(
+    database: Database, tmp_path: Path, wall: Wall, declared: Quota | Budget, second: int, most_ahead: int
+) -> None:
+    """Limits by the minute are the usual ones, and another PostgreSQL takes half a minute to take over."""
+    wall.at = wall.at.replace(hour=0, minute=0, second=0) + timedelta(days=1, seconds=second)
+    table, span, of = (
+        ("limit_span", "span", "name") if isinstance(declared, Quota) else ("budget_period", "period", "budget")
+    )
+    async with worker(database, tmp_path, wall) as one:
+        with patience():
+            assert await use_often(one, declared, 300) == 300
+        following = key_at(declared.period, "", "UTC", wall.at + timedelta(seconds=61))
+        book = one.counters if isinstance(declared, Quota) else one.leases._slices
+        assert 0 < (held := book.available(declared.name, following)) <= most_ahead
+        with psycopg.connect(database.superuser) as away:
+            away.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
+            now_held = book.available(declared.name, key_at(declared.period, "", "UTC", wall.at))
+            assert await use_often(one, declared, 20) == 20 and now_held > 20
+            wall.at += timedelta(seconds=61)
+            began = asyncio.get_running_loop().time()
+            assert await use_often(one, declared, 20) == 20
+            assert book.available(declared.name, following) == held - 20
+            assert asyncio.get_running_loop().time() - began < 5
+    count = f"SELECT count(*)::int FROM {table} WHERE {of} = %s AND {span} > %s"
+    assert row(database, count, declared.name, following) == (0,), "nothing of later periods"
+
+
+async def test_of_what_is_used_now_and_then_nothing_is_fetched_for_later(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    """Of each of many users there would be twice as many windows."""
+    asked = quota(REQUESTS, 1_000_000)
+    async with worker(database, tmp_path, wall) as one:
+        with patience():
+            assert await one.take(asked, 1, 1)
+        await asyncio.sleep(1.2)
+        assert await one.take(asked, 1, 1)
+        await asyncio.sleep(1.2)
+        assert one.counters.granted_keys() == [(asked.name, one.span(asked))]
+
+
 @pytest.mark.parametrize(("kind", "used"), [(TOKENS, 5), (TOKENS, 0), (CONCURRENT, 0)])
 async def test_what_calls_reserved_and_did_not_use_does_not_stay_with_their_worker(
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, kind: str, used: int

@@ -60,6 +60,7 @@ def test_limits_are_sorted_by_use_without_past_or_undeclared_ones(conn: psycopg.
     span(conn, "tokens/gpt#1", "2026-11-25", 1000, 10, "2036-11-26")
     span(conn, "requests/gone", "2026-11-25", 10, 10, "2036-11-26")
     span(conn, "requests/daily", "2026-11-24", 100, 100, "2006-11-25")
+    span(conn, "requests/daily", "2026-11-26", 100, 100, "2036-11-27")  # held of the next one already
     found = limits_json(made, store.limit_spans(conn), [], {ana: "ana@acme.example"})["limits"]
     assert [(row["limit"], row["who"], row["taken"], row["near"]) for row in found] == [
         ("each", "ana@acme.example", 950, True),

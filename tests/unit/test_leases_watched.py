@@ -422,8 +422,9 @@ def quota(period: str) -> Quota:
         (BUDGET, 1600, 100, 900),  # PostgreSQL gives an eighth of the rest at most
         (quota("day"), 1600, 100, 200),
         (BUDGET, 0, 10, 900),
-        (quota("minute"), 10**6, 10, 30),
-        (quota("hour"), 10**6, 10, 30),
+        (quota("minute"), 10**6, 600, 900),
+        (quota("minute"), 1600, 100, 200),
+        (quota("hour"), 10**6, 600, 900),
     ],
 )
 def test_what_a_minute_needs_is_held_where_there_is_plenty(

@@ -68,7 +68,7 @@ def test_periods_follow_each_other_without_gap(at: datetime, spec: tuple[str, st
     begin, end = periods.begins(key), periods.ends(key)
     assert begin is not None and end is not None and begin <= at < end
     following = periods.key_at(*spec, end)
-    assert periods.begins(following) == end
+    assert periods.begins(following) == end and periods.next_key(*spec, key) == following
     assert periods.current_key(*spec, at.timestamp()) == key
     assert periods.current_key(*spec, end.timestamp()) == following
     assert periods.current_key(*spec, at.timestamp()) == key  # also back again
@@ -99,6 +99,7 @@ def test_dated_budgets_have_the_periods_of_each(
 
 def test_what_does_not_end_says_so() -> None:
     assert periods.ends("total") is None and periods.begins("now") is None
+    assert periods.next_key("total", "", "UTC", "total") is None
     assert "does not renew" in periods.end_text("total")
     assert periods.end_text("2026-11-25T14:33") == "2026-11-25 14:34 UTC"
     assert periods.end_text("2026-11") == "2026-12-01 UTC"

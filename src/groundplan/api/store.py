@@ -244,13 +244,15 @@ def groups(conn: Db) -> list[Row]:
 
 
 def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
-    """What gateways have taken of each limit in the current spans. With `near`, spans of single users and keys (whose
-    names end with their ids) only where at least that share is taken."""
+    """What gateways have taken of each limit in the current spans, not what they hold of the next ones already. With
+    `near`, spans of single users and keys (whose names end with their ids) only where at least that share is taken."""
     return select(
         conn,
-        """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span
+        """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span s
            WHERE ends > now()
              AND (%(near)s::float8 IS NULL OR name NOT LIKE '%%/%%/%%' OR granted >= %(near)s * amount)
+             AND NOT EXISTS (SELECT FROM limit_span e WHERE e.name = s.name AND length(e.span) = length(s.span)
+                             AND e.ends > now() AND e.ends < s.ends)
            ORDER BY name, span""",
         {"near": near},
     )

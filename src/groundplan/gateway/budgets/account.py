@@ -21,12 +21,13 @@ PREFETCH_S = 3.0
 LOW_WATER_S = 1.0
 """More is fetched once less than this time of use is left: PostgreSQL may be slow for as long without a refusal."""
 OUTAGE_S = 60.0
-"""The same for money, and for limits of a day and more, by the use of the last half minute (`STEADY_WINDOW_S`):
-PostgreSQL may be away for as long, as while another server takes over, and workloads may go on for a minute then unless
-they declare otherwise."""
+"""The same, by the use of the last half minute (`STEADY_WINDOW_S`), in the current period and in the next one if that
+begins within this time: PostgreSQL may be away for as long, as while another server takes over, and workloads may go on
+for a minute then unless they declare otherwise."""
 STEADY_WINDOW_S = 30.0
-_SHORT_PERIODS = ("now", "minute", "hour")
-"""Periods of limits for which nothing is held against an outage: their windows end sooner."""
+_OFTEN = 5
+"""Uses a minute from which the next period is fetched ahead: of tens of thousands of users with a limit each, most call
+less often, and windows of theirs would take memory for nothing."""
 EMPTY_S = 1.0
 """How long an account is known to be empty after PostgreSQL refused a grant."""
 EMPTY_RETRY_S = 0.1
@@ -66,6 +67,8 @@ class Account:
     """Recent use per second."""
     steady_rate: float = 0.0
     """Use per second over the last half minute."""
+    use_frequency: float = 0.0
+    """How often per second it was used, over the same time; what is used between two measurements counts as once."""
     measured_at: float = float("-inf")
     """Loop time at which the use was last measured."""
     spent: int = 0
@@ -109,7 +112,9 @@ class Account:
         used, self.spent = spent - self.spent, spent
         self.use_rate += (used / seconds - self.use_rate) * 0.2
         since, self.measured_at = max(seconds, now - self.measured_at), now
-        self.steady_rate += (used / since - self.steady_rate) * min(1.0, since / STEADY_WINDOW_S)
+        weight = min(1.0, since / STEADY_WINDOW_S)
+        self.steady_rate += (used / since - self.steady_rate) * weight
+        self.use_frequency += ((used != 0) / since - self.use_frequency) * weight
 
     def refill_threshold(self, *, quota: bool) -> float:
         """Return the available amount below which more is fetched ahead."""
@@ -126,10 +131,22 @@ class Account:
         return min(headroom, max(0, self.unallocated // _PREFETCH_SHARE - max(0, available)))
 
     @property
+    def is_used_often(self) -> bool:
+        """Whether it was used several times within the last half minute."""
+        return self.use_frequency * OUTAGE_S >= _OFTEN
+
+    def expect_use_of(self, current: Account, now: float) -> None:
+        """Expect as much use as the account of the same declaration has in its `current` period."""
+        self.use_rate, self.steady_rate = current.use_rate, current.steady_rate
+        self.use_frequency, self.usual_amount = current.use_frequency, current.usual_amount
+        self.measured_at = now
+        if self.unallocated is None:
+            self.unallocated = self.declared.limit
+
+    @property
     def _outage_reserve(self) -> float:
         """Expected use while PostgreSQL is away."""
-        short = isinstance(self.declared, Quota) and self.declared.period in _SHORT_PERIODS
-        return 0.0 if short else self.steady_rate * OUTAGE_S
+        return self.steady_rate * OUTAGE_S
 
     def idle_to_keep(self, available: int) -> int:
         """Return how much of a limit a worker keeps that has `available` idle: what it may hold ahead, and at least one

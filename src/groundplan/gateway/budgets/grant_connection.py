@@ -138,6 +138,11 @@ class GrantConnection:
             before -= timedelta(seconds=self._windows.seconds_ahead)
         return (self._clock.now() - before).strftime("%Y-%m-%dT%H:%M")
 
+    def seconds(self, key: Key) -> float:
+        """Return the time by which the periods of a key begin and end, in seconds since the epoch."""
+        ahead = self._windows.seconds_ahead if self._windows is not None and is_quota(key[0]) else 0.0
+        return self._clock.seconds() + ahead
+
     def unconfirmed_budgets(self) -> set[Key]:
         """Budgets with releases that the database has not confirmed."""
         return {(each.budget, each.period) for _, each in self._unconfirmed_releases.values()}

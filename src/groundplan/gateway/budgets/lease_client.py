@@ -28,6 +28,7 @@ from groundplan.gateway.budgets.grant_batching import GrantBatches
 from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
 from groundplan.gateway.budgets.idle_limits import IdleLimits
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
+from groundplan.gateway.budgets.next_periods import accounts_to_renew
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.windows import WindowClock
@@ -385,6 +386,7 @@ class LeaseClient:
         if self._grants.has_unconfirmed or not self.connected or now > self._last_check + _CHECK_S:
             self._last_check = now
             await self._forget_ended_quotas()
+            self._expect_next_periods(now)
             async with self._grants.lock:
                 queried = self._recently_queried(now)
                 await self._grants.refresh_unallocated(queried)  # a query, which also finds a dead connection
@@ -423,6 +425,13 @@ class LeaseClient:
                 account.use_rate = 0.0
                 del self._active[key]
         return budgets
+
+    def _expect_next_periods(self, now: float) -> None:
+        """Let accounts that are used often be fetched ahead of their next period, too."""
+        for account, following in list(accounts_to_renew(self._active.items(), self._grants.seconds)):
+            upcoming = self._account(account.declared, following, account.blueprint_number)
+            upcoming.expect_use_of(account, now)
+            self._active[account.declared.name, following] = upcoming
 
     def _recently_queried(self, now: float) -> list[Key]:
         """Return the next quotas, in turns, whose remaining amount callers asked for lately."""

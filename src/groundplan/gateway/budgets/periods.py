@@ -120,6 +120,13 @@ def ends(key: str) -> datetime | None:
     return months.add_months(start, 1 if len(key) == 7 else 12)
 
 
+@lru_cache(_CACHED)
+def next_key(period: str, starts: str, timezone: str, key: str) -> str | None:
+    """Return the key of the period after that of `key`; None for an endless one."""
+    end = ends(key)
+    return None if end is None else key_at(period, starts, timezone, end)
+
+
 def seconds_left(end: float, now: float) -> int:
     """Return the whole seconds from `now` until `end` (both since the epoch), rounded up; 0 once it is over."""
     return max(0, ceil(end - now))
