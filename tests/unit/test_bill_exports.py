@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.unit.test_reconcile import RATES, attempt, bill, kinds
 
 from groundplan.core.errors import Invalid
-from groundplan.economics.bills.model_names import resolve
+from groundplan.economics.bills.model_names import resolve_model
 from groundplan.economics.bills.parse import Bill, read_bill
 from groundplan.economics.bills.reconcile import reconcile
 
@@ -65,7 +65,7 @@ def test_the_cost_table_of_google_with_its_heading_credits_tax_and_total() -> No
     read = bill(GOOGLE)
     assert read.format == "Google Cloud costs" and read.columns["amount"] == "Unrounded Cost (€)"
     assert {line.currency for line in read.lines} == {"EUR"} and "1 line of totals was passed over" in read.notes
-    found = reconcile(read, [attempt()], RATES, exchange={"EUR": Decimal(1)})
+    found = reconcile(read, [attempt()], RATES, exchange_rates={"EUR": Decimal(1)})
     assert found.bill == Decimal("0.0528")
     assert kinds(found) == {"storage": "0.04", "tax": "0.01", "credit": "-0.0002"}
 
@@ -187,11 +187,11 @@ def test_counts_with_marks_between_thousands() -> None:
 
 def test_names_of_use_on_bills_find_our_models() -> None:
     models = ["anthropic/claude-3-5-haiku", "anthropic/claude-3-haiku", "amazon/nova-lite", "openai/gpt-4o"]
-    assert resolve("USE1-Claude3Haiku-input-tokens", models) == models[1]
-    assert resolve("EUC1-Claude3.5Haiku-output-tokens", models) == models[0]
-    assert resolve("USW2-NovaLite-cache-read-tokens", models) == models[2]
-    assert resolve("Claude 3.5 Haiku (Amazon Bedrock Edition)", models) == models[0]
-    assert resolve("USE1-Llama3-input-tokens", models) == "USE1-Llama3-input-tokens"
+    assert resolve_model("USE1-Claude3Haiku-input-tokens", models) == models[1]
+    assert resolve_model("EUC1-Claude3.5Haiku-output-tokens", models) == models[0]
+    assert resolve_model("USW2-NovaLite-cache-read-tokens", models) == models[2]
+    assert resolve_model("Claude 3.5 Haiku (Amazon Bedrock Edition)", models) == models[0]
+    assert resolve_model("USE1-Llama3-input-tokens", models) == "USE1-Llama3-input-tokens"
 
 
 def test_names_of_bedrock_and_dated_ones_are_found() -> None:
@@ -203,13 +203,13 @@ def test_names_of_bedrock_and_dated_ones_are_found() -> None:
         "azure/gpt-4o-2024-08-06",
         "x/gpt-4.1",
     ]
-    assert resolve("USE1-Claude3Haiku-input-tokens", models) == haiku
-    assert resolve("Claude Haiku 4.5 (Amazon Bedrock Edition)", models) == models[1]
-    assert resolve("EUN1-NovaLite-output-tokens", models) == nova
-    assert resolve("gpt 4o 0806 Inp glbl Tokens", models) == models[3]
-    assert resolve("gpt-4.1-mini", models) == "x/gpt-4.1", "as before: the longest that it begins with"
+    assert resolve_model("USE1-Claude3Haiku-input-tokens", models) == haiku
+    assert resolve_model("Claude Haiku 4.5 (Amazon Bedrock Edition)", models) == models[1]
+    assert resolve_model("EUN1-NovaLite-output-tokens", models) == nova
+    assert resolve_model("gpt 4o 0806 Inp glbl Tokens", models) == models[3]
+    assert resolve_model("gpt-4.1-mini", models) == "x/gpt-4.1", "as before: the longest that it begins with"
     dated = ["openai/gpt-4o-2024-05-13", "openai/gpt-4o-2024-08-06", "openai/gpt-4o"]
-    assert [resolve(name.partition("/")[2], dated) for name in dated] == dated
+    assert [resolve_model(name.partition("/")[2], dated) for name in dated] == dated
 
 
 def test_a_refund_of_a_day_stays_beside_what_was_used_on_it() -> None:
@@ -225,10 +225,10 @@ def test_rounding_is_that_of_the_bill_s_own_currency() -> None:
     """Half a yen is a third of a cent: more than these calls differ by, and less than a wrong price would."""
     read = bill("date,model,amount,currency\n2026-11-25,gpt-4o,1,JPY\n")
     yen = {"JPY": Decimal("0.0066")}
-    assert kinds(reconcile(read, [attempt(2000, 250)], RATES, exchange=yen)) == {"rounding": "0.0001"}
-    assert kinds(reconcile(read, [attempt(6000, 0)], RATES, exchange=yen)) == {"unexplained": "-0.0054"}
+    assert kinds(reconcile(read, [attempt(2000, 250)], RATES, exchange_rates=yen)) == {"rounding": "0.0001"}
+    assert kinds(reconcile(read, [attempt(6000, 0)], RATES, exchange_rates=yen)) == {"unexplained": "-0.0054"}
     pounds = bill("date,model,amount,currency\n2026-11-25,gpt-4o,0.01,GBP\n")
-    found = reconcile(pounds, [attempt(8000, 300)], RATES, exchange={"GBP": Decimal("1.30")})
+    found = reconcile(pounds, [attempt(8000, 300)], RATES, exchange_rates={"GBP": Decimal("1.30")})
     assert kinds(found) == {"rounding": "-0.006"}, "half a penny is more than half a cent"
 
 

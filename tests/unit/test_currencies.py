@@ -168,6 +168,6 @@ def test_every_rate_of_a_price_is_converted_and_rounded_up() -> None:
 
 def test_a_bill_in_euro_is_compared_at_the_rate_of_each_line_s_day() -> None:
     text = "date,cost,currency,model\n2026-02-28,10,EUR,m\n2026-03-01,10,EUR,m\n2026-03-01,10,NOK,m\n"
-    found = reconcile(read_bill(text, "bill.csv", {}), [], {}, provider="m", dated=DATED)
+    found = reconcile(read_bill(text, "bill.csv", {}), [], {}, provider="m", dated_exchange_rates=DATED)
     assert found.bill == 30
     assert any("1 line in NOK left out, since it has no rate" in note for note in found.notes)

@@ -21,8 +21,8 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line as BookLine
-from groundplan.economics.bills.model import KINDS, Attempt, Reconciliation
-from groundplan.economics.bills.model_names import by_upstream, resolve
+from groundplan.economics.bills.model import EXPLANATION_KINDS, Attempt, Reconciliation
+from groundplan.economics.bills.model_names import models_by_upstream, resolve_model
 from groundplan.economics.bills.parse import MAX_LINES, Bill, read_bill
 from groundplan.economics.bills.reconcile import reconcile
 from groundplan.economics.export.focus import focus_csv
@@ -58,7 +58,7 @@ def kinds(result: Reconciliation) -> dict[str, str]:
     """Kind -> amount, checked to add up to the difference."""
     with localcontext(prec=90):
         assert sum((amount for _, amount, _ in result.explanations()), Decimal(0)) == result.difference
-        assert sum((row.amount for row in result.rows), Decimal(0)) == result.difference
+        assert sum((row.amount for row in result.discrepancies), Decimal(0)) == result.difference
     return {kind: f"{amount.normalize():f}" for kind, amount, _ in result.explanations()}
 
 
@@ -87,9 +87,9 @@ def test_calls_and_lines_without_each_other() -> None:
         [one, two], RATES,
     )  # fmt: skip
     assert kinds(result) == {"bill_line_without_call": "0.5", "call_without_bill_line": "-0.003"}
-    (missing,) = [row for row in result.rows if row.kind == "call_without_bill_line"]
+    (missing,) = [row for row in result.discrepancies if row.kind == "call_without_bill_line"]
     assert missing.calls == (two.call,)
-    (extra,) = [row for row in result.rows if row.kind == "bill_line_without_call"]
+    (extra,) = [row for row in result.discrepancies if row.kind == "bill_line_without_call"]
     assert extra.lines == (3,)
 
 
@@ -108,7 +108,7 @@ def test_a_line_with_an_id_of_its_own_is_not_compared_with_calls_that_the_bill_f
         "call_without_bill_line": f"{-forgotten.cost.normalize():f}",
         "price": f"{unnamed.cost.normalize():f}",
     }
-    assert {row.kind: row.calls for row in result.rows if row.calls} == {
+    assert {row.kind: row.calls for row in result.discrepancies if row.calls} == {
         "call_without_bill_line": (forgotten.call,),
         "price": (unnamed.call,),
     }
@@ -123,7 +123,7 @@ def test_other_tokens_and_another_price_are_told_apart() -> None:
         [one, two], RATES,
     )  # fmt: skip
     assert kinds(result) == {"tokens": "0.0005", "price": "0.0002"}
-    notes = {row.kind: row.note for row in result.rows}
+    notes = {row.kind: row.note for row in result.discrepancies}
     assert notes["tokens"] == "1000/150 tokens in/out on the bill, 1000/100 here"
     assert "output at 12.00 USD/Mtok would explain it" in notes["price"]
 
@@ -144,14 +144,14 @@ def test_a_line_that_is_there_once_more_is_a_line_without_a_call(lines: list[str
     """Not other tokens, another price or an estimate; lines that are parts of one attempt may be alike."""
     one = attempt(estimated=found.keys() <= {"bill_line_without_call"})
     made = reconcile(generic(*(f"2026-11-25,gpt-4o,{each.format(one.call)},USD" for each in lines)), [one], RATES)
-    assert kinds(made) == found and all(row.calls == (one.call,) for row in made.rows)
+    assert kinds(made) == found and all(row.calls == (one.call,) for row in made.discrepancies)
 
 
 def test_a_days_line_that_is_there_once_more_is_a_line_without_a_call() -> None:
     """Lines of calls without an id may be alike: they are told apart only where the others are what the ledger has."""
     tries, day = [attempt(), attempt(), attempt(5, 7)], "2026-11-25,gpt-4o,,2005,207,0.00608,USD"
     found = reconcile(generic(day, day), tries, RATES)
-    assert kinds(found) == {"bill_line_without_call": "0.00608"} and found.rows[0].lines == (3,)
+    assert kinds(found) == {"bill_line_without_call": "0.00608"} and found.discrepancies[0].lines == (3,)
     each = ["2026-11-25,gpt-4o,,1000,100,0.003,USD"] * 2 + ["2026-11-25,gpt-4o,,5,7,0.00008,USD"]
     assert kinds(reconcile(generic(*each), tries, RATES)) == {}
     assert kinds(reconcile(generic(*each, each[0]), tries, RATES)) == {"tokens": "0.003"}
@@ -175,7 +175,7 @@ def test_a_discount_shows_as_a_factor() -> None:
     one = attempt()
     result = reconcile(generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.0015,USD"), [one], RATES)
     assert kinds(result) == {"price": "-0.0015"}
-    assert "the bill is 0.5 times the ledger" in result.rows[0].note
+    assert "the bill is 0.5 times the ledger" in result.discrepancies[0].note
 
 
 def test_rounding_is_what_the_decimals_of_the_bill_allow() -> None:
@@ -222,11 +222,13 @@ def test_one_small_estimate_among_many_calls_explains_no_more_than_it_came_to(mo
 def test_calls_of_the_demo_are_one_row_of_their_day_and_model() -> None:
     demo = [attempt(demo=True) for _ in range(3)]
     result = reconcile(generic("2026-11-25,gpt-4o,,10,60,1,USD"), demo, RATES)
-    (row,) = [row for row in result.rows if row.kind == "demo"]
+    (row,) = [row for row in result.discrepancies if row.kind == "demo"]
     assert row.calls == tuple(each.call for each in demo) and row.amount == -sum(each.cost for each in demo)
     other = [attempt(demo=True, at=NOON + timedelta(days=1)) for _ in range(3)]
     result = reconcile(generic("2026-11-25,gpt-4o,,10,60,1,USD"), [*demo, *other], RATES)
-    assert [len(row.calls) for row in result.rows if row.kind == "demo"] == [3, 3], "of days without a line, too"
+    assert [len(row.calls) for row in result.discrepancies if row.kind == "demo"] == [3, 3], (
+        "of days without a line, too"
+    )
 
 
 def test_days_and_models_are_compared_where_no_call_is_named() -> None:
@@ -240,9 +242,9 @@ def test_days_and_models_are_compared_where_no_call_is_named() -> None:
     assert export.format == "OpenAI costs" and export.columns["amount"] == "amount_value"
     result = reconcile(export, tries, RATES)
     assert kinds(result) == {"call_without_bill_line": "-0.003"}  # of the day after
-    assert (result.left_out, result.left_out_usd) == (1, tries[3].cost)
+    assert (result.excluded_attempts, result.excluded_usd) == (1, tries[3].cost)
     everything = reconcile(export, tries, RATES, provider="openai")
-    assert everything.left_out == 0 and kinds(everything) == {"call_without_bill_line": "-0.003"}
+    assert everything.excluded_attempts == 0 and kinds(everything) == {"call_without_bill_line": "-0.003"}
     assert "1 line without an amount" in result.notes[0]
 
 
@@ -286,7 +288,7 @@ def test_a_usage_export_with_requests_says_how_many() -> None:
     refused = attempt(0, 0, outcome="not_billed")
     result = reconcile(bill(text), [attempt(), attempt(), refused], RATES)
     assert kinds(result) == {"tokens": "0.001"}
-    assert result.rows[0].note.endswith("the bill counts 3 requests, the ledger 2")
+    assert result.discrepancies[0].note.endswith("the bill counts 3 requests, the ledger 2")
 
 
 def test_azure_meters_and_other_services() -> None:
@@ -302,7 +304,7 @@ def test_azure_meters_and_other_services() -> None:
     assert export.format == "Azure cost details" and export.date_range == (date(2026, 11, 25), date(2026, 11, 25))
     result = reconcile(export, [attempt(), attempt()], RATES)
     assert kinds(result) == {"other_service": "2.5", "price": "0.0004", "storage": "0.2", "network": "8.7"}
-    (price,) = [row for row in result.rows if row.kind == "price"]
+    (price,) = [row for row in result.discrepancies if row.kind == "price"]
     assert price.note == "the bill charges input at 2.20 USD/Mtok, output at 10.00 USD/Mtok"
 
 
@@ -375,7 +377,7 @@ def test_lines_of_a_month_are_compared_with_all_of_its_days(form: str) -> None:
     assert read.date_range == (date(2026, 9, 1), date(2026, 11, 30))
     result = reconcile(read, every, RATES)
     assert kinds(result) == {"storage": "10", "unexplained": "1"}
-    (more,) = [row for row in result.rows if row.kind == "unexplained"]
+    (more,) = [row for row in result.discrepancies if row.kind == "unexplained"]
     assert more.day == date(2026, 11, 1) and more.note.startswith("of 2026-11-01 to 2026-11-30")
     assert len(more.calls) == 4
 
@@ -444,13 +446,13 @@ def test_other_currencies_need_a_rate() -> None:
     lines = generic(f"2026-11-25,gpt-4o,{one.call},1000,100,0.002,EUR")
     without = reconcile(lines, [one], RATES)
     assert kinds(without) == {"currency": "-0.003"} and "--rate EUR=USD" in without.notes[0]
-    assert without.uncompared == 1, "what counts as nothing is no comparison"
-    rated = reconcile(lines, [one], RATES, exchange=parse_exchange_rates({"eur": "1.5"}))
-    assert kinds(rated) == {} and rated.uncompared == 0
+    assert without.uncompared_lines == 1, "what counts as nothing is no comparison"
+    rated = reconcile(lines, [one], RATES, exchange_rates=parse_exchange_rates({"eur": "1.5"}))
+    assert kinds(rated) == {} and rated.uncompared_lines == 0
     some = generic(
         f"2026-11-25,gpt-4o,{one.call},1000,100,0.003,USD", "2026-11-25,gpt-4o,,1,1,7,EUR", "2026-11-25,gpt-4o,,1,1,7,"
     )
-    assert reconcile(some, [one], RATES).uncompared == 1
+    assert reconcile(some, [one], RATES).uncompared_lines == 1
     for wrong in ("much", "0", "-1", "1e9"):
         with pytest.raises(Invalid):
             parse_exchange_rates({"EUR": wrong})
@@ -502,7 +504,7 @@ def test_names_on_bills_find_our_models() -> None:
         "Claude Haiku 4.5": "anthropic/claude-haiku-4-5", "gpt-4": "gpt-4", "gpt-4o-mini": "openai/gpt-4o-mini",
         "Azure OpenAI GPT-4o-0806-Inp": "openai/gpt-4o",
     }.items():  # fmt: skip
-        assert resolve(name, models) == found
+        assert resolve_model(name, models) == found
 
 
 CALLS = [UUID(int=(7 << 76) | (2 << 62) | number) for number in range(6)]
@@ -541,12 +543,12 @@ def test_the_parts_always_add_up_to_the_difference(
         read = bill("\n".join([head, *(",".join(row) for row in cells)]))
     except Invalid:
         return
-    result = reconcile(read, attempts, RATES, provider=provider, exchange=exchange)
+    result = reconcile(read, attempts, RATES, provider=provider, exchange_rates=exchange)
     found = kinds(result)
-    assert set(found) <= set(KINDS)
+    assert set(found) <= set(EXPLANATION_KINDS)
     with localcontext(prec=90):
         costs = {(a.call, a.number): a.cost for a in attempts}
-        assert result.ledger + result.left_out_usd <= sum(costs.values(), Decimal(0))
+        assert result.ledger + result.excluded_usd <= sum(costs.values(), Decimal(0))
         if any(line.amount is not None for line in read.lines):
             told = [line for line in read.lines if line.amount is not None]
             worth = sum(
@@ -568,7 +570,10 @@ def test_any_text_is_a_bill_or_a_told_error(text: str) -> None:
 def test_a_line_that_bears_its_upstreams_name_means_our_model() -> None:
     """A company names its deployments at Azure as it likes, and usage exports bear these names."""
     pairs = [("My-GPT", "azure/gpt-4.1-mini"), ("gpt-4.1", "azure/gpt-4.1"), ("gpt-4.1", "openai/gpt-4.1")]
-    assert by_upstream(pairs) == {"my-gpt": ("azure/gpt-4.1-mini",), "gpt-4.1": ("azure/gpt-4.1", "openai/gpt-4.1")}
+    assert models_by_upstream(pairs) == {
+        "my-gpt": ("azure/gpt-4.1-mini",),
+        "gpt-4.1": ("azure/gpt-4.1", "openai/gpt-4.1"),
+    }
     text = "date,model,input tokens,output tokens,amount\n2026-11-02,my-gpt,10,5,1\n2026-11-02,gpt-4.1,10,5,1\n"
     place = replace_struct(deployment("gpt", 1), model="azure/gpt-4.1-mini", upstream_model="My-GPT")
     told = reconcile_route._with_our_models(read_bill(text, "a.csv", {}), [place], None)

@@ -27,8 +27,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import format_plain
 from groundplan.core.words import quantity
 from groundplan.economics.bills.allocated_lines import TERMS, AllocationGap, compare_allocations
-from groundplan.economics.bills.model import KINDS, OUR_VERSION, Attempt, Reconciliation, Row
-from groundplan.economics.bills.model_names import by_upstream, resolve
+from groundplan.economics.bills.model import CALL_ID_VERSION, EXPLANATION_KINDS, Attempt, Discrepancy, Reconciliation
+from groundplan.economics.bills.model_names import models_by_upstream, resolve_model
 from groundplan.economics.bills.parse import Bill, read_bill
 from groundplan.economics.bills.reconcile import is_billed_by, reconcile
 from groundplan.economics.prices.currency import parse_exchange_rates
@@ -113,10 +113,12 @@ def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[st
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
-    result = reconcile(bill, attempts, rates, provider=query.provider, exchange=exchange, dated=dated)
+    result = reconcile(
+        bill, attempts, rates, provider=query.provider, exchange_rates=exchange, dated_exchange_rates=dated
+    )
     found: list[AllocationGap] = []
     notes: list[str] = []
-    if any(row.kind in TERMS for row in result.rows):
+    if any(row.kind in TERMS for row in result.discrepancies):
         if since > until:
             notes.append(
                 "the bill has no days: say --from DAY --to DAY to see what is allocated of storage and traffic"
@@ -132,7 +134,7 @@ def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[st
 def _with_our_models(bill: Bill, used: Iterable[Deployment], provider: str | None) -> Bill:
     """With our model where a line names it as its upstream (one of `provider`) does, and a note of names that several
     have."""
-    names = by_upstream(
+    names = models_by_upstream(
         (place.upstream_model, place.model)
         for place in used
         if provider is None or is_billed_by(place.model, place.name, provider)
@@ -140,7 +142,7 @@ def _with_our_models(bill: Bill, used: Iterable[Deployment], provider: str | Non
     lines, several = [], dict[str, tuple[str, ...]]()
     for line in bill.lines:
         models = names.get(line.model.lower(), ()) if line.model else ()
-        if line.model and len(models) > 1 and resolve(line.model, models) not in models:
+        if line.model and len(models) > 1 and resolve_model(line.model, models) not in models:
             several[line.model] = models
         lines.append(replace(line, model=models[0]) if len(models) == 1 else line)
     notes = (
@@ -164,7 +166,7 @@ def _check_not_archived(conn: Connection[Any], period: tuple[date, date]) -> Non
 
 def _check_calls_not_archived(conn: Connection[Any], unknown: Collection[UUID]) -> None:
     """As `_check_not_archived`, for the calls that the bill names, whatever its days; the first calls stand for all."""
-    ours = sorted(call for call in unknown if call.version == OUR_VERSION)[:MAX_ROWS]
+    ours = sorted(call for call in unknown if call.version == CALL_ID_VERSION)[:MAX_ROWS]
     for call in ours if archive_store.list_parts(conn) else ():
         if (day := archive_store.archived_day_of(conn, call)) is not None:
             raise Invalid(
@@ -201,8 +203,8 @@ def reconciliation_json(bill: Bill, result: Reconciliation) -> dict[str, Any]:
         "format": bill.format,
         "columns": dict(bill.columns),
         "lines": len(bill.lines),
-        "lines_uncompared": result.uncompared,
-        "complete": not result.uncompared,
+        "lines_uncompared": result.uncompared_lines,
+        "complete": not result.uncompared_lines,
         "from": since.isoformat() if since and dated else None,
         "to": until.isoformat() if until and dated else None,
         "attempts": result.attempts,
@@ -211,17 +213,17 @@ def reconciliation_json(bill: Bill, result: Reconciliation) -> dict[str, Any]:
         "ledger_usd": exact_amount(result.ledger),
         "difference_usd": exact_amount(result.difference),
         "explanations": [
-            {"kind": kind, "meaning": KINDS[kind], "amount_usd": exact_amount(amount), "places": count}
+            {"kind": kind, "meaning": EXPLANATION_KINDS[kind], "amount_usd": exact_amount(amount), "places": count}
             for kind, amount, count in result.explanations()
         ],
-        "rows": [_row(row) for row in result.rows[:MAX_ROWS]],
-        "rows_left_out": max(0, len(result.rows) - MAX_ROWS),
-        "left_out": {"attempts": result.left_out, "amount_usd": exact_amount(result.left_out_usd)},
+        "rows": [_row(row) for row in result.discrepancies[:MAX_ROWS]],
+        "rows_left_out": max(0, len(result.discrepancies) - MAX_ROWS),
+        "left_out": {"attempts": result.excluded_attempts, "amount_usd": exact_amount(result.excluded_usd)},
         "notes": list(result.notes),
     }
 
 
-def _row(row: Row) -> dict[str, Any]:
+def _row(row: Discrepancy) -> dict[str, Any]:
     return {
         "kind": row.kind,
         "amount_usd": exact_amount(row.amount),

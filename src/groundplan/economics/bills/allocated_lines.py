@@ -17,13 +17,13 @@ TERMS: Final[Mapping[str, frozenset[str]]] = {
 }
 """Purpose of a bill's line -> terms of allocations that cover it."""
 TOLERANCE: Final = Decimal("0.02")
-"""Share of the bill within which an allocation is right."""
+"""Share of the billed amount by which an allocation may differ from it."""
 
 
 @dataclass(frozen=True, slots=True)
 class AllocationGap:
-    """Billed and allocated cost of one purpose, exact USD. `rules`: sources of the allocations; `advice`: what to
-    do."""
+    """Billed and allocated cost of one purpose, exact USD. `rules`: sources of the allocations; `advice`: what the
+    reader should change."""
 
     purpose: str
     bill: Decimal
@@ -38,21 +38,21 @@ class AllocationGap:
 
 
 def compare_allocations(
-    made: Reconciliation, lines: Sequence[Line], sources: Collection[str] = ()
+    reconciliation: Reconciliation, lines: Sequence[Line], sources: Collection[str] = ()
 ) -> list[AllocationGap]:
-    """Compare storage and traffic on the bill with allocated `lines` of the same days. `sources`: sources of the
-    allocations that belong to this bill, where others belong to other bills."""
-    found = []
+    """Compare the bill's costs of storage and traffic with the allocated `lines` of the same days; purposes that the
+    bill does not have are left out. `sources`: the sources of allocations that belong to this bill; empty: all."""
+    gaps = []
     for purpose, terms in TERMS.items():
         with localcontext(prec=PRECISION):
-            bill = sum((row.bill for row in made.rows if row.kind == purpose), Decimal(0))
-        mine = [line for line in lines if line.term in terms and (not sources or line.source in sources)]
+            bill = sum((each.bill for each in reconciliation.discrepancies if each.kind == purpose), Decimal(0))
+        covering = [line for line in lines if line.term in terms and (not sources or line.source in sources)]
         if not bill:
             continue
-        allocated = to_decimal(sum(line.amount for line in mine))
-        rules = tuple(sorted({line.source for line in mine if line.source}))
-        found.append(AllocationGap(purpose, bill, allocated, rules, _advice(purpose, bill, allocated, rules)))
-    return found
+        allocated = to_decimal(sum(line.amount for line in covering))
+        rules = tuple(sorted({line.source for line in covering if line.source}))
+        gaps.append(AllocationGap(purpose, bill, allocated, rules, _advice(purpose, bill, allocated, rules)))
+    return gaps
 
 
 def _advice(purpose: str, bill: Decimal, allocated: Decimal, rules: Sequence[str]) -> str:

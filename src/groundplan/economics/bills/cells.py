@@ -1,7 +1,7 @@
-"""Cells of a bill: amounts, counts, currencies and days as spreadsheets of several countries write them. Pure.
+"""Parses cells of a bill: amounts, counts, currencies and days as spreadsheets of several countries write them. Pure.
 
-The meaning of a comma, a point or 05/11/2026 is derived from all cells of a file together, since one alone is
-ambiguous. It converts no currency.
+The meaning of a comma, a point or 05/11/2026 is derived from all cells of a file together, since a single cell is
+ambiguous. This module converts no currency.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ MAX_AMOUNT: Final = Decimal(10) ** 12
 MIN_EXPONENT: Final = -30
 MAX_LENGTH: Final = 120
 """Characters of an amount."""
-_SIGNS: Final = {"$": USD, "US$": USD, "€": "EUR", "£": "GBP"}
+_CURRENCY_SIGNS: Final = {"$": USD, "US$": USD, "€": "EUR", "£": "GBP"}
 _SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2212"): "-", ord("\u2019"): "'"}
 _CURRENCY: Final = r"(?:US\$|[$€£]|[A-Z]{3})"
 _MONEY: Final = re.compile(
@@ -27,23 +27,23 @@ _MONEY: Final = re.compile(
     rf"(?P<number>[0-9.,' ]*[0-9.](?:[eE][-+]?\d{{1,2}})?)\s*(?P<after>{_CURRENCY})?\s*(?P<back>-?)\s*(?P<close>\))?",
     re.ASCII,
 )
-_NOTHING: Final = re.compile(rf"(?:{_CURRENCY} ?)?[-\u2013\u2014]")
+_DASH: Final = re.compile(rf"(?:{_CURRENCY} ?)?[-\u2013\u2014]")
 _GROUPED: Final = re.compile(r"\d{1,3}(?:[ ']\d{3})+(?:[.,]\d+)?", re.ASCII)
 _POINT_GROUPS: Final = re.compile(r"\d{1,3}(?:\.\d{3})+,\d+|\d{1,3}(?:\.\d{3}){2,}", re.ASCII)
 """1.234,56 and 1.234.567: a point between thousands."""
 _COMMA_GROUPS: Final = re.compile(r"\d{1,3}(?:,\d{2,3})+\.\d+|\d{1,3}(?:,\d{2,3})+,\d{3}", re.ASCII)
 """1,234.56 and 1,00,000: a comma between thousands."""
-_ONE_COMMA: Final = re.compile(r"\d+,\d+", re.ASCII)
+_SINGLE_COMMA: Final = re.compile(r"\d+,\d+", re.ASCII)
 _SCIENTIFIC: Final = re.compile(r"\d,\d+[eE][-+]?\d{1,2}", re.ASCII)
-"""1,18E-05, as a spreadsheet saves a small amount where a comma is a point."""
-_THOUSAND: Final = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
-"""1,234 and 1.234, which may be either."""
+"""1,18E-05, as a spreadsheet saves a small amount where a comma is the decimal point."""
+_AMBIGUOUS: Final = re.compile(r"[1-9]\d{0,2}[.,]\d{3}", re.ASCII)
+"""1,234 and 1.234, whose separator may be the decimal point or one between thousands."""
 _PLAIN: Final = re.compile(r"\d{0,24}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,2})?", re.ASCII)
-_SLASHED: Final = re.compile(r"(\d{1,2})([/.])(\d{1,2})[/.](\d{4})(?:[ T].*)?", re.ASCII)
-_NAMED: Final = ("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y")
+_SLASHED_DAY: Final = re.compile(r"(\d{1,2})([/.])(\d{1,2})[/.](\d{4})(?:[ T].*)?", re.ASCII)
+_DAY_FORMATS: Final = ("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y")
 """Nov 5, 2026 and 5 November 2026."""
 _MIDNIGHT: Final = re.compile(r"[ T]00:00(?::00(?:\.0+)?)?(?: ?(?:Z|UTC|\+00:00))?$", re.ASCII)
-_IN_HEAD: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[\s_]+([A-Z]{3}|[a-z]{3})\s*$")
+_HEAD_CURRENCY: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[\s_]+([A-Z]{3}|[a-z]{3})\s*$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +62,26 @@ def detect_style(amounts: Iterable[str], days: Iterable[str], *, semicolons: boo
     """Derive the style from all amounts and days of a file."""
     commas = points = False
     for text in amounts:
-        plain = _digits(text)
-        commas |= plain is not None and _is_comma(plain)
-        points |= plain is not None and _is_point(plain)
-    slashed = [found for text in days if (found := _SLASHED.fullmatch(text)) and found[2] == "/"]
-    first, second = (any(int(found[place]) > 12 for found in slashed) for place in (1, 3))
+        number = _digits(text)
+        commas |= number is not None and _has_decimal_comma(number)
+        points |= number is not None and _has_decimal_point(number)
+    slashed = [match for text in days if (match := _SLASHED_DAY.fullmatch(text)) and match[2] == "/"]
+    first_is_day, second_is_day = (any(int(match[group]) > 12 for match in slashed) for group in (1, 3))
     comma = commas if commas is not points else None
-    # nobody who writes a comma for the point writes the month first
-    day_first = not second and (first or comma is True or (semicolons and comma is None))
-    return Style(comma, semicolons, day_first, first or second)
+    # a locale with a decimal comma never writes the month first
+    day_first = not second_is_day and (first_is_day or comma is True or (semicolons and comma is None))
+    return Style(comma, semicolons, day_first, first_is_day or second_is_day)
 
 
 def parse_number(text: str, style: Style) -> Decimal | None:
-    """Parse an exact finite number; None where it is none. Understands currency signs, negatives in brackets or with a
-    minus at the end, and thousands separators."""
-    found = _match_money(text)
-    plain = None if found is None else _with_decimal_point(_strip_groups(found["number"].strip()), style)
-    if found is None or plain is None or (found["open"] is None) is not (found["close"] is None):
+    """Parse an exact finite number; None if the text is not a number. Understands currency signs, negatives in brackets
+    or with a minus at the end, and thousands separators."""
+    match = _match_money(text)
+    plain = None if match is None else _with_decimal_point(_strip_groups(match["number"].strip()), style)
+    if match is None or plain is None or (match["open"] is None) is not (match["close"] is None):
         return None
-    signs = [found["sign"], found["inner"], found["back"], "-" if found["open"] else ""]
-    if sum(bool(sign) for sign in signs) > 1 or len(_currencies(found)) > 1 or _PLAIN.fullmatch(plain) is None:
+    signs = [match["sign"], match["inner"], match["back"], "-" if match["open"] else ""]
+    if sum(bool(sign) for sign in signs) > 1 or len(_currencies(match)) > 1 or _PLAIN.fullmatch(plain) is None:
         return None
     try:
         value = Decimal(plain)
@@ -94,37 +94,37 @@ def parse_number(text: str, style: Style) -> Decimal | None:
 
 
 def is_dash(text: str) -> bool:
-    """Whether it is a dash, with or without a currency, as accountants write zero."""
-    return _NOTHING.fullmatch(_normalize_spaces(text)) is not None
+    """Whether the text is a dash, with or without a currency, as accountants write zero."""
+    return _DASH.fullmatch(_normalize_spaces(text)) is not None
 
 
 def parse_count(text: str, style: Style) -> int | None:
-    """Parse a count that is not negative; None where it is none. A number that would not be whole is read with a
-    thousands separator."""
+    """Parse a non-negative integer; None if the text is none. Where the separator may be either (1.234), it separates
+    thousands, since a count has no fraction."""
     value = parse_number(text, style)
-    if value is not None and value != int(value) and _THOUSAND.fullmatch(text.strip()):
+    if value is not None and value != int(value) and _AMBIGUOUS.fullmatch(text.strip()):
         value = Decimal(text.strip().replace(",", "").replace(".", ""))
     return None if value is None or value < 0 or value != int(value) else int(value)
 
 
 def currency_in(text: str) -> str | None:
-    """Currency that an amount names: €12.34, 12.34 EUR."""
-    found = _match_money(text)
-    return _currency_code("".join(_currencies(found)) if found else "")
+    """Currency that an amount names (€12.34, 12.34 EUR); None where it names none."""
+    match = _match_money(text)
+    return _currency_code("".join(_currencies(match)) if match else "")
 
 
 def split_head_currency(name: str) -> tuple[str, str | None]:
-    """(name of a column without its currency, that currency): `Cost (€)` and `cost_eur` are costs in EUR."""
+    """Split the name of a column into (name, currency or None): `Cost (€)` and `cost_eur` are costs in EUR."""
     name = re.sub(r"[\s_]+", "_", name)
-    found = _IN_HEAD.search(name)
-    code = _currency_code((found[1] or found[2]).upper()) if found else None
-    return (name, None) if found is None or code is None else (name[: found.start()], code)
+    match = _HEAD_CURRENCY.search(name)
+    code = _currency_code((match[1] or match[2]).upper()) if match else None
+    return (name, None) if match is None or code is None else (name[: match.start()], code)
 
 
 def parse_day(text: str, style: Style) -> date:
-    """UTC day of an ISO date or time, of seconds (or milliseconds) since 1970, or as people write it. Raises
-    `ValueError`, `OverflowError` and `OSError` for what is none."""
-    if slashed := _SLASHED.fullmatch(text):
+    """UTC day of an ISO date or time, of seconds (or milliseconds) since 1970, or of a date as people write it. Raises
+    `ValueError`, `OverflowError` or `OSError` if the text is no date."""
+    if slashed := _SLASHED_DAY.fullmatch(text):
         first, second, year = int(slashed[1]), int(slashed[3]), int(slashed[4])
         day_first = style.day_first or slashed[2] == "." or first > 12
         return date(year, second, first) if day_first else date(year, first, second)
@@ -139,7 +139,7 @@ def parse_day(text: str, style: Style) -> date:
 
 
 def parse_last_day(text: str, style: Style, *, exclusive: bool) -> date:
-    """Last day, UTC, of a period with this end: the day before where it ends at midnight, or names no time and ends are
+    """Last day, UTC, of a period with this end: the day before if the end is midnight, or names no time and ends are
     `exclusive`. Raises as `parse_day`."""
     day = parse_day(text, style)
     seconds = re.fullmatch(r"(\d{10})(?:\d{3})?(?:\.\d+)?", text, re.ASCII)
@@ -148,13 +148,13 @@ def parse_last_day(text: str, style: Style, *, exclusive: bool) -> date:
 
 
 def has_slashes(text: str) -> bool:
-    """Whether a day is written with slashes, so that the order of day and month matters."""
-    found = _SLASHED.fullmatch(text)
-    return found is not None and found[2] == "/"
+    """Whether a day is written with slashes, so that the order of day and month is ambiguous."""
+    match = _SLASHED_DAY.fullmatch(text)
+    return match is not None and match[2] == "/"
 
 
 def _parse_named_day(text: str) -> date:
-    for form in _NAMED:
+    for form in _DAY_FORMATS:
         try:
             return datetime.strptime(text, form).replace(tzinfo=UTC).date()
         except ValueError:
@@ -172,52 +172,52 @@ def _normalize_spaces(text: str) -> str:
     return " ".join(text.translate(_SPACES).split())
 
 
-def _currencies(found: re.Match[str]) -> list[str]:
-    return [code for name in ("lead", "before", "after") if (code := found[name])]
+def _currencies(match: re.Match[str]) -> list[str]:
+    return [code for name in ("lead", "before", "after") if (code := match[name])]
 
 
 def _currency_code(text: str) -> str | None:
-    code = _SIGNS.get(text, text)
+    code = _CURRENCY_SIGNS.get(text, text)
     return code if code == USD or code in CODES else None
 
 
 def _digits(text: str) -> str | None:
-    """Digits, points and commas of an amount."""
-    found = _match_money(text)
-    return None if found is None else _strip_groups(found["number"].strip())
+    """Digits, points and commas of an amount; None if it is not an amount."""
+    match = _match_money(text)
+    return None if match is None else _strip_groups(match["number"].strip())
 
 
 def _strip_groups(plain: str) -> str:
     return plain.replace(" ", "").replace("'", "") if _GROUPED.fullmatch(plain) else plain
 
 
-def _is_comma(plain: str) -> bool:
+def _has_decimal_comma(plain: str) -> bool:
     """Whether a comma can only be the decimal point."""
-    if _ONE_COMMA.fullmatch(plain):
-        return _THOUSAND.fullmatch(plain) is None
+    if _SINGLE_COMMA.fullmatch(plain):
+        return _AMBIGUOUS.fullmatch(plain) is None
     grouped = _POINT_GROUPS.fullmatch(plain) is not None and "," in plain
     return grouped or _SCIENTIFIC.fullmatch(plain) is not None
 
 
-def _is_point(plain: str) -> bool:
+def _has_decimal_point(plain: str) -> bool:
     """Whether a point can only be the decimal point."""
     if "," not in plain and plain.count(".") == 1:
-        return _THOUSAND.fullmatch(plain) is None
+        return _AMBIGUOUS.fullmatch(plain) is None
     return _COMMA_GROUPS.fullmatch(plain) is not None and "." in plain
 
 
 def _with_decimal_point(plain: str, style: Style) -> str | None:
-    """Normalise to a number with a decimal point and without thousands separators; None where that is unclear."""
+    """Normalise to a number with a decimal point and without thousands separators; None where the text is unclear."""
     if _POINT_GROUPS.fullmatch(plain):
         return plain.replace(".", "").replace(",", ".")
     if _COMMA_GROUPS.fullmatch(plain):
         return plain.replace(",", "")
-    if _ONE_COMMA.fullmatch(plain):
-        thousand = _THOUSAND.fullmatch(plain) is not None
+    if _SINGLE_COMMA.fullmatch(plain):
+        thousand = _AMBIGUOUS.fullmatch(plain) is not None
         decimal = style.comma is True or not thousand or (style.comma is None and style.semicolons)
         return plain.replace(",", "." if decimal else "")
     if _SCIENTIFIC.fullmatch(plain):
         return plain.replace(",", ".")
-    if style.comma is True and _THOUSAND.fullmatch(plain):
+    if style.comma is True and _AMBIGUOUS.fullmatch(plain):
         return plain.replace(".", "")
     return None if "," in plain or " " in plain or "'" in plain else plain

@@ -1,6 +1,6 @@
-"""Finds the role of each column of a bill or usage export, by the names in its head or as chosen.
+"""Detects the role of each column of a bill or usage export, by the names in its head or as chosen.
 
-Facts about exports and the rule that picks. `parse` reads the lines.
+Holds the known names and formats of exports; `parse` reads the lines.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "credit": ("credittype",),
     "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename"),
 }  # fmt: skip
-"""Role of a column -> its possible names, the surest first, in small letters and digits only."""
+"""Role of a column -> its possible names, the most reliable first, in lower-case letters and digits only."""
 
 OWN_FORMAT = "FOCUS of the ledger"
 """The format that `groundplan cost export` writes, which has columns of the specification under both of their names."""
@@ -68,7 +68,7 @@ _OWN_MARKS = frozenset(
     {"billedcost", "chargecategory", "chargetype", "provider", "providername", "resourceid", "skuid", "subaccountid"}
 )
 _OWN_ROLES = {"model": "skuid", "service": "servicecategory"}
-"""Role -> name of its column in our own format, where another name is surer in other bills."""
+"""Role -> name of its column in our own format, where another name is more reliable in other bills."""
 FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
     (OWN_FORMAT, _OWN_MARKS),
     ("OpenAI costs", frozenset({"amountvalue", "starttime"})),
@@ -86,10 +86,10 @@ TOTALS = frozenset(
      "accounttotal", "statementtotal",
      "summe", "gesamt", "gesamtbetrag", "zwischensumme", "totaal", "totale"}
 )  # fmt: skip
-"""First cells of lines that sum others, in small letters only."""
-_ALONE = frozenset({"tax", "vat", "gst", "credit", "credits", "refund", "discount", "adjustment"})
+"""First cells of lines that are sums of other lines, normalised as by `normalize_name`."""
+_SINGLE_WORD_CHARGES = frozenset({"tax", "vat", "gst", "credit", "credits", "refund", "discount", "adjustment"})
 USAGE_CHARGES = frozenset({"usage", "regular", "purchase", "fee", "discountedusage", "savingsplancoveredusage"})
-"""Kinds of charges for usage or purchases, whatever other words are in them."""
+"""Kinds of charges that are usage or purchases, never a tax or a credit."""
 _TAX = re.compile(r"tax$|\b(tax|taxes|vat|gst|hst|mwst|ust|moms|mva|tva|iva)\b", re.IGNORECASE)
 _CREDIT = re.compile(
     r"credit|refund|rebate|adjustment|rounding|promotion|negation|\bdiscounts?\b|discount$|\bgutschrift\b",
@@ -104,17 +104,21 @@ def normalize_name(name: str) -> str:
 
 
 def charge_kind(cells: Mapping[str, str]) -> str:
-    """`tax` or `credit` from a line's cells by role; empty for usage. Where its kind does not tell, words in model and
-    service do (`VAT 25 %`, `Promotional credit`); a name of a single word may be that of a custom model."""
+    """`tax` or `credit`, derived from a line's cells by role; empty for usage.
+
+    Where the charge column does not say, words in model and service do (`VAT 25 %`, `Promotional credit`); a single
+    word counts only if it is one of `_SINGLE_WORD_CHARGES`, since it may be the name of a custom model."""
     if cells.get("credit"):
         return "credit"
     kind = cells.get("charge", "")
     if normalize_name(kind) in USAGE_CHARGES:
         return ""
-    told = [
-        text for role in ("model", "service") if " " in (text := cells.get(role, "")) or normalize_name(text) in _ALONE
+    descriptions = [
+        text
+        for role in ("model", "service")
+        if " " in (text := cells.get(role, "")) or normalize_name(text) in _SINGLE_WORD_CHARGES
     ]
-    for text in (kind, *told):
+    for text in (kind, *descriptions):
         if _TAX.search(text):
             return "tax"
         if _CREDIT.search(text):
@@ -123,7 +127,7 @@ def charge_kind(cells: Mapping[str, str]) -> str:
 
 
 def is_total(row: Sequence[str], cells: Mapping[str, str]) -> bool:
-    """Whether a line sums others, so that it would count them twice."""
+    """Whether a line is the sum of other lines, so that they would be counted twice."""
     first = next((cell for cell in row if cell), "")
     return any(
         normalize_name(text) in TOTALS
@@ -132,28 +136,29 @@ def is_total(row: Sequence[str], cells: Mapping[str, str]) -> bool:
 
 
 def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) -> dict[str, int]:
-    """Role -> position of its column. `chosen` (role -> name in the head) wins; an empty name means no column.
+    """Role -> position of its column. `chosen` (role -> name in the head) takes precedence; an empty name means no
+    column.
 
     Raises `Invalid` for a role or column that does not exist, and where there is neither an amount nor tokens.
     """
-    places: dict[str, int] = {}
-    for i, name in enumerate(head):
-        places.setdefault(normalize_name(name), i)
-    for i, name in enumerate(head):
-        places.setdefault(normalize_name(split_head_currency(name)[0]), i)
+    positions: dict[str, int] = {}
+    for index, name in enumerate(head):
+        positions.setdefault(normalize_name(name), index)
+    for index, name in enumerate(head):
+        positions.setdefault(normalize_name(split_head_currency(name)[0]), index)
     found: dict[str, int] = {}
-    own = _OWN_ROLES if detect_format(head) == OWN_FORMAT else {}
+    own_names = _OWN_ROLES if detect_format(head) == OWN_FORMAT else {}
     for role, names in ROLES.items():
-        position = next((places[name] for name in (own.get(role, ""), *names) if name in places), None)
+        position = next((positions[name] for name in (own_names.get(role, ""), *names) if name in positions), None)
         if position is not None and role not in chosen:
             found[role] = position
     for role, name in chosen.items():
         if role not in ROLES:
             raise _column_error(f"there is no column for {role[:40]}", f"Known: {', '.join(ROLES)}.", file)
-        if name and normalize_name(name) not in places:
+        if name and normalize_name(name) not in positions:
             raise _column_error(f"the file has no column {name[:80]}", f"It has: {', '.join(head)[:400]}.", file)
         if name:
-            found[role] = places[normalize_name(name)]
+            found[role] = positions[normalize_name(name)]
     if "amount" not in found and not {"input", "output"} & found.keys():
         hint = f"Name it: --columns amount=NAME. The file has: {', '.join(head)[:400]}."
         raise _column_error("no column tells amounts or tokens", hint, file)

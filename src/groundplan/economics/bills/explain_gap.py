@@ -1,6 +1,6 @@
-"""One gap between a bill's amount and the ledger's, split into parts that add up to it exactly.
+"""Splits the gap between a bill's amount and the ledger's into parts that add up to it exactly.
 
-Knows sums of one group only: which lines and calls belong together is `match`.
+Knows the sums of one group only; `match` decides which lines and calls belong together.
 """
 
 from __future__ import annotations
@@ -14,31 +14,34 @@ from groundplan.core.money import format_plain
 
 _PICO = Decimal("0.000000000001")
 _MILLION = Decimal(1_000_000)
-_RATE = Decimal("0.000001")
+_RATE_STEP = Decimal("0.000001")
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side's figures of a group. Tokens: None if it has none; input includes cached tokens."""
+    """Sums of one group, on the bill's or the ledger's side. Tokens are None where the side has no counts of them;
+    input includes cached tokens."""
 
     usd: Decimal
     input: int | None
     output: int | None
     count: int
-    """Lines, or attempts."""
+    """Number of lines or attempts."""
     rounded: Decimal = Decimal(0)
-    """The most that rounding of its lines can come to."""
+    """The most in USD that rounding of the lines can come to."""
     estimated: Decimal | None = None
     """USD of attempts whose provider reported no usage; None: there are none."""
     open: bool = False
+    """Whether an attempt is not settled."""
     not_billed: bool = False
+    """Whether all attempts failed without a cost in the ledger."""
     classes: Mapping[str, tuple[Decimal, int]] = field(default_factory=dict)
-    """Class of tokens -> (USD, tokens) where lines are by class."""
+    """Class of tokens -> (USD, tokens), of lines for one class."""
 
 
 @dataclass(frozen=True, slots=True)
 class GapPart:
-    """One part of the gap."""
+    """One part of a gap: `amount` in exact USD, `kind` one of `model.EXPLANATION_KINDS`."""
 
     kind: str
     amount: Decimal
@@ -46,8 +49,8 @@ class GapPart:
 
 
 def explain_gap(bill: Side, ledger: Side, rates: Rates | None) -> list[GapPart]:
-    """The parts of `bill - ledger`; empty without a gap. Needs enough decimal precision in the context: amounts stay
-    exact."""
+    """Parts of `bill - ledger`; empty without a gap. Amounts stay exact only if the decimal context has enough
+    precision."""
     gap = bill.usd - ledger.usd
     if not gap:
         return []
@@ -63,28 +66,29 @@ def explain_gap(bill: Side, ledger: Side, rates: Rates | None) -> list[GapPart]:
         return [GapPart("rounding", gap, "")]
     if bill.input is None and bill.output is None:
         kind = "estimated" if _is_explained_by_estimates(ledger, gap) else "unexplained"
-        return [GapPart(kind, gap, _factor(bill.usd, ledger.usd))]
+        return [GapPart(kind, gap, _factor_note(bill.usd, ledger.usd))]
     return _explain_by_tokens(bill, ledger, rates, gap)
 
 
 def _explain_by_tokens(bill: Side, ledger: Side, rates: Rates | None, gap: Decimal) -> list[GapPart]:
-    usage = value_of_tokens(bill, ledger, rates)
-    found = []
-    if usage:
-        told = (
-            f"{_count(bill.input)}/{_count(bill.output)} tokens in/out on the bill, {ledger.input}/{ledger.output} here"
+    token_gap = value_of_token_gap(bill, ledger, rates)
+    parts = []
+    if token_gap:
+        counts = f"{_format_count(bill.input)}/{_format_count(bill.output)}"
+        note = f"{counts} tokens in/out on the bill, {ledger.input}/{ledger.output} here"
+        parts.append(
+            GapPart("estimated" if _is_explained_by_estimates(ledger, token_gap) else "tokens", token_gap, note)
         )
-        found.append(GapPart("estimated" if _is_explained_by_estimates(ledger, usage) else "tokens", usage, told))
-    rest = gap - usage
-    if not rest:
-        return found
-    if abs(rest) <= bill.rounded + _PICO * (ledger.count + 1):
-        return [*found, GapPart("rounding", rest, "")]
-    return [*found, GapPart("price", rest, price_that_explains(bill, ledger.usd + usage, rates))]
+    remainder = gap - token_gap
+    if not remainder:
+        return parts
+    if abs(remainder) <= bill.rounded + _PICO * (ledger.count + 1):
+        return [*parts, GapPart("rounding", remainder, "")]
+    return [*parts, GapPart("price", remainder, explaining_price(bill, ledger.usd + token_gap, rates))]
 
 
 def _is_explained_by_estimates(ledger: Side, amount: Decimal) -> bool:
-    """Whether what was estimated may explain so much: one small estimate among many calls does not."""
+    """Whether estimated attempts may explain this amount: one small estimate among many calls does not."""
     return ledger.estimated is not None and (abs(amount) <= ledger.estimated or ledger.estimated == ledger.usd)
 
 
@@ -94,45 +98,46 @@ def _tokens_differ(bill: Side, ledger: Side) -> bool:
     )
 
 
-def value_of_tokens(bill: Side, ledger: Side, rates: Rates | None) -> Decimal:
-    """What the tokens that the bill has more (or fewer) are worth here, to the picodollar."""
+def value_of_token_gap(bill: Side, ledger: Side, rates: Rates | None) -> Decimal:
+    """USD at the ledger's rates of the tokens that the bill has more (or fewer) than the ledger, to the picodollar;
+    without rates at the ledger's average price."""
     more_in = 0 if bill.input is None else bill.input - (ledger.input or 0)
     more_out = 0 if bill.output is None else bill.output - (ledger.output or 0)
     if not more_in and not more_out:
         return Decimal(0)
     if rates is not None:
         return (Decimal(more_in * rates.input + more_out * rates.output) * _PICO / _MILLION).quantize(_PICO)
-    total = (ledger.input or 0) + (ledger.output or 0)
-    return (ledger.usd * (more_in + more_out) / total).quantize(_PICO) if total else Decimal(0)
+    ledger_tokens = (ledger.input or 0) + (ledger.output or 0)
+    return (ledger.usd * (more_in + more_out) / ledger_tokens).quantize(_PICO) if ledger_tokens else Decimal(0)
 
 
-def price_that_explains(bill: Side, expected: Decimal, rates: Rates | None) -> str:
-    """Which price would make the bill right, in words."""
+def explaining_price(bill: Side, expected: Decimal, rates: Rates | None) -> str:
+    """Note on the price that would make the bill right."""
     if bill.classes:
-        told = (
+        class_prices = (
             f"{name.replace('_', ' ')} at {_per_million(usd, tokens)} USD/Mtok"
             for name, (usd, tokens) in sorted(bill.classes.items())
         )
-        return f"the bill charges {', '.join(told)}"
-    words = [_factor(bill.usd, expected)]
+        return f"the bill charges {', '.join(class_prices)}"
+    notes = [_factor_note(bill.usd, expected)]
     if rates is not None and bill.output and bill.input is not None:
-        left = bill.usd - Decimal(bill.input * rates.input) * _PICO / _MILLION
-        if left >= 0:
-            words.append(f"output at {_per_million(left, bill.output)} USD/Mtok would explain it")
+        remainder = bill.usd - Decimal(bill.input * rates.input) * _PICO / _MILLION
+        if remainder >= 0:
+            notes.append(f"output at {_per_million(remainder, bill.output)} USD/Mtok would explain it")
     elif bill.input and not bill.output:
-        words.append(f"input at {_per_million(bill.usd, bill.input)} USD/Mtok would explain it")
+        notes.append(f"input at {_per_million(bill.usd, bill.input)} USD/Mtok would explain it")
     if rates is not None and bill.input:
-        left = bill.usd - Decimal((bill.output or 0) * rates.output) * _PICO / _MILLION
-        if left >= 0 and bill.output:
-            words.append(f"or input at {_per_million(left, bill.input)} USD/Mtok")
-    return "; ".join(word for word in words if word)
+        remainder = bill.usd - Decimal((bill.output or 0) * rates.output) * _PICO / _MILLION
+        if remainder >= 0 and bill.output:
+            notes.append(f"or input at {_per_million(remainder, bill.input)} USD/Mtok")
+    return "; ".join(note for note in notes if note)
 
 
 def _per_million(usd: Decimal, tokens: int) -> str:
-    return format_plain((usd * _MILLION / tokens).quantize(_RATE))
+    return format_plain((usd * _MILLION / tokens).quantize(_RATE_STEP))
 
 
-def _factor(bill: Decimal, expected: Decimal) -> str:
+def _factor_note(bill: Decimal, expected: Decimal) -> str:
     """`the bill is 0.5 times the ledger`: a batch or discounted price shows like this."""
     if not expected:
         return ""
@@ -140,5 +145,5 @@ def _factor(bill: Decimal, expected: Decimal) -> str:
     return f"the bill is {factor.normalize():,f} times the ledger"
 
 
-def _count(tokens: int | None) -> str:
+def _format_count(tokens: int | None) -> str:
     return "?" if tokens is None else str(tokens)

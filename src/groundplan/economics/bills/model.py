@@ -1,20 +1,23 @@
-"""Inputs and results of a comparison of the ledger with a bill: attempts, differences, and totals. Pure values.
-Difference means bill minus ledger."""
+"""Inputs and results of a comparison of the ledger with a bill: attempts, discrepancies and totals. Pure values.
+
+A difference is always the bill minus the ledger.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import date, datetime
 from decimal import Decimal, localcontext
+from typing import NamedTuple
 from uuid import UUID
 
 from groundplan.blueprint.model import Rates
 
-OUR_VERSION = 7
-"""Of UUIDs that calls have; a provider's own request ids of another kind are not ours."""
+CALL_ID_VERSION = 7
+"""UUID version of call ids; a provider's own request ids have another version."""
 PRECISION = 90
-"""Digits of arithmetic: sums of amounts within the bounds of `cells` never lose one."""
-KINDS: dict[str, str] = {
+"""Decimal digits of the arithmetic: sums of amounts within the bounds of `cells` stay exact."""
+EXPLANATION_KINDS: dict[str, str] = {
     "call_without_bill_line": "calls of the ledger that the bill does not have",
     "bill_line_without_call": "lines of the bill that no call of the ledger explains",
     "tokens": "the bill counts other tokens",
@@ -32,7 +35,7 @@ KINDS: dict[str, str] = {
     "other_service": "lines for other services than models",
     "unexplained": "the bill tells no tokens here, so that price and usage cannot be told apart",
 }
-"""Kind of an explanation -> what it means."""
+"""Kind of a discrepancy -> what it means."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +43,10 @@ class Attempt:
     """One attempt as the ledger has it. Amounts are exact USD."""
 
     call: UUID
+    """Id of the call."""
     number: int
     at: datetime
+    """When the attempt was sent, UTC."""
     workload: str
     deployment: str
     model: str
@@ -54,15 +59,25 @@ class Attempt:
     estimated: bool = False
     demo: bool = False
     rates: Rates | None = None
-    """Those of its moment; None: as its deployment costs now."""
+    """Rates in force when the attempt was sent; None: its deployment's present rates."""
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One place where bill and ledger differ."""
+class Explanation(NamedTuple):
+    """Sum of all discrepancies of one kind, exact USD."""
 
     kind: str
     amount: Decimal
+    discrepancies: int
+
+
+@dataclass(frozen=True, slots=True)
+class Discrepancy:
+    """One place where bill and ledger differ. Amounts are exact USD."""
+
+    kind: str
+    """One of `EXPLANATION_KINDS`."""
+    amount: Decimal
+    """This part of the difference between `bill` and `ledger`."""
     bill: Decimal
     ledger: Decimal
     day: date | None
@@ -75,32 +90,34 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """Totals, and rows whose amounts add up to the difference exactly."""
+    """Totals in exact USD, and discrepancies whose amounts add up to the difference exactly."""
 
     bill: Decimal
     ledger: Decimal
-    rows: tuple[Row, ...]
+    discrepancies: tuple[Discrepancy, ...]
     matched_by_id: int
-    """Attempts that a line named."""
+    """Number of attempts that a line of the bill names."""
     attempts: int
-    left_out: int
-    """Attempts of models that the bill does not name."""
-    left_out_usd: Decimal
+    """Number of attempts compared."""
+    excluded_attempts: int
+    """Number of attempts of models that the bill does not name; they are not compared."""
+    excluded_usd: Decimal
     notes: tuple[str, ...]
-    uncompared: int = 0
-    """Lines of the bill without a known amount in USD, which are left out: with them the comparison does not cover the
-    whole bill."""
+    uncompared_lines: int = 0
+    """Number of lines of the bill without a known amount in USD. They are left out, so that the comparison covers the
+    whole bill only if this is 0."""
 
     @property
     def difference(self) -> Decimal:
         with localcontext(prec=PRECISION):
             return self.bill - self.ledger
 
-    def explanations(self) -> list[tuple[str, Decimal, int]]:
-        """(kind, amount, how many places), the largest first; the amounts add up to the difference."""
-        found: dict[str, tuple[Decimal, int]] = {}
+    def explanations(self) -> list[Explanation]:
+        """The discrepancies summed by kind, the largest amount first; the amounts add up to the difference."""
+        sums: dict[str, tuple[Decimal, int]] = {}
         with localcontext(prec=PRECISION):
-            for row in self.rows:
-                amount, count = found.get(row.kind, (Decimal(0), 0))
-                found[row.kind] = (amount + row.amount, count + 1)
-        return sorted(((kind, *value) for kind, value in found.items()), key=lambda item: (-abs(item[1]), item[0]))
+            for discrepancy in self.discrepancies:
+                amount, count = sums.get(discrepancy.kind, (Decimal(0), 0))
+                sums[discrepancy.kind] = (amount + discrepancy.amount, count + 1)
+        explanations = [Explanation(kind, amount, count) for kind, (amount, count) in sums.items()]
+        return sorted(explanations, key=lambda each: (-abs(each.amount), each.kind))

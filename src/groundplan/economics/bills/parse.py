@@ -1,6 +1,6 @@
 """Parses a provider's bill or usage export (CSV) into lines with exact amounts and the calls that they name.
 
-Text in, lines out: `reconcile` compares them with the ledger. Amounts are decimals in the bill's currency, unrounded.
+Amounts are decimals in the bill's currency, unrounded. `reconcile` compares the lines with the ledger.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ from groundplan.economics.bills.cells import (
     parse_count,
     parse_day,
     parse_last_day,
+    parse_number,
     split_head_currency,
 )
-from groundplan.economics.bills.cells import parse_number as number_of
 from groundplan.economics.bills.columns import (
     OWN_FORMAT,
     charge_kind,
@@ -44,19 +44,18 @@ MAX_LINES = 200_000
 MAX_CELL = 1 << 17
 """Characters; `csv` has one limit for the whole process, so it is set before each read."""
 DAYS_PER_MONTH = 31
-"""Days."""
 MAX_HEAD_LINE = 30
-"""Last line that may be the head: some bills have addresses and numbers above it."""
+"""Number of the last line that may be the head: some bills have addresses and numbers above it."""
 _CALL = re.compile(
     r"(?<![0-9a-f])([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d{1,4}))?(?![0-9a-f-])", re.ASCII
 )
-_CLASSES = (
+_TOKEN_CLASSES = (
     ("cache_write", ("cache_write", "cache write", "cache creation", "cache_creation")),
     ("cache_read", ("cache_read", "cached", "cache read", "cchd")),
     ("output", ("output", "outp", "outpt", "completion", "generated")),
     ("input", ("input", "inp", "prompt", "no_cache")),
 )
-_PURPOSES = {
+_PURPOSE_WORDS = {
     "storage": (
         "storage",
         "blob",
@@ -87,8 +86,8 @@ _PURPOSES = {
         "vpn",
     ),
 }
-_NO_MODELS = frozenset({"amazonbedrock"})
-"""Product names that are no models: the usage type names the model."""
+_NOT_MODELS = frozenset({"amazonbedrock"})
+"""Names in the model's column that are products, not models: the usage type names the model."""
 _AI_SERVICES = (
     "gemini",
     "generative ai",
@@ -111,35 +110,35 @@ class BillLine:
     """One line of a bill."""
 
     number: int
-    """In the file, from 1."""
+    """Line number in the file, from 1."""
     day: date | None
     """UTC."""
     model: str | None
     call: UUID | None
     attempt: int | None
-    """Number of the attempt; None where the line names only the call."""
+    """Number of the attempt; None where the line names the call alone."""
     amount: Decimal | None
     currency: str
     decimals: int
-    """Number of decimals of the written amount, to which it was rounded."""
+    """Decimals of the amount as written, to which it was rounded."""
     input: int | None
     output: int | None
     requests: int | None
     token_class: str | None
-    """input | output | cache_read | cache_write, where a line is for one class of tokens."""
+    """input | output | cache_read | cache_write; None unless the line is for one class of tokens."""
     deployment: str | None
     service: str | None
     charge: str = ""
     """`tax` or `credit` (a discount, refund or adjustment), which belong to no single call; empty: usage."""
     has_foreign_id: bool = False
-    """Whether it has an id that is no call id."""
+    """Whether the line has an id that is no call id."""
     until: date | None = None
     """Last day, UTC, of a line for several days, such as a month; None: `day` only."""
 
     @property
     def is_foreign(self) -> bool:
-        """Whether a line cannot belong to a call: a tax, a credit, or a service without models. A line with a count of
-        tokens is for models, whatever its service is called."""
+        """Whether the line cannot belong to a call: a tax, a credit, or a service without models. A line with a count
+        of tokens is for models, whatever its service is called."""
         if self.charge:
             return True
         if self.input or self.output:
@@ -148,8 +147,8 @@ class BillLine:
 
     @property
     def is_prepaid(self) -> bool:
-        """Whether it belongs to no call and covers more than a month, such as a commitment of a year: it does not tell
-        the days of the bill."""
+        """Whether the line belongs to no call and covers more than a month, such as a commitment of a year: its days
+        are not the days of the bill."""
         return (
             self.day is not None
             and self.until is not None
@@ -163,7 +162,7 @@ class BillLine:
         if self.charge:
             return self.charge
         service = (self.service or "").lower()
-        return next((name for name, words in _PURPOSES.items() if any(word in service for word in words)), "")
+        return next((name for name, words in _PURPOSE_WORDS.items() if any(word in service for word in words)), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,16 +176,16 @@ class Bill:
     lines: tuple[BillLine, ...]
     notes: tuple[str, ...]
     period: tuple[date, date] | None = None
-    """First and last day to compare, where they were chosen."""
+    """(first, last) day to compare; None: not chosen."""
 
     @property
     def is_own(self) -> bool:
-        """Whether it is the ledger's own export, which also has costs that no provider bills."""
+        """Whether the file is the ledger's own export, which also has costs that no provider bills."""
         return self.format == OWN_FORMAT
 
     @property
     def date_range(self) -> tuple[date, date] | None:
-        """First and last day of its lines; None where no line has one."""
+        """(first, last) day of the lines; None where no line has one."""
         lines = [line for line in self.lines if not line.is_prepaid] or self.lines
         days = [day for line in lines for day in (line.day, line.until) if day is not None]
         return (min(days), max(days)) if days else None
@@ -202,9 +201,9 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
             "the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.",
             where=Where(file, 1),
         )  # fmt: skip
-    body = text.removeprefix("\ufeff")
-    at, delimiter = _find_head(body, chosen, file)
-    rows = {number: row for number, row in _read_rows(body, file, delimiter).items() if number >= at}
+    csv_text = text.removeprefix("\ufeff")
+    head_line, delimiter = _find_head(csv_text, chosen, file)
+    rows = {number: row for number, row in _read_rows(csv_text, file, delimiter).items() if number >= head_line}
     head = next(iter(rows.values()), None)
     if head is None or len(rows) < 2:
         raise Invalid(
@@ -212,18 +211,18 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
             where=Where(file, 1),
         )  # fmt: skip
     columns = detect_columns(head, chosen, file)
-    below = {number: row for number, row in rows.items() if number != at}
-    style = _detect_style(below.values(), columns, semicolons=delimiter == ";")
-    told = split_head_currency(head[columns["amount"]])[1] if "amount" in columns else None
+    body_rows = {number: row for number, row in rows.items() if number != head_line}
+    style = _detect_style(body_rows.values(), columns, semicolons=delimiter == ";")
+    head_currency = split_head_currency(head[columns["amount"]])[1] if "amount" in columns else None
     reader = _LineReader(
         file,
         columns,
         style,
-        told or USD,
+        head_currency or USD,
         len(head),
-        exclusive=_has_exclusive_ends(head, below.values(), columns, style),
+        has_exclusive_ends=_has_exclusive_ends(head, body_rows.values(), columns, style),
     )
-    lines = reader.read_all(below)
+    lines = reader.read_all(body_rows)
     if reader.problems:
         first = reader.problems[0]
         raise Invalid(
@@ -236,43 +235,45 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
 def _find_head(text: str, chosen: Mapping[str, str], file: str) -> tuple[int, str]:
     """(line number of the head, its delimiter): the first line that names an amount or tokens, else the first line."""
     first: tuple[int, str] | None = None
-    for place, line in enumerate(text.split("\n", MAX_HEAD_LINE)[:MAX_HEAD_LINE], 1):
+    for number, line in enumerate(text.split("\n", MAX_HEAD_LINE)[:MAX_HEAD_LINE], 1):
         if not line.strip():
             continue
         delimiter = max(",;\t|", key=line.count)
-        first = first or (place, delimiter)
+        first = first or (number, delimiter)
         try:
             detect_columns([cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])], chosen, file)
         except (Invalid, csv.Error):
             continue
-        return place, delimiter
+        return number, delimiter
     return first or (1, ",")
 
 
 def _detect_style(rows: Iterable[Sequence[str]], columns: Mapping[str, int], *, semicolons: bool) -> Style:
     def cells(*roles: str) -> list[str]:
-        return [row[i] for role in roles if (i := columns.get(role)) is not None for row in every if i < len(row)]
+        return [row[i] for role in roles if (i := columns.get(role)) is not None for row in all_rows if i < len(row)]
 
-    every = list(rows)
+    all_rows = list(rows)
     return detect_style(cells("amount", "quantity"), cells("day"), semicolons=semicolons)
 
 
 def _has_exclusive_ends(
     head: Sequence[str], rows: Iterable[Sequence[str]], columns: Mapping[str, int], style: Style
 ) -> bool:
-    """Whether the end days of periods are exclusive: always in FOCUS; else where other periods begin on an end day or
-    all are a day or whole months long, and none ends on the day on which it begins."""
+    """Whether the end days of periods are exclusive.
+
+    They are in FOCUS. In other files they are if no period ends on the day on which it begins, and either another
+    period begins on an end day or every period is one day or whole months long."""
     if (end := columns.get("end")) is None or (begin := columns.get("day")) is None:
         return False
     if normalize_name(head[end]) == "chargeperiodend":
         return True
-    told = {(row[begin], row[end]) for row in rows if max(begin, end) < len(row) and row[begin] and row[end]}
-    days = set()
-    for first, last in told:
+    texts = {(row[begin], row[end]) for row in rows if max(begin, end) < len(row) and row[begin] and row[end]}
+    periods = set()
+    for first, last in texts:
         with suppress(ValueError, OverflowError, OSError):
-            days.add((parse_day(first, style), parse_day(last, style)))
-    starts, several = {first for first, _ in days}, [each for each in days if each[0] < each[1]]
-    if len(several) < len(days):
+            periods.add((parse_day(first, style), parse_day(last, style)))
+    starts, several = {first for first, _ in periods}, [each for each in periods if each[0] < each[1]]
+    if len(several) < len(periods):
         return False
     return any(last in starts for _, last in several) or all(
         (last - first).days == 1 or first.day == last.day == 1 for first, last in several
@@ -306,7 +307,7 @@ def _read_rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
 
 @dataclass(slots=True)
 class _LineReader:
-    """Parses the lines one after the other and collects problems."""
+    """Parses the lines of a file and collects problems and notes."""
 
     file: str
     columns: Mapping[str, int]
@@ -314,38 +315,40 @@ class _LineReader:
     currency: str
     """Currency of amounts that do not name one."""
     width: int
-    """Cells of the head."""
-    exclusive: bool = False
+    """Number of cells of the head."""
+    has_exclusive_ends: bool = False
     """Whether the end day of a period is not part of it."""
     problems: list[Problem] = field(default_factory=list)
-    ordered: bool = False
+    has_ambiguous_days: bool = False
     """Whether the order of day and month mattered for some day."""
-    empty: int = 0
-    totals: int = 0
+    empty_lines: int = 0
+    """Number of lines skipped since they have neither an amount nor tokens."""
+    total_lines: int = 0
+    """Number of lines skipped since they are sums of others."""
 
     def read_all(self, rows: Mapping[int, Sequence[str]]) -> list[BillLine]:
-        """Parse all lines; totals are skipped unless the file has nothing else."""
-        parts = {number: row for number, row in rows.items() if not is_total(row, self._cells(row))}
-        self.totals = len(rows) - len(parts) if parts else 0
-        read = (self.read(number, row) for number, row in (parts or rows).items())
-        return [line for line in read if line is not None]
+        """Parse all lines; sums of others are skipped unless the file has nothing else."""
+        single_lines = {number: row for number, row in rows.items() if not is_total(row, self._cells(row))}
+        self.total_lines = len(rows) - len(single_lines) if single_lines else 0
+        parsed = (self.read(number, row) for number, row in (single_lines or rows).items())
+        return [line for line in parsed if line is not None]
 
     def _cells(self, row: Sequence[str]) -> dict[str, str]:
         """Role -> text of its cell."""
         return {role: row[i] for role, i in self.columns.items() if i < len(row) and row[i]}
 
     def read(self, number: int, row: Sequence[str]) -> BillLine | None:
-        """Parse one line; None if it has neither an amount nor tokens, or is invalid."""
+        """Parse one line; None if the line has neither an amount nor tokens, or is invalid (with a problem)."""
         cells = self._cells(row)
         if any(row[self.width :]):
-            told = f"the line has {len(row)} cells, and the head {self.width}"
+            message = f"the line has {len(row)} cells, and the head {self.width}"
             hint = 'Quote cells with commas: "1,234.56".'
-            self.problems.append(Problem(told, "bill_line", hint, Where(self.file, number)))
+            self.problems.append(Problem(message, "bill_line", hint, Where(self.file, number)))
             return None
         amount, decimals = self._amount(number, cells)
         tokens = self._tokens(number, cells)
         if amount is None and not tokens:
-            self.empty += 1
+            self.empty_lines += 1
             return None
         model, token_class = _model_and_class(cells)
         if "quantity" in cells and token_class in ("input", "output", "cache_read", "cache_write"):
@@ -358,7 +361,7 @@ class _LineReader:
             amount, self._currency(cells), decimals, tokens.get("input"), tokens.get("output"),
             self._count(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
             charge_kind(cells), has_foreign_id=call is None and "id" in cells,
-            until=self._until(day, cells.get("end")),
+            until=self._last_day(day, cells.get("end")),
         )  # fmt: skip
 
     def notes(self) -> tuple[str, ...]:
@@ -368,29 +371,30 @@ class _LineReader:
             if self.style.day_first
             else "11/25/2026 were read as month/day/year"
         )
-        told = "" if self.style.day_is_certain else "; if that is wrong, write them as 2026-11-25"
-        found = [f"days such as {day}{told}"] if self.ordered else []
+        advice = "" if self.style.day_is_certain else "; if that is wrong, write them as 2026-11-25"
+        notes = [f"days such as {day}{advice}"] if self.has_ambiguous_days else []
         if self.style.comma:
-            found.append("a comma in an amount was read as the decimal point")
-        for number, what in ((self.totals, "of totals"), (self.empty, "without an amount or tokens")):
-            found += (
-                [f"{quantity(number, 'line')} {what} {'was' if number == 1 else 'were'} passed over"] if number else []
+            notes.append("a comma in an amount was read as the decimal point")
+        for number, kind in ((self.total_lines, "of totals"), (self.empty_lines, "without an amount or tokens")):
+            notes += (
+                [f"{quantity(number, 'line')} {kind} {'was' if number == 1 else 'were'} passed over"] if number else []
             )
-        return tuple(found)
+        return tuple(notes)
 
     def _currency(self, cells: Mapping[str, str]) -> str:
-        said = cells.get("currency", "").strip().upper()[:8]
-        return said or currency_in(cells.get("amount", "")) or self.currency
+        named = cells.get("currency", "").strip().upper()[:8]
+        return named or currency_in(cells.get("amount", "")) or self.currency
 
-    def _add_problem(self, number: int, role: str, what: str) -> None:
-        hint = f"Write {what}, or name another column: --columns {role}=NAME."
-        self.problems.append(Problem(f"{role} is not {what}", "bill_line", hint, Where(self.file, number)))
+    def _add_problem(self, number: int, role: str, expected: str) -> None:
+        hint = f"Write {expected}, or name another column: --columns {role}=NAME."
+        self.problems.append(Problem(f"{role} is not {expected}", "bill_line", hint, Where(self.file, number)))
 
     def _amount(self, number: int, cells: Mapping[str, str]) -> tuple[Decimal | None, int]:
+        """(amount or None, decimals as written)."""
         text = cells.get("amount")
         if text is None or is_dash(text):
             return None, 0
-        amount = number_of(text, self.style)
+        amount = parse_number(text, self.style)
         if amount is None:
             self._add_problem(number, "amount", "an amount of money")
             return None, 0
@@ -406,51 +410,51 @@ class _LineReader:
         return value
 
     def _tokens(self, number: int, cells: Mapping[str, str]) -> dict[str, int]:
-        """Totals of input (cached ones included) and output."""
-        found: dict[str, int] = {}
+        """`input` (cached tokens included) and `output` -> count, where the line has one."""
+        totals: dict[str, int] = {}
         for role in ("input", "cache_read", "cache_write", "cache_write_long"):
             value = self._count(number, cells, role)
             if value is not None:
-                found["input"] = found.get("input", 0) + value
+                totals["input"] = totals.get("input", 0) + value
         output = self._count(number, cells, "output")
-        return {**found, "output": output} if output is not None else found
+        return {**totals, "output": output} if output is not None else totals
 
     def _day(self, number: int, text: str | None) -> date | None:
         if text is None:
             return None
-        self.ordered |= has_slashes(text)
+        self.has_ambiguous_days |= has_slashes(text)
         try:
             return parse_day(text, self.style)
         except (ValueError, OverflowError, OSError):
             self._add_problem(number, "day", "a date such as 2026-11-25")
             return None
 
-    def _until(self, day: date | None, text: str | None) -> date | None:
-        """Last day of a line for several days. An unreadable end counts as none: many files use the name for other
-        things."""
+    def _last_day(self, day: date | None, text: str | None) -> date | None:
+        """Last day of a line for several days; None for a single day. An unreadable end counts as none, since many
+        files use the column's name for other things."""
         try:
-            last = None if text is None else parse_last_day(text, self.style, exclusive=self.exclusive)
+            last = None if text is None else parse_last_day(text, self.style, exclusive=self.has_exclusive_ends)
         except (ValueError, OverflowError, OSError):
             return None
         return last if day is not None and last is not None and last > day else None
 
 
 def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
-    """(model, class of tokens) that the cells name: `gpt-4o-2024-08-06, input` names both."""
+    """(model, class of tokens) that the cells name; `gpt-4o-2024-08-06, input` in the model's cell names both."""
     name = cells.get("model")
-    told = cells.get("class", "")
-    if name is not None and normalize_name(name) in _NO_MODELS:
-        name = told or name
+    class_text = cells.get("class", "")
+    if name is not None and normalize_name(name) in _NOT_MODELS:
+        name = class_text or name
     if name is not None and ", " in name:
-        name, _, told = name.rpartition(", ")
-    words = (told or (name or "") if "quantity" in cells or told else "").lower()
-    found = next((kind for kind, marks in _CLASSES if any(mark in words for mark in marks)), None)
-    return name, found
+        name, _, class_text = name.rpartition(", ")
+    words = (class_text or (name or "") if "quantity" in cells or class_text else "").lower()
+    token_class = next((kind for kind, marks in _TOKEN_CLASSES if any(mark in words for mark in marks)), None)
+    return name, token_class
 
 
 def _add_quantity(cells: Mapping[str, str], token_class: str, tokens: dict[str, int], style: Style) -> None:
-    """Add the tokens of a line with a quantity of one class to `tokens`."""
-    value, unit = number_of(cells["quantity"], style), cells.get("unit", "").lower()
+    """Add to `tokens` the quantity of a line for one class of tokens, unless its unit is not one of tokens."""
+    value, unit = parse_number(cells["quantity"], style), cells.get("unit", "").lower()
     scale = 1_000_000 if "1m" in unit else 1000 if "1k" in unit or "1000" in unit else 1
     if value is None or value < 0 or (unit and not re.search(r"token|1k|1m|1000|unit", unit)):
         return

@@ -1,7 +1,7 @@
-"""What the ledger says against what a bill says: the difference, explained by parts that add up to it exactly.
+"""Compares the ledger with a bill, and explains the difference by parts that add up to it exactly.
 
 A line that names one of our calls is compared with that call; all others are compared in groups of the same day, model
-and deployment. Pure: a bill and rows of the ledger in, a result out.
+and deployment. Pure: it takes a parsed bill and attempts of the ledger, and reads nothing itself.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ _NO_RATES: Final[DatedCurrencyRates] = {}
 
 
 def is_billed_by(model: str, deployment: str, provider: str) -> bool:
-    """Whether what is made there is of `provider`: the first part of its model's name, or its deployment."""
+    """Whether `provider` bills calls of this model at this deployment: it is the first part of the model's name, or the
+    deployment itself."""
     return model.partition("/")[0].lower() == provider.lower() or deployment == provider
 
 
@@ -31,34 +32,42 @@ def reconcile(
     rates: Mapping[str, Rates],
     *,
     provider: str | None = None,
-    exchange: Mapping[str, Decimal] | None = None,
-    dated: DatedCurrencyRates = _NO_RATES,
+    exchange_rates: Mapping[str, Decimal] | None = None,
+    dated_exchange_rates: DatedCurrencyRates = _NO_RATES,
 ) -> Reconciliation:
-    """Compare. `rates` are those of each deployment now, for attempts that do not say their own; `exchange` is USD for
-    one unit of another currency, else the declared rate of a line's day counts (`dated`).
+    """Compare the bill with the attempts.
 
-    Without `provider`, attempts of models that the bill does not name are left out and counted.
+    `rates` are the present ones of each deployment, for attempts without their own. `exchange_rates` are USD for one
+    unit of a currency; where one is missing, the rate declared for the line's day applies (`dated_exchange_rates`).
+    Without `provider`, attempts of models that the bill does not name are excluded and counted.
     """
     with localcontext(prec=PRECISION):
-        mine = [
+        of_provider = [
             attempt
             for attempt in attempts
             if provider is None or is_billed_by(attempt.model, attempt.deployment, provider)
         ]
-        work = Comparison(
-            bill, rates, dict(exchange or {}), dated=dated, usage_only=all(line.amount is None for line in bill.lines),
+        comparison = Comparison(
+            bill,
+            rates,
+            dict(exchange_rates or {}),
+            dated_exchange_rates=dated_exchange_rates,
+            usage_only=all(line.amount is None for line in bill.lines),
             decimals=max((line.decimals for line in bill.lines), default=0),
-            by_model={a.model: rates[a.deployment] for a in mine if a.deployment in rates},
-        )  # fmt: skip
-        rest_lines, rest_attempts, billed = match_by_id(work, bill.lines, mine)
-        if len(rest_attempts) < len(mine):
-            rest_lines, rest_attempts = match_by_usage(work, rest_lines, rest_attempts)
-        left_out = match_by_group(work, rest_lines, rest_attempts, billed, everything=provider is not None)
-        compared = len(mine) - len(left_out)
+            rates_by_model={a.model: rates[a.deployment] for a in of_provider if a.deployment in rates},
+        )
+        unmatched_lines, unmatched, billed_models = match_by_id(comparison, bill.lines, of_provider)
+        if len(unmatched) < len(of_provider):
+            unmatched_lines, unmatched = match_by_usage(comparison, unmatched_lines, unmatched)
+        excluded = match_by_group(
+            comparison, unmatched_lines, unmatched, billed_models, everything=provider is not None
+        )
+        compared = len(of_provider) - len(excluded)
         return Reconciliation(
-            work.total,
-            sum((a.cost for a in mine), Decimal(0)) - sum((a.cost for a in left_out), Decimal(0)),
-            tuple(sorted(work.rows, key=lambda row: (-abs(row.amount), row.kind, str(row.day)))),
-            len(mine) - len(rest_attempts), compared, len(left_out), sum((a.cost for a in left_out), Decimal(0)),
-            (*bill.notes, *work.notes()), work.unvalued + sum(work.unpriced.values()),
+            comparison.total,
+            sum((a.cost for a in of_provider), Decimal(0)) - sum((a.cost for a in excluded), Decimal(0)),
+            tuple(sorted(comparison.discrepancies, key=lambda each: (-abs(each.amount), each.kind, str(each.day)))),
+            len(of_provider) - len(unmatched), compared, len(excluded),
+            sum((a.cost for a in excluded), Decimal(0)), (*bill.notes, *comparison.notes()),
+            comparison.unpriced_lines + sum(comparison.lines_without_rate.values()),
         )  # fmt: skip

@@ -1,4 +1,5 @@
-"""Lines of a bill that repeat another line of the same attempt. Pure: which lines are of one attempt is `reconcile`."""
+"""Detects lines of a bill that repeat another line of the same attempt. Pure: `match` decides which lines belong to one
+attempt."""
 
 from __future__ import annotations
 
@@ -9,24 +10,34 @@ from decimal import Decimal
 
 from groundplan.economics.bills.parse import BillLine
 
-Gap = Callable[[Sequence[BillLine]], Decimal | None]
-
+GapFunction = Callable[[Sequence[BillLine]], Decimal | None]
+"""How far lines are from the ledger; None where that is unknown."""
 
 REPEATED_NOTE = "the bill has its line once more"
 
 
 def split_repeated(
-    lines: Sequence[BillLine], attempts: int, gap: Gap, exact: Callable[[Sequence[BillLine]], Decimal] | None = None
+    lines: Sequence[BillLine],
+    attempts: int,
+    gap: GapFunction,
+    rounding: Callable[[Sequence[BillLine]], Decimal] | None = None,
 ) -> tuple[Sequence[BillLine], Sequence[BillLine]]:
-    """(lines, repeated lines among them) of a call with `attempts` billed attempts, or of a group. Equal lines are
-    several images, parts of a class or equal calls if together they are nearer to the ledger (`gap`); with `exact` they
-    are so unless the other lines differ by no more than rounding."""
-    seen = Counter[BillLine]()
-    once, again = list[BillLine](), list[BillLine]()
+    """Split the lines of a call with `attempts` billed attempts, or of a group, into (lines, repeated lines).
+
+    Equal lines are no repetition (but several images, parts of a class or equal calls) if all lines together are at
+    least as near to the ledger (`gap`) as the lines without them. With `rounding`, the most in USD that rounding of
+    lines can come to, equal lines are repeated only if the lines without them are as near as that.
+    """
+    counts = Counter[BillLine]()
+    distinct, repeated = list[BillLine](), list[BillLine]()
     for line in lines:
-        alike = replace(line, number=0)
-        (again if seen[alike] >= max(1, attempts) else once).append(line)
-        seen[alike] += 1
-    if not again or (apart := gap(once)) is None or (together := gap(lines)) is None:
+        unnumbered = replace(line, number=0)
+        (repeated if counts[unnumbered] >= max(1, attempts) else distinct).append(line)
+        counts[unnumbered] += 1
+    if not repeated or (gap_distinct := gap(distinct)) is None or (gap_all := gap(lines)) is None:
         return lines, ()
-    return (once, again) if apart < together and (exact is None or apart <= exact(once)) else (lines, ())
+    return (
+        (distinct, repeated)
+        if gap_distinct < gap_all and (rounding is None or gap_distinct <= rounding(distinct))
+        else (lines, ())
+    )
