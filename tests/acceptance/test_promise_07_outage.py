@@ -23,7 +23,15 @@ from groundplan.testing.journal import read_segment
 from groundplan.testing.scripted import Script, ScriptedModel
 from tests.acceptance.field_world import FieldInstallation, run_field_installation
 from tests.acceptance.stack import wait_until
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    scripted_upstream,
+    workload,
+)
 
 WORDS = " ".join(f"word{n}" for n in range(20))
 FAULTS = (
@@ -45,7 +53,7 @@ async def checked_call(stack: Stack, key: str, stream: bool) -> None:
     if not stream:
         assert reply.json["choices"][0]["message"]["content"] == f"You asked: {WORDS}"
         return
-    chunks = [event for event in events(reply.body) if event != "[DONE]"]
+    chunks = [event for event in parse_events(reply.body) if event != "[DONE]"]
     assert not any("error" in chunk for chunk in chunks), reply.body
     text = "".join(c["delta"].get("content") or "" for chunk in chunks for c in chunk["choices"])
     assert text == f"You asked: {WORDS}"
@@ -60,13 +68,13 @@ async def inject_outages(model: ScriptedModel, stop: asyncio.Event, chance: rand
 
 async def test_an_outage_at_any_moment_is_invisible(database: Database, tmp_path: Path) -> None:
     settings: dict[str, Any] = {"first_token_ms": 600, "idle_ms": 400}
-    async with scripted("one") as (one, port_one), scripted("two") as (two, port_two):
+    async with scripted_upstream("one") as (one, port_one), scripted_upstream("two") as (two, port_two):
         async with installation(database, tmp_path) as stack:
             deployments = [deployment("one", port_one, **settings), deployment("two", port_two)]
             resuming = workload("assistant", ["one", "two"], reliability=Reliability(on_broken_stream="resume"))
             stack.apply(blueprint(1, deployments, [resuming]))
             stack.start(2)
-            await stack.ready()
+            await stack.wait_until_ready()
             key, stop, chance = stack.key(), asyncio.Event(), random.Random(7)
             two.script = Script(chunk_ms=2)
             outages_task = asyncio.ensure_future(inject_outages(one, stop, chance))

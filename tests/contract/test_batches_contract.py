@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from openai import APIStatusError, AsyncOpenAI, NotFoundError
 from openai.types import Batch, FileObject
-from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.testing.scripted import Script, ScriptedModel
 
@@ -49,7 +49,7 @@ class BatchProvider:
 
 @pytest.fixture(params=["scripted", pytest.param("gateway", marks=pytest.mark.soak)])
 async def provider(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[BatchProvider]:
-    async with scripted("contract") as (model, port):
+    async with scripted_upstream("contract") as (model, port):
         if request.param == "scripted":
             async with AsyncOpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0) as client:
                 yield BatchProvider(client, model)
@@ -58,7 +58,7 @@ async def provider(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncItera
         async with installation(database, tmp_path) as stack:
             stack.apply(blueprint(1, [deployment("contract", port)], [workload("assistant", ["contract"])]))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             url = f"http://127.0.0.1:{stack.port}/v1"
             async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0) as client:
                 yield BatchProvider(client, model)

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from openai.types import ImageGenStreamEvent
 from pydantic import BaseModel, Field
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 from tests.unit.call_rig import upstream
 
 from groundplan.blueprint.model import Deployment, Rates
@@ -163,7 +163,7 @@ async def test_an_upstream_failure_is_reported_as_for_chat(provider: Provider, t
 async def test_a_stream_has_the_providers_event_types_and_its_usage_is_parsed(provider: Provider, task: str) -> None:
     events, relay = await provider.stream(task)
     for data in events:
-        strict(STREAMS[task][2], data)
+        parse_strictly(STREAMS[task][2], data)
     assert relay.complete and relay.done and relay.usage == STREAMS[task][3]
     assert relay.output_bytes == 0, "images and audio are no text"
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.contract.ways import CONNECTION_KINDS, PoolSetup, pool_to
-from tests.integration.gates import until
+from tests.integration.gates import wait_until
 
 from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.sse import EventReader
@@ -222,7 +222,7 @@ async def test_trailers_are_bounded_while_nobody_reads(lines: bytes) -> None:
         connection = await pool.connect(PATIENCE)
         connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
         assert await connection.read_head(PATIENCE) == 200
-        await until(lambda: connection.lost)
+        await wait_until(lambda: connection.lost)
         with pytest.raises(UpstreamFailure) as caught:
             await connection.read_body(PATIENCE)
         connection.release()

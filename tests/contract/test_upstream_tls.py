@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 from tests.contract.h2_server import H2Server
 from tests.contract.ways import Authority, ConnectProxy, http1, proxy, server_context
-from tests.integration.gates import until
+from tests.integration.gates import wait_until
 from tests.integration.gateway_stack import deployment
 
 from groundplan.blueprint.model import Tls
@@ -693,7 +693,7 @@ async def test_http2_answers_that_wait_for_memory_do_not_block_those_that_are_re
         waiting = [
             asyncio.create_task(c.read_body(PATIENCE, PATIENCE, s)) for c, s in zip(calls[1:], others, strict=True)
         ]
-        await until(lambda: shared.waiting_count == len(others))
+        await wait_until(lambda: shared.waiting_count == len(others))
         await asyncio.sleep(0.15)
         assert shared.waiting_count == len(others), "nobody is held up"
         goes_on.set()

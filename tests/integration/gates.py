@@ -24,13 +24,13 @@ def hold_answers(model: ScriptedModel) -> asyncio.Semaphore:
     return gate
 
 
-async def until(condition: Callable[[], bool], seconds: float = 30) -> None:
+async def wait_until(condition: Callable[[], bool], seconds: float = 30) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
 
 
-async def acknowledged(stack: Stack) -> None:
+async def wait_until_acknowledged(stack: Stack) -> None:
     """Wait until every worker has acknowledged the newest live policy."""
     behind = "SELECT 1 FROM gateway WHERE state = 'live' AND policy_ack < (SELECT number FROM policy_epoch)"
-    await until(lambda: not stack.sql(behind))
+    await wait_until(lambda: not stack.sql(behind))

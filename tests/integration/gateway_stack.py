@@ -227,7 +227,7 @@ class Stack:
             self.workers.append(fork_worker(arguments, fd, log.fileno(), environment))
         log.close()
 
-    async def ready(self, number: int = 1, seconds: float = 60) -> None:
+    async def wait_until_ready(self, number: int = 1, seconds: float = 60) -> None:
         """Wait until every worker serves the blueprint `number`."""
         end = time.monotonic() + seconds
         while True:
@@ -252,7 +252,7 @@ class Stack:
                 worker.wait()
         self._close()
 
-    def end(self) -> None:
+    def kill(self) -> None:
         """Kill the workers, which saves a third of a second each compared with `stop`."""
         for worker in self.workers:
             if worker.poll() is None:
@@ -292,7 +292,7 @@ class Stack:
             writer.close()
             with suppress(OSError):  # the worker may be gone
                 await writer.wait_closed()
-        return parse(raw)
+        return parse_reply(raw)
 
     async def chat(self, key: str | None, text: str = "hello there", **more: Any) -> Reply:
         headers = more.pop("headers", {})
@@ -317,7 +317,7 @@ def _runs(pid: int) -> bool:
         return False
 
 
-def parse(raw: bytes) -> Reply:
+def parse_reply(raw: bytes) -> Reply:
     head, _, body = raw.partition(b"\r\n\r\n")
     first, *lines = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
@@ -337,14 +337,14 @@ def unchunk(data: bytes) -> bytes:
     return out
 
 
-def events(body: bytes) -> list[Any]:
+def parse_events(body: bytes) -> list[Any]:
     """The parsed data of each event; `[DONE]` as text."""
     texts = [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
     return [text if text == "[DONE]" else json.loads(text) for text in texts]
 
 
 @asynccontextmanager
-async def scripted(name: str) -> AsyncIterator[tuple[ScriptedModel, int]]:
+async def scripted_upstream(name: str) -> AsyncIterator[tuple[ScriptedModel, int]]:
     """A scripted model in this loop, and its port."""
     model = ScriptedModel(name)
     listener, server, port = await start(model)
@@ -366,4 +366,4 @@ async def installation(database: Database, folder: Path) -> AsyncIterator[Stack]
     try:
         yield stack
     finally:
-        await asyncio.to_thread(stack.end)
+        await asyncio.to_thread(stack.kill)

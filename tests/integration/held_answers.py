@@ -42,7 +42,7 @@ from openai.types.responses.response_item_list import ResponseItemList
 from openai.types.shared import ErrorObject
 from openai.types.uploads import UploadPart
 from tests.integration.gateway_stack import Reply, Stack
-from tests.integration.sdk_types import OURS, strict
+from tests.integration.sdk_types import OUR_FIELDS, parse_strictly
 
 WHOLE, PAGE, LINES, EVENTS, ERROR = "whole", "page", "lines", "events", "error"
 """Forms of an answer."""
@@ -57,7 +57,7 @@ class Held:
     page: Any = None
     lines: Any = None
     events: Any = None
-    ours: frozenset[str] = OURS
+    ours: frozenset[str] = OUR_FIELDS
     """Fields that the type has not."""
     anthropic: bool = False
     unfinished: bool = False
@@ -70,7 +70,7 @@ class Held:
 
 
 def _also(*names: str) -> frozenset[str]:
-    return OURS | set(names)
+    return OUR_FIELDS | set(names)
 
 
 ROUTES: dict[str, Held] = {
@@ -211,7 +211,7 @@ class Holding:
     def _hold(self, route: str, form: str, kind: Any, text: str | bytes, ours: frozenset[str] | None = None) -> None:
         assert kind is not None, f"{route} answers in the form {form}, for which no type is declared"
         try:
-            strict(kind, text, ours=ROUTES[route].ours if ours is None else ours)
+            parse_strictly(kind, text, our_fields=ROUTES[route].ours if ours is None else ours)
         except (AssertionError, ValueError) as wrong:
             raise AssertionError(f"{route}, {form}: {wrong}\n{text!r}") from wrong
         self.held.add((route, form))

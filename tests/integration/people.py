@@ -14,7 +14,7 @@ from groundplan.testing.database import Database
 
 
 @contextmanager
-def with_people(database: Database, people: Sequence[UUID]) -> Iterator[Connection[Any]]:
+def database_with_people(database: Database, people: Sequence[UUID]) -> Iterator[Connection[Any]]:
     """A connection of role owner to a database with these people; the e-mail address of each begins with its index."""
     with connect(database.urls["owner"], autocommit=True) as conn:
         for place, person in enumerate(people):

@@ -8,18 +8,18 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-OURS = frozenset({"groundplan"})
+OUR_FIELDS = frozenset({"groundplan"})
 """The one field that is added to answers."""
 
 
-def strict(kind: Any, raw: bytes | str, *, ours: AbstractSet[str] = OURS) -> Any:
+def parse_strictly(kind: Any, raw: bytes | str, *, our_fields: AbstractSet[str] = OUR_FIELDS) -> Any:
     """`raw` JSON as the SDK's type `kind`, strictly: types as declared, required fields there, no field unknown.
 
     `ours`: what may be there beside it; within another field as its whole place, such as `.error.hint`.
     """
-    found = _adapter(kind).validate_json(raw, strict=True)
-    _known(found, "", ours)
-    return found
+    parsed = _adapter(kind).validate_json(raw, strict=True)
+    _check_known(parsed, "", our_fields)
+    return parsed
 
 
 @cache
@@ -28,12 +28,12 @@ def _adapter(kind: Any) -> TypeAdapter[Any]:
     return TypeAdapter(kind)
 
 
-def _known(value: Any, where: str, ours: AbstractSet[str]) -> None:
+def _check_known(value: Any, where: str, our_fields: AbstractSet[str]) -> None:
     if isinstance(value, BaseModel):
-        unknown = {f"{where}.{name}" if where else name for name in value.model_extra or {}} - ours
+        unknown = {f"{where}.{name}" if where else name for name in value.model_extra or {}} - our_fields
         assert not unknown, f"{type(value).__name__}{where} has unknown fields {unknown}"
         for name in type(value).model_fields:
-            _known(getattr(value, name), f"{where}.{name}", ours)
+            _check_known(getattr(value, name), f"{where}.{name}", our_fields)
     elif isinstance(value, list):
         for each in value:
-            _known(each, f"{where}[]", ours)
+            _check_known(each, f"{where}[]", our_fields)

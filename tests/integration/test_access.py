@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.api.access.authorization import (
     COMPANY_WIDE,
@@ -97,7 +97,7 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     at = ("--workspace", str(folder / "workspace"))
     with (
         postgres_cluster.database() as database,
-        running(database, folder, *at, module="groundplan.console.app") as control,
+        run_control(database, folder, *at, module="groundplan.console.app") as control,
     ):
         control.sign_in("ana@acme.example")
         yield World(control, database)

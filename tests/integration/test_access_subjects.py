@@ -12,7 +12,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 from tests.integration.test_access import World
-from tests.integration.test_api_control import WORKSPACE, running
+from tests.integration.test_api_control import WORKSPACE, run_control
 
 from groundplan.api.access.authorization import COMPANY_WIDE, actions_by_route
 from groundplan.core.database import connect
@@ -83,7 +83,7 @@ def others(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
     at = ("--workspace", str(folder / "workspace"))
     with (
         postgres_cluster.database() as database,
-        running(database, folder, *at, module="groundplan.console.app") as control,
+        run_control(database, folder, *at, module="groundplan.console.app") as control,
     ):
         control.sign_in("ana@acme.example")
         second = f"""---

@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.acceptance.stack import wait_until
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.api.app import create_app
 from groundplan.api.genesis import prepare_home
@@ -27,7 +27,7 @@ Browser = dict[str, str]
 
 @pytest.fixture
 def control(database: Database, tmp_path: Path) -> Any:
-    with running(database, tmp_path) as found:
+    with run_control(database, tmp_path) as found:
         yield found
 
 
@@ -134,7 +134,7 @@ def test_whoever_asked_while_acting_does_not_approve_as_the_same_person(control:
 
 
 def test_nobody_acts_where_a_real_company_is_served(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path, "--workspace", str(tmp_path / "workspace")) as real:
+    with run_control(database, tmp_path, "--workspace", str(tmp_path / "workspace")) as real:
         browser = real.sign_in()
         assert real.ask("POST", "/api/session/act-as", {"person": "sam"}, **browser).code == "act_as"
         sam = person_id(database, "sam")
@@ -142,7 +142,7 @@ def test_nobody_acts_where_a_real_company_is_served(database: Database, tmp_path
             assert conn.execute("UPDATE console_session SET acting_as = %s", (sam,)).rowcount == 1
         me = real.ask("GET", "/api/session", **browser).body
         assert me["operator"] and not me["acting"]
-    with running(database, tmp_path) as demo:
+    with run_control(database, tmp_path) as demo:
         browser = demo.sign_in()
         assert demo.ask("POST", "/api/session/act-as", {"person": "sam"}, **browser).code == "act_as"
         assert demo.ask("POST", "/api/demo/cloud-down", {}, **browser).code == "demo_only"
@@ -152,7 +152,7 @@ def test_nobody_acts_where_a_real_company_is_served(database: Database, tmp_path
 
 async def test_nobody_acts_from_another_machine(database: Database, tmp_path: Path) -> None:
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         browser = control.sign_in()
         act_as(control, browser, "sam")
     prepare_home(home)

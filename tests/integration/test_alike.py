@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.api.cost import levers
 from groundplan.blueprint.model import Rates, Site
@@ -60,7 +60,7 @@ async def test_teams_that_ask_the_same_are_found_and_what_they_asked_is_forgotte
     left = 86_400 - datetime.now(UTC).timestamp() % 86_400
     if left < WHOLE_SECONDS:  # with the day what is looked at would end in the middle
         await asyncio.sleep(left + 0.1)
-    async with scripted("one") as (_, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (_, port), installation(database, tmp_path) as stack:
         place = deployment("one", port, rates=Rates(input=PICO, output=100 * PICO))
         owned: dict[str, Any] = {"owners": {"business": ["ana@acme.example"]}}
         declared = [
@@ -72,7 +72,7 @@ async def test_teams_that_ask_the_same_are_found_and_what_they_asked_is_forgotte
         sites = [Site(name=place.site, type="private", jurisdiction="EU")]
         stack.apply(msgspec.structs.replace(blueprint(1, [place], declared), sites=sites))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         now = datetime.now(UTC)
         questions = looked_at(now, "What does the law say about")
         keys = {name: stack.key(name) for name in ("faq", "help", "secret", "other")}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
@@ -66,7 +66,7 @@ def embedded(dsn: str, at: datetime, cache: str = "none", endpoint: str = "embed
 
 
 def test_receipts_together_carry_what_was_allocated(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         (control.workspace / "vectors.yaml").write_text(VECTORS)
         company = control.workspace / "acme.yaml"
         company.write_text(company.read_text().replace("[local]\n", "[local]\nembeddings: [vectors]\n"))

@@ -27,7 +27,7 @@ from groundplan.core.home import Home
 from groundplan.testing.database import Cluster, Database
 from groundplan.testing.passkey import SoftPasskey
 
-PATIENCE_S = 120.0
+ANSWER_TIMEOUT_S = 120.0
 """How long an answer may take: the first report loads what draws it, which is seconds of computing."""
 WORKSPACE = """\
 kind: company
@@ -101,7 +101,7 @@ class Control:
     """Each person's passkey, by e-mail address."""
 
     def ask(self, method: str, path: str, body: Any = None, **headers: str) -> Answer:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=ANSWER_TIMEOUT_S)
         sent = {"Authorization": f"Bearer {self.home.operator_token.read_text().strip()}"}
         sent["Host"] = f"localhost:{self.port}"  # passkeys are bound to the name
         sent.update({name.replace("_", "-"): value for name, value in headers.items()})
@@ -114,10 +114,10 @@ class Control:
             connection.request(method, path, data, sent)
             reply = connection.getresponse()
             raw = reply.read()
-            given = {name.lower(): value for name, value in reply.getheaders()}
+            reply_headers = {name.lower(): value for name, value in reply.getheaders()}
         finally:
             connection.close()
-        return Answer(reply.status, json.loads(raw) if raw.startswith((b"{", b"[")) else raw, given)
+        return Answer(reply.status, json.loads(raw) if raw.startswith((b"{", b"[")) else raw, reply_headers)
 
     def files(self) -> dict[str, str]:
         return {path.name: path.read_text() for path in self.workspace.glob("*.yaml")}
@@ -138,15 +138,15 @@ class Control:
         """Give somebody a passkey after a link of the operator, and have it confirmed where that is needed."""
         device = SoftPasskey(f"http://localhost:{self.port}")
         session = self.follow_link(person)
-        asked = self.ask("POST", "/api/passkeys/registration", {}, **session).body
-        body = {"ceremony": asked["ceremony"], "response": device.create(asked["options"])}
-        made = self.ask("POST", "/api/passkeys", body, **session)
-        assert made.status == 201, made.body
-        if not made.body["confirmed"]:
+        options = self.ask("POST", "/api/passkeys/registration", {}, **session).body
+        body = {"ceremony": options["ceremony"], "response": device.create(options["options"])}
+        created = self.ask("POST", "/api/passkeys", body, **session)
+        assert created.status == 201, created.body
+        if not created.body["confirmed"]:
             colleague = self.sign_in(next(iter(self.devices)))
-            assert self.ask("POST", f"/api/passkeys/{made.body['id']}/confirm", {}, **colleague).status == 200
+            assert self.ask("POST", f"/api/passkeys/{created.body['id']}/confirm", {}, **colleague).status == 200
         self.devices[person] = device
-        return made
+        return created
 
     def _session(self, reply: Answer) -> dict[str, str]:
         assert reply.status == 200, reply.body
@@ -168,19 +168,24 @@ class Control:
 @pytest.fixture(scope="module")
 def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     """One for all tests that leave blueprint 1 as it is."""
-    with postgres_cluster.database() as database, running(database, tmp_path_factory.mktemp("control")) as found:
-        yield found
+    with (
+        postgres_cluster.database() as database,
+        run_control(database, tmp_path_factory.mktemp("control")) as control_process,
+    ):
+        yield control_process
 
 
 @pytest.fixture
-def fresh(database: Database, tmp_path: Path) -> Iterator[Control]:
+def fresh_control(database: Database, tmp_path: Path) -> Iterator[Control]:
     """One of its own, for a test that changes what is served."""
-    with running(database, tmp_path) as found:
-        yield found
+    with run_control(database, tmp_path) as control_process:
+        yield control_process
 
 
 @contextmanager
-def running(database: Database, tmp_path: Path, *options: str, module: str = "groundplan.api.app") -> Iterator[Control]:
+def run_control(
+    database: Database, tmp_path: Path, *options: str, module: str = "groundplan.api.app"
+) -> Iterator[Control]:
     """A control process with the small workspace, as a demo unless `options` are given."""
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     workspace.mkdir(exist_ok=True)
@@ -193,18 +198,18 @@ def running(database: Database, tmp_path: Path, *options: str, module: str = "gr
     environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn}
     process = fork_program(module, arguments, log.fileno(), environment, listener.fileno())
     listener.close()
-    found = Control(home, workspace, port)
+    control_process = Control(home, workspace, port)
     try:
         deadline = time.monotonic() + 60
         while True:
             assert process.poll() is None, (tmp_path / "control.log").read_text()
             assert time.monotonic() < deadline, (tmp_path / "control.log").read_text()
             try:
-                if found.ask("GET", "/livez").status == 200:
+                if control_process.ask("GET", "/livez").status == 200:
                     break
             except OSError:
                 time.sleep(0.05)
-        yield found
+        yield control_process
     finally:
         process.terminate()
         process.wait(60)
@@ -232,23 +237,25 @@ def test_a_name_that_a_list_is_not_asked_by_is_refused_and_told_with_those_that_
     assert control.ask("GET", "/api/scim/v2/Users?schema=x").code != "query_unknown", "directories ask what they like"
 
 
-def test_a_deployment_whose_key_is_not_there_is_told_where_it_is_declared(fresh: Control, tmp_path: Path) -> None:
+def test_a_deployment_whose_key_is_not_there_is_told_where_it_is_declared(
+    fresh_control: Control, tmp_path: Path
+) -> None:
     """At the apply, and by status until it is: its callers were the first to hear of it."""
     key = tmp_path / "key"
     files = {"acme.yaml": WORKSPACE.replace("name: local\n", f"name: local\nkey: file:{key}\n", 1)}
-    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "with a key"}).body
+    applied = fresh_control.ask("POST", "/api/apply", {"files": files, "reason": "with a key"}).body
     (told,) = (note for note in applied["notes"] if "calls of local will fail" in note)
     assert applied["blueprint"] == 2 and str(key) in told
-    assert told in fresh.ask("GET", "/api/status").body["problems"]
+    assert told in fresh_control.ask("GET", "/api/status").body["problems"]
     key.write_text("sk-1")
-    assert fresh.ask("GET", "/api/status").body["problems"] == []
+    assert fresh_control.ask("GET", "/api/status").body["problems"] == []
 
 
 def test_a_workspace_that_cannot_be_read_keeps_nobody_from_being_served(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path):
+    with run_control(database, tmp_path):
         pass
     (tmp_path / "workspace" / "costs.yaml").write_text("kind: allocation\nname: platform\nper: gigabyte\n")
-    with running(database, tmp_path) as again:
+    with run_control(database, tmp_path) as again:
         assert again.ask("GET", "/api/status").body["blueprint"] == 1
 
 
@@ -342,7 +349,7 @@ def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> Non
 
 def test_every_key_is_listed_page_by_page(database: Database, tmp_path: Path) -> None:
     """Each question of the playground makes one, and the one that is looked for is old."""
-    with running(database, tmp_path) as found:
+    with run_control(database, tmp_path) as found:
         first = found.ask("POST", "/api/keys", {"workload": "assistant", "tags": ["search"]}).body["id"]
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             conn.execute(
@@ -400,47 +407,47 @@ def test_a_huge_body_is_not_read(control: Control) -> None:
     connection.close()
 
 
-def test_apply_then_roll_back(fresh: Control) -> None:
-    first = fresh.ask("POST", "/api/rollback", {})
+def test_apply_then_roll_back(fresh_control: Control) -> None:
+    first = fresh_control.ask("POST", "/api/rollback", {})
     assert (first.status, first.code) == (404, "blueprint_unknown") and "first one" in first.body["error"]["message"]
-    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
-    planned = fresh.ask("POST", "/api/plan", {"files": files}).body
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh_control.files().items()}
+    planned = fresh_control.ask("POST", "/api/plan", {"files": files}).body
     assert planned["refusals"] == [] and any("budget" in d["subject"] for d in planned["differences"])
-    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "less"})
+    applied = fresh_control.ask("POST", "/api/apply", {"files": files, "reason": "less"})
     assert applied.body["blueprint"] == 2, applied
-    assert fresh.ask("GET", "/api/status").body["difference"], "the folder still says 100"
-    diff = fresh.ask("GET", "/api/blueprints/2/diff").body["files"][0]["diff"]
+    assert fresh_control.ask("GET", "/api/status").body["difference"], "the folder still says 100"
+    diff = fresh_control.ask("GET", "/api/blueprints/2/diff").body["files"][0]["diff"]
     assert "-limit: 100 USD/month" in diff and "+limit: 90 USD/month" in diff
-    undone = fresh.ask("POST", "/api/rollback", {"reason": "more"})
+    undone = fresh_control.ask("POST", "/api/rollback", {"reason": "more"})
     assert undone.body["blueprint"] == 3, undone
-    assert fresh.ask("GET", "/api/status").body["difference"] == []
-    again = fresh.ask("POST", "/api/rollback", {"reason": "I want it undone, too"})
+    assert fresh_control.ask("GET", "/api/status").body["difference"] == []
+    again = fresh_control.ask("POST", "/api/rollback", {"reason": "I want it undone, too"})
     assert (again.status, again.code) == (409, "rolled_back_already"), "it would be there again"
     assert "`groundplan rollback 2`" in again.body["error"]["hint"]
-    assert fresh.ask("POST", "/api/rollback", {"to": 2}).body["blueprint"] == 4, "whoever means it says so"
+    assert fresh_control.ask("POST", "/api/rollback", {"to": 2}).body["blueprint"] == 4, "whoever means it says so"
 
 
-def test_an_apply_whose_folder_cannot_be_noted_is_done_and_says_so(fresh: Control) -> None:
+def test_an_apply_whose_folder_cannot_be_noted_is_done_and_says_so(fresh_control: Control) -> None:
     """As on a disk that is full. Where it is noted already nothing is written."""
-    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
-    noted, folder = fresh.home.workspace, str(fresh.workspace)
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh_control.files().items()}
+    noted, folder = fresh_control.home.workspace, str(fresh_control.workspace)
     before = noted.stat().st_mtime_ns
-    applied = fresh.ask("POST", "/api/apply", {"files": files, "folder": folder}).body
+    applied = fresh_control.ask("POST", "/api/apply", {"files": files, "folder": folder}).body
     assert (applied["blueprint"], applied["notes"]) == (2, []) and noted.stat().st_mtime_ns == before
     noted.unlink()
     noted.mkdir()
-    applied = fresh.ask("POST", "/api/apply", {"files": fresh.files(), "folder": folder}).body
+    applied = fresh_control.ask("POST", "/api/apply", {"files": fresh_control.files(), "folder": folder}).body
     assert applied["blueprint"] == 3, applied
     *_, said = applied["notes"]
     assert said.startswith("it is applied, but") and str(noted) in said
     noted.rmdir()
-    again = fresh.ask("POST", "/api/apply", {"files": fresh.files(), "folder": folder}).body
+    again = fresh_control.ask("POST", "/api/apply", {"files": fresh_control.files(), "folder": folder}).body
     assert (again["blueprint"], again["notes"]) == (None, []), "nothing is declared anew"
     assert noted.read_text() == f"{folder}\n"
 
 
 def test_a_soft_budget_is_marked_on_the_page_of_its_workload(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path, module="groundplan.console.app") as fresh:
+    with run_control(database, tmp_path, module="groundplan.console.app") as fresh:
         _marks_a_soft_budget(fresh)
         _tells_what_is_spent_in_its_present_period(fresh, database)
 
@@ -478,12 +485,12 @@ def _marks_a_soft_budget(fresh: Control) -> None:
     assert '<span class="badge">soft</span>' in shown() and "It warns, and refuses nothing." in shown()
 
 
-def test_a_wrong_workspace_is_refused_with_places(fresh: Control) -> None:
-    files = {name: text.replace("business: ana", "business: nobody") for name, text in fresh.files().items()}
-    refused = fresh.ask("POST", "/api/apply", {"files": files, "reason": "wrong"})
+def test_a_wrong_workspace_is_refused_with_places(fresh_control: Control) -> None:
+    files = {name: text.replace("business: ana", "business: nobody") for name, text in fresh_control.files().items()}
+    refused = fresh_control.ask("POST", "/api/apply", {"files": files, "reason": "wrong"})
     assert refused.status == 400
     assert any(problem.get("where", "").startswith("acme.yaml:") for problem in refused.body["error"]["problems"])
-    assert fresh.ask("GET", "/api/status").body["blueprint"] == 1
+    assert fresh_control.ask("GET", "/api/status").body["blueprint"] == 1
 
 
 def going_live(fresh: Control) -> dict[str, str]:
@@ -498,44 +505,44 @@ def going_live(fresh: Control) -> dict[str, str]:
     }
 
 
-def test_production_waits_and_the_operator_never_approves(fresh: Control) -> None:
-    files = going_live(fresh)
-    applied = fresh.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
-    pending = fresh.ask("GET", "/api/status").body["pending"]
+def test_production_waits_and_the_operator_never_approves(fresh_control: Control) -> None:
+    files = going_live(fresh_control)
+    applied = fresh_control.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
+    pending = fresh_control.ask("GET", "/api/status").body["pending"]
     assert applied["pending"] and pending[0]["waits_for"]
     change = pending[0]["change"]
-    assert fresh.ask("POST", f"/api/changes/{change}/approve", {}).code == "operator_never_approves"
-    assert any(item["kind"] == "approval" for item in fresh.ask("GET", "/api/inbox").body["items"])
+    assert fresh_control.ask("POST", f"/api/changes/{change}/approve", {}).code == "operator_never_approves"
+    assert any(item["kind"] == "approval" for item in fresh_control.ask("GET", "/api/inbox").body["items"])
     for person in ("ana@acme.example", "sam@acme.example"):
-        browser = fresh.sign_in(person)
-        done = fresh.ask("POST", f"/api/changes/{change}/approve", {"comment": "fine"}, **browser)
+        browser = fresh_control.sign_in(person)
+        done = fresh_control.ask("POST", f"/api/changes/{change}/approve", {"comment": "fine"}, **browser)
         assert done.status == 200, done
-    assert fresh.ask("GET", "/api/status").body["pending"] == []
-    content = fresh.ask("GET", "/api/blueprints/current").body["content"]
+    assert fresh_control.ask("GET", "/api/status").body["pending"] == []
+    content = fresh_control.ask("GET", "/api/blueprints/current").body["content"]
     assert content["workloads"][0]["stage"] == "production"
 
 
-def test_the_operator_refuses_what_waits_and_nobody_approves_it_then(fresh: Control) -> None:
+def test_the_operator_refuses_what_waits_and_nobody_approves_it_then(fresh_control: Control) -> None:
     """By that less runs, as the policy of access says."""
-    fresh.ask("POST", "/api/apply", {"files": going_live(fresh), "reason": "go live"})
-    change = fresh.ask("GET", "/api/status").body["pending"][0]["change"]
-    refused = fresh.ask("POST", f"/api/changes/{change}/refuse", {"comment": "not before the audit"})
+    fresh_control.ask("POST", "/api/apply", {"files": going_live(fresh_control), "reason": "go live"})
+    change = fresh_control.ask("GET", "/api/status").body["pending"][0]["change"]
+    refused = fresh_control.ask("POST", f"/api/changes/{change}/refuse", {"comment": "not before the audit"})
     assert (refused.status, refused.body["state"]) == (200, "refused")
-    assert fresh.ask("GET", "/api/status").body["pending"] == []
-    assert fresh.ask("POST", f"/api/changes/{change}/refuse", {}).code == "change_settled"
-    browser = fresh.sign_in("ana@acme.example")
-    assert fresh.ask("POST", f"/api/changes/{change}/approve", {}, **browser).code == "change_settled"
-    (entry,) = fresh.ask("GET", "/api/audit?action=change.refused").body["entries"]
+    assert fresh_control.ask("GET", "/api/status").body["pending"] == []
+    assert fresh_control.ask("POST", f"/api/changes/{change}/refuse", {}).code == "change_settled"
+    browser = fresh_control.sign_in("ana@acme.example")
+    assert fresh_control.ask("POST", f"/api/changes/{change}/approve", {}, **browser).code == "change_settled"
+    (entry,) = fresh_control.ask("GET", "/api/audit?action=change.refused").body["entries"]
     assert entry["actor"] == "operator"
 
 
-def test_if_match_is_refused_by_name_and_not_passed_over(fresh: Control) -> None:
-    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh.files().items()}
+def test_if_match_is_refused_by_name_and_not_passed_over(fresh_control: Control) -> None:
+    files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh_control.files().items()}
     asked = {"files": files, "reason": "less"}
-    refused = fresh.ask("POST", "/api/apply", asked, If_Match='"1"')
+    refused = fresh_control.ask("POST", "/api/apply", asked, If_Match='"1"')
     assert (refused.status, refused.code) == (400, "if_match_unsupported") and "base" in refused.body["error"]["hint"]
-    assert fresh.ask("GET", "/api/status").body["blueprint"] == 1
-    assert fresh.ask("POST", "/api/apply", {**asked, "base": 1}).body["blueprint"] == 2
+    assert fresh_control.ask("GET", "/api/status").body["blueprint"] == 1
+    assert fresh_control.ask("POST", "/api/apply", {**asked, "base": 1}).body["blueprint"] == 2
 
 
 def test_a_path_with_a_slash_too_many_is_told_by_its_path_alone(control: Control) -> None:
@@ -610,7 +617,7 @@ def test_what_a_provider_billed_beyond_a_bound_is_settled_as_the_stop_is_lifted(
     database: Database, tmp_path: Path
 ) -> None:
     stop = {"scope": "workload/assistant", "reason": "the price is corrected"}
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         assert control.ask("POST", "/api/kill", stop).status == 201
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             for subject in ("workload/assistant", "workload/other"):
@@ -748,13 +755,13 @@ def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path
     (tmp_path / "home" / "run").mkdir(parents=True, mode=0o700)
     kills = [{"scope": "workload/assistant", "reason": "leak", "at": "2026-01-01T00:00:00+00:00"}]
     (tmp_path / "home" / "run" / "kill.json").write_text(json.dumps(kills))
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         assert control.ask("GET", "/api/kill").body["kills"][0]["scope"] == "workload/assistant"
         assert not (control.home.run / "kill.json").exists()
 
 
 def test_a_key_says_which_gateways_do_not_know_it_yet(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             (silent,) = conn.execute(
                 "INSERT INTO gateway (epoch, host, home, pid) VALUES (gen_random_uuid(), 'h', '', 1) RETURNING epoch"
@@ -771,43 +778,45 @@ def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
         assert control.ask("POST", "/api/outcomes", {**unknown, **wrong}).code == "request_invalid"
 
 
-def test_a_link_that_the_operator_made_approves_nothing_and_a_passkey_does(fresh: Control) -> None:
+def test_a_link_that_the_operator_made_approves_nothing_and_a_passkey_does(fresh_control: Control) -> None:
     files = {"acme.yaml": WORKSPACE.replace("stage: pilot", "stage: production").replace(
         "owners: {business: ana, security: sam}",
         "owners: {business: ana, product: ana, architecture: ana, engineering: ana, operations: ana, security: sam, "
         "finance: ana, data: ana, compliance: ana}",
     )}  # fmt: skip
-    applied = fresh.ask("POST", "/api/apply", {"files": files})
+    applied = fresh_control.ask("POST", "/api/apply", {"files": files})
     assert applied.status == 200 and applied.body["pending"], applied.body
-    (change,) = fresh.ask("GET", "/api/changes?state=pending").body["changes"]
+    (change,) = fresh_control.ask("GET", "/api/changes?state=pending").body["changes"]
     approve = f"/api/changes/{change['id']}/approve"
-    by_link = fresh.follow_link("sam@acme.example")
-    assert fresh.ask("GET", "/api/session", **by_link).body["proof"] == "recovery"
-    refused = fresh.ask("POST", approve, {}, **by_link)
+    by_link = fresh_control.follow_link("sam@acme.example")
+    assert fresh_control.ask("GET", "/api/session", **by_link).body["proof"] == "recovery"
+    refused = fresh_control.ask("POST", approve, {}, **by_link)
     assert (refused.status, refused.code) == (403, "approval_unproven") and "operator's token" in refused.body["error"][
         "message"
     ]
-    fresh.register("ana@acme.example")
-    thief = SoftPasskey(f"http://localhost:{fresh.port}")
-    asked = fresh.ask("POST", "/api/passkeys/registration", {}, **by_link).body
+    fresh_control.register("ana@acme.example")
+    thief = SoftPasskey(f"http://localhost:{fresh_control.port}")
+    asked = fresh_control.ask("POST", "/api/passkeys/registration", {}, **by_link).body
     body = {"ceremony": asked["ceremony"], "response": thief.create(asked["options"])}
-    made = fresh.ask("POST", "/api/passkeys", body, **by_link)
+    made = fresh_control.ask("POST", "/api/passkeys", body, **by_link)
     assert made.status == 201 and not made.body["confirmed"]
-    assert fresh.ask("GET", "/api/session", **by_link).status == 401, "the session went on under another cookie"
-    thieves = fresh._session(Answer(200, made.body, made.headers))
-    refused = fresh.ask("POST", approve, {}, **thieves)
+    assert fresh_control.ask("GET", "/api/session", **by_link).status == 401, "the session went on under another cookie"
+    thieves = fresh_control._session(Answer(200, made.body, made.headers))
+    refused = fresh_control.ask("POST", approve, {}, **thieves)
     assert (refused.status, refused.code) == (403, "approval_unproven")
-    ana = fresh.sign_in("ana@acme.example")
-    (seen,) = [item for item in fresh.ask("GET", "/api/inbox", **ana).body["items"] if "passkey" in item["kind"]]
+    ana = fresh_control.sign_in("ana@acme.example")
+    (seen,) = [
+        item for item in fresh_control.ask("GET", "/api/inbox", **ana).body["items"] if "passkey" in item["kind"]
+    ]
     assert "Sam Berg" in seen["message"]
-    assert fresh.ask("DELETE", f"/api/passkeys/{made.body['id']}", **thieves).status == 200
-    assert fresh.ask("POST", approve, {}, **thieves).status == 401, "removing it ended the session"
-    sam = fresh.sign_in("sam@acme.example")
-    assert fresh.ask("POST", approve, {}, **sam).status == 200
-    assert fresh.ask("POST", approve, {}, **ana).body["blueprint"] == 2
-    (done,) = (listed := fresh.ask("GET", "/api/changes").body)["changes"]
+    assert fresh_control.ask("DELETE", f"/api/passkeys/{made.body['id']}", **thieves).status == 200
+    assert fresh_control.ask("POST", approve, {}, **thieves).status == 401, "removing it ended the session"
+    sam = fresh_control.sign_in("sam@acme.example")
+    assert fresh_control.ask("POST", approve, {}, **sam).status == 200
+    assert fresh_control.ask("POST", approve, {}, **ana).body["blueprint"] == 2
+    (done,) = (listed := fresh_control.ask("GET", "/api/changes").body)["changes"]
     assert listed["next"] is None
-    older = fresh.ask("GET", f"/api/changes?limit=1&before={done['id']}").body
+    older = fresh_control.ask("GET", f"/api/changes?limit=1&before={done['id']}").body
     assert older == {"changes": [], "next": None}
     assert {row["proof"] for row in done["approvals"]} == {"passkey"}
 

@@ -15,7 +15,7 @@ from urllib.parse import quote, urlencode
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.testing.database import Cluster
 
@@ -31,7 +31,7 @@ ODD = st.sampled_from([
 def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     folder = tmp_path_factory.mktemp("fuzzed")
     workspace = ("--workspace", str(folder / "workspace"))
-    with postgres_cluster.database() as database, running(database, folder, *workspace) as found:
+    with postgres_cluster.database() as database, run_control(database, folder, *workspace) as found:
         yield found
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 
 from groundplan.cli.release import plan_text
 from groundplan.testing.database import Database
@@ -22,7 +22,7 @@ allows: [use, act-for-others]
 
 @pytest.fixture
 def control(database: Database, tmp_path: Path) -> Iterator[Control]:
-    with running(database, tmp_path) as found:
+    with run_control(database, tmp_path) as found:
         yield found
 
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 
 import pytest
 from tests.integration.test_access import World
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
@@ -38,7 +38,9 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("rules")
     with (
         postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app") as control,
+        run_control(
+            database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app"
+        ) as control,
     ):
         files = control.files()
         files["acme.yaml"] += RULE

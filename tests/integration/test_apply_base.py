@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import WORKSPACE, Answer, Control, running
+from tests.integration.test_api_control import WORKSPACE, Answer, Control, run_control
 from tests.integration.test_reads_write_nothing import PRODUCTION
 
 from groundplan.blueprint.artifact import decode, digest, encode
@@ -26,7 +26,7 @@ REWORDED = WORKSPACE.replace("Answer questions", "Answer all questions")
 
 @pytest.fixture
 def control(database: Database, tmp_path: Path) -> Iterator[Control]:
-    with running(database, tmp_path) as found:
+    with run_control(database, tmp_path) as found:
         yield found
 
 

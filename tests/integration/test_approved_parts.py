@@ -15,9 +15,9 @@ import psycopg
 import pytest
 from psycopg import Connection
 from psycopg_pool import ConnectionPool
-from tests.integration.gateway_stack import Reply, Stack, installation, scripted
+from tests.integration.gateway_stack import Reply, Stack, installation, scripted_upstream
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.api.context import Services
 from groundplan.api.knowledge.allowed_sources import usable_sources
@@ -178,8 +178,8 @@ class World:
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
     async with (
-        scripted("one") as (model, first),
-        scripted("two") as (_, second),
+        scripted_upstream("one") as (model, first),
+        scripted_upstream("two") as (_, second),
         installation(database, tmp_path) as stack,
     ):
         text = WORKSPACE.replace("PORT1", str(first)).replace("PORT2", str(second))
@@ -215,7 +215,7 @@ async def serve(world: World, name: str, *parts: str) -> str:
     world.ask(name)
     world.approve_parts(*parts)
     done = world.approve(world.pending(f"workload/{name}"), "ana", "sam")
-    await world.stack.ready(done["blueprint"])
+    await world.stack.wait_until_ready(done["blueprint"])
     return world.stack.key(name)
 
 
@@ -278,7 +278,7 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
     """`groundplan why`, of the call and of its workload, on a control process of its own."""
     stack = world.stack
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     key = await serve(world, "support", "model/acme/one", "model/acme/two", "prompt/polite")
     assert (await stack.chat(key)).status == 200
 
@@ -287,7 +287,7 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
         with world.connect() as conn:
             return int(world.releases.apply(conn, OPERATOR, dearer, "a new price")["blueprint"])
 
-    with running(stack.database, stack.home.root.parent) as control:
+    with run_control(stack.database, stack.home.root.parent) as control:
 
         async def why(id: str) -> str:
             """What is told, once the call is shipped."""
@@ -297,9 +297,9 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
             assert reply.status == 200, reply.body
             return "\n".join(reply.body["because"])
 
-        await stack.ready(applied("11.9"))
+        await stack.wait_until_ready(applied("11.9"))
         assert (await stack.chat(key)).status == 200, "within a fifth of what was approved"
-        await stack.ready(applied("12.1"))
+        await stack.wait_until_ready(applied("12.1"))
         refused = await until(lambda: stack.chat(key), 403, "approval_price")
         call = refused.headers["groundplan-call-id"]
         priced = (
@@ -309,7 +309,7 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
             assert f"Gateways refuse it: {priced}" in told and "groundplan changes ask --workload support" in told
         assert "Reason: approval_price." in await why(call)
 
-        await stack.ready(applied("10"))
+        await stack.wait_until_ready(applied("10"))
         await until(lambda: stack.chat(key), 200)
         assert (await why(call)).endswith("What it uses is approved now.")
         today = datetime.now(UTC).date()
@@ -330,7 +330,7 @@ async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -
     stack = world.stack
     TOOK.clear()
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     trial = stack.key("trial")
     world.model.script.fingerprint = "fp_1"
     parts = ("model/acme/one", "model/acme/two", "prompt/polite")

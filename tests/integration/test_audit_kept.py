@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port, wait_until
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.api.audit import call_archive
 from groundplan.api.background import JOBS
@@ -179,7 +179,7 @@ def kept(postgres_cluster: Cluster) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def control(kept: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     folder = tmp_path_factory.mktemp("kept")
-    with running(kept, folder, "--workspace", str(folder / "workspace")) as found:
+    with run_control(kept, folder, "--workspace", str(folder / "workspace")) as found:
         yield found
 
 
@@ -234,7 +234,7 @@ def test_a_witness_of_its_own_signs_and_its_silence_is_told(
     public = VerifierKey("witness.example/acme", witness_key(folder).public_key().public_bytes_raw(), cosigns=True)
     monkeypatch.setenv("GROUNDPLAN_WITNESSES", f"http://127.0.0.1:{port} {public.encode()}")
     workspace = ("--workspace", str(tmp_path / "workspace"))
-    with postgres_cluster.database() as database, running(database, tmp_path, *workspace) as control:
+    with postgres_cluster.database() as database, run_control(database, tmp_path, *workspace) as control:
         wait_until(lambda: (control.home.audit / "checkpoint").exists(), 20, "the log is begun")
         wait_until(lambda: "does not answer" in str(_told(control)), 20, "its silence is in the inbox")
         command = [

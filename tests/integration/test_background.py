@@ -20,10 +20,18 @@ from openai import AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
 from tests.integration import node_client
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.patient import RetryingOpenAIHttpClient
-from tests.integration.sdk_types import OURS, strict
-from tests.integration.test_batch_kill import insist, shipping
+from tests.integration.sdk_types import OUR_FIELDS, parse_strictly
+from tests.integration.test_batch_kill import retry_until_served, run_shipper
 from tests.integration.test_responses import RATES, Own
 
 from groundplan.blueprint.model import Guardrails, Keep, Limit, Review
@@ -99,7 +107,7 @@ class Setup:
 
 def found(reply: Reply) -> ResponseObject:
     assert reply.status == 200, reply.body
-    made: ResponseObject = strict(ResponseObject, reply.body, ours=OURS | {"store"})
+    made: ResponseObject = parse_strictly(ResponseObject, reply.body, our_fields=OUR_FIELDS | {"store"})
     return made
 
 
@@ -119,7 +127,7 @@ async def raw_events(setup: Setup, key: str, path: str) -> list[Any]:
         await asyncio.sleep(0.1)
     assert reply.status == 200, reply.body
     parts = [part for part in reply.body.decode().split("\n\n") if part and not part.startswith(":")]
-    return [strict(ResponseStreamEvent, part.partition("\ndata: ")[2], ours=OURS) for part in parts]
+    return [parse_strictly(ResponseStreamEvent, part.partition("\ndata: ")[2], our_fields=OUR_FIELDS) for part in parts]
 
 
 @pytest.fixture
@@ -133,7 +141,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             opened.push_async_callback(server.drain, 0.2)
             opened.callback(listener.close)
             ports.append(listener.sockets[0].getsockname()[1])
-        chat, port = await opened.enter_async_context(scripted("chat"))
+        chat, port = await opened.enter_async_context(scripted_upstream("chat"))
         stack = await opened.enter_async_context(installation(database, tmp_path))
         places = [
             deployment(
@@ -156,7 +164,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         ]  # fmt: skip
         stack.apply(blueprint(1, places, made, limit=PICO))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack, chat, endless)
 
 
@@ -273,7 +281,7 @@ async def test_cancel_ends_its_upstream_at_once_and_is_billed_as_declared(setup:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
     taken = []
-    async with shipping(setup.stack):
+    async with run_shipper(setup.stack):
         for number in range(1, 7):
             begun = found(await setup.stack.post("/v1/responses", key, body))
             async with asyncio.timeout(30):
@@ -360,14 +368,14 @@ async def test_what_is_refused_when_it_is_made_has_failed_and_says_why(setup: Se
 
 async def test_what_passes_is_waited_for_and_told_meanwhile(database: Database, tmp_path: Path) -> None:
     """A limit that is full and a provider that asks for a pause hold one up; what was not sent is no call."""
-    async with scripted("chat") as (chat, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("chat") as (chat, port), installation(database, tmp_path) as stack, run_shipper(stack):
         made = blueprint(
             1, [deployment("chat", port, rates=RATES)], [workload("keeper", ["chat"], keep=KEEP, attempts=1)]
         )
         slot = Limit(name="slot", covers="workload/keeper", type="concurrent", amount=1, period="now")
         stack.apply(msgspec.structs.replace(made, limits=[slot]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         setup, key = Setup(stack, chat, Endless()), stack.key("keeper")
         stack.sql(NOTED)
         chat.script = Script(tokens=20, chunk_ms=150)
@@ -510,11 +518,11 @@ async def test_of_a_worker_that_is_killed_what_was_sent_has_failed_and_the_rest_
     database: Database, tmp_path: Path
 ) -> None:
     """None is made twice, each attempt is in one row, and nothing is held for ever."""
-    async with scripted("chat") as (chat, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("chat") as (chat, port), installation(database, tmp_path) as stack, run_shipper(stack):
         place = deployment("chat", port, rates=RATES)
         stack.apply(blueprint(1, [place], [workload("keeper", ["chat"], keep=KEEP)]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         setup, key = Setup(stack, chat, Endless()), stack.key("keeper")
         chat.script = Script(tokens=40, chunk_ms=100)
         sent = [found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id for _ in range(3)]
@@ -546,7 +554,7 @@ async def insist_over(setup: Setup, key: str, id: str) -> ResponseObject:
     """As it is once it is over, and a worker answers."""
     while True:
         async with setup.client(key) as client:
-            now: ResponseObject = await insist(lambda: client.responses.retrieve(id))
+            now: ResponseObject = await retry_until_served(lambda: client.responses.retrieve(id))
         if now.status in OVER:
             return now
         await asyncio.sleep(0.1)

@@ -17,7 +17,7 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, workload
 from tests.integration.test_background import KEEP, OVER
-from tests.integration.test_batch_kill import UNRECOVERED, shipping
+from tests.integration.test_batch_kill import UNRECOVERED, run_shipper
 from tests.integration.test_responses import RATES
 
 from groundplan.blueprint.model import Limit
@@ -101,12 +101,12 @@ async def chaos(
         opened.push_async_callback(server.drain, 0.2)
         opened.callback(listener.close)
         stack = await opened.enter_async_context(installation(database, folder))
-        await opened.enter_async_context(shipping(stack))
+        await opened.enter_async_context(run_shipper(stack))
         place = deployment("one", listener.sockets[0].getsockname()[1], rates=RATES, billing_on_cancel="generated")
         made = blueprint(1, [place], [workload("keeper", ["one"], keep=KEEP, attempts=1)])
         stack.apply(msgspec.structs.replace(made, limits=[SLOTS]))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key("keeper")
         async with asyncio.timeout(120), asyncio.TaskGroup() as group:
             asking = [group.create_task(ask(stack, key, dice, number)) for number in range(COUNT)]

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 from tests.integration.test_background import IN_BACKGROUND, Setup, found, numbers, raw_events, said
 from tests.integration.test_background import setup as setup
-from tests.integration.test_batch_kill import shipping
+from tests.integration.test_batch_kill import run_shipper
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.background import sealed_store
@@ -32,7 +32,7 @@ WAITS = f"INSERT INTO background_response {_ONE}"
 
 async def codes(setup: Setup, most: int) -> list[str]:
     """Of so many calls that were recorded, why they were refused, or failed."""
-    async with shipping(setup.stack), asyncio.timeout(30):
+    async with run_shipper(setup.stack), asyncio.timeout(30):
         told = "SELECT coalesce(error_code, '') FROM call ORDER BY 1"
         while len(rows := setup.stack.sql(told)) < most:  # noqa: ASYNC110 -- another process ships it
             await asyncio.sleep(0.05)

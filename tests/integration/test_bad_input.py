@@ -40,8 +40,8 @@ from tests.integration.gateway_stack import (
     blueprint,
     deployment,
     installation,
-    parse,
-    scripted,
+    parse_reply,
+    scripted_upstream,
     workload,
 )
 from tests.integration.patient import RetryingOpenAIHttpClient
@@ -89,7 +89,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
 @asynccontextmanager
 async def serving(database: Database, folder: Path, closed: int) -> AsyncIterator[Scene]:
     """A worker; nothing listens at the port `closed`."""
-    async with scripted("primary") as (model, port), installation(database, folder) as stack:
+    async with scripted_upstream("primary") as (model, port), installation(database, folder) as stack:
         small = Budget(name="small", covers="workload/poor", limit=PICO // 5000 * 2, period="total")
         made = blueprint(
             1,
@@ -108,7 +108,7 @@ async def serving(database: Database, folder: Path, closed: int) -> AsyncIterato
         made.budgets.append(small)
         stack.apply(made)
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Scene(stack, model, stack.key())
         await asyncio.to_thread(stack.stop)
     log = (stack.home.logs / "gateway.log").read_text()
@@ -197,7 +197,7 @@ async def test_what_no_parser_bears_is_told_at_every_path(scene: Scene) -> None:
 
 async def test_fifty_megabytes_are_refused_before_they_are_read(scene: Scene) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\n".encode()
-    declared = parse(await raw(scene.stack, head + b"content-length: %d\r\n\r\n" % (50 << 20)))
+    declared = parse_reply(await raw(scene.stack, head + b"content-length: %d\r\n\r\n" % (50 << 20)))
     told(declared, 413, "body_too_large")
     await still_serves(scene)
 
@@ -221,7 +221,7 @@ def pour(port: int, head: bytes, megabytes: int) -> tuple[int, bytes]:
 async def test_fifty_megabytes_without_a_length_are_counted(scene: Scene) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\ntransfer-encoding: chunked\r\n\r\n"
     _, answer = await asyncio.to_thread(pour, scene.stack.port, head.encode(), 50)
-    told(parse(answer), 413, "body_too_large")
+    told(parse_reply(answer), 413, "body_too_large")
     sent, _ = await asyncio.to_thread(pour, scene.stack.port, head.encode(), 500)
     assert sent < 200, "who goes on for ever is cut off"
     await still_serves(scene)
@@ -232,14 +232,14 @@ async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(sce
         for length in ("content-length: 2000000", "transfer-encoding: chunked"):
             for path in (CHAT, "/v1/files", "/mcp", "/api/outcomes", "/nowhere"):
                 head = f"POST {path} HTTP/1.1\r\nhost: g\r\n{key}{length}\r\n\r\n".encode()
-                told(parse(await raw(scene.stack, head)), 401, "invalid_api_key")
+                told(parse_reply(await raw(scene.stack, head)), 401, "invalid_api_key")
     large = await scene.stack.chat(scene.key, "x" * 2_000_000)
     assert large.status == 200, large.body
     for name in ("x-api-key", "api-key", "authorization"):
         value = f"Bearer {scene.key}" if name == "authorization" else scene.key
         body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(data := json.dumps(BODY).encode()), data)
         lines = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\n{name}: {value}\r\ntransfer-encoding: chunked\r\n"
-        answer = parse(await raw(scene.stack, f"{lines}connection: close\r\n\r\n".encode() + body))
+        answer = parse_reply(await raw(scene.stack, f"{lines}connection: close\r\n\r\n".encode() + body))
         assert answer.status == 200, answer.body
 
 
@@ -298,7 +298,7 @@ async def test_headers_that_two_readers_could_read_differently(scene: Scene) -> 
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\nconnection: close\r\n".encode()
     for line in AMBIGUOUS:
         answer = await raw(scene.stack, head + b"content-length: %d\r\n%b\r\n\r\n" % (len(data), line), data)
-        reply = parse(answer)
+        reply = parse_reply(answer)
         assert reply.status in (400, 403), (line, answer[:400])
         assert reply.json["error"]["hint"] and answer.count(b"HTTP/1.1 ") == 1
         assert "x-injected" not in reply.headers
@@ -317,7 +317,7 @@ async def test_header_values_that_are_not_text(scene: Scene) -> None:
         ):
             head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nconnection: close\r\n" + lines
             answer = await raw(scene.stack, head + b"content-length: %d\r\n\r\n" % len(data), data)
-            reply = parse(answer)
+            reply = parse_reply(answer)
             told(reply, status, code)
             assert "x-injected" not in reply.headers and value not in answer
     assert scene.model.counted == 0

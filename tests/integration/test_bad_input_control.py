@@ -15,10 +15,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.integration.gates import until
-from tests.integration.gateway_stack import Reply, parse
+from tests.integration.gates import wait_until
+from tests.integration.gateway_stack import Reply, parse_reply
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.api.http.protocol import MAX_REQUESTS
 from groundplan.core.ids import new_id
@@ -30,7 +30,7 @@ MIB = 1 << 20
 @pytest.fixture(scope="module")
 def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     folder = tmp_path_factory.mktemp("control")
-    with postgres_cluster.database() as database, running(database, folder) as found:
+    with postgres_cluster.database() as database, run_control(database, folder) as found:
         yield found
         log = (folder / "control.log").read_text()
         assert "Traceback" not in log, log[-3000:]
@@ -79,14 +79,14 @@ def keys(control: Control) -> int:
 
 def test_fifty_megabytes_sent_at_once(control: Control) -> None:
     length = b"content-length: %d" % (50 * MIB)
-    answer = parse(raw(control, [b"content-type: application/json", length], [bytes(MIB)] * 50))
+    answer = parse_reply(raw(control, [b"content-type: application/json", length], [bytes(MIB)] * 50))
     told(answer, 413, "body_too_large")
 
 
 def test_fifty_megabytes_without_a_length(control: Control) -> None:
     lines = [b"content-type: application/json", b"transfer-encoding: chunked"]
     chunk = b"100000\r\n" + b" " * MIB + b"\r\n"
-    told(parse(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
+    told(parse_reply(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
 
 
 def test_a_head_that_does_not_end_is_not_kept(control: Control) -> None:
@@ -103,7 +103,7 @@ def test_a_head_that_does_not_end_is_not_kept(control: Control) -> None:
 def test_malformed_json(control: Control, body: bytes) -> None:
     before = keys(control)
     lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
-    reply = parse(raw(control, lines, [body]))
+    reply = parse_reply(raw(control, lines, [body]))
     told(reply, 400 if len(body) > 1000 else 422, "request_invalid")
     assert keys(control) == before
 
@@ -121,7 +121,7 @@ def test_malformed_json(control: Control, body: bytes) -> None:
 def test_a_body_that_is_not_text(control: Control, body: bytes) -> None:
     before = keys(control)
     lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
-    reply = parse(raw(control, lines, [body]))
+    reply = parse_reply(raw(control, lines, [body]))
     assert 400 <= reply.status < 500, reply.body
     assert reply.json["error"]["code"] != "internal" and reply.json["error"]["hint"]
     assert keys(control) == before
@@ -141,7 +141,7 @@ def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
             answer = b""
             while got := connection.recv(65536):
                 answer += got
-        reply = parse(answer)
+        reply = parse_reply(answer)
         assert reply.status == 401 and reply.json["error"]["hint"], answer
         assert "x-injected" not in reply.headers and value not in answer
 
@@ -151,7 +151,7 @@ def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
 )
 def test_what_is_no_request_is_told_so_as_everything_else(control: Control, sent: bytes) -> None:
     """As TLS, which is spoken to an address that begins with https."""
-    told(parse(exchanged(control, sent)), 400, "malformed_request")
+    told(parse_reply(exchanged(control, sent)), 400, "malformed_request")
 
 
 def test_an_answer_that_has_begun_is_cut_where_its_request_breaks(control: Control) -> None:
@@ -172,10 +172,10 @@ async def test_one_connection_more_than_there_may_be_is_told_so(control: Control
             connection = stack.enter_context(socket.create_connection(("127.0.0.1", control.port), timeout=60))
             connection.sendall(asks)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        refused = parse(exchanged(control, asks))
+        refused = parse_reply(exchanged(control, asks))
         told(refused, 503, "control_full")
         assert refused.headers["retry-after"] == "1"
-    await until(lambda: control.ask("GET", "/livez").status == 200)
+    await wait_until(lambda: control.ask("GET", "/livez").status == 200)
 
 
 def test_a_header_cannot_be_split(control: Control) -> None:
@@ -195,7 +195,7 @@ def test_what_is_asked_for_is_reflected_into_no_header(control: Control) -> None
         b"/api/why/%00",
         b"/api/audit?subject=%00",
     ):
-        reply = parse(raw(control, [], [], b"GET", path))
+        reply = parse_reply(raw(control, [], [], b"GET", path))
         assert 200 <= reply.status < 500, (path, reply)
         assert "set-cookie" not in reply.headers and "x-injected" not in reply.headers
 
@@ -226,9 +226,9 @@ def test_head_is_told_what_get_is_but_for_the_body_and_uses_up_no_link(control: 
 
 def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: Control) -> None:
     for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none"):
-        told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+        told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
     for path in ("traffic?workload=none", "cost/tickets?workload=none", "cost/runway?workload=none"):
-        told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 404, "workload_unknown")
+        told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 404, "workload_unknown")
     assert control.ask("GET", "/api/traffic?deployment=none").code == "deployment_unknown"
     assert control.ask("GET", "/api/traffic?workload=assistant&deployment=local").status == 200
     renewed = control.ask("POST", f"/api/changes/{new_id()}/renew", {"reason": "because"})
@@ -237,7 +237,7 @@ def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: C
 
 def test_what_is_no_time_is_told_with_how_one_is_written(control: Control) -> None:
     for path in ("audit?since=yesterday", "cost/book?first=2026-13-01"):
-        error = told(parse(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+        error = told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
         assert "is no " in error["message"] and "like 2026-11-25" in error["problems"][0]["hint"], error
 
 

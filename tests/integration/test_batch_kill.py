@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from openai import APIError, AsyncOpenAI
 from openai.types import Batch
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.nursery import Worker, fork_program
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, create_batch, input_lines
 
@@ -32,7 +32,7 @@ UNRECOVERED = """SELECT 1 FROM gateway g LEFT JOIN shipped s USING (epoch)
 
 
 @asynccontextmanager
-async def shipping(stack: Stack) -> AsyncIterator[Worker]:
+async def run_shipper(stack: Stack) -> AsyncIterator[Worker]:
     """The process that takes journals over and recovers those of dead workers."""
     with (stack.home.logs / "shipper.log").open("ab") as log:
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": stack.database.dsn}
@@ -48,7 +48,7 @@ async def shipping(stack: Stack) -> AsyncIterator[Worker]:
         await asyncio.to_thread(process.wait, 60)
 
 
-async def patient(client: AsyncOpenAI, id: str) -> Batch | None:
+async def retrieve_batch_if_served(client: AsyncOpenAI, id: str) -> Batch | None:
     """None while no worker answers."""
     try:
         return await client.batches.retrieve(id)
@@ -56,7 +56,7 @@ async def patient(client: AsyncOpenAI, id: str) -> Batch | None:
         return None
 
 
-async def insist(make: Any) -> Any:
+async def retry_until_served(make: Any) -> Any:
     """Until a worker answers."""
     async with asyncio.timeout(60):
         while True:
@@ -69,17 +69,19 @@ async def insist(make: Any) -> Any:
 @pytest.mark.parametrize("seed", [1])
 async def test_every_line_is_in_one_row_and_budgets_are_exact(database: Database, tmp_path: Path, seed: int) -> None:
     dice = random.Random(seed)
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack, run_shipper(stack):
         places = [deployment("one", port, rates=BATCH_RATES)]
         limit = PICO * COUNT // 10_000  # exactly what the batch may cost
         stack.apply(blueprint(1, places, [workload("assistant", ["one"], deadline_ms=10_000)], limit=limit))
         model.script = Script(tokens=20, latency_ms=60)
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         url = f"http://127.0.0.1:{stack.port}/v1"
         async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=30) as client:
-            file = await insist(lambda: client.files.create(file=("a.jsonl", input_lines(COUNT)), purpose="batch"))
-            batch = await insist(
+            file = await retry_until_served(
+                lambda: client.files.create(file=("a.jsonl", input_lines(COUNT)), purpose="batch")
+            )
+            batch = await retry_until_served(
                 lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
             )
             for _ in range(4):
@@ -89,16 +91,20 @@ async def test_every_line_is_in_one_row_and_budgets_are_exact(database: Database
                 stack.workers.pop(victim).wait()
                 stack.start(1)
             async with asyncio.timeout(90):
-                while (found := await patient(client, batch.id)) is None or found.status != "completed":  # noqa: ASYNC110
+                while (  # noqa: ASYNC110 -- what is waited for has no event
+                    found := await retrieve_batch_if_served(client, batch.id)
+                ) is None or found.status != "completed":
                     await asyncio.sleep(0.2)
-            await check(stack, client, found, model.counted)
+            await check_results(stack, client, found, model.counted)
 
 
-async def check(stack: Stack, client: AsyncOpenAI, batch: Batch, counted: int) -> None:
+async def check_results(stack: Stack, client: AsyncOpenAI, batch: Batch, counted: int) -> None:
     results: list[dict[str, Any]] = []
     for id in (batch.output_file_id, batch.error_file_id):
         if id is not None:
-            found = await insist(lambda id=id: client.files.content(id))  # the newest worker may not be ready yet
+            found = await retry_until_served(
+                lambda id=id: client.files.content(id)
+            )  # the newest worker may not be ready yet
             results += [json.loads(text) for text in found.text.splitlines()]
     assert sorted(r["custom_id"] for r in results) == sorted(f"c{n}" for n in range(COUNT))
     counts = batch.request_counts
@@ -128,11 +134,11 @@ async def test_lines_whose_provider_asked_to_be_called_later_outlive_their_worke
     database: Database, tmp_path: Path, how: signal.Signals
 ) -> None:
     """Nobody billed what was refused: whoever comes next asks again."""
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack, run_shipper(stack):
         stack.apply(blueprint(1, [deployment("one", port, rates=BATCH_RATES)], [workload("assistant", ["one"])]))
         model.script = Script(tokens=20, mode="error", status=429, retry_after="50")
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         url = f"http://127.0.0.1:{stack.port}/v1"
         async with AsyncOpenAI(base_url=url, api_key=stack.key(), max_retries=0, timeout=30) as client:
             batch = await create_batch(client, input_lines(3))
@@ -145,7 +151,9 @@ async def test_lines_whose_provider_asked_to_be_called_later_outlive_their_worke
             model.script = Script(tokens=20)
             stack.start()
             async with asyncio.timeout(60):
-                while (found := await patient(client, batch.id)) is None or found.status != "completed":  # noqa: ASYNC110
+                while (  # noqa: ASYNC110 -- what is waited for has no event
+                    found := await retrieve_batch_if_served(client, batch.id)
+                ) is None or found.status != "completed":
                     await asyncio.sleep(0.2)
             counts = found.request_counts
             assert counts is not None and (counts.completed, counts.failed) == (3, 0)

@@ -18,8 +18,8 @@ import psycopg
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.test_batch_kill import insist, shipping
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
+from tests.integration.test_batch_kill import retry_until_served, run_shipper
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, create_batch, input_line, input_lines
 
 from groundplan.blueprint.model import Guardrails, Limit, PolicyRules, Rates
@@ -110,7 +110,7 @@ NO_USAGE = """SELECT 1 FROM batch_order o LEFT JOIN shipped s ON s.epoch = o.id
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack, run_shipper(stack):
         url = f"http://127.0.0.1:{stack.port}/v1"
         stack_key = stack.key()
         async with AsyncOpenAI(base_url=url, api_key=stack_key, max_retries=0, timeout=30) as client:
@@ -118,7 +118,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             made.play()
             made.apply()
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             yield made
 
 
@@ -132,7 +132,7 @@ async def over(world: World, id: str, seconds: float = 60, hurry: bool = False) 
     """The batch once it has ended, whatever is killed meanwhile."""
     async with asyncio.timeout(seconds):
         while True:
-            found: Batch = await insist(lambda: world.client.batches.retrieve(id))
+            found: Batch = await retry_until_served(lambda: world.client.batches.retrieve(id))
             if found.status in ("failed", "completed", "expired", "cancelled"):
                 return found
             if hurry:
@@ -178,7 +178,7 @@ async def test_responses_are_ordered_and_tell_their_callers_own_instructions_bac
     path = "/v1/responses"
     world.serves = ["batches", "responses"]
     world.apply(2, system_prompt="Nobody is told this.")
-    await world.stack.ready(2)
+    await world.stack.wait_until_ready(2)
     said = [
         {"model": "auto", "max_output_tokens": 20, "input": "q"} | more for more in ({}, {"instructions": "Short."})
     ]
@@ -230,7 +230,7 @@ async def _other_calls(world: World) -> None:
     assert batch.status == "completed" and len(world.there) == before + 1
     assert len((await contents(world.client, batch.output_file_id))[0]["response"]["body"]["data"]) == 2
     world.apply(2, system_prompt="Be short.")
-    await world.stack.ready(2)
+    await world.stack.wait_until_ready(2)
     body = {"model": "auto", "max_tokens": 7, "messages": [{"role": "user", "content": "x"}], "seed": 3}
     world.play(lines=0)
     batch = await create_batch(world.client, input_line("a", body))
@@ -248,14 +248,14 @@ async def _other_calls(world: World) -> None:
     world.apply(
         3, limits=[Limit(name="many", covers="workload/assistant", type="requests", amount=99, period="minute")]
     )
-    await world.stack.ready(3)
+    await world.stack.wait_until_ready(3)
     batch = await made(world, input_lines(4))
     assert batch.status == "completed" and len(world.there) == before + 2
     for entry in await contents(world.client, batch.output_file_id):
         told = entry["response"]["body"]["groundplan"]
         assert Decimal(told["cost_usd"]) == 2 * LINE, "a call is not made at the batch endpoint, nor at its price"
     world.apply(4)
-    await world.stack.ready(4)
+    await world.stack.wait_until_ready(4)
     world.play(usage={"prompt_tokens": 900, "completion_tokens": 4, "total_tokens": 904})
     await create_batch(world.client, input_lines(1))
     await wait_for(lambda: world.stack.sql("SELECT 1 FROM kill_switch") != [])  # from then on nobody is told of it
@@ -369,7 +369,7 @@ async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> 
     batch = await create_batch(world.client, input_lines(2))
     await wait_for(lambda: world.state() == "new" and _of_order(world, "provider_file") is not None)
     world.apply(2, guardrails=Guardrails(input={"secrets": "mask"}))
-    await world.stack.ready(2)
+    await world.stack.wait_until_ready(2)
     world.play()
     done = await over(world, batch.id)
     assert counted(done) == (0, 2) and not world.there and not world.model.batches.files
@@ -385,7 +385,7 @@ async def test_a_line_that_may_not_be_made_any_more_is_left_out_of_its_order(wor
     some, none = await create_batch(world.client, input_lines(1) + dear), await create_batch(world.client, dear)
     await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order WHERE problem <> ''")[0][0] == 2)
     world.apply(2, max_cost_per_call=int(LINE * PICO * 3 / 2))
-    await world.stack.ready(2)
+    await world.stack.wait_until_ready(2)
     world.play()
     for batch, expected in ((some, (1, 1)), (none, (0, 1))):
         done = await over(world, batch.id, hurry=True)
@@ -475,7 +475,7 @@ async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
     for name in ("first", "second"):
         (tmp_path / name).write_text(f"secret-of-the-{name}")
     keyed(2, "first")
-    await world.stack.ready(2)
+    await world.stack.wait_until_ready(2)
     world.play(lines=1)
     batch = await create_batch(world.client, input_lines(3))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
@@ -572,7 +572,7 @@ async def test_what_a_provider_does_not_find_at_once_is_not_lost(world: World, w
 async def test_many_orders_at_a_silent_provider_take_few_connections_of_postgresql(world: World) -> None:
     world.slow = {"first_token_ms": 3000}
     world.apply(2)
-    await world.stack.ready(2)
+    await world.stack.wait_until_ready(2)
     world.play(mode="stall", only="GET /v1/batches")
     batches = [await create_batch(world.client, input_lines(1)) for _ in range(MAX_CONCURRENT_ORDERS + 6)]
     await wait_for(lambda: world.stack.sql("SELECT count(*) FROM batch_order")[0][0] == len(batches))

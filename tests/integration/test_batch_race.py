@@ -17,8 +17,8 @@ from typing import Any
 import psycopg
 import pytest
 from openai import AsyncOpenAI
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.test_batch_kill import insist, shipping
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
+from tests.integration.test_batch_kill import retry_until_served, run_shipper
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, input_lines
 
 from groundplan.core.ids import new_id
@@ -45,17 +45,19 @@ async def until(stack: Stack, query: str, seconds: float = 60) -> list[tuple[Any
 async def test_a_worker_that_was_stopped_answers_its_lines_itself_and_nobody_else_does(
     database: Database, tmp_path: Path
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack, run_shipper(stack):
         place = deployment("one", port, rates=BATCH_RATES, first_token_ms=20_000)
         made = workload("assistant", ["one"], deadline_ms=60_000, batch_concurrent=2)
         stack.apply(blueprint(1, [place], [made], limit=PICO // 100))
         model.script = Script(tokens=20, latency_ms=700)
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
-            file = await insist(lambda: client.files.create(file=("a.jsonl", input_lines(COUNT)), purpose="batch"))
-            batch = await insist(
+            file = await retry_until_served(
+                lambda: client.files.create(file=("a.jsonl", input_lines(COUNT)), purpose="batch")
+            )
+            batch = await retry_until_served(
                 lambda: client.batches.create(input_file_id=file.id, endpoint=CHAT, completion_window="24h")
             )
             rows = await until(
@@ -80,7 +82,9 @@ async def test_a_worker_that_was_stopped_answers_its_lines_itself_and_nobody_els
             finally:
                 os.kill(victim, signal.SIGCONT)
             async with asyncio.timeout(40):
-                while (done := await insist(lambda: client.batches.retrieve(batch.id))).status != "completed":  # noqa: ASYNC110
+                while (  # noqa: ASYNC110 -- what is waited for has no event
+                    done := await retry_until_served(lambda: client.batches.retrieve(batch.id))
+                ).status != "completed":
                     await asyncio.sleep(0.1)
             assert done.request_counts.completed == COUNT == model.counted, "a line was sent twice, or not at all"
             names = [entry["custom_id"] for entry in await contents(client, done.output_file_id)]

@@ -20,8 +20,16 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from openai.types import Batch, FileDeleted, FileObject
 from tests.integration import node_client
-from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.sdk_types import strict
+from tests.integration.gateway_stack import (
+    GROUNDING,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
+from tests.integration.sdk_types import parse_strictly
 from tests.unit.test_gateway_presidio import searching
 
 from groundplan.blueprint.model import Cache, Guardrails, Judge, Limit, Rates
@@ -64,7 +72,7 @@ class Setup:
 
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         places = [
             deployment("one", port, rates=BATCH_RATES),
             deployment("judge", port, kind="moderation", rates=FREE),
@@ -77,7 +85,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         ]
         stack.apply(blueprint(1, places, workloads, limit=PICO // 100))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         model.script = Script(tokens=20)
         async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=key, max_retries=0) as client:
@@ -140,7 +148,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, r
     if rates is not BATCH_RATES:
         places, workloads = [deployment("one", setup.model_port, rates=rates)], [workload("assistant", ["one"])]
         setup.stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
-        await setup.stack.ready(2)
+        await setup.stack.wait_until_ready(2)
     made = await create_batch(client, input_lines(12))
     assert made.status == "validating" and made.metadata == {"run": "7"}
     batch = await wait_until_ended(client, made.id)
@@ -182,7 +190,7 @@ async def test_the_reservation_of_a_batch_covers_the_price_of_its_calls(setup: S
     stack, client = setup.stack, setup.client
     places = [deployment("one", setup.model_port, rates=LISTED_RATES)]
     stack.apply(blueprint(2, places, [workload("assistant", ["one"])], limit=PICO // 100))
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     batch = await wait_until_ended(client, (await create_batch(client, input_lines(3))).id)
     assert batch.status == "completed", batch
     for entry in await contents(client, batch.output_file_id):
@@ -201,7 +209,7 @@ async def test_a_line_changed_by_a_guardrail_still_has_the_batch_price(setup: Se
     masking = Guardrails(input={"personal_data": "mask"})
     places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
     setup.stack.apply(blueprint(2, places, [workload("assistant", ["one"], guardrails=masking)], limit=PICO // 100))
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     messages = [{"role": "user", "content": "Write to ana@acme.example"}]
     body = {"model": "auto", "max_tokens": 20, "messages": messages}
     batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_line("a", body))).id)
@@ -218,7 +226,7 @@ async def test_a_judge_guardrail_checks_the_answer_of_a_line(setup: Setup) -> No
     places = [deployment(name, setup.model_port, rates=BATCH_RATES) for name in ("one", "judge")]
     workloads = [workload("assistant", ["one"], also=["judge"], guardrails=rules)]
     setup.stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     setup.model.script = Script(say="no")
     batch = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(2))).id)
     assert batch.request_counts is not None and batch.request_counts.completed == 2
@@ -228,17 +236,18 @@ async def test_a_judge_guardrail_checks_the_answer_of_a_line(setup: Setup) -> No
 async def check_types(setup: Setup, batch: Batch) -> None:
     """Files and batches, alone and listed, are of the official client's types."""
     ask, key = setup.stack.ask, setup.key
-    assert strict(Batch, (await ask("GET", f"/v1/batches/{batch.id}", key)).body).id == batch.id
+    assert parse_strictly(Batch, (await ask("GET", f"/v1/batches/{batch.id}", key)).body).id == batch.id
     assert (
-        strict(FileObject, (await ask("GET", f"/v1/files/{batch.output_file_id}", key)).body).purpose == "batch_output"
+        parse_strictly(FileObject, (await ask("GET", f"/v1/files/{batch.output_file_id}", key)).body).purpose
+        == "batch_output"
     )
     for path, kind in (("/v1/batches", Batch), ("/v1/files", FileObject)):
         page = (await ask("GET", path, key)).json
         assert page["object"] == "list" and page["data"] and page["has_more"] is False
         for each in page["data"]:
-            strict(kind, json.dumps(each))
+            parse_strictly(kind, json.dumps(each))
     file = await setup.client.files.create(file=b"{}", purpose="batch")
-    strict(FileDeleted, (await ask("DELETE", f"/v1/files/{file.id}", key)).body)
+    parse_strictly(FileDeleted, (await ask("DELETE", f"/v1/files/{file.id}", key)).body)
 
 
 @pytest.mark.parametrize(
@@ -420,7 +429,7 @@ async def test_a_batch_whose_marker_file_was_lost_is_continued(setup: Setup) -> 
     mark.unlink()
     setup.model.script = Script(tokens=20)
     setup.stack.start()
-    await setup.stack.ready()
+    await setup.stack.wait_until_ready()
     await asyncio.to_thread(ship, setup.stack)  # releases the lines that it had claimed and not started
     batch = await wait_until_ended(setup.client, batch.id)
     assert batch.status == "completed" and batch.request_counts is not None
@@ -435,7 +444,7 @@ async def apply_limits(setup: Setup, number: int, *limits: Limit) -> None:
     places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
     made = blueprint(number, places, [workload("assistant", ["one"])], limit=PICO // 100)
     setup.stack.apply(msgspec.structs.replace(made, limits=list(limits)))
-    await setup.stack.ready(number)
+    await setup.stack.wait_until_ready(number)
 
 
 @pytest.mark.parametrize("end", ["cancelled", "expired"])
@@ -468,7 +477,7 @@ async def test_lines_wait_for_a_deployment_whose_limit_is_used_up(setup: Setup, 
     made = blueprint(2, places, [workload("assistant", [each.name for each in places])], limit=PICO // 100)
     limits = {"limit": [ONE_AT_A_TIME], "pause": [ONE_A_DAY]}.get(why, [])
     setup.stack.apply(msgspec.structs.replace(made, limits=limits))
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     setup.model.script = Script(tokens=20, latency_ms=1500 if why == "room" else 600)
     if why == "pause":
         setup.model.script = Script(tokens=20, mode="error", status=429, retry_after="2", times=3, latency_ms=50)
@@ -486,7 +495,7 @@ async def test_a_waiting_line_does_not_block_a_call_with_the_same_question(setup
     """Of concurrent calls with the same question one is sent to the model, and the others wait for its answer."""
     place = deployment("one", setup.model_port, rates=BATCH_RATES)
     setup.stack.apply(blueprint(2, [place], [workload("assistant", ["one"], cache=CACHE)], limit=PICO // 100))
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     setup.model.script = Script(mode="error", status=429, retry_after="40")
     batch = await create_batch(setup.client, input_lines(1))
     async with asyncio.timeout(30):
@@ -535,7 +544,7 @@ async def test_lines_that_wait_for_a_limit_are_continued_by_the_next_worker(setu
     await asyncio.to_thread(setup.stack.workers.pop().wait, 60)
     assert time.monotonic() - began < 10
     setup.stack.start()
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     await apply_limits(setup, 3)
     await asyncio.to_thread(ship, setup.stack)
     batch = await wait_until_ended(setup.client, batch.id)
@@ -691,7 +700,7 @@ async def test_results_based_on_permissions_are_readable_only_by_the_person_they
     places = [deployment("one", setup.model_port), deployment("vectors", setup.model_port, kind="embeddings")]
     workloads = [workload("assistant", ["one"], embeddings=["vectors"], grounding=GROUNDING)]
     stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     assert await readers() == ["ana"]
     assert (await stack.ask("DELETE", f"/v1/files/{results}", keys["ben"])).status == 404
     reply = await stack.ask("GET", f"/v1/files?ids={results}", keys["ben"], anthropic_version="2023-06-01")
@@ -797,7 +806,7 @@ async def test_files_are_kept_within_the_declared_time_and_number(setup: Setup) 
         await client.files.content(file.id)
     places, room = [deployment("one", setup.model_port, rates=BATCH_RATES)], output.bytes + file.bytes + 100_000
     stack.apply(blueprint(2, places, [workload("assistant", ["one"], file_bytes=room)], limit=PICO // 100))
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     for _ in range(2):  # what is sent again needs no room
         await client.files.create(file=bytes(90_000), purpose="user_data", extra_headers={"Idempotency-Key": "f"})
     for size in (20_000, 200_000):  # as it comes, and before
@@ -843,7 +852,7 @@ async def test_lines_answered_from_the_cache_cost_nothing(setup: Setup) -> None:
         2, [deployment("one", setup.model_port, rates=BATCH_RATES)], [workload("assistant", ["one"], cache=CACHE)]
     )
     stack.apply(made)
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     body = {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "the same"}]}
     batch = await wait_until_ended(
         client, (await create_batch(client, b"".join(input_line(f"s{n}", body) for n in range(6)))).id
@@ -861,7 +870,7 @@ async def test_a_guardrail_of_another_process_checks_each_line(setup: Setup) -> 
     rules = Guardrails(input={"secrets": "block"}, presidio_input="block", budget_ms=10_000)
     places = [deployment("one", setup.model_port, rates=BATCH_RATES)]
     setup.stack.apply(blueprint(2, places, [workload("assistant", ["one"], guardrails=rules)], limit=PICO // 100))
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     body = {"model": "auto", "max_tokens": 20}
     texts = ["What is it?", f"I am {number}.", "And this?"]
     asked = [input_line(f"c{n}", {**body, "messages": [{"role": "user", "content": t}]}) for n, t in enumerate(texts)]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import psycopg
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.core.ids import new_id
 from groundplan.runtime.table_dump import dump_tables
@@ -13,7 +13,7 @@ from groundplan.testing.database import Database
 
 
 def test_answers_of_a_known_workload_are_cleared_by_who_may(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         done = control.ask("POST", "/api/cache/clear", {"workload": "assistant"})
         assert done.status == 200 and done.body["workload"] == "assistant" and done.body["effective"]["complete"]
         assert control.ask("POST", "/api/cache/clear", {"workload": "assistant"}).status == 200

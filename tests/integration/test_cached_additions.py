@@ -117,7 +117,7 @@ async def test_a_document_added_while_an_answer_was_in_postgresql_invalidates_it
     cache = Cache(seconds=600, max_bytes=1 << 20, scope="person")
     tasks = [workload("kept", ["one"], grounding=GROUNDING, cache=cache, keep=Keep(content="full", seconds=300))]
     stack.apply(blueprint(2, [deployment("one", port)], tasks))
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     with psycopg.connect(stack.database.urls["control"]) as conn:
         ana = str(identity.find_person(conn, "ana@acme.example").id)
     key = stack.key("kept", ana)
@@ -129,7 +129,7 @@ async def test_a_document_added_while_an_answer_was_in_postgresql_invalidates_it
             await asyncio.to_thread(worker.wait, 60)
         stack.workers.clear()
         stack.start()
-        await stack.ready(2)
+        await stack.wait_until_ready(2)
 
     async def known() -> bool:
         reply = await stack.chat(key, QUESTION, headers={"cache_control": "only-if-cached"})

@@ -13,8 +13,16 @@ from typing import Any
 import psycopg
 import pytest
 from anthropic.types import Message
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.sdk_types import strict
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import Cache, Rates
 from groundplan.core.money import PICO
@@ -31,7 +39,7 @@ async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[Cache
     secret = tmp_path / "secret"
     secret.write_text("sk-upstream\n")
     rates = Rates(input=PICO, output=10 * PICO, cache_write=2 * PICO)
-    async with scripted("native") as (native, one), scripted("chat") as (chat, two):
+    async with scripted_upstream("native") as (native, one), scripted_upstream("chat") as (chat, two):
         async with installation(database, tmp_path) as stack:
             places = [
                 deployment("native", one, api="anthropic", rates=rates, key=f"file:{secret}"),
@@ -39,7 +47,7 @@ async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[Cache
             ]
             stack.apply(blueprint(1, places, [workload("assistant", ["native", "chat"], cache=CACHE)]))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             yield stack, {"native": native, "chat": chat}, stack.key()
 
 
@@ -58,7 +66,7 @@ async def test_a_cached_message_is_served_again(cache_setup: CacheSetup, model: 
     models[model].script = Script(tokens=7)
     first, second = await ask(cache_setup, model), await ask(cache_setup, model, metadata={"user_id": "x"})
     assert models[model].counted == 1
-    strict(Message, second.body)
+    parse_strictly(Message, second.body)
     assert second.json["content"] == first.json["content"] and second.json["groundplan"]["cache"] == "exact"
     streamed = [await ask(cache_setup, model, stream=True) for _ in range(2)]
     assert models[model].counted == 2

@@ -12,7 +12,15 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    GROUNDING,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.nursery import fork_program
 
 from groundplan.blueprint.model import Cache, Grounding, Source
@@ -76,7 +84,7 @@ async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[Cache
     """Workload `shared` shares answers between people of the same groups, `own` with nobody. Ana and Ben are in the
     group staff, Cy is in staff and council."""
     await asyncio.to_thread(ensure, load_settings().models, MINILM.name)
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         declared = [
             workload(
                 "shared", ["one"], grounding=GROUNDING, cache=Cache(seconds=600, max_bytes=1 << 20, scope="group")
@@ -107,7 +115,7 @@ async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[Cache
         try:
             stack.apply(blueprint(1, [deployment("one", port)], declared))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             end = asyncio.get_running_loop().time() + 60
             while lookup(stack.home, "search") is None:
                 assert service.poll() is None and asyncio.get_running_loop().time() < end

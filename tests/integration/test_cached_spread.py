@@ -17,7 +17,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.nursery import fork_program
 
 from groundplan.blueprint.model import Cache, Keep
@@ -75,7 +75,7 @@ class CacheSetup:
             await asyncio.to_thread(worker.wait, 60)
         self.stack.workers.clear()
         self.stack.start()
-        await self.stack.ready()
+        await self.stack.wait_until_ready()
 
     async def wait_until_exact(self, text: str = SECRET) -> None:
         """Wait until the worker has the answer in its cache, without a call to the model."""
@@ -92,7 +92,7 @@ class CacheSetup:
 
 @pytest.fixture
 async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[CacheSetup]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         workloads = [
             workload("kept", ["one"], cache=CACHE, keep=Keep(content="full", seconds=300)),
             workload("redacted", ["one"], cache=CACHE, keep=Keep(content="redacted", seconds=300)),
@@ -109,7 +109,7 @@ async def cache_setup(database: Database, tmp_path: Path) -> AsyncIterator[Cache
         try:
             stack.apply(blueprint(1, [deployment("one", port)], workloads))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             created = CacheSetup(stack, model, keys, person)
             await created.wait_until_linked()
             yield created
@@ -135,7 +135,7 @@ async def test_answers_survive_a_restart_encrypted_and_only_if_content_is_kept(c
 async def test_another_worker_serves_the_answer_that_the_first_one_cached(cache_setup: CacheSetup) -> None:
     first = cache_setup.stack.workers[0]
     cache_setup.stack.start()
-    await cache_setup.stack.ready()
+    await cache_setup.stack.wait_until_ready()
     os.kill(first.pid, signal.SIGSTOP)
     try:
         await cache_setup.wait_until_linked()
@@ -301,14 +301,14 @@ async def test_the_memory_limit_of_the_cache_applies_to_all_workloads_together(
 ) -> None:
     """Ten answers of 100 kB are in one MiB, although each workload alone may have more."""
     monkeypatch.setenv("GROUNDPLAN_CACHE_MEMORY", "1")
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(say="x" * 100_000)
         cache = Cache(seconds=600, max_bytes=64 << 20, scope="workload")
         declared = [workload(name, ["one"], cache=cache, max_output_tokens=40_000) for name in ("first", "second")]
         stack.apply(blueprint(1, [deployment("one", port, max_output_tokens=40_000)], declared))
         keys = [stack.key(each.name) for each in declared]
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
 
         async def ask(number: int) -> str:
             reply = await stack.chat(keys[number % 2], f"question {number}", max_tokens=40_000)

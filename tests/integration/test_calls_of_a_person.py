@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.integration.people import with_people
+from tests.integration.people import database_with_people
 
 from groundplan.core.ids import new_id
 from groundplan.ledger import queries, rollup_store
@@ -28,7 +28,7 @@ made = st.lists(st.tuples(hours, st.integers(0, 1), st.sampled_from(STATUS), st.
 
 @pytest.fixture
 def conn(database: Database) -> Iterator[Conn]:
-    with with_people(database, PEOPLE) as opened:
+    with database_with_people(database, PEOPLE) as opened:
         yield opened
 
 

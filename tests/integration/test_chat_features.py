@@ -18,9 +18,9 @@ from openai import AsyncOpenAI, BadRequestError
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from pydantic import BaseModel
 from tests.integration import node_client
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, parse_events, workload
 from tests.integration.patient import RetryingAnthropicHttpClient, RetryingOpenAIHttpClient
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -116,7 +116,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         tasks = [workload(name, ["echo", "reader"]) for name in ("assistant", "other")]
         stack.apply(blueprint(1, places, tasks))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack, upstream, stack.key())
 
 
@@ -172,12 +172,12 @@ async def test_the_official_clients_features_work(setup: Setup) -> None:
 
 async def test_answers_and_every_event_are_of_the_clients_types(setup: Setup) -> None:
     body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "logprobs": True, "n": 2}
-    strict(ChatCompletion, (await setup.stack.post("/v1/chat/completions", setup.key, body)).body)
+    parse_strictly(ChatCompletion, (await setup.stack.post("/v1/chat/completions", setup.key, body)).body)
     reply = await setup.stack.post("/v1/chat/completions", setup.key, {**body, "stream": True})
-    *chunks, done = events(reply.body)
+    *chunks, done = parse_events(reply.body)
     assert done == "[DONE]" and len(chunks) == 4
     for chunk in chunks:
-        strict(ChatCompletionChunk, json.dumps(chunk))
+        parse_strictly(ChatCompletionChunk, json.dumps(chunk))
 
 
 FILE = "data:application/pdf;base64,JVBERi0xLjQK"

@@ -13,8 +13,16 @@ from uuid import UUID
 
 import pytest
 from tests.closing import close
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
-from tests.unit.test_metrics import parsed, total
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    scripted_upstream,
+    workload,
+)
+from tests.unit.test_metrics import parse_metrics, total
 
 from groundplan.blueprint.model import Cache, Grounding
 from groundplan.core.endpoints import announce
@@ -93,7 +101,7 @@ class Scene:
         more = {"stream": stream, "model": "auto", "max_tokens": 200, **also}
         reply = await self.stack.chat(self.keys[workload], "How many days of leave?", **more)
         assert reply.status == 200, reply.body
-        found: dict[str, Any] = events(reply.body)[-2]["groundplan"] if stream else reply.json["groundplan"]
+        found: dict[str, Any] = parse_events(reply.body)[-2]["groundplan"] if stream else reply.json["groundplan"]
         return found
 
     async def kept(self, rows: int) -> list[tuple[Any, ...]]:
@@ -115,7 +123,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
     def refuse(refusal: Refusal, *_: object) -> bytes:
         return refusal.code.encode()
 
-    async with scripted("one") as model, installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as model, installation(database, tmp_path) as stack:
         cache = Cache(seconds=600, max_bytes=1 << 20, scope="person")
         declared = [
             workload("assistant", ["one"], grounding=GROUNDING),
@@ -123,7 +131,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
         ]
         stack.apply(blueprint(1, [deployment("one", model[1])], declared))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         loop = asyncio.get_running_loop()
         server = Server(searcher.handle, refuse, loop)
         listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
@@ -239,7 +247,9 @@ async def test_how_often_nothing_reaches_the_floor_is_counted_and_told_to_the_mo
     assert TEXT not in told["content"]
     scene.searcher.abstained = False
     assert "abstained" not in await scene.facts("Nothing is known of that.")
-    told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)["groundplan_gateway_grounded_calls_total"]
+    told = parse_metrics((await scene.stack.ask("GET", "/metrics", None)).body)[
+        "groundplan_gateway_grounded_calls_total"
+    ]
     assert [total(told, workload="assistant", result=each) for each in ("found", "abstained", "nothing")] == [1, 1, 1]
 
 
@@ -259,7 +269,7 @@ async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
             assert reply.status == 200, reply.body
             assert b"Norway" not in reply.body and b'"abstained":true' in reply.body, reply.body
         if stream:
-            said = [event["choices"] for event in events(chat.body) if event != "[DONE]"]
+            said = [event["choices"] for event in parse_events(chat.body) if event != "[DONE]"]
             assert (
                 "".join(one["delta"].get("content") or "" for choices in said for one in choices) == 2 * NOT_FOUND_TEXT
             )
@@ -275,7 +285,7 @@ async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
     assert cached.json["choices"][0]["message"]["content"] == NOT_FOUND_TEXT
     scene.searcher.passages, scene.searcher.abstained = [PASSAGE], False
     assert "30 days" in json.dumps(await scene.facts("Staff have 30 days of leave [1].", workload="cached"))
-    told = parsed((await scene.stack.ask("GET", "/metrics", None)).body)
+    told = parse_metrics((await scene.stack.ask("GET", "/metrics", None)).body)
     assert total(told["groundplan_gateway_grounded_calls_total"], workload="assistant", result="abstained") == 8
     answered = total(told["groundplan_gateway_calls_total"], workload="assistant", status="ok", deployment="")
     tried = told.get("groundplan_gateway_attempts_total", {})

@@ -22,7 +22,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from openai import AsyncOpenAI
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from websockets.exceptions import ConnectionClosed
 
 from groundplan.blueprint.model import Budget, Rates
@@ -71,7 +79,7 @@ class Scene:
 async def scene(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Scene]:
     monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", database.dsn)
     clock = ManualClock(NOW)
-    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("primary") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         made = blueprint(
             1,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_clock_set_back import ready
 
 from groundplan.blueprint.model import Limit
@@ -47,7 +47,7 @@ async def test_windows_are_those_of_postgresql(
     """One that is behind found each minute used up by the others, and one that is ahead used it up before them. Of
     minutes that were over for long by PostgreSQL's clock nothing was lent."""
     monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", database.dsn)
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         made = blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])])
         limit = Limit(name="few", covers="company", type="requests", amount=3, period="minute")

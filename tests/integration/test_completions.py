@@ -19,13 +19,13 @@ from tests.integration.gateway_stack import (
     Stack,
     blueprint,
     deployment,
-    events,
     installation,
-    scripted,
+    parse_events,
+    scripted_upstream,
     workload,
 )
 from tests.integration.patient import RetryingOpenAIHttpClient
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
@@ -91,7 +91,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     async with AsyncExitStack() as opened:
         opened.push_async_callback(server.drain, 0.2)
         opened.callback(listener.close)
-        chat, two = await opened.enter_async_context(scripted("chat"))
+        chat, two = await opened.enter_async_context(scripted_upstream("chat"))
         stack = await opened.enter_async_context(installation(database, tmp_path))
         port = listener.sockets[0].getsockname()[1]
         slow: dict[str, Any] = {"rates": RATES, "first_token_ms": 5000}
@@ -99,7 +99,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         plain = workload("plain", ["chat", "own"])
         stack.apply(blueprint(1, places, [workload("assistant", ["chat", "own"], system_prompt="Be brief."), plain]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack, own, chat, stack.key())
 
 
@@ -107,7 +107,7 @@ async def test_both_kinds_of_upstream_complete(setup: Setup) -> None:
     setup.chat.script = Script(tokens=4)
     reply = await setup.ask(temperature=0, seed=0, stop=["x"], best_of=1, echo=False, presence_penalty=0)
     assert reply.status == 200, reply.body
-    found = strict(Completion, reply.body)
+    found = parse_strictly(Completion, reply.body)
     assert found.usage is not None and found.usage.completion_tokens == 4
     assert found.choices[0].text and found.choices[0].finish_reason == "stop"
     assert reply.json["groundplan"]["cost_usd"] == f"{(found.usage.prompt_tokens + 40) / 1e6:.12f}"
@@ -122,7 +122,7 @@ async def test_both_kinds_of_upstream_complete(setup: Setup) -> None:
     }
     raw = b'{ "prompt" : ["a","b"], "model":"scripted/own" ,"suffix":"z", "echo":true,"later": [1, 2.50] }'
     reply = await setup.stack.post("/v1/completions", setup.key, raw)
-    found = strict(Completion, reply.body)
+    found = parse_strictly(Completion, reply.body)
     assert [choice.text for choice in found.choices] == [" here", " here"]
     assert reply.json["groundplan"]["cost_usd"] == "0.000065000000"
     assert setup.own.asked[-1] == raw.replace(b'["a","b"]', b'["Be brief.\\n\\na","Be brief.\\n\\nb"]').replace(
@@ -144,12 +144,12 @@ async def test_the_official_client_streams(setup: Setup) -> None:
     reply = await setup.ask(
         model="scripted/own", prompt=["a", "b"], stream=True, stream_options={"include_usage": True}
     )
-    *chunks, done = events(reply.body)
+    *chunks, done = parse_events(reply.body)
     assert done == "[DONE]" and chunks[-1]["usage"]["completion_tokens"] == 6
     assert "groundplan" in chunks[-1] and [c["choices"][0]["index"] for c in chunks[:-1]] == [0, 0, 0, 1, 1, 1]
     setup.own.cut = True
     reply = await setup.ask(model="scripted/own", prompt=["a", "b"], stream=True)
-    assert events(reply.body)[-1]["error"]["code"] == "stream_broken"
+    assert parse_events(reply.body)[-1]["error"]["code"] == "stream_broken"
 
 
 @pytest.mark.parametrize(("prompt", "texts"), [(b"[ 40, 1309]", 1), (b"[[40,1309], [7]]", 2)])
@@ -158,7 +158,7 @@ async def test_prompts_as_tokens_go_on_as_they_came(setup: Setup, prompt: bytes,
     raw = b'{"prompt" : %b, "model":"auto", "max_tokens" : 5 }' % prompt
     reply = await setup.stack.post("/v1/completions", key, raw)
     assert reply.status == 200, reply.body
-    assert len(strict(Completion, reply.body).choices) == texts
+    assert len(parse_strictly(Completion, reply.body).choices) == texts
     assert reply.json["groundplan"]["deployment"] == "own", "chat has no word for tokens"
     assert setup.own.asked == [raw.replace(b'"auto"', b'"up-own"')] and setup.chat.counted == 0
     refused = await setup.stack.post("/v1/completions", key, raw.replace(b"auto", b"scripted/chat"))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import Reply, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Reply, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.held_answers import ROUTES, Holding, all_forms
 from tests.integration.test_batches import BATCH_RATES, input_lines
 from tests.integration.test_tasks import FORM, PRICES
@@ -56,14 +56,14 @@ class World:
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("all") as (model, port), installation(database, tmp_path) as stack:
         places = [deployment(name, port, **more) for name, more in PLACES.items()]
         others = [place.name for place in places if place.kind not in ("chat", "embeddings")]
         keep = Keep(content="full", seconds=3600)
         made = workload("assistant", ["chat"], embeddings=["vectors"], also=others, keep=keep)
         stack.apply(blueprint(1, places, [made], limit=100 * PICO))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield World(Holding(stack, stack.key()), model)
 
 

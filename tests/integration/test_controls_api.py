@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from tests.acceptance.stack import wait_until
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.core.database import connect
 from groundplan.testing.database import Cluster, Database
@@ -38,7 +38,7 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("controls")
     (folder / "workspace").mkdir()
     (folder / "workspace" / "frameworks.yaml").write_text(FRAMEWORKS)
-    with postgres_cluster.database() as database, running(database, folder) as found:
+    with postgres_cluster.database() as database, run_control(database, folder) as found:
         yield found
 
 
@@ -50,7 +50,7 @@ def states(control: Control, name: str = "house-rules") -> dict[str, str]:
 def test_evidence_whose_time_is_over_is_told_as_expired_wherever_it_is_told(database: Database, tmp_path: Path) -> None:
     (tmp_path / "workspace").mkdir()
     (tmp_path / "workspace" / "frameworks.yaml").write_text(FRAMEWORKS)
-    with running(database, tmp_path, module="groundplan.console.app") as control:
+    with run_control(database, tmp_path, module="groundplan.console.app") as control:
         given = {"what": "house-rules/H3", "workload": "assistant", "type": "test", "says": "Ten people tried it."}
         id = control.ask("POST", "/api/evidence", given).body["id"]
         told: list[tuple[str, bool, bytes, str]] = []

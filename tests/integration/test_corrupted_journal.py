@@ -12,7 +12,7 @@ from decimal import Decimal
 from pathlib import Path
 
 import psycopg
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.nursery import run_command
 
 from groundplan.core.audit.keys import load_private, load_public
@@ -53,11 +53,11 @@ def flip_in_the_middle(stack: Stack) -> None:
 
 
 async def test_a_flipped_byte_costs_one_settlement_and_nothing_else(database: Database, tmp_path: Path) -> None:
-    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("primary") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=5)
         stack.apply(blueprint(1, [deployment("primary", port)], [workload("assistant", ["primary"])], limit=PICO))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         for _ in range(CALLS):
             assert (await stack.chat(key)).status == 200
@@ -93,7 +93,7 @@ async def test_a_flipped_byte_costs_one_settlement_and_nothing_else(database: Da
         assert any(check["name"] == "journal" and str(kept) in check["message"] for check in told)
 
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         assert (await stack.chat(key)).status == 200, "the next worker serves from what was never lent"
 
 

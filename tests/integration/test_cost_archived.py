@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from psycopg.rows import tuple_row
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 from tests.integration.test_cost_book import DAYS, OF_CALLS, costs, fill
 from tests.integration.this_day import today
 
@@ -38,7 +38,7 @@ def figures(control: Control, first: date, last: date) -> dict[str, Any]:
 def test_nothing_that_finance_asks_changes_with_retention(database: Database, tmp_path: Path) -> None:
     now = today().date()
     first, last = now - timedelta(days=DAYS), now - timedelta(days=1)
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         (control.workspace / "costs.yaml").write_text(costs())
         company = control.workspace / "acme.yaml"
         company.write_text(company.read_text().replace("[local]\n", "[local]\nworkflow: asking\n"))

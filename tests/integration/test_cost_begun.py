@@ -7,7 +7,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 from tests.integration.this_day import today
 
 from groundplan.core.database import connect
@@ -19,7 +19,7 @@ EACH = Decimal(10)
 
 
 def test_a_budget_ends_by_the_mean_of_the_days_that_are_known(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         assert control.ask("GET", "/api/cost/runway").body["budgets"] == []
         calls: list[Any] = [
             (new_id(), today() - timedelta(days=back) + timedelta(minutes=1), "assistant", None, None, "care", "chat",

@@ -18,7 +18,7 @@ from typing import Any
 import pdfplumber
 import pytest
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 from tests.integration.this_day import DailyValue, daily_value, today
 
 from groundplan.api.cost.book import DIMENSIONS
@@ -97,7 +97,7 @@ def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
     def made() -> Iterator[Control]:
         with postgres_cluster.database() as database:
             folder = tmp_path_factory.mktemp("costs")
-            with running(database, folder) as found:
+            with run_control(database, folder) as found:
                 (found.workspace / "costs.yaml").write_text(costs())
                 company = found.workspace / "acme.yaml"
                 company.write_text(company.read_text().replace("[local]\n", "[local]\nworkflow: asking\n"))

@@ -11,7 +11,7 @@ from datetime import timedelta
 from decimal import Decimal
 
 import pytest
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 from tests.integration.test_cost_book import command, costs, fill, newest_month, words
 from tests.integration.this_day import DailyValue, daily_value, today
 
@@ -27,7 +27,7 @@ def controls(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory
     def made() -> Iterator[Control]:
         with postgres_cluster.database() as database:
             folder = tmp_path_factory.mktemp("pages")
-            with running(database, folder, module="groundplan.console.app") as found:
+            with run_control(database, folder, module="groundplan.console.app") as found:
                 (found.workspace / "costs.yaml").write_text(costs())
                 assert found.ask("POST", "/api/apply", {"files": found.files()}).status in (200, 201)
                 fill(database.dsn, newest=0)

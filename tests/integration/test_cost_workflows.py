@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.cli.outcomes import format_outcomes as told_to_people
 from groundplan.core.database import connect
@@ -75,7 +75,7 @@ def call(dsn: str, workload: str, number: int, usd: int, ticket: str | None = No
 
 @pytest.fixture
 def control(database: Database, tmp_path: Path) -> Iterator[Control]:
-    with running(database, tmp_path, module="groundplan.console.app") as found:
+    with run_control(database, tmp_path, module="groundplan.console.app") as found:
         yield found
 
 

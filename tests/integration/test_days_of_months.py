@@ -11,7 +11,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tests.integration.people import with_people
+from tests.integration.people import database_with_people
 
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
@@ -27,7 +27,7 @@ calls = st.tuples(days, st.integers(0, 2), st.sampled_from(["one", "two"]), st.i
 
 @pytest.fixture
 def conn(database: Database) -> Iterator[Conn]:
-    with with_people(database, PEOPLE) as opened:
+    with database_with_people(database, PEOPLE) as opened:
         yield opened
 
 

@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlencode, urlsplit
 
 import pytest
 from tests.acceptance.stack import free_port
-from tests.integration.test_api_control import Answer, Control, running
+from tests.integration.test_api_control import Answer, Control, run_control
 
 from groundplan.api.app import POOL_SIZE
 from groundplan.core.errors import Invalid
@@ -96,7 +96,7 @@ def scene(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     try:
         _until_open(port)
         workspace = ("--workspace", str(folder / "workspace"))
-        with postgres_cluster.database() as database, running(database, folder, *workspace) as control:
+        with postgres_cluster.database() as database, run_control(database, folder, *workspace) as control:
             yield Scene(control, port, provider)
     finally:
         for name in ("ISSUER", "CLIENT", "SECRET"):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.core.errors import Invalid
 from groundplan.core.settings import load_settings
@@ -24,7 +24,7 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     workspace = ("--workspace", str(folder / "workspace"))
     with (
         postgres_cluster.database() as database,
-        running(database, folder, *workspace, module="groundplan.console.app") as found,
+        run_control(database, folder, *workspace, module="groundplan.console.app") as found,
     ):
         yield found
     patch.undo()

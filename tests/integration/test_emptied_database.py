@@ -9,7 +9,7 @@ from typing import Any
 import psycopg
 import pytest
 from tests.acceptance.stack import wait_until
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.cli.doctor import _check_postgres
 from groundplan.cli.startup import Start
@@ -24,7 +24,7 @@ async def test_of_a_database_that_was_emptied_everybody_is_told_and_nothing_is_m
     database: Database, tmp_path: Path
 ) -> None:
     nothing: Any = None
-    with running(database, tmp_path) as control, psycopg.connect(database.superuser, autocommit=True) as conn:
+    with run_control(database, tmp_path) as control, psycopg.connect(database.superuser, autocommit=True) as conn:
         noted = control.home.database
         wait_until(noted.exists, 30, "it is noted, though no `up` made the first blueprint")
         assert noted.read_text().strip() == release_store.identity(conn, 1)

@@ -6,7 +6,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_stack import events
+from tests.integration.gateway_stack import parse_events
 from tests.integration.zero_downtime import is_alive, open_stream, reload_workers, run_workers, wait_until
 
 from groundplan.testing.database import Database
@@ -28,5 +28,5 @@ async def test_a_stream_that_does_not_end_is_ended_with_an_error_event(
             run.supervising.cancel()
             await asyncio.to_thread(run.supervisor.close)
         _, body, _ = await asyncio.wait_for(asking, 30)
-        assert "stopped" in events(body)[-1]["error"]["message"]
+        assert "stopped" in parse_events(body)[-1]["error"]["message"]
         await wait_until(lambda: not any(is_alive(pid) for pid in before.values()), 60)

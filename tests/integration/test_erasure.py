@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 from tests.integration.test_knowledge_api import documents, wait
 from typer.testing import CliRunner
 
@@ -145,7 +145,7 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
         with (
-            running(database, folder) as control,
+            run_control(database, folder) as control,
             psycopg.connect(database.urls["control"], autocommit=True) as conn,
         ):
             wait(control, lambda: len(documents(control)) >= 6)

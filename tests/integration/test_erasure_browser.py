@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 
 from groundplan.testing.browser import chromium, find_chromium
 from groundplan.testing.database import Cluster
@@ -27,7 +27,7 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     text = WORKSPACE.replace("approvals: {parts: []}\n", "approvals: {parts: []}\nindex: {characters: 600}\n")
     with postgres_cluster.database() as database, pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
-        with running(database, folder, module="groundplan.console.app") as found:
+        with run_control(database, folder, module="groundplan.console.app") as found:
             yield found
 
 

@@ -15,7 +15,7 @@ import openai
 import pytest
 from tests.integration import node_client
 from tests.integration.every_method import Heard, methods, outcome
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_tasks import PRICES
 
 from groundplan.testing.database import Database
@@ -124,13 +124,13 @@ OTHERS = {"chat.completions.run_tools": "works", "messages.tool_runner": "works"
 @asynccontextmanager
 async def everything(database: Database, folder: Path) -> AsyncIterator[Stack]:
     """A gateway with a deployment of each type."""
-    async with scripted("all") as (_, port), installation(database, folder) as stack:
+    async with scripted_upstream("all") as (_, port), installation(database, folder) as stack:
         places = [deployment(name, port, **more) for name, more in PRICES.items()]
         places.append(deployment("vectors", port, kind="embeddings"))
         also = [place.name for place in places if place.kind not in ("chat", "embeddings")]
         stack.apply(blueprint(1, places, [workload("assistant", ["chat"], embeddings=["vectors"], also=also)]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield stack
 
 

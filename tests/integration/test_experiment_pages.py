@@ -16,7 +16,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_api_control import PATIENCE_S, Control, running
+from tests.integration.test_api_control import ANSWER_TIMEOUT_S, Control, run_control
 from tests.integration.test_replays import judged_run
 
 from groundplan.core.database import connect
@@ -59,7 +59,7 @@ class Console:
             "Host": f"localhost:{self.control.port}", "Cookie": self.browser["Cookie"],
             "Content-Type": "application/x-www-form-urlencoded",
         }  # fmt: skip
-        connection = http.client.HTTPConnection("127.0.0.1", self.control.port, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.control.port, timeout=ANSWER_TIMEOUT_S)
         try:
             connection.request("POST", path, data, headers)
             reply = connection.getresponse()
@@ -73,7 +73,7 @@ class Console:
 def console(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Console]:
     with postgres_cluster.database() as database:
         folder = tmp_path_factory.mktemp("experiments")
-        with running(database, folder, module="groundplan.console.app") as found:
+        with run_control(database, folder, module="groundplan.console.app") as found:
             text = (found.workspace / "acme.yaml").read_text()
             text = text.replace("deployments: [local]", "deployments: [local, small]\nkeep: {content: redacted}")
             (found.workspace / "acme.yaml").write_text(f"{text}---\n{MORE}")

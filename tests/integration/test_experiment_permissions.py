@@ -7,7 +7,7 @@ import asyncio
 import json
 
 import psycopg
-from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, scripted, workload
+from tests.integration.gateway_stack import GROUNDING, blueprint, deployment, scripted_upstream, workload
 from tests.integration.test_cached_permissions import QUESTION, CacheSetup, cache_setup
 from tests.integration.test_experiments import ANA, NOW, recorded
 
@@ -30,12 +30,12 @@ async def seen(two: ScriptedModel, count: int) -> bytes:
 async def test_a_second_answer_reads_what_its_person_may_read_then(cache_setup: CacheSetup) -> None:
     ((body,),) = cache_setup.stack.sql("SELECT body FROM blueprint")
     port = int(json.loads(bytes(body))["deployments"][0]["url"].split(":")[2].partition("/")[0])
-    async with scripted("two") as (two, second):
+    async with scripted_upstream("two") as (two, second):
         tasks = [workload("shared", ["one", "two"], grounding=GROUNDING)]
         cache_setup.stack.apply(
             blueprint(2, [deployment("one", port, first_token_ms=9000), deployment("two", second)], tasks)
         )
-        await cache_setup.stack.ready(2)
+        await cache_setup.stack.wait_until_ready(2)
         with psycopg.connect(cache_setup.stack.database.urls["control"]) as conn:
             made = recorded(workload="shared", candidate="two", type="shadow", share=10_000)
             service.ask(conn, ANA, made, waits=False, now=NOW)

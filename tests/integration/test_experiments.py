@@ -19,8 +19,8 @@ import numpy as np
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.test_batch_kill import UNRECOVERED, shipping
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
+from tests.integration.test_batch_kill import UNRECOVERED, run_shipper
 
 from groundplan.blueprint.experiment import DeclaredExperiment
 from groundplan.blueprint.model import Routing
@@ -499,10 +499,10 @@ async def killed(database: Database, folder: Path, *, kills: int, people: int) -
     """Calls of several people while workers are killed: one workload in shadow, one with two arms."""
     dice = random.Random(7)
     async with (
-        scripted("one") as (one, first),
-        scripted("two") as (two, second),
+        scripted_upstream("one") as (one, first),
+        scripted_upstream("two") as (two, second),
         installation(database, folder) as stack,
-        shipping(stack),
+        run_shipper(stack),
     ):
         places = [deployment("one", first), deployment("two", second)]
         tasks = [workload(name, ["one", "two"], deadline_ms=5_000) for name in ("shadowed", "split")]
@@ -514,7 +514,7 @@ async def killed(database: Database, folder: Path, *, kills: int, people: int) -
             service.ask(conn, ANA, shadow, waits=False, now=NOW)
             split, _ = service.ask(conn, ANA, recorded(workload="split", candidate="two"), waits=False, now=NOW)
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         keys = [
             stack.key(name, stack.person(f"{name}{number}@acme.example"))
             for name in ("shadowed", "split")

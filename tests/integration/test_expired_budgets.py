@@ -55,13 +55,13 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
         for token in tokens[1:]:
             slices.settle(token, COST)
         one.clock.moment += timedelta(days=1, minutes=1)
-        await until(lambda: one.clock.goes_on() and leases._last_minute > "2026-11-26T12:05")
+        await until(lambda: one.clock.advance_minute() and leases._last_minute > "2026-11-26T12:05")
         assert len(granted_of) == len(leases._accounts) == 21, "they ended, and are known"
         for first in firsts[:-1]:
             del keys[first.encode()]
         one.clock.moment += timedelta(days=1, minutes=1)
         stays = [(names[0], TOTAL), (names[-1], TOTAL), company]
-        await until(lambda: one.clock.goes_on() and sorted(granted_of) == sorted(stays))
+        await until(lambda: one.clock.advance_minute() and sorted(granted_of) == sorted(stays))
         assert sorted(leases._accounts) == sorted(slices.granted_keys()) == sorted(stays), "of one a call goes on"
         assert all(granted(database, name, TOTAL) == COST for name in names[1:-1]), "what was idle went back"
         before = leases._grants._connection
@@ -71,7 +71,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
         await leases.book_unrequested([(name, TOTAL) for name in names])
         assert sorted(slices.granted_keys()) == sorted(stays), "nothing comes back that was spent and given back"
         slices.settle(tokens[0], COST)
-        await until(lambda: one.clock.goes_on() and sorted(granted_of) == sorted(stays[1:]))
+        await until(lambda: one.clock.advance_minute() and sorted(granted_of) == sorted(stays[1:]))
     assert all(granted(database, name, TOTAL) == COST for name in names)
 
 

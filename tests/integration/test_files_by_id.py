@@ -15,7 +15,7 @@ from uuid import UUID
 import pytest
 from msgspec.structs import replace
 from psycopg import AsyncConnection
-from tests.integration.gateway_stack import RATES, Reply, parse, workload
+from tests.integration.gateway_stack import RATES, Reply, parse_reply, workload
 from tests.unit.call_rig import Rig, call_rig
 from tests.unit.test_gateway_experiments import books, rest, tried, trying
 
@@ -127,7 +127,7 @@ async def test_an_estimate_looks_at_the_files_that_are_named(database: Database,
     async def told(rig: Rig, request: bytes) -> Reply:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(request.replace(b"\r\n\r\n", b"\r\ngroundplan-estimate: 1\r\n\r\n", 1))
-        reply = parse(await asyncio.wait_for(reader.read(), 20))
+        reply = parse_reply(await asyncio.wait_for(reader.read(), 20))
         writer.close()
         return reply
 

@@ -16,7 +16,15 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
@@ -111,12 +119,12 @@ async def until_full(stack: Stack, key: str) -> int:
 
 @needs_mounts
 async def test_a_full_disk_refuses_new_calls_settles_open_ones_and_recovers(database: Database, tmp_path: Path) -> None:
-    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("primary") as (model, port), installation(database, tmp_path) as stack:
         place = deployment("primary", port, first_token_ms=30_000, idle_ms=30_000)
         talker = deployment("talker", port, kind="realtime")
         stack.apply(blueprint(1, [place, talker], [workload("assistant", ["primary"], also=["talker"])]))
         start(stack, "2m")
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         home = inside(stack)
         async with asyncio.timeout(30):
@@ -200,7 +208,7 @@ def test_a_restore_that_finds_no_room_says_so_and_leaves_nothing(
 async def test_callers_are_told_while_a_worker_cannot_begin_its_journal(database: Database, tmp_path: Path) -> None:
     """As one that was killed on a full disk, in whose place another one starts: nobody waits for nothing, unless there
     is somebody who answers; and it serves as soon as there is room."""
-    async with scripted("primary") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("primary") as (model, port), installation(database, tmp_path) as stack:
         stack.apply(blueprint(1, [deployment("primary", port)], [workload("assistant", ["primary"])]))
         key = stack.key()
         start(stack, "4m", (4 << 20) - (64 << 10))
@@ -216,7 +224,7 @@ async def test_callers_are_told_while_a_worker_cannot_begin_its_journal(database
         assert (await stack.ask("GET", "/readyz", None)).status == 503
         assert not [path for path in inside(stack).journal.iterdir() if path.name.endswith(".new")]
         (inside(stack).journal / "ballast").unlink()
-        await stack.ready()
+        await stack.wait_until_ready()
         assert (await stack.chat(key)).status == 200 and model.counted == 1
         log = (stack.home.logs / "gateway.log").read_text()
         assert log.count("the journal cannot be made") == 1 and "Traceback" not in log

@@ -16,9 +16,9 @@ from tests.integration.gateway_stack import (
     Stack,
     blueprint,
     deployment,
-    events,
     installation,
-    scripted,
+    parse_events,
+    scripted_upstream,
     workload,
 )
 
@@ -39,7 +39,7 @@ class Setup:
 
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
-    async with scripted("primary") as (primary, one), scripted("fallback") as (fallback, two):
+    async with scripted_upstream("primary") as (primary, one), scripted_upstream("fallback") as (fallback, two):
         async with installation(database, tmp_path) as stack:
             places = [
                 deployment("primary", one),
@@ -49,7 +49,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             assistant = workload("assistant", ["primary", "fallback"], embeddings=["vectors"])
             stack.apply(blueprint(1, places, [assistant]))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             yield Setup(stack, primary, fallback, stack.key(), one)
 
 
@@ -80,12 +80,12 @@ async def test_a_lowered_budget_applies_at_once_also_to_the_remaining_amount(set
     assert (await stack.chat(setup.key)).status == 200
     places, declared = [deployment("primary", port)], [workload("assistant", ["primary"])]
     stack.apply(blueprint(2, places, declared, limit=PICO // 10))
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     reply = await stack.chat(setup.key)
     assert reply.json["groundplan"]["blueprint"] == 2
     assert Decimal("0.09") < Decimal(reply.json["groundplan"]["budget_remaining_usd"]) < Decimal("0.1")
     stack.apply(blueprint(3, places, declared, limit=0))
-    await stack.ready(3)
+    await stack.wait_until_ready(3)
     refused = await stack.chat(setup.key)
     assert (refused.status, refused.code) == (429, "budget_exhausted")
     assert refused.json["error"]["remaining_usd"] == "0.000000000000"
@@ -115,7 +115,7 @@ async def test_the_openai_client_accepts_the_answers(setup: Setup) -> None:
 
 async def test_a_client_that_asks_for_usage_gets_it_with_the_facts(setup: Setup) -> None:
     reply = await setup.stack.chat(setup.key, stream=True, stream_options={"include_usage": True})
-    *_, finish, usage, done = events(reply.body)
+    *_, finish, usage, done = parse_events(reply.body)
     assert done == "[DONE]"
     assert finish["choices"][0]["finish_reason"] == "stop" and "groundplan" not in finish
     assert usage["choices"] == [] and usage["usage"]["completion_tokens"] == 4
@@ -157,7 +157,7 @@ async def test_a_failure_before_the_first_byte_is_invisible(setup: Setup, mode: 
         ports = {model.name: _port(model, setup.stack) for model in (setup.primary, setup.fallback)}
         places = [deployment("primary", ports["primary"], **HASTY), deployment("fallback", ports["fallback"])]
         setup.stack.apply(blueprint(2, places, [workload("assistant", ["primary", "fallback"])]))
-        await setup.stack.ready(2)
+        await setup.stack.wait_until_ready(2)
     setup.primary.script = Script(mode=mode)
     reply = await setup.stack.chat(setup.key, stream=stream)
     assert reply.status == 200
@@ -168,7 +168,7 @@ async def test_a_failure_before_the_first_byte_is_invisible(setup: Setup, mode: 
 async def test_a_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> None:
     setup.primary.script = Script(mode="cut", tokens=20)
     reply = await setup.stack.chat(setup.key, stream=True)
-    *_, last = events(reply.body)
+    *_, last = parse_events(reply.body)
     assert reply.status == 200
     assert last["error"]["code"] == "stream_broken"
     assert setup.fallback.counted == 0
@@ -310,7 +310,7 @@ async def test_an_idempotency_key_is_refused_after_a_restart(setup: Setup) -> No
     setup.stack.workers.clear()
     setup.stack.sql("UPDATE gateway SET state = 'fenced'")
     setup.stack.start()
-    await setup.stack.ready()
+    await setup.stack.wait_until_ready()
     reply = await setup.stack.chat(setup.key, headers={"idempotency_key": "k1"})
     assert (reply.status, reply.code) == (409, "idempotency_replayed")
     assert setup.primary.counted == 1
@@ -321,7 +321,7 @@ async def test_an_exhausted_budget_is_a_quota_error_that_clients_do_not_retry(se
     book = setup.stack
     places = [deployment("primary", _port(setup.primary, book))]
     book.apply(blueprint(2, places, [workload("assistant", ["primary"])], limit=PICO // 5000 * 3))
-    await book.ready(2)
+    await book.wait_until_ready(2)
     statuses = [(await book.chat(setup.key)).status for _ in range(5)]
     assert statuses == [200, 200, 200, 429, 429]
     async with AsyncOpenAI(base_url=f"http://127.0.0.1:{book.port}/v1", api_key=setup.key) as client:
@@ -348,9 +348,9 @@ async def test_a_more_expensive_fallback_stays_within_the_budget_after_an_uncert
 ) -> None:
     """An uncertain failure keeps 0.0001 USD of 0.00105; the last deployment may cost 0.001: too much, never asked."""
     async with (
-        scripted("first") as (first, one),
-        scripted("second") as (second, two),
-        scripted("third") as (third, three),
+        scripted_upstream("first") as (first, one),
+        scripted_upstream("second") as (second, two),
+        scripted_upstream("third") as (third, three),
         installation(database, tmp_path) as stack,
     ):
         dear = deployment("third", three, rates=Rates(input=0, output=100 * PICO))
@@ -358,7 +358,7 @@ async def test_a_more_expensive_fallback_stays_within_the_budget_after_an_uncert
         assistant = workload("assistant", [place.name for place in places])
         stack.apply(blueprint(1, places, [assistant], limit=PICO * 105 // 100_000))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         first.script, second.script, third.script = Script(mode="cut"), Script(mode="error"), Script(tokens=10)
         reply = await stack.chat(stack.key(), max_tokens=10)
         assert (reply.status, reply.code) == (429, "budget_exhausted")

@@ -11,7 +11,15 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    GROUNDING,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.nursery import Worker, fork_program
 
 from groundplan.blueprint.model import Keep, Source
@@ -35,7 +43,7 @@ SIGNALS = "/api/knowledge/signals"
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
     """A worker with two workloads: `assistant` reads the handbook, `payroll` reads nothing."""
-    async with scripted("one") as (_, port), installation(database, tmp_path) as made:
+    async with scripted_upstream("one") as (_, port), installation(database, tmp_path) as made:
         keep = Keep(content="full", seconds=3600)
         strict = workload("strict", ["one"], grounding=GROUNDING, sensitivity="restricted", grace_ms=0)
         declared = [
@@ -43,7 +51,7 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
         ]  # fmt: skip
         made.apply(blueprint(1, [deployment("one", port)], declared))
         made.start()
-        await made.ready()
+        await made.wait_until_ready()
         yield made
 
 

@@ -18,7 +18,7 @@ from tests.integration.gateway_stack import (
     blueprint,
     deployment,
     installation,
-    scripted,
+    scripted_upstream,
     workload,
 )
 
@@ -33,7 +33,7 @@ HR = Grant(name="hr", to=["hr"])
 
 @pytest.fixture
 async def place(database: Database, tmp_path: Path) -> AsyncIterator[tuple[Stack, Deployment]]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=5)
         yield stack, deployment("one", port)
 
@@ -44,7 +44,7 @@ async def served(stack: Stack, place: Deployment, number: int = 1, **more: objec
     stack.apply(blueprint(number, [place], works))
     if not stack.workers:
         stack.start()
-    await stack.ready(number)
+    await stack.wait_until_ready(number)
 
 
 def group(stack: Stack, name: str, *people: str, inner: str | None = None) -> str:
@@ -174,7 +174,7 @@ async def test_a_kept_answer_is_not_given_to_who_has_lost_the_grant(place: tuple
 
 
 async def test_lines_of_a_batch_stop_with_the_grant_of_its_person(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=5, latency_ms=300)
         ana = stack.person("ana@acme.example")
         group(stack, "hr", ana)

@@ -11,7 +11,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 import pytest
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.core.errors import Conflict
 from groundplan.core.money import PICO
@@ -27,8 +27,8 @@ COST = PICO // 5000
 @pytest.fixture
 async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
     async with (
-        scripted("one") as (one, first),
-        scripted("two") as (two, second),
+        scripted_upstream("one") as (one, first),
+        scripted_upstream("two") as (two, second),
         installation(database, tmp_path) as made,
     ):
         one.script = two.script = Script(tokens=20)
@@ -36,7 +36,7 @@ async def stack(database: Database, tmp_path: Path) -> AsyncIterator[Stack]:
         plan = blueprint(1, places, [workload("assistant", ["one", "two"])])
         made.apply(msgspec.structs.replace(plan, trusted_proxies=["127.0.0.0/8"]))
         made.start()
-        await made.ready()
+        await made.wait_until_ready()
         yield made
 
 

@@ -20,9 +20,9 @@ from tests.integration.gateway_stack import (
     Stack,
     blueprint,
     deployment,
-    events,
     installation,
-    scripted,
+    parse_events,
+    scripted_upstream,
     workload,
 )
 
@@ -36,7 +36,7 @@ from groundplan.testing.scripted import Script, ScriptedModel
 
 @pytest.fixture
 async def model() -> AsyncIterator[tuple[ScriptedModel, int]]:
-    async with scripted("one") as made:
+    async with scripted_upstream("one") as made:
         yield made
 
 
@@ -71,7 +71,7 @@ async def within_a_second(again: Callable[[], Awaitable[float]]) -> None:
 
 async def test_a_revoked_key_and_a_kill_are_effective_and_acknowledged_within_a_second(stack: Stack) -> None:
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     other = stack.key()
 
     async def revoked() -> float:
@@ -101,7 +101,7 @@ async def test_a_revoked_key_and_a_kill_are_effective_and_acknowledged_within_a_
 
 async def test_a_kill_in_home_works_without_the_database(stack: Stack) -> None:
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     key, filed = stack.key(), stack.home.run / "kill.json"
 
     async def killed() -> float:
@@ -119,7 +119,7 @@ async def test_a_blueprint_is_taken_up_only_when_it_is_newer_signed_and_understo
     stack: Stack, model: tuple[ScriptedModel, int]
 ) -> None:
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     key = stack.key()
     place = deployment("one", model[1])
     stack.apply(blueprint(2, [place], [workload("assistant", ["one"], stage="retired")]), signed=False)
@@ -135,7 +135,7 @@ async def test_a_blueprint_is_taken_up_only_when_it_is_newer_signed_and_understo
 
     async def taken_up(changed: Workload, code: str) -> float:
         stack.apply(blueprint(number := next(numbers), [place], [workload("assistant", ["one"])]))
-        await stack.ready(number)
+        await stack.wait_until_ready(number)
         assert (await stack.chat(key)).status == 200
         stack.apply(blueprint(next(numbers), [place], [changed]))
         return await until(lambda: stack.chat(key), 403, code)
@@ -153,7 +153,7 @@ async def test_a_worker_without_the_database_serves_for_the_grace_and_no_longer(
 ) -> None:
     stack.apply(blueprint(2, [deployment("one", model[1])], [workload("assistant", ["one"], grace_ms=500)]))
     stack.start()
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     key, name, took = stack.key(), stack.database.name, list[float]()
     for _ in range(3):  # at the best of three times: a busy machine may keep a worker from running
         await until(lambda: stack.chat(key), 200, "")
@@ -178,7 +178,7 @@ async def test_two_workers_fill_a_budget_exactly(
         limit = PICO // 5000 * 100
         stack.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])], limit=limit))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         replies = await asyncio.gather(*(stack.chat(key, f"q {n}") for n in range(200)))
         # where a worker does not run for 250 ms, what it holds idle is there for whoever asks then
@@ -200,7 +200,7 @@ async def test_a_replay_does_not_depend_on_the_worker(
     async with installation(database, tmp_path) as stack:
         stack.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])]))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         first = await stack.chat(key, headers={"idempotency_key": "k"})
         replies = await asyncio.gather(*(stack.chat(key, headers={"idempotency_key": "k"}) for _ in range(40)))
@@ -215,7 +215,7 @@ async def test_of_workers_that_get_a_new_key_at_once_one_makes_the_call(
     async with installation(database, tmp_path) as stack:
         stack.apply(blueprint(1, [deployment("one", model[1])], [workload("assistant", ["one"])]))
         stack.start(3)
-        await stack.ready()
+        await stack.wait_until_ready()
         key, rounds = stack.key(), 60
         await asyncio.gather(*(stack.chat(key, headers={"idempotency_key": f"w{n}"}) for n in range(20)))
         made = model[0].counted
@@ -231,7 +231,7 @@ async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, mo
         limits = workload("assistant", ["one"], calls_per_day=3, people=1)
         stack.apply(blueprint(1, [deployment("one", model[1])], [limits]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         stack.person("ana@acme.example")
         stack.person("ben@acme.example")
         key = stack.key(acts=True)
@@ -260,11 +260,11 @@ async def test_whoever_is_one_of_the_people_goes_on_though_there_are_more_than_i
             stack.apply(blueprint(number, [deployment("one", model[1])], [limits]))
             if number == 1:
                 stack.start()
-                await stack.ready()
+                await stack.wait_until_ready()
                 for name in [*people, "eva"]:
                     stack.person(f"{name}@acme.example")
                 key = stack.key(acts=True)
-            await stack.ready(number)
+            await stack.wait_until_ready(number)
             for name in people:
                 asked = {"groundplan_on_behalf_of": f"{name}@acme.example"}
                 assert (await stack.chat(key, headers=asked)).status == 200, (name, most)
@@ -292,7 +292,7 @@ async def test_grounding_puts_the_callers_passages_first_and_refuses_without_the
         grounded = workload("assistant", ["one"], grounding=GROUNDING, system_prompt="Be brief.")
         stack.apply(blueprint(1, [deployment("one", model[1])], [grounded]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         person = stack.person("ana@acme.example")
         key = stack.key(person=person)
         missing = await stack.chat(key, "How many days of leave are there?")
@@ -310,7 +310,7 @@ async def test_grounding_puts_the_callers_passages_first_and_refuses_without_the
         assert (source["path"], source["start_line"], source["end_line"]) == ("handbook/leave.md", 3, 5)
         question = json.loads(asked[0])
         assert question["person"] == person and question["sources"] == ["handbook"]
-        streamed = events((await stack.chat(key, "How many days of leave?", stream=True)).body)
+        streamed = parse_events((await stack.chat(key, "How many days of leave?", stream=True)).body)
         assert streamed[-2]["groundplan"]["sources"][0]["title"] == "Leave"
         listener.close()
         await server.drain(0.2)
@@ -320,7 +320,7 @@ async def test_a_worker_that_is_told_to_stop_ends_its_calls_first(
     stack: Stack, model: tuple[ScriptedModel, int]
 ) -> None:
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     key = stack.key()
     model[0].script = Script(latency_ms=500)
     call = asyncio.create_task(stack.chat(key))
@@ -354,7 +354,7 @@ async def test_health_says_what_is_missing(database: Database, tmp_path: Path) -
 async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -> None:
     """The database answers nothing at all, as a stopped process does."""
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     key, filed = stack.key(), stack.home.run / "kill.json"
 
     async def killed() -> float:

@@ -16,8 +16,8 @@ import pytest
 from tests.acceptance.stack import wait_until
 from tests.integration.nursery import run_command
 from tests.integration.test_access import World
-from tests.integration.test_api_control import WORKSPACE, running
-from tests.unit.test_routing_model import made
+from tests.integration.test_api_control import WORKSPACE, run_control
+from tests.unit.test_routing_model import make_matrix
 
 from groundplan.api.audit.failed_sign_ins import MAX_ENTRIES_PER_MINUTE
 from groundplan.core.audit import record
@@ -84,7 +84,9 @@ def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -
     folder = tmp_path_factory.mktemp("governance")
     with (
         postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app") as control,
+        run_control(
+            database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app"
+        ) as control,
     ):
         (control.workspace / "handbook").mkdir()
         yield World(control, database)
@@ -310,7 +312,9 @@ def test_who_approves_a_router_sees_how_it_was_evaluated(world: World) -> None:
         "from": "judges of assistant", "prompts": "900", "groups": "800", "trained": "2026-11-20", "against": "large",
         "saved at 0.98": "0.42", "kept at 0.98": "0.9960", "low at 0.98": "0.9912", "high at 0.98": "1.0008",
     }  # fmt: skip
-    router = replace(train(made(60), None, (0.95,), name="support"), points={"0.98": (0.1, 0.0)}, trained=trained)
+    router = replace(
+        train(make_matrix(60), None, (0.95,), name="support"), points={"0.98": (0.1, 0.0)}, trained=trained
+    )
     folder = world.control.home.root / "routers"
     version = registry.save_router(folder, router)
     digest = registry.router_digest(folder, version)

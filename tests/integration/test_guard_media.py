@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, PermissionDeniedError
-from tests.integration.gateway_stack import RATES, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    RATES,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.test_realtime import close_code, read_until, send_message
 from websockets.exceptions import InvalidStatus
@@ -57,7 +65,7 @@ class World:
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
-    async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("all") as (model, port), installation(database, tmp_path) as stack:
         kinds = dict(zip(PLACES, ("realtime", "speech", "transcription", "images"), strict=True))
         free = {"rates": RATES.__class__(input=0, output=0, source="declared free")}
         places = [deployment(name, port, kind=kind, max_output_tokens=100, **free) for name, kind in kinds.items()]
@@ -66,7 +74,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
             blueprint(1, places, [workload(name, ["chat"], also=list(PLACES), **more) for name, more in RULES.items()])
         )
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         keys, at = {name: stack.key(name) for name in RULES}, f"127.0.0.1:{stack.port}/v1"
         async with AsyncExitStack() as opened:
             clients = {}

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, events, installation, workload
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, parse_events, workload
 
 from groundplan.testing.database import Database
 
@@ -80,7 +80,7 @@ async def hostile(database: Database, folder: Path) -> AsyncIterator[Hostile]:
         one = deployment("one", port, key=f"file:{secret}", idle_ms=5000)
         stack.apply(blueprint(1, [one], [workload("assistant", ["one"], attempts=1)]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         made.key = stack.key()
         yield made
         server.close()
@@ -122,7 +122,9 @@ async def test_nothing_of_a_hostile_upstream_gets_through(database: Database, tm
         chunk["choices"] = [{"index": 0, "delta": {"content": "a\r\n\r\ndata: evil"}, "finish_reason": "stop"}]
         stream = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode()
         reply = await upstream.answer(whole(200, stream, b"content-type: text/event-stream", *evil), stream=True)
-        assert reply.status == 200 and events(reply.body)[-1] == "[DONE]" and "evil" not in events(reply.body)
+        assert (
+            reply.status == 200 and parse_events(reply.body)[-1] == "[DONE]" and "evil" not in parse_events(reply.body)
+        )
 
         asked = upstream.asked
         forged = "gp_x\\r\\n2026-01-01 ERROR forged line \x1b[2J"

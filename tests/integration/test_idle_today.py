@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
@@ -50,7 +50,7 @@ def idle(control: Control, days: int) -> list[dict[str, Any]]:
 
 
 def test_what_is_left_of_today_is_not_idle(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         (control.workspace / "rack.yaml").write_text(RACK)
         assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
         used(database.dsn, 10_000_000, 1)

@@ -13,7 +13,7 @@ from typing import Any
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import parse
+from tests.integration.gateway_stack import parse_reply
 from tests.unit.call_rig import FixedPolicy, Rig, call_rig
 from tests.unit.interrupted import Cut, How, cutting, settles, watch
 from tests.unit.interrupted import seen as holds
@@ -90,7 +90,7 @@ async def test_what_a_client_who_goes_away_sent_is_whole_or_not_there(
     database: Database, tmp_path: Path, what: str, how: How
 ) -> None:
     async with ordering(database, tmp_path) as (rig, files):
-        assert parse(await sent(rig, request(what, next(_names), ""))).status == 200
+        assert parse_reply(await sent(rig, request(what, next(_names), ""))).status == 200
         watch(rig.gateway.loop)
         before = holds(rig)
         for at in itertools.count(1):
@@ -107,5 +107,5 @@ async def test_what_a_client_who_goes_away_sent_is_whole_or_not_there(
             if not cut.reached:
                 break
             # whoever sends it again is told of what is there
-            assert parse(await sent(rig, request(what, name, ""))).status == 200
+            assert parse_reply(await sent(rig, request(what, name, ""))).status == 200
             assert {path.name for path in files.iterdir()} == kept(database), cut.where

@@ -11,7 +11,7 @@ from typing import Any
 from uuid import UUID
 
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 from tests.integration.test_cost_book import command
 from tests.integration.this_day import today
 
@@ -72,7 +72,7 @@ def test_a_budget_that_is_declared_for_a_rotated_key_is_of_all_of_its_line(datab
 
 
 def test_a_key_whose_budget_has_no_room_for_a_call_is_made_and_told_of(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         wanted = {"workload": "assistant", "budget": "0.001 USD/month"}
         small = control.ask("POST", "/api/keys", wanted)
         assert small.status == 201 and small.body["key"]
@@ -94,7 +94,7 @@ def test_a_key_whose_budget_has_no_room_for_a_call_is_made_and_told_of(database:
 
 
 def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path, module="groundplan.console.app") as control:
+    with run_control(database, tmp_path, module="groundplan.console.app") as control:
         tight, name = made(control, budget="65 USD/year")
         loose, other = made(control, budget="100000 USD/year")
         gone, _ = made(control, budget="1 USD/year")
@@ -143,7 +143,7 @@ def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_
 
 
 def test_of_thousands_of_keys_those_that_are_nearest_are_told(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         first, _ = made(control, budget="65 USD/year")
         with connect(database.dsn, autocommit=True) as conn:
             conn.execute(

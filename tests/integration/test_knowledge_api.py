@@ -18,7 +18,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 from tests.integration.test_experiment_pages import Console
 from typer.testing import CliRunner
 
@@ -97,7 +97,7 @@ def control(base: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (folder / "workspace/knowledge.yaml").write_text(SOURCES.strip().removesuffix("---"), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
-        with running(base, folder, module="groundplan.console.app") as found:
+        with run_control(base, folder, module="groundplan.console.app") as found:
             wait(found, lambda: taken_over(found))
             assert found.ask("POST", "/api/people", {"email": "ben@acme.example", "name": "Ben"}).status == 201
             found.sign_in("sam@acme.example")  # holds a duty, and so may confirm the passkeys of the others

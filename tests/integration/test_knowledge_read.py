@@ -12,7 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 
 from groundplan.core.database import connect
 from groundplan.core.endpoints import announce
@@ -68,7 +68,7 @@ def with_handbook(control: Control) -> None:
 
 
 def test_what_is_stopped_is_not_searched_on_the_console_either(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control, finding(control.home, []) as asked:
+    with run_control(database, tmp_path) as control, finding(control.home, []) as asked:
         with_handbook(control)
         ana, question = control.sign_in("ana@acme.example"), {"workload": "assistant", "query": "leave"}
 
@@ -89,7 +89,7 @@ def test_what_is_stopped_is_not_searched_on_the_console_either(database: Databas
 
 
 def test_who_is_shown_a_restricted_document_is_in_the_log(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path) as control:
+    with run_control(database, tmp_path) as control:
         with_handbook(control)
         plain, secret = str(new_id()), str(new_id())
         with connect(database.superuser, autocommit=True) as conn:

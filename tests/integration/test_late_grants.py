@@ -83,7 +83,7 @@ async def test_money_that_is_granted_once_nobody_waits_for_it_is_found(
         assert await one.fill(budget)
         idle = one.slices.available("assistant", MONTH)
         first, way.words = one.leases._grants._connection, b"grant_budget"
-        assert not await one.call(budget, idle + COST, 0)
+        assert not await one.make_call(budget, idle + COST, 0)
         await until(lambda: way.held == 1 and one.leases._grants._connection is not first and one.leases.connected)
         before = granted(database, "assistant")
         way.arrive.set()

@@ -55,7 +55,7 @@ class FixedClock:
     def now(self) -> datetime:
         return self.moment
 
-    def goes_on(self) -> bool:
+    def advance_minute(self) -> bool:
         """By a minute."""
         self.moment += timedelta(minutes=1)
         return True
@@ -79,7 +79,7 @@ class Worker:
     leases: LeaseClient
     clock: FixedClock
 
-    async def call(
+    async def make_call(
         self, budget: Budget, bound: int, cost: int, seconds: float = 0.0, ends: asyncio.Event | None = None
     ) -> bool:
         """Whether it was made; it takes so long, or until it `ends`."""
@@ -149,7 +149,7 @@ async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
 ) -> None:
     budget = budget_of(100 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
-        calls = [w.call(budget, COST, COST, seconds) for _ in range(100) for w in (one, two)]
+        calls = [w.make_call(budget, COST, COST, seconds) for _ in range(100) for w in (one, two)]
         with patience(3.0):
             assert sum(await asyncio.gather(*calls)) == 100
         assert one.slices.spent("assistant", MONTH) + two.slices.spent("assistant", MONTH) == 100 * COST
@@ -160,14 +160,14 @@ async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_p
     budget = budget_of(COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
-            assert await one.call(budget, COST, COST)
+            assert await one.make_call(budget, COST, COST)
         with psycopg.connect(database.superuser) as away:  # as a server that is paused: it answers nobody
             away.execute("LOCK TABLE budget_period IN ACCESS EXCLUSIVE MODE")
-            assert not await two.call(budget, COST, COST)
+            assert not await two.make_call(budget, COST, COST)
             assert two.leases.connected and not two.leases.was_refused_lately("assistant", MONTH)
         async with asyncio.timeout(20):
             while not two.leases.was_refused_lately("assistant", MONTH):
-                assert not await two.call(budget, COST, COST)
+                assert not await two.make_call(budget, COST, COST)
 
 
 async def test_what_the_next_moments_need_is_there_before_they_come(database: Database, tmp_path: Path) -> None:
@@ -179,7 +179,7 @@ async def test_what_the_next_moments_need_is_there_before_they_come(database: Da
             left = list[int]()
             end = loop.time() + 2.5
             while loop.time() < end:
-                assert await one.call(budget, COST, COST, 0.01)
+                assert await one.make_call(budget, COST, COST, 0.01)
                 if loop.time() > end - 1.5:
                     left.append(one.slices.available("assistant", MONTH) // COST)
             least = max(least, min(left) / (len(left) / 1.5))
@@ -192,8 +192,8 @@ async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: D
     budget = budget_of(20 * COST + COST // 2)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
-            done = [await (one if number % 3 else two).call(budget, COST, COST) for number in range(20)]
-        done += [await (one if number % 3 else two).call(budget, COST, COST) for number in range(20, 22)]
+            done = [await (one if number % 3 else two).make_call(budget, COST, COST) for number in range(20)]
+        done += [await (one if number % 3 else two).make_call(budget, COST, COST) for number in range(20, 22)]
     assert done == [True] * 20 + [False] * 2
 
 
@@ -203,9 +203,9 @@ async def test_what_settlements_free_serves_those_who_wait_also_on_the_other_wor
     budget = budget_of(10 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
-            first = [asyncio.create_task(one.call(budget, 2 * COST, COST // 2, 0.1)) for _ in range(5)]
+            first = [asyncio.create_task(one.make_call(budget, 2 * COST, COST // 2, 0.1)) for _ in range(5)]
             await until(lambda: one.slices.open_reservations == 5)
-            assert await two.call(budget, 5 * COST, 5 * COST) is True
+            assert await two.make_call(budget, 5 * COST, 5 * COST) is True
         assert all(await asyncio.gather(*first))
     assert granted(database, "assistant") == 5 * COST + 5 * (COST // 2)
 
@@ -214,7 +214,7 @@ async def test_mixed_costs_fill_nearly_all(database: Database, tmp_path: Path) -
     budget = budget_of(100 * COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         costs = [COST * (1 + number % 5) for number in range(120)]
-        calls = [(one, two)[n % 2].call(budget, cost, cost, 0.001) for n, cost in enumerate(costs)]
+        calls = [(one, two)[n % 2].make_call(budget, cost, cost, 0.001) for n, cost in enumerate(costs)]
         with patience(3.0):
             await asyncio.gather(*calls)
         spent = one.slices.spent("assistant", MONTH) + two.slices.spent("assistant", MONTH)
@@ -225,7 +225,7 @@ async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path:
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
         with patience():
-            assert await one.call(budget, 3 * COST, COST)
+            assert await one.make_call(budget, 3 * COST, COST)
         assert granted(database, "assistant") > COST
     assert granted(database, "assistant") == COST
 
@@ -269,7 +269,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         await until(lambda: granted(database, keys[1], day) == COST)
         assert {("key/1", day), ("key/0", day)} <= leases._accounts.keys(), "calls of it may go on"
         one.clock.moment += timedelta(hours=1)
-        await until(lambda: one.clock.goes_on() and len(leases._accounts) == 1)
+        await until(lambda: one.clock.advance_minute() and len(leases._accounts) == 1)
         assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
         assert len(leases._grants._granted) == 20
         await leases.book_unrequested([(name, day) for name in keys])
@@ -281,7 +281,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         await leases.book_unrequested([(name, day) for name in keys])
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
         one.clock.moment += timedelta(days=9)
-        await until(lambda: one.clock.goes_on() and [*leases._grants._granted] == [("key/0", day)])
+        await until(lambda: one.clock.advance_minute() and [*leases._grants._granted] == [("key/0", day)])
         before = leases._grants._connection
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
@@ -289,7 +289,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
         assert slices.granted_keys() == [("key/0", day)], "that it is looked up brings nothing else of its day back"
         slices.settle(tokens[0], COST)
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
-        await until(lambda: one.clock.goes_on() and not leases._grants._granted)
+        await until(lambda: one.clock.advance_minute() and not leases._grants._granted)
         assert not leases._accounts and not slices.granted_keys()
         await leases.book_unrequested([(name, day) for name in keys])
         assert not slices.granted_keys(), "nothing comes back that was spent and given back"
@@ -405,9 +405,9 @@ async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobo
     budget, token, key = budget_of(100 * COST), (new_id().bytes, 0), ("assistant", MONTH)
     async with worker(database, tmp_path) as one:
         with patience():
-            assert await one.call(budget, COST, COST)
+            assert await one.make_call(budget, COST, COST)
             first = granted(database, "assistant")
-            assert await one.call(budget, 60 * COST, 20 * COST)
+            assert await one.make_call(budget, 60 * COST, 20 * COST)
             assert await one.leases.acquire(token, [Charge(*key, 9 * COST)], [budget]) is None
         await one.leases._grants.give_back(key)
         given_back = one.slices.released(*key)
@@ -435,8 +435,8 @@ async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobo
             ledger_store.apply_releases(conn, one.epoch, releases)
         await until(lambda: booked() == 30 * COST)
         with patience():
-            assert await one.call(budget, 70 * COST, 70 * COST), "it goes on"
-        assert not await one.call(budget, COST, COST), "and no further than its budget"
+            assert await one.make_call(budget, 70 * COST, 70 * COST), "it goes on"
+        assert not await one.make_call(budget, COST, COST), "and no further than its budget"
         one.slices.settle(token, 9 * COST)
     assert granted(database, "assistant") == 100 * COST
 
@@ -451,7 +451,7 @@ async def test_a_server_that_may_not_write_any_more_is_left_for_the_one_that_may
         assert connection is not None
         await connection.execute("SET default_transaction_read_only = on")
         with patience():
-            assert await one.call(budget, COST, COST)
+            assert await one.make_call(budget, COST, COST)
 
 
 async def test_a_fenced_worker_is_granted_nothing(database: Database, tmp_path: Path) -> None:
@@ -510,29 +510,31 @@ async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
             one.slices.settle(line, 0)
         await until(lambda: granted(database, "assistant") == 0)
         with patience():
-            assert await one.call(low, COST, COST)
+            assert await one.make_call(low, COST, COST)
 
 
 async def test_what_open_calls_hold_is_known_to_whom_there_is_no_room_for(database: Database, tmp_path: Path) -> None:
     budget, ends = budget_of(3 * COST), asyncio.Event()
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
-            calls = [asyncio.create_task(each.call(budget, COST, COST // 2, ends=ends)) for each in (one, one, two)]
+            calls = [
+                asyncio.create_task(each.make_call(budget, COST, COST // 2, ends=ends)) for each in (one, one, two)
+            ]
             await until(lambda: one.slices.open_reservations + two.slices.open_reservations == 3)
         for each in (one, two):
             async with asyncio.timeout(20):
                 while each.leases.unspent(budget.name, MONTH) < 3 * COST:
-                    assert not await each.call(budget, COST, COST)
+                    assert not await each.make_call(budget, COST, COST)
         ends.set()
         assert all(await asyncio.gather(*calls))
         with patience():
-            assert await two.call(budget, COST, COST)
+            assert await two.make_call(budget, COST, COST)
         for each in (one, two):
-            assert not await each.call(budget, COST, COST)
+            assert not await each.make_call(budget, COST, COST)
             async with asyncio.timeout(20):
                 while each.leases.unspent(budget.name, MONTH) >= COST:  # what it heard of others is a moment old
                     await asyncio.sleep(0.1)
-                    assert not await each.call(budget, COST, COST)
+                    assert not await each.make_call(budget, COST, COST)
 
 
 @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -566,17 +568,17 @@ async def test_what_a_call_left_over_serves_the_next_one_on_the_other_worker_alt
         for _ in range(5):
             ends = asyncio.Event()
             with patience():
-                held = asyncio.create_task(two.call(budget, 2 * COST, 0, ends=ends))
+                held = asyncio.create_task(two.make_call(budget, 2 * COST, 0, ends=ends))
                 await until(lambda: two.slices.open_reservations == 1)
             async with asyncio.timeout(20):
                 while not one.leases.was_refused_lately("assistant", MONTH):
-                    assert not await one.call(budget, COST, COST)
+                    assert not await one.make_call(budget, COST, COST)
             ends.set()
             assert await held
             with patience():
                 # right after the other one's end: it is not refused for what was true before
-                assert await one.call(budget, COST, 0)
-                assert await two.call(budget, COST, 0)
+                assert await one.make_call(budget, COST, 0)
+                assert await two.make_call(budget, COST, 0)
 
 
 async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_room(
@@ -586,12 +588,12 @@ async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_roo
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         ends, seen = asyncio.Event(), list[tuple[int, bool]]()
         with patience():
-            held = asyncio.create_task(two.call(budget, 2 * COST, COST, ends=ends))
+            held = asyncio.create_task(two.make_call(budget, 2 * COST, COST, ends=ends))
             await until(lambda: two.slices.open_reservations == 1)
         while len(seen) < 3 and (1, True) not in seen:  # the best of three: the machine may be busy
-            assert not await one.call(budget, COST, COST)  # waits for the whole time
+            assert not await one.make_call(budget, COST, COST)  # waits for the whole time
             began = loop.time()
-            calls = [asyncio.create_task(one.call(budget, COST, COST)) for _ in range(50)]
+            calls = [asyncio.create_task(one.make_call(budget, COST, COST)) for _ in range(50)]
             _, waiting = await asyncio.wait(calls, timeout=0.05)
             assert not any(await asyncio.gather(*calls))
             seen.append((len(waiting), loop.time() - began < 0.5))
@@ -599,8 +601,8 @@ async def test_callers_of_an_empty_budget_are_refused_at_once_until_there_is_roo
         ends.set()
         assert await held  # gives half of it back, which is heard of
         with patience():
-            assert await one.call(budget, COST, COST)
-        assert not await one.call(budget, COST, COST)
+            assert await one.make_call(budget, COST, COST)
+        assert not await one.make_call(budget, COST, COST)
     assert granted(database, "assistant") == 2 * COST
 
 
@@ -629,7 +631,7 @@ async def test_what_an_open_call_gives_back_of_a_lowered_budget_is_not_spent_abo
     async with worker(database, tmp_path) as one:
         ends = asyncio.Event()
         with patience():
-            held = asyncio.create_task(one.call(high, 50 * COST, COST, ends=ends))
+            held = asyncio.create_task(one.make_call(high, 50 * COST, COST, ends=ends))
             await until(lambda: one.slices.open_reservations == 1)
         one.leases.apply_declarations([low], {}, 2)
         ends.set()
@@ -644,17 +646,17 @@ async def test_a_budget_that_becomes_hard_is_so_at_once(database: Database, tmp_
     hard = budget_of(3 * COST)
     soft = msgspec.structs.replace(hard, hard=False)
     async with worker(database, tmp_path) as one:
-        assert all([await one.call(soft, COST, COST) for _ in range(5)])
+        assert all([await one.make_call(soft, COST, COST) for _ in range(5)])
         await until(lambda: one.slices.available("assistant", MONTH) > 0)
         one.leases.apply_declarations([hard], {}, 1)
         await until(lambda: one.slices.available("assistant", MONTH) == 0)
-        assert not await one.call(hard, COST, COST)
+        assert not await one.make_call(hard, COST, COST)
 
 
 async def test_a_soft_budget_refuses_nothing_and_counts_everything(database: Database, tmp_path: Path) -> None:
     soft = msgspec.structs.replace(budget_of(3 * COST), hard=False)
     async with worker(database, tmp_path) as one:
-        assert all([await one.call(soft, COST, COST) for _ in range(10)])
+        assert all([await one.make_call(soft, COST, COST) for _ in range(10)])
         await until(lambda: one.slices.available("assistant", MONTH) >= 0)
         assert one.slices.spent("assistant", MONTH) == 10 * COST
     assert granted(database, "assistant") == 10 * COST
@@ -749,7 +751,7 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
     budget, key = budget_of(1000 * COST), ("assistant", MONTH)
     async with worker(database, tmp_path) as one:
         with patience():
-            assert await one.call(budget, COST, COST)
+            assert await one.make_call(budget, COST, COST)
         held = one.slices.available(*key)
         told = Release(new_id().bytes, *key, held // 2)
         untold = Release(new_id().bytes, *key, held // 4)

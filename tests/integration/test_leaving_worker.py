@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.unit.call_rig import read_records
 
 from groundplan.gateway.http.listeners import LEAVE_SIGNAL, serving_file
@@ -42,11 +42,11 @@ async def left(stack: Stack, key: str, *lines: str) -> None:
 async def test_what_nobody_is_connected_for_goes_on_to_its_end(
     database: Database, tmp_path: Path, number: signal.Signals
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         place = deployment("one", port, billing_on_cancel="drain")
         stack.apply(blueprint(1, [place], [workload("assistant", ["one"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         model.script = Script(tokens=TOKENS, chunk_ms=150)
         await left(stack, key)
@@ -66,10 +66,10 @@ async def test_answers_go_on_to_their_end_also_where_nothing_can_be_deleted(
     database: Database, tmp_path: Path, number: signal.Signals
 ) -> None:
     """As in a HOME/run on a disk that has become read-only, with the journal on another one."""
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         model.script = Script(tokens=TOKENS, chunk_ms=100)
         worker = stack.workers[0]

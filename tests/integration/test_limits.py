@@ -16,8 +16,16 @@ from typing import Any
 import msgspec
 import psycopg
 import pytest
-from tests.integration.gates import hold_answers, until
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gates import hold_answers, wait_until
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 
 from groundplan.blueprint.model import Blueprint, Budget, Limit
 from groundplan.core.money import PICO
@@ -43,7 +51,7 @@ def limited_blueprint(number: int, ports: list[int], *limits: Limit, **more: Any
 async def start_workers(stack: Stack, applied: Blueprint, workers: int = 1) -> None:
     stack.apply(applied)
     stack.start(workers)
-    await stack.ready(applied.number)
+    await stack.wait_until_ready(applied.number)
 
 
 async def chat_with_retries(stack: Stack, key: str, *text: str, **more: Any) -> Reply:
@@ -74,7 +82,7 @@ async def run_until_served(calls: list[Callable[[], Awaitable[Reply]]], expected
 
 
 async def test_requests_are_counted_exactly_by_two_workers(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await start_workers(
             stack, limited_blueprint(1, [port], limit("daily", "workload/assistant", "requests", 40)), 2
@@ -100,7 +108,7 @@ async def test_requests_are_counted_exactly_by_two_workers(database: Database, t
 
 
 async def test_the_calls_of_a_day_are_counted_exactly_by_two_workers(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await start_workers(stack, limited_blueprint(1, [port], calls_per_day=10), 2)
         key = stack.key()
@@ -114,7 +122,7 @@ async def test_the_calls_of_a_day_are_counted_exactly_by_two_workers(database: D
 async def test_tokens_are_reserved_at_their_bound_and_settled_at_the_actual_count(
     database: Database, tmp_path: Path
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=5)
         await start_workers(stack, limited_blueprint(1, [port], limit("daily", "user", "tokens", 1000)))
         key, application = stack.key(person=stack.person("ana@acme.example")), stack.key()
@@ -129,12 +137,12 @@ async def test_tokens_are_reserved_at_their_bound_and_settled_at_the_actual_coun
 async def test_concurrency_is_released_when_calls_end_and_when_a_worker_dies(
     database: Database, tmp_path: Path
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script, gate = Script(tokens=1), hold_answers(model)
         await start_workers(stack, limited_blueprint(1, [port], limit("slots", "key", "concurrent", 3, "now")), 2)
         key = stack.key()
         first = [asyncio.create_task(chat_until_admitted(stack, key)) for _ in range(3)]
-        await until(lambda: model.counted == 3)
+        await wait_until(lambda: model.counted == 3)
         refused = await asyncio.gather(*(chat_with_retries(stack, key) for _ in range(5)))
         assert {reply.status for reply in refused} == {429} and model.counted == 3
         assert not any("x-should-retry" in reply.headers for reply in refused)
@@ -143,7 +151,7 @@ async def test_concurrency_is_released_when_calls_end_and_when_a_worker_dies(
         assert [reply.status for reply in await asyncio.gather(*first)] == [200] * 3
         assert (await chat_until_admitted(stack, key)).status == 200
         running = [asyncio.create_task(chat_until_admitted(stack, key)) for _ in range(3)]
-        await until(lambda: model.counted == 7)
+        await wait_until(lambda: model.counted == 7)
         for worker in stack.workers:
             worker.send_signal(signal.SIGKILL)
             worker.wait()
@@ -161,8 +169,8 @@ async def test_concurrency_is_released_when_calls_end_and_when_a_worker_dies(
 
 async def test_a_deployment_whose_limit_is_used_up_is_skipped(database: Database, tmp_path: Path) -> None:
     async with (
-        scripted("one") as (one, first),
-        scripted("two") as (two, second),
+        scripted_upstream("one") as (one, first),
+        scripted_upstream("two") as (two, second),
         installation(database, tmp_path) as stack,
     ):
         one.script = two.script = Script(tokens=1)
@@ -183,7 +191,7 @@ async def test_a_deployment_whose_limit_is_used_up_is_skipped(database: Database
 
 
 async def test_a_call_refused_by_a_budget_uses_nothing_of_a_limit(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         declared = limited_blueprint(1, [port], limit("daily", "company", "requests", 3))
         declared = msgspec.structs.replace(
@@ -201,7 +209,7 @@ async def test_a_call_refused_by_a_budget_uses_nothing_of_a_limit(database: Data
 async def test_limit_headers_are_those_of_openai_and_for_messages_those_of_anthropic(
     database: Database, tmp_path: Path, period: str
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await start_workers(stack, limited_blueprint(1, [port], limit("rpm", "team/none", "requests", 1), limit(
             "all", "company", "requests", 100, period)))  # fmt: skip
@@ -228,7 +236,7 @@ def seconds(text: str) -> int:
 
 
 async def test_a_refusal_has_the_limit_headers_too(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         limits = [
             limit("most", "company", "requests", 2, "month"),
@@ -257,7 +265,7 @@ async def test_a_refusal_has_the_limit_headers_too(database: Database, tmp_path:
 
 
 async def test_the_headers_show_the_deployments_limit_that_refused_a_call(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         limits = [
             limit("calls", "company", "requests", 100, "day"),
@@ -277,7 +285,7 @@ async def test_the_headers_show_the_deployments_limit_that_refused_a_call(databa
 
 
 async def test_a_cost_cap_per_call_may_be_set_by_workload_and_by_caller(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await start_workers(
             stack, limited_blueprint(1, [port], max_cost_per_call=PICO // 1000)
@@ -293,7 +301,7 @@ async def test_a_cost_cap_per_call_may_be_set_by_workload_and_by_caller(database
 
 
 async def test_the_narrowest_of_four_budgets_refuses_and_all_are_charged(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         names = {"company": "company", "team": "team/search", "assistant": "workload/assistant"}
         budgets = [
@@ -303,7 +311,7 @@ async def test_the_narrowest_of_four_budgets_refuses_and_all_are_charged(databas
         declared = limited_blueprint(1, [port], team="search", budgets=list(names))
         stack.apply(msgspec.structs.replace(declared, budgets=budgets))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         with psycopg.connect(database.urls["control"]) as conn:
             terms = KeyTerms(budget=3 * PICO // 5000, budget_period="week")
             id, narrow = service.create_key(conn, "operator", "assistant", terms=terms)
@@ -317,7 +325,7 @@ async def test_the_narrowest_of_four_budgets_refuses_and_all_are_charged(databas
 
 
 async def test_a_refusal_names_the_budget_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         covers = {
             "assistant": ("workload/assistant", "day"),
@@ -339,14 +347,14 @@ async def test_a_refusal_names_the_budget_that_has_room_again_last(database: Dat
 async def test_a_refusal_because_of_open_calls_in_a_long_window_may_be_retried_soon(
     database: Database, tmp_path: Path
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script, gate = Script(tokens=10), hold_answers(model)
         amount = PICO // 2500
         limits = [limit("money", "company", "cost", amount, "month"), limit("calls", "company", "requests", 3, "month")]
         await start_workers(stack, limited_blueprint(1, [port], *limits))
         key = stack.key()
         running = [asyncio.create_task(chat_with_retries(stack, key, max_tokens=20)) for _ in range(2)]
-        await until(lambda: model.counted == 2)
+        await wait_until(lambda: model.counted == 2)
         refused = await chat_with_retries(stack, key, max_tokens=20)
         error = refused.json["error"]
         assert (refused.status, error["limit"], error["frees_at"]) == (429, "money", None)
@@ -360,14 +368,14 @@ async def test_a_refusal_because_of_open_calls_in_a_long_window_may_be_retried_s
 
 
 async def test_a_refusal_because_of_open_calls_may_be_retried_soon(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script, gate = Script(tokens=10), hold_answers(model)
         declared = limited_blueprint(1, [port])
         budgets = [Budget(name="all", covers="company", limit=PICO // 2500, period="month")]
         await start_workers(stack, msgspec.structs.replace(declared, budgets=budgets))
         key = stack.key()
         running = [asyncio.create_task(chat_with_retries(stack, key, max_tokens=20)) for _ in range(2)]
-        await until(lambda: model.counted == 2)
+        await wait_until(lambda: model.counted == 2)
         refused = await chat_with_retries(stack, key, max_tokens=20)
         error = refused.json["error"]
         assert (refused.status, error["code"], error["frees_at"]) == (429, "budget_exhausted", None)
@@ -382,7 +390,7 @@ async def test_a_refusal_because_of_open_calls_may_be_retried_soon(database: Dat
 
 
 async def test_a_refusal_names_the_limit_that_has_room_again_last(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         limits = [
             limit("short", "company", "requests", 1, "hour"),
@@ -399,7 +407,7 @@ async def test_a_refusal_names_the_limit_that_has_room_again_last(database: Data
 
 @pytest.mark.parametrize("tight", ["day", "month"])
 async def test_a_limit_may_name_several_periods(database: Database, tmp_path: Path, tight: str) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         amounts = {"day": 50, "month": 50, tight: 3}
         both = [limit("both", "workload/assistant", "requests", count, period) for period, count in amounts.items()]
@@ -415,7 +423,7 @@ async def test_a_limit_may_name_several_periods(database: Database, tmp_path: Pa
 
 
 async def test_an_estimate_says_what_a_call_may_cost_without_making_it(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         await start_workers(stack, limited_blueprint(1, [port], limit("daily", "company", "requests", 1)))
         key, ask = stack.key(), dict[str, Any](headers={"groundplan_estimate": "1"})
@@ -433,7 +441,7 @@ async def test_an_estimate_says_what_a_call_may_cost_without_making_it(database:
 
 async def test_a_slow_postgresql_is_not_reported_as_a_used_up_limit(database: Database, tmp_path: Path) -> None:
     """A user who has used nothing is not told to come back tomorrow."""
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await start_workers(stack, limited_blueprint(1, [port], limit("each", "key", "requests", 20)))
         first, second = stack.key(), stack.key()
@@ -449,7 +457,7 @@ async def test_a_slow_postgresql_is_not_reported_as_a_used_up_limit(database: Da
 
 
 async def test_an_unreachable_postgresql_is_not_reported_as_a_used_up_limit(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1)
         await start_workers(stack, limited_blueprint(1, [port], limit("daily", "company", "requests", 20)))
         key = stack.key()
@@ -466,7 +474,7 @@ async def test_an_unreachable_postgresql_is_not_reported_as_a_used_up_limit(data
 
 
 async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=10)
         soft = Budget(name="soft", covers="company", limit=PICO // 5000, period="month", hard=False)
         declared = limited_blueprint(1, [port], budgets=["all", "soft"])
@@ -479,7 +487,7 @@ async def test_a_soft_budget_warns_and_refuses_nothing(database: Database, tmp_p
 
 
 async def test_no_limit_is_exceeded_while_workers_are_killed_during_traffic(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20, latency_ms=30)
         cost = PICO // 5000
         declared = limited_blueprint(
@@ -492,7 +500,7 @@ async def test_no_limit_is_exceeded_while_workers_are_killed_during_traffic(data
         own = Budget(name="own", covers="workload/assistant", limit=70 * cost, period="month")
         stack.apply(msgspec.structs.replace(declared, budgets=[*declared.budgets, own]))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         statuses: list[int] = []
 

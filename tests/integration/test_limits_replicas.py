@@ -11,8 +11,8 @@ from functools import partial
 from pathlib import Path
 
 import msgspec
-from tests.integration.gates import hold_answers, until
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gates import hold_answers, wait_until
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_limits import chat_until_admitted, chat_with_retries, run_until_served
 
 from groundplan.blueprint.model import Blueprint, Limit
@@ -40,7 +40,7 @@ async def run_replicas(
     database: Database, folder: Path, *limits: Limit, budget: int = 1000 * PICO
 ) -> AsyncIterator[tuple[ScriptedModel, Stack, Stack]]:
     """A model and two installations of one worker each, both ready; the second has the keys of the first."""
-    async with scripted("one") as (model, port), installation(database, folder / "first") as first:
+    async with scripted_upstream("one") as (model, port), installation(database, folder / "first") as first:
         async with installation(database, folder / "second") as second:
             shutil.copytree(first.home.keys, second.home.keys, dirs_exist_ok=True)
             first.apply(team_blueprint(port, *limits, budget=budget))
@@ -86,7 +86,7 @@ async def test_a_teams_concurrent_calls_are_counted_over_two_replicas(database: 
         keys = {name: first.key(name) for name in ("assistant", "desk", "sales")}
         targets = [(first, "assistant"), (second, "desk"), (first, "desk"), (second, "assistant"), (second, "sales")]
         calls = [asyncio.create_task(chat_until_admitted(replica, keys[name])) for replica, name in targets]
-        await until(lambda: model.counted == 4)
+        await wait_until(lambda: model.counted == 4)
         refused = [(await chat_with_retries(replica, keys[name])).status for replica, name in targets[:4]]
         assert refused == [429] * 4 and model.counted == 4, "three of the team's, and the one of sales"
         for _ in range(8):

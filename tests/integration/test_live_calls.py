@@ -23,7 +23,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.api.caller import Caller
 from groundplan.api.calls import live
@@ -109,7 +109,7 @@ def database(postgres_cluster: Cluster) -> Iterator[Database]:
 
 @pytest.fixture(scope="module")
 def control(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
-    with running(database, tmp_path_factory.mktemp("live")) as found:
+    with run_control(database, tmp_path_factory.mktemp("live")) as found:
         yield found
 
 
@@ -434,7 +434,7 @@ def test_the_command_prints_no_call_twice(monkeypatch: pytest.MonkeyPatch, capsy
 def test_the_command_connects_again_when_the_control_process_restarts(
     postgres_cluster: Cluster, tmp_path: Path
 ) -> None:
-    with postgres_cluster.database() as fresh, running(fresh, tmp_path) as found:
+    with postgres_cluster.database() as fresh, run_control(fresh, tmp_path) as found:
         tail = start_tail(found)
         try:
             assert first_line(tail, lambda: put(fresh))[0]

@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_stack import events
+from tests.integration.gateway_stack import parse_events
 from tests.integration.zero_downtime import Traffic, is_alive, open_stream, reload_workers, run_workers, wait_until
 
 from groundplan.gateway.http.server import Response
@@ -30,7 +30,7 @@ async def test_a_stream_that_outlives_the_drain_ends_with_an_error_event(databas
         status, body, _ = await asking
         writer.close()
         assert status == 200
-        said = events(body)
+        said = parse_events(body)
         assert "stopped" in said[-1]["error"]["message"], said[-2:]
 
 
@@ -65,7 +65,7 @@ async def test_a_stream_far_longer_than_the_drain_lasts_through_a_reload(
         assert not asking.done()
         over.set()
         status, body, _ = await asking
-        said = events(body)
+        said = parse_events(body)
         assert status == 200 and said[-1] == "[DONE]" and b'"error"' not in body, said[-2:]
         assert len(said) > 200
         await wait_until(lambda: not any(is_alive(pid) for pid in before.values()))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 from tests.integration.test_shipper import USD, Installation, installation, reservation
 
 from groundplan.api.propagation_store import longest_grace_s
@@ -47,7 +47,7 @@ async def test_calls_of_a_home_that_is_declared_lost_end_though_its_host_never_c
         installation.step(1, elsewhere)
         return installation.rows("SELECT state, cost_usd FROM attempt")
 
-    with running(installation.database, tmp_path) as control:
+    with run_control(installation.database, tmp_path) as control:
         assert control.ask("GET", "/api/gateways/gone").body == {"homes": []}
         early = control.ask("POST", "/api/gateways/lost", lost)
         assert (early.status, early.body["error"]["code"]) == (409, "home_alive")

@@ -6,7 +6,7 @@ import asyncio
 from math import inf
 
 import psycopg
-from tests.integration.gates import until
+from tests.integration.gates import wait_until
 
 from groundplan.economics.semantic.regions import GIVE, Learned, Regions
 from groundplan.gateway.caching.semantic_checks import DAYS, CheckStore
@@ -52,7 +52,7 @@ async def test_an_exchange_that_is_cut_off_loses_nothing(database: Database) -> 
     with psycopg.connect(database.superuser) as conn:
         conn.execute("LOCK TABLE semantic_region")
         exchanging = asyncio.create_task(checks.synchronize())
-        await until(lambda: not checks._unsent)
+        await wait_until(lambda: not checks._unsent)
         await asyncio.sleep(0.1)
         exchanging.cancel()
         await asyncio.wait([exchanging])

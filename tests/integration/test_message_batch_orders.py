@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 from anthropic import APIError, AsyncAnthropic
 from anthropic.types.messages import MessageBatch
-from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
-from tests.integration.test_batch_kill import shipping
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
+from tests.integration.test_batch_kill import run_shipper
 from tests.integration.test_batch_orders import World, wait_for
 from tests.integration.test_batches import BATCH_RATES, LINE
 from tests.integration.test_message_batches import counts, requests, results
@@ -54,7 +54,7 @@ class MessageWorld(World):
 
 @pytest.fixture
 async def world(database: Database, tmp_path: Path) -> AsyncIterator[MessageWorld]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack, shipping(stack):
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack, run_shipper(stack):
         key = stack.key()
         url = f"http://127.0.0.1:{stack.port}"
         async with AsyncAnthropic(base_url=url, api_key=key, max_retries=0, timeout=60) as client:
@@ -63,7 +63,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[MessageWorl
             made.play()
             made.apply()
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             yield made
 
 

@@ -18,9 +18,17 @@ from anthropic.types.messages import (
     MessageBatch,
     MessageBatchIndividualResponse,
 )
-from tests.integration.gateway_stack import GROUNDING, Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.sdk_types import strict
-from tests.integration.test_batch_kill import UNRECOVERED, shipping
+from tests.integration.gateway_stack import (
+    GROUNDING,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
+from tests.integration.sdk_types import parse_strictly
+from tests.integration.test_batch_kill import UNRECOVERED, run_shipper
 from tests.integration.test_batches import BATCH_RATES, LABELS, LINE, held_by_slices, ship
 
 from groundplan.core.money import PICO
@@ -40,7 +48,7 @@ class Setup:
 
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
-    async with scripted("native") as (native, one), scripted("chat") as (chat, two):
+    async with scripted_upstream("native") as (native, one), scripted_upstream("chat") as (chat, two):
         async with installation(database, tmp_path) as stack:
             places = [
                 deployment("native", one, rates=BATCH_RATES, api="anthropic"),
@@ -49,7 +57,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             declared = [workload("assistant", ["native", "chat"]), workload("other", ["chat"])]
             stack.apply(blueprint(1, places, declared, limit=PICO // 100))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             key = stack.key()
             native.script = chat.script = Script(tokens=20)
             async with AsyncAnthropic(
@@ -110,11 +118,11 @@ async def _types(setup: Setup, id: str) -> None:
     """Everything is of the official client's types, and none of OpenAI's files and batches."""
     ask, key = setup.stack.ask, setup.key
     path = f"/v1/messages/batches/{id}"
-    strict(MessageBatch, (await ask("GET", path, key)).body)
+    parse_strictly(MessageBatch, (await ask("GET", path, key)).body)
     for line in (await ask("GET", f"{path}/results", key)).body.splitlines():
         told = json.loads(line)
         assert told["result"]["message"].pop("groundplan")["cost_usd"]
-        strict(MessageBatchIndividualResponse, json.dumps(told))
+        parse_strictly(MessageBatchIndividualResponse, json.dumps(told))
     whole = {path: path.read_bytes() for path in (setup.stack.home.root / "files").iterdir()}
     for file, data in whole.items():
         file.write_bytes(data[:-1])
@@ -124,7 +132,7 @@ async def _types(setup: Setup, id: str) -> None:
     assert (await ask("GET", "/v1/files", key)).json["data"] == []
     assert (await ask("GET", "/v1/batches", key)).json["data"] == []
     assert (await ask("GET", f"/v1/batches/batch_{id.removeprefix('msgbatch_')}", key)).status == 404
-    strict(DeletedMessageBatch, (await ask("DELETE", path, key)).body)
+    parse_strictly(DeletedMessageBatch, (await ask("DELETE", path, key)).body)
     assert (await ask("GET", path, key)).status == 404
     assert list((setup.stack.home.root / "files").iterdir()) == []
 
@@ -153,7 +161,7 @@ async def test_a_batch_that_its_budget_has_no_room_for_is_refused_whole(setup: S
             limit=PICO // 1000,
         )
     )
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     batch = await ended(setup.client, (await setup.client.messages.batches.create(requests=requests(11))).id)
     assert counts(batch) == {"errored": 11}
     error = next(iter((await results(setup.client, batch.id)).values())).error.error
@@ -240,7 +248,7 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     made = [workload("assistant", ["chat"], embeddings=["chat"], grounding=GROUNDING)]
     place = deployment("chat", 1, rates=BATCH_RATES)
     stack.apply(blueprint(2, [place], made, limit=PICO // 100))
-    await stack.ready(2)
+    await stack.wait_until_ready(2)
     assert (await stack.ask("GET", path, key)).status == 404, "they may say what only their person may read"
 
 
@@ -270,7 +278,7 @@ async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(
 async def test_whoever_is_killed_every_call_has_one_result_and_one_row(setup: Setup) -> None:
     stack, count = setup.stack, 24
     setup.chat.script = Script(tokens=20, latency_ms=80)
-    async with shipping(stack):
+    async with run_shipper(stack):
         made = await setup.client.messages.batches.create(requests=requests(count, model="scripted/chat"))
         for _ in range(3):
             await asyncio.sleep(0.4)

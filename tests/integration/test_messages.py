@@ -12,10 +12,18 @@ import pytest
 from anthropic import APIStatusError, AsyncAnthropic, AuthenticationError, BadRequestError, NotFoundError
 from anthropic.types import ErrorResponse, Message, MessageTokensCount, ModelInfo, RawMessageStreamEvent
 from tests.integration import node_client
-from tests.integration.gates import acknowledged
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gates import wait_until_acknowledged
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.patient import RetryingAnthropicHttpClient
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -68,7 +76,7 @@ def frames(data: bytes) -> list[tuple[str, str]]:
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     secret = tmp_path / "secret"
     secret.write_text("sk-upstream\n")
-    async with scripted("native") as (native, one), scripted("chat") as (chat, two):
+    async with scripted_upstream("native") as (native, one), scripted_upstream("chat") as (chat, two):
         async with installation(database, tmp_path) as stack:
             slow: dict[str, Any] = {"rates": RATES, "first_token_ms": 5000, "idle_ms": 1000}
             places = [
@@ -79,7 +87,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
             strict_one = workload("strict", ["native", "chat"], system_prompt="You are ours.", max_output_tokens=8)
             stack.apply(blueprint(1, places, [workload("assistant", ["native", "chat", "eyes"]), strict_one]))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             yield Setup(stack, native, chat, stack.key())
 
 
@@ -89,7 +97,7 @@ async def test_an_answer_is_a_message_and_is_charged_by_our_totals(setup: Setup,
         upstream.script = Script(tokens=7, cache_read=40, cache_write=100)
     reply = await setup.ask(model=model)
     assert reply.status == 200, reply.body
-    message = strict(Message, reply.body)
+    message = parse_strictly(Message, reply.body)
     assert reply.json["content"][0].keys() == {"type", "text"}, "some clients take no null for what is not there"
     assert message.usage.input_tokens == 7
     assert message.usage.cache_read_input_tokens == 40
@@ -120,7 +128,7 @@ async def test_models_are_listed_as_each_client_reads_them(setup: Setup) -> None
             await client.models.retrieve("gpt-none")
     told = await setup.stack.ask("GET", "/v1/models", setup.key, anthropic_version="2023-06-01")
     for each in told.json["data"]:
-        strict(ModelInfo, json.dumps(each))
+        parse_strictly(ModelInfo, json.dumps(each))
     assert (await setup.stack.ask("GET", "/v1/models", setup.key)).json["object"] == "list"
 
 
@@ -130,7 +138,7 @@ async def test_a_stream_is_anthropics_events_with_the_facts_in_the_last(setup: S
         upstream.script = Script(tokens=5, cache_read=40, cache_write=100, tool=True)
     reply = await setup.ask(model=model, stream=True, tools=[LOOK])
     assert reply.status == 200, reply.body
-    events = [strict(RawMessageStreamEvent, text) for _, text in frames(reply.body)[:] if '"ping"' not in text]
+    events = [parse_strictly(RawMessageStreamEvent, text) for _, text in frames(reply.body)[:] if '"ping"' not in text]
     assert all(name == json.loads(text)["type"] for name, text in frames(reply.body))
     kinds = [event.type for event in events]
     assert kinds[0] == "message_start" and kinds[-2:] == ["message_delta", "message_stop"]
@@ -457,7 +465,7 @@ async def test_refusals_are_errors_in_anthropics_shape(setup: Setup, more: dict[
     error = refused.json["error"]
     assert error["hint"] and error["message"]
     shape = {**refused.json, "error": {name: error[name] for name in ("type", "message")}}
-    assert strict(ErrorResponse, json.dumps(shape)).type == "error"
+    assert parse_strictly(ErrorResponse, json.dumps(shape)).type == "error"
     assert setup.native.counted == 0
 
 
@@ -536,7 +544,7 @@ async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(se
         estimate = await client.messages.count_tokens(
             model="scripted/chat", messages=[{"role": "user", "content": "a b c"}]
         )
-    assert strict(MessageTokensCount, counted.to_json()).input_tokens == 7
+    assert parse_strictly(MessageTokensCount, counted.to_json()).input_tokens == 7
     assert counted.model_extra is not None and estimate.model_extra is not None
     assert counted.model_extra["groundplan"]["cost_usd"] == "0.000000000000"
     assert not counted.model_extra["groundplan"]["estimated"]
@@ -544,7 +552,7 @@ async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(se
     assert setup.native.counted == setup.chat.counted == 0
     stop = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), 'company', 'r', 'operator')"
     setup.stack.policy("kill", "company", stop)
-    await acknowledged(setup.stack)
+    await wait_until_acknowledged(setup.stack)
     headers = {"x_api_key": setup.key, "anthropic_version": "2023-06-01"}
     for model in ("scripted/native", "scripted/chat"):
         asked = {"model": model, "messages": [{"role": "user", "content": "a"}]}
@@ -564,7 +572,7 @@ async def test_what_cannot_count_tokens_is_estimated_for_and_answers_as_before(s
             counted = await setup.stack.post("/v1/messages/count_tokens", None, asked, **headers)
             assert counted.status == code, (status, counted.body)
             if code == 200:
-                facts = strict(MessageTokensCount, counted.body).model_extra["groundplan"]
+                facts = parse_strictly(MessageTokensCount, counted.body).model_extra["groundplan"]
                 assert facts["estimated"] and facts["deployment"] is None
         setup.native.script = Script()
         reply = await setup.ask(model="auto")

@@ -6,8 +6,8 @@ import asyncio
 import signal
 from pathlib import Path
 
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.unit.test_metrics import parsed, total
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
+from tests.unit.test_metrics import parse_metrics, total
 
 from groundplan.testing.database import Database
 
@@ -18,24 +18,26 @@ async def scraped(stack: Stack) -> bytes:
 
 def workers(text: bytes) -> dict[str, float]:
     """Slot -> 1 where that worker answered."""
-    return {dict(labels)["worker"]: value for labels, value in parsed(text)["groundplan_gateway_worker_up"].items()}
+    return {
+        dict(labels)["worker"]: value for labels, value in parse_metrics(text)["groundplan_gateway_worker_up"].items()
+    }
 
 
 async def test_one_address_tells_of_all_workers_and_names_the_one_that_is_gone(
     database: Database, tmp_path: Path
 ) -> None:
-    async with scripted("one") as (_, port):
+    async with scripted_upstream("one") as (_, port):
         async with installation(database, tmp_path) as stack:
             stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
             stack.start(2)
-            await stack.ready()
+            await stack.wait_until_ready()
             key = stack.key()
             replies = await asyncio.gather(*(stack.chat(key, stream=number % 2 == 0) for number in range(20)))
             assert {reply.status for reply in replies} == {200}
             async with asyncio.timeout(30):  # one that is slow to answer is told as down
                 while (up := workers(text := await scraped(stack))) != {"0": 1, "1": 1}:
                     assert set(up) == {"0", "1"}
-            found = parsed(text)
+            found = parse_metrics(text)
             assert {dict(labels)["worker"] for labels in found["groundplan_gateway_running"]} == {"0", "1"}
             assert total(found["groundplan_gateway_calls_total"], status="ok") == 20
             assert total(found["groundplan_gateway_streams"]) == 0
@@ -48,7 +50,7 @@ async def test_one_address_tells_of_all_workers_and_names_the_one_that_is_gone(
             async with asyncio.timeout(30):
                 while (up := workers(text := await scraped(stack))) != {"0": 1, "1": 0}:
                     assert set(up) == {"0", "1"} and not up["1"]
-            found = parsed(text)
+            found = parse_metrics(text)
             assert total(found["groundplan_gateway_calls_total"], status="ok") == 20, "what it told is not taken back"
             assert total(found["groundplan_gateway_call_duration_seconds_count"]) == 20
             assert key.encode() not in text

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_batches import BATCH_RATES
 
 from groundplan.testing.database import Database
@@ -37,8 +37,8 @@ async def said(script: str, *arguments: str) -> Any:
 async def test_anthropics_newest_client_does_all_that_is_served(database: Database, tmp_path: Path) -> None:
     """It speaks the version 2026-10-21 of their API, which goes on to an upstream that has the API itself."""
     async with (
-        scripted("native") as (native, one),
-        scripted("chat") as (chat, two),
+        scripted_upstream("native") as (native, one),
+        scripted_upstream("chat") as (chat, two),
         installation(database, tmp_path) as stack,
     ):
         places = [
@@ -47,7 +47,7 @@ async def test_anthropics_newest_client_does_all_that_is_served(database: Databa
         ]
         stack.apply(blueprint(1, places, [workload("assistant", ["native", "chat"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         native.script = chat.script = Script(tokens=7)
         models = ("scripted/native", "scripted/chat")
         told = await said("anthropic_newest.py", f"http://127.0.0.1:{stack.port}", stack.key(), *models)

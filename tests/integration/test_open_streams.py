@@ -7,8 +7,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gates import hold_answers, until
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.gates import hold_answers, wait_until
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    scripted_upstream,
+    workload,
+)
 
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -35,23 +43,23 @@ async def together(stack: Stack, key: str, model: ScriptedModel, gate: asyncio.S
     """(open connections of the worker as all streams begin, the last event of each stream)."""
     before = model.counted
     asked = [asyncio.create_task(stack.chat(key, stream=True)) for _ in range(STREAMS)]
-    await until(lambda: model.counted == before + STREAMS, 100)
+    await wait_until(lambda: model.counted == before + STREAMS, 100)
     most = connections(stack.workers[0].pid)
     for _ in asked:
         gate.release()
     replies = await asyncio.gather(*asked)
     assert {reply.status for reply in replies} == {200}, [r.body[:300] for r in replies if r.status != 200][:2]
-    return most, [events(reply.body)[-1] for reply in replies]
+    return most, [parse_events(reply.body)[-1] for reply in replies]
 
 
 @pytest.mark.timeout(300)
 async def test_two_hundred_streams_at_once_leave_nothing_behind(database: Database, tmp_path: Path) -> None:
-    async with installation(database, tmp_path) as stack, scripted("one") as (model, port):
+    async with installation(database, tmp_path) as stack, scripted_upstream("one") as (model, port):
         model.script, gate = Script(chunk_ms=150, tokens=15), hold_answers(model)
         waits = {"connect_ms": 30_000, "first_token_ms": 100_000, "idle_ms": 30_000}
         stack.apply(blueprint(1, [deployment("one", port, **waits)], [workload("assistant", ["one"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key, pid = stack.key(), stack.workers[0].pid
         most, last = await together(stack, key, model, gate)
         assert most > 2 * STREAMS and last == ["[DONE]"] * STREAMS
@@ -60,4 +68,4 @@ async def test_two_hundred_streams_at_once_leave_nothing_behind(database: Databa
             _, last = await together(stack, key, model, gate)
             assert last == ["[DONE]"] * STREAMS
         assert resident(pid) < settled + 8, "memory grows with the number of streams that were, not that are"
-        await until(lambda: connections(pid) <= most - STREAMS + OWN)
+        await wait_until(lambda: connections(pid) <= most - STREAMS + OWN)

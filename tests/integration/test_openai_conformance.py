@@ -20,9 +20,17 @@ from openai import AsyncOpenAI
 from openai.types import CreateEmbeddingResponse, Model
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.shared import ErrorObject
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.patient import RetryingOpenAIHttpClient
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script, ScriptedModel
@@ -56,14 +64,14 @@ class Setup:
 
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         places = [
             deployment("one", port, first_token_ms=15_000),
             deployment("vectors", port, kind="embeddings", first_token_ms=15_000),
         ]
         stack.apply(blueprint(1, places, [workload("assistant", ["one"], embeddings=["vectors"], deadline_ms=20_000)]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack, model, stack.key())
 
 
@@ -72,7 +80,7 @@ async def test_models_are_of_the_clients_types(setup: Setup) -> None:
     listed = reply.json
     assert listed["object"] == "list" and listed["data"]
     for each in listed["data"]:
-        strict(Model, json.dumps(each))
+        parse_strictly(Model, json.dumps(each))
     async with setup.client() as client:
         assert [model.id async for model in client.models.list()] == [each["id"] for each in listed["data"]]
         assert (await client.models.retrieve(listed["data"][0]["id"])).id == listed["data"][0]["id"]
@@ -82,7 +90,7 @@ async def test_models_are_of_the_clients_types(setup: Setup) -> None:
 async def test_chat_answers_are_of_the_clients_types(setup: Setup, more: dict[str, Any]) -> None:
     reply = await setup.stack.post("/v1/chat/completions", setup.key, {"model": "auto", "messages": HELLO, **more})
     assert reply.status == 200, reply.body
-    answer = strict(ChatCompletion, reply.body)
+    answer = parse_strictly(ChatCompletion, reply.body)
     assert len(answer.choices) == more.get("n", 1)
 
 
@@ -90,9 +98,9 @@ async def test_chat_answers_are_of_the_clients_types(setup: Setup, more: dict[st
 async def test_every_chunk_is_of_the_clients_types(setup: Setup, usage: bool) -> None:
     options: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
     reply = await setup.stack.chat(setup.key, stream=True, **options)
-    *chunks, end = events(reply.body)
+    *chunks, end = parse_events(reply.body)
     assert end == "[DONE]"
-    found = [strict(ChatCompletionChunk, json.dumps(chunk)) for chunk in chunks]
+    found = [parse_strictly(ChatCompletionChunk, json.dumps(chunk)) for chunk in chunks]
     # who did not ask for usage gets no chunk without choices, which breaks naive clients
     assert all(chunk.choices for chunk in found[:-1]) and bool(found[-1].choices) is not usage
     assert (found[-1].usage is not None) is usage
@@ -104,7 +112,7 @@ async def test_vectors_are_of_the_clients_types_and_decoded_by_it(setup: Setup, 
     reply = await setup.stack.post(
         "/v1/embeddings", setup.key, {"model": "auto", "input": text, "encoding_format": "float"}
     )
-    plain = strict(CreateEmbeddingResponse, reply.body)
+    plain = parse_strictly(CreateEmbeddingResponse, reply.body)
     async with setup.client() as client:
         decoded = await client.embeddings.create(model="auto", input=text)  # asks for base64 by itself
     assert len(plain.data) == len(decoded.data) == (1 if isinstance(text, str) else 2)
@@ -131,7 +139,7 @@ async def test_errors_are_of_the_clients_types(
     reply = await setup.stack.post(path, setup.key, body)
     assert reply.status == status, reply.body
     assert set(reply.json) == {"error"}
-    error = strict(ErrorObject, json.dumps(reply.json["error"]), ours=OF_ERRORS)
+    error = parse_strictly(ErrorObject, json.dumps(reply.json["error"]), our_fields=OF_ERRORS)
     assert error.message and error.code
     async with setup.client() as client:
         with pytest.raises(kind) as caught:
@@ -150,7 +158,7 @@ async def test_a_wrong_key_is_an_authentication_error(setup: Setup) -> None:
     async with setup.client(api_key="gp_wrong") as client:
         with pytest.raises(openai.AuthenticationError) as caught:
             await client.chat.completions.create(model="auto", messages=HELLO)
-    strict(ErrorObject, json.dumps(caught.value.body), ours=OF_ERRORS)
+    parse_strictly(ErrorObject, json.dumps(caught.value.body), our_fields=OF_ERRORS)
 
 
 async def test_a_failing_upstream_is_a_server_error_that_the_client_tries_again(setup: Setup) -> None:
@@ -158,7 +166,7 @@ async def test_a_failing_upstream_is_a_server_error_that_the_client_tries_again(
     async with setup.client() as client:
         with pytest.raises(openai.InternalServerError) as caught:
             await client.chat.completions.create(model="auto", messages=HELLO)
-    strict(ErrorObject, json.dumps(caught.value.body), ours=OF_ERRORS)
+    parse_strictly(ErrorObject, json.dumps(caught.value.body), our_fields=OF_ERRORS)
     setup.model.script = Script(mode="error", times=1)
     setup.model._attempts_seen = 0
     async with setup.client(max_retries=2) as client:
@@ -175,7 +183,7 @@ async def test_a_stream_that_breaks_is_an_error_of_the_client(setup: Setup) -> N
                 pass
     assert caught.value.code == "stream_broken"
     assert isinstance(caught.value.body, dict)
-    strict(ErrorObject, json.dumps(caught.value.body), ours=OF_ERRORS)
+    parse_strictly(ErrorObject, json.dumps(caught.value.body), our_fields=OF_ERRORS)
 
 
 async def test_a_client_that_times_out_is_told_so_and_the_next_call_is_served(setup: Setup) -> None:

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from tests.integration.test_api_control import WORKSPACE, Answer, Control, running
+from tests.integration.test_api_control import WORKSPACE, Answer, Control, run_control
 from tests.integration.test_experiment_pages import Console
 
 from groundplan.core.database import connect
@@ -76,7 +76,7 @@ def control(base: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     (folder / "workspace/knowledge.yaml").write_text(SOURCES.strip() + "\n" + people)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("tests.integration.test_api_control.WORKSPACE", text)
-        with running(base, folder, module="groundplan.console.app") as found:
+        with run_control(base, folder, module="groundplan.console.app") as found:
             found.sign_in("sam@acme.example")
             deadline = time.monotonic() + 60
             while not assessed(found):

@@ -16,7 +16,7 @@ from pathlib import Path
 import psycopg
 import pytest
 from tests.acceptance.stack import descendants
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.made_database import copy_database
 
 from groundplan.core.home import Home
@@ -78,11 +78,11 @@ async def times(stack: Stack, key: str) -> list[float]:
 
 async def test_a_database_that_hangs_slows_no_call(server: EmbeddedPostgres, tmp_path: Path) -> None:
     with found_cluster(server.home.root).database() as database:
-        async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+        async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
             model.script = Script(tokens=1)
             stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             key = stack.key()
             await times(stack, key)
             seen: list[tuple[float, float]] = []

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 import typer
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.blueprint.model import Rates
 from groundplan.cli.main import app
@@ -39,7 +39,7 @@ def images(*urls: str) -> list[dict[str, Any]]:
 async def started(stack: Stack, port: int, limit: int = 1000 * PICO, **more: Any) -> str:
     stack.apply(blueprint(1, [deployment("one", port, **more)], [workload("assistant", ["one"])], limit=limit))
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     return stack.key()
 
 
@@ -57,7 +57,7 @@ async def served(stack: Stack, key: str) -> None:
 
 async def test_images_are_bounded_by_what_the_deployment_declares(database: Database, tmp_path: Path) -> None:
     rates = Rates(input=PICO, output=0, image=PICO // 1000)
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=2)
         key = await started(stack, port, accepts=["image"], image_tokens=100, rates=rates)
         reply = await stack.chat(key, messages=images(PNG, PNG))
@@ -74,7 +74,7 @@ async def test_images_are_bounded_by_what_the_deployment_declares(database: Data
 async def test_audio_is_bounded_by_its_length(database: Database, tmp_path: Path) -> None:
     rates = Rates(input=0, output=0, input_audio=PICO)
     heard = {"type": "input_audio", "input_audio": {"data": base64.b64encode(bytes(10_000)).decode(), "format": "mp3"}}
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=2)
         key = await started(stack, port, accepts=["audio"], audio_tokens=20, rates=rates)
         assert (await stack.chat(key, messages=[{"role": "user", "content": [heard]}])).status == 200
@@ -93,7 +93,7 @@ async def test_audio_is_bounded_by_its_length(database: Database, tmp_path: Path
 async def test_what_has_no_bound_is_refused_by_name(
     database: Database, tmp_path: Path, more: dict[str, Any], code: str
 ) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port)
         refused = await stack.chat(key, **more)
         assert (refused.status, refused.code, model.counted) == (400, code, 0)
@@ -101,7 +101,7 @@ async def test_what_has_no_bound_is_refused_by_name(
 
 async def test_priority_costs_its_own_price(database: Database, tmp_path: Path) -> None:
     rates = Rates(input=0, output=10 * PICO, priority=Rates(input=0, output=20 * PICO))
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         key = await started(stack, port, rates=rates)
         costs = [(await stack.chat(key, **more)).headers["groundplan-cost-usd"] for more in (
@@ -130,7 +130,7 @@ async def test_a_tier_that_an_answer_names_is_what_is_charged(
     """Whole answers and streams, in chat and in Responses, which are an upstream's own or made by its chat."""
     rates = Rates(input=0, output=10 * PICO, priority=Rates(input=0, output=20 * PICO))
     expected = []
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=rates, serves=serves)
         for asked, named, reserved, cost, flags in TIERS:
             model.script = Script(tokens=20, tier=named)
@@ -162,7 +162,7 @@ FLEX: tuple[tuple[str | None, str | None, int, int, list[str]], ...] = (
 async def test_flex_is_a_class_of_its_own(database: Database, tmp_path: Path) -> None:
     rates = Rates(input=0, output=10 * PICO, flex=Rates(input=0, output=5 * PICO))
     expected = []
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=rates, serves=["responses"])
         for asked, named, reserved, cost, flags in FLEX:
             model.script = Script(tokens=20, tier=named)
@@ -178,7 +178,7 @@ async def test_flex_is_a_class_of_its_own(database: Database, tmp_path: Path) ->
 
 
 async def test_flex_without_a_price_is_refused_with_how_to_declare_one(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port)
         refused = await stack.chat(key, service_tier="flex")
         assert (refused.status, refused.code, model.counted) == (400, "field_unsupported", 0)
@@ -194,7 +194,7 @@ async def test_older_completions_and_messages_cost_by_the_tier_of_their_chat(
         ("/v1/completions", {"model": "auto", "prompt": "hello", "max_tokens": 20}),
         ("/v1/messages", messages),
     ]
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=rates)
         model.script = Script(tokens=20, tier="priority")
         for path, body in asked:
@@ -209,7 +209,7 @@ async def test_older_completions_and_messages_cost_by_the_tier_of_their_chat(
 
 
 async def test_more_than_the_bound_is_charged_and_stops_the_workload(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(mode="miscount", tokens=20)
         key = await started(stack, port)
         assert (await stack.chat(key, max_tokens=20)).status == 200
@@ -243,7 +243,7 @@ async def test_answers_beyond_their_cap_stop_the_workload_in_the_worker_at_once(
     database: Database, tmp_path: Path
 ) -> None:
     """Free or not, without PostgreSQL, and until the stop is lifted that the shipper writes."""
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=FREE)
         model.script = Script(tokens=20)
         assert (await stack.chat(key, n=2)).json["usage"]["completion_tokens"] == 40
@@ -289,7 +289,7 @@ async def beyond_a_bound_unheard(stack: Stack, key: str) -> None:
 async def test_a_stop_that_was_another_workers_is_lifted_for_both(database: Database, tmp_path: Path) -> None:
     """Two go beyond a bound: the stop names the call of the first, and is lifted while the second hears nothing."""
     scope = "workload/assistant"
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=FREE)
         model.script = Script(mode="miscount", tokens=20)
         await beyond_a_bound_unheard(stack, key)
@@ -313,7 +313,7 @@ async def test_what_was_lifted_for_a_call_that_is_not_in_the_ledger_yet_stays_st
 ) -> None:
     """Nobody has looked at it: shipping stops the workload for it again."""
     scope = "workload/assistant"
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         key = await started(stack, port, rates=FREE)
         model.script = Script(mode="miscount", tokens=20)
         await beyond_a_bound_unheard(stack, key)
@@ -335,7 +335,7 @@ async def test_what_was_lifted_for_a_call_that_is_not_in_the_ledger_yet_stays_st
 
 
 async def test_a_long_prompt_hides_no_answer_beyond_its_cap(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(mode="miscount", tokens=20)
         key = await started(stack, port, rates=Rates(input=PICO, output=PICO))
         for path, body in (
@@ -359,7 +359,7 @@ async def test_a_call_costs_as_when_it_is_sent_and_reserves_the_dearest_hour(
     peak, cheap = Rates(input=0, output=10 * PICO), Rates(input=0, output=4 * PICO)
     minute = int(time.time() // 60) % DAY
     now, later = ((minute + shift) % DAY for shift in (-90, 90))
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         key = await started(stack, port, rates=with_windows(peak, [(now, later, cheap)]))
         costs = [(await stack.chat(key, stream=stream)).headers.get("groundplan-cost-usd") for stream in (False, True)]

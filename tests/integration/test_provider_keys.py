@@ -54,7 +54,7 @@ async def started(stack: Stack, port: int, monkeypatch: pytest.MonkeyPatch, **li
     monkeypatch.setenv("PROVIDER_B", "key-of-the-second")
     stack.apply(blueprint(1, [deployment("one", port, keys=keys)], [workload("assistant", ["one"], attempts=1)]))
     stack.start()
-    await stack.ready()
+    await stack.wait_until_ready()
     return stack.key()
 
 

@@ -20,14 +20,14 @@ from openai import AsyncOpenAI
 from openai.resources.realtime.realtime import AsyncRealtimeConnection
 from tests.contract.ways import Authority
 from tests.integration import node_client
-from tests.integration.gates import acknowledged
+from tests.integration.gates import wait_until_acknowledged
 from tests.integration.gateway_stack import (
     UNREACHABLE_TRIES,
     Stack,
     blueprint,
     deployment,
     installation,
-    scripted,
+    scripted_upstream,
     workload,
 )
 from tests.integration.patient import UNREACHABLE_CODES
@@ -108,7 +108,7 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
     for key in more.get("keys", ()):
         (tmp_path / key.key).write_text(f"secret of {key.key}")
     more |= {"keys": [replace(key, key=f"file:{tmp_path / key.key}") for key in more.get("keys", ())]}
-    async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("all") as (model, port), installation(database, tmp_path) as stack:
         talker = deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100, **more)
         ear = replace(deployment("ear", port, kind="transcription", max_output_tokens=10), site=talker.site)
         deployments = [deployment("chat", port), talker, ear]
@@ -117,7 +117,7 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
         )
         stack.apply(replace(declared, limits=limits))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key, at = stack.key(), f"127.0.0.1:{stack.port}/v1"
         async with AsyncOpenAI(base_url=f"http://{at}", websocket_base_url=f"ws://{at}", api_key=key) as client:
             yield Setup(stack, model, key, client)
@@ -496,7 +496,7 @@ async def test_several_turns_in_one_piece_of_audio_are_each_charged_or_not_answe
         places = [deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100)]
         declared = workload("assistant", ["talker"], also=["talker"])
         setup.stack.apply(blueprint(2, places, [declared], limit=PICO // 650))
-        await setup.stack.ready(2)
+        await setup.stack.wait_until_ready(2)
         async with setup.conversation() as connection:
             await connection.input_audio_buffer.append(audio="AAAA")
             seen = await until_error(connection)
@@ -621,7 +621,7 @@ async def test_a_kill_or_revocation_ends_a_conversation_within_a_second(setup: S
     took = await seconds_until_stopped(setup, what, 1)
     if took >= 2:
         setup.stack.policy("lift", "x", "UPDATE kill_switch SET lifted_at = now()")
-        await acknowledged(setup.stack)
+        await wait_until_acknowledged(setup.stack)
         setup.client.api_key = setup.stack.key()
         took = await seconds_until_stopped(setup, what, 2)
     assert took < 2
@@ -717,7 +717,7 @@ async def test_a_conversation_ends_when_its_persons_grant_ends(setup: Setup) -> 
     first = artifact.decode(bytes(made[0][0]))
     work = replace(first.workloads[0], use=[Grant(name="ana", to=["ana@acme.example"])])
     setup.stack.apply(replace(first, number=2, workloads=[work]))
-    await setup.stack.ready(2)
+    await setup.stack.wait_until_ready(2)
     setup.client.api_key = setup.stack.key(person=person)
     async with setup.conversation() as connection:
         await send_message(connection, "a")
@@ -737,7 +737,7 @@ async def test_blueprints_and_kills_apply_to_a_running_conversation(setup: Setup
         await read_until(connection)
         work = replace(made.workloads[0], guardrails=Guardrails(input={"secrets": "block"}))
         setup.stack.apply(replace(made, number=2, workloads=[work]))
-        await setup.stack.ready(2)
+        await setup.stack.wait_until_ready(2)
         secret: Any = [{"type": "input_text", "text": "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"}]
         await connection.conversation.item.create(item={"type": "message", "role": "user", "content": secret})
         assert (await read_until(connection, "error"))[1].error.code == "guardrail_secrets"
@@ -745,31 +745,31 @@ async def test_blueprints_and_kills_apply_to_a_running_conversation(setup: Setup
         assert (await read_until(connection))[0] == "You said: a", "it goes on"
         kill = "INSERT INTO kill_switch (id, scope, reason, by) VALUES (gen_random_uuid(), %s, 'r', 'b')"
         setup.stack.policy("kill", "x", kill, "tool/lookup")
-        await acknowledged(setup.stack)
+        await wait_until_acknowledged(setup.stack)
         await connection.response.create(response={"instructions": "call lookup"})
         assert (await read_until(connection, "error"))[1].error.code == "guardrail_tools"
         assert await close_code(connection) == 1008
     setup.stack.apply(replace(made, number=3))
-    await setup.stack.ready(3)
+    await setup.stack.wait_until_ready(3)
     async with setup.conversation() as connection:
         await connection.response.create(response={"instructions": "call lookup"})
         assert (await read_until(connection, "error"))[1].error.code == "guardrail_tools", (
             "where nothing else is guarded, too"
         )
     setup.stack.policy("lift", "x", "UPDATE kill_switch SET lifted_at = now()")
-    await acknowledged(setup.stack)
+    await wait_until_acknowledged(setup.stack)
     async with setup.conversation() as connection:
         await send_message(connection, "a")
         await read_until(connection)
         places = [replace(place, upstream_model=f"{place.upstream_model}-mini") for place in made.deployments]
         setup.stack.apply(replace(made, number=4, deployments=places))
-        await setup.stack.ready(4)
+        await setup.stack.wait_until_ready(4)
         await send_message(connection, "b")
         assert (await read_until(connection, "error"))[1].error.code == "deployment_changed", (
             "its price is another model's"
         )
     setup.stack.apply(replace(made, number=5))
-    await setup.stack.ready(5)
+    await setup.stack.wait_until_ready(5)
     async with setup.conversation() as connection:
         await send_message(connection, "a")
         await read_until(connection)
@@ -811,7 +811,7 @@ async def test_an_upstream_that_stops_reading_times_out(setup: Setup) -> None:
         more: dict[str, Any] = {"kind": "realtime", "rates": RATES, "max_output_tokens": 100, "idle_ms": 1000}
         places = [deployment("talker", port, concurrent=1, **more)]
         setup.stack.apply(blueprint(2, places, [workload("assistant", ["talker"], also=["talker"])]))
-        await setup.stack.ready(2)
+        await setup.stack.wait_until_ready(2)
         for _ in range(2):
             async with setup.conversation() as connection:
                 pouring = asyncio.create_task(pour(connection))
@@ -852,7 +852,7 @@ async def test_a_refused_provider_key_is_paused_and_another_key_or_deployment_is
         refusing = replace(talker, name="first", url=f"http://127.0.0.1:{port}/v1")
         work = replace(made.workloads[0], deployments=["first"], also=["first", "talker"])
         setup.stack.apply(replace(made, number=2, deployments=[refusing, talker], workloads=[work]))
-        await setup.stack.ready(2)
+        await setup.stack.wait_until_ready(2)
         for bad, wanted in (({"a"}, ["a", "b"]), ({"a"}, ["b"]), ({"a", "b"}, ["b"])):
             asked.clear()
             async with setup.client.realtime.connect(model=talker.model) as connection:
@@ -863,7 +863,7 @@ async def test_a_refused_provider_key_is_paused_and_another_key_or_deployment_is
 
 async def test_redirects_of_an_upstream_are_not_followed(setup: Setup) -> None:
     """Whoever it names is declared nowhere: no sound and no text goes there."""
-    async with scripted("elsewhere") as (_, elsewhere):
+    async with scripted_upstream("elsewhere") as (_, elsewhere):
 
         async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
             await reader.readuntil(b"\r\n\r\n")
@@ -876,7 +876,7 @@ async def test_redirects_of_an_upstream_are_not_followed(setup: Setup) -> None:
             places = [deployment("talker", port, kind="realtime", rates=RATES, max_output_tokens=100)]
             declared = workload("assistant", ["talker"], also=["talker"])
             setup.stack.apply(blueprint(2, places, [declared], limit=PICO // 400))
-            await setup.stack.ready(2)
+            await setup.stack.wait_until_ready(2)
             with pytest.raises(InvalidStatus) as refused:
                 async with setup.conversation():
                     pass

@@ -18,9 +18,9 @@ from urllib.parse import urlencode, urlsplit
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.nursery import Worker, fork_program, run_command
-from tests.integration.test_api_control import PATIENCE_S
+from tests.integration.test_api_control import ANSWER_TIMEOUT_S
 
 from groundplan.api.genesis import prepare_home
 from groundplan.core.ids import new_id
@@ -42,7 +42,7 @@ class Setup:
         self, method: str, path: str, body: bytes = b"", headers: dict[str, str] | None = None
     ) -> tuple[int, Any, dict[str, str]]:
         """(status, JSON or text, headers) of one request to the control process."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.control, timeout=PATIENCE_S)
+        connection = http.client.HTTPConnection("127.0.0.1", self.control, timeout=ANSWER_TIMEOUT_S)
         token = {"Authorization": f"Bearer {self.stack.home.operator_token.read_text().strip()}"}
         try:
             connection.request(method, path, body, token if headers is None else headers)
@@ -90,14 +90,14 @@ class Setup:
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     async with (
-        scripted("primary") as (model, port),
-        scripted("other") as (_, far),
+        scripted_upstream("primary") as (model, port),
+        scripted_upstream("other") as (_, far),
         installation(database, tmp_path) as stack,
     ):
         places = [deployment("primary", port), deployment("other", far)]
         stack.apply(blueprint(1, places, [workload("assistant", ["primary", "other"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         prepare_home(stack.home)
         listener = socket.create_server(("127.0.0.1", 0))
         control = listener.getsockname()[1]

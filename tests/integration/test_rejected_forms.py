@@ -14,7 +14,7 @@ import pytest
 from fastapi import UploadFile
 from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
-from tests.integration.test_api_control import PATIENCE_S, Control, running
+from tests.integration.test_api_control import ANSWER_TIMEOUT_S, Control, run_control
 
 from groundplan.console import rejected_forms
 from groundplan.console.app import ROUTERS
@@ -49,7 +49,9 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("unsent")
     with (
         postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app") as found,
+        run_control(
+            database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app"
+        ) as found,
     ):
         yield found
 
@@ -58,7 +60,7 @@ def send(control: Control, path: str, values: dict[str, str], session: dict[str,
     """(status, page) of a form as a browser sends it."""
     headers = {"Host": f"localhost:{control.port}", "Cookie": session["Cookie"], **more}
     headers["Content-Type"] = "application/x-www-form-urlencoded"
-    connection = http.client.HTTPConnection("127.0.0.1", control.port, timeout=PATIENCE_S)
+    connection = http.client.HTTPConnection("127.0.0.1", control.port, timeout=ANSWER_TIMEOUT_S)
     try:
         connection.request("POST", path, urlencode(values), headers)
         answer = connection.getresponse()

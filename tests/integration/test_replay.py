@@ -7,7 +7,7 @@ import random
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.core.errors import Invalid
 from groundplan.testing.database import Database
@@ -66,11 +66,11 @@ def test_what_is_no_record_is_told(tmp_path: Path, text: str, problem: str) -> N
 async def test_every_call_of_a_record_is_made_with_its_tokens(database: Database, tmp_path: Path) -> None:
     chance = random.Random(3)
     record = [Arrival(n * 0.05, chance.randint(1, 800), chance.randint(1, 60)) for n in range(40)]
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=1000)
         stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         outcome = await replay(stack.port, stack.key(), record, speed=2)
     told = outcome.told()
     assert told["statuses"] == {"200": 40} and model.counted == 40

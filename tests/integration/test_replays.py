@@ -17,8 +17,8 @@ from uuid import UUID
 import psycopg
 import pytest
 from psycopg_pool import ConnectionPool
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
-from tests.integration.test_batch_kill import shipping
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
+from tests.integration.test_batch_kill import run_shipper
 
 from groundplan.api.calls import replays
 from groundplan.api.context import Services
@@ -83,11 +83,11 @@ def run(**more: Any) -> Run:
 async def replaying(database: Database, folder: Path) -> AsyncIterator[World]:
     """A gateway that has answered and kept so many calls of two features."""
     async with (
-        scripted("large") as (large, p1),
-        scripted("small") as (small, p2),
-        scripted("judge") as (judge, p3),
+        scripted_upstream("large") as (large, p1),
+        scripted_upstream("small") as (small, p2),
+        scripted_upstream("judge") as (judge, p3),
         installation(database, folder) as stack,
-        shipping(stack),
+        run_shipper(stack),
     ):
         places = [deployment(name, port) for name, port in zip(NAMES, (p1, p2, p3), strict=True)]
         stack.apply(blueprint(1, places, [WORKLOAD]))
@@ -97,7 +97,7 @@ async def replaying(database: Database, folder: Path) -> AsyncIterator[World]:
             json.dumps({"gateway": f"http://127.0.0.1:{stack.port}/v1", "control": "http://127.0.0.1:1"})
         )
         stack.start(1)
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key("support", stack.person("ana@acme.example"))
         for number in range(CALLS):
             feature = "refunds" if number % 3 == 0 else "orders"

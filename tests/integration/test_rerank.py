@@ -17,7 +17,7 @@ import msgspec
 import pytest
 from tests.index_world import ByWords, IndexWorld
 from tests.integration.gates import hold_answers
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.blueprint.model import Rates, Rerank
 from groundplan.core.ids import new_id
@@ -80,14 +80,14 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     (world.folder / "hr").mkdir()
     for name, text in FILES.items():
         (world.folder / name).write_text(text)
-    async with scripted("sorter") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("sorter") as (model, port), installation(database, tmp_path) as stack:
         places = [
             deployment("chat", port),
             deployment("sorter", port, kind="rerank", rates=Rates(input=PICO, output=0), first_token_ms=20_000),
         ]
         stack.apply(blueprint(1, places, [workload("index", ["chat"], also=["sorter"])], limit=PICO))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         ServiceKey(str(new_id()), "index", stack.key("index")).write(stack.home)
         (stack.home.run / "up.json").write_text(json.dumps({"gateway": f"http://127.0.0.1:{stack.port}/v1"}))
         await asyncio.to_thread(world.ingest)

@@ -16,9 +16,17 @@ import pytest
 from openai import APIError, APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from openai.types.responses import Response as ResponseObject
 from openai.types.responses import ResponseStreamEvent
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.patient import RetryingOpenAIHttpClient
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import Keep, Rates
 from groundplan.core.money import PICO
@@ -158,7 +166,11 @@ def events_of(data: bytes) -> list[Any]:
         if part:
             name, _, text = part.partition("\ndata: ")
             assert name == f"event: {json.loads(text)['type']}"
-            found.append(strict(ResponseStreamEvent, text, ours={"groundplan", "hint", "call_id", "cost_usd", "error"}))
+            found.append(
+                parse_strictly(
+                    ResponseStreamEvent, text, our_fields={"groundplan", "hint", "call_id", "cost_usd", "error"}
+                )
+            )
     return found
 
 
@@ -178,7 +190,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
     async with AsyncExitStack() as opened:
         opened.push_async_callback(server.drain, 0.2)
         opened.callback(listener.close)
-        chat, two = await opened.enter_async_context(scripted("chat"))
+        chat, two = await opened.enter_async_context(scripted_upstream("chat"))
         stack = await opened.enter_async_context(installation(database, tmp_path))
         port = listener.sockets[0].getsockname()[1]
         places = [
@@ -190,7 +202,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         made.append(workload("redacts", ["chat"], keep=Keep(content="redacted", seconds=3600)))
         stack.apply(blueprint(1, places, made))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack, own, chat, stack.key())
 
 
@@ -202,7 +214,7 @@ async def test_an_answer_by_chat_is_a_response(setup: Setup) -> None:
         tool_choice={"type": "function", "name": "look"},
     )  # fmt: skip
     assert reply.status == 200, reply.body
-    found = strict(ResponseObject, reply.body)
+    found = parse_strictly(ResponseObject, reply.body)
     assert found.status == "completed" and found.metadata == {"a": "b"} and found.instructions == "Be brief."
     assert found.usage is not None and found.usage.input_tokens_details.cached_tokens == 40
     assert found.usage.output_tokens == 7
@@ -320,7 +332,7 @@ async def test_an_own_upstream_gets_the_callers_bytes(setup: Setup) -> None:
         b'{ "input" : "caf\\u00e9", "model":"up-own" , "include":["x"], "later": [1, 2.50] '
         b',"max_output_tokens":1024,"store":false,"instructions":"You are ours."}'
     )
-    strict(ResponseObject, reply.body)
+    parse_strictly(ResponseObject, reply.body)
     # 10 at 1, 40 at 0.1, 7 at 10 USD a million
     assert reply.json["groundplan"]["cost_usd"] == "0.000084000000"
     streamed = await setup.ask(model="scripted/own", stream=True)
@@ -337,7 +349,7 @@ async def test_a_response_tells_its_callers_own_instructions_back(
     """What is put in front of them is the workload's: its callers ask, they do not read how it was told to answer."""
     body = {"model": f"scripted/{model}", "input": "Where is it?", **more}
     reply = await setup.stack.post("/v1/responses", setup.key, body)
-    assert strict(ResponseObject, reply.body).instructions == more.get("instructions")
+    assert parse_strictly(ResponseObject, reply.body).instructions == more.get("instructions")
     streamed = await setup.stack.post("/v1/responses", setup.key, {**body, "stream": True})
     told = [event.response.instructions for event in events_of(streamed.body) if hasattr(event, "response")]
     assert told == [more.get("instructions")] * len(told) and len(told) >= 2
@@ -457,7 +469,7 @@ async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setu
     body: dict[str, Any] = {"model": f"scripted/{model}", "input": "First?", "stream": stream}
     reply = await setup.stack.post("/v1/responses", key, body)
     assert reply.status == 200, reply.body
-    last = events_of(reply.body)[-1] if stream else strict(ResponseObject, reply.body)
+    last = events_of(reply.body)[-1] if stream else parse_strictly(ResponseObject, reply.body)
     first = last.response if stream else last
     assert last.model_extra["groundplan"]["store"] is True
     assert setup.stack.sql("SELECT sealed LIKE 'sealed:%%', workload, deployment FROM stored_response") == [

@@ -8,7 +8,7 @@ from typing import Any
 import psycopg
 import pytest
 from psycopg.types.json import Jsonb
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 from tests.integration.test_experiment_pages import Console
 from typer.testing import CliRunner
 
@@ -39,7 +39,7 @@ def test_they_are_listed_with_why_they_wait_and_one_is_cancelled(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with (
-        running(database, tmp_path, module="groundplan.console.app") as control,
+        run_control(database, tmp_path, module="groundplan.console.app") as control,
         psycopg.connect(database.superuser, autocommit=True) as conn,
     ):
         console = Console(control, database.urls["control"], database.urls["owner"], control.sign_in())

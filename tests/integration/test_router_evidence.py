@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from psycopg import Connection
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.database import connect
@@ -48,7 +48,7 @@ class World:
 @pytest.fixture(scope="module")
 def world(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     """With calls that were replayed and judged, and calls in the arms of an A/B experiment."""
-    with postgres_cluster.database() as database, running(database, tmp_path_factory.mktemp("evidence")) as control:
+    with postgres_cluster.database() as database, run_control(database, tmp_path_factory.mktemp("evidence")) as control:
         files = {name: text.replace("stage: pilot", f"stage: pilot\n{KEEP}") for name, text in control.files().items()}
         assert control.ask("POST", "/api/apply", {"files": files}).status in (200, 201)
         with connect(database.urls["owner"]) as conn:

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.integration.test_api_control import Control, fresh  # noqa: F401 -- a fixture
-from tests.unit.test_routing_model import made
+from tests.integration.test_api_control import Control, fresh_control  # noqa: F401 -- a fixture
+from tests.unit.test_routing_model import make_matrix
 
 from groundplan.cli.release import applied_text, plan_text
 from groundplan.economics.routing.learn.fit import train
@@ -33,8 +33,8 @@ def routed(control: Control, router: str, more: str = "") -> dict[str, str]:
 
 
 @pytest.mark.parametrize("reached", ["/api/plan", "/api/apply"])
-def test_a_router_that_is_not_here_is_told(fresh: Control, reached: str) -> None:  # noqa: F811 -- the fixture
-    found = fresh.ask("POST", reached, {"files": routed(fresh, "suport@1")})
+def test_a_router_that_is_not_here_is_told(fresh_control: Control, reached: str) -> None:  # noqa: F811 -- the fixture
+    found = fresh_control.ask("POST", reached, {"files": routed(fresh_control, "suport@1")})
     assert found.status in (200, 201)
     (note,) = [each for each in found.body["notes"] if "suport@1" in each]
     assert note.startswith("workload/assistant: suport@1 is not in HOME/routers")
@@ -42,11 +42,11 @@ def test_a_router_that_is_not_here_is_told(fresh: Control, reached: str) -> None
     assert note in (plan_text if reached == "/api/plan" else applied_text)(found.body)
 
 
-def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> None:  # noqa: F811 -- the fixture
-    folder: Path = fresh.home.root / "routers"
-    router = train(made(60), None, (0.95,), name="support")
+def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh_control: Control) -> None:  # noqa: F811 -- the fixture
+    folder: Path = fresh_control.home.root / "routers"
+    router = train(make_matrix(60), None, (0.95,), name="support")
     version = registry.save_router(folder, router)
-    note, nothing = fresh.ask("POST", "/api/plan", {"files": routed(fresh, version)}).body["notes"]
+    note, nothing = fresh_control.ask("POST", "/api/plan", {"files": routed(fresh_control, version)}).body["notes"]
     assert note.startswith(f"workload/assistant: {version} ")
     assert "not in HOME/routers" not in note and "order of its deployments" not in note
     assert nothing == (
@@ -54,17 +54,17 @@ def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> Non
         "order of its deployments decides."
     )
     one = registry.save_router(folder, replace(router, models=("acme/model", "small")))
-    assert fresh.ask("POST", "/api/apply", {"files": routed(fresh, one)}).body["notes"] == [
+    assert fresh_control.ask("POST", "/api/apply", {"files": routed(fresh_control, one)}).body["notes"] == [
         f"workload/assistant: {one} chooses among acme/model, small, and of these models the workload has acme/model. "
         "The order of its deployments decides."
     ]
-    files = routed(fresh, one)
+    files = routed(fresh_control, one)
     both = {
         name: text.replace("deployments: [local]", "deployments: [local, other]") for name, text in files.items()
     } | {"other.yaml": OTHER}
-    found = fresh.ask("POST", "/api/plan", {"files": both})
+    found = fresh_control.ask("POST", "/api/plan", {"files": both})
     assert (found.status, found.body["notes"]) == (200, []), "it may choose among two"
-    matrix = made(60)
+    matrix = make_matrix(60)
     third = replace(
         matrix,
         models=("acme/model", "small", "old"),
@@ -75,13 +75,13 @@ def test_a_router_that_is_here_is_told_with_what_it_keeps(fresh: Control) -> Non
     files = {name: text.replace(one, renamed) for name, text in both.items()}
     files["other.yaml"] += "---\n" + OTHER.replace("name: other", "name: newer").replace("model: small", "model: new")
     files = {name: text.replace("[local, other]", "[local, other, newer]") for name, text in files.items()}
-    assert fresh.ask("POST", "/api/plan", {"files": files}).body["notes"][-1] == (
+    assert fresh_control.ask("POST", "/api/plan", {"files": files}).body["notes"][-1] == (
         f"workload/assistant: {renamed} chooses among acme/model, small, old, and of these models the workload has "
         "acme/model and small, not old, which it takes for the strongest. The order of its deployments decides."
     )
-    other = routed(fresh, version, f", digest: {'ab' * 32}")
-    (note,) = fresh.ask("POST", "/api/apply", {"files": other}).body["notes"]
+    other = routed(fresh_control, version, f", digest: {'ab' * 32}")
+    (note,) = fresh_control.ask("POST", "/api/apply", {"files": other}).body["notes"]
     assert "is asked for" in note and note.endswith("the order of its deployments decides.")
-    plain = fresh.ask("POST", "/api/plan", {"files": fresh.files()})
+    plain = fresh_control.ask("POST", "/api/plan", {"files": fresh_control.files()})
     told = [note for note in plain.body["notes"] if "goes back to what it was before blueprint" not in note]
     assert told == [], "a workload without a router has nothing to tell"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from httpx2 import Client
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.testing.database import Cluster
 
@@ -22,7 +22,7 @@ def client(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory) 
     folder = tmp_path_factory.mktemp("scim")
     with (
         postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace")) as control,
+        run_control(database, folder, "--workspace", str(folder / "workspace")) as control,
     ):
         token = control.ask("POST", "/api/tokens", {"name": "directory", "scopes": ["scim"], "days": 1}).body["token"]
         headers = {"Authorization": f"Bearer {token}"}

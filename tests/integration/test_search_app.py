@@ -21,7 +21,7 @@ from benchmarks import routing_call
 from tests import small_pages
 from tests.integration.nursery import Worker, fork_program
 from tests.unit.test_gateway_memory import kernel_can
-from tests.unit.test_routing_model import made
+from tests.unit.test_routing_model import make_matrix
 
 from groundplan.blueprint.model import Source
 from groundplan.core.endpoints import Endpoint, lookup
@@ -151,7 +151,7 @@ def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_
     home: Home, service: Worker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _wait(home, "search", service)
-    matrix = made(40)
+    matrix = make_matrix(40)
     vectors = np.random.default_rng(1).standard_normal((40, 384)).astype(np.float32)
     router = replace(train(matrix, vectors, ()), points={"0.99": (0.0, 0.0)})
     prompts = [sample.prompt for sample in matrix.samples]

@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 from fastapi.routing import APIRoute
-from tests.integration.test_api_control import WORKSPACE, Control, running
+from tests.integration.test_api_control import WORKSPACE, Control, run_control
 
 from groundplan.api.access.authorization import actions_by_route
 from groundplan.console import (
@@ -117,7 +117,7 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     workspace = ("--workspace", str(folder / "workspace"))
     with (
         postgres_cluster.database() as database,
-        running(database, folder, *workspace, module="groundplan.console.app") as found,
+        run_control(database, folder, *workspace, module="groundplan.console.app") as found,
     ):
         found.sign_in("ana@acme.example")
         yield found

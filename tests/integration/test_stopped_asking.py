@@ -14,7 +14,15 @@ from urllib.parse import urlsplit
 
 import psycopg
 import pytest
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.test_limit_leases import quota
 from tests.unit.test_multipart import form
 
@@ -143,10 +151,10 @@ async def wait_until_lock_waits(stack: Stack, table: str, *, waits: bool) -> Non
 async def test_a_worker_stopped_during_a_database_write_does_not_block_others(
     database: Database, tmp_path: Path, table: str
 ) -> None:
-    async with scripted("one") as (_, port), installation(database, tmp_path) as stack, asyncio.timeout(60):
+    async with scripted_upstream("one") as (_, port), installation(database, tmp_path) as stack, asyncio.timeout(60):
         stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"], keep=KEEP)]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key, first = stack.key(), stack.workers[0].pid
         with psycopg.connect(database.superuser) as locking:
             locking.execute(f"LOCK TABLE {table} IN EXCLUSIVE MODE".encode())
@@ -156,7 +164,7 @@ async def test_a_worker_stopped_during_a_database_write_does_not_block_others(
         try:
             await wait_until_lock_waits(stack, table, waits=False)
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             end = time.monotonic() + 10
             while (reply := await send_request(stack, key, table)).status == 503 and time.monotonic() < end:
                 pass  # a request that waits for a lock is refused after seconds

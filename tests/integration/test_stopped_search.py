@@ -23,7 +23,7 @@ from tests.integration.gateway_stack import (
     blueprint,
     deployment,
     installation,
-    scripted,
+    scripted_upstream,
     workload,
 )
 from tests.integration.nursery import Worker, fork_program
@@ -68,7 +68,7 @@ class Scene:
 @pytest.fixture
 async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
     ensure(load_settings().models, MINILM.name)
-    async with scripted("one") as (_, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (_, port), installation(database, tmp_path) as stack:
         optional = Grounding(sources=["handbook"], passages=2, max_bytes=2000, required=False)
         workloads = [
             workload("assistant", ["one"], grounding=GROUNDING, deadline_ms=DEADLINE_MS),
@@ -81,7 +81,7 @@ async def scene(database: Database, tmp_path: Path) -> AsyncIterator[Scene]:
         environment = child_environment({"GROUNDPLAN_DATABASE_URL": database.dsn})
         search = fork_program("groundplan.gateway.search_app", arguments, 2, environment)
         try:
-            await stack.ready()
+            await stack.wait_until_ready()
             person = stack.person("ana@acme.example")
             keys = {name: stack.key(name, person=person) for name in ("assistant", "patient", "optional")}
             await wait_until_announced(stack, search)

@@ -14,7 +14,16 @@ from typing import Any
 
 import pytest
 from tests.contract.h2_server import H2Server
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, events, installation, parse, workload
+from tests.integration.gateway_stack import (
+    Reply,
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    parse_reply,
+    workload,
+)
 from tests.integration.test_stopped_worker import (
     FAILS,
     GOOD_UPSTREAMS,
@@ -75,7 +84,7 @@ async def http2_gateway(
         stack = await exit_stack.enter_async_context(installation(database, folder))
         stack.apply(blueprint(1, places, [workload("assistant", [place.name for place in places])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield stack, stack.key()
         for each in upstream:
             for writer in each.writers:
@@ -89,7 +98,7 @@ async def test_a_stream_continues_after_a_stop_with_the_data_that_arrived_meanwh
     failing, upstream = PhasedUpstream(FAILS), make_upstream()
     async with http2_gateway(database, tmp_path, failing, upstream) as (stack, key):
         reply = await answer_across_stop(stack, upstream, stack.chat(key, stream=True))
-        *_, last = events(reply.body)
+        *_, last = parse_events(reply.body)
         assert last == "[DONE]", last
         assert (failing.counted, upstream.counted) == (1, 1)
 
@@ -128,7 +137,7 @@ async def test_a_connection_established_during_a_stop_is_used(database: Database
         port = listening.getsockname()[1]
         places = [deployment("slow", port, connect_ms=500, http=2)]
         stack.apply(blueprint(2, places, [workload("assistant", ["slow"])]))
-        await stack.ready(2)
+        await stack.wait_until_ready(2)
         task = asyncio.ensure_future(stack.chat(key))
         await asyncio.sleep(0.2)
         await pause_worker(stack, lambda: exit_stack.enter_async_context(front.listening(None, listening)), 1.5)
@@ -240,7 +249,7 @@ async def realtime_gateway(
         stack = await exit_stack.enter_async_context(installation(database, folder))
         stack.apply(blueprint(1, [place, deployment("chat", port)], [workload("assistant", ["chat"], also=["talker"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield stack, f"ws://127.0.0.1:{stack.port}/v1/realtime?model=talker"
 
 
@@ -411,7 +420,7 @@ async def transcription_gateway(
             )
         )
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield stack, stack.key()
     for server in servers:
         server.close()
@@ -425,7 +434,7 @@ def upload(key: str, model: str, size: int) -> tuple[bytes, bytes]:
 
 
 async def answered(reader: asyncio.StreamReader) -> Reply:
-    return parse(await asyncio.wait_for(reader.read(), 60))
+    return parse_reply(await asyncio.wait_for(reader.read(), 60))
 
 
 async def test_an_upload_whose_answer_arrived_during_a_stop_is_answered(database: Database, tmp_path: Path) -> None:

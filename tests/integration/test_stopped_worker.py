@@ -21,8 +21,8 @@ from tests.integration.gateway_stack import (
     Stack,
     blueprint,
     deployment,
-    events,
     installation,
+    parse_events,
     workload,
 )
 
@@ -115,7 +115,7 @@ async def gateway(
             blueprint(1, places, [workload("assistant", [place.name for place in places], **workload_settings)])
         )
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield stack, stack.key()
     for server, each in zip(servers, upstream, strict=True):
         server.close()
@@ -173,7 +173,7 @@ async def test_a_stream_continues_after_a_stop_with_the_data_that_arrived_meanwh
     failing, upstream = PhasedUpstream(FAILS), make_upstream()
     async with gateway(database, tmp_path, failing, upstream) as (stack, key):
         reply = await answer_across_stop(stack, upstream, stack.chat(key, stream=True))
-        *_, last = events(reply.body)
+        *_, last = parse_events(reply.body)
         assert last == "[DONE]", last
         assert (failing.counted, upstream.counted) == (1, 1)
 
@@ -202,7 +202,7 @@ async def test_a_connection_established_during_a_stop_is_used(database: Database
         place = deployment("slow", listening.getsockname()[1], connect_ms=500)
         there = deployment("d0", listening.getsockname()[1])
         stack.apply(blueprint(2, [place, there], [workload("assistant", ["slow", "d0"])]))
-        await stack.ready(2)
+        await stack.wait_until_ready(2)
         task = asyncio.ensure_future(stack.chat(key))
         await asyncio.sleep(0.2)
         await pause_worker(stack, lambda: asyncio.start_server(upstream.answer, sock=listening), 1.5)
@@ -269,7 +269,7 @@ async def test_an_upstream_silent_after_a_stop_times_out_as_usual(database: Data
         await pause_worker(stack, lambda: None)
         begun = time.monotonic()
         reply = await task
-        *_, last = events(reply.body)
+        *_, last = parse_events(reply.body)
         assert last == "[DONE]" and other.counted == 1
         assert time.monotonic() - begun < 3 * SHORT_MS / 1000
 

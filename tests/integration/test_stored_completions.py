@@ -12,7 +12,7 @@ from uuid import UUID
 import psycopg
 import pytest
 from openai import AsyncOpenAI, BadRequestError, NotFoundError
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.patient import RetryingOpenAIHttpClient
 
 from groundplan.blueprint.model import Keep
@@ -52,12 +52,12 @@ class Setup:
 
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
-    async with scripted("one") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         keeper = workload("keeper", ["one"], keep=Keep(content="full", seconds=3600))
         redacts = workload("redacts", ["one"], keep=Keep(content="redacted", seconds=3600))
         stack.apply(blueprint(1, [deployment("one", port)], [keeper, redacts, workload("plain", ["one"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack, model)
 
 

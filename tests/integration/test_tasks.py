@@ -32,13 +32,13 @@ from tests.integration.gateway_stack import (
     Stack,
     blueprint,
     deployment,
-    events,
     installation,
-    scripted,
+    parse_events,
+    scripted_upstream,
     workload,
 )
 from tests.integration.patient import RetryingOpenAIHttpClient
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 from tests.unit.test_multipart import form
 
 from groundplan.blueprint.model import Rates
@@ -82,12 +82,12 @@ class Setup:
 
 @pytest.fixture
 async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
-    async with scripted("all") as (model, port), installation(database, tmp_path) as stack:
+    async with scripted_upstream("all") as (model, port), installation(database, tmp_path) as stack:
         places = [deployment(name, port, **more) for name, more in PRICES.items()]
         others = [place.name for place in places if place.kind != "chat"]
         stack.apply(blueprint(1, places, [workload("assistant", ["chat"], also=others)], limit=PICO))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         async with AsyncOpenAI(
             base_url=f"http://127.0.0.1:{stack.port}/v1",
@@ -105,7 +105,7 @@ def cost(answer: Any) -> str:
 async def test_moderations(setup: Setup) -> None:
     answer = await setup.client.moderations.create(input=["hello", "attack at dawn"], model="judge")
     assert [result.flagged for result in answer.results] == [False, True]
-    strict(ModerationCreateResponse, answer.to_json())
+    parse_strictly(ModerationCreateResponse, answer.to_json())
     assert answer.results[1].categories.violence and cost(answer) == "0.000000000000"
     assert answer.model_extra is not None and answer.model_extra["groundplan"]["estimated"] is False
     default = await setup.client.moderations.create(input="hello")
@@ -172,7 +172,7 @@ async def test_images_cost_what_their_class_costs(setup: Setup) -> None:
     answer = await setup.client.images.generate(prompt="a house", model="painter", n=3, size="1024x1024")
     assert answer.data is not None and len(answer.data) == 3 and cost(answer) == "0.030000000000"
     assert base64.b64decode(answer.data[0].b64_json or "").startswith(b"\x89PNG")
-    strict(ImagesResponse, answer.to_json())
+    parse_strictly(ImagesResponse, answer.to_json())
     fine = await setup.client.images.generate(prompt="a house", model="painter", size="1024x1024", quality="hd")
     assert cost(fine) == "0.020000000000"
     left_open = await setup.client.images.generate(prompt="a house", model="painter")
@@ -227,7 +227,7 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     varied = await setup.client.images.create_variation(image=image, model="painter", size="1024x1024")
     assert cost(varied) == "0.010000000000"
     for found in (edited, varied):
-        strict(ImagesResponse, found.to_json())
+        parse_strictly(ImagesResponse, found.to_json())
     wanted = form(("model", b"painter", None), ("stream", b"true", None), ("image", b"x", "a.png"))
     reply = await setup.stack.post("/v1/images/variations", setup.key, wanted, content_type=FORM)
     assert "stream is not supported" in reply.json["error"]["message"], "the API has none for variations"
@@ -318,13 +318,13 @@ async def test_images_are_shown_while_they_are_made(setup: Setup) -> None:
     seen = [event async for event in await setup.client.images.generate(**ask)]
     assert [event.type for event in seen] == ["image_generation.partial_image"] * 2 + ["image_generation.completed"]
     for each in seen:
-        strict(ImageGenStreamEvent, each.to_json())
+        parse_strictly(ImageGenStreamEvent, each.to_json())
     assert cost(seen[-1]) == "0.007003000000"  # 50 tokens, 10 for each time that it was shown, three words
     image = ("a.png", base64.b64decode("iVBORw0KGgo="), "image/png")
     edited = [event async for event in await setup.client.images.edit(image=image, **ask)]
     assert [event.type for event in edited] == ["image_edit.partial_image"] * 2 + ["image_edit.completed"]
     for one in edited:
-        strict(ImageEditStreamEvent, one.to_json())
+        parse_strictly(ImageEditStreamEvent, one.to_json())
     flat = [event async for event in await setup.client.images.generate(**{**ask, "model": "painter"})]
     assert cost(flat[-1]) == "0.020000000000", "at a price for each image what is shown on the way costs nothing"
     setup.model.script = Script(mode="cut")
@@ -355,9 +355,11 @@ async def test_transcriptions_cost_their_minutes(setup: Setup) -> None:
     verbose = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="verbose_json")
     assert verbose.duration == 3.0 and cost(verbose) == "0.003000000000"
     translated = await setup.client.audio.translations.create(file=sound, model="ear")
-    strict(Transcription, answer.to_json())
-    strict(TranscriptionVerbose, verbose.to_json(), ours={"groundplan", "task"})  # OpenAI sends it, its type has it not
-    strict(Translation, translated.to_json(), ours={"groundplan", "usage"})  # its type has no usage
+    parse_strictly(Transcription, answer.to_json())
+    parse_strictly(
+        TranscriptionVerbose, verbose.to_json(), our_fields={"groundplan", "task"}
+    )  # OpenAI sends it, its type has it not
+    parse_strictly(Translation, translated.to_json(), our_fields={"groundplan", "usage"})  # its type has no usage
     assert translated.text == "I heard 96000 bytes."
     text = await setup.client.audio.transcriptions.create(file=sound, model="ear", response_format="text")
     assert text.strip() == "I heard 96000 bytes."
@@ -375,7 +377,7 @@ async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup
     asked = form(("model", b"scribe", None), ("stream", b"true", None), ("file", bytes(96_000), "a.wav"))
     reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, content_type=FORM)
     assert reply.status == 200 and reply.headers["content-type"].startswith("text/event-stream"), reply.body
-    told = [strict(TranscriptionStreamEvent, json.dumps(each)) for each in events(reply.body)]
+    told = [parse_strictly(TranscriptionStreamEvent, json.dumps(each)) for each in parse_events(reply.body)]
     assert "".join(each.delta for each in told[:-1]).strip() == told[-1].text == "I heard 96000 bytes."
     assert cost(told[-1]) == "0.000190000000"  # 150 tokens of sound, 4 words
     sound = ("a.wav", bytes(96_000), "audio/wav")
@@ -388,7 +390,7 @@ async def test_a_transcript_is_told_while_it_is_heard_and_costs_its_tokens(setup
     await spent(setup, "0.00338")
     setup.model.script = Script(mode="cut")
     reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, asked, content_type=FORM)
-    assert events(reply.body)[-1]["error"]["code"] == "stream_broken"
+    assert parse_events(reply.body)[-1]["error"]["code"] == "stream_broken"
     await spent(setup, "0.052532")  # nobody says how long it was, so it costs the most
 
 
@@ -402,7 +404,7 @@ async def test_it_may_be_said_behind_a_large_file_that_a_transcript_is_told_whil
         reply = await setup.stack.post(f"/v1/audio/{path}", setup.key, asked, content_type=FORM)
         assert reply.status == 200, reply.body
         assert reply.headers["content-type"].startswith("text/event-stream") == streams, (model, path)
-        told = events(reply.body)[-1] if streams else reply.json
+        told = parse_events(reply.body)[-1] if streams else reply.json
         assert told["text"] == f"I heard {size} bytes." and told["groundplan"]["cost_usd"]
 
 

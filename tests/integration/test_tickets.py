@@ -14,7 +14,7 @@ from uuid import UUID
 
 import pytest
 from tests.integration.nursery import run_command
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 from tests.integration.this_day import today
 
 from groundplan.core.database import connect
@@ -72,7 +72,7 @@ def day(back: float) -> str:
 
 @pytest.fixture
 def desk(database: Database, tmp_path: Path) -> Iterator[Desk]:
-    with running(database, tmp_path, module="groundplan.console.app") as control:
+    with run_control(database, tmp_path, module="groundplan.console.app") as control:
         assert control.ask("POST", "/api/apply", {"files": control.files()}).status in (200, 201)
         yield Desk(control, database.dsn, tmp_path)
 

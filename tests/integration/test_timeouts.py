@@ -11,7 +11,15 @@ from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    scripted_upstream,
+    workload,
+)
 
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
@@ -49,14 +57,14 @@ async def gateway(database: Database, folder: Path, **limits: dict[str, int]) ->
     async with installation(database, folder) as stack:
         stack.apply(blueprint(1, places, [workload("assistant", list(limits))]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         yield stack, stack.key()
 
 
 @pytest.mark.parametrize("stream", [False, True])
 async def test_connect(database: Database, tmp_path: Path, stream: bool) -> None:
     with silent_port() as silent:
-        async with scripted("second") as (second, port):
+        async with scripted_upstream("second") as (second, port):
             limits = {"first": {"port": silent, "connect_ms": SHORT}, "second": {"port": port}}
             async with gateway(database, tmp_path, **limits) as (stack, key):
                 began = time.monotonic()
@@ -69,7 +77,7 @@ async def test_connect(database: Database, tmp_path: Path, stream: bool) -> None
 @pytest.mark.parametrize("stream", [False, True])
 async def test_first_token(database: Database, tmp_path: Path, stream: bool) -> None:
     """Of a whole answer the head comes when all of it is made, so there the time between tokens counts in."""
-    async with scripted("first") as (first, one), scripted("second") as (second, two):
+    async with scripted_upstream("first") as (first, one), scripted_upstream("second") as (second, two):
         first.script = Script(latency_ms=LONG)
         idle = LONG if stream else SHORT
         limits = {"first": {"port": one, "first_token_ms": SHORT, "idle_ms": idle}, "second": {"port": two}}
@@ -81,21 +89,21 @@ async def test_first_token(database: Database, tmp_path: Path, stream: bool) -> 
 
 async def test_idle(database: Database, tmp_path: Path) -> None:
     """Tokens come, and then none for too long: the stream ends with an error event, and is billed as estimated."""
-    async with scripted("only") as (only, port):
+    async with scripted_upstream("only") as (only, port):
         only.script = Script(chunk_ms=SHORT * 20, tokens=5)
         async with gateway(database, tmp_path, only={"port": port, "idle_ms": SHORT}) as (stack, key):
             reply = await stack.chat(key, stream=True)
-            *_, last = events(reply.body)
+            *_, last = parse_events(reply.body)
             assert reply.status == 200 and last["error"]["code"] == "stream_broken" and last["error"]["hint"]
 
 
 async def test_a_slow_stream_within_its_limits_is_not_cut(database: Database, tmp_path: Path) -> None:
-    async with scripted("only") as (only, port):
+    async with scripted_upstream("only") as (only, port):
         only.script = Script(latency_ms=200, chunk_ms=100, tokens=8)
         limits = {"port": port, "first_token_ms": 1500, "idle_ms": 700}
         async with gateway(database, tmp_path, only=limits) as (stack, key):
             for _ in range(3):  # the best of three: on a busy machine the model itself may be too slow
-                *_, done = events((await stack.chat(key, stream=True)).body)
+                *_, done = parse_events((await stack.chat(key, stream=True)).body)
                 if done == "[DONE]":
                     break
             assert done == "[DONE]"

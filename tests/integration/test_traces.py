@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as WireMetric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from tests.closing import close
-from tests.integration.gateway_stack import blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
@@ -156,14 +156,14 @@ async def test_spans_of_real_calls_reach_a_collector(database: Database, tmp_pat
     secret = tmp_path / "headers"
     secret.write_text("x-api-key: collector-secret\n")
     (tmp_path / "upstream").write_text(UPSTREAM_KEY)
-    async with scripted("one") as (one, port_one), scripted("two") as (_, port_two):
+    async with scripted_upstream("one") as (one, port_one), scripted_upstream("two") as (_, port_two):
         async with installation(database, tmp_path) as stack:
             place = deployment("one", port_one, key=f"file:{tmp_path / 'upstream'}")
             named = msgspec.structs.replace(place, model="openai/gpt-x")
             places = [named, deployment("two", port_two)]
             stack.apply(blueprint(1, places, [workload("assistant", ["one", "two"])]))
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             key = stack.key()
             one.script = Script(mode="error", status=503)
             assert (await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1"})).status == 200
@@ -296,7 +296,7 @@ async def test_the_callers_trace_goes_on_to_the_upstream(database: Database, tmp
     async with listening_upstream() as (seen, port), installation(database, tmp_path) as stack:
         stack.apply(blueprint(1, [deployment("one", port)], [workload("assistant", ["one"])]))
         stack.start()
-        await stack.ready()
+        await stack.wait_until_ready()
         key = stack.key()
         await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1"})
         await stack.chat(key, headers={"traceparent": "nonsense"})

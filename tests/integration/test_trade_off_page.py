@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
@@ -34,7 +34,7 @@ def fill(url: str) -> None:
 
 
 def test_points_come_from_the_ledger_and_are_drawn(database: Database, tmp_path: Path) -> None:
-    with running(database, tmp_path, module="groundplan.console.app") as control:
+    with run_control(database, tmp_path, module="groundplan.console.app") as control:
         signed = control.follow_link()
         empty = control.ask("GET", "/cost/trade-off", **signed)
         assert (empty.status, "A point needs five calls" in str(empty.body)) == (200, True)

@@ -25,11 +25,19 @@ from openai import AsyncOpenAI
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.integration import node_client
-from tests.integration.gateway_stack import Stack, blueprint, deployment, events, installation, scripted, workload
+from tests.integration.gateway_stack import (
+    Stack,
+    blueprint,
+    deployment,
+    installation,
+    parse_events,
+    scripted_upstream,
+    workload,
+)
 from tests.integration.nursery import Worker, fork_program
 from tests.integration.patient import RetryingOpenAIHttpClient
 from tests.integration.provider_fakes import USED, Fake, fake
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import ProviderKey, Rates, Reliability
 from groundplan.core.endpoints import lookup
@@ -106,8 +114,8 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
             if kind in KINDS:
                 places.append(deployment(f"{kind}-v", port, api=kind, key=key, rates=RATES, kind="embeddings", **slow))
         passed, by = await opened.enter_async_context(forwarding())
-        claude, one = await opened.enter_async_context(scripted("claude"))
-        own, three = await opened.enter_async_context(scripted("own"))
+        claude, one = await opened.enter_async_context(scripted_upstream("claude"))
+        own, three = await opened.enter_async_context(scripted_upstream("own"))
         places.append(deployment("claude", one, api="anthropic", key=key, rates=RATES, first_token_ms=10_000))
         way: dict[str, Any] = {"proxy": f"http://127.0.0.1:{by}", "proxy_key": f"file:{tmp_path / 'proxy'}"}
         (tmp_path / "proxy").write_text("ana:se/cret")
@@ -138,7 +146,7 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
                 assert time.monotonic() < end and service.poll() is None
                 await asyncio.sleep(0.05)
             stack.start()
-            await stack.ready()
+            await stack.wait_until_ready()
             yield Setup(stack, fakes, claude, own, stack.key(), service, passed)
         finally:
             await asyncio.to_thread(stack.stop)  # the service waits a while for what a gateway may still ask
@@ -182,7 +190,7 @@ async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
     for kind in (*CHATS, "claude"):
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, temperature=0.5))
         assert reply.status == 200, (kind, reply.body)
-        found = strict(ChatCompletion, reply.body)
+        found = parse_strictly(ChatCompletion, reply.body)
         text = (found.choices[0].message.content or "").strip()
         assert text == ("You asked: Where is it?" if kind == "claude" else "You asked."), kind
         assert found.choices[0].finish_reason == "stop" and found.usage is not None
@@ -257,9 +265,9 @@ async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
         body = ask(kind, stream=True, stream_options={"include_usage": True})
         reply = await setup.stack.post("/v1/chat/completions", setup.key, body)
         assert reply.status == 200, (kind, reply.body)
-        *chunks, done = events(reply.body)
+        *chunks, done = parse_events(reply.body)
         assert done == "[DONE]"
-        found = [strict(ChatCompletionChunk, json.dumps(chunk)) for chunk in chunks]
+        found = [parse_strictly(ChatCompletionChunk, json.dumps(chunk)) for chunk in chunks]
         text = "".join(c.choices[0].delta.content or "" for c in found if c.choices)
         assert text.strip() == ("You asked: Where is it?" if kind == "claude" else "You asked."), kind
         assert [c.choices[0].finish_reason for c in found if c.choices and c.choices[0].finish_reason] == ["stop"]
@@ -285,12 +293,12 @@ async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, b
         for path, body in asked.items():
             reply = await setup.stack.post(f"/v1/{path}", setup.key, {**model, **body, "stream": True})
             assert reply.status == 200 and b"You " in reply.body and b"[DONE]" not in reply.body, (kind, path)
-            last = events(reply.body)[-1]
+            last = parse_events(reply.body)[-1]
             assert "stream_broken" in (last.get("code"), last.get("error", {}).get("code")), (kind, path, last)
         setup.own.script = Script(say="You asked.")
         body = {"model": "auto", **question, "stream": True}
         reply = await setup.stack.post("/v1/chat/completions", setup.stack.key(f"lasting-{kind}"), body)
-        *chunks, done = events(reply.body)
+        *chunks, done = parse_events(reply.body)
         text = "".join(c["choices"][0]["delta"].get("content") or "" for c in chunks if c.get("choices"))
         assert (done, text) == ("[DONE]", "You asked."), kind
         assert chunks[-1]["groundplan"]["deployment"] == "own"
@@ -347,7 +355,7 @@ async def test_official_clients_put_the_calls_of_a_providers_stream_together(set
             setup.key,
             ask(kind, tools=[LOOK], stream=True, stream_options={"include_usage": True}),
         )
-        *chunks, done = events(reply.body)
+        *chunks, done = parse_events(reply.body)
         choices = [choice for chunk in chunks for choice in chunk["choices"]]
         numbers = [call["index"] for choice in choices for call in choice["delta"].get("tool_calls") or ()]
         assert done == "[DONE]" and len({(chunk["id"], chunk["created"]) for chunk in chunks}) == 1, kind
@@ -378,7 +386,7 @@ async def test_embeddings_are_translated(setup: Setup) -> None:
         body = {"model": f"scripted/{kind}-v", "input": ["a", "b"]}
         reply = await setup.stack.post("/v1/embeddings", setup.key, body)
         assert reply.status == 200, (kind, reply.body)
-        found = strict(CreateEmbeddingResponse, reply.body)
+        found = parse_strictly(CreateEmbeddingResponse, reply.body)
         assert [len(each.embedding) for each in found.data] == [2, 2], kind
         facts = reply.json["groundplan"]  # Gemini says nothing of tokens here, and what it reads is not free
         assert facts["estimated"] == (kind == "gemini") and float(facts["cost_usd"]) > 0, (kind, facts)
@@ -555,7 +563,7 @@ async def test_a_conversation_with_tools_reaches_each_provider_whole(setup: Setu
         more = choices.get(kind, {"tool_choice": named})
         reply = await setup.stack.post("/v1/chat/completions", setup.key, conversation(kind, **more))
         assert reply.status == 200, (kind, reply.body)
-        strict(ChatCompletion, reply.body)
+        parse_strictly(ChatCompletion, reply.body)
     body = setup.fakes["gemini"].body
     assert body["systemInstruction"]["parts"] == [{"text": "Be brief.\n\nBe kind."}]
     asked, said, result = body["contents"]
@@ -664,7 +672,9 @@ async def test_a_stream_of_a_client_that_blocks_holds_up_nobody_else(setup: Setu
         took.append(time.monotonic() - began)
     assert min(took) < 0.5 and not any(each.done() for each in slow), f"they waited for another's stream: {took}"
     for reply in await asyncio.gather(*slow):
-        text = "".join(c["choices"][0]["delta"].get("content") or "" for c in events(reply.body)[:-1] if c["choices"])
+        text = "".join(
+            c["choices"][0]["delta"].get("content") or "" for c in parse_events(reply.body)[:-1] if c["choices"]
+        )
         assert text == "You asked."
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.integration.test_api_control import Control, running
+from tests.integration.test_api_control import Control, run_control
 
 from groundplan.testing.browser import chromium, find_chromium
 from groundplan.testing.database import Cluster
@@ -28,7 +28,9 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     folder = tmp_path_factory.mktemp("hasty")
     with (
         postgres_cluster.database() as database,
-        running(database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app") as found,
+        run_control(
+            database, folder, "--workspace", str(folder / "workspace"), module="groundplan.console.app"
+        ) as found,
     ):
         yield found
 

@@ -18,9 +18,9 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, ConflictError, NotFoundError
 from openai.types import Upload
 from openai.types.uploads import UploadPart
-from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, parse, workload
-from tests.integration.sdk_types import strict
-from tests.integration.test_batch_kill import insist
+from tests.integration.gateway_stack import Reply, Stack, blueprint, deployment, installation, parse_reply, workload
+from tests.integration.sdk_types import parse_strictly
+from tests.integration.test_batch_kill import retry_until_served
 from tests.unit.test_multipart import form
 
 from groundplan.gateway.database import connect
@@ -57,7 +57,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         made = [workload("assistant", ["one"], file_bytes=4_000_000), workload("other", ["one"])]
         stack.apply(blueprint(1, [deployment("one", 9)], made))
         stack.start(2)
-        await stack.ready()
+        await stack.wait_until_ready()
         yield Setup(stack)
 
 
@@ -90,7 +90,7 @@ async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup:
         raw = await setup.stack.ask(
             "POST", f"/v1/uploads/{upload.id}/parts", key, form(("data", CONTENT[:9], "x")), content_type=FORM
         )
-        strict(UploadPart, raw.body)
+        parse_strictly(UploadPart, raw.body)
         first, second = [
             await client.uploads.parts.create(upload.id, data=each) for each in (CONTENT[:400_000], CONTENT[400_000:])
         ]
@@ -166,13 +166,13 @@ async def test_what_was_acknowledged_is_there_after_a_kill(setup: Setup) -> None
         upload = await setup.begun(client)
         parts = []
         for each in (CONTENT[:300_000], CONTENT[300_000:]):
-            parts.append((await insist(partial(client.uploads.parts.create, upload.id, data=each))).id)
+            parts.append((await retry_until_served(partial(client.uploads.parts.create, upload.id, data=each))).id)
             for worker in setup.stack.workers:
                 worker.kill()
                 worker.wait()
             setup.stack.workers.clear()
             setup.stack.start(2)
-        done = await insist(lambda: client.uploads.complete(upload.id, part_ids=parts))
+        done = await retry_until_served(lambda: client.uploads.complete(upload.id, part_ids=parts))
         assert done.file is not None and (await client.files.content(done.file.id)).content == CONTENT
 
 
@@ -183,7 +183,7 @@ async def test_what_is_given_up_or_too_late_is_taken_off_the_disk(setup: Setup) 
         await client.uploads.parts.create(upload.id, data=CONTENT)
         part = await client.uploads.parts.create(late.id, data=CONTENT)
         gone = await setup.stack.ask("POST", f"/v1/uploads/{upload.id}/cancel", key)
-        assert strict(Upload, gone.body).status == "cancelled" and setup.on_disk() == 1
+        assert parse_strictly(Upload, gone.body).status == "cancelled" and setup.on_disk() == 1
         assert (await client.uploads.cancel(upload.id)).status == "cancelled"
         for table in ("api_upload", "api_file"):
             setup.stack.sql(f"UPDATE {table} SET expires_at = expires_at - interval '61 minutes'")
@@ -214,7 +214,7 @@ class OnItsWay:
 
     async def end(self) -> Reply:
         self._writer.write(self._rest)
-        told = parse(await self._reader.read())
+        told = parse_reply(await self._reader.read())
         self._writer.close()
         return told
 

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
-from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted, workload
+from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.nursery import fork_program
 
 from groundplan.api.cost import levers
@@ -66,13 +66,17 @@ async def kept(stack: Stack, condition: str, count: int) -> None:
 
 
 async def test_who_is_killed_or_goes_away_is_no_useless_retry(database: Database, tmp_path: Path) -> None:
-    async with scripted("one") as (one, first), scripted("two") as (two, second), installation(database, tmp_path) as s:
+    async with (
+        scripted_upstream("one") as (one, first),
+        scripted_upstream("two") as (two, second),
+        installation(database, tmp_path) as s,
+    ):
         places = [deployment(name, port, rates=DEAR) for name, port in (("one", first), ("two", second))]
         sites = [Site(name=place.site, type="private", jurisdiction="EU") for place in places]
         declared = [workload("faq", ["one", "two"], attempts=2)]
         s.apply(msgspec.structs.replace(blueprint(1, places, declared), sites=sites))
         s.start()
-        await s.ready()
+        await s.wait_until_ready()
         key = s.key("faq")
         environment = {**os.environ, "GROUNDPLAN_DATABASE_URL": database.dsn}
         s.workers.append(

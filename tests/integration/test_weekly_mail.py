@@ -12,7 +12,7 @@ import pytest
 from aiosmtpd.controller import Controller
 from psycopg_pool import ConnectionPool
 from tests.acceptance.stack import free_port
-from tests.integration.test_api_control import running
+from tests.integration.test_api_control import run_control
 
 from groundplan.api.context import Services
 from groundplan.api.cost.book import Days
@@ -54,7 +54,7 @@ def test_owners_get_three_lines_once_a_week(database: Database, tmp_path: Path, 
     inbox = Inbox()
     port = free_port()
     controller = Controller(inbox, hostname="127.0.0.1", port=port)
-    with running(database, tmp_path), connect(database.urls["owner"], autocommit=True) as conn:
+    with run_control(database, tmp_path), connect(database.urls["owner"], autocommit=True) as conn:
         spend(conn, MONDAY - timedelta(days=3), "3")
         spend(conn, MONDAY - timedelta(days=10), "2")
         controller.start()

@@ -7,7 +7,7 @@ import logging
 
 import psycopg
 import pytest
-from tests.integration.gates import until
+from tests.integration.gates import wait_until
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.app import Parts
@@ -70,7 +70,7 @@ async def test_what_is_being_added_as_its_worker_stops_is_added(database: Databa
     with psycopg.connect(database.superuser) as conn:
         conn.execute("LOCK TABLE call_citation")
         parts.run_until_end(kept, kept.run())
-        await until(lambda: not kept.waiting)
+        await wait_until(lambda: not kept.waiting)
         await asyncio.sleep(0.1)
         closing = asyncio.create_task(parts.aclose())
         await asyncio.sleep(0.1)

@@ -22,9 +22,9 @@ from tests.integration.gateway_stack import (
     Stack,
     blueprint,
     deployment,
-    events,
     installation,
-    scripted,
+    parse_events,
+    scripted_upstream,
     unchunk,
     workload,
 )
@@ -92,7 +92,7 @@ class Traffic:
                 status, body, _ = await self.ask(reader, writer, stream=True)
                 if is_budget_unreachable(status, body):
                     pass
-                elif status != 200 or events(body)[-1] != "[DONE]" or b'"error"' in body:
+                elif status != 200 or parse_events(body)[-1] != "[DONE]" or b'"error"' in body:
                     self.failed.append(f"stream {status} {body[-300:]!r}")
                 else:
                     self.streams += 1
@@ -183,7 +183,7 @@ async def _run_workers(
     database: Database, folder: Path, files: ServerFiles | None, seconds: tuple[float, float], count: int
 ) -> AsyncIterator[RunningWorkers]:
     notices: list[str] = []
-    async with installation(database, folder) as stack, scripted("one") as (model, port):
+    async with installation(database, folder) as stack, scripted_upstream("one") as (model, port):
         model.script = Script(chunk_ms=60, tokens=15)
         stack.apply(blueprint(1, [deployment("one", port, idle_ms=5000)], [workload("assistant", ["one"])]))
         local = open_listener("127.0.0.1", 0) if files is not None else None

@@ -16,8 +16,8 @@ from uuid import UUID
 from msgspec.structs import replace
 from tests.closing import close
 from tests.integration.gates import hold_answers
-from tests.integration.gates import until as until
-from tests.integration.gateway_stack import Reply, blueprint, deployment, events, parse, workload
+from tests.integration.gates import wait_until as wait_until
+from tests.integration.gateway_stack import Reply, blueprint, deployment, parse_events, parse_reply, workload
 
 from groundplan.blueprint.model import Budget, Hedge, Limit, Reliability
 from groundplan.core.home import Home
@@ -77,7 +77,7 @@ class FixedPolicy:
 class NoMoreGrants:
     """Grants that never extend a slice: each request is refused."""
 
-    asked: list[str] = field(default_factory=list)
+    requested_budgets: list[str] = field(default_factory=list)
     connected: bool = True
 
     def unspent(self, name: str, period: str) -> int:  # noqa: ARG002 -- the protocol's signature
@@ -93,7 +93,7 @@ class NoMoreGrants:
         declared: Any,  # noqa: ARG002
         blueprint: int = 0,  # noqa: ARG002
     ) -> Charge | None:
-        self.asked.append(charges[0].budget)
+        self.requested_budgets.append(charges[0].budget)
         await asyncio.sleep(0)
         return charges[0]
 
@@ -123,7 +123,7 @@ class Rig:
         self.models[name].script = Script(**script)
         self.models[name]._attempts_seen = 0
 
-    def change(self, name: str, **settings: Any) -> None:
+    def change_deployment(self, name: str, **settings: Any) -> None:
         """Change settings of a deployment in all plans."""
         catalog = self.gateway.live.catalog
         assert catalog is not None
@@ -148,7 +148,7 @@ class Rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(self.request(key, **more))
         try:
-            return parse(await asyncio.wait_for(reader.read(), 20))
+            return parse_reply(await asyncio.wait_for(reader.read(), 20))
         finally:
             writer.close()
 
@@ -190,7 +190,7 @@ class Stream:
         self.status = reply.status
         self.headers = reply.headers
         self.raw = reply.body
-        self.events = events(reply.body)
+        self.events = parse_events(reply.body)
         self.chunks = [e for e in self.events if e != "[DONE]" and "choices" in e]
         self.errors = [e["error"] for e in self.events if e != "[DONE]" and "error" in e]
 
@@ -283,7 +283,7 @@ async def upstream(name: str) -> AsyncIterator[tuple[ScriptedModel, Server, int]
         await close(listener, server)
 
 
-def rule(**settings: Any) -> dict[str, Any]:
+def reliability(**settings: Any) -> dict[str, Any]:
     """Workload settings with this reliability."""
     hedge = settings.pop("hedge", None)
     return {"reliability": Reliability(hedge=None if hedge is None else Hedge(**hedge), **settings)}

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.contract.h2_server import H2Server
-from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
-from tests.unit.raw_upstream import whole
+from tests.integration.gateway_stack import parse_reply
+from tests.unit.call_rig import BOUND, Rig, call_rig, reliability, wait_until
+from tests.unit.raw_upstream import completion_body
 from tests.unit.test_gateway_guard import Desk, killed
 
 from groundplan.blueprint.model import Cache, Review
@@ -50,7 +50,7 @@ async def answering(
 ) -> AsyncIterator[Rig]:
     """A worker whose upstream answers with `size` bytes, of which it does not tell how many there are; `ends`: and are
     the end of it."""
-    body = whole(pad="a" * size, usage=USED)
+    body = completion_body(pad="a" * size, usage=USED)
     head = b"HTTP/1.1 %d Told\r\ncontent-type: application/json\r\nconnection: close\r\n\r\n" % status
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -130,7 +130,7 @@ async def test_one_workload_never_holds_all_of_the_room(tmp_path: Path) -> None:
             assert room.wait(share, 5 * MIB) is None, "the last of them alone goes beyond what there is for one"
         assert room.wait(taken[5], 5 * MIB) is not None and room.held_bytes == 25 * MIB
         waits = [asyncio.create_task(rig.chat("slow")) for _ in range(2)]
-        await until(lambda: room.waiting_count == 3)
+        await wait_until(lambda: room.waiting_count == 3)
         assert [(await rig.chat("other")).status for _ in range(3)] == [200] * 3 and room.waiting_count == 3
         assert room.wait(taken[4], 8 * MIB) is None, "for which the others of its workload wait"
         for share in taken[:4]:
@@ -165,7 +165,7 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         tracemalloc.start()
         writer.write(rig.request())
         room = rig.gateway.answer_memory
-        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        await wait_until(lambda: any(each.paused is not None for each in rig.server.connections))
         await asyncio.sleep(0)
         assert 16 * MIB < room.held_bytes < 17 * MIB, "what there is of it, all of which waits for its client"
         taken, _ = tracemalloc.get_traced_memory()
@@ -178,10 +178,10 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
             "it keeps no place there"
         )
         waits = asyncio.create_task(rig.chat())
-        await until(lambda: room.waiting_count == 1)
+        await wait_until(lambda: room.waiting_count == 1)
         slow.expire()
         assert (await waits).status == status
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         assert (room.held_bytes, room.waiting_count) == (0, 0)
         writer.close()
         assert {each.outcome for each in await rig.settlements()} == {"ok" if status == 200 else "not_billed"}
@@ -192,11 +192,11 @@ async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: P
     async with answering(tmp_path, 8 * MIB, 4 * MIB) as rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
         writer.write(rig.request())
-        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        await wait_until(lambda: any(each.paused is not None for each in rig.server.connections))
         killed(rig, "workload/assistant")
         assert len(rig.server.connections) == len(rig.gateway.streams) == 1, "answers under way go on"
         killed(rig, "workload/assistant", streams=True)
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         assert (rig.gateway.answer_memory.held_bytes, rig.gateway.streams) == (0, set())
         with suppress(ConnectionError):
             assert len(await reader.read()) < 8 * MIB
@@ -205,17 +205,17 @@ async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: P
 
 async def test_the_last_of_the_room_is_for_what_matters_most(tmp_path: Path) -> None:
     """Large answers to clients that take them slowly keep out none that matters more."""
-    declared = {name: rule(priority=name) for name in ("low", "critical")}
+    declared = {name: reliability(priority=name) for name in ("low", "critical")}
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
         room = rig.gateway.answer_memory
         others = [MemoryShare(room, RANKS["low"]) for _ in range(2)]
         assert all(room.try_resize(each, size * MIB) for each, size in zip(others, (26, 4), strict=True))
         waits = asyncio.create_task(rig.chat("low"))
-        await until(lambda: room.waiting_count == 1)
+        await wait_until(lambda: room.waiting_count == 1)
         assert (await rig.chat("critical")).status == 200 and room.waiting_count == 1
         room.try_resize(others[0], 38 * MIB, forced=True)
         last = asyncio.create_task(rig.chat("critical"))
-        await until(lambda: room.waiting_count == 2)
+        await wait_until(lambda: room.waiting_count == 2)
         others[0].release()
         assert (await last).status == (await waits).status == 200
         others[1].release()
@@ -230,11 +230,11 @@ async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http:
         room, others = rig.gateway.answer_memory, full(rig)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
-        await until(lambda: room.waiting_count == 1)
+        await wait_until(lambda: room.waiting_count == 1)
         writer.transport.abort()
-        await until(lambda: not rig.gateway.running_calls and room.waiting_count == (billing == "drain"))
+        await wait_until(lambda: not rig.gateway.running_calls and room.waiting_count == (billing == "drain"))
         others.release()
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: not rig.gateway.background)
         assert (room.held_bytes, room.waiting_count) == (0, 0)
         assert sum((await rig.books()).spent.values()) == (BOUND if billing == "bill" else 3 * 10_000_000)
 
@@ -249,15 +249,15 @@ async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_r
             asked = asked.replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
         writer.write(asked)
-        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        await wait_until(lambda: any(each.paused is not None for each in rig.server.connections))
         reader, again = await asyncio.open_connection("127.0.0.1", rig.port)
         again.write(asked)
-        reply = parse(await asyncio.wait_for(reader.read(), 5))
+        reply = parse_reply(await asyncio.wait_for(reader.read(), 5))
         again.close()
         assert reply.status == 200 and len(reply.body) > 8 * MIB
         assert rig.gateway.call_counters.cache_hits == {("assistant", how): 1}
         writer.transport.abort()
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         assert rig.gateway.answer_memory.held_bytes == 0
 
 
@@ -284,7 +284,7 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
         tracemalloc.start()
         writer.write(asked)
-        await until(lambda: any(each.paused is not None for each in rig.server.connections))
+        await wait_until(lambda: any(each.paused is not None for each in rig.server.connections))
         taken, _ = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert how == "stored" or taken < 4 * MIB, "however many get it, it is there once"
@@ -297,7 +297,7 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
             assert len(json.loads(again)["pad"]) == 8 * MIB and b'"cache":"exact"' in again[-1024:]
         if how != "stored":
             killed(rig, "company", streams=True)
-            await until(lambda: not rig.gateway.running_calls)
+            await wait_until(lambda: not rig.gateway.running_calls)
         writer.transport.abort()
 
 
@@ -333,7 +333,7 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
     async with answering(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
-        await until(lambda: room.waiting_count == 1)
+        await wait_until(lambda: room.waiting_count == 1)
         await asyncio.sleep(0.15)
         others.release()
         assert (await waits).status == 200
@@ -345,11 +345,11 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
 
 async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_path: Path) -> None:
     """Which would wait, too, and is paid for."""
-    declared = {"assistant": rule(hedge={"after_ms": 400, "at_most": 1.0})}
+    declared = {"assistant": reliability(hedge={"after_ms": 400, "at_most": 1.0})}
     async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
-        await until(lambda: room.waiting_count == 1)
+        await wait_until(lambda: room.waiting_count == 1)
         await asyncio.sleep(0.6)
         others.release()
         assert (await waits).status == 200 and rig.models["two"].counted == 0
@@ -367,7 +367,7 @@ async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failu
         room, others = rig.gateway.answer_memory, full(rig) if waits else None
         late = asyncio.create_task(rig.chat())
         if others is not None:
-            await until(lambda: room.waiting_count == 1)
+            await wait_until(lambda: room.waiting_count == 1)
             others.release()
         assert ((await late).status, bool(rig.gateway.health._failures)) == (503, not waits)
         assert room.held_bytes == 0

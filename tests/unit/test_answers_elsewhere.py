@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import FixedPolicy, Rig, call_rig, until
+from tests.integration.gateway_stack import Reply, parse_reply
+from tests.unit.call_rig import FixedPolicy, Rig, call_rig, wait_until
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.core.ids import new_id
@@ -54,7 +54,7 @@ async def ask(rig: Rig, says: str, key: bytes = b"once") -> Reply:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(asked.replace(b"\r\n\r\n", b"\r\nidempotency-key: %b\r\n\r\n" % key, 1))
     try:
-        return parse(await asyncio.wait_for(reader.read(), 20))
+        return parse_reply(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
 
@@ -90,7 +90,7 @@ async def test_those_who_wait_for_another_workers_answer_get_it_together(
 
         monkeypatch.setattr(answers, "find_for_worker", slowly)
         calls = [asyncio.create_task(ask(second, "Hi")) for _ in range(3)]
-        await until(lambda: second.gateway.running_calls == 3 and bool(asked))
+        await wait_until(lambda: second.gateway.running_calls == 3 and bool(asked))
         go.set()
         assert [(reply.status, reply.body) for reply in await asyncio.gather(*calls)] == [(200, made.body)] * 3
         assert len(asked) == 1
@@ -159,7 +159,7 @@ async def test_calls_with_keys_share_what_they_wait_for_and_no_other_call_waits(
     async with call_rig(tmp_path, ["one"]) as rig:
         calls = [asyncio.create_task(ask(rig, "Hi", b"key %d" % number)) for number in range(20)]
         try:
-            await until(lambda: len(rig.gateway.idempotent_answers._entries) == 20 and bool(synced))
+            await wait_until(lambda: len(rig.gateway.idempotent_answers._entries) == 20 and bool(synced))
             assert (await rig.chat()).status == 200 and rig.models["one"].counted == 1
         finally:
             go.set()

@@ -167,7 +167,7 @@ class Late(NoMoreGrants):
         self, token: tuple[bytes, int], charges: Sequence[Charge], declared: Any, blueprint: int = 0
     ) -> Charge | None:
         short = await super().acquire(token, charges, declared, blueprint)
-        if len(self.asked) > 1:
+        if len(self.requested_budgets) > 1:
             for charge in charges:
                 self._rig.slices.add_grant(charge.budget, charge.period, charge.amount)
             return self._rig.slices.reserve(token, charges)
@@ -183,7 +183,7 @@ async def test_a_line_waits_for_its_money_where_that_helps(tmp_path: Path, told:
         rig.gateway.leases = rig.grants = Late(rig, told=told, held=held)
         answer = await made(rig)
         assert answer.status == status, answer.body
-        assert (len(rig.grants.asked), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
+        assert (len(rig.grants.requested_budgets), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
 
 
 async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.closing import close
-from tests.unit.call_rig import until
+from tests.unit.call_rig import wait_until
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.http.body_stream import HIGH_WATER, STREAM_MEMORY, BodyStream
@@ -125,7 +125,7 @@ async def test_each_counts_as_held_and_too_many_are_told_to_come_again() -> None
     async with serving(replace(LIMITS, total_body_bytes=STREAM_MEMORY)) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         writer.write(head(2, "/held") + b"a")
-        await until(lambda: made.server.held_bytes == STREAM_MEMORY)
+        await wait_until(lambda: made.server.held_bytes == STREAM_MEMORY)
         assert b"memory_full" in await exchange(made.port, head(2), b"ab")
         made.hold.set()
         writer.write(b"b")

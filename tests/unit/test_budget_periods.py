@@ -15,7 +15,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, Rig, call_rig, rule
+from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, Rig, call_rig, reliability
 from tests.unit.test_limit_windows import Slow
 
 from groundplan.blueprint.model import Budget
@@ -51,7 +51,7 @@ class OfADay(Slow):
 @asynccontextmanager
 async def daily(folder: Path, seconds: float = 0.2, budget: Budget = DAILY, **settings: Any) -> AsyncIterator[Rig]:
     """A worker a moment before midnight, which takes `seconds` to hear that nothing is left."""
-    async with call_rig(folder, workloads={"assistant": rule(**settings)}) as rig:
+    async with call_rig(folder, workloads={"assistant": reliability(**settings)}) as rig:
         live, clock = rig.gateway.live, rig.gateway.clock
         assert isinstance(live, FixedPolicy) and live.catalog is not None and isinstance(clock, ManualClock)
         clock.set_now(LAST)
@@ -69,7 +69,7 @@ async def test_a_call_that_waits_over_midnight_is_of_the_new_day(tmp_path: Path)
     async with daily(tmp_path) as rig:
         rig.slices.add_grant("daily", NEW, LIMIT)
         reply = await rig.chat()
-        assert (reply.status, rig.grants.asked) == (200, ["daily"]), reply.body
+        assert (reply.status, rig.grants.requested_budgets) == (200, ["daily"]), reply.body
         assert spent(rig, OLD) == 0 < spent(rig, NEW)
         assert rig.slices.open_reservations == 0
         made = [each for each in await rig.records() if isinstance(each, Reservation)]
@@ -85,14 +85,14 @@ async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         assert (reply.status, reply.code, error["budget"]) == (429, "budget_exhausted", "daily")
         assert error["frees_at"] == "2026-11-27T00:00:00+00:00"
         assert "retry-after" not in reply.headers, "clients for .NET would wait for it"
-        assert len(rig.grants.asked) == 2 and rig.slices.open_reservations == 0
+        assert len(rig.grants.requested_budgets) == 2 and rig.slices.open_reservations == 0
 
 
 async def test_a_day_that_goes_on_is_asked_once(tmp_path: Path) -> None:
     async with daily(tmp_path, seconds=0.01) as rig:
         reply = await rig.chat()
         assert reply.json["error"]["frees_at"] == "2026-11-26T00:00:00+00:00"
-        assert (len(rig.grants.asked), reply.headers["retry-after"]) == (1, "1")
+        assert (len(rig.grants.requested_budgets), reply.headers["retry-after"]) == (1, "1")
 
 
 async def test_a_day_of_a_time_zone_ends_there(tmp_path: Path) -> None:

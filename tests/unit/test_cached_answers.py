@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import Reply
-from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
+from tests.unit.call_rig import BOUND, Rig, call_rig, reliability, wait_until
 from tests.unit.raw_upstream import chunk
 from tests.unit.test_dated_prices_begun import DATED, MIDNIGHT
 
@@ -53,9 +53,9 @@ async def one_waits(rig: Rig) -> tuple[asyncio.Semaphore, asyncio.Task[Reply], a
     """A call that is held at `one` until that is released, and a second one that waits for its answer."""
     one = rig.hold("one")
     leader = asyncio.create_task(rig.chat())
-    await until(lambda: counted(rig) == 1)
+    await wait_until(lambda: counted(rig) == 1)
     follower = asyncio.create_task(rig.chat())
-    await until(lambda: rig.gateway.running_calls == 2)
+    await wait_until(lambda: rig.gateway.running_calls == 2)
     return one, leader, follower
 
 
@@ -146,7 +146,7 @@ async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() ->
     gateway: Any = SimpleNamespace(streams=set())
     exchange: Any = SimpleNamespace(response=response, sent_chunks=None)
     sent = asyncio.create_task(send_stream(gateway, exchange, parts(), b"head"))
-    await until(lambda: bool(gateway.streams))
+    await wait_until(lambda: bool(gateway.streams))
     assert len(made) < 10
     (leaving,) = gateway.streams
     leaving.sever(None)
@@ -279,9 +279,9 @@ async def test_calls_that_lack_the_same_budget_or_limit_are_told_so_together(tmp
         others = asyncio.Barrier(3)
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
-            if not rig.grants.asked:
-                rig.grants.asked.append(charges[0].budget)
-                await until(lambda: rig.gateway.running_calls == 4)
+            if not rig.grants.requested_budgets:
+                rig.grants.requested_budgets.append(charges[0].budget)
+                await wait_until(lambda: rig.gateway.running_calls == 4)
             else:
                 await asyncio.wait_for(others.wait(), 5)  # who asks alone waits in vain
             return charges[0]
@@ -296,7 +296,7 @@ async def test_what_was_waited_for_another_calls_answer_is_part_of_the_deadline(
     async with call_rig(tmp_path, ["one"], workloads=declared) as rig:
         rig.hold("one")
         first = asyncio.ensure_future(rig.chat())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         await asyncio.sleep(1.0)
         began = asyncio.get_running_loop().time()
         assert (await rig.chat()).status == 503
@@ -311,7 +311,7 @@ async def test_nobody_waits_for_a_stream_until_there_is_no_time_left(tmp_path: P
     async with call_rig(tmp_path, ["one"], workloads=declared) as rig:
         rig.play("one", tokens=20, chunk_ms=100)
         first = asyncio.create_task(rig.stream())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         second = await rig.chat(stream=stream)
         assert second.status == 200 and b'"cache":"none"' in second.body
         assert (await first).done
@@ -323,12 +323,12 @@ async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         one = rig.hold("one")
         leader = asyncio.create_task(rig.chat())
-        await until(lambda: counted(rig) == 1)
+        await wait_until(lambda: counted(rig) == 1)
         follower = asyncio.create_task(rig.chat())
         other = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.running_calls == 3)
+        await wait_until(lambda: rig.gateway.running_calls == 3)
         follower.cancel()
-        await until(lambda: rig.gateway.running_calls == 2)
+        await wait_until(lambda: rig.gateway.running_calls == 2)
         one.release()
         assert (await leader).status == 200 and (await other).json["groundplan"]["cache"] == "exact"
         assert counted(rig) == 1
@@ -338,7 +338,7 @@ async def test_a_first_client_that_leaves_lets_the_next_ask(tmp_path: Path) -> N
     async with rigged(tmp_path) as rig:
         one, leader, follower = await one_waits(rig)
         leader.cancel()
-        await until(lambda: counted(rig) == 2)
+        await wait_until(lambda: counted(rig) == 2)
         for _ in range(2):
             one.release()
         assert (await follower).json["groundplan"]["cache"] == "none"
@@ -351,9 +351,9 @@ async def test_answers_that_were_cut_are_not_kept_and_hold_nobody_up(tmp_path: P
         rig.play("two", tokens=20)
         one = rig.hold("one")
         calls = [asyncio.create_task(rig.chat(max_tokens=3)) for _ in range(5)]
-        await until(lambda: rig.gateway.running_calls == 5)
+        await wait_until(lambda: rig.gateway.running_calls == 5)
         one.release()
-        await until(lambda: counted(rig) == 5)  # all of the others at once
+        await wait_until(lambda: counted(rig) == 5)  # all of the others at once
         for _ in range(4):
             one.release()
         replies = await asyncio.gather(*calls)
@@ -371,7 +371,7 @@ async def test_a_broken_stream_is_not_kept(tmp_path: Path) -> None:
 
 
 async def test_a_stream_of_two_models_is_not_kept(tmp_path: Path) -> None:
-    declared = {"assistant": {"cache": CACHE, **rule(on_broken_stream="resume")}}
+    declared = {"assistant": {"cache": CACHE, **reliability(on_broken_stream="resume")}}
     async with rigged(tmp_path, workloads=declared) as rig:
         rig.play("one", mode="cut")
         stream = await rig.stream()
@@ -489,7 +489,7 @@ async def test_a_stop_while_the_answer_is_made_keeps_it_out(tmp_path: Path) -> N
     async with rigged(tmp_path) as rig:
         one = rig.hold("one")
         call = asyncio.create_task(rig.chat())
-        await until(lambda: counted(rig) == 1)
+        await wait_until(lambda: counted(rig) == 1)
         live(rig, kills=frozenset({"site/site-one"}))
         one.release()
         assert (await call).status == 200

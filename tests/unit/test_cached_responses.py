@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.integration.gateway_stack import Reply, parse_reply
+from tests.unit.call_rig import Rig, call_rig, wait_until
 
 from groundplan.blueprint.model import Cache, Keep
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS, RESPONSES_REPLAY_FORMS
@@ -25,7 +25,7 @@ async def post(rig: Rig, path: str, **more: Any) -> Reply:
     head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
     try:
-        return parse(await asyncio.wait_for(reader.read(), 20))
+        return parse_reply(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
 
@@ -89,7 +89,7 @@ async def test_nobody_waits_for_an_answer_in_a_form_of_which_theirs_is_not_made(
         one = rig.hold("one")
         forms = (True, False, True, False)
         calls = [asyncio.create_task(post(rig, COMPLETIONS, prompt="Where?", stream=form)) for form in forms]
-        await until(lambda: rig.gateway.running_calls == 4 and rig.models["one"].counted == 2)
+        await wait_until(lambda: rig.gateway.running_calls == 4 and rig.models["one"].counted == 2)
         for _ in range(2):
             one.release()
         replies = [await call for call in calls]

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.unit.test_routing_model import made
+from tests.unit.test_routing_model import make_matrix
 from typer.testing import CliRunner
 
 from groundplan.cli import training
@@ -161,7 +161,7 @@ def test_what_cannot_be_kept_is_refused_before_anything_is_learned(
 
 
 def test_two_that_are_kept_at_once_get_versions_of_their_own(tmp_path: Path) -> None:
-    router = train(made(60), None, (0.95,), name="support")
+    router = train(make_matrix(60), None, (0.95,), name="support")
 
     def kept(number: int) -> tuple[str, str]:
         version = registry.save_router(tmp_path, replace(router, trained={"number": str(number)}))

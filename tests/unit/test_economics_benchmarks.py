@@ -12,14 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 from benchmarks import routing, savings
-from tests.unit.test_routing_model import made
+from tests.unit.test_routing_model import make_matrix
 
 from groundplan.economics.routing.learn.evaluate import evaluate
 from groundplan.economics.routing.model import TOKENS, Floats
 
 
 def a_set(folder: Path, rows: int = 60) -> Path:
-    matrix, path = made(rows), folder / "set.jsonl"
+    matrix, path = make_matrix(rows), folder / "set.jsonl"
     lines = [
         {
             "id": sample.id,
@@ -51,7 +51,7 @@ def test_routing_prints_what_is_saved_and_kept_beside_both_ridges(
 
 
 def test_the_factor_is_against_the_stronger_ridge() -> None:
-    found = evaluate(made(120), None, (0.99, 0.98, 0.95))
+    found = evaluate(make_matrix(120), None, (0.99, 0.98, 0.95))
     half, twice = (
         {name: replace(each, saved=each.saved * times) for name, each in found.routed.items()} for times in (0.5, 2.0)
     )
@@ -115,7 +115,7 @@ def test_embeddings_are_kept_for_the_very_prompts_they_are_of(tmp_path: Path) ->
             return np.zeros((len(texts), 4), dtype=np.float32) + self.asked
 
     encoder: Any = Counting()
-    one, other = made(40, seed=1), made(40, seed=2)
+    one, other = make_matrix(40, seed=1), make_matrix(40, seed=2)
     cache = tmp_path / "not" / "there"
     for _ in range(2):
         assert routing.embedded(encoder, one, cache, "set").tolist() == [[1.0] * 4] * 40  # type: ignore[union-attr]

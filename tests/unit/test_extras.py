@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.test_release_plan import BASE, planned
+from tests.unit.test_release_plan import BASE, plan_of
 
 from groundplan.release import extras
 
@@ -21,8 +21,8 @@ def test_what_needs_a_package_that_is_not_there_is_refused_by_plan(
 ) -> None:
     text = BASE.replace("name: gpt-eu\n", f"name: gpt-eu\n{said}\n", 1)
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == module else object())
-    (refused,) = planned(text).refusals
+    (refused,) = plan_of(text).refusals
     assert refused.code == "extra_missing" and f"groundplan[{extra}]" in refused.hint
     assert refused.where is not None and refused.where.line == text.split("\n").index(said) + 1
     monkeypatch.setattr(extras, "find_spec", lambda _: object())
-    assert planned(text).refusals == ()
+    assert plan_of(text).refusals == ()

@@ -16,9 +16,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import FixedPolicy, call_rig, rule
-from tests.unit.raw_upstream import DONE, STREAM, answering, chunk, events, saying, whole
+from tests.integration.gateway_stack import Reply, parse_reply
+from tests.unit.call_rig import FixedPolicy, call_rig, reliability
+from tests.unit.raw_upstream import (
+    DONE,
+    STREAM_HEAD,
+    chunk,
+    completion_body,
+    encode_events,
+    json_response,
+    raw_upstream_rig,
+)
 
 from groundplan.blueprint.model import Deployment, Limit, Rates
 from groundplan.core.errors import Conflict, Unavailable
@@ -148,7 +156,7 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(rig.request().replace(b"\r\n\r\n", lines.encode(), 1))
             try:
-                return parse(await asyncio.wait_for(reader.read(), 20))
+                return parse_reply(await asyncio.wait_for(reader.read(), 20))
             finally:
                 writer.close()
 
@@ -170,10 +178,12 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
 @pytest.mark.parametrize("stream", [False, True])
 async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_path: Path, stream: bool) -> None:
     call = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    said = json.loads(whole())
+    said = json.loads(completion_body())
     said["choices"][0] |= {"message": {"role": "assistant", "tool_calls": [call]}, "finish_reason": "tool_calls"}
-    sent = STREAM + events(chunk({"role": "assistant", "tool_calls": [call]}), chunk({}, "tool_calls"), DONE)
-    async with saying(tmp_path, sent if stream else answering(json.dumps(said).encode())) as rig:
+    sent = STREAM_HEAD + encode_events(
+        chunk({"role": "assistant", "tool_calls": [call]}), chunk({}, "tool_calls"), DONE
+    )
+    async with raw_upstream_rig(tmp_path, sent if stream else json_response(json.dumps(said).encode())) as rig:
         tools = [{"type": "function", "function": {"name": name}} for name in ("look", "other")]
 
         async def ask() -> Reply:
@@ -181,7 +191,7 @@ async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_pa
             request = rig.request(stream=stream, tools=tools)
             writer.write(request.replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
             try:
-                return parse(await asyncio.wait_for(reader.read(), 20))
+                return parse_reply(await asyncio.wait_for(reader.read(), 20))
             finally:
                 writer.close()
 
@@ -194,14 +204,14 @@ async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_pa
 
 async def test_an_answer_that_is_given_again_says_what_is_left_now(tmp_path: Path) -> None:
     limit = Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")
-    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule()}, limits=[limit]) as rig:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": reliability()}, limits=[limit]) as rig:
         rig.gateway.limit_slices.add_grant("requests/few", rig.gateway.clock.now().date().isoformat(), 9)
 
         async def ask() -> Reply:
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(rig.request().replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
             try:
-                return parse(await asyncio.wait_for(reader.read(), 20))
+                return parse_reply(await asyncio.wait_for(reader.read(), 20))
             finally:
                 writer.close()
 
@@ -229,7 +239,7 @@ async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tm
         for name in ("assistant", "new", "other"):
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(rig.request(name).replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
-            replayed.append("groundplan-replay" in parse(await asyncio.wait_for(reader.read(), 20)).headers)
+            replayed.append("groundplan-replay" in parse_reply(await asyncio.wait_for(reader.read(), 20)).headers)
             writer.close()
         assert replayed == [False, True, False] and rig.models["one"].counted == 2
 
@@ -245,7 +255,7 @@ async def test_what_nobody_could_answer_and_cost_nothing_may_be_sent_again_with_
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(rig.request(stream=stream).replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1))
             try:
-                return parse(await asyncio.wait_for(reader.read(), 20))
+                return parse_reply(await asyncio.wait_for(reader.read(), 20))
             finally:
                 writer.close()
 

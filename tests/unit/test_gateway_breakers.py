@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import call_rig, rule
-from tests.unit.raw_upstream import asked
+from tests.unit.call_rig import call_rig, reliability
+from tests.unit.raw_upstream import post
 
 from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
@@ -147,14 +147,14 @@ async def test_one_call_at_a_time_asks_a_second_choice_that_may_be_well_again(tm
 async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -> None:
     """It is another path there: neither is a deployment well by it, nor its answers slow beside it."""
     more = {"one": {"api": "anthropic", "billing_on_cancel": "full"}}
-    hedged = {"assistant": rule(hedge={"after_ms": 20_000, "at_most": 1.0})}
+    hedged = {"assistant": reliability(hedge={"after_ms": 20_000, "at_most": 1.0})}
     async with call_rig(tmp_path, ["one", "two"], more=more, workloads=hedged) as rig:
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
         for _ in range(3):
             health.record_failure("one", now - 60)
         body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "a b c"}]}
         for _ in range(3):
-            reply = await asked(rig, "/v1/messages/count_tokens", body)
+            reply = await post(rig, "/v1/messages/count_tokens", body)
             assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
         assert set(health.states(now)) == {"one"}
         assert rig.gateway.latencies.of("one", False).peak == 0.0
@@ -172,7 +172,7 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
         "one": {"keys": [ProviderKey(key=f"file:{file}")], "rates": priced},
         "two": {"rates": priced},
     }
-    hedged = {"assistant": rule(hedge={"after_ms": 1, "at_most": 1.0})}
+    hedged = {"assistant": reliability(hedge={"after_ms": 1, "at_most": 1.0})}
     async with call_rig(tmp_path / "home", ["one", "two"], more=more, workloads=hedged) as rig:
         place = rig.plan("assistant").deployments_by_name["one"][0]
         rig.play("one", mode="error", status=429, retry_after=retry_after)

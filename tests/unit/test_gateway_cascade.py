@@ -12,8 +12,8 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import BOUND, FixedPolicy, Rig, call_rig, read_records, until
+from tests.integration.gateway_stack import parse_reply
+from tests.unit.call_rig import BOUND, FixedPolicy, Rig, call_rig, read_records, wait_until
 
 from groundplan.blueprint.model import Cascade, Judge, RouteRule, Routing
 from groundplan.economics.routing.decide import agree
@@ -137,7 +137,7 @@ async def test_calls_within_a_call_are_its_callers_wherever_the_key_is_and_comes
         live.policy = replace(live.policy, keys=near)
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request().replace(b"authorization: Bearer", header.encode(), 1))
-        assert (reply := parse(await asyncio.wait_for(reader.read(), 20))).status == 200, reply.body
+        assert (reply := parse_reply(await asyncio.wait_for(reader.read(), 20))).status == 200, reply.body
         writer.close()
         assert rig.models["small"].counted == 3
         ends, _ = await settled(rig)
@@ -259,9 +259,9 @@ async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(t
         rig.play("judge", latency_ms=3000)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
-        await until(lambda: rig.models["judge"].counted > 0)
+        await wait_until(lambda: rig.models["judge"].counted > 0)
         writer.close()
-        await until(lambda: rig.slices.open_reservations == 0 and rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.slices.open_reservations == 0 and rig.gateway.running_calls == 0)
         await rig.books()
 
 
@@ -293,12 +293,12 @@ async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tm
         rig.play("judge", latency_ms=60_000)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
-        await until(lambda: rig.models["judge"].counted > 0)
+        await wait_until(lambda: rig.models["judge"].counted > 0)
         left = tmp_path / "left" / rig.gateway.journal.folder.name
         segments = shutil.ignore_patterns("*.new")  # one that is only being made
         shutil.copytree(rig.gateway.journal.folder, left, ignore=segments)  # what a kill -9 leaves behind
         writer.close()
-        await until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
     records = read_records(left)
     made = [record for record in records if isinstance(record, Reservation)]
     ended = [record for record in records if isinstance(record, Settlement)]

@@ -16,8 +16,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.integration.gateway_stack import deployment, parse
-from tests.unit.call_rig import call_rig, rule
+from tests.integration.gateway_stack import deployment, parse_reply
+from tests.unit.call_rig import call_rig, reliability
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.money import PICO
@@ -217,26 +217,26 @@ async def answered(
 
 async def test_calls_are_shared_by_weight(tmp_path: Path) -> None:
     more = {"one": {"weight": 3}, "two": {"weight": 1}, "three": {"weight": 0}}
-    assert await answered(tmp_path, rule(balance="weighted"), more, 12) == {"one": 9, "two": 3}
+    assert await answered(tmp_path, reliability(balance="weighted"), more, 12) == {"one": 9, "two": 3}
 
 
 async def test_fallbacks_get_no_share(tmp_path: Path) -> None:
-    found = await answered(tmp_path, rule(balance="weighted", peers=2), {}, 10)
+    found = await answered(tmp_path, reliability(balance="weighted", peers=2), {}, 10)
     assert found == {"one": 5, "two": 5}
 
 
 async def test_calls_go_to_the_cheapest(tmp_path: Path) -> None:
     cheap = Rates(input=0, output=PICO)
-    assert await answered(tmp_path, rule(balance="cheapest"), {"two": {"rates": cheap}}, 4) == {"two": 4}
+    assert await answered(tmp_path, reliability(balance="cheapest"), {"two": {"rates": cheap}}, 4) == {"two": 4}
 
 
 async def test_calls_go_where_answers_come_sooner(tmp_path: Path) -> None:
-    found = await answered(tmp_path, rule(balance="latency"), {}, 30, latency_ms=400)
+    found = await answered(tmp_path, reliability(balance="latency"), {}, 30, latency_ms=400)
     assert found["three"] <= 6
 
 
 async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(balance="latency")}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(balance="latency")}) as rig:
         rig.play("two", latency_ms=50)
         slow, now = rig.gateway.latencies.of("one", False), rig.gateway.loop.time()
         slow.observe(3_000_000, now)
@@ -247,11 +247,11 @@ async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_pat
 
 
 async def test_one_conversation_stays_where_it_is(tmp_path: Path) -> None:
-    assert len(await answered(tmp_path, rule(balance="prefix"), {}, 8)) == 1
+    assert len(await answered(tmp_path, reliability(balance="prefix"), {}, 8)) == 1
 
 
 async def test_an_unhealthy_one_gets_no_share_but_one_probe(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(balance="weighted")}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(balance="weighted")}) as rig:
         rig.play("one", mode="error", status=500)
         began = rig.gateway.loop.time()
         for _ in range(12):
@@ -261,7 +261,7 @@ async def test_an_unhealthy_one_gets_no_share_but_one_probe(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "ordered"])
 async def test_a_failure_is_still_invisible(tmp_path: Path, mode: str) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(balance=mode)}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(balance=mode)}) as rig:
         rig.play("one", mode="error", status=500)
         replies = await asyncio.gather(*(rig.chat() for _ in range(6)))
         assert [reply.status for reply in replies] == [200] * 6
@@ -271,7 +271,7 @@ async def test_a_failure_is_still_invisible(tmp_path: Path, mode: str) -> None:
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("ordered", "cheapest")])
 async def test_one_that_was_opened_is_tried_again_although_two_others_are_well(tmp_path: Path, mode: str) -> None:
     names = ["one", "two", "three"]
-    async with call_rig(tmp_path, names, workloads={"assistant": rule(balance=mode)}) as rig:
+    async with call_rig(tmp_path, names, workloads={"assistant": reliability(balance=mode)}) as rig:
         health, now = rig.gateway.health, rig.gateway.loop.time()
         for _ in range(3):
             health.record_failure("two", now - 1.5)
@@ -283,7 +283,7 @@ async def test_one_that_was_opened_is_tried_again_although_two_others_are_well(t
 
 async def test_a_fallback_or_one_without_weight_is_not_tried_in_front_of_the_others(tmp_path: Path) -> None:
     names = ["one", "two", "three", "four"]
-    settings = {"assistant": rule(balance="weighted", peers=3)}
+    settings = {"assistant": reliability(balance="weighted", peers=3)}
     async with call_rig(tmp_path, names, workloads=settings, more={"three": {"weight": 0}}) as rig:
         for _ in range(3):
             for name in ("three", "four"):
@@ -299,7 +299,7 @@ async def test_each_beginning_of_a_conversation_has_its_home_in_every_api(
     tmp_path: Path, path: str, field: str
 ) -> None:
     names = ["one", "two", "three"]
-    async with call_rig(tmp_path, names, workloads={"assistant": rule(balance="prefix")}) as rig:
+    async with call_rig(tmp_path, names, workloads={"assistant": reliability(balance="prefix")}) as rig:
 
         async def home(text: str) -> str:
             given = [{"role": "user", "content": text}] if field == "messages" else text
@@ -307,7 +307,7 @@ async def test_each_beginning_of_a_conversation_has_its_home_in_every_api(
             head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
-            reply = parse(await asyncio.wait_for(reader.read(), 20))
+            reply = parse_reply(await asyncio.wait_for(reader.read(), 20))
             writer.close()
             deployment: str = reply.json["groundplan"]["deployment"]
             return deployment
@@ -327,7 +327,7 @@ async def test_by_an_alias_every_deployment_may_answer_though_one_bears_that_nam
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         head = b"GET /v1/models/Our%20GPT HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\n"
         writer.write(head + b"connection: close\r\n\r\n")
-        assert parse(await reader.read()).json["id"] == "Our GPT"
+        assert parse_reply(await reader.read()).json["id"] == "Our GPT"
         writer.close()
         assert (await rig.chat("other", model="gpt-4.1")).status == 404
         assert (await rig.chat("other", model="up-one")).status == 503
@@ -340,7 +340,9 @@ async def test_a_weight_of_0_is_asked_when_the_others_fail_also_where_nothing_is
 ) -> None:
     """By which a deployment is put aside, whatever a workload says of its order."""
     more = {"one": {"weight": 0}}
-    async with call_rig(tmp_path, ["one", "two"], more=more, workloads={"assistant": rule(balance=balance)}) as rig:
+    async with call_rig(
+        tmp_path, ["one", "two"], more=more, workloads={"assistant": reliability(balance=balance)}
+    ) as rig:
         for _ in range(3):
             assert (await rig.chat(model=model)).headers["groundplan-deployment"] == "two"
         rig.play("two", mode="error", status=503)

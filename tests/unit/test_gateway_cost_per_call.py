@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 from msgspec.structs import replace
-from tests.integration.gateway_stack import RATES, Reply, parse
-from tests.unit.call_rig import BOUND, Rig, call_rig, rule, until
+from tests.integration.gateway_stack import RATES, Reply, parse_reply
+from tests.unit.call_rig import BOUND, Rig, call_rig, reliability, wait_until
 from tests.unit.test_gateway_cascade import NAMES, SCHEMA, declared, text
 
 CAP = BOUND + BOUND // 2
@@ -18,7 +18,7 @@ CAP = BOUND + BOUND // 2
 
 
 def capped(most: int = CAP, **settings: Any) -> dict[str, dict[str, Any]]:
-    return {"assistant": {"max_cost_per_call": most, **rule(**settings)}}
+    return {"assistant": {"max_cost_per_call": most, **reliability(**settings)}}
 
 
 async def capped_by_caller(rig: Rig, most: str, **more: Any) -> Reply:
@@ -26,7 +26,7 @@ async def capped_by_caller(rig: Rig, most: str, **more: Any) -> Reply:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(request)
     try:
-        return parse(await asyncio.wait_for(reader.read(), 20))
+        return parse_reply(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
 
@@ -36,7 +36,7 @@ async def capped_by_caller(rig: Rig, most: str, **more: Any) -> Reply:
 async def test_no_attempt_follows_a_billed_one_above_what_a_call_may_cost(
     tmp_path: Path, by: str, stream: bool
 ) -> None:
-    workloads = capped() if by == "workload" else {"assistant": rule()}
+    workloads = capped() if by == "workload" else {"assistant": reliability()}
     async with call_rig(tmp_path, workloads=workloads) as rig:
         rig.play("one", mode="error", status=502)
         reply = await (rig.chat(stream=stream) if by == "workload" else capped_by_caller(rig, "0.0003", stream=stream))
@@ -88,7 +88,7 @@ async def test_a_hedge_counts_beside_the_attempt_that_is_open(
         one = rig.hold("one")
         asked = asyncio.create_task(rig.chat(stream=stream))
         if not sent:
-            await until(lambda: rig.models["one"].counted == 1)
+            await wait_until(lambda: rig.models["one"].counted == 1)
             await asyncio.sleep(0.15)  # a hedge would be sent after 0.04
             one.release()
         assert (await asked).status == 200
@@ -118,7 +118,7 @@ async def test_an_attempt_that_is_read_on_for_nobody_counts_at_its_bound(tmp_pat
         assert "another attempt may bring this call to" in stream.errors[0]["message"]
         assert (rig.models["two"].counted, rig.models["three"].counted) == (1, 0)
         one.release()
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: not rig.gateway.background)
         await rig.books()
 
 

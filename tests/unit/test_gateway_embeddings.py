@@ -13,8 +13,8 @@ import msgspec
 import pytest
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig
-from tests.unit.raw_upstream import answering, saying
-from tests.unit.raw_upstream import asked as post
+from tests.unit.raw_upstream import json_response, raw_upstream_rig
+from tests.unit.raw_upstream import post as post
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.endpoints import announce
@@ -86,8 +86,10 @@ async def test_vectors_that_are_none_come_from_elsewhere(tmp_path: Path, bad: An
     answer = msgspec.json.encode({"object": "list", "data": rows, "usage": {"prompt_tokens": 2}})
     more: dict[str, dict[str, Any]] = {name: {"kind": "embeddings"} for name in ("one", "two")}
     workloads = {"assistant": {"embeddings": ["one", "two"]}}
-    async with saying(tmp_path, answering(answer), fallback=True, more=more, workloads=workloads) as rig:
-        rig.change("two", model="scripted/one")
+    async with raw_upstream_rig(
+        tmp_path, json_response(answer), has_fallback=True, more=more, workloads=workloads
+    ) as rig:
+        rig.change_deployment("two", model="scripted/one")
         packed = {"encoding_format": "base64"} if bad in (NAN, MINUS_NAN) else {}
         reply = await post(rig, "/v1/embeddings", {"model": "auto", "input": ["a", "b"], **packed})
         assert reply.status == 200 and len(reply.json["data"]) == 2, reply.body
@@ -102,7 +104,7 @@ async def test_texts_that_were_answered_before_one_was_refused_are_paid(tmp_path
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(answering(json.dumps({"error": refusal}).encode(), b"400 Bad Request"))
+        writer.write(json_response(json.dumps({"error": refusal}).encode(), b"400 Bad Request"))
         await writer.drain()
         writer.close()
 

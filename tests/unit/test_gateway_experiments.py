@@ -16,8 +16,8 @@ import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, workload
-from tests.unit.call_rig import LIMIT, FixedPolicy, Rig, call_rig, until
+from tests.integration.gateway_stack import Reply, blueprint, deployment, parse_reply, workload
+from tests.unit.call_rig import LIMIT, FixedPolicy, Rig, call_rig, wait_until
 
 from groundplan.api.calls import replays
 from groundplan.blueprint.experiment import DeclaredExperiment, Replay
@@ -80,7 +80,7 @@ async def books(rig: Rig) -> dict[str, int]:
 
 
 async def rest(rig: Rig) -> None:
-    await until(lambda: not rig.gateway.background)
+    await wait_until(lambda: not rig.gateway.background)
 
 
 async def test_both_answer_and_one_is_shown(tmp_path: Path) -> None:
@@ -141,7 +141,7 @@ async def test_a_second_answer_needs_room_in_every_budget(tmp_path: Path) -> Non
         assert not pairs.waiting
         assert rig.models["two"].counted == 0
         assert isinstance(rig.gateway.shadow_trials, Shadows) and rig.gateway.shadow_trials.missed == 3
-        assert len(rig.grants.asked) == 1, "it asks again only after a while"
+        assert len(rig.grants.requested_budgets) == 1, "it asks again only after a while"
         await books(rig)
 
 
@@ -306,7 +306,7 @@ async def headed(rig: Rig, line: str) -> Reply:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(head + f"\r\n{line}\r\n\r\n".encode() + body)
     try:
-        return parse(await reader.read())
+        return parse_reply(await reader.read())
     finally:
         writer.close()
 
@@ -506,7 +506,7 @@ async def test_what_was_revoked_meanwhile_makes_no_second_answer(tmp_path: Path,
         live = rig.gateway.live
         assert isinstance(live, FixedPolicy)
         asked = asyncio.create_task(rig.chat())
-        await until(lambda: rig.gateway.slices.open_reservations == 1)
+        await wait_until(lambda: rig.gateway.slices.open_reservations == 1)
         policy = live.policy
         revoked = {h: dataclasses.replace(k, revoked=True) for h, k in policy.keys.items()}
         changes: dict[str, dict[str, Any]] = {

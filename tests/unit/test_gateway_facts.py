@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import Rig, call_rig, read_records, until
+from tests.integration.gateway_stack import Reply, parse_reply
+from tests.unit.call_rig import Rig, call_rig, read_records, wait_until
 
 from groundplan.gateway.call.facts_api import SEARCH, FactsApi
 from groundplan.gateway.call.pipeline import Pipeline
@@ -23,7 +23,7 @@ async def searched(rig: Rig) -> Reply:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(rig.request().replace(b"/v1/chat/completions", SEARCH))
     try:
-        return parse(await asyncio.wait_for(reader.read(), 20))
+        return parse_reply(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
 
@@ -60,6 +60,6 @@ async def test_a_search_of_what_is_restricted_whose_client_goes_away_is_written_
         searching = asyncio.create_task(searched(rig))
         await asked.wait()
         searching.cancel()
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         ends = [(each.endpoint, each.status) for each in await rig.records() if isinstance(each, Finish)]
         assert ends == [("search", "cancelled")]

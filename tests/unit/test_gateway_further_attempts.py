@@ -18,10 +18,10 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from tests.integration.gates import until
-from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import BOUND, FixedPolicy, Rig, call_rig, read_records, rule
-from tests.unit.raw_upstream import HI, ROLE, STREAM, answering, events, whole
+from tests.integration.gates import wait_until
+from tests.integration.gateway_stack import Reply, parse_reply
+from tests.unit.call_rig import BOUND, FixedPolicy, Rig, call_rig, read_records, reliability
+from tests.unit.raw_upstream import HI, ROLE, STREAM_HEAD, completion_body, encode_events, json_response
 
 from groundplan.blueprint.model import Limit, Rates, Reliability
 from groundplan.core.endpoints import announce
@@ -38,7 +38,7 @@ from groundplan.governance.approved_parts import workload_parts
 from groundplan.governance.model import GrantedApproval
 from groundplan.ledger.model import Settlement
 
-RESUME = {"assistant": rule(on_broken_stream="resume")}
+RESUME = {"assistant": reliability(on_broken_stream="resume")}
 
 
 # the rest of a stream ------------------------------------------------------------------------------------------------
@@ -89,7 +89,7 @@ async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0)
         assert rig.server.held_bytes <= HIGH_WATER, "what was passed on takes no room any more"
     writer.write(data[-100:])
     try:
-        return parse(await asyncio.wait_for(reader.read(), 20))
+        return parse_reply(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
 
@@ -103,11 +103,11 @@ async def test_a_slow_client_says_nothing_of_how_quick_a_deployment_is(tmp_path:
 
 async def test_nobody_else_is_asked_beside_a_form(tmp_path: Path) -> None:
     """It is passed on as it comes, and nobody waits to send it twice."""
-    hedged = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
+    hedged = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 1.0})}
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}, workloads=hedged) as rig:
         gate = rig.hold("one")
         asked = asyncio.create_task(heard(rig, 1000))
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         await asyncio.sleep(0.1)
         gate.release()
         assert ((await asked).status, rig.models["two"].counted) == (200, 0)
@@ -119,7 +119,7 @@ async def test_an_upload_goes_on_when_its_upstream_says_that_it_works_on_it(tmp_
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
         await reader.readuntil(b"\r\n0\r\n\r\n")
-        writer.write(answering(b'{"text":"hello"}'))
+        writer.write(json_response(b'{"text":"hello"}'))
         await reader.read()
         writer.close()
 
@@ -209,14 +209,14 @@ def approve(live: Any) -> None:
 async def test_no_attempt_follows_once_it_is_stopped_revoked_or_kept_elsewhere(
     tmp_path: Path, what: str, code: str
 ) -> None:
-    settings = {"assistant": rule(same=2, backoff_ms=600, max_backoff_ms=600)}
+    settings = {"assistant": reliability(same=2, backoff_ms=600, max_backoff_ms=600)}
     async with call_rig(tmp_path, ["one"], workloads=settings) as rig:
         rig.play("one", mode="error", status=503)
         live: Any = rig.gateway.live
         if what == "an approval":
             approve(live)
         asked = asyncio.ensure_future(rig.chat())
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(rig.gateway.journal.folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(rig.gateway.journal.folder)))
         changed(live, what)
         reply = await asked
         assert (reply.code, rig.models["one"].counted) == (code, 1), reply.body
@@ -226,14 +226,14 @@ async def test_no_attempt_follows_once_it_is_stopped_revoked_or_kept_elsewhere(
 @pytest.mark.parametrize("what", [*(what for what, _ in CHANGES), "nobody confirms the policy"])
 async def test_nothing_is_hedged_once_it_is_stopped_revoked_or_kept_elsewhere(tmp_path: Path, what: str) -> None:
     """The one that was sent before may answer."""
-    settings = {"assistant": rule(hedge={"after_ms": 100, "at_most": 1.0})}
+    settings = {"assistant": reliability(hedge={"after_ms": 100, "at_most": 1.0})}
     async with call_rig(tmp_path, workloads=settings) as rig:
         live: Any = rig.gateway.live
         if what == "an approval":
             approve(live)
         gate = rig.hold("one")
         asked = asyncio.ensure_future(rig.chat())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         if what == "nobody confirms the policy":
             live.seconds = 3600.0
         else:
@@ -249,7 +249,7 @@ async def test_a_stream_that_breaks_is_not_gone_on_with_once_its_workload_is_sto
         rig.play("one", mode="stall_late", chunk_ms=3)
         live: Any = rig.gateway.live
         asked = asyncio.ensure_future(rig.stream())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         live.policy = dataclasses.replace(live.policy, kills=frozenset({"workload/assistant"}))
         (error,) = (await asked).errors
         assert error["code"] == "stream_broken" and "workload/assistant is stopped" in error["message"]
@@ -307,7 +307,7 @@ async def test_who_waited_for_the_first_with_its_key_has_what_is_left_of_its_dea
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(data)
             try:
-                return parse(await asyncio.wait_for(reader.read(), 20))
+                return parse_reply(await asyncio.wait_for(reader.read(), 20))
             finally:
                 writer.close()
 
@@ -328,7 +328,7 @@ async def service() -> AsyncIterator[int]:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(asyncio.IncompleteReadError, ConnectionError):
             await reader.readuntil(b"\r\n\r\n")
-            writer.write(answering(whole()))
+            writer.write(json_response(completion_body()))
             await writer.drain()
         writer.close()
 
@@ -393,10 +393,10 @@ async def test_an_upstream_that_answers_before_it_has_taken_the_request(tmp_path
         await reader.readuntil(b"\r\n\r\n")
         asked += 1
         if asked > 1:
-            writer.write(answering(whole()))
+            writer.write(json_response(completion_body()))
             writer.close()
             return
-        refusal = answering(b'{"error": {"message": "far too long"}}', b"413 Content Too Large")
+        refusal = json_response(b'{"error": {"message": "far too long"}}', b"413 Content Too Large")
         writer.write(refusal if kept else refusal.replace(b"\r\n\r\n", b"\r\nconnection: close\r\n\r\n"))
         await writer.drain()
         if kept:
@@ -441,7 +441,7 @@ async def flooding(begin: bytes, piece: bytes) -> AsyncIterator[int]:
 @pytest.mark.parametrize("begun", [False, True])
 async def test_an_endless_flood_of_comments_is_as_silent_as_nothing(tmp_path: Path, begun: bool) -> None:
     """Also where no moment passes without one."""
-    begin = STREAM + (events(ROLE, HI) if begun else b"")
+    begin = STREAM_HEAD + (encode_events(ROLE, HI) if begun else b"")
     more = {"one": {"first_token_ms": 500, "idle_ms": 500}}
     async with flooding(begin, b": still here\n\n") as port, call_rig(tmp_path, more=more, ports={"one": port}) as rig:
         async with asyncio.timeout(10):
@@ -479,7 +479,7 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
         monkeypatch.setattr(rig.gateway.stalls, "stalled_seconds", stood)
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "policy_lease_expired") and 1 in made
-        await until(lambda: not pool.open_connections)
+        await wait_until(lambda: not pool.open_connections)
         assert rig.models["one"].counted == 0
         await rig.books()
 

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, rule
-from tests.unit.raw_upstream import END, HI, ROLE, STREAM, THERE, answering, asked, chunk, whole
+from tests.unit.call_rig import Rig, call_rig, reliability
+from tests.unit.raw_upstream import END, HI, ROLE, STREAM_HEAD, THERE, chunk, completion_body, json_response, post
 
 from groundplan.blueprint.model import Cache, Guardrails
 
@@ -67,12 +67,12 @@ TEXTS = [{"id": "c", "object": "text_completion", "created": 1, "model": "m",
           "choices": [{"index": 0, "text": "Hi there", "finish_reason": "stop"}]}]  # fmt: skip
 LOOKED_AT = Guardrails(output={"secrets": "block", "personal_data": "mask"}, tools=["f"], budget_ms=100_000)
 WORKLOADS: dict[str, dict[str, Any]] = {
-    "plain": rule(on_broken_stream="resume"),
-    "looked_at": {"guardrails": LOOKED_AT, **rule(on_broken_stream="resume")},
+    "plain": reliability(on_broken_stream="resume"),
+    "looked_at": {"guardrails": LOOKED_AT, **reliability(on_broken_stream="resume")},
     "cached": {"cache": Cache(seconds=60, max_bytes=1 << 20, scope="workload")},
 }
 OF_PATH: dict[str, tuple[list[Any], Any]] = {
-    "/v1/chat/completions": (CHAT, json.loads(whole())),
+    "/v1/chat/completions": (CHAT, json.loads(completion_body())),
     "/v1/messages": (MESSAGES, {**BEGUN, "content": [{"type": "text", "text": "Hi"}], "stop_reason": "end_turn"}),
     "/v1/responses": (RESPONSES, RESPONSE),
     "/v1/completions": (TEXTS, TEXTS[0]),
@@ -109,11 +109,11 @@ class Odd:
         lines = [json.dumps(each, indent=self.dice.choice([None, None, 1])).split("\n") for each in told]
         out = "".join("".join(f"data: {line}\n" for line in each) + "\n" for each in lines).encode()
         out += b"data: [DONE]\n\n" if self.dice.random() < 0.8 else b""
-        return STREAM + (out[: self.dice.randrange(len(out) + 1)] if self.dice.random() < 0.2 else out)
+        return STREAM_HEAD + (out[: self.dice.randrange(len(out) + 1)] if self.dice.random() < 0.2 else out)
 
     def answer(self, path: str, *, stream: bool) -> bytes:
         events, one = OF_PATH[path]
-        return self.stream(events) if stream else answering(json.dumps(self.changed(one)).encode())
+        return self.stream(events) if stream else json_response(json.dumps(self.changed(one)).encode())
 
 
 def _places(value: Any) -> list[tuple[Any, Any]]:
@@ -158,7 +158,7 @@ async def test_whatever_upstreams_send_every_call_ends_as_it_should(
                 asks["prompt"] = f"a {number % 7}"
             else:
                 asks["messages"] = [{"role": "user", "content": f"a {number % 7}"}]
-            reply = await asked(rig, path, asks, odd.dice.choice(list(WORKLOADS)))
+            reply = await post(rig, path, asks, odd.dice.choice(list(WORKLOADS)))
             assert b"internal_error" not in reply.body and reply.body and caplog.text == "", caplog.text
             live.policy = replace(policy, kills=frozenset())  # usage above its bound stops a workload
         assert rig.slices.open_reservations == 0

@@ -12,8 +12,8 @@ from typing import Any, cast
 
 import msgspec
 import pytest
-from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import FixedPolicy, Rig, Stream, call_rig, until
+from tests.integration.gateway_stack import parse_reply
+from tests.unit.call_rig import FixedPolicy, Rig, Stream, call_rig, wait_until
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
@@ -455,7 +455,7 @@ async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Pa
         writer.write(rig.request(stream=True, max_tokens=900))
         begun = await reader.readuntil(b'"a l"')
         killed(rig, scope, streams=True)
-        got = Stream(parse(begun + await asyncio.wait_for(reader.read(), 20)))
+        got = Stream(parse_reply(begun + await asyncio.wait_for(reader.read(), 20)))
         writer.close()
         assert got.status == 200 and not got.done and got.text
         assert [each["code"] for each in got.errors] == ["killed"]
@@ -479,11 +479,11 @@ async def test_nothing_more_is_given_of_a_stream_that_a_kill_ends_though_much_of
             (running,) = cast(set[Attempt], rig.gateway.streams)
             streaming, connection = running.streaming, running._connection
             assert streaming is not None and isinstance(connection, Http1Connection)
-            await until(lambda: connection._buffered_bytes > BUFFER_HIGH)
+            await wait_until(lambda: connection._buffered_bytes > BUFFER_HIGH)
             before = streaming.relay.output_bytes
             killed(rig, "company", streams=True)
             writer.transport.resume_reading()  # type: ignore[attr-defined]
-            told = Stream(parse(head + await asyncio.wait_for(reader.read(), 20)))
+            told = Stream(parse_reply(head + await asyncio.wait_for(reader.read(), 20)))
             writer.close()
         assert streaming.relay.output_bytes == before
         assert [each["code"] for each in told.errors] == ["killed"]
@@ -493,7 +493,7 @@ async def test_other_streams_go_on_and_an_ordinary_kill_ends_none(tmp_path: Path
     async with call_rig(tmp_path, ("one",)) as rig:
         rig.play("one", say="a long answer " * 20, chunk_ms=5)
         asked = asyncio.create_task(rig.stream(max_tokens=900))
-        await until(lambda: bool(rig.gateway.streams))
+        await wait_until(lambda: bool(rig.gateway.streams))
         killed(rig, "workload/other", streams=True)
         killed(rig, "deployment/one")
         got = await asked
@@ -504,7 +504,7 @@ async def test_a_whole_answer_under_way_is_not_given_after_a_kill_for_security(t
     async with call_rig(tmp_path, ("one",)) as rig:
         rig.play("one", latency_ms=150)
         asked = asyncio.create_task(rig.chat())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         killed(rig, "workload/assistant", streams=True)
         reply = await asked
         assert (reply.status, error(reply.body)["code"]) == (403, "killed")

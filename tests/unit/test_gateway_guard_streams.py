@@ -13,15 +13,15 @@ from tests.unit.raw_upstream import (
     END,
     HI,
     ROLE,
-    STREAM,
+    STREAM_HEAD,
     THERE,
-    answering,
-    asked,
     chunk,
-    events,
-    in_lines,
-    saying,
-    whole,
+    completion_body,
+    encode_events,
+    json_response,
+    multi_line_event,
+    post,
+    raw_upstream_rig,
 )
 
 from groundplan.blueprint.guarding import CompanyEntity
@@ -39,11 +39,15 @@ SECRET = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 async def test_what_a_model_says_is_no_framing_of_its_stream(tmp_path: Path, said: str, lines: bool, path: str) -> None:
     """Neither words that look like the beginning of an event nor the lines of one keep a check from the text."""
     piece = chunk({"content": said})
-    sent = events(ROLE) + (in_lines(piece) + b"\n" if lines else events(piece)) + events(HI, END, DONE)
+    sent = (
+        encode_events(ROLE)
+        + (multi_line_event(piece) + b"\n" if lines else encode_events(piece))
+        + encode_events(HI, END, DONE)
+    )
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, STREAM + sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + sent, workloads=rules) as rig:
         asks = {"model": "auto", "max_tokens": 90, "stream": True, "messages": [{"role": "user", "content": "x"}]}
-        reply = await asked(rig, path, asks)
+        reply = await post(rig, path, asks)
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
         await rig.books()
 
@@ -51,9 +55,13 @@ async def test_what_a_model_says_is_no_framing_of_its_stream(tmp_path: Path, sai
 @pytest.mark.parametrize("lines", [False, True])
 async def test_what_passes_the_checks_is_told_as_it_was_said(tmp_path: Path, lines: bool) -> None:
     piece = chunk({"content": "say data: {} and more"})
-    sent = events(ROLE) + (in_lines(piece) + b"\n" if lines else events(piece)) + events(END, DONE)
+    sent = (
+        encode_events(ROLE)
+        + (multi_line_event(piece) + b"\n" if lines else encode_events(piece))
+        + encode_events(END, DONE)
+    )
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, STREAM + sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + sent, workloads=rules) as rig:
         stream = await rig.stream()
         assert (stream.text, stream.finish, stream.done) == ("say data: {} and more", ["stop"], True)
 
@@ -63,11 +71,13 @@ async def test_log_probabilities_do_not_say_again_what_is_masked(tmp_path: Path,
     spelled = {"content": [{"token": EMAIL, "logprob": -0.1, "bytes": list(EMAIL.encode()), "top_logprobs": []}]}
     piece = json.loads(chunk({"content": f"ask {EMAIL} "}))
     piece["choices"][0]["logprobs"] = spelled
-    answer = json.loads(whole())
+    answer = json.loads(completion_body())
     answer["choices"][0] |= {"message": {"role": "assistant", "content": f"ask {EMAIL}"}, "logprobs": spelled}
     rules = {"assistant": {"guardrails": Guardrails(output={"personal_data": "mask"}, budget_ms=10_000)}}
-    sent = STREAM + events(ROLE, json.dumps(piece).encode(), END, DONE)
-    async with saying(tmp_path, sent if stream else answering(json.dumps(answer).encode()), workloads=rules) as rig:
+    sent = STREAM_HEAD + encode_events(ROLE, json.dumps(piece).encode(), END, DONE)
+    async with raw_upstream_rig(
+        tmp_path, sent if stream else json_response(json.dumps(answer).encode()), workloads=rules
+    ) as rig:
         reply = await rig.chat(stream=stream, logprobs=True)
         assert reply.status == 200 and b"ask [email]" in reply.body and EMAIL not in reply.body.decode()
         assert str(list(EMAIL.encode()))[1:-1].replace(" ", "") not in reply.body.decode().replace(" ", "")
@@ -76,11 +86,13 @@ async def test_log_probabilities_do_not_say_again_what_is_masked(tmp_path: Path,
 @pytest.mark.parametrize("stream", [False, True])
 async def test_log_probabilities_of_what_nothing_is_done_to_are_told(tmp_path: Path, stream: bool) -> None:
     spelled = {"content": [{"token": "there", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
-    piece, answer = json.loads(chunk({"content": "Hi there"})), json.loads(whole())
+    piece, answer = json.loads(chunk({"content": "Hi there"})), json.loads(completion_body())
     piece["choices"][0]["logprobs"] = answer["choices"][0]["logprobs"] = spelled
     rules = {"assistant": {"guardrails": Guardrails(input={"secrets": "mask"}, budget_ms=10_000)}}
-    sent = STREAM + events(ROLE, json.dumps(piece).encode(), END, DONE)
-    async with saying(tmp_path, sent if stream else answering(json.dumps(answer).encode()), workloads=rules) as rig:
+    sent = STREAM_HEAD + encode_events(ROLE, json.dumps(piece).encode(), END, DONE)
+    async with raw_upstream_rig(
+        tmp_path, sent if stream else json_response(json.dumps(answer).encode()), workloads=rules
+    ) as rig:
         assert b'"token":"there"' in (await rig.chat(stream=stream, logprobs=True)).body.replace(b": ", b":")
 
 
@@ -98,17 +110,19 @@ PIECES: list[dict[str, Any]] = [
 @pytest.mark.parametrize("delta", PIECES)
 async def test_whatever_a_piece_of_text_is_called_is_looked_at(tmp_path: Path, delta: dict[str, Any]) -> None:
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, STREAM + events(ROLE, chunk(delta), END, DONE), workloads=rules) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE, chunk(delta), END, DONE), workloads=rules
+    ) as rig:
         reply = await rig.chat(stream=True)
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
 @pytest.mark.parametrize("said", [{"reasoning_content": f"it is {SECRET}"}, {"refusal": f"it is {SECRET}"}, *PIECES])
 async def test_whatever_a_text_of_a_whole_answer_is_called_is_looked_at(tmp_path: Path, said: dict[str, Any]) -> None:
-    answer = json.loads(whole())
+    answer = json.loads(completion_body())
     answer["choices"][0]["message"] |= said
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, answering(json.dumps(answer).encode()), workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(json.dumps(answer).encode()), workloads=rules) as rig:
         reply = await rig.chat()
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
@@ -116,8 +130,8 @@ async def test_whatever_a_text_of_a_whole_answer_is_called_is_looked_at(tmp_path
 @pytest.mark.parametrize("calls", [[7], {"0": "id"}, "id", [None], [[{"id": "a"}]]])
 async def test_calls_that_are_none_are_passed_on_and_break_nothing(tmp_path: Path, calls: Any) -> None:
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    sent = STREAM + events(ROLE, HI, chunk({"content": "", "tool_calls": calls}), THERE, END, DONE)
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    sent = STREAM_HEAD + encode_events(ROLE, HI, chunk({"content": "", "tool_calls": calls}), THERE, END, DONE)
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         stream = await rig.stream()
         assert (stream.text, stream.finish, stream.done) == ("Hi there", ["stop"], True)
 
@@ -132,9 +146,9 @@ async def test_a_parameter_of_a_tool_may_be_called_as_fields_of_ours(
     function = {"name": "f", "parameters": {"type": "object", "properties": named}}
     spelled = json.dumps({"id": "c", "choices": [{"index": 0, "finish_reason": "stop", "role": ["x"],
                           "message": {"role": {"a": 1}, "content": "Hi there"}}]})  # fmt: skip
-    sent = STREAM + events(ROLE, HI, THERE, END, DONE) if stream else answering(spelled.encode())
+    sent = STREAM_HEAD + encode_events(ROLE, HI, THERE, END, DONE) if stream else json_response(spelled.encode())
     guarded = {"assistant": {"guardrails": Guardrails(**rules, budget_ms=10_000)}}
-    async with saying(tmp_path, sent, workloads=guarded) as rig:
+    async with raw_upstream_rig(tmp_path, sent, workloads=guarded) as rig:
         reply = await rig.chat(stream=stream, tools=[{"type": "function", "function": function}])
         assert reply.status == 200 and b"there" in reply.body
 
@@ -142,16 +156,20 @@ async def test_a_parameter_of_a_tool_may_be_called_as_fields_of_ours(
 @pytest.mark.parametrize("stream", [False, True])
 async def test_half_of_a_character_keeps_no_check_from_the_rest(tmp_path: Path, stream: bool) -> None:
     said = {"role": "assistant", "content": f"\ud83d is {SECRET}"}
-    answer = json.loads(whole())
+    answer = json.loads(completion_body())
     answer["choices"][0]["message"] = said
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    sent = STREAM + events(ROLE, chunk(said), END, DONE) if stream else answering(json.dumps(answer).encode())
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    sent = (
+        STREAM_HEAD + encode_events(ROLE, chunk(said), END, DONE)
+        if stream
+        else json_response(json.dumps(answer).encode())
+    )
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         reply = await rig.chat(stream=stream)
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
     sent = sent.replace(SECRET.encode(), b"fine")
-    sent = sent if stream else answering(sent.partition(b"\r\n\r\n")[2])
-    async with saying(tmp_path / "again", sent, workloads=rules) as rig:
+    sent = sent if stream else json_response(sent.partition(b"\r\n\r\n")[2])
+    async with raw_upstream_rig(tmp_path / "again", sent, workloads=rules) as rig:
         assert b"is fine" in (await rig.chat(stream=stream)).body
 
 
@@ -168,10 +186,10 @@ async def test_what_an_event_begins_with_is_looked_at(tmp_path: Path, start: dic
     ends = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
     told = [{"type": "message_start", "message": {**BEGUN, "content": []}}, start, ends, {"type": "message_stop"}]
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    sent = STREAM + events(*(json.dumps(each).encode() for each in told))
-    async with saying(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
+    sent = STREAM_HEAD + encode_events(*(json.dumps(each).encode() for each in told))
+    async with raw_upstream_rig(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
         asks = {"model": "auto", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "x"}]}
-        reply = await asked(rig, MESSAGES, asks)
+        reply = await post(rig, MESSAGES, asks)
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
@@ -180,10 +198,10 @@ async def test_what_a_message_thinks_is_looked_at_where_it_is_whole(tmp_path: Pa
     told = {**BEGUN, "content": [thought, {"type": "text", "text": "fine"}], "stop_reason": "end_turn",
             "usage": {"input_tokens": 3, "output_tokens": 3}}  # fmt: skip
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "mask"}, budget_ms=10_000)}}
-    sent = answering(json.dumps(told).encode())
-    async with saying(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
+    sent = json_response(json.dumps(told).encode())
+    async with raw_upstream_rig(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
         asks = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
-        reply = await asked(rig, MESSAGES, asks)
+        reply = await post(rig, MESSAGES, asks)
         assert SECRET not in reply.body.decode() and b'"thinking":"it is [' in reply.body and b"fine" in reply.body
 
 
@@ -207,10 +225,10 @@ async def test_what_was_thought_is_told_before_it_is_signed(tmp_path: Path) -> N
         {"type": "message_stop"},
     ]
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    sent = STREAM + events(*(json.dumps(each).encode() for each in told))
-    async with saying(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
+    sent = STREAM_HEAD + encode_events(*(json.dumps(each).encode() for each in told))
+    async with raw_upstream_rig(tmp_path, sent, more={"one": {"api": "anthropic"}}, workloads=rules) as rig:
         asks = {"model": "auto", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "x"}]}
-        body = (await asked(rig, MESSAGES, asks)).body
+        body = (await post(rig, MESSAGES, asks)).body
         assert 0 < body.index(b"it is so") < body.index(b"c2ln") < body.index(b"content_block_stop")
 
 
@@ -246,9 +264,9 @@ async def test_what_comes_with_a_text_that_is_held_back_is_told_once(
     tmp_path: Path, deltas: list[dict[str, Any]]
 ) -> None:
     """Many upstreams say role, id and name in one event with the text, and clients put together what is said twice."""
-    sent = STREAM + events(*map(chunk, deltas), END, DONE)
+    sent = STREAM_HEAD + encode_events(*map(chunk, deltas), END, DONE)
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         told = (await rig.chat(stream=True)).body.decode().split("\n\n")
     found = [json.loads(each.removeprefix("data: ")) for each in told if each.startswith("data: {")]
     assert put_together([choice["delta"] for each in found for choice in each["choices"]]) == put_together(deltas)
@@ -284,17 +302,17 @@ async def test_the_last_piece_of_a_text_is_looked_at_where_it_says_how_it_ended(
         del asks["prompt"]
     for rule in ("mask", "block"):
         rules = {"assistant": {"guardrails": Guardrails(output={"secrets": rule}, budget_ms=10_000)}}
-        sent = STREAM + events(first, last, DONE)
-        async with saying(tmp_path / rule, sent, more=more, workloads=rules) as rig:
-            told = (await asked(rig, path, asks)).body.decode()
+        sent = STREAM_HEAD + encode_events(first, last, DONE)
+        async with raw_upstream_rig(tmp_path / rule, sent, more=more, workloads=rules) as rig:
+            told = (await post(rig, path, asks)).body.decode()
         assert SECRET[9:] not in told and ("[api_key]" if rule == "mask" else "guardrail_secrets") in told
         assert rule == "block" or told.count('"stop"') == 1
 
 
 async def test_what_needs_the_whole_answer_has_its_last_piece(tmp_path: Path) -> None:
     rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}', budget_ms=10_000)}}
-    sent = STREAM + events(ROLE, chunk({"content": '{"a"'}), chunk({"content": ": 1}"}, "stop"), DONE)
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    sent = STREAM_HEAD + encode_events(ROLE, chunk({"content": '{"a"'}), chunk({"content": ": 1}"}, "stop"), DONE)
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         stream = await rig.stream(max_tokens=90)
         assert (stream.status, stream.text, stream.finish) == (200, '{"a": 1}', ["stop"])
 
@@ -306,9 +324,9 @@ async def test_what_stands_before_a_call_is_told_before_it(tmp_path: Path, toget
         {**NAMED, "id": f"t{at}", "index": at, "function": {**NAMED["function"], **MORE["function"]}} for at in (0, 1)
     ]
     calls = [chunk({"tool_calls": named})] if together else [chunk({"tool_calls": [each]}) for each in named]
-    sent = STREAM + events(ROLE, HI, THERE, *calls, END, DONE)
+    sent = STREAM_HEAD + encode_events(ROLE, HI, THERE, *calls, END, DONE)
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         stream = await rig.stream(max_tokens=90)
     deltas = [choice["delta"] for each in stream.chunks for choice in each["choices"]]
     pieces = [
@@ -328,7 +346,9 @@ async def test_what_was_thought_is_told_before_the_answer(tmp_path: Path, togeth
     if together:
         thought, answer[0] = thought[:1], chunk({"reasoning_content": "it is", "content": "Hi "})
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, STREAM + events(ROLE, *thought, *answer, END, DONE), workloads=rules) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE, *thought, *answer, END, DONE), workloads=rules
+    ) as rig:
         stream = await rig.stream(max_tokens=90)
     deltas = [choice["delta"] for each in stream.chunks for choice in each["choices"]]
     said = next(place for place, delta in enumerate(deltas) if delta.get("content"))
@@ -344,9 +364,9 @@ async def test_what_comes_back_into_json_leaves_it_json(tmp_path: Path, stream: 
     guardrails = Guardrails(input={"personal_data": "mask"}, output=output, entities=[account], budget_ms=10_000)
     calls = [{"index": 0, "id": "t", "function": {"name": "f", "arguments": '{"who": "<account_1>"}'}}]
     said: list[dict[str, Any]] = [{"content": '{"who": "<acc'}, {"content": 'ount_1>"}'}, {"tool_calls": calls}]
-    data = whole(choices=[{"index": 0, "message": put_together(said), "finish_reason": "stop"}])
-    sent = STREAM + events(ROLE, *map(chunk, said), END, DONE) if stream else answering(data)
-    async with saying(tmp_path, sent, workloads={"assistant": {"guardrails": guardrails}}) as rig:
+    data = completion_body(choices=[{"index": 0, "message": put_together(said), "finish_reason": "stop"}])
+    sent = STREAM_HEAD + encode_events(ROLE, *map(chunk, said), END, DONE) if stream else json_response(data)
+    async with raw_upstream_rig(tmp_path, sent, workloads={"assistant": {"guardrails": guardrails}}) as rig:
         asks: dict[str, Any] = {"messages": [{"role": "user", "content": "Ask ACME\\bob"}], "max_tokens": 90}
         if stream:
             deltas = [choice["delta"] for each in (await rig.stream(**asks)).chunks for choice in each["choices"]]
@@ -368,11 +388,15 @@ CALLS: list[dict[str, Any]] = [
 @pytest.mark.parametrize("call", CALLS)
 async def test_whatever_is_called_by_a_name_is_a_function(tmp_path: Path, call: dict[str, Any], stream: bool) -> None:
     """Which functions may be called holds for the first API's `function_call` and for custom tools, too."""
-    answer = json.loads(whole())
+    answer = json.loads(completion_body())
     answer["choices"][0]["message"] |= call
-    sent = STREAM + events(ROLE, chunk(call), END, DONE) if stream else answering(json.dumps(answer).encode())
+    sent = (
+        STREAM_HEAD + encode_events(ROLE, chunk(call), END, DONE)
+        if stream
+        else json_response(json.dumps(answer).encode())
+    )
     rules = {"assistant": {"guardrails": Guardrails(tools=["lookup"], budget_ms=10_000)}}
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         reply = await rig.chat(stream=stream)
         assert b"drop_tables" not in reply.body.partition(b'"error"')[0] and b"guardrail_tools" in reply.body
 
@@ -380,12 +404,16 @@ async def test_whatever_is_called_by_a_name_is_a_function(tmp_path: Path, call: 
 @pytest.mark.parametrize("check", ["secrets", "max_size"])
 @pytest.mark.parametrize("before", ["", "words " * 20], ids=["before the first byte", "after it"])
 async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str, check: str) -> None:
-    sent = [STREAM + events(ROLE), events(chunk({"content": before})), events(chunk({"content": SECRET + " "}), END)]
+    sent = [
+        STREAM_HEAD + encode_events(ROLE),
+        encode_events(chunk({"content": before})),
+        encode_events(chunk({"content": SECRET + " "}), END),
+    ]
     refuses: dict[str, Any] = (
         {"output": {"secrets": "block"}} if check == "secrets" else {"max_output_bytes": len(before) + 5}
     )
     rules = {"assistant": {"guardrails": Guardrails(**refuses, budget_ms=10_000, hold_bytes=16)}}
-    async with saying(tmp_path, *sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, *sent, workloads=rules) as rig:
         rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
         stream = await rig.stream()
         assert stream.status == (200 if before else 403) and SECRET not in stream.raw.decode()
@@ -398,9 +426,9 @@ async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str, check:
 async def test_what_is_found_before_the_first_byte_is_told_and_counted_once(tmp_path: Path) -> None:
     """It came in one read, with more behind it than is held back."""
     more = "and so on " * 20
-    sent = STREAM + events(ROLE, chunk({"content": f"ask {EMAIL} {more}"}), HI, END, DONE)
+    sent = STREAM_HEAD + encode_events(ROLE, chunk({"content": f"ask {EMAIL} {more}"}), HI, END, DONE)
     rules = {"assistant": {"guardrails": Guardrails(output={"personal_data": "mask"}, budget_ms=10_000, hold_bytes=16)}}
-    async with saying(tmp_path, sent, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
         rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
         stream = await rig.stream(max_tokens=400)
         assert stream.text == f"ask [email] {more}Hi "
@@ -418,9 +446,11 @@ async def test_parts_are_one_text(tmp_path: Path, path: str, thought: bool) -> N
         text = {"type": "text", "text": half}
         pieces.append(chunk({"content": [{"type": "thinking", "thinking": [text]} if thought else text]}))
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
-    async with saying(tmp_path, STREAM + events(ROLE, *pieces, END, DONE), workloads=rules) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE, *pieces, END, DONE), workloads=rules
+    ) as rig:
         asks = {"model": "auto", "max_tokens": 90, "stream": True, "messages": [{"role": "user", "content": "x"}]}
-        reply = await asked(rig, path, asks)
+        reply = await post(rig, path, asks)
         told = reply.body.decode()
         assert SECRET[9:] not in told
         assert "guardrail_secrets" in told or (thought and path == "/v1/messages"), "what is thought is not told there"
@@ -430,8 +460,8 @@ async def test_parts_are_one_text(tmp_path: Path, path: str, thought: bool) -> N
 async def test_a_whole_answer_in_parts_is_judged_by_its_text(tmp_path: Path, stream: bool) -> None:
     content = [{"type": "text", "text": '{"a"'}, {"type": "text", "text": ": 1}"}]
     message = {"role": "assistant", "content": content}
-    data = whole(choices=[{"index": 0, "message": message, "finish_reason": "stop"}])
-    sent = STREAM + events(ROLE, *(chunk({"content": [part]}) for part in content), END, DONE)
+    data = completion_body(choices=[{"index": 0, "message": message, "finish_reason": "stop"}])
+    sent = STREAM_HEAD + encode_events(ROLE, *(chunk({"content": [part]}) for part in content), END, DONE)
     rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}', budget_ms=10_000)}}
-    async with saying(tmp_path, sent if stream else answering(data), workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, sent if stream else json_response(data), workloads=rules) as rig:
         assert (await rig.chat(stream=stream, max_tokens=90)).status == 200

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 from msgspec import structs
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.unit.call_rig import Rig, call_rig, wait_until
 from tests.unit.test_gateway_guard import ASK, EMAIL, Desk, error, guarded, post
 
 from groundplan.blueprint import model as bp
@@ -82,7 +82,7 @@ async def test_an_answer_is_judged_by_the_blueprint_under_which_it_was_asked_for
         rig.play("two", say="no")
         gate = rig.hold("one")
         asked = asyncio.ensure_future(rig.chat(model="one", stream=stream))
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         made = live.catalog.blueprint
         left = [] if gone == "workload" else [structs.replace(each, deployments=["one"]) for each in made.workloads]
         live.catalog = index(structs.replace(made, number=2, workloads=left))

@@ -19,7 +19,7 @@ from tests.contract.h2_server import H2Server
 from tests.contract.ways import pool_to
 from tests.integration.gates import hold_answers
 from tests.integration.gateway_stack import Reply, deployment
-from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, rule, until
+from tests.unit.call_rig import BOUND, LIMIT, Rig, call_rig, read_records, reliability, wait_until
 
 from groundplan.blueprint.model import Hedge, Limit, ProviderKey, Rates
 from groundplan.core.money import PICO, parse_usd
@@ -32,8 +32,8 @@ from groundplan.ledger.model import Reservation, Settlement
 from groundplan.testing.journal import replay
 from groundplan.testing.scripted import Script, ScriptedModel
 
-HEDGED = {"assistant": rule(hedge={"after_ms": 40, "at_most": 1.0})}
-LATE = {"assistant": rule(hedge={"after_ms": 20_000, "at_most": 1.0})}
+HEDGED = {"assistant": reliability(hedge={"after_ms": 40, "at_most": 1.0})}
+LATE = {"assistant": reliability(hedge={"after_ms": 20_000, "at_most": 1.0})}
 OUTPUT = 10_000_000
 """picodollars of an output token"""
 
@@ -71,7 +71,7 @@ def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
 
 
 async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_path: Path) -> None:
-    settings = {"assistant": rule(hedge={"after_ms": 20, "at_most": 0.5})}
+    settings = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 0.5})}
     async with call_rig(tmp_path, workloads=settings) as rig:
         rig.play("one", latency_ms=400)
         given = [(await answer(rig, stream=False))["deployment"] for _ in range(4)]
@@ -88,7 +88,9 @@ def test_a_percentile_is_learned_first() -> None:
 
 
 async def test_a_hedge_is_sent_after_the_percentile_that_calls_have_taught(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(hedge={"percentile": 95, "at_most": 1.0})}) as rig:
+    async with call_rig(
+        tmp_path, workloads={"assistant": reliability(hedge={"percentile": 95, "at_most": 1.0})}
+    ) as rig:
         for _ in range(MIN_SAMPLES):
             assert (await rig.chat()).status == 200
         assert rig.models["two"].counted == 0, "nothing was known"
@@ -114,7 +116,7 @@ async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path:
         rig.hold("one")
         facts = await answer(rig, stream)
         assert facts["deployment"] == "two" and facts["estimated"]
-        await until(lambda: not rig.upstreams["one"].connections)
+        await wait_until(lambda: not rig.upstreams["one"].connections)
         one, two = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert (one.outcome, one.cost, one.flags) == ("cancelled", BOUND, ["no_usage"])
         assert (two.outcome, two.flags) == ("ok", ["hedge"]) and two.cost > 0
@@ -155,7 +157,7 @@ async def test_the_first_one_wins_and_the_hedge_is_cancelled_and_billed(tmp_path
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         first, _ = rig.hold("one"), rig.hold("two")
         asked = asyncio.ensure_future(answer(rig, stream))
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         first.release()
         facts = await asked
         assert facts["deployment"] == "one"
@@ -187,10 +189,10 @@ async def test_one_that_fails_leaves_the_answer_to_the_other(
         rig.play(first, mode="error", status=status)
         gates = {name: rig.hold(name) for name in ("one", "two")}
         asked = asyncio.ensure_future(answer(rig, stream))
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         gates[first].release()
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         gates[second].release()
         facts, settled = await asked, await rig.settlements()
         assert facts["deployment"] == second
@@ -211,7 +213,7 @@ async def test_a_hedge_that_is_refused_spoils_no_call(tmp_path: Path, status: in
         first = rig.hold("one")
         asked = asyncio.ensure_future(rig.chat(stream=stream))
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         assert not asked.done()
         first.release()
         assert (await asked).status == (200 if status == 200 else 400)
@@ -227,7 +229,7 @@ async def test_a_refusal_of_the_first_is_told_at_once(tmp_path: Path) -> None:
         rig.play("one", mode="error", status=400)
         one, _ = rig.hold("one"), rig.hold("two")
         asked = asyncio.ensure_future(rig.chat())
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         one.release()
         assert (await asyncio.wait_for(asked, 10)).status == 400
         await rig.books()
@@ -243,7 +245,7 @@ async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost
         first = rig.hold("one")
         asked = asyncio.ensure_future(answer(rig, stream=False))
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         first.release()
         told, settled = await asked, await rig.settlements()
         assert sorted(s.outcome for s in settled) == ["failed", "ok"] and PICO // 20 in [s.cost for s in settled]
@@ -279,7 +281,7 @@ async def both_at_once(rig: Rig, **more: Any) -> Reply:
     """A call that two are at work on before either answers."""
     gates = [rig.hold(name) for name in ("one", "two")]
     asked = asyncio.ensure_future(rig.chat(**more))
-    await until(lambda: rig.models["two"].counted == 1)
+    await wait_until(lambda: rig.models["two"].counted == 1)
     for gate in gates:
         gate.release()
     return await asked
@@ -302,12 +304,12 @@ async def test_whoever_is_asked_after_both_is_no_hedge(tmp_path: Path) -> None:
             rig.play(name, mode="error", status=503)
         gates = [rig.hold(name) for name in ("one", "two", "three")]
         asked = asyncio.ensure_future(rig.chat())
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         gates[0].release()
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         gates[1].release()
-        await until(lambda: rig.models["three"].counted == 1)
+        await wait_until(lambda: rig.models["three"].counted == 1)
         assert LIMIT - rig.slices.available("all", "total") == 10 * BOUND, "it may cost as much"
         gates[2].release()
         assert (await asked).json["groundplan"]["deployment"] == "three"
@@ -351,7 +353,7 @@ async def test_a_hedge_whose_key_is_refused_says_nothing_against_its_deployment(
         one = rig.hold("one")
         asked = asyncio.ensure_future(answer(rig, stream=False))
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         one.release()
         assert (await asked)["deployment"] == "two"
         assert "two" not in rig.gateway.health._windows, "its breaker counted a refused key"
@@ -365,7 +367,7 @@ async def test_a_hedge_without_budget_is_not_sent(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED, limit=BOUND + BOUND // 2) as rig:
         rig.play("one", latency_ms=200)
         assert (await answer(rig, stream=False))["deployment"] == "one"
-        assert rig.models["two"].counted == 0 and rig.grants.asked == []
+        assert rig.models["two"].counted == 0 and rig.grants.requested_budgets == []
         records = await rig.records()
         assert [r.attempt for r in records if isinstance(r, Reservation)] == [0]
 
@@ -384,7 +386,7 @@ async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         gates = [rig.hold(name) for name in ("one", "two")]
         call = asyncio.ensure_future(rig.chat())
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         made = [r for r in read_records(rig.gateway.journal.folder) if isinstance(r, Reservation)]
         assert [(r.attempt, r.deployment, r.bound, r.charges[0].amount) for r in made] == [
             (0, "one", BOUND, BOUND),
@@ -416,7 +418,7 @@ async def test_a_drained_loser_is_billed_what_it_reports(tmp_path: Path, stream:
         assert facts["deployment"] == "two" and not facts["estimated"]
         assert rig.slices.open_reservations == 1, "its reservation is held until it is known what it cost"
         one.release()
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: not rig.gateway.background)
         loser = next(s for s in await rig.settlements() if s.attempt == 0)
         assert (loser.outcome, loser.cost, loser.estimated) == ("cancelled", 7 * OUTPUT, False)
         await rig.books()
@@ -431,7 +433,7 @@ async def test_a_drained_loser_that_is_refused_costs_what_a_refusal_costs(
         one = rig.hold("one")
         assert (await answer(rig, stream=False))["deployment"] == "two"
         one.release()
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: not rig.gateway.background)
         assert next(s for s in await rig.settlements() if s.attempt == 0).cost == cost
         await rig.books()
 
@@ -460,7 +462,7 @@ async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path
         async with call_rig(tmp_path, more=drained, workloads=HEDGED, ports=at) as rig:
             assert (await answer(rig, stream=False))["deployment"] == "two"
             goes_on.set()
-            await until(lambda: not rig.gateway.background)
+            await wait_until(lambda: not rig.gateway.background)
             loser = next(s for s in await rig.settlements() if s.attempt == 0)
             assert (loser.cost, loser.usage.output, loser.estimated) == (7 * OUTPUT, 7, False)
             await rig.books()
@@ -474,18 +476,18 @@ async def test_a_client_that_leaves_ends_both(tmp_path: Path, wait: float, strea
         rig.play("two", latency_ms=5000)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=stream))
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         await asyncio.sleep(wait)
         writer.transport.abort()
-        await until(lambda: rig.gateway.running_calls == 0)
-        await until(lambda: not rig.upstreams["one"].connections and not rig.upstreams["two"].connections)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: not rig.upstreams["one"].connections and not rig.upstreams["two"].connections)
         sent = rig.models["one"].counted + rig.models["two"].counted
         assert sum((await rig.books()).spent.values()) == sent * BOUND
 
 
 async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) -> None:
     """Both are slow by turns, answers race, clients leave at any moment."""
-    async with call_rig(tmp_path, workloads={"assistant": rule(hedge={"after_ms": 5, "at_most": 1.0})}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(hedge={"after_ms": 5, "at_most": 1.0})}) as rig:
         rig.play("two", latency_ms=1)
 
         async def one(number: int) -> None:
@@ -499,7 +501,7 @@ async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) 
         for start in range(0, 400, 20):
             rig.play("one", latency_ms=30 if start % 40 else 6)
             await asyncio.gather(*(one(start + n) for n in range(20)))
-        await until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
         assert rig.models["two"].counted > 20
         counted = rig.models["one"].counted + rig.models["two"].counted
         settled = [s for s in await rig.settlements() if s.outcome != "not_billed"]
@@ -559,12 +561,12 @@ async def test_a_loser_over_http_2_is_settled_by_the_same_rules(
         pool_to("h2c", model.handle, tmp_path / "way") as way,
         call_rig(tmp_path / "home", more=more, workloads=HEDGED) as rig,
     ):
-        rig.change("one", url=way.wire.url)
+        rig.change_deployment("one", url=way.wire.url)
         model.script = Script(tokens=7)
         gate = hold_answers(model)
         assert (await answer(rig, stream))["deployment"] == "two"
         gate.release()
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: not rig.gateway.background)
         loser = next(s for s in await rig.settlements() if s.attempt == 0)
         assert (loser.outcome, loser.cost) == ("cancelled", cost)
         assert model.counted == 1 or rule_ == "full", "the full price is due, too, where it was cancelled on its way"

@@ -11,8 +11,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, read_records, rule, until, upstream
-from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM, chunk, events, listening
+from tests.unit.call_rig import Rig, call_rig, read_records, reliability, upstream, wait_until
+from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM_HEAD, chunk, encode_events, tcp_server
 from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
 from groundplan.blueprint.model import Guardrails
@@ -51,7 +51,7 @@ class Raw:
 @asynccontextmanager
 async def raw(steps: Steps, *, closes: bool = False) -> AsyncIterator[Raw]:
     made = Raw(steps, closes)
-    async with listening(made.serve) as made.port:
+    async with tcp_server(made.serve) as made.port:
         try:
             yield made
         finally:
@@ -59,7 +59,7 @@ async def raw(steps: Steps, *, closes: bool = False) -> AsyncIterator[Raw]:
 
 
 def guarded(hedge: dict[str, Any] | None = HEDGE, **rules: Any) -> dict[str, dict[str, Any]]:
-    return {"assistant": {**rule(hedge=hedge), "guardrails": Guardrails(budget_ms=10_000, **rules)}}
+    return {"assistant": {**reliability(hedge=hedge), "guardrails": Guardrails(budget_ms=10_000, **rules)}}
 
 
 # guardrails ----------------------------------------------------------------------------------------------------------
@@ -78,12 +78,12 @@ async def test_checks_look_at_the_answer_that_is_given(
 ) -> None:
     """Both stream when the first one goes on: what is judged is what it says, not the silence of the other one."""
     go = asyncio.Event()
-    answer = (STREAM, go, events(ROLE, chunk({"content": said}), END, DONE))
-    async with raw(answer, closes=True) as one, raw([STREAM]) as two:
+    answer = (STREAM_HEAD, go, encode_events(ROLE, chunk({"content": said}), END, DONE))
+    async with raw(answer, closes=True) as one, raw([STREAM_HEAD]) as two:
         at = {"one": one.port, "two": two.port}
         async with call_rig(tmp_path, workloads=guarded(**rules), ports=at) as rig:
             asked = asyncio.ensure_future(rig.stream(max_tokens=200))
-            await until(lambda: two.asked == 1)
+            await wait_until(lambda: two.asked == 1)
             await asyncio.sleep(0.1)  # so that the head of its answer is read
             go.set()
             stream = await asked
@@ -94,14 +94,14 @@ async def test_checks_look_at_the_answer_that_is_given(
 
 async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deployment(tmp_path: Path) -> None:
     go = asyncio.Event()
-    refused = (STREAM, events(chunk({"role": "assistant", "content": "project falcon " * 20})))
-    async with raw((STREAM, go, events(*ANSWER)), closes=True) as one, raw(refused) as two:
+    refused = (STREAM_HEAD, encode_events(chunk({"role": "assistant", "content": "project falcon " * 20})))
+    async with raw((STREAM_HEAD, go, encode_events(*ANSWER)), closes=True) as one, raw(refused) as two:
         at, rules = {"one": one.port, "two": two.port}, guarded(deny_output=["project falcon"], hold_bytes=16)
         async with call_rig(tmp_path, workloads=rules, ports=at) as rig:
             asked = asyncio.ensure_future(rig.stream(max_tokens=200))
             folder = rig.gateway.journal.folder
             rig.gateway.guard_counts = counts = GuardCounts("", rig.gateway.clock)
-            await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+            await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
             go.set()
             stream = await asked
             assert (stream.status, stream.text, stream.done) == (200, "Hi there", True)
@@ -110,21 +110,21 @@ async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deploymen
             await rig.books()
 
 
-@pytest.mark.parametrize("before", [b"", events(ROLE, HI)], ids=["nothing", "a part"])
+@pytest.mark.parametrize("before", [b"", encode_events(ROLE, HI)], ids=["nothing", "a part"])
 async def test_comments_are_no_sign_of_an_answer_though_one_may_be_held_back(tmp_path: Path, before: bytes) -> None:
     """An upstream that only keeps its connection open is given up, also where nothing leaves before the whole is
     there."""
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
-        writer.write(STREAM + before)
+        writer.write(STREAM_HEAD + before)
         while not writer.is_closing():
             await asyncio.sleep(0.05)
             writer.write(b": still here\n\n")
 
     short = {"one": {"first_token_ms": 300, "idle_ms": 300}}
     rules = guarded(None, output_languages=["en"])
-    async with listening(serve) as port, asyncio.timeout(10):
+    async with tcp_server(serve) as port, asyncio.timeout(10):
         async with call_rig(tmp_path, more=short, workloads=rules, ports={"one": port}) as rig:
             stream = await rig.stream()
             assert (stream.status, stream.facts["deployment"], stream.done) == (200, "two", True)
@@ -133,11 +133,11 @@ async def test_comments_are_no_sign_of_an_answer_though_one_may_be_held_back(tmp
 
 async def test_what_is_held_back_is_progress(tmp_path: Path) -> None:
     """Slow, but never silent for too long: nothing of it leaves before the whole is there."""
-    steps: list[bytes | asyncio.Event] = [STREAM, events(ROLE)]
+    steps: list[bytes | asyncio.Event] = [STREAM_HEAD, encode_events(ROLE)]
     waits = [asyncio.Event() for _ in range(6)]
     for wait in waits:
-        steps += [wait, events(chunk({"content": "word "}))]
-    async with raw([*steps, events(END, DONE)], closes=True) as one:
+        steps += [wait, encode_events(chunk({"content": "word "}))]
+    async with raw([*steps, encode_events(END, DONE)], closes=True) as one:
         slow = {"one": {"first_token_ms": 600, "idle_ms": 600}}
         rules = guarded(None, output_languages=["en"])
         async with call_rig(tmp_path, ["one"], more=slow, workloads=rules, ports={"one": one.port}) as rig:
@@ -187,7 +187,7 @@ async def gate(port: int, passing: int) -> AsyncIterator[Gate]:
             sending.cancel()
             outer.close()
 
-    async with listening(serve) as made.port:
+    async with tcp_server(serve) as made.port:
         yield made
 
 
@@ -200,7 +200,7 @@ async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path: Path, kind: str, begun: int) -> None:
     """The hedge begins while so many events of the rest have come from the first one, which then says it."""
     surface, names = SURFACES[kind], ("one", "two", "three")
-    rules = {"assistant": rule(on_broken_stream="resume", hedge={"after_ms": 200, "at_most": 1.0})}
+    rules = {"assistant": reliability(on_broken_stream="resume", hedge={"after_ms": 200, "at_most": 1.0})}
     async with AsyncExitStack() as stack:
         models = {name: await stack.enter_async_context(upstream(name)) for name in names[1:]}
         gates = {
@@ -232,14 +232,14 @@ async def test_a_stream_that_breaks_goes_on_at_whoever_lost_the_race_for_its_beg
     tmp_path: Path, winner: str, loser: str
 ) -> None:
     """It did not fail, it was only not the first: where there are two deployments nobody else is left."""
-    rules = {"assistant": rule(on_broken_stream="resume", hedge=HEDGE)}
+    rules = {"assistant": reliability(on_broken_stream="resume", hedge=HEDGE)}
     async with call_rig(tmp_path, workloads=rules) as rig:
         gates = {name: rig.hold(name) for name in ("one", "two")}
         rig.play(winner, mode="cut", at=2, chunk_ms=3)
         asked = asyncio.ensure_future(rig.stream())
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         gates[winner].release()
-        await until(lambda: rig.models[loser].counted == 2)
+        await wait_until(lambda: rig.models[loser].counted == 2)
         for _ in range(2):  # one is for the first, which nobody reads any more
             gates[loser].release()
         stream = await asked
@@ -251,13 +251,13 @@ async def test_a_stream_that_breaks_goes_on_at_whoever_lost_the_race_for_its_beg
 
 
 async def test_a_stream_that_breaks_does_not_go_on_at_whoever_failed_beside_it(tmp_path: Path) -> None:
-    rules = {"assistant": rule(on_broken_stream="resume", hedge=HEDGE)}
+    rules = {"assistant": reliability(on_broken_stream="resume", hedge=HEDGE)}
     async with call_rig(tmp_path, workloads=rules) as rig:
         gate = rig.hold("one")
         rig.play("one", mode="cut", at=2, chunk_ms=3)
         rig.play("two", mode="error", status=503)
         asked = asyncio.ensure_future(rig.stream())
-        await until(lambda: "two" in rig.gateway.health._failures)
+        await wait_until(lambda: "two" in rig.gateway.health._failures)
         gate.release()
         stream = await asked
         assert not stream.done and [error["code"] for error in stream.errors] == ["stream_broken"]

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 from tests.closing import close
-from tests.unit.call_rig import until
+from tests.unit.call_rig import wait_until
 
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Limits, Request, Response, Server
@@ -211,7 +211,7 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     for reader, writer in waiting:
         del reader
         writer.write(head("content-length: 7000", "connection: close", target="/wait") + b"a" * 7000)
-    await until(lambda: len(running.targets) == 2)
+    await wait_until(lambda: len(running.targets) == 2)
     assert running.server.held_bytes == 14_000
     for data in (head("content-length: 7000"), head(CHUNKED) + b"1000\r\n" + b"a" * 4096):
         answer = await said(running, data)
@@ -219,23 +219,23 @@ async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_agai
     small = await said(running, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi")
     waiting[0][1].transport.abort()
-    await until(lambda: running.server.held_bytes == 7000)
+    await wait_until(lambda: running.server.held_bytes == 7000)
     half = await asyncio.open_connection("127.0.0.1", running.port)
     half[1].write(head("content-length: 7000") + b"a" * 5000)
-    await until(lambda: running.server.held_bytes == 12_000)
+    await wait_until(lambda: running.server.held_bytes == 12_000)
     more = await asyncio.open_connection("127.0.0.1", running.port)
     more[1].write(head("content-length: 4000") + b"a" * 3000)
-    await until(lambda: running.server.held_bytes == 15_000)
+    await wait_until(lambda: running.server.held_bytes == 15_000)
     half[1].write(b"a" * 2000)
     answer = await half[0].read()
     assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer
     assert running.server.refused_bodies == 3, "which /metrics tell"
-    await until(lambda: running.server.held_bytes == 10_000)
+    await wait_until(lambda: running.server.held_bytes == 10_000)
     more[1].transport.abort()
     half[1].close()
     running.gate.set()
     assert (await waiting[1][0].read()).endswith(b"ok:" + b"a" * 7000)
-    await until(lambda: running.server.held_bytes == 0)
+    await wait_until(lambda: running.server.held_bytes == 0)
     waiting[1][1].close()
 
 
@@ -256,12 +256,12 @@ async def test_bodies_that_are_only_announced_keep_nobody_out(running: Running) 
     announced = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(6)]
     for _, writer in announced:
         writer.write(head("content-length: 9000") + b"a")
-    await until(lambda: running.server.held_bytes == 6)
+    await wait_until(lambda: running.server.held_bytes == 6)
     whole = await said(running, head("content-length: 9000", "connection: close") + b"a" * 9000)
     assert whole.endswith(b"ok:" + b"a" * 9000)
     for _, writer in announced:
         writer.transport.abort()
-    await until(lambda: running.server.held_bytes == 0)
+    await wait_until(lambda: running.server.held_bytes == 0)
 
 
 async def test_a_body_that_announces_much_and_sends_little_is_cut_off_as_soon_as_any_other() -> None:
@@ -292,7 +292,7 @@ async def test_more_connections_than_allowed_are_closed_and_the_others_served(ru
     busy = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8)]
     for _, writer in busy:
         writer.write(head("content-length: 0", "connection: close", target="/wait"))
-    await until(lambda: len(running.targets) == 8)
+    await wait_until(lambda: len(running.targets) == 8)
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     assert await reader.read() == b"", "each is at work"
     writer.close()
@@ -313,7 +313,7 @@ async def test_connections_that_ask_nothing_keep_nobody_out(running: Running) ->
     silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(4)]
     for _, writer in silent:
         writer.write(b"POST / HTTP/1.1\r\n")
-    await until(lambda: len(running.server.connections) == 8)
+    await wait_until(lambda: len(running.server.connections) == 8)
     for _ in range(20):
         assert (await said(running, head("content-length: 2", "connection: close") + b"hi")).endswith(b"ok:hi")
         assert len(running.server.connections) <= 8
@@ -364,7 +364,7 @@ async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: 
         for reader, _ in strangers:
             if why:
                 assert why in await reader.readline()
-        await until(lambda: len(running.server.connections) == 8)
+        await wait_until(lambda: len(running.server.connections) == 8)
         for _ in range(20):
             assert (await said(running, GOOD)).endswith(b"ok:hi")
             strangers += await opened(running, data, 1)
@@ -377,7 +377,7 @@ async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(GOOD[:-1])
         strangers = await opened(running, head("content-length: 100") + b"a", 7)
-        await until(lambda: len(running.server.connections) == 8)
+        await wait_until(lambda: len(running.server.connections) == 8)
         for _ in range(20):
             strangers += await opened(running, head("content-length: 100") + b"a", 1)
             assert (await said(running, GOOD)).endswith(b"ok:hi")
@@ -395,7 +395,7 @@ async def test_one_workload_that_holds_connections_by_bodies_keeps_no_other_out(
     async with serving(LIMITS) as running:
         running.server.memory_share, running.server.workload_name = key_is_good, key_of
         held = await opened(running, GOOD[:-1], 8)
-        await until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
+        await wait_until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
         for _ in range(20):
             assert (await said(running, GOOD)).endswith(b"ok:hi")
             held += await opened(running, GOOD[:-1], 1)
@@ -411,7 +411,7 @@ async def test_bodies_of_several_workloads_are_all_at_work() -> None:
             for key in ("one", "two")
             for client in await opened(running, GOOD.replace(b"good", key.encode())[:-1], 4)
         ]
-        await until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
+        await wait_until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
         assert await said(running, GOOD) == b""
         for reader, writer in held:
             writer.write(b"i")
@@ -424,9 +424,9 @@ async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() 
         running.server.memory_share, running.server.workload_name = (lambda _: 1.0), key_of
         large = head("authorization: Bearer good", "content-length: 4900", "connection: close")
         held = await opened(running, large + b"a" * 4800, 1)
-        await until(lambda: running.server.held_bytes == 4800)
+        await wait_until(lambda: running.server.held_bytes == 4800)
         held += await opened(running, large + b"a" * 4700, 1)
-        await until(lambda: running.server.held_bytes == 9500)
+        await wait_until(lambda: running.server.held_bytes == 9500)
         held += await opened(running, large + b"a" * 200, 1)
         assert b"memory_full" in await asyncio.wait_for(held[2][0].read(), 20), "16,000 may be held, 9,600 of one"
         assert (await said(running, GOOD)).endswith(b"ok:hi"), "what is small is of no importance"
@@ -436,7 +436,7 @@ async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() 
         assert (await asyncio.wait_for(held[0][0].read(), 20)).endswith(b"ok:" + b"a" * 4900), "what is there is kept"
         assert (await said(running, large + b"a" * 4900)).endswith(b"ok:" + b"a" * 4900)
         ended(held)
-        await until(lambda: running.server.held_bytes == 0)
+        await wait_until(lambda: running.server.held_bytes == 0)
         assert running.server._large_bytes == {}
 
 
@@ -444,7 +444,7 @@ async def test_who_takes_no_answer_keeps_nobody_out_who_comes(running: Running) 
     takes_none = await opened(running, head("content-length: 0", target="/large"), 8)
     for _, writer in takes_none:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await until(lambda: len(running.targets) == 8 and running.server.active_requests == 0)
+    await wait_until(lambda: len(running.targets) == 8 and running.server.active_requests == 0)
     for _ in range(20):
         assert (await said(running, GOOD)).endswith(b"ok:hi")
     ended(takes_none)
@@ -457,9 +457,9 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
         for reader, _ in waiting:
             await reader.readuntil(b"ok:hi")
         just_come, writer = await asyncio.open_connection("127.0.0.1", running.port)
-        await until(lambda: len(running.server.connections) == 8)
+        await wait_until(lambda: len(running.server.connections) == 8)
         more = await opened(running, b"", 3)
-        await until(lambda: running.server.held_bytes == 0 and len(running.server.connections) == 8)
+        await wait_until(lambda: running.server.held_bytes == 0 and len(running.server.connections) == 8)
         await asyncio.sleep(0.05)
         writer.write(GOOD)
         assert (await asyncio.wait_for(just_come.read(), 20)).endswith(b"ok:hi")
@@ -470,21 +470,21 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
 async def test_bodies_of_strangers_leave_half_of_the_room_to_who_is_known(running: Running) -> None:
     running.server.memory_share = key_is_good
     strangers = await opened(running, head("content-length: 4900") + b"a" * 1000, 3)
-    await until(lambda: running.server.held_bytes == 3000)
+    await wait_until(lambda: running.server.held_bytes == 3000)
     strangers[0][1].write(b"a" * 3000)
-    await until(lambda: running.server.held_bytes == 6000)
+    await wait_until(lambda: running.server.held_bytes == 6000)
     answer = await said(running, head("content-length: 4900"))
     assert answer.startswith(b"HTTP/1.1 401 "), "and is told before it sends anything"
     strangers[1][1].write(b"a" * 3000)
     assert b"memory_full" in await asyncio.wait_for(strangers[1][0].read(), 20)
-    await until(lambda: running.server.held_bytes == 5000)
+    await wait_until(lambda: running.server.held_bytes == 5000)
     good = ("authorization: Bearer good", "connection: close")
     known = head("content-length: 9000", *good) + b"a" * 9000
     assert (await said(running, known)).endswith(b"ok:" + b"a" * 9000)
     small = await said(running, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi"), "there is room for it"
     ended(strangers)
-    await until(lambda: running.server.held_bytes == 0)
+    await wait_until(lambda: running.server.held_bytes == 0)
 
 
 async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:
@@ -496,7 +496,7 @@ async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_i
     streaming[1].write(head("content-length: 0", target="/stream"))
     await streaming[0].readuntil(b"first")
     draining = asyncio.create_task(running.server.quiesce(30))
-    await until(lambda: running.server.draining)
+    await wait_until(lambda: running.server.draining)
     writer.write(head("content-length: 2") + b"ho")
     answer = await asyncio.wait_for(reader.read(), 20)
     assert b"\r\nconnection: close\r\n" in answer and answer.endswith(b"ok:ho")

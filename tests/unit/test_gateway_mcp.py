@@ -14,7 +14,7 @@ from urllib.parse import quote
 import msgspec
 import pytest
 from tests.closing import close
-from tests.unit.call_rig import Rig, call_rig, read_records, until
+from tests.unit.call_rig import Rig, call_rig, read_records, wait_until
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
@@ -343,11 +343,11 @@ async def test_each_caller_has_a_session_of_its_own(
         monkeypatch.setattr(servers, "MAX_SESSIONS", 2)
         await ask(rig, "tools/call", "third", name="crm__echo")
         assert model.inside[-1] == b"s-3"
-        await until(lambda: len(model.sessions) == 2)  # the one that was not used for longest is ended there
+        await wait_until(lambda: len(model.sessions) == 2)  # the one that was not used for longest is ended there
         monkeypatch.setattr(servers, "MAX_SESSIONS", 1000)
         monkeypatch.setattr(servers, "IDLE_SECONDS", 0.0)
         await ask(rig, "tools/call", "assistant", name="crm__echo")
-        await until(lambda: model.sessions == {b"s-4"})  # and those that nobody has used for long
+        await wait_until(lambda: model.sessions == {b"s-4"})  # and those that nobody has used for long
         api: Any = rig.server.handler.__self__  # type: ignore[attr-defined]
         await api._mcp.close()
         assert model.sessions == set()
@@ -360,9 +360,9 @@ async def test_a_session_in_which_something_is_asked_is_not_ended_for_another(
     goes_on = asyncio.Event()
     async with stack(tmp_path, workloads=["assistant", "other"], waits=goes_on) as (rig, model):
         first = asyncio.create_task(use(rig, "crm__echo"))
-        await until(lambda: rig.gateway.journal.open_calls == 1 and len(model.sessions) == 1)
+        await wait_until(lambda: rig.gateway.journal.open_calls == 1 and len(model.sessions) == 1)
         second = asyncio.create_task(ask(rig, "tools/call", "other", name="crm__echo"))
-        await until(lambda: rig.gateway.journal.open_calls == 2 and len(model.sessions) == 2)
+        await wait_until(lambda: rig.gateway.journal.open_calls == 2 and len(model.sessions) == 2)
         goes_on.set()
         assert (await first)["content"] and (await second)["content"]
         assert sorted(model.inside) == [b"s-1", b"s-2"]
@@ -404,7 +404,7 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
         model.trickles = True
         assert code(await use(rig, "crm__echo")) == "tool_unavailable"
         model.trickles = False
-        await until(lambda: len(model.ids) == 2)
+        await wait_until(lambda: len(model.ids) == 2)
         assert model.ids[0] == model.ids[1], "its server hears that nobody waits for it"
 
 
@@ -417,11 +417,11 @@ async def test_a_large_answer_waits_for_room_and_gives_it_back(tmp_path: Path, s
         assert (await use(rig, "crm__echo"))["content"][0]["text"] == "done", "a little one takes none"
         model.answer = {"content": [{"type": "text", "text": "a" * (3 << 20)}]}
         waits = asyncio.create_task(use(rig, "crm__echo"))
-        await until(lambda: room.waiting_count == 1)
+        await wait_until(lambda: room.waiting_count == 1)
         assert room.held_bytes == other.size
         other.release()
         assert len((await waits)["content"][0]["text"]) == 3 << 20
-        await until(lambda: not room.held_bytes)
+        await wait_until(lambda: not room.held_bytes)
 
 
 class Desk:
@@ -499,16 +499,16 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
             _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             head = b"POST /mcp HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\ncontent-length: %d\r\n\r\n"
             writer.write(head % len(data) + data)
-            await until(lambda: rig.gateway.limit_slices.available("concurrent/slots", "now") == 0)
-            await until(lambda: model.asked.count("initialize") == 1 and rig.gateway.journal.open_calls == 1)
+            await wait_until(lambda: rig.gateway.limit_slices.available("concurrent/slots", "now") == 0)
+            await wait_until(lambda: model.asked.count("initialize") == 1 and rig.gateway.journal.open_calls == 1)
             (begun,) = [each for each in read_records(rig.gateway.journal.folder) if isinstance(each, Reservation)]
             assert (begun.model, begun.bound) == ("tool crm/add", 0), "it is known of also if the worker dies now"
             writer.transport.abort()
         else:
             goes_on.set()
             told = await use(rig, "crm__add", a=1, b=1)
-        await until(lambda: rig.gateway.running_calls == 0)
-        await until(lambda: len(model.ids) == (1 if how == "gone" else 0))
+        await wait_until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: len(model.ids) == (1 if how == "gone" else 0))
         goes_on.set()
         assert rig.gateway.limit_slices.available("concurrent/slots", "now") == 1
         assert (rig.gateway.journal.open_calls, rig.gateway.journal._owed_bytes) == (0, 0)

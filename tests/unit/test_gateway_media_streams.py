@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import PATIENT, Rig, Stream, call_rig, rule, until
-from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
+from tests.integration.gateway_stack import parse_reply
+from tests.unit.call_rig import PATIENT, Rig, Stream, call_rig, reliability, wait_until
+from tests.unit.raw_upstream import STREAM_HEAD, encode_events, json_response, post, raw_upstream_rig
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -56,7 +56,7 @@ class Media:
         reader, writer = await asyncio.open_connection("127.0.0.1", self.rig.port)
         writer.write(self.request(**more))
         try:
-            return Stream(parse(await asyncio.wait_for(reader.read(), 20)))
+            return Stream(parse_reply(await asyncio.wait_for(reader.read(), 20)))
         finally:
             writer.close()
 
@@ -107,7 +107,7 @@ async def test_media_that_break_are_told_so_and_cost_their_most(media: Media, mo
     if mode == "huge" and media.last.startswith("image"):
         mode = "comments"  # an image may be as large: see below
     if mode == "huge":
-        media.rig.change("one", **PATIENT)  # megabytes take a busy machine some time
+        media.rig.change_deployment("one", **PATIENT)  # megabytes take a busy machine some time
     media.rig.play("one", mode=mode, at=1, chunk_ms=20)
     stream = await media.ask()
     (error,) = stream.errors
@@ -130,8 +130,10 @@ async def test_a_stream_of_an_image_that_is_an_error_is_what_that_says(
 ) -> None:
     """What is refused for what was asked is its caller's matter: paid by nobody, and held against no deployment."""
     place, path, body, _ = TASKS["images"]
-    async with saying(tmp_path, STREAM + events(told), fallback=True, more={"one": place, "two": place}) as rig:
-        reply = await asked(rig, path, body)
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(told), has_fallback=True, more={"one": place, "two": place}
+    ) as rig:
+        reply = await post(rig, path, body)
         assert reply.status == status, reply.body
         first, *_ = await rig.settlements()
         assert first.outcome == ("failed" if b'"x"' in told else "not_billed")
@@ -160,8 +162,8 @@ def sounding(kind: bytes, body: bytes = SOUND) -> bytes:
 async def test_sound_is_sound_however_its_server_sends_it(tmp_path: Path, kind: bytes, told: str, asks: str) -> None:
     """Servers that know no `stream_format` answer with sound, and some of them do not say what it is."""
     place, path, body, _ = TASKS["speech"]
-    async with saying(tmp_path, sounding(kind), fallback=True, more={"one": place, "two": place}) as rig:
-        reply = await asked(rig, path, body | {"stream_format": asks})
+    async with raw_upstream_rig(tmp_path, sounding(kind), has_fallback=True, more={"one": place, "two": place}) as rig:
+        reply = await post(rig, path, body | {"stream_format": asks})
         assert (reply.status, reply.body, reply.headers["content-type"]) == (200, SOUND, told), reply.body[:200]
         made, settled = bound_and_settled(await rig.records())
         assert (settled.outcome, settled.cost) == ("ok", made.bound), "how many tokens it had nobody says"
@@ -172,15 +174,15 @@ async def test_sound_is_sound_however_its_server_sends_it(tmp_path: Path, kind: 
     ("first", "outcome"),
     [
         (sounding(b"content-type: audio/mpeg\r\n", b""), "failed"),
-        (answering(b'{"error":{"code":429,"message":"slow down"}}'), "not_billed"),
-        (answering(b'{"audio":"AAAA"}'), "failed"),
+        (json_response(b'{"error":{"code":429,"message":"slow down"}}'), "not_billed"),
+        (json_response(b'{"audio":"AAAA"}'), "failed"),
     ],
 )
 @pytest.mark.parametrize("asks", ["sse", "audio"])
 async def test_what_is_no_sound_comes_from_elsewhere(tmp_path: Path, first: bytes, outcome: str, asks: str) -> None:
     place, path, body, _ = TASKS["speech"]
-    async with saying(tmp_path, first, fallback=True, more={"one": place, "two": place}) as rig:
-        reply = await asked(rig, path, body | {"stream_format": asks})
+    async with raw_upstream_rig(tmp_path, first, has_fallback=True, more={"one": place, "two": place}) as rig:
+        reply = await post(rig, path, body | {"stream_format": asks})
         kind = "text/event-stream" if asks == "sse" else "audio/mpeg"
         assert (reply.status, reply.headers["content-type"]) == (200, kind), reply.body[:200]
         assert [each.outcome for each in await rig.settlements()] == [outcome, "ok"]
@@ -189,7 +191,7 @@ async def test_what_is_no_sound_comes_from_elsewhere(tmp_path: Path, first: byte
 
 async def test_media_are_resumed_nowhere(tmp_path: Path) -> None:
     place, path, body, last = TASKS["images"]
-    settings = {"assistant": rule(on_broken_stream="resume")}
+    settings = {"assistant": reliability(on_broken_stream="resume")}
     async with call_rig(tmp_path, more={"one": place, "two": place}, workloads=settings) as rig:
         rig.play("one", mode="cut", at=1, chunk_ms=20)
         stream = await Media(rig, path, body, last).ask()
@@ -213,7 +215,9 @@ async def test_media_whose_client_goes_away_are_cancelled(media: Media) -> None:
     writer.write(media.request())
     await reader.readuntil(b'"type"')
     writer.close()
-    await until(lambda: not media.rig.slices.open_reservations and not media.rig.gateway.call_counters.open_streams)
+    await wait_until(
+        lambda: not media.rig.slices.open_reservations and not media.rig.gateway.call_counters.open_streams
+    )
     made, settled = bound_and_settled(await media.rig.records())
     assert (settled.outcome, settled.cost) == ("cancelled", made.bound)
 
@@ -242,7 +246,7 @@ async def test_an_image_without_its_data_is_none(painter: Media) -> None:
 
 
 async def test_an_image_may_be_larger_than_an_event_of_text(painter: Media) -> None:
-    painter.rig.change("one", **PATIENT)  # megabytes take a busy machine some time
+    painter.rig.change_deployment("one", **PATIENT)  # megabytes take a busy machine some time
     picture = base64.b64encode(bytes(MAX_EVENT)).decode()
     painter.rig.play("one", last={"b64_json": picture})
     stream = await painter.ask(partial_images=0)

@@ -10,25 +10,25 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply
-from tests.integration.gateway_stack import events as events_of
-from tests.unit.call_rig import BOUND, Stream, call_rig, rule, until
+from tests.integration.gateway_stack import parse_events as events_of
+from tests.unit.call_rig import BOUND, Stream, call_rig, reliability, wait_until
 from tests.unit.raw_upstream import (
     ANSWER,
-    CHUNKED,
+    CHUNKED_STREAM_HEAD,
     DONE,
     END,
     HI,
     ROLE,
-    STREAM,
+    STREAM_HEAD,
     THERE,
-    answering,
-    asked,
+    check_complete_stream,
     chunk,
-    events,
-    good,
-    nested,
-    saying,
-    whole,
+    completion_body,
+    encode_events,
+    json_response,
+    nested_arrays,
+    post,
+    raw_upstream_rig,
 )
 
 from groundplan.blueprint.model import Guardrails, Keep, Rates, Reliability
@@ -47,22 +47,24 @@ from groundplan.ledger.model import Usage
 @pytest.mark.parametrize("last", [True, False])
 async def test_lines_that_end_with_cr(tmp_path: Path, newline: bytes, last: bool) -> None:
     """Also the last one, behind which nothing comes that would tell CR from CR LF."""
-    sent = events(*(ANSWER if last else ANSWER[:-1]), newline=newline)
-    async with saying(tmp_path, STREAM, *(sent[at : at + 7] for at in range(0, len(sent), 7))) as rig:
-        assert (await good(rig)).usage.output == 3
+    sent = encode_events(*(ANSWER if last else ANSWER[:-1]), newline=newline)
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, *(sent[at : at + 7] for at in range(0, len(sent), 7))) as rig:
+        assert (await check_complete_stream(rig)).usage.output == 3
 
 
 async def test_a_stream_that_begins_with_a_byte_order_mark(tmp_path: Path) -> None:
     first = chunk({"role": "assistant", "content": "Hi "})
-    async with saying(tmp_path, STREAM, b"\xef\xbb", b"\xbf" + events(first, THERE, END, DONE)) as rig:
-        await good(rig)
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD, b"\xef\xbb", b"\xbf" + encode_events(first, THERE, END, DONE)
+    ) as rig:
+        await check_complete_stream(rig)
 
 
 @pytest.mark.parametrize("guarded", [False, True])
 async def test_a_whole_answer_that_begins_with_a_byte_order_mark(tmp_path: Path, guarded: bool) -> None:
     """A refusal, too; more than one mark is no JSON to anybody."""
     mark, workloads = b"\xef\xbb\xbf", {"assistant": LOOKED_AT} if guarded else None
-    async with saying(tmp_path, answering(mark + whole()), workloads=workloads) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(mark + completion_body()), workloads=workloads) as rig:
         reply = await rig.chat()
         assert reply.status == 200 and reply.body.startswith(b"{")
         assert reply.json["choices"][0]["message"]["content"] == "Hi there"
@@ -70,27 +72,36 @@ async def test_a_whole_answer_that_begins_with_a_byte_order_mark(tmp_path: Path,
         assert only.outcome == "ok"
         await rig.books()
     told = b'{"error":{"message":"temperature is above 2","type":"invalid_request_error","code":"out_of_range"}}'
-    async with saying(tmp_path / "refused", answering(mark + told, b"400 Bad Request")) as rig:
+    async with raw_upstream_rig(tmp_path / "refused", json_response(mark + told, b"400 Bad Request")) as rig:
         reply = await rig.chat()
         assert (reply.status, reply.code) == (400, "out_of_range")
-    async with saying(tmp_path / "twice", answering(mark * 2 + whole())) as rig:
+    async with raw_upstream_rig(tmp_path / "twice", json_response(mark * 2 + completion_body())) as rig:
         assert (await rig.chat()).code == "upstream_failed"
 
 
 async def test_events_without_data_are_none(tmp_path: Path) -> None:
     empty = b"data: \n\n"
-    sent = (STREAM, empty, events(ROLE, HI), empty, b"event: ping\n\n" + empty + events(THERE), events(END, DONE))
-    async with saying(tmp_path, *sent) as rig:
-        await good(rig)
+    sent = (
+        STREAM_HEAD,
+        empty,
+        encode_events(ROLE, HI),
+        empty,
+        b"event: ping\n\n" + empty + encode_events(THERE),
+        encode_events(END, DONE),
+    )
+    async with raw_upstream_rig(tmp_path, *sent) as rig:
+        await check_complete_stream(rig)
 
 
 @pytest.mark.parametrize("odd", [b"{}", b'{"object":"error","message":"busy","code":503}', b'{"detail":"busy"}'])
 async def test_an_event_that_is_no_chunk(tmp_path: Path, odd: bytes) -> None:
     """Beside an answer it is nothing; instead of one it is no reason to keep the client from another's."""
-    async with saying(tmp_path, STREAM, events(odd, ROLE, HI), events(odd, THERE, END, odd, DONE)) as rig:
-        await good(rig)
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD, encode_events(odd, ROLE, HI), encode_events(odd, THERE, END, odd, DONE)
+    ) as rig:
+        await check_complete_stream(rig)
     (tmp_path / "other").mkdir()
-    async with saying(tmp_path / "other", STREAM, events(odd, DONE), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path / "other", STREAM_HEAD, encode_events(odd, DONE), has_fallback=True) as rig:
         stream = await rig.stream()
         assert (stream.facts["deployment"], stream.finish, stream.done) == ("two", ["stop"], True)
         assert [each.outcome for each in await rig.settlements()] == ["failed", "ok"]
@@ -99,7 +110,9 @@ async def test_an_event_that_is_no_chunk(tmp_path: Path, odd: bytes) -> None:
 async def test_an_event_of_several_lines(tmp_path: Path) -> None:
     lines = json.dumps(json.loads(THERE), indent=1).encode().split(b"\n")
     several = b"id: 7\n" + b"".join(b"data: " + line + b"\n" for line in lines) + b"\n"
-    async with saying(tmp_path, STREAM + events(ROLE, HI) + several + events(END, DONE)) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE, HI) + several + encode_events(END, DONE)
+    ) as rig:
         reply = await rig.chat(stream=True)
         assert reply.body.count(b"data: " + lines[0] + b"\ndata: " + lines[1]) == 1, "as it came, line by line"
         assert reply.body.endswith(b"data: [DONE]\n\n") and (await rig.settlements())[0].outcome == "ok"
@@ -109,11 +122,11 @@ async def test_an_event_of_several_lines(tmp_path: Path) -> None:
 async def test_a_character_that_is_cut_in_halves(tmp_path: Path, path: str) -> None:
     """JSON may say each alone; who puts the texts together has it whole."""
     high, low = (chunk({"content": half}) for half in ("\ud83d", "\ude00"))
-    async with saying(tmp_path, STREAM + events(ROLE, high, low, END, DONE)) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + encode_events(ROLE, high, low, END, DONE)) as rig:
         asks: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 9}
         if path == "/v1/responses":
             asks = {"input": "x", "max_output_tokens": 9}
-        reply = await asked(rig, path, {"model": "auto", "stream": True, **asks})
+        reply = await post(rig, path, {"model": "auto", "stream": True, **asks})
         assert reply.status == 200 and b'"error"' not in reply.body.replace(b'"error":null', b"")
         if path == "/v1/chat/completions":
             assert high in reply.body and low in reply.body
@@ -125,7 +138,9 @@ async def test_a_piece_that_is_made_of_parts(tmp_path: Path) -> None:
     thought = [{"type": "thinking", "thinking": [{"type": "text", "text": "what is asked?"}]}]
     parts = chunk({"content": thought})
     end = chunk({}, "stop")
-    async with saying(tmp_path, STREAM + events(ROLE, parts, chunk({"content": "Hi there"}), end, DONE)) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE, parts, chunk({"content": "Hi there"}), end, DONE)
+    ) as rig:
         reply = await rig.chat(stream=True)
         assert parts in reply.body and reply.body.endswith(b"data: [DONE]\n\n")
         (only,) = await rig.settlements()
@@ -149,12 +164,12 @@ async def test_the_text_of_parts_is_told_where_a_chat_answers_another_api(
         body = {"model": "auto", "stream": stream, "max_output_tokens": 20, "input": "x"}
     body = {name: value for name, value in body.items() if value is not None}
     pieces = [chunk({"content": [part]}) for part in content[:2]]
-    sent = STREAM + events(ROLE, *pieces, chunk({"content": "there"}), END, DONE)
+    sent = STREAM_HEAD + encode_events(ROLE, *pieces, chunk({"content": "there"}), END, DONE)
     if not stream:
         message = {"role": "assistant", "content": content}
-        sent = answering(whole(choices=[{"index": 0, "message": message, "finish_reason": "stop"}]))
-    async with saying(tmp_path, sent) as rig:
-        reply = await asked(rig, path, body)
+        sent = json_response(completion_body(choices=[{"index": 0, "message": message, "finish_reason": "stop"}]))
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, path, body)
         assert reply.status == 200 and b"what is asked" not in reply.body
         told = [json.loads(line[6:]) for line in reply.body.split(b"\n") if line.startswith(b"data: {")]
         assert "".join(_told(each) for each in told or [reply.json]) == "Hi there"
@@ -175,16 +190,18 @@ def _told(event: dict[str, Any]) -> str:
 
 
 async def test_a_part_that_has_no_word_elsewhere_is_refused(tmp_path: Path) -> None:
-    sent = STREAM + events(ROLE, chunk({"content": [{"type": "reference", "reference_ids": [1]}]}), END, DONE)
-    async with saying(tmp_path, sent) as rig:
+    sent = STREAM_HEAD + encode_events(
+        ROLE, chunk({"content": [{"type": "reference", "reference_ids": [1]}]}), END, DONE
+    )
+    async with raw_upstream_rig(tmp_path, sent) as rig:
         body = {"model": "auto", "max_tokens": 20, "stream": True, "messages": [{"role": "user", "content": "x"}]}
-        reply = await asked(rig, "/v1/messages", body)
+        reply = await post(rig, "/v1/messages", body)
         assert b"a part of type reference" in reply.body
 
 
 async def test_what_a_model_thought_may_be_sent_back(tmp_path: Path) -> None:
     """Of the answer that it was a part of; nobody else says what he thought."""
-    async with saying(tmp_path, answering(whole())) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(completion_body())) as rig:
         earlier = {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "Hi"}]}
         asks = [{"role": "user", "content": "x"}, earlier, {"role": "user", "content": "y"}]
         assert (await rig.chat(messages=asks)).status == 200
@@ -218,12 +235,14 @@ async def test_calls_that_bear_the_same_number(
 ) -> None:
     """Or whose pieces are mixed: each is told by itself, whole and in order."""
     chunks = [chunk({"tool_calls": pieces}) for pieces in sent]
-    async with saying(tmp_path, STREAM + events(ROLE, *chunks, chunk({}, "tool_calls"), DONE)) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE, *chunks, chunk({}, "tool_calls"), DONE)
+    ) as rig:
         body: dict[str, Any] = {"model": "auto", "stream": True, "max_output_tokens": 20, "input": "x"}
         if path == "/v1/messages":
             asks = [{"role": "user", "content": "x"}]
             body = {"model": "auto", "stream": True, "max_tokens": 20, "messages": asks}
-        reply = await asked(rig, path, body)
+        reply = await post(rig, path, body)
         told = [json.loads(line[6:]) for line in reply.body.split(b"\n") if line.startswith(b"data: ")]
         assert calls_in(told) == [("c1", '{"a":1}'), ("c2", '{"b":2}'), ("c3", "{}")]
         (only,) = await rig.settlements()
@@ -277,12 +296,12 @@ async def test_functions_of_a_group_have_its_name_in_chat(tmp_path: Path, stream
     assert told == [("look", "Look"), ("files__look", "Of files\n\nLook"), ("files__list", "Look")]
     assert made.messages[0]["tool_calls"][0]["function"]["name"] == "files__look"
     calls = [piece(0, "c1", "{}", "files__look"), piece(1, "c2", "{}", "look"), piece(2, "c3", "{}", "files__list")]
-    sent = STREAM + events(ROLE, chunk({"tool_calls": calls}), chunk({}, "tool_calls"), DONE)
+    sent = STREAM_HEAD + encode_events(ROLE, chunk({"tool_calls": calls}), chunk({}, "tool_calls"), DONE)
     if not stream:
         message = {"role": "assistant", "content": None, "tool_calls": calls}
-        sent = answering(whole(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
-    async with saying(tmp_path, sent) as rig:
-        reply = await asked(rig, "/v1/responses", body)
+        sent = json_response(completion_body(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, "/v1/responses", body)
         answer = reply.json if not stream else json.loads(reply.body.split(b"data: ")[-1])["response"]
         names = [(each.get("namespace"), each["name"]) for each in answer["output"]]
         assert names == [("files", "look"), (None, "look"), ("files", "list")]
@@ -295,12 +314,12 @@ async def test_a_call_with_nothing(tmp_path: Path, arguments: str | None, stream
     """Whoever reads what a function is called with reads JSON."""
     function = {"name": "look"} | ({} if arguments == "absent" else {"arguments": arguments})
     call = {"index": 0, "id": "c1", "type": "function", "function": function}
-    sent = STREAM + events(ROLE, chunk({"tool_calls": [call]}), chunk({}, "tool_calls"), DONE)
+    sent = STREAM_HEAD + encode_events(ROLE, chunk({"tool_calls": [call]}), chunk({}, "tool_calls"), DONE)
     if not stream:
         message = {"role": "assistant", "content": None, "tool_calls": [call]}
-        sent = answering(whole(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
-    async with saying(tmp_path, sent) as rig:
-        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": stream})
+        sent = json_response(completion_body(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": stream})
         answer = reply.json if not stream else json.loads(reply.body.split(b"data: ")[-1])["response"]
         (item,) = answer["output"]
         assert (item["type"], item["call_id"], item["arguments"]) == ("function_call", "c1", "{}")
@@ -308,8 +327,10 @@ async def test_a_call_with_nothing(tmp_path: Path, arguments: str | None, stream
 
 
 async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
-    async with saying(tmp_path, STREAM + events(*ANSWER) + b"data: {torn\n\n" + events(HI)) as rig:
-        await good(rig)
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(*ANSWER) + b"data: {torn\n\n" + encode_events(HI)
+    ) as rig:
+        await check_complete_stream(rig)
 
 
 LATE = {**json.loads(ROLE), "choices": [{"index": 0, "delta": {}, "finish_reason": None, "content_filter_offsets": {}}]}
@@ -319,31 +340,32 @@ LATE = {**json.loads(ROLE), "choices": [{"index": 0, "delta": {}, "finish_reason
 @pytest.mark.parametrize("on_broken_stream", ["fail", "resume"])
 async def test_a_cut_behind_the_finish_reason_is_no_break(tmp_path: Path, on_broken_stream: str) -> None:
     """Nobody is asked to go on with an answer that has its end."""
-    sent, workloads = events(*ANSWER[:-1]), {"assistant": rule(on_broken_stream=on_broken_stream)}
-    cut = CHUNKED + b"%x\r\n%b\r\n" % (len(sent), sent)
-    async with saying(tmp_path, cut, fallback=True, workloads=workloads) as rig:
-        assert (await good(rig)).usage.output == 3
+    sent, workloads = encode_events(*ANSWER[:-1]), {"assistant": reliability(on_broken_stream=on_broken_stream)}
+    cut = CHUNKED_STREAM_HEAD + b"%x\r\n%b\r\n" % (len(sent), sent)
+    async with raw_upstream_rig(tmp_path, cut, has_fallback=True, workloads=workloads) as rig:
+        assert (await check_complete_stream(rig)).usage.output == 3
 
 
 async def test_a_cut_behind_the_finish_reason_costs_what_was_told_also_where_nobody_listens(tmp_path: Path) -> None:
     begun, pause, ended = (
-        b"%x\r\n%b\r\n" % (len(sent), sent) for sent in (events(ROLE, HI), b": wait\n\n", events(THERE, END))
+        b"%x\r\n%b\r\n" % (len(sent), sent)
+        for sent in (encode_events(ROLE, HI), b": wait\n\n", encode_events(THERE, END))
     )
     more = {"one": {"billing_on_cancel": "drain"}}
-    async with saying(tmp_path, CHUNKED, begun, *[pause] * 50, ended, more=more) as rig:
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, begun, *[pause] * 50, ended, more=more) as rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True))
         await reader.readuntil(b"Hi ")
         writer.transport.abort()
-        await until(lambda: rig.gateway.running_calls == 0 and not rig.gateway.background)
+        await wait_until(lambda: rig.gateway.running_calls == 0 and not rig.gateway.background)
         (only,) = await rig.settlements()
         assert (only.outcome, only.estimated, only.usage.output) == ("cancelled", False, 3)
         await rig.books()
 
 
 async def test_a_piece_behind_the_finish_reason_has_the_facts(tmp_path: Path) -> None:
-    sent = events(ROLE, HI, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)
-    async with saying(tmp_path, STREAM, sent) as rig:
+    sent = encode_events(ROLE, HI, THERE, chunk({}, "stop"), json.dumps(LATE).encode(), DONE)
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, sent) as rig:
         stream = await rig.stream()
         assert stream.chunks[-1]["choices"] == LATE["choices"] and stream.facts["deployment"] == "one"
 
@@ -354,19 +376,21 @@ PROMPT = {"choices": [], "created": 0, "id": "", "model": "", "object": "", "pro
 
 async def test_what_is_told_of_the_prompt_is_no_first_byte(tmp_path: Path) -> None:
     early = json.dumps(PROMPT).encode()
-    async with saying(tmp_path, STREAM, events(early), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, encode_events(early), has_fallback=True) as rig:
         stream = await rig.stream()
         assert (stream.facts["deployment"], stream.finish, stream.errors) == ("two", ["stop"], [])
     (tmp_path / "good").mkdir()
-    async with saying(tmp_path / "good", STREAM, events(early), events(*ANSWER)) as rig:
+    async with raw_upstream_rig(tmp_path / "good", STREAM_HEAD, encode_events(early), encode_events(*ANSWER)) as rig:
         rig.gateway.model_versions = reported = ModelVersions("")
         reply = await rig.chat(stream=True)
-        assert reply.body.startswith(events(early, ROLE, HI))
+        assert reply.body.startswith(encode_events(early, ROLE, HI))
         assert [version[2] for version in reported.waiting] == ["m"], "the first event names none"
         body = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "max_tokens": 9, "stream": True}
     (tmp_path / "messages").mkdir()
-    async with saying(tmp_path / "messages", STREAM, events(early), events(*ANSWER)) as rig:
-        reply = await asked(rig, "/v1/messages", body)
+    async with raw_upstream_rig(
+        tmp_path / "messages", STREAM_HEAD, encode_events(early), encode_events(*ANSWER)
+    ) as rig:
+        reply = await post(rig, "/v1/messages", body)
         assert b'"id":"msg_c"' in reply.body and b'"model":"m"' in reply.body
 
 
@@ -390,7 +414,9 @@ async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None
     """As servers written in Go tell the usage. OpenAI's clients go through the list."""
     usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
     ended = json.dumps({**json.loads(ROLE), "choices": None, "usage": usage}).encode()
-    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), ended, DONE)) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD, encode_events(ROLE, HI, THERE, chunk({}, "stop"), ended, DONE)
+    ) as rig:
         body: dict[str, Any] = {
             "model": "auto",
             "max_tokens": 9,
@@ -400,7 +426,7 @@ async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None
         if path == "/v1/responses":
             body = {"model": "auto", "input": "a", "stream": True}
         body |= {"stream_options": {"include_usage": True}} if "chat" in path else {}
-        reply = await asked(rig, path, body)
+        reply = await post(rig, path, body)
         assert reply.status == 200 and b"error" not in reply.body.replace(b'"error":null', b"")
         if "chat" in path:
             assert events_of(reply.body)[-2] | {"groundplan": 0} == {
@@ -413,17 +439,17 @@ async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions"])
 async def test_what_is_reasoned_and_not_told_is_no_stall(tmp_path: Path, path: str) -> None:
     """A model of a chat says that it is at work, where its client's API has no word for it."""
-    thought = events(chunk({"reasoning_content": "hm "}))
+    thought = encode_events(chunk({"reasoning_content": "hm "}))
     asks: dict[str, Any] = {
         "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}]},
         "/v1/responses": {"input": "a"},
         "/v1/completions": {"prompt": "a"},
     }
     more = {"one": {"idle_ms": 200, "first_token_ms": 300}}
-    async with saying(
-        tmp_path, STREAM + events(ROLE), *[thought] * 200, events(HI, THERE, END, DONE), more=more
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(ROLE), *[thought] * 200, encode_events(HI, THERE, END, DONE), more=more
     ) as rig:
-        reply = await asked(rig, path, {"model": "auto", "stream": True, **asks[path]})
+        reply = await post(rig, path, {"model": "auto", "stream": True, **asks[path]})
         assert b"stream_broken" not in reply.body and b"Hi " in reply.body, reply.body
         (only,) = await rig.settlements()
         assert only.outcome == "ok"
@@ -455,10 +481,10 @@ async def test_a_stream_that_has_only_begun_has_the_time_of_a_first_token(tmp_pa
         ),
     }  # fmt: skip
     body, begin, rest, more = asks[path]
-    begun, said = (events(*(json.dumps(each).encode() for each in told)) for told in (begin, rest))
+    begun, said = (encode_events(*(json.dumps(each).encode() for each in told)) for told in (begin, rest))
     more = {"one": {"idle_ms": 60, "first_token_ms": 5000, **more}}
-    async with saying(tmp_path, STREAM + begun, *[b""] * 60, said, more=more) as rig:
-        reply = await asked(rig, path, {"model": "auto", "stream": True, **body})
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + begun, *[b""] * 60, said, more=more) as rig:
+        reply = await post(rig, path, {"model": "auto", "stream": True, **body})
         assert b"stream_broken" not in reply.body and b"Hi " in reply.body, reply.body
         (only,) = await rig.settlements()
         assert only.outcome == "ok"
@@ -471,7 +497,7 @@ async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
         "stop_sequence": None, "usage": {"input_tokens": 5, "output_tokens": 1},
     }  # fmt: skip
     begin, ping, end = (
-        events(*(json.dumps(each).encode() for each in told))
+        encode_events(*(json.dumps(each).encode() for each in told))
         for told in (
             ({"type": "message_start", "message": message},),
             ({"type": "ping"},),
@@ -480,30 +506,30 @@ async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
         )
     )  # fmt: skip
     more = {"one": {"api": "anthropic", "idle_ms": 200}}
-    async with saying(tmp_path, STREAM + begin, *[ping] * 150, end, more=more) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + begin, *[ping] * 150, end, more=more) as rig:
         body = {"model": "auto", "max_tokens": 9, "stream": True, "messages": [{"role": "user", "content": "a"}]}
-        reply = await asked(rig, "/v1/messages", body)
+        reply = await post(rig, "/v1/messages", body)
         assert reply.body.count(b"event: ping") == 150 and b"event: message_stop" in reply.body
 
 
 @pytest.mark.parametrize("coding", [b"none", b"Identity"])
 async def test_what_is_said_not_to_be_compressed_is_not(tmp_path: Path, coding: bytes) -> None:
-    head = STREAM[:-2] + b"content-encoding: " + coding + b"\r\n\r\n"
-    async with saying(tmp_path, head, events(*ANSWER)) as rig:
-        await good(rig)
+    head = STREAM_HEAD[:-2] + b"content-encoding: " + coding + b"\r\n\r\n"
+    async with raw_upstream_rig(tmp_path, head, encode_events(*ANSWER)) as rig:
+        await check_complete_stream(rig)
 
 
 async def test_trailers_change_nothing_of_the_head(tmp_path: Path) -> None:
-    sent = events(*ANSWER)
+    sent = encode_events(*ANSWER)
     end = b"\r\n0\r\ncontent-type: text/html\r\nretry-after: 9\r\n\r\n"
-    async with saying(tmp_path, CHUNKED + b"%x\r\n" % len(sent) + sent + end) as rig:
-        await good(rig)
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD + b"%x\r\n" % len(sent) + sent + end) as rig:
+        await check_complete_stream(rig)
 
 
 async def test_any_number_of_heads_before_the_answer(tmp_path: Path) -> None:
     early = b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 103 Early Hints\r\nlink: x\r\ncontent-type: text/html\r\n\r\n"
-    async with saying(tmp_path, early, STREAM, events(*ANSWER)) as rig:
-        await good(rig)
+    async with raw_upstream_rig(tmp_path, early, STREAM_HEAD, encode_events(*ANSWER)) as rig:
+        await check_complete_stream(rig)
 
 
 @pytest.mark.parametrize(
@@ -521,14 +547,14 @@ async def test_any_number_of_heads_before_the_answer(tmp_path: Path) -> None:
 )
 async def test_an_event_that_cannot_be_remembered(tmp_path: Path, path: str, odd: list[dict[str, Any]]) -> None:
     """It reaches the client as it came; should the stream break, nobody can go on with it, and the client is told."""
-    sent = STREAM + events(*(json.dumps(each).encode() for each in odd))
+    sent = STREAM_HEAD + encode_events(*(json.dumps(each).encode() for each in odd))
     native = {"api": "anthropic"} if path == "/v1/messages" else {"serves": ["responses"]}
     asks: dict[str, Any] = {"model": "auto", "stream": True, "input": "x"}
     if path == "/v1/messages":
         asks = {"model": "auto", "stream": True, "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
-    rules = {"assistant": rule(on_broken_stream="resume")}
-    async with saying(tmp_path, sent, fallback=True, workloads=rules, more={"one": native}) as rig:
-        reply = await asked(rig, path, asks)
+    rules = {"assistant": reliability(on_broken_stream="resume")}
+    async with raw_upstream_rig(tmp_path, sent, has_fallback=True, workloads=rules, more={"one": native}) as rig:
+        reply = await post(rig, path, asks)
         last = events_of(reply.body)[-1]
         told = last.get("error", last)
         assert last["type"] == "error" and "not what its API promises" in told["message"]
@@ -549,17 +575,17 @@ async def test_an_answer_that_was_not_finished(tmp_path: Path, path: str, reason
         asks = {"input": "x", "max_output_tokens": 9}
     if path == "/v1/completions":
         asks = {"prompt": "x", "max_tokens": 9}
-    half = json.loads(whole())
+    half = json.loads(completion_body())
     half["choices"][0]["finish_reason"] = reason
     cases = {
-        "whole": (answering(json.dumps(half).encode()),),
-        "before": (STREAM, events(chunk({}, reason), DONE)),
-        "within": (STREAM, events(ROLE, HI), events(chunk({}, reason), DONE)),
+        "whole": (json_response(json.dumps(half).encode()),),
+        "before": (STREAM_HEAD, encode_events(chunk({}, reason), DONE)),
+        "within": (STREAM_HEAD, encode_events(ROLE, HI), encode_events(chunk({}, reason), DONE)),
     }
     for name, pieces in cases.items():
         (tmp_path / name).mkdir()
-        async with saying(tmp_path / name, *pieces, fallback=True) as rig:
-            reply = await asked(rig, path, {"model": "auto", "stream": name != "whole", **asks})
+        async with raw_upstream_rig(tmp_path / name, *pieces, has_fallback=True) as rig:
+            reply = await post(rig, path, {"model": "auto", "stream": name != "whole", **asks})
             outcomes = [each.outcome for each in await rig.settlements()]
             assert reply.status == 200 and outcomes == ["failed", "ok"][: 1 if name == "within" else 2]
             if name == "within":
@@ -574,8 +600,8 @@ async def test_an_answer_that_was_not_finished(tmp_path: Path, path: str, reason
 
 @pytest.mark.parametrize("done", [True, False])
 async def test_one_copy_of_several_that_does_not_end(tmp_path: Path, done: bool) -> None:
-    sent = events(ROLE, HI, chunk({"content": "Ho"}, index=1), chunk({}, "stop"), *([DONE] if done else []))
-    async with saying(tmp_path, STREAM, sent) as rig:
+    sent = encode_events(ROLE, HI, chunk({"content": "Ho"}, index=1), chunk({}, "stop"), *([DONE] if done else []))
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, sent) as rig:
         stream = await rig.stream(n=2)
         assert not stream.done and "ended early" in stream.errors[0]["message"]
         (only,) = await rig.settlements()
@@ -585,8 +611,10 @@ async def test_one_copy_of_several_that_does_not_end(tmp_path: Path, done: bool)
 
 async def test_an_upstream_that_makes_fewer_copies_than_asked(tmp_path: Path) -> None:
     late = chunk({}, None)  # some send an empty piece behind the end
-    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), late, DONE)) as rig:
-        await good(rig, n=2)
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD, encode_events(ROLE, HI, THERE, chunk({}, "stop"), late, DONE)
+    ) as rig:
+        await check_complete_stream(rig, n=2)
 
 
 @pytest.mark.parametrize("native", [True, False])
@@ -596,10 +624,10 @@ async def test_an_upstream_that_makes_fewer_texts_than_asked(tmp_path: Path, nat
     texts = [{"index": 0, "text": "Hi ", "finish_reason": None}, {"index": 0, "text": "there", "finish_reason": "stop"}]
     own = [json.dumps({"id": "c", "object": "text_completion", "choices": [each]}).encode() for each in texts]
     chat = [ROLE, HI, THERE, chunk({}, "stop")]
-    sent = events(*(own if native else chat), *([DONE] if done else []))
+    sent = encode_events(*(own if native else chat), *([DONE] if done else []))
     serves = {"one": {"serves": ["completions"]}} if native else {}
-    async with saying(tmp_path, STREAM, sent, more=serves) as rig:
-        reply = await asked(rig, "/v1/completions", {"model": "auto", "prompt": "x", "n": 2, "stream": True})
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, sent, more=serves) as rig:
+        reply = await post(rig, "/v1/completions", {"model": "auto", "prompt": "x", "n": 2, "stream": True})
         *_, last = events_of(reply.body)
         if done:
             assert last == "[DONE]" and b'"groundplan":' in reply.body
@@ -610,7 +638,7 @@ async def test_an_upstream_that_makes_fewer_texts_than_asked(tmp_path: Path, nat
 
 async def test_a_copy_that_had_not_begun_when_the_stream_was_cut(tmp_path: Path) -> None:
     """One after the other, as some servers make them; nothing says that the first one was all."""
-    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"))) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, encode_events(ROLE, HI, THERE, chunk({}, "stop"))) as rig:
         stream = await rig.stream(n=2)
         assert not stream.done and "ended early" in stream.errors[0]["message"]
         assert (await rig.settlements())[0].outcome == "failed"
@@ -620,9 +648,9 @@ async def test_the_end_of_a_response_without_a_response(tmp_path: Path) -> None:
     begun = b'{"type":"response.created","response":{"id":"r","object":"response"}}'
     native = {"one": {"serves": ["responses"]}}
     full = {"assistant": {"keep": Keep(content="full", seconds=60)}}
-    sent = STREAM + events(begun, b'{"type":"response.completed"}')
-    async with saying(tmp_path, sent, more=native, workloads=full) as rig:
-        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": True})
+    sent = STREAM_HEAD + encode_events(begun, b'{"type":"response.completed"}')
+    async with raw_upstream_rig(tmp_path, sent, more=native, workloads=full) as rig:
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": True})
         assert (reply.status, reply.code) == (503, "upstream_failed"), "nobody has anything of it yet"
         assert (await rig.settlements())[0].outcome == "failed"
 
@@ -643,9 +671,9 @@ async def test_a_call_in_which_an_answer_was_cut_off_is_no_failure(tmp_path: Pat
         "finish_reason": finish,
     }
     usage = {"prompt_tokens": 5, "completion_tokens": 9, "total_tokens": 14}
-    async with saying(tmp_path, answering(whole(choices=[choice], usage=usage))) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(completion_body(choices=[choice], usage=usage))) as rig:
         body = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}
-        reply = await asked(rig, "/v1/messages", body)
+        reply = await post(rig, "/v1/messages", body)
         assert reply.status == status
         if status == 200:
             assert [block["type"] for block in reply.json["content"]] == ["text", "tool_use"]
@@ -671,32 +699,32 @@ async def test_a_call_that_was_cut_off_is_told_as_incomplete(
         for n, text in enumerate(('{"b": 2}', arguments))
     ]
     delta = {"role": "assistant", "content": "Hi", "tool_calls": calls}
-    sent = answering(whole(choices=[{"index": 0, "message": delta, "finish_reason": finish}]))
+    sent = json_response(completion_body(choices=[{"index": 0, "message": delta, "finish_reason": finish}]))
     if stream:
-        sent = STREAM + events(ROLE, chunk(delta), chunk({}, finish), DONE)
-    async with saying(tmp_path, sent) as rig:
+        sent = STREAM_HEAD + encode_events(ROLE, chunk(delta), chunk({}, finish), DONE)
+    async with raw_upstream_rig(tmp_path, sent) as rig:
         asks = {"model": "auto", "input": "x", "max_output_tokens": 9, "stream": stream}
-        reply = await asked(rig, "/v1/responses", asks)
+        reply = await post(rig, "/v1/responses", asks)
         lines = [line[6:] for line in reply.body.split(b"\n") if line.startswith(b"data: ")]
         response = json.loads(lines[-1])["response"] if stream else reply.json
         statuses = [(item["type"], item["status"]) for item in response["output"]]
         assert statuses == [("message", "completed"), ("function_call", "completed"), ("function_call", told)]
 
 
-DEEP = nested(100_000)
+DEEP = nested_arrays(100_000)
 LOOKED_AT = {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("deep", "rules"), [(DEEP, {}), (nested(3000), LOOKED_AT)])
+@pytest.mark.parametrize(("deep", "rules"), [(DEEP, {}), (nested_arrays(3000), LOOKED_AT)])
 async def test_an_answer_that_is_nested_too_deep_comes_from_elsewhere(
     tmp_path: Path, stream: bool, deep: bytes, rules: dict[str, Any]
 ) -> None:
     """Where it is looked at, every level costs a step of the interpreter."""
-    sent = answering(whole()[:-1] + b',"x":' + deep + b"}")
+    sent = json_response(completion_body()[:-1] + b',"x":' + deep + b"}")
     if stream:
-        sent = STREAM + events(ROLE[:-1] + b',"x":' + deep + b"}")
-    async with saying(tmp_path, sent, fallback=True, workloads={"assistant": rules}) as rig:
+        sent = STREAM_HEAD + encode_events(ROLE[:-1] + b',"x":' + deep + b"}")
+    async with raw_upstream_rig(tmp_path, sent, has_fallback=True, workloads={"assistant": rules}) as rig:
         rig.gateway.model_versions = ModelVersions("")  # which looks at what came, too
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and deployment_of(reply, stream) == "two"
@@ -723,14 +751,18 @@ async def test_every_surface_refuses_what_is_nested_too_deep(
 ) -> None:
     more: dict[str, Any] = {"kind": "embeddings"} if "embeddings" in path else {}
     place = {"embeddings": ["one"]} if more else {}
-    async with saying(tmp_path, answering(answer), more={"one": more}, workloads={"assistant": place}) as rig:
-        reply = await asked(rig, path, body)
+    async with raw_upstream_rig(
+        tmp_path, json_response(answer), more={"one": more}, workloads={"assistant": place}
+    ) as rig:
+        reply = await post(rig, path, body)
         assert (reply.status, "internal_error" in reply.body.decode()) == (503, False), reply.body
         await rig.books()
 
 
 async def test_an_answer_that_is_no_utf_8_comes_from_elsewhere(tmp_path: Path) -> None:
-    async with saying(tmp_path, answering(whole().replace(b"Hi", b"H\xe9")), fallback=True) as rig:
+    async with raw_upstream_rig(
+        tmp_path, json_response(completion_body().replace(b"Hi", b"H\xe9")), has_fallback=True
+    ) as rig:
         reply = await rig.chat()
         assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "two"
 
@@ -742,14 +774,14 @@ _TWO_VECTORS = b'{"data":[{"embedding":[0.1]},%b],"usage":{"prompt_tokens":2}}'
 @pytest.mark.parametrize(
     ("kind", "path", "body", "sent"),
     [
-        ("embeddings", "/v1/embeddings", _TWO_TEXTS, answering(b'{"data":["x","y"]}')),
-        ("embeddings", "/v1/embeddings", _TWO_TEXTS, answering(_TWO_VECTORS % b'"x"')),
-        ("embeddings", "/v1/embeddings", _TWO_TEXTS, answering(_TWO_VECTORS % b'{"x\xe9":1}')),
+        ("embeddings", "/v1/embeddings", _TWO_TEXTS, json_response(b'{"data":["x","y"]}')),
+        ("embeddings", "/v1/embeddings", _TWO_TEXTS, json_response(_TWO_VECTORS % b'"x"')),
+        ("embeddings", "/v1/embeddings", _TWO_TEXTS, json_response(_TWO_VECTORS % b'{"x\xe9":1}')),
         (
             "rerank",
             "/v1/rerank",
             {"model": "auto", "query": "q", "documents": ["x", "y"]},
-            answering(
+            json_response(
                 b'{"results":[{"index":0,"relevance_score":0.1},{"index":1,"relevance_score":0.2}],"i":"\\ud800"}'
             ),
         ),
@@ -757,7 +789,8 @@ _TWO_VECTORS = b'{"data":[{"embedding":[0.1]},%b],"usage":{"prompt_tokens":2}}'
             "chat",
             "/v1/chat/completions",
             {"model": "auto", "stream": True, "messages": [{"role": "user", "content": "x"}]},
-            STREAM + events(HI[:-1] + b',"\xe9":1,"usage":{"prompt_tokens":1,"completion_tokens":1}}', DONE),
+            STREAM_HEAD
+            + encode_events(HI[:-1] + b',"\xe9":1,"usage":{"prompt_tokens":1,"completion_tokens":1}}', DONE),
         ),
     ],
 )
@@ -765,8 +798,8 @@ async def test_what_is_wrong_in_a_part_that_few_answers_are_read_for(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, kind: str, path: str, body: dict[str, Any], sent: bytes
 ) -> None:
     place = {"embeddings": {"embeddings": ["one"]}, "rerank": {"also": ["one"]}}.get(kind, {})
-    async with saying(tmp_path, sent, more={"one": {"kind": kind}}, workloads={"assistant": place}) as rig:
-        reply = await asked(rig, path, body)
+    async with raw_upstream_rig(tmp_path, sent, more={"one": {"kind": kind}}, workloads={"assistant": place}) as rig:
+        reply = await post(rig, path, body)
         assert (reply.status, "internal_error" in reply.body.decode()) == (503, False), reply.body
         assert caplog.text == ""
         await rig.books()
@@ -776,7 +809,7 @@ async def test_what_is_wrong_in_a_part_that_few_answers_are_read_for(
 async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool) -> None:
     """Whoever asked can do nothing about it. What only repeats such words is the caller's own."""
     told = b'{"error":{"type":"invalid_request_error","message":"Your credit balance is too low to access the API."}}'
-    async with saying(tmp_path, answering(told, b"400 Bad Request"), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told, b"400 Bad Request"), has_fallback=True) as rig:
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
         first, second = await rig.settlements()
@@ -784,7 +817,9 @@ async def test_a_refusal_that_is_about_our_account(tmp_path: Path, stream: bool)
         await rig.books()
     repeated = told.replace(b"Your credit", b"no such model: Your credit")
     (tmp_path / "other").mkdir()
-    async with saying(tmp_path / "other", answering(repeated, b"400 Bad Request"), fallback=True) as rig:
+    async with raw_upstream_rig(
+        tmp_path / "other", json_response(repeated, b"400 Bad Request"), has_fallback=True
+    ) as rig:
         reply = await rig.chat(stream=stream)
         assert (reply.status, reply.body) == (400, repeated) and not rig.gateway.health.has_problems
 
@@ -804,13 +839,13 @@ FIREWORKS = b'{"error":{"message":"Account acme is suspended","code":"PRECONDITI
 async def test_a_model_or_an_account_that_is_gone_is_no_mistake_of_the_caller(
     tmp_path: Path, status: bytes, told: bytes, why: str
 ) -> None:
-    async with saying(tmp_path, answering(told, status), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told, status), has_fallback=True) as rig:
         for _ in range(3):
             assert (await rig.chat()).headers["groundplan-deployment"] == "two"
         assert rig.gateway.health.has_problems, "and others are asked first from now on"
         assert [each.cost for each in await rig.settlements()][::2] == [0, 0, 0]
     (tmp_path / "alone").mkdir()
-    async with saying(tmp_path / "alone", answering(told, status)) as rig:
+    async with raw_upstream_rig(tmp_path / "alone", json_response(told, status)) as rig:
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed") and why in reply.json["error"]["message"]
         assert reply.json["error"]["hint"].startswith("Correct the ")
@@ -826,7 +861,7 @@ async def test_a_model_or_an_account_that_is_gone_is_no_mistake_of_the_caller(
 async def test_what_a_provider_does_not_answer_is_its_callers_matter(tmp_path: Path, told: bytes) -> None:
     """It is told with the status of a key that may not do this. Whatever somebody asks, others are still answered
     there."""
-    async with saying(tmp_path, answering(told, b"403 Forbidden"), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told, b"403 Forbidden"), has_fallback=True) as rig:
         for _ in range(3):
             reply = await rig.chat()
             assert (reply.status, reply.body) == (403, told)
@@ -835,7 +870,7 @@ async def test_what_a_provider_does_not_answer_is_its_callers_matter(tmp_path: P
     assert actual_status(403, b'{"error":{"message":"Your key may not do this","metadata":{}}}') == 403
     (tmp_path / "fee").mkdir()
     rates = {"rates": Rates(input=0, output=0, flagged=PICO // 20)}
-    async with saying(tmp_path / "fee", answering(told, b"403 Forbidden"), more={"one": rates}) as rig:
+    async with raw_upstream_rig(tmp_path / "fee", json_response(told, b"403 Forbidden"), more={"one": rates}) as rig:
         assert (await rig.chat()).status == 403
         (settled,) = await rig.settlements()
         assert (settled.cost, settled.flags) == (PICO // 20, ["flagged"]), "and no more than was reserved"
@@ -852,8 +887,8 @@ async def test_an_error_of_status_200_that_says_which_it_has(
 ) -> None:
     """What a caller asks wrongly keeps no other one away, and what was not worked on is not paid."""
     told = SGLANG % code
-    pieces = (STREAM, events(told, DONE)) if stream else (answering(told),)
-    async with saying(tmp_path, *pieces, fallback=True) as rig:
+    pieces = (STREAM_HEAD, encode_events(told, DONE)) if stream else (json_response(told),)
+    async with raw_upstream_rig(tmp_path, *pieces, has_fallback=True) as rig:
         reply = await rig.chat(stream=stream)
         first = (await rig.settlements())[0]
         assert (first.http_status, first.cost) == (code, BOUND if code == 502 else 0)
@@ -867,14 +902,16 @@ async def test_an_error_of_status_200_that_says_which_it_has(
 async def test_a_list_of_errors_of_status_200_is_told_as_its_first_one(tmp_path: Path) -> None:
     """So Gemini tells them at its OpenAI-shaped address."""
     told = b'[{"error":{"code":429,"message":"Resource exhausted","status":"RESOURCE_EXHAUSTED"}}]'
-    async with saying(tmp_path, answering(told), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told), has_fallback=True) as rig:
         reply = await rig.chat()
         first = (await rig.settlements())[0]
         assert (reply.status, first.http_status, first.cost) == (200, 429, 0), reply.body
 
 
 async def test_an_error_of_status_200_about_the_prompt_goes_to_whoever_reads_more(tmp_path: Path) -> None:
-    async with saying(tmp_path, STREAM, events(SGLANG % 400, DONE), fallback=True, more=SMALL) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD, encode_events(SGLANG % 400, DONE), has_fallback=True, more=SMALL
+    ) as rig:
         assert (await rig.stream()).facts["deployment"] == "two"
 
 
@@ -882,13 +919,13 @@ async def test_an_error_of_status_200_about_the_prompt_goes_to_whoever_reads_mor
 async def test_an_answer_that_came_out_wrong_comes_from_elsewhere(tmp_path: Path, code: str) -> None:
     """Its provider says so as if the request were wrong, and may bill what was made."""
     told = b'{"error":{"message":"Failed to call a function","code":"%b","failed_generation":"<f"}}' % code.encode()
-    async with saying(tmp_path, answering(told, b"400 Bad Request"), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told, b"400 Bad Request"), has_fallback=True) as rig:
         assert (await rig.chat()).headers["groundplan-deployment"] == "two"
         first, _ = await rig.settlements()
         assert (first.outcome, first.http_status, first.cost) == ("failed", 400, BOUND)
         await rig.books()
     (tmp_path / "alone").mkdir()
-    async with saying(tmp_path / "alone", answering(told, b"400 Bad Request")) as rig:
+    async with raw_upstream_rig(tmp_path / "alone", json_response(told, b"400 Bad Request")) as rig:
         reply = await rig.chat()
         assert (reply.status, reply.body) == (400, told)
 
@@ -906,7 +943,7 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(
 ) -> None:
     """As Groq tells it, and OpenAI. However many are too large, smaller ones are still asked there first; and where
     nobody else is, the caller is told that it is the size."""
-    async with saying(tmp_path, answering(GROQ, status), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(GROQ, status), has_fallback=True) as rig:
         for _ in range(4):
             reply = await rig.chat(stream=stream)
             assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
@@ -915,13 +952,13 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(
         assert [each.outcome for each in found] == ["not_billed", "ok"] * 4
         await rig.books()
     (tmp_path / "alone").mkdir()
-    async with saying(tmp_path / "alone", answering(GROQ, status)) as rig:
+    async with raw_upstream_rig(tmp_path / "alone", json_response(GROQ, status)) as rig:
         reply = await rig.chat(stream=stream)
         assert (reply.status, reply.code, "retry-after" in reply.headers) == (413, "above_rate", False)
         await rig.books()
     (tmp_path / "own").mkdir()
     own = GROQ.replace(b"rate_limit_exceeded", b"request_too_large")
-    async with saying(tmp_path / "own", answering(own, status), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path / "own", json_response(own, status), has_fallback=True) as rig:
         reply = await rig.chat(stream=stream)
         if status.startswith(b"413"):
             assert (reply.status, reply.body) == (413, own), "any other is about the request itself"
@@ -932,7 +969,9 @@ async def test_a_request_that_is_above_a_minutes_tokens_goes_elsewhere(
 async def test_how_soon_a_request_is_refused_says_nothing_of_how_soon_one_is_answered(tmp_path: Path) -> None:
     """Else who answers a mistake at once draws calls, and others are far slower than it."""
     sharing = {"assistant": {"reliability": Reliability(balance="latency")}}
-    async with saying(tmp_path, answering(b"{}", b"400 Bad Request"), fallback=True, workloads=sharing) as rig:
+    async with raw_upstream_rig(
+        tmp_path, json_response(b"{}", b"400 Bad Request"), has_fallback=True, workloads=sharing
+    ) as rig:
         told = [(await rig.chat()).status for _ in range(9)]
         assert told.count(400) and rig.gateway.latencies.of("one", False).peak == 0
         assert "one" not in rig.gateway.health._answer_speeds
@@ -945,8 +984,8 @@ async def test_a_model_that_thinks_is_given_up_only_for_somebody_else(
     """Where nobody says for how long its first word is waited for, and nobody else could say it."""
     hasty = {"first_token_ms": 50, "idle_ms": 10}
     monkeypatch.setattr("groundplan.gateway.call.attempts.attempt.FIRST_TOKEN_MS", 50)
-    slow = answering(whole())
-    async with saying(tmp_path, slow, fallback=not alone, wait=0.15, more={"one": hasty}) as rig:
+    slow = json_response(completion_body())
+    async with raw_upstream_rig(tmp_path, slow, has_fallback=not alone, delay=0.15, more={"one": hasty}) as rig:
         reply = await rig.chat()
         assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "one" if alone else "two")
         await rig.books()
@@ -955,7 +994,7 @@ async def test_a_model_that_thinks_is_given_up_only_for_somebody_else(
     if not alone:
         monkeypatch.undo()
         said = {"one": hasty}
-    async with saying(tmp_path / "said", slow, wait=0.15, more=said) as rig:
+    async with raw_upstream_rig(tmp_path / "said", slow, delay=0.15, more=said) as rig:
         reply = await rig.chat()
         assert (reply.status, "workload's `deadline`" in reply.json["error"]["hint"]) == (503, True)
 
@@ -964,7 +1003,7 @@ async def test_what_nobody_does_with_a_model_is_no_model_that_is_not_there(tmp_p
     """As OpenRouter tells it. Whoever asks for it goes elsewhere, and others are still asked there first."""
     told = b'{"error":{"message":"No endpoints found that support tool use. To learn more, visit: x","code":404}}'
     nowhere = b"404 Not Found"
-    async with saying(tmp_path, answering(told, nowhere), fallback=True) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told, nowhere), has_fallback=True) as rig:
         for _ in range(4):
             assert (await rig.chat()).headers["groundplan-deployment"] == "two"
         assert not rig.gateway.health.has_problems and not rig.gateway.health._failures
@@ -972,7 +1011,7 @@ async def test_what_nobody_does_with_a_model_is_no_model_that_is_not_there(tmp_p
     for name in ("alone", "both", "none"):
         (tmp_path / name).mkdir()
         said = told.replace(b"that support tool use", b"for m") if name == "none" else told
-        async with saying(tmp_path / name, answering(said, nowhere), both=name == "both") as rig:
+        async with raw_upstream_rig(tmp_path / name, json_response(said, nowhere), both_raw=name == "both") as rig:
             reply = await rig.chat()
             assert (reply.status, reply.code) == {
                 "alone": (404, "404"), "both": (400, "request_unfit"), "none": (503, "upstream_failed"),
@@ -1017,7 +1056,9 @@ SMALL = {"one": {"context_tokens": 8192}, "two": {"context_tokens": 128_000}}
 async def test_a_prompt_that_is_too_long_goes_to_whose_context_is_larger(
     tmp_path: Path, told: bytes, stream: bool
 ) -> None:
-    async with saying(tmp_path, answering(told, b"400 Bad Request"), fallback=True, more=SMALL) as rig:
+    async with raw_upstream_rig(
+        tmp_path, json_response(told, b"400 Bad Request"), has_fallback=True, more=SMALL
+    ) as rig:
         for _ in range(4):
             reply = await rig.chat(stream=stream)
             assert reply.status == 200 and reply.headers["groundplan-deployment"] == "two"
@@ -1028,11 +1069,13 @@ async def test_a_prompt_that_is_too_long_goes_to_whose_context_is_larger(
 
 async def test_a_prompt_that_is_too_long_for_all_is_the_callers_own(tmp_path: Path) -> None:
     same = {name: {"context_tokens": 8192} for name in ("one", "two")}
-    async with saying(tmp_path, answering(VLLM, b"400 Bad Request"), fallback=True, more=same) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(VLLM, b"400 Bad Request"), has_fallback=True, more=same) as rig:
         reply = await rig.chat()
         assert (reply.status, reply.body) == (400, VLLM) and rig.models["two"].counted == 0
     (tmp_path / "down").mkdir()
-    async with saying(tmp_path / "down", answering(VLLM, b"400 Bad Request"), fallback=True, more=SMALL) as rig:
+    async with raw_upstream_rig(
+        tmp_path / "down", json_response(VLLM, b"400 Bad Request"), has_fallback=True, more=SMALL
+    ) as rig:
         rig.play("two", mode="down")
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "upstream_failed"), "whoever reads more may be well soon"
@@ -1042,7 +1085,7 @@ async def test_a_prompt_that_is_too_long_for_all_is_the_callers_own(tmp_path: Pa
 @pytest.mark.parametrize("status", [418, 450, 499])
 async def test_a_refusal_with_any_status_reaches_the_caller(tmp_path: Path, status: int) -> None:
     told = b'{"error":{"message":"not like this"}}'
-    async with saying(tmp_path, answering(told, b"%d Odd" % status)) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(told, b"%d Odd" % status)) as rig:
         reply = await rig.chat()
         assert (reply.status, reply.body) == (status, told)
         assert [each.outcome for each in await rig.settlements()] == ["not_billed"]

@@ -12,16 +12,16 @@ from tests.unit.raw_upstream import (
     DONE,
     HI,
     ROLE,
-    STREAM,
+    STREAM_HEAD,
     THERE,
-    answering,
-    asked,
+    check_complete_stream,
     chunk,
-    counted,
-    events,
-    good,
-    saying,
-    whole,
+    completion_body,
+    encode_events,
+    json_response,
+    post,
+    raw_upstream_rig,
+    usage_chunk,
 )
 
 from groundplan.blueprint.model import Rates
@@ -48,8 +48,8 @@ WRONG = [
 
 @pytest.mark.parametrize("usage", [*WRONG, b'{"prompt_tokens":5,"completion_tokens":0,"total_tokens":5}'])
 async def test_usage_that_cannot_be_read_costs_nobody_the_answer(tmp_path: Path, usage: bytes) -> None:
-    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, counted(usage), DONE)) as rig:
-        only = await good(rig)
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, encode_events(ROLE, HI, THERE, usage_chunk(usage), DONE)) as rig:
+        only = await check_complete_stream(rig)
         assert only.estimated and only.flags == ["no_usage"] and only.usage.output == len("Hi there")
 
 
@@ -73,19 +73,19 @@ HIDDEN: list[dict[str, Any]] = [
 async def test_what_is_said_beside_the_text_is_counted_where_nobody_reports_usage(
     tmp_path: Path, delta: dict[str, Any], path: str
 ) -> None:
-    sent = events(ROLE, HI, chunk(delta), chunk(delta))
+    sent = encode_events(ROLE, HI, chunk(delta), chunk(delta))
     asks: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100}
     if path == RESPONSES:
         asks = {"input": "x", "max_output_tokens": 100}
-    async with saying(tmp_path, STREAM + sent) as rig:
-        await asked(rig, path, {"model": "auto", "stream": True, **asks})
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + sent) as rig:
+        await post(rig, path, {"model": "auto", "stream": True, **asks})
         (only,) = await rig.settlements()
     assert only.flags == ["no_usage", "cut"] and only.usage.output >= len("Hi ") + 2 * len("a b c d e")
 
 
 @pytest.mark.parametrize("usage", WRONG)
 async def test_usage_of_a_whole_answer_that_cannot_be_read(tmp_path: Path, usage: bytes) -> None:
-    async with saying(tmp_path, answering(whole()[:-1] + b',"usage":' + usage + b"}")) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(completion_body()[:-1] + b',"usage":' + usage + b"}")) as rig:
         reply = await rig.chat()
         assert reply.status == 200 and b"Hi there" in reply.body
         (only,) = await rig.settlements()
@@ -95,7 +95,9 @@ async def test_usage_of_a_whole_answer_that_cannot_be_read(tmp_path: Path, usage
 
 async def test_an_event_of_usage_alone_that_cannot_be_read_is_not_told_to_who_did_not_ask(tmp_path: Path) -> None:
     alone = b'{"choices":[],"usage":{"prompt_tokens":null}}'
-    async with saying(tmp_path, STREAM, events(ROLE, HI, THERE, chunk({}, "stop"), alone, DONE)) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD, encode_events(ROLE, HI, THERE, chunk({}, "stop"), alone, DONE)
+    ) as rig:
         stream = await rig.stream()
         assert stream.text == "Hi there" and all(each["choices"] for each in stream.chunks)
 
@@ -137,10 +139,10 @@ SAID, PICTURE = [{"role": "user", "content": "hello"}], {"b64_json": "AAAA"}
 RANKED = {"results": [{"index": 0, "relevance_score": 1.0}]}
 BY_TOKEN, BY_PIECE = Rates(input=PICO, output=PICO), Rates(input=0, output=0, request=PICO // 100, images={"any": 7})
 BEYOND: dict[str, tuple[str, dict[str, Any], bytes, dict[str, Any]]] = {
-    "chat": (CHAT, {"messages": SAID, "max_tokens": 20}, whole(usage=TOLD), {}),
-    "messages": (MESSAGES, {"messages": SAID, "max_tokens": 20}, whole(usage=TOLD), {}),
-    "responses": (RESPONSES, {"input": "hello", "max_output_tokens": 20}, whole(usage=TOLD), {}),
-    "completions": ("/v1/completions", {"prompt": "hello", "max_tokens": 20}, whole(usage=TOLD), {}),
+    "chat": (CHAT, {"messages": SAID, "max_tokens": 20}, completion_body(usage=TOLD), {}),
+    "messages": (MESSAGES, {"messages": SAID, "max_tokens": 20}, completion_body(usage=TOLD), {}),
+    "responses": (RESPONSES, {"input": "hello", "max_output_tokens": 20}, completion_body(usage=TOLD), {}),
+    "completions": ("/v1/completions", {"prompt": "hello", "max_tokens": 20}, completion_body(usage=TOLD), {}),
     "embeddings": (
         "/v1/embeddings", {"input": "hello"},
         json.dumps({"data": [{"index": 0, "embedding": [0.5]}], "usage": {"prompt_tokens": MANY}}).encode(),
@@ -175,10 +177,10 @@ async def test_whatever_uses_more_than_its_bound_is_charged_flagged_and_stops_it
     path, body, answer, place = BEYOND[name]
     kind = "embeddings" if place.get("kind") == "embeddings" else "also"
     more, workloads = {"one": {"rates": BY_TOKEN, **place}}, {"assistant": {kind: ["one"]}}
-    async with saying(tmp_path, answering(answer), more=more, workloads=workloads) as rig:
-        reply = await asked(rig, path, {"model": "auto", **body})
+    async with raw_upstream_rig(tmp_path, json_response(answer), more=more, workloads=workloads) as rig:
+        reply = await post(rig, path, {"model": "auto", **body})
         assert reply.status == 200, reply.body
-        assert (await asked(rig, path, {"model": "auto", **body})).json["error"]["code"] == "killed"
+        assert (await post(rig, path, {"model": "auto", **body})).json["error"]["code"] == "killed"
         made, only = [each for each in await rig.records() if not isinstance(each, Finish)]
         assert isinstance(made, Reservation) and isinstance(only, Settlement)
         assert only.cost > made.bound and "over_bound" in only.flags

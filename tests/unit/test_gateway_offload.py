@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pytest
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.unit.call_rig import Rig, call_rig, wait_until
 from tests.unit.test_batch_waits import batch_of, body_of
 
 from groundplan.blueprint import model as bp
@@ -62,7 +62,7 @@ def text_held(monkeypatch: pytest.MonkeyPatch, size: int = CHECKED_BYTES) -> Hel
 async def others_are_answered(rig: Rig, held: Held, text: str, say: str = "short") -> dict[str, Any]:
     """What a long call is told at last; others are answered before, who are told what the model says then."""
     long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": text}], max_tokens=900))
-    await until(held.begun.is_set)
+    await wait_until(held.begun.is_set)
     rig.play("one", say=say)
     for _ in range(3):
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
@@ -105,7 +105,7 @@ async def test_a_long_line_of_a_batch_is_looked_at_while_others_are_answered(
         body = body_of(rig, messages=[{"role": "user", "content": "ana@acme.example " * 2000}])
         line = calls.exchange(batch, new_id(), body)
         assessing = asyncio.create_task(calls.assess_off_loop(line, batch))
-        await until(held.begun.is_set)
+        await wait_until(held.begun.is_set)
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
         assert not assessing.done()
         held.go.set()
@@ -199,9 +199,9 @@ async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(
     held = body_held(monkeypatch)
     async with call_rig(tmp_path, ("one",)) as rig:
         long = asyncio.create_task(rig.chat(messages=[{"role": "user", "content": "word " * 150_000}], max_tokens=20))
-        await until(held.begun.is_set)
+        await wait_until(held.begun.is_set)
         long.cancel()
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         held.go.set()
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
         assert rig.models["one"].counted == 1

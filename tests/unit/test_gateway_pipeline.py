@@ -17,8 +17,8 @@ from typing import Any
 
 import pytest
 from tests.closing import close
-from tests.integration.gateway_stack import Reply, blueprint, deployment, parse, scripted, workload
-from tests.unit.call_rig import BOUND, LIMIT, PATIENT, FixedPolicy, NoMoreGrants, call_rig, until
+from tests.integration.gateway_stack import Reply, blueprint, deployment, parse_reply, scripted_upstream, workload
+from tests.unit.call_rig import BOUND, LIMIT, PATIENT, FixedPolicy, NoMoreGrants, call_rig, wait_until
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.home import Home
@@ -59,7 +59,7 @@ class Rig:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n"
         writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
         try:
-            return parse(await reader.read())
+            return parse_reply(await reader.read())
         finally:
             writer.close()
 
@@ -111,7 +111,7 @@ async def made(
 @pytest.fixture
 async def rig(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[Rig]:
     more = getattr(request, "param", {})
-    async with scripted("one") as (one, port_one), scripted("two") as (two, port_two):
+    async with scripted_upstream("one") as (one, port_one), scripted_upstream("two") as (two, port_two):
         async with made(tmp_path, more.pop("port", port_one), port_two, more) as (gateway, port, grants, live):
             yield Rig(gateway, port, one, two, grants, live)
 
@@ -211,7 +211,7 @@ async def test_a_client_that_goes_away_is_billed_at_the_bound_unless_its_provide
     writer.write(head + b"content-length: %d\r\n\r\n" % len(data) + data)
     await reader.readuntil(b"You")
     writer.transport.abort()
-    await until(lambda: rig.gateway.running_calls == 0)
+    await wait_until(lambda: rig.gateway.running_calls == 0)
     _, settlement, finish = await rig.records()
     assert (finish.status, finish.http_status, finish.error_code) == ("cancelled", 499, "client_gone")
     assert (settlement.outcome, settlement.estimated) == ("cancelled", True)
@@ -222,7 +222,7 @@ async def test_a_client_that_goes_away_is_billed_at_the_bound_unless_its_provide
 async def test_an_empty_slice_refuses_before_anything_is_written_or_sent(rig: Rig) -> None:
     rig.slices.release("all", "total", keep=BOUND - 1)
     reply = await rig.chat()
-    assert (reply.status, reply.code, rig.grants.asked) == (429, "budget_exhausted", ["all"])
+    assert (reply.status, reply.code, rig.grants.requested_budgets) == (429, "budget_exhausted", ["all"])
     assert reply.headers["x-should-retry"] == "false"
     assert rig.one.counted == 0 and rig.slices.open_reservations == 0
     (finish,) = await rig.records()
@@ -237,7 +237,7 @@ async def test_nothing_is_sent_whose_reservation_could_not_be_written(
 ) -> None:
     """Also over a connection that stands, where both wait for the end of the same turn of the loop."""
     assert (await rig.chat()).status == 200
-    await until(lambda: not rig.gateway.journal._spare_segments.is_allocating)
+    await wait_until(lambda: not rig.gateway.journal._spare_segments.is_allocating)
 
     def full(*_: object) -> int:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -255,7 +255,7 @@ async def test_a_deployment_is_not_called_failed_that_was_not_asked(
     """Since its reservation could not be written, and there is no other one to be told so."""
     async with call_rig(tmp_path, ("one",)) as rig:
         assert (await rig.chat()).status == 200
-        await until(lambda: not rig.gateway.journal._spare_segments.is_allocating)
+        await wait_until(lambda: not rig.gateway.journal._spare_segments.is_allocating)
 
         def full(*_: object) -> int:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -329,7 +329,7 @@ async def test_a_failure_beside_calls_is_logged_with_the_id_that_its_client_has(
     monkeypatch.setattr(stored_api, "admit_caller", fails)
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(b"GET /v1/chat/completions HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
-    reply = parse(await reader.read())
+    reply = parse_reply(await reader.read())
     writer.close()
     assert (reply.status, reply.code) == (503, "internal_error")
     (record,) = [each for each in caplog.records if each.exc_info]

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import Rig, call_rig, rule, until
+from tests.unit.call_rig import Rig, call_rig, reliability, wait_until
 
 from groundplan.blueprint.model import Limit
 from groundplan.core.errors import Unavailable
@@ -270,10 +270,10 @@ async def test_no_more_run_at_a_deployment_than_may_while_a_limit_is_waited_for(
         rig.grants.acquire = acquire  # type: ignore[method-assign]
         one = rig.hold("one")
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(6)]
-        await until(lambda: rig.gateway.running_calls == 6)
+        await wait_until(lambda: rig.gateway.running_calls == 6)
         await asyncio.sleep(0.05)
         granted.set()
-        await until(lambda: rig.models["one"].counted >= 2)
+        await wait_until(lambda: rig.models["one"].counted >= 2)
         await asyncio.sleep(0.1)
         assert rig.models["one"].counted == 2 == rig.gateway.loads.running("one")
         for _ in calls:
@@ -290,16 +290,16 @@ async def test_room_at_one_that_is_well_is_waited_for_before_one_that_fails_is_a
     """One that says nothing had such a call for all of its `first_token`, and the bound of that was charged."""
     if not free:
         monkeypatch.setattr("groundplan.gateway.upstream.pressure.MAX_QUEUE_SECONDS", 0.05)
-    async with call_rig(tmp_path, more={"two": {"concurrent": 1}}, workloads={"assistant": rule()}) as rig:
+    async with call_rig(tmp_path, more={"two": {"concurrent": 1}}, workloads={"assistant": reliability()}) as rig:
         two, health = rig.hold("two"), rig.gateway.health
         for _ in range(5):
             health.record_failure("one", asyncio.get_running_loop().time())
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(2)]
-        await until(lambda: rig.models["two"].counted == 1 and (rig.gateway.loads.queued_calls == 1 or not free))
+        await wait_until(lambda: rig.models["two"].counted == 1 and (rig.gateway.loads.queued_calls == 1 or not free))
         if free:
             two.release()
         else:
-            await until(lambda: rig.models["one"].counted == 1)
+            await wait_until(lambda: rig.models["one"].counted == 1)
         two.release()
         told = sorted(reply.headers["groundplan-deployment"] for reply in await asyncio.gather(*calls))
         assert told == (["two", "two"] if free else ["one", "two"])
@@ -379,7 +379,7 @@ async def test_the_loop_is_looked_at_by_a_timer() -> None:
 
 # calls ---------------------------------------------------------------------------------------------------------------
 
-WORKLOADS = {"vital": rule(priority="critical"), "bulk": rule(priority="low")}
+WORKLOADS = {"vital": reliability(priority="critical"), "bulk": reliability(priority="low")}
 
 
 async def test_saturating_low_priority_traffic_does_not_refuse_critical_calls(tmp_path: Path) -> None:
@@ -398,7 +398,7 @@ async def test_saturating_low_priority_traffic_does_not_refuse_critical_calls(tm
                     assert reply.code == "overloaded" and int(reply.headers["retry-after"]) >= 1
 
         load = [asyncio.ensure_future(bulk()) for _ in range(MAX_QUEUED + 20)]
-        await until(lambda: rig.gateway.loads.queued_calls == MAX_QUEUED)
+        await wait_until(lambda: rig.gateway.loads.queued_calls == MAX_QUEUED)
         replies = [await rig.chat("vital") for _ in range(10)]
         assert [reply.status for reply in replies] == [200] * 10
         stop.set()
@@ -418,7 +418,7 @@ async def test_a_full_worker_refuses_low_before_the_body_is_read_and_serves_crit
 
 async def test_the_last_of_the_room_for_bodies_is_for_what_matters_most(tmp_path: Path) -> None:
     """Large requests of the less important keep nobody's out who matters more, and are refused before they are read."""
-    ranks = {name: rule(priority=name) for name in RANKS}
+    ranks = {name: reliability(priority=name) for name in RANKS}
     async with call_rig(tmp_path, workloads=ranks) as rig:
         server = rig.server
         server.memory_share = partial(body_memory_share, rig.gateway)
@@ -435,7 +435,7 @@ async def test_the_last_of_the_room_for_bodies_is_for_what_matters_most(tmp_path
 
 async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: Path) -> None:
     talker = {"one": {"kind": "realtime", "max_output_tokens": 10}}
-    async with call_rig(tmp_path, ["one"], more=talker, workloads={"low": rule(priority="low")}) as rig:
+    async with call_rig(tmp_path, ["one"], more=talker, workloads={"low": reliability(priority="low")}) as rig:
         request = Request(0.0)
         request.method, request.target = b"GET", b"/v1/realtime?model=auto"
         request.headers = {b"authorization": b"Bearer low"}
@@ -466,7 +466,7 @@ async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing
         request.headers = {b"authorization": b"Bearer assistant"}
         session = Session(rig.gateway, request, CollectedResponse())
         admitting = asyncio.ensure_future(session.admit())
-        await until(lambda: counters.available("concurrent/slots", "now") == 0)
+        await wait_until(lambda: counters.available("concurrent/slots", "now") == 0)
         admitting.cancel()
         await asyncio.gather(admitting, return_exceptions=True)
         await session.close()
@@ -477,7 +477,7 @@ async def test_a_full_deployment_is_passed_over_for_the_next_one(tmp_path: Path)
     async with call_rig(tmp_path, more={"one": {"concurrent": 1}}) as rig:
         one = rig.hold("one")
         slow = asyncio.ensure_future(rig.chat())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
         one.release()
         assert (await slow).json["groundplan"]["deployment"] == "one"
@@ -488,7 +488,7 @@ async def test_refusals_for_want_of_room_teach_how_much_a_deployment_bears(tmp_p
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.play("one", latency_ms=50)
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(8)]
-        await until(lambda: rig.models["one"].counted == 8)
+        await wait_until(lambda: rig.models["one"].counted == 8)
         rig.play("one", mode="error", status=429, latency_ms=0)
         await rig.chat()
         running, most = rig.gateway.loads.limits()["one"]
@@ -509,7 +509,7 @@ async def test_long_answers_are_no_sign_of_load_beside_streams_that_begin_soon(t
 
 
 async def test_nothing_runs_any_more_after_every_way_to_end(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(priority="high")}) as rig:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": reliability(priority="high")}) as rig:
 
         async def leave(rig: Rig) -> None:
             _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
@@ -523,6 +523,6 @@ async def test_nothing_runs_any_more_after_every_way_to_end(tmp_path: Path) -> N
             await rig.chat(stream=True)
         rig.play("one", mode="stall")
         await leave(rig)
-        await until(lambda: rig.gateway.loads.limits()["one"][0] == 0)
-        await until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.gateway.loads.limits()["one"][0] == 0)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
         await rig.books()

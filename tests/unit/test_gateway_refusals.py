@@ -10,9 +10,9 @@ from typing import Any
 
 import openai
 import pytest
-from tests.integration.gateway_stack import Reply, parse
-from tests.unit.call_rig import BOUND, NoMoreGrants, Rig, call_rig, until
-from tests.unit.raw_upstream import asked
+from tests.integration.gateway_stack import Reply, parse_reply
+from tests.unit.call_rig import BOUND, NoMoreGrants, Rig, call_rig, wait_until
+from tests.unit.raw_upstream import post
 
 from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict, Exhausted, Unavailable
@@ -49,7 +49,7 @@ async def test_a_call_above_the_whole_limit_is_told_no_time_and_not_to_try_again
         assert "retry-after" not in reply.headers and "frees_at" not in error
         assert reply.headers["x-should-retry"] == "false"
         assert "fewer tokens or raise the limit" in error["hint"] and str(error["needed"]) in error["hint"]
-        assert rig.grants.asked == [], "nobody waits for what cannot be given"
+        assert rig.grants.requested_budgets == [], "nobody waits for what cannot be given"
         assert rig.models["one"].counted == 0 and rig.gateway.limit_slices.open_reservations == 0
         await rig.books()
 
@@ -124,8 +124,8 @@ async def test_nothing_is_left_of_a_refused_call(tmp_path: Path, asked: dict[str
         try:
             for _ in range(20):
                 assert (await rig.chat(**asked)).status in (400, 401, 429)
-            await until(lambda: not rig.server.connections)
-            await until(lambda: left(rig) == before)
+            await wait_until(lambda: not rig.server.connections)
+            await wait_until(lambda: left(rig) == before)
         finally:
             gc.enable()
 
@@ -269,7 +269,7 @@ async def posted(rig: Rig, path: str, body: dict[str, Any], more: str = "") -> R
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
     try:
-        return parse(await asyncio.wait_for(reader.read(), 20))
+        return parse_reply(await asyncio.wait_for(reader.read(), 20))
     finally:
         writer.close()
 
@@ -296,7 +296,7 @@ async def test_what_no_deployment_is_declared_for_is_refused_with_how_to_declare
     if path.endswith("completions"):
         body = {"messages": [{"role": "user", "content": "a"}], **body}
     async with call_rig(tmp_path, ["one"]) as rig:
-        reply = await asked(rig, path, {"model": "one", **body})
+        reply = await post(rig, path, {"model": "one", **body})
     error = reply.json["error"]
     assert reply.status in (400, 404) and error["param"] == param
     assert told in error["hint"] and "`groundplan plan`" not in error["hint"]

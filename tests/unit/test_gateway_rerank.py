@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from tests.integration.gateway_stack import deployment
 from tests.unit.call_rig import call_rig
-from tests.unit.raw_upstream import asked as post
+from tests.unit.raw_upstream import post as post
 
 from groundplan.blueprint.model import Deployment, Guardrails, Rates
 from groundplan.core.money import PICO

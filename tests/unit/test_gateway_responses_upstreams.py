@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply
-from tests.integration.gateway_stack import events as events_of
+from tests.integration.gateway_stack import parse_events as events_of
 from tests.unit.call_rig import Rig, call_rig
-from tests.unit.raw_upstream import STREAM, answering, asked, events, saying
+from tests.unit.raw_upstream import STREAM_HEAD, encode_events, json_response, post, raw_upstream_rig
 
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
@@ -37,7 +37,9 @@ PROMPT = {"code": "invalid_prompt", "message": "Invalid prompt: flagged.", "para
 
 
 def told(*each: dict[str, Any], first: int = 0) -> bytes:
-    return events(*(json.dumps({**one, "sequence_number": number}).encode() for number, one in enumerate(each, first)))
+    return encode_events(
+        *(json.dumps({**one, "sequence_number": number}).encode() for number, one in enumerate(each, first))
+    )
 
 
 def failing(error: dict[str, Any] | None) -> dict[str, Any]:
@@ -53,7 +55,7 @@ BEGUN = told(
 
 
 async def stream(rig: Rig, **more: Any) -> Reply:
-    return await asked(rig, "/v1/responses", BODY | more)
+    return await post(rig, "/v1/responses", BODY | more)
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ async def stream(rig: Rig, **more: Any) -> Reply:
         (told(failing(SHED), first=3), 503),
         (told({"type": "error", "error": QUOTA}, first=3), 402),
         (told({"type": "error", "error": LONG}, first=3), 400),
-        (events(b'{"error":{"message":"busy","code":"429"}}'), 429),
+        (encode_events(b'{"error":{"message":"busy","code":"429"}}'), 429),
         (told(failing({"code": "server_error", "message": "The server had an error."}), first=3), 200),
         (told(failing(None), first=3), 200),
     ],
@@ -73,7 +75,7 @@ async def stream(rig: Rig, **more: Any) -> Reply:
 async def test_a_response_that_has_only_begun_comes_from_elsewhere(tmp_path: Path, ends: bytes, status: int) -> None:
     """OpenAI, Azure and vLLM begin a stream as soon as they have a request, and find out then whether they can answer.
     What was not worked on is not paid."""
-    async with saying(tmp_path, STREAM + BEGUN, ends, fallback=True, more=SMALL) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, ends, has_fallback=True, more=SMALL) as rig:
         reply = await stream(rig)
         found = events_of(reply.body)
         assert [each["type"] for each in found].count("response.created") == 1
@@ -85,19 +87,21 @@ async def test_a_response_that_has_only_begun_comes_from_elsewhere(tmp_path: Pat
 
 
 async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(tmp_path: Path) -> None:
-    async with saying(tmp_path, STREAM + BEGUN, told({"type": "error", **PROMPT}), fallback=True, more=NATIVE) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + BEGUN, told({"type": "error", **PROMPT}), has_fallback=True, more=NATIVE
+    ) as rig:
         reply = await stream(rig)
         assert (reply.status, reply.code) == (400, "invalid_prompt"), "as where it is not streamed"
         (only,) = await rig.settlements()
         assert only.outcome == "not_billed" and not rig.gateway.health._failures
     (tmp_path / "whole").mkdir()
     failed = json.dumps(failing(PROMPT)["response"]).encode()
-    async with saying(tmp_path / "whole", answering(failed), more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path / "whole", json_response(failed), more=NATIVE) as rig:
         reply = await stream(rig, stream=False)
         assert (reply.status, reply.code) == (400, "invalid_prompt")
     (tmp_path / "used").mkdir()
     used = json.dumps({**failing(BUSY)["response"], "usage": USAGE}).encode()
-    async with saying(tmp_path / "used", answering(used), more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path / "used", json_response(used), more=NATIVE) as rig:
         await stream(rig, stream=False)
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and only.cost > 0, "it was worked on"
@@ -107,7 +111,7 @@ async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(
 async def test_codex_hears_in_its_stream_that_a_prompt_is_too_long(tmp_path: Path, both: bool, attempts: int) -> None:
     """By that it makes room in its conversation, and by nothing else; whoever reads more was asked before."""
     ends, work = told({"type": "error", "error": LONG}, failing(LONG), first=3), {"assistant": {"attempts": attempts}}
-    async with saying(tmp_path, STREAM + BEGUN, ends, both=both, more=SMALL, workloads=work) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, ends, both_raw=both, more=SMALL, workloads=work) as rig:
         reply = await stream(rig, client_metadata={"x-codex-installation-id": "a"})
         begun, failed = events_of(reply.body)
         assert (reply.status, reply.headers["content-type"]) == (200, "text/event-stream")
@@ -124,7 +128,9 @@ async def test_codex_hears_in_its_stream_that_a_prompt_is_too_long(tmp_path: Pat
 async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> None:
     """There is no header for it once a stream has begun."""
     busy = {**BUSY, "message": "Rate limit reached for m: Limit 9, Used 9. Please try again in 20.5s. Visit https://x"}
-    async with saying(tmp_path, STREAM + BEGUN, told({"type": "error", "error": busy}, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + BEGUN, told({"type": "error", "error": busy}, first=3), more=NATIVE
+    ) as rig:
         for _ in range(2):
             reply = await stream(rig)
             assert reply.status == 503 and 18 <= int(reply.headers["retry-after"]) <= 21
@@ -137,13 +143,13 @@ async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> 
 async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> None:
     ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
     said = {"type": "acme:step", "item": None}
-    async with saying(tmp_path, STREAM + BEGUN, told(said, ended, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, told(said, ended, first=3), more=NATIVE) as rig:
         reply = await stream(rig)
         kinds = ["response.created", "response.in_progress", "keepalive", "acme:step", "response.completed"]
         assert [each["type"] for each in events_of(reply.body)] == kinds
         assert reply.body.startswith(b"event: response.created\n" + BEGUN[: BEGUN.index(b"\n")])
     (tmp_path / "end").mkdir()
-    async with saying(tmp_path / "end", STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path / "end", STREAM_HEAD + BEGUN, told(ended, first=3), more=NATIVE) as rig:
         assert [each["type"] for each in events_of((await stream(rig)).body)] == [*kinds[:3], kinds[-1]]
 
 
@@ -153,7 +159,9 @@ async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: s
     usage = {**USAGE, "output_tokens": 2, "total_tokens": 7}
     last = {"type": kind, "response": {**RESPONSE, "status": "failed", "usage": usage}}
     said = {"type": "response.output_text.delta", "delta": "Hi "}
-    async with saying(tmp_path, STREAM + BEGUN + told(said, first=3), told(last, first=4), more=NATIVE) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + BEGUN + told(said, first=3), told(last, first=4), more=NATIVE
+    ) as rig:
         reply = await stream(rig)
         assert events_of(reply.body)[-1]["code"] == "stream_broken"
         (only,) = await rig.settlements()
@@ -163,7 +171,7 @@ async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: s
 
 async def test_the_version_that_a_stream_reports_is_looked_at(tmp_path: Path) -> None:
     ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
-    async with saying(tmp_path, STREAM + BEGUN, told(ended, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, told(ended, first=3), more=NATIVE) as rig:
         rig.gateway.model_versions = reported = ModelVersions("")
         assert (await stream(rig)).status == 200
         assert [version[2] for version in reported.waiting] == ["m"]
@@ -176,7 +184,7 @@ async def test_what_a_model_reasoned_is_no_part_of_its_answer(tmp_path: Path) ->
     whole = {**RESPONSE, "status": "completed", "output": [thought, said], "usage": USAGE}
     rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}')}}
     body = json.dumps(whole).encode()
-    async with saying(tmp_path, answering(body), more=NATIVE, workloads=rules) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(body), more=NATIVE, workloads=rules) as rig:
         reply = await stream(rig, stream=False)
         assert reply.status == 200 and reply.json["output"] == [thought, said]
 
@@ -188,7 +196,7 @@ async def test_what_is_to_be_sealed_and_is_not_is_looked_at(tmp_path: Path) -> N
     whole = {**RESPONSE, "status": "completed", "output": [sealed, clear], "usage": USAGE}
     rules = Guardrails(input={"personal_data": "block"}, output={"personal_data": "mask"}, budget_ms=10_000)
     body, workloads = json.dumps(whole).encode(), {"assistant": {"guardrails": rules}}
-    async with saying(tmp_path, answering(body), more=NATIVE, workloads=workloads) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(body), more=NATIVE, workloads=workloads) as rig:
         refused = await stream(rig, stream=False, input=[clear, {"role": "user", "content": "a"}])
         assert (refused.status, refused.code) == (403, "guardrail_personal_data"), refused.body
         reply = await stream(rig, stream=False, input=[sealed, {"role": "user", "content": "a"}])
@@ -216,11 +224,11 @@ async def test_what_another_one_sealed_is_left_out_where_it_cannot_be_read(tmp_p
         got.append(body["input"])
         ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
         if SEALED not in body["input"]:
-            writer.write(STREAM + told(ended))
+            writer.write(STREAM_HEAD + told(ended))
         elif refuses is None:
-            writer.write(STREAM + BEGUN + told({"type": "error", **OPENAI}, first=3))
+            writer.write(STREAM_HEAD + BEGUN + told({"type": "error", **OPENAI}, first=3))
         else:
-            writer.write(answering(json.dumps(refuses).encode(), b"400 Bad Request"))
+            writer.write(json_response(json.dumps(refuses).encode(), b"400 Bad Request"))
         writer.close()
 
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, read_records, rule, until
+from tests.unit.call_rig import BOUND, LIMIT, Rig, Stream, call_rig, read_records, reliability, wait_until
 from tests.unit.test_gateway_guard import post
 
 from groundplan.blueprint.model import Cache, Guardrails, Rates
@@ -25,7 +25,7 @@ from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.ledger.model import Reservation, Settlement, Usage
 
-RESUME = {"assistant": rule(on_broken_stream="resume")}
+RESUME = {"assistant": reliability(on_broken_stream="resume")}
 TEXT = "You asked: a b c d"
 
 
@@ -142,7 +142,7 @@ async def test_a_single_deployment_cannot_resume(tmp_path: Path) -> None:
 
 
 async def test_the_same_deployment_goes_on_where_it_may_be_tried_again(tmp_path: Path) -> None:
-    again = {"assistant": rule(on_broken_stream="resume", same=1, backoff_ms=1)}
+    again = {"assistant": reliability(on_broken_stream="resume", same=1, backoff_ms=1)}
     async with call_rig(tmp_path, ["one"], workloads=again) as rig:
         rig.play("one", mode="cut", chunk_ms=3, times=1)
         one_stream(await rig.stream())
@@ -175,9 +175,9 @@ async def test_what_a_client_that_leaves_a_resumed_stream_pays_is_of_the_rest_al
             rig.gateway.targets.of(catalog.blueprint.deployments[1]).pool.connect = connect  # type: ignore[method-assign, assignment]
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True))
-        await until(lambda: rig.models["two"].counted == 1 or connecting.is_set())
+        await wait_until(lambda: rig.models["two"].counted == 1 or connecting.is_set())
         writer.transport.abort()
-        await until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
         await rig.books()
         records = read_records(rig.gateway.journal.folder)
         _, rest = [record for record in records if isinstance(record, Settlement)]
@@ -192,7 +192,7 @@ async def test_nobody_goes_on_with_it_on_a_lease_that_ran_out(tmp_path: Path) ->
         rig.play("one", mode="stall_late", chunk_ms=3)
         live: Any = rig.gateway.live
         asked = asyncio.create_task(rig.stream())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         live.seconds = 1e6
         ends_with_error(await asked, "cut off from live policy")
         assert rig.models["two"].counted == 0
@@ -407,7 +407,7 @@ async def test_a_resumed_stream_is_not_given_again_from_the_cache(tmp_path: Path
 async def test_whoever_goes_on_with_a_stream_sees_the_stand_in(tmp_path: Path, path: str) -> None:
     """The client has the value, and what it has was sent on as the text so far."""
     settings = {"guardrails": Guardrails(input={"personal_data": "mask"}, hold_bytes=16, budget_ms=10_000)}
-    workloads = {"assistant": {**settings, **rule(on_broken_stream="resume")}}
+    workloads = {"assistant": {**settings, **reliability(on_broken_stream="resume")}}
     async with call_rig(tmp_path, workloads=workloads) as rig:
         text = "I wrote to <email_1> " + "and so on " * 20
         rig.play("one", say=text, mode="cut", at=20, chunk_ms=2)

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 from openai.types.responses import ResponseStreamEvent
-from tests.integration.gateway_stack import parse
-from tests.integration.sdk_types import strict
-from tests.unit.call_rig import Rig, call_rig, rule
-from tests.unit.raw_upstream import ROLE, STREAM, chunk, events, saying
+from tests.integration.gateway_stack import parse_reply
+from tests.integration.sdk_types import parse_strictly
+from tests.unit.call_rig import Rig, call_rig, reliability
+from tests.unit.raw_upstream import ROLE, STREAM_HEAD, chunk, encode_events, raw_upstream_rig
 
 from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import begin_continuation
@@ -25,7 +25,7 @@ from groundplan.gateway.surfaces.messages.native import MessagesRelay
 from groundplan.gateway.upstream.health import Health
 from groundplan.ledger.model import Usage
 
-RESUME = {"assistant": rule(on_broken_stream="resume")}
+RESUME = {"assistant": reliability(on_broken_stream="resume")}
 TEXT = "You asked: a b c d"
 BREAKS = ["cut", "malformed", "error_event", "no_finish", "stall_late"]
 
@@ -68,7 +68,7 @@ class Surface:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         head = f"POST {self.path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
         writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(data) + data)
-        reply = parse(await asyncio.wait_for(reader.read(), 20))
+        reply = parse_reply(await asyncio.wait_for(reader.read(), 20))
         writer.close()
         lines = [line[6:] for line in reply.body.decode().split("\n") if line.startswith("data: {")]
         return Got(reply.status, [json.loads(line) for line in lines])
@@ -81,7 +81,7 @@ def response_text(got: Got) -> str:
 def response_whole(got: Got) -> None:
     """One response: every event is OpenAI's, numbered without a gap, and the end has what was streamed."""
     for event in got.events:
-        strict(ResponseStreamEvent, json.dumps(event), ours={"groundplan", "hint", "call_id", "error"})
+        parse_strictly(ResponseStreamEvent, json.dumps(event), our_fields={"groundplan", "hint", "call_id", "error"})
     assert [event["sequence_number"] for event in got.events] == list(range(len(got.events)))
     assert got.kinds.count("response.created") == 1 and got.kinds[-1] == "response.completed"
     ended, (begun,) = got.events[-1]["response"], got.of("response.created")
@@ -400,7 +400,7 @@ def thinks(*after: dict[str, Any]) -> bytes:
         {"type": "content_block_stop", "index": 0},
         *after,
     ]
-    return STREAM + events(*[json.dumps(each).encode() for each in told])
+    return STREAM_HEAD + encode_events(*[json.dumps(each).encode() for each in told])
 
 
 REASONED = {
@@ -408,7 +408,7 @@ REASONED = {
         Surface("/v1/chat/completions", {"messages": [{"role": "user", "content": "a b c d"}], "max_tokens": 30}, {},
                 lambda got: "".join(c["delta"].get("content") or "" for e in got.events for c in e["choices"]),
                 lambda _: None, lambda _: 0, 0),
-        STREAM + events(ROLE, *[chunk({"reasoning_content": "hm "})] * 8),
+        STREAM_HEAD + encode_events(ROLE, *[chunk({"reasoning_content": "hm "})] * 8),
     ),
     "messages": (SURFACES["messages"], thinks()),
 }  # fmt: skip
@@ -419,7 +419,7 @@ async def test_what_has_only_reasoned_is_asked_anew(tmp_path: Path, kind: str) -
     """There is no text to go on with, and providers refuse a message that is empty."""
     surface, said = REASONED[kind]
     more = {name: surface.settings for name in ("one", "two")}
-    async with saying(tmp_path, said, fallback=True, more=more, workloads=RESUME) as rig:
+    async with raw_upstream_rig(tmp_path, said, has_fallback=True, more=more, workloads=RESUME) as rig:
         got = await surface.stream(rig, max_tokens=30)
         assert got.status == 200 and surface.text(got).strip() == TEXT, got.events
         surface.whole(got)
@@ -441,7 +441,7 @@ async def test_what_goes_on_thinks_no_more_than_it_may_answer(tmp_path: Path, le
         {"type": "content_block_delta", "index": 1, "delta": {"type": "text_delta", "text": "You asked: "}},
     )
     more = {name: surface.settings for name in ("one", "two")}
-    async with saying(tmp_path, said, fallback=True, more=more, workloads=RESUME) as rig:
+    async with raw_upstream_rig(tmp_path, said, has_fallback=True, more=more, workloads=RESUME) as rig:
         got = await surface.stream(rig, max_tokens=left + 9, thinking=thinking)
         assert surface.text(got).strip() == TEXT, got.events
         surface.whole(got)

@@ -15,8 +15,8 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import call_rig, read_records, rule, until
-from tests.unit.raw_upstream import HI, ROLE, answering, events, saying
+from tests.unit.call_rig import call_rig, read_records, reliability, wait_until
+from tests.unit.raw_upstream import HI, ROLE, encode_events, json_response, raw_upstream_rig
 
 from groundplan.blueprint.model import ProviderKey, Reliability
 from groundplan.gateway.call.attempts.retry import may_retry, retry_after, retry_delay
@@ -26,7 +26,7 @@ from groundplan.gateway.upstream.key_pool import KeyPool
 from groundplan.ledger.model import Settlement
 
 NOW = datetime(2026, 11, 25, 12, 0, 0, tzinfo=UTC)
-_SAID = events(ROLE, HI)
+_SAID = encode_events(ROLE, HI)
 FIRST = b"%x\r\n%b\r\n" % (len(_SAID), _SAID)
 """One chunk with the beginning of a stream."""
 
@@ -80,7 +80,7 @@ def test_a_long_wait_is_not_worth_it_where_another_deployment_can_be_asked() -> 
 
 
 async def test_the_same_deployment_is_tried_again_before_the_next_one(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(same=2, backoff_ms=20) | {"attempts": 4}}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(same=2, backoff_ms=20) | {"attempts": 4}}) as rig:
         rig.play("one", mode="error", status=503, times=2)
         reply = await rig.chat()
         assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "one"
@@ -91,7 +91,7 @@ async def test_the_same_deployment_is_tried_again_before_the_next_one(tmp_path: 
 
 
 async def test_after_the_last_repetition_the_next_deployment_answers(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(same=1, backoff_ms=10)}) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(same=1, backoff_ms=10)}) as rig:
         rig.play("one", mode="error", status=500)
         reply = await rig.chat()
         assert reply.json["groundplan"]["deployment"] == "two"
@@ -100,7 +100,7 @@ async def test_after_the_last_repetition_the_next_deployment_answers(tmp_path: P
 
 
 async def test_attempts_are_the_most_in_all(tmp_path: Path) -> None:
-    settings = rule(same=5, backoff_ms=1) | {"attempts": 3}
+    settings = reliability(same=5, backoff_ms=1) | {"attempts": 3}
     async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:
         rig.play("one", mode="error", status=503)
         rig.play("two", mode="error", status=503)
@@ -113,7 +113,7 @@ async def test_attempts_are_the_most_in_all(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("same", "attempts"), [(1, 2), (2, 3), (9, 3), (9, 4)])
 async def test_the_last_attempt_is_the_next_deployments(tmp_path: Path, same: int, attempts: int) -> None:
     """However often the first is to be asked again: an outage stays invisible where another one could answer."""
-    settings = rule(same=same, backoff_ms=1) | {"attempts": attempts}
+    settings = reliability(same=same, backoff_ms=1) | {"attempts": attempts}
     async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:
         rig.play("one", mode="error", status=503)
         told = [await rig.chat() for _ in range(4)]
@@ -123,7 +123,9 @@ async def test_the_last_attempt_is_the_next_deployments(tmp_path: Path, same: in
 
 
 async def test_a_deployment_that_asks_for_time_gets_it_and_the_fallback_answers_meanwhile(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, workloads={"assistant": rule(same=2, backoff_ms=1, max_backoff_ms=200)}) as rig:
+    async with call_rig(
+        tmp_path, workloads={"assistant": reliability(same=2, backoff_ms=1, max_backoff_ms=200)}
+    ) as rig:
         rig.play("one", mode="error", status=429, retry_after="30")
         for _ in range(3):
             assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
@@ -150,7 +152,7 @@ async def test_a_pause_that_google_asks_for_in_its_answer_is_kept(tmp_path: Path
     info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "20.5s"}
     error = {"error": {"code": 429, "message": "quota", "status": "RESOURCE_EXHAUSTED", "details": ["x", {}, info]}}
     body = json.dumps(error if whole else [error]).encode()
-    async with saying(tmp_path, answering(body, b"429 Too Many Requests")) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(body, b"429 Too Many Requests")) as rig:
         for _ in range(2):
             reply = await rig.chat()
             assert reply.status == 503 and 18 <= int(reply.headers["retry-after"]) <= 21
@@ -241,7 +243,7 @@ async def test_a_client_is_told_to_come_again_as_soon_as_anybody_may_answer(tmp_
 
 
 async def test_a_short_retry_after_is_waited_for(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(same=1, backoff_ms=1)}) as rig:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": reliability(same=1, backoff_ms=1)}) as rig:
         rig.play("one", mode="error", status=429, retry_after="1", times=1)
         began = time.monotonic()
         assert (await rig.chat()).status == 200
@@ -252,7 +254,7 @@ def test_a_retry_after_between_the_steps_of_the_clock_is_waited_for(tmp_path: Pa
     """A worker's loop counts whole milliseconds."""
 
     async def calls() -> None:
-        async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(same=1, backoff_ms=1)}) as rig:
+        async with call_rig(tmp_path, ["one"], workloads={"assistant": reliability(same=1, backoff_ms=1)}) as rig:
             for step in range(40):
                 rig.play("one", mode="error", status=429, retry_after=f"{0.0301 + step * 0.00021:.5f}", times=1)
                 assert (await rig.chat()).status == 200, step
@@ -274,7 +276,7 @@ async def test_each_other_key_is_tried_once_and_not_again_and_again(tmp_path: Pa
 
 
 async def test_the_deadline_ends_the_retries(tmp_path: Path) -> None:
-    settings = rule(same=9, backoff_ms=300, max_backoff_ms=300) | {"attempts": 10, "deadline_ms": 500}
+    settings = reliability(same=9, backoff_ms=300, max_backoff_ms=300) | {"attempts": 10, "deadline_ms": 500}
     async with call_rig(tmp_path, ["one"], workloads={"assistant": settings}) as rig:
         rig.play("one", mode="error", status=503)
         began = time.monotonic()
@@ -387,14 +389,14 @@ async def test_a_chain_of_three_is_gone_through_to_its_end(tmp_path: Path) -> No
 
 
 async def test_a_client_that_leaves_during_a_pause_costs_nothing_more(tmp_path: Path) -> None:
-    async with call_rig(tmp_path, ["one"], workloads={"assistant": rule(same=3, backoff_ms=5000)}) as rig:
+    async with call_rig(tmp_path, ["one"], workloads={"assistant": reliability(same=3, backoff_ms=5000)}) as rig:
         rig.play("one", mode="error", status=503)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         writer.transport.abort()
-        await until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
         state = await rig.books()
         assert sum(state.spent.values()) == 0
 

@@ -18,7 +18,7 @@ import msgspec
 import numpy as np
 import pytest
 from tests.closing import close
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.unit.call_rig import Rig, call_rig, wait_until
 
 from groundplan.blueprint.model import Cache, Grounding, Semantic
 from groundplan.core.endpoints import announce
@@ -130,7 +130,7 @@ async def taught(rig: Rig) -> None:
     of difference between the three questions."""
     assert await cache_of(rig, RESET) == "none"
     assert await cache_of(rig, AGAIN) == "none"
-    await until(lambda: counts(rig).checked == 1)
+    await wait_until(lambda: counts(rig).checked == 1)
     prove(rig)
 
 
@@ -177,7 +177,7 @@ async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_p
         assert await cache_of(rig, put.format("Slack")) == "none"
         assert set(regions.kinds) == known, "most ways are met once"
         assert await cache_of(rig, put.format("Miro")) == "none"
-        await until(lambda: len(regions.kinds) == len(known) + 1)
+        await wait_until(lambda: len(regions.kinds) == len(known) + 1)
         assert counts(rig).checked == checked, "it would not have been given, and says nothing of what is"
         assert await cache_of(rig, put.format("Zoom")) == "semantic"
         assert await cache_of(rig, put.format("Teams")) == "none", "another name is refused whatever was shown"
@@ -209,7 +209,7 @@ async def test_a_check_that_finds_another_answer_keeps_the_region_unproven(tmp_p
         assert await cache_of(rig, RESET) == "none"
         rig.play("one", say="Ask 3 people of the help desk for 14 days.")
         assert await cache_of(rig, AGAIN) == "none"
-        await until(lambda: counts(rig).wrong == 1)
+        await wait_until(lambda: counts(rig).wrong == 1)
         assert await cache_of(rig, "How can I reset the password for Jira?") == "none"
         assert counts(rig).given == 0
 
@@ -223,12 +223,12 @@ async def test_answers_that_call_functions_agree_where_their_calls_are_the_same(
         rig.play("one", tool=True, say=" ")
         assert await cache_of(rig, RESET, tools=tools) == "none"
         assert await cache_of(rig, AGAIN, tools=tools) == "none"
-        await until(lambda: counts(rig).checked == 1)
+        await wait_until(lambda: counts(rig).checked == 1)
         assert counts(rig).wrong == 0
         assert await cache_of(rig, RESET, tools=tools, seed=1) == "none"
         monkeypatch.setattr(scripted, "TOOL_PIECES", ('{"question": ', '"another"}'))
         assert await cache_of(rig, AGAIN, tools=tools, seed=1) == "none"
-        await until(lambda: counts(rig).checked == 2)
+        await wait_until(lambda: counts(rig).checked == 2)
         assert counts(rig).wrong == 1
 
 
@@ -314,10 +314,10 @@ async def test_who_changes_groups_while_waiting_shares_with_the_new_ones_only(tm
         rig.play("one", mode="error", status=503, times=1, say="Open the settings and press reset.")
         asked, gate = rig.models["one"].counted, rig.hold("one")
         first = asyncio.ensure_future(rig.chat("quinn", **body))
-        await until(lambda: rig.models["one"].counted == asked + 1)
+        await wait_until(lambda: rig.models["one"].counted == asked + 1)
         looked = counts(rig).looked
         waiting = asyncio.ensure_future(rig.chat("pia", **body))
-        await until(lambda: counts(rig).looked == looked + 1)
+        await wait_until(lambda: counts(rig).looked == looked + 1)
         live.policy = replace(live.policy, number=3, groups={**both, "pia": "new"})
         gate.release()
         assert (await first).status == 503
@@ -525,7 +525,7 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
         similar.checks = checks = CheckStore("postgresql://nobody@127.0.0.1:9/none")
         assert await cache_of(rig, RESET) == "none"
         assert await cache_of(rig, AGAIN) == "none"
-        await until(lambda: counts(rig).checked == 1)
+        await wait_until(lambda: counts(rig).checked == 1)
         (key,) = (key for key in checks._unsent if len(key[2]) > DIGEST)
         found = kind_digests(difference_kinds(read(RESET), read(AGAIN)))
         assert set(checks._unsent) == {key, *((*key[:2], kind) for kind in found)}

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.closing import close
-from tests.unit.call_rig import until
+from tests.unit.call_rig import wait_until
 
 from groundplan.gateway.app import connections
 from groundplan.gateway.call import trace
@@ -179,8 +179,8 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(running: Running) ->
     try:
         for _ in range(20):
             await exchange(running, post(b"x"))
-        await until(lambda: not running.server.connections)
-        await until(lambda: left() == before)
+        await wait_until(lambda: not running.server.connections)
+        await wait_until(lambda: left() == before)
     finally:
         gc.enable()
 
@@ -227,7 +227,7 @@ async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> No
             for _ in range(32):
                 writer.write(piece * (size // 64))
                 await writer.drain()
-            await until(lambda: running.server.held_bytes == size)
+            await wait_until(lambda: running.server.held_bytes == size)
             held, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
@@ -301,7 +301,7 @@ async def test_a_client_of_http_1_0_is_not_kept_waiting(running: Running) -> Non
 async def test_what_is_held_for_a_request_that_never_begins_is_let_go(running: Running) -> None:
     """The connection is lost between the answer to one request and the first step of the next."""
     await exchange(running, post(path="/abort", close=False) + post(b"x" * 5000))
-    await until(lambda: not running.server.connections)
+    await wait_until(lambda: not running.server.connections)
     assert [seen[1] for seen in running.seen.requests] == [b"/abort"] and running.server.held_bytes == 0
 
 
@@ -311,9 +311,9 @@ async def test_who_takes_nothing_of_a_whole_answer_is_cut_off(close: bool) -> No
     async with serving(replace(LIMITS, write_seconds=0.3)) as running:
         _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
         writer.write(post(path="/whole", close=close))
-        await until(lambda: running.seen.requests != [])
+        await wait_until(lambda: running.seen.requests != [])
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await until(lambda: not running.server.connections)
+        await wait_until(lambda: not running.server.connections)
         writer.transport.abort()
 
 
@@ -325,15 +325,15 @@ async def test_who_leaves_the_last_of_an_answer_is_cut_off_too(running: Running)
         client.setblocking(False)
         loop = asyncio.get_running_loop()
         await loop.sock_connect(client, ("127.0.0.1", running.port))
-        await until(lambda: len(running.server.connections) == 1)
+        await wait_until(lambda: len(running.server.connections) == 1)
         (connection,) = running.server.connections
         assert connection.transport is not None
         with socket.socket(fileno=os.dup(connection.transport.get_extra_info("socket").fileno())) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await loop.sock_sendall(client, post(path="/some"))
-        await until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
+        await wait_until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
         assert connection.transport.get_write_buffer_size() and connection.paused is None
-        await until(lambda: not running.server.connections)
+        await wait_until(lambda: not running.server.connections)
 
 
 async def test_who_takes_nothing_of_a_conversation_is_cut_off() -> None:
@@ -345,9 +345,9 @@ async def test_who_takes_nothing_of_a_conversation_is_cut_off() -> None:
         writer.write(
             f"GET /talk HTTP/1.1\r\nhost: x\r\nconnection: upgrade\r\nupgrade: websocket\r\n{key}\r\n".encode()
         )
-        await until(lambda: running.seen.requests != [])
+        await wait_until(lambda: running.seen.requests != [])
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-        await until(lambda: running.seen.cancelled == 1 and not running.server.connections)
+        await wait_until(lambda: running.seen.cancelled == 1 and not running.server.connections)
         writer.transport.abort()
 
 
@@ -359,7 +359,7 @@ async def test_who_takes_no_answer_is_given_no_further_one(running: Running, tog
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     ask = post(path="/whole", close=False)
     writer.write(ask * 3 if together else ask)
-    await until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
+    await wait_until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
     if not together:
         writer.write(ask * 2)
     await asyncio.sleep(0.3)
@@ -376,11 +376,11 @@ async def test_who_asks_on_before_there_is_an_answer_is_read_no_further(running:
     """What was read waits for the answers before it, and counts nowhere where it is a head alone."""
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(post(path="/wait", close=False))
-    await until(lambda: running.seen.requests != [])
+    await wait_until(lambda: running.seen.requests != [])
     (connection,) = running.server.connections
     assert connection.transport is not None and connection.transport.is_reading()
     writer.write(post(close=False))
-    await until(lambda: connection.transport is not None and not connection.transport.is_reading())
+    await wait_until(lambda: connection.transport is not None and not connection.transport.is_reading())
     writer.close()
 
 
@@ -389,7 +389,7 @@ async def test_what_is_wrong_behind_requests_is_told_after_their_answers(running
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(post(path="/whole", close=False) * 2 + b"\x00\x01garbage\r\n\r\n")
-    await until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
+    await wait_until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
     await asyncio.sleep(0.1)
     writer.transport.resume_reading()  # type: ignore[attr-defined]
     taken = await asyncio.wait_for(reader.read(), 20)
@@ -580,9 +580,9 @@ async def test_a_slow_head_and_a_slow_body_are_cut_off(hasty: Running) -> None:
 async def test_a_client_that_goes_away_cancels_its_call(running: Running) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(post(path="/wait"))
-    await until(lambda: running.server.active_requests == 1 and running.seen.requests != [])
+    await wait_until(lambda: running.server.active_requests == 1 and running.seen.requests != [])
     writer.transport.abort()
-    await until(lambda: running.seen.cancelled == 1 and running.server.active_requests == 0)
+    await wait_until(lambda: running.seen.cancelled == 1 and running.server.active_requests == 0)
 
 
 async def test_an_unanswered_request_closes_the_connection(running: Running) -> None:
@@ -592,8 +592,8 @@ async def test_an_unanswered_request_closes_the_connection(running: Running) -> 
 async def test_a_reader_that_takes_nothing_stops_the_writer_and_is_dropped(hasty: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port, limit=1024)
     writer.write(post(path="/big"))
-    await until(lambda: hasty.seen.written > 0)
-    await until(lambda: hasty.server.active_requests == 0)
+    await wait_until(lambda: hasty.seen.written > 0)
+    await wait_until(lambda: hasty.server.active_requests == 0)
     assert hasty.seen.written < 900
     writer.close()
     del reader

@@ -18,7 +18,7 @@ import openai
 import pytest
 import uvloop
 from tests.contract.h2_server import H2Server
-from tests.unit.call_rig import BOUND, Rig, Stream, call_rig, until, upstream
+from tests.unit.call_rig import BOUND, Rig, Stream, call_rig, upstream, wait_until
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import MAX_AMOUNT, PICO
@@ -93,7 +93,7 @@ async def test_what_was_wrong_with_an_attempt_is_told_where_no_status_says_it(tm
         whole(await rig.stream(), "two")
         rig.play("one", mode="malformed")
         whole(await rig.stream(), "two")
-        rig.change("one", url="http://127.0.0.1:1/v1")
+        rig.change_deployment("one", url="http://127.0.0.1:1/v1")
         whole(await rig.stream(), "two")
         first = [settled for settled in await rig.settlements() if settled.attempt == 0]
     assert [settled.flags[-1] for settled in first] == ["timeout", "malformed", "no_connection"]
@@ -216,7 +216,7 @@ async def test_a_cut_connection(rig: Rig) -> None:
 async def test_a_stream_whose_end_cannot_be_written_down(rig: Rig) -> None:
     rig.play("one", chunk_ms=50)
     asked = asyncio.create_task(rig.stream())
-    await until(lambda: any(each.exchange.response.started for each in rig.gateway.streams))
+    await wait_until(lambda: any(each.exchange.response.started for each in rig.gateway.streams))
     rig.gateway.journal._seal("fdatasync failed: Input/output error")
     stream = await asked
     (error,) = stream.errors
@@ -307,7 +307,7 @@ async def test_lines_that_end_with_cr_lf(rig: Rig) -> None:
 
 
 async def test_a_slow_stream_that_never_pauses_too_long(rig: Rig) -> None:
-    rig.change("one", first_token_ms=900, idle_ms=900)
+    rig.change_deployment("one", first_token_ms=900, idle_ms=900)
     await good(rig, chunk_ms=200)  # for longer than that in all
 
 
@@ -409,12 +409,12 @@ async def leaves(rig: Rig, seen: bytes, *, stream: bool) -> float:
     if seen:
         await reader.readuntil(seen)
     else:
-        await until(lambda: model.counted > 0)
+        await wait_until(lambda: model.counted > 0)
     left = time.monotonic()
     writer.transport.abort()
-    await until(lambda: not upstream.connections)
+    await wait_until(lambda: not upstream.connections)
     took = time.monotonic() - left
-    await until(lambda: rig.gateway.running_calls == 0)
+    await wait_until(lambda: rig.gateway.running_calls == 0)
     return took
 
 
@@ -459,8 +459,8 @@ async def gone(
         writer.write(rig.request(stream=True, **more))
         await reader.readuntil(b"asked:")
         writer.transport.abort()
-        await until(lambda: rig.gateway.running_calls == 0)
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: not rig.gateway.background)
         (only,) = await rig.settlements()
         finish = (await rig.records())[-1]
         await rig.books()
@@ -507,5 +507,5 @@ async def test_a_slow_client_slows_the_upstream(rig: Rig) -> None:
             if connection.transport is not None]  # fmt: skip
     assert max(held, default=0) < 4 << 20
     writer.transport.abort()
-    await until(lambda: rig.gateway.running_calls == 0)
+    await wait_until(lambda: rig.gateway.running_calls == 0)
     await rig.books()

@@ -11,16 +11,19 @@ import httptools
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.raw_upstream import CHUNKED, DONE, chunk, events, saying
+from tests.unit.raw_upstream import CHUNKED_STREAM_HEAD, DONE, chunk, encode_events, raw_upstream_rig
 
 from groundplan.blueprint.model import Keep
 from groundplan.gateway.call.delivery.stream import Streaming
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 
 TEXTS = [" one", " two", "\n", " drei", " fünf", "", "six", " seven"]
-EVENTS = [events(chunk({"role": "assistant", "content": ""})), *(events(chunk({"content": text})) for text in TEXTS)]
+EVENTS = [
+    encode_events(chunk({"role": "assistant", "content": ""})),
+    *(encode_events(chunk({"content": text})) for text in TEXTS),
+]
 PAIRS = list(zip(EVENTS[1::2], EVENTS[2::2], strict=True))
-LAST = events(chunk({}, "stop"), DONE)
+LAST = encode_events(chunk({}, "stop"), DONE)
 
 
 def frame(data: bytes, size: bytes = b"%x", more: bytes = b"") -> bytes:
@@ -66,7 +69,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 @pytest.mark.parametrize("way", list(WAYS))
 async def test_however_it_is_framed_it_is_one_answer(tmp_path: Path, through: list[bytes], way: str) -> None:
-    async with saying(tmp_path, CHUNKED, *WAYS[way]) as rig:
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *WAYS[way]) as rig:
         stream = await rig.stream()
         assert (stream.text, stream.finish, stream.done, stream.errors) == ("".join(TEXTS), ["stop"], True, [])
         (only,) = await rig.settlements()
@@ -93,7 +96,7 @@ async def test_all_that_follows_the_beginning_goes_on_in_the_turn_in_which_it_ca
 
     monkeypatch.setattr(Streaming, "_pump", spied)
     times = {"one": {"first_token_ms": 9000, "idle_ms": 5000, "first_token_declared": True}}
-    async with saying(tmp_path, CHUNKED + frame(EVENTS[0]), *WAYS["each"][1:], more=times) as rig:
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD + frame(EVENTS[0]), *WAYS["each"][1:], more=times) as rig:
         assert (await rig.stream()).text == "".join(TEXTS)
     assert pumped[:1] == [EVENTS[1]]
     assert len(pumped) + len(through) == len(TEXTS)
@@ -102,7 +105,7 @@ async def test_all_that_follows_the_beginning_goes_on_in_the_turn_in_which_it_ca
 async def test_a_stream_that_breaks_after_it_went_through_is_counted_and_told(
     tmp_path: Path, through: list[bytes]
 ) -> None:
-    async with saying(tmp_path, CHUNKED, *map(frame, EVENTS)) as rig:
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *map(frame, EVENTS)) as rig:
         stream = await rig.stream()
         assert (stream.text, stream.done, len(stream.errors)) == ("".join(TEXTS), False, 1)
         (only,) = await rig.settlements()
@@ -112,13 +115,13 @@ async def test_a_stream_that_breaks_after_it_went_through_is_counted_and_told(
 
 async def test_what_is_kept_is_seen_whole(tmp_path: Path, through: list[bytes]) -> None:
     kept = {"assistant": {"keep": Keep(content="full", seconds=60)}}
-    async with saying(tmp_path, CHUNKED, *WAYS["each"], workloads=kept) as rig:
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *WAYS["each"], workloads=kept) as rig:
         assert (await rig.stream()).text == "".join(TEXTS)
     assert not through
 
 
 async def test_a_client_of_http_1_0_gets_no_chunks(tmp_path: Path, through: list[bytes]) -> None:
-    async with saying(tmp_path, CHUNKED, *WAYS["each"]) as rig:
+    async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *WAYS["each"]) as rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request(stream=True).replace(b"HTTP/1.1", b"HTTP/1.0", 1))
         told = await asyncio.wait_for(reader.read(), 20)
@@ -147,7 +150,7 @@ def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, m
     alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
     assert alike is not None
     text = data.draw(st.sampled_from(["", "word", "é", '"', "\n"]))
-    sent = bytearray(frame(events(chunk({"content": text}, **more))))
+    sent = bytearray(frame(encode_events(chunk({"content": text}, **more))))
     for _ in range(data.draw(st.integers(0, 2))):
         at = data.draw(st.integers(0, len(sent)) | st.integers(0, 6))
         sent[at : at + data.draw(st.integers(0, 2))] = data.draw(
@@ -158,7 +161,7 @@ def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, m
         return
     body = Body()
     parser = httptools.HttpResponseParser(body)
-    parser.feed_data(CHUNKED)
+    parser.feed_data(CHUNKED_STREAM_HEAD)
     parser.feed_data(bytes(sent))
     assert len(body.parts) == 1 and alike.text_bytes(body.parts[0]) == size
     parser.feed_data(frame(b"next"))
@@ -173,16 +176,16 @@ def test_nothing_is_hidden_in_what_may_differ(more: dict[str, Any], where: str, 
     alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
     assert alike is not None
     plain = chunk({"content": "TEXT"}, **({**more, "obfuscation": "NOISE"} if more else {}))
-    assert alike.framed_text_bytes(frame(events(plain))) == 4
+    assert alike.framed_text_bytes(frame(encode_events(plain))) == 4
     hidden = plain.replace(b"TEXT" if where == "text" or not more else b"NOISE", b"a" + put + b"b")
-    assert alike.framed_text_bytes(frame(events(hidden))) == alike.text_bytes(events(hidden)) == -1
+    assert alike.framed_text_bytes(frame(encode_events(hidden))) == alike.text_bytes(encode_events(hidden)) == -1
 
 
 def test_of_every_length_a_frame_is_what_the_parser_takes_it_for() -> None:
     alike = ChunkTemplate.of(chunk({"content": "a"}))
     assert alike is not None
     for size in (*range(300), *range(3900, 4200)):
-        sent = frame(events(chunk({"content": "x" * size})))
+        sent = frame(encode_events(chunk({"content": "x" * size})))
         assert alike.framed_text_bytes(sent) == (size if len(sent) < 4096 + 7 else -1)
         for wrong in (sent.replace(b'"content": "', b'"content": "x'), sent[:-3] + b"\r\n", b"0" + sent, sent + b"0"):
             assert alike.framed_text_bytes(wrong) == -1

@@ -6,7 +6,7 @@ import asyncio
 from typing import Any, cast
 
 import pytest
-from tests.integration.gates import until
+from tests.integration.gates import wait_until
 from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
@@ -66,7 +66,7 @@ async def test_pieces_without_anything_in_them_are_not_kept() -> None:
     socket, stream, _ = connected()
     stream.feed(frame(Opcode.TEXT, b"one ", fin=False) + frame(Opcode.CONT, fin=False) * 1000)
     receiving = asyncio.create_task(socket.receive())
-    await until(lambda: not stream._size)
+    await wait_until(lambda: not stream._size)
     assert socket._text == b"one "
     stream.feed(frame(Opcode.CONT, b"two"))
     assert await receiving == "one two"
@@ -89,7 +89,7 @@ async def test_who_takes_no_pongs_is_heard_no_further() -> None:
     written.is_write_paused = True
     stream.feed(frame(Opcode.PING, b"are you there"))
     receiving = asyncio.create_task(socket.receive())
-    await until(lambda: len(written.data) == 2)
+    await wait_until(lambda: len(written.data) == 2)
     stream.feed(frame(Opcode.TEXT, b"hello"))
     for _ in range(10):
         await asyncio.sleep(0)
@@ -104,7 +104,7 @@ async def test_who_speaks_no_websocket_any_more_is_told_nothing_more() -> None:
     written.is_write_paused = True
     stream.feed(frame(Opcode.BINARY, b"sound"))
     receiving = asyncio.create_task(socket.receive())
-    await until(lambda: len(written.data) == 2)
+    await wait_until(lambda: len(written.data) == 2)
     await socket.send(b"{}")
     written.taken.set()
     assert await receiving is None and len(written.data) == 2
@@ -117,7 +117,7 @@ async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
     data, half = frame(Opcode.TEXT, told.encode()), 700_000
     stream.feed(data[:half])
     receiving = asyncio.create_task(socket.receive())
-    await until(lambda: socket._request.held_bytes > 0)  # a part at a time was heard, and then it is held
+    await wait_until(lambda: socket._request.held_bytes > 0)  # a part at a time was heard, and then it is held
     assert 0 <= half - UNRESERVED_BYTES - socket._request.held_bytes < 20, "but for what frames it"
     stream.feed(data[half:])
     assert await receiving == told and socket._request.held_bytes == 0
@@ -125,7 +125,7 @@ async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
     receiving = asyncio.create_task(socket.receive())
     for at in range(0, half, 100_000):
         stream.feed(data[at : at + 100_000])
-        await until(lambda: not stream._size or receiving.done())
+        await wait_until(lambda: not stream._size or receiving.done())
     assert await receiving is None and socket._request.held_bytes == 0
     assert written.data[-1] == Frame(Opcode.CLOSE, Close(1013, "memory_full").serialize()).serialize(mask=False)
 
@@ -139,7 +139,7 @@ async def test_a_client_that_is_gone_without_a_word_is_not_waited_for(monkeypatc
     lost = asyncio.create_task(socket.wait_until_lost())
     ping = Frame(Opcode.PING, b"").serialize(mask=False)
     for number in (1, 2):
-        await until(lambda: written.data.count(ping) == number)  # noqa: B023 -- awaited in the same round
+        await wait_until(lambda: written.data.count(ping) == number)  # noqa: B023 -- awaited in the same round
         stream.feed(frame(Opcode.PONG))
     assert not lost.done()
     await lost

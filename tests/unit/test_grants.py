@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.call_rig import FixedPolicy, call_rig
-from tests.unit.test_release_plan import BASE, PRODUCTION, TODAY, current, genesis, planned
+from tests.unit.test_release_plan import BASE, PRODUCTION, TODAY, current, genesis, plan_of
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
@@ -146,31 +146,31 @@ def test_declared_grants_are_in_the_blueprint() -> None:
     ("on", "allows"), [("source/handbook", "[read, use]"), ("company", "read"), ("workload/assistant", "read")]
 )
 def test_a_grant_allows_what_its_object_can_give(on: str, allows: str) -> None:
-    found = planned(BASE + declared("x", on, allows, "everyone")).refusals
+    found = plan_of(BASE + declared("x", on, allows, "everyone")).refusals
     assert [problem.code for problem in found] == ["grant_on"]
 
 
 @pytest.mark.parametrize("word", ["observe", "operate"])
 def test_words_without_a_meaning_are_refused(word: str) -> None:
     with pytest.raises(Exception, match="allows"):
-        planned(BASE + declared("x", "company", word, "everyone"))
+        plan_of(BASE + declared("x", "company", word, "everyone"))
 
 
 def test_a_plan_tells_who_gains_and_who_loses() -> None:
     first = genesis(BASE + GROUPS)
     text = BASE + GROUPS + declared("x", "workload/assistant", "use", "[hr, ben@acme.example]")
-    result = planned(text, first)
+    result = plan_of(text, first)
     assert [(f.field, f.old, f.new) for item in result.differences for f in item.fields] == [
         ("use", None, "ben@acme.example, hr"),
         ("use: lost by", "whoever has a key, but for ben@acme.example, hr", None),
     ]
-    after = planned(
+    after = plan_of(
         BASE + GROUPS + declared("x", "workload/assistant", "use", "[hr, eve@acme.example]"), current(text, result)
     )
     told = {f.field: (f.old, f.new) for item in after.differences for f in item.fields}
     assert told["use: gained by"] == (None, "eve@acme.example")
     assert told["use: lost by"] == ("ben@acme.example", None)
-    again = planned(BASE + GROUPS, current(text, result))
+    again = plan_of(BASE + GROUPS, current(text, result))
     assert ("use: gained by", "whoever has a key") in [(f.field, f.new) for d in again.differences for f in d.fields]
     assert grant_changes("read", [], [grant("hr")]) == ("hr", "")
     assert grant_changes("use", [grant("hr", until="2026-12-01")], [grant("hr")]) == ("hr", "hr until 2026-12-01")
@@ -178,12 +178,12 @@ def test_a_plan_tells_who_gains_and_who_loses() -> None:
 
 def test_a_wider_grant_in_production_waits_and_leaves_who_has_it_now() -> None:
     narrow = BASE + "---\n" + PRODUCTION + GROUPS + declared("x", "workload/support", "use", "hr")
-    waiting = planned(narrow)
+    waiting = plan_of(narrow)
     (pending,) = [item for item in waiting.pending if item.subject == "workload/support"]
-    served = planned(narrow, standing=ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)})))
+    served = plan_of(narrow, standing=ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)})))
     assert served.blueprint is not None and served.pending == ()
     for wide in (narrow.replace("to: hr", "to: everyone"), narrow[: narrow.index("\n---\nkind: grant")]):
-        result = planned(wide, current(narrow, served))
+        result = plan_of(wide, current(narrow, served))
         assert [item.subject for item in result.pending] == ["workload/support"]
         assert any(field.field == "use: gained by" for field in result.pending[0].fields)
         assert result.blueprint is not None
@@ -194,7 +194,7 @@ def test_a_wider_grant_in_production_waits_and_leaves_who_has_it_now() -> None:
 def test_going_back_revives_no_grant_and_opens_nothing() -> None:
     first = genesis(BASE + GROUPS + declared("r", "source/handbook", "read", "hr"))
     text = BASE + GROUPS + declared("x", "workload/assistant", "use", "hr")
-    second = planned(text, first).blueprint
+    second = plan_of(text, first).blueprint
     assert second is not None and second.workloads[0].use and not second.sources[0].read
     back = restored_blueprint(first.blueprint, second, (), {})
     assert back.workloads[0].use == second.workloads[0].use

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, read_records, rule
+from tests.unit.call_rig import Rig, call_rig, read_records, reliability
 from tests.unit.interrupted import ENDS, Cut, How, Seen, books, cutting, seen, settles, watch
 
 from groundplan.blueprint.model import Cache, Guardrails, Judge
@@ -23,7 +23,7 @@ from groundplan.testing.journal import replay
 from groundplan.testing.scripted import Script
 
 _numbers = itertools.count()
-HEDGED = {"assistant": rule(hedge={"after_ms": 3, "at_most": 1.0}) | {"attempts": 3}}
+HEDGED = {"assistant": reliability(hedge={"after_ms": 3, "at_most": 1.0}) | {"attempts": 3}}
 DRAINED = {"one": {"billing_on_cancel": "drain"}, "two": {"billing_on_cancel": "drain"}}
 
 
@@ -52,7 +52,7 @@ SCENES = {
     "resumed": Scene(
         {"one": {"mode": "cut", "at": 2, "tokens": 6}},
         stream=True,
-        rig={"workloads": {"assistant": rule(on_broken_stream="resume")}},
+        rig={"workloads": {"assistant": reliability(on_broken_stream="resume")}},
     ),
     "waits for a place": Scene(
         {"one": {"latency_ms": 15}}, beside="other", rig={"names": ("one",), "more": {"one": {"concurrent": 1}}}

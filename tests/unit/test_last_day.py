@@ -8,7 +8,7 @@ from uuid import UUID
 
 import pytest
 from tests.integration.gateway_stack import blueprint, deployment, workload
-from tests.unit.test_release_plan import BASE, planned
+from tests.unit.test_release_plan import BASE, plan_of
 
 from groundplan.core.clock import end_of_day, last_day
 from groundplan.core.errors import Invalid
@@ -58,6 +58,6 @@ def test_a_workload_that_ends_on_the_last_day_is_served_and_so_are_those_beside_
 @pytest.mark.parametrize("days", ["3000000", "10M", "9007199254740991"])
 def test_more_days_than_the_calendar_has_are_refused(days: str) -> None:
     with pytest.raises(Invalid) as caught:
-        planned(BASE.replace("name: acme\n", f"name: acme\ncaps: {{days: {days}}}\n", 1))
+        plan_of(BASE.replace("name: acme\n", f"name: acme\ncaps: {{days: {days}}}\n", 1))
     assert "at most 36500, or unlimited" in caught.value.problems[0].hint
-    assert planned(BASE.replace("name: acme\n", "name: acme\ncaps: {days: 36500}\n", 1)).blueprint is not None
+    assert plan_of(BASE.replace("name: acme\n", "name: acme\ncaps: {days: 36500}\n", 1)).blueprint is not None

@@ -13,7 +13,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, rule, until
+from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, reliability, wait_until
 
 from groundplan.blueprint.model import Limit, ProviderKey
 from groundplan.core.ids import new_id
@@ -37,7 +37,7 @@ async def limited(folder: Path, room: int, *own: Limit, **settings: Any) -> Asyn
     nobody lends it more."""
     drained = {"one": {"billing_on_cancel": "drain"}} if settings.pop("drain", False) else None
     limits = [*LIMITS, *own]
-    async with call_rig(folder, more=drained, workloads={"assistant": rule(**settings)}, limits=limits) as rig:
+    async with call_rig(folder, more=drained, workloads={"assistant": reliability(**settings)}, limits=limits) as rig:
         for limit in limits:
             rig.gateway.limit_slices.add_grant(name(limit), day(rig), room if limit.name == "money" else limit.amount)
         yield rig
@@ -85,7 +85,7 @@ async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path, failing: 
             rig.play(each, mode="error", status=503)
         answer = await rig.chat()
         assert (answer.status, answer.headers["groundplan-deployment"]) == (status, "two")
-        assert rig.grants.asked == []
+        assert rig.grants.requested_budgets == []
         await counted(rig, BOUND)
 
 
@@ -95,11 +95,11 @@ async def test_a_hedge_is_sent_only_out_of_what_is_held_of_the_limit(tmp_path: P
         one = rig.hold("one")
         asked = asyncio.create_task(rig.chat())
         if not sent:
-            await until(lambda: rig.models["one"].counted == 1)
+            await wait_until(lambda: rig.models["one"].counted == 1)
             await asyncio.sleep(0.15)  # a hedge would be sent after 0.04
             one.release()
         assert (await asked).status == 200
-        assert rig.models["two"].counted == sent and rig.grants.asked == []
+        assert rig.models["two"].counted == sent and rig.grants.requested_budgets == []
         await counted(rig, room)
 
 
@@ -111,10 +111,10 @@ async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_w
         rig.play("two", mode="error", status=502, times=1)
         one, two = rig.hold("one"), rig.hold("two")
         asked = asyncio.create_task(rig.chat())
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         one.release()
         folder = rig.gateway.journal.folder
-        await until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
         for gate in (one, two, one, two):
             gate.release()
         assert (await asked).status in (200, 503)
@@ -129,7 +129,7 @@ async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at
         )
         for kind, most in kinds.items()
     ]
-    async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=own) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability()}, limits=own) as rig:
         counters = rig.gateway.limit_slices
         for limit in own:
             counters.add_grant(name(limit), "now" if limit.type == "concurrent" else day(rig), limit.amount)
@@ -152,7 +152,7 @@ async def test_a_call_takes_the_tokens_of_whichever_deployment_may_use_most(tmp_
             rig.gateway.limit_slices.add_grant("tokens/words", day(rig), 100_000)
             one = rig.hold("one")
             asked = asyncio.create_task(rig.chat())
-            await until(lambda model=rig.models["one"]: model.counted == 1)  # type: ignore[misc]
+            await wait_until(lambda model=rig.models["one"]: model.counted == 1)  # type: ignore[misc]
             taken.add(rig.gateway.limit_slices.reserved_by_key()["tokens/words", day(rig)])
             one.release()
             assert (await asked).status == 200
@@ -189,7 +189,7 @@ async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_
     ]
     own = [f"one#{key.mark}" for key in keys]
     async with call_rig(
-        tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": rule()}, limits=LIMITS
+        tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": reliability()}, limits=LIMITS
     ) as rig:
         counters = rig.gateway.limit_slices
         held = {name(limit): limit.amount for limit in LIMITS}
@@ -221,7 +221,7 @@ async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_
     """Whoever failed for a moment was not to be asked again before the next day, in which the first has room again."""
     limit = Limit(name="first", covers="deployment/one", type="requests", amount=1, period=period)
     names = ["one", "two"] if other else ["one"]
-    async with call_rig(tmp_path, names, workloads={"assistant": rule()}, limits=[limit, LIMITS[0]]) as rig:
+    async with call_rig(tmp_path, names, workloads={"assistant": reliability()}, limits=[limit, LIMITS[0]]) as rig:
         rig.gateway.limit_slices.add_grant("requests/few", day(rig), 1)
         if other == "rests":
             rig.gateway.health.record_failure("two", asyncio.get_running_loop().time(), 20.0)
@@ -240,7 +240,7 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
     """The limit of its deployment has to be asked for when the first one answers, or the client leaves: it holds
     nothing while the call goes on, and after it."""
     few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
-    async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(**HEDGED)}, limits=[few]) as rig:
         rig.play("one", tokens=20, chunk_ms=20)
         one, counters = rig.hold("one"), rig.gateway.limit_slices
         waiting, left = asyncio.Event(), asyncio.Event()
@@ -267,13 +267,13 @@ async def test_nobody_waits_until_a_hedge_may_be_sent(tmp_path: Path, leaves: bo
             await asyncio.sleep(0)
         assert (rig.models["two"].counted, counters.open_reservations) == (0, 0)
         writer.transport.abort()
-        await until(lambda: rig.gateway.running_calls == 0)
+        await wait_until(lambda: rig.gateway.running_calls == 0)
         await rig.books()
 
 
 async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_for_it(tmp_path: Path) -> None:
     few = Limit(name="few", covers="deployment/two", type="concurrent", amount=1, period="now")
-    async with call_rig(tmp_path, workloads={"assistant": rule(**HEDGED)}, limits=[few]) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(**HEDGED)}, limits=[few]) as rig:
         catalog, one, counters = rig.gateway.live.catalog, rig.hold("one"), rig.gateway.limit_slices
         assert catalog is not None
         load = rig.gateway.loads.of(catalog.blueprint.deployments[1])
@@ -285,7 +285,7 @@ async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_
 
         rig.grants.acquire = lend  # type: ignore[method-assign, assignment]
         asked = asyncio.create_task(rig.chat())
-        await until(lambda: load.limit == 0)
+        await wait_until(lambda: load.limit == 0)
         assert (counters.open_reservations, counters.available("concurrent/few", "now")) == (0, 1)
         one.release()
         assert (await asked).headers["groundplan-deployment"] == "one" and rig.models["two"].counted == 0
@@ -305,7 +305,7 @@ async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: P
         held = counters.reserved_by_key()
         assert counters.open_reservations == 2 and held["cost/money", day(rig)] == held["cost/own", day(rig)] == BOUND
         one.release()
-        await until(lambda: not rig.gateway.background)
+        await wait_until(lambda: not rig.gateway.background)
         await counted(rig, room)
         assert counters.spent("cost/own", day(rig)) == next(e.cost for e in await rig.settlements() if not e.attempt)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import NoMoreGrants, Rig, call_rig, rule
+from tests.unit.call_rig import NoMoreGrants, Rig, call_rig, reliability
 
 from groundplan.blueprint.model import Limit
 from groundplan.gateway.budgets.periods import current_key
@@ -50,20 +50,20 @@ def minute(rig: Rig) -> str:
 @pytest.mark.parametrize("kind", ["requests", "tokens"])
 async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) -> None:
     limit = Limit(name="few", covers=covers, type=kind, amount=100_000, period="minute")
-    async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability()}, limits=[limit]) as rig:
         grants, counters = slow(rig, 0.2), rig.gateway.limit_slices
         counters.add_grant(f"{kind}/few", "2026-11-25T12:01", 100_000)
         reply = await rig.chat()
-        assert (reply.status, grants.asked) == (200, [f"{kind}/few"]), reply.body
+        assert (reply.status, grants.requested_budgets) == (200, [f"{kind}/few"]), reply.body
         assert minute(rig) == "2026-11-25T12:01" and counters.open_reservations == 0
         assert counters.spent(f"{kind}/few", minute(rig)) > 0
 
 
 async def test_a_window_that_has_ended_is_no_reason(tmp_path: Path) -> None:
     limit = Limit(name="few", covers="workload/assistant", type="requests", amount=1, period="minute")
-    async with call_rig(tmp_path, workloads={"assistant": rule()}, limits=[limit]) as rig:
+    async with call_rig(tmp_path, workloads={"assistant": reliability()}, limits=[limit]) as rig:
         grants = slow(rig, 0.2)
         reply = await rig.chat()
-        assert (reply.status, reply.code, len(grants.asked)) == (429, "rate_limit_exceeded", 2)
+        assert (reply.status, reply.code, len(grants.requested_budgets)) == (429, "rate_limit_exceeded", 2)
         assert reply.json["error"]["frees_at"] == "2026-11-25T12:02:00+00:00"
         assert rig.gateway.limit_slices.open_reservations == 0

@@ -7,7 +7,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.unit.call_rig import Rig, call_rig, wait_until
 
 from groundplan.blueprint.model import Guardrails, Judge, Limit
 
@@ -54,7 +54,7 @@ async def test_an_answer_is_judged_by_a_worker_that_became_full_meanwhile(tmp_pa
         rig.play("two", say="no")
         one = rig.hold("one")
         asked = asyncio.create_task(rig.chat(model="one", max_tokens=100))
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         rig.gateway.pressure.level = 0
         refused = await rig.chat(model="one")
         assert (refused.status, refused.code) == (503, "overloaded")

@@ -35,7 +35,7 @@ from groundplan.testing.scripted import Script
 __all__ = ["rig"]
 
 
-def parsed(text: bytes) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
+def parse_metrics(text: bytes) -> dict[str, dict[tuple[tuple[str, str], ...], float]]:
     """Sample name -> labels -> value, as the parser of Prometheus' client reads it."""
     found: dict[str, dict[tuple[tuple[str, str], ...], float]] = {}
     for family in text_string_to_metric_families(text.decode()):
@@ -55,7 +55,7 @@ def test_a_histogram_counts_each_value_in_every_bucket_that_holds_it(values: lis
     counted = Histogram()
     for value in values:
         counted.observe(value)
-    found = parsed(render([("0", [histogram_family("x_seconds", "X.", {(): counted})])]))
+    found = parse_metrics(render([("0", [histogram_family("x_seconds", "X.", {(): counted})])]))
     for bound in DURATION_US:
         key = (("le", repr(bound / 1e6)), ("worker", "0"))
         assert found["x_seconds_bucket"][key] == sum(1 for value in values if value <= bound)
@@ -70,14 +70,14 @@ def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
     lines = render([("0", [family])]).decode().split("\n")
     assert len(lines) == 4, "a name or a help text made a line of its own"
     if "\x85" not in one and "\u2028" not in one and not any(ord(c) < 32 for c in one + help_):
-        assert parsed(render([("0", [family])]))["x"] == {(("name", one), ("worker", "0")): 1.0}
+        assert parse_metrics(render([("0", [family])]))["x"] == {(("name", one), ("worker", "0")): 1.0}
 
 
 def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> None:
     own = [Family("x_total", "counter", "X.", [Sample([], 1)])]
     text = render(with_up_family({"0": own, "1": own, "2": None}))
     assert text.count(b"# TYPE x_total counter") == 1
-    found = parsed(text)
+    found = parse_metrics(text)
     assert total(found["x_total"]) == 2
     assert found["groundplan_gateway_worker_up"] == {
         (("worker", "0"),): 1, (("worker", "1"),): 1, (("worker", "2"),): 0,
@@ -88,7 +88,7 @@ async def test_what_the_cache_saved_is_money(rig: Rig) -> None:
     rig.gateway.call_counters.add_savings("assistant", 250_000_000_000)
     rig.gateway.call_counters.add_savings("assistant", 250_000_000_000)
     rig.gateway.call_counters.count_call(("chat.completions", "assistant", "one", "ok", 200), "exact", 500, 400)
-    found = parsed(render([("0", families(rig.gateway))]))
+    found = parse_metrics(render([("0", families(rig.gateway))]))
     assert total(found["groundplan_gateway_cache_saved_usd_total"], workload="assistant") == 0.5
     assert total(found["groundplan_gateway_cache_hits_total"], workload="assistant", result="exact") == 1
 
@@ -118,7 +118,7 @@ async def test_a_worker_tells_of_calls_attempts_tokens_and_cost(rig: Rig) -> Non
     assert (await rig.chat()).status == 200
     rig.one.script = Script(mode="error", status=503)
     assert (await rig.chat()).status == 200
-    found = parsed(render([("0", families(rig.gateway))]))
+    found = parse_metrics(render([("0", families(rig.gateway))]))
     name = "groundplan_gateway_"
     calls = found[f"{name}calls_total"]
     assert total(calls, endpoint="chat.completions", workload="assistant", status="ok", code="200") == 2
@@ -162,7 +162,7 @@ async def test_a_budget_is_shown_in_its_running_period_and_in_no_other(
     spans = {current_key(period, starts, timezone, now - days * 86_400): days for days in (0, 1, 8, 40, 100, 400)}
     for place, span in enumerate(spans):
         rig.slices.add_grant("own", span, (place + 1) * PICO)
-    found = parsed(render([("0", families(rig.gateway))]))
+    found = parse_metrics(render([("0", families(rig.gateway))]))
     labels = (("budget", "own"), ("period", period), ("worker", "0"))
     assert found["groundplan_gateway_slice_available_usd"] == {labels: 1.0}
     assert found["groundplan_gateway_budget_remaining_usd"] == {labels: 9.0}
@@ -187,7 +187,7 @@ async def test_the_time_to_the_first_token_is_that_of_streams_a_model_made(rig: 
     assert (await rig.chat()).status == 200
     rig.one.script = Script(latency_ms=30)
     assert (await rig.chat(stream=True)).status == 200
-    found = parsed(render([("0", families(rig.gateway))]))
+    found = parse_metrics(render([("0", families(rig.gateway))]))
     first = found["gen_ai_server_time_to_first_token_seconds_sum"]
     ((labels, seconds),) = first.items()
     assert dict(labels) == {
@@ -203,7 +203,7 @@ async def test_the_time_to_the_first_token_stays_with_the_model_that_was_asked(r
     """Whatever is served under the name of its deployment later, or if nothing is any more: counters do not go back."""
 
     def told() -> dict[tuple[tuple[str, str], ...], float]:
-        return parsed(render([("0", families(rig.gateway))]))["gen_ai_server_time_to_first_token_seconds_count"]
+        return parse_metrics(render([("0", families(rig.gateway))]))["gen_ai_server_time_to_first_token_seconds_count"]
 
     assert (await rig.chat(stream=True)).status == 200
     before, catalog = told(), rig.gateway.live.catalog
@@ -219,7 +219,7 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
     rig.one.script = Script(mode="error", status=503)
     for _ in range(4):
         await rig.chat()
-    found = parsed(render([("0", families(rig.gateway))]))["groundplan_gateway_breaker_state"]
+    found = parse_metrics(render([("0", families(rig.gateway))]))["groundplan_gateway_breaker_state"]
     assert total(found, deployment="one", state="open") == 1
     assert total(found, deployment="one", state="closed") == 0
     assert total(found, deployment="two", state="closed") == 1
@@ -235,7 +235,7 @@ async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None
         waits = asyncio.create_task(MemoryShare(gateway.answer_memory).grow(2 << 20, 0.05))
         second = asyncio.create_task(MemoryShare(gateway.answer_memory).grow(2 << 20, 0.05))
         await asyncio.sleep(0)
-        found = parsed(render([("0", families(gateway))]))
+        found = parse_metrics(render([("0", families(gateway))]))
         name = "groundplan_gateway_room"
         assert total(found[f"{name}_bytes"], room="answers") == gateway.answer_memory.held_bytes >= 4 << 20
         assert total(found[f"{name}_most_bytes"], room="answers") == 5 << 20
@@ -250,7 +250,7 @@ async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None
         gateway.pressure.level = 0
         with pytest.raises(Unavailable):
             gateway.pressure.check("critical", 0)
-        found = parsed(render([("0", families(gateway))]))
+        found = parse_metrics(render([("0", families(gateway))]))
         assert all(total(found[f"{name}_refused_total"], room=of) == 1 for of in ("answers", "deployments", "worker"))
 
 
@@ -277,8 +277,8 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
         assert announced_names(home) == ["0", "1"]
         status, text = await ask(rig.port)
         assert status == 200
-        assert parsed(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
-        assert set(parsed(text)["groundplan_gateway_running"]) == {(("worker", "0"),), (("worker", "1"),)}
+        assert parse_metrics(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
+        assert set(parse_metrics(text)["groundplan_gateway_running"]) == {(("worker", "0"),), (("worker", "1"),)}
         assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1"))[0] == 403
         for host in ("evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[evil"):
             assert (await ask(rig.port, host=host))[0] == 403, "a web page that rebinds its name"
@@ -305,7 +305,7 @@ async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path
     scrapes = MetricsScraper(home, 0, None)
     await scrapes.open(lambda: gather_families(rig.gateway))
     try:
-        found = parsed(await scrapes.render_all(families(rig.gateway)))
+        found = parse_metrics(await scrapes.render_all(families(rig.gateway)))
         assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "7"),): 0}
     finally:
         await scrapes.close()

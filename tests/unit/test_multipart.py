@@ -27,7 +27,7 @@ def form(*parts: tuple[str, bytes, str | None]) -> bytes:
     return out + b"--xyz--\r\n"
 
 
-def read(raw: bytes, cuts: list[int]) -> list[tuple[Part, bytes]]:
+def read_form(raw: bytes, cuts: list[int]) -> list[tuple[Part, bytes]]:
     reader = FormReader(TYPE)
     found: list[Event] = []
     places = sorted({0, len(raw), *(cut for cut in cuts if cut < len(raw))})
@@ -52,7 +52,7 @@ def read(raw: bytes, cuts: list[int]) -> list[tuple[Part, bytes]]:
 )
 def test_any_cut_of_the_bytes_gives_the_same_parts(data: bytes, near: bytes, cuts: list[int]) -> None:
     raw = form(("model", b"whisper", None), ("file", data + near, "a.wav"))
-    parts = read(raw, cuts)
+    parts = read_form(raw, cuts)
     assert [(part.name, part.filename, body) for part, body in parts] == [
         ("model", None, b"whisper"),
         ("file", "a.wav", data + near),
@@ -71,7 +71,7 @@ def test_any_cut_of_the_bytes_gives_the_same_parts(data: bytes, near: bytes, cut
 def test_a_files_name_is_read_as_clients_write_it(disposition: str, name: str) -> None:
     """By its end an upstream knows what a sound is: of two names OpenAI's client for .NET writes the first without."""
     raw = f"--xyz\r\nContent-Disposition: form-data; {disposition}\r\n\r\nx\r\n--xyz--\r\n".encode()
-    assert [(part.name, part.filename, body) for part, body in read(raw, [])] == [("file", name, b"x")]
+    assert [(part.name, part.filename, body) for part, body in read_form(raw, [])] == [("file", name, b"x")]
 
 
 @pytest.mark.parametrize(
@@ -92,7 +92,7 @@ def test_what_is_malformed_or_too_large_is_told(raw: bytes, code: str) -> None:
 
 
 def test_no_part_has_anything_of_the_one_before() -> None:
-    (sound, _), (model, _), *more = read(SOUND + form(("model", b"m", None), *[("a", b"", None)] * 62), [])
+    (sound, _), (model, _), *more = read_form(SOUND + form(("model", b"m", None), *[("a", b"", None)] * 62), [])
     assert (sound.filename, sound.content_type, model.filename, model.content_type) == ("a", b"audio/wav", None, b"")
     assert len(more) == 62, "as many parts as a form may have"
 

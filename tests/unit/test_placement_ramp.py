@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit import placement_rig as rig
-from tests.unit.call_rig import call_rig, until
-from tests.unit.test_release_plan import BASE, current, planned
+from tests.unit.call_rig import call_rig, wait_until
+from tests.unit.test_release_plan import BASE, current, plan_of
 
 from groundplan.api.views import blueprint_json
 from groundplan.blueprint.model import Blueprint, Ramp, Site
@@ -48,10 +48,10 @@ def ramp_of(blueprint: Blueprint | None) -> Ramp | None:
 
 
 def begun(more: str = RAMP) -> Current:
-    first = current(served_by("gpt-eu, gpt-us", more), planned(served_by("gpt-eu, gpt-us", more)))
+    first = current(served_by("gpt-eu, gpt-us", more), plan_of(served_by("gpt-eu, gpt-us", more)))
     assert ramp_of(first.blueprint) is None, "where nothing ran before, nothing goes over"
     text = served_by("gpt-us, gpt-eu", more)
-    return current(text, planned(text, first))
+    return current(text, plan_of(text, first))
 
 
 def test_a_new_first_place_begins_with_its_first_share_and_the_next_release_keeps_it() -> None:
@@ -63,14 +63,14 @@ def test_a_new_first_place_begins_with_its_first_share_and_the_next_release_keep
     later = msgspec.structs.replace(ramp, share=50, steps=[])
     placement = msgspec.structs.replace(changed.blueprint.placements[0], ramp=later)
     halfway = Current(msgspec.structs.replace(changed.blueprint, placements=[placement]), changed.workspace)
-    again = planned(text, halfway)
+    again = plan_of(text, halfway)
     assert ramp_of(again.blueprint) == later and not again.differences
     body = again.to_json()["placements"][0]["ramp"]
     assert body == {"from": "gpt-eu", "to": "gpt-us", "share": 50, "steps": [], "every_seconds": 3600}
     assert blueprint_json(halfway.blueprint)["placements"][0]["ramp"] == body, "readers of the blueprint see it, too"
-    back = planned(served_by("gpt-eu, gpt-us"), halfway)
+    back = plan_of(served_by("gpt-eu, gpt-us"), halfway)
     assert ramp_of(back.blueprint) is None, "going back is at once"
-    gone = planned(served_by("gpt-us"), halfway)
+    gone = plan_of(served_by("gpt-us"), halfway)
     assert ramp_of(gone.blueprint) is None, "an origin that may not serve it any more gets no calls"
 
 
@@ -157,9 +157,9 @@ async def test_the_cloud_drains_first(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["own", "cloud"], more={"own": {"concurrent": 1}}) as gateway:
         own, cloud = gateway.hold("own"), gateway.hold("cloud")
         first = asyncio.create_task(gateway.chat())
-        await until(lambda: gateway.models["own"].counted == 1)
+        await wait_until(lambda: gateway.models["own"].counted == 1)
         second = asyncio.create_task(gateway.chat())
-        await until(lambda: gateway.models["cloud"].counted == 1)
+        await wait_until(lambda: gateway.models["cloud"].counted == 1)
         own.release()
         assert (await first).json["groundplan"]["deployment"] == "own"
         assert not second.done()

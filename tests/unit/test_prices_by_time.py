@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter, ValidationError
-from tests.integration.gateway_stack import RATES, parse
+from tests.integration.gateway_stack import RATES, parse_reply
 from tests.unit.call_rig import call_rig
 from tests.unit.test_catalog_check import BASE
 from tests.unit.test_price import SERVICES, all_rates, usages
@@ -144,7 +144,7 @@ async def test_an_estimate_tells_the_most_of_the_day_and_what_is_likely_now(tmp_
             clock.set_now(datetime(2026, 11, 25, hour, tzinfo=UTC))
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(rig.request().replace(b"\r\n", b"\r\ngroundplan-estimate: 1\r\n", 1))
-            told = json.loads(parse(await reader.read()).body)["deployments"][0]
+            told = json.loads(parse_reply(await reader.read()).body)["deployments"][0]
             writer.close()
             assert told["most_usd"] == format_usd(20 * RATES.output // 10**6)
             assert told["likely_usd"] == format_usd(20 * rates.output // 10**6)

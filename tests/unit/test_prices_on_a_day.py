@@ -6,7 +6,7 @@ from datetime import date
 from pathlib import Path
 
 import pytest
-from tests.unit.test_release_plan import BASE, planned
+from tests.unit.test_release_plan import BASE, plan_of
 from typer.testing import CliRunner
 
 from groundplan.blueprint.model import Rates
@@ -119,7 +119,7 @@ def test_what_plan_refuses_of_a_price_check_tells(price: str, code: str, tmp_pat
     assert told.code == code and told.where is not None
     assert ("for the time before" if code == "price_missing" else "Add {from: 2026-05-01") in told.hint
     assert text.splitlines()[told.where.line - 1].startswith("price:")
-    assert code in {each.code for each in planned(text, today=day).refusals}
+    assert code in {each.code for each in plan_of(text, today=day).refusals}
     (tmp_path / "handbook").mkdir()
     (tmp_path / "a.yaml").write_text(text.replace("2026", "2999"))
     refused = CliRunner().invoke(app, ["check", str(tmp_path)]).exception

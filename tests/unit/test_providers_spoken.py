@@ -26,7 +26,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from tests.closing import close
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.economics import price
@@ -322,14 +322,14 @@ def asked(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
 async def whole(providers: ProviderClients, where: ProviderTarget, body: bytes) -> ChatCompletion:
     found = await providers.chat(where, body)
     assert isinstance(found, bytes)
-    made: ChatCompletion = strict(ChatCompletion, found)
+    made: ChatCompletion = parse_strictly(ChatCompletion, found)
     return made
 
 
 async def streamed(providers: ProviderClients, where: ProviderTarget, body: bytes) -> list[ChatCompletionChunk]:
     found = await providers.chat(where, body)
     assert not isinstance(found, bytes)
-    return [strict(ChatCompletionChunk, chunk) async for chunk in found]
+    return [parse_strictly(ChatCompletionChunk, chunk) async for chunk in found]
 
 
 def part(kind: str, **image: str) -> Any:
@@ -678,7 +678,7 @@ async def test_embeddings_of_each_provider(tmp_path: Path, monkeypatch: pytest.M
         for api in sorted(EMBEDDING_APIS):
             count = 1 if api == "ollama" else 97 if api == "cohere" else 2
             body = json.dumps({"model": f"up-{api}", "input": ["a"] * count, "dimensions": 2}).encode()
-            found = strict(CreateEmbeddingResponse, await providers.embed(place(api, wire, tmp_path), body))
+            found = parse_strictly(CreateEmbeddingResponse, await providers.embed(place(api, wire, tmp_path), body))
             assert [each.embedding for each in found.data] == [[0.5, 0.25]] * count, api
             assert [each.index for each in found.data] == [*range(count)]
             told = wire.body.get("parameters", {}) | wire.body.get("requests", [{}])[0] | wire.body

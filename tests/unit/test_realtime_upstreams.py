@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from msgspec import structs
 from tests.contract.ways import Authority
-from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, Rig, call_rig, read_records, until
+from tests.unit.call_rig import BOUND, LIMIT, FixedPolicy, Rig, call_rig, read_records, wait_until
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed, InvalidStatus
@@ -170,7 +170,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                 assert made["type"] == "response.done" and error["error"]["code"] == "certificates_changed"
                 assert error["error"]["hint"] and [each.close_code for each in (silent, talks)] == [1008, 1008]
             front.close()
-        await until(lambda: rig.gateway.running_calls == 1)
+        await wait_until(lambda: rig.gateway.running_calls == 1)
         assert local.state is State.OPEN
         (only,) = await rig.settlements()
         assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("ok", 3, 0)
@@ -231,7 +231,7 @@ async def test_a_response_costs_what_it_does_when_it_is_asked_for(tmp_path: Path
         live, folder = rig.gateway.live, rig.gateway.journal.folder
         assert isinstance(live, FixedPolicy) and live.catalog is not None
         await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
-        await until(lambda: any(isinstance(each, Reservation) for each in read_records(folder)))
+        await wait_until(lambda: any(isinstance(each, Reservation) for each in read_records(folder)))
         dear = [
             structs.replace(each, rates=Rates(input=0, output=70 * PICO)) for each in live.catalog.blueprint.deployments
         ]
@@ -307,7 +307,7 @@ async def test_a_response_for_which_nothing_was_left_is_owed_though_nobody_says_
         with pytest.raises(ConnectionClosed):
             while True:
                 await client.recv()
-        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
+        await wait_until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         (only,) = await rig.settlements()
         assert (only.outcome, only.estimated, only.cost) == ("cancelled", True, BOUND)
 
@@ -335,7 +335,7 @@ async def test_a_second_turn_for_which_nothing_was_left_is_owed_where_it_is_answ
         with pytest.raises(ConnectionClosed):
             while True:
                 await client.recv()
-        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
+        await wait_until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         found = [(each.outcome, each.cost) for each in await rig.settlements()]
         assert found == [("ok", 3 * 10_000_000), ("cancelled", BOUND)]
 
@@ -367,7 +367,7 @@ async def texts_of(rig: Rig, client: ClientConnection, number: int) -> list[int]
             pass
         assert json.loads(told)["groundplan"]["deployment"] == "ear"
     await client.close()
-    await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
+    await wait_until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
     records = await rig.records()
     made = [each.call for each in records if isinstance(each, Reservation) and each.deployment == "ear"]
     assert len(set(made)) == len(made) and not rig.slices.open_reservations
@@ -380,7 +380,7 @@ async def test_a_text_costs_what_it_does_when_sound_comes_for_it(tmp_path: Path)
         assert isinstance(live, FixedPolicy) and live.catalog is not None
         await client.send(LISTEN)
         await client.send('{"type":"input_audio_buffer.append","audio":"AAAA"}')
-        await until(lambda: sum(isinstance(each, Reservation) for each in read_records(folder)) == 2)
+        await wait_until(lambda: sum(isinstance(each, Reservation) for each in read_records(folder)) == 2)
         dear = [
             structs.replace(each, rates=Rates(input=0, output=70 * PICO)) for each in live.catalog.blueprint.deployments
         ]
@@ -421,7 +421,7 @@ async def test_money_is_held_for_texts_while_the_upstream_says_that_it_makes_the
         while "response.created" not in str(await client.recv()):
             pass
         await client.close()
-        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
+        await wait_until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         made = [each.deployment for each in await rig.records() if isinstance(each, Reservation)]
         assert made.count("ear") == (told is not None)
 
@@ -492,9 +492,9 @@ async def test_a_client_that_leaves_with_its_last_word_is_settled(tmp_path: Path
         client.transport.write(b"\x88\x82\0\0\0\0\x03\xe8")
         await asked.wait()
         client.transport.abort()
-        await until(lambda: not rig.server.connections)
+        await wait_until(lambda: not rig.server.connections)
         left.set()
-        await until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
+        await wait_until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
         (only,) = await rig.settlements()
         assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("cancelled", 3, 0)
 

@@ -90,7 +90,7 @@ limit: 50 USD/month
 """
 
 
-def planned(
+def plan_of(
     text: str, current: Current | None = None, standing: ApprovalStatus | None = None, today: date = TODAY
 ) -> Plan:
     return plan(load_files({"a.yaml": text}), current, today=today, standing=standing)
@@ -102,11 +102,11 @@ def current(text: str, result: Plan) -> Current:
 
 
 def genesis(text: str = BASE) -> Current:
-    return current(text, planned(text))
+    return current(text, plan_of(text))
 
 
 def test_the_first_plan_serves_the_pilot_on_the_allowed_deployment() -> None:
-    result = planned(BASE)
+    result = plan_of(BASE)
     assert result.refusals == () and result.pending == ()
     assert result.blueprint is not None and result.blueprint.number == 1
     (workload,) = result.blueprint.workloads
@@ -124,14 +124,14 @@ def test_the_first_plan_serves_the_pilot_on_the_allowed_deployment() -> None:
 def test_the_same_input_gives_the_same_bytes() -> None:
     documents = BASE.split("---\n")
     shuffled = {f"{i}.yaml": text for i, text in enumerate(reversed(documents))}
-    first, second = planned(BASE).blueprint, plan(load_files(shuffled), None, today=TODAY).blueprint
+    first, second = plan_of(BASE).blueprint, plan(load_files(shuffled), None, today=TODAY).blueprint
     assert first is not None and second is not None
     assert encode(first) == encode(second)
 
 
 def test_applying_the_same_again_another_day_changes_nothing() -> None:
     served = genesis()
-    again = planned(BASE, served, today=TODAY + timedelta(days=10))
+    again = plan_of(BASE, served, today=TODAY + timedelta(days=10))
     assert again.differences == () and again.pending == () and again.refusals == ()
 
 
@@ -139,9 +139,9 @@ def test_a_comment_is_no_change() -> None:
     priced = BASE.replace(
         "url: https://us.example/v1", "url: https://us.example/v1\nprice: {input: 1 USD/Mtok, output: 2 USD/Mtok}"
     )
-    commented = planned("# above everything\n" + priced, genesis(priced))
+    commented = plan_of("# above everything\n" + priced, genesis(priced))
     assert commented.differences == ()
-    assert planned(priced).blueprint == planned("# above everything\n" + priced).blueprint
+    assert plan_of(priced).blueprint == plan_of("# above everything\n" + priced).blueprint
 
 
 def test_hardware_whose_tokens_have_a_price_too_is_told_once() -> None:
@@ -149,14 +149,14 @@ def test_hardware_whose_tokens_have_a_price_too_is_told_once() -> None:
     rack = "---\nkind: allocation\nname: rack\nterm: capacity\ncost: 9 USD/day\ncapacity: 5M/day\n"
     rack += "covers: deployment/gpt-us\nsource: invoice 7\n"
     priced, free = (own.replace("PRICE", price) for price in ("{input: 1 USD/Mtok, output: 2 USD/Mtok}", "free"))
-    (told,) = planned(priced + rack, genesis(priced)).notes
+    (told,) = plan_of(priced + rack, genesis(priced)).notes
     assert told.startswith("deployment/gpt-us: its tokens have a price, and allocation/rack") and "price: free" in told
-    assert planned(priced + rack, genesis(priced + rack)).notes == (), "it was told before"
-    assert planned(free + rack, genesis(free)).notes == planned(priced, genesis(free)).notes == ()
+    assert plan_of(priced + rack, genesis(priced + rack)).notes == (), "it was told before"
+    assert plan_of(free + rack, genesis(free)).notes == plan_of(priced, genesis(free)).notes == ()
 
 
 def test_production_waits_and_the_rest_is_served() -> None:
-    result = planned(f"{BASE}---\n{PRODUCTION}")
+    result = plan_of(f"{BASE}---\n{PRODUCTION}")
     assert result.refusals == ()
     assert [workload.name for workload in result.blueprint.workloads] == ["assistant"] if result.blueprint else False
     (pending,) = result.pending
@@ -167,16 +167,16 @@ def test_production_waits_and_the_rest_is_served() -> None:
 
 def test_approved_content_is_served_and_other_content_waits_again() -> None:
     text = f"{BASE}---\n{PRODUCTION}"
-    served = current(text, planned(text))
-    (pending,) = planned(text, served).pending
+    served = current(text, plan_of(text))
+    (pending,) = plan_of(text, served).pending
     standing = ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)}))
-    result = planned(text, served, standing)
+    result = plan_of(text, served, standing)
     assert result.blueprint is not None and result.pending == ()
     assert [workload.name for workload in result.blueprint.workloads] == ["assistant", "support"]
 
     after = current(text, result)
     dearer = text.replace("50 USD/month", "60 USD/month")
-    waiting = planned(dearer, after, standing)
+    waiting = plan_of(dearer, after, standing)
     assert [need.duty for need in waiting.needs] == ["business", "security", "finance"]
     assert waiting.blueprint is not None
     kept = {budget.name: budget.limit for budget in waiting.blueprint.budgets}
@@ -185,10 +185,10 @@ def test_approved_content_is_served_and_other_content_waits_again() -> None:
 
 def test_a_deployment_of_approved_content_cannot_be_changed_underneath_it() -> None:
     text = f"{BASE}---\n{PRODUCTION}"
-    (pending,) = planned(text).pending
+    (pending,) = plan_of(text).pending
     standing = ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)}))
-    after = current(text, planned(text, None, standing))
-    moved = planned(text.replace("https://acme.example/openai/v1", "https://elsewhere.example/v1"), after, standing)
+    after = current(text, plan_of(text, None, standing))
+    moved = plan_of(text.replace("https://acme.example/openai/v1", "https://elsewhere.example/v1"), after, standing)
     assert [item.subject for item in moved.pending] == ["workload/support"]
     assert moved.blueprint is not None
     urls = {deployment.name: deployment.url for deployment in moved.blueprint.deployments}
@@ -197,21 +197,21 @@ def test_a_deployment_of_approved_content_cannot_be_changed_underneath_it() -> N
 
 def test_revoked_content_is_left_out_even_where_it_is_served() -> None:
     text = f"{BASE}---\n{PRODUCTION}"
-    (pending,) = planned(text).pending
+    (pending,) = plan_of(text).pending
     pair = frozenset({(pending.subject, pending.digest)})
-    after = current(text, planned(text, None, ApprovalStatus(approved=pair)))
-    result = planned(text, after, ApprovalStatus(revoked=pair))
+    after = current(text, plan_of(text, None, ApprovalStatus(approved=pair)))
+    result = plan_of(text, after, ApprovalStatus(revoked=pair))
     assert result.blueprint is not None
     assert [workload.name for workload in result.blueprint.workloads] == ["assistant"]
 
 
 def test_a_raised_company_budget_waits_for_finance_and_a_lowered_one_does_not() -> None:
     served = genesis()
-    raised = planned(BASE.replace("20000 USD", "30000 USD"), served)
+    raised = plan_of(BASE.replace("20000 USD", "30000 USD"), served)
     assert raised.needs == (Need("company", "finance"),)
     assert raised.blueprint is not None
     assert {b.name: b.limit for b in raised.blueprint.budgets}["company"] == 20_000 * 10**12
-    lowered = planned(BASE.replace("20000 USD", "10000 USD"), served)
+    lowered = plan_of(BASE.replace("20000 USD", "10000 USD"), served)
     assert lowered.needs == ()
 
 
@@ -227,12 +227,12 @@ def test_a_company_budget_that_would_hold_for_less_waits_for_finance(before: str
     text = f"{BASE}---\nkind: team\nname: care\ntitle: Care\n"
     text = text if before in text else text.replace("limit: 20000 USD/month", before)
     served = genesis(text)
-    looser = planned(text.replace(before, after), served)
+    looser = plan_of(text.replace(before, after), served)
     assert looser.refusals == () and looser.needs == (Need("company", "finance"),)
     assert looser.blueprint is not None
     old, kept = ({b.name: b for b in each.budgets}["company"] for each in (served.blueprint, looser.blueprint))
     assert kept == old and looser.blueprint.workloads[0].budgets == ["assistant", "company"]
-    back = planned(text, current(text.replace(before, after), planned(text.replace(before, after))))
+    back = plan_of(text, current(text.replace(before, after), plan_of(text.replace(before, after))))
     assert back.needs == (), "to hold for more needs nobody"
 
 
@@ -242,13 +242,13 @@ def test_a_company_budget_that_would_hold_for_less_waits_for_finance(before: str
 def test_a_company_budget_of_another_calendar_waits_for_finance(after: str) -> None:
     """In it nothing is spent yet: where this month's amount is used up, it would be there once more."""
     changed = BASE.replace("20000 USD/month", after)
-    waiting = planned(changed, genesis())
+    waiting = plan_of(changed, genesis())
     assert waiting.refusals == () and waiting.needs == (Need("company", "finance"),)
     assert waiting.blueprint is not None
     assert {b.name: (b.period, b.starts, b.timezone) for b in waiting.blueprint.budgets}["company"] == (
         "month", "", "UTC",
     )  # fmt: skip
-    back = planned(BASE, current(changed, planned(changed)))
+    back = plan_of(BASE, current(changed, plan_of(changed)))
     assert back.needs == (Need("company", "finance"),), "the month goes on, with what was left of it"
 
 
@@ -256,22 +256,22 @@ def test_a_company_budget_that_is_taken_away_waits_for_finance() -> None:
     """Else a larger one by another name would need nobody; one that covers nobody, or only warned, may go."""
     without = BASE.partition("---\nkind: budget\nname: company")[0]
     served = genesis()
-    gone = planned(without, served)
+    gone = plan_of(without, served)
     assert gone.needs == (Need("company", "finance"),) and gone.blueprint is not None
     assert gone.blueprint.budgets == served.blueprint.budgets
     assert gone.blueprint.workloads == served.blueprint.workloads
     (pending,) = gone.pending
-    approved = planned(without, served, ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)})))
+    approved = plan_of(without, served, ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)})))
     assert approved.blueprint is not None and [b.name for b in approved.blueprint.budgets] == ["assistant"]
     for free in ("hard: false", "covers: team/care"):
         text = f"{BASE}{free}\n" if "hard" in free else BASE.replace("covers: company", free)
         text += "---\nkind: team\nname: care\ntitle: Care\n"
-        assert planned(without, genesis(text)).needs == ()
+        assert plan_of(without, genesis(text)).needs == ()
 
 
 def test_raised_caps_wait_and_meanwhile_the_lower_ones_hold() -> None:
     served = genesis()
-    raised = planned(BASE.replace("name: acme\n", "name: acme\ncaps: {people: 100, calls_per_day: 500}\n"), served)
+    raised = plan_of(BASE.replace("name: acme\n", "name: acme\ncaps: {people: 100, calls_per_day: 500}\n"), served)
     assert [need.duty for need in raised.needs] == ["business", "security"]
     assert raised.blueprint is not None
     assert (raised.blueprint.caps.people, raised.blueprint.caps.calls_per_day) == (25, 500)
@@ -280,9 +280,9 @@ def test_raised_caps_wait_and_meanwhile_the_lower_ones_hold() -> None:
 
 def test_a_pilot_beyond_the_caps_waits_and_a_narrower_one_is_served() -> None:
     served = genesis()
-    wide = planned(BASE.replace("stage: pilot\n", "stage: pilot\nlimits: {people: 26}\n"), served)
+    wide = plan_of(BASE.replace("stage: pilot\n", "stage: pilot\nlimits: {people: 26}\n"), served)
     assert [item.subject for item in wide.pending] == ["workload/assistant"]
-    narrow = planned(BASE.replace("stage: pilot\n", "stage: pilot\nlimits: {people: 5}\n"), served)
+    narrow = plan_of(BASE.replace("stage: pilot\n", "stage: pilot\nlimits: {people: 5}\n"), served)
     assert narrow.pending == () and narrow.blueprint is not None
     assert narrow.blueprint.workloads[0].people == 5
     (difference,) = narrow.differences
@@ -291,7 +291,7 @@ def test_a_pilot_beyond_the_caps_waits_and_a_narrower_one_is_served() -> None:
 
 def test_refusals_carry_their_place() -> None:
     text = BASE.replace("sources: [handbook]\n", "sources: [handbook]\ndeployments: [gpt-us]\n")
-    result = planned(text)
+    result = plan_of(text)
     assert result.blueprint is None
     (problem,) = result.refusals
     assert problem.where is not None and problem.where.file == "a.yaml"
@@ -310,11 +310,11 @@ def test_no_deployment_of_a_chain_may_weaken_residency_or_sensitivity(key: str) 
         f"type: embeddings\nurl: https://{place}.example/v1\n"
         for place, site in (("eu", "azure-sweden"), ("us", "virginia"))
     )
-    problem = next(found for found in planned(text).refusals if found.code == "outside_residency")
+    problem = next(found for found in plan_of(text).refusals if found.code == "outside_residency")
     assert weak in problem.message and problem.where is not None and problem.where.file == "a.yaml"
     assert text.splitlines()[problem.where.line - 1] == f"  - {weak}"
     secret = text.replace("sensitivity: internal\nresidency: [EU]", "sensitivity: restricted")
-    lines = {secret.splitlines()[p.where.line - 1] for p in planned(secret).refusals if p.where and "trusted" in p.code}
+    lines = {secret.splitlines()[p.where.line - 1] for p in plan_of(secret).refusals if p.where and "trusted" in p.code}
     assert lines == {f"  - {strong}", f"  - {weak}"}
 
 
@@ -323,7 +323,7 @@ def test_balanced_calls_are_shared_by_what_is_no_fallback() -> None:
     text = BASE.replace("residency: [EU]\n", "").replace(
         "sources: [handbook]\n", f"sources: [handbook]\ndeployments: [gpt-eu]\nfallbacks: [gpt-us]\n{rule}"
     )
-    blueprint = planned(text).blueprint
+    blueprint = plan_of(text).blueprint
     assert blueprint is not None
     (workload,) = blueprint.workloads
     assert workload.deployments == ["gpt-eu", "gpt-us"]
@@ -338,27 +338,27 @@ def test_balanced_calls_are_shared_by_what_is_no_fallback() -> None:
 
 def test_nothing_allowed_is_refused_at_the_rule_that_excludes_all() -> None:
     text = BASE.replace("residency: [EU]", "residency: [CH]")
-    (problem,) = planned(text).refusals
+    (problem,) = plan_of(text).refusals
     assert problem.code == "placement_none" and problem.where is not None
     assert "residency" in text.splitlines()[problem.where.line - 1]
 
 
 def test_an_unknown_price_is_refused_once() -> None:
-    problems = planned(BASE.replace("openai/gpt-4.1-mini", "acme/own-model")).refusals
+    problems = plan_of(BASE.replace("openai/gpt-4.1-mini", "acme/own-model")).refusals
     assert [problem.code for problem in problems].count("price_missing") == 1
 
 
 def test_an_unknown_name_refuses_without_a_crash() -> None:
-    result = planned(BASE.replace("sources: [handbook]", "sources: [handbok]"))
+    result = plan_of(BASE.replace("sources: [handbook]", "sources: [handbok]"))
     assert result.blueprint is None and "handbook" in result.refusals[0].hint
 
 
 def test_people_are_not_changed_through_files_after_genesis() -> None:
     person = "---\nkind: person\nname: ben\nemail: ben@acme.example\n"
     served = genesis(BASE + person)
-    (problem,) = planned(BASE + person.replace("name: ben", "name: benno"), served).refusals[:1]
+    (problem,) = plan_of(BASE + person.replace("name: ben", "name: benno"), served).refusals[:1]
     assert problem.code == "people_are_live" and "groundplan people" in problem.hint
-    (added,) = planned(BASE + person + "---\nkind: group\nname: hr\nmembers: [ben]\n", served).refusals
+    (added,) = plan_of(BASE + person + "---\nkind: group\nname: hr\nmembers: [ben]\n", served).refusals
     assert added.where is not None and "group hr" in added.message
 
 
@@ -368,7 +368,7 @@ def test_what_no_database_has_of_people_is_changed_through_files_at_any_time() -
     )
     served = genesis(BASE + people)
     changed = people.replace("job: Clerk", "job: Head of people").replace("title: HR", "title: Human resources")
-    assert planned(BASE + changed, served).refusals == ()
+    assert plan_of(BASE + changed, served).refusals == ()
 
 
 def test_work_goes_to_a_team_that_was_not_there_at_genesis() -> None:
@@ -378,30 +378,30 @@ def test_work_goes_to_a_team_that_was_not_there_at_genesis() -> None:
     text = BASE.replace("sources: [handbook]\n", "sources: [handbook]\nteam: care\n", 1) + person + care
     served = genesis(text)
     moved = text.replace("\nteam: care\n", "\nteam: service\n")
-    result = planned(moved + team.format("service", "title: Service\n"), served)
+    result = plan_of(moved + team.format("service", "title: Service\n"), served)
     assert result.refusals == ()
     assert [(f.field, f.old, f.new) for d in result.differences for f in d.fields] == [("team", "care", "service")]
     for people in ("members: [ben]\n", "lead: ben\n", "includes: [care]\n"):
-        (problem,) = planned(moved + team.format("service", people), served).refusals
+        (problem,) = plan_of(moved + team.format("service", people), served).refusals
         assert problem.code == "people_are_live" and "groups add" in problem.hint
-    (emptied,) = planned(text.replace(care, team.format("care", "")), served).refusals
+    (emptied,) = plan_of(text.replace(care, team.format("care", "")), served).refusals
     assert emptied.code == "people_are_live", "its people would seem to be gone"
 
 
 def test_separation_does_not_go_back_to_solo() -> None:
-    result = planned(BASE.replace("name: acme\n", "name: acme\nseparation: solo\n"), genesis())
+    result = plan_of(BASE.replace("name: acme\n", "name: acme\nseparation: solo\n"), genesis())
     assert "separation_weaker" in {problem.code for problem in result.refusals}
 
 
 def test_proposed_and_retired_workloads_are_not_served() -> None:
     for stage in ("proposed", "retired"):
-        result = planned(BASE.replace("stage: pilot", f"stage: {stage}"))
+        result = plan_of(BASE.replace("stage: pilot", f"stage: {stage}"))
         assert result.blueprint is not None
         assert (result.blueprint.workloads, result.blueprint.sources, result.pending) == ([], [], ())
 
 
 def test_a_plan_as_json_has_exact_amounts() -> None:
-    value = planned(BASE).to_json()
+    value = plan_of(BASE).to_json()
     (placement,) = value["placements"]
     prices = {option["deployment"]: option["monthly_usd"] for option in placement["alternatives"]}
     assert prices["gpt-eu"] == "1.920000000000"
@@ -456,7 +456,7 @@ def test_asking_fewer_people_or_for_longer_waits_and_being_stricter_does_not(
 ) -> None:
     text = BASE.replace("parts: []", f"parts: [], {now}")
     served = genesis(text)
-    result = planned(text.replace(now, wanted), served)
+    result = plan_of(text.replace(now, wanted), served)
     assert result.blueprint is not None and result.blueprint.approval_terms is not None
     if not looser:
         assert result.pending == ()
@@ -468,7 +468,7 @@ def test_asking_fewer_people_or_for_longer_waits_and_being_stricter_does_not(
     }
     assert result.blueprint.approval_terms == served.blueprint.approval_terms, "the stricter ones hold meanwhile"
     agreed = ApprovalStatus(approved=frozenset({(pending.subject, pending.digest)}))
-    then = planned(text.replace(now, wanted), served, agreed)
+    then = plan_of(text.replace(now, wanted), served, agreed)
     assert then.pending == () and then.blueprint is not None
     assert then.blueprint.approval_terms != served.blueprint.approval_terms
-    assert planned(text.replace(now, wanted), current(text.replace(now, wanted), then)).pending == ()
+    assert plan_of(text.replace(now, wanted), current(text.replace(now, wanted), then)).pending == ()

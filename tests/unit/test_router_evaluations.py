@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.unit.test_routing_model import made
+from tests.unit.test_routing_model import make_matrix
 
 from groundplan.api.routing.evaluations import _router_json, evaluation_sentences
 from groundplan.economics.routing.learn.evaluate import (
@@ -69,7 +69,9 @@ def test_the_lowest_point_whose_interval_holds_is_what_keeps_a_share() -> None:
 
 
 def test_what_approvers_see_is_what_was_written_into_the_router(tmp_path: Path) -> None:
-    router = replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)}, trained=TRAINED)
+    router = replace(
+        train(make_matrix(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)}, trained=TRAINED
+    )
     version = registry.save_router(tmp_path, router)
     digest = registry.router_digest(tmp_path, version)
     found = _router_json(tmp_path, version, digest, 0.98)
@@ -97,7 +99,7 @@ def test_what_is_not_known_of_a_router_is_said(tmp_path: Path, state: str) -> No
         (tmp_path / "support@1.router").write_bytes(b"no router")
     elif state != "absent":
         registry.save_router(
-            tmp_path, replace(train(made(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)})
+            tmp_path, replace(train(make_matrix(60), None, (0.95,), name="support"), points={"0.99": (0.1, 0.0)})
         )
         digest = "ab" * 32 if state == "other" else None
     found = _router_json(tmp_path, version, digest, 0.99)

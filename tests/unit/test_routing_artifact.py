@@ -7,7 +7,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
-from tests.unit.test_routing_model import known, made
+from tests.unit.test_routing_model import make_matrix, trained_router
 
 from groundplan.core.errors import Invalid
 from groundplan.economics.routing.decide.features import BUCKETS, SURFACE
@@ -19,7 +19,7 @@ from groundplan.economics.routing.versions.artifact import dump, load
 
 @pytest.fixture(scope="module")
 def knowing() -> Router:
-    return known()
+    return trained_router()
 
 
 def as_kept(router: Router, **changes: Any) -> bytes:
@@ -93,7 +93,7 @@ def test_a_router_of_format_3_is_read_and_knows_words_by_their_buckets(knowing: 
 
 
 def test_more_models_than_can_be_read_are_refused_before_anything_is_learned() -> None:
-    few = made(40)
+    few = make_matrix(40)
     names = tuple(f"m{i}" for i in range(130))
     many = Matrix(few.samples, names, np.ones((40, 130)), np.ones((40, 130)))
     with pytest.raises(Invalid) as told:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_routing_model import entangled, known
+from tests.unit.test_routing_model import entangled, trained_router
 
 from groundplan.economics.routing.decide.courtesy import strip_courtesy
 from groundplan.economics.routing.decide.features import abbreviate
@@ -36,7 +36,7 @@ ASKED = [
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    return known()
+    return trained_router()
 
 
 @given(st.lists(st.sampled_from(OPENS), max_size=3), st.sampled_from(ASKED), st.sampled_from(ENDS), st.booleans())

@@ -55,7 +55,7 @@ EASY = ("what are your opening hours on {}", "please say hello to {} in one line
 HARD = ("prove that the sum of {} odd numbers is even, step by step", "derive the variance of {} dependent draws")
 
 
-def made(rows: int = 240, seed: int = 3) -> Matrix:
+def make_matrix(rows: int = 240, seed: int = 3) -> Matrix:
     """Prompts of which the hard ones need the large model nearly always, the easy ones nearly never."""
     dice = np.random.default_rng(seed)
     samples, scores, costs = [], [], []
@@ -72,7 +72,7 @@ def made(rows: int = 240, seed: int = 3) -> Matrix:
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    return train(made(), None, (0.99, 0.95))
+    return train(make_matrix(), None, (0.99, 0.95))
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
@@ -205,7 +205,7 @@ def test_what_is_shipped_decides_like_what_was_trained(router: Router) -> None:
     again = load(data)
     assert dump(again) == data
     assert len(data) < 2 << 20
-    fresh = made(seed=9)
+    fresh = make_matrix(seed=9)
     _, before, _ = apply(router, fresh, None, (0.99,))
     _, after, _ = apply(again, fresh, None, (0.99,))
     assert np.abs(before - after).max() < 0.01
@@ -220,7 +220,7 @@ def test_trees_are_kept_as_they_were_learned() -> None:
     assert np.allclose(forest.to_scores(forest.to_parts(scores)), scores)
     told = forest.predict_all(grown, shapes)
     assert np.corrcoef(told[:, 1] - told[:, 0], scores[:, 1] - scores[:, 0])[0, 1] > 0.9
-    few = train(made(60), None, ())
+    few = train(make_matrix(60), None, ())
     few = replace(few, text=replace(few.text, blend=(0.5, 0.5, 0.5, 0.5)))
     again = load(dump(replace(few, trees=grown))).trees
     assert again is not None
@@ -295,7 +295,7 @@ def placed(matrix: Matrix, seed: int) -> Floats:
     return np.asarray(vectors / np.linalg.norm(vectors, axis=1, keepdims=True), dtype=np.float32)
 
 
-def known() -> Router:
+def trained_router() -> Router:
     """One of these, which is learned once for a run of the tests and read by whoever asks."""
     kept = made_database.folder() / "known.router"
     with kept.with_suffix(".lock").open("w") as lock:
@@ -308,7 +308,7 @@ def known() -> Router:
 
 @pytest.fixture(scope="module")
 def knowing() -> Router:
-    return known()
+    return trained_router()
 
 
 def test_with_few_prompts_the_regressions_stand_alone(knowing: Router) -> None:
@@ -476,7 +476,7 @@ def test_asking_otherwise_changes_the_text_and_can_be_repeated(kind: str) -> Non
 
 
 def test_the_same_choice_is_counted_over_ways_of_asking(router: Router) -> None:
-    found = choices_when_rephrased(router, made(60, seed=8), "0.95", 1)
+    found = choices_when_rephrased(router, make_matrix(60, seed=8), "0.95", 1)
     assert set(found.again) == set(KINDS)
     assert all(len(found.same(kind)) == 60 for kind in KINDS)
     assert np.mean(found.same("spaces")) > 0.8
@@ -501,14 +501,14 @@ def test_the_router_that_is_shipped_is_asked_otherwise_with_embeddings_of_the_ch
 
 @pytest.fixture(scope="module")
 def evaluated() -> Evaluation:
-    return evaluate(made(400), None, (0.98,))
+    return evaluate(make_matrix(400), None, (0.98,))
 
 
 def test_the_same_choice_stands_beside_what_one_choice_for_all_would_score(evaluated: Evaluation) -> None:
     found = evaluated
     assert 0.5 < found.one_choice < 0.95
     assert set(found.robust_away) == set(KINDS)
-    noise = made(200)
+    noise = make_matrix(200)
     scores = np.stack([np.ones(200), np.zeros(200)], axis=1)
     never = evaluate(Matrix(noise.samples, noise.models, scores, noise.costs), None, (0.99,))
     assert never.one_choice == 1.0 and never.robust_away == {}
@@ -571,14 +571,14 @@ def test_evaluation_saves_where_it_can_and_keeps_the_quality(evaluated: Evaluati
 
 
 def test_nothing_is_saved_where_nothing_can_be_told_apart() -> None:
-    noise = made(200)
+    noise = make_matrix(200)
     scores = np.stack([np.ones(200), np.random.default_rng(1).random(200) < 0.5], axis=1).astype(float)
     found = evaluate(Matrix(noise.samples, noise.models, scores, noise.costs), None, (0.99,))
     assert found.routed["0.99"].kept >= 0.985
 
 
 def test_of_models_that_cost_nothing_nothing_is_saved() -> None:
-    matrix = made(120)
+    matrix = make_matrix(120)
     free = replace(matrix, costs=matrix.costs * np.array([0.0, 1.0]))
     to_first, to_second = np.zeros(120, dtype=int), np.ones(120, dtype=int)
     assert (held_out_result(free, 0, to_second).saved, held_out_result(free, 0, to_first).saved) == (0.0, 0.0)
@@ -586,7 +586,7 @@ def test_of_models_that_cost_nothing_nothing_is_saved() -> None:
 
 
 def test_of_a_model_that_is_never_right_nothing_is_lost() -> None:
-    matrix = made(120)
+    matrix = make_matrix(120)
     never = replace(matrix, scores=matrix.scores * np.array([1.0, 0.0]))
     found = held_out_result(never, 1, np.zeros(120, dtype=int))
     assert (found.kept, found.error) == (1.0, 0.0)

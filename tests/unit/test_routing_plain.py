@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_routing_model import entangled, known
+from tests.unit.test_routing_model import entangled, trained_router
 
 from groundplan.economics.routing.decide.features import hash_counts, normalize_text, split_words, surface_features
 from groundplan.economics.routing.decide.predict import predict
@@ -32,7 +32,7 @@ def read(text: str) -> tuple[dict[int, float], list[float]]:
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    return known()
+    return trained_router()
 
 
 @given(st.lists(PIECES, min_size=1, max_size=30), st.data())

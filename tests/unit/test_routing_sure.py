@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from tests.unit.test_routing_model import made
+from tests.unit.test_routing_model import make_matrix
 
 from groundplan.economics.routing.decide.choose import choose, is_in_doubt, proven_point
 from groundplan.economics.routing.decide.features import BUCKETS, hash_counts, known_share, split_words, word_hashes
@@ -19,7 +19,7 @@ from groundplan.economics.routing.versions.artifact import dump, load
 
 @pytest.fixture(scope="module")
 def router() -> Router:
-    return train(made(), None, (0.99, 0.95))
+    return train(make_matrix(), None, (0.99, 0.95))
 
 
 def pseudo(dice: np.random.Generator, count: int, letters: str) -> list[str]:
@@ -61,7 +61,7 @@ def test_other_languages_are_strange_and_what_is_known_in_one_group_alone_counts
 
 def test_where_left_out_prompts_did_worse_than_expected_the_router_is_unsure(router: Router) -> None:
     dice = np.random.default_rng(2)
-    matrix = made(1000, seed=4)
+    matrix = make_matrix(1000, seed=4)
     told = np.hstack([np.full((1000, 1), 0.95), np.linspace(0.5, 0.95, 1000)[:, None], np.ones((1000, 2))])
     expected = told[:, 1].copy()
     wrong = (expected > 0.80) & (expected < 0.86)

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.unit.test_metrics import parsed, total
+from tests.unit.test_metrics import parse_metrics, total
 
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
@@ -153,7 +153,7 @@ async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end
     leaving, serving = MetricsScraper(home, 0, None), MetricsScraper(home, 0, None)
 
     async def told(by: MetricsScraper, counting: Counting) -> float:
-        found = parsed(await by.render_all(counting.told()))
+        found = parse_metrics(await by.render_all(counting.told()))
         assert found["process_cpu_seconds_total"] == {(("worker", "0"),): 1.5}, "it is of the process that tells"
         assert found["running"] == {(("worker", "0"),): 1}
         return total(found["calls_total"])
@@ -177,7 +177,7 @@ async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end
     await serving.close()
     another, other = Counting(), MetricsScraper(home, 1, None)
     await other.open(another.own)
-    found = parsed(await other.render_all(another.told()))
+    found = parse_metrics(await other.render_all(another.told()))
     assert total(found["calls_total"], worker="0") == 4, "nobody has this place any more"
     assert found["groundplan_gateway_worker_up"] == {(("worker", "1"),): 1}
     await other.close()
@@ -204,7 +204,7 @@ async def test_what_a_worker_told_before_it_was_killed_is_not_taken_back(home: H
     await two.open(answering.own)
     answering.call()
     for up in (1, 0):
-        found = parsed(await one.render_all(asking.told()))
+        found = parse_metrics(await one.render_all(asking.told()))
         assert found["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): up}
         assert total(found["calls_total"], worker="1") == 1
         two._listener.close()
@@ -224,7 +224,7 @@ async def test_a_worker_that_was_killed_is_not_missed_where_fewer_should_run_now
     for workers, missed in ((0, {"1", "2"}), (3, {"1", "2"}), (2, {"1"}), (1, set[str]())):
         counting, scrapes = Counting(), MetricsScraper(home, 0, None, workers)
         await scrapes.open(counting.own)
-        found = parsed(await scrapes.render_all(counting.told()))["groundplan_gateway_worker_up"]
+        found = parse_metrics(await scrapes.render_all(counting.told()))["groundplan_gateway_worker_up"]
         assert {dict(labels)["worker"] for labels, up in found.items() if not up} == missed, workers
         await scrapes.close()
 

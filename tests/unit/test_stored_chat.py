@@ -10,7 +10,7 @@ from typing import Any
 from uuid import UUID
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, rule
+from tests.unit.call_rig import Rig, call_rig, reliability
 
 from groundplan.blueprint.model import Cache, Cascade, Guardrails, Keep, Routing
 from groundplan.core.errors import Invalid
@@ -85,7 +85,7 @@ async def test_where_content_is_not_kept_in_full_the_upstream_is_told_to_store_n
 
 
 async def test_the_rest_of_a_broken_stream_is_not_stored_as_an_answer(tmp_path: Path) -> None:
-    async with storing(tmp_path, **rule(on_broken_stream="resume")) as (rig, shelf):
+    async with storing(tmp_path, **reliability(on_broken_stream="resume")) as (rig, shelf):
         rig.play("one", mode="cut", chunk_ms=3)
         stream = await rig.stream(store=True)
         assert stream.done and stream.facts["store"] is False and shelf.put_in == []

@@ -16,7 +16,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.call_rig import Rig, call_rig
-from tests.unit.raw_upstream import DONE, ROLE, STREAM, answering, asked, chunk, counted, events, whole
+from tests.unit.raw_upstream import (
+    DONE,
+    ROLE,
+    STREAM_HEAD,
+    chunk,
+    completion_body,
+    encode_events,
+    json_response,
+    post,
+    usage_chunk,
+)
 
 from groundplan.gateway.surfaces.thought_signatures import (
     Extra,
@@ -59,11 +69,11 @@ async def worker(folder: Path, answer: bytes, **settings: Any) -> AsyncIterator[
 
 def said(stream: bool) -> bytes:
     if stream:
-        end = counted(USAGE).replace(b'"stop"', b'"tool_calls"')
-        return STREAM + events(ROLE, chunk({"tool_calls": CALLS}), end, DONE)
+        end = usage_chunk(USAGE).replace(b'"stop"', b'"tool_calls"')
+        return STREAM_HEAD + encode_events(ROLE, chunk({"tool_calls": CALLS}), end, DONE)
     message = {"role": "assistant", "content": None, "tool_calls": CALLS}
     choices = [{"index": 0, "message": message, "finish_reason": "tool_calls"}]
-    return answering(whole(choices=choices, usage=json.loads(USAGE)))
+    return json_response(completion_body(choices=choices, usage=json.loads(USAGE)))
 
 
 def ids(path: str, body: bytes, stream: bool) -> list[str]:
@@ -96,14 +106,14 @@ async def test_a_signature_comes_back_to_the_model_that_gave_it_and_to_no_other(
     tmp_path: Path, path: str, stream: bool, to_gemini: bool
 ) -> None:
     async with worker(tmp_path, said(stream)) as (rig, seen):
-        rig.change("one", upstream_model="gemini-3-pro-preview")
-        first = await asked(rig, path, {"model": "auto", **again(path, [], stream)} | _begun(path))
+        rig.change_deployment("one", upstream_model="gemini-3-pro-preview")
+        first = await post(rig, path, {"model": "auto", **again(path, [], stream)} | _begun(path))
         names = ids(path, first.body, stream)
         assert [plain_id(name) for name in names] == ["c1", "c2"] and names[0] != "c1" and names[1] == "c2"
         assert all(name.replace("_", "").replace("-", "").isalnum() for name in names), "as Anthropic's clients check"
         if not to_gemini:
-            rig.change("one", upstream_model="gpt")
-        reply = await asked(rig, path, {"model": "auto", **again(path, names, stream)})
+            rig.change_deployment("one", upstream_model="gpt")
+        reply = await post(rig, path, {"model": "auto", **again(path, names, stream)})
         assert reply.status == 200, reply.body
         (made,) = [message for message in seen[1]["messages"] if message.get("tool_calls")]
         assert [call["id"] for call in made["tool_calls"]] == ["c1", "c2"]
@@ -123,10 +133,10 @@ async def test_a_provider_that_has_the_api_itself_gets_the_ids_of_the_models(tmp
     native = {"api": "anthropic"} if path == "/v1/messages" else {"serves": ["responses"]}
     name = signed_id("c1", msgspec.convert(SIGNED, Extra))
     said = f'what is "id":"{name}"?'
-    async with worker(tmp_path, answering(b"{}", b"400 Bad Request"), more={"one": native}) as (rig, seen):
+    async with worker(tmp_path, json_response(b"{}", b"400 Bad Request"), more={"one": native}) as (rig, seen):
         body = again(path, [name], stream=False)
         (body.get("messages") or body["input"])[0]["content"] = said
-        await asked(rig, path, {"model": "auto", **body})
+        await post(rig, path, {"model": "auto", **body})
     sent = json.dumps(seen[0])
     assert sent.count("c1") == 3 and json.loads(sent)[("messages" if path == "/v1/messages" else "input")][0] == {
         "role": "user", "content": said,

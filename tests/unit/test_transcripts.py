@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from openai.types.audio import TranscriptionStreamEvent
 from tests.integration.gateway_stack import deployment
-from tests.integration.sdk_types import strict
+from tests.integration.sdk_types import parse_strictly
 from tests.unit.call_rig import Stream
-from tests.unit.raw_upstream import STREAM, events, saying
+from tests.unit.raw_upstream import STREAM_HEAD, encode_events, raw_upstream_rig
 from tests.unit.test_gateway_further_attempts import EAR, heard
 
 from groundplan.blueprint.model import Rates
@@ -125,7 +125,7 @@ def test_a_transcript_that_others_tell_otherwise_is_told_as_openai_does(
     out = b"".join(relay.feed(each) for each in told)
     assert relay.complete and relay.usage == used and relay.output_bytes == len("Hello, there.")
     told = EventReader().feed(out + relay.closing_events(b'{"cost_usd":"0"}'))
-    found = [strict(TranscriptionStreamEvent, each.decode()) for each in told]
+    found = [parse_strictly(TranscriptionStreamEvent, each.decode()) for each in told]
     assert "".join(each.delta for each in found if each.type == "transcript.text.delta") == "Hello, there."
     assert (found[-1].type, found[-1].text) == ("transcript.text.done", "Hello, there.")
     speakers = [each.speaker for each in found if each.type == "transcript.text.segment"]
@@ -148,8 +148,8 @@ def test_an_error_in_the_words_of_others_is_one() -> None:
 
 
 async def test_a_transcript_of_a_vllm_reaches_who_asked_for_it(tmp_path: Path) -> None:
-    sent = STREAM + events(*VLLM, DONE)
-    async with saying(tmp_path, sent, more={"one": EAR | {"rates": TOKENS, "max_output_tokens": 50}}) as rig:
+    sent = STREAM_HEAD + encode_events(*VLLM, DONE)
+    async with raw_upstream_rig(tmp_path, sent, more={"one": EAR | {"rates": TOKENS, "max_output_tokens": 50}}) as rig:
         reply = await heard(rig, 100, ("stream", "true"))
         (first, second, done) = told = Stream(reply).events
         assert reply.status == 200 and [each["type"][16:] for each in told] == ["delta", "delta", "done"]

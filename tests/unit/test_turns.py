@@ -16,9 +16,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit import call_rig as rigs
-from tests.unit.call_rig import BOUND, Rig, call_rig, until
+from tests.unit.call_rig import BOUND, Rig, call_rig, wait_until
 from tests.unit.interrupted import HOWS, Cut, Seen, books, seen, settles, watch
-from tests.unit.raw_upstream import asked
+from tests.unit.raw_upstream import post
 from tests.unit.test_interrupted_calls import SCENES, cut_once
 
 from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Rates
@@ -34,7 +34,7 @@ from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.testing.scripted import Script
 
 HALF_OPEN = "half_open"
-HEDGED = {"assistant": rigs.rule(hedge={"after_ms": 20, "at_most": 1.0})}
+HEDGED = {"assistant": rigs.reliability(hedge={"after_ms": 20, "at_most": 1.0})}
 WAITS = 8
 """At so many of a call's first waits it is cut: then it is sent."""
 NO_ROOM = [Limit(name="few", covers="deployment/one", type="requests", amount=1, period="minute")]
@@ -200,9 +200,9 @@ async def test_a_client_that_leaves_before_it_is_asked_leaves_the_turn(
         ail(rig, "one")
         monkeypatch.setattr(Http1Pool, "connect", no_connection)
         call = asyncio.create_task(rig.chat())
-        await until(lambda: state(rig) == {"one": "open"})
+        await wait_until(lambda: state(rig) == {"one": "open"})
         call.cancel()
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         assert state(rig) == {"one": HALF_OPEN}
         await rig.books()
 
@@ -213,9 +213,9 @@ async def test_a_client_that_leaves_once_it_is_asked_keeps_the_turn(tmp_path: Pa
         ail(rig, "one")
         rig.hold("one")
         call = asyncio.create_task(rig.chat())
-        await until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         call.cancel()
-        await until(lambda: not rig.gateway.running_calls)
+        await wait_until(lambda: not rig.gateway.running_calls)
         assert state(rig) == {"one": "open"} and not rig.gateway.health.may_attempt("one", rig.gateway.loop.time())
         await rig.books()
 
@@ -257,7 +257,7 @@ async def test_counting_tokens_leaves_the_turn(tmp_path: Path) -> None:
         ail(rig, "one")
         body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "a b c"}]}
         for _ in range(3):
-            assert (await asked(rig, "/v1/messages/count_tokens", body)).json["input_tokens"] == 7
+            assert (await post(rig, "/v1/messages/count_tokens", body)).json["input_tokens"] == 7
             assert state(rig) == {"one": HALF_OPEN}
 
 
@@ -294,8 +294,8 @@ async def test_a_hedge_that_is_overtaken_before_it_is_sent_leaves_the_turn(
         ail(rig, "one")
         gate = rig.hold("two")
         call = asyncio.create_task(rig.chat())
-        await until(lambda: rig.models["two"].counted == 1)
-        await until(lambda: state(rig) == {"one": "open"})
+        await wait_until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: state(rig) == {"one": "open"})
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
         assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
@@ -313,8 +313,8 @@ async def test_a_hedge_that_is_no_fault_of_its_deployment_leaves_the_turn(tmp_pa
         gate = rig.hold("two")
         rig.play("one", mode="error", status=401, times=1)
         call = asyncio.create_task(rig.chat())
-        await until(lambda: rig.models["one"].counted == 1)
-        await until(lambda: state(rig) == {"one": HALF_OPEN}, 0.8)
+        await wait_until(lambda: rig.models["one"].counted == 1)
+        await wait_until(lambda: state(rig) == {"one": HALF_OPEN}, 0.8)
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
         await rig.books()

@@ -10,8 +10,18 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from tests.unit.call_rig import Rig, call_rig, rule
-from tests.unit.raw_upstream import END, HI, ROLE, STREAM, answering, asked, events, saying, whole
+from tests.unit.call_rig import Rig, call_rig, reliability
+from tests.unit.raw_upstream import (
+    END,
+    HI,
+    ROLE,
+    STREAM_HEAD,
+    completion_body,
+    encode_events,
+    json_response,
+    post,
+    raw_upstream_rig,
+)
 
 from groundplan.blueprint.model import Guardrails, Keep
 from groundplan.core.errors import Invalid
@@ -41,7 +51,7 @@ def shelved(rig: Rig) -> Shelf:
 
 async def test_a_completion_that_is_stored_has_a_sign_for_half_of_a_character(tmp_path: Path) -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": HALF}, "finish_reason": "stop"}
-    async with saying(tmp_path, answering(whole(choices=[choice])), workloads=FULL) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(completion_body(choices=[choice])), workloads=FULL) as rig:
         shelf = shelved(rig)
         reply = await rig.chat(store=True)
         assert reply.status == 200 and b'"store":true' in reply.body, reply.body
@@ -61,9 +71,9 @@ def response(text: str) -> bytes:
 @pytest.mark.parametrize("given", ["x", [{"role": "user"}], [{"content": "x"}]])
 async def test_a_response_that_is_stored_has_a_sign_for_half_of_a_character(tmp_path: Path, given: Any) -> None:
     """Also where its upstream answered what lacks something."""
-    async with saying(tmp_path, answering(response(HALF)), workloads=FULL, more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(response(HALF)), workloads=FULL, more=NATIVE) as rig:
         shelf = shelved(rig)
-        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": given, "max_output_tokens": 9})
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": given, "max_output_tokens": 9})
         assert reply.status == 200 and b'"store":true' in reply.body, reply.body
         (kept,) = shelf.kept
         assert kept.items[-1]["content"][0]["text"] == SIGN
@@ -71,12 +81,14 @@ async def test_a_response_that_is_stored_has_a_sign_for_half_of_a_character(tmp_
 
 async def test_what_cannot_be_read_is_not_stored(tmp_path: Path) -> None:
     answer = response("Hi").replace(b'"object"', b'"score": 1e999, "object"')
-    async with saying(tmp_path, answering(answer), workloads=FULL, more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(answer), workloads=FULL, more=NATIVE) as rig:
         shelf = shelved(rig)
-        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "max_output_tokens": 9})
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": "x", "max_output_tokens": 9})
         assert reply.status == 200 and b'"store":false' in reply.body and shelf.kept == []
     (tmp_path / "chat").mkdir()
-    async with saying(tmp_path / "chat", answering(whole(score=1)[:-2] + b"1e999}"), workloads=FULL) as rig:
+    async with raw_upstream_rig(
+        tmp_path / "chat", json_response(completion_body(score=1)[:-2] + b"1e999}"), workloads=FULL
+    ) as rig:
         shelf = shelved(rig)
         reply = await rig.chat(store=True)
         assert reply.status == 200 and b'"store":false' in reply.body and shelf.kept == []
@@ -89,7 +101,7 @@ async def test_a_number_that_chat_cannot_be_told_is_refused(tmp_path: Path, path
     )
     async with call_rig(tmp_path, ["one"]) as rig:
         body = json.dumps({"model": "auto", **asks, "temperature": float("inf")}).replace("Infinity", "1e999")
-        reply = await asked(rig, path, body.encode())
+        reply = await post(rig, path, body.encode())
         assert (reply.status, reply.code) == (400, "body_invalid"), reply.body
         assert rig.models["one"].counted == 0
 
@@ -107,7 +119,7 @@ async def test_a_number_beyond_all_bounds_in_a_request(
 ) -> None:
     body = b'{"model":"auto","messages":[{"role":"user","content":"x"}],"max_tokens":9,%b}' % more
     async with call_rig(tmp_path, ["one"], workloads=rules) as rig:
-        reply = await asked(rig, "/v1/chat/completions", body)
+        reply = await post(rig, "/v1/chat/completions", body)
         assert reply.status == status and (status == 200 or reply.code == "body_invalid"), reply.body
         await rig.books()
 
@@ -119,9 +131,9 @@ _REASONED = b'{"type":"reasoning","id":"r","summary":[],"x" :1e999}'
     "more", [b'"input":"x","text":{"x" :1e999}', b'"input":[{"role":"user","content":"x"},%b]' % _REASONED]
 )
 async def test_a_number_beyond_all_bounds_in_what_is_read_for_some_workloads(tmp_path: Path, more: bytes) -> None:
-    rules = {"assistant": rule(on_broken_stream="resume")}
+    rules = {"assistant": reliability(on_broken_stream="resume")}
     async with call_rig(tmp_path, ["one"], workloads=rules, more=NATIVE) as rig:
-        reply = await asked(rig, "/v1/responses", b'{"model":"auto","stream":true,%b}' % more)
+        reply = await post(rig, "/v1/responses", b'{"model":"auto","stream":true,%b}' % more)
         assert reply.status == 400 and b"Number out of range" in reply.body, reply.body
         await rig.books()
 
@@ -134,9 +146,9 @@ def test_a_number_beyond_all_bounds_beside_the_name_of_a_file() -> None:
 @pytest.mark.parametrize("output", [5, {"x": 1}, ["x"], "x"])
 async def test_a_response_without_a_list_of_items_is_stored_without_any(tmp_path: Path, output: Any) -> None:
     answer = json.dumps({**json.loads(response("Hi")), "output": output}).encode()
-    async with saying(tmp_path, answering(answer), workloads=FULL, more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path, json_response(answer), workloads=FULL, more=NATIVE) as rig:
         shelf = shelved(rig)
-        reply = await asked(rig, "/v1/responses", {"model": "auto", "input": "x", "max_output_tokens": 9})
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": "x", "max_output_tokens": 9})
         (kept,) = shelf.kept
         assert reply.status == 200 and len(kept.items) == 1, reply.body
 
@@ -145,8 +157,12 @@ async def test_a_response_without_a_list_of_items_is_stored_without_any(tmp_path
 async def test_an_answer_that_cannot_be_looked_at_is_not_given(tmp_path: Path, stream: bool) -> None:
     """It was settled by then; of a stream, only how it ended was still to be told."""
     odd = END[:-1] + b',"score":1e999}'
-    answer = STREAM + events(ROLE, HI, odd, b"[DONE]") if stream else answering(whole(score=1)[:-2] + b"1e999}")
-    async with saying(tmp_path, answer, workloads=LOOKED_AT) as rig:
+    answer = (
+        STREAM_HEAD + encode_events(ROLE, HI, odd, b"[DONE]")
+        if stream
+        else json_response(completion_body(score=1)[:-2] + b"1e999}")
+    )
+    async with raw_upstream_rig(tmp_path, answer, workloads=LOOKED_AT) as rig:
         reply = await rig.chat(stream=stream)
         told = b'"code":"stream_broken"' if stream else b'"code":"upstream_failed"'
         assert reply.status == (200 if stream else 503) and told in reply.body, reply.body
@@ -160,7 +176,9 @@ async def test_the_last_event_of_a_stream_that_is_no_utf_8_and_cannot_be_looked_
     """It is looked at once the call is settled."""
     said = b'{"object":"text_completion","choices":[{"text":"Hi","finish_reason":"stop"}],"\xe9":1}'
     place = {"one": {"serves": ["completions"]}}
-    async with saying(tmp_path, STREAM + events(said, b"[DONE]"), workloads=LOOKED_AT, more=place) as rig:
-        reply = await asked(rig, "/v1/completions", {"model": "auto", "prompt": "x", "stream": True})
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + encode_events(said, b"[DONE]"), workloads=LOOKED_AT, more=place
+    ) as rig:
+        reply = await post(rig, "/v1/completions", {"model": "auto", "prompt": "x", "stream": True})
         assert b'"stream_broken"' in reply.body and b"Hi" not in reply.body and caplog.text == "", reply.body
         await rig.books()

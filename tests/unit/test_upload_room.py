@@ -6,8 +6,8 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from tests.integration.gateway_stack import parse
-from tests.unit.call_rig import Rig, call_rig, until
+from tests.integration.gateway_stack import parse_reply
+from tests.unit.call_rig import Rig, call_rig, wait_until
 
 from groundplan.core.home import Home
 from groundplan.gateway.batches.batches_api import BatchesApi
@@ -66,14 +66,14 @@ async def test_what_is_written_to_the_disk_takes_no_room(
     async with call_rig(tmp_path, ["one"]) as rig:
         serve_files(rig, tmp_path)
         _, writer = await begun(rig, path, kind, data)
-        await until(
+        await wait_until(
             lambda: (
                 max(1, kept) <= rig.server.held_bytes <= HIGH_WATER + kept + len(ORDER)
                 and rig.server.held_bytes != STREAM_MEMORY
             )
         )
         writer.close()
-        await until(lambda: rig.server.held_bytes == 0)
+        await wait_until(lambda: rig.server.held_bytes == 0)
 
 
 async def test_a_large_request_of_an_order_for_which_there_is_no_room_is_refused(tmp_path: Path) -> None:
@@ -81,8 +81,8 @@ async def test_a_large_request_of_an_order_for_which_there_is_no_room_is_refused
         serve_files(rig, tmp_path)
         rig.server.held_bytes = full = rig.server.limits.total_body_bytes - (2 << 20)  # of others
         reader, writer = await begun(rig, "/v1/messages/batches", "application/json", ORDER + b"a" * (3 << 20))
-        reply = parse(await asyncio.wait_for(reader.read(), 20))
+        reply = parse_reply(await asyncio.wait_for(reader.read(), 20))
         assert reply.status == 503 and "all that is held" in reply.json["error"]["message"], reply.body
         writer.close()
-        await until(lambda: rig.server.held_bytes == full)
+        await wait_until(lambda: rig.server.held_bytes == full)
         rig.server.held_bytes = 0

@@ -7,7 +7,7 @@ import gc
 from collections.abc import AsyncIterator
 
 import pytest
-from tests.unit.raw_upstream import listening
+from tests.unit.raw_upstream import tcp_server
 
 from groundplan.gateway.upstream import http1, http1_pool
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -31,7 +31,7 @@ class Seen:
 @pytest.fixture
 async def seen() -> AsyncIterator[tuple[Seen, Http1Pool]]:
     kept = Seen()
-    async with listening(kept.serve) as port:
+    async with tcp_server(kept.serve) as port:
         pool = Http1Pool(f"http://127.0.0.1:{port}/v1", asyncio.get_running_loop())
         yield kept, pool
         pool.close()

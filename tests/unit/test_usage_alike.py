@@ -7,7 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.raw_upstream import DONE, HI, ROLE, STREAM, THERE, answering, asked, chunk, events, saying, whole
+from tests.unit.raw_upstream import (
+    DONE,
+    HI,
+    ROLE,
+    STREAM_HEAD,
+    THERE,
+    chunk,
+    completion_body,
+    encode_events,
+    json_response,
+    post,
+    raw_upstream_rig,
+)
 
 from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.money import PICO
@@ -64,7 +76,9 @@ def of_chat(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]:
     more: dict[str, Any] = {} if tier is None else {"service_tier": tier}
     last = chunk({}, "stop", **more)
     only = json.dumps({**json.loads(last), "choices": [], "usage": used}).encode()
-    return STREAM + events(ROLE, HI, THERE, last, only, DONE), answering(whole(usage=used, **more))
+    return STREAM_HEAD + encode_events(ROLE, HI, THERE, last, only, DONE), json_response(
+        completion_body(usage=used, **more)
+    )
 
 
 def of_responses(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]:
@@ -80,7 +94,9 @@ def of_responses(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]
         {"type": "response.completed", "response": made},
     ]  # fmt: skip
     numbered = [{**each, "sequence_number": number} for number, each in enumerate(told)]
-    return STREAM + events(*(json.dumps(each).encode() for each in numbered)), answering(json.dumps(made).encode())
+    return STREAM_HEAD + encode_events(*(json.dumps(each).encode() for each in numbered)), json_response(
+        json.dumps(made).encode()
+    )
 
 
 def of_messages(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]:
@@ -101,7 +117,9 @@ def of_messages(usage: dict[str, Any], tier: str | None) -> tuple[bytes, bytes]:
          "usage": {name: count for name, count in used.items() if name in last}},
         {"type": "message_stop"},
     ]  # fmt: skip
-    return STREAM + events(*(json.dumps(each).encode() for each in told)), answering(json.dumps(made).encode())
+    return STREAM_HEAD + encode_events(*(json.dumps(each).encode() for each in told)), json_response(
+        json.dumps(made).encode()
+    )
 
 
 @pytest.mark.parametrize("name", ASKS)
@@ -112,8 +130,8 @@ async def test_what_is_reported_costs_the_same_in_a_stream_and_in_a_whole_answer
     for usage, tier in [*((each, None) for each in reports), *((reports[1], tier) for tier in TIERS[1:])]:
         pair: list[tuple[Any, ...]] = []
         for stream, sent in zip((True, False), of(usage, tier), strict=True):
-            async with saying(tmp_path / f"{len(found)}{stream}", sent, more=more) as rig:
-                reply = await asked(rig, f"/v1/{path}", {"model": "auto", "stream": stream, **body})
+            async with raw_upstream_rig(tmp_path / f"{len(found)}{stream}", sent, more=more) as rig:
+                reply = await post(rig, f"/v1/{path}", {"model": "auto", "stream": stream, **body})
                 assert reply.status == 200 and b"there" in reply.body, reply.body
                 made, only = [each for each in await rig.records() if isinstance(each, Reservation | Settlement)]
                 assert isinstance(made, Reservation) and isinstance(only, Settlement)

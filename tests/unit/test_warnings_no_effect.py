@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.unit.test_release_plan import BASE, planned
+from tests.unit.test_release_plan import BASE, plan_of
 from tests.unit.test_warnings_reliability import BOTH, FALLBACK, declared, told
 
 from groundplan.catalog.check import validate_files
@@ -27,7 +27,7 @@ ALSO = "also: [pictures, voice, ears, talk]\n"
 
 
 def warned(text: str) -> list[str]:
-    result = planned(text)
+    result = plan_of(text)
     assert result.blueprint is not None, result.refusals
     return [f"{each.message.split(' has no effect')[0]} @{each.where}" for each in result.warnings]
 
@@ -132,7 +132,7 @@ def test_a_password_for_no_proxy_and_a_tool_that_is_not_used_are_told() -> None:
     ],
 )
 def test_what_has_no_room_for_an_ordinary_call_is_told_before_the_first_one(old: str, new: str, said: str) -> None:
-    result = planned(BASE.replace(old, new, 1))
+    result = plan_of(BASE.replace(old, new, 1))
     (warning,) = result.warnings
     assert warning.code == "too_small" and warning.message.startswith(said) and "1024" in warning.message
     assert warning.where is not None and result.blueprint is not None
@@ -142,7 +142,7 @@ def test_what_has_no_room_for_an_ordinary_call_is_told_before_the_first_one(old:
                                             ("context: 4k\nmax_output: 1k\n", True), ("", True)])  # fmt: skip
 def test_a_context_that_an_answer_alone_fills_is_told(more: str, *, fits: bool) -> None:
     """4096 tokens are the longest answer unless said."""
-    result = planned(BASE.replace("kind: deployment\nname: gpt-eu\n", f"kind: deployment\nname: gpt-eu\n{more}"))
+    result = plan_of(BASE.replace("kind: deployment\nname: gpt-eu\n", f"kind: deployment\nname: gpt-eu\n{more}"))
     assert [(each.code, "context: 4000" in each.message) for each in result.warnings] == (
         [] if fits else [("too_small", True)]
     )
@@ -153,7 +153,7 @@ def test_a_context_that_an_answer_alone_fills_is_told(more: str, *, fits: bool) 
                                              ("cost: 1 USD/day", True), ("requests: 1/day", True)])  # fmt: skip
 @pytest.mark.parametrize("covers", ["company", "workload/assistant", "user", "deployment/gpt-eu"])
 def test_a_limit_that_no_call_fits_is_told(limit: str, covers: str, *, fits: bool) -> None:
-    result = planned(f"{BASE}---\nkind: limit\nname: some\ncovers: {covers}\n{limit}\n")
+    result = plan_of(f"{BASE}---\nkind: limit\nname: some\ncovers: {covers}\n{limit}\n")
     assert [each.code for each in result.warnings] == ([] if fits else ["too_small"])
 
 
@@ -192,9 +192,9 @@ def test_what_is_used_by_nobody_is_told() -> None:
 
 def test_a_cap_above_what_is_ever_answered_is_told() -> None:
     high = BASE.replace("stage: pilot", "stage: pilot\nlimits: {max_output: 8000}", 1)
-    (told_so,) = planned(high).warnings
+    (told_so,) = plan_of(high).warnings
     assert "gpt-eu answers with at most 4096 tokens" in told_so.message and told_so.code == "no_effect"
-    assert planned(high.replace("name: gpt-eu\n", "name: gpt-eu\nmax_output: 32k\n", 1)).warnings == ()
+    assert plan_of(high.replace("name: gpt-eu\n", "name: gpt-eu\nmax_output: 32k\n", 1)).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -216,6 +216,6 @@ def test_what_a_workload_names_and_always_refuses_is_told(
     said: str, never: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(extras, "missing_extras", lambda _: [])
-    warnings = planned(declared(said + ALSO, BASE + MORE)).warnings
+    warnings = plan_of(declared(said + ALSO, BASE + MORE)).warnings
     assert [each.message.split(" ")[3] for each in warnings if each.code == "never_answered"] == never
     assert all(each.where is not None for each in warnings)

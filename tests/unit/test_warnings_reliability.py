@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.test_cli_main import run
-from tests.unit.test_release_plan import BASE, genesis, planned
+from tests.unit.test_release_plan import BASE, genesis, plan_of
 
 from groundplan.cli.release import plan_text
 from groundplan.governance.documents.facts import DocumentInput, facts
@@ -30,7 +30,7 @@ def declared(said: str, base: str = BASE) -> str:
 
 
 def told(said: str, base: str = BASE) -> list[str]:
-    result = planned(declared(said, base))
+    result = plan_of(declared(said, base))
     assert result.blueprint is not None and not result.refusals
     return [each.message.split(" of ")[0].strip("`") for each in result.warnings]
 
@@ -79,7 +79,7 @@ def test_a_second_deployment_of_embeddings_is_somebody_to_ask() -> None:
 def test_plan_and_check_say_it_with_its_place_and_what_to_do(tmp_path: Path) -> None:
     text = declared(ALL)
     line = text.split("\n").index("  hedge: {after: p90}") + 1
-    shown = plan_text(planned(text).to_json())
+    shown = plan_text(plan_of(text).to_json())
     first = (
         f"! a.yaml:{line}:3: `hedge` of assistant has no effect: gpt-eu is the only deployment that it would use for"
         " that [no_effect]"
@@ -108,7 +108,7 @@ def test_plan_and_check_say_it_with_its_place_and_what_to_do(tmp_path: Path) -> 
 def test_a_deadline_that_leaves_nobody_time_to_take_over_is_told(said: str, first_token: str, told_so: bool) -> None:
     """A deployment that is reached and says nothing has all of a call's time then."""
     patient = BOTH.replace("name: gpt-eu\n", f"name: gpt-eu\ntimeouts: {{first_token: {first_token}}}\n")
-    result = planned(declared(said + FALLBACK, patient))
+    result = plan_of(declared(said + FALLBACK, patient))
     found = [each for each in result.warnings if each.code == "no_time"]
     assert bool(found) == told_so and (not found or "gpt-eu is silent" in found[0].message)
     assert result.blueprint is not None
