@@ -1,4 +1,4 @@
-"""A search service as it is for a company that asks it often: with the networks and large pages that it then has."""
+"""Brings a search service into its state for frequent queries: with ready-made networks and large pages."""
 
 from __future__ import annotations
 
@@ -10,6 +10,6 @@ from groundplan.knowledge.service_client import post_json
 
 
 def ask_often(endpoint: Endpoint) -> None:
-    """So many questions that it begins to make them, which takes some seconds."""
+    """Send as many questions as make the service build its networks, which takes some seconds."""
     texts = [f"What is said of number {number}?" for number in range(ASKED_OFTEN)]
     post_json(endpoint, "/embed", msgspec.json.encode({"texts": texts, "questions": True}))

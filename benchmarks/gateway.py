@@ -1,9 +1,9 @@
-"""What the gateway costs, measured from outside on a real installation: PostgreSQL, shipper, workers with their
+"""The cost of the gateway, measured from outside on a real installation: PostgreSQL, shipper, workers with their
 journals.
 
     python benchmarks/gateway.py [--json] [--seconds 4] [--cache] [--long 200000] [--all] [--peer 'NAME=COMMAND']...
 
-With `--all`, or any `--peer`, all of it. Starts `gateway_suite`, whatever the current folder is.
+With `--all`, or any `--peer`, everything is measured. Runs `gateway_suite` from any current folder.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""The installation that benchmarks of the gateway run on, and what is read of its processes: CPU, memory, disturbance.
+"""The installation that the gateway's benchmarks run on, and the CPU, memory and disturbance read of its processes.
 
-Measures nothing by itself; CPU is utime+stime of a process by /proc, for each answered request.
+Measures nothing by itself. CPU is utime+stime of a process by /proc, for each answered request.
 """
 
 from __future__ import annotations
@@ -34,14 +34,14 @@ from groundplan.runtime.postgres import EmbeddedPostgres
 
 HERE = Path(__file__).resolve().parent
 TICK = os.sysconf("SC_CLK_TCK")
-DISTURBED = 0.15
+DISTURBED_SHARE = 0.15
 """Share of the machine that other processes may take before a run counts as disturbed."""
 KEY = "gp_benchmark0000000000000000000000000000000000"
 LIMITS = [
     Limit(name=kind, covers="workload/assistant", type=kind, amount=10**9, period=period)
     for kind, period in (("requests", "minute"), ("tokens", "minute"), ("concurrent", "now"))
 ]
-"""Which every call takes of, and none is refused by."""
+"""Every call draws on these limits; none is refused by them."""
 
 
 def free_port() -> int:
@@ -52,6 +52,7 @@ def free_port() -> int:
 
 
 def cpu_seconds(pids: list[int]) -> float:
+    """CPU time that the processes took so far; ended ones count as none."""
     total = 0
     for pid in pids:
         with suppress(OSError):
@@ -60,7 +61,8 @@ def cpu_seconds(pids: list[int]) -> float:
     return total / TICK
 
 
-def children(pid: int) -> list[int]:
+def process_and_children(pid: int) -> list[int]:
+    """The process and its direct children."""
     found = [pid]
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -70,22 +72,23 @@ def children(pid: int) -> list[int]:
     return found
 
 
-def machine_busy() -> tuple[float, float]:
-    """(busy, all) seconds of the machine since it started."""
+def machine_cpu_seconds() -> tuple[float, float]:
+    """(busy, total) CPU seconds of all cores since the machine started."""
     numbers = [int(n) for n in Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:9]]
     return (sum(numbers) - numbers[3] - numbers[4]) / TICK, sum(numbers) / TICK
 
 
 def memory_mib(pid: int) -> float:
+    """The proportional set size of a process; 0 where the kernel does not tell it."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
             return round(int(line.split()[1]) / 1024, 1)
     return 0.0
 
 
-def sync_ms(folder: Path, samples: int = 300, pause: float = 0.0) -> dict[str, float]:
-    """The disk's own fdatasync of 512 bytes into a preallocated file: `p50_ms`, `p99_ms` and `most_ms`. `pause`:
-    seconds between two of them, in which cores and disk go to sleep."""
+def measure_fdatasync(folder: Path, samples: int = 300, pause: float = 0.0) -> dict[str, float]:
+    """Latency of the disk's own fdatasync of 512 bytes into a preallocated file: `p50_ms`, `p99_ms` and `most_ms`.
+    `pause`: seconds between two of them, in which cores and disk go to sleep."""
     path = folder / "sync"
     path.write_bytes(bytes(1 << 20))
     descriptor = os.open(path, os.O_WRONLY)
@@ -99,12 +102,12 @@ def sync_ms(folder: Path, samples: int = 300, pause: float = 0.0) -> dict[str, f
         times.append((time.perf_counter() - start) * 1000)
     os.close(descriptor)
     times.sort()
-    found = {"p50_ms": times[samples // 2], "p99_ms": times[samples * 99 // 100], "most_ms": times[-1]}
-    return {name: round(value, 3) for name, value in found.items()}
+    latencies = {"p50_ms": times[samples // 2], "p99_ms": times[samples * 99 // 100], "most_ms": times[-1]}
+    return {name: round(value, 3) for name, value in latencies.items()}
 
 
-def end(process: subprocess.Popen[bytes]) -> None:
-    """Politely, then by force."""
+def stop_process(process: subprocess.Popen[bytes]) -> None:
+    """Terminate the process; kill it after 30 s."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(30)
@@ -113,13 +116,13 @@ def end(process: subprocess.Popen[bytes]) -> None:
 
 
 class Installation:
-    """Everything that runs, and the processes to look at."""
+    """Home, database, upstream and workers of one benchmark, and the process ids by name."""
 
     def __init__(self, stack: ExitStack, folder: Path) -> None:
         self.stack, self.folder = stack, folder
         self.home = Home(folder / "home")
         self.settings = replace(load_settings({}), home=self.home.root)
-        self.upstream = free_port()
+        self.upstream_port = free_port()
         self.listening = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port: int = self.listening.getsockname()[1]
         self.pids: dict[str, list[int]] = {}
@@ -140,15 +143,16 @@ class Installation:
         log.close()
 
         self.pids[name], self.processes[name] = [process.pid], process
-        self.stack.callback(end, process)
+        self.stack.callback(stop_process, process)
         return process
 
     def stop(self, name: str) -> None:
         """End one of the processes, if it was started."""
         if name in self.processes:
-            end(self.processes.pop(name))
+            stop_process(self.processes.pop(name))
 
-    def database(self) -> None:
+    def start_database(self) -> None:
+        """Start PostgreSQL with schema, keys, the first blueprint and the API key `KEY`."""
         self.home.create()
         create_keys(self.home)
         server = EmbeddedPostgres(self.home)
@@ -156,7 +160,7 @@ class Installation:
         self.postmaster = server.pid or 0
         self.stack.callback(server.remove)
         migrate(database_url(self.home, self.settings, "owner"))
-        self.apply(blueprint(self.upstream))
+        self.apply_blueprint(build_blueprint(self.upstream_port))
         with psycopg.connect(database_url(self.home, self.settings, "control")) as connection:
             connection.execute(
                 "INSERT INTO api_key (id, hash, prefix, workload, created_by) "
@@ -165,18 +169,19 @@ class Installation:
             )
             connection.execute("SELECT next_policy_number('key', 'benchmark', false)")
 
-    def apply(self, made: Blueprint) -> None:
-        body = artifact.encode(made)
+    def apply_blueprint(self, blueprint: Blueprint) -> None:
+        """Store a signed blueprint and notify the workers of it."""
+        body = artifact.encode(blueprint)
         signature = artifact.sign(body, load_private(self.home, "blueprint"))
         with psycopg.connect(database_url(self.home, self.settings, "control")) as connection:
             connection.execute(
                 "INSERT INTO blueprint (number, body, digest, signature, key_id, sources, created_by, reason) "
                 "VALUES (%s, %s, %s, %s, 'k', '{}', 'operator', 'benchmark')",
-                (made.number, body, artifact.digest(body), signature),
+                (blueprint.number, body, artifact.digest(body), signature),
             )
-            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(made.number),))
+            connection.execute("SELECT pg_notify('groundplan_blueprint', %s)", (str(blueprint.number),))
 
-    def worker(self, name: str = "worker", slot: int = 0) -> float:
+    def start_worker(self, name: str = "worker", slot: int = 0) -> float:
         """Start a worker; seconds until one is ready."""
         start = time.perf_counter()
         fd = self.listening.fileno()
@@ -187,35 +192,37 @@ class Installation:
         return time.perf_counter() - start
 
 
-def blueprint(upstream: int) -> Blueprint:
+def build_blueprint(upstream_port: int) -> Blueprint:
+    """One workload with three budgets and `LIMITS`, whose deployment is the upstream on that port of loopback."""
     rates = Rates(input=400_000_000_000, output=1_600_000_000_000)
-    place = Deployment(
+    deployment = Deployment(
         name="gpt",
         site="cloud",
         model="openai/gpt",
         upstream_model="gpt",
-        url=f"http://127.0.0.1:{upstream}/v1",
+        url=f"http://127.0.0.1:{upstream_port}/v1",
         rates=rates,
     )
-    names = ["company", "team", "assistant"]
+    budget_names = ["company", "team", "assistant"]
     covers = ["company", "team/platform", "workload/assistant"]
     budgets = [
-        Budget(name=n, covers=c, limit=1_000_000 * PICO, period="month") for n, c in zip(names, covers, strict=True)
+        Budget(name=name, covers=scope, limit=1_000_000 * PICO, period="month")
+        for name, scope in zip(budget_names, covers, strict=True)
     ]
     workload = Workload(
         name="assistant", purpose="benchmark", stage="production", sensitivity="internal", audience="employees",
         residency=[],
-        deployments=["gpt"], budgets=names,
+        deployments=["gpt"], budgets=budget_names,
     )  # fmt: skip
     return Blueprint(
         number=1, company="acme", separation="solo", sites=[Site(name="cloud", type="cloud", jurisdiction="EU")],
-        deployments=[place], sources=[], workloads=[workload], budgets=budgets, placements=[], limits=LIMITS,
+        deployments=[deployment], sources=[], workloads=[workload], budgets=budgets, placements=[], limits=LIMITS,
     )  # fmt: skip
 
 
 def wait_http(port: int, path: str, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
         with suppress(OSError):
             with socket.create_connection(("127.0.0.1", port), timeout=1) as connection:
                 head = f"GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: 0\r\n\r\n"
@@ -227,53 +234,61 @@ def wait_http(port: int, path: str, seconds: float) -> None:
 
 
 class LoadFailed(SystemExit):
-    """The load generator could not do its work, as where nobody listens."""
+    """The load generator failed, for example because nothing listens on the port."""
 
 
-def load(port: int, *options: str) -> dict[str, Any]:
-    """What one run of the load generator found. Raises `LoadFailed`."""
+def run_load(port: int, *options: str) -> dict[str, Any]:
+    """Run the load generator once and return its figures. Raises `LoadFailed`."""
     command = [sys.executable, str(HERE / "gateway_load.py"), "--port", str(port), "--key", KEY, *options]
-    done = subprocess.run(command, capture_output=True, check=False)
-    if done.returncode:
-        raise LoadFailed(f"the load generator failed: {done.stderr.decode(errors='replace')[-2000:]}")
-    answer: dict[str, Any] = json.loads(done.stdout)
-    return answer
+    process = subprocess.run(command, capture_output=True, check=False)
+    if process.returncode:
+        raise LoadFailed(f"the load generator failed: {process.stderr.decode(errors='replace')[-2000:]}")
+    figures: dict[str, Any] = json.loads(process.stdout)
+    return figures
 
 
-def measured(port: int, pids: dict[str, list[int]], *options: str) -> dict[str, Any]:
-    """One run with the CPU of each process per answered request, and whether others disturbed it. Raises `LoadFailed`,
-    also where no request was answered: a figure of failures is none."""
-    before = {name: cpu_seconds(found) for name, found in pids.items()}
-    loaders = resource.getrusage(resource.RUSAGE_CHILDREN)
-    busy, all_time = machine_busy()
-    result = load(port, *options)
+def measure_load(port: int, pids: dict[str, list[int]], *options: str) -> dict[str, Any]:
+    """One load run with the CPU of each process per answered request, and whether other processes disturbed it.
+    Raises `LoadFailed`, also if no request was answered: latencies of failures are no figures."""
+    before = {name: cpu_seconds(process_ids) for name, process_ids in pids.items()}
+    children_before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    busy_before, total_before = machine_cpu_seconds()
+    result = run_load(port, *options)
     answered = result["ok"]
     if not answered:
         raise LoadFailed(f"none of {result['errors']} requests was answered: {result['sample_error'] or 'no time'}")
-    used = {name: cpu_seconds(found) - before[name] for name, found in pids.items()}
+    used = {name: cpu_seconds(process_ids) - before[name] for name, process_ids in pids.items()}
     for name, seconds in used.items():
         result[f"{name}_cpu_ms"] = round(1000 * seconds / answered, 4)
-    busy_now, all_now = machine_busy()
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    ours = sum(used.values()) + after.ru_utime + after.ru_stime - loaders.ru_utime - loaders.ru_stime
-    result["others_share"] = round(max(0.0, busy_now - busy - ours) / max(0.01, all_now - all_time), 2)
-    result["disturbed"] = result["others_share"] > DISTURBED
+    busy_after, total_after = machine_cpu_seconds()
+    children_after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own_seconds = (
+        sum(used.values())
+        + children_after.ru_utime
+        + children_after.ru_stime
+        - children_before.ru_utime
+        - children_before.ru_stime
+    )
+    result["others_share"] = round(
+        max(0.0, busy_after - busy_before - own_seconds) / max(0.01, total_after - total_before), 2
+    )
+    result["disturbed"] = result["others_share"] > DISTURBED_SHARE
     return result
 
 
-def closed(
+def measure_closed_loop(
     port: int, pids: dict[str, list[int]], seconds: float, repeats: int = 3, *options: str, connections: int = 32
 ) -> dict[str, Any]:
-    """The median run by rate."""
-    common = ("--conc", str(connections), "--secs", str(seconds), *options)
-    runs = [measured(port, pids, *common) for _ in range(repeats)]
+    """The run with the median rate, of `repeats` runs in which each connection waits for its answers."""
+    options = ("--conc", str(connections), "--secs", str(seconds), *options)
+    runs = [measure_load(port, pids, *options) for _ in range(repeats)]
     return sorted(runs, key=lambda run: run["rps"])[len(runs) // 2]
 
 
-def caught_up(shipper: list[int], most: float = 90.0) -> float:
-    """Wait until shipping has nothing left of the run before, on the same two cores; returns the seconds."""
+def wait_for_shipper(shipper: list[int], timeout: float = 90.0) -> float:
+    """Wait until the shipper has shipped what the previous run left, on the same two cores; returns the seconds."""
     start = time.monotonic()
-    while time.monotonic() - start < most:
+    while time.monotonic() - start < timeout:
         before = cpu_seconds(shipper)
         time.sleep(1.0)
         if cpu_seconds(shipper) - before < 0.05:

@@ -1,7 +1,7 @@
-"""Timers of microseconds on uvloop, whose own are of a millisecond: what is sent or answered "after 20 ms" by those
-comes up to one earlier or later, as other events of the same loop happen to fall.
+"""Timers of microseconds on uvloop. Its own have a resolution of a millisecond: what they send "after 20 ms" is up to
+one millisecond early or late, depending on the other events of the loop.
 
-By a timerfd of Linux, from Python 3.13 on; before that the loop's own timers are used.
+Uses a timerfd of Linux from Python 3.13 on; before that, the loop's own timers.
 """
 
 from __future__ import annotations
@@ -17,44 +17,44 @@ _NS = 1_000_000_000
 
 
 class Clock:
-    """Calls what is due, on the loop that it was made on."""
+    """Calls functions after a delay, on the loop that it was created for."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
-        self._due: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
-        self._made = 0
-        self._timer = -1
+        self._heap: list[tuple[int, int, Callable[..., Any], tuple[Any, ...]]] = []
+        self._sequence = 0
+        self._timerfd = -1
         if hasattr(os, "timerfd_create"):
-            self._timer = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
-            loop.add_reader(self._timer, self._fired)
+            self._timerfd = os.timerfd_create(time.CLOCK_MONOTONIC, flags=os.TFD_NONBLOCK | os.TFD_CLOEXEC)
+            loop.add_reader(self._timerfd, self._run_due_calls)
 
-    def later(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> None:
-        """Call it `seconds` from now."""
-        if self._timer < 0:
+    def call_later(self, seconds: float, call: Callable[..., Any], *arguments: Any) -> None:
+        """Call the function `seconds` from now."""
+        if self._timerfd < 0:
             self._loop.call_later(seconds, call, *arguments)
             return
-        self._made += 1
-        at = time.monotonic_ns() + int(seconds * _NS)
-        heapq.heappush(self._due, (at, self._made, call, arguments))
-        if self._due[0][0] == at:
-            self._arm()
+        self._sequence += 1
+        due_ns = time.monotonic_ns() + int(seconds * _NS)
+        heapq.heappush(self._heap, (due_ns, self._sequence, call, arguments))
+        if self._heap[0][0] == due_ns:
+            self._set_timer()
 
     async def sleep(self, seconds: float) -> None:
-        done: asyncio.Future[None] = self._loop.create_future()
-        self.later(seconds, done.set_result, None)
-        await done
+        finished: asyncio.Future[None] = self._loop.create_future()
+        self.call_later(seconds, finished.set_result, None)
+        await finished
 
-    def _arm(self) -> None:
-        os.timerfd_settime_ns(self._timer, flags=os.TFD_TIMER_ABSTIME, initial=self._due[0][0])
+    def _set_timer(self) -> None:
+        os.timerfd_settime_ns(self._timerfd, flags=os.TFD_TIMER_ABSTIME, initial=self._heap[0][0])
 
-    def _fired(self) -> None:
+    def _run_due_calls(self) -> None:
         try:
-            os.read(self._timer, 8)
+            os.read(self._timerfd, 8)
         except BlockingIOError:
             return
         now = time.monotonic_ns()
-        while self._due and self._due[0][0] <= now:
-            _, _, call, arguments = heapq.heappop(self._due)
+        while self._heap and self._heap[0][0] <= now:
+            _, _, call, arguments = heapq.heappop(self._heap)
             call(*arguments)
-        if self._due:
-            self._arm()
+        if self._heap:
+            self._set_timer()

@@ -1,8 +1,8 @@
 """The least that still counts as a gateway: uvicorn, a bare ASGI application, and a pooled client.
 
-A call's key is looked up by its hash, its body is read as JSON, it is passed on, the usage of its answer is read, and a
-row for it is written to SQLite four times a second. No policy, no limit, no budget, no retry, nothing durable before
-the answer, no audit: what all of these cost is told against this program, run by `gateway_peers`.
+A call's key is looked up by its hash, its body is read as JSON and forwarded, the usage of its answer is read, and the
+usage rows are written to SQLite four times a second. No policy, limit, budget or retry, nothing durable before the
+answer, no audit: `gateway_peers` runs this program as the baseline for the cost of all of these.
 """
 
 from __future__ import annotations
@@ -28,36 +28,39 @@ Send = Callable[[dict[str, Any]], Awaitable[None]]
 
 
 class Usage(msgspec.Struct):
-    """Tokens that an answer says it took."""
+    """Tokens that an answer reports."""
 
     prompt_tokens: int = 0
     completion_tokens: int = 0
 
 
-class Answer(msgspec.Struct):
-    """What is read of an answer, or of a stream's event."""
+class ChatAnswer(msgspec.Struct):
+    """The part of an answer, or of a stream's event, that is read."""
 
     usage: Usage | None = None
 
 
-class Asked(msgspec.Struct):
-    """What is read of a call."""
+class ChatRequest(msgspec.Struct):
+    """The part of a request that is read."""
 
     model: str
     messages: list[Any]
     stream: bool = False
 
 
-class Least:
-    """The application."""
+class LeastGateway:
+    """The ASGI application."""
 
-    def __init__(self, upstream: int, key: str, file: str) -> None:
-        self._upstream = upstream
+    def __init__(self, upstream_port: int, key: str, file: str) -> None:
+        self._upstream_port = upstream_port
         self._keys = {hashlib.sha256(key.encode()).digest(): "assistant"}
-        self._asked, self._answer = msgspec.json.Decoder(Asked), msgspec.json.Decoder(Answer)
-        self._rows: list[Row] = []
+        self._request_decoder, self._answer_decoder = (
+            msgspec.json.Decoder(ChatRequest),
+            msgspec.json.Decoder(ChatAnswer),
+        )
+        self._pending_rows: list[Row] = []
         self._pool: Http1Pool | None = None
-        self._writing: asyncio.Task[None] | None = None
+        self._writer_task: asyncio.Task[None] | None = None
         self._ledger = sqlite3.connect(file, isolation_level=None)
         self._ledger.execute("PRAGMA journal_mode = wal")
         self._ledger.execute("CREATE TABLE IF NOT EXISTS usage (at REAL, owner TEXT, input INTEGER, output INTEGER)")
@@ -68,7 +71,7 @@ class Least:
         if scope["method"] != "POST":
             await _send(send, 200, b"{}")
             return
-        owner = self._owner(scope["headers"])
+        owner = self._find_owner(scope["headers"])
         message = await receive()
         body = message["body"]
         while message.get("more_body"):
@@ -78,57 +81,57 @@ class Least:
             await _send(send, 401, b"{}")
             return
         try:
-            asked = self._asked.decode(body)
+            request = self._request_decoder.decode(body)
         except msgspec.DecodeError:
             await _send(send, 400, b"{}")
             return
-        pool = self._begun()
+        pool = self._started_pool()
         connection = pool.take_idle() or await pool.connect(1.0)
         connection.send(
             b"POST /v1/chat/completions HTTP/1.1\r\nhost: u\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body)
         )
         status = await connection.read_head(5.0)
-        if asked.stream:
-            await self._passed_on(connection, status, owner, send)
+        if request.stream:
+            await self._relay_stream(connection, status, owner, send)
         else:
-            answered = await connection.read_body(5.0)
-            self._note(owner, self._answer.decode(answered).usage)
-            await _send(send, status, answered)
+            answer = await connection.read_body(5.0)
+            self._record_usage(owner, self._answer_decoder.decode(answer).usage)
+            await _send(send, status, answer)
         connection.release()
 
-    def _owner(self, headers: list[tuple[bytes, bytes]]) -> str | None:
+    def _find_owner(self, headers: list[tuple[bytes, bytes]]) -> str | None:
         for name, value in headers:
             if name == b"authorization":
                 return self._keys.get(hashlib.sha256(value[7:]).digest())
         return None
 
-    async def _passed_on(self, connection: Http1Connection, status: int, owner: str, send: Send) -> None:
+    async def _relay_stream(self, connection: Http1Connection, status: int, owner: str, send: Send) -> None:
         headers = [(b"content-type", b"text/event-stream")]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         usage = None
         while (data := await connection.read_chunk(5.0)) is not None:
             if b'"usage"' in data:
-                events = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]
-                usage = next((read.usage for read in map(self._answer.decode, events) if read.usage), usage)
+                lines = [line[6:] for line in data.split(b"\n") if line.startswith(b"data: {")]
+                usage = next((event.usage for event in map(self._answer_decoder.decode, lines) if event.usage), usage)
             await send({"type": "http.response.body", "body": data, "more_body": True})
-        self._note(owner, usage)
+        self._record_usage(owner, usage)
         await send({"type": "http.response.body", "body": b""})
 
-    def _note(self, owner: str, usage: Usage | None) -> None:
-        told = usage or Usage()
-        self._rows.append((time.time(), owner, told.prompt_tokens, told.completion_tokens))
+    def _record_usage(self, owner: str, usage: Usage | None) -> None:
+        tokens = usage or Usage()
+        self._pending_rows.append((time.time(), owner, tokens.prompt_tokens, tokens.completion_tokens))
 
-    def _begun(self) -> Http1Pool:
+    def _started_pool(self) -> Http1Pool:
         if self._pool is None:
             loop = asyncio.get_running_loop()
-            self._pool = Http1Pool(f"http://127.0.0.1:{self._upstream}/v1", loop)
-            self._writing = loop.create_task(self._write())
+            self._pool = Http1Pool(f"http://127.0.0.1:{self._upstream_port}/v1", loop)
+            self._writer_task = loop.create_task(self._write_rows())
         return self._pool
 
-    async def _write(self) -> None:
+    async def _write_rows(self) -> None:
         while True:
             await asyncio.sleep(ROWS_EVERY_SECONDS)
-            rows, self._rows = self._rows, []
+            rows, self._pending_rows = self._pending_rows, []
             self._ledger.execute("BEGIN")
             self._ledger.executemany("INSERT INTO usage VALUES (?, ?, ?, ?)", rows)
             self._ledger.execute("COMMIT")
@@ -146,9 +149,14 @@ def main() -> None:
     parser.add_argument("--upstream", type=int, required=True)
     parser.add_argument("--key", required=True)
     parser.add_argument("--file", required=True, help="of its usage rows")
-    a = parser.parse_args()
+    arguments = parser.parse_args()
     settings: dict[str, Any] = {"log_level": "warning", "access_log": False, "lifespan": "off", "loop": "uvloop"}
-    uvicorn.run(Least(a.upstream, a.key, a.file), host="127.0.0.1", port=a.port, **settings)
+    uvicorn.run(
+        LeastGateway(arguments.upstream, arguments.key, arguments.file),
+        host="127.0.0.1",
+        port=arguments.port,
+        **settings,
+    )
 
 
 if __name__ == "__main__":

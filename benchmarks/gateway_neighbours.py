@@ -1,7 +1,7 @@
-"""Neighbours that keep the same cores busy while the gateway is measured: documents that are taken in again and again,
-or the embedded model that answers without a pause.
+"""Neighbours that keep the same cores busy while the gateway is measured: the ingestion of documents, over and over, or
+the embedded model answering without a pause.
 
-Each is a process that runs until it is stopped. PostgreSQL and the shipper are the benchmark's own.
+Each is a process that runs until it is stopped. PostgreSQL and the shipper belong to the benchmark itself.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.runtime.models import MINILM, ensure
 
 DOCUMENTS = Path(__file__).resolve().parents[1] / "examples" / "company" / "handbook"
-NAMES = ("ingestion", "model")
+NEIGHBOURS = ("ingestion", "model")
 
 
-def take_in() -> None:
-    """Read, cut and embed the example's documents, as ingestion does, for ever."""
+def ingest_documents() -> None:
+    """Read, split and embed the example's documents, as ingestion does, for ever."""
     encoder = Encoder(ensure(load_settings().models, MINILM.name))
     while True:
         for document in sorted(DOCUMENTS.rglob("*.md")):
@@ -41,7 +41,7 @@ def take_in() -> None:
                 encoder.embed(pieces)
 
 
-def ask_model() -> None:
+def query_model() -> None:
     """Ask the embedded model one question after the other."""
     home = Home(Path(tempfile.mkdtemp(prefix="gateway-neighbour-")))
     home.create()
@@ -68,15 +68,15 @@ def ask_model() -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("name", choices=NAMES)
+    parser.add_argument("name", choices=NEIGHBOURS)
     name = parser.parse_args().name
-    # so that what it started ends with it
+    # so that the model process ends with this one
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     print(f"{datetime.now(UTC):%H:%M:%S} {name} begins", flush=True)
     if name == "ingestion":
-        take_in()
+        ingest_documents()
     else:
-        ask_model()
+        query_model()
 
 
 if __name__ == "__main__":

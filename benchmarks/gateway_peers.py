@@ -1,9 +1,9 @@
-"""What other gateways reach under the same load: nginx, a bare ASGI pass-through, the least that counts as a gateway,
+"""Figures of other gateways under the same load: nginx, a bare ASGI pass-through, the least that counts as a gateway,
 and any that is named with its command.
 
-A peer is started by its command, in which `{port}` and `{upstream}` are replaced, waited for, measured and stopped with
-all that it started. One that chooses its port itself prints a line `port=N`.
-One that does not come up or does not answer is told so. Installs nothing.
+A peer is started by its command, in which `{port}` and `{upstream}` are replaced; the benchmark waits until the peer
+answers, measures it and stops it with its child processes. A peer that chooses its port itself prints a line `port=N`.
+One that does not start or does not answer is reported with the reason. Installs nothing.
 """
 
 from __future__ import annotations
@@ -25,12 +25,12 @@ from benchmarks.gateway_bed import (
     KEY,
     Installation,
     LoadFailed,
-    children,
-    closed,
     free_port,
-    load,
-    measured,
+    measure_closed_loop,
+    measure_load,
     memory_mib,
+    process_and_children,
+    run_load,
     wait_http,
 )
 
@@ -49,7 +49,7 @@ http {{ access_log off; keepalive_requests 100000000;
 
 @dataclass(frozen=True)
 class Peer:
-    """Another gateway: its shell command, and where and how it is asked."""
+    """Another gateway: its shell command, and the path, model and headers of calls to it."""
 
     name: str
     command: str
@@ -57,45 +57,46 @@ class Peer:
     model: str = "gpt"
     headers: tuple[str, ...] = field(default=())
 
-    def options(self, upstream: int) -> tuple[str, ...]:
-        """For the load; `{upstream}` is replaced in headers too."""
+    def load_options(self, upstream: int) -> tuple[str, ...]:
+        """Options of the load generator; `{upstream}` is replaced in headers too."""
         headers = [header.replace("{upstream}", str(upstream)) for header in self.headers]
         lines = [part for header in headers for part in ("--header", header)]
         return ("--path", self.path, "--model", self.model, *lines)
 
 
-def declared(commands: list[str], paths: list[str], models: list[str], headers: list[str]) -> list[Peer]:
-    """Peers of `NAME=COMMAND`, with `NAME=/path`, `NAME=model` and `NAME=header: value` of those that need them."""
+def parse_peers(commands: list[str], paths: list[str], models: list[str], headers: list[str]) -> list[Peer]:
+    """Peers of `NAME=COMMAND`, with `NAME=/path`, `NAME=model` and `NAME=header: value` for those that need them."""
 
-    def of(name: str, values: list[str]) -> list[str]:
+    def values_of(name: str, values: list[str]) -> list[str]:
         return [value.partition("=")[2] for value in values if value.partition("=")[0] == name]
 
-    found = []
+    peers = []
     for text in commands:
         name, _, command = text.partition("=")
         if not name or not command:
             raise SystemExit(f"--peer is NAME=COMMAND, not {text!r}")
-        path, model = of(name, paths) or ["/v1/chat/completions"], of(name, models) or ["gpt"]
-        found.append(Peer(name, command, path[-1], model[-1], tuple(of(name, headers))))
-    return found
+        path, model = values_of(name, paths) or ["/v1/chat/completions"], values_of(name, models) or ["gpt"]
+        peers.append(Peer(name, command, path[-1], model[-1], tuple(values_of(name, headers))))
+    return peers
 
 
-def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, Any] | str:
-    """Its figures at 32 connections, and its rate at 128; or why there are none."""
+def measure_peer(installation: Installation, peer: Peer, seconds: float) -> dict[str, Any] | str:
+    """The peer's figures at 32 connections and its rate at 128; or why there are none."""
     port = free_port()
-    command = peer.command.replace("{port}", str(port)).replace("{upstream}", str(made.upstream))
-    log = made.folder / f"peer-{peer.name}.log"
-    with log.open("ab") as out:
-        process = subprocess.Popen(command, shell=True, stdout=out, stderr=out, start_new_session=True)
+    command = peer.command.replace("{port}", str(port)).replace("{upstream}", str(installation.upstream_port))
+    log = installation.folder / f"peer-{peer.name}.log"
+    with log.open("ab") as log_file:
+        process = subprocess.Popen(command, shell=True, stdout=log_file, stderr=log_file, start_new_session=True)
     try:
-        port, problem = _wait(process, port, peer.options(made.upstream), log)
+        port, problem = _wait_until_answering(process, port, peer.load_options(installation.upstream_port), log)
         if problem:
-            last = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
-            return f"{problem}: {last[0][:200]}"
-        pids, around = tree(process.pid), {"upstream": made.pids["upstream"]}
-        options = peer.options(made.upstream)
-        figures = closed(port, {peer.name: pids} | around, seconds, 1, *options)
-        figures["rps_c128"] = closed(port, {}, seconds, 1, *options, connections=128)["rps"]
+            last_line = log.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
+            return f"{problem}: {last_line[0][:200]}"
+        pids = process_tree(process.pid)
+        options = peer.load_options(installation.upstream_port)
+        processes = {peer.name: pids, "upstream": installation.pids["upstream"]}
+        figures = measure_closed_loop(port, processes, seconds, 1, *options)
+        figures["rps_c128"] = measure_closed_loop(port, {}, seconds, 1, *options, connections=128)["rps"]
         return figures | {"mib": round(sum(memory_mib(pid) for pid in pids), 1)}
     finally:
         with suppress(ProcessLookupError):
@@ -106,74 +107,82 @@ def measure_peer(made: Installation, peer: Peer, seconds: float) -> dict[str, An
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def _wait(process: subprocess.Popen[bytes], port: int, options: tuple[str, ...], log: Path) -> tuple[int, str]:
-    """Until it answers a call: (its port, what is wrong where it never does)."""
-    end = time.monotonic() + START_SECONDS
-    sample = "it does not listen"
-    while time.monotonic() < end:
+def _wait_until_answering(
+    process: subprocess.Popen[bytes], port: int, options: tuple[str, ...], log: Path
+) -> tuple[int, str]:
+    """Wait until the peer answers a call: (its port, the problem if it never does)."""
+    deadline = time.monotonic() + START_SECONDS
+    problem = "it does not listen"
+    while time.monotonic() < deadline:
         if process.poll() is not None:
             return port, f"absent or failed (exit {process.returncode})"
-        chosen = re.search(r"(?m)^port=(\d+)$", log.read_text(errors="replace"))
-        port = int(chosen[1]) if chosen else port
+        port_line = re.search(r"(?m)^port=(\d+)$", log.read_text(errors="replace"))
+        port = int(port_line[1]) if port_line else port
         with suppress(LoadFailed):
-            answer = load(port, "--conc", "1", "--secs", "1", "--most", "1", *options)
-            if answer["ok"]:
+            run = run_load(port, "--conc", "1", "--secs", "1", "--most", "1", *options)
+            if run["ok"]:
                 return port, ""
-            sample = answer["sample_error"] or sample
+            problem = run["sample_error"] or problem
         time.sleep(0.5)
-    return port, f"no answer within {START_SECONDS:g} s ({sample[:200]!r})"
+    return port, f"no answer within {START_SECONDS:g} s ({problem[:200]!r})"
 
 
-def tree(pid: int) -> list[int]:
-    """A process and all below it."""
-    found = [pid]
-    for one in found:
-        found += [child for child in children(one) if child not in found]
-    return found
+def process_tree(pid: int) -> list[int]:
+    """A process and all its descendants."""
+    pids = [pid]
+    for parent in pids:
+        pids += [child for child in process_and_children(parent) if child not in pids]
+    return pids
 
 
-def passthrough(made: Installation, seconds: float) -> dict[str, Any]:
-    """A bare ASGI application under uvicorn."""
+def measure_passthrough(installation: Installation, seconds: float) -> dict[str, Any]:
+    """Figures of a bare ASGI application under uvicorn."""
     port = free_port()
     script = str(HERE / "gateway_upstream.py")
-    process = made.spawn("asgi", sys.executable, script, "--port", str(port), "--forward", str(made.upstream))
+    process = installation.spawn(
+        "asgi", sys.executable, script, "--port", str(port), "--forward", str(installation.upstream_port)
+    )
     time.sleep(2)
     try:
-        return closed(port, {name: made.pids[name] for name in ("asgi", "upstream")}, seconds, 1)
+        return measure_closed_loop(port, {name: installation.pids[name] for name in ("asgi", "upstream")}, seconds, 1)
     finally:
         process.terminate()
 
 
-def least(made: Installation, seconds: float) -> dict[str, dict[str, Any]]:
-    """`gateway_least`: as much as it can, 300 calls a second, and streams."""
+def measure_least(installation: Installation, seconds: float) -> dict[str, dict[str, Any]]:
+    """Figures of `gateway_least`: at full load, at 300 calls a second, and with streams."""
     port = free_port()
-    options = ["--port", str(port), "--upstream", str(made.upstream), "--key", KEY]
-    options += ["--file", str(made.folder / "least.db")]
-    process = made.spawn("least", sys.executable, "-m", "benchmarks.gateway_least", *options, cwd=HERE.parent)
+    options = ["--port", str(port), "--upstream", str(installation.upstream_port), "--key", KEY]
+    options += ["--file", str(installation.folder / "least.db")]
+    process = installation.spawn("least", sys.executable, "-m", "benchmarks.gateway_least", *options, cwd=HERE.parent)
     wait_http(port, "/", 20)
-    pids = {name: made.pids[name] for name in ("least", "upstream")}
+    pids = {name: installation.pids[name] for name in ("least", "upstream")}
     stream = ("--conc", "16", "--stream")
     try:
         return {
-            "least_c32": closed(port, pids, seconds, 1),
-            "least_open_300": measured(port, pids, "--conc", "8", "--rate", "300", "--secs", str(seconds)),
-            "least_stream_c16": measured(port, pids, *stream, "--secs", str(seconds)),
-            "least_stream_open_50": measured(port, pids, *stream, "--rate", "50"),
+            "least_c32": measure_closed_loop(port, pids, seconds, 1),
+            "least_open_300": measure_load(port, pids, "--conc", "8", "--rate", "300", "--secs", str(seconds)),
+            "least_stream_c16": measure_load(port, pids, *stream, "--secs", str(seconds)),
+            "least_stream_open_50": measure_load(port, pids, *stream, "--rate", "50"),
         }
     finally:
         process.terminate()
 
 
-def nginx(made: Installation, seconds: float) -> dict[str, Any] | str:
-    """nginx as a bare proxy."""
+def measure_nginx(installation: Installation, seconds: float) -> dict[str, Any] | str:
+    """Figures of nginx as a bare proxy; `absent` where it is not installed."""
     if shutil.which("nginx") is None:
         return "absent"
     port = free_port()
-    configuration: Path = made.folder / "nginx.conf"
-    configuration.write_text(NGINX.format(folder=made.folder, port=port, upstream=made.upstream))
-    process = made.spawn("nginx", "nginx", "-c", str(configuration), "-e", str(made.folder / "nginx.err"))
+    configuration: Path = installation.folder / "nginx.conf"
+    configuration.write_text(NGINX.format(folder=installation.folder, port=port, upstream=installation.upstream_port))
+    process = installation.spawn(
+        "nginx", "nginx", "-c", str(configuration), "-e", str(installation.folder / "nginx.err")
+    )
     time.sleep(1)
     try:
-        return closed(port, {"nginx": children(process.pid), "upstream": made.pids["upstream"]}, seconds, 1)
+        return measure_closed_loop(
+            port, {"nginx": process_and_children(process.pid), "upstream": installation.pids["upstream"]}, seconds, 1
+        )
     finally:
         process.terminate()

@@ -1,8 +1,8 @@
-"""What each part of governance costs: the same call with one part more at a time, all of them the real ones.
+"""What each part of governance costs: the same call with one more real part at a time.
 
 The first step is our server and our client without anything between them. The next ones are the gateway itself, with
-parts of its journal left out here (and nowhere else) and with limits and budgets by configuration. Run by
-`gateway_suite`; as a program it serves one step.
+parts of its journal disabled by this benchmark and with limits and budgets by configuration. Run by `gateway_suite`; as
+a program it serves one step.
 """
 
 from __future__ import annotations
@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import Any
 
 import uvloop
-from benchmarks.gateway_bed import HERE, Installation, blueprint, caught_up, children, closed, free_port, wait_http
+from benchmarks.gateway_bed import (
+    HERE,
+    Installation,
+    build_blueprint,
+    free_port,
+    measure_closed_loop,
+    process_and_children,
+    wait_for_shipper,
+    wait_http,
+)
 from msgspec import structs
 
 from groundplan.blueprint.model import Blueprint
@@ -36,16 +45,16 @@ from groundplan.gateway.upstream.http1_pool import Http1Pool
 
 STEPS = ("bare", "key", "budgets", "limits", "journal", "fdatasync", "shipping")
 """bare: server and client. key: identification, policy, reading, metering and one budget. budgets: of company and team
-too. limits: of requests, tokens and concurrent calls. journal: written. fdatasync: before the answer. shipping: ledger
-and audit log are written beside."""
+too. limits: of requests, tokens and concurrent calls. journal: it is written. fdatasync: awaited before the answer.
+shipping: ledger and audit log are written too."""
 
 
-def nothing_is_written(descriptor: int, data: bytes, offset: int) -> int:  # noqa: ARG001 -- as os.pwrite
+def skip_write(descriptor: int, data: bytes, offset: int) -> int:  # noqa: ARG001 -- as os.pwrite
     return len(data)
 
 
-class NothingIsSynced:
-    """As a disk that needs no time."""
+class InstantSync:
+    """The journal's sync on a disk that needs no time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
@@ -54,73 +63,79 @@ class NothingIsSynced:
         return True
 
     def start_writeback(self, descriptor: int, end: int) -> None:
-        """It is there already."""
+        """Nothing to write back."""
 
     def start(self, descriptors: Sequence[int], done: OnDone) -> None:  # noqa: ARG002 -- as the others
         self._loop.call_soon(done, None)
 
     async def close(self) -> None:
-        """Nothing is there to end."""
+        """Nothing to close."""
 
 
-def leave_out(step: str) -> None:
-    """Of the journal of this process: the disk, or the disk and the write."""
+def patch_journal(step: str) -> None:
+    """Disable the journal of this process: its syncs before step `fdatasync`, its writes before step `journal`."""
     if STEPS.index(step) >= STEPS.index("fdatasync"):
         return
 
-    class Without:
-        """The functions of `os` that the journal uses, but for those."""
+    class PatchedOs:
+        """The module `os` as the journal sees it."""
 
         def __getattr__(self, name: str) -> Any:
-            left: dict[str, Callable[..., Any]] = {}
+            replacements: dict[str, Callable[..., Any]] = {}
             if STEPS.index(step) < STEPS.index("journal"):
-                left["pwrite"] = nothing_is_written
-            return left.get(name) or getattr(os, name)
+                replacements["pwrite"] = skip_write
+            return replacements.get(name) or getattr(os, name)
 
-    vars(journal)["os"] = Without()
-    vars(journal)["create_sync"] = NothingIsSynced
+    vars(journal)["os"] = PatchedOs()
+    vars(journal)["create_sync"] = InstantSync
 
 
-def declared(step: str, upstream: int, number: int) -> Blueprint:
-    """The blueprint of a step."""
-    made = structs.replace(blueprint(upstream), number=number)
+def step_blueprint(step: str, upstream_port: int, number: int) -> Blueprint:
+    """The blueprint of a step, for the upstream on that port."""
+    blueprint = structs.replace(build_blueprint(upstream_port), number=number)
     if STEPS.index(step) < STEPS.index("limits"):
-        made = structs.replace(made, limits=[])
+        blueprint = structs.replace(blueprint, limits=[])
     if step != "key":
-        return made
-    (workload,) = made.workloads
-    one = [budget for budget in made.budgets if budget.name == "assistant"]
-    return structs.replace(made, budgets=one, workloads=[structs.replace(workload, budgets=["assistant"])])
+        return blueprint
+    (workload,) = blueprint.workloads
+    workload_budgets = [budget for budget in blueprint.budgets if budget.name == "assistant"]
+    return structs.replace(
+        blueprint, budgets=workload_budgets, workloads=[structs.replace(workload, budgets=["assistant"])]
+    )
 
 
-def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, Any]:
-    """CPU of the gateway for each call, step by step. `number` is the first free one of a blueprint."""
+def measure_steps(installation: Installation, seconds: float, number: int) -> dict[str, Any]:
+    """Figures of the gateway at each step. `number` is the first free blueprint number."""
     figures: dict[str, Any] = {}
-    home = str(made.home.root)
-    for at, step in enumerate(STEPS):
+    home = str(installation.home.root)
+    for index, step in enumerate(STEPS):
         port = free_port()
         if step != "bare":
-            made.apply(declared(step, made.upstream, number + at))
-        options = ["--step", step, "--home", home, "--port", str(port), "--upstream", str(made.upstream)]
-        process = made.spawn(
+            installation.apply_blueprint(step_blueprint(step, installation.upstream_port, number + index))
+        options = ["--step", step, "--home", home, "--port", str(port), "--upstream", str(installation.upstream_port)]
+        process = installation.spawn(
             f"step-{step}", sys.executable, "-m", "benchmarks.gateway_steps", *options, cwd=HERE.parent,
             env=child_environment(mimalloc_environment()),
         )  # fmt: skip
         shipper = None
         if step == "shipping":
-            shipper = made.spawn(
+            shipper = installation.spawn(
                 "step-shipper", sys.executable, "-m", "groundplan.gateway.journal.shipper", "--home", home
             )
         try:
             wait_http(port, "/readyz", 20)
             time.sleep(1)
-            closed(port, {}, 0.5, 1)
-            pids = {"worker": [process.pid], "upstream": made.pids["upstream"], "postgres": children(made.postmaster)}
+            measure_closed_loop(port, {}, 0.5, 1)
+            pids = {
+                "worker": [process.pid],
+                "upstream": installation.pids["upstream"],
+                "postgres": process_and_children(installation.postmaster),
+            }
             if shipper is not None:
                 pids["shipper"] = [shipper.pid]
-            figures[step] = closed(port, pids, seconds, 1)
+            figures[step] = measure_closed_loop(port, pids, seconds, 1)
             if shipper is not None:
-                caught_up([shipper.pid])
+                wait_for_shipper([shipper.pid])
         finally:
             for each in (process, shipper):
                 if each is not None:
@@ -129,10 +144,10 @@ def measure_steps(made: Installation, seconds: float, number: int) -> dict[str, 
     return figures
 
 
-async def _passed_on(connection: UpstreamConnection, response: Response, status: int) -> None:
-    """A stream, as its bytes come."""
+async def _relay_stream(connection: UpstreamConnection, response: Response, status: int) -> None:
+    """Relay a stream's bytes as they arrive."""
 
-    def pour(data: bytes) -> bool:
+    def write_chunk(data: bytes) -> bool:
         response.write(data)
         return True
 
@@ -140,11 +155,11 @@ async def _passed_on(connection: UpstreamConnection, response: Response, status:
     while (data := await connection.read_chunk(5.0)) is not None:
         response.write(data, head)
         head = b""
-        connection.pump(pour, 5.0)
+        connection.pump(write_chunk, 5.0)
     response.end()
 
 
-async def _bare(port: int, upstream: int) -> None:
+async def _serve_bare(port: int, upstream: int) -> None:
     loop = asyncio.get_running_loop()
     pool = Http1Pool(f"http://127.0.0.1:{upstream}/v1", loop)
 
@@ -157,7 +172,7 @@ async def _bare(port: int, upstream: int) -> None:
         connection.send(head % (len(request.body), request.body))
         status = await connection.read_head(5.0)
         if connection.headers[b"content-type"] == b"text/event-stream":
-            await _passed_on(connection, response, status)
+            await _relay_stream(connection, response, status)
         else:
             response.send(status, await connection.read_body(5.0))
         connection.release()
@@ -175,9 +190,9 @@ def main() -> int:
     parser.add_argument("--upstream", type=int, required=True)
     arguments = parser.parse_args()
     if arguments.step == "bare":
-        uvloop.run(_bare(arguments.port, arguments.upstream))
+        uvloop.run(_serve_bare(arguments.port, arguments.upstream))
         return 0
-    leave_out(arguments.step)
+    patch_journal(arguments.step)
     listening = socket.create_server(("127.0.0.1", arguments.port), backlog=1024)
     return uvloop.run(app.serve(Home(arguments.home), ListenSockets(listening, None, None), 0, 2.0))
 

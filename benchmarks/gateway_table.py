@@ -1,8 +1,8 @@
-"""Runs of `gateway.py --json` beside one another, as the table of docs/performance.md: what misses its target is bold.
+"""Runs of `gateway.py --json` side by side, as the table of docs/performance.md; what misses its target is bold.
 
     python -m benchmarks.gateway_table 'NAME=FILE' ...
 
-Reads what those files say was reached, and measures nothing. Older files lack what was not measured then.
+Reads the values from those files and measures nothing. Older files lack values that were not measured then.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 from benchmarks.gateway_suite import PEER_TARGETS, TARGETS
 
-#: What a row is called, what it is called in a file's verdict, and how its numbers are written.
+#: Title of a row, its name in a file's verdict, and the format of its numbers.
 ROWS = (
     ("CPU of a call, 32 connections, ms", "cpu_ms", ".3f"),
     ("Calls/s, 32 connections", "rps", ",.0f"),
@@ -46,21 +46,21 @@ ROWS = (
     ("TensorZero, 128, ×", "times tensorzero c128", ".1f"),
 )
 
-TARGET = TARGETS | {name: PEER_TARGETS[name.split()[1]] for _, name, _ in ROWS if name.startswith("times ")}
+ROW_TARGETS = TARGETS | {name: PEER_TARGETS[name.split()[1]] for _, name, _ in ROWS if name.startswith("times ")}
 
 
-def cell(verdict: dict[str, Any], name: str, form: str) -> str:
-    """What was reached, in bold where it misses its target; nothing where it was not measured."""
-    row = verdict.get(name) or verdict.get(name.removesuffix(" c32"))  # until then others ran at 32 connections alone
+def format_cell(verdict: dict[str, Any], name: str, number_format: str) -> str:
+    """The value reached, in bold if it misses its target; empty if it was not measured."""
+    row = verdict.get(name) or verdict.get(name.removesuffix(" c32"))  # older files have peers at 32 connections only
     if row is None:
         return ""
-    text = f"{row['reached']:{form}}"
+    text = f"{row['reached']:{number_format}}"
     return text if row["met"] else f"**{text}**"
 
 
-def beside(figures: dict[str, Any]) -> list[tuple[str, str]]:
-    """What has no target: how quick the machine was in that run, and what a call costs outside its worker."""
-    told = (
+def machine_rows(figures: dict[str, Any]) -> list[tuple[str, str]]:
+    """Rows without a target: how quick the machine was in that run, and the cost of a call outside its worker."""
+    rows = (
         ("Bare ASGI pass-through: CPU, ms", figures.get("asgi_c32", {}).get("asgi_cpu_ms"), ".3f"),
         ("The least gateway: CPU, ms", figures.get("least_c32", {}).get("least_cpu_ms"), ".3f"),
         ("The disk's own fdatasync at 300/s: p50, ms", figures.get("sync_300", {}).get("p50_ms"), ".2f"),
@@ -69,18 +69,18 @@ def beside(figures: dict[str, Any]) -> list[tuple[str, str]]:
         ("CPU of a call in the shipper, ms", figures["closed_c32"]["shipper_cpu_ms"], ".3f"),
         ("CPU of a call in PostgreSQL, ms", figures["closed_c32"]["postgres_cpu_ms"], ".3f"),
     )
-    return [(title, f"{number:{form}}" if number else "") for title, number, form in told]
+    return [(title, f"{number:{number_format}}" if number else "") for title, number, number_format in rows]
 
 
 def table(runs: dict[str, dict[str, Any]]) -> str:
-    """The runs in Markdown, a column each."""
+    """The runs as a Markdown table, a column each."""
     lines = ["| | Target | " + " | ".join(runs) + " |", "|---|---|" + "---|" * len(runs)]
-    for row in zip(*(beside(figures) for figures in runs.values()), strict=True):
-        lines.append(f"| *{row[0][0]}* | | " + " | ".join(told for _, told in row) + " |")
-    for title, name, form in ROWS:
-        cells = [cell(figures["verdict"], name, form) for figures in runs.values()]
+    for row in zip(*(machine_rows(figures) for figures in runs.values()), strict=True):
+        lines.append(f"| *{row[0][0]}* | | " + " | ".join(text for _, text in row) + " |")
+    for title, name, number_format in ROWS:
+        cells = [format_cell(figures["verdict"], name, number_format) for figures in runs.values()]
         if any(cells):
-            lines.append(f"| {title} | {TARGET[name]:g} | " + " | ".join(cells) + " |")
+            lines.append(f"| {title} | {ROW_TARGETS[name]:g} | " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 

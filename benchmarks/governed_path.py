@@ -1,9 +1,10 @@
-"""What governance adds to a call: CPU of the whole call path with and without company rules, with the decision kept.
+"""The CPU that governance adds to a call: the whole call path with and without company rules, with cached decisions.
 
 One gateway worker and a scripted upstream in this process, real sockets, blocks of calls that alternate between a
-blueprint without rules and one with 100 of them, so that whatever else the machine does falls on both. The figure is
-the median of the differences between neighbouring blocks, in milliseconds of CPU for each call; guardrails are shown
-apart. `admission_added_us` is the same difference for the step alone that has the decision in it, without a network.
+blueprint without rules and one with 100 of them, so that other load on the machine falls on both. The figure is the
+median of the differences between neighbouring blocks, in milliseconds of CPU per call; guardrails are measured
+separately. `admission_added_us` is the same difference for the admission step alone, which has the decision in it,
+without a network.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ import uvloop
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.policy import policies
+from benchmarks.policy import build_policies
 from benchmarks.provenance import commit, machine
 from tests.unit.call_rig import Rig, call_rig
 
@@ -43,11 +44,11 @@ from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.surfaces.chat.surface import CHAT
 
 
-async def block(rig: Rig, calls: int) -> float:
-    """Milliseconds of CPU for each of so many calls on one connection."""
+async def measure_block(rig: Rig, calls: int) -> float:
+    """Milliseconds of CPU per call, of so many calls on one connection."""
     request = rig.request().replace(b"connection: close\r\n", b"")
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    begun = time.process_time()
+    started = time.process_time()
     for _ in range(calls):
         writer.write(request)
         head = await reader.readuntil(b"\r\n\r\n")
@@ -55,13 +56,13 @@ async def block(rig: Rig, calls: int) -> float:
             raise SystemExit(f"a call failed: {head[:40]!r}")
         length = int(head.lower().partition(b"content-length:")[2].split(b"\r\n", 1)[0])
         await reader.readexactly(length)
-    spent = time.process_time() - begun
+    spent = time.process_time() - started
     writer.close()
     return spent / calls * 1000
 
 
-def admission(rig: Rig, catalog: Catalog) -> float:
-    """Microseconds of CPU to choose deployments and to see whether there is something to guard."""
+def measure_admission(rig: Rig, catalog: Catalog) -> float:
+    """Microseconds of CPU to choose deployments and to decide whether the call needs guardrails."""
     policy = rig.gateway.live.policy
     request = Request(0.0)
     request.body = rig.request().partition(b"\r\n\r\n")[2]
@@ -69,26 +70,26 @@ def admission(rig: Rig, catalog: Catalog) -> float:
     exchange.catalog, exchange.policy, exchange.key = catalog, policy, next(iter(policy.keys.values()))
     plan, ask, now = catalog.plans["assistant"], CHAT.read(request), time.time()
     exchange.ask, exchange.plan = ask, plan
-    times = []
+    durations = []
     for _ in range(4000):
-        begun = time.thread_time_ns()
+        started = time.thread_time_ns()
         admit.choose_deployments(exchange, plan, ask, policy, now)
         needs_guard(exchange, plan, policy)
-        times.append(time.thread_time_ns() - begun)
-    return statistics.median(times) / 1000
+        durations.append(time.thread_time_ns() - started)
+    return statistics.median(durations) / 1000
 
 
-async def differences(rig: Rig, plain: Catalog, other: Catalog, pairs: int, calls: int) -> list[float]:
-    """What blocks with another blueprint cost more than their neighbours with the plain one."""
+async def measure_differences(rig: Rig, plain: Catalog, other: Catalog, pairs: int, calls: int) -> list[float]:
+    """CPU that each block of calls with the other blueprint takes more than its neighbour with the plain one."""
     live: Any = rig.gateway.live
-    found = []
+    differences = []
     for number in range(pairs + 1):
         spent = {}
         for catalog in (plain, other) if number % 2 else (other, plain):
             live.catalog = catalog
-            spent[id(catalog)] = await block(rig, calls)
-        found.append(spent[id(other)] - spent[id(plain)])
-    return found[1:]
+            spent[id(catalog)] = await measure_block(rig, calls)
+        differences.append(spent[id(other)] - spent[id(plain)])
+    return differences[1:]
 
 
 async def measure(pairs: int, calls: int) -> dict[str, Any]:
@@ -96,24 +97,26 @@ async def measure(pairs: int, calls: int) -> dict[str, Any]:
         async with call_rig(Path(folder), ("one",), limit=10**6 * PICO) as rig:
             live: Any = rig.gateway.live
             plain = live.catalog
-            ruled = index(msgspec.structs.replace(plain.blueprint, policies=policies(100)))
-            ruled = replace(ruled, gate=gate_of(ruled.blueprint))
-            task = msgspec.structs.replace(
+            with_rules = index(msgspec.structs.replace(plain.blueprint, policies=build_policies(100)))
+            with_rules = replace(with_rules, gate=gate_of(with_rules.blueprint))
+            workload = msgspec.structs.replace(
                 plain.blueprint.workloads[0],
                 guardrails=bp.Guardrails(
                     input={"personal_data": "mask", "secrets": "block", "injection": "flag"},
                     output={"personal_data": "flag", "secrets": "block"},
                 ),
             )
-            guarded = index(msgspec.structs.replace(plain.blueprint, workloads=[task]))
-            rules = await differences(rig, plain, ruled, pairs, calls)
-            guards_added = await differences(rig, plain, guarded, pairs, calls)
-            steps = admission(rig, plain), admission(rig, ruled)
+            with_guardrails = index(msgspec.structs.replace(plain.blueprint, workloads=[workload]))
+            added_by_rules = await measure_differences(rig, plain, with_rules, pairs, calls)
+            added_by_guardrails = await measure_differences(rig, plain, with_guardrails, pairs, calls)
+            admission = measure_admission(rig, plain), measure_admission(rig, with_rules)
     return {
-        "added_by_rules_ms": round(statistics.median(rules), 4),
-        "added_by_guardrails_ms": round(statistics.median(guards_added), 4),
-        "admission_added_us": round(steps[1] - steps[0], 2),
-        "spread_ms": round(statistics.quantiles(rules, n=4)[2] - statistics.quantiles(rules, n=4)[0], 4),
+        "added_by_rules_ms": round(statistics.median(added_by_rules), 4),
+        "added_by_guardrails_ms": round(statistics.median(added_by_guardrails), 4),
+        "admission_added_us": round(admission[1] - admission[0], 2),
+        "spread_ms": round(
+            statistics.quantiles(added_by_rules, n=4)[2] - statistics.quantiles(added_by_rules, n=4)[0], 4
+        ),
         "policies": 100,
         "pairs": pairs,
         "calls": calls,

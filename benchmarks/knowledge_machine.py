@@ -17,7 +17,7 @@ import psutil
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.gateway_bed import DISTURBED, machine_busy
+from benchmarks.gateway_bed import DISTURBED_SHARE, machine_cpu_seconds
 from benchmarks.provenance import commit, machine
 
 
@@ -26,14 +26,14 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._load = os.getloadavg()[0]
-        self._busy, self._all = machine_busy()
-        self._own = _own_seconds()
+        self._busy_before, self._total_before = machine_cpu_seconds()
+        self._own_before = _own_seconds()
         return self
 
     def __exit__(self, *_: object) -> None:
-        busy, total = machine_busy()
-        others = busy - self._busy - (_own_seconds() - self._own)
-        self._share = max(0.0, others) / max(0.01, total - self._all)
+        busy_after, total_after = machine_cpu_seconds()
+        others = busy_after - self._busy_before - (_own_seconds() - self._own_before)
+        self._share = max(0.0, others) / max(0.01, total_after - self._total_before)
 
     def figures(self) -> dict[str, Any]:
         """`load_average` before and after; `others_share` of all processors; `valid`: whether that is small enough for
@@ -41,8 +41,8 @@ class Watch:
         return {
             "load_average": [round(self._load, 2), round(os.getloadavg()[0], 2)],
             "others_share": round(self._share, 3),
-            "most_others_share": DISTURBED,
-            "valid": self._share <= DISTURBED,
+            "most_others_share": DISTURBED_SHARE,
+            "valid": self._share <= DISTURBED_SHARE,
         }
 
 
@@ -60,7 +60,7 @@ def run_details(corpus: str) -> dict[str, Any]:
 def _own_seconds() -> float:
     """Processor seconds of this process and all its children, including those that have ended."""
     own, total = psutil.Process(), 0.0
-    for one in (own, *own.children(recursive=True)):
+    for process in (own, *own.children(recursive=True)):
         with suppress(psutil.Error):
-            total += sum(one.cpu_times()[:4])
+            total += sum(process.cpu_times()[:4])
     return total

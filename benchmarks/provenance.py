@@ -1,4 +1,4 @@
-"""Where figures come from: the machine and the commit, as every benchmark tells them."""
+"""The machine and the commit that figures come from, as every benchmark reports them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def machine() -> str:
 
 def commit() -> str:
     """The commit of this checkout, or unknown."""
-    done = subprocess.run(
+    process = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"], cwd=Path(__file__).parent, capture_output=True, text=True, check=False
     )
-    return done.stdout.strip() or "unknown"
+    return process.stdout.strip() or "unknown"

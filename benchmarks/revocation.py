@@ -1,13 +1,13 @@
-"""How fast something is stopped at every gateway under load, and whether anything is served after that was reported.
+"""How fast a stop takes effect at every gateway under load, and whether any call is served after that was reported.
 
 A real installation: PostgreSQL, two gateway workers with journals, a scripted upstream in a process of its own, and
-callers at a fixed rate, of two workloads in production. Again and again something is stopped as the API does it: a kill
-of each of the eight scopes, a revoked key (which is replaced), a withdrawn approval of the model version, of the prompt
-and of the source for its purpose (which are approved again), at the end a kill for security with streams under way. The
-time until every gateway has acknowledged it is taken, and every call that was *sent after that* and yet served is
-counted. A source and a tool that are killed refuse no calls by themselves, so of these only the time is taken. One call
-in ten is of the workload with a source; there is no search service here, so it is answered without passages: what
-people may read, at a second search service, is measured by `knowledge_leaks.py`.
+callers of two workloads in production at a fixed rate. The benchmark stops one thing after the other as the API does: a
+kill of each of the nine scopes, a revoked key (which is replaced), a withdrawn approval of the model version, of the
+prompt and of the source for its purpose (which are approved again), at the end a kill for security with open streams.
+It measures the time until every gateway has acknowledged the stop, and counts every call that was *sent after that* and
+yet served. A killed source or tool refuses no calls by itself, so only the time is measured for these. One call in ten
+is of the workload with a source; there is no search service here, so it is answered without passages:
+`knowledge_leaks.py` measures what people may read at a second search service.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import uvloop
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.gateway_bed import HERE, KEY, Installation, blueprint
+from benchmarks.gateway_bed import HERE, KEY, Installation, build_blueprint
 from benchmarks.gateway_load import request_bytes
 from benchmarks.provenance import commit, machine
 
@@ -60,17 +60,17 @@ SCOPES = (
     "workload/assistant", "deployment/gpt", "provider/openai", "model/openai/gpt", "company", "site/cloud", "key",
     "source/handbook", "tool/refund",
 )  # fmt: skip
-"""What is killed; `key` is that of the callers."""
+"""Scopes that are killed; `key` is the callers' key."""
 STOPS = (*SCOPES, "revoked", "model", "prompt", "data")
 """All stops in turn: kills, the revoked key, and approved parts that are withdrawn."""
 REFUSES = {"source/handbook": "", "tool/refund": "", "data": "grounded"}
-"""Whose calls a stop refuses, where that are not the assistant's; empty: nobody's."""
-MOST_WAITING = 400
-"""Calls that may be under way; beyond that the machine, not the gateway, sets the rate."""
+"""The workload whose calls a stop refuses, if not the assistant; empty: none."""
+MAX_IN_FLIGHT = 400
+"""Calls that may be in flight; beyond that the machine, not the gateway, sets the rate."""
 
 
 class Callers:
-    """Calls at a fixed rate; each remembers when it was sent and what came of it."""
+    """Sends calls at a fixed rate and records when each was sent and its status."""
 
     def __init__(self, port: int, rate: float) -> None:
         self.port, self.rate = port, rate
@@ -80,23 +80,23 @@ class Callers:
         }
         self.calls: list[tuple[float, str, int]] = []
         """(sent, workload, status)"""
-        self.late = 0
+        self.skipped = 0
         self._idle: list[tuple[asyncio.StreamReader, asyncio.StreamWriter]] = []
         self._running: set[asyncio.Task[None]] = set()
-        self.going = True
+        self.is_running = True
 
     async def run(self) -> None:
-        begun, number = time.monotonic(), 0
-        while self.going:
+        started, number = time.monotonic(), 0
+        while self.is_running:
             number += 1
-            wait = begun + number / self.rate - time.monotonic()
+            wait = started + number / self.rate - time.monotonic()
             if wait > 0:
                 await asyncio.sleep(wait)
-            if len(self._running) >= MOST_WAITING:
-                self.late += 1
+            if len(self._running) >= MAX_IN_FLIGHT:
+                self.skipped += 1
                 continue
             workload = "grounded" if number % 10 == 0 else "assistant"
-            task = asyncio.get_running_loop().create_task(self._one(workload))
+            task = asyncio.get_running_loop().create_task(self._call(workload))
             self._running.add(task)
             task.add_done_callback(self._running.discard)
         if self._running:
@@ -104,7 +104,7 @@ class Callers:
         for _, writer in self._idle:
             writer.close()
 
-    async def _one(self, workload: str) -> None:
+    async def _call(self, workload: str) -> None:
         try:
             reader, writer = self._idle.pop() if self._idle else await asyncio.open_connection("127.0.0.1", self.port)
             sent = time.monotonic()
@@ -118,10 +118,10 @@ class Callers:
         self._idle.append((reader, writer))
 
 
-async def streams(port: int, count: int, request: bytes) -> list[asyncio.Task[tuple[float, bytes]]]:
-    """Streams that are under way: (when each ended, what came)."""
+async def open_streams(port: int, count: int, request: bytes) -> list[asyncio.Task[tuple[float, bytes]]]:
+    """Tasks of open streams, which return (time of the end, bytes received)."""
 
-    async def one() -> tuple[float, bytes]:
+    async def read_stream() -> tuple[float, bytes]:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(request)
         data = b""
@@ -132,11 +132,11 @@ async def streams(port: int, count: int, request: bytes) -> list[asyncio.Task[tu
         writer.close()
         return time.monotonic(), data
 
-    return [asyncio.get_running_loop().create_task(one()) for _ in range(count)]
+    return [asyncio.get_running_loop().create_task(read_stream()) for _ in range(count)]
 
 
 class Stops:
-    """Stops things as the API does, and waits until they are effective."""
+    """Stops calls as the API does, and waits until the stop is effective."""
 
     def __init__(self, url: str, parts: dict[str, Part]) -> None:
         self._url, self._parts = url, parts
@@ -146,81 +146,81 @@ class Stops:
             for duty in DUTIES:
                 insert_duty(conn, "company", duty, self._approver.person_id)
 
-    def stop(self, what: str) -> float:
+    def stop(self, stopped: str) -> float:
         """Seconds from the order until every gateway has acknowledged it."""
-        if what == "revoked":
-            return self._revoke()
-        return self._withdraw(what) if what in self._parts else self.kill(self._scope(what))
+        if stopped == "revoked":
+            return self._revoke_key()
+        return self._withdraw(stopped) if stopped in self._parts else self.kill(self._scope(stopped))
 
-    def start(self, what: str) -> None:
-        """What was stopped goes on."""
-        if what == "revoked":
-            self._replace()
-        elif what in self._parts:
-            self.approve(what)
+    def undo(self, stopped: str) -> None:
+        """Undo the stop."""
+        if stopped == "revoked":
+            self._replace_key()
+        elif stopped in self._parts:
+            self.approve(stopped)
         else:
-            self._lift(self._scope(what))
+            self._lift(self._scope(stopped))
 
     def approve(self, kind: str) -> None:
-        """As people do: it is asked for, and somebody else who was there approves it."""
+        """Request the approval of a part and approve it as another person."""
         part, now = self._parts[kind], datetime.now(UTC)
         with psycopg.connect(self._url) as conn:
-            asked = ApprovalRequest(kind, part.subject, part.declaration, "measured")
-            made = governance.request_approval(conn, "operator", asked, seats=1, at=now)
-            change = approvals.approve(conn, self._approver, made.id, Answer(), separation="enforced", at=now)
+            request = ApprovalRequest(kind, part.subject, part.declaration, "measured")
+            requested = governance.request_approval(conn, "operator", request, seats=1, at=now)
+            change = approvals.approve(conn, self._approver, requested.id, Answer(), separation="enforced", at=now)
             assert change.is_complete
             year = now.date() + timedelta(days=365)
             governance.apply_change(conn, change, None, Term(year, year), at=now)
             number = changes.policy_number(conn)
             conn.commit()
-            self._effective(conn, number, time.monotonic())
+            self._wait_until_effective(conn, number, time.monotonic())
 
     def _withdraw(self, kind: str) -> float:
         digest = self._parts[kind].digest
         with psycopg.connect(self._url) as conn:
-            (change,) = [each for each in changes.changes(conn, ["applied"]) if each.digest == digest]
-            begun = time.monotonic()
+            (change,) = [applied for applied in changes.changes(conn, ["applied"]) if applied.digest == digest]
+            started = time.monotonic()
             approvals.withdraw(conn, self._approver.actor, change.id, at=datetime.now(UTC))
             number = changes.policy_number(conn)
             conn.commit()
-            return self._effective(conn, number, begun)
+            return self._wait_until_effective(conn, number, started)
 
-    def _scope(self, what: str) -> str:
-        return f"key/{self._key()}" if what == "key" else what
+    def _scope(self, stopped: str) -> str:
+        return f"key/{self._key_id()}" if stopped == "key" else stopped
 
-    def _key(self) -> UUID:
+    def _key_id(self) -> UUID:
         with psycopg.connect(self._url) as conn:
             digest = hashlib.sha256(KEY.encode()).digest()
             row = conn.execute("SELECT id FROM api_key WHERE hash = %s", (digest,)).fetchone()
         assert row is not None
-        found: UUID = row[0]
-        return found
+        key_id: UUID = row[0]
+        return key_id
 
     def kill(self, scope: str, *, streams: bool = False) -> float:
         """Seconds from the order until every gateway has acknowledged it."""
         with psycopg.connect(self._url) as conn:
-            begun = time.monotonic()
+            started = time.monotonic()
             number = identity.kill(conn, "operator", scope, "benchmark", streams=streams)
             conn.commit()
-            return self._effective(conn, number, begun)
+            return self._wait_until_effective(conn, number, started)
 
     def _lift(self, scope: str) -> None:
         with psycopg.connect(self._url) as conn:
             number = identity.lift(conn, "operator", scope)
             conn.commit()
-            self._effective(conn, number, time.monotonic())
+            self._wait_until_effective(conn, number, time.monotonic())
 
-    def _revoke(self) -> float:
+    def _revoke_key(self) -> float:
         """Revoke the key that the callers use."""
         with psycopg.connect(self._url) as conn:
-            key = self._key()
-            begun = time.monotonic()
+            key = self._key_id()
+            started = time.monotonic()
             number = identity.revoke_key(conn, "operator", key)
             conn.commit()
-            return self._effective(conn, number, begun)
+            return self._wait_until_effective(conn, number, started)
 
-    def _replace(self) -> None:
-        """The callers' key holds again, as a new one with the same secret."""
+    def _replace_key(self) -> None:
+        """Replace the revoked key by a new one with the same secret."""
         with psycopg.connect(self._url) as conn:
             digest = hashlib.sha256(KEY.encode()).digest()
             conn.execute("UPDATE api_key SET hash = %s WHERE hash = %s", (os.urandom(32), digest))
@@ -232,51 +232,69 @@ class Stops:
             row = conn.execute("SELECT next_policy_number('key', 'benchmark', false)").fetchone()
             conn.commit()
             assert row is not None
-            self._effective(conn, int(row[0]), time.monotonic())
+            self._wait_until_effective(conn, int(row[0]), time.monotonic())
 
-    def _effective(self, conn: psycopg.Connection[Any], number: int, begun: float) -> float:
+    def _wait_until_effective(self, conn: psycopg.Connection[Any], number: int, started: float) -> float:
         while True:
-            found = identity.policy_propagation(conn, number)
+            propagation = identity.policy_propagation(conn, number)
             conn.commit()
-            if not found.waiting and found.acknowledged:
-                return time.monotonic() - begun
-            if time.monotonic() - begun > 30:
+            if not propagation.waiting and propagation.acknowledged:
+                return time.monotonic() - started
+            if time.monotonic() - started > 30:
                 raise SystemExit("no gateway acknowledged the stop within 30 s")
             time.sleep(0.002)
 
 
-def bed(stack: ExitStack, workers: int) -> Installation:
+def start_installation(stack: ExitStack, workers: int) -> Installation:
+    """An installation with its upstream and so many workers."""
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="gp-revocation-")))
-    made = Installation(stack, folder)
-    made.database()
-    made.spawn(
-        "upstream", sys.executable, str(HERE / "gateway_upstream.py"), "--port", str(made.upstream), "--gap-ms", "250"
+    installed = Installation(stack, folder)
+    installed.start_database()
+    installed.spawn(
+        "upstream",
+        sys.executable,
+        str(HERE / "gateway_upstream.py"),
+        "--port",
+        str(installed.upstream_port),
+        "--gap-ms",
+        "250",
     )
     for slot in range(workers):
-        made.worker(f"worker{slot}", slot)
-    return made
+        installed.start_worker(f"worker{slot}", slot)
+    return installed
 
 
-def production(upstream: int) -> Blueprint:
-    """Two workloads in production, whose model, prompt and source for its purpose are approved by themselves."""
-    base = blueprint(upstream)
+def production_blueprint(upstream_port: int) -> Blueprint:
+    """Two workloads in production, whose model, prompt and source for its purpose are approved separately."""
+    base_blueprint = build_blueprint(upstream_port)
     handbook = Source(name="handbook", path="handbook", sensitivity="internal", owner=APPROVER, readers=["everyone"])
-    (assistant,) = base.workloads
-    live = msgspec.structs.replace(assistant, stage="production", prompt="polite@1", system_prompt="Be polite.")
+    (assistant,) = base_blueprint.workloads
+    production_workload = msgspec.structs.replace(
+        assistant, stage="production", prompt="polite@1", system_prompt="Be polite."
+    )
     grounding = Grounding(sources=["handbook"], required=False)
     grounded = msgspec.structs.replace(
-        live, name="grounded", prompt=None, system_prompt=None, grounding=grounding, budgets=["company", "team"]
+        production_workload,
+        name="grounded",
+        prompt=None,
+        system_prompt=None,
+        grounding=grounding,
+        budgets=["company", "team"],
     )
     return msgspec.structs.replace(
-        base, number=2, sources=[handbook], workloads=[live, grounded], approved_parts=["data", "model", "prompt"]
+        base_blueprint,
+        number=2,
+        sources=[handbook],
+        workloads=[production_workload, grounded],
+        approved_parts=["data", "model", "prompt"],
     )
 
 
-def prepare(made: Installation) -> Stops:
-    """Both workloads are approved and served."""
-    served = production(made.upstream)
-    parts = {part.kind: part for workload in served.workloads for part in workload_parts(served, workload)}
-    url = database_url(made.home, made.settings, "control")
+def prepare(installation: Installation) -> Stops:
+    """Approve both workloads and apply their blueprint."""
+    blueprint = production_blueprint(installation.upstream_port)
+    parts = {part.kind: part for workload in blueprint.workloads for part in workload_parts(blueprint, workload)}
+    url = database_url(installation.home, installation.settings, "control")
     stops = Stops(url, {kind: parts[kind] for kind in ("model", "prompt", "data")})
     with psycopg.connect(url) as conn:
         conn.execute(
@@ -287,66 +305,66 @@ def prepare(made: Installation) -> Stops:
         conn.execute("SELECT next_policy_number('key', 'benchmark', false)")
     for kind in ("model", "prompt", "data"):
         stops.approve(kind)
-    made.apply(served)
+    installation.apply_blueprint(blueprint)
     return stops
 
 
-async def measure(made: Installation, rate: float, rounds: int) -> dict[str, Any]:
-    stops = prepare(made)
+async def measure(installation: Installation, rate: float, rounds: int) -> dict[str, Any]:
+    stops = prepare(installation)
     await asyncio.sleep(2.0)
-    callers = Callers(made.port, rate)
-    running = asyncio.get_running_loop().create_task(callers.run())
+    callers = Callers(installation.port, rate)
+    caller_task = asyncio.get_running_loop().create_task(callers.run())
     await asyncio.sleep(2.0)
-    begun = time.monotonic()
-    took: dict[str, list[float]] = {}
+    started = time.monotonic()
+    seconds_by_stop: dict[str, list[float]] = {}
     stopped: list[tuple[float, float, str]] = []
     for kind in islice(cycle(STOPS), rounds):
         seconds = await asyncio.to_thread(stops.stop, kind)
-        at = time.monotonic()
-        took.setdefault(kind, []).append(seconds)
+        effective_at = time.monotonic()
+        seconds_by_stop.setdefault(kind, []).append(seconds)
         await asyncio.sleep(0.3)
-        stopped.append((at, time.monotonic(), REFUSES.get(kind, "assistant")))
-        await asyncio.to_thread(stops.start, kind)
+        stopped.append((effective_at, time.monotonic(), REFUSES.get(kind, "assistant")))
+        await asyncio.to_thread(stops.undo, kind)
         await asyncio.sleep(0.3)
-    ended = await _security(made, stops)
-    until = time.monotonic()
-    span = until - begun
-    callers.going = False
-    await running
-    during = [
+    security = await _security(installation, stops)
+    stopped_until = time.monotonic()
+    duration = stopped_until - started
+    callers.is_running = False
+    await caller_task
+    statuses = [
         status
         for sent, workload, status in callers.calls
-        if any(a <= sent < b and workload == whose for a, b, whose in stopped)
+        if any(effective <= sent < lifted and workload == refused for effective, lifted, refused in stopped)
     ]
-    every = sorted(seconds for each in took.values() for seconds in each)
-    reached = sum(begun <= sent < until for sent, _, _ in callers.calls) / span
+    durations = sorted(seconds for each in seconds_by_stop.values() for seconds in each)
+    rate_reached = sum(started <= sent < stopped_until for sent, _, _ in callers.calls) / duration
     return {
-        "stops": len(every),
-        "effective_p50_s": round(statistics.median(every), 3),
-        "effective_max_s": round(every[-1], 3),
-        "effective_max_s_by_stop": {kind: round(max(seconds), 3) for kind, seconds in took.items()},
-        "served_after_effective": sum(status == 200 for status in during),
-        "refused_after_effective": sum(status != 200 for status in during),
-        **ended,
-        "calls_per_s": round(reached),
+        "stops": len(durations),
+        "effective_p50_s": round(statistics.median(durations), 3),
+        "effective_max_s": round(durations[-1], 3),
+        "effective_max_s_by_stop": {kind: round(max(seconds), 3) for kind, seconds in seconds_by_stop.items()},
+        "served_after_effective": sum(status == 200 for status in statuses),
+        "refused_after_effective": sum(status != 200 for status in statuses),
+        **security,
+        "calls_per_s": round(rate_reached),
         "wanted_per_s": rate,
-        "rate_reached": reached >= 0.98 * rate,
+        "rate_reached": rate_reached >= 0.98 * rate,
         "served": sum(status == 200 for _, _, status in callers.calls),
-        "not_sent_for_load": callers.late,
+        "not_sent_for_load": callers.skipped,
     }
 
 
-async def _security(made: Installation, stops: Stops) -> dict[str, Any]:
-    """A kill for security with streams under way."""
-    open_streams = await streams(made.port, 20, request_bytes(made.port, "auto", KEY, stream=True))
+async def _security(installation: Installation, stops: Stops) -> dict[str, Any]:
+    """Figures of a kill for security with open streams."""
+    tasks = await open_streams(installation.port, 20, request_bytes(installation.port, "auto", KEY, stream=True))
     await asyncio.sleep(0.5)
-    order = time.monotonic()
+    ordered_at = time.monotonic()
     seconds = await asyncio.to_thread(lambda: stops.kill("workload/assistant", streams=True))
-    ended = await asyncio.wait_for(asyncio.gather(*open_streams), 30)
+    ended = await asyncio.wait_for(asyncio.gather(*tasks), 30)
     return {
         "streams": len(ended),
         "streams_ended_with_error": sum(b'"killed"' in data for _, data in ended),
-        "streams_ended_max_s": round(max(at for at, _ in ended) - order, 3),
+        "streams_ended_max_s": round(max(at for at, _ in ended) - ordered_at, 3),
         "streams_kill_effective_s": round(seconds, 3),
     }
 
@@ -360,8 +378,8 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=2)
     options = parser.parse_args()
     with ExitStack() as stack:
-        made = bed(stack, options.workers)
-        figures = uvloop.run(measure(made, options.rate, options.rounds)) | {
+        installation = start_installation(stack, options.workers)
+        figures = uvloop.run(measure(installation, options.rate, options.rounds)) | {
             "gateways": options.workers,
             "targets": {"effective_max_s": 1.0, "served_after_effective": 0},
             "machine": machine(),

@@ -11,64 +11,66 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from benchmarks.gateway_bed import HERE, Installation, LoadFailed, blueprint, free_port, measured, wait_http
-from benchmarks.gateway_peers import Peer, least, measure_peer
-from benchmarks.gateway_steps import STEPS, declared
-from benchmarks.gateway_suite import ABSENT, TARGETS, asked, unnamed, verdict
+from benchmarks.gateway_bed import HERE, Installation, LoadFailed, build_blueprint, free_port, measure_load, wait_http
+from benchmarks.gateway_peers import Peer, measure_least, measure_peer
+from benchmarks.gateway_steps import STEPS, step_blueprint
+from benchmarks.gateway_suite import ABSENT, TARGETS, absent_peers, parse_arguments, verdict
 
 UPSTREAM = f"{sys.executable} {HERE / 'gateway_upstream.py'} --port"
 
 
 @pytest.fixture
-def made(tmp_path: Path) -> Iterator[Installation]:
+def installation(tmp_path: Path) -> Iterator[Installation]:
     with ExitStack() as stack:
-        installation = Installation(stack, tmp_path)
-        stack.callback(installation.listening.close)
-        installation.spawn("upstream", *UPSTREAM.split(), str(installation.upstream))
-        yield installation
+        installed = Installation(stack, tmp_path)
+        stack.callback(installed.listening.close)
+        installed.spawn("upstream", *UPSTREAM.split(), str(installed.upstream_port))
+        yield installed
 
 
-def test_a_peer_that_is_not_there_at_once_is_waited_for(made: Installation) -> None:
+def test_a_peer_that_is_not_there_at_once_is_waited_for(installation: Installation) -> None:
     late = f"sleep 1; exec {UPSTREAM} {{port}} --forward {{upstream}}"
-    found = measure_peer(made, Peer("late", late), 0.5)
+    found = measure_peer(installation, Peer("late", late), 0.5)
     assert isinstance(found, dict), found
     assert found["ok"] > 0 and found["errors"] == 0
 
 
-def test_a_peer_that_chooses_its_port_says_so(made: Installation) -> None:
-    found = measure_peer(made, Peer("own", f"echo port={made.upstream}; exec sleep 60"), 0.5)
+def test_a_peer_that_chooses_its_port_says_so(installation: Installation) -> None:
+    found = measure_peer(installation, Peer("own", f"echo port={installation.upstream_port}; exec sleep 60"), 0.5)
     assert isinstance(found, dict), found
     assert found["ok"] > 0
 
 
-def test_a_peer_that_cannot_start_is_told_absent(made: Installation) -> None:
+def test_a_peer_that_cannot_start_is_told_absent(installation: Installation) -> None:
     began = time.monotonic()
-    found = measure_peer(made, Peer("gone", "echo no such library; exit 3"), 0.5)
+    found = measure_peer(installation, Peer("gone", "echo no such library; exit 3"), 0.5)
     assert found == "absent or failed (exit 3): no such library"
     assert time.monotonic() - began < 30
 
 
-def test_the_least_gateway_answers_calls_and_streams(made: Installation) -> None:
-    found = least(made, 0.5)
+def test_the_least_gateway_answers_calls_and_streams(installation: Installation) -> None:
+    found = measure_least(installation, 0.5)
     assert {"least_c32", "least_open_300", "least_stream_c16", "least_stream_open_50"} == found.keys()
     assert all(run["ok"] > 0 and run["errors"] == 0 for run in found.values()), found
 
 
-def test_a_run_without_an_answer_is_no_figure(made: Installation) -> None:
+def test_a_run_without_an_answer_is_no_figure(installation: Installation) -> None:
     port = free_port()
-    made.spawn("files", sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", cwd=made.folder)
+    installation.spawn(
+        "files", sys.executable, "-m", "http.server", str(port), "--bind", "127.0.0.1", cwd=installation.folder
+    )
     wait_http(port, "/", 20)
     with pytest.raises(LoadFailed, match=r"none of [1-9]\d* requests was answered: .*501"):
-        measured(port, {}, "--conc", "1", "--secs", "1", "--most", "1")
+        measure_load(port, {}, "--conc", "1", "--secs", "1", "--most", "1")
 
 
 def test_whoever_names_a_peer_gets_everything() -> None:
     for words in (["--peer", "LiteLLM=litellm {port}", "--json"], ["--all"]):
-        told = asked(words)
-        assert (told.all, told.cache, told.long) == (True, True, 1_000_000)
-    short = asked(["--json", "--long", "9"])
-    assert (short.all, short.cache, short.long) == (False, False, 9) and not asked([]).long
-    assert unnamed(["LiteLLM", "own"]) == dict.fromkeys(("portkey", "mlflow", "tensorzero"), ABSENT)
+        arguments = parse_arguments(words)
+        assert (arguments.all, arguments.cache, arguments.long) == (True, True, 1_000_000)
+    short = parse_arguments(["--json", "--long", "9"])
+    assert (short.all, short.cache, short.long) == (False, False, 9) and not parse_arguments([]).long
+    assert absent_peers(["LiteLLM", "own"]) == dict.fromkeys(("portkey", "mlflow", "tensorzero"), ABSENT)
 
 
 def test_each_goal_has_its_verdict_and_a_peer_its_own_however_its_name_is_written() -> None:
@@ -88,5 +90,5 @@ def test_each_goal_has_its_verdict_and_a_peer_its_own_however_its_name_is_writte
 
 
 def test_what_is_measured_has_limits_and_the_steps_tell_what_they_take() -> None:
-    assert {limit.type for limit in blueprint(1).limits} == {"requests", "tokens", "concurrent"}
-    assert [step for step in STEPS[1:] if declared(step, 1, 2).limits] == list(STEPS[STEPS.index("limits") :])
+    assert {limit.type for limit in build_blueprint(1).limits} == {"requests", "tokens", "concurrent"}
+    assert [step for step in STEPS[1:] if step_blueprint(step, 1, 2).limits] == list(STEPS[STEPS.index("limits") :])

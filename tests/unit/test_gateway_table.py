@@ -11,8 +11,8 @@ def run(cpu: float, **more: dict[str, float]) -> dict[str, object]:
 
 
 def test_a_figure_that_misses_its_target_is_bold_and_what_was_not_measured_is_left_empty() -> None:
-    told = {"times litellm": {"reached": 71.4, "target": 70.0, "met": True}}
-    rows = table({"a": run(0.1), "b": run(0.1304, **told)}).splitlines()
+    peer = {"times litellm": {"reached": 71.4, "target": 70.0, "met": True}}
+    rows = table({"a": run(0.1), "b": run(0.1304, **peer)}).splitlines()
     assert rows[0] == "| | Target | a | b |"
     assert "| CPU of a call, 32 connections, ms | 0.13 | 0.100 | **0.130** |" in rows
     assert "| LiteLLM, 32 connections, × | 70 |  | 71 |" in rows
