@@ -12,7 +12,7 @@ from tests.acceptance.stack import wait_until
 from tests.integration.test_api_control import run_control
 
 from groundplan.cli.doctor import _check_postgres
-from groundplan.cli.startup import Start
+from groundplan.cli.startup import Startup
 from groundplan.core.errors import Conflict, Misconfigured, Unavailable
 from groundplan.gateway.database import Pool
 from groundplan.gateway.journal.thread_connections import ThreadConnections
@@ -37,7 +37,7 @@ async def test_of_a_database_that_was_emptied_everybody_is_told_and_nothing_is_m
             told = control.ask(method, path, body)
             assert (told.status, told.code) == (503, "database_emptied"), (path, told.body)
             assert "retry-after" not in told.headers, "to try again is in vain"
-        start = Start(control.home, database.settings(control.home.root), None, False, nothing)
+        start = Startup(control.home, database.settings(control.home.root), None, False, nothing)
         with pytest.raises(Conflict, match="database_differs"):
             start.start_schema_upgrade(nothing)
         assert conn.execute("SELECT count(*) FROM pg_tables WHERE schemaname = 'public'").fetchone() == (0,)

@@ -19,7 +19,7 @@ from tests.acceptance.stack import Answer, Stack, Upstream, init_workspace, wait
 from tests.integration.nursery import run_command
 from tests.made_database import copy_database
 
-from groundplan.cli.startup import Start
+from groundplan.cli.startup import Startup
 from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -194,7 +194,7 @@ def test_everything_works_on_an_external_database_and_survives_its_absence(setup
     settings = dataclasses.replace(load_settings({}), database_url=setup.server.dsn)
     nothing: Any = None
     with pytest.raises(Conflict, match="database_differs"):  # nor is it by a reload, after it was named in a file
-        Start(Home(stack.home), settings, None, False, nothing).replacement_groups(nothing, nothing, 1)
+        Startup(Home(stack.home), settings, None, False, nothing).replacement_groups(nothing, nothing, 1)
 
 
 @pytest.mark.parametrize(

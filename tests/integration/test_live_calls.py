@@ -31,7 +31,7 @@ from groundplan.api.calls.live import LiveCalls
 from groundplan.api.routes.live import REFRESH_SECONDS, _event, _events
 from groundplan.cli import tail as command
 from groundplan.cli.client import read_events
-from groundplan.cli.tail import line
+from groundplan.cli.tail import format_call
 from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.identity import service as identity
@@ -467,7 +467,7 @@ def test_the_command_goes_on_after_any_number_of_restarts_between_which_no_call_
     monkeypatch.setattr(command, "time", SimpleNamespace(monotonic=lambda: now[0], sleep=sleep))
     with pytest.raises(Unavailable):
         command._follow(Quiet(), "/api/calls/live", False)  # type: ignore[arg-type]
-    assert len(tries) == 19 + len(command.AGAIN_SECONDS), "and ends once it is gone"
+    assert len(tries) == 19 + len(command.RECONNECT_DELAYS), "and ends once it is gone"
 
 
 def test_a_line_says_what_matters() -> None:
@@ -476,12 +476,14 @@ def test_a_line_says_what_matters() -> None:
         "workload": "assistant", "deployment": None, "prompt_tokens": 0, "completion_tokens": 0,
         "cost_usd": "0.000000000000", "duration_ms": 1.2, "id": "x",
     }  # fmt: skip
-    assert "  $0.0000002  " in line({**call, "cost_usd": "0.000000200000"}), "whatever it cost is no nothing"
-    assert "refused budget_exhausted  assistant" in line(call) and line(call).endswith("1 ms  x")
-    assert line({**call, "at": "2026-11-25T12:00:00.000+02:00"}).startswith("10:00:00Z  "), "as the console has it"
-    assert line({**call, "status": "ok", "error_code": None})[11:20] == "ok       "
-    assert line({**call, "status": "ok", "error_code": None, "cache": "exact"})[11:20] == "ok exact "
-    assert line({**call, "status": "cancelled", "error_code": None})[11:20] == "cancelled"
+    assert "  $0.0000002  " in format_call({**call, "cost_usd": "0.000000200000"}), "whatever it cost is no nothing"
+    assert "refused budget_exhausted  assistant" in format_call(call) and format_call(call).endswith("1 ms  x")
+    assert format_call({**call, "at": "2026-11-25T12:00:00.000+02:00"}).startswith("10:00:00Z  "), (
+        "as the console has it"
+    )
+    assert format_call({**call, "status": "ok", "error_code": None})[11:20] == "ok       "
+    assert format_call({**call, "status": "ok", "error_code": None, "cache": "exact"})[11:20] == "ok exact "
+    assert format_call({**call, "status": "cancelled", "error_code": None})[11:20] == "cancelled"
 
 
 def test_events_are_read_as_the_standard_says() -> None:

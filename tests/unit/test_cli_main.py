@@ -203,12 +203,14 @@ def test_kill_works_on_files_alone(tmp_path: Path) -> None:
 def test_a_kill_is_written_where_nobody_answers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Soon, and not when the network gives a PostgreSQL up that says nothing."""
     (tmp_path / "run").mkdir()
-    assert kill.ANSWER_SECONDS <= 5
-    monkeypatch.setattr(kill, "ANSWER_SECONDS", 0.05)
+    assert kill.API_TIMEOUT_SECONDS <= 5
+    monkeypatch.setattr(kill, "API_TIMEOUT_SECONDS", 0.05)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
         monkeypatch.setenv("GROUNDPLAN_TOKEN", "t")
-        assert kill._told(tmp_path, "company", "leak", streams=False)["file"] == str(tmp_path / "run" / "kill.json")
+        assert kill._kill_online(tmp_path, "company", "leak", streams=False)["file"] == str(
+            tmp_path / "run" / "kill.json"
+        )
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give a file away")

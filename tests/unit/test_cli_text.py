@@ -60,7 +60,7 @@ def test_a_plan_shows_signs_prices_approvals_and_refusals() -> None:
     assert "! workload/new waits for: security" in text
     assert "> primary" in text and "- fallback" in text and "$38.88/month" in text and "outside EU" in text
     assert "a.yaml:3:1: no" in text and "[outside_residency]" in text and "Move it." in text
-    assert "same" not in text and "same" in plan_text(PLAN, every=True)
+    assert "same" not in text and "same" in plan_text(PLAN, all_workloads=True)
 
 
 def test_what_a_change_lacks_stands_below_it_and_who_decides_is_said_once() -> None:

@@ -19,9 +19,9 @@ import groundplan.cli.startup
 from groundplan.cli import installed, processes
 from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import open_listeners
-from groundplan.cli.progress import Steps
+from groundplan.cli.progress import StartupProgress
 from groundplan.cli.reload import SHIPPER_NAME, Reloading, _read_state
-from groundplan.cli.startup import FOLLOW_SECONDS, ServiceFollower, Start
+from groundplan.cli.startup import FOLLOW_SECONDS, ServiceFollower, Startup
 from groundplan.core.endpoints import Endpoint
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
@@ -36,7 +36,7 @@ def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp
     home = Home(tmp_path)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         client = ControlClient(f"http://127.0.0.1:{silent.getsockname()[1]}", "token")
-        start = Start(home, load_settings({}), None, False, Steps())
+        start = Startup(home, load_settings({}), None, False, StartupProgress())
         following = ServiceFollower(start, Supervisor(home), client)
         time.sleep(FOLLOW_SECONDS)
         began = time.monotonic()
@@ -50,11 +50,11 @@ def test_a_control_process_that_hangs_keeps_nothing_from_being_started_again(tmp
 
 def test_a_service_that_cannot_be_started_now_ends_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where this user may have no more processes; it is tried again."""
-    steps = Steps()
+    progress = StartupProgress()
     said: list[str] = []
-    monkeypatch.setattr(steps, "say", said.append)
+    monkeypatch.setattr(progress, "report", said.append)
     home = Home(tmp_path)
-    start = Start(home, load_settings({}), None, False, steps)
+    start = Startup(home, load_settings({}), None, False, progress)
     following = ServiceFollower(start, Supervisor(home), ControlClient("http://127.0.0.1:1", "token"))
 
     def full(*_: object) -> NoReturn:
@@ -258,7 +258,7 @@ def test_a_control_process_that_keeps_ending_at_the_start_is_told_soon(
     monkeypatch.setattr(supervisor, "check", lambda: looks.append(time.monotonic()))
     monkeypatch.setattr(supervisor, "states", lambda: [ProcessState("control", None, 3 + len(looks), 3)])
     monkeypatch.setattr(groundplan.cli.startup, "STATUS_TIMEOUT_SECONDS", 0.1)
-    start = Start(home, load_settings({}), None, False, Steps())
+    start = Startup(home, load_settings({}), None, False, StartupProgress())
     listeners = open_listeners(start.settings, 0, 0)
     try:
         with pytest.raises(Unavailable, match="control keeps ending: MemoryError"):

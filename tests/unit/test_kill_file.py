@@ -48,10 +48,10 @@ def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, mo
     def killed(_: Any, actor: str, scope: str, reason: str) -> None:
         services.policy.append(scope)
         if scope == "workload/first":
-            kill._offline(home, "workload/second", "leak")
+            kill._kill_offline(home, "workload/second", "leak")
 
     monkeypatch.setattr("groundplan.identity.service.kill", killed)
-    kill._offline(home, "workload/first", "leak")
+    kill._kill_offline(home, "workload/first", "leak")
     assert background.import_offline_kills(services) == 1
     assert [each["scope"] for each in kill_file.read_kills(home)] == ["workload/second"]
     assert background.import_offline_kills(services) == 1
@@ -64,7 +64,7 @@ def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: byte
     file = kill_file.kill_file_path(home)
     file.write_bytes(content)
     with pytest.raises(Unavailable, match="may stop something already") as refused:
-        kill._offline(home, "workload/assistant", "leak")
+        kill._kill_offline(home, "workload/assistant", "leak")
     assert refused.value.code == "kill_unwritten" and refused.value.hint
     assert file.read_bytes() == content
     assert background.import_offline_kills(Taking(home)) == 0, "and it is there for whoever puts it right"  # type: ignore[arg-type]
@@ -73,11 +73,11 @@ def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: byte
 def test_a_file_that_cannot_be_read_for_a_moment_is_not_written_over(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    kill._offline(home, "workload/assistant", "leak")
+    kill._kill_offline(home, "workload/assistant", "leak")
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
         with pytest.raises(Unavailable, match="Input/output error"):
-            kill._offline(home, "company", "leak")
+            kill._kill_offline(home, "company", "leak")
     assert [each["scope"] for each in kill_file.read_kills(home)] == ["workload/assistant"]
 
 
@@ -106,7 +106,7 @@ def test_kills_that_are_written_at_once_are_all_there(home: Home, monkeypatch: p
 
     monkeypatch.setattr(kill_file, "_write", slowly)
     scopes = [f"workload/w{number}" for number in range(12)]
-    writing = [threading.Thread(target=kill._offline, args=(home, scope, "leak")) for scope in scopes]
+    writing = [threading.Thread(target=kill._kill_offline, args=(home, scope, "leak")) for scope in scopes]
     for each in writing:
         each.start()
     for each in writing:
@@ -133,7 +133,7 @@ def test_what_is_taken_over_waits_for_whoever_writes(home: Home) -> None:
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
 def test_what_root_stops_can_be_read_by_those_who_serve(home: Home) -> None:
     os.chown(home.run, 12_345, 12_345)
-    kill._offline(home, "company", "leak")
+    kill._kill_offline(home, "company", "leak")
     assert kill_file.kill_file_path(home).stat().st_uid == 12_345
 
 
@@ -142,6 +142,6 @@ def test_nobody_who_stands_still_keeps_a_kill_from_being_written(home: Home, mon
     folder = os.open(home.run, os.O_RDONLY)
     try:
         fcntl.flock(folder, fcntl.LOCK_EX)
-        assert kill._offline(home, "company", "leak")["file"] == str(kill_file.kill_file_path(home))
+        assert kill._kill_offline(home, "company", "leak")["file"] == str(kill_file.kill_file_path(home))
     finally:
         os.close(folder)

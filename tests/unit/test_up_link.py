@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.progress import Steps
-from groundplan.cli.startup import Start
+from groundplan.cli.progress import StartupProgress
+from groundplan.cli.startup import Startup
 from groundplan.cli.up import login_link
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
@@ -37,18 +37,26 @@ class Told(ControlClient):
 def test_a_service_that_an_earlier_up_left_behind_is_not_its_own(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
-    start, client = Start(home, load_settings({}), None, False, Steps()), Told("http://127.0.0.1:9", "token")
-    assert start.missing(client, 0, {"search": None}) == "waiting for search"
+    start, client = (
+        Startup(home, load_settings({}), None, False, StartupProgress()),
+        Told("http://127.0.0.1:9", "token"),
+    )
+    assert start.describe_missing(client, 0, {"search": None}) == "waiting for search"
     announce(home, "search", "http://127.0.0.1:9", "token")
-    assert start.missing(client, 0, {"search": 1}) == "waiting for search"
-    assert start.missing(client, 0, {"search": os.getpid()}) == ""
+    assert start.describe_missing(client, 0, {"search": 1}) == "waiting for search"
+    assert start.describe_missing(client, 0, {"search": os.getpid()}) == ""
 
 
 def test_a_worker_of_another_replica_is_not_its_own(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
     announce(home, "search", "http://127.0.0.1:9", "token")
-    start, client = Start(home, load_settings({}), None, False, Steps()), Told("http://127.0.0.1:9", "token")
+    start, client = (
+        Startup(home, load_settings({}), None, False, StartupProgress()),
+        Told("http://127.0.0.1:9", "token"),
+    )
     search = {"search": os.getpid()}
-    assert start.missing(client, 2, {"gateway-0": os.getpid(), "gateway-1": 2, **search}).startswith("1 of 2 gateway")
-    assert start.missing(client, 1, {"gateway-0": os.getpid(), **search}) == ""
+    assert start.describe_missing(client, 2, {"gateway-0": os.getpid(), "gateway-1": 2, **search}).startswith(
+        "1 of 2 gateway"
+    )
+    assert start.describe_missing(client, 1, {"gateway-0": os.getpid(), **search}) == ""

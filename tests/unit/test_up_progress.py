@@ -18,8 +18,8 @@ import pytest
 
 from groundplan.cli import startup
 from groundplan.cli.listeners import Listeners
-from groundplan.cli.progress import Steps
-from groundplan.cli.startup import Start
+from groundplan.cli.progress import StartupProgress
+from groundplan.cli.startup import Startup
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -39,24 +39,24 @@ def test_a_terminal_is_left_alone_once_everything_is_there(monkeypatch: pytest.M
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
-    with Steps() as steps:
-        steps.say("database is ready")
+    with StartupProgress() as progress:
+        progress.report("database is ready")
         assert "\x1b[" not in terminal.getvalue(), "no bar before there is something to fetch"
         for done in (0, 40 * MIB):
-            steps.bytes("small", done, 88 * MIB)
+            progress.update_download("small", done, 88 * MIB)
         end = time.monotonic() + 10
         while "small" not in terminal.getvalue() and time.monotonic() < end:
             time.sleep(0.05)
         assert "small" in terminal.getvalue() and "88.0/" not in terminal.getvalue().replace(" ", "")
-        steps.bytes("small", 88 * MIB, 88 * MIB)
-        steps.say("ready")
+        progress.update_download("small", 88 * MIB, 88 * MIB)
+        progress.report("ready")
         told = terminal.getvalue()
         assert "model small is ready" in told and told.rstrip().endswith("ready")
         assert told.count("\x1b[?25l") == told.count("\x1b[?25h") == 1, "the cursor is shown again"
         time.sleep(0.3)
         assert terminal.getvalue() == told, "nothing is drawn while it serves"
-        steps.bytes("later", 0, MIB)
-        steps.bytes("later", MIB, MIB)
+        progress.update_download("later", 0, MIB)
+        progress.update_download("later", MIB, MIB)
         assert "model later is ready" in terminal.getvalue(), "a later blueprint may need another model"
 
 
@@ -65,9 +65,9 @@ def test_without_a_terminal_each_model_is_told_at_its_start_and_once_at_its_end(
 ) -> None:
     plain = io.StringIO()
     monkeypatch.setattr(sys, "stderr", plain)
-    with Steps() as steps:
+    with StartupProgress() as progress:
         for done in (0, 1, 2 * MIB):
-            steps.bytes("small", done, 2 * MIB)
+            progress.update_download("small", done, 2 * MIB)
     lines = [line.partition("s  ")[2] for line in plain.getvalue().splitlines()]
     assert lines == ["model small: 0 of 2 MiB", "model small: 2 of 2 MiB"]
 
@@ -75,13 +75,13 @@ def test_without_a_terminal_each_model_is_told_at_its_start_and_once_at_its_end(
 def test_what_cannot_be_said_ends_nothing_and_what_can_later_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    with Path("/dev/full").open("w") as full, os.fdopen(writer, "w") as broken, Steps() as steps:
+    with Path("/dev/full").open("w") as full, os.fdopen(writer, "w") as broken, StartupProgress() as progress:
         for stream in (full, broken):
             monkeypatch.setattr(sys, "stderr", stream)
             for _ in range(3):
-                steps.say("postgres ended, restarted")
+                progress.report("postgres ended, restarted")
         monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
-        steps.say("x" * 200)
+        progress.report("x" * 200)
         for stream in (full, broken):  # what is left in them has nowhere to go
             with pytest.raises(OSError):
                 stream.close()
@@ -115,9 +115,14 @@ def test_it_serves_while_many_documents_are_read(
     (home.logs / "gateway-0.log").write_text("there is no room in the journal\n")
     server = ThreadingHTTPServer(("127.0.0.1", 0), Status)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    with server, socket.create_server(("127.0.0.1", 0)) as public, Steps() as steps, Supervisor(home) as supervisor:
+    with (
+        server,
+        socket.create_server(("127.0.0.1", 0)) as public,
+        StartupProgress() as progress,
+        Supervisor(home) as supervisor,
+    ):
         monkeypatch.setattr(supervisor, "states", lambda: [SimpleNamespace(name="gateway-0", pid=1, starts=1)])
-        start = Start(home, load_settings(), None, False, steps)
+        start = Startup(home, load_settings(), None, False, progress)
         listeners = Listeners(public, server.socket, "127.0.0.1")
         if "services" in status:
             with pytest.raises(Unavailable, match="waiting for embedded"):

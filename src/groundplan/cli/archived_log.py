@@ -11,7 +11,7 @@ import typer
 from groundplan.cli.client import ControlClient, find_running
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, emit_query_result, table
-from groundplan.cli.progress import counting
+from groundplan.cli.progress import progress_bar
 from groundplan.core.audit import archive as archived
 from groundplan.core.audit.archive_store import Range
 from groundplan.core.errors import GroundplanError, Invalid
@@ -51,7 +51,7 @@ def check(home: Home, public_key: bytes | None) -> Looked:
         return Looked(why=error.message)
     lacking = value["lacking"] and (value["lacking"]["first"], value["lacking"]["until"])
     ranges = [Range.of_json(each) for each in value["ranges"]]
-    with counting("entries of the archive") as count:
+    with progress_bar("entries of the archive") as count:
         return Looked(len(ranges), tuple(archived.check_files(home.audit, ranges, count, public_key, lacking)))
 
 

@@ -11,10 +11,10 @@ import typer
 from groundplan.cli import archived_log
 from groundplan.cli.client import ControlClient, find_running
 from groundplan.cli.command_group import command_group
-from groundplan.cli.files import read_given
+from groundplan.cli.files import read_argument_file
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, table
-from groundplan.cli.progress import counting
+from groundplan.cli.progress import progress_bar
 from groundplan.core.audit.checkpoint import parse_key
 from groundplan.core.audit.keys import load_public
 from groundplan.core.audit.rotate import rotate
@@ -50,7 +50,7 @@ def verify(
     target = folder or place.audit
     alone = folder is not None or not (place.keys / "checkpoint.pub").exists()
     own = None if alone else load_public(place, "checkpoint").public_bytes_raw()
-    with counting("entries of the log") as count:
+    with progress_bar("entries of the log") as count:
         verdict = verify_folder(
             target,
             own if key is None else _read_file(key),
@@ -128,7 +128,7 @@ app.command("archive")(archived_log.archive)
 
 
 def _read_file(path: Path) -> bytes:
-    return read_given(path, code="file", hint="Give an existing file.")
+    return read_argument_file(path, code="file", hint="Give an existing file.")
 
 
 def _entries_text(verdict: Verdict) -> str:

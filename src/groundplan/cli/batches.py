@@ -8,17 +8,17 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.options import Before, HomeOption, JsonOption, WorkloadOption
+from groundplan.cli.options import GroupOptions, HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 
-app = command_group("Batches with their progress, cost and reserved budget: list.", answers=True)
+app = command_group("Batches with their progress, cost and reserved budget: list.", runs_alone=True)
 
 
 @app.callback(invoke_without_command=True)
-def alone(
+def root(
     context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    context.obj = Before(workload, home, as_json)
+    context.obj = GroupOptions(workload, home, as_json)
     if context.invoked_subcommand is None:
         list_all(context)
 
@@ -29,9 +29,9 @@ def list_all(
 ) -> None:
     """List batches, newest first, and what files take of the disk. They are created at the gateway with an API key:
     POST /v1/batches or /v1/messages/batches."""
-    asked = Before.of(context, workload, home, as_json)
-    value = ControlClient.connect(asked.home).get("/api/batches", **asked.named())
-    emit(value, asked.as_json, batches_text(value))
+    options = GroupOptions.merged(context, workload, home, as_json)
+    value = ControlClient.connect(options.home).get("/api/batches", **options.query())
+    emit(value, options.as_json, batches_text(value))
 
 
 def batches_text(value: dict[str, Any]) -> str:
@@ -44,6 +44,6 @@ def batches_text(value: dict[str, Any]) -> str:
         for row in value["batches"]
     ]  # fmt: skip
     head = ("batch", "workload", "status", "made", "failed", "cost", "held", "why not")
-    told = table(head, rows) if rows else "there are no batches"
-    kept = [(row["workload"], row["files"], f"{row['bytes'] / 1e6:,.1f} MB") for row in value["files"]]
-    return f"{told}\n\n{table(('workload', 'files', 'size'), kept)}" if kept else told
+    text = table(head, rows) if rows else "there are no batches"
+    files = [(row["workload"], row["files"], f"{row['bytes'] / 1e6:,.1f} MB") for row in value["files"]]
+    return f"{text}\n\n{table(('workload', 'files', 'size'), files)}" if files else text

@@ -1,6 +1,7 @@
-"""A small client of the control API for commands. Finds a running `up` through HOME and sends the operator's token.
+"""A small control API client for commands. Finds a running `up` through HOME and sends the operator's token.
 
-It retries nothing: a command reports the failure and ends. Standard library only, so that commands start fast.
+It never retries: a command reports the failure and ends. It uses the standard library only, so that commands start
+fast.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ _BY_STATUS: dict[int, type[GroundplanError]] = {
 
 
 def find_running(home: Home) -> dict[str, Any] | None:
-    """State of the running `up` as it wrote it (`pid`, `gateway`, `control`); None where none runs."""
+    """State file of the running `up` (`pid`, `gateway`, `control`, ...); None if none runs."""
     try:
         value = json.loads((home.run / "up.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -44,13 +45,13 @@ def find_running(home: Home) -> dict[str, Any] | None:
     if not isinstance(value, dict) or not isinstance(value.get("control"), str) or not is_from_home(value, home):
         return None
     pid = value.get("pid")
-    now = start_ticks(pid) if isinstance(pid, int) else ""
-    # a killed `up` leaves the file, and in a container another process may well get its pid
-    return value if now and value.get("began", now) == now else None
+    started = start_ticks(pid) if isinstance(pid, int) else ""
+    # a killed `up` leaves the file behind, and in a container another process often gets its pid
+    return value if started and value.get("began", started) == started else None
 
 
 def require_running(home: Home) -> dict[str, Any]:
-    """As `find_running`. Raises `Unavailable` (exit 69) where none runs."""
+    """As `find_running`. Raises `Unavailable` (exit 69) if none runs."""
     state = find_running(home)
     if state is None:
         raise Unavailable(
@@ -62,7 +63,7 @@ def require_running(home: Home) -> dict[str, Any]:
 
 
 class ControlClient:
-    """A client for one address and token. Methods return the decoded JSON answer or raise the error in the answer."""
+    """A client for one address and token. Methods return the decoded JSON of the response or raise its error."""
 
     def __init__(self, url: str, token: str, timeout: float = 120.0) -> None:
         self.url = _base_url(url)
@@ -71,24 +72,24 @@ class ControlClient:
 
     @classmethod
     def connect(cls, home: Path | None, timeout: float = 120.0) -> ControlClient:
-        """A client of the `up` of this HOME, or of GROUNDPLAN_URL. Raises `Unavailable` (exit 69) where none runs."""
+        """A client of the `up` of this HOME, or of GROUNDPLAN_URL. Raises `Unavailable` (exit 69) if none runs."""
         settings = settings_for(home)
-        place = Home(settings.home)
+        paths = Home(settings.home)
         url = settings.url
         if url is None:
-            url = str(require_running(place)["control"])
-        return cls(url, settings.token or read_token(place), timeout)
+            url = str(require_running(paths)["control"])
+        return cls(url, settings.token or read_token(paths), timeout)
 
     def with_timeout(self, seconds: float) -> ControlClient:
         """The same client with another timeout."""
         return ControlClient(self.url, self._token, seconds)
 
     def get(self, path: str, **query: Any) -> Any:
-        given = {name: value for name, value in query.items() if value is not None}
-        return self.send("GET", f"{path}?{_encoded(given)}" if given else path)
+        parameters = {name: value for name, value in query.items() if value is not None}
+        return self.send("GET", f"{path}?{_encode_query(parameters)}" if parameters else path)
 
     def gateway_url(self) -> str:
-        """The gateway's base URL as the control process knows it. Raises `Unavailable` where it knows none."""
+        """The gateway's base URL as the control process knows it. Raises `Unavailable` if it knows none."""
         url = self.get("/api/status")["addresses"].get("gateway")
         if url is None:
             raise Unavailable(
@@ -112,20 +113,20 @@ class ControlClient:
         return self.send("POST", path, {} if body is None else body)
 
     def post_file(self, path: str, data: bytes, query: Sequence[tuple[str, str]]) -> Any:
-        """Send a file's bytes unchanged."""
-        return self.send("POST", f"{path}?{_encoded(query)}", data)
+        """Send the bytes of a file unchanged."""
+        return self.send("POST", f"{path}?{_encode_query(query)}", data)
 
     def save(self, path: str, file: Path, **query: str) -> int:
-        """Write the body of a GET, such as an archive, to a new file; returns its size in bytes."""
+        """Write the body of a GET response, such as an archive, to a new file; returns its size in bytes."""
         if file.exists():  # exports are audited, so none is requested that cannot be stored
             raise _unwritable_error(file, "File exists")
-        data, made = self.send("GET", f"{path}?{_encoded(query)}", raw=True), False
+        data, is_created = self.send("GET", f"{path}?{_encode_query(query)}", raw=True), False
         try:
             with file.open("xb") as opened:
-                made = True
+                is_created = True
                 return opened.write(data)
         except OSError as error:
-            if made:  # an incomplete file would block the next try
+            if is_created:  # an incomplete file would block the next try
                 file.unlink(missing_ok=True)
             raise _unwritable_error(file, error.strerror) from error
 
@@ -133,9 +134,9 @@ class ControlClient:
         return self.send("DELETE", path)
 
     def send(self, method: str, path: str, body: Any = None, *, raw: bool = False) -> Any:
-        """Send one request; with `raw` a successful answer is returned as bytes.
+        """Send one request; with `raw` return the body of a successful response as bytes.
 
-        Raises `Unavailable` where nothing answers, else the error in the API's answer.
+        Raises `Unavailable` if nothing answers, else the error in the API's response.
         """
         headers = {"Accept": "application/json"}
         data = None
@@ -147,14 +148,14 @@ class ControlClient:
             status, payload = response.status, response.read()
         return payload if raw and 200 <= status < 300 else _decode_response(status, payload)
 
-    def events(self, path: str, last: str | None = None) -> Iterator[tuple[str, str, str]]:
+    def events(self, path: str, last_id: str | None = None) -> Iterator[tuple[str, str, str]]:
         """Yield (event, id, data) of a stream of server-sent events until it ends. Raises as `send` does.
 
-        `last` is the id of the last event already seen.
+        `last_id` is the id of the last event already seen.
         """
         headers = {"Accept": "text/event-stream"}
-        if last is not None:
-            headers["Last-Event-ID"] = last
+        if last_id is not None:
+            headers["Last-Event-ID"] = last_id
         with self._request("GET", path, headers) as response:
             if response.status != 200:
                 _decode_response(response.status, response.read())
@@ -165,20 +166,24 @@ class ControlClient:
     def _request(
         self, method: str, path: str, headers: dict[str, str], body: bytes | None = None
     ) -> Iterator[http.client.HTTPResponse]:
-        """Context of the answer to one request. Raises `Unavailable` where nothing answers, or the connection breaks
-        while it is read."""
+        """Context manager for the response to one request. Raises `Unavailable` if nothing answers, or if the
+        connection breaks while the response is read."""
         parts = urlsplit(self.url)
-        make = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-        connection = make(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
-        sent = {"Authorization": f"Bearer {self._token}", **headers}
+        connection_class = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
+        connection = connection_class(parts.hostname or "127.0.0.1", parts.port, timeout=self._timeout)
+        all_headers = {"Authorization": f"Bearer {self._token}", **headers}
         try:
-            connection.request(method, quote(path, safe="/?&=%:+", errors="surrogateescape"), body=body, headers=sent)
+            connection.request(
+                method, quote(path, safe="/?&=%:+", errors="surrogateescape"), body=body, headers=all_headers
+            )
             yield connection.getresponse()
         except (OSError, http.client.HTTPException) as error:
             slow = isinstance(error, TimeoutError)
-            told = f"gives no answer within {self._timeout:g} s" if slow else "does not answer: " + type(error).__name__
+            failure = (
+                f"gives no answer within {self._timeout:g} s" if slow else "does not answer: " + type(error).__name__
+            )
             raise Unavailable(
-                f"{self.url} {told}",
+                f"{self.url} {failure}",
                 code="not_running",
                 hint="Is `groundplan up` still running? `groundplan doctor` looks for the cause.",
             ) from error
@@ -186,14 +191,14 @@ class ControlClient:
             connection.close()
 
 
-def _encoded(query: Mapping[str, Any] | Sequence[tuple[str, str]]) -> str:
-    """Encode a query; words that are no UTF-8, such as file names, keep their bytes."""
+def _encode_query(query: Mapping[str, Any] | Sequence[tuple[str, str]]) -> str:
+    """Encode a query; text that is not UTF-8, such as file names, keeps its bytes."""
     return urlencode(query, errors="surrogateescape")
 
 
-def _unwritable_error(file: Path, why: str | None) -> Invalid:
+def _unwritable_error(file: Path, cause: str | None) -> Invalid:
     return Invalid(
-        f"{file} cannot be written: {why}", code="file_unwritable",
+        f"{file} cannot be written: {cause}", code="file_unwritable",
         hint="Name a file that is not there yet, in a folder that you may write to.",
     )  # fmt: skip
 
@@ -218,7 +223,7 @@ def read_events(lines: Iterable[bytes]) -> Iterator[tuple[str, str, str]]:
 
 
 def _base_url(url: str) -> str:
-    """The base URL without its last slash. Raises `Invalid` (`url_invalid`) where it is none."""
+    """The base URL without its last slash. Raises `Invalid` (`url_invalid`) if it is not an HTTP URL."""
     try:
         parts = urlsplit(url)
         usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -233,7 +238,7 @@ def _base_url(url: str) -> str:
 
 
 def _validated_token(token: str) -> str:
-    """The token, if it is valid in a header; another text is a mistake and never sent. Raises `Invalid`."""
+    """The token, if it is valid in a header. Raises `Invalid` for other text, which is a mistake and never sent."""
     if not token.isascii() or not token.isprintable():
         raise Invalid(
             "the token holds characters that no token has", code="token_invalid",
@@ -243,7 +248,7 @@ def _validated_token(token: str) -> str:
 
 
 def read_token(home: Home) -> str:
-    """The local operator's token. Raises `Denied` where this user may not read it."""
+    """The local operator's token. Raises `Denied` if this user may not read it."""
     try:
         return home.operator_token.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError) as error:
@@ -261,15 +266,15 @@ def _decode_response(status: int, payload: bytes) -> Any:
         value = None
     if 200 <= status < 300:
         return value
-    told = value.get("error") if isinstance(value, dict) else None
-    if not isinstance(told, dict):
+    error = value.get("error") if isinstance(value, dict) else None
+    if not isinstance(error, dict):
         raise Unavailable(
             f"the control API answered {status}", code="unexpected_answer", hint="See HOME/logs/control.log."
         )
     raise _BY_STATUS.get(status, GroundplanError)(
-        str(told.get("message", "")),
-        code=str(told.get("code", "error")),
-        hint=str(told.get("hint", "")),
-        where=told.get("where"),
-        problems=tuple(parse_problem(problem) for problem in told.get("problems") or ()),
+        str(error.get("message", "")),
+        code=str(error.get("code", "error")),
+        hint=str(error.get("hint", "")),
+        where=error.get("where"),
+        problems=tuple(parse_problem(problem) for problem in error.get("problems") or ()),
     )

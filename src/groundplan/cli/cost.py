@@ -13,7 +13,7 @@ from groundplan.cli import anomalies, cost_ahead, opportunities, outcomes
 from groundplan.cli.archive import archive
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.files import read_sent
+from groundplan.cli.files import read_upload
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
@@ -22,7 +22,7 @@ from groundplan.core.words import format_period, per_period, quantity
 ROWS_SHOWN = 40
 INCOMPLETE = 1
 """Exit code where not every line of a bill could be compared."""
-app = command_group("What calls have cost, exactly.", answers=True)
+app = command_group("What calls have cost, exactly.", runs_alone=True)
 
 
 @app.callback(invoke_without_command=True)
@@ -130,7 +130,7 @@ def reconcile(
 ) -> None:
     """Compare the ledger with a provider's bill, and explain the difference call by call. Exits with 1 if lines of the
     bill could not be compared because they have no exchange rate or price."""
-    data = read_sent(invoice, "bill", hint="Name a CSV file.", smaller="Split it by day or model.")
+    data = read_upload(invoice, "bill", hint="Name a CSV file.", smaller="Split it by day or model.")
     client, as_json = common.of(context)
     value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])
     emit(value, as_json, format_reconciliation(value))

@@ -12,7 +12,7 @@ from urllib.parse import quote, urlencode
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.files import read_given
+from groundplan.cli.files import read_argument_file
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.errors import Invalid
@@ -343,7 +343,7 @@ def push(
 
 
 def _push_entry(file: Path) -> dict[str, Any]:
-    data = read_given(file, code="push_file", hint="Name a file.")
+    data = read_argument_file(file, code="push_file", hint="Name a file.")
     media = file.suffix.lower().lstrip(".")
     if file.suffix.lower() in TEXT:
         return {"path": file.name, "text": data.decode("utf-8", "replace"), "media": media}

@@ -1,4 +1,5 @@
-"""`groundplan erase`: one request to erase a person, with a signed receipt of what went and what stayed and why."""
+"""`groundplan erase`: requests the erasure of a person; a signed receipt lists what was erased and what was kept, and
+why."""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ from urllib.parse import quote
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.files import read_given_text
+from groundplan.cli.files import read_argument_text
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
@@ -18,8 +19,8 @@ from groundplan.core.errors import Invalid
 
 
 @dataclass(frozen=True, slots=True)
-class Asked:
-    """Whom to erase, why, and how far."""
+class ErasureOptions:
+    """The person to erase, the reason, and the extent."""
 
     person: Annotated[str | None, typer.Option("--person", help="E-mail address of the person to erase.")] = None
     also: Annotated[
@@ -33,8 +34,8 @@ class Asked:
 
 
 @dataclass(frozen=True, slots=True)
-class Instead:
-    """What else can be asked about an erasure."""
+class OtherActions:
+    """What the command does instead of requesting an erasure."""
 
     request: Annotated[str | None, typer.Option("--request", help="ID of an earlier request: show its state.")] = None
     receipt: Annotated[Path | None, typer.Option("--receipt", help="Write the signed receipt to this file.")] = None
@@ -46,65 +47,69 @@ class Instead:
 
 
 @grouped
-def erase(asked: Asked, instead: Instead, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def erase(options: ErasureOptions, other: OtherActions, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Request the erasure of a person from documents, kept calls, reviews, caches, files and their account.
 
     Somebody with the duty compliance must confirm it in the console; `--request ID --receipt FILE` then gives the
     signed receipt. What is under a legal hold stays, and so do records that must be kept: approvals, and the books.
     """
     client = ControlClient.connect(home)
-    if instead.verify is not None:
-        value, text = _verified(client, instead.verify)
-    elif instead.request is not None:
-        value, text = _standing(client, instead.request, instead.receipt)
-    elif asked.person is None or not asked.reason:
+    if other.verify is not None:
+        value, text = _verify_receipt(client, other.verify)
+    elif other.request is not None:
+        value, text = _show_request(client, other.request, other.receipt)
+    elif options.person is None or not options.reason:
         raise Invalid(
             "the person to erase and the reason are missing", code="usage", hint="Give --person and --reason."
         )
-    elif instead.hold or instead.end_hold:
-        value, text = _held(client, asked.person, asked.reason, end=instead.end_hold)
+    elif other.hold or other.end_hold:
+        value, text = _set_legal_hold(client, options.person, options.reason, end=other.end_hold)
     else:
-        value, text = _requested(client, asked)
+        value, text = _request_erasure(client, options)
     emit(value, as_json, text)
 
 
-def _verified(client: ControlClient, receipt: Path) -> tuple[Any, str]:
-    given = read_given_text(receipt, code="receipt", hint="Give the file of the receipt.")
-    found = client.post("/api/erasures/verify", {"receipt": given})
-    return found, f"The signature is valid. {_told(found['receipt'])}"
+def _verify_receipt(client: ControlClient, receipt: Path) -> tuple[Any, str]:
+    content = read_argument_text(receipt, code="receipt", hint="Give the file of the receipt.")
+    value = client.post("/api/erasures/verify", {"receipt": content})
+    return value, f"The signature is valid. {_result_table(value['receipt'])}"
 
 
-def _standing(client: ControlClient, request: str, receipt: Path | None) -> tuple[Any, str]:
-    """How a request stands; its receipt is written where there is one."""
-    found = client.get(f"/api/erasures/{request}")
-    if receipt is not None and found["receipt"]:
-        receipt.write_text(found["receipt"], encoding="utf-8")
-    return found, f"It is {found['state']}." + ("\n" + _told(found) if found["state"] == "waiting" else "")
+def _show_request(client: ControlClient, request: str, receipt: Path | None) -> tuple[Any, str]:
+    """State of an earlier request; writes its receipt to the file `receipt` if there is one."""
+    value = client.get(f"/api/erasures/{request}")
+    if receipt is not None and value["receipt"]:
+        receipt.write_text(value["receipt"], encoding="utf-8")
+    return value, f"It is {value['state']}." + ("\n" + _result_table(value) if value["state"] == "waiting" else "")
 
 
-def _held(client: ControlClient, person: str, reason: str, *, end: bool) -> tuple[Any, str]:
+def _set_legal_hold(client: ControlClient, person: str, reason: str, *, end: bool) -> tuple[Any, str]:
     client.post(f"/api/people/{quote(person, safe='')}/hold", {"reason": reason, "end": end})
     return {"person": person, "held": not end}, f"The legal hold {'ended' if end else 'is set'}."
 
 
-def _requested(client: ControlClient, asked: Asked) -> tuple[Any, str]:
+def _request_erasure(client: ControlClient, options: ErasureOptions) -> tuple[Any, str]:
     body = {
-        "person": asked.person, "also": asked.also or [], "reason": asked.reason,
-        "keep_documents": asked.keep_documents, "dry_run": asked.dry_run,
+        "person": options.person, "also": options.also or [], "reason": options.reason,
+        "keep_documents": options.keep_documents, "dry_run": options.dry_run,
     }  # fmt: skip
     value = client.post("/api/erasures", body)
-    if asked.dry_run:
-        return value, f"{_told(value)}\nNothing was requested."
+    if options.dry_run:
+        return value, f"{_result_table(value)}\nNothing was requested."
+    table_ = _result_table(value)
     return value, (
-        f"{_told(value)}\nRequested. Somebody with the duty compliance must confirm it under Governance, Erasures; "
+        f"{table_}\nRequested. Somebody with the duty compliance must confirm it under Governance, Erasures; "
         f"then: groundplan erase --request {value['id']} --receipt FILE"
     )
 
 
-def _told(value: dict[str, Any]) -> str:
-    rows = [("goes", *_row(one)) for one in value["erased"]] + [("stays", *_row(one)) for one in value["kept"]]
+def _result_table(value: dict[str, Any]) -> str:
+    """Table of what an erasure erases and what it keeps."""
+    rows = [("goes", *_result_row(item)) for item in value["erased"]] + [
+        ("stays", *_result_row(item)) for item in value["kept"]
+    ]
     return table(("", "what", "how many", "", "which"), rows) if rows else "Nothing was found."
 
 
-def _row(one: dict[str, Any]) -> tuple[str, str, str, str]:
-    return one["what"], str(one["count"]), one["why"], ", ".join(one["names"][:5])
+def _result_row(item: dict[str, Any]) -> tuple[str, str, str, str]:
+    return item["what"], str(item["count"]), item["why"], ", ".join(item["names"][:5])

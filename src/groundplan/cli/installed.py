@@ -1,7 +1,7 @@
-"""What a reload does first, in a process of the code that is installed now: it loads each program that is to start
-anew, so that code which cannot be loaded replaces nothing, and then brings the database to its schema.
+"""The first step of a reload, run as a process of the newly installed code: import every program that will be
+restarted, so that code which cannot be imported replaces nothing, then upgrade the database schema.
 
-It starts none of them: what fails only then is found by whoever starts it. Running processes of an earlier version call
+It starts none of these programs, so it does not find errors of their start. Running processes of earlier versions call
 this module by its name.
 """
 
@@ -16,7 +16,7 @@ from groundplan.runtime import migrate
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """`python -m groundplan.cli.installed --home HOME MODULE...`; the last line that it prints tells what is wrong."""
+    """`python -m groundplan.cli.installed --home HOME MODULE...`; the last line on stderr says what is wrong."""
     parser = argparse.ArgumentParser(prog="groundplan.cli.installed", description=__doc__)
     parser.add_argument("--home", required=True)
     parser.add_argument("modules", nargs="*", metavar="MODULE")

@@ -1,4 +1,4 @@
-"""`groundplan keys`: API keys for workloads. A key is shown once, when it is made."""
+"""`groundplan keys`: API keys for workloads. A key is shown once, when it is created."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.identity.keys import PREFIX, PREFIX_CHARACTERS
 
 app = command_group("Create, list and revoke API keys.")
-NONE = "There is no key. `groundplan keys create --workload NAME` makes one."
+NO_KEYS_TEXT = "There is no key. `groundplan keys create --workload NAME` makes one."
 KeyArgument = Annotated[str, typer.Argument(metavar="ID", help="ID of the key, from `list`; never the key itself.")]
 
 
@@ -47,7 +47,7 @@ class KeyLimits:
 @grouped
 def create(
     workload: Annotated[str, typer.Option("--workload", help="Workload that the key may call.")],
-    bounds: KeyLimits,
+    limits: KeyLimits,
     user: Annotated[
         str | None, typer.Option("--user", help="E-mail address of the person whose permissions the key carries.")
     ] = None,
@@ -59,10 +59,10 @@ def create(
     as_json: JsonOption = False,
 ) -> None:
     """Create a key. It is printed once and cannot be shown again."""
-    body = {"workload": workload, "user": user, "acts_for_others": on_behalf_of, **bounds.body()}
+    body = {"workload": workload, "user": user, "acts_for_others": on_behalf_of, **limits.body()}
     value = ControlClient.connect(home).post("/api/keys", body)
-    told = f"{value['key']}\n\nKeep it now: it is not shown again. Its id is {value['id']}."
-    emit(value, as_json, "\n".join([told, *warnings_text(value)]))
+    text = f"{value['key']}\n\nKeep it now: it is not shown again. Its id is {value['id']}."
+    emit(value, as_json, "\n".join([text, *warnings_text(value)]))
 
 
 @app.command()
@@ -77,8 +77,10 @@ def rotate(
     """Replace a key with a new one that has the same rights, budget and limits."""
     require_key_id(key_id)
     value = ControlClient.connect(home).post(f"/api/keys/{key_id}/rotate", {"overlap": overlap})
-    told = f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
-    emit(value, as_json, "\n".join([f"{value['key']}\n\n{told}", *warnings_text(value)]))
+    instructions = (
+        f"Keep it now: it is not shown again. Its id is {value['id']}; the old key ends {value['old_ends_at']}."
+    )
+    emit(value, as_json, "\n".join([f"{value['key']}\n\n{instructions}", *warnings_text(value)]))
 
 
 @app.command("list")
@@ -92,17 +94,21 @@ def list_keys(
     as_json: JsonOption = False,
 ) -> None:
     """List all keys, without their secrets."""
-    found = [
+    keys = [
         key
         for key in ControlClient.connect(home).list_all("/api/keys", "keys", tag=tag, workload=workload, user=user)
-        # also where a control process from before knows no such filter
+        # filtered here as well, since an older control process ignores these parameters
         if (tag is None or tag in key["tags"]) and workload in (None, key["workload"]) and user in (None, key["user"])
     ]
     rows = [
         (k["id"], k["workload"], k["user"] or "-", k["prefix"], k["state"], k["expires_at"] or "-", _terms(k))
-        for k in found
+        for k in keys
     ]
-    emit({"keys": found}, as_json, table(("id", "workload", "user", "begins", "state", "expires", "terms"), rows, NONE))
+    emit(
+        {"keys": keys},
+        as_json,
+        table(("id", "workload", "user", "begins", "state", "expires", "terms"), rows, NO_KEYS_TEXT),
+    )
 
 
 def _terms(key: dict[str, Any]) -> str:
@@ -122,9 +128,9 @@ def revoke(key_id: KeyArgument, home: HomeOption = None, as_json: JsonOption = F
     emit_effective(f"key {key_id} is revoked{others_text(value)}", value, as_json)
 
 
-def require_key_id(given: str) -> None:
-    """Raise `Invalid` (`key_itself`) if the key itself was given instead of its id, so that it is not sent anywhere."""
-    if (key := given.removeprefix("key/")).startswith(PREFIX):
+def require_key_id(argument: str) -> None:
+    """Raise `Invalid` (`key_itself`) if the argument is a key instead of its id, so that it is not sent anywhere."""
+    if (key := argument.removeprefix("key/")).startswith(PREFIX):
         raise Invalid(
             "that is a key itself, and in the history of this shell by now", code="key_itself",
             hint=f"Give its id: in `groundplan keys list` it begins with {key[:PREFIX_CHARACTERS]}.",
@@ -132,27 +138,27 @@ def require_key_id(given: str) -> None:
 
 
 def others_text(value: dict[str, Any]) -> str:
-    """Note that keys which a key was rotated to or from are not stopped with it."""
+    """Note that the keys to or from which this key was rotated are not stopped with it."""
     others = value.get("others") or ()
     return f" (its line goes on with {', '.join(others)})" if others else ""
 
 
-def emit_effective(what: str, value: dict[str, Any], as_json: bool) -> None:
-    """Print a change and which gateways follow it. Exits with 69 while some may still follow the previous state, so
-    that scripts do not take it for done."""
-    emit(value, as_json, effective_text(what, value["effective"]))
+def emit_effective(change: str, value: dict[str, Any], as_json: bool) -> None:
+    """Print a change and which gateways follow it. Exits with 69 while a gateway may still follow the previous state,
+    so that scripts do not take the change for effective."""
+    emit(value, as_json, effective_text(change, value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
 
 
-def effective_text(what: str, effective: dict[str, object]) -> str:
-    """One sentence on whether something holds at every gateway yet."""
+def effective_text(change: str, effective: dict[str, object]) -> str:
+    """Sentence on whether a change is effective at every gateway, with the gateways that have not acknowledged it."""
     if effective.get("complete"):
-        return f"{what}, effective at every gateway"
+        return f"{change}, effective at every gateway"
     waiting = effective.get("waiting") or []
     if not waiting:
-        return f"{what}; which gateways know it cannot be told now: ask `groundplan status`"
-    lines = [f"{what}; not yet acknowledged by:"]
+        return f"{change}; which gateways know it cannot be told now: ask `groundplan status`"
+    lines = [f"{change}; not yet acknowledged by:"]
     if isinstance(waiting, list):
         lines += [f"  gateway {gateway['epoch']}, may serve until {gateway['until']}" for gateway in waiting]
     return "\n".join(lines)

@@ -1,13 +1,14 @@
-"""`groundplan kill`: stops something now, and says when it has stopped everywhere, also without PostgreSQL.
+"""`groundplan kill`: stops something now and reports whether every gateway has stopped it; works without PostgreSQL.
 
-`--home` with `--offline` (or when no `up` answers) writes HOME/run/kill.json, which every gateway worker of this HOME
-reads each heartbeat; the next `up` takes it over into the live policy.
+With `--offline`, or when no `up` answers, it writes HOME/run/kill.json, which every gateway worker of this HOME reads
+at each heartbeat; the next `up` copies it into the live policy.
 """
 
 from __future__ import annotations
 
 import re
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,10 +21,10 @@ from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.identity import kill_file
 
-ANSWER_SECONDS = 5.0
-"""A kill takes two, gateways included. Where PostgreSQL or the network says nothing, the file is there after this; that
-both are done does no harm."""
-SCOPE = re.compile(r"company|(?:provider|model|workload|deployment|source|tool|key|site)/\S+")
+API_TIMEOUT_SECONDS = 5.0
+"""A kill takes two seconds, gateways included. If the API does not answer within this time (PostgreSQL or the network
+hangs), the file is written; it does no harm if the API executes the kill as well."""
+SCOPE_PATTERN = re.compile(r"company|(?:provider|model|workload|deployment|source|tool|key|site)/\S+")
 
 
 def kill(
@@ -46,35 +47,37 @@ def kill(
 ) -> None:
     """Stop SCOPE. Exits with 69 until every gateway has acknowledged it. `status` lists what is stopped."""
     require_key_id(scope)
-    if not SCOPE.fullmatch(scope):
+    if not SCOPE_PATTERN.fullmatch(scope):
         raise Invalid(
             f"'{scope}' is not something that can be stopped", code="kill_scope",
             hint="Write company, or provider/, model/, workload/, deployment/, source/, tool/, key/ or site/NAME.",
         )  # fmt: skip
     if lift:
         value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
-        told = f"{scope} may run again" if value["lifted"] else f"requested: {scope} waits for {value['waits_for']}"
-        emit(value, as_json, told)
+        text = f"{scope} may run again" if value["lifted"] else f"requested: {scope} waits for {value['waits_for']}"
+        emit(value, as_json, text)
         return
-    value = _offline(home_for(home), scope, reason) if offline else _told(home, scope, reason, streams)
+    value = _kill_offline(home_for(home), scope, reason) if offline else _kill_online(home, scope, reason, streams)
     file = value.get("file")
-    by_file = f"{scope} is stopped by {file}: workers of this HOME obey it at their next heartbeat" if file else None
-    emit(value, as_json, by_file or effective_text(f"{scope} is stopped{others_text(value)}", value["effective"]))
+    file_text = f"{scope} is stopped by {file}: workers of this HOME obey it at their next heartbeat" if file else None
+    emit(value, as_json, file_text or effective_text(f"{scope} is stopped{others_text(value)}", value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
 
 
-def _told(home: Any, scope: str, reason: str, streams: bool) -> dict[str, Any]:
+def _kill_online(home: Path | None, scope: str, reason: str, streams: bool) -> dict[str, Any]:
+    """Kill through the API; where that is unavailable, by the file."""
     try:
-        client = ControlClient.connect(home, ANSWER_SECONDS)
+        client = ControlClient.connect(home, API_TIMEOUT_SECONDS)
         value = client.post("/api/kill", {"scope": scope, "reason": reason, "streams": streams})
     except Unavailable as error:
         note(f"{error.message}; writing HOME/run/kill.json instead")
-        return _offline(home_for(home), scope, reason)
+        return _kill_offline(home_for(home), scope, reason)
     return dict(value)
 
 
-def _offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
+def _kill_offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
+    """Add the kill to HOME/run/kill.json. Raises `Unavailable` (`kill_unwritten`) where that is impossible."""
     if not home.run.is_dir():
         raise Invalid(
             f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."

@@ -1,7 +1,7 @@
-"""Commands whose options are grouped: a parameter that is a frozen dataclass stands for its fields, each an option.
+"""Option groups for commands: a parameter that is a frozen dataclass stands for its fields, each of which is an option.
 
-So a command takes few values, and options that belong together are named and read once. What every command has
-(`--home`, `--json`) comes last in its help. Says nothing of values.
+So a command has few parameters, and options that belong together are declared once. Options that every command has
+(`--home`, `--json`) come last in its help. This module does not validate values.
 """
 
 from __future__ import annotations
@@ -13,34 +13,35 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, get_type_hints
 
 Parameter = inspect.Parameter
-LAST = ("home", "as_json")
+SHARED_PARAMETERS = ("home", "as_json")
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
-    """`command` as typer is to see it. Fields need `Annotated` types and defaults, or a factory of one."""
+    """Wrap `command` with a signature in which each group is replaced by its fields, as typer needs it. Fields need
+    `Annotated` types."""
     hints = get_type_hints(command, include_extras=True)
     hints.pop("return", None)
-    groups = {name: kind for name, kind in hints.items() if isinstance(kind, type) and is_dataclass(kind)}
-    plain = [
+    groups = {name: group for name, group in hints.items() if isinstance(group, type) and is_dataclass(group)}
+    own_parameters = [
         Parameter(name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[name])
         for name, each in inspect.signature(command).parameters.items()
         if name not in groups
     ]
-    made = [parameter for kind in groups.values() for parameter in _options(kind)]
-    every = sorted((*plain, *made), key=lambda each: each.name in LAST)
+    group_options = [parameter for group in groups.values() for parameter in _group_parameters(group)]
+    parameters = sorted((*own_parameters, *group_options), key=lambda each: each.name in SHARED_PARAMETERS)
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
-        for name, kind in groups.items():
-            values[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
         command(**values)
 
-    run.__signature__ = inspect.Signature(every)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in every}
+    run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    run.__annotations__ = {each.name: each.annotation for each in parameters}
     return run
 
 
-def _options(kind: type) -> list[Parameter]:
+def _group_parameters(kind: type) -> list[Parameter]:
     hints = get_type_hints(kind, include_extras=True)
     return [
         Parameter(field.name, Parameter.KEYWORD_ONLY, default=_default(field), annotation=hints[field.name])

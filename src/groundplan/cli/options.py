@@ -33,34 +33,34 @@ WorkloadOption = Annotated[str | None, typer.Option("--workload", help="Only thi
 
 
 @dataclass(frozen=True, slots=True)
-class Before:
-    """What was said before the command of a group that lists without one; it holds for the command, too."""
+class GroupOptions:
+    """Options given to a group before its command, as in `batches --json list`; they apply to the command, too."""
 
     workload: str | None = None
     home: Path | None = None
     as_json: bool = False
 
     @classmethod
-    def of(cls, context: typer.Context, workload: str | None, home: Path | None, as_json: bool) -> Before:
-        """What was said there, and where nothing was, before."""
-        before: Before = context.obj or cls()
-        return cls(workload or before.workload, home or before.home, as_json or before.as_json)
+    def merged(cls, context: typer.Context, workload: str | None, home: Path | None, as_json: bool) -> GroupOptions:
+        """The options given to the command, each completed by that of its group."""
+        inherited: GroupOptions = context.obj or cls()
+        return cls(workload or inherited.workload, home or inherited.home, as_json or inherited.as_json)
 
-    def named(self) -> dict[str, str]:
-        """The query of a list."""
+    def query(self) -> dict[str, str]:
+        """Query parameters of the list's API request."""
         return {"workload": self.workload} if self.workload else {}
 
 
 def program_name() -> str:
-    """The command as it has to be written here: that of a `make run` is not on the PATH."""
-    own = Path(sys.executable).with_name("groundplan")
-    found = shutil.which("groundplan")
-    known = found is not None and Path(found).resolve() == own.resolve()
-    return "groundplan" if known or not own.exists() else shlex.quote(os.path.relpath(own))
+    """How the user has to write the command: `groundplan` if it is on the PATH, else its path, as after `make run`."""
+    script = Path(sys.executable).with_name("groundplan")
+    on_path = shutil.which("groundplan")
+    is_on_path = on_path is not None and Path(on_path).resolve() == script.resolve()
+    return "groundplan" if is_on_path or not script.exists() else shlex.quote(os.path.relpath(script))
 
 
 def settings_for(home: Path | None) -> Settings:
-    """Settings with HOME from the command line where it was given."""
+    """Settings, with HOME from the command line if it was given."""
     settings = load_settings()
     return replace(settings, home=home.absolute()) if home is not None else settings
 
@@ -70,18 +70,18 @@ def home_for(home: Path | None) -> Home:
 
 
 def workspace_for(workspace: Path | None, home: Path | None = None) -> Path:
-    """The workspace that was named, also by the environment, else the one that was applied last to HOME, else the
-    current folder. Raises `Invalid`."""
-    folder = (workspace or load_settings().workspace or noted_workspace(home) or Path.cwd()).absolute()
+    """The workspace named on the command line or in the environment, else the one applied last to HOME, else the
+    current folder. Raises `Invalid` if it does not exist."""
+    folder = (workspace or load_settings().workspace or last_workspace(home) or Path.cwd()).absolute()
     if not folder.is_dir():
         raise Invalid(f"there is no folder {folder}", code="workspace_missing", hint="Name it: --workspace DIR.")
     return folder
 
 
-def noted_workspace(home: Path | None) -> Path | None:
-    """The folder that was applied last to this HOME, if it is known."""
+def last_workspace(home: Path | None) -> Path | None:
+    """The workspace folder applied last to this HOME; None if unknown."""
     try:
-        noted = home_for(home).workspace.read_text(encoding="utf-8").strip()
+        folder = home_for(home).workspace.read_text(encoding="utf-8").strip()
     except OSError:
         return None
-    return Path(noted) if noted else None
+    return Path(folder) if folder else None

@@ -10,14 +10,14 @@ import typer
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
 from groundplan.cli.cost_ahead import Common, Span
-from groundplan.cli.files import read_sent
+from groundplan.cli.files import read_upload
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 
 REFUSED = 1
 """Exit code where a line was not taken."""
-app = command_group("What accepted outcomes and resolved tickets cost.", answers=True)
+app = command_group("What accepted outcomes and resolved tickets cost.", runs_alone=True)
 
 
 def outcomes(context: typer.Context, span: Span, common: Common) -> None:
@@ -89,7 +89,7 @@ def imported(
     query = [("name", file.name[:200]), *(("columns", each) for each in columns or [])]
     query += [("state", each) for each in state or []]
     client = ControlClient.connect(home or before[0])
-    sent = read_sent(file, "tickets", hint="Name a CSV or JSON file.", smaller="Export fewer days at once.")
+    sent = read_upload(file, "tickets", hint="Name a CSV or JSON file.", smaller="Export fewer days at once.")
     value = client.post_file("/api/outcomes/import", sent, query)
     emit(value, as_json or before[1], taken(value))
     if value["refused_in_all"]:

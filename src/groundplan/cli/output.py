@@ -19,14 +19,14 @@ from groundplan.core.error_shape import error_json
 from groundplan.core.errors import GroundplanError, Invalid, Problem, Unavailable, Where
 from groundplan.core.words import quantity
 
-_TERMINAL_COMMANDS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-"""Control characters of terminals, except tabs, ends of lines, and our own codes for bold and colours."""
+_CONTROL_CHARACTERS: Final = re.compile(r"(?!\x1b\[(?:0|1|3[0-7])m)[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+"""Terminal control characters, except tabs, line ends, and our own codes for bold and colours."""
 _LAYOUT_BREAKERS: Final = re.compile(r"[\t\n\x1b\u2028\u2029\u202a-\u202e\u2066-\u2069]")
-"""Characters that would move the rest of a table row, or change its colour."""
+"""Characters that would shift the rest of a table row or change its colour."""
 MAX_PADDED_WIDTH: Final = 200
 """Widest column that other rows are padded to: a cell that lists thousands of names would otherwise pad each of
 thousands of rows."""
-_ROWS_SHOWN: Final = 200
+_MAX_ROWS: Final = 200
 
 
 def emit(value: Any, as_json: bool, text: str) -> None:
@@ -38,28 +38,28 @@ def emit(value: Any, as_json: bool, text: str) -> None:
 
 
 def discard_stdout() -> None:
-    """Redirect stdout to nowhere once its reader is gone, since Python writes what is buffered at exit."""
+    """Redirect stdout to /dev/null after its reader has closed the pipe, since Python flushes the buffer at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str) -> None:
-    """Print a line for people on stderr, so that stdout stays for programs."""
+    """Print a line for people on stderr, since programs read stdout."""
     typer.echo(sanitize(message), err=True)
 
 
 def sanitize(text: str) -> str:
-    """Escape control characters: names of documents and other foreign text must not control the terminal."""
-    return _TERMINAL_COMMANDS.sub(_escape, text)
+    """Escape control characters: document names and other foreign text must not control the terminal."""
+    return _CONTROL_CHARACTERS.sub(_escape, text)
 
 
-def _escape(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape").decode()
+def _escape(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape").decode()
 
 
-def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "") -> str:
-    """Format rows as left-aligned columns with two spaces between them; without rows, `nothing` where it is given."""
-    if nothing and not rows:
-        return nothing
+def table(head: Sequence[str], rows: Sequence[Sequence[Any]], empty: str = "") -> str:
+    """Format rows as left-aligned columns, two spaces apart; without rows return `empty`, if given."""
+    if empty and not rows:
+        return empty
     cells = [
         ["-" if cell is None else _LAYOUT_BREAKERS.sub(_escape, str(cell)) for cell in row] for row in (head, *rows)
     ]
@@ -70,10 +70,10 @@ def table(head: Sequence[str], rows: Sequence[Sequence[Any]], nothing: str = "")
 
 
 def emit_query_result(names: Sequence[str], rows: Sequence[Sequence[Any]], as_json: bool) -> None:
-    """Print the result of a query of the archive; for people the first rows only."""
-    shown = table(names, [tuple(map(str, row)) for row in rows[:_ROWS_SHOWN]])
-    more = f"\n{len(rows) - _ROWS_SHOWN} more rows with --json" if len(rows) > _ROWS_SHOWN else ""
-    emit({"columns": names, "rows": [[_json_cell(cell) for cell in row] for row in rows]}, as_json, shown + more)
+    """Print the result of an archive query; without `as_json` only its first rows."""
+    text = table(names, [tuple(map(str, row)) for row in rows[:_MAX_ROWS]])
+    more = f"\n{len(rows) - _MAX_ROWS} more rows with --json" if len(rows) > _MAX_ROWS else ""
+    emit({"columns": names, "rows": [[_json_cell(cell) for cell in row] for row in rows]}, as_json, text + more)
 
 
 def _json_cell(cell: Any) -> Any:
@@ -85,17 +85,17 @@ def usd(amount: str | None) -> str:
     if amount is None:
         return "-"
     value = Decimal(amount).normalize()
-    whole, _, fraction = f"{abs(value):,f}".partition(".")
-    return f"{'-' if value < 0 else ''}${whole}.{fraction.ljust(2, '0')}"
+    integer, _, fraction = f"{abs(value):,f}".partition(".")
+    return f"{'-' if value < 0 else ''}${integer}.{fraction.ljust(2, '0')}"
 
 
 def pending_text(pending: dict[str, Any]) -> str:
-    """`change ID waits for: business and security of workload/x` for a pending change."""
+    """`change ID waits for: business, security of workload/x` for a pending change."""
     duties: dict[str, list[str]] = {}
-    for need in pending["waits_for"]:
-        duties.setdefault(need["subject"], []).append(need["duty"])
-    told = "; ".join(f"{', '.join(names)} of {subject}" for subject, names in duties.items())
-    return f"change {pending['change']} waits for: {told or 'nobody'}"
+    for duty in pending["waits_for"]:
+        duties.setdefault(duty["subject"], []).append(duty["duty"])
+    waiting = "; ".join(f"{', '.join(names)} of {subject}" for subject, names in duties.items())
+    return f"change {pending['change']} waits for: {waiting or 'nobody'}"
 
 
 def parse_problem(body: dict[str, Any]) -> Problem:
@@ -107,8 +107,8 @@ def parse_problem(body: dict[str, Any]) -> Problem:
 
 
 def error_from_os(error: OSError) -> GroundplanError:
-    """Convert an `OSError` that nothing more specific handled. The system names the file only for failed opens, not for
-    failed writes or exhausted resources."""
+    """Convert an `OSError` that no command handled. It names a file only if opening failed, not for failed writes or
+    exhausted resources."""
     if error.filename is None:
         return Unavailable(
             f"the system refuses more: {error.strerror or type(error).__name__}",
@@ -126,16 +126,16 @@ def error_from_os(error: OSError) -> GroundplanError:
 
 def usage_error(cause: BaseException | None) -> GroundplanError:
     """The error of an invalid command line, for programs; people are shown the usage instead."""
-    words = getattr(cause, "format_message", None)  # of the command line's parser, which has no public name
+    format_message = getattr(cause, "format_message", None)  # of the parser's own errors, whose class is not public
     return Invalid(
-        str(words()) if callable(words) else "the command line is wrong",
+        str(format_message()) if callable(format_message) else "the command line is wrong",
         code="usage",
         hint="`groundplan COMMAND --help` describes every option.",
     )
 
 
 def print_error(error: GroundplanError, *, as_json: bool) -> None:
-    """Print an error: JSON on stdout for programs, or lines on stderr for people, each problem once."""
+    """Print an error: as JSON on stdout, or as lines on stderr for people, each problem once."""
     if as_json:
         typer.echo(json.dumps(error_json(error), indent=2, ensure_ascii=False))
         return

@@ -11,7 +11,7 @@ import typer
 from groundplan.catalog.units import duration_ms
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.files import read_given_text
+from groundplan.cli.files import read_argument_text
 from groundplan.cli.keys import emit_effective
 from groundplan.cli.options import HomeOption, JsonOption, WorkspaceOption, workspace_for
 from groundplan.cli.output import emit, table
@@ -97,7 +97,7 @@ def shadow(
     """Show which past calls the policies would have refused."""
     client = ControlClient.connect(home)
     if draft is not None:
-        cedar = read_given_text(draft, code="policy_file", hint="Name a file with Cedar.")
+        cedar = read_argument_text(draft, code="policy_file", hint="Name a file with Cedar.")
         value = client.post("/api/policies/try", {"cedar": cedar, "days": days})
     else:
         value = client.get("/api/policies/shadow", days=days, policy=name)

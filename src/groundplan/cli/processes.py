@@ -1,4 +1,4 @@
-"""Which processes make up one installation, as a list for the supervisor. It starts nothing itself."""
+"""Definitions of the processes of one installation, for the supervisor. Starts none of them itself."""
 
 from __future__ import annotations
 
@@ -22,26 +22,27 @@ from groundplan.runtime.supervisor import Process
 CONTROL, INSTALLED_MODULE = "control", "groundplan.cli.installed"
 GATEWAY_MODULE, SHIPPER_MODULE = "groundplan.gateway.app", "groundplan.gateway.journal.shipper"
 SHIPPER_ENDPOINT = "gateway-metrics-shipper"
-"""Name under which the shipper is announced once it reads journals. A copy, since `gateway.telemetry.scrape` imports
-far more."""
+"""Name under which the shipper is announced once it reads journals. A copy of the name in `gateway.telemetry.scrape`,
+whose import would be expensive."""
 RELOADABLE_SERVICES = {SEARCH: "groundplan.gateway.search_app", TRANSLATE: "groundplan.gateway.translate_app"}
-"""Local services that are our own code rather than a model, so that a reload replaces them -> their module."""
-CONTROL_ENDS_SECONDS = 15.0
+"""Local service -> its module, for services that are our own code rather than a model, so that a reload replaces
+them."""
+CONTROL_EXIT_SECONDS = 15.0
 """How long a control process may take to end after the grace of its running requests (`api.app`)."""
 READY_SECONDS = 120.0
 """How long a new search service may take to read its index."""
-EMBEDDED = "embedded"
-SCRIPTED = "scripted-"
+EMBEDDED_SERVICE = "embedded"
+SCRIPTED_PREFIX = "scripted-"
 
 
 def models_for(services: Iterable[str]) -> tuple[str, ...]:
     """Names of the model files that these services load."""
-    wanted = {EMBEDDED: SMOLLM2.name, SEARCH: MINILM.name}
-    return tuple(wanted[name] for name in services if name in wanted)
+    model_of_service = {EMBEDDED_SERVICE: SMOLLM2.name, SEARCH: MINILM.name}
+    return tuple(model_of_service[name] for name in services if name in model_of_service)
 
 
 def module_command(name: str, *arguments: str) -> tuple[str, ...]:
-    """The command line of one of our modules in this Python."""
+    """Command line that runs one of our modules with this Python."""
     return (sys.executable, "-m", "groundplan.program", name, *arguments)
 
 
@@ -57,7 +58,7 @@ def start_schema_upgrade(
         *(RELOADABLE_SERVICES[name] for name in running if name in RELOADABLE_SERVICES),
     ]
     importlib.invalidate_caches()
-    if importlib.util.find_spec(INSTALLED_MODULE) is None:  # a return to older code without it stays possible
+    if importlib.util.find_spec(INSTALLED_MODULE) is None:  # a downgrade to code without this module is possible
         command = module_command("groundplan.runtime.migrate", "--home", str(home.root))
     else:
         command = module_command(INSTALLED_MODULE, "--home", str(home.root), *programs)
@@ -72,7 +73,7 @@ def schema_log(home: Home) -> Path:
 def control(
     home: Home, fd: int, workspace: Path | None, demo: bool, leave_seconds: float = RELOAD_DRAIN_SECONDS
 ) -> Process:
-    """The control process: the console where it is installed, else the API alone."""
+    """The control process: console and API if the console is installed, else the API alone."""
     arguments = ["--home", str(home.root), "--fd", str(fd), "--leave", str(leave_seconds)]
     arguments += ["--workspace", str(workspace)] if workspace is not None else []
     arguments += ["--demo"] if demo else []
@@ -82,13 +83,13 @@ def control(
         fds=(fd,),
         fit=lambda pid: _is_announced(home, CONTROL, pid),
         leave_signal=signal.SIGTERM,
-        leave_grace=leave_seconds + CONTROL_ENDS_SECONDS,
+        leave_grace=leave_seconds + CONTROL_EXIT_SECONDS,
     )
 
 
 def _is_announced(home: Home, name: str, pid: int) -> bool:
-    """Whether the process with this pid is announced as `name`, which it does once it works."""
-    return (found := lookup(home, name)) is not None and found.pid == pid
+    """Whether the process with this pid has announced itself as `name`, which processes do once they work."""
+    return (endpoint := lookup(home, name)) is not None and endpoint.pid == pid
 
 
 def _control_module() -> str:
@@ -97,7 +98,7 @@ def _control_module() -> str:
 
 
 def shipper(home: Home) -> Process:
-    """The shipper, fit once it is announced: the one before has ended by then."""
+    """The shipper, fit once it is announced: by then the previous shipper has ended."""
     return Process(
         "shipper",
         module_command(SHIPPER_MODULE, "--home", str(home.root)),
@@ -137,9 +138,9 @@ def gateway(
 
 
 def local_service(home: Home, name: str, leave_seconds: float = RELOAD_DRAIN_SECONDS) -> Process | None:
-    """The process of a local service; None for a name that is not ours to start. `leave_seconds`: how long answers may
-    run through a process that was replaced."""
-    if name == EMBEDDED:
+    """The process of a local service; None for a name of no local service. `leave_seconds`: how long answers may run
+    through a process that was replaced."""
+    if name == EMBEDDED_SERVICE:
         return Process(name, module_command("groundplan.runtime.embedded", "--home", str(home.root)))
     if name in RELOADABLE_SERVICES:
         drain = ("--drain", str(leave_seconds)) if name == TRANSLATE else ()
@@ -152,7 +153,7 @@ def local_service(home: Home, name: str, leave_seconds: float = RELOAD_DRAIN_SEC
             leave_grace=leave_seconds + 5.0,
             leave_after=2 * CACHE_SECONDS,
         )
-    if name.startswith(SCRIPTED):
+    if name.startswith(SCRIPTED_PREFIX):
         meaning = str(load_settings().models / MINILM.name)
         scripted = ("--home", str(home.root), "--name", name, "--meaning", meaning)
         return Process(name, module_command("groundplan.testing.scripted", *scripted))
@@ -160,6 +161,6 @@ def local_service(home: Home, name: str, leave_seconds: float = RELOAD_DRAIN_SEC
 
 
 def traffic(home: Home, people: bool = False) -> Process:
-    """The simulated callers of the demo; `people`: also those who approve and review."""
-    more = ("--people",) if people else ()
-    return Process("traffic", module_command("groundplan.testing.traffic", "--home", str(home.root), *more))
+    """The simulated callers of the demo; with `people` also the simulated approvers and reviewers."""
+    options = ("--people",) if people else ()
+    return Process("traffic", module_command("groundplan.testing.traffic", "--home", str(home.root), *options))

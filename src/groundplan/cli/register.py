@@ -1,4 +1,4 @@
-"""`groundplan register` and `shadow`: everything that AI is made of here, and what of it nobody declared."""
+"""`groundplan register` and `shadow`: the register of all AI assets, and the AI that is used but not declared."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.files import read_given
+from groundplan.cli.files import read_argument_file
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table
 from groundplan.core.words import quantity
@@ -47,9 +47,9 @@ def register(
 
 
 def _users(names: list[str]) -> str:
-    """A provider may be used by thousands."""
-    more = f" and {quantity(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
-    return ", ".join(names[:USERS_SHOWN]) + more or "-"
+    """The first names and the number of the others, since thousands may use one provider."""
+    others = f" and {quantity(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
+    return ", ".join(names[:USERS_SHOWN]) + others or "-"
 
 
 def shadow(
@@ -62,12 +62,12 @@ def shadow(
     as_json: JsonOption = False,
 ) -> None:
     """Find undeclared AI: calls to providers in a proxy log, or charges of providers on a bill."""
-    data = read_given(log, code="log_file", hint="Name a readable file.")
+    data = read_argument_file(log, code="log_file", hint="Name a readable file.")
     query = [("also", host) for host in also or ()] + ([("bill", "true")] if bill else [])
     value = ControlClient.connect(home).post_file("/api/register/shadow", data, query)
     rows = [
         (h["host"], h["provider"], "yes" if h["declared"] else "NO", h["calls"], h["callers"]) for h in value["hosts"]
     ]
-    what = "lines" if bill else "calls"
-    text = table(("host", "provider", "declared", what, "callers"), rows)
+    counted = "lines" if bill else "calls"
+    text = table(("host", "provider", "declared", counted, "callers"), rows)
     emit(value, as_json, text if rows else f"No known provider in {value['lines']} lines.")

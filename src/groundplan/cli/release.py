@@ -1,4 +1,4 @@
-"""`groundplan plan`, `apply` and `rollback`: from the workspace to the next blueprint."""
+"""`groundplan plan`, `apply` and `rollback`: make the next blueprint from the workspace or from an earlier one."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ ReasonOption = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept 
 
 
 def workspace_files(folder: Path) -> dict[str, str]:
-    """The YAML files of a workspace by path relative to it. Raises `Invalid` for a file that is not UTF-8, and for a
-    folder that cannot be read: what is declared there would be taken back."""
-    found: list[Path] = []
-    for base, folders, names in os.walk(folder, onerror=_unlisted):
+    """Content of the YAML files of a workspace, by path relative to it. Raises `Invalid` for a file that is not UTF-8,
+    and for a folder that cannot be read, since its declarations would be removed."""
+    paths: list[Path] = []
+    for base, folders, names in os.walk(folder, onerror=_raise_unreadable):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(base, name) for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
-    files = {path.relative_to(folder).as_posix(): _text(path) for path in sorted(found) if path.is_file()}
+        paths += [Path(base, name) for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
+    files = {path.relative_to(folder).as_posix(): _read_text(path) for path in sorted(paths) if path.is_file()}
     if not files:
         raise Invalid(
             f"{folder} has no YAML file", code="workspace_empty", hint="`groundplan init DIR` writes a first workspace."
@@ -32,14 +32,14 @@ def workspace_files(folder: Path) -> dict[str, str]:
     return files
 
 
-def _unlisted(error: OSError) -> None:
+def _raise_unreadable(error: OSError) -> None:
     if not isinstance(error, FileNotFoundError):
         raise Invalid(
             f"{error.filename} cannot be read: {error.strerror}", code="unreadable", hint="Check its permissions."
         ) from error
 
 
-def _text(path: Path) -> str:
+def _read_text(path: Path) -> str:
     try:
         return path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
@@ -52,7 +52,7 @@ def _text(path: Path) -> str:
 
 def plan(
     workspace: WorkspaceOption = None,
-    every: Annotated[bool, typer.Option("--all", help="Show the alternatives for every workload.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", help="Show the alternatives for every workload.")] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -60,7 +60,7 @@ def plan(
     is refused."""
     files = workspace_files(workspace_for(workspace, home))
     value = ControlClient.connect(home).post("/api/plan", {"files": files})
-    emit(value, as_json, plan_text(value, every))
+    emit(value, as_json, plan_text(value, show_all))
     if value["refusals"]:
         raise typer.Exit(Invalid.exit_code)
 
@@ -104,7 +104,7 @@ def rollback(
 
 
 def applied_text(value: dict[str, Any]) -> str:
-    """What `apply` and `rollback` say to people."""
+    """Text for people on the outcome of `apply` or `rollback`."""
     number = value["blueprint"]
     waits = "this change is not served yet" if value["pending"] else "nothing changes: all of it is served already"
     lines = [f"blueprint {number} is served" if number else waits]
@@ -114,55 +114,56 @@ def applied_text(value: dict[str, Any]) -> str:
 
 
 def warnings_text(value: dict[str, Any]) -> list[str]:
-    """What is declared and has no effect, with its place where it has one and what to do."""
+    """Lines of the warnings (declarations without effect), each with its location, if known, and a hint."""
     return [
         line
         for each in value.get("warnings", ())
-        for line in (f"! {_place(each)}{each['message']} [{each['code']}]", f"    {each['hint']}")
+        for line in (f"! {_location_prefix(each)}{each['message']} [{each['code']}]", f"    {each['hint']}")
     ]
 
 
-def _place(warning: dict[str, Any]) -> str:
+def _location_prefix(warning: dict[str, Any]) -> str:
     return f"{warning['where']}: " if "where" in warning else ""
 
 
-def plan_text(value: dict[str, Any], every: bool = False) -> str:
-    """Differences, what waits for whom, the priced alternatives of what changes (or of `every` workload), refusals."""
+def plan_text(value: dict[str, Any], all_workloads: bool = False) -> str:
+    """Text for people on a plan: differences, pending approvals, refusals, and the priced alternatives of the workloads
+    that change, or with `all_workloads` of every workload."""
     waiting = {item["subject"]: [need["duty"] for need in item["needs"]] for item in value["pending"]}
-    lines = [_difference(item, waiting) for item in value["differences"]] or ["nothing would change"]
+    lines = [_difference_text(item, waiting) for item in value["differences"]] or ["nothing would change"]
     if value["differences"] and value.get("base"):
         base = value["base"]
         lines.append(f"i compared with blueprint {base}; `{program_name()} apply --base {base}` does this, or nothing")
     for item in value["pending"]:
-        lines += [f"! {item['subject']} waits for: {', '.join(waiting[item['subject']])}", *_missing(item)]
+        lines += [f"! {item['subject']} waits for: {', '.join(waiting[item['subject']])}", *_missing_lines(item)]
     lines += [f"i {note}" for note in value.get("notes", ())]
     lines += warnings_text(value)
-    touched = {item["subject"] for item in value["differences"]}
+    changed = {item["subject"] for item in value["differences"]}
     for placement in value["placements"]:
-        if every or f"workload/{placement['workload']}" in touched:
+        if all_workloads or f"workload/{placement['workload']}" in changed:
             lines += ["", f"{typer.style(placement['workload'], bold=True)} ({placement['binding']})"]
-            lines.append(_alternatives(placement))
-            lines += _ramp(placement.get("ramp"))
+            lines.append(_alternatives_table(placement))
+            lines += _ramp_lines(placement.get("ramp"))
             lines += [
-                f"to build: {b['config']} at {b['site']}, ${Decimal(b['monthly_usd']):,.2f} a month"
-                for b in placement.get("to_build", ())
+                f"to build: {option['config']} at {option['site']}, ${Decimal(option['monthly_usd']):,.2f} a month"
+                for option in placement.get("to_build", ())
             ]
     for refusal in value["refusals"]:
-        place = f"{refusal['where']}: " if refusal.get("where") else ""
-        told = typer.style(f"refused: {place}{refusal['message']}", fg="red")
-        lines += ["", f"{told} [{refusal['code']}]", f"    {refusal['hint']}"]
+        location = f"{refusal['where']}: " if refusal.get("where") else ""
+        message = typer.style(f"refused: {location}{refusal['message']}", fg="red")
+        lines += ["", f"{message} [{refusal['code']}]", f"    {refusal['hint']}"]
     return "\n".join(lines)
 
 
-def _missing(item: dict[str, Any]) -> list[str]:
-    """What a change uses that nobody has approved, and who decides, each once."""
-    missing = item.get("missing", ())
-    told = [f"    {typer.style(problem['message'], fg='red')} [{problem['code']}]" for problem in missing]
-    return told + [f"    {hint}" for hint in dict.fromkeys(problem["hint"] for problem in missing)]
+def _missing_lines(item: dict[str, Any]) -> list[str]:
+    """Lines on what a change uses that nobody has approved, and, each once, the hints who decides."""
+    problems = item.get("missing", ())
+    lines = [f"    {typer.style(problem['message'], fg='red')} [{problem['code']}]" for problem in problems]
+    return lines + [f"    {hint}" for hint in dict.fromkeys(problem["hint"] for problem in problems)]
 
 
-def _ramp(ramp: dict[str, Any] | None) -> list[str]:
-    """How its calls go over to another place."""
+def _ramp_lines(ramp: dict[str, Any] | None) -> list[str]:
+    """Line on how the calls of a workload move to another deployment."""
     if ramp is None:
         return []
     shares = ", ".join(f"{share}%" for share in [ramp["share"], *ramp["steps"], 100])
@@ -172,8 +173,8 @@ def _ramp(ramp: dict[str, Any] | None) -> list[str]:
 _SIGNS = {"added": "+", "changed": "~", "removed": "-"}
 
 
-def _difference(item: dict[str, Any], waiting: dict[str, list[str]]) -> str:
-    """One line; the fields follow where something that is there changes."""
+def _difference_text(item: dict[str, Any], waiting: dict[str, list[str]]) -> str:
+    """One line per difference; the changed fields follow if an existing declaration changes."""
     head = f"{_SIGNS.get(str(item.get('type')), ' ')} {item['subject']}"
     if item["type"] != "changed":
         return head + (" (not served before it is approved)" if item["subject"] in waiting else "")
@@ -181,7 +182,7 @@ def _difference(item: dict[str, Any], waiting: dict[str, list[str]]) -> str:
 
 
 def field_text(field: dict[str, Any]) -> str:
-    """A field that changes, with what it was and what it becomes."""
+    """A changed field with its old and new value."""
     name, old, new = field["field"], field["old"], field["new"]
     if name.endswith(("gained by", "lost by")):
         return f"{name} {old or new}"
@@ -190,13 +191,15 @@ def field_text(field: dict[str, Any]) -> str:
     return f"{name}: {old} -> {new}" if new is not None else f"{name}: {old} (removed)"
 
 
-def _alternatives(placement: dict[str, Any]) -> str:
-    rows = [(_mark(placement, option), option["deployment"], option["site"], _price(option), _why(option))
-            for option in placement["alternatives"]]  # fmt: skip
+def _alternatives_table(placement: dict[str, Any]) -> str:
+    rows = [
+        (_role_mark(placement, option), option["deployment"], option["site"], _monthly_price(option), _reasons(option))
+        for option in placement["alternatives"]
+    ]
     return table(("", "deployment", "site", "price", "why"), rows)
 
 
-def _mark(placement: dict[str, Any], option: dict[str, Any]) -> str:
+def _role_mark(placement: dict[str, Any], option: dict[str, Any]) -> str:
     if option["deployment"] == placement["primary"]:
         return "> primary"
     if option["deployment"] == placement.get("burst"):
@@ -204,10 +207,10 @@ def _mark(placement: dict[str, Any], option: dict[str, Any]) -> str:
     return "- fallback" if option["deployment"] in placement["fallbacks"] else ""
 
 
-def _price(option: dict[str, Any]) -> str:
+def _monthly_price(option: dict[str, Any]) -> str:
     amount = option["monthly_usd"]
     return "no price" if amount is None else f"${Decimal(amount):,.2f}/month"
 
 
-def _why(option: dict[str, Any]) -> str:
+def _reasons(option: dict[str, Any]) -> str:
     return "; ".join(option["reasons"]) or "allowed"

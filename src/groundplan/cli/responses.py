@@ -8,10 +8,10 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.options import Before, HomeOption, JsonOption, WorkloadOption
+from groundplan.cli.options import GroupOptions, HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
 
-app = command_group("Responses that are made in the background: list, cancel.", answers=True)
+app = command_group("Responses that are made in the background: list, cancel.", runs_alone=True)
 NONE = (
     "There is no response in the background. They are asked for at the gateway with an API key: POST /v1/responses "
     "with background: true."
@@ -19,10 +19,10 @@ NONE = (
 
 
 @app.callback(invoke_without_command=True)
-def alone(
+def root(
     context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    context.obj = Before(workload, home, as_json)
+    context.obj = GroupOptions(workload, home, as_json)
     if context.invoked_subcommand is None:
         list_all(context)
 
@@ -32,9 +32,9 @@ def list_all(
     context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
     """List responses in the background: those that wait or are being made, then the others, newest first."""
-    asked = Before.of(context, workload, home, as_json)
-    value = ControlClient.connect(asked.home).get("/api/responses", **asked.named())
-    emit(value, asked.as_json, responses_text(value))
+    options = GroupOptions.merged(context, workload, home, as_json)
+    value = ControlClient.connect(options.home).get("/api/responses", **options.query())
+    emit(value, options.as_json, responses_text(value))
 
 
 @app.command()
@@ -45,9 +45,9 @@ def cancel(
     as_json: JsonOption = False,
 ) -> None:
     """Cancel one that waits or is being made; what was generated is billed."""
-    asked = Before.of(context, None, home, as_json)
-    value = ControlClient.connect(asked.home).post(f"/api/responses/{id}/cancel", {})
-    emit(value, asked.as_json, f"{id} of {value['workload']} is cancelled")
+    options = GroupOptions.merged(context, None, home, as_json)
+    value = ControlClient.connect(options.home).post(f"/api/responses/{id}/cancel", {})
+    emit(value, options.as_json, f"{id} of {value['workload']} is cancelled")
 
 
 def responses_text(value: dict[str, Any]) -> str:
@@ -60,6 +60,6 @@ def responses_text(value: dict[str, Any]) -> str:
         for row in value["responses"]
     ]  # fmt: skip
     head = ("response", "workload", "status", "asked", "cost", "tried again", "why not")
-    told = table(head, rows) if rows else NONE
+    text = table(head, rows) if rows else NONE
     waits = [(each["workload"], each["queued"], each["in_progress"]) for each in value["open"]]
-    return f"{told}\n\n{table(('workload', 'queued', 'in progress'), waits)}" if waits else told
+    return f"{text}\n\n{table(('workload', 'queued', 'in progress'), waits)}" if waits else text

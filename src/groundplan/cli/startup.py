@@ -1,4 +1,4 @@
-"""The steps of `groundplan up` from nothing to ready, and the local services that a later blueprint needs.
+"""Startup of `groundplan up` until everything is ready, and the start of local services that a later blueprint needs.
 
 `processes` defines the processes; the supervisor keeps them alive.
 """
@@ -18,7 +18,7 @@ from groundplan.api.served_blueprint import current_or_none, required_services
 from groundplan.cli import processes
 from groundplan.cli.client import ControlClient, read_token
 from groundplan.cli.listeners import Listeners
-from groundplan.cli.progress import Steps
+from groundplan.cli.progress import StartupProgress
 from groundplan.core.database import connect, database_url, translate_database_errors
 from groundplan.core.endpoints import lookup
 from groundplan.core.errors import GroundplanError, Unavailable
@@ -31,49 +31,54 @@ from groundplan.runtime.models import ensure
 from groundplan.runtime.supervisor import Process, Supervisor
 
 READY_SECONDS = 180.0
-READING = "sources are being indexed"
-"""Waits without a deadline of its own: it takes as long as there is much to read and embed."""
+INDEXING = "sources are being indexed"
+"""Indexing does not fail a start: its duration depends on how many documents there are to read and embed."""
 NOTICE_SECONDS = 5.0
-"""After so long `up` prints, once, what it waits for; all other slow steps print progress themselves."""
+"""After this wait `up` prints, once, what it waits for; all other slow steps print progress themselves."""
 STATUS_TIMEOUT_SECONDS = 10.0
 """Timeout of a status request: `up` holds the sockets, so a request to a dead process connects too, and no process is
 supervised meanwhile."""
 FOLLOW_SECONDS = 2.0
+"""Interval, and request timeout, of the check for newly needed services."""
 MAX_STARTS = 5
+"""A process that was started this often during the startup counts as failed."""
 
 
-class Start:
-    """The steps from nothing to ready, in order."""
+class Startup:
+    """The steps of a startup, to be called in the order of their definition. `folder`: the workspace for the first
+    blueprint, if one was named."""
 
-    def __init__(self, home: Home, settings: Settings, folder: Path | None, demo: bool, steps: Steps) -> None:
+    def __init__(
+        self, home: Home, settings: Settings, folder: Path | None, demo: bool, progress: StartupProgress
+    ) -> None:
         self.home = home
         self.settings = settings
         self.folder = folder
         self.demo = demo
-        self.steps = steps
+        self.progress = progress
 
     def start_database(self, supervisor: Supervisor, workers: int) -> None:
-        """Start PostgreSQL (unless there is an external one) with connections for so many gateway workers, upgrade its
-        schema, and check that it belongs to this HOME and that its blueprint was signed here."""
+        """Start PostgreSQL (unless there is an external one) with connections for `workers` gateway workers, upgrade
+        its schema, and check that it belongs to this HOME and that its blueprint was signed here."""
         delete_killed_backups(self.home)
         prepare_home(self.home)
-        start_database(supervisor, self.settings, self.steps.say, workers)
-        with _database_refusals():
+        start_database(supervisor, self.settings, self.progress.report, workers)
+        with _translate_refusals():
             check_database(self.home, self.settings)
             check_keys(self.home, self.settings)
-        self.steps.say("database is ready")
+        self.progress.report("database is ready")
 
     def ensure_blueprint(self) -> tuple[str, ...]:
-        """Create blueprint 1 from the workspace where there is none; returns the names of the local services needed."""
-        with _database_refusals():
-            made = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
+        """Create blueprint 1 from the workspace if there is none; returns the names of the local services needed."""
+        with _translate_refusals():
+            created = genesis_if_empty(self.home, self.settings, self.folder, self.demo)
             note_database(self.home, self.settings)
             with connect(database_url(self.home, self.settings, "control")) as connection:
-                declared, services = current_or_none(connection) is not None, required_services(connection)
-        if made:
-            self.steps.say("blueprint 1 was made from the workspace")
-        elif not declared:
-            self.steps.say("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
+                has_blueprint, services = current_or_none(connection) is not None, required_services(connection)
+        if created:
+            self.progress.report("blueprint 1 was made from the workspace")
+        elif not has_blueprint:
+            self.progress.report("nothing is declared yet: `groundplan apply -w DIR` makes blueprint 1")
         return services
 
     def gateway_processes(self, listeners: Listeners, count: int) -> list[Process]:
@@ -83,27 +88,27 @@ class Start:
 
     def start_schema_upgrade(self, supervisor: Supervisor) -> subprocess.Popen[bytes]:
         """Start the process that upgrades the schema for new code, if the database still belongs to this HOME: nothing
-        is created in another one or in one that was emptied. Raises `Conflict` (`database_differs`)."""
+        is created in another database or in one that was emptied. Raises `Conflict` (`database_differs`)."""
         if self.settings.database_url is not None:
             check_database(self.home, self.settings)
         return processes.start_schema_upgrade(self.home, [state.name for state in supervisor.states()])
 
     def replacement_groups(self, supervisor: Supervisor, listeners: Listeners, count: int) -> tuple[list[Process], ...]:
-        """Groups of processes that a reload replaces, in order: the running local services that are no models, then the
-        gateway, whose requests their old versions may not understand, then console and API.
+        """Groups of processes that a reload replaces, in order: the running local services that are our own code, then
+        the gateway, since old services may not understand requests of new workers, then console and API.
 
-        Raises `Conflict` (`database_differs`) where the configured database is another one by now: nothing of this
-        installation may start working there.
+        Raises `Conflict` (`database_differs`) if the configured database has changed since the start: nothing of this
+        installation may start working in another one.
         """
         if self.settings.database_url is not None:
             check_database(self.home, self.settings)
         running = {state.name for state in supervisor.states()}
-        beside = [
+        services = [
             each
             for name in processes.RELOADABLE_SERVICES
             if name in running and (each := self._service_process(name)) is not None
         ]
-        return beside, self.gateway_processes(listeners, count), [self._control_process(listeners)]
+        return services, self.gateway_processes(listeners, count), [self._control_process(listeners)]
 
     def _control_process(self, listeners: Listeners) -> Process:
         leave = self.settings.reload_drain_seconds
@@ -125,7 +130,7 @@ class Start:
     def fetch_models(self, services: tuple[str, ...]) -> None:
         """Fetch and check the model files that services need."""
         for model in processes.models_for(services):
-            ensure(self.settings.models, model, self.steps.bytes)
+            ensure(self.settings.models, model, self.progress.update_download)
 
     def start_service(self, supervisor: Supervisor, name: str) -> None:
         """Start the local service of that name, unless it runs or is not ours to start."""
@@ -140,42 +145,46 @@ class Start:
         """Wait until the control process answers, all workers serve the current blueprint, local services run and
         sources are indexed; returns a client. Where only indexing takes longer, serving starts before it ends."""
         client = ControlClient(listeners.control_url, read_token(self.home), timeout=60.0)
-        asking, deadline = client.with_timeout(STATUS_TIMEOUT_SECONDS), time.monotonic() + READY_SECONDS
-        lacks, say_at = "the control process does not answer", time.monotonic() + NOTICE_SECONDS
-        while lacks:
-            if time.monotonic() > say_at and lacks != READING:
-                self.steps.say(f"still waiting: {lacks}{self._last_gateway_log(supervisor)}")
-                say_at = float("inf")
+        status_client, deadline = client.with_timeout(STATUS_TIMEOUT_SECONDS), time.monotonic() + READY_SECONDS
+        missing, notice_at = "the control process does not answer", time.monotonic() + NOTICE_SECONDS
+        while missing:
+            if time.monotonic() > notice_at and missing != INDEXING:
+                self.progress.report(f"still waiting: {missing}{self._last_gateway_log(supervisor)}")
+                notice_at = float("inf")
             _check_alive(supervisor)
-            if time.monotonic() > deadline and lacks == READING:
-                self.steps.say("sources are read on beside it: search finds what is there already")
+            if time.monotonic() > deadline and missing == INDEXING:
+                self.progress.report("sources are read on beside it: search finds what is there already")
                 break
             if time.monotonic() > deadline:
-                raise Unavailable(lacks, code="not_ready", hint=f"See {self.home.logs}.")
+                raise Unavailable(missing, code="not_ready", hint=f"See {self.home.logs}.")
             time.sleep(0.03)
-            lacks = self.missing(asking, workers, {state.name: state.pid for state in supervisor.states()})
+            missing = self.describe_missing(
+                status_client, workers, {state.name: state.pid for state in supervisor.states()}
+            )
         return client
 
     def _last_gateway_log(self, supervisor: Supervisor) -> str:
         """The last log line of a gateway worker that logged recently: it may wait, for example for space on a disk."""
-        began = time.time() - NOTICE_SECONDS - STATUS_TIMEOUT_SECONDS
+        recent = time.time() - NOTICE_SECONDS - STATUS_TIMEOUT_SECONDS
         for state in supervisor.states():
             log = supervisor.log_path(state.name)
             with suppress(OSError):
-                if state.name.startswith("gateway") and log.stat().st_mtime > began and (said := tail(log, 1)):
-                    return f"; {state.name} said: {said}"
+                if state.name.startswith("gateway") and log.stat().st_mtime > recent and (line := tail(log, 1)):
+                    return f"; {state.name} said: {line}"
         return ""
 
-    def missing(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
-        """What is still missing, in words; empty when nothing is. `pids`: pid by process name, since the status also
-        lists workers of other replicas, and processes of a killed `up` may still be announced.
+    def describe_missing(self, client: ControlClient, workers: int, pids: Mapping[str, int | None]) -> str:
+        """Describe what is still missing until everything is ready; empty if nothing is.
+
+        `pids`: process name -> pid of our processes, since the status also lists workers of other replicas, and
+        processes of a killed `up` may still be announced.
         """
         try:
             status = client.get("/api/status")
         except GroundplanError as error:
             return error.message
-        own = set(pids.values())
-        gateways = [gateway for gateway in status["gateways"] if gateway["pid"] in own]
+        own_pids = set(pids.values())
+        gateways = [gateway for gateway in status["gateways"] if gateway["pid"] in own_pids]
         ready = [g for g in gateways if g["ready"] and g["blueprint"] == status["blueprint"]]
         if status["blueprint"] and len(ready) < workers:
             return f"{len(ready)} of {workers} gateway workers are ready"
@@ -184,13 +193,13 @@ class Start:
         announced = {
             name: lookup(self.home, name) for name in status["services"] if processes.local_service(self.home, name)
         }
-        missing = [name for name, found in announced.items() if found is None or found.pid != pids.get(name)]
+        missing = [name for name, endpoint in announced.items() if endpoint is None or endpoint.pid != pids.get(name)]
         if missing:
             return f"waiting for {', '.join(missing)}"
-        return "" if status["indexed"] else READING
+        return "" if status["indexed"] else INDEXING
 
 
-def _database_refusals() -> AbstractContextManager[None]:
+def _translate_refusals() -> AbstractContextManager[None]:
     return translate_database_errors(
         "the database refuses what a start needs",
         code="database_unavailable",
@@ -211,14 +220,14 @@ def _check_alive(supervisor: Supervisor) -> None:
 
 
 class ServiceFollower:
-    """Starts local services that a later blueprint needs. A thread asks for their names and fetches their models, so
+    """Starts local services that a later blueprint needs. A thread requests their names and fetches their models, so
     that supervision goes on while the control process answers slowly or hangs."""
 
-    def __init__(self, start: Start, supervisor: Supervisor, client: ControlClient) -> None:
-        self._start = start
+    def __init__(self, startup: Startup, supervisor: Supervisor, client: ControlClient) -> None:
+        self._startup = startup
         self._supervisor = supervisor
         self._client = client.with_timeout(FOLLOW_SECONDS)
-        self._due = time.monotonic() + FOLLOW_SECONDS
+        self._next_check_at = time.monotonic() + FOLLOW_SECONDS
         self._fetcher: threading.Thread | None = None
         self._fetched: list[str] = []
 
@@ -226,22 +235,22 @@ class ServiceFollower:
         """Called every 0.1 s by the supervisor's loop."""
         while self._fetched:
             self._start_service(self._fetched.pop())
-        if time.monotonic() < self._due or (self._fetcher is not None and self._fetcher.is_alive()):
+        if time.monotonic() < self._next_check_at or (self._fetcher is not None and self._fetcher.is_alive()):
             return
-        self._due = time.monotonic() + FOLLOW_SECONDS
+        self._next_check_at = time.monotonic() + FOLLOW_SECONDS
         running = frozenset(state.name for state in self._supervisor.states())
-        looking = threading.Thread(target=self._fetch_missing, args=(running,), name="services", daemon=True)
-        with suppress(RuntimeError):  # this user may have no more threads now
-            looking.start()
-            self._fetcher = looking
+        fetcher = threading.Thread(target=self._fetch_missing, args=(running,), name="services", daemon=True)
+        with suppress(RuntimeError):  # the user's limit of threads may be reached
+            fetcher.start()
+            self._fetcher = fetcher
 
     def _start_service(self, name: str) -> None:
         try:
-            self._start.start_service(self._supervisor, name)
-        except (GroundplanError, OSError) as error:  # the machine may have no room for one more process now
-            self._start.steps.say(f"{name} cannot start yet: {error}")
+            self._startup.start_service(self._supervisor, name)
+        except (GroundplanError, OSError) as error:  # the machine may be out of processes or memory
+            self._startup.progress.report(f"{name} cannot start yet: {error}")
 
-    def _wanted_services(self) -> list[str]:
+    def _required_services(self) -> list[str]:
         try:
             status: dict[str, Any] = self._client.get("/api/status")
         except GroundplanError:
@@ -249,12 +258,13 @@ class ServiceFollower:
         return list(status["services"])
 
     def _fetch_missing(self, running: frozenset[str]) -> None:
-        for name in self._wanted_services():
-            if name in running or processes.local_service(self._start.home, name) is None:
+        """Fetch the models of needed services that do not run, and queue these services for `tick` to start."""
+        for name in self._required_services():
+            if name in running or processes.local_service(self._startup.home, name) is None:
                 continue
             try:
-                self._start.fetch_models((name,))
+                self._startup.fetch_models((name,))
             except GroundplanError as error:
-                self._start.steps.say(f"{name} cannot start yet: {error}")
+                self._startup.progress.report(f"{name} cannot start yet: {error}")
             else:
                 self._fetched.append(name)

@@ -1,4 +1,4 @@
-"""`groundplan tail`: one line for each call as it finishes, until Ctrl-C. It connects again by itself."""
+"""`groundplan tail`: one line for each call as it finishes, until Ctrl-C. Reconnects by itself."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ from groundplan.cli.output import note, usd
 from groundplan.core.errors import Unavailable
 
 QUIET_SECONDS = 30.0
-"""The API says something at least every ten seconds; after so long without a word the connection is dead."""
-AGAIN_SECONDS = (0.5, 1.0, 2.0)
-KNOWN = 2000
-"""Calls that are known to be told: some are told once more where the API was started again."""
-LASTED_SECONDS = 4 * QUIET_SECONDS
-"""No try to connect takes so long: over a connection that lasted longer the API was heard."""
+"""The API sends something at least every ten seconds; after this long without a byte the connection is dead."""
+RECONNECT_DELAYS = (0.5, 1.0, 2.0)
+MAX_REMEMBERED_CALLS = 2000
+"""Number of printed calls that are remembered, since the API sends some of them again after it was restarted."""
+STABLE_CONNECTION_SECONDS = 4 * QUIET_SECONDS
+"""No failed attempt to connect takes this long, so after a longer one the failures count from zero again."""
 
 
 def tail(
@@ -37,8 +37,8 @@ def tail(
     as_json: Annotated[bool, typer.Option("--json", help="Print one JSON line for each call.")] = False,
 ) -> None:
     """Show calls as they finish, until Ctrl-C or until `groundplan up` stops."""
-    wanted = {"workload": workload, "status": status, "deployment": deployment}
-    query = urlencode({name: value for name, value in wanted.items() if value is not None})
+    filters = {"workload": workload, "status": status, "deployment": deployment}
+    query = urlencode({name: value for name, value in filters.items() if value is not None})
     client = ControlClient.connect(home, QUIET_SECONDS)
     path = f"/api/calls/live?{query}" if query else "/api/calls/live"
     try:
@@ -48,41 +48,42 @@ def tail(
 
 
 def _follow(client: ControlClient, path: str, as_json: bool) -> None:
-    """Print until the API is gone for longer than all of `AGAIN_SECONDS`."""
-    last: str | None = None
-    known: dict[str, None] = {}
+    """Print calls until the API is unavailable after all `RECONNECT_DELAYS`; raises `Unavailable` then."""
+    last_id: str | None = None
+    printed: dict[str, None] = {}
     failures = 0
     while True:
-        began, gone = time.monotonic(), None
+        connected_at, failure = time.monotonic(), None
         try:
-            for event, call_id, data in client.events(path, last):
+            for event, call_id, data in client.events(path, last_id):
                 failures = 0
                 if event == "skipped":
                     note("too many calls to show them all")
-                elif call_id not in known:
-                    last = call_id or last
-                    known[call_id] = None
-                    if len(known) > KNOWN:
-                        del known[next(iter(known))]
-                    typer.echo(data if as_json else line(json.loads(data)))
+                elif call_id not in printed:
+                    last_id = call_id or last_id
+                    printed[call_id] = None
+                    if len(printed) > MAX_REMEMBERED_CALLS:
+                        del printed[next(iter(printed))]
+                    typer.echo(data if as_json else format_call(json.loads(data)))
         except Unavailable as error:
-            gone = error
-        if time.monotonic() - began > LASTED_SECONDS:
-            failures = 0  # it was there, though no call came
-        if gone is not None and failures >= len(AGAIN_SECONDS):
-            raise gone
+            failure = error
+        if time.monotonic() - connected_at > STABLE_CONNECTION_SECONDS:
+            failures = 0  # the API was there, though no call finished
+        if failure is not None and failures >= len(RECONNECT_DELAYS):
+            raise failure
         if failures == 0:
             note("connecting again")
-        time.sleep(AGAIN_SECONDS[min(failures, len(AGAIN_SECONDS) - 1)])
+        time.sleep(RECONNECT_DELAYS[min(failures, len(RECONNECT_DELAYS) - 1)])
         failures += 1
 
 
-def line(call: dict[str, Any]) -> str:
-    """Time (UTC), status and cache, workload, who answered, tokens, cost, time taken, id for `groundplan why`."""
+def format_call(call: dict[str, Any]) -> str:
+    """Format one call: time (UTC), status with error or cache, workload, deployment or tool, tokens, cost, duration,
+    and id for `groundplan why`."""
     at = datetime.fromisoformat(call["at"]).astimezone(UTC)
-    ended = call["error_code"] if call["status"] != "ok" else call["cache"] if call["cache"] != "none" else None
-    status = call["status"] if ended is None else f"{call['status']} {ended}"
-    taken = "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f} ms"
+    detail = call["error_code"] if call["status"] != "ok" else call["cache"] if call["cache"] != "none" else None
+    status = call["status"] if detail is None else f"{call['status']} {detail}"
+    duration = "" if call["duration_ms"] is None else f"{call['duration_ms']:.0f} ms"
     cells = (
         f"{at:%H:%M:%S}Z",
         f"{status:<9}",
@@ -90,7 +91,7 @@ def line(call: dict[str, Any]) -> str:
         f"{call['deployment'] or call.get('tool') or '-':<20}",
         f"{call['prompt_tokens']}+{call['completion_tokens']} tokens",
         usd(call["cost_usd"]),
-        taken,
+        duration,
         call["id"],
     )
     return "  ".join(cells)

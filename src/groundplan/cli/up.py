@@ -27,9 +27,9 @@ from groundplan.cli.listeners import Listeners, open_listeners, with_tls
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, settings_for
 from groundplan.cli.output import note
-from groundplan.cli.progress import Steps
+from groundplan.cli.progress import StartupProgress
 from groundplan.cli.reload import Reloading
-from groundplan.cli.startup import ServiceFollower, Start
+from groundplan.cli.startup import ServiceFollower, Startup
 from groundplan.cli.tour import take_tour
 from groundplan.cli.unknown_settings import misspelt_settings
 from groundplan.cli.workspace import further
@@ -107,9 +107,9 @@ def up(
         warnings += _workspace_warnings(folder, Home(settings.home))
     signal.signal(signal.SIGTERM, _interrupt)
     with ExitStack() as stack:
-        steps = stack.enter_context(Steps())
-        start = Start(Home(settings.home), settings, folder, demo, steps)
-        supervisor = stack.enter_context(Supervisor(start.home, notice=steps.say))
+        progress = stack.enter_context(StartupProgress())
+        start = Startup(Home(settings.home), settings, folder, demo, progress)
+        supervisor = stack.enter_context(Supervisor(start.home, notice=progress.report))
         supervisor.handle_reload_signals()
         # workers left behind by a killed `up` release its ports once they have drained
         is_after_kill = (start.home.run / "up.json").exists()
@@ -130,7 +130,7 @@ def up(
         )
         _serve(start, supervisor, client, ready_line(listeners, as_json), tour, reloading)
         listeners.close_gateway()
-        steps.say("stopping")
+        progress.report("stopping")
 
 
 def _load_settings(home: Path | None, tls: TlsOptions, draining: DrainOptions) -> Settings:
@@ -175,10 +175,10 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
 
 
 def _serve(
-    start: Start, supervisor: Supervisor, client: ControlClient, ready: str, tour: bool, reloading: Reloading
+    start: Startup, supervisor: Supervisor, client: ControlClient, ready: str, tour: bool, reloading: Reloading
 ) -> None:
     with supervisor.signals():
-        start.steps.say("ready")
+        start.progress.report("ready")
         typer.echo(ready)
         if start.demo:
             supervisor.start(processes.traffic(start.home, people=tour))
