@@ -244,6 +244,81 @@ async def test_nothing_is_hedged_once_it_is_stopped_revoked_or_kept_elsewhere(tm
         await rig.books()
 
 
+@pytest.mark.parametrize(("what", "code"), [*CHANGES, ("deployment/one", "upstream_failed")])
+async def test_nothing_is_sent_once_it_is_stopped_revoked_or_kept_elsewhere_while_connecting(
+    tmp_path: Path, what: str, code: str
+) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live: Any = rig.gateway.live
+        if what == "an approval":
+            approve(live)
+        change_while_connecting(rig, "one", what)
+        reply = await rig.chat()
+        assert (reply.code, rig.models["one"].counted) == (code, 0), reply.body
+        assert not rig.gateway.health._failures
+        await rig.books()
+
+
+def change_while_connecting(rig: Rig, name: str, what: str) -> None:
+    """Let live policy change while a connection to the deployment is made."""
+    places = rig.plan("assistant").deployments_by_name["auto"]
+    pool: Any = rig.gateway.targets.of(next(each for each in places if each.name == name)).pool
+    connect = pool.connect
+
+    async def connect_slowly(*arguments: Any) -> Any:
+        connection = await connect(*arguments)
+        changed(rig.gateway.live, what)
+        return connection
+
+    pool.connect = connect_slowly
+
+
+async def test_another_deployment_is_asked_where_one_is_stopped_while_connecting(tmp_path: Path) -> None:
+    async with call_rig(tmp_path) as rig:
+        change_while_connecting(rig, "one", "deployment/one")
+        reply = await rig.chat()
+        assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "two")
+        assert rig.models["one"].counted == 0 and not rig.gateway.health._failures
+        await rig.books()
+
+
+@pytest.mark.parametrize("what", [what for what, _ in CHANGES])
+async def test_a_call_goes_on_whose_hedge_is_stopped_while_it_connects(tmp_path: Path, what: str) -> None:
+    """The first attempt was sent before."""
+    settings = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
+    async with call_rig(tmp_path, workloads=settings) as rig:
+        if what == "an approval":
+            approve(rig.gateway.live)
+        gate = rig.hold("one")
+        change_while_connecting(rig, "two", what)
+        asked = asyncio.ensure_future(rig.chat())
+        await until(lambda: len([r for r in read_records(rig.gateway.journal.folder) if isinstance(r, Settlement)]))
+        gate.release()
+        assert (await asked).status == 200 and rig.models["two"].counted == 0
+        await rig.books()
+
+
+@pytest.mark.parametrize(("what", "code"), CHANGES)
+async def test_no_attempt_follows_once_it_is_stopped_or_revoked_while_its_budget_is_waited_for(
+    tmp_path: Path, what: str, code: str
+) -> None:
+    settings = {"assistant": rule(same=1, backoff_ms=1, max_backoff_ms=1)}
+    async with call_rig(tmp_path, ["one"], limit=2 * BOUND - 1, workloads=settings) as rig:
+        rig.play("one", mode="error", status=502)
+        if what == "an approval":
+            approve(rig.gateway.live)
+
+        async def acquire(token: Any, charges: Any, *_: Any) -> None:
+            changed(rig.gateway.live, what)
+            rig.slices.add_grant("all", "total", PICO)
+            assert rig.slices.reserve(token, charges) is None
+
+        rig.grants.acquire = acquire  # type: ignore[method-assign, assignment]
+        reply = await rig.chat()
+        assert (reply.code, rig.models["one"].counted) == (code, 1), reply.body
+        assert rig.slices.open_reservations == 0
+
+
 async def test_a_stream_that_breaks_is_not_gone_on_with_once_its_workload_is_stopped(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": {"idle_ms": 500}}, workloads=RESUME) as rig:
         rig.play("one", mode="stall_late", chunk_ms=3)

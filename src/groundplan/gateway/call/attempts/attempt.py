@@ -21,7 +21,7 @@ from groundplan.gateway.call import limits, settle, stored_answers
 from groundplan.gateway.call.attempts.failure import AttemptFailed, hint_for_timeout
 from groundplan.gateway.call.attempts.refusal import RefusalHandling
 from groundplan.gateway.call.attempts.send_form import send_upload, settle_unsent
-from groundplan.gateway.call.attempts.send_permission import wait_for_policy
+from groundplan.gateway.call.attempts.send_permission import may_send, wait_for_policy
 from groundplan.gateway.call.attempts.upstream_request import choose_target, encode_request, is_translated
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.binary_stream import UNKNOWN_TYPE, BinaryStreaming, is_audio
@@ -109,11 +109,7 @@ class Attempt(RefusalHandling):
             connection = target.pool.take_idle() if upload is None else None
             was_pooled = connection is not None
             if connection is None:
-                timeout = self._bounded_timeout(self.deployment.connect_ms)
-                connection = self._connection = await target.pool.connect(timeout, self.deadline)
-                exchange.attempt_connected = time.perf_counter_ns()
-                if exchange.plan is not None and self.gateway.stalls.stalled_seconds(self.started_at):
-                    await wait_for_policy(self.gateway, exchange.plan)
+                connection = await self._connect(target)
             self._connection = connection
             if upload is None:
                 connection.call_deadline = self.deadline
@@ -149,6 +145,21 @@ class Attempt(RefusalHandling):
         except BaseException:
             self._close()
             raise
+
+    async def _connect(self, target: Target) -> UpstreamConnection:
+        """A new connection, over which the request may still be sent. Raises as `open` does."""
+        gateway, exchange, live = self.gateway, self.exchange, self.gateway.live
+        timeout, policy, catalog = self._bounded_timeout(self.deployment.connect_ms), live.policy, live.catalog
+        connection = self._connection = await target.pool.connect(timeout, self.deadline)
+        exchange.attempt_connected = time.perf_counter_ns()
+        if exchange.plan is not None and gateway.stalls.stalled_seconds(self.started_at):
+            await wait_for_policy(gateway, exchange.plan)
+        is_same = live.policy is policy and live.catalog is catalog
+        if not (is_same or may_send(gateway, exchange, self.deployment)):
+            failed = AttemptFailed("it may not be asked any more", billed=False)
+            failed.is_forbidden = True
+            raise failed
+        return connection
 
     def _attempt_failure(self, failure: UpstreamFailure, *, was_pooled: bool) -> AttemptFailed:
         """What a failure of the upstream means for the attempt, which is closed. `was_pooled`: its connection was idle

@@ -140,7 +140,7 @@ async def _reserve_hedge(
     exchange.attempt_count = number + 1
     try:
         if exchange.limit_use is None or await limits.admit_attempt(gateway, fork, deployment, number, is_hedge=True):
-            late = first[0].done() or not gateway.loads.of(deployment).has_room
+            late = first[0].done() or not _may_hedge(gateway, exchange, deployment)
             sequence = 0 if late else begin_attempt(gateway, fork, deployment, inherits=False)
     except Unavailable:
         return None
@@ -167,14 +167,19 @@ def _can_afford(exchange: Exchange, deployment: Deployment, open_at: Deployment)
 
 
 def _is_fit(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    return _may_hedge(gateway, exchange, deployment) and gateway.health.may_attempt(
+        deployment.name, gateway.loop.time()
+    )
+
+
+def _may_hedge(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> bool:
+    """Whether the deployment has room for a hedge, and live policy allows it."""
     if not gateway.loads.of(deployment).has_room or exchange.plan is None:
         return False
     try:
-        if not is_policy_fresh(exchange.plan, gateway.live.age()) or not may_send(gateway, exchange, deployment):
-            return False
+        return is_policy_fresh(exchange.plan, gateway.live.age()) and may_send(gateway, exchange, deployment)
     except GroundplanError:
         return False  # none of its kind may be sent now, but the first one was sent before
-    return gateway.health.may_attempt(deployment.name, gateway.loop.time())
 
 
 async def _await_first(
@@ -191,6 +196,11 @@ async def _await_first(
                     candidates.append(
                         attempt.deployment
                     )  # it may be healthy: tried again when the other one fails, too
+                continue
+            if isinstance(failure, GroundplanError) and running:
+                _settle_error(gateway, attempt)  # such as a stop while it connected: the other one was sent before
+                if attempt.exchange is not exchange:
+                    exchange.add_cost(attempt.exchange)
                 continue
             if running and attempt.is_refused and attempt.exchange is not exchange:
                 # the first deployment may take what this one refuses: a hedge fails no call
@@ -252,6 +262,13 @@ def _settle_loser(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed
     gateway.targets.forget(attempt.deployment.name if not failed.service_unavailable else SERVICE)
 
 
+def _settle_error(gateway: Gateway, attempt: Attempt) -> None:
+    """Settle an attempt that ended with an error of its own."""
+    if attempt.exchange.attempt_started:
+        settle.attempt(gateway, attempt.exchange, "failed", 0, None)
+    probe_turn.give_up_turn(gateway, attempt.exchange)
+
+
 async def _cancel_all(gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt]) -> None:
     """Cancel the running attempts and settle each, however it ends; their cost is added to the call's."""
     for task in running:
@@ -265,8 +282,7 @@ async def _cancel_all(gateway: Gateway, exchange: Exchange, running: dict[asynci
             if isinstance(failure, AttemptFailed):
                 _settle_loser(gateway, exchange, attempt, failure)
             elif failure is not None and attempt.exchange.attempt_started:
-                settle.attempt(gateway, attempt.exchange, "failed", 0, None)
-                probe_turn.give_up_turn(gateway, attempt.exchange)
+                _settle_error(gateway, attempt)
             else:
                 attempt.cancel()
             if attempt.exchange is not exchange:

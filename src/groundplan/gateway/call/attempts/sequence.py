@@ -183,7 +183,8 @@ class AttemptSequence:
 
     async def _claim(self, deployment: Deployment) -> bool:
         """Whether the deployment may be tried now; if so, count the attempt and reserve its cost. A place there is held
-        while a limit or a budget is waited for, so that other calls do not take it meanwhile. Raises `Exhausted`."""
+        while a limit or a budget is waited for, so that other calls do not take it meanwhile. Raises as
+        `take_next`."""
         loads, is_claimed = self._gateway.loads, False
         load = loads.of(deployment)
         load.running += 1
@@ -191,7 +192,9 @@ class AttemptSequence:
             if await self._may_attempt(deployment):
                 if self._exchange.reservation is None:
                     await self._reserve(deployment)
-                self._attempts_made, is_claimed = self._attempts_made + 1, True
+                # again: live policy may have changed while a limit or a budget was waited for
+                if may_send(self._gateway, self._exchange, deployment):
+                    self._attempts_made, is_claimed = self._attempts_made + 1, True
             return is_claimed
         finally:
             if is_claimed:
@@ -403,7 +406,7 @@ class AttemptSequence:
             context_tokens = deployment.context_tokens
             self.candidates = [each for each in self.candidates if each.context_tokens > context_tokens]
             self._without_room = [each for each in self._without_room if each.context_tokens > context_tokens]
-        if failed.mismatch is not None or failed.refuses_continuation or failed.lacked_room:
+        if failed.mismatch is not None or failed.refuses_continuation or failed.lacked_room or failed.is_forbidden:
             return
         if failed.status and not self._exchange.interface.is_billed:
             return  # counting tokens is another path there, with limits of its own, and says nothing of its answers
