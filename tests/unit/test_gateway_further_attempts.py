@@ -285,14 +285,14 @@ async def test_another_deployment_is_asked_where_one_is_stopped_while_connecting
 @pytest.mark.parametrize("what", [what for what, _ in CHANGES])
 async def test_a_call_goes_on_whose_hedge_is_stopped_while_it_connects(tmp_path: Path, what: str) -> None:
     """The first attempt was sent before."""
-    settings = {"assistant": rule(hedge={"after_ms": 20, "at_most": 1.0})}
+    settings = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 1.0})}
     async with call_rig(tmp_path, workloads=settings) as rig:
         if what == "an approval":
             approve(rig.gateway.live)
         gate = rig.hold("one")
         change_while_connecting(rig, "two", what)
         asked = asyncio.ensure_future(rig.chat())
-        await until(lambda: len([r for r in read_records(rig.gateway.journal.folder) if isinstance(r, Settlement)]))
+        await wait_until(lambda: any(isinstance(r, Settlement) for r in read_records(rig.gateway.journal.folder)))
         gate.release()
         assert (await asked).status == 200 and rig.models["two"].counted == 0
         await rig.books()
@@ -302,7 +302,7 @@ async def test_a_call_goes_on_whose_hedge_is_stopped_while_it_connects(tmp_path:
 async def test_no_attempt_follows_once_it_is_stopped_or_revoked_while_its_budget_is_waited_for(
     tmp_path: Path, what: str, code: str
 ) -> None:
-    settings = {"assistant": rule(same=1, backoff_ms=1, max_backoff_ms=1)}
+    settings = {"assistant": reliability(same=1, backoff_ms=1, max_backoff_ms=1)}
     async with call_rig(tmp_path, ["one"], limit=2 * BOUND - 1, workloads=settings) as rig:
         rig.play("one", mode="error", status=502)
         if what == "an approval":
