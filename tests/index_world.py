@@ -1,6 +1,7 @@
-"""A company's documents in a database, search over every edition of them, and a process that makes editions.
+"""A company's documents in a database, search over every edition of their index, and a process that builds editions.
 
-`python -m tests.index_world URL CHARACTERS` makes the edition with so many characters until it serves, slowly.
+`python -m tests.index_world URL CHARACTERS DELAY` builds the edition with passages of `CHARACTERS` until it serves,
+with `DELAY` seconds for each request for embeddings.
 """
 
 from __future__ import annotations
@@ -38,19 +39,20 @@ from groundplan.knowledge.sources.folder import FolderConnector
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 25, 12, tzinfo=UTC)
-WHO = SwitchActor("system", NOW)
+ACTOR = SwitchActor("system", NOW)
 SOURCE = Source(name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["public"])
-SHORT, LONG = 120, 400
+SHORT_CHARACTERS, LONG_CHARACTERS = 120, 400
 
 
-class ByWords:
-    """An embedder of any dimension to which texts are alike by the words that they share."""
+class WordHashEmbedder:
+    """An embedder of any dimension whose vectors are the closer the more words two texts share. `delay`: seconds that
+    each request takes."""
 
-    def __init__(self, dimension: int = 384, pause: float = 0.0) -> None:
-        self.dimension, self.pause = dimension, pause
+    def __init__(self, dimension: int = 384, delay: float = 0.0) -> None:
+        self.dimension, self.delay = dimension, delay
 
     def embed(self, texts: Sequence[str]) -> Vectors:
-        time.sleep(self.pause)
+        time.sleep(self.delay)
         rows = np.full((len(texts), self.dimension), 1e-3, dtype=np.float32)
         for row, text in zip(rows, texts, strict=True):
             for word in re.findall(r"\w+", text.lower()):
@@ -59,13 +61,14 @@ class ByWords:
 
 
 def paragraph(number: int) -> str:
-    """A document of one passage of `LONG` and several of `SHORT` characters; each sentence has its own word."""
+    """A document that is one passage where passages have `LONG_CHARACTERS`, and several where they have
+    `SHORT_CHARACTERS`. The word `zebraNUMBER` occurs in no other document."""
     sentences = [f"Rule {number} says in part {part} what zebra{number} has to do there." for part in range(5)]
     return f"# Rule {number}\n\n{' '.join(sentences)}\n"
 
 
 class IndexWorld:
-    """Follows and searches in this process; who makes editions may be another."""
+    """Replicates and searches in this process; editions may be built by another process."""
 
     def __init__(self, database: Database, folder: Path) -> None:
         self.database, self.folder = database, folder
@@ -76,8 +79,10 @@ class IndexWorld:
         )
         self.editions = Editions(Projection())
         self.follower = Follower(lambda: database.urls["control"], self.editions)
-        self.deployed: Callable[[Embedding], Embedder] = lambda one: ByWords(one.dimension)
-        self.search = Search(self.pool, ByWords(), self.editions, deployed=lambda embedding: self.deployed(embedding))
+        self.create_embedder: Callable[[Embedding], Embedder] = lambda one: WordHashEmbedder(one.dimension)
+        self.search = Search(
+            self.pool, WordHashEmbedder(), self.editions, deployed=lambda embedding: self.create_embedder(embedding)
+        )
         self.examiner = Examiner(self.search.queries, lambda: database.urls["control"])
         self.follower.start()
 
@@ -88,26 +93,26 @@ class IndexWorld:
         ingest_source(self.conn, SOURCE, FolderConnector(self.folder))
         for edition in index_store.editions(self.conn):
             if edition.settings.embedding is None:
-                embed_pending(self.conn, ByWords(), edition.id)
+                embed_pending(self.conn, WordHashEmbedder(), edition.id)
 
-    def keep_up(self, settings: IndexSettings, who: SwitchActor = WHO, *, by_hand: bool = False) -> list[Step]:
-        return keep_up(self.conn, DeclaredIndex(settings, by_hand), self.tools(), who)
+    def keep_up(self, settings: IndexSettings, actor: SwitchActor = ACTOR, *, by_hand: bool = False) -> list[Step]:
+        return keep_up(self.conn, DeclaredIndex(settings, by_hand), self.tools(), actor)
 
-    def until_serving(self, settings: IndexSettings, who: SwitchActor = WHO) -> int:
-        """Keep up until an edition with these settings serves; its number."""
+    def keep_up_until_serving(self, settings: IndexSettings, actor: SwitchActor = ACTOR) -> int:
+        """Keep the index up to date until an edition with these settings serves; returns its number."""
         deadline = time.monotonic() + 30
-        while (now := serving_edition(index_store.editions(self.conn))).settings != settings:
+        while (serving := serving_edition(index_store.editions(self.conn))).settings != settings:
             assert time.monotonic() < deadline, self.states()
-            self.keep_up(settings, who)
+            self.keep_up(settings, actor)
             time.sleep(0.02)
-        return now.id
+        return serving.id
 
     def tools(self) -> Tools:
         return Tools(self.embedder, self.examine, lambda _: None)
 
     def embedder(self, edition: Edition) -> Embedder:
-        own = edition.settings.embedding
-        return ByWords() if own is None else self.deployed(own)
+        embedding = edition.settings.embedding
+        return WordHashEmbedder() if embedding is None else self.create_embedder(embedding)
 
     def examine(self, edition: int, samples: Sequence[tuple[str, str]]) -> Examined:
         answer = self.examiner.examine(ExamineRequest(edition, list(samples)))
@@ -116,26 +121,26 @@ class IndexWorld:
     def states(self) -> dict[int, str]:
         return {one.id: one.state for one in index_store.editions(self.conn)}
 
-    def ask(self, query: str, *, k: int = 20, edition: int | None = None) -> SearchResult:
+    def query(self, text: str, *, k: int = 20, edition: int | None = None) -> SearchResult:
         return self.search.answer(
             SearchRequest(
-                workload="", person=None, query=query, sources=["s"], k=k, max_bytes=1 << 20, context=0, edition=edition
+                workload="", person=None, query=text, sources=["s"], k=k, max_bytes=1 << 20, context=0, edition=edition
             )
         )
 
-    def pieces(self, number: int, *, edition: int | None = None) -> set[str]:
-        """The passages that are found of a document by its own word."""
-        found = self.ask(f"zebra{number}", edition=edition).passages
-        return {one.text for one in found if one.path == f"{number:03}.md"}
+    def passages_of_document(self, number: int, *, edition: int | None = None) -> set[str]:
+        """The passages of a document that a search for its own word finds."""
+        passages = self.query(f"zebra{number}", edition=edition).passages
+        return {one.text for one in passages if one.path == f"{number:03}.md"}
 
-    def settle(self) -> None:
-        """Until the follower has everything that is there."""
+    def wait_until_followed(self) -> None:
+        """Wait until the follower has replicated every change."""
         deadline = time.monotonic() + 20
         while any(search_store.count_pending(self.conn, one.cursor, one.edition) for one in self.editions.projections):
             assert time.monotonic() < deadline, "the follower does not catch up"
             time.sleep(0.02)
 
-    def audited(self) -> list[str]:
+    def audited_actions(self) -> list[str]:
         rows = self.conn.execute("SELECT action FROM audit_entry WHERE action LIKE 'index.%'")
         return [action for (action,) in rows]
 
@@ -145,15 +150,17 @@ class IndexWorld:
         self.conn.close()
 
 
-def main(url: str, characters: int, pause: float) -> None:
-    """Keep the index up to `characters` until it serves."""
-    wanted = DeclaredIndex(IndexSettings(characters=characters))
-    tools = Tools(lambda _: ByWords(pause=pause), lambda _, samples: Examined(1, 1, 1, len(samples)), lambda _: None)
+def main(url: str, characters: int, delay: float) -> None:
+    """Keep up the index until its edition with passages of `characters` serves."""
+    declared_index = DeclaredIndex(IndexSettings(characters=characters))
+    tools = Tools(
+        lambda _: WordHashEmbedder(delay=delay), lambda _, samples: Examined(1, 1, 1, len(samples)), lambda _: None
+    )
     with psycopg.connect(url, autocommit=True) as conn:
         while not index_store.take_lead(conn):
             time.sleep(0.01)
-        while serving_edition(index_store.editions(conn)).settings != wanted.settings:
-            keep_up(conn, wanted, tools, SwitchActor("system", datetime.now(UTC), timedelta(days=1)))
+        while serving_edition(index_store.editions(conn)).settings != declared_index.settings:
+            keep_up(conn, declared_index, tools, SwitchActor("system", datetime.now(UTC), timedelta(days=1)))
             time.sleep(0.01)
 
 

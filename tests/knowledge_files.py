@@ -1,4 +1,4 @@
-"""Files of every kind for tests, made in memory; among them those that want to harm their reader."""
+"""Files of every kind for tests, created in memory; among them malicious ones."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groundplan.knowledge.parsing.prepare import parse_job
 PRICES = (("Pump", "Price"), ("P-100", "1,250 EUR"), ("P-200", "2,400 EUR"))
 
 
-def word(*, title: str = "Returns") -> bytes:
+def word_document(*, title: str = "Returns") -> bytes:
     document = docx.Document()
     document.core_properties.title = title
     document.add_heading("Returns", 1)
@@ -32,43 +32,43 @@ def word(*, title: str = "Returns") -> bytes:
         cells = table.add_row().cells
         cells[0].text, cells[1].text = row
     document.add_paragraph("Freight is not refunded.", style="List Bullet")
-    return _saved(document)
+    return _save(document)
 
 
 def word_with_parts() -> bytes:
-    """A document whose text stands in all kinds of places."""
+    """A document with text in its header, nested tables, boxes, controls, insertions and footnotes."""
     document = docx.Document()
     document.add_paragraph("Returns.")
     document.sections[0].header.paragraphs[0].text = "What stands in the header"
     table = document.add_table(rows=2, cols=1)
     table.cell(1, 0).add_table(rows=1, cols=1).cell(0, 0).text = "What stands in a nested table"
-    within = f"""<w:p {nsdecls("w", "m")}><w:r><w:pict><w:txbxContent><w:p><w:r>
+    cell_content = f"""<w:p {nsdecls("w", "m")}><w:r><w:pict><w:txbxContent><w:p><w:r>
       <w:t>What stands in a box of a cell</w:t></w:r></w:p></w:txbxContent></w:pict></w:r>
       <w:r><w:t>Part A</w:t><w:noBreakHyphen/><w:t>12</w:t></w:r>
       <m:oMath><m:r><m:t>y=3x</m:t></m:r></m:oMath></w:p>"""
-    table.cell(1, 0)._tc.append(parse_xml(within))
+    table.cell(1, 0)._tc.append(parse_xml(cell_content))
 
-    def words(text: str, tag: str = "t") -> str:
+    def run(text: str, tag: str = "t") -> str:
         return f"<w:r><w:{tag}>{text}</w:{tag}></w:r>"
 
-    box = f"<w:txbxContent><w:p>{words('What stands in a box.')}</w:p></w:txbxContent>"
-    more = f"""<w:body {nsdecls("w")} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">
-      <w:sdt><w:sdtContent><w:p>{words("What stands in a control")}</w:p></w:sdtContent></w:sdt>
-      <w:p><w:ins w:id="1">{words("What stands inserted")}</w:ins>
-        <w:del w:id="2">{words("taken out", "delText")}</w:del>
+    box = f"<w:txbxContent><w:p>{run('What stands in a box.')}</w:p></w:txbxContent>"
+    body = f"""<w:body {nsdecls("w")} xmlns:mc="http://schemas.openxmlformats.org/markup-compatibility/2006">
+      <w:sdt><w:sdtContent><w:p>{run("What stands in a control")}</w:p></w:sdtContent></w:sdt>
+      <w:p><w:ins w:id="1">{run("What stands inserted")}</w:ins>
+        <w:del w:id="2">{run("taken out", "delText")}</w:del>
         <w:r><mc:AlternateContent><mc:Choice Requires="wps">{box}</mc:Choice><mc:Fallback>{box}</mc:Fallback>
         </mc:AlternateContent></w:r></w:p></w:body>"""
-    for element in reversed(list(parse_xml(more))):
+    for element in reversed(list(parse_xml(body))):
         document.element.body.insert(0, element)
-    note = f"<w:footnote><w:p>{words('What stands in a note')}</w:p></w:footnote>"
+    note = f"<w:footnote><w:p>{run('What stands in a note')}</w:p></w:footnote>"
     notes = f"<w:footnotes {nsdecls('w')}>{note}</w:footnotes>"
-    place = PackURI("/word/footnotes.xml")
+    part_name = PackURI("/word/footnotes.xml")
     kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.footnotes+xml"
     document.part.relate_to(
-        Part(place, kind, notes.encode(), document.part.package),
+        Part(part_name, kind, notes.encode(), document.part.package),
         "http://schemas.openxmlformats.org/officeDocument/2006/relationships/footnotes",
     )
-    return _saved(document)
+    return _save(document)
 
 
 def grouped_slides() -> bytes:
@@ -77,7 +77,7 @@ def grouped_slides() -> bytes:
     group = slide.shapes.add_group_shape().shapes.add_group_shape()
     box = group.shapes.add_textbox(Inches(1), Inches(1), Inches(4), Inches(1))
     box.text_frame.text = "What stands in a group within a group."
-    return _saved(show)
+    return _save(show)
 
 
 def workbook() -> bytes:
@@ -86,7 +86,7 @@ def workbook() -> bytes:
     sheet.title = "Prices"
     for row in PRICES:
         sheet.append(row)
-    return _saved(book)
+    return _save(book)
 
 
 def slides() -> bytes:
@@ -94,28 +94,28 @@ def slides() -> bytes:
     slide = show.slides.add_slide(show.slide_layouts[5])
     slide.shapes.title.text = "Prices"
     table = slide.shapes.add_table(3, 2, Inches(1), Inches(1), Inches(4), Inches(2)).table
-    for at, row in enumerate(PRICES):
+    for row_index, row in enumerate(PRICES):
         for column, text in enumerate(row):
-            table.cell(at, column).text = text
+            table.cell(row_index, column).text = text
     slide.notes_slide.notes_text_frame.text = "Say that freight is extra."
-    return _saved(show)
+    return _save(show)
 
 
 def pdf(
     lines: Sequence[str] = ("Pumps may be returned within 30 days.",), *, table: bool = False, pages: int = 1,
     drawn: Sequence[str] = (),
 ) -> bytes:  # fmt: skip
-    """A PDF with the lines on each page and, if asked, a ruled table below."""
+    """A PDF with `lines` on each page and, with `table`, a ruled table below; `drawn`: further operators."""
     drawing = ["BT /F1 12 Tf 72 720 Td 16 TL"] + [f"({line}) Tj T*" for line in lines] + ["ET"]
     drawing += drawn
     if table:
-        for at in range(len(PRICES) + 1):
-            drawing.append(f"72 {600 - 20 * at} m 372 {600 - 20 * at} l S")
+        for row_index in range(len(PRICES) + 1):
+            drawing.append(f"72 {600 - 20 * row_index} m 372 {600 - 20 * row_index} l S")
         for x in (72, 222, 372):
             drawing.append(f"{x} 600 m {x} {600 - 20 * len(PRICES)} l S")
-        for at, row in enumerate(PRICES):
+        for row_index, row in enumerate(PRICES):
             for column, text in enumerate(row):
-                drawing.append(f"BT /F1 10 Tf {78 + 150 * column} {586 - 20 * at} Td ({text}) Tj ET")
+                drawing.append(f"BT /F1 10 Tf {78 + 150 * column} {586 - 20 * row_index} Td ({text}) Tj ET")
     stream = "\n".join(drawing).encode()
     kids = " ".join(["3 0 R"] * pages)
     return pdf_of(
@@ -139,20 +139,20 @@ def pages(*drawings: Sequence[str]) -> bytes:
         f"<< /Type /Pages /Kids [{kids}] /Count {len(streams)} >>".encode(),
         b"<< /Type /Font /Subtype /Type1 /BaseFont /Helvetica >>",
     ]
-    for at, stream in enumerate(streams):
-        page = f"/MediaBox [0 0 612 792] /Contents {5 + 2 * at} 0 R /Resources << /Font << /F1 3 0 R >> >>"
+    for index, stream in enumerate(streams):
+        page = f"/MediaBox [0 0 612 792] /Contents {5 + 2 * index} 0 R /Resources << /Font << /F1 3 0 R >> >>"
         objects.append(f"<< /Type /Page /Parent 2 0 R {page} >>".encode())
         objects.append(b"<< /Length %d >>\nstream\n%s\nendstream" % (len(stream), stream))
     return pdf_of(objects)
 
 
 def placed_pdf(*words: tuple[float, float, str]) -> bytes:
-    """A page with texts at their places, and no lines."""
+    """A PDF page with each text at its (x, y), and no ruled lines."""
     return pdf((), drawn=[f"BT /F1 10 Tf {x} {y} Td ({text}) Tj ET" for x, y, text in words])
 
 
 def picture_pdf() -> bytes:
-    """A page with nothing that is text."""
+    """A PDF page without any text."""
     return pdf(())
 
 
@@ -175,43 +175,43 @@ def with_macro(data: bytes) -> bytes:
 def pdf_of(objects: Sequence[bytes]) -> bytes:
     """A PDF of these objects, the first of which is its catalogue."""
     out = bytearray(b"%PDF-1.4\n")
-    places = []
+    offsets = []
     for number, body in enumerate(objects, 1):
-        places.append(len(out))
+        offsets.append(len(out))
         out += b"%d 0 obj\n%s\nendobj\n" % (number, body)
     start = len(out)
     out += b"xref\n0 %d\n0000000000 65535 f \n" % (len(objects) + 1)
-    for place in places:
-        out += b"%010d 00000 n \n" % place
+    for offset in offsets:
+        out += b"%010d 00000 n \n" % offset
     out += b"trailer << /Size %d /Root 1 0 R >>\nstartxref\n%d\n%%%%EOF\n" % (len(objects) + 1, start)
     return bytes(out)
 
 
-def _saved(document: object) -> bytes:
+def _save(document: object) -> bytes:
     target = io.BytesIO()
     document.save(target)  # type: ignore[attr-defined]
     return target.getvalue()
 
 
-def parsed(name: str, data: bytes) -> Parsed:
+def parse_file(name: str, data: bytes) -> Parsed:
     return parse_job(Job(key=name, data=data, tables=True))
 
 
-def whole(document: Parsed) -> str:
+def full_text(document: Parsed) -> str:
     return "\n".join(piece.text for piece in document.pieces)
 
 
-def book(fill: object, name: str = "S") -> bytes:
-    made = openpyxl.Workbook()
-    made.active.title = name
-    fill(made.active)  # type: ignore[operator]
+def make_workbook(fill: object, name: str = "S") -> bytes:
+    workbook_ = openpyxl.Workbook()
+    workbook_.active.title = name
+    fill(workbook_.active)  # type: ignore[operator]
     target = io.BytesIO()
-    made.save(target)
+    workbook_.save(target)
     return target.getvalue()
 
 
-def edited(data: bytes, part: str, old: str, new: str) -> bytes:
-    """An archive in which a part says something else."""
+def edit_archive(data: bytes, part: str, old: str, new: str) -> bytes:
+    """A copy of an archive in whose `part` matches of the pattern `old` are replaced by `new`."""
     target = io.BytesIO()
     with zipfile.ZipFile(io.BytesIO(data)) as archive, zipfile.ZipFile(target, "w") as other:
         for each in archive.namelist():

@@ -1,4 +1,4 @@
-"""A source that is taken over in tests: a database, its findings, and connectors that end as they are told to."""
+"""Ingesting a source in tests: a database and its findings, and connectors that fail as scripted."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def source(name: str = "s", **governed: Any) -> Source:
 
 
 class Intake:
-    """`findings` are those that are open: (kind, subject behind the source's) -> message."""
+    """Ingests sources into a database and reads back what is stored."""
 
     def __init__(self, database: Database) -> None:
         self.database = database
@@ -37,15 +37,16 @@ class Intake:
     def ingest(self, connector: Connector, **governed: Any) -> IngestReport:
         return ingest_source(self.conn, source(**governed), connector, IngestSettings())
 
-    def live(self, name: str = "s") -> set[str]:
+    def live_paths(self, name: str = "s") -> set[str]:
         rows = self.conn.execute("SELECT path FROM document WHERE source = %s AND deleted_at IS NULL", (name,))
         return {path for (path,) in rows}
 
-    def one(self, path: str, columns: str) -> Any:
+    def document_columns(self, path: str, columns: str) -> Any:
+        """The columns of a document's row: one value, or a tuple; None if there is no such document."""
         row = self.conn.execute(f"SELECT {columns} FROM document WHERE path = %s", (path,)).fetchone()
         return row[0] if row and len(row) == 1 else row
 
-    def text(self, path: str) -> str:
+    def document_text(self, path: str) -> str:
         rows = self.conn.execute(
             "SELECT c.text FROM chunk c JOIN document d ON d.id = c.document_id WHERE d.path = %s ORDER BY c.number",
             (path,),
@@ -53,6 +54,7 @@ class Intake:
         return "\n".join(text for (text,) in rows)
 
     def readers(self, path: str) -> set[str]:
+        """The readers of a document; those that are denied are preceded by `!`."""
         rows = self.conn.execute(
             """SELECT CASE WHEN r.deny THEN '!' ELSE '' END || r.reader FROM document_reader r
                JOIN document d ON d.id = r.document_id WHERE d.path = %s""",
@@ -61,6 +63,7 @@ class Intake:
         return {name for (name,) in rows}
 
     def findings(self, name: str = "s") -> dict[tuple[str, str], str]:
+        """The open findings of a source: (kind, rest of the subject after the source) -> message."""
         rows = self.conn.execute("SELECT kind, subject, message FROM finding WHERE closed_at IS NULL")
         subject = f"source/{name}"
         return {
@@ -74,20 +77,25 @@ class Intake:
 
 
 class ScriptedConnector:
-    """A connector of texts. What is an exception instead is raised: by `read`, or by `around` where it is in `levels`;
-    `ends`: after all of them."""
+    """A connector of texts by key. A text that is an exception is raised by `read`; `folder_errors`: key -> what
+    `folder_rules` raises for it; `final_error`: raised by `changes` after all keys."""
 
     def __init__(
         self,
         texts: Mapping[str, bytes | Exception],
         *,
-        levels: Mapping[str, Exception] | None = None,
-        ends: Exception | None = None,
+        folder_errors: Mapping[str, Exception] | None = None,
+        final_error: Exception | None = None,
         is_complete: bool = True,
         modified_at: Callable[[str], datetime | None] = lambda _: None,
         governed_values: Mapping[str, Mapping[str, Any]] | None = None,
     ) -> None:
-        self.texts, self.levels, self.ends, self.is_complete = dict(texts), dict(levels or {}), ends, is_complete
+        self.texts, self.folder_errors, self.final_error, self.is_complete = (
+            dict(texts),
+            dict(folder_errors or {}),
+            final_error,
+            is_complete,
+        )
         self.modified_at, self.governed_values = modified_at, dict(governed_values or {})
         self.cursors: list[Cursor | None] = []
         self.reads: list[str] = []
@@ -96,8 +104,8 @@ class ScriptedConnector:
         self.cursors.append(cursor)
         for number, (key, text) in enumerate(self.texts.items()):
             yield Change(key, f"{hash(text)}" if isinstance(text, bytes) else "bad", cursor={"number": number})
-        if self.ends is not None:
-            raise self.ends
+        if self.final_error is not None:
+            raise self.final_error
 
     def read(self, key: str) -> Content:
         self.reads.append(key)
@@ -109,8 +117,8 @@ class ScriptedConnector:
         )
 
     def folder_rules(self, key: str) -> Sequence[FolderRules]:
-        if key in self.levels:
-            raise self.levels[key]
+        if key in self.folder_errors:
+            raise self.folder_errors[key]
         return ()
 
     def tables(self) -> Sequence[Table]:

@@ -1,4 +1,4 @@
-"""Every public method of an official client, found by looking at its resources, and what becomes of a call of it."""
+"""Calls every public method of an official client, found by reflection on its resources, and says how calls end."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from typing import Any
 
 import httpx
 
-OWN = ("with_raw_response", "with_streaming_response")
-SAID: dict[str, Any] = {
+SKIPPED_ATTRIBUTES = ("with_raw_response", "with_streaming_response")
+ARGUMENTS: dict[str, Any] = {
     "model": "auto",
     "model_id": "auto",
     "messages": [{"role": "user", "content": "hello"}],
@@ -40,82 +40,85 @@ SAID: dict[str, Any] = {
     ],
     "bytes": 5,
 }
-"""Arguments that a call needs, by their names; of others what their types allow."""
-ALWAYS = frozenset({"model", "input", "messages"})
-"""Which a call needs, also where they may be left out."""
+"""Parameter name -> argument; parameters that are not here get a value of their type."""
+REQUIRED_ANYWAY = frozenset({"model", "input", "messages"})
+"""Parameters that a call needs although the method has a default for them."""
 
 
 def methods(client: Any) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """Name below the client (`chat.completions.create`) and the bound method."""
+    """(name below the client such as `chat.completions.create`, bound method) of each method."""
     pending: list[tuple[tuple[str, ...], Any]] = [((), client)]
     while pending:
-        path, place = pending.pop()
-        for name in sorted(dir(type(place))):
-            if name.startswith("_") or name in OWN:
+        path, resource = pending.pop()
+        for name in sorted(dir(type(resource))):
+            if name.startswith("_") or name in SKIPPED_ATTRIBUTES:
                 continue
-            found = inspect.getattr_static(type(place), name)
-            if isinstance(found, property) or type(found).__name__ == "cached_property":
-                below = getattr(place, name)
-                if hasattr(below, "_client"):
-                    pending.append(((*path, name), below))
-            elif path and callable(found):
-                yield ".".join((*path, name)), getattr(place, name)
+            attribute = inspect.getattr_static(type(resource), name)
+            if isinstance(attribute, property) or type(attribute).__name__ == "cached_property":
+                child = getattr(resource, name)
+                if hasattr(child, "_client"):
+                    pending.append(((*path, name), child))
+            elif path and callable(attribute):
+                yield ".".join((*path, name)), getattr(resource, name)
 
 
 def arguments(method: Callable[..., Any]) -> dict[str, Any]:
-    """As few as it takes."""
-    wanted = [each for each in inspect.signature(method).parameters.values() if each.kind < each.VAR_KEYWORD]
-    needed = [each for each in wanted if each.default is each.empty or each.name in ALWAYS]
-    return {each.name: SAID[each.name] if each.name in SAID else _such(str(each.annotation)) for each in needed}
+    """The arguments that a call needs, and no others."""
+    parameters = [each for each in inspect.signature(method).parameters.values() if each.kind < each.VAR_KEYWORD]
+    required = [each for each in parameters if each.default is each.empty or each.name in REQUIRED_ANYWAY]
+    return {
+        each.name: ARGUMENTS[each.name] if each.name in ARGUMENTS else _value_of_type(str(each.annotation))
+        for each in required
+    }
 
 
-def _such(kind: str) -> Any:
-    """A value of a type, by its name."""
-    if kind.startswith(("Iterable", "SequenceNotStr", "Sequence", "List")):
+def _value_of_type(type_name: str) -> Any:
+    """A value of the type with that name."""
+    if type_name.startswith(("Iterable", "SequenceNotStr", "Sequence", "List")):
         return []
-    if kind.startswith("Literal"):
-        return kind.partition("'")[2].partition("'")[0]
-    if kind.startswith("int"):
+    if type_name.startswith("Literal"):
+        return type_name.partition("'")[2].partition("'")[0]
+    if type_name.startswith("int"):
         return 1
-    return "x" if kind.startswith(("str", "Union[str", "Optional[str")) else {}
+    return "x" if type_name.startswith(("str", "Union[str", "Optional[str")) else {}
 
 
-class Heard(httpx.AsyncHTTPTransport):
-    """Remembers what the newest request was, and its answer."""
+class RecordingTransport(httpx.AsyncHTTPTransport):
+    """Records the newest request and its answer."""
 
-    asked = ""
+    request_line = ""
     status = 0
     body = b""
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         answer = await super().handle_async_request(request)
         await answer.aread()
-        self.asked = f"{request.method} {request.url.path}"
+        self.request_line = f"{request.method} {request.url.path}"
         self.status, self.body = answer.status_code, answer.content
         return answer
 
 
-async def outcome(name: str, method: Callable[..., Any], heard: Heard) -> str:
-    """`works`, or the code of the refusal, which says what to do; empty where nothing was asked over HTTP."""
-    heard.asked, heard.status, heard.body = "", 0, b""
-    with warnings.catch_warnings(), contextlib.suppress(Exception):  # how it went is told by its answer
-        warnings.simplefilter("ignore")  # of what is deprecated
-        found = method(**arguments(method))
-        if inspect.isawaitable(found):
-            found = await found
-        if hasattr(found, "__aenter__"):
-            async with found as entered:
+async def call_outcome(name: str, method: Callable[..., Any], transport: RecordingTransport) -> str:
+    """`works`, or the code of the refusal, which must have a hint; empty if the method sent no request."""
+    transport.request_line, transport.status, transport.body = "", 0, b""
+    with warnings.catch_warnings(), contextlib.suppress(Exception):  # the recorded answer says how the call ended
+        warnings.simplefilter("ignore")  # deprecated methods warn
+        result = method(**arguments(method))
+        if inspect.isawaitable(result):
+            result = await result
+        if hasattr(result, "__aenter__"):
+            async with result as entered:
                 if name.rpartition(".")[2] != "connect":
                     async for _ in typing.cast("Any", entered):
                         pass
-        elif hasattr(found, "__aiter__"):
-            async for _ in found:
+        elif hasattr(result, "__aiter__"):
+            async for _ in result:
                 break
-    if not heard.asked:
+    if not transport.request_line:
         return ""
-    if heard.status < 300:
+    if transport.status < 300:
         return "works"
-    told = json.loads(heard.body)["error"]
-    assert heard.status < 500 and told["code"] and told["hint"], (name, heard.asked, heard.body)
-    assert told["code"] != "path_unknown", f"{name} ({heard.asked}) is a bare 404"
-    return str(told["code"])
+    error = json.loads(transport.body)["error"]
+    assert transport.status < 500 and error["code"] and error["hint"], (name, transport.request_line, transport.body)
+    assert error["code"] != "path_unknown", f"{name} ({transport.request_line}) is a bare 404"
+    return str(error["code"])

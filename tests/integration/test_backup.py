@@ -591,10 +591,10 @@ def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
     intake.ingest(FolderConnector(source))
     by = LinkActor("system", None, datetime.now(UTC))
     made = {
-        name: create_link(intake.conn, intake.one(f"{name}.md", "id"), by.at.date(), "asked", by)
+        name: create_link(intake.conn, intake.document_columns(f"{name}.md", "id"), by.at.date(), "asked", by)
         for name in ("shared", "once")
     }
-    withdraw_link(intake.conn, intake.one("once.md", "id"), made["once"].name, by)
+    withdraw_link(intake.conn, intake.document_columns("once.md", "id"), made["once"].name, by)
     intake.close()
     facts = dump_tables(database.urls["control"], folders[0])
     with postgres_cluster.database() as other:
@@ -636,7 +636,7 @@ def test_what_is_restored_counts_on(
         again = Intake(other)
         (source / "few.md").write_text("---\nreaders: [hr]\n---\n# Few\n\nFor a few.\n")
         again.ingest(FolderConnector(source))
-        assert again.one("few.md", "id") is not None
+        assert again.document_columns("few.md", "id") is not None
         number = again.conn.execute("SELECT nextval('pushed_change')").fetchone()
         assert number is not None and number[0] > pushed[0]
         assert again.conn.execute("SELECT count(DISTINCT acl) FROM document").fetchone() == (2,)

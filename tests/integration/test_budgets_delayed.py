@@ -268,10 +268,10 @@ async def one_round(folder: Path, database: Database, port: int, seed: int, seco
         for worker in workers:
             await worker.leases.start()
         assert await first_served(world, workers)
-        network.hurting = True
+        network.is_faulty = True
         shipping.start()
         await traffic(world, workers, seconds)
-        network.hurting = False
+        network.is_faulty = False
         if not await until(lambda: not any(worker.unknown(admin) for worker in workers), 15):
             world.wrong += [f"unknown to a worker: {each}" for worker in workers for each in worker.unknown(admin)]
         for worker in workers:

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from tests.integration.gateway_stack import Reply, blueprint, deployment, installation, scripted_upstream, workload
-from tests.integration.held_answers import ROUTES, Holding, all_forms
+from tests.integration.held_answers import ROUTES, TypeCheckingClient, all_forms
 from tests.integration.test_batches import BATCH_RATES, input_lines
 from tests.integration.test_tasks import FORM, PRICES
 from tests.unit.test_multipart import form
@@ -40,7 +40,7 @@ IMAGE, SOUND = ("image", b"\x89PNG", "a.png"), ("file", bytes(96_000), "a.wav")
 
 @dataclass
 class World:
-    holding: Holding
+    holding: TypeCheckingClient
     model: ScriptedModel
 
     async def ask(self, route: str, body: Any = None, **more: Any) -> Reply:
@@ -64,7 +64,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[World]:
         stack.apply(blueprint(1, places, [made], limit=100 * PICO))
         stack.start()
         await stack.wait_until_ready()
-        yield World(Holding(stack, stack.key()), model)
+        yield World(TypeCheckingClient(stack, stack.key()), model)
 
 
 async def texts(world: World) -> None:
@@ -217,7 +217,7 @@ async def conversations(world: World) -> None:
             ends = "error" if event is sent[-1] else ends
             while ends is not None and ends not in found:
                 text = await socket.recv()
-                world.holding.event(route, text)
+                world.holding.check_event(route, text)
                 found.add(json.loads(text)["type"])
     assert found >= {
         "session.created", "session.updated", "conversation.item.added", "response.created",
@@ -243,4 +243,4 @@ async def test_every_answer_of_every_route_is_of_an_official_type(world: World) 
     world.model.script = Script(tokens=7)
     for part in (texts, media, responses, messages, files, conversations, refusals):
         await part(world)
-    assert all_forms() - world.holding.held == set()
+    assert all_forms() - world.holding.checked_forms == set()

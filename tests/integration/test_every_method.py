@@ -14,7 +14,7 @@ import httpx
 import openai
 import pytest
 from tests.integration import node_client
-from tests.integration.every_method import Heard, methods, outcome
+from tests.integration.every_method import RecordingTransport, call_outcome, methods
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_tasks import PRICES
 
@@ -148,7 +148,7 @@ def check(name: str, found: Mapping[str, str], local: set[str], absent: set[str]
 @pytest.mark.parametrize("name", ["openai", "anthropic"])
 async def test_each_method_works_or_is_refused_by_name(database: Database, tmp_path: Path, name: str) -> None:
     async with everything(database, tmp_path) as stack:
-        heard, key, url = Heard(), stack.key(), f"http://127.0.0.1:{stack.port}"
+        heard, key, url = RecordingTransport(), stack.key(), f"http://127.0.0.1:{stack.port}"
         http: Any = httpx.AsyncClient(transport=heard, timeout=30)
         client: Any = (
             openai.AsyncOpenAI(base_url=f"{url}/v1", api_key=key, admin_api_key=key, max_retries=0, http_client=http)
@@ -156,7 +156,7 @@ async def test_each_method_works_or_is_refused_by_name(database: Database, tmp_p
             else anthropic.AsyncAnthropic(base_url=url, api_key=key, max_retries=0, http_client=http)
         )
         async with client:
-            found = {each: await outcome(each, method, heard) for each, method in methods(client)}
+            found = {each: await call_outcome(each, method, heard) for each, method in methods(client)}
     check(name, found, LOCAL[name], set())
 
 

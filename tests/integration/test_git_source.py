@@ -312,7 +312,7 @@ def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: P
     repository.refs[Ref(b"HEAD")] = made.id
     intake = Intake(database)
     intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
-    assert intake.live() == {"c.md"}
+    assert intake.live_paths() == {"c.md"}
     assert ("knowledge.unreadable", "caf\\xe9.md") in intake.findings()
     intake.close()
 
@@ -322,7 +322,7 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
 ) -> None:
     def look() -> set[str]:
         intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
-        return intake.live()
+        return intake.live_paths()
 
     for name in ("b.md", "picture.bin"):
         (work / name).write_text("# B\n")
@@ -330,11 +330,11 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
     intake = Intake(database)
     assert look() == {"a.md", "b.md"}
     why = DeletionReason("operator", "a mistake", datetime.now(UTC), tmp_path)
-    delete(intake.conn, [intake.one("b.md", "id")], why)
+    delete(intake.conn, [intake.document_columns("b.md", "id")], why)
     assert (look(), look()) == ({"a.md"}, {"a.md"})
     readmit(intake.conn, "s", "b.md", why)
     assert look() == {"a.md", "b.md"}
-    delete(intake.conn, [intake.one("b.md", "id")], why)
+    delete(intake.conn, [intake.document_columns("b.md", "id")], why)
     (work / "b.md").rename(work / "c.md")
     porcelain.remove(str(work), [str(work / "b.md")])
     commit(work)
@@ -372,17 +372,17 @@ def test_what_could_not_be_read_is_tried_again(
     intake = Intake(database)
     monkeypatch.setattr(Sandbox, "parse_all", refused)
     intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
-    assert (intake.live(), len(intake.findings())) == (set(), 1)
+    assert (intake.live_paths(), len(intake.findings())) == (set(), 1)
     monkeypatch.setattr(Sandbox, "parse_all", parse_all)
     intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
-    assert (intake.live(), intake.findings()) == ({"a.md"}, {})
+    assert (intake.live_paths(), intake.findings()) == ({"a.md"}, {})
     monkeypatch.setattr(Sandbox, "parse_all", refused)
     asked.clear()
     (work / "a.md").write_text("# Other\n")
     commit(work)
     for _ in range(4):
         intake.ingest(GitConnector(str(work), tmp_path / "mirrors"))
-    assert (asked, intake.live(), len(intake.findings())) == (["a.md", "a.md"], set(), 1)
+    assert (asked, intake.live_paths(), len(intake.findings())) == (["a.md", "a.md"], set(), 1)
     intake.close()
 
 
@@ -439,11 +439,11 @@ def test_a_look_is_one_fetch_however_many_documents_are_new(
         return asked
 
     fetch = ["/info/refs", "/git-upload-pack"]
-    assert (look(), intake.live()) == (fetch, {"a.md"})
+    assert (look(), intake.live_paths()) == (fetch, {"a.md"})
     for number in range(40):
         (work / f"{number}.md").write_text(f"# {number}\n")
     commit(work)
-    assert (look(), len(intake.live())) == (fetch, 41)
+    assert (look(), len(intake.live_paths())) == (fetch, 41)
     assert look() == ["/info/refs"], "nothing is new"
     intake.close()
 

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import psycopg
 import pytest
-from tests.index_world import LONG, NOW, SHORT, WHO, ByWords, IndexWorld, paragraph
+from tests.index_world import ACTOR, LONG_CHARACTERS, NOW, SHORT_CHARACTERS, IndexWorld, WordHashEmbedder, paragraph
 
 from groundplan.core.errors import Conflict, Unavailable
 from groundplan.knowledge.deletion.delete import DeletionReason, delete
@@ -30,7 +30,7 @@ from groundplan.knowledge.retrieval import question
 from groundplan.knowledge.retrieval.replication import Follower
 from groundplan.testing.database import Database
 
-SMALL = IndexSettings(characters=SHORT)
+SMALL = IndexSettings(characters=SHORT_CHARACTERS)
 DEFAULT = IndexSettings()
 ROOT = Path(__file__).parents[2]
 
@@ -48,14 +48,14 @@ def world(database: Database, tmp_path: Path) -> Iterator[IndexWorld]:
 
 
 def test_another_edition_is_built_compared_switched_to_gone_back_from_and_removed(world: IndexWorld) -> None:
-    whole = world.pieces(3)
+    whole = world.passages_of_document(3)
     assert len(whole) == 1
-    assert world.until_serving(SMALL) == 2
+    assert world.keep_up_until_serving(SMALL) == 2
     assert world.states() == {1: "kept", 2: "serving"}
-    parts = world.pieces(3)
+    parts = world.passages_of_document(3)
     assert len(parts) > 2
     assert "".join("".join(sorted(parts)).split()) != ""
-    assert all(len(text) <= SHORT for text in parts)
+    assert all(len(text) <= SHORT_CHARACTERS for text in parts)
     compared = index_store.editions(world.conn)[1].compared
     assert compared is not None
     assert compared["against"] == []
@@ -64,27 +64,27 @@ def test_another_edition_is_built_compared_switched_to_gone_back_from_and_remove
     assert world.keep_up(SMALL) == []
 
     before = switch.previous_edition(world.conn)
-    switch.request_switch(world.conn, before.id, WHO, declined=True)
+    switch.request_switch(world.conn, before.id, ACTOR, declined=True)
     assert switch.previous_edition(world.conn).id == before.id, "whoever goes back at the same time goes there, too"
     deadline = time.monotonic() + 60
-    while not switch.finish_switch(world.conn, before.id, WHO):
+    while not switch.finish_switch(world.conn, before.id, ACTOR):
         assert time.monotonic() < deadline
         time.sleep(0.02)
-    assert world.pieces(3) == whole
+    assert world.passages_of_document(3) == whole
     assert world.keep_up(SMALL) == []  # what somebody went back from is not switched to by itself again
     assert world.states() == {1: "serving", 2: "kept"}
     with pytest.raises(Conflict, match="no edition is kept"):  # whoever presses twice does not undo what they did
         switch.previous_edition(world.conn)
 
-    later = replace(WHO, at=NOW + timedelta(days=31))
+    later = replace(ACTOR, at=NOW + timedelta(days=31))
     world.keep_up(DEFAULT, later)
     assert world.states() == {1: "serving"}
     assert world.conn.execute("SELECT count(*) FROM chunk WHERE edition = 2").fetchone() == (0,)
-    assert {"index.begun", "index.switching", "index.switched", "index.dropped"} == set(world.audited())
+    assert {"index.begun", "index.switching", "index.switched", "index.dropped"} == set(world.audited_actions())
 
 
 def test_what_changes_meanwhile_is_in_every_edition_and_what_is_deleted_in_none(world: IndexWorld) -> None:
-    id = begin_edition(world.conn, SMALL, WHO)
+    id = begin_edition(world.conn, SMALL, ACTOR)
     world.write(3, paragraph(3).replace("has to do", "must never do"))
     world.write(50)
     (world.folder / "007.md").unlink()
@@ -94,48 +94,48 @@ def test_what_changes_meanwhile_is_in_every_edition_and_what_is_deleted_in_none(
            WHERE d.path = '050.md' GROUP BY 1"""
     ).fetchall()
     assert {edition for edition, _ in rows} == {1, id}
-    assert world.until_serving(SMALL) == id
-    assert all("must never do" in text or "Rule 3 says" not in text for text in world.pieces(3))
-    assert world.pieces(50)
-    assert not world.pieces(7)
+    assert world.keep_up_until_serving(SMALL) == id
+    assert all("must never do" in text or "Rule 3 says" not in text for text in world.passages_of_document(3))
+    assert world.passages_of_document(50)
+    assert not world.passages_of_document(7)
     documents = world.conn.execute("SELECT id FROM document WHERE path = '005.md'").fetchone()
     assert documents is not None
     delete(world.conn, [documents[0]], DeletionReason("operator", "asked for", NOW, world.folder.parent))
-    switch.request_switch(world.conn, 1, WHO, declined=True)
-    while not switch.finish_switch(world.conn, 1, WHO):
+    switch.request_switch(world.conn, 1, ACTOR, declined=True)
+    while not switch.finish_switch(world.conn, 1, ACTOR):
         time.sleep(0.02)
-    assert world.pieces(3)
-    assert world.pieces(50)
-    assert not world.pieces(5)
-    assert not world.pieces(7)
+    assert world.passages_of_document(3)
+    assert world.passages_of_document(50)
+    assert not world.passages_of_document(5)
+    assert not world.passages_of_document(7)
 
 
 def test_an_edition_that_lacks_something_is_not_switched_to(world: IndexWorld) -> None:
-    id = begin_edition(world.conn, SMALL, WHO)
+    id = begin_edition(world.conn, SMALL, ACTOR)
     edition = index_store.read_edition(world.conn, id)
     assert edition is not None
     with pytest.raises(Conflict):
-        switch.request_switch(world.conn, id, WHO)
-    assert build.build(world.conn, edition, ByWords())
+        switch.request_switch(world.conn, id, ACTOR)
+    assert build.build(world.conn, edition, WordHashEmbedder())
     world.conn.execute(
         "DELETE FROM chunk USING document d WHERE d.id = document_id AND d.path = '004.md' AND edition = %s", (id,)
     )
-    world.settle()
+    world.wait_until_followed()
     figures = compare.compare_edition(world.conn, edition, world.examine, lambda _: None, NOW)
     assert figures["missing"] == ["s/004.md"]
     assert "it lacks s/004.md" in figures["against"]
     assert world.keep_up(SMALL) == []
     told = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL")
     assert any("s/004.md" in message for (message,) in told)
-    switch.request_switch(world.conn, id, WHO)
+    switch.request_switch(world.conn, id, ACTOR)
     deadline = time.monotonic() + 60
     while world.states()[id] == "switching":
         assert time.monotonic() < deadline
-        assert not switch.finish_switch(world.conn, id, WHO)
+        assert not switch.finish_switch(world.conn, id, ACTOR)
         time.sleep(0.02)
     assert world.states() == {1: "serving", id: "building"}
-    assert world.until_serving(SMALL) == id
-    assert world.pieces(4)
+    assert world.keep_up_until_serving(SMALL) == id
+    assert world.passages_of_document(4)
 
 
 def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
@@ -143,12 +143,12 @@ def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
 ) -> None:
     """Else one that was just made anew would be found worse by a service that has not read it yet, for good."""
     monkeypatch.setattr(question, "_WAIT_SECONDS", 0.2)
-    id = begin_edition(world.conn, SMALL, WHO)
+    id = begin_edition(world.conn, SMALL, ACTOR)
     edition = index_store.read_edition(world.conn, id)
-    assert edition is not None and build.build(world.conn, edition, ByWords())
+    assert edition is not None and build.build(world.conn, edition, WordHashEmbedder())
     while id not in world.editions.complete_editions:
         time.sleep(0.02)
-    world.settle()
+    world.wait_until_followed()
     world.follower.stop()
     intake_store.notify_followers(world.conn)
     world.follower._thread.join(60)
@@ -165,17 +165,17 @@ def test_what_was_held_of_an_edition_before_says_nothing_of_what_it_is_now(
 def test_by_hand_it_waits_for_somebody_and_a_worse_one_always(world: IndexWorld) -> None:
     for _ in range(3):
         world.keep_up(SMALL, by_hand=True)
-        world.settle()
+        world.wait_until_followed()
     assert world.states() == {1: "serving", 2: "ready"}
     messages = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index'").fetchall()
     assert any("is ready and no worse" in message for (message,) in messages)
     # a search service that does not hold it yet keeps everybody from switching
     with psycopg.connect(world.database.urls["control"], application_name=f"{index_store.FOLLOWER}1"):
-        switch.request_switch(world.conn, 2, WHO)
-        world.settle()
-        assert not switch.finish_switch(world.conn, 2, WHO)
+        switch.request_switch(world.conn, 2, ACTOR)
+        world.wait_until_followed()
+        assert not switch.finish_switch(world.conn, 2, ACTOR)
         assert world.states() == {1: "serving", 2: "switching"}
-    world.until_serving(SMALL)
+    world.keep_up_until_serving(SMALL)
     assert world.keep_up(IndexSettings(characters=200), by_hand=True)[0] == Step("create")
     assert world.keep_up(SMALL) == [Step("drop", 3)]
     assert world.states() == {1: "kept", 2: "serving"}
@@ -204,14 +204,14 @@ class Away:
 def test_vectors_of_a_deployment_have_their_own_length_and_words_serve_while_it_is_away(world: IndexWorld) -> None:
     embedding = Embedding(workload="index", deployment="embed-eu", model="acme/e5", dimension=100)
     settings = IndexSettings(embedding=embedding)
-    edition = world.until_serving(settings)
+    edition = world.keep_up_until_serving(settings)
     dimensions = world.conn.execute("SELECT edition, vector_dims(embedding) FROM chunk GROUP BY 1, 2 ORDER BY 1")
     assert dimensions.fetchall() == [(1, 384), (edition, 100)]
-    near = world.ask("what has zebra6 to do")
+    near = world.query("what has zebra6 to do")
     assert near.degraded == ""
     assert near.passages[0].path == "006.md"
-    world.deployed = lambda _: Away()  # type: ignore[assignment,return-value]
-    by_words = world.ask("zebra6 rule")
+    world.create_embedder = lambda _: Away()  # type: ignore[assignment,return-value]
+    by_words = world.query("zebra6 rule")
     assert "503" in by_words.degraded
     assert by_words.passages[0].path == "006.md"
     assert by_words.confidence > 0
@@ -220,10 +220,10 @@ def test_vectors_of_a_deployment_have_their_own_length_and_words_serve_while_it_
     world.keep_up(settings)
     kinds = world.conn.execute("SELECT message FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL")
     assert any("embed-eu does not embed" in message for (message,) in kinds)
-    world.settle()
-    assert world.ask("zebra60").passages[0].path == "060.md"
-    assert world.ask("what has zebra6 to do").degraded == ""  # a question that was asked before is known
-    world.deployed = lambda one: ByWords(one.dimension)
+    world.wait_until_followed()
+    assert world.query("zebra60").passages[0].path == "060.md"
+    assert world.query("what has zebra6 to do").degraded == ""  # a question that was asked before is known
+    world.create_embedder = lambda one: WordHashEmbedder(one.dimension)
     world.keep_up(settings)
     assert world.conn.execute(
         "SELECT count(*) FROM finding WHERE kind = 'knowledge.index' AND closed_at IS NULL"
@@ -233,8 +233,8 @@ def test_vectors_of_a_deployment_have_their_own_length_and_words_serve_while_it_
 
 
 def test_search_reads_only_whole_editions_and_the_last_line_holds_to_it(world: IndexWorld) -> None:
-    world.until_serving(SMALL)
-    begin_edition(world.conn, IndexSettings(characters=200), WHO)
+    world.keep_up_until_serving(SMALL)
+    begin_edition(world.conn, IndexSettings(characters=200), ACTOR)
     with closing(psycopg.connect(world.database.urls["search"], autocommit=True)) as conn:
         for edition, wanted in ((1, 1), (2, 2), (3, 2), ("x", 2), ("", 2)):
             with conn.transaction():
@@ -247,7 +247,7 @@ Answer = tuple[int, frozenset[str]]
 
 
 def _all(world: IndexWorld) -> set[Answer]:
-    return {(number, frozenset(world.pieces(number))) for number in range(12)}
+    return {(number, frozenset(world.passages_of_document(number))) for number in range(12)}
 
 
 def _killed(world: IndexWorld, kills: int, seed: int) -> tuple[int, list[Answer]]:
@@ -259,16 +259,17 @@ def _killed(world: IndexWorld, kills: int, seed: int) -> tuple[int, list[Answer]
         own = random.Random(seed)
         while not stop.is_set():
             number = own.randrange(12)
-            answers.append((number, frozenset(world.pieces(number))))
+            answers.append((number, frozenset(world.passages_of_document(number))))
 
     asking = threading.Thread(target=ask)
     asking.start()
     in_time = 0
     try:
         for turn in range(kills + 1):
-            pause = "0.02" if turn else "30"  # the first one is still at it when it is killed
+            command = (sys.executable, "-m", "tests.index_world", world.database.urls["control"], str(SHORT_CHARACTERS))
+            pause = "0.02" if turn else "30"  # so that the first process is still building when it is killed
             process = subprocess.Popen(
-                [sys.executable, "-m", "tests.index_world", world.database.urls["control"], str(SHORT), pause],
+                [*command, pause],
                 cwd=ROOT, env={**os.environ, "PYTHONPATH": str(ROOT)},
             )  # fmt: skip
             if turn < kills:
@@ -316,5 +317,5 @@ def test_killed_while_building_and_switching_a_search_always_answers_from_one_wh
     second = max(states)  # not 2 where its number was taken by what a kill undid
     assert states == {1: "kept", second: "serving"} and second > 1
     assert index_store.count_missing(world.conn, second) == (0, 0)
-    assert all(len(world.pieces(number)) > 2 for number in range(12))
-    assert LONG > SHORT
+    assert all(len(world.passages_of_document(number)) > 2 for number in range(12))
+    assert LONG_CHARACTERS > SHORT_CHARACTERS

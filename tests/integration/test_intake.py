@@ -359,7 +359,7 @@ def test_rows_of_a_table_are_read_by_whom_each_allows(world: World, database: Da
 def test_each_bad_document_is_one_finding_that_says_what_to_do(world: World) -> None:
     world.write("good.md", "# Good\n")
     for name, data in {
-        "bomb.xlsx": files.zip_bomb(), "macro.docx": files.with_macro(files.word()), "latin.md": b"caf\xe9",
+        "bomb.xlsx": files.zip_bomb(), "macro.docx": files.with_macro(files.word_document()), "latin.md": b"caf\xe9",
         "scan.pdf": files.picture_pdf(), "tool.exe": b"MZ", "front.md": b"---\nreview_by: soon\n---\n# X\n",
     }.items():  # fmt: skip
         world.write(name, data)

@@ -45,21 +45,21 @@ def texts(*names: str) -> dict[str, bytes | Exception]:
 
 def test_an_error_nobody_foresaw_costs_one_document(intake: Intake, caplog: pytest.LogCaptureFixture) -> None:
     given = ScriptedConnector(
-        {**texts("a", "b", "c", "d")}, levels={"c": RuntimeError("secret place")}, is_complete=False
+        {**texts("a", "b", "c", "d")}, folder_errors={"c": RuntimeError("secret place")}, is_complete=False
     )
     given.texts["b"] = KeyError("secret place")
     with caplog.at_level(logging.ERROR):
         report = intake.ingest(given)
-    assert (report.added, report.failed, intake.live()) == (2, 2, {"a", "d"})
+    assert (report.added, report.failed, intake.live_paths()) == (2, 2, {"a", "d"})
     assert intake.findings() == {
         ("knowledge.unreadable", "b"): "b is not searched: reading it failed (KeyError)",
         ("knowledge.unreadable", "c"): "c is not searched: reading it failed (RuntimeError)",
     }
     assert "secret place" in caplog.text, "where it went wrong is in the log"
-    given.texts["b"], given.levels = texts("b")["b"], {}
+    given.texts["b"], given.folder_errors = texts("b")["b"], {}
     intake.ingest(given)
     assert given.cursors == [None, {"number": 0}], "what failed is asked for again"
-    assert (intake.live(), intake.findings()) == ({"a", "b", "c", "d"}, {})
+    assert (intake.live_paths(), intake.findings()) == ({"a", "b", "c", "d"}, {})
 
 
 def test_how_far_a_run_is_is_told_while_it_goes_on(intake: Intake) -> None:
@@ -81,12 +81,12 @@ def test_how_far_a_run_is_is_told_while_it_goes_on(intake: Intake) -> None:
 
 def test_a_source_that_breaks_off_keeps_what_it_told_and_loses_nothing(intake: Intake) -> None:
     intake.ingest(ScriptedConnector(texts("a", "b", "z")))
-    given = ScriptedConnector({**texts("a", "c")}, ends=RuntimeError("x"))
+    given = ScriptedConnector({**texts("a", "c")}, final_error=RuntimeError("x"))
     report = intake.ingest(given)
     assert (report.added, report.deleted, report.failed) == (1, 0, 1)
-    assert intake.live() == {"a", "b", "c", "z"}
+    assert intake.live_paths() == {"a", "b", "c", "z"}
     assert intake.findings() == {("knowledge.source_missing", ""): "reading it failed (RuntimeError)"}
-    given.ends = None
+    given.final_error = None
     assert (intake.ingest(given).deleted, intake.findings()) == (2, {})
 
 
@@ -94,14 +94,14 @@ def test_what_went_away_meanwhile_is_no_error(intake: Intake) -> None:
     intake.ingest(ScriptedConnector(texts("a", "b")))
     gone = NotFound("it was removed meanwhile", code="document_gone", hint="Nothing.")
     report = intake.ingest(ScriptedConnector({**texts("a"), "b": gone}))
-    assert (report.deleted, report.failed, intake.findings(), intake.live()) == (1, 0, {}, {"a"})
+    assert (report.deleted, report.failed, intake.findings(), intake.live_paths()) == (1, 0, {}, {"a"})
 
 
 def test_where_many_are_out_of_reach_what_was_read_stays(intake: Intake) -> None:
     away = Unavailable("no answer", code="source_missing", hint="Later.")
     given = ScriptedConnector({**texts("a"), **{f"n{n}": away for n in range(run.MAX_DEFERRED + 5)}, **texts("z")})
     intake.ingest(given)
-    assert intake.live() == {"a"}
+    assert intake.live_paths() == {"a"}
     assert intake.findings()["knowledge.source_missing", ""] == "no answer"
     assert "z" not in given.reads
 
@@ -111,7 +111,7 @@ def test_what_postgresql_refuses_costs_one_document(intake: Intake) -> None:
     bad = b"---\nweight: .inf\n---\n# b\n"
     report = intake.ingest(ScriptedConnector({**texts("a", "c", "d"), "b": bad, **texts("e")}))
     assert (report.added, report.changed, report.failed) == (2, 0, 1)
-    assert intake.live() == {"a", "c", "d", "e"}
+    assert intake.live_paths() == {"a", "c", "d", "e"}
     ((about, message),) = intake.findings().items()
     assert about == ("knowledge.unreadable", "b")
     assert "PostgreSQL does not take it" in message
@@ -125,8 +125,8 @@ def test_a_name_that_is_told_twice_is_one_document(intake: Intake) -> None:
                 yield change
 
     assert intake.ingest(Twice(texts("a", "b"))).failed == 0
-    assert intake.live() == {"a", "b"}
-    assert intake.text("a").count("This is a.") == 1
+    assert intake.live_paths() == {"a", "b"}
+    assert intake.document_text("a").count("This is a.") == 1
 
 
 class Still:
@@ -172,7 +172,7 @@ def test_a_source_that_fails_stops_no_other(intake: Intake, tmp_path: Path, monk
     (tmp_path / "good/b.md").write_text("# B\n\nThis is the other text.\n")
     ingest(intake, tmp_path, "bad", "good")
     assert intake.findings("bad")["knowledge.failed", ""] == "looking at its quality failed (RecursionError)"
-    assert intake.one("b.md", "quality") is not None
+    assert intake.document_columns("b.md", "quality") is not None
     monkeypatch.setattr(service, "assess", look)
     (tmp_path / "good/b.md").unlink()
     ingest(intake, tmp_path, "bad", "good")
@@ -214,7 +214,7 @@ def test_a_folder_whose_file_cannot_be_looked_at_is_read_on(intake: Intake, tmp_
         (tmp_path / f"{name}.md").write_text(f"# {name}\n")
     connector: Connector = Breaking(tmp_path)
     assert intake.ingest(connector).failed == 1
-    assert intake.live() == {"a.md", "c.md"}
+    assert intake.live_paths() == {"a.md", "c.md"}
 
 
 def test_a_source_that_takes_days_keeps_no_other_waiting(
@@ -273,7 +273,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
         (tmp_path / "more" / "c.md").write_text("# C\n\nFifty days.\n")
         indexer.request_all()
         wait(lambda: embedded("c.md"))
-        assert intake.live("quick") == {"b.md"}
+        assert intake.live_paths("quick") == {"b.md"}
         on.set()
         until = time.monotonic() + 60
         while not indexer.is_done:
@@ -282,7 +282,7 @@ def test_a_source_that_takes_days_keeps_no_other_waiting(
     finally:
         on.set()
         indexer.stop()
-    assert {"p0", "p1", "p2"} <= intake.live("slow")
+    assert {"p0", "p1", "p2"} <= intake.live_paths("slow")
 
 
 def test_a_stop_waits_for_no_search_service(
@@ -310,7 +310,7 @@ def test_a_stop_waits_for_no_search_service(
         assert waiting.wait(60), "words are there, and vectors are asked for"
         indexer.stop()
     assert not indexer._thread.is_alive()
-    assert "sources are not indexed yet" in caplog.text and intake.live("quick") == {"a.md"}
+    assert "sources are not indexed yet" in caplog.text and intake.live_paths("quick") == {"a.md"}
 
 
 def test_tries_get_rarer_and_nobody_who_asks_waits(monkeypatch: pytest.MonkeyPatch) -> None:

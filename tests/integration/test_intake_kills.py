@@ -222,7 +222,7 @@ def test_a_killed_intake_is_gone_on_with(intake: Intake, tmp_path: Path, kind: s
         assert grown == sorted(grown)
         assert 0 < grown[-1] < COUNT
         assert ingest().failed == 0
-        assert intake.live() == {place.key(name) for name in NAMES}
+        assert intake.live_paths() == {place.key(name) for name in NAMES}
         assert stored(1) == COUNT
         assert intake.conn.execute("SELECT max(version) FROM document").fetchone() == (1,)
         place.put(NAMES[::2], 2)

@@ -74,7 +74,7 @@ class World(Intake):
         super().close()
 
     def id(self, path: str) -> UUID:
-        return UUID(str(self.one(path, "id")))
+        return UUID(str(self.document_columns(path, "id")))
 
     def decide(self, path: str, name: str, value: Any) -> None:
         with self.other.transaction():
@@ -108,8 +108,8 @@ def texts(round: int, *names: str) -> dict[str, bytes]:
 def test_what_was_rejected_meanwhile_stays_rejected(world: World) -> None:
     world.ingest(ScriptedConnector(texts(1, "a.md", "b.md")))
     world.ingest(Meanwhile(texts(2, "a.md", "b.md"), read={"a.md": lambda: world.decide("a.md", "state", "rejected")}))
-    assert (world.seen(), world.one("a.md", "state, version")) == ({"b.md"}, ("rejected", 2))
-    assert world.text("a.md").endswith("Round 2."), "the new text is kept, and not given"
+    assert (world.seen(), world.document_columns("a.md", "state, version")) == ({"b.md"}, ("rejected", 2))
+    assert world.document_text("a.md").endswith("Round 2."), "the new text is kept, and not given"
     world.ingest(ScriptedConnector(texts(2, "a.md", "b.md")))
     assert world.seen() == {"b.md"}
 
@@ -120,8 +120,8 @@ def test_what_was_decided_meanwhile_holds_of_a_document_that_did_not_change(worl
         texts(1, "a.md", "b.md"), folder_rules={"b.md": lambda: world.decide("b.md", "sensitivity", "restricted")}
     )
     world.ingest(closes, licence="CC0-1.0")
-    assert world.one("b.md", "licence, sensitivity") == ("CC0-1.0", "restricted")
-    assert world.one("a.md", "licence, sensitivity") == ("CC0-1.0", "internal")
+    assert world.document_columns("b.md", "licence, sensitivity") == ("CC0-1.0", "restricted")
+    assert world.document_columns("a.md", "licence, sensitivity") == ("CC0-1.0", "internal")
 
 
 def test_what_was_deleted_meanwhile_does_not_come_back(world: World) -> None:
@@ -129,8 +129,8 @@ def test_what_was_deleted_meanwhile_does_not_come_back(world: World) -> None:
     report = world.ingest(
         Meanwhile(texts(2, "a.md", "b.md", "c.md"), read={"b.md": lambda: world.delete("b.md")}), licence="CC0-1.0"
     )
-    assert (world.seen(), world.live()) == ({"a.md", "c.md"}, {"a.md", "c.md"})
-    assert world.text("b.md") == "", "nothing of either text"
+    assert (world.seen(), world.live_paths()) == ({"a.md", "c.md"}, {"a.md", "c.md"})
+    assert world.document_text("b.md") == "", "nothing of either text"
     assert (report.added, report.changed) == (0, 2)
     assert ("knowledge.deleted_at_source", "b.md") in world.findings()
     readmit(world.other, "s", "b.md", world.why())
@@ -145,7 +145,7 @@ def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database
     with psycopg.connect(database.superuser) as conn:
         conn.execute("DELETE FROM tombstone")
     world.ingest(ScriptedConnector(texts(1, "a.md")))
-    assert world.live() == {"a.md"}
+    assert world.live_paths() == {"a.md"}
     halt = Halt(world.conn, "pg_advisory_xact_lock")
     with run_concurrently(lambda: replay_tombstones(world.conn, world.home, NOW)) as replaying:
         halt.reached()
@@ -154,13 +154,17 @@ def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database
             halt.go()
             deleting.result()
             replaying.result()
-    assert world.live() == set()
+    assert world.live_paths() == set()
 
 
 def test_what_was_deleted_meanwhile_gets_no_readers_by_what_its_folder_says(world: World) -> None:
     world.ingest(ScriptedConnector(texts(1, "a.md")))
     world.ingest(Meanwhile(texts(1, "a.md"), folder_rules={"a.md": lambda: world.delete("a.md")}), licence="CC0-1.0")
-    assert (world.live(), world.readers("a.md"), world.one("a.md", "licence")) == (set(), set(), None)
+    assert (world.live_paths(), world.readers("a.md"), world.document_columns("a.md", "licence")) == (
+        set(),
+        set(),
+        None,
+    )
 
 
 def test_a_superseded_version_is_not_given_while_its_source_is_read(
@@ -200,7 +204,9 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
     monkeypatch.setattr(assessing, "count_personal", changed)
     assessing.scan_pending(world.conn, glossary([]))
     for path in ("a.md", "b.md"):
-        assert world.one(path, "version, scanned_at IS NOT NULL, personal") == (2, True, {}), "looked at once more"
+        assert world.document_columns(path, "version, scanned_at IS NOT NULL, personal") == (2, True, {}), (
+            "looked at once more"
+        )
 
     def late(conn: Any, name: str) -> Any:
         found = looks(conn, name)
@@ -209,7 +215,7 @@ def test_what_is_written_while_another_text_was_looked_at_is_neither_scanned_nor
 
     monkeypatch.setattr(quality_store, "assessed_documents", late)
     assessing.assess(world.conn, "s", date(2026, 11, 27))
-    assert (world.one("a.md", "quality"), world.one("b.md", "quality")) == (None, 1.0)
+    assert (world.document_columns("a.md", "quality"), world.document_columns("b.md", "quality")) == (None, 1.0)
     assert world.seen("w") == {"b.md"}
 
 
@@ -276,15 +282,19 @@ def test_what_a_declaration_narrows_holds_at_once_below_what_was_decided(world: 
     world.decide("c.md", "state", "approved")
     world.conn.execute("UPDATE document SET digest = 'another' WHERE path = 'c.md'")
     values = "state, sensitivity, purposes, workloads, residency"
-    told = {path: world.one(path, "noted") for path in ("a.md", "b.md")}
+    told = {path: world.document_columns(path, "noted") for path in ("a.md", "b.md")}
     declared(world, {"state": "draft", "purposes": ["sales"], "residency": ["EU"]}, sensitivity="confidential")
-    assert world.one("a.md", "noted") > told["a.md"], "the index is told of another sensitivity"
-    assert world.one("b.md", "noted") == told["b.md"]
-    assert world.one("a.md", values) == ("draft", "confidential", ["sales"], None, ["EU"])
-    assert world.one("b.md", values) == ("approved", "public", ["sales", "support"], None, ["EU"])
-    assert world.one("c.md", values) == ("draft", "confidential", ["sales"], None, ["EU"]), "another text was approved"
+    assert world.document_columns("a.md", "noted") > told["a.md"], "the index is told of another sensitivity"
+    assert world.document_columns("b.md", "noted") == told["b.md"]
+    assert world.document_columns("a.md", values) == ("draft", "confidential", ["sales"], None, ["EU"])
+    assert world.document_columns("b.md", values) == ("approved", "public", ["sales", "support"], None, ["EU"])
+    assert world.document_columns("c.md", values) == ("draft", "confidential", ["sales"], None, ["EU"]), (
+        "another text was approved"
+    )
     declared(world, {"workloads": ["w"]})
-    assert world.one("a.md", values) == ("draft", "confidential", ["sales"], ["w"], ["EU"]), "wider with the next look"
+    assert world.document_columns("a.md", values) == ("draft", "confidential", ["sales"], ["w"], ["EU"]), (
+        "wider with the next look"
+    )
 
 
 def test_a_legal_hold_is_there_with_the_declaration(world: World) -> None:
@@ -301,18 +311,18 @@ def test_a_run_under_another_declaration_writes_nothing_more(world: World, monke
     before: list[set[str]] = []
 
     def narrow() -> None:
-        before.append(world.live())
+        before.append(world.live_paths())
         declared(world, readers=["hr"])
 
     with pytest.raises(Redeclared):
         ingest_source(world.conn, first, Meanwhile(texts(1, *names), read={"n30.md": narrow}))
-    assert before == [world.live()] and 0 < len(world.live()) < 31
+    assert before == [world.live_paths()] and 0 < len(world.live_paths()) < 31
     assert (world.seen(), world.findings()) == (set(), {})
     with pytest.raises(Redeclared):
         ingest_source(world.conn, first, ScriptedConnector(texts(1, *names)))
     anew = msgspec.structs.replace(source(), readers=["hr"])
     assert ingest_source(world.conn, anew, ScriptedConnector(texts(1, *names))).failed == 0
-    assert (len(world.live()), world.seen()) == (40, set())
+    assert (len(world.live_paths()), world.seen()) == (40, set())
     with world.other.transaction():
         put_declared_sources(world.other, [])
     assert world.conn.execute("SELECT health FROM source").fetchall() == [("undeclared",)]
@@ -378,7 +388,7 @@ def test_versions_are_noted_behind_whoever_changes_documents(world: World) -> No
         world.other.execute("SELECT FROM document FOR UPDATE NOWAIT")
         world.other.execute("COMMIT")
         assert run.result().failed == 0
-    assert str(world.one("n10.md", "token")).endswith(" anew")
+    assert str(world.document_columns("n10.md", "token")).endswith(" anew")
 
 
 def test_how_far_a_place_was_read_says_nothing_of_another_one(world: World) -> None:

@@ -54,18 +54,18 @@ def test_unseen_characters_stop_nothing(intake: Intake, tmp_path: Path) -> None:
     (tmp_path / ".beside.pdf.md.governed.yaml").write_text('licence: "a\\0b"\nnote: {"x\\0": ["\\0"]}\n')
     report = intake.ingest(FolderConnector(tmp_path))
     assert (intake.findings(), report.added, report.failed) == ({}, len(HOSTILE), 0)
-    assert intake.one("front.md", "title") == "a b"
-    assert intake.one("title.json", "title") == "a b"
-    assert intake.text("title.json") == "title: a b\nk ey x: second \nhalf:"
-    assert intake.one("beside.pdf.md", "licence") == "a b"
-    assert "\0" not in str(intake.one("mail.eml", "notes, title"))
+    assert intake.document_columns("front.md", "title") == "a b"
+    assert intake.document_columns("title.json", "title") == "a b"
+    assert intake.document_text("title.json") == "title: a b\nk ey x: second \nhalf:"
+    assert intake.document_columns("beside.pdf.md", "licence") == "a b"
+    assert "\0" not in str(intake.document_columns("mail.eml", "notes, title"))
 
 
 def test_readers_with_unseen_characters_are_not_guessed(intake: Intake, tmp_path: Path) -> None:
     (tmp_path / "a.md").write_text("# A\n")
     (tmp_path / ".readers").write_bytes(b"hr\0\n")
     intake.ingest(FolderConnector(tmp_path))
-    assert intake.live() == set()
+    assert intake.live_paths() == set()
     assert ".readers of its folder cannot be read" in intake.findings()["knowledge.unreadable", "a.md"]
 
 
@@ -85,36 +85,38 @@ def test_a_name_that_is_not_utf_8_costs_its_document(intake: Intake, tmp_path: P
     folder.mkdir()
     (folder / "c.md").write_text("# C\n")
     intake.ingest(FolderConnector(tmp_path))
-    assert intake.live() == {"a.md"}
+    assert intake.live_paths() == {"a.md"}
     told = "its name is not UTF-8, or longer than 1000 characters"
     assert intake.findings() == {
         ("knowledge.unreadable", "caf\\xe9.md"): f"caf\\xe9.md is not searched: {told}",
         ("knowledge.unreadable", "f\\xfcr/c.md"): f"f\\xfcr/c.md is not searched: {told}",
     }
     intake.ingest(ScriptedConnector({"a\0b": b"# A", "x" * 1001: b"# B", "c": b"# C"}))
-    assert intake.live() == {"c"}
+    assert intake.live_paths() == {"c"}
 
 
 def test_a_document_without_a_date_is_kept_from_when_it_was_first_seen(intake: Intake) -> None:
     today = datetime.now(UTC).date()
     given = ScriptedConnector({"a": b"# A\n\nIt is so.\n", "b": b"# B\n\nIt is other.\n"})
     intake.ingest(given, retain_days=100)
-    assert intake.one("a", "modified_at").date() == today
+    assert intake.document_columns("a", "modified_at").date() == today
     intake.conn.execute("UPDATE document SET modified_at = now() - interval '30 days'")
     intake.ingest(given, retain_days=90)
-    assert intake.one("a", "retain_until") == today + timedelta(days=60), "not from today at every look"
+    assert intake.document_columns("a", "retain_until") == today + timedelta(days=60), "not from today at every look"
     given.texts["a"] = b"---\nlicence: MIT\n---\n# A\n\nIt is so.\n"
     given.texts["b"] = b"# B\n\nIt is new.\n"
     intake.ingest(given, retain_days=90)
-    assert intake.one("a", "version, retain_until") == (2, today + timedelta(days=60)), "its words are the same"
-    assert intake.one("b", "version, retain_until") == (2, today + timedelta(days=90))
+    assert intake.document_columns("a", "version, retain_until") == (2, today + timedelta(days=60)), (
+        "its words are the same"
+    )
+    assert intake.document_columns("b", "version, retain_until") == (2, today + timedelta(days=90))
     intake.conn.execute("UPDATE document SET modified_at = now() - interval '400 days', review_days = 365")
     assess(intake.conn, "s", datetime.now(UTC).date())
     assert {about for kind, about in intake.findings() if kind == "knowledge.stale"} == {"a", "b"}
     told = datetime(2026, 1, 2, tzinfo=UTC)
     given.modified_at, given.texts["a"] = (lambda _: told), b"# A\n\nThird.\n"
     intake.ingest(given, retain_days=90)
-    assert intake.one("a", "modified_at") == told
+    assert intake.document_columns("a", "modified_at") == told
 
 
 @pytest.mark.parametrize("said", ["0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "2999-01-01T00:00:00Z"])
@@ -122,7 +124,7 @@ def test_a_time_that_cannot_be_is_not_kept(intake: Intake, said: str) -> None:
     """A year before the first would be kept, and never given again: neither to a search nor to the next look."""
     given = ScriptedConnector({"a": b"# A\n\nIt is so.\n"}, modified_at=lambda _: datetime.fromisoformat(said))
     assert intake.ingest(given).failed == 0
-    assert intake.one("a", "modified_at").date() == datetime.now(UTC).date()
+    assert intake.document_columns("a", "modified_at").date() == datetime.now(UTC).date()
     assert intake.ingest(given).failed == 0
 
 
@@ -180,7 +182,7 @@ def test_a_parser_that_the_kernel_does_not_confine_is_told(
 ) -> None:
     (tmp_path / "a.md").write_text("# A\n")
     intake.ingest(FolderConnector(tmp_path))
-    assert (intake.one("a.md", "confined"), intake.findings()) == (True, {})
+    assert (intake.document_columns("a.md", "confined"), intake.findings()) == (True, {})
     real = subprocess.Popen
 
     def popen(command: list[str], **rest: Any) -> Any:
@@ -191,7 +193,7 @@ def test_a_parser_that_the_kernel_does_not_confine_is_told(
     (tmp_path / "b.md").write_text("# B\n")
     with without_forking():
         intake.ingest(FolderConnector(tmp_path))
-    assert (intake.one("a.md", "confined"), intake.one("b.md", "confined")) == (True, False)
+    assert (intake.document_columns("a.md", "confined"), intake.document_columns("b.md", "confined")) == (True, False)
     assert intake.findings() == {
         ("knowledge.unconfined", ""): "1 document was read by a parser that the kernel does not confine"
     }
@@ -217,5 +219,5 @@ def test_personal_data_is_found_where_a_passage_ends(intake: Intake, before: int
     words = ("word " * 100)[:before]
     intake.ingest(ScriptedConnector({"a.md": f"{words} DE89 3704 0044 0532 0130 00 {words}".encode()}))
     scan_pending(intake.conn, glossary(()))
-    assert intake.one("a.md", "personal") == {"iban": 1}
+    assert intake.document_columns("a.md", "personal") == {"iban": 1}
     assert intake.conn.execute("SELECT count(*) > 1 FROM chunk").fetchone() == (True,)

@@ -15,8 +15,8 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import parse_reply
 from tests.unit.call_rig import FixedPolicy, Rig, call_rig
-from tests.unit.interrupted import Cut, How, cutting, settles, watch
-from tests.unit.interrupted import seen as holds
+from tests.unit.interrupted import Interruption, InterruptionKind, find_leftovers, interrupting, track_call_tasks
+from tests.unit.interrupted import held_resources as holds
 
 from groundplan.core.home import Home
 from groundplan.gateway.batches.batches_api import BatchesApi
@@ -87,25 +87,25 @@ def kept(database: Database) -> set[str]:
 @pytest.mark.parametrize("how", ["cancelled", "just_ready", "again", "gone"])
 @pytest.mark.parametrize("what", ORDERS)
 async def test_what_a_client_who_goes_away_sent_is_whole_or_not_there(
-    database: Database, tmp_path: Path, what: str, how: How
+    database: Database, tmp_path: Path, what: str, how: InterruptionKind
 ) -> None:
     async with ordering(database, tmp_path) as (rig, files):
         assert parse_reply(await sent(rig, request(what, next(_names), ""))).status == 200
-        watch(rig.gateway.loop)
+        track_call_tasks(rig.gateway.loop)
         before = holds(rig)
         for at in itertools.count(1):
-            cut, name = Cut(at, how), next(_names)
+            cut, name = Interruption(at, how), next(_names)
 
-            def connected(transport: Any, cut: Cut = cut) -> None:
-                cut.leave = transport.abort
+            def connected(transport: Any, cut: Interruption = cut) -> None:
+                cut.disconnect_client = transport.abort
 
-            with cutting(rig.server, cut):
+            with interrupting(rig.server, cut):
                 await sent(rig, request(what, name), connected)
-            held = [each for each in await settles(rig, before) if not each.startswith(("task", "timer"))]
-            cut.over = True
-            assert (held, {path.name for path in files.iterdir()}) == ([], kept(database)), cut.where
-            if not cut.reached:
+            held = [each for each in await find_leftovers(rig, before) if not each.startswith(("task", "timer"))]
+            cut.is_over = True
+            assert (held, {path.name for path in files.iterdir()}) == ([], kept(database)), cut.interrupted_line
+            if not cut.is_reached:
                 break
             # whoever sends it again is told of what is there
             assert parse_reply(await sent(rig, request(what, name, ""))).status == 200
-            assert {path.name for path in files.iterdir()} == kept(database), cut.where
+            assert {path.name for path in files.iterdir()} == kept(database), cut.interrupted_line

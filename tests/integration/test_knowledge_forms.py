@@ -72,7 +72,7 @@ def test_one_form_without_end_costs_one_finding_of_its_table(
     found = look(
         intake, FolderConnector(tmp_path), {"column": "mark", "matches": ENDLESS}, {"column": "id", "unique": True}
     )
-    assert intake.live() == {"a.csv", "b.csv", "c.md"}
+    assert intake.live_paths() == {"a.csv", "b.csv", "c.md"}
     rows = intake.conn.execute("SELECT subject, detail ->> 'check' FROM finding WHERE kind = 'knowledge.table'")
     assert set(rows) == {("source/s/a.csv", "form_slow"), ("source/s/a.csv", "key"), ("source/s/b.csv", "form")}
     assert "'mark' has another form in row " in found["knowledge.table", "b.csv"]

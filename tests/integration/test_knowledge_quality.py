@@ -94,7 +94,7 @@ class Corpus:
         self.write("kept/readings.csv", GOOD_TABLE)
         self.write("planted/broken.docx", b"PK broken")
         self.write("planted/tool.bin", b"\x00")
-        self.write("kept/word.docx", files.word())
+        self.write("kept/word.docx", files.word_document())
 
     @staticmethod
     def fresh(seed: int) -> str:
@@ -213,7 +213,7 @@ def test_a_floor_and_a_demanded_scan_keep_back_what_does_not_reach_them(corpus: 
 
 def test_what_was_mended_closes_by_itself(corpus: Corpus) -> None:
     corpus.write("planted/words.md", corpus.fresh(12) + "\nEach pump is checked.\n")
-    corpus.write("planted/broken.docx", files.word(title="Mended"))
+    corpus.write("planted/broken.docx", files.word_document(title="Mended"))
     corpus.write("planted/readings.csv", GOOD_TABLE + "9,4.4\n")
     later = time.time() + 5
     os.utime(corpus.root / "planted/words.md", (later, later))

@@ -43,8 +43,8 @@ def test_a_paragraph_that_begins_with_from_is_text(intake: Intake, tmp_path: Pat
     body = "Greetings.\n\nFrom São Paulo they come on Tuesday.\n\n>From here quoted\n>>From twice"
     box = mbox(tmp_path / "box", message("a", body), message("b", "The other."))
     assert intake.ingest(MailConnector(box, participants=True)).failed == 0
-    assert intake.live() == {"a.eml", "b.eml"}
-    text = intake.text("a.eml")
+    assert intake.live_paths() == {"a.eml", "b.eml"}
+    text = intake.document_text("a.eml")
     assert "From São Paulo they come on Tuesday." in text
     assert "\nFrom here quoted\n>From twice" in text
     assert intake.readers("a.eml") == {"ana@acme.example", "ben@acme.example"}
@@ -84,10 +84,10 @@ def test_a_message_that_was_deleted_is_gone_before_its_file_is_packed_anew(
     read = "X-Mozilla-Status: 0001\nX-Status: A"
     box = mbox(tmp_path / "box", f"{read}\n{first}", other)
     intake.ingest(MailConnector(box))
-    assert intake.live() == {"a.eml", "b.eml"}
+    assert intake.live_paths() == {"a.eml", "b.eml"}
     mbox(box, f"{mark}\n{first}", other)
     intake.ingest(MailConnector(box))
-    assert intake.live() == {"b.eml"}
+    assert intake.live_paths() == {"b.eml"}
 
 
 def test_a_message_in_the_trash_of_a_maildir_is_gone(intake: Intake, tmp_path: Path) -> None:
@@ -96,7 +96,7 @@ def test_a_message_in_the_trash_of_a_maildir_is_gone(intake: Intake, tmp_path: P
     for name in ("1.a:2,S", "2.T:2,FS", "3.c:2,ST"):
         (tmp_path / "m/cur" / name).write_text(message(name[0], "Text."))
     intake.ingest(MailConnector(tmp_path / "m"))
-    assert intake.live() == {"1.eml", "2.eml"}
+    assert intake.live_paths() == {"1.eml", "2.eml"}
 
 
 def test_mailboxes_in_a_maildir_are_read_but_for_what_was_thrown_away(intake: Intake, tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_mailboxes_in_a_maildir_are_read_but_for_what_was_thrown_away(intake: In
         (folder / f"{number}.a:2,S").write_text(message(f"m{number}", "Text."))
     (tmp_path / "m" / ".Link").symlink_to(tmp_path / "m" / ".Trash")
     intake.ingest(MailConnector(tmp_path / "m"))
-    assert intake.live() == {"m0.eml", "m1.eml", "m2.eml"}
+    assert intake.live_paths() == {"m0.eml", "m1.eml", "m2.eml"}
 
 
 def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_path: Path) -> None:
@@ -117,9 +117,9 @@ def test_a_foreign_message_with_a_known_id_replaces_nothing(intake: Intake, tmp_
     forged = message("a@acme", "Pay to account 2.", "mallory@evil.example")
     mbox(box, true, forged, true)
     assert intake.ingest(MailConnector(box, participants=True)).changed == 0
-    assert "account 1" in intake.text("a@acme.eml")
-    (other,) = intake.live() - {"a@acme.eml"}
-    assert "account 2" in intake.text(other)
+    assert "account 1" in intake.document_text("a@acme.eml")
+    (other,) = intake.live_paths() - {"a@acme.eml"}
+    assert "account 2" in intake.document_text(other)
     assert intake.readers(other) == {"mallory@evil.example", "ben@acme.example"}
     folder = tmp_path / "maildir"
     for name in ("cur", "new", "tmp"):
@@ -159,7 +159,7 @@ def test_an_endless_line_costs_one_message(intake: Intake, tmp_path: Path, size:
         file.write(f"\n\nFrom ana {DAY}\n{message('z', 'After.')}".encode())
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     report = intake.ingest(MailConnector(box))
-    assert (report.added, report.failed, intake.live()) == (2, 1, {"a.eml", "z.eml"})
+    assert (report.added, report.failed, intake.live_paths()) == (2, 1, {"a.eml", "z.eml"})
     assert "larger than 64 MiB" in intake.findings()["knowledge.unreadable", "big.eml"]
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 << 10
 
@@ -174,7 +174,7 @@ def test_what_is_no_archive_deletes_nothing(intake: Intake, tmp_path: Path, kind
     elif kind == "no maildir":
         box.mkdir()
     intake.ingest(MailConnector(box))
-    assert intake.live() == {"a.eml"}
+    assert intake.live_paths() == {"a.eml"}
     assert ("knowledge.source_missing", "") in intake.findings()
 
 

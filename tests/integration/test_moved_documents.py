@@ -38,7 +38,7 @@ def place(tmp_path: Path) -> Path:
 
 
 def said(intake: Intake, path: str, name: str, value: Any) -> None:
-    id: UUID = intake.one(path, "id")
+    id: UUID = intake.document_columns(path, "id")
     with intake.conn.transaction():
         decide(intake.conn, id, name, value, DecisionContext("operator", "ana@acme.example", "so it is", NOW))
 
@@ -55,11 +55,13 @@ def test_a_document_that_was_moved_stays_rejected(intake: Intake, place: Path, t
     (place / to).parent.mkdir(exist_ok=True)
     (place / "in/pay.md").rename(place / to)
     look(intake, place)
-    assert intake.live() == {to}
-    assert intake.one(to, "state, sensitivity") == ("rejected", "restricted")
-    assert intake.one(to, "origins #>> '{state,from}'") == "decision of ana@acme.example"
+    assert intake.live_paths() == {to}
+    assert intake.document_columns(to, "state, sensitivity") == ("rejected", "restricted")
+    assert intake.document_columns(to, "origins #>> '{state,from}'") == "decision of ana@acme.example"
     look(intake, place)
-    assert intake.one(to, "state, sensitivity") == ("rejected", "restricted"), "nor does it end with the next look"
+    assert intake.document_columns(to, "state, sensitivity") == ("rejected", "restricted"), (
+        "nor does it end with the next look"
+    )
     told = intake.conn.execute("SELECT count(*) FROM audit_entry WHERE action = 'knowledge.carried'").fetchone()
     assert told == (2,)
 
@@ -72,7 +74,7 @@ def test_a_rejection_holds_when_it_comes_back_under_another_name(intake: Intake,
     look(intake, place)
     (place / "in/again.md").write_bytes(data)
     look(intake, place)
-    assert intake.one("in/again.md", "state") == "rejected"
+    assert intake.document_columns("in/again.md", "state") == "rejected"
 
 
 def test_nothing_that_was_decided_opens_a_document_at_its_new_place(intake: Intake, place: Path) -> None:
@@ -83,8 +85,8 @@ def test_nothing_that_was_decided_opens_a_document_at_its_new_place(intake: Inta
         said(intake, "in/pay.md", name, value)
     (place / "in/pay.md").rename(place / "shut/pay.md")
     look(intake, place, state="draft")
-    assert intake.one("shut/pay.md", "state, sensitivity, purposes") == ("draft", "restricted", ["hr"])
-    assert intake.one("shut/pay.md", "decided") == {}, "what holds there is not decided about it"
+    assert intake.document_columns("shut/pay.md", "state, sensitivity, purposes") == ("draft", "restricted", ["hr"])
+    assert intake.document_columns("shut/pay.md", "decided") == {}, "what holds there is not decided about it"
 
 
 def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:
@@ -92,7 +94,10 @@ def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:
     said(intake, "in/pay.md", "state", "retired")
     (place / "in/copy.md").write_bytes((place / "in/pay.md").read_bytes())
     look(intake, place)
-    assert (intake.one("in/copy.md", "state"), intake.one("in/pay.md", "state")) == ("approved", "retired")
+    assert (intake.document_columns("in/copy.md", "state"), intake.document_columns("in/pay.md", "state")) == (
+        "approved",
+        "retired",
+    )
 
 
 def test_the_original_of_a_copy_that_was_deleted_or_retired_may_be_moved(intake: Intake, place: Path) -> None:
@@ -100,14 +105,14 @@ def test_the_original_of_a_copy_that_was_deleted_or_retired_may_be_moved(intake:
         (place / f"{name}.md").write_bytes((place / "in/pay.md").read_bytes())
     look(intake, place)
     why = DeletionReason(by="operator", reason="one is enough", at=NOW, home=place.parent)
-    delete(intake.conn, [intake.one("copy.md", "id")], why)
+    delete(intake.conn, [intake.document_columns("copy.md", "id")], why)
     said(intake, "other.md", "state", "retired")
     for name in ("copy", "other"):
         (place / f"{name}.md").unlink()
     look(intake, place)
     (place / "in/pay.md").rename(place / "in/bands.md")
     look(intake, place)
-    assert (intake.live(), intake.one("in/bands.md", "state")) == ({"in/bands.md"}, "approved")
+    assert (intake.live_paths(), intake.document_columns("in/bands.md", "state")) == ({"in/bands.md"}, "approved")
 
 
 def test_two_with_the_same_bytes_keep_what_was_decided_about_each(intake: Intake, place: Path) -> None:
@@ -116,37 +121,37 @@ def test_two_with_the_same_bytes_keep_what_was_decided_about_each(intake: Intake
     said(intake, "in/old.md", "state", "retired")
     (place / "in").rename(place / "moved")
     look(intake, place)
-    assert [intake.one(f"moved/{name}.md", "state") for name in ("old", "pay")] == ["retired", "approved"]
+    assert [intake.document_columns(f"moved/{name}.md", "state") for name in ("old", "pay")] == ["retired", "approved"]
 
 
 def test_a_hold_and_a_newer_version_go_with_it(intake: Intake, place: Path) -> None:
     (place / "in/new.md").write_text("# Pay\n\nBands of 2027.\n")
     look(intake, place)
     said(intake, "in/pay.md", "legal_hold", True)
-    said(intake, "in/pay.md", "superseded_by", str(intake.one("in/new.md", "id")))
+    said(intake, "in/pay.md", "superseded_by", str(intake.document_columns("in/new.md", "id")))
     (place / "in").rename(place / "moved")
     look(intake, place)
-    assert intake.live() == {"moved/new.md", "moved/pay.md"}
+    assert intake.live_paths() == {"moved/new.md", "moved/pay.md"}
     # the newer one was moved as well, and is another document now
-    assert intake.one("moved/pay.md", "legal_hold, state") == (True, "superseded")
+    assert intake.document_columns("moved/pay.md", "legal_hold, state") == (True, "superseded")
 
 
 def test_what_was_deleted_stays_deleted_under_another_name(intake: Intake, place: Path) -> None:
     look(intake, place)
     why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
-    delete(intake.conn, [intake.one("in/pay.md", "id")], why)
+    delete(intake.conn, [intake.document_columns("in/pay.md", "id")], why)
     (place / "a.md").write_bytes((place / "in/pay.md").read_bytes())
     look(intake, place)
-    assert intake.live() == {"a.md"}, "a copy is another document"
+    assert intake.live_paths() == {"a.md"}, "a copy is another document"
     (place / "a.md").unlink()
     look(intake, place)
     (place / "in/pay.md").rename(place / "b.md")
     look(intake, place)
-    assert intake.live() == set()
+    assert intake.live_paths() == set()
     assert "deleted here under another name" in intake.findings()["knowledge.unreadable", "b.md"]
     readmit(intake.conn, "s", "in/pay.md", why)
     look(intake, place)
-    assert intake.live() == {"b.md"}
+    assert intake.live_paths() == {"b.md"}
 
 
 def test_what_was_decided_about_an_empty_file_is_about_no_other(intake: Intake, place: Path) -> None:
@@ -155,32 +160,35 @@ def test_what_was_decided_about_an_empty_file_is_about_no_other(intake: Intake, 
     look(intake, place)
     said(intake, "one.md", "state", "rejected")
     why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
-    delete(intake.conn, [intake.one("two.md", "id")], why)
+    delete(intake.conn, [intake.document_columns("two.md", "id")], why)
     for name in ("one", "two"):
         (place / f"{name}.md").unlink()
     look(intake, place)
     (place / "three.md").touch()
     (place / "four.md").write_text("\n")
     look(intake, place)
-    assert intake.live() == {"in/pay.md", "three.md", "four.md"}
+    assert intake.live_paths() == {"in/pay.md", "three.md", "four.md"}
     (place / "three.md").write_text("# Three\n\nWritten since.\n")
     look(intake, place)
-    assert intake.one("three.md", "state") == "approved"
+    assert intake.document_columns("three.md", "state") == "approved"
 
 
 def test_what_was_replaced_is_not_found_again_where_it_is_filed_away(intake: Intake, place: Path) -> None:
     (place / "in/new.md").write_text("---\nsupersedes: [pay.md]\n---\n# Pay\n\nBands of 2027.\n")
     look(intake, place)
-    newer = intake.one("in/new.md", "id")
+    newer = intake.document_columns("in/new.md", "id")
     (place / "archive").mkdir()
     (place / "in/pay.md").rename(place / "archive/pay.md")
     look(intake, place)
-    assert (intake.live(), intake.one("archive/pay.md", "superseded_by")) == ({"archive/pay.md", "in/new.md"}, newer)
+    assert (intake.live_paths(), intake.document_columns("archive/pay.md", "superseded_by")) == (
+        {"archive/pay.md", "in/new.md"},
+        newer,
+    )
     look(intake, place)
-    assert intake.one("archive/pay.md", "superseded_by") == newer, "nor with the next look"
+    assert intake.document_columns("archive/pay.md", "superseded_by") == newer, "nor with the next look"
     said(intake, "archive/pay.md", "superseded_by", None)
     look(intake, place)
-    assert intake.one("archive/pay.md", "superseded_by") is None, "somebody said that it holds"
+    assert intake.document_columns("archive/pay.md", "superseded_by") is None, "somebody said that it holds"
 
 
 def test_two_versions_that_are_moved_together_are_told_apart_by_what_they_say(intake: Intake, place: Path) -> None:
@@ -188,10 +196,12 @@ def test_two_versions_that_are_moved_together_are_told_apart_by_what_they_say(in
     look(intake, place)
     (place / "in").rename(place / "moved")
     look(intake, place)
-    assert intake.one("moved/pay.md", "superseded_by") == intake.one("moved/new.md", "id")
+    assert intake.document_columns("moved/pay.md", "superseded_by") == intake.document_columns("moved/new.md", "id")
     (place / "moved/new.md").unlink()
     look(intake, place)
-    assert intake.one("moved/pay.md", "superseded_by") is None, "what it was replaced by before is gone as well"
+    assert intake.document_columns("moved/pay.md", "superseded_by") is None, (
+        "what it was replaced by before is gone as well"
+    )
 
 
 def serve(intake: Intake, *names: str) -> None:
@@ -209,13 +219,13 @@ def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(int
     said(intake, "in/pay.md", "sensitivity", "restricted")
     said(intake, "in/held.md", "legal_hold", True)
     why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
-    delete(intake.conn, [intake.one("in/gone.md", "id")], why)
+    delete(intake.conn, [intake.document_columns("in/gone.md", "id")], why)
     serve(intake, "s", "copy")
     ingest_source(intake.conn, source("copy"), FolderConnector(place), IngestSettings())
-    assert intake.live("copy") == {f"in/{name}.md" for name in ("gone", "held", "other", "pay")}, "another source"
+    assert intake.live_paths("copy") == {f"in/{name}.md" for name in ("gone", "held", "other", "pay")}, "another source"
     serve(intake, "renamed")
     ingest_source(intake.conn, source("renamed"), FolderConnector(place), IngestSettings())
-    assert intake.live("renamed") == {"in/held.md", "in/other.md", "in/pay.md"}
+    assert intake.live_paths("renamed") == {"in/held.md", "in/other.md", "in/pay.md"}
     rows = intake.conn.execute(
         "SELECT path, state, sensitivity, legal_hold FROM document WHERE source = 'renamed' AND deleted_at IS NULL"
     )
@@ -227,7 +237,7 @@ def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(int
     assert "deleted here under another name" in intake.findings("renamed")["knowledge.unreadable", "in/gone.md"]
     readmit(intake.conn, "s", "in/gone.md", why)
     ingest_source(intake.conn, source("renamed"), FolderConnector(place), IngestSettings())
-    assert "in/gone.md" in intake.live("renamed")
+    assert "in/gone.md" in intake.live_paths("renamed")
 
 
 def test_approvals_hold_when_documents_are_processed_otherwise(
@@ -238,7 +248,7 @@ def test_approvals_hold_when_documents_are_processed_otherwise(
     said(intake, "in/pay.md", "state", "approved")
     monkeypatch.setattr(intake_run, "PROCESSING", "another")
     report = ingest_source(intake.conn, source(state="draft"), FolderConnector(place), IngestSettings())
-    assert (report.changed, intake.one("in/pay.md", "chunked, state")) == (1, ("another", "approved"))
+    assert (report.changed, intake.document_columns("in/pay.md", "chunked, state")) == (1, ("another", "approved"))
 
 
 def test_a_sidecar_that_was_left_behind_is_told(intake: Intake, place: Path) -> None:

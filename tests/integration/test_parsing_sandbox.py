@@ -57,8 +57,8 @@ def test_one_bad_document_stops_no_other(sandbox: Sandbox) -> None:
     jobs = [
         Job(key="a.md", data=b"# A\n\nfirst"), Job(key="bomb.xlsx", data=files.zip_bomb()),
         Job(key="b.md", data=b"second"),
-        Job(key="macro.docx", data=files.with_macro(files.word())), Job(key="latin.txt", data=b"caf\xe9"),
-        Job(key="c.pdf", data=files.pdf()), Job(key="d.docx", data=files.word()),
+        Job(key="macro.docx", data=files.with_macro(files.word_document())), Job(key="latin.txt", data=b"caf\xe9"),
+        Job(key="c.pdf", data=files.pdf()), Job(key="d.docx", data=files.word_document()),
     ]  # fmt: skip
     outcomes = dict((job.key, outcome) for job, outcome in sandbox.parse_all(jobs))
     assert list(outcomes) == [job.key for job in jobs]

@@ -15,7 +15,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.index_world import ByWords, IndexWorld
+from tests.index_world import IndexWorld, WordHashEmbedder
 from tests.integration.gates import hold_answers
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 
@@ -58,7 +58,7 @@ class Setup:
         """A search that remembers nothing of who was away."""
         self.search = Search(
             self.world.pool,
-            ByWords(),
+            WordHashEmbedder(),
             self.world.editions,
             reranker=lambda rule: self.wrap(DeployedReranker(self.stack.home, rule)),
         )
@@ -91,7 +91,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         ServiceKey(str(new_id()), "index", stack.key("index")).write(stack.home)
         (stack.home.run / "up.json").write_text(json.dumps({"gateway": f"http://127.0.0.1:{stack.port}/v1"}))
         await asyncio.to_thread(world.ingest)
-        await asyncio.to_thread(world.settle)
+        await asyncio.to_thread(world.wait_until_followed)
         try:
             yield Setup(world, stack, model)
         finally:

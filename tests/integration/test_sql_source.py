@@ -93,7 +93,7 @@ def test_rows_that_row_security_restricts_are_read_by_nobody(
     source.execute("ALTER TABLE pay ENABLE ROW LEVEL SECURITY")
     source.execute(f"CREATE VIEW seen AS SELECT * FROM pay; GRANT SELECT ON seen TO {database.name}_staff")
     intake.ingest(SqlConnector(Postgres(database.superuser), Layout("pay", grants=True)))
-    assert (intake.live(), intake.readers("1")) == ({"1"}, set())
+    assert (intake.live_paths(), intake.readers("1")) == ({"1"}, set())
     assert "row-level security of pay" in intake.findings()["knowledge.source_missing", ""]
     with pytest.raises(Unavailable, match="row-level security of pay"):
         readers(database.superuser, "seen")
@@ -116,7 +116,7 @@ def test_a_view_that_asks_for_the_rights_of_its_reader_is_read_by_nobody(
     if option.endswith("off"):
         assert intake.readers("1") == {staff}
     else:
-        assert (intake.live(), intake.readers("1")) == ({"1"}, set())
+        assert (intake.live_paths(), intake.readers("1")) == ({"1"}, set())
         assert "security_invoker of inner_pay" in intake.findings()["knowledge.source_missing", ""]
 
 
@@ -211,7 +211,7 @@ def test_a_row_that_is_too_long_costs_itself_in_postgresql(
     assert all(first[change.key] != change.version for change in connector.changes(None))
     connector.close()
     report = intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("notes")))
-    assert (report.added, report.failed, intake.live()) == (1, 2, {"a"})
+    assert (report.added, report.failed, intake.live_paths()) == (1, 2, {"a"})
 
 
 def test_values_that_python_does_not_know_cost_no_table(
@@ -225,10 +225,12 @@ def test_values_that_python_does_not_know_cost_no_table(
     )
     report = intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("readings", "at", changed="at")))
     assert (report.added, report.failed) == (3, 0), "and a time is a name as any other"
-    keys = sorted(intake.live())
-    assert "- until: infinity" in intake.text(keys[0])
-    assert "BC" in intake.text(keys[1])
-    assert [intake.one(key, "modified_at").year for key in keys] == [2024, 2025, 2026], "by the column of changes"
+    keys = sorted(intake.live_paths())
+    assert "- until: infinity" in intake.document_text(keys[0])
+    assert "BC" in intake.document_text(keys[1])
+    assert [intake.document_columns(key, "modified_at").year for key in keys] == [2024, 2025, 2026], (
+        "by the column of changes"
+    )
 
 
 def test_rows_that_no_name_tells_apart_are_told_and_not_guessed(
@@ -237,7 +239,7 @@ def test_rows_that_no_name_tells_apart_are_told_and_not_guessed(
     source.execute("CREATE TABLE pages (id int, body text)")
     source.execute("INSERT INTO pages VALUES (1, 'one'), (2, 'two'), (2, 'another two'), (NULL, 'none')")
     report = intake.ingest(SqlConnector(Postgres(intake.database.superuser), Layout("pages")))
-    assert (report.added, report.failed, intake.live()) == (1, 2, {"1"})
+    assert (report.added, report.failed, intake.live_paths()) == (1, 2, {"1"})
     assert "several rows of pages have this id" in intake.findings()["knowledge.unreadable", "2"]
 
 
@@ -265,12 +267,12 @@ def test_a_number_and_a_text_that_is_written_like_it_are_one_name_in_sqlite(inta
         db.executemany("INSERT INTO pages VALUES (?, ?)", [(1, "one"), (2, "two"), ("1", "another one"), ("a", "text")])
         db.executemany("INSERT INTO pages VALUES (?, ?)", [(name, "x" * (11 << 20)) for name in (0, 10, "b")])
     report = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
-    assert (report.added, report.failed, intake.live()) == (2, 4, {"2", "a"})
+    assert (report.added, report.failed, intake.live_paths()) == (2, 4, {"2", "a"})
     assert "several rows of pages have this id" in intake.findings()["knowledge.unreadable", "1"]
     with closing(sqlite3.connect(path)) as db, db:
         db.execute("INSERT INTO pages VALUES (NULL, 'no name')")
     report = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
-    assert (report.deleted, intake.live()) == (0, {"2", "a"}), "one without a name hides no other"
+    assert (report.deleted, intake.live_paths()) == (0, {"2", "a"}), "one without a name hides no other"
 
 
 @pytest.mark.parametrize("big", [False, True])
@@ -287,9 +289,9 @@ def test_rows_are_named_as_sqlite_writes_their_names(intake: Intake, tmp_path: P
             )
     report = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
     keys = [f"{5:032X}", "FF00", "1.0e+20", "0.1", "text"]
-    assert (report.added, report.failed, intake.live()) == (5, 3 * big, set(keys))
-    assert all(f"body {at}" in intake.text(key) for at, key in enumerate(keys))
-    assert f"id: {5:032X}" in intake.text(keys[0])
+    assert (report.added, report.failed, intake.live_paths()) == (5, 3 * big, set(keys))
+    assert all(f"body {at}" in intake.document_text(key) for at, key in enumerate(keys))
+    assert f"id: {5:032X}" in intake.document_text(keys[0])
     again = intake.ingest(SqlConnector(Sqlite(path), Layout("pages")))
     assert (again.added, again.changed, again.deleted) == (0, 0, 0)
 
@@ -317,7 +319,7 @@ def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intak
         db.execute("INSERT INTO articles VALUES ('x' || char(0), 'unseen', 'hr' || char(0) || ', !interns')")
         db.execute("INSERT INTO articles VALUES ('y', 'unseen' || char(0) || 'text', 'hr' || char(0))")
     report = intake.ingest(SqlConnector(Sqlite(table), Layout("articles", readers="team")))
-    assert (report.added, intake.live()) == (3, {"b", "e", "y"})
+    assert (report.added, intake.live_paths()) == (3, {"b", "e", "y"})
     found = {about: message for (_, about), message in intake.findings().items() if "unreadable" in _}
     assert {about for about, message in found.items() if "longer than" in message} == {"a", "c", "f", "x "}
     assert "not UTF-8" in found["d"]
@@ -331,12 +333,12 @@ def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, tab
     with closing(sqlite3.connect(table)) as db, db:
         db.executemany("INSERT INTO articles VALUES (?, ?, 'hr')", [(f"n{n}", "x" * 3000) for n in range(300)])
     intake.ingest(SqlConnector(Sqlite(table), Layout("articles")))
-    assert len(intake.live()) == 306
+    assert len(intake.live_paths()) == 306
     data = bytearray(table.read_bytes())
     data[len(data) // 2 :] = b"\xff" * (len(data) - len(data) // 2)
     table.write_bytes(data)
     intake.ingest(SqlConnector(Sqlite(table), Layout("articles")))
-    assert len(intake.live()) == 306
+    assert len(intake.live_paths()) == 306
     assert "cannot be read" in intake.findings()["knowledge.source_missing", ""]
 
 
@@ -405,7 +407,7 @@ def test_rows_are_asked_for_no_faster_than_declared(
         return asked
 
     first = look()
-    assert len(first) == len(intake.live()) == 5
+    assert len(first) == len(intake.live_paths()) == 5
     assert first[-1] - first[0] >= 4 / 25 - 0.001
     execute("UPDATE articles SET body = 'x' WHERE id = 3")
     assert len(look()) == 1, "what did not change is not asked for"

@@ -65,7 +65,7 @@ def test_a_check_is_about_files_that_did_not_change(intake: Intake, tmp_path: Pa
     assert "the newest 'at' is of" in again(FRESH)["knowledge.table", "old.csv"]
     assert "more than once" in again({"column": "id", "unique": True})["knowledge.table", "old.csv"]
     assert again({"column": "id", "type": "integer"}) == {}, "one that is taken back is told no more"
-    assert intake.one("old.csv", "version") == 1
+    assert intake.document_columns("old.csv", "version") == 1
 
 
 @pytest.mark.parametrize("kind", ["folder", "git"])
@@ -95,7 +95,7 @@ def test_what_a_run_found_before_it_was_cut_off_is_told_by_the_next(
         patched.setattr(ingest, "_record_results", cut_off)
         with pytest.raises(KeyboardInterrupt):
             again()
-    assert intake.live() == {"a.csv"}
+    assert intake.live_paths() == {"a.csv"}
     assert "more than once" in again()["knowledge.table", "a.csv"]
     assert ("knowledge.unreadable", "bad.md") in intake.findings()
 

@@ -36,7 +36,7 @@ from tests.integration.gateway_stack import (
 )
 from tests.integration.nursery import Worker, fork_program
 from tests.integration.patient import RetryingOpenAIHttpClient
-from tests.integration.provider_fakes import USED, Fake, fake
+from tests.integration.provider_fakes import USAGE, FakeProvider, fake_provider
 from tests.integration.sdk_types import parse_strictly
 
 from groundplan.blueprint.model import ProviderKey, Rates, Reliability
@@ -73,7 +73,7 @@ FLAT: Any = {"type": "object", "properties": {"what": {"type": "string", "enum":
 @dataclass
 class Setup:
     stack: Stack
-    fakes: dict[str, Fake]
+    fakes: dict[str, FakeProvider]
     claude: ScriptedModel
     own: ScriptedModel
     key: str
@@ -106,7 +106,7 @@ async def setup(database: Database, tmp_path: Path, request: pytest.FixtureReque
         two.write_text("sk-other")
         pooled = [ProviderKey(key=key), ProviderKey(key=f"file:{two}")]
         for kind in CHATS:
-            fakes[kind], port = await opened.enter_async_context(fake(kind))
+            fakes[kind], port = await opened.enter_async_context(fake_provider(kind))
             slow: dict[str, Any] = {"first_token_ms": 10_000, "idle_ms": 5_000}
             places.append(deployment(kind, port, api=kind, key=key, rates=RATES, **slow))
             if kind == "gemini":
@@ -195,20 +195,20 @@ async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
         assert text == ("You asked: Where is it?" if kind == "claude" else "You asked."), kind
         assert found.choices[0].finish_reason == "stop" and found.usage is not None
         if kind != "claude":
-            assert (found.usage.prompt_tokens, found.usage.completion_tokens) == USED
+            assert (found.usage.prompt_tokens, found.usage.completion_tokens) == USAGE
             assert reply.json["groundplan"]["cost_usd"] == "0.000051000000"
         assert reply.json["groundplan"]["deployment"] == kind
         assert not reply.json["groundplan"]["estimated"]
-    path, body, headers = setup.fakes["gemini"].asked[0]
+    path, body, headers = setup.fakes["gemini"].requests[0]
     assert "publishers" not in path and b"authorization" not in headers, "nothing that only the environment names"
     assert path.endswith("/models/up-gemini:generateContent")
     assert headers[b"x-goog-api-key"] == SECRET.encode()
     assert body["generationConfig"] == {"temperature": 0.5, "maxOutputTokens": 20}
     assert body["systemInstruction"]["parts"] == [{"text": "Be brief."}]
-    path, body, headers = setup.fakes["mistral"].asked[0]
+    path, body, headers = setup.fakes["mistral"].requests[0]
     assert path == "/v1/chat/completions" and headers[b"authorization"] == b"Bearer " + SECRET.encode()
     assert (body["model"], body["max_tokens"], body["temperature"]) == ("up-mistral", 20, 0.5)
-    path, body, _ = setup.fakes["ollama"].asked[0]
+    path, body, _ = setup.fakes["ollama"].requests[0]
     assert path == "/api/chat" and body["options"]["num_predict"] == 20
     assert setup.claude.last is not None
     assert json.loads(setup.claude.last.body)["max_tokens"] == 20
@@ -232,10 +232,10 @@ async def test_an_answer_that_unpacks_to_more_than_there_is_memory_is_an_error_o
         status = Path(f"/proc/{setup.service.pid}/status").read_text()
         more = (int(status.partition("VmData:")[2].split()[0]) << 10) + (256 << 20)
         resource.prlimit(setup.service.pid, resource.RLIMIT_DATA, (more, MEMORY_BYTES))
-        setup.fakes[kind].bomb = _unpacked(2 << 30)
+        setup.fakes[kind].compressed_body = _unpacked(2 << 30)
         reply = await setup.stack.chat(setup.key, **asked)
         assert reply.status in (502, 503) and reply.code == "upstream_failed", reply
-        setup.fakes[kind].bomb = b""
+        setup.fakes[kind].compressed_body = b""
         assert setup.service.poll() is None
         async with asyncio.timeout(30):
             while (await setup.stack.chat(setup.key, **asked)).status != 200:  # noqa: ASYNC110 -- its breaker may be open
@@ -252,7 +252,7 @@ async def test_a_provider_is_part_of_the_callers_trace_with_the_attempt_as_paren
             assert setup.claude.last is not None
             sent = setup.claude.last.headers
         else:
-            sent = setup.fakes[kind].asked[-1][2]
+            sent = setup.fakes[kind].requests[-1][2]
         version, traced, parent, flags = sent[b"traceparent"].decode().split("-")
         assert (version, traced, flags, sent[b"tracestate"]) == ("00", trace, "01", b"vendor=1")
         call = reply.json["groundplan"]["call_id"]
@@ -273,7 +273,7 @@ async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
         assert [c.choices[0].finish_reason for c in found if c.choices and c.choices[0].finish_reason] == ["stop"]
         assert found[-1].usage is not None and not found[-1].choices
         if kind != "claude":
-            assert (found[-1].usage.prompt_tokens, found[-1].usage.completion_tokens) == USED, kind
+            assert (found[-1].usage.prompt_tokens, found[-1].usage.completion_tokens) == USAGE, kind
         else:
             assert found[-1].usage.completion_tokens == 5 and found[-1].usage.prompt_tokens > 0
         assert not chunks[-1]["groundplan"]["estimated"]
@@ -283,7 +283,7 @@ async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
 async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, breaks: str) -> None:
     """As the contract of streams says, whoever made the answer, and whichever API the caller speaks."""
     for kind in CHATS:
-        setup.fakes[kind].breaks, model = breaks, {"model": f"scripted/{kind}"}
+        setup.fakes[kind].break_mode, model = breaks, {"model": f"scripted/{kind}"}
         question: Any = {"messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 20}
         asked: dict[str, Any] = {
             "chat/completions": question,
@@ -313,7 +313,7 @@ async def test_what_goes_wrong_before_the_first_word_is_told_as_it_is(setup: Set
 
 async def test_tools_go_there_and_back(setup: Setup) -> None:
     for upstream in setup.fakes.values():
-        upstream.tool = 1
+        upstream.tool_calls = 1
     setup.claude.script = Script(tool=True)
     async with setup.client() as client:
         for kind in (*CHATS, "claude"):
@@ -346,7 +346,7 @@ async def test_official_clients_put_the_text_of_a_providers_stream_together(setu
 
 async def test_official_clients_put_the_calls_of_a_providers_stream_together(setup: Setup) -> None:
     for upstream in setup.fakes.values():
-        upstream.tool = 2
+        upstream.tool_calls = 2
     setup.claude.script = Script(tool=True)
     for kind in (*CHATS, "claude"):
         many = 1 if kind == "claude" else 2
@@ -372,7 +372,7 @@ async def test_official_clients_put_the_calls_of_a_providers_stream_together(set
 @node_client.needed
 async def test_nodes_official_client_puts_a_providers_stream_together(setup: Setup) -> None:
     for upstream in setup.fakes.values():
-        upstream.tool = 2
+        upstream.tool_calls = 2
     setup.claude.script = Script(tool=True)
     url = f"http://127.0.0.1:{setup.stack.port}/v1"
     for kind in (*CHATS, "claude"):
@@ -422,7 +422,7 @@ async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewh
     served = await setup.stack.post("/v1/chat/completions", setup.key, {**ask("x"), "model": "auto", "later_field": 1})
     assert served.json["groundplan"]["deployment"] == "own"
     assert setup.own.last is not None and json.loads(setup.own.last.body)["later_field"] == 1
-    assert not any(upstream.asked for upstream in setup.fakes.values()) and setup.claude.counted == 0
+    assert not any(upstream.requests for upstream in setup.fakes.values()) and setup.claude.counted == 0
 
 
 async def test_errors_keep_their_status_and_no_secret(setup: Setup) -> None:
@@ -432,10 +432,10 @@ async def test_errors_keep_their_status_and_no_secret(setup: Setup) -> None:
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
         assert reply.status == 400, (kind, reply.body)
         assert SECRET.encode() not in reply.body and b"sk-" not in reply.body
-        upstream.status, before = 500, len(upstream.asked)
+        upstream.status, before = 500, len(upstream.requests)
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
         assert reply.code == "upstream_failed" and "500" in reply.json["error"]["message"], (kind, reply.body)
-        assert len(upstream.asked) == before + 1, f"{kind} was asked again behind our back"
+        assert len(upstream.requests) == before + 1, f"{kind} was asked again behind our back"
     await asyncio.sleep(0.5)
     log = (setup.stack.home.logs / "translate.log").read_text() + (setup.stack.home.logs / "gateway.log").read_text()
     assert SECRET not in log
@@ -459,7 +459,7 @@ async def test_messages_reach_other_providers_too(setup: Setup) -> None:
     reply = await setup.stack.post("/v1/messages", setup.key, body)
     assert reply.status == 200, reply.body
     assert reply.json["content"][0]["text"] == "You asked."
-    assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USED
+    assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USAGE
 
 
 async def test_what_codex_asks_reaches_other_providers_too(setup: Setup) -> None:
@@ -501,7 +501,7 @@ async def test_a_client_that_goes_away_ends_the_providers_answer_within_100_ms(s
     """Of a stream, also one that has not begun, and of a whole answer."""
     ways = [(True, True), (True, False), (False, False)]
     for kind, (stream, seen) in itertools.product(CHATS, ways):
-        setup.fakes[kind].pause, setup.fakes[kind].waits, best = 3.0, 0.0 if seen else 3.0, 1.0
+        setup.fakes[kind].pause, setup.fakes[kind].delay, best = 3.0, 0.0 if seen else 3.0, 1.0
         for _ in range(25):  # the machine may be busy elsewhere; once is proof that nothing waits
             best = min(best, await _leaves(setup, kind, stream=stream, seen=seen))
             if best < 0.1:
@@ -512,7 +512,7 @@ async def test_a_client_that_goes_away_ends_the_providers_answer_within_100_ms(s
 async def _leaves(setup: Setup, kind: str, *, stream: bool, seen: bool) -> float:
     """Seconds from the client's disconnect to the provider's; `seen`: the client has a part of the answer."""
     provider = setup.fakes[kind]
-    before, asked = provider.left, len(provider.asked)
+    before, asked = provider.abandoned_count, len(provider.requests)
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
     data = json.dumps(ask(kind, stream=stream)).encode()
     head = f"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
@@ -520,12 +520,12 @@ async def _leaves(setup: Setup, kind: str, *, stream: bool, seen: bool) -> float
     if seen:
         await asyncio.wait_for(reader.readuntil(b"data: "), 60)
     async with asyncio.timeout(60):
-        while len(provider.asked) == asked:  # noqa: ASYNC110 -- what is waited for has no event
+        while len(provider.requests) == asked:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
     left = time.monotonic()
     writer.close()
     async with asyncio.timeout(10):  # before the answer would be over by itself
-        while provider.left == before:  # noqa: ASYNC110 -- what is waited for has no event
+        while provider.abandoned_count == before:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
     return time.monotonic() - left
 
@@ -537,7 +537,7 @@ async def test_without_the_service_nothing_is_billed_and_the_next_deployment_ans
     assert reply.status == 200, reply.body
     assert reply.json["groundplan"]["deployment"] == "own"
     assert reply.json["groundplan"]["cost_usd"] == reply.headers["groundplan-cost-usd"]
-    assert not any(upstream.asked for upstream in setup.fakes.values()) and setup.claude.counted == 0
+    assert not any(upstream.requests for upstream in setup.fakes.values()) and setup.claude.counted == 0
 
 
 def conversation(kind: str, **more: Any) -> dict[str, Any]:
@@ -633,7 +633,7 @@ async def test_what_cannot_be_converted_is_the_callers_and_opens_no_breaker(setu
         refused = await setup.stack.post("/v1/chat/completions", setup.key, ask("bedrock", top_p="high"))
         assert (refused.status, refused.code) == (400, "field_untranslatable"), refused.body
     for kind in ("gemini", "bedrock"):
-        assert not setup.fakes[kind].asked
+        assert not setup.fakes[kind].requests
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))
         assert reply.json["groundplan"]["cost_usd"] == "0.000051000000"
     untyped = await setup.stack.post("/v1/chat/completions", setup.key, ask("gemini", tools=[{"google_search": {}}]))
@@ -643,17 +643,17 @@ async def test_what_cannot_be_converted_is_the_callers_and_opens_no_breaker(setu
 @pytest.mark.parametrize("status", [401, 429])
 async def test_a_refused_key_rests_and_the_other_one_is_asked(setup: Setup, status: int) -> None:
     gemini = setup.fakes["gemini"]
-    gemini.refuses = {SECRET.encode(): status}
+    gemini.refused_keys = {SECRET.encode(): status}
     replies = [await setup.stack.post("/v1/chat/completions", setup.key, ask("pool")) for _ in range(4)]
     assert [reply.status for reply in replies] == [200] * 4, replies[0].body
-    keys = [headers[b"x-goog-api-key"] for _, _, headers in gemini.asked]
+    keys = [headers[b"x-goog-api-key"] for _, _, headers in gemini.requests]
     assert keys == [SECRET.encode(), *[b"sk-other"] * 4]
     assert replies[0].json["groundplan"]["cost_usd"] == "0.000051000000"
-    gemini.refuses = {b"sk-other": status}
+    gemini.refused_keys = {b"sk-other": status}
     began = time.monotonic()
     refused = await setup.stack.post("/v1/chat/completions", setup.key, ask("pool"))
     assert (refused.status, refused.code) == (503, "upstream_failed") and time.monotonic() - began < 20
-    assert len(gemini.asked) == 6, "a key was asked again and again"
+    assert len(gemini.requests) == 6, "a key was asked again and again"
 
 
 async def test_a_stream_of_a_client_that_blocks_holds_up_nobody_else(setup: Setup) -> None:
@@ -663,7 +663,7 @@ async def test_a_stream_of_a_client_that_blocks_holds_up_nobody_else(setup: Setu
     body = ask("bedrock", stream=True)
     slow = [asyncio.create_task(setup.stack.post("/v1/chat/completions", setup.key, body)) for _ in range(3)]
     async with asyncio.timeout(60):
-        while len(setup.fakes["bedrock"].asked) < 4:  # noqa: ASYNC110 -- what is waited for has no event
+        while len(setup.fakes["bedrock"].requests) < 4:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.02)
     took = []
     for _ in range(3):

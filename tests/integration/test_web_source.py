@@ -96,7 +96,7 @@ def intake(database: Database) -> Iterator[Intake]:
 def look(intake: Intake, site: Site) -> tuple[set[str], str]:
     """What is searched afterwards, and what is told of the source itself."""
     intake.ingest(WebConnector(f"{site.origin}/", rate=1000))
-    return intake.live(), intake.findings().get(("knowledge.source_missing", ""), "")
+    return intake.live_paths(), intake.findings().get(("knowledge.source_missing", ""), "")
 
 
 XML = "application/xml"
@@ -141,7 +141,7 @@ def test_one_of_several_sitemaps_fails(site: Site, intake: Intake) -> None:
     live, told = look(intake, site)
     assert live == {"a", "b", "c"}
     assert "/three.xml: it answers 500" in told
-    assert intake.text("b") == "This is another b.", "what was found is taken over all the same"
+    assert intake.document_text("b") == "This is another b.", "what was found is taken over all the same"
 
 
 def test_sitemaps_that_name_one_another_are_read_once(site: Site, intake: Intake) -> None:
@@ -157,9 +157,9 @@ def test_a_page_that_is_named_twice_is_one_and_stays_as_it_is(site: Site, intake
     site.put("/a/", "<p>This is a, otherwise.</p>")
     site.name("/a", "/a/", "/b")
     assert look(intake, site) == ({"a", "b"}, "")
-    versions = intake.one("a", "version")
+    versions = intake.document_columns("a", "version")
     assert look(intake, site) == ({"a", "b"}, "")
-    assert intake.one("a", "version") == versions
+    assert intake.document_columns("a", "version") == versions
 
 
 def test_links_go_by_the_base_that_a_page_names(site: Site, intake: Intake) -> None:
@@ -193,7 +193,7 @@ def test_a_page_on_the_way_that_cannot_be_read_hides_no_other(site: Site, intake
     assert look(intake, site)[0] == {"index", "b"}, "what it links to stays, itself cannot be read"
     site.put("/a", b"<p>caf\xe9</p><a href='/b'>b</a>", "text/html; charset=iso-8859-1")
     assert look(intake, site)[0] == {"index", "a", "b"}
-    assert intake.text("a").startswith("café")
+    assert intake.document_text("a").startswith("café")
     began = time.monotonic()
     site.put("/a", b"<p>-" + b"9a" * 300_000 + b"</p><a href='/b'>b</a>", "text/html; charset=punycode")
     assert look(intake, site)[0] == {"index", "a", "b"}
@@ -236,7 +236,7 @@ def test_what_is_packed_on_its_way_is_read_as_it_was_written(site: Site, intake:
     # who may not be read is known only where the rules are
     site.put("/robots.txt", gzip.compress(b"User-agent: *\nDisallow: /b")[:-9], "text/plain")
     assert "the rules of" in look(intake, site)[1]
-    assert intake.live() == {"a"}
+    assert intake.live_paths() == {"a"}
 
 
 def test_a_page_that_unpacks_without_end_costs_itself(site: Site, intake: Intake) -> None:

@@ -1,8 +1,8 @@
-"""Calls that are interrupted at each of their waits in turn, in whichever of their tasks that is; and what has to be as
-before then: books, places, connections, tasks and timers.
+"""Interrupts a call at any of its waits, in whichever of its tasks, and finds what it leaves behind: entries of the
+journal, slots, connections, tasks and timers.
 
-A `Cut` says at which wait and how. `cutting` puts it around a server's handler, and `watch` around every task that is
-begun within a call that is cut.
+An `Interruption` says at which wait and how. `interrupting` applies it to a request of a server, and
+`track_call_tasks` also to the tasks that this request starts.
 """
 
 from __future__ import annotations
@@ -22,105 +22,114 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.ledger.model import Finish, Reservation, Settlement
 
-How = Literal["cancelled", "just_ready", "again", "gone", "os_error", "memory", "refused"]
-HOWS: tuple[How, ...] = ("cancelled", "just_ready", "again", "gone", "os_error", "memory", "refused")
-"""cancelled: while it waits. just_ready: when what it waits for has just come. again: at each wait of its cleaning up,
-too. gone: its client is. The others are raised where it goes on."""
-ENDS: tuple[How, ...] = HOWS[:4]
-"""Those by which nobody waits for the call any more."""
-MARK = b"x-cut"
-"""Header of the request that is cut."""
-PASSING = {
+InterruptionKind = Literal["cancelled", "just_ready", "again", "gone", "os_error", "memory", "refused"]
+INTERRUPTION_KINDS: tuple[InterruptionKind, ...] = (
+    "cancelled",
+    "just_ready",
+    "again",
+    "gone",
+    "os_error",
+    "memory",
+    "refused",
+)
+"""cancelled: the call is cancelled while it waits. just_ready: cancelled just after the result that it waits for has
+arrived. again: cancelled, and again at the next waits of its cleanup. gone: its client disconnects. The others are
+errors that are raised where the call goes on."""
+CLIENT_GONE_KINDS: tuple[InterruptionKind, ...] = INTERRUPTION_KINDS[:4]
+"""Kinds after which nobody waits for the call any more."""
+MARK_HEADER = b"x-cut"
+"""Header that marks the request to interrupt."""
+UNRELATED_TIMERS = {
     "Server._sweep", "Journal._want_sync_if_due", "Journal._end_pause", "Http1Pool._close_expired",
     "StallMonitor._tick", "Pressure._tick", "_SelectorTransport.abort", "Http1Connection._expire",
 }  # fmt: skip
-"""Timers of a worker, and of connections, that are no call's."""
-_RAISED: dict[How, Callable[[], Exception]] = {
+"""Timers of the worker and of its connections, which belong to no call."""
+_ERRORS: dict[InterruptionKind, Callable[[], Exception]] = {
     "os_error": lambda: OSError(5, "interrupted"),
     "memory": lambda: MemoryError("interrupted"),
     "refused": lambda: Unavailable("interrupted", code="interrupted", hint="Nothing.", retry_after=1.0),
 }
-_AGAIN = 4
-_cut: ContextVar[Cut | None] = ContextVar("cut", default=None)
+_REPEATED_CANCELLATIONS = 4
+_current_interruption: ContextVar[Interruption | None] = ContextVar("cut", default=None)
 
 
-class Cut:
-    """At the `at`-th wait of a call, counted over all its tasks; 0: never."""
+class Interruption:
+    """Interrupts a call in the way `kind` at its wait `wait_number`, counted over all its tasks; 0: never."""
 
-    def __init__(self, at: int, how: How) -> None:
-        self.at, self.how = at, how
-        self.leave: Callable[[], None] = lambda: None
-        """Closes its client's connection."""
+    def __init__(self, wait_number: int, kind: InterruptionKind) -> None:
+        self.wait_number, self.kind = wait_number, kind
+        self.disconnect_client: Callable[[], None] = lambda: None
+        """Closes the connection of the call's client."""
         self.waits = 0
-        self.over = False
-        """Nothing is counted any more."""
-        self.where = ""
-        """The code that waited."""
-        self.main: asyncio.Task[Any] | None = None
-        self.ended: BaseException | None = None
-        self._more = 0
+        self.is_over = False
+        """Whether waits are no longer counted."""
+        self.interrupted_line = ""
+        """File and line of the interrupted wait."""
+        self.main_task: asyncio.Task[Any] | None = None
+        self.error: BaseException | None = None
+        self._remaining_cancellations = 0
 
     @property
-    def reached(self) -> bool:
-        """Whether it waited so often."""
-        return self.waits >= self.at
+    def is_reached(self) -> bool:
+        """Whether the call has come to that wait."""
+        return self.waits >= self.wait_number
 
-    def waiting(self, coroutine: Any, waited: Any) -> Exception | None:
-        """One more wait; `waited` is the future, or nothing for a turn of the loop. Returns what is raised where it
-        goes on."""
-        main, loop = self.main, asyncio.get_running_loop()
+    def on_wait(self, coroutine: Any, future: Any) -> Exception | None:
+        """Count a wait for `future`, or for a turn of the loop if None. Returns the error to raise where the call goes
+        on, if any."""
+        main_task, loop = self.main_task, asyncio.get_running_loop()
         self.waits += 1
-        if main is None:
+        if main_task is None:
             return None
-        if self._more and asyncio.current_task() is main:
-            self._more -= 1
-            loop.call_soon(main.cancel)
-        if self.waits != self.at:
+        if self._remaining_cancellations and asyncio.current_task() is main_task:
+            self._remaining_cancellations -= 1
+            loop.call_soon(main_task.cancel)
+        if self.waits != self.wait_number:
             return None
-        self.where = _where(coroutine)
-        if self.how == "gone":
-            loop.call_soon(self.leave)
-        elif self.how == "just_ready" and waited is not None and asyncio.current_task() is main:
-            waited.add_done_callback(lambda _: main.cancel())  # before the task itself hears of it
-        elif self.how in ENDS:
-            self._more = _AGAIN if self.how == "again" else 0
-            loop.call_soon(main.cancel)
-        return _RAISED[self.how]() if self.how in _RAISED else None
+        self.interrupted_line = _innermost_line(coroutine)
+        if self.kind == "gone":
+            loop.call_soon(self.disconnect_client)
+        elif self.kind == "just_ready" and future is not None and asyncio.current_task() is main_task:
+            future.add_done_callback(lambda _: main_task.cancel())  # before the task's own callback
+        elif self.kind in CLIENT_GONE_KINDS:
+            self._remaining_cancellations = _REPEATED_CANCELLATIONS if self.kind == "again" else 0
+            loop.call_soon(main_task.cancel)
+        return _ERRORS[self.kind]() if self.kind in _ERRORS else None
 
 
-def _where(coroutine: Any) -> str:
-    """The innermost line of ours that waits."""
-    found = ""
+def _innermost_line(coroutine: Any) -> str:
+    """File and line of the innermost frame of the project that waits."""
+    line = ""
     while coroutine is not None:
         frame = getattr(coroutine, "cr_frame", None) or getattr(coroutine, "ag_frame", None)
         if frame is not None and "groundplan" in frame.f_code.co_filename:
-            found = f"{frame.f_code.co_filename.rpartition('groundplan/')[2]}:{frame.f_lineno}"
+            line = f"{frame.f_code.co_filename.rpartition('groundplan/')[2]}:{frame.f_lineno}"
         coroutine = getattr(coroutine, "cr_await", None) or getattr(coroutine, "ag_await", None)
-    return found
+    return line
 
 
-class Stepped(Coroutine[Any, Any, Any]):
-    """A coroutine of which each wait is told to a cut."""
+class InterruptibleCoroutine(Coroutine[Any, Any, Any]):
+    """A coroutine whose waits are reported to an interruption."""
 
-    def __init__(self, coroutine: Coroutine[Any, Any, Any], cut: Cut) -> None:
-        self._inner, self._cut = coroutine, cut
-        self._raised: Exception | None = None
+    def __init__(self, coroutine: Coroutine[Any, Any, Any], interruption: Interruption) -> None:
+        self._inner, self._interruption = coroutine, interruption
+        self._pending_error: Exception | None = None
 
     def send(self, value: Any) -> Any:
-        raised, self._raised = self._raised, None
-        return self._waits(self._inner.send(value) if raised is None else self._inner.throw(raised))
+        pending_error, self._pending_error = self._pending_error, None
+        return self._record_wait(self._inner.send(value) if pending_error is None else self._inner.throw(pending_error))
 
     def throw(self, *error: Any) -> Any:
-        self._raised = None
-        return self._waits(self._inner.throw(*error))
+        self._pending_error = None
+        return self._record_wait(self._inner.throw(*error))
 
     def close(self) -> None:
         self._inner.close()
 
-    def _waits(self, waited: Any) -> Any:
-        if not self._cut.over:
-            self._raised = self._cut.waiting(self._inner, waited)
-        return waited
+    def _record_wait(self, future: Any) -> Any:
+        if not self._interruption.is_over:
+            self._pending_error = self._interruption.on_wait(self._inner, future)
+        return future
 
     def __await__(self) -> Generator[Any, Any, Any]:
         return self
@@ -132,61 +141,69 @@ class Stepped(Coroutine[Any, Any, Any]):
         return self.send(None)
 
 
-def watch(loop: asyncio.AbstractEventLoop) -> None:
-    """From now on tasks that are begun within a call that is cut belong to it."""
+def track_call_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """From now on the waits of tasks that an interrupted call starts count as the call's own."""
 
-    def task(loop: asyncio.AbstractEventLoop, coroutine: Any, **more: Any) -> asyncio.Task[Any]:
-        cut = _cut.get()
-        return asyncio.Task(coroutine if cut is None or cut.over else Stepped(coroutine, cut), loop=loop, **more)
+    def create_task(loop: asyncio.AbstractEventLoop, coroutine: Any, **options: Any) -> asyncio.Task[Any]:
+        interruption = _current_interruption.get()
+        return asyncio.Task(
+            coroutine
+            if interruption is None or interruption.is_over
+            else InterruptibleCoroutine(coroutine, interruption),
+            loop=loop,
+            **options,
+        )
 
-    loop.set_task_factory(task)
+    loop.set_task_factory(create_task)
 
 
 @contextmanager
-def cutting(server: Server, cut: Cut) -> Iterator[None]:
-    """The next request of a server that has the mark is cut."""
-    inner = server.handler
+def interrupting(server: Server, interruption: Interruption) -> Iterator[None]:
+    """In this context the next request of the server that has the mark is interrupted."""
+    handler = server.handler
 
     def handle(request: Request, response: Response) -> Awaitable[None]:
-        cuts = cut.main is None and MARK in request.headers
-        return _handled(inner, request, response, cut) if cuts else inner(request, response)
+        is_marked = interruption.main_task is None and MARK_HEADER in request.headers
+        return (
+            _handle_interrupted(handler, request, response, interruption) if is_marked else handler(request, response)
+        )
 
     server.handler = handle
     try:
         yield
     finally:
-        server.handler = inner
+        server.handler = handler
 
 
-async def _handled(inner: Any, request: Request, response: Response, cut: Cut) -> None:
-    cut.main = asyncio.current_task()
-    token = _cut.set(cut)
+async def _handle_interrupted(handler: Any, request: Request, response: Response, interruption: Interruption) -> None:
+    interruption.main_task = asyncio.current_task()
+    token = _current_interruption.set(interruption)
     try:
-        await Stepped(_awaited(inner(request, response)), cut)
+        await InterruptibleCoroutine(_await(handler(request, response)), interruption)
     except BaseException as error:
-        cut.ended = error
+        interruption.error = error
         raise
     finally:
-        _cut.reset(token)
+        _current_interruption.reset(token)
 
 
-async def _awaited(work: Awaitable[None]) -> None:
-    await work
+async def _await(awaitable: Awaitable[None]) -> None:
+    await awaitable
 
 
-# what is left --------------------------------------------------------------------------------------------------------
+# leftovers -----------------------------------------------------------------------------------------------------------
 
 
 @dataclass
-class Seen:
-    """What a worker holds, by name; what it holds nothing of is not there."""
+class HeldResources:
+    """The resources that a worker holds, by name, without those that are empty; its timers and tasks."""
 
     held: dict[str, Any]
     timers: Counter[str]
     tasks: set[asyncio.Task[Any]]
 
 
-def seen(rig: Rig) -> Seen:
+def held_resources(rig: Rig) -> HeldResources:
     gateway, loop = rig.gateway, rig.gateway.loop
     held: dict[str, Any] = {
         "running": gateway.running_calls,
@@ -204,60 +221,65 @@ def seen(rig: Rig) -> Seen:
         "open calls": gateway.journal.open_calls,
         "files": 0 if gateway.files is None else gateway.files.held,
         "upstreams": {name: server.active_requests for name, server in rig.upstreams.items() if server.active_requests},
-        "connections": _connections(gateway),
+        "connections": _connections_in_use(gateway),
         "answering": rig.server.active_requests,
     }
     scheduled: Any = loop
-    timers = Counter(_name(each) for each in scheduled._scheduled if not each.cancelled())
-    return Seen({name: what for name, what in held.items() if what}, timers, asyncio.all_tasks())
+    timers = Counter(_timer_name(each) for each in scheduled._scheduled if not each.cancelled())
+    return HeldResources({name: what for name, what in held.items() if what}, timers, asyncio.all_tasks())
 
 
-def _name(handle: Any) -> str:
+def _timer_name(handle: Any) -> str:
     callback = handle._callback
     while hasattr(callback, "func"):
         callback = callback.func
     return str(getattr(callback, "__qualname__", callback))
 
 
-def _connections(gateway: Any) -> dict[str, list[str]]:
-    """By upstream, those that are neither idle nor used, or idle with something of a call in them."""
-    found: dict[str, list[str]] = {}
+def _connections_in_use(gateway: Any) -> dict[str, list[str]]:
+    """By upstream URL, its connections in use, and the idle ones that still have something of a call in them."""
+    states: dict[str, list[str]] = {}
     pools = gateway.targets._pools
     for pool in (*pools._plain_pools.values(), *(pool for _, pool in pools._pools.values())):
         if not isinstance(pool, Http1Pool):
-            found[pool.url] = ["used"] * len(pool.calls)
+            states[pool.url] = ["used"] * len(pool.calls)
             continue
-        used = [each for each in pool._connections if each not in pool._idle_connections]
-        kept = [each for each in pool._idle_connections if each.in_use or each._chunks or each._is_sent or each._unsent]
-        found[pool.url] = ["used"] * len(used) + ["unclean"] * len(kept)
-    return {url: what for url, what in found.items() if what}
+        busy = [each for each in pool._connections if each not in pool._idle_connections]
+        unclean = [
+            each for each in pool._idle_connections if each.in_use or each._chunks or each._is_sent or each._unsent
+        ]
+        states[pool.url] = ["used"] * len(busy) + ["unclean"] * len(unclean)
+    return {url: what for url, what in states.items() if what}
 
 
-async def settles(rig: Rig, before: Seen, seconds: float = 20.0) -> list[str]:
-    """What is not as before, once nothing goes on any more, or after so long."""
+async def find_leftovers(rig: Rig, before: HeldResources, seconds: float = 20.0) -> list[str]:
+    """The differences between what the worker holds and what it held `before`: empty as soon as there are none, else
+    those that are left after `seconds`."""
     end = rig.gateway.loop.time() + seconds
     while True:
-        now, was = seen(rig), before.held
-        names = sorted({*now.held, *was})
-        wrong = [f"{n}: {now.held.get(n)}, was {was.get(n)}" for n in names if now.held.get(n) != was.get(n)]
+        now, held_before = held_resources(rig), before.held
+        names = sorted({*now.held, *held_before})
+        leftovers = [
+            f"{n}: {now.held.get(n)}, was {held_before.get(n)}" for n in names if now.held.get(n) != held_before.get(n)
+        ]
         tasks = [each for each in now.tasks - before.tasks if not each.done() and each is not asyncio.current_task()]
-        wrong += [f"task {each.get_coro()}" for each in tasks]
-        wrong += [f"timer {name}" for name in now.timers - before.timers if name not in PASSING]
-        if not wrong or rig.gateway.loop.time() > end:
-            return wrong
+        leftovers += [f"task {each.get_coro()}" for each in tasks]
+        leftovers += [f"timer {name}" for name in now.timers - before.timers if name not in UNRELATED_TIMERS]
+        if not leftovers or rig.gateway.loop.time() > end:
+            return leftovers
         await asyncio.sleep(0.005)
 
 
-def books(rig: Rig) -> list[str]:
-    """What is wrong in the journal: each attempt has one settlement, each call one end."""
+def journal_faults(rig: Rig) -> list[str]:
+    """A sentence for each attempt without exactly one settlement and each call without exactly one finish."""
     records = read_records(rig.gateway.journal.folder)
-    made = Counter((r.call, r.attempt) for r in records if isinstance(r, Reservation) and r.deployment)
+    reserved = Counter((r.call, r.attempt) for r in records if isinstance(r, Reservation) and r.deployment)
     ended = Counter((r.call, r.attempt) for r in records if isinstance(r, Settlement))
-    ends = Counter(r.call for r in records if isinstance(r, Finish))
-    pairs, calls = {*made, *ended}, {*ends, *(call for call, _ in made)}
-    wrong = [
-        f"attempt {each} is made {made[each]} and settled {ended[each]} times"
+    finished = Counter(r.call for r in records if isinstance(r, Finish))
+    pairs, calls = {*reserved, *ended}, {*finished, *(call for call, _ in reserved)}
+    faults = [
+        f"attempt {each} is made {reserved[each]} and settled {ended[each]} times"
         for each in pairs
-        if (made[each], ended[each]) != (1, 1)
+        if (reserved[each], ended[each]) != (1, 1)
     ]
-    return wrong + [f"call {each!r} has {ends[each]} ends" for each in calls if ends[each] != 1]
+    return faults + [f"call {each!r} has {finished[each]} ends" for each in calls if finished[each] != 1]

@@ -17,7 +17,7 @@ from pptx.opc.package import Part as SlidePartBeside
 from pptx.opc.packuri import PackURI
 from pptx.util import Inches
 from tests import knowledge_files as files
-from tests.knowledge_files import book, edited, parsed, whole
+from tests.knowledge_files import edit_archive, full_text, make_workbook, parse_file
 
 _DIAGRAM = (
     b'<d:dataModel xmlns:d="http://schemas.openxmlformats.org/drawingml/2006/diagram" '
@@ -46,10 +46,10 @@ def test_charts_and_diagrams_of_slides_are_read() -> None:
     )
     target = io.BytesIO()
     show.save(target)
-    read = parsed("a.pptx", target.getvalue())
-    assert "Sales 2026\n\n| column 1 | EUR | USD |\n| --- | --- | --- |\n| Q1 | 10 | 1.5 |" in whole(read)
+    read = parse_file("a.pptx", target.getvalue())
+    assert "Sales 2026\n\n| column 1 | EUR | USD |\n| --- | --- | --- |\n| Q1 | 10 | 1.5 |" in full_text(read)
     assert [table.rows for table in read.tables] == [[["Q1", "10", "1.5"], ["Q2", "", "2"]], [["0.5", "7"]]]
-    assert "Order first\n\nPay later" in whole(read)
+    assert "Order first\n\nPay later" in full_text(read)
 
 
 def test_shapes_that_powerpoint_hides_are_not_read() -> None:
@@ -64,7 +64,7 @@ def test_shapes_that_powerpoint_hides_are_not_read() -> None:
     group._element._nvXxPr.cNvPr.set("hidden", "true")
     target = io.BytesIO()
     show.save(target)
-    assert whole(parsed("a.pptx", target.getvalue())) == "# Slide 1\n\nSeen"
+    assert full_text(parse_file("a.pptx", target.getvalue())) == "# Slide 1\n\nSeen"
 
 
 def test_diagrams_of_word_documents_are_read() -> None:
@@ -76,7 +76,7 @@ def test_diagrams_of_word_documents_are_read() -> None:
     )
     target = io.BytesIO()
     made.save(target)
-    assert whole(parsed("a.docx", target.getvalue())) == "How to order:\n\nOrder first\n\nPay later"
+    assert full_text(parse_file("a.docx", target.getvalue())) == "How to order:\n\nOrder first\n\nPay later"
 
 
 CACHED = (
@@ -108,24 +108,24 @@ def with_charts(*, hidden: bool) -> bytes:
             sheet.parent.active = 1
             sheet.sheet_state = "hidden"
 
-    data = book(fill, "Sums")
+    data = make_workbook(fill, "Sums")
     for chart in ("chart1", "chart2"):
-        data = edited(data, f"xl/charts/{chart}.xml", "<val><numRef>.*</numRef>", CACHED)
+        data = edit_archive(data, f"xl/charts/{chart}.xml", "<val><numRef>.*</numRef>", CACHED)
     boxes = BOX.format("", "Prices hold") + BOX.format(' hidden="1"', "Never seen")
-    return edited(data, "xl/drawings/drawing1.xml", "<graphicFrame>", f"{boxes}<graphicFrame>")
+    return edit_archive(data, "xl/drawings/drawing1.xml", "<graphicFrame>", f"{boxes}<graphicFrame>")
 
 
 def test_charts_and_text_boxes_of_sheets_are_read() -> None:
     """Of a chart whose cells are read anyway, what stands around it."""
-    read = parsed("a.xlsx", with_charts(hidden=False))
-    assert whole(read).endswith(
+    read = parse_file("a.xlsx", with_charts(hidden=False))
+    assert full_text(read).endswith(
         "# Picture\n\nPrices hold from May\n\nSales on Picture (in thousands)\n# Alone\n\nSales on Alone (in thousands)"
     )
     assert (len(read.tables), read.notes) == (1, [])
 
 
 def test_a_chart_of_cells_that_are_not_read_gives_its_values() -> None:
-    read = parsed("a.xlsx", with_charts(hidden=True))
+    read = parse_file("a.xlsx", with_charts(hidden=True))
     assert [(table.title, table.rows) for table in read.tables] == [
         (f"Sales on {sheet} (in thousands)", [["North", "4"]]) for sheet in ("Picture", "Alone")
     ]
@@ -133,8 +133,8 @@ def test_a_chart_of_cells_that_are_not_read_gives_its_values() -> None:
 
 
 def test_a_broken_chart_costs_no_cell() -> None:
-    read = parsed("a.xlsx", edited(with_charts(hidden=False), "xl/charts/chart1.xml", "</chartSpace>", ""))
-    assert "| South | 7 |" in whole(read)
+    read = parse_file("a.xlsx", edit_archive(with_charts(hidden=False), "xl/charts/chart1.xml", "</chartSpace>", ""))
+    assert "| South | 7 |" in full_text(read)
     assert read.notes == ["what is drawn on sheet Picture cannot be read"]
 
 
@@ -164,7 +164,7 @@ def test_values_of_fields_are_read_though_nothing_shows_them() -> None:
             field(500, f"/FT /Tx /T (why) /V ({long}) /F 4"),
         ]
     )
-    said = " ".join(whole(parsed("a.pdf", data)).split())
+    said = " ".join(full_text(parse_file("a.pdf", data)).split())
     assert said.startswith("Request for leave Gustav Klingberg July")
     assert all(value in said for value in ("Київ", long))
     assert not any(value in said for value in ("hidden", "0815"))
@@ -183,7 +183,7 @@ def test_a_form_that_cannot_be_read_is_told() -> None:
             b"<< /Length 6 >>\nstream\n<xdp/>\nendstream",
         ]
     )
-    assert parsed("a.pdf", data).notes == ["its form is of a kind (XFA) that is not read: print it as a PDF"]
+    assert parse_file("a.pdf", data).notes == ["its form is of a kind (XFA) that is not read: print it as a PDF"]
 
 
 def test_what_was_filled_into_a_form_or_written_onto_a_page_is_read() -> None:
@@ -215,4 +215,4 @@ def test_what_was_filled_into_a_form_or_written_onto_a_page_is_read() -> None:
         ]
     )  # fmt: skip
     shown = "Request for leave Gustav Klingberg Agreed for July"
-    assert " ".join(whole(parsed("a.pdf", data)).split()) == shown
+    assert " ".join(full_text(parse_file("a.pdf", data)).split()) == shown

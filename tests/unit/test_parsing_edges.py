@@ -19,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pptx.util import Inches
 from tests import knowledge_files as files
-from tests.knowledge_files import book, edited, parsed, whole
+from tests.knowledge_files import edit_archive, full_text, make_workbook, parse_file
 
 from groundplan.core.errors import Invalid, TooLarge
 from groundplan.knowledge.parsing.charsets import decode_as
@@ -168,10 +168,10 @@ FRONT = b"---\ntitle: Pay\nreaders: [hr]\n---\n"
 
 @pytest.mark.parametrize("name", ["a.txt", "a.html", "a.md"])
 def test_what_a_file_says_of_its_readers_holds_whatever_its_type(name: str) -> None:
-    document = parsed(name, FRONT + b"<p>Bands</p>" if name == "a.html" else FRONT + b"Bands")
-    assert (document.told["readers"], whole(document)) == (["hr"], "Bands")
+    document = parse_file(name, FRONT + b"<p>Bands</p>" if name == "a.html" else FRONT + b"Bands")
+    assert (document.told["readers"], full_text(document)) == (["hr"], "Bands")
     with pytest.raises(Invalid) as caught:
-        parsed(name, FRONT.replace(b"[hr]", b"[hr") + b"Bands")
+        parse_file(name, FRONT.replace(b"[hr]", b"[hr") + b"Bands")
     assert caught.value.code == "front_matter"
     (piece,) = document.pieces
     assert piece.start_line == (1 if name == "a.html" else 5)
@@ -179,17 +179,17 @@ def test_what_a_file_says_of_its_readers_holds_whatever_its_type(name: str) -> N
 
 @pytest.mark.parametrize("name", ["a.txt", "a.html"])
 def test_a_rule_at_the_top_of_a_text_is_a_part_of_it(name: str) -> None:
-    document = parsed(name, b"---\nMinutes of May: 5\n---\nAll were there.")
-    assert (document.told, "Minutes of May" in whole(document)) == ({}, True)
-    assert "open" in whole(parsed(name, b"---\nopen"))
+    document = parse_file(name, b"---\nMinutes of May: 5\n---\nAll were there.")
+    assert (document.told, "Minutes of May" in full_text(document)) == ({}, True)
+    assert "open" in full_text(parse_file(name, b"---\nopen"))
 
 
 @pytest.mark.parametrize("name", ["a.md", "a.txt", "a.html"])
 def test_front_matter_of_another_language_that_narrows_something_lets_nobody_in(name: str) -> None:
     with pytest.raises(Invalid) as caught:
-        parsed(name, b'+++\ntitle = "Pay"\nreaders = ["hr"]\n+++\nBands')
+        parse_file(name, b'+++\ntitle = "Pay"\nreaders = ["hr"]\n+++\nBands')
     assert caught.value.code == "front_matter"
-    assert "Bands" in whole(parsed(name, b'+++\ntitle = "Pay"\n+++\nBands, of which readers = all'))
+    assert "Bands" in full_text(parse_file(name, b'+++\ntitle = "Pay"\n+++\nBands, of which readers = all'))
 
 
 OUTLOOK = """<html><head><meta http-equiv="Content-Type" content="text/html; charset=iso-8859-1"></head>
@@ -201,7 +201,7 @@ def test_a_page_in_a_message_has_the_encoding_of_its_part(charset: str) -> None:
     body = b"From: a@x.example\nContent-Type: text/html; charset=%s\nContent-Transfer-Encoding: 8bit\n\n%s" % (
         charset.encode(), OUTLOOK.encode(charset),
     )  # fmt: skip
-    assert "Rückgabe für Pumpen" in whole(parsed("a.eml", body))
+    assert "Rückgabe für Pumpen" in full_text(parse_file("a.eml", body))
 
 
 _GUESSED = "1 text does not say in which encoding: read as Western European"
@@ -223,8 +223,8 @@ _GUESSED = "1 text does not say in which encoding: read as Western European"
 def test_a_message_is_read_in_the_encoding_that_it_has(kind: str, data: bytes, notes: list[str]) -> None:
     """Whatever it says: scripts and old programs say nothing, or something else."""
     head = b"From: a@x.example\nSubject: " + "Maße".encode("cp1252") + f"\nContent-Type: {kind}".encode() * bool(kind)
-    read = parsed("a.eml", head + b"\n\n" + data)
-    assert (read.title, whole(read).splitlines()[-1], read.notes) == ("Maße", "Größe: 5 €", notes)
+    read = parse_file("a.eml", head + b"\n\n" + data)
+    assert (read.title, full_text(read).splitlines()[-1], read.notes) == ("Maße", "Größe: 5 €", notes)
 
 
 @pytest.mark.parametrize(
@@ -238,15 +238,15 @@ def test_a_message_is_read_in_the_encoding_that_it_has(kind: str, data: bytes, n
 def test_a_subject_is_read_in_the_encoding_that_is_meant(said: str, charset: str, text: str) -> None:
     word = base64.b64encode(text.encode(charset)).decode()
     began = time.process_time()
-    read = parsed("a.eml", f"From: =?{said}?B?{word}?= <a@x.example>\nSubject: =?{said}?B?{word}?=\n\nhi".encode())
+    read = parse_file("a.eml", f"From: =?{said}?B?{word}?= <a@x.example>\nSubject: =?{said}?B?{word}?=\n\nhi".encode())
     assert read.title == text[:300]
     assert read.told["sent_participants"] == ["a@x.example"]
     assert time.process_time() - began < 3, "its sender does not choose how long that takes"
 
 
 def test_a_broken_letter_costs_itself() -> None:
-    read = parsed("a.eml", b"Content-Type: text/plain; charset=utf-8\n\n" + "Größe: 5 €".encode()[:-1])
-    assert whole(read).splitlines()[-1] == "Größe: 5 \ufffd"
+    read = parse_file("a.eml", b"Content-Type: text/plain; charset=utf-8\n\n" + "Größe: 5 €".encode()[:-1])
+    assert full_text(read).splitlines()[-1] == "Größe: 5 \ufffd"
 
 
 @pytest.mark.parametrize("said", ["punycode", "idna", "hex", "unicode_escape", "undefined", "no\0such", "utf-8", None])
@@ -266,13 +266,13 @@ def test_only_names_of_texts_are_encodings(said: str | None) -> None:
 )  # fmt: skip
 def test_a_page_is_read_in_its_encoding(said: str, charset: str, text: str) -> None:
     page = f"<meta charset='{said}'><p>{text}</p>".encode(charset)
-    assert whole(parsed("a.html", page)) == text
+    assert full_text(parse_file("a.html", page)) == text
 
 
 @pytest.mark.parametrize("said", ["utf-7", "rot13", "hex", "no-such", "big5"])
 def test_a_page_in_no_encoding_is_refused(said: str) -> None:
     with pytest.raises(Invalid) as caught:
-        parsed("a.html", f"<meta charset='{said}'>".encode() + b"<p>R\xfcck \xff</p>")
+        parse_file("a.html", f"<meta charset='{said}'>".encode() + b"<p>R\xfcck \xff</p>")
     assert caught.value.code == "document_encoding"
 
 
@@ -302,9 +302,9 @@ def test_every_text_of_a_message_is_read() -> None:
     made.attach(picture)
     made.add_attachment("a,b\n", subtype="csv", filename="prices.csv")
     made.add_attachment("see me\n", filename="notes.txt")
-    document = parsed("a.eml", made.as_bytes())
-    assert "Before the picture." in whole(document) and "After the picture." in whole(document)
-    assert "Attachments: prices.csv, notes.txt" in whole(document)
+    document = parse_file("a.eml", made.as_bytes())
+    assert "Before the picture." in full_text(document) and "After the picture." in full_text(document)
+    assert "Attachments: prices.csv, notes.txt" in full_text(document)
     assert document.notes == ["2 attachments are not read"]
 
 
@@ -312,12 +312,12 @@ def test_the_page_is_read_where_the_text_beside_it_is_empty() -> None:
     made = message()
     made.set_content(" \n")
     made.add_alternative("<p>Only here.</p>", subtype="html")
-    assert "Only here." in whole(parsed("a.eml", made.as_bytes()))
+    assert "Only here." in full_text(parse_file("a.eml", made.as_bytes()))
     both = message()
     both.set_content("As text.")
     both.add_alternative("<p>As a page.</p>", subtype="html")
-    assert "As text." in whole(parsed("a.eml", both.as_bytes())) and "As a page" not in whole(
-        parsed("a.eml", both.as_bytes())
+    assert "As text." in full_text(parse_file("a.eml", both.as_bytes())) and "As a page" not in full_text(
+        parse_file("a.eml", both.as_bytes())
     )
 
 
@@ -328,8 +328,8 @@ def test_what_a_message_forwards_is_read_and_lets_nobody_in() -> None:
     made = message()
     made.set_content("See below.")
     made.add_attachment(inner)
-    document = parsed("a.eml", made.as_bytes())
-    text = whole(document)
+    document = parse_file("a.eml", made.as_bytes())
+    text = full_text(document)
     assert text.index("See below.") < text.index("## Message: Old prices") < text.index("A pump was 5 EUR.")
     assert "From: cy@acme.example" in text
     assert document.told["sent_participants"] == ["ana@acme.example", "ben@acme.example"]
@@ -346,8 +346,8 @@ def test_what_a_message_forwards_is_read_and_lets_nobody_in() -> None:
     ],
 )  # fmt: skip
 def test_a_field_that_is_written_as_none_should_be_costs_no_message(head: bytes) -> None:
-    document = parsed("a.eml", head + b"\n\nThe pump came back.\n")
-    assert "The pump came back." in whole(document)
+    document = parse_file("a.eml", head + b"\n\nThe pump came back.\n")
+    assert "The pump came back." in full_text(document)
     assert "ben@x.example" in document.told["sent_participants"]
 
 
@@ -355,11 +355,13 @@ def test_messages_within_messages_come_to_an_end() -> None:
     data = b"Subject: last\n\ninnermost\n"
     for _ in range(8):
         data = b"From: a@x.example\nContent-Type: message/rfc822\n\n" + data
-    assert parsed("a.eml", data).notes == ["1 attachment is not read"]
+    assert parse_file("a.eml", data).notes == ["1 attachment is not read"]
 
 
 def test_a_message_that_says_it_has_parts_and_has_none_is_read() -> None:
-    assert "Here it is." in whole(parsed("a.eml", b"From: a@x.example\nContent-Type: multipart/mixed\n\nHere it is.\n"))
+    assert "Here it is." in full_text(
+        parse_file("a.eml", b"From: a@x.example\nContent-Type: multipart/mixed\n\nHere it is.\n")
+    )
 
 
 @pytest.mark.parametrize(
@@ -422,32 +424,34 @@ def test_merged_cells_of_a_sheet_stand_in_each_row() -> None:
         sheet.merge_cells("A1:C1")
         sheet.merge_cells("A3:A4")
 
-    table = parsed("a.xlsx", book(fill)).tables[0]
+    table = parse_file("a.xlsx", make_workbook(fill)).tables[0]
     assert (table.title, table.columns) == ("Prices 2026", ["Region", "Site", "EUR"])
     assert table.rows == [["North", "Oslo", "1"], ["North", "Bergen", "2"], ["South", "Rom", "3"]]
 
 
 def test_a_sheet_is_read_whatever_size_it_says() -> None:
-    data = book(lambda sheet: [sheet.append(row) for row in (["a", "b"], [1, 2], [3, 4])])
-    wrong = edited(data, SHEET, r'<dimension ref="A1:B3" ?/>', '<dimension ref="A1"/>')
-    assert parsed("a.xlsx", wrong).tables[0].rows == [["1", "2"], ["3", "4"]]
-    huge = edited(data, SHEET, r'<dimension ref="A1:B3" ?/>', '<dimension ref="A1:XFD1048576"/>')
-    assert parsed("a.xlsx", huge).tables[0].columns == ["a", "b"]
+    data = make_workbook(lambda sheet: [sheet.append(row) for row in (["a", "b"], [1, 2], [3, 4])])
+    wrong = edit_archive(data, SHEET, r'<dimension ref="A1:B3" ?/>', '<dimension ref="A1"/>')
+    assert parse_file("a.xlsx", wrong).tables[0].rows == [["1", "2"], ["3", "4"]]
+    huge = edit_archive(data, SHEET, r'<dimension ref="A1:B3" ?/>', '<dimension ref="A1:XFD1048576"/>')
+    assert parse_file("a.xlsx", huge).tables[0].columns == ["a", "b"]
 
 
 def test_values_of_a_sheet_are_those_that_are_shown() -> None:
     row = [date(2026, 3, 1), datetime.fromisoformat("2026-03-01T09:30"), 0.1 + 0.2, 1e6, 5, True]
-    data = book(lambda sheet: [sheet.append(each) for each in (["d", "t", "f", "m", "i", "b"], row)])
-    assert parsed("a.xlsx", data).tables[0].rows == [
+    data = make_workbook(lambda sheet: [sheet.append(each) for each in (["d", "t", "f", "m", "i", "b"], row)])
+    assert parse_file("a.xlsx", data).tables[0].rows == [
         ["2026-03-01", "2026-03-01 09:30:00", "0.3", "1000000", "5", "True"]
     ]
 
 
 def test_formulas_without_a_value_are_told() -> None:
-    data = book(lambda sheet: [sheet.append(each) for each in (["a", "b"], [1, "=A2*2"], [2, "=A3*2"], [3, 9])], "Sums")
-    assert parsed("a.xlsx", data).notes == ["2 formulas of sheet Sums have no value"]
-    kept = edited(data, SHEET, r"</f><v ?/>|</f><v></v>", "</f><v>4</v>")
-    assert (parsed("a.xlsx", kept).notes, parsed("a.xlsx", kept).tables[0].rows[0]) == ([], ["1", "4"])
+    data = make_workbook(
+        lambda sheet: [sheet.append(each) for each in (["a", "b"], [1, "=A2*2"], [2, "=A3*2"], [3, 9])], "Sums"
+    )
+    assert parse_file("a.xlsx", data).notes == ["2 formulas of sheet Sums have no value"]
+    kept = edit_archive(data, SHEET, r"</f><v ?/>|</f><v></v>", "</f><v>4</v>")
+    assert (parse_file("a.xlsx", kept).notes, parse_file("a.xlsx", kept).tables[0].rows[0]) == ([], ["1", "4"])
 
 
 @pytest.mark.parametrize("state", ["hidden", "veryHidden"])
@@ -460,8 +464,8 @@ def test_sheets_that_are_hidden_are_not_read_and_told(state: str) -> None:
         other.append(["P-1", 4])
         other.sheet_state = state
 
-    document = parsed("a.xlsx", book(fill))
-    assert (document.notes, "Margin" in whole(document)) == (["1 hidden sheet is not read"], False)
+    document = parse_file("a.xlsx", make_workbook(fill))
+    assert (document.notes, "Margin" in full_text(document)) == (["1 hidden sheet is not read"], False)
 
 
 def test_tables_below_one_another_on_a_sheet_are_read_apart() -> None:
@@ -469,11 +473,11 @@ def test_tables_below_one_another_on_a_sheet_are_read_apart() -> None:
         ["Prices"], [], ["Pump", "EUR", "Per"], ["P1", 10, "piece"], ["P2", 12, "piece"], [], ["P3", 14, "piece"], [],
         ["Old", "pumps", "here"], [], ["Sites"], [], ["Region", "Count"], ["North", 3], ["South", 4],
     ]  # fmt: skip
-    read = parsed("a.xlsx", book(lambda sheet: [sheet.append(each) for each in rows]))
+    read = parse_file("a.xlsx", make_workbook(lambda sheet: [sheet.append(each) for each in rows]))
     assert [(table.title, table.columns, len(table.rows)) for table in read.tables] == [
         ("Prices", ["Pump", "EUR", "Per"], 4), ("Sites", ["Region", "Count"], 2),
     ]  # fmt: skip
-    assert "Sites\n\n| Region | Count |\n| --- | --- |\n| North | 3 |" in whole(read)
+    assert "Sites\n\n| Region | Count |\n| --- | --- |\n| North | 3 |" in full_text(read)
 
 
 @pytest.mark.parametrize(
@@ -486,13 +490,13 @@ def test_tables_below_one_another_on_a_sheet_are_read_apart() -> None:
     ],
 )  # fmt: skip
 def test_a_title_above_a_sheet_is_no_row_of_another_width(rows: list[list[Any]], title: str) -> None:
-    read = parsed("a.xlsx", book(lambda sheet: [sheet.append(each) for each in rows]))
+    read = parse_file("a.xlsx", make_workbook(lambda sheet: [sheet.append(each) for each in rows]))
     assert (read.tables[0].title, read.notes) == (title, [])
 
 
 def test_columns_without_anything_are_left_out() -> None:
-    data = book(lambda sheet: [sheet.append(each) for each in ([None, "a", None, "b"], [None, 1, None, 2])])
-    assert parsed("a.xlsx", data).tables[0].columns == ["a", "b"]
+    data = make_workbook(lambda sheet: [sheet.append(each) for each in ([None, "a", None, "b"], [None, 1, None, 2])])
+    assert parse_file("a.xlsx", data).tables[0].columns == ["a", "b"]
 
 
 def test_merged_cells_of_a_slide_stand_in_each_row() -> None:
@@ -504,7 +508,7 @@ def test_merged_cells_of_a_slide_stand_in_each_row() -> None:
     table.cell(1, 0).merge(table.cell(2, 0))
     target = io.BytesIO()
     show.save(target)
-    assert parsed("a.pptx", target.getvalue()).tables[0].rows == [["North", "Oslo"], ["North", "Bergen"]]
+    assert parse_file("a.pptx", target.getvalue()).tables[0].rows == [["North", "Oslo"], ["North", "Bergen"]]
 
 
 def test_words_that_word_hides_are_not_read() -> None:
@@ -516,7 +520,7 @@ def test_words_that_word_hides_are_not_read() -> None:
     ))  # fmt: skip
     target = io.BytesIO()
     made.save(target)
-    assert whole(parsed("a.docx", target.getvalue())) == "Seen as well"
+    assert full_text(parse_file("a.docx", target.getvalue())) == "Seen as well"
 
 
 def ruled(top: int, *lines: tuple[str, str]) -> list[str]:
@@ -536,7 +540,7 @@ def test_a_table_that_goes_on_over_pages_is_one(again: bool) -> None:
     above = [(f"P-{number}", f"{number} EUR") for number in range(1, 20)]
     below = [("P-20", "20 EUR"), ("P-21", "21 EUR")]
     data = files.pages(ruled(500, HEAD, *above), ruled(740, *([HEAD] if again else []), *below))
-    document = parsed("a.pdf", data)
+    document = parse_file("a.pdf", data)
     (table,) = document.tables
     assert (table.columns, table.rows[-3:]) == (list(HEAD), [["P-19", "19 EUR"], *map(list, below)])
     assert len(table.rows) == 21
@@ -551,12 +555,12 @@ def test_another_table_on_the_next_page_stays_another(case: str) -> None:
         ("S-1", "9 EUR"),
     )
     between = [["BT /F1 10 Tf 72 700 Td (Words.) Tj ET"]] if case == "a page between" else []
-    assert [len(table.rows) for table in parsed("a.pdf", files.pages(above, *between, own)).tables] == [19, 1]
+    assert [len(table.rows) for table in parse_file("a.pdf", files.pages(above, *between, own)).tables] == [19, 1]
 
 
 def test_the_line_of_json_that_is_wrong_is_named() -> None:
     lines = b'{"a": 1}\n{"a": 2}\n\n{"a": }\n'
     with pytest.raises(Invalid, match="line 4 is not JSON: Expecting value"):
-        parsed("a.jsonl", lines)
+        parse_file("a.jsonl", lines)
     with pytest.raises(Invalid, match="line 2 is not JSON"):
-        parsed("a.json", b'{"a": 1,\n"b" 2}')
+        parse_file("a.json", b'{"a": 1,\n"b" 2}')

@@ -44,7 +44,7 @@ def whole(document: Parsed) -> str:
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("a.docx", files.word()), ("a.xlsx", files.workbook()), ("a.pptx", files.slides()),
+        ("a.docx", files.word_document()), ("a.xlsx", files.workbook()), ("a.pptx", files.slides()),
         ("a.pdf", files.pdf(table=True)),
         ("a.html", PAGE), ("a.csv", b"Pump;Price\nP-100;1,250 EUR\nP-200;2,400 EUR\n"),
     ],
@@ -59,7 +59,7 @@ def test_tables_are_read_as_tables(name: str, data: bytes) -> None:
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("a.docx", files.word()), ("a.xlsx", files.workbook()), ("a.pptx", files.slides()),
+        ("a.docx", files.word_document()), ("a.xlsx", files.workbook()), ("a.pptx", files.slides()),
         ("a.pdf", files.pdf(table=True)), ("a.html", PAGE), ("a.md", f"# Prices\n\n{TABLE}\n".encode()),
         ("a.csv", b"Pump;Price\nP-100;1,250 EUR\nP-200;2,400 EUR\n"),
     ],
@@ -71,7 +71,7 @@ def test_a_table_that_is_cut_keeps_its_head_beside_later_rows(name: str, data: b
 
 
 def test_a_word_document_keeps_its_order_and_title() -> None:
-    document = parsed("x/returns.docx", files.word(title="Returning pumps"))
+    document = parsed("x/returns.docx", files.word_document(title="Returning pumps"))
     text = whole(document)
     assert document.title == "Returning pumps"
     assert text.index("# Returns") < text.index("within 30 days") < text.index("P-100") < text.index("- Freight")
@@ -148,7 +148,8 @@ def test_rows_that_do_not_fit_are_told() -> None:
     ("name", "data", "code"),
     [
         ("a.exe", b"MZ", "document_type"), ("a.doc", b"x", "document_type"), ("a.docm", b"x", "document_macro"),
-        ("a.docx", files.with_macro(files.word()), "document_macro"), ("a.docx", b"PK nothing", "document_broken"),
+        ("a.docx", files.with_macro(files.word_document()), "document_macro"),
+        ("a.docx", b"PK nothing", "document_broken"),
         ("a.pdf", b"%PDF-1.4 nothing", "document_broken"), ("a.pdf", files.picture_pdf(), "document_scanned"),
         ("a.md", b"caf\xe9", "document_encoding"), ("a.json", b"{", "document_json"), ("a.eml", b"", "document_broken"),
         ("a.md", b"---\ntitle: [\n---\n", "front_matter"), ("a.md", b"---\ntitle: x\n", "front_matter"),

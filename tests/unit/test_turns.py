@@ -17,9 +17,17 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from tests.unit import call_rig as rigs
 from tests.unit.call_rig import BOUND, Rig, call_rig, wait_until
-from tests.unit.interrupted import HOWS, Cut, Seen, books, seen, settles, watch
+from tests.unit.interrupted import (
+    INTERRUPTION_KINDS,
+    HeldResources,
+    Interruption,
+    find_leftovers,
+    held_resources,
+    journal_faults,
+    track_call_tasks,
+)
 from tests.unit.raw_upstream import post
-from tests.unit.test_interrupted_calls import SCENES, cut_once
+from tests.unit.test_interrupted_calls import SCENES, make_interrupted_call
 
 from groundplan.blueprint.model import Deployment, Limit, ProviderKey, Rates
 from groundplan.core.errors import Unavailable
@@ -394,27 +402,27 @@ async def test_wherever_a_call_ends_before_it_is_sent_it_leaves_the_turn(
 
     monkeypatch.setattr(Attempt, "_send", recorded)
     loop = asyncio.get_running_loop()
-    async with call_rig(tmp_path, **scene.rig) as rig:
-        for each, script in scene.plays.items():
+    async with call_rig(tmp_path, **scene.rig_options) as rig:
+        for each, script in scene.scripts.items():
             rig.models[each].script = Script(**script)
-        await cut_once(rig, scene, Cut(0, "cancelled"))
-        nothing = Seen({}, seen(rig).timers, asyncio.all_tasks())
-        assert await settles(rig, nothing) == []
-        watch(loop)
+        await make_interrupted_call(rig, scene, Interruption(0, "cancelled"))
+        nothing = HeldResources({}, held_resources(rig).timers, asyncio.all_tasks())
+        assert await find_leftovers(rig, nothing) == []
+        track_call_tasks(loop)
         loop.set_exception_handler(lambda *_: None)
         try:
-            for how, at in itertools.product(HOWS, range(1, WAITS)):
+            for how, at in itertools.product(INTERRUPTION_KINDS, range(1, WAITS)):
                 rig.gateway.health._close(ailing)
                 ail(rig, ailing)
                 sent.clear()
-                cut = Cut(at, how)
-                await cut_once(rig, scene, cut)
-                assert await settles(rig, nothing) == []
-                cut.over = True
+                cut = Interruption(at, how)
+                await make_interrupted_call(rig, scene, cut)
+                assert await find_leftovers(rig, nothing) == []
+                cut.is_over = True
                 found_out = rig.gateway.health._failures.get(ailing, 0) > 3  # that there is no connection
                 if ailing not in sent and not found_out:
-                    assert state(rig) == {ailing: HALF_OPEN}, (how, at, cut.where)
+                    assert state(rig) == {ailing: HALF_OPEN}, (how, at, cut.interrupted_line)
         finally:
             loop.set_task_factory(None)
             loop.set_exception_handler(None)
-        assert books(rig) == []
+        assert journal_faults(rig) == []
