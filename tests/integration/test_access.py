@@ -113,13 +113,13 @@ def test_the_policies_say_what_the_documents_say(action: str) -> None:
     assert access_verdict("Anybody", action, [], proven=False).allowed == (action == "open")
 
 
-def test_a_right_that_needs_the_person_there_is_not_for_a_link() -> None:
+def test_a_right_that_requires_a_passkey_is_refused_to_a_link_session() -> None:
     for action in ("appoint", "erase", "handover"):
         assert not access_verdict("Person", action, ["security", "compliance"], proven=False).allowed
 
 
 @pytest.mark.parametrize("action", sorted(MAY))
-def test_a_token_does_what_it_was_made_for_and_never_decides(action: str) -> None:
+def test_a_token_is_limited_to_its_scopes_and_never_approves(action: str) -> None:
     never = {"approve", "refuse", "appoint", "handover", "erase", "lift", "self", "operate", "review"}
     assert access_verdict("Service", action, [], proven=False, scopes=[action]).allowed == (action not in never)
     if action in PART_OF:
@@ -128,7 +128,7 @@ def test_a_token_does_what_it_was_made_for_and_never_decides(action: str) -> Non
     assert access_verdict("Service", action, [], proven=False, scopes=[other]).allowed == (action == "open")
 
 
-def test_every_policy_has_a_name_an_owner_and_matters() -> None:
+def test_every_policy_has_a_unique_name_and_an_owner() -> None:
     assert len({rule.id for rule in access_rules().rules}) == len(access_rules().rules)
     assert all(rule.id.startswith("access.") and rule.owner for rule in access_rules().rules)
     assert set(json.loads((resources.files("groundplan.api.access") / "routes.json").read_text())) == set(MAY)
@@ -139,7 +139,7 @@ def _routes(control: Control) -> list[tuple[str, str]]:
     return sorted((method.upper(), path) for path, item in document["paths"].items() for method in item)
 
 
-def test_no_route_is_unlisted_and_none_is_listed_that_is_not_there(world: World) -> None:
+def test_the_listed_routes_are_exactly_those_that_exist(world: World) -> None:
     there = {f"{method} {path}" for method, path in _routes(world.control)}
     assert there - set(actions_by_route()) == set(), "write it into api/access/routes.json"
     assert set(actions_by_route()) - there == set()
@@ -189,7 +189,7 @@ def _of_one_workload(world: World, name: str, *duties: str) -> dict[str, str]:
     return session
 
 
-def test_who_answers_for_one_workload_has_no_say_in_what_is_the_companys(world: World) -> None:
+def test_a_duty_for_one_workload_gives_no_rights_over_the_company(world: World) -> None:
     """Whoever declares a workload names its owners: they could erase anybody, and make tokens that release."""
     for duty in ("security", "compliance", "operations"):
         world.person(f"whole-{duty}", duty)
@@ -207,7 +207,7 @@ def test_who_answers_for_one_workload_has_no_say_in_what_is_the_companys(world: 
     assert theirs.code == "not_yours"
 
 
-def test_a_duty_that_nobody_holds_for_the_company_is_whoevers_hold_it(database: Database) -> None:
+def test_a_duty_without_a_company_wide_holder_falls_to_its_workload_holders(database: Database) -> None:
     """Else a small company, whose owners stand at its workloads, could appoint nobody."""
     with connect(database.urls["control"]) as conn:
         people = []
@@ -232,7 +232,7 @@ def test_a_duty_that_nobody_holds_for_the_company_is_whoevers_hold_it(database: 
             authorize_company(conn, caller, "appoint")
 
 
-def test_nobody_gives_a_token_more_than_they_may_do_themselves(world: World) -> None:
+def test_a_token_has_no_more_rights_than_its_creator(world: World) -> None:
     security, operations = world.person("tsec", "security"), world.person("tops", "operations")
     for session, scopes, status in (
         (security, ["read", "stop", "rollback", "scim"], 201), (security, ["read", "release"], 403),
@@ -260,7 +260,7 @@ def _filled(path: str) -> str:
     return re.sub(r"\{\w+\}", "01a212d3-0000-7000-8000-000000000000", path)
 
 
-def test_a_stop_is_lifted_by_two_who_both_were_there(world: World) -> None:
+def test_lifting_a_kill_takes_two_people_who_are_present(world: World) -> None:
     control = world.control
     stop, lift = {"scope": "workload/assistant", "reason": "test"}, {"scope": "workload/assistant", "reason": "done"}
     oncall = world.person("onduty", "on-call")
@@ -282,7 +282,7 @@ def test_a_stop_is_lifted_by_two_who_both_were_there(world: World) -> None:
     assert control.ask("POST", "/api/kill/lift", lift, **first).code == "not_killed"
 
 
-def test_who_removes_every_passkey_is_not_where_nobody_has_one_yet(world: World) -> None:
+def test_removing_every_passkey_does_not_reopen_the_first_registration(world: World) -> None:
     """The operator's token can remove all of them: what takes two people still does."""
     with connect(world.database.urls["control"]) as conn:
         conn.execute("UPDATE passkey SET removed_at = now()")
@@ -290,7 +290,7 @@ def test_who_removes_every_passkey_is_not_where_nobody_has_one_yet(world: World)
         conn.rollback()
 
 
-def test_an_emergency_is_loud_short_and_reviewed_by_somebody_else(world: World) -> None:
+def test_emergency_access_is_announced_short_and_reviewed_by_somebody_else(world: World) -> None:
     control = world.control
     finance, compliance = world.person("fin", "finance"), world.person("comp", "compliance")
     linked = world.person("fin2", "finance", proof="recovery")
@@ -329,7 +329,7 @@ def test_an_emergency_is_loud_short_and_reviewed_by_somebody_else(world: World) 
     assert not [row for row in control.ask("GET", "/api/inbox").body["items"] if "provider leaks" in row["message"]]
 
 
-def test_an_auditor_reads_everything_for_as_long_as_was_said(world: World) -> None:
+def test_an_auditor_reads_everything_until_the_agreed_end(world: World) -> None:
     control = world.control
     security, auditor = world.person("sec", "security"), world.person("aud")
     assert control.ask("GET", "/api/audit", **auditor).code == "duty_missing"
@@ -349,7 +349,7 @@ def test_an_auditor_reads_everything_for_as_long_as_was_said(world: World) -> No
     assert control.ask("GET", "/api/audit", **auditor).code == "duty_missing"
 
 
-def test_a_token_has_scopes_an_end_and_no_vote(world: World) -> None:
+def test_a_token_has_scopes_and_an_expiry_and_cannot_approve(world: World) -> None:
     control = world.control
     asked = {"name": "ci", "scopes": ["plan", "read"], "days": 30}
     assert control.ask("POST", "/api/tokens", {**asked, "scopes": ["approve"]}).code == "token_scope"
@@ -374,7 +374,7 @@ def test_a_token_has_scopes_an_end_and_no_vote(world: World) -> None:
     assert (listed_[0]["state"], states[made.body["id"]], states[other["id"]]) == ("active", "revoked", "expired")
 
 
-def test_everybodys_rights_are_looked_through_and_a_leavers_are_listed(world: World) -> None:
+def test_access_reviews_cover_everybody_and_list_a_leavers_rights(world: World) -> None:
     control = world.control
     security = world.person("sec2", "security")
     world.person("goer", "data", "finance")
@@ -388,7 +388,7 @@ def test_everybodys_rights_are_looked_through_and_a_leavers_are_listed(world: Wo
     assert control.ask("GET", "/api/access-review", **security).body["last_by"].startswith("person:")
 
 
-def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None:
+def test_a_leavers_duties_are_transferred_to_a_colleague_for_good(world: World) -> None:
     control = world.control
     world.person("gone", "finance", "data")
     world.person("heir", "data")
@@ -410,7 +410,7 @@ def test_a_leavers_duties_go_to_a_colleague_and_stay_there(world: World) -> None
         assert store.successor(conn, "heir@acme.example") is None
 
 
-def test_a_leavers_duties_are_given_in_the_console(world: World) -> None:
+def test_a_leavers_duties_are_transferred_in_the_console(world: World) -> None:
     control = world.control
     world.person("gone2", "finance")
     world.person("heir2", "data")
@@ -428,7 +428,7 @@ def test_a_leavers_duties_are_given_in_the_console(world: World) -> None:
     connection.close()
 
 
-def test_what_a_leaver_could_use_ends_and_comes_back_with_nobody(world: World) -> None:
+def test_a_leavers_credentials_end_and_do_not_come_back_on_return(world: World) -> None:
     """Session, tokens that they made, rights for a time; the directory brings a person back, and no duty."""
     control = world.control
     leaver = world.person("leaver", "security", "operations", "on-call")
@@ -458,7 +458,7 @@ def test_what_a_leaver_could_use_ends_and_comes_back_with_nobody(world: World) -
     assert control.ask("GET", "/api/keys", **program).status == 401
 
 
-def test_a_key_with_somebodys_permissions_is_made_by_themselves_or_by_the_operator(world: World) -> None:
+def test_a_key_with_a_persons_permissions_is_created_by_that_person_or_the_operator(world: World) -> None:
     control = world.control
     coder = world.person("coder", "engineering", "operations")
     theirs, own = ({"workload": "assistant", "user": f"{name}@acme.example"} for name in ("ana", "coder"))
@@ -485,7 +485,7 @@ def test_a_key_with_somebodys_permissions_is_made_by_themselves_or_by_the_operat
     assert len(told) == 1 and "carries your permissions" in told[0][0]
 
 
-def test_nobody_approves_what_a_program_with_their_token_asked_for(world: World) -> None:
+def test_nobody_approves_a_request_made_with_their_own_token(world: World) -> None:
     """Somebody who may apply and approve asks by a token of their own: still their own change."""
     control = world.control
     both, other = world.person("both", "operations", "security"), world.person("peer", "security")
@@ -500,7 +500,7 @@ def test_nobody_approves_what_a_program_with_their_token_asked_for(world: World)
     assert control.ask("POST", f"/api/changes/{change}/approve", {}, **other).status == 200
 
 
-def test_what_is_denied_is_in_the_log_once(world: World) -> None:
+def test_a_denial_is_logged_once(world: World) -> None:
     control = world.control
     eve = world.person("eve")
     for _ in range(3):

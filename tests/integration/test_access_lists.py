@@ -163,7 +163,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_the_kernel_refuses_is_refused(place: Path, case: str) -> None:
+def test_files_that_the_kernel_refuses_to_open_are_refused(place: Path, case: str) -> None:
     folder, document, refused, allowed = CASES[case]
     file = place / "in/a b.md"
     file.parent.mkdir()
@@ -176,7 +176,7 @@ def test_what_the_kernel_refuses_is_refused(place: Path, case: str) -> None:
         assert ours(text, "in/a b.md", user, groups) is expected
 
 
-def test_nothing_is_opened_that_the_kernel_refuses(place: Path) -> None:
+def test_no_reader_is_derived_whom_the_kernel_would_refuse(place: Path) -> None:
     """Random lists on two folders and a file, for people in several groups: never opened where it refuses, and the same
     for whoever has one name only."""
     seeded = random.Random(7)
@@ -218,7 +218,7 @@ def test_nothing_is_opened_that_the_kernel_refuses(place: Path) -> None:
     assert same > 0.9 * len(PEOPLE) * len(files)
 
 
-def test_who_is_refused_has_to_be_named() -> None:
+def test_denied_readers_must_be_named() -> None:
     text = "# file: a.md\nuser::---\ngroup::r--\nother::r--\n"
     with pytest.raises(Invalid, match="names no owner"):
         parse_acl(text)

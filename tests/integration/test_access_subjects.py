@@ -252,7 +252,7 @@ def test_a_duty_for_one_workload_is_none_for_another(others: Others) -> None:
     assert allowed == []
 
 
-def test_the_bill_is_compared_by_who_may_read(others: Others) -> None:
+def test_the_bill_is_compared_only_by_people_who_may_read_it(others: Others) -> None:
     """It shows what whoever holds any duty may look at, and changes nothing."""
     bill = b"date,model,cost\n2026-11-01,acme/m,1\n"
     auditor = others.world.person("auditing", "auditor")
@@ -260,7 +260,7 @@ def test_the_bill_is_compared_by_who_may_read(others: Others) -> None:
         assert others.ask("POST /api/cost/reconcile", bill, session).status == 200
 
 
-def test_outcomes_are_told_of_ones_own_workload_and_call(others: Others) -> None:
+def test_outcomes_are_reported_only_for_ones_own_workload_and_call(others: Others) -> None:
     nobody = others.world.person("nobody")
     with connect(others.world.database.dsn) as conn:
         for workload in ("assistant", OTHER):
@@ -284,7 +284,7 @@ def test_outcomes_are_told_of_ones_own_workload_and_call(others: Others) -> None
     assert (whole["new"], whole["same"], whole["refused"]) == (2, 0, []), "the operator tells what is left"
 
 
-def test_a_token_that_may_read_looks_at_what_everybody_does_and_one_that_may_not_is_told_its_scope(
+def test_a_read_token_sees_everybodys_calls_and_other_tokens_are_told_the_missing_scope(
     others: Others,
 ) -> None:
     control = others.world.control

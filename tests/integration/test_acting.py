@@ -54,7 +54,7 @@ def person_id(database: Database, name: str) -> str:
     return str(row[0])
 
 
-def test_every_act_while_acting_says_you_as(control: Control, database: Database) -> None:
+def test_every_log_entry_while_acting_names_both_people(control: Control, database: Database) -> None:
     browser = control.sign_in()
     before = len(entries(control))
     act_as(control, browser, "sam")
@@ -88,7 +88,7 @@ def test_every_act_while_acting_says_you_as(control: Control, database: Database
     assert control.ask("GET", "/api/audit/verify").body["ok"]
 
 
-def test_signing_out_while_acting_is_done_as_them(control: Control) -> None:
+def test_signing_out_while_acting_is_logged_as_acting(control: Control) -> None:
     browser = control.sign_in("ana@acme.example")
     act_as(control, browser, "sam")
     assert control.ask("POST", "/api/logout", {}, **browser).status == 200
@@ -97,7 +97,7 @@ def test_signing_out_while_acting_is_done_as_them(control: Control) -> None:
     assert last["acting"]["by"].startswith("person:") and last["subject"] == last["actor"].replace(":", "/")
 
 
-def test_approvals_given_while_acting_serve_but_are_no_evidence(control: Control) -> None:
+def test_approvals_given_while_acting_count_but_are_no_evidence(control: Control) -> None:
     files = {
         name: text.replace("stage: pilot", "stage: production").replace("{business: ana, security: sam}", OWNERS)
         for name, text in control.files().items()
@@ -119,7 +119,7 @@ def test_approvals_given_while_acting_serve_but_are_no_evidence(control: Control
     assert points["approved by somebody other than the requester"]["points"] == 0
 
 
-def test_whoever_asked_while_acting_does_not_approve_as_the_same_person(control: Control) -> None:
+def test_a_request_made_while_acting_is_not_approved_as_the_same_person(control: Control) -> None:
     files = {
         name: text.replace("stage: pilot", "stage: production").replace("{business: ana, security: sam}", OWNERS)
         for name, text in control.files().items()
@@ -133,7 +133,7 @@ def test_whoever_asked_while_acting_does_not_approve_as_the_same_person(control:
     assert denied.code == "duty_missing"
 
 
-def test_nobody_acts_where_a_real_company_is_served(database: Database, tmp_path: Path) -> None:
+def test_acting_is_refused_outside_the_demo(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path, "--workspace", str(tmp_path / "workspace")) as real:
         browser = real.sign_in()
         assert real.ask("POST", "/api/session/act-as", {"person": "sam"}, **browser).code == "act_as"
@@ -150,7 +150,7 @@ def test_nobody_acts_where_a_real_company_is_served(database: Database, tmp_path
         assert stale["operator"] and not stale["acting"]
 
 
-async def test_nobody_acts_from_another_machine(database: Database, tmp_path: Path) -> None:
+async def test_acting_is_refused_from_another_machine(database: Database, tmp_path: Path) -> None:
     home, workspace = Home(tmp_path / "home"), tmp_path / "workspace"
     with run_control(database, tmp_path) as control:
         browser = control.sign_in()

@@ -54,7 +54,7 @@ async def asked(stack: Stack, count: int) -> None:
         await asyncio.sleep(0.1)
 
 
-async def test_teams_that_ask_the_same_are_found_and_what_they_asked_is_forgotten(
+async def test_teams_with_the_same_requests_are_found_and_the_requests_are_forgotten(
     database: Database, tmp_path: Path
 ) -> None:
     left = 86_400 - datetime.now(UTC).timestamp() % 86_400
@@ -104,7 +104,7 @@ async def test_teams_that_ask_the_same_are_found_and_what_they_asked_is_forgotte
         assert await asyncio.to_thread(opportunities, database) == [told]
 
 
-def test_the_key_of_a_day_is_one_for_all_workers_and_none_is_made_for_days_that_are_over(database: Database) -> None:
+def test_all_workers_share_a_days_key_and_past_days_get_none(database: Database) -> None:
     today = datetime.now(UTC).date()
     with connect(database.urls["gateway"], autocommit=True) as conn:
         made = [

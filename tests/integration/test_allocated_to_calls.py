@@ -65,7 +65,7 @@ def embedded(dsn: str, at: datetime, cache: str = "none", endpoint: str = "embed
     return id
 
 
-def test_receipts_together_carry_what_was_allocated(database: Database, tmp_path: Path) -> None:
+def test_receipts_sum_to_the_allocated_cost(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path) as control:
         (control.workspace / "vectors.yaml").write_text(VECTORS)
         company = control.workspace / "acme.yaml"

@@ -31,7 +31,7 @@ def add(conn: Any, key: Any, minute: int, count: int, status: str = "ok") -> Non
     ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
 
 
-def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Database) -> None:
+def test_a_loop_is_reported_with_its_caller_and_closed_when_it_ends(database: Database) -> None:
     key = new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
         conn.execute(
@@ -52,7 +52,7 @@ def test_a_loop_is_told_with_its_caller_and_closes_when_it_is_over(database: Dat
         assert anomalies.update_anomaly_findings(conn, NOW + timedelta(hours=2)).closed == 1
 
 
-def test_a_loop_that_goes_on_stays_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_continuing_loop_stays_reported(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its caller did before is read once, not every minute: it is all calls of a day."""
     key, read, busiest = new_id(), list[Any](), spend_watch_store.busiest
 
@@ -96,7 +96,7 @@ def test_a_new_application_is_no_loop_and_a_very_fast_stranger_is_one_for_a_day(
         )
 
 
-def test_a_new_caller_is_told_as_one_and_in_a_loop_only_as_that(database: Database) -> None:
+def test_a_new_caller_is_reported_as_new_or_as_a_loop_but_not_as_both(database: Database) -> None:
     application, agent = new_id(), new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
         calls(conn, "support", [62 + 2.5 * n for n in range(24 * 52)])
@@ -116,7 +116,7 @@ def test_a_new_caller_is_told_as_one_and_in_a_loop_only_as_that(database: Databa
         assert "and was not known before" in loop["message"] and f"stopped it at {stopped:%H:%M}" in loop["message"]
 
 
-def test_what_a_key_did_before_a_weekend_is_what_it_usually_does(database: Database) -> None:
+def test_usual_use_of_a_key_spans_a_weekend(database: Database) -> None:
     back, once = new_id(), new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
         for minute in (*range(1, 6), *range(3 * 1440, 3 * 1440 + 5)):
@@ -129,7 +129,7 @@ def test_what_a_key_did_before_a_weekend_is_what_it_usually_does(database: Datab
 
 
 @pytest.mark.parametrize("days", [1, 3])
-def test_whoever_rotates_a_key_is_who_it_was(database: Database, days: int) -> None:
+def test_a_rotated_key_is_the_same_caller(database: Database, days: int) -> None:
     """A busy application goes on with the new key: neither a stranger nor a loop, a day or a weekend after the old."""
     old, new = new_id(), new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
@@ -182,7 +182,7 @@ def calls(conn: Any, workload: str, minutes: Iterable[float], **other: Any) -> N
     ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, rows)
 
 
-def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: Database) -> None:
+def test_each_kind_of_anomaly_is_found_in_the_ledger_with_its_cause(database: Database) -> None:
     usual, now = [62 + 2.5 * n for n in range(24 * 52)], [0.5 * (n + 1) for n in range(110)]
     known, stranger = new_id(), new_id()
     changed: dict[str, dict[str, Any]] = {
@@ -226,7 +226,9 @@ def test_each_kind_is_told_from_the_rows_of_the_ledger_with_its_cause(database: 
         ),
     ],
 )
-def test_one_huge_call_is_told_as_one_call(database: Database, other: dict[str, Any], kind: str, text: str) -> None:
+def test_one_huge_call_is_reported_as_a_single_call(
+    database: Database, other: dict[str, Any], kind: str, text: str
+) -> None:
     """And not as what an hour of such calls would cost, or the mean of a few calls of which it is one."""
     key = new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
@@ -256,7 +258,7 @@ def answered(conn: Any, key: Any, workload: str, every_s: float, prompts: list[i
     return ended
 
 
-def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database: Database) -> None:
+def test_a_loop_stopped_by_its_budget_is_reported_without_a_full_minute(database: Database) -> None:
     agent, slow, month_end, other_refusal = new_id(), new_id(), new_id(), new_id()
     mixed = [400, 120, 900, 300, 200, 1000, 350, 500, 150, 800, 250, 700]
     with connect(database.urls["owner"], autocommit=True) as conn:
@@ -293,7 +295,7 @@ def test_a_loop_that_its_budget_ended_is_told_though_no_minute_was_full(database
 
 
 @pytest.mark.parametrize("ago", [120, 3 * 1440])
-def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Database, ago: int) -> None:
+def test_usual_use_is_no_loop_when_its_budget_is_exhausted(database: Database, ago: int) -> None:
     key = new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:
         for minute in range(ago, ago + 60):
@@ -304,7 +306,7 @@ def test_what_a_key_usually_does_is_no_loop_when_its_budget_ends(database: Datab
         assert [row for row in told if row["detail"]["kind"] == "runaway"] == []
 
 
-def test_of_a_line_of_keys_those_are_looked_at_that_were_good_lately(database: Database) -> None:
+def test_recently_valid_keys_of_a_rotation_line_are_checked(database: Database) -> None:
     """One that is rotated every hour has thousands after a year: the others of each, each minute, are millions."""
     first, lone = new_id(), new_id()
     with connect(database.urls["owner"], autocommit=True) as conn:

@@ -226,7 +226,7 @@ def test_genesis_and_status(control: Control) -> None:
     assert [row["number"] for row in control.ask("GET", "/api/blueprints").body["blueprints"]] == [1]
 
 
-def test_a_name_that_a_list_is_not_asked_by_is_refused_and_told_with_those_that_it_is(control: Control) -> None:
+def test_an_unknown_query_parameter_is_refused_with_the_known_ones(control: Control) -> None:
     """A mistyped filter would show everything."""
     told = control.ask("GET", "/api/calls?worklod=assistant&limit=5")
     assert (told.status, told.code) == (400, "query_unknown") and "worklod" in told.body["error"]["message"]
@@ -237,9 +237,7 @@ def test_a_name_that_a_list_is_not_asked_by_is_refused_and_told_with_those_that_
     assert control.ask("GET", "/api/scim/v2/Users?schema=x").code != "query_unknown", "directories ask what they like"
 
 
-def test_a_deployment_whose_key_is_not_there_is_told_where_it_is_declared(
-    fresh_control: Control, tmp_path: Path
-) -> None:
+def test_a_missing_provider_key_is_reported_with_its_location(fresh_control: Control, tmp_path: Path) -> None:
     """At the apply, and by status until it is: its callers were the first to hear of it."""
     key = tmp_path / "key"
     files = {"acme.yaml": WORKSPACE.replace("name: local\n", f"name: local\nkey: file:{key}\n", 1)}
@@ -251,7 +249,7 @@ def test_a_deployment_whose_key_is_not_there_is_told_where_it_is_declared(
     assert fresh_control.ask("GET", "/api/status").body["problems"] == []
 
 
-def test_a_workspace_that_cannot_be_read_keeps_nobody_from_being_served(database: Database, tmp_path: Path) -> None:
+def test_an_unreadable_workspace_does_not_stop_the_control_api(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path):
         pass
     (tmp_path / "workspace" / "costs.yaml").write_text("kind: allocation\nname: platform\nper: gigabyte\n")
@@ -259,7 +257,7 @@ def test_a_workspace_that_cannot_be_read_keeps_nobody_from_being_served(database
         assert again.ask("GET", "/api/status").body["blueprint"] == 1
 
 
-def test_nobody_comes_in_without_being_known(control: Control) -> None:
+def test_unauthenticated_requests_are_refused(control: Control) -> None:
     assert control.ask("GET", "/api/status", Authorization="").code == "not_signed_in"
     assert control.ask("GET", "/api/status", Authorization="Bearer gpo_wrong").code == "token_invalid"
     assert (
@@ -267,7 +265,7 @@ def test_nobody_comes_in_without_being_known(control: Control) -> None:
     )
 
 
-def test_a_rebound_name_reaches_nothing(control: Control) -> None:
+def test_a_foreign_host_header_is_refused(control: Control) -> None:
     refused = control.ask("GET", "/api/status", Host="evil.example")
     assert (refused.status, refused.code) == (421, "host_not_allowed")
     assert control.ask("GET", "/api/status", Host=f"localhost:{control.port}").status == 200
@@ -311,7 +309,7 @@ def test_keys_are_shown_once_and_revoked(control: Control) -> None:
     assert control.ask("POST", "/api/keys", {"workload": "assistant", "user": "ana"}).status == 201
 
 
-def test_a_key_has_terms_of_its_own_and_is_rotated_once(control: Control) -> None:
+def test_a_key_has_its_own_terms_and_is_rotated_once(control: Control) -> None:
     terms = {
         "workload": "assistant", "days": 30, "budget": "20 USD/month", "tags": ["team:search"],
         "networks": ["10.0.0.0/8"], "models": ["acme/model"],
@@ -374,7 +372,7 @@ def test_every_key_is_listed_page_by_page(database: Database, tmp_path: Path) ->
             assert len(told["keys"]) == number and told["keys"][-1]["id"] == first
 
 
-def test_limits_and_who_is_near_them_are_told(control: Control) -> None:
+def test_limits_are_listed_with_who_is_near_them(control: Control) -> None:
     found = control.ask("GET", "/api/limits")
     assert (found.status, found.body["limits"]) == (200, [])
     told = control.ask("GET", "/api/status").body
@@ -427,7 +425,7 @@ def test_apply_then_roll_back(fresh_control: Control) -> None:
     assert fresh_control.ask("POST", "/api/rollback", {"to": 2}).body["blueprint"] == 4, "whoever means it says so"
 
 
-def test_an_apply_whose_folder_cannot_be_noted_is_done_and_says_so(fresh_control: Control) -> None:
+def test_an_apply_succeeds_with_a_note_if_its_folder_cannot_be_recorded(fresh_control: Control) -> None:
     """As on a disk that is full. Where it is noted already nothing is written."""
     files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh_control.files().items()}
     noted, folder = fresh_control.home.workspace, str(fresh_control.workspace)
@@ -505,7 +503,7 @@ def going_live(fresh: Control) -> dict[str, str]:
     }
 
 
-def test_production_waits_and_the_operator_never_approves(fresh_control: Control) -> None:
+def test_production_waits_for_approval_and_the_operator_cannot_give_it(fresh_control: Control) -> None:
     files = going_live(fresh_control)
     applied = fresh_control.ask("POST", "/api/apply", {"files": files, "reason": "go live"}).body
     pending = fresh_control.ask("GET", "/api/status").body["pending"]
@@ -522,7 +520,7 @@ def test_production_waits_and_the_operator_never_approves(fresh_control: Control
     assert content["workloads"][0]["stage"] == "production"
 
 
-def test_the_operator_refuses_what_waits_and_nobody_approves_it_then(fresh_control: Control) -> None:
+def test_a_change_refused_by_the_operator_can_no_longer_be_approved(fresh_control: Control) -> None:
     """By that less runs, as the policy of access says."""
     fresh_control.ask("POST", "/api/apply", {"files": going_live(fresh_control), "reason": "go live"})
     change = fresh_control.ask("GET", "/api/status").body["pending"][0]["change"]
@@ -536,7 +534,7 @@ def test_the_operator_refuses_what_waits_and_nobody_approves_it_then(fresh_contr
     assert entry["actor"] == "operator"
 
 
-def test_if_match_is_refused_by_name_and_not_passed_over(fresh_control: Control) -> None:
+def test_an_if_match_header_is_refused_not_ignored(fresh_control: Control) -> None:
     files = {name: text.replace("100 USD/month", "90 USD/month") for name, text in fresh_control.files().items()}
     asked = {"files": files, "reason": "less"}
     refused = fresh_control.ask("POST", "/api/apply", asked, If_Match='"1"')
@@ -545,7 +543,7 @@ def test_if_match_is_refused_by_name_and_not_passed_over(fresh_control: Control)
     assert fresh_control.ask("POST", "/api/apply", {**asked, "base": 1}).body["blueprint"] == 2
 
 
-def test_a_path_with_a_slash_too_many_is_told_by_its_path_alone(control: Control) -> None:
+def test_a_redirect_for_a_trailing_slash_has_only_the_path(control: Control) -> None:
     """Behind TLS or a proxy scheme and host are other ones than this process takes for its own."""
     told = control.ask("GET", "/api/status/?x=1")
     assert (told.status, told.headers["location"]) == (307, "/api/status?x=1")
@@ -573,7 +571,7 @@ def test_a_path_with_a_slash_too_many_is_told_by_its_path_alone(control: Control
         ("/api/knowledge/held?source=NAME", "source_unknown", "none"),
     ],
 )
-def test_a_list_of_a_name_that_nobody_has_is_refused_and_one_of_nothing_is_empty(
+def test_filtering_by_an_unknown_name_is_refused_and_an_empty_list_is_empty(
     control: Control, path: str, code: str, known: str
 ) -> None:
     """Whoever mistypes a name was told that there is nothing."""
@@ -613,9 +611,7 @@ def test_kill_and_lift(control: Control) -> None:
     assert control.ask("GET", "/api/kill").body["kills"] == []
 
 
-def test_what_a_provider_billed_beyond_a_bound_is_settled_as_the_stop_is_lifted(
-    database: Database, tmp_path: Path
-) -> None:
+def test_lifting_a_kill_settles_cost_billed_beyond_the_bound(database: Database, tmp_path: Path) -> None:
     stop = {"scope": "workload/assistant", "reason": "the price is corrected"}
     with run_control(database, tmp_path) as control:
         assert control.ask("POST", "/api/kill", stop).status == 201
@@ -642,21 +638,21 @@ def test_what_a_provider_billed_beyond_a_bound_is_settled_as_the_stop_is_lifted(
         ("key/gp_abc", "keys list"),
     ],
 )
-def test_stopping_what_there_is_not_is_no_stop(control: Control, scope: str, hint: str) -> None:
+def test_killing_something_unknown_is_refused(control: Control, scope: str, hint: str) -> None:
     refused = control.ask("POST", "/api/kill", {"scope": scope, "reason": "a slip of the hand"})
     assert (refused.status, refused.code) == (404, "scope_unknown")
     assert hint in refused.body["error"]["hint"]
     assert control.ask("GET", "/api/kill").body["kills"] == []
 
 
-def test_a_key_is_stopped_by_its_id(control: Control) -> None:
+def test_a_key_is_killed_by_its_id(control: Control) -> None:
     key = control.ask("POST", "/api/keys", {"workload": "assistant"}).body["id"]
     stop = {"scope": f"key/{key}", "reason": "lost"}
     assert control.ask("POST", "/api/kill", stop).status == 201
     assert control.ask("POST", "/api/kill/lift", stop).status == 200
 
 
-def test_everything_is_in_an_audit_log_that_holds(control: Control) -> None:
+def test_every_change_is_in_a_valid_audit_log(control: Control) -> None:
     control.ask("POST", "/api/keys", {"workload": "assistant"})
     deadline = time.monotonic() + 60
     while True:
@@ -682,7 +678,7 @@ def test_acting_as_somebody_is_only_for_a_session_of_the_demo(control: Control) 
     assert control.ask("GET", "/api/session", **browser).body["operator"]
 
 
-def test_who_is_no_operator_makes_no_links(control: Control) -> None:
+def test_only_the_operator_creates_login_links(control: Control) -> None:
     browser = control.sign_in("ana@acme.example")
     assert control.ask("GET", "/api/calls", **browser).status == 200
     assert control.ask("POST", "/api/login-links", {"person": None}, **browser).code == "operator_only"
@@ -733,7 +729,7 @@ def test_overview_readiness_and_cost_without_any_call(control: Control) -> None:
     assert wrong.status == 422 and wrong.body["error"]["message"].startswith("key_id: ")
 
 
-def test_a_first_start_that_was_cut_off_is_begun_again(
+def test_an_interrupted_first_start_is_repeated(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Blueprint 1 was there, and nobody ever wrote down from which folder."""
@@ -751,7 +747,7 @@ def test_a_first_start_that_was_cut_off_is_begun_again(
     assert not genesis.genesis_if_empty(home, settings, workspace, False)
 
 
-def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path) -> None:
+def test_kills_written_offline_are_imported(database: Database, tmp_path: Path) -> None:
     (tmp_path / "home" / "run").mkdir(parents=True, mode=0o700)
     kills = [{"scope": "workload/assistant", "reason": "leak", "at": "2026-01-01T00:00:00+00:00"}]
     (tmp_path / "home" / "run" / "kill.json").write_text(json.dumps(kills))
@@ -760,7 +756,7 @@ def test_kills_written_offline_are_taken_over(database: Database, tmp_path: Path
         assert not (control.home.run / "kill.json").exists()
 
 
-def test_a_key_says_which_gateways_do_not_know_it_yet(database: Database, tmp_path: Path) -> None:
+def test_a_created_key_names_the_gateways_that_do_not_know_it_yet(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path) as control:
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             (silent,) = conn.execute(
@@ -770,7 +766,7 @@ def test_a_key_says_which_gateways_do_not_know_it_yet(database: Database, tmp_pa
         assert not told["complete"] and [each["epoch"] for each in told["waiting"]] == [str(silent[0])]
 
 
-def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
+def test_an_outcome_of_an_unknown_call_is_refused(control: Control) -> None:
     unknown = {"call_id": "01a212d0-24b0-7000-b367-e08d2d71471e", "accepted": True, "value_usd": "0.25"}
     assert control.ask("POST", "/api/outcomes", unknown).code == "call_unknown"
     says_nothing = {"accepted": None, "value_usd": None}
@@ -778,7 +774,7 @@ def test_a_call_of_nobody_is_worth_nothing(control: Control) -> None:
         assert control.ask("POST", "/api/outcomes", {**unknown, **wrong}).code == "request_invalid"
 
 
-def test_a_link_that_the_operator_made_approves_nothing_and_a_passkey_does(fresh_control: Control) -> None:
+def test_a_login_link_session_cannot_approve_and_a_passkey_session_can(fresh_control: Control) -> None:
     files = {"acme.yaml": WORKSPACE.replace("stage: pilot", "stage: production").replace(
         "owners: {business: ana, security: sam}",
         "owners: {business: ana, product: ana, architecture: ana, engineering: ana, operations: ana, security: sam, "

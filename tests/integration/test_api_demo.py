@@ -233,13 +233,13 @@ def reviewed(demo: Demo, key: str, question: str) -> dict[str, Any]:
 
 
 @pytest.mark.timeout(400)
-def test_what_waits_is_visible_from_the_start(demo: Demo) -> None:
+def test_pending_changes_are_visible_from_the_start(demo: Demo) -> None:
     pending = demo.begun["/api/status"]["pending"]
     assert {item["subject"] for item in pending} >= {"workload/support-assistant"}
     assert all(item["waits_for"] for item in pending)
 
 
-def test_what_is_not_served_shows_what_it_declares(demo: Demo) -> None:
+def test_an_unserved_workload_shows_its_declaration(demo: Demo) -> None:
     support = demo.begun["/api/workloads/support-assistant"]
     own = next(budget for budget in support["budgets"] if budget["name"] == "support-assistant")
     assert (own["limit_usd"], own["served"]) == ("600.000000000000", False)
@@ -328,12 +328,12 @@ def test_traffic_is_marked_as_demo(demo: Demo) -> None:
     assert all(call["demo"] for call in calls)
 
 
-def test_there_are_no_other_acts(demo: Demo) -> None:
+def test_unknown_demo_acts_are_refused(demo: Demo) -> None:
     assert demo.ask("POST", "/api/demo/format-disk", {})["error"]["code"] == "act_unknown"
 
 
 @pytest.mark.timeout(400)
-def test_asking_as_somebody_is_told_in_the_receipt_and_in_the_log(demo: Demo) -> None:
+def test_asking_on_behalf_of_a_person_is_in_receipt_and_log(demo: Demo) -> None:
     (answer,) = demo.act("ask-as", person="ben@acme.example")["answers"]
     deadline = time.monotonic() + 30
     while "error" in (call := demo.ask("GET", f"/api/calls/{answer['call_id']}")):

@@ -26,7 +26,7 @@ def control(database: Database, tmp_path: Path) -> Iterator[Control]:
         yield found
 
 
-def test_only_the_granted_get_keys_that_act_for_others(control: Control) -> None:
+def test_only_granted_people_get_keys_that_act_for_others(control: Control) -> None:
     key = {"workload": "assistant", "acts_for_others": True}
     assert control.ask("POST", "/api/keys", key).status == 201, "without grants it is as it was"
     files = {"acme.yaml": WORKSPACE + GRANT}
@@ -45,7 +45,7 @@ def test_only_the_granted_get_keys_that_act_for_others(control: Control) -> None
     assert "act_for_others: gained by every key made with --on-behalf-of" in again
 
 
-def test_a_search_is_for_the_granted(control: Control) -> None:
+def test_only_granted_people_search(control: Control) -> None:
     files = {"acme.yaml": WORKSPACE + GRANT}
     assert control.ask("POST", "/api/apply", {"files": files, "reason": "r"}).status == 200
     question = {"workload": "assistant", "query": "leave"}

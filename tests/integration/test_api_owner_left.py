@@ -22,7 +22,7 @@ from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 
 
-def test_a_finding_for_each_duty_is_raised_when_the_time_is_over_and_closed_by_a_new_owner(database: Database) -> None:
+def test_each_orphaned_duty_becomes_a_finding_after_the_grace_and_a_new_owner_closes_it(database: Database) -> None:
     with psycopg.connect(database.urls["control"]) as conn:
         for email in ("eve@acme.example", "dan@acme.example"):
             service.add_person(conn, OPERATOR, email, email)
@@ -46,7 +46,7 @@ def test_a_finding_for_each_duty_is_raised_when_the_time_is_over_and_closed_by_a
         assert severity == "critical" and "duty data" in message
 
 
-def test_a_release_is_refused_by_who_left_in_the_database(database: Database) -> None:
+def test_a_release_owned_by_a_leaver_is_refused(database: Database) -> None:
     signing = Signing(Ed25519PrivateKey.generate(), ManualClock(datetime.now(UTC)))
     changed = BASE.replace("Answer staff", "Answer all staff")
     with psycopg.connect(database.urls["control"]) as conn:

@@ -72,7 +72,7 @@ def record_calls(world: World, count: int) -> None:
             )  # fmt: skip
 
 
-def test_what_a_rule_would_have_refused_is_told(world: World) -> None:
+def test_calls_that_a_rule_would_refuse_are_reported(world: World) -> None:
     record_calls(world, 9)
     told = world.control.ask("GET", "/api/policies/shadow?days=1").body
     (trial,) = told["trials"]
@@ -87,7 +87,7 @@ def test_what_a_rule_would_have_refused_is_told(world: World) -> None:
     assert world.control.ask("GET", "/api/policies/shadow?policy=none").status == 404
 
 
-def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) -> None:
+def test_an_exception_is_decided_by_somebody_other_than_the_requester(world: World) -> None:
     control = world.control
     asker, officer = world.person("asker", "engineering"), world.person("officer", "security")
     counsel = world.person("counsel", "compliance")
@@ -128,7 +128,7 @@ def test_an_exception_is_asked_for_and_decided_by_somebody_else(world: World) ->
         assert shown.status == 200 and b"no-chat" in shown.body and b"a trial" in shown.body
 
 
-def test_the_last_day_that_a_form_names_belongs_to_it(world: World) -> None:
+def test_the_last_day_named_in_a_form_is_included(world: World) -> None:
     control, officer = world.control, world.person("dated", "security")
     day = datetime.now(UTC).date() + timedelta(days=2)
     said = {
@@ -164,7 +164,7 @@ def hold(world: World, kind: str = "answer", reviewers: tuple[str, ...] = ()) ->
     return str(id)
 
 
-def test_reviews_are_for_those_who_may(world: World) -> None:
+def test_only_permitted_people_see_and_decide_reviews(world: World) -> None:
     control = world.control
     product, finance = world.person("pia", "product"), world.person("fred", "finance")
     named = world.person("named")
@@ -197,7 +197,7 @@ def test_reviews_are_for_those_who_may(world: World) -> None:
     assert json.loads(json.dumps(told))["reviews"]
 
 
-def test_a_dangerous_tool_call_is_let_by_a_person_who_was_there(world: World) -> None:
+def test_a_dangerous_tool_call_is_released_by_a_person_who_is_present(world: World) -> None:
     """Not by the operator's token, nor by a link that its holder makes in somebody's name; both may refuse."""
     control = world.control
     path, by_link = f"/api/reviews/{hold(world, 'tool')}", world.person("toollink", "security", proof="recovery")

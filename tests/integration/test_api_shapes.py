@@ -86,7 +86,7 @@ def token(app: FastAPI) -> str:
     return home.operator_token.read_text().strip()
 
 
-def test_an_unexpected_error_is_logged_with_an_id_and_told_without_its_trace(
+def test_an_unexpected_error_is_logged_with_an_id_and_answered_without_a_traceback(
     app: FastAPI, caplog: pytest.LogCaptureFixture
 ) -> None:
     with caplog.at_level(logging.ERROR):
@@ -96,12 +96,12 @@ def test_an_unexpected_error_is_logged_with_an_id_and_told_without_its_trace(
     assert body["error"]["id"] in caplog.text
 
 
-def test_an_error_says_when_to_come_back(app: FastAPI) -> None:
+def test_an_error_has_retry_after(app: FastAPI) -> None:
     status, body, headers = call(app, "/api/full")
     assert (status, body["error"]["type"], headers["retry-after"]) == (429, "exhausted", "2")
 
 
-def test_what_is_no_id_is_said_with_what_one_looks_like(app: FastAPI) -> None:
+def test_a_malformed_id_is_refused_with_an_example(app: FastAPI) -> None:
     status, body, _ = call(app, "/api/one/handbook-leave")
     assert (status, body["error"]["message"]) == (422, "call_id: 'handbook-leave' is no id")
     (problem,) = body["error"]["problems"]

@@ -34,7 +34,7 @@ def applied(control: Control, text: str, base: int | None = None, reason: str = 
     return control.ask("POST", "/api/apply", {"files": {"acme.yaml": text}, "base": base, "reason": reason})
 
 
-def test_an_apply_that_names_its_base_is_refused_where_somebody_declared_something_since(control: Control) -> None:
+def test_an_apply_based_on_an_outdated_declaration_is_refused(control: Control) -> None:
     assert applied(control, RAISED, 1, "more people").body["blueprint"] == 2
     refused = applied(control, REWORDED, 1)
     assert (refused.status, refused.code) == (409, "base_moved")
@@ -47,7 +47,7 @@ def test_an_apply_that_names_its_base_is_refused_where_somebody_declared_somethi
     assert applied(control, RAISED, 0).code == "request_invalid"
 
 
-def test_going_back_is_a_declaration_and_what_groundplan_makes_by_itself_is_none(
+def test_a_rollback_counts_as_a_declaration_and_automatic_blueprints_do_not(
     control: Control, database: Database
 ) -> None:
     assert applied(control, RAISED, 1).body["blueprint"] == 2
@@ -62,7 +62,7 @@ def test_going_back_is_a_declaration_and_what_groundplan_makes_by_itself_is_none
     assert applied(control, REWORDED, 3).body["blueprint"] == 5
 
 
-def test_a_plan_and_an_apply_tell_what_of_others_they_take_back(control: Control) -> None:
+def test_plan_and_apply_list_the_changes_of_others_that_they_revert(control: Control) -> None:
     applied(control, RAISED, reason="more people")
     planned = control.ask("POST", "/api/plan", {"files": {"acme.yaml": REWORDED}}).body
     assert planned["base"] == 2
@@ -74,7 +74,7 @@ def test_a_plan_and_an_apply_tell_what_of_others_they_take_back(control: Control
     assert [note for note in again.body["notes"] if "goes back" in note] == [], "that is something else"
 
 
-def test_what_waits_is_dropped_by_nobody_who_did_not_know_of_it(control: Control) -> None:
+def test_a_pending_change_is_dropped_only_by_an_apply_that_knows_it(control: Control) -> None:
     waiting = applied(control, PRODUCTION, 1, "to everybody").body
     assert waiting["pending"] and waiting["blueprint"] is None
     files = {"acme.yaml": REWORDED}
@@ -87,7 +87,7 @@ def test_what_waits_is_dropped_by_nobody_who_did_not_know_of_it(control: Control
     assert [note for note in applied(control, REWORDED).body["notes"] if "waits no longer" in note] == told
 
 
-def test_the_command_says_which_base_it_is(control: Control) -> None:
+def test_the_command_names_its_base(control: Control) -> None:
     def run(*words: str) -> tuple[int, str, str]:
         at = ("--workspace", str(control.workspace), "--home", str(control.home.root))
         environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}

@@ -131,7 +131,7 @@ def findings(services: Services) -> list[dict[str, Any]]:
         return finding_store.list_findings(conn, kinds=[approval_terms.KIND])
 
 
-def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_which_it_is(
+def test_the_end_of_a_pilot_is_announced_with_the_day_from_which_calls_are_refused(
     services: Services, clock: ManualClock
 ) -> None:
     """Ninety days after it began, unless said: nobody changes anything, and all its calls are refused."""
@@ -159,7 +159,7 @@ def test_a_pilot_is_announced_to_end_and_told_to_be_refused_from_the_day_on_on_w
     assert not list(stage_ends.stage_end_findings(msgspec.structs.replace(found.blueprint, workloads=[on]), last))
 
 
-def test_an_approval_is_announced_goes_on_in_grace_and_then_ends(services: Services, clock: ManualClock) -> None:
+def test_an_expiring_approval_is_announced_then_in_grace_then_ended(services: Services, clock: ManualClock) -> None:
     change = begin(services)
     approve(services, change, "ana", "sam")
     done = one(services, change)
@@ -192,7 +192,7 @@ def test_restricted_data_has_no_grace(services: Services, clock: ManualClock) ->
     assert approval_terms.process_approval_terms(services) == [3] and served(services) == []
 
 
-def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services, clock: ManualClock) -> None:
+def test_a_renewed_approval_replaces_the_old_one_without_interruption(services: Services, clock: ManualClock) -> None:
     change = begin(services)
     approve(services, change, "ana", "sam")
     clock.advance(timedelta(days=50).total_seconds())
@@ -212,7 +212,7 @@ def test_a_renewal_takes_its_place_and_what_is_served_goes_on(services: Services
     assert served(services) == [], "withdrawing the renewal withdraws what it renewed"
 
 
-def test_who_decides_as_an_approval_ends_does_not_wait_for_its_end(
+def test_a_decision_does_not_wait_for_a_concurrently_ending_approval(
     database: Database, services: Services, clock: ManualClock
 ) -> None:
     change = begin(services)
@@ -227,7 +227,7 @@ def test_who_decides_as_an_approval_ends_does_not_wait_for_its_end(
             assert locked is not None and looking.result() == [3]
 
 
-def test_many_duties_are_one_seat(services: Services) -> None:
+def test_a_person_with_many_duties_takes_one_seat(services: Services) -> None:
     both = TERMS.replace("seats: 2", "seats: 3")
     change = begin(services, terms=both)
     approve(services, change, "ana", "sam")
@@ -243,7 +243,7 @@ def test_many_duties_are_one_seat(services: Services) -> None:
     assert one(services, change).state == "applied" and served(services) == ["assistant"]
 
 
-def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services: Services, clock: ManualClock) -> None:
+def test_requests_outside_the_blueprint_are_bound_to_their_declaration(services: Services, clock: ManualClock) -> None:
     change = begin(services, terms="")
     what = {"model": "acme/model", "version": "2026-10", "purpose": "answers"}
     with services.transaction() as conn:
@@ -281,7 +281,9 @@ def test_what_is_asked_beside_the_blueprint_is_bound_to_its_declaration(services
     assert one(services, change).state == "pending"
 
 
-def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, post: tuple[Kept, int]) -> None:
+def test_mail_contains_links_that_decide_nothing(
+    services: Services, clock: ManualClock, post: tuple[Kept, int]
+) -> None:
     kept, port = post
     change = begin(services)
     settings = dataclasses.replace(services.settings, mail_url=f"smtp://127.0.0.1:{port}", mail_from="gp@acme.example")
@@ -305,7 +307,7 @@ def test_mail_links_and_decides_nothing(services: Services, clock: ManualClock, 
         assert "ends on" in kept.mails[-1]["Subject"]
 
 
-def test_whoever_sets_mail_up_sends_nobody_what_was_true_long_ago(
+def test_configuring_mail_sends_no_outdated_announcements(
     services: Services, clock: ManualClock, post: tuple[Kept, int]
 ) -> None:
     """It waited for good, and all of it went out on that day."""
@@ -357,7 +359,7 @@ def test_an_exception_waits_in_the_inbox_and_its_end_is_announced(services: Serv
     assert told() == [] and one(services, change).state == "expired"
 
 
-def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Services, clock: ManualClock) -> None:
+def test_an_undecided_exception_expires(services: Services, clock: ManualClock) -> None:
     begin(services)
     with services.transaction() as conn:
         wanted = ExceptionRequest("r", "assistant", None, clock.now() + timedelta(hours=1), "a trial")
@@ -372,7 +374,7 @@ def test_an_exception_that_nobody_decided_in_time_waits_no_longer(services: Serv
         assert finding_store.list_findings(conn, kinds=["governance.exception_asked"]) == []
 
 
-def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services) -> None:
+def test_a_price_above_the_approved_band_needs_its_own_approval(services: Services) -> None:
     files = declared(
         terms=TERMS.replace("parts: []", "parts: [model], price_band: 10%").replace("seats: 2", "seats: 1")
     )
@@ -402,7 +404,7 @@ def test_a_price_above_the_band_takes_an_approval_of_its_own(services: Services)
     assert told("output: 12 USD") == []
 
 
-def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(services: Services) -> None:
+def test_access_reviews_are_due_by_the_calendar(services: Services) -> None:
     begin(services)
     found: dict[int, list[str]] = {}
     for days in (70, 77, 89, 92):
@@ -413,7 +415,7 @@ def test_everybodys_rights_are_to_be_looked_through_when_the_calendar_says_so(se
     assert found == {70: [], 77: ["low"], 89: ["low"], 92: ["high"]}
 
 
-def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, clock: ManualClock) -> None:
+def test_undeliverable_mail_is_retried(services: Services, clock: ManualClock) -> None:
     begin(services)
     settings = dataclasses.replace(services.settings, mail_url="smtp://127.0.0.1:9")
     dead = dataclasses.replace(services, settings=settings)
@@ -424,7 +426,7 @@ def test_mail_that_cannot_be_handed_over_is_tried_again(services: Services, cloc
     assert all(count == 1 and "Refused" in str(problem) for count, problem in tries) and len(tries) == 2
 
 
-def test_a_slow_mail_server_takes_no_connection_away_and_gets_nothing_twice(
+def test_a_slow_mail_server_holds_no_database_connection_and_gets_no_duplicates(
     services: Services, clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begin(services)
@@ -454,7 +456,7 @@ def test_a_slow_mail_server_takes_no_connection_away_and_gets_nothing_twice(
     assert mail.send_waiting(reach) == 2 and given.count(given[2]) == 2, "what nobody knows of is handed over again"
 
 
-def test_nothing_in_a_subject_becomes_a_header() -> None:
+def test_a_subject_cannot_inject_headers() -> None:
     assert mail.one_line("a\r\nBcc: thief@evil.example\n\nx") == "a Bcc: thief@evil.example x"
 
 

@@ -219,7 +219,7 @@ async def serve(world: World, name: str, *parts: str) -> str:
     return world.stack.key(name)
 
 
-async def test_production_waits_for_what_it_uses_and_its_last_approval_is_refused_until_then(world: World) -> None:
+async def test_production_cannot_be_approved_before_its_parts_are(world: World) -> None:
     planned = {each["subject"]: each["missing"] for each in world.plan()["pending"]}
     told = planned["workload/support"]
     assert [each["code"] for each in told] == ["approval_missing"] * 3
@@ -325,7 +325,7 @@ async def test_why_says_which_price_and_which_ended_approval_refuse_a_call(world
         assert done.returncode == 0 and ended in done.stdout and "Reason: approval_expired." in done.stdout, done
 
 
-async def test_withdrawal_and_end_are_effective_at_the_next_call(world: World) -> None:
+async def test_withdrawals_and_expiries_apply_to_the_next_call(world: World) -> None:
     """Models fall back and then refuse; a prompt and a source refuse the workload; restricted data has no grace."""
     stack = world.stack
     TOOK.clear()

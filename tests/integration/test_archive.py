@@ -112,7 +112,7 @@ def raw(conn: Conn) -> list[tuple[Any, ...]]:
     return conn.execute(SUMS.format("call WHERE at < '2026-06-04Z'").encode()).fetchall()
 
 
-def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Database, tmp_path: Path) -> None:
+def test_archived_days_give_the_same_answers_and_sums(conn: Conn, database: Database, tmp_path: Path) -> None:
     before, whole = raw(conn), figures(conn)
     assert all(whole.values())
     with connect(database.urls["control"]) as control, control.transaction():
@@ -130,7 +130,7 @@ def test_the_same_answers_from_files_and_sums_that_stay(conn: Conn, database: Da
     assert [row["day"] for row in archive_store.list_parts(conn)] == [DAY]
 
 
-def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None:
+def test_a_day_of_many_calls_is_archived_in_parts(conn: Conn, tmp_path: Path) -> None:
     for place in range(40, 45):
         add(conn, AT, place)  # six of one moment are more than leave together, and leave together all the same
     rollup_store.fold(conn)
@@ -150,7 +150,7 @@ def test_a_day_of_many_calls_leaves_in_parts(conn: Conn, tmp_path: Path) -> None
     assert archive_store.days_to_archive(conn, date(2026, 6, 4), 9) == []
 
 
-def test_a_part_that_broke_off_further_into_the_day_is_written_anew(
+def test_a_part_that_was_cut_off_later_in_the_day_is_rewritten(
     conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def killed(*_: object) -> None:
@@ -168,7 +168,7 @@ def test_a_part_that_broke_off_further_into_the_day_is_written_anew(
         assert gone.more is (rest > 0)
 
 
-def test_a_call_that_has_left_says_where_it_can_be_asked(conn: Conn, database: Database, tmp_path: Path) -> None:
+def test_an_archived_call_says_where_it_can_be_read(conn: Conn, database: Database, tmp_path: Path) -> None:
     row = conn.execute("SELECT id FROM call WHERE at < '2026-06-04' ORDER BY at LIMIT 1").fetchone()
     assert row is not None
     with conn.transaction():
@@ -185,7 +185,7 @@ def test_a_call_that_has_left_says_where_it_can_be_asked(conn: Conn, database: D
     assert ask(str(tmp_path), query)[0][0] == row[0]
 
 
-def test_a_store_that_is_no_folder_gives_the_same_answers(conn: Conn, tmp_path: Path) -> None:
+def test_an_object_store_gives_the_same_answers_as_a_folder(conn: Conn, tmp_path: Path) -> None:
     url, before = f"memory://{tmp_path.name}/facts", raw(conn)
     with conn.transaction():
         archive.archive_day(conn, url, DAY)
@@ -195,7 +195,7 @@ def test_a_store_that_is_no_folder_gives_the_same_answers(conn: Conn, tmp_path: 
     assert refused.value.code == "store_unreadable"
 
 
-def test_files_of_before_a_column_was_added_are_read_with_the_others(conn: Conn, tmp_path: Path) -> None:
+def test_files_without_a_later_column_are_read_with_the_others(conn: Conn, tmp_path: Path) -> None:
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
     newer = tmp_path / "attempts" / f"{DAY}.parquet"
@@ -211,7 +211,7 @@ def test_files_of_before_a_column_was_added_are_read_with_the_others(conn: Conn,
     assert found == [(48, 24, 2 * alone[0][0])]
 
 
-def test_days_that_left_for_another_store_answer_with_the_others(conn: Conn, tmp_path: Path) -> None:
+def test_days_archived_to_an_earlier_store_are_still_read(conn: Conn, tmp_path: Path) -> None:
     """Nor does a file count whose day was not noted: a write that broke off, or one that somebody put there."""
     later, whole = DAY + timedelta(days=1), conn.execute(SUMS.format("call").encode()).fetchall()
     one, two = tmp_path / "one", f"memory://{tmp_path.name}/two"
@@ -230,7 +230,7 @@ def test_days_that_left_for_another_store_answer_with_the_others(conn: Conn, tmp
     assert refused.value.code == "store_unreadable" and str(DAY) in refused.value.message
 
 
-def test_what_breaks_off_deletes_nothing(conn: Conn, tmp_path: Path) -> None:
+def test_an_interrupted_archival_deletes_no_rows(conn: Conn, tmp_path: Path) -> None:
     before = raw(conn)
     with conn.transaction(force_rollback=True):
         archive.archive_day(conn, str(tmp_path), DAY)
@@ -250,7 +250,7 @@ class Lossy(MemoryFileSystem):  # type: ignore[misc]
         self.pipe_file(rpath, Path(lpath).read_bytes()[:-1])
 
 
-def test_what_a_store_did_not_keep_is_not_deleted(conn: Conn) -> None:
+def test_rows_that_the_store_lost_are_not_deleted(conn: Conn) -> None:
     fsspec.register_implementation("lossy", Lossy, clobber=True)
     before = raw(conn)
     with pytest.raises(GroundplanError) as refused, conn.transaction():
@@ -275,9 +275,7 @@ def test_two_installations_do_not_write_over_each_other(conn: Conn, postgres_clu
 
 
 @pytest.mark.parametrize("step", ["calls", "attempts", "charges", "note"])
-def test_a_process_that_is_killed_while_facts_leave_loses_none(
-    conn: Conn, database: Database, tmp_path: Path, step: str
-) -> None:
+def test_killing_the_archival_loses_no_facts(conn: Conn, database: Database, tmp_path: Path, step: str) -> None:
     """In the middle of any file, or once all are there: facts stay, and leave whole the next time."""
     before, whole = raw(conn), figures(conn)
     killed = f"""
@@ -311,7 +309,7 @@ with connect(sys.argv[1], autocommit=True) as conn, conn.transaction():
     assert ask(str(tmp_path), SUMS.format("calls")) == before and figures(conn) == whole and raw(conn) == []
 
 
-def test_files_and_the_folders_of_their_names_are_synced_before_rows_go(
+def test_files_and_folders_are_synced_before_rows_are_deleted(
     conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are gone for good once the transaction is durable; a page cache is not."""
@@ -330,14 +328,14 @@ def test_files_and_the_folders_of_their_names_are_synced_before_rows_go(
         assert {url / f"{table}/{DAY}.parquet", url / table, url, url.parent} <= set(synced)
 
 
-def test_facts_that_came_meanwhile_are_not_deleted(conn: Conn, tmp_path: Path) -> None:
+def test_facts_arriving_during_archival_are_not_deleted(conn: Conn, tmp_path: Path) -> None:
     with pytest.raises(psycopg.errors.SerializationFailure), conn.transaction():
         archive_store.record_part(conn, DAY, str(tmp_path), {"calls": 1, "attempts": 1, "charges": 1}, Decimal(0), "")
         archive_store.delete_archived(conn, DAY)
     assert len(raw(conn)) == 3
 
 
-def test_what_comes_of_a_day_that_has_left_leaves_too(conn: Conn, tmp_path: Path) -> None:
+def test_late_facts_of_an_archived_day_are_archived_too(conn: Conn, tmp_path: Path) -> None:
     """Such as of a gateway that was cut off for weeks: sums had it at once, files and DuckDB once it is archived."""
     later, url = date(2026, 6, 4), str(tmp_path)
     with conn.transaction():
@@ -369,7 +367,7 @@ def test_what_comes_of_a_day_that_has_left_leaves_too(conn: Conn, tmp_path: Path
     assert archive.query_facts(kept[:2], "SELECT count(*) FROM charges")[1] == [(25,)]
 
 
-def test_an_attempt_that_was_open_when_its_day_left_follows_once_it_is_settled(conn: Conn, tmp_path: Path) -> None:
+def test_an_attempt_open_at_archival_is_archived_once_settled(conn: Conn, tmp_path: Path) -> None:
     conn.execute("UPDATE attempt SET state = 'open' WHERE at < '2026-06-04Z' AND (usage ->> 'input')::int = 7")
     with conn.transaction():
         assert archive.archive_day(conn, str(tmp_path), DAY).attempts == 23
@@ -383,7 +381,7 @@ def test_an_attempt_that_was_open_when_its_day_left_follows_once_it_is_settled(c
     assert archive.query_facts(kept, "SELECT count(*), count(DISTINCT call_id) FROM attempts")[1] == [(24, 24)]
 
 
-def test_a_store_that_cannot_be_is_refused(conn: Conn, tmp_path: Path) -> None:
+def test_an_impossible_store_is_refused(conn: Conn, tmp_path: Path) -> None:
     for url in ("gopher://x/y", str(tmp_path / "file" / "below")):
         (tmp_path / "file").write_text("")
         with pytest.raises(GroundplanError), conn.transaction():
@@ -391,7 +389,9 @@ def test_a_store_that_cannot_be_is_refused(conn: Conn, tmp_path: Path) -> None:
     assert len(raw(conn)) == 3
 
 
-def test_days_older_than_the_hot_window_leave_by_themselves(conn: Conn, database: Database, tmp_path: Path) -> None:
+def test_days_older_than_the_hot_window_are_archived_automatically(
+    conn: Conn, database: Database, tmp_path: Path
+) -> None:
     home = Home(tmp_path / "home")
     settings = replace(load_settings({"GROUNDPLAN_ARCHIVE_URL": str(tmp_path / "facts")}), archive_days=7)
     pool: ConnectionPool[Any] = ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True)
@@ -426,7 +426,7 @@ def test_a_folder_is_the_same_wherever_a_command_is_started(tmp_path: Path, monk
     assert places == {"facts": str(tmp_path / "facts"), "s3://b/f": "s3://b/f", "": None}
 
 
-def test_what_keeps_days_from_leaving_is_in_the_inbox(conn: Conn, database: Database, tmp_path: Path) -> None:
+def test_reasons_that_prevent_archival_are_in_the_inbox(conn: Conn, database: Database, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     pool: ConnectionPool[Any] = ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True)
     clock = ManualClock(datetime(2026, 6, 11, 1, tzinfo=UTC))
@@ -451,7 +451,7 @@ def test_what_keeps_days_from_leaving_is_in_the_inbox(conn: Conn, database: Data
         pool.close()
 
 
-def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
+def test_ids_of_days_archived_without_an_index_are_read_from_their_files(
     conn: Conn, database: Database, tmp_path: Path
 ) -> None:
     settings = replace(load_settings({}), archive_url=None)
@@ -476,7 +476,7 @@ def test_days_that_left_before_ids_were_kept_are_listed_from_their_files(
     assert [row for row in conn.execute(kept.encode()).fetchall() if row[3]] == [row for row in charged if row[3]]
 
 
-def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(
+def test_an_archived_id_is_looked_up_in_few_parts(
     conn: Conn, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """One row for a day was more than a backup can write, and was read whole for each question."""
@@ -501,7 +501,7 @@ def test_ids_of_what_left_lie_in_parts_of_which_few_are_asked(
     assert (gone.without_archived_calls(calls), gone.without_archived_attempts(attempts)) == ([here], [attempts[1]])
 
 
-def test_a_batch_costs_what_it_cost_once_its_calls_have_left(conn: Conn, tmp_path: Path) -> None:
+def test_a_batch_has_the_same_cost_after_its_calls_are_archived(conn: Conn, tmp_path: Path) -> None:
     batch, file = new_id(), new_id()
     conn.execute("INSERT INTO api_file VALUES (%s, 'workload-0', NULL, 'batch', 'a.jsonl', 1)", (file,))
     conn.execute(
@@ -523,7 +523,7 @@ def test_a_batch_costs_what_it_cost_once_its_calls_have_left(conn: Conn, tmp_pat
         assert batch_queries.batches(conn, "workload-0", 9) == [before]
 
 
-def test_the_command_line_asks_the_files(conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_line_queries_archived_files(conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
     days: list[dict[str, Any]] = []

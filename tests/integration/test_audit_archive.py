@@ -121,7 +121,7 @@ def wrong(conn: Conn, home: Home) -> list[str]:
     return [*map(str, verdict.problems), *map(str, found)]
 
 
-def test_calls_leave_and_everything_is_as_provable_as_before(
+def test_entries_stay_provable_after_their_calls_are_archived(
     conn: Conn, home: Home, keep: Callable[..., int], tmp_path: Path
 ) -> None:
     bodies = dict(store.sequenced_from(conn, 0, 1000))
@@ -151,7 +151,7 @@ def test_calls_leave_and_everything_is_as_provable_as_before(
     assert indexes(conn)[-1] == 901 and wrong(conn, home) == [], "what comes goes on behind them"
 
 
-def test_what_may_not_leave_stays(conn: Conn, home: Home, keep: Callable[..., int]) -> None:
+def test_entries_that_must_stay_are_not_archived(conn: Conn, home: Home, keep: Callable[..., int]) -> None:
     """Entries whose calls have facts here, that a SIEM was not sent, that are young, and that evidence names."""
     id = next(e.entry.id for e in store.list_entries(conn, limit=500) if e.leaf_index == 300)
     entries(conn, home, 168, datetime.now(UTC) - timedelta(days=8))
@@ -181,7 +181,7 @@ def test_what_may_not_leave_stays(conn: Conn, home: Home, keep: Callable[..., in
 
 
 @pytest.mark.parametrize("moment", ["half a file", "file", "rows"])
-def test_a_process_that_is_killed_while_entries_leave_loses_none(
+def test_killing_the_archival_loses_no_entries(
     conn: Conn, home: Home, database: Database, keep: Callable[..., int], tmp_path: Path, moment: str
 ) -> None:
     before = indexes(conn)
@@ -276,7 +276,7 @@ def test_a_file_that_is_missing_or_changed_is_named(
 
 
 @pytest.mark.parametrize("url", ["{folder}/facts", "memory://{folder}/facts"])
-def test_the_files_of_the_archive_are_asked_by_sql(
+def test_archive_files_can_be_queried_with_sql(
     conn: Conn, home: Home, keep: Callable[..., int], tmp_path: Path, url: str
 ) -> None:
     keep(url.format(folder=tmp_path))
@@ -326,7 +326,7 @@ def test_another_home_is_completed_from_the_archive(
         sequence(conn, other)
 
 
-def test_a_database_that_goes_back_lets_the_same_leave_again(
+def test_a_database_restored_to_an_earlier_state_archives_the_same_again(
     conn: Conn, home: Home, keep: Callable[..., int], tmp_path: Path
 ) -> None:
     rows = conn.execute("SELECT id, at, action, actor, subject, body, leaf_index FROM audit_entry").fetchall()
@@ -372,7 +372,7 @@ STEP = "SELECT archive_range({}, {}, 'u', 'f', 's', '\\x{}')"
         (0, 1024, "00", "not the next range"),
     ],
 )
-def test_nothing_is_deleted_but_a_range_that_is_written(
+def test_only_a_written_range_is_deleted(
     conn: Conn, home: Home, database: Database, first: int, until: int, root: str, why: str
 ) -> None:
     statement = STEP.format(first, until, root)
@@ -393,7 +393,7 @@ def test_nothing_is_deleted_but_a_range_that_is_written(
     assert len(indexes(conn)) == 600
 
 
-def test_entries_that_are_young_or_were_altered_do_not_go(
+def test_young_or_altered_entries_are_not_archived(
     conn: Conn, home: Home, database: Database, keep: Callable[..., int]
 ) -> None:
     hashes = [leaf_hash(body) for _, body in store.sequenced_from(conn, 0, 256)]

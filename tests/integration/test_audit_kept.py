@@ -82,7 +82,7 @@ def test_the_log_is_searched_by_who_what_workload_and_time(conn: Conn) -> None:
     assert found(conn, until=NOW) == [] and found(conn, actor=ana, action="kill") == []
 
 
-def test_who_is_erased_can_be_read_nowhere_and_the_log_still_holds(conn: Conn, home: Home, ana: UUID) -> None:
+def test_an_erased_person_is_readable_nowhere_and_the_log_still_verifies(conn: Conn, home: Home, ana: UUID) -> None:
     keys = SubjectKeys.of(home)
     token = keys.seal(conn, ana, "Ana asked about her salary")
     with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
@@ -118,7 +118,7 @@ def test_a_restore_does_not_bring_back_what_was_erased(conn: Conn, home: Home, a
     assert erase.read_erased_list(home) == {ana}
 
 
-def test_who_approved_stays_known_until_the_retention_is_over(conn: Conn, home: Home, ana: UUID) -> None:
+def test_approvers_stay_readable_until_their_retention_ends(conn: Conn, home: Home, ana: UUID) -> None:
     change = new_id()
     conn.execute(
         """INSERT INTO change (id, digest, type, base, sources, summary, needs, requested_by, requested_at, state)
@@ -143,7 +143,7 @@ def test_who_approved_stays_known_until_the_retention_is_over(conn: Conn, home: 
     assert "Ana" not in str(conn.execute("SELECT name FROM person").fetchall())
 
 
-def test_a_sealed_copy_grows_verifies_and_writes_what_is_full_once(home: Home, tmp_path: Path) -> None:
+def test_a_sealed_copy_grows_verifies_and_writes_full_tiles_once(home: Home, tmp_path: Path) -> None:
     target = tmp_path / "elsewhere"
     with AuditLog(home.audit, load_private(home, "checkpoint")) as log:
         log.append([b"%d" % number for number in range(600)])
@@ -183,7 +183,7 @@ def control(kept: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterato
         yield found
 
 
-def test_reading_the_log_is_in_it_once_for_the_same_question(control: Control) -> None:
+def test_the_same_query_of_the_log_is_logged_once(control: Control) -> None:
     def reads() -> list[Any]:
         rows = control.ask("GET", "/api/audit?action=audit.read").body["entries"]
         return [row["detail"]["asked"] for row in rows]
@@ -226,7 +226,7 @@ def test_entries_that_have_left_are_proven_and_their_files_verified(
 
 
 @pytest.mark.soak
-def test_a_witness_of_its_own_signs_and_its_silence_is_told(
+def test_the_witness_signs_and_its_silence_is_reported(
     postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As installed: a control process that is told of a witness, and the witness as a process."""

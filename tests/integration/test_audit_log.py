@@ -101,7 +101,7 @@ def test_entries_are_listed_newest_first_and_by_subject(conn: Conn) -> None:
     assert [found.entry.id for found in store.list_entries(conn, subject="number/3")] == [ids[3]]
 
 
-def test_what_is_about_a_workload_is_none_of_its_calls(conn: Conn) -> None:
+def test_entries_about_a_workload_exclude_its_calls(conn: Conn) -> None:
     ids = [note(conn, number) for number in (1, 2, 1)]
     call = record(conn, action="call", actor=SYSTEM, subject="number/1", detail={})
     about = [found.entry.id for found in store.entries_about(conn, ["number/1", "number/9"], None)]
@@ -110,7 +110,7 @@ def test_what_is_about_a_workload_is_none_of_its_calls(conn: Conn) -> None:
     assert [found.entry.id for found in store.entries_about(conn, ["number/2"], ids[1], limit=1)] == [ids[1]]
 
 
-def test_entries_with_their_own_ids_are_taken_once(conn: Conn) -> None:
+def test_entries_with_given_ids_are_appended_once(conn: Conn) -> None:
     entry = Entry(new_id(), datetime.now(UTC), "call.settled", OPERATOR, "call/1", {})
     assert record_many(conn, [entry, entry]) == 1
     assert record_many(conn, [entry]) == 0
@@ -133,7 +133,7 @@ def test_new_entries_have_the_same_bytes_by_either_way_and_are_refused_where_one
     store.copy_entries(conn, [])
 
 
-def test_nobody_below_the_owner_changes_or_deletes_an_entry(conn: Conn, database: Database) -> None:
+def test_only_the_owner_role_can_change_or_delete_an_entry(conn: Conn, database: Database) -> None:
     note(conn, 1)
     roles: tuple[Role, ...] = ("control", "shipper", "gateway", "search")
     for role in roles:
@@ -147,7 +147,7 @@ def test_nobody_below_the_owner_changes_or_deletes_an_entry(conn: Conn, database
         record(conn, action="test", actor="somebody", subject="x", detail={})
 
 
-def test_what_commits_late_comes_later(conn: Conn, database: Database, home: Home) -> None:
+def test_entries_are_sequenced_in_commit_order(conn: Conn, database: Database, home: Home) -> None:
     with connect(database.urls["control"]) as slow:
         late = note(slow, 1)
         early = note(conn, 2)
@@ -168,9 +168,7 @@ def test_a_crash_before_the_database_knows_the_index_repeats_nothing(conn: Conn,
     check(conn, home, 300)
 
 
-def test_neither_a_start_nor_a_look_for_what_waits_reads_all_that_ever_was(
-    conn: Conn, home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_neither_start_nor_polling_reads_the_whole_log(conn: Conn, home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A year of calls are billions of entries: counting them took hours, in which nothing entered the log."""
     for number in range(3):
         note(conn, number)
@@ -192,7 +190,7 @@ def test_neither_a_start_nor_a_look_for_what_waits_reads_all_that_ever_was(
     assert store.unsequenced(conn, 9, waiting.queued) == []
 
 
-def test_another_home_goes_on_with_the_numbers_of_one_that_died(
+def test_a_new_home_continues_the_numbers_of_a_lost_one(
     conn: Conn, database: Database, home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever commits meanwhile: a second entry under a number that was signed would be a fork, and end the log of the
@@ -242,7 +240,7 @@ def test_files_restored_from_an_older_backup_are_completed(conn: Conn, home: Hom
     check(conn, home, 300)
 
 
-def test_what_a_database_lost_of_the_log_it_has_again(
+def test_entries_that_the_database_lost_are_restored_from_the_log(
     conn: Conn, database: Database, home: Home, tmp_path: Path
 ) -> None:
     """It was restored to an earlier moment, or a replica took over that lacked what was committed last; another HOME
@@ -300,7 +298,7 @@ def test_files_and_database_of_different_homes_are_not_mixed(conn: Conn, home: H
     assert caught.value.code == "audit_diverged"
 
 
-def test_a_log_that_is_not_written_is_told_until_it_is(conn: Conn) -> None:
+def test_an_unwritten_log_is_reported_until_it_is_written(conn: Conn) -> None:
     problem: list[str | None] = [None]
     now = [0.0]
     looking = unwritten_log.UnwrittenLogWatch(lambda: nullcontext(conn), lambda: problem[0], lambda: now[0])
@@ -349,7 +347,7 @@ def test_the_sequencer_takes_entries_while_they_come_and_another_waits(
     check(conn, home, 601)
 
 
-def test_the_sequencer_survives_a_lost_connection_and_threads_that_it_does_not_get(
+def test_the_sequencer_survives_a_lost_connection_and_a_lack_of_threads(
     conn: Conn, database: Database, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), interval=0.05)
@@ -408,7 +406,7 @@ def test_killing_the_sequencer_at_any_moment_loses_and_repeats_nothing(
     check(conn, home, count)
 
 
-def test_two_who_rotate_its_key_at_once_each_have_an_answer(conn: Conn, database: Database, home: Home) -> None:
+def test_concurrent_key_rotations_are_both_answered(conn: Conn, database: Database, home: Home) -> None:
     note(conn, 1)
     sequencer = Sequencer(database.urls["control"], home.audit, load_private(home, "checkpoint"), 0.05, home=home)
     with ThreadPoolExecutor(2) as threads:
@@ -424,7 +422,7 @@ def test_two_who_rotate_its_key_at_once_each_have_an_answer(conn: Conn, database
     assert all(isinstance(each, Rotation) for each in done) and done[0] != done[1]
 
 
-def test_a_rotation_that_the_disk_cut_off_is_told_and_ended(
+def test_a_rotation_interrupted_by_a_full_disk_is_reported_and_completed(
     conn: Conn, database: Database, home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Behind its signature nothing was written any more until somebody ended it by hand."""

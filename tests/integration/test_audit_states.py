@@ -130,7 +130,7 @@ def conn(database: Database) -> Iterator[Conn]:
     max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow]
 )
 @given(st.lists(EVENT, max_size=12))
-def test_whatever_happens_each_entry_is_in_the_log_once(conn: Conn, events: list[tuple[str, int]]) -> None:
+def test_each_entry_is_in_the_log_once_after_any_failures(conn: Conn, events: list[tuple[str, int]]) -> None:
     with conn.transaction(force_rollback=True), tempfile.TemporaryDirectory() as root:
         installation = Installation(conn, Path(root))
         for event, count in events:

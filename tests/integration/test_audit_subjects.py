@@ -44,7 +44,7 @@ def test_the_same_text_of_a_person_gives_the_same_token(conn: Conn, keys: Subjec
         assert not text or text not in token
 
 
-def test_after_erasure_nothing_is_readable_also_what_comes_later(
+def test_after_erasure_neither_old_nor_later_entries_are_readable(
     conn: Conn, keys: SubjectKeys, database: Database
 ) -> None:
     ana, ben = new_id(), new_id()

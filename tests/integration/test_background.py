@@ -169,7 +169,9 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
 
 
 @pytest.mark.parametrize("model", ["chat", "own"])
-async def test_it_is_acknowledged_made_once_and_found_by_its_own_key_only(setup: Setup, model: str) -> None:
+async def test_a_background_response_is_acknowledged_made_once_and_found_by_its_key_only(
+    setup: Setup, model: str
+) -> None:
     key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": f"scripted/{model}", "instructions": "Be short.", "metadata": {"a": "b"}}
     begun = found(await setup.stack.post("/v1/responses", key, body))
@@ -203,7 +205,7 @@ async def test_it_is_acknowledged_made_once_and_found_by_its_own_key_only(setup:
     assert setup.stack.sql("SELECT count(*) FROM background_event") == [(0,)]
 
 
-async def test_a_stream_that_was_cut_is_taken_up_behind_any_event(setup: Setup) -> None:
+async def test_an_interrupted_stream_resumes_after_any_event(setup: Setup) -> None:
     """By whichever worker: each makes half of them."""
     setup.chat.script = Script(tokens=30, chunk_ms=20)
     key = setup.stack.key("keeper")
@@ -235,7 +237,7 @@ async def test_a_stream_that_was_cut_is_taken_up_behind_any_event(setup: Setup) 
     assert setup.chat.counted == 3
 
 
-async def test_whoever_follows_it_is_told_its_end_though_postgresql_is_away_meanwhile(setup: Setup) -> None:
+async def test_followers_get_the_end_although_postgresql_is_away_meanwhile(setup: Setup) -> None:
     """By whichever worker: who makes it waits for PostgreSQL, too, before its end is told."""
     setup.chat.script = Script(tokens=40, chunk_ms=40)
     key = setup.stack.key("keeper")
@@ -254,7 +256,7 @@ async def test_whoever_follows_it_is_told_its_end_though_postgresql_is_away_mean
         assert numbers(events) == list(range(len(events))) and events[-1].type == "response.completed"
 
 
-async def test_events_are_kept_sooner_while_another_worker_follows_it(setup: Setup) -> None:
+async def test_events_are_stored_sooner_while_another_worker_follows(setup: Setup) -> None:
     setup.chat.script = Script(tokens=60, chunk_ms=30)
     key = setup.stack.key("keeper")
     id = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
@@ -277,7 +279,7 @@ async def test_events_are_kept_sooner_while_another_worker_follows_it(setup: Set
     assert [event.type for event in await following][-1] == "response.failed"
 
 
-async def test_cancel_ends_its_upstream_at_once_and_is_billed_as_declared(setup: Setup) -> None:
+async def test_cancelling_ends_the_upstream_call_and_is_billed_as_declared(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
     taken = []
@@ -306,7 +308,7 @@ async def test_cancel_ends_its_upstream_at_once_and_is_billed_as_declared(setup:
 
 
 @pytest.mark.parametrize("ended", ["cancelled", "deleted"])
-async def test_whichever_worker_makes_it_is_told_that_it_is_to_be_made_no_more(setup: Setup, ended: str) -> None:
+async def test_the_worker_that_makes_a_response_is_told_of_its_cancellation(setup: Setup, ended: str) -> None:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
     begun = found(await setup.stack.post("/v1/responses", key, body))
@@ -321,7 +323,7 @@ async def test_whichever_worker_makes_it_is_told_that_it_is_to_be_made_no_more(s
     assert told == [begun.id]
 
 
-async def test_what_cannot_be_found_again_is_refused_before_it_is_made(setup: Setup) -> None:
+async def test_a_response_that_could_not_be_retrieved_is_refused(setup: Setup) -> None:
     key, bare = setup.stack.key("keeper"), setup.stack.key("assistant")
     for whose, more, headers in (
         (bare, {}, {}),
@@ -347,7 +349,7 @@ async def test_what_cannot_be_found_again_is_refused_before_it_is_made(setup: Se
             await client.responses.input_tokens.count(model="auto", input="x", extra_body={"background": True})
 
 
-async def test_what_is_refused_when_it_is_made_has_failed_and_says_why(setup: Setup) -> None:
+async def test_a_response_refused_when_it_is_made_fails_with_the_reason(setup: Setup) -> None:
     """Budgets and limits are asked when it is made, and an upstream fails as it fails any call."""
     key = setup.stack.key("keeper")
     dear = IN_BACKGROUND | {"max_output_tokens": 100_000, "instructions": "x" * 9000}  # beyond the 1 USD that there is
@@ -366,7 +368,7 @@ async def test_what_is_refused_when_it_is_made_has_failed_and_says_why(setup: Se
             await client.responses.create(model="auto", input="x", previous_response_id=begun.id)
 
 
-async def test_what_passes_is_waited_for_and_told_meanwhile(database: Database, tmp_path: Path) -> None:
+async def test_temporary_refusals_are_waited_for_and_reported_meanwhile(database: Database, tmp_path: Path) -> None:
     """A limit that is full and a provider that asks for a pause hold one up; what was not sent is no call."""
     async with scripted_upstream("chat") as (chat, port), installation(database, tmp_path) as stack, run_shipper(stack):
         made = blueprint(
@@ -438,7 +440,7 @@ async def why(setup: Setup, key: str, id: str) -> dict[str, str]:
             await asyncio.sleep(0.05)
 
 
-def test_what_refuses_one_is_waited_for_as_it_asks_and_for_an_hour_at_the_most() -> None:
+def test_retry_after_is_obeyed_up_to_an_hour() -> None:
     now = datetime(2026, 11, 1, 12, tzinfo=UTC)
 
     def waits(refusal: GroundplanError, minutes: float, kept: float = 600) -> float | None:
@@ -457,7 +459,7 @@ def test_what_refuses_one_is_waited_for_as_it_asks_and_for_an_hour_at_the_most()
     assert waits(asked(30), 0, kept=0.4) is None, "it is not kept for as long"
 
 
-async def test_whoever_runs_it_cancels_any(setup: Setup) -> None:
+async def test_the_operator_cancels_any_response(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
     begun = found(await setup.stack.post("/v1/responses", key, body))
@@ -476,7 +478,7 @@ async def test_whoever_runs_it_cancels_any(setup: Setup) -> None:
 
 
 @node_client.needed
-async def test_nodes_official_client_polls_resumes_and_cancels(setup: Setup) -> None:
+async def test_the_official_node_client_polls_resumes_and_cancels(setup: Setup) -> None:
     setup.chat.script = Script(tokens=20, chunk_ms=30)
     url, key = f"http://127.0.0.1:{setup.stack.port}/v1", setup.stack.key("keeper")
     told = json.loads(await node_client.run_script("node_background.cjs", url, key))
@@ -489,7 +491,7 @@ async def test_nodes_official_client_polls_resumes_and_cancels(setup: Setup) -> 
     assert told["deleted"] == 404
 
 
-async def test_files_are_put_into_it_when_it_is_made(setup: Setup) -> None:
+async def test_files_are_inserted_when_the_response_is_made(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     async with setup.client(key) as client:
         file = await client.files.create(file=("a.png", b"\x89PNG\r\n\x1a\n"), purpose="vision")
@@ -502,7 +504,7 @@ async def test_files_are_put_into_it_when_it_is_made(setup: Setup) -> None:
         assert [item.to_dict()["content"] for item in items.data] == [[picture]], "its id is what is kept"
 
 
-async def test_what_is_kept_goes_with_its_time_and_its_rule(setup: Setup) -> None:
+async def test_stored_responses_are_deleted_with_their_retention_or_rule(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
     await setup.over(key, begun.id)
@@ -514,7 +516,7 @@ async def test_what_is_kept_goes_with_its_time_and_its_rule(setup: Setup) -> Non
     assert setup.stack.sql("SELECT count(*) FROM background_event") == [(0,)]
 
 
-async def test_of_a_worker_that_is_killed_what_was_sent_has_failed_and_the_rest_is_made(
+async def test_after_a_worker_is_killed_sent_responses_fail_and_the_others_are_made(
     database: Database, tmp_path: Path
 ) -> None:
     """None is made twice, each attempt is in one row, and nothing is held for ever."""

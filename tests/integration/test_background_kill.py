@@ -157,7 +157,9 @@ def let_go(stack: Stack) -> None:
 
 
 @pytest.mark.parametrize("seed", [1])
-async def test_none_is_sent_twice_and_each_comes_to_an_end(database: Database, tmp_path: Path, seed: int) -> None:
+async def test_no_response_is_sent_twice_and_each_ends_despite_kills(
+    database: Database, tmp_path: Path, seed: int
+) -> None:
     dice = random.Random(seed)
     ends = await chaos(database, tmp_path, dice, [kill_one(dice), kill_one(dice), let_go])
     assert ends["completed"] and ends.total() == COUNT, ends

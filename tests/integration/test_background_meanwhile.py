@@ -39,7 +39,7 @@ async def codes(setup: Setup, most: int) -> list[str]:
     return [code for (code,) in rows]
 
 
-async def test_none_of_its_events_is_missing_where_it_ends_while_some_are_being_kept(setup: Setup) -> None:
+async def test_no_event_is_missing_if_a_response_ends_while_events_are_stored(setup: Setup) -> None:
     setup.chat.script = Script(tokens=30, chunk_ms=30)
     key, body = setup.stack.key("keeper"), IN_BACKGROUND | {"stream": True}
     waiting = "SELECT pid FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query ~ 'background_event'"
@@ -59,9 +59,7 @@ async def test_none_of_its_events_is_missing_where_it_ends_while_some_are_being_
 
 
 @pytest.mark.parametrize(("whose", "code"), [("api_key", "key_revoked"), ("person", "key_user_inactive")])
-async def test_whose_key_or_person_is_stopped_meanwhile_has_nothing_made_any_more(
-    setup: Setup, whose: str, code: str
-) -> None:
+async def test_a_response_is_not_made_once_its_key_or_person_is_stopped(setup: Setup, whose: str, code: str) -> None:
     stack, person = setup.stack, setup.stack.person("ana@acme.example")
     key = stack.key("keeper", person)
     await setup.over(key, found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id)
@@ -74,7 +72,7 @@ async def test_whose_key_or_person_is_stopped_meanwhile_has_nothing_made_any_mor
     assert stack.sql("SELECT DISTINCT person_id::text FROM call") == [(person,)]
 
 
-async def test_what_is_deleted_by_the_rules_of_its_workload_is_made_no_more(setup: Setup) -> None:
+async def test_a_response_deleted_by_retention_is_not_made(setup: Setup) -> None:
     """Nobody tells a worker: it finds that out."""
     key, body = setup.stack.key("keeper"), IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
     found(await setup.stack.post("/v1/responses", key, body))
@@ -89,7 +87,7 @@ async def test_what_is_deleted_by_the_rules_of_its_workload_is_made_no_more(setu
     assert await codes(setup, 1) == ["client_gone"]
 
 
-async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
+async def test_no_more_responses_wait_than_there_is_room_for(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
     elsewhere = f"SELECT 'resp_' || n, NULL::uuid, {COPIED}, NULL, NULL::int, 'in_progress', gen_random_uuid()"
@@ -108,7 +106,7 @@ async def test_no_more_wait_than_there_is_room_for(setup: Setup) -> None:
         assert (await setup.stack.ask(method, f"/v1/responses/resp_2{path}", key)).status == 404, "its time is over"
 
 
-async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_acknowledged_is_made(setup: Setup) -> None:
+async def test_without_postgresql_new_responses_are_refused_and_acknowledged_ones_are_made(setup: Setup) -> None:
     setup.chat.script = Script(tokens=30, chunk_ms=30)
     key, log = setup.stack.key("keeper"), setup.stack.home.logs / "gateway.log"
     begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
@@ -127,7 +125,7 @@ async def test_while_postgresql_does_not_answer_it_is_refused_and_what_was_ackno
     assert await codes(setup, 3) == ["", "", "database_unavailable"] and setup.chat.counted == 2
 
 
-async def test_who_cannot_be_told_whether_it_is_written_down_finds_it_by_its_id_and_does_not_ask_again(
+async def test_an_uncertain_acknowledgement_can_be_looked_up_by_id_instead_of_retried(
     setup: Setup,
 ) -> None:
     """PostgreSQL ends a session that has committed, and waits for a standby before it says so."""
@@ -167,7 +165,7 @@ def row(id: str, at: datetime, call: UUID | None = None) -> Row:
 OWNER, AT = new_id(), datetime(2026, 11, 1, tzinfo=UTC)
 
 
-def test_of_a_worker_that_ended_only_what_nobody_can_have_billed_is_made_again(conn: Conn) -> None:
+def test_after_a_worker_ended_only_certainly_unbilled_responses_are_remade(conn: Conn) -> None:
     """Its journal was taken over, and says what was sent; of one with a gap nobody knows."""
     for id, done, gaps, outcome in (
         ("unsent", True, 0, ""), ("refused", True, 0, "not_billed"), ("failed", True, 0, "failed"),
@@ -198,7 +196,7 @@ def test_of_a_worker_that_ended_only_what_nobody_can_have_billed_is_made_again(c
     }  # fmt: skip
 
 
-def test_the_oldest_are_begun_first_each_by_one_worker_and_end_only_there(conn: Conn, database: Database) -> None:
+def test_responses_begin_oldest_first_each_on_one_worker(conn: Conn, database: Database) -> None:
     one, other, calls = new_id(), new_id(), [new_id(), new_id(), None]
     for number in (2, 0, 1):
         assert background_store.add(
@@ -230,7 +228,7 @@ def test_the_oldest_are_begun_first_each_by_one_worker_and_end_only_there(conn: 
     assert background_store.no_longer_owned(conn, other, ["r1"]) == ["r1"]
 
 
-def test_the_more_wait_the_longer_each_is_put_off_and_not_all_until_the_same_moment(conn: Conn) -> None:
+def test_waiting_responses_back_off_with_load_and_jitter(conn: Conn) -> None:
     """All workers would try a thousand again, and again in vain, as fast as they can."""
     worker, due = new_id(), "SELECT extract(epoch FROM due - now())::float FROM background_response WHERE id ~ %s"
     conn.execute("BEGIN")  # so that now is the same

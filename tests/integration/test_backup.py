@@ -114,7 +114,7 @@ def files(folder: Path) -> dict[str, str]:
     }
 
 
-def test_a_backup_is_in_the_log_where_it_can_be_written(home: Home, database: Database, tmp_path: Path) -> None:
+def test_a_backup_is_logged_where_the_log_is_writable(home: Home, database: Database, tmp_path: Path) -> None:
     settings, told = database.settings(home.root), list[str]()
 
     def kept() -> list[str]:
@@ -134,7 +134,7 @@ def test_a_backup_is_in_the_log_where_it_can_be_written(home: Home, database: Da
     assert any("this backup is not in it" in line for line in told)
 
 
-def test_what_was_backed_up_from_a_dsn_comes_back_embedded_and_again(
+def test_a_backup_of_an_external_database_restores_into_an_embedded_one_and_back(
     home: Home, target: Home, database: Database, tmp_path: Path
 ) -> None:
     archive = tmp_path / "a.backup"
@@ -185,7 +185,7 @@ def test_entries_numbered_after_the_log_was_copied_are_appended_again(
     assert (verdict.ok, verdict.entries, verdict.root) == (True, 350, expected)
 
 
-def test_a_backup_beside_a_busy_installation_holds(
+def test_a_backup_of_a_busy_installation_is_consistent(
     home: Home, target: Home, database: Database, tmp_path: Path
 ) -> None:
     done = threading.Event()
@@ -208,7 +208,7 @@ def test_a_backup_beside_a_busy_installation_holds(
     assert verdict.ok and verdict.entries >= 300
 
 
-def test_a_log_that_grows_while_its_files_are_looked_at_is_kept(
+def test_a_log_that_grows_during_the_backup_is_included(
     home: Home, target: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one of millions of entries always does, where calls arrive."""
@@ -230,7 +230,7 @@ def test_a_log_that_grows_while_its_files_are_looked_at_is_kept(
     assert verdict.ok and verdict.entries >= 450
 
 
-def test_a_backup_that_may_lack_a_part_of_a_journal_is_none(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_that_may_lack_part_of_a_journal_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where no more files may be open for a moment: what was taken over meanwhile was deleted, and not kept."""
     keep, failed = backup_module._link_new_files, threading.Event()
 
@@ -249,7 +249,7 @@ def test_a_backup_that_may_lack_a_part_of_a_journal_is_none(home: Home, monkeypa
         assert failed.wait(10)
 
 
-def test_journals_on_a_disk_of_their_own_are_kept_as_they_grow(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_growing_journals_on_another_disk_are_included(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """Where HOME/journal is a volume; what such a disk has of its own, nobody but root may read."""
     link, listed = os.link, os.scandir
 
@@ -283,7 +283,7 @@ def test_journals_on_a_disk_of_their_own_are_kept_as_they_grow(home: Home, monke
     assert list(home.journal.glob(".*")) == [] and dict(backup_module._home_files(home)).keys() == {"operator.token"}
 
 
-def test_a_backup_lacks_no_folder_that_cannot_be_read(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_backup_with_an_unreadable_folder_fails(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     listed = os.scandir
 
     def failing(path: Any = ".") -> Any:
@@ -338,7 +338,7 @@ def test_a_member_that_would_leave_the_folder_is_refused(tmp_path: Path) -> None
     assert not (tmp_path / "escape").exists()
 
 
-def test_names_that_cannot_be_beside_each_other_are_damage(tmp_path: Path) -> None:
+def test_conflicting_names_in_an_archive_are_refused(tmp_path: Path) -> None:
     inside = tmp_path / "x"
     inside.write_text("x")
     for number, names in enumerate((("a", "a"), ("a", "a/b"), ("a/b", "a"), ("a" * 300,))):
@@ -450,7 +450,7 @@ def test_a_tampered_log_is_backed_up_with_a_warning(home: Home, database: Databa
     assert unpack(tmp_path / "a.backup", tmp_path / "out")["audit_ok"] is False
 
 
-def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path) -> None:
+def test_an_interrupted_restore_cannot_be_started(tmp_path: Path) -> None:
     home = Home(tmp_path)
     home.create()
     lock = own_home(home)
@@ -468,7 +468,7 @@ def test_an_interrupted_restore_is_not_taken_for_an_installation(tmp_path: Path)
             os.close(lock)
 
 
-def test_a_disk_that_takes_nothing_of_an_archive_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failing_disk_is_named_when_an_archive_is_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with write_archive(tmp_path / "a", {}) as archive:
         _add(archive, "x", Path(__file__))
     (staging := tmp_path / "home" / "staging").mkdir(parents=True)
@@ -482,7 +482,7 @@ def broken(descriptor: int) -> None:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-def test_what_cannot_be_read_or_written_is_said(
+def test_unreadable_and_unwritable_files_are_named(
     home: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = database.settings(home.root)
@@ -505,7 +505,7 @@ def test_what_cannot_be_read_or_written_is_said(
     assert [path.name for path in home.run.iterdir()] == ["backup.lock"]
 
 
-def test_a_database_that_has_nothing_is_not_backed_up(home: Home, postgres_cluster: Cluster, tmp_path: Path) -> None:
+def test_an_empty_database_is_not_backed_up(home: Home, postgres_cluster: Cluster, tmp_path: Path) -> None:
     with postgres_cluster.database() as empty, connect(empty.dsn, autocommit=True) as conn:
         conn.execute("DROP SCHEMA public CASCADE")
         conn.execute("CREATE SCHEMA public")
@@ -546,7 +546,9 @@ def test_the_manifest_lists_every_file_with_its_digest(home: Home, database: Dat
     assert {"keys/checkpoint.key", "operator.token", "audit/checkpoint", "tables/person.copy"} <= set(names)
 
 
-def test_files_of_applications_come_back_and_may_go_meanwhile(home: Home, database: Database, tmp_path: Path) -> None:
+def test_uploaded_files_are_restored_and_may_be_deleted_during_a_backup(
+    home: Home, database: Database, tmp_path: Path
+) -> None:
     """Half-made uploads and marks of batches are left out; a file that is deleted just then is no failure."""
     for folder in ("files", "batches"):
         (home.root / folder).mkdir(mode=0o700)
@@ -571,7 +573,7 @@ def test_files_of_applications_come_back_and_may_go_meanwhile(home: Home, databa
 
 
 @pytest.mark.parametrize("last", ["document_link", "document_reader"])
-def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
+def test_derived_columns_are_restored_unchanged(
     database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: str
 ) -> None:
     """Shared by link, a document has a set of readers of its own; in whatever order the tables are read."""
@@ -609,7 +611,7 @@ def test_what_the_database_makes_of_its_rows_comes_back_as_it_was(
 
 
 @pytest.mark.parametrize("lacks", [(), ("acl_id_seq", "pushed_change", "search_edition_id_seq")])
-def test_what_is_restored_counts_on(
+def test_sequences_continue_after_a_restore(
     database: Database, postgres_cluster: Cluster, tmp_path: Path, lacks: tuple[str, ...]
 ) -> None:
     """From what it gave out before: another set of readers, and what is pushed, meets none that is there; also from a
@@ -644,7 +646,7 @@ def test_what_is_restored_counts_on(
 
 
 @pytest.mark.parametrize("cut", ["_move", "_sync_folders", "load_tables", "unpack"])
-def test_a_restore_that_the_disk_cut_off_is_begun_again(
+def test_a_restore_interrupted_by_a_full_disk_can_be_repeated(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
 ) -> None:
     """Nothing of it is left, in HOME and in somebody else's database, so that the next one finds both empty."""
@@ -667,7 +669,7 @@ def test_a_restore_that_the_disk_cut_off_is_begun_again(
                 assert control.execute(ROWS).fetchone() == (3, 1, 301)
 
 
-def test_a_database_whose_disk_is_full_does_not_make_a_backup_a_wrong_one(
+def test_a_full_database_disk_is_not_reported_as_a_damaged_backup(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
@@ -680,7 +682,7 @@ def test_a_database_whose_disk_is_full_does_not_make_a_backup_a_wrong_one(
     assert not other.root.exists()
 
 
-def test_what_is_restored_is_durable_before_it_is_taken_for_an_installation(
+def test_a_restore_is_durable_before_it_can_be_started(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A loss of power may take the names of files that are not synced: of a journal, of keys, and of the mark that a
@@ -707,7 +709,7 @@ def test_what_is_restored_is_durable_before_it_is_taken_for_an_installation(
     assert set(synced) == set(there()) and synced[-1] == other.root
 
 
-def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
+def test_a_key_rotated_during_a_backup_matches_its_log(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The log was kept as the old key had signed it, and the keys as they were in the end: nobody could restore it."""
@@ -740,7 +742,7 @@ def test_a_key_that_is_rotated_beside_a_backup_is_the_one_of_its_log(
     assert verify(other.audit).ok
 
 
-def test_a_home_whose_folders_the_disk_refuses_is_restored_into_later(
+def test_a_home_whose_folders_could_not_be_created_is_restored_into_later(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
@@ -755,7 +757,7 @@ def test_a_home_whose_folders_the_disk_refuses_is_restored_into_later(
     assert verify(other.audit).ok
 
 
-def test_what_holds_nothing_is_restored_into_also_where_folders_are_disks_of_their_own(
+def test_an_empty_home_with_mounted_folders_is_restored_into(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Folders and a lock are what a restore leaves that was killed as it began."""
@@ -788,7 +790,7 @@ def test_what_holds_nothing_is_restored_into_also_where_folders_are_disks_of_the
         restore(archive, other, database.settings(other.root))
 
 
-def test_an_archive_that_may_not_last_is_none(
+def test_an_archive_that_could_not_be_synced_is_deleted(
     home: Home, database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings, archive = database.settings(home.root), tmp_path / "a.backup"

@@ -164,7 +164,7 @@ async def test_slices_granted_while_a_backup_runs_are_accounted_for_after_its_re
 
 
 @pytest.mark.parametrize("damaged", [False, True])
-def test_what_was_spent_beyond_the_known_grants_is_taken_from_the_budget(database: Database, damaged: bool) -> None:
+def test_spending_beyond_the_restored_grants_is_charged_to_the_budget(database: Database, damaged: bool) -> None:
     books, epoch, call = Books(database), new_id(), new_id()
     with psycopg.connect(database.urls["shipper"]) as connection:
         connection.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', 'h', 1)", (epoch,))

@@ -174,7 +174,7 @@ MALFORMED = [
 ]
 
 
-async def test_a_malformed_body(scene: Scene) -> None:
+async def test_a_malformed_body_is_refused(scene: Scene) -> None:
     for body, code in MALFORMED:
         told(await scene.stack.post(CHAT, scene.key, body), 400, code)
     assert scene.model.counted == 0 and scene.charged() == 0
@@ -185,7 +185,7 @@ DEEP = b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 OTHER_PATHS = ("/v1/batches", "/v1/messages/batches", "/api/outcomes", "/api/knowledge/search", EMBEDDINGS)
 
 
-async def test_what_no_parser_bears_is_told_at_every_path(scene: Scene) -> None:
+async def test_json_that_breaks_parsers_is_refused_on_every_path(scene: Scene) -> None:
     """Nested without end, no text, half of a character: the caller's mistake, and no failure of the gateway."""
     for path in OTHER_PATHS:
         for body in (DEEP, b'{"input_file_id":"\xff"}', b'{"name":"\\ud800"}', b"[" * 50):
@@ -254,7 +254,7 @@ async def test_the_openai_client_is_told_about_fifty_megabytes(scene: Scene) -> 
     await still_serves(scene)
 
 
-async def test_an_unknown_model_is_named_with_those_there_are(scene: Scene) -> None:
+async def test_an_unknown_model_is_refused_with_the_known_ones(scene: Scene) -> None:
     models = ["gpt-9", "", "x" * 10_000, "a\r\nset-cookie: b=c", "\0", "ä€", "../../etc/passwd"]
     for model in models:
         error = told(await scene.stack.chat(scene.key, model=model), 404, "model_not_found")
@@ -263,7 +263,7 @@ async def test_an_unknown_model_is_named_with_those_there_are(scene: Scene) -> N
     assert scene.outcomes() == {"model_not_found": len(models)}
 
 
-async def test_a_revoked_key_is_told_apart_from_an_unknown_one(scene: Scene) -> None:
+async def test_a_revoked_key_is_distinguished_from_an_unknown_one(scene: Scene) -> None:
     assert (await scene.stack.chat(scene.key)).status == 200
     await scene.stack.wait_until_acknowledged(
         scene.stack.policy("key", "assistant", "UPDATE api_key SET revoked_at = now()")
@@ -292,7 +292,7 @@ AMBIGUOUS = [
 ]
 
 
-async def test_headers_that_two_readers_could_read_differently(scene: Scene) -> None:
+async def test_ambiguous_headers_are_refused(scene: Scene) -> None:
     """Refused, or taken as what they are; never as another header, another request or another caller."""
     data = json.dumps(BODY).encode()
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\nconnection: close\r\n".encode()
@@ -306,7 +306,7 @@ async def test_headers_that_two_readers_could_read_differently(scene: Scene) -> 
     await still_serves(scene)
 
 
-async def test_header_values_that_are_not_text(scene: Scene) -> None:
+async def test_header_values_that_are_not_text_are_refused(scene: Scene) -> None:
     data = json.dumps(BODY).encode()
     key, granted = scene.key.encode(), scene.stack.key(acts=True).encode()
     for value in (b"\xff\xfe", b"\xc3", "ä@acme.example".encode("latin-1"), b"%0d%0ax-injected: 1"):
@@ -323,7 +323,7 @@ async def test_header_values_that_are_not_text(scene: Scene) -> None:
     assert scene.model.counted == 0
 
 
-async def test_what_a_request_says_reaches_neither_our_headers_nor_the_upstreams(scene: Scene) -> None:
+async def test_request_content_reaches_neither_response_nor_upstream_headers(scene: Scene) -> None:
     """A body may hold line ends anywhere: they stay inside JSON."""
     evil = "x\r\nset-cookie: a=b\r\n\r\nHTTP/1.1 200 OK"
     reply = await scene.stack.chat(scene.key, evil, user=evil, headers={"idempotency_key": "%0d%0aset-cookie:a"})
@@ -335,7 +335,7 @@ async def test_what_a_request_says_reaches_neither_our_headers_nor_the_upstreams
     assert scene.model.counted == 1
 
 
-async def test_an_exhausted_budget_refuses_and_keeps_what_was_spent(scene: Scene) -> None:
+async def test_an_exhausted_budget_refuses_and_keeps_its_spending(scene: Scene) -> None:
     scene.model.script = Script(tokens=20)
     key = scene.stack.key("poor")
     replies = [await scene.stack.chat(key) for _ in range(4)]
@@ -348,7 +348,7 @@ async def test_an_exhausted_budget_refuses_and_keeps_what_was_spent(scene: Scene
     assert (await scene.stack.chat(scene.key)).status == 200, "another budget is not touched"
 
 
-async def test_acting_for_somebody_is_refused_where_it_was_not_granted(scene: Scene) -> None:
+async def test_acting_on_behalf_of_a_person_is_refused_without_a_grant(scene: Scene) -> None:
     """At every endpoint, and before any passage is looked for in somebody's name."""
     scene.stack.person("ana@acme.example")
     ana = {"groundplan_on_behalf_of": "ana@acme.example"}

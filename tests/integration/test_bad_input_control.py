@@ -77,19 +77,19 @@ def keys(control: Control) -> int:
     return len(control.ask("GET", "/api/keys").body["keys"])
 
 
-def test_fifty_megabytes_sent_at_once(control: Control) -> None:
+def test_fifty_megabytes_are_refused(control: Control) -> None:
     length = b"content-length: %d" % (50 * MIB)
     answer = parse_reply(raw(control, [b"content-type: application/json", length], [bytes(MIB)] * 50))
     told(answer, 413, "body_too_large")
 
 
-def test_fifty_megabytes_without_a_length(control: Control) -> None:
+def test_fifty_megabytes_without_a_length_are_refused(control: Control) -> None:
     lines = [b"content-type: application/json", b"transfer-encoding: chunked"]
     chunk = b"100000\r\n" + b" " * MIB + b"\r\n"
     told(parse_reply(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
 
 
-def test_a_head_that_does_not_end_is_not_kept(control: Control) -> None:
+def test_an_endless_head_is_not_buffered(control: Control) -> None:
     with socket.create_connection(("127.0.0.1", control.port), timeout=10) as connection, suppress(ConnectionError):
         connection.sendall(b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-one: ")
         connection.sendall(b"a" * MIB)
@@ -100,7 +100,7 @@ def test_a_head_that_does_not_end_is_not_kept(control: Control) -> None:
     "body",
     [b"", b"{", b"[]", b"null", b'"text"', b'{"workload": 7}', b'{"workload": "assistant"} trailing', b"[" * 100_000],
 )
-def test_malformed_json(control: Control, body: bytes) -> None:
+def test_malformed_json_is_refused(control: Control, body: bytes) -> None:
     before = keys(control)
     lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
     reply = parse_reply(raw(control, lines, [body]))
@@ -118,7 +118,7 @@ def test_malformed_json(control: Control, body: bytes) -> None:
         json.dumps({"workload": "assistant"}).encode("utf-16")[:-1],
     ],
 )
-def test_a_body_that_is_not_text(control: Control, body: bytes) -> None:
+def test_a_body_that_is_not_text_is_refused(control: Control, body: bytes) -> None:
     before = keys(control)
     lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
     reply = parse_reply(raw(control, lines, [body]))
@@ -128,7 +128,7 @@ def test_a_body_that_is_not_text(control: Control, body: bytes) -> None:
 
 
 @pytest.mark.parametrize("value", [b"\xff\xfe", "\u00e4".encode("latin-1"), b"%0d%0ax-injected: 1"])
-def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
+def test_headers_that_are_not_text_are_refused(control: Control, value: bytes) -> None:
     cases = (
         [b"authorization: Bearer " + value],
         [b"cookie: groundplan_session_%d=%b" % (control.port, value)],
@@ -149,12 +149,12 @@ def test_headers_that_are_not_text(control: Control, value: bytes) -> None:
 @pytest.mark.parametrize(
     "sent", [b"hello\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03", b"GET / HTTP/9\r\n\r\n"]
 )
-def test_what_is_no_request_is_told_so_as_everything_else(control: Control, sent: bytes) -> None:
+def test_a_malformed_request_gets_an_error_of_the_usual_shape(control: Control, sent: bytes) -> None:
     """As TLS, which is spoken to an address that begins with https."""
     told(parse_reply(exchanged(control, sent)), 400, "malformed_request")
 
 
-def test_an_answer_that_has_begun_is_cut_where_its_request_breaks(control: Control) -> None:
+def test_a_started_answer_is_cut_when_its_request_becomes_malformed(control: Control) -> None:
     token = control.home.operator_token.read_text().strip().encode()
     with socket.create_connection(("127.0.0.1", control.port), timeout=60) as connection:
         lines = (b"host: localhost", b"authorization: Bearer " + token, b"transfer-encoding: chunked", b"", b"")
@@ -165,7 +165,7 @@ def test_an_answer_that_has_begun_is_cut_where_its_request_breaks(control: Contr
             pass
 
 
-async def test_one_connection_more_than_there_may_be_is_told_so(control: Control) -> None:
+async def test_one_connection_too_many_is_refused_with_an_error(control: Control) -> None:
     asks = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
     with ExitStack() as stack:
         for _ in range(MAX_REQUESTS):
@@ -184,7 +184,7 @@ def test_a_header_cannot_be_split(control: Control) -> None:
         assert answer.count(b"HTTP/1.1 ") == 1 and answer[9:10] == b"4", (line, answer)
 
 
-def test_what_is_asked_for_is_reflected_into_no_header(control: Control) -> None:
+def test_request_content_is_reflected_into_no_header(control: Control) -> None:
     for path in (
         b"/api/why/%0d%0aset-cookie:%20a=b",
         b"/login/%0d%0aset-cookie:%20a=b",
@@ -201,7 +201,7 @@ def test_what_is_asked_for_is_reflected_into_no_header(control: Control) -> None
 
 
 @pytest.mark.parametrize("path", ["/api/experiments", "/api/replays"])
-def test_a_budget_below_what_is_kept_of_one(control: Control, path: str) -> None:
+def test_a_budget_below_the_stored_precision_is_refused(control: Control, path: str) -> None:
     asked = {"workload": "assistant", "name": "try", "candidate": "small", "reason": "why"}
     if path == "/api/replays":
         asked = {"workload": "assistant", "candidate": "small", "judge": "large"}
@@ -210,7 +210,7 @@ def test_a_budget_below_what_is_kept_of_one(control: Control, path: str) -> None
     assert "budget_usd" in str(answer.body["error"])
 
 
-def test_head_is_told_what_get_is_but_for_the_body_and_uses_up_no_link(control: Control) -> None:
+def test_head_answers_like_get_without_a_body_and_uses_up_no_login_link(control: Control) -> None:
     for path in ("/api/status", "/livez", "/api/nowhere", "/api/calls/live"):
         asked = control.ask("HEAD", path)
         assert asked.body == b"" and asked.status == (404 if path == "/api/nowhere" else 200), path
@@ -224,7 +224,7 @@ def test_head_is_told_what_get_is_but_for_the_body_and_uses_up_no_link(control: 
     assert control.ask("GET", link, Authorization="").status == 303
 
 
-def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: Control) -> None:
+def test_an_unknown_filter_value_is_refused_instead_of_an_empty_list(control: Control) -> None:
     for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none"):
         told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
     for path in ("traffic?workload=none", "cost/tickets?workload=none", "cost/runway?workload=none"):
@@ -235,13 +235,13 @@ def test_what_is_none_of_a_few_names_is_refused_and_not_an_empty_list(control: C
     assert (renewed.status, renewed.code) == (404, "change_unknown")
 
 
-def test_what_is_no_time_is_told_with_how_one_is_written(control: Control) -> None:
+def test_a_malformed_time_is_refused_with_an_example(control: Control) -> None:
     for path in ("audit?since=yesterday", "cost/book?first=2026-13-01"):
         error = told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
         assert "is no " in error["message"] and "like 2026-11-25" in error["problems"][0]["hint"], error
 
 
-def test_who_asks_where_no_gateway_is_known_is_told(control: Control) -> None:
+def test_a_question_without_a_known_gateway_is_refused(control: Control) -> None:
     environment = {**os.environ, "GROUNDPLAN_URL": f"http://127.0.0.1:{control.port}"}
     asked = ("ask", "hi", "--workload", "assistant", "--home", str(control.home.root), "--json")
     done = run_command(asked, environment, timeout=60)

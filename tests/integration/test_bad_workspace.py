@@ -62,7 +62,7 @@ def changed(folder: Path, old: bytes, new: bytes) -> Path:
     return folder
 
 
-def test_the_workspace_itself_is_in_order(tmp_path: Path) -> None:
+def test_the_unchanged_workspace_is_valid(tmp_path: Path) -> None:
     done = run("check", str(changed(tmp_path, b"", b"")))
     assert done.returncode == 0, done.stderr
 
@@ -81,7 +81,7 @@ def test_the_workspace_itself_is_in_order(tmp_path: Path) -> None:
         pytest.param(b"purpose: A", b"porpose: A", "unknown_key", 31, id="unknown key"),
     ],
 )  # fmt: skip
-def test_a_mistake_is_told_with_its_place(tmp_path: Path, old: bytes, new: bytes, code: str, line: int) -> None:
+def test_a_mistake_is_reported_with_its_place(tmp_path: Path, old: bytes, new: bytes, code: str, line: int) -> None:
     folder = changed(tmp_path, old, new)
     for_people, for_programs = run("check", str(folder)), run("check", str(folder), "--json")
     assert for_people.returncode == for_programs.returncode == 65

@@ -34,7 +34,7 @@ def lines(admin: psycopg.Connection[Any], batch: UUID, count: int, state: str = 
     )
 
 
-async def test_whoever_ends_lines_they_are_counted_once(database: Database) -> None:
+async def test_lines_are_counted_once_whichever_worker_ends_them(database: Database) -> None:
     with psycopg.connect(database.superuser, autocommit=True) as admin:
         batch, other, worker = ordered(admin), ordered(admin), new_id()
         admin.execute("INSERT INTO gateway (epoch, host, home, pid) VALUES (%s, 'h', '', 1)", (worker,))
@@ -60,7 +60,7 @@ async def test_whoever_ends_lines_they_are_counted_once(database: Database) -> N
             assert counted.fetchall() == [(7, 23)]
 
 
-async def test_those_of_an_order_are_counted_as_they_end(database: Database) -> None:
+async def test_lines_of_an_order_are_counted_as_they_end(database: Database) -> None:
     with psycopg.connect(database.superuser, autocommit=True) as admin:
         batch, order = ordered(admin), new_id()
         async with await reading(database) as connection:
@@ -79,7 +79,7 @@ async def test_those_of_an_order_are_counted_as_they_end(database: Database) -> 
             assert admin.execute(rows).fetchall() == [(2, True, '{"n": "2"}')]
 
 
-async def test_no_look_at_batches_reads_lines_that_are_done(database: Database) -> None:
+async def test_listing_batches_reads_no_completed_lines(database: Database) -> None:
     """Of fifty thousand each a page of batches took longer than whoever asked waited."""
     with psycopg.connect(database.superuser, autocommit=True) as admin:
         batch = ordered(admin)
@@ -94,7 +94,7 @@ async def test_no_look_at_batches_reads_lines_that_are_done(database: Database) 
         assert (shown["completed"], shown["failed"], shown["running"]) == (1, 0, 0)
 
 
-async def test_a_look_at_a_batch_reads_no_line_that_waits(database: Database) -> None:
+async def test_reading_a_batch_reads_no_waiting_lines(database: Database) -> None:
     """Each worker looks twice a second: of fifty thousand lines that took PostgreSQL a sixth of a second each time."""
     worker = new_id()
     with psycopg.connect(database.superuser, autocommit=True) as admin:

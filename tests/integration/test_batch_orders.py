@@ -173,7 +173,7 @@ async def test_a_batch_is_ordered_once_and_metered_call_by_call(world: World) ->
     await _other_calls(world)
 
 
-async def test_responses_are_ordered_and_tell_their_callers_own_instructions_back(world: World) -> None:
+async def test_ordered_responses_have_their_callers_own_instructions(world: World) -> None:
     """Where the deployment has responses itself; what the workload puts in front is told nobody."""
     path = "/v1/responses"
     world.serves = ["batches", "responses"]
@@ -267,7 +267,7 @@ async def _other_calls(world: World) -> None:
 
 
 @pytest.mark.soak
-async def test_an_order_is_ended_by_cancelling_by_time_and_by_a_stop_switch(world: World) -> None:
+async def test_an_order_is_ended_by_cancellation_expiry_and_kill_switch(world: World) -> None:
     world.play(lines=4)
     batch = await create_batch(world.client, input_lines(10))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 4)
@@ -312,7 +312,7 @@ STOPS: dict[str, str] = {
                       "company")
     ],
 )  # fmt: skip
-async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: World, code: str, scope: str) -> None:
+async def test_a_kill_ends_orders_at_the_provider_at_once(world: World, code: str, scope: str) -> None:
     """However seldom they are looked at by then."""
     world.play(lines=1)
     batch = await create_batch(world.client, input_lines(5))
@@ -338,7 +338,7 @@ async def test_what_is_stopped_ends_its_orders_at_the_provider_at_once(world: Wo
 
 
 @pytest.mark.parametrize("code", ["batch_place_changed", "policy_denied"])
-async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world: World, code: str) -> None:
+async def test_a_release_that_removes_a_deployment_ends_its_orders(world: World, code: str) -> None:
     """Its deployment is not the workload's any more, or a rule refuses it."""
     world.play(lines=1)
     batch = await create_batch(world.client, input_lines(5))
@@ -363,7 +363,7 @@ async def test_what_a_release_takes_from_a_workload_ends_its_orders_there(world:
     assert await world.settled() == (1, LINE)
 
 
-async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> None:
+async def test_a_line_is_not_ordered_once_its_workload_is_guarded(world: World) -> None:
     """Its input may have been written, and put there, long before the provider takes the order."""
     world.play(mode="error", status=429, only="POST /v1/batches")
     batch = await create_batch(world.client, input_lines(2))
@@ -378,7 +378,7 @@ async def test_what_is_guarded_by_now_is_not_ordered_unguarded(world: World) -> 
     assert await world.settled() == (0, LINE - LINE)
 
 
-async def test_a_line_that_may_not_be_made_any_more_is_left_out_of_its_order(world: World) -> None:
+async def test_a_line_that_is_no_longer_permitted_is_left_out_of_its_order(world: World) -> None:
     """It costs nothing, and an order without any line is none."""
     world.play(mode="error", status=429, only="POST /v1/files")
     dear = input_line("dear", {"model": "auto", "max_tokens": 40, "messages": [{"role": "user", "content": "x"}]})
@@ -396,7 +396,7 @@ async def test_a_line_that_may_not_be_made_any_more_is_left_out_of_its_order(wor
 
 
 @pytest.mark.soak
-async def test_an_order_that_the_provider_took_twice_is_flagged_ended_and_paid(world: World) -> None:
+async def test_an_order_accepted_twice_by_the_provider_is_flagged_ended_and_paid(world: World) -> None:
     world.play(lines=2)
     batch = await create_batch(world.client, input_lines(4))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 2)
@@ -463,9 +463,7 @@ def _of_order(world: World, column: str) -> Any:
 
 
 @pytest.mark.parametrize("old", ["gone", "refused"])
-async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
-    world: World, tmp_path: Path, old: str
-) -> None:
+async def test_an_order_continues_with_the_rotated_provider_key(world: World, tmp_path: Path, old: str) -> None:
     """What was ordered with a key that opens nothing any more is fetched, and paid, all the same."""
 
     def keyed(number: int, name: str) -> None:
@@ -498,7 +496,7 @@ async def test_an_order_goes_on_with_the_key_that_its_providers_was_rotated_to(
     assert await world.settled() == (3, 3 * LINE)
 
 
-async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_is_cancelled(world: World) -> None:
+async def test_an_unreachable_provider_is_not_polled_more_often_after_a_cancellation(world: World) -> None:
     world.play(lines=1)
     batch = await create_batch(world.client, input_lines(3))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 1 and world.state() == "sent")
@@ -515,7 +513,7 @@ async def test_a_provider_that_is_away_is_not_asked_more_often_since_the_batch_i
     assert done.status == "cancelled" and counted(done) == (1, 2)
 
 
-async def test_an_order_whose_results_cannot_be_kept_says_so_and_loses_nothing(world: World) -> None:
+async def test_an_order_whose_results_cannot_be_stored_reports_it_and_loses_nothing(world: World) -> None:
     world.play(mode="error", status=503, only="GET /v1/files/")
     batch = await create_batch(world.client, input_lines(3))
     await wait_for(lambda: _status(world) == "completed")
@@ -531,7 +529,7 @@ async def test_an_order_whose_results_cannot_be_kept_says_so_and_loses_nothing(w
     assert await world.settled() == (3, 3 * LINE)
 
 
-async def test_what_a_provider_lost_of_an_order_that_was_ended_is_counted_at_its_bound(world: World) -> None:
+async def test_lines_without_result_of_an_ended_order_are_charged_at_their_bound(world: World) -> None:
     world.play(lines=4)
     batch = await create_batch(world.client, input_lines(10))
     await wait_for(lambda: bool(world.there) and world.there[0].completed == 4)
@@ -548,7 +546,7 @@ async def test_what_a_provider_lost_of_an_order_that_was_ended_is_counted_at_its
     assert await world.settled() == (4, 4 * LINE)
 
 
-async def test_nothing_stays_at_the_provider_when_who_was_to_delete_it_is_killed(world: World) -> None:
+async def test_files_at_the_provider_are_deleted_although_the_worker_is_killed(world: World) -> None:
     world.play(mode="stall", only="DELETE /v1/files/")
     done = await over(world, (await create_batch(world.client, input_lines(3))).id)
     assert done.status == "completed" and world.model.batches.files
@@ -562,14 +560,14 @@ async def test_nothing_stays_at_the_provider_when_who_was_to_delete_it_is_killed
 
 
 @pytest.mark.parametrize("what", ["GET /v1/batches/", "GET /v1/files/"], ids=["batch", "results"])
-async def test_what_a_provider_does_not_find_at_once_is_not_lost(world: World, what: str) -> None:
+async def test_an_order_that_the_provider_does_not_find_at_once_is_not_lost(world: World, what: str) -> None:
     """Of what it told of itself a moment before, since not all of its machines know yet."""
     batch = await made(world, input_lines(3), mode="error", status=404, only=what, times=2)
     assert batch.status == "completed" and counted(batch) == (3, 0)
     assert await world.settled() == (3, 3 * LINE)
 
 
-async def test_many_orders_at_a_silent_provider_take_few_connections_of_postgresql(world: World) -> None:
+async def test_many_orders_at_a_silent_provider_hold_few_database_connections(world: World) -> None:
     world.slow = {"first_token_ms": 3000}
     world.apply(2)
     await world.stack.wait_until_ready(2)

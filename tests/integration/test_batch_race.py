@@ -42,9 +42,7 @@ async def until(stack: Stack, query: str, seconds: float = 60) -> list[tuple[Any
 
 
 @pytest.mark.soak
-async def test_a_worker_that_was_stopped_answers_its_lines_itself_and_nobody_else_does(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_only_the_stopped_worker_itself_completes_its_lines(database: Database, tmp_path: Path) -> None:
     async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack, run_shipper(stack):
         place = deployment("one", port, rates=BATCH_RATES, first_token_ms=20_000)
         made = workload("assistant", ["one"], deadline_ms=60_000, batch_concurrent=2)
@@ -135,7 +133,7 @@ def taken_over(admin: psycopg.Connection[Any], worker: Any) -> None:
     admin.execute("INSERT INTO shipped (epoch, segment, position, gaps, done) VALUES (%s, 1, 64, 0, true)", (worker,))
 
 
-async def test_what_a_fenced_worker_says_of_a_line_comes_too_late(database: Database) -> None:
+async def test_results_of_a_fenced_worker_are_ignored(database: Database) -> None:
     """A line went to another worker after its first one's journal was taken over: only the newest claim counts."""
     first, second = new_id(), new_id()
     with psycopg.connect(database.superuser, autocommit=True) as admin:
@@ -196,7 +194,7 @@ async def test_large_results_are_read_a_few_at_a_time(database: Database) -> Non
 
 
 @pytest.mark.parametrize("when", ["read", "written"])
-async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
+async def test_cancelling_a_batch_does_not_wait_for_its_start(
     database: Database, monkeypatch: pytest.MonkeyPatch, when: str
 ) -> None:
     """Of fifty thousand lines that takes a while, after which it was told that there is no database."""
@@ -234,9 +232,7 @@ async def test_who_cancels_a_batch_that_is_begun_waits_for_nothing(
 
 
 @pytest.mark.parametrize("expires", [False, True])
-async def test_a_batch_and_the_end_of_its_file_at_once_leave_no_batch_without_one(
-    database: Database, expires: bool
-) -> None:
+async def test_a_batch_created_while_its_file_is_deleted_always_has_its_file(database: Database, expires: bool) -> None:
     with psycopg.connect(database.superuser, autocommit=True) as admin:
         known = ordered(admin)
         (file,) = admin.execute("SELECT input_file FROM batch").fetchone() or ()
@@ -265,7 +261,7 @@ async def test_a_batch_and_the_end_of_its_file_at_once_leave_no_batch_without_on
             assert not await late
 
 
-async def test_workers_that_claim_at_once_never_get_the_same_line(database: Database) -> None:
+async def test_concurrent_claims_never_return_the_same_line(database: Database) -> None:
     workers = [new_id() for _ in range(6)]
     with psycopg.connect(database.superuser, autocommit=True) as admin:
         batch = ordered(admin, *workers)
@@ -280,7 +276,7 @@ async def test_workers_that_claim_at_once_never_get_the_same_line(database: Data
         assert numbers == list(range(1, 41)) and len({line.call for lines in got for line in lines}) == 40
 
 
-async def test_a_worker_that_is_stopped_while_it_moves_money_keeps_no_budget_from_the_others(
+async def test_a_worker_stopped_during_a_transfer_does_not_block_budgets(
     database: Database,
 ) -> None:
     """What `claim` had done, and did not commit, is undone, and its rows are free, once that is over."""

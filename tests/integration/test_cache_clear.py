@@ -12,7 +12,7 @@ from groundplan.runtime.table_dump import dump_tables
 from groundplan.testing.database import Database
 
 
-def test_answers_of_a_known_workload_are_cleared_by_who_may(database: Database, tmp_path: Path) -> None:
+def test_cached_answers_of_a_known_workload_are_cleared_by_permitted_people(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path) as control:
         done = control.ask("POST", "/api/cache/clear", {"workload": "assistant"})
         assert done.status == 200 and done.body["workload"] == "assistant" and done.body["effective"]["complete"]

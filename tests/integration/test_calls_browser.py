@@ -101,7 +101,7 @@ def test_a_call_appears_without_reloading_and_counts_in_the_traffic(stack: Stack
     assert int(label.split()[0]) >= 2 and " 0 of them failed" in label
 
 
-def test_calls_are_filtered_by_who_answered_and_stay_so_while_live(stack: Stack, page: Page, kept: str) -> None:
+def test_a_filter_by_deployment_applies_to_live_calls(stack: Stack, page: Page, kept: str) -> None:
     page.goto("/calls")
     page.select_option("select[name=deployment]", "model")
     page.select_option("select[name=workload]", "careful")
@@ -113,7 +113,7 @@ def test_calls_are_filtered_by_who_answered_and_stay_so_while_live(stack: Stack,
     assert "workload=careful" in live and "deployment=model" in live
 
 
-def test_a_receipt_shows_where_the_time_went_and_what_was_kept(stack: Stack, page: Page, kept: str) -> None:
+def test_a_receipt_shows_timings_and_stored_content(stack: Stack, page: Page, kept: str) -> None:
     page.goto(f"/calls/{kept}")
     rows = page.locator("svg.waterfall text:not(.wf-told)").all_text_contents()
     assert rows[0] == "identify" and rows[-1] == "1. model" and "serve" in rows
@@ -126,7 +126,7 @@ def test_a_receipt_shows_where_the_time_went_and_what_was_kept(stack: Stack, pag
     assert any(entry["action"] == "content.read" for entry in log)
 
 
-def test_the_playground_asks_for_real_and_leads_to_the_receipt(stack: Stack, page: Page) -> None:
+def test_the_playground_makes_a_real_call_and_links_its_receipt(stack: Stack, page: Page) -> None:
     page.goto("/playground")
     page.select_option("select[name=workload]", "quiet")
     page.fill("textarea", f"hello {HOSTILE}")
@@ -145,7 +145,7 @@ def test_the_playground_asks_for_real_and_leads_to_the_receipt(stack: Stack, pag
     assert keys[0]["workload"] == "quiet" and keys[0]["state"] == "revoked", "its key is good for nothing any more"
 
 
-def test_the_cost_page_says_in_words_who_is_near_a_budget(stack: Stack, page: Page) -> None:
+def test_the_cost_page_names_who_is_near_a_budget(stack: Stack, page: Page) -> None:
     key = stack.key("thrifty")
     for _ in range(200):
         answer = stack.chat(key, "hello", max_tokens=20)
@@ -167,7 +167,7 @@ def test_the_cost_page_says_in_words_who_is_near_a_budget(stack: Stack, page: Pa
     assert "near" not in (others.inner_text() if others.count() else "")
 
 
-def test_a_question_with_another_sessions_token_asks_nothing_and_is_not_lost(stack: Stack, tab: Page) -> None:
+def test_a_question_with_a_foreign_csrf_token_is_not_sent_and_not_lost(stack: Stack, tab: Page) -> None:
     before = len(ask(stack, "GET", "/api/keys").body["keys"])
     tab.goto("/playground")
     tab.evaluate("document.querySelector('form.play input[name=csrf]').value = 'forged'")
@@ -192,7 +192,7 @@ def test_every_page_of_calls_fits_windows_of_any_width_in_light_and_dark(page: P
             assert page.evaluate(UNNAMED) == [], path
 
 
-def test_a_deployment_that_fails_is_shown_as_open_until_it_is_well(stack: Stack, page: Page) -> None:
+def test_a_failing_deployment_is_shown_as_open_until_it_recovers(stack: Stack, page: Page) -> None:
     page.goto("/operations")
     assert page.locator("td[data-label=Breaker]").inner_text() == "closed"
     key, port = stack.key("quiet"), upstream_port(stack)
@@ -207,7 +207,7 @@ def test_a_deployment_that_fails_is_shown_as_open_until_it_is_well(stack: Stack,
         request(port, "POST", "/control", {"mode": "ok"})
 
 
-def test_whoever_is_signed_out_meanwhile_is_told_so(stack: Stack, browser: Browser, cookie: Any) -> None:
+def test_a_signed_out_viewer_of_live_calls_is_told(stack: Stack, browser: Browser, cookie: Any) -> None:
     """What goes on by itself would show the traffic of that moment for good."""
     context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
     page = context.new_page()
@@ -217,7 +217,7 @@ def test_whoever_is_signed_out_meanwhile_is_told_so(stack: Stack, browser: Brows
     context.close()
 
 
-def test_what_is_not_renewed_any_more_is_told_to_be_old(browser: Browser, cookie: Any, stack: Stack) -> None:
+def test_stale_live_data_is_marked_as_old(browser: Browser, cookie: Any, stack: Stack) -> None:
     context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
     page = context.new_page()
     page.clock.install()

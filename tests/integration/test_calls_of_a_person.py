@@ -65,7 +65,7 @@ def by_facts(conn: Conn, wanted: CallFilter) -> list[str]:
     made, made, st.sampled_from([None, *STATUS]), st.sampled_from([None, "one"]), st.none() | hours, st.none() | hours,
     st.integers(1, 5),
 )  # fmt: skip
-def test_pages_have_every_call_of_a_person_once(
+def test_pages_list_each_call_of_a_person_once(
     conn: Conn, folded: list[Any], new: list[Any], status: str | None, workload: str | None, since: int | None,
     until: int | None, limit: int,
 ) -> None:  # fmt: skip
@@ -94,7 +94,7 @@ def calls_read(conn: Conn) -> int:
 
 
 @pytest.mark.parametrize("folded", [False, True])
-def test_what_has_few_calls_or_none_waits_for_nobody_s(conn: Conn, folded: bool) -> None:
+def test_a_filter_with_few_matches_reads_few_other_calls(conn: Conn, folded: bool) -> None:
     add(conn, [(hour % 70, 0, "refused" if hour % 9 == 0 else "ok", "one") for hour in range(1500)])
     add(conn, [(75, 1, "ok", "two"), (3, 1, "refused", "two")])
     if folded:
@@ -110,7 +110,7 @@ def test_what_has_few_calls_or_none_waits_for_nobody_s(conn: Conn, folded: bool)
 
 @pytest.mark.parametrize("status", ["failed", "refused"])
 @pytest.mark.parametrize("workload", [None, "one"])
-def test_calls_that_ended_so_are_those_that_the_ledger_has(conn: Conn, status: str, workload: str | None) -> None:
+def test_calls_by_status_equal_those_in_the_ledger(conn: Conn, status: str, workload: str | None) -> None:
     calls = [(hour * 7 % 200, hour % 2, STATUS[hour % 3], "one" if hour % 4 else "two") for hour in range(40)]
     add(conn, calls[:25])
     rollup_store.fold(conn)

@@ -31,7 +31,7 @@ RUN = Run(
 NOW = datetime(2026, 3, 2, tzinfo=UTC)
 
 
-def test_who_asks_for_the_same_at_the_same_moment_asks_for_one_thing(database: Database) -> None:
+def test_concurrent_identical_requests_create_one_approval_request(database: Database) -> None:
     asked = ApprovalRequest("data", "source/handbook", {"purpose": f"{new_id()}"}, "for the test")
     wanted = ExceptionRequest("house.rule", "assistant", None, NOW + timedelta(days=1), "for the test")
     asks: tuple[Callable[[Conn], UUID], ...] = (
@@ -50,7 +50,7 @@ def test_who_asks_for_the_same_at_the_same_moment_asks_for_one_thing(database: D
         assert len(changes.changes(conn, ["pending"])) == 2
 
 
-def test_who_asks_twice_for_a_replay_pays_for_one(database: Database) -> None:
+def test_a_replay_requested_twice_runs_once(database: Database) -> None:
     def ask(conn: Conn, made: Run) -> None:
         replays.check_alone(conn, made)
         replays.ask(conn, OPERATOR, made)

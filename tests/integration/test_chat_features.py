@@ -120,7 +120,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         yield Setup(stack, upstream, stack.key())
 
 
-async def test_a_request_goes_on_as_the_bytes_that_came(setup: Setup) -> None:
+async def test_a_request_is_forwarded_byte_for_byte(setup: Setup) -> None:
     raw = (
         b'{ "messages" : [{"role":"user","content":"caf\\u00e9","name":"x"}],\n  "model":"auto" ,'
         b'"later_field": [1, 2.50, {"a" :1}], "max_tokens" : 7 , "seed":1e1 }'
@@ -134,7 +134,7 @@ async def test_a_request_goes_on_as_the_bytes_that_came(setup: Setup) -> None:
     assert setup.upstream.asked[-1] == wanted + b',"max_tokens":1024,"stream_options":{"include_usage":true}}'
 
 
-async def test_the_official_clients_features_work(setup: Setup) -> None:
+async def test_features_of_the_official_client_work(setup: Setup) -> None:
     user: Any = [{"role": "user", "content": "Where is it?"}]
     tool: Any = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
     async with setup.client() as client:
@@ -170,7 +170,7 @@ async def test_the_official_clients_features_work(setup: Setup) -> None:
     assert json.loads(setup.upstream.asked[-1])["messages"][-1]["content"] == "it is there"
 
 
-async def test_answers_and_every_event_are_of_the_clients_types(setup: Setup) -> None:
+async def test_answers_and_events_have_the_official_clients_types(setup: Setup) -> None:
     body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "x"}], "logprobs": True, "n": 2}
     parse_strictly(ChatCompletion, (await setup.stack.post("/v1/chat/completions", setup.key, body)).body)
     reply = await setup.stack.post("/v1/chat/completions", setup.key, {**body, "stream": True})
@@ -183,7 +183,7 @@ async def test_answers_and_every_event_are_of_the_clients_types(setup: Setup) ->
 FILE = "data:application/pdf;base64,JVBERi0xLjQK"
 
 
-async def test_files_in_messages_go_where_they_are_taken_and_are_reserved_at_all_that_can_be_read(setup: Setup) -> None:
+async def test_files_go_to_deployments_that_accept_them_and_are_reserved_at_their_full_size(setup: Setup) -> None:
     user: Any = {"role": "user", "content": [{"type": "text", "text": "What?"}]}
     user["content"].append({"type": "file", "file": {"filename": "a.pdf", "file_data": FILE}})
     async with setup.client() as client:
@@ -215,7 +215,7 @@ async def test_files_in_messages_go_where_they_are_taken_and_are_reserved_at_all
         ({"file_data": "data:application/pdf;base64,no base64"}, "scripted/reader", "file_data"),
     ],
 )
-async def test_files_that_are_not_sent_or_not_taken_are_refused_by_name(
+async def test_missing_or_unsupported_files_are_refused_by_name(
     setup: Setup, part: dict[str, str], model: str, code: str
 ) -> None:
     content = [{"type": "file", "file": {"filename": "a.pdf", **part}}]
@@ -225,7 +225,7 @@ async def test_files_that_are_not_sent_or_not_taken_are_refused_by_name(
     assert setup.upstream.asked == []
 
 
-async def test_files_are_named_by_their_ids(setup: Setup) -> None:
+async def test_files_are_referenced_by_their_ids(setup: Setup) -> None:
     """Uploaded once, named in chat, responses and messages; the upstream gets their bytes."""
     pdf, png = b"%PDF-1.4\n", b"\x89PNG\r\n\x1a\n" + bytes(4)
     user: Any = {"role": "user", "content": [{"type": "text", "text": "What?"}]}
@@ -260,7 +260,7 @@ async def test_files_are_named_by_their_ids(setup: Setup) -> None:
         assert Decimal(estimate.json["most_usd"]) == Decimal("0.008192") + Decimal("0.0001"), "all of the context"
 
 
-async def test_files_that_cannot_be_put_in_are_refused_by_name(setup: Setup) -> None:
+async def test_files_that_cannot_be_inlined_are_refused_by_name(setup: Setup) -> None:
     other, asked = setup.stack.key("other"), "/v1/chat/completions"
 
     def body(*ids: str, model: str = "scripted/reader") -> dict[str, Any]:
@@ -302,7 +302,7 @@ async def test_files_that_cannot_be_put_in_are_refused_by_name(setup: Setup) -> 
 
 
 @node_client.needed
-async def test_nodes_official_client_is_content(setup: Setup) -> None:
+async def test_the_official_node_client_accepts_the_answers(setup: Setup) -> None:
     printed = await node_client.run_script("node_client.cjs", setup.url, setup.key)
     found = json.loads(printed)
     assert found.pop("events") > 5
@@ -312,7 +312,7 @@ async def test_nodes_official_client_is_content(setup: Setup) -> None:
 
 
 @node_client.needed
-async def test_what_nodes_official_client_sends_beside_plain_chat_works(setup: Setup) -> None:
+async def test_further_features_of_the_official_node_client_work(setup: Setup) -> None:
     found = json.loads(await node_client.run_script("node_features.cjs", setup.url, setup.key))
     arguments = '{"what":"it"}'
     assert found == {

@@ -181,7 +181,7 @@ async def told_late(scene: Scene, said: str, supported: bool) -> int:
     raise AssertionError("meaning is never asked in time")
 
 
-async def test_both_sources_of_a_conflict_are_told_to_the_model_and_the_caller(scene: Scene) -> None:
+async def test_model_and_caller_are_told_both_sources_of_a_conflict(scene: Scene) -> None:
     scene.searcher.conflicts, scene.searcher.newer = [CONFLICT], [NEWER]
     facts = await scene.facts("Yes.")
     assert facts["conflicts"] == [CONFLICT] and facts["newer"] == [NEWER]
@@ -234,7 +234,7 @@ async def without_passages(scene: Scene) -> None:
     assert "travel-2024.md" in json.loads(scene.model.last.body)["messages"][0]["content"]
 
 
-async def test_how_often_nothing_reaches_the_floor_is_counted_and_told_to_the_model(scene: Scene) -> None:
+async def test_searches_without_relevant_passages_are_counted_and_the_model_is_told(scene: Scene) -> None:
     await scene.facts("Staff have 30 days of leave [1].")
     asked = scene.searcher.searched
     assert (asked["workload"], asked["sources"], asked["floor"]) == ("assistant", ["handbook"], 0.4), "as declared"
@@ -253,7 +253,7 @@ async def test_how_often_nothing_reaches_the_floor_is_counted_and_told_to_the_mo
     assert [total(told, workload="assistant", result=each) for each in ("found", "abstained", "nothing")] == [1, 1, 1]
 
 
-async def test_below_the_floor_nobody_makes_an_answer_up(scene: Scene) -> None:
+async def test_without_relevant_passages_no_answer_is_generated(scene: Scene) -> None:
     """Whatever the model would say: it is not asked, on no surface, and nothing is charged."""
     scene.searcher.passages, scene.searcher.abstained = [], True
     scene.model.script = Script(say="It was won by Norway.")

@@ -140,7 +140,7 @@ async def test_an_ended_budget_period_is_not_opened_again(scene: Scene) -> None:
     assert granted == [("2036-12", Decimal("0.0006"))]
 
 
-async def test_who_is_listened_to_beyond_a_period_pays_for_the_response_in_the_next_one(scene: Scene) -> None:
+async def test_a_realtime_response_after_the_period_ended_is_charged_to_the_next_one(scene: Scene) -> None:
     at, records = f"127.0.0.1:{scene.stack.port}/v1", scene.records
     async with AsyncOpenAI(websocket_base_url=f"ws://{at}", base_url=f"http://{at}", api_key=scene.key) as client:
         async with client.realtime.connect(model="talker") as connection, asyncio.timeout(30):
@@ -157,7 +157,7 @@ async def test_who_is_listened_to_beyond_a_period_pays_for_the_response_in_the_n
     assert [(each.outcome, each.cost > 0) for each in records(Settlement)] == [("not_billed", False), ("ok", True)]
 
 
-async def test_a_used_up_day_and_an_ended_pilot_stay_so(scene: Scene) -> None:
+async def test_an_exhausted_day_and_an_ended_pilot_stay_ended(scene: Scene) -> None:
     counted, ended = await key_for(scene, "counted"), await key_for(scene, "ended")
     assert [(await scene.stack.chat(counted)).status for _ in range(3)] == [200, 200, 429]
     assert (await scene.stack.chat(ended)).code == "workload_expired"
@@ -166,7 +166,7 @@ async def test_a_used_up_day_and_an_ended_pilot_stay_so(scene: Scene) -> None:
     assert (await scene.stack.chat(ended)).code == "workload_expired"
 
 
-async def test_nobody_is_listened_to_beyond_the_last_day_of_a_workload(scene: Scene) -> None:
+async def test_a_conversation_ends_with_the_last_day_of_its_workload(scene: Scene) -> None:
     at, key = f"127.0.0.1:{scene.stack.port}/v1", await key_for(scene, "pilot")
     async with AsyncOpenAI(websocket_base_url=f"ws://{at}", base_url=f"http://{at}", api_key=key) as client:
         async with client.realtime.connect(model="talker") as connection, asyncio.timeout(30):
@@ -182,7 +182,7 @@ async def test_nobody_is_listened_to_beyond_the_last_day_of_a_workload(scene: Sc
             assert ended.value.rcvd is not None and ended.value.rcvd.code == 1008
 
 
-async def test_an_expired_key_does_not_come_to_life(scene: Scene) -> None:
+async def test_an_expired_key_stays_expired(scene: Scene) -> None:
     key = await key_for(scene, "counted", NOW - timedelta(seconds=1))
     assert (await scene.stack.chat(key)).code == "key_expired"
     scene.clock.set_now(BACK)
@@ -235,7 +235,7 @@ class Unseen:
         return 60.0
 
 
-async def test_a_batch_is_not_given_up_because_a_gateways_clock_was_fast_for_a_moment(scene: Scene) -> None:
+async def test_a_batch_does_not_expire_because_a_gateways_clock_was_briefly_fast(scene: Scene) -> None:
     """What is over stays over, and what was paid for it; so its time has to be over by PostgreSQL's clock, too."""
     said = {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "q"}]}
     line = {"custom_id": "c", "method": "POST", "url": "/v1/chat/completions", "body": said}
@@ -267,7 +267,7 @@ async def ordered(conn: psycopg.AsyncConnection[Any]) -> tuple[UUID, UUID]:
     return batch, order
 
 
-async def test_an_order_that_may_be_under_way_is_not_given_again_because_a_clock_is_fast(
+async def test_an_order_in_progress_is_not_sent_again_because_a_clock_is_fast(
     database: Database, tmp_path: Path
 ) -> None:
     """It is PostgreSQL that wrote down when it was sent."""
@@ -283,7 +283,7 @@ async def test_an_order_that_may_be_under_way_is_not_given_again_because_a_clock
             assert await (await conn.execute("SELECT state FROM batch_order")).fetchone() == (state,)
 
 
-async def test_an_order_is_followed_though_postgresqls_clock_was_fast_for_a_moment(database: Database) -> None:
+async def test_an_order_is_polled_although_postgresqls_clock_was_briefly_fast(database: Database) -> None:
     """In that moment each was put off until a minute after it; so were those that their provider had just made."""
     async with await psycopg.AsyncConnection.connect(database.superuser, autocommit=True) as conn:
         batch, order = await ordered(conn)
@@ -297,7 +297,7 @@ async def test_an_order_is_followed_though_postgresqls_clock_was_fast_for_a_mome
 
 
 @given(st.lists(st.integers(0, 1 << 40), min_size=2, max_size=50))
-def test_ids_go_on_whatever_the_clock_says(milliseconds: list[int]) -> None:
+def test_ids_stay_ordered_whatever_the_clock_says(milliseconds: list[int]) -> None:
     ids = [new_id(moment) for moment in milliseconds]
     assert ids == sorted(ids) and len(set(ids)) == len(ids)
 
@@ -332,7 +332,7 @@ def test_time_never_goes_back_and_never_stands_still(moves: list[tuple[int, int]
         assert clock.now() >= after and clock.now() >= machine.now()
 
 
-def test_it_follows_the_machine_again_when_that_has_caught_up() -> None:
+def test_the_clock_follows_the_machine_again_once_it_caught_up() -> None:
     machine = ManualClock(NOW)
     clock = NonDecreasingClock(machine)
     machine.set_now(BACK)
@@ -343,7 +343,7 @@ def test_it_follows_the_machine_again_when_that_has_caught_up() -> None:
     assert clock.now() == NOW + timedelta(hours=1)
 
 
-def test_a_time_that_was_wrong_for_a_moment_is_not_told_for_good() -> None:
+def test_a_briefly_wrong_time_is_not_kept() -> None:
     machine = ManualClock(NOW + timedelta(hours=1))
     clock = NonDecreasingClock(machine)
     machine.set_now(NOW)
@@ -356,7 +356,7 @@ def test_a_time_that_was_wrong_for_a_moment_is_not_told_for_good() -> None:
     assert clock.now() == machine.now()
 
 
-def test_a_clock_that_was_set_back_is_told_about_once(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_clock_that_was_set_back_is_reported_once(caplog: pytest.LogCaptureFixture) -> None:
     """Else nobody knows why keys are over that are not, after a clock was wrong for a moment."""
     machine = ManualClock(NOW)
     clock = NonDecreasingClock(machine)

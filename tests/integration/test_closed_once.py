@@ -44,7 +44,7 @@ class Late:
                 assert self.arrives.wait(60)
 
 
-async def test_what_is_given_back_while_its_commit_is_on_the_way_is_not_given_back_again(
+async def test_a_release_whose_commit_is_pending_is_not_repeated(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     journal, late, call = installation.journal(), Late(), new_id().bytes

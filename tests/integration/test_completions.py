@@ -103,7 +103,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         yield Setup(stack, own, chat, stack.key())
 
 
-async def test_both_kinds_of_upstream_complete(setup: Setup) -> None:
+async def test_completions_work_with_both_kinds_of_upstream(setup: Setup) -> None:
     setup.chat.script = Script(tokens=4)
     reply = await setup.ask(temperature=0, seed=0, stop=["x"], best_of=1, echo=False, presence_penalty=0)
     assert reply.status == 200, reply.body
@@ -153,7 +153,7 @@ async def test_the_official_client_streams(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(("prompt", "texts"), [(b"[ 40, 1309]", 1), (b"[[40,1309], [7]]", 2)])
-async def test_prompts_as_tokens_go_on_as_they_came(setup: Setup, prompt: bytes, texts: int) -> None:
+async def test_token_prompts_are_forwarded_unchanged(setup: Setup, prompt: bytes, texts: int) -> None:
     key = setup.stack.key("plain")
     raw = b'{"prompt" : %b, "model":"auto", "max_tokens" : 5 }' % prompt
     reply = await setup.stack.post("/v1/completions", key, raw)
@@ -167,7 +167,7 @@ async def test_prompts_as_tokens_go_on_as_they_came(setup: Setup, prompt: bytes,
     assert estimate.json["deployments"][0]["most_prompt_tokens"] > len(raw), "no fewer than its bytes and its tokens"
 
 
-def test_tokens_stay_with_one_model_and_are_not_gone_on_with() -> None:
+def test_token_prompts_stay_with_one_model_and_are_not_resumed() -> None:
     places = tuple(
         structs.replace(deployment(name, 1, serves=["completions"]), model=model)
         for name, model in (("one", "a/x"), ("two", "a/x"), ("three", "b/y"))
@@ -180,7 +180,7 @@ def test_tokens_stay_with_one_model_and_are_not_gone_on_with() -> None:
         COMPLETIONS.cost_bound(tokens, places[0], 9, 16)
 
 
-async def test_what_chat_has_no_word_for_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:
+async def test_parameters_unknown_to_chat_are_refused_by_name_or_routed_to_a_native_upstream(setup: Setup) -> None:
     for more in (
         {"echo": True},
         {"suffix": "z"},

@@ -54,7 +54,7 @@ def at_work(aside: ComputeProcess, pipe: Path) -> tuple[threading.Thread, list[G
     return thread, refused
 
 
-def test_it_answers_from_a_process_that_makes_way_and_knows_no_secret(
+def test_answers_come_from_a_low_priority_process_without_secrets(
     aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GROUNDPLAN_DATABASE_URL", "postgresql://owner:secret@localhost/x")
@@ -68,7 +68,7 @@ def test_it_answers_from_a_process_that_makes_way_and_knows_no_secret(
         assert aside.ask(Path.read_text, Path("/proc/self/oom_score_adj")) == "1000\n"
 
 
-def test_what_is_raised_there_is_raised_here(aside: ComputeProcess) -> None:
+def test_errors_of_the_compute_process_are_raised_in_the_caller(aside: ComputeProcess) -> None:
     with pytest.raises(Invalid) as here:
         whatif.parse_changes(["no value"], [], [], [])
     with pytest.raises(Invalid) as refused:
@@ -79,9 +79,7 @@ def test_what_is_raised_there_is_raised_here(aside: ComputeProcess) -> None:
     assert aside.ask(int, "7") == 7
 
 
-def test_where_it_is_killed_whoever_asked_is_told_and_the_next_is_answered(
-    aside: ComputeProcess, tmp_path: Path
-) -> None:
+def test_after_a_kill_the_request_fails_and_the_next_is_answered(aside: ComputeProcess, tmp_path: Path) -> None:
     first = aside.ask(os.getpid)
     os.kill(first, signal.SIGKILL)
     until(lambda: aside.pid is None)
@@ -94,7 +92,7 @@ def test_where_it_is_killed_whoever_asked_is_told_and_the_next_is_answered(
     assert aside.ask(os.getpid) not in (first, second)
 
 
-def test_what_takes_too_long_is_ended(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_computation_that_takes_too_long_is_ended(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     before = aside.ask(os.getpid)
     monkeypatch.setattr(aside_module, "ANSWER_SECONDS", 0.1)
     with pytest.raises(Unavailable) as refused:
@@ -102,7 +100,7 @@ def test_what_takes_too_long_is_ended(aside: ComputeProcess, monkeypatch: pytest
     assert refused.value.code == "planning_long" and not Path(f"/proc/{before}").exists()
 
 
-def test_of_too_many_the_last_are_refused(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_requests_beyond_the_queue_are_refused(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside_module, "MAX_WAITING", 0)
     with pytest.raises(Unavailable) as refused:
         aside.ask(os.getpid)
@@ -113,21 +111,21 @@ def test_of_too_many_the_last_are_refused(aside: ComputeProcess, monkeypatch: py
         aside.ask(os.getpid)
 
 
-def test_it_ends_when_nobody_asks_for_a_while(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_compute_process_ends_when_idle(aside: ComputeProcess, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside_module, "IDLE_SECONDS", 0.02)
     before = aside.ask(os.getpid)
     until(lambda: not Path(f"/proc/{before}").exists())
     assert aside.ask(os.getpid) != before
 
 
-def test_newer_code_than_ours_is_not_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_with_newer_code_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(aside_module, "code_digest", lambda: "of before")
     made = ComputeProcess(tmp_path / "planning.log", ())
     assert [made.ask(os.getpid), made.ask(os.getpid)] == [os.getpid()] * 2 and made.pid is None
     made.close()
 
 
-def test_who_waits_when_it_is_closed_is_told(tmp_path: Path) -> None:
+def test_waiting_requests_fail_when_the_process_is_closed(tmp_path: Path) -> None:
     made = ComputeProcess(tmp_path / "planning.log", ())
     thread, refused = at_work(made, tmp_path / "pipe")
     pid = made.pid
@@ -148,7 +146,7 @@ aside.ask(time.sleep, 60)
 """
 
 
-def test_it_dies_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+def test_the_compute_process_dies_with_its_killed_parent(tmp_path: Path) -> None:
     command = [sys.executable, "-c", ORPHAN, str(tmp_path / "planning.log")]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as parent:
         assert parent.stdout is not None
@@ -165,7 +163,9 @@ def is_over(pid: int) -> bool:
         return True
 
 
-def test_large_companies_are_planned_there_and_small_ones_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_large_companies_are_planned_in_the_compute_process_and_small_ones_inline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     facts = company(*(workload(name, growth=0.5) for name in ("a", "b", "c")))
     questions: list[tuple[Any, ...]] = [
         (views.plan_json, None), (views.explanation_json, "a"), (views.why_json, "b"),
