@@ -1,8 +1,8 @@
-"""How many audit entries a second become durable: tiles, checkpoint and their fdatasync, with group commit; and how
-fast they are verified and proved at `--proofs` entries.
+"""Audit entries per second that become durable: tiles, checkpoint and their fdatasync, with group commit; and the speed
+of verification and proofs at `--proofs` entries.
 
-Measures the file path of the log only; the entries (about 400 bytes) are made before, and PostgreSQL is not used.
-`p50_ms` and `p99_ms` are the times of a whole group, which is what an entry in it waits at most once its group began.
+Measures the file path of the log only; the entries (about 400 bytes) are created before, and PostgreSQL is not used.
+`p50_ms` and `p99_ms` are the times of a whole group: the longest wait of an entry once its group has started.
 `verify_per_s` and the proofs are CPU time of one thread over files that were just written.
 """
 
@@ -36,8 +36,8 @@ from groundplan.core.ids import new_id
 EPOCH = new_id()
 
 
-def group_of(size: int) -> list[bytes]:
-    """Entries such as a finished call makes."""
+def make_entries(size: int) -> list[bytes]:
+    """`size` entries as finished calls write them."""
     detail = {
         "workload": "staff-assistant",
         "deployment": "gpt-eu",
@@ -51,15 +51,15 @@ def group_of(size: int) -> list[bytes]:
     ]
 
 
-def disk_p50_ms(folder: Path) -> float:
+def measure_fdatasync_ms(folder: Path) -> float:
     """The median of one fdatasync of 4 KiB on this disk, in milliseconds."""
     times: list[float] = []
     descriptor = os.open(folder / "probe", os.O_WRONLY | os.O_CREAT, 0o600)
     for _ in range(200):
         os.write(descriptor, b"x" * 4096)
-        begun = time.perf_counter()
+        started = time.perf_counter()
         os.fdatasync(descriptor)
-        times.append(time.perf_counter() - begun)
+        times.append(time.perf_counter() - started)
     os.close(descriptor)
     return statistics.median(times) * 1000
 
@@ -68,20 +68,20 @@ def measure(folder: Path, seconds: float, group: int) -> dict[str, object]:
     """Append groups for about `seconds` of appending and return the figures."""
     times: list[float] = []
     with AuditLog(folder / "audit", Ed25519PrivateKey.generate()) as log:
-        log.append(group_of(group))
-        first = log.checkpoint.size
+        log.append(make_entries(group))
+        size_before = log.checkpoint.size
         while sum(times) < seconds:
-            entries = group_of(group)
-            begun = time.perf_counter()
+            entries = make_entries(group)
+            started = time.perf_counter()
             log.append(entries)
-            times.append(time.perf_counter() - begun)
-        total = log.checkpoint.size - first
+            times.append(time.perf_counter() - started)
+        total = log.checkpoint.size - size_before
     times.sort()
     return {
         "durable_per_s": round(total / sum(times)),
         "p50_ms": round(statistics.median(times) * 1000, 3),
         "p99_ms": round(times[min(len(times) - 1, int(len(times) * 0.99))] * 1000, 3),
-        "fdatasync_p50_ms": round(disk_p50_ms(folder), 3),
+        "fdatasync_p50_ms": round(measure_fdatasync_ms(folder), 3),
         "entries": total,
         "group": group,
         "machine": machine(),
@@ -89,41 +89,42 @@ def measure(folder: Path, seconds: float, group: int) -> dict[str, object]:
     }
 
 
-def prove(folder: Path, size: int, samples: int = 400) -> dict[str, object]:
-    """A log of `size` entries: verified whole, then `samples` proofs of inclusion and consistency at random places."""
+def measure_proofs(folder: Path, size: int, samples: int = 400) -> dict[str, object]:
+    """Figures of verifying a log of `size` entries, and of `samples` random proofs of inclusion and of consistency."""
     key = Ed25519PrivateKey.generate()
     with AuditLog(folder / "proved", key) as log:
         while log.checkpoint.size < size:
-            log.append(group_of(min(65_536, size - log.checkpoint.size)))
-    begun = time.process_time()
+            log.append(make_entries(min(65_536, size - log.checkpoint.size)))
+    started = time.process_time()
     verdict = verify(folder / "proved", key.public_key().public_bytes_raw())
-    seconds = time.process_time() - begun
-    draw = random.Random(size)
+    seconds = time.process_time() - started
+    rng = random.Random(size)
     inclusion = [
-        _timed(lambda at: inclusion_proof(folder / "proved", at), draw.randrange(size)) for _ in range(samples)
+        _cpu_ms(lambda index: inclusion_proof(folder / "proved", index), rng.randrange(size)) for _ in range(samples)
     ]
     consistency = [
-        _timed(lambda at: consistency_proof(folder / "proved", at), draw.randrange(1, size)) for _ in range(samples)
+        _cpu_ms(lambda index: consistency_proof(folder / "proved", index), rng.randrange(1, size))
+        for _ in range(samples)
     ]
     return {
         "proved_entries": size,
         "verified": verdict.ok,
         "verify_per_s": round(size / seconds),
-        "inclusion_p50_ms": _rank(inclusion, 0.5),
-        "inclusion_p99_ms": _rank(inclusion, 0.99),
-        "consistency_p50_ms": _rank(consistency, 0.5),
-        "consistency_p99_ms": _rank(consistency, 0.99),
+        "inclusion_p50_ms": _quantile(inclusion, 0.5),
+        "inclusion_p99_ms": _quantile(inclusion, 0.99),
+        "consistency_p50_ms": _quantile(consistency, 0.5),
+        "consistency_p99_ms": _quantile(consistency, 0.99),
     }
 
 
-def _timed(work: Callable[[int], object], at: int) -> float:
-    begun = time.process_time()
-    work(at)
-    return (time.process_time() - begun) * 1000
+def _cpu_ms(work: Callable[[int], object], index: int) -> float:
+    started = time.process_time()
+    work(index)
+    return (time.process_time() - started) * 1000
 
 
-def _rank(times: list[float], at: float) -> float:
-    return round(sorted(times)[int(len(times) * at)], 3)
+def _quantile(times: list[float], q: float) -> float:
+    return round(sorted(times)[int(len(times) * q)], 3)
 
 
 def main() -> None:
@@ -138,7 +139,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=options.folder or Path.cwd(), prefix=".bench-audit-") as folder:
         figures = measure(Path(folder), options.seconds, options.group)
         if options.proofs:
-            figures |= prove(Path(folder), options.proofs)
+            figures |= measure_proofs(Path(folder), options.proofs)
     if options.json:
         print(json.dumps(figures))
         return

@@ -1,9 +1,9 @@
-"""How surely a tampered audit log is found, and how exactly: random mutations of 12 kinds in copies of a log's files.
+"""How reliably and how precisely tampering with an audit log is detected: random mutations of 13 kinds in its files.
 
-Each mutation is made in the files of one log, verified from those files alone (no database, no earlier checkpoint, only
-the log's public key) and undone. `found`: the verification fails. `located`: it names the altered entry, or the altered
-tile or file. The mutations leave the signature alone or cannot make it again, as somebody without the key; what the
-holder of the key can do (fork, cut, sign anew) is found by whoever holds another checkpoint, told under `with_key`.
+Each mutation is applied to the files of one log, verified from those files alone (no database, no earlier checkpoint,
+only the log's public key) and undone. `found`: the verification fails. `located`: it names the altered entry, tile or
+file. The mutations are those of somebody without the key, who cannot renew the signature; what the holder of the key
+can do (fork, truncate, sign again) is detected by anyone with another checkpoint, reported under `with_key`.
 """
 
 from __future__ import annotations
@@ -38,36 +38,36 @@ SIZE = 2_900
 
 
 @dataclass(frozen=True)
-class Scene:
-    """A log to tamper with, and its public key from elsewhere."""
+class TargetLog:
+    """A log to tamper with, its public key, and another key to sign with."""
 
     folder: Path
     public: bytes
     other: Ed25519PrivateKey
 
-    def bundle(self, draw: random.Random) -> tuple[int, int]:
+    def random_bundle(self, rng: random.Random) -> tuple[int, int]:
         """(index, width) of a random bundle."""
-        index = draw.randrange(-(-SIZE // WIDTH))
+        index = rng.randrange(-(-SIZE // WIDTH))
         return index, min(WIDTH, SIZE - index * WIDTH)
 
-    def path(self, level: int | str, index: int, width: int) -> Path:
+    def tile_file(self, level: int | str, index: int, width: int) -> Path:
         return self.folder / tile_path("entries" if isinstance(level, str) else level, index, width)
 
-    def write(self, index: int, width: int, entries: list[bytes]) -> Path:
-        path = self.path("entries", index, width)
+    def write_bundle(self, index: int, width: int, entries: list[bytes]) -> Path:
+        path = self.tile_file("entries", index, width)
         path.write_bytes(encode_bundle(entries))
         return path
 
 
 @dataclass(frozen=True)
-class Told:
-    """Where a mutation was made: entries by index, files by path."""
+class Mutation:
+    """The place of a mutation: entries by index, files by path."""
 
     entries: frozenset[int] = frozenset()
     files: frozenset[str] = frozenset()
 
-    def located(self, verdict: Verdict) -> bool:
-        """Whether a problem names one of the entries or files, as its place or in its words."""
+    def is_located(self, verdict: Verdict) -> bool:
+        """Whether a problem names one of the entries or files, as its place or in its message."""
         for problem in verdict.problems:
             if problem.where in self.entries or problem.where in self.files:
                 return True
@@ -76,141 +76,144 @@ class Told:
         return False
 
 
-def _bit(scene: Scene, draw: random.Random) -> Told:
-    """One bit of one entry."""
-    index, width = scene.bundle(draw)
-    entries, at = Tiles(scene.folder).entries(index, width), draw.randrange(width)
-    body = bytearray(entries[at])
-    body[draw.randrange(len(body))] ^= 1 << draw.randrange(8)
-    scene.write(index, width, [*entries[:at], bytes(body), *entries[at + 1 :]])
-    return Told(frozenset({index * WIDTH + at}))
+def flip_entry_bit(target: TargetLog, rng: random.Random) -> Mutation:
+    """Flip one bit of one entry."""
+    index, width = target.random_bundle(rng)
+    entries, position = Tiles(target.folder).entries(index, width), rng.randrange(width)
+    body = bytearray(entries[position])
+    body[rng.randrange(len(body))] ^= 1 << rng.randrange(8)
+    target.write_bundle(index, width, [*entries[:position], bytes(body), *entries[position + 1 :]])
+    return Mutation(frozenset({index * WIDTH + position}))
 
 
-def _replaced(scene: Scene, draw: random.Random) -> Told:
-    """One entry by a forged one of another length."""
-    index, width = scene.bundle(draw)
-    entries, at = Tiles(scene.folder).entries(index, width), draw.randrange(width)
-    entries[at] = b'{"forged":%d}' % draw.randrange(10**9)
-    scene.write(index, width, entries)
-    return Told(frozenset({index * WIDTH + at}))
+def replace_entry(target: TargetLog, rng: random.Random) -> Mutation:
+    """Replace one entry by a forged one of another length."""
+    index, width = target.random_bundle(rng)
+    entries, position = Tiles(target.folder).entries(index, width), rng.randrange(width)
+    entries[position] = b'{"forged":%d}' % rng.randrange(10**9)
+    target.write_bundle(index, width, entries)
+    return Mutation(frozenset({index * WIDTH + position}))
 
 
-def _length(scene: Scene, draw: random.Random) -> Told:
-    """One bit of an entry's length."""
-    index, width = scene.bundle(draw)
-    entries, at = Tiles(scene.folder).entries(index, width), draw.randrange(width)
-    path = scene.path("entries", index, width)
+def flip_length_bit(target: TargetLog, rng: random.Random) -> Mutation:
+    """Flip one bit of an entry's length."""
+    index, width = target.random_bundle(rng)
+    entries, position = Tiles(target.folder).entries(index, width), rng.randrange(width)
+    path = target.tile_file("entries", index, width)
     data = bytearray(path.read_bytes())
-    data[sum(2 + len(entry) for entry in entries[:at]) + draw.randrange(2)] ^= 1 << draw.randrange(8)
+    data[sum(2 + len(entry) for entry in entries[:position]) + rng.randrange(2)] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
-    return Told(frozenset({index * WIDTH + at}), frozenset({tile_path("entries", index, width)}))
+    return Mutation(frozenset({index * WIDTH + position}), frozenset({tile_path("entries", index, width)}))
 
 
-def _missing(scene: Scene, draw: random.Random) -> Told:
-    """One entry taken out."""
-    index, width = scene.bundle(draw)
-    entries, at = Tiles(scene.folder).entries(index, width), draw.randrange(width)
-    scene.write(index, width, entries[:at] + entries[at + 1 :])
-    return Told(frozenset({index * WIDTH + at}))
+def remove_entry(target: TargetLog, rng: random.Random) -> Mutation:
+    """Remove one entry."""
+    index, width = target.random_bundle(rng)
+    entries, position = Tiles(target.folder).entries(index, width), rng.randrange(width)
+    target.write_bundle(index, width, entries[:position] + entries[position + 1 :])
+    return Mutation(frozenset({index * WIDTH + position}))
 
 
-def _added(scene: Scene, draw: random.Random) -> Told:
-    """One entry put in."""
-    index, width = scene.bundle(draw)
-    entries, at = Tiles(scene.folder).entries(index, width), draw.randrange(width + 1)
-    entries.insert(at, b'{"forged":%d}' % draw.randrange(10**9))
-    scene.write(index, width, entries)
-    return Told(frozenset({index * WIDTH + at, index * WIDTH + width}))
+def insert_entry(target: TargetLog, rng: random.Random) -> Mutation:
+    """Insert one entry."""
+    index, width = target.random_bundle(rng)
+    entries, position = Tiles(target.folder).entries(index, width), rng.randrange(width + 1)
+    entries.insert(position, b'{"forged":%d}' % rng.randrange(10**9))
+    target.write_bundle(index, width, entries)
+    return Mutation(frozenset({index * WIDTH + position, index * WIDTH + width}))
 
 
-def _twice(scene: Scene, draw: random.Random) -> Told:
-    """One entry in the place of another of its bundle as well."""
-    index, width = scene.bundle(draw)
-    entries = Tiles(scene.folder).entries(index, width)
-    at, to = draw.sample(range(width), 2)
-    entries[to] = entries[at]
-    scene.write(index, width, entries)
-    return Told(frozenset({index * WIDTH + to}))
+def duplicate_entry(target: TargetLog, rng: random.Random) -> Mutation:
+    """Overwrite one entry by another of its bundle."""
+    index, width = target.random_bundle(rng)
+    entries = Tiles(target.folder).entries(index, width)
+    from_position, position = rng.sample(range(width), 2)
+    entries[position] = entries[from_position]
+    target.write_bundle(index, width, entries)
+    return Mutation(frozenset({index * WIDTH + position}))
 
 
-def _swapped(scene: Scene, draw: random.Random) -> Told:
-    """Two entries of a bundle."""
-    index, width = scene.bundle(draw)
-    entries = Tiles(scene.folder).entries(index, width)
-    at, to = draw.sample(range(width), 2)
-    entries[at], entries[to] = entries[to], entries[at]
-    scene.write(index, width, entries)
-    return Told(frozenset({index * WIDTH + at, index * WIDTH + to}))
+def swap_in_bundle(target: TargetLog, rng: random.Random) -> Mutation:
+    """Swap two entries of a bundle."""
+    index, width = target.random_bundle(rng)
+    entries = Tiles(target.folder).entries(index, width)
+    first, second = rng.sample(range(width), 2)
+    entries[first], entries[second] = entries[second], entries[first]
+    target.write_bundle(index, width, entries)
+    return Mutation(frozenset({index * WIDTH + first, index * WIDTH + second}))
 
 
-def _swapped_far(scene: Scene, draw: random.Random) -> Told:
-    """Two entries of different bundles."""
-    first, second = draw.sample(range(SIZE // WIDTH), 2)
-    tiles = Tiles(scene.folder)
-    here, there = tiles.entries(first), tiles.entries(second)
-    at, to = draw.randrange(WIDTH), draw.randrange(WIDTH)
-    here[at], there[to] = there[to], here[at]
-    scene.write(first, WIDTH, here)
-    scene.write(second, WIDTH, there)
-    return Told(frozenset({first * WIDTH + at, second * WIDTH + to}))
+def swap_between_bundles(target: TargetLog, rng: random.Random) -> Mutation:
+    """Swap two entries of different bundles."""
+    first, second = rng.sample(range(SIZE // WIDTH), 2)
+    tiles = Tiles(target.folder)
+    first_entries, second_entries = tiles.entries(first), tiles.entries(second)
+    first_position, second_position = rng.randrange(WIDTH), rng.randrange(WIDTH)
+    first_entries[first_position], second_entries[second_position] = (
+        second_entries[second_position],
+        first_entries[first_position],
+    )
+    target.write_bundle(first, WIDTH, first_entries)
+    target.write_bundle(second, WIDTH, second_entries)
+    return Mutation(frozenset({first * WIDTH + first_position, second * WIDTH + second_position}))
 
 
-def _cut(scene: Scene, draw: random.Random) -> Told:
-    """A file that ends early."""
-    level, index, width = draw.choice(_tiles())
-    path = scene.path(level, index, width)
+def truncate_file(target: TargetLog, rng: random.Random) -> Mutation:
+    """Truncate a file."""
+    level, index, width = rng.choice(_all_files())
+    path = target.tile_file(level, index, width)
     data = path.read_bytes()
-    keep = draw.randrange(len(data))
-    path.write_bytes(data[:keep])
+    length = rng.randrange(len(data))
+    path.write_bytes(data[:length])
     entries = frozenset(range(index * WIDTH, index * WIDTH + width)) if level == "entries" else frozenset()
-    return Told(entries, frozenset({str(path.relative_to(scene.folder))}))
+    return Mutation(entries, frozenset({str(path.relative_to(target.folder))}))
 
 
-def _gone(scene: Scene, draw: random.Random) -> Told:
-    """A file that is not there."""
-    level, index, width = draw.choice(_tiles())
-    path = scene.path(level, index, width)
+def delete_file(target: TargetLog, rng: random.Random) -> Mutation:
+    """Delete a file."""
+    level, index, width = rng.choice(_all_files())
+    path = target.tile_file(level, index, width)
     path.unlink()
     entries = frozenset({index * WIDTH}) if level == "entries" else frozenset()
-    return Told(entries, frozenset({str(path.relative_to(scene.folder))}))
+    return Mutation(entries, frozenset({str(path.relative_to(target.folder))}))
 
 
-def _hash(scene: Scene, draw: random.Random) -> Told:
-    """One bit of a hash tile."""
-    level, index, width = draw.choice([tile for tile in _tiles() if tile[0] != "entries"])
-    path = scene.path(level, index, width)
+def flip_hash_bit(target: TargetLog, rng: random.Random) -> Mutation:
+    """Flip one bit of a hash tile."""
+    level, index, width = rng.choice([tile for tile in _all_files() if tile[0] != "entries"])
+    path = target.tile_file(level, index, width)
     data = bytearray(path.read_bytes())
-    data[draw.randrange(len(data))] ^= 1 << draw.randrange(8)
+    data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
     path.write_bytes(data)
-    below = frozenset(range(index * WIDTH, index * WIDTH + width)) if level == 0 and width < WIDTH else frozenset()
-    return Told(below, frozenset({str(path.relative_to(scene.folder))}))
+    entries = frozenset(range(index * WIDTH, index * WIDTH + width)) if level == 0 and width < WIDTH else frozenset()
+    return Mutation(entries, frozenset({str(path.relative_to(target.folder))}))
 
 
-def _with_hash(scene: Scene, draw: random.Random) -> Told:
-    """One entry together with its hash, so that both agree."""
-    index, width = scene.bundle(draw)
-    entries, at = Tiles(scene.folder).entries(index, width), draw.randrange(width)
-    entries[at] = b'{"forged":%d}' % draw.randrange(10**9)
-    scene.write(index, width, entries)
-    path = scene.path(0, index, width)
+def replace_with_hash(target: TargetLog, rng: random.Random) -> Mutation:
+    """Replace one entry together with its hash, so that both agree."""
+    index, width = target.random_bundle(rng)
+    entries, position = Tiles(target.folder).entries(index, width), rng.randrange(width)
+    entries[position] = b'{"forged":%d}' % rng.randrange(10**9)
+    target.write_bundle(index, width, entries)
+    path = target.tile_file(0, index, width)
     path.write_bytes(b"".join(leaf_hash(entry) for entry in entries))
-    return Told(frozenset({index * WIDTH + at}), frozenset({str(path.relative_to(scene.folder))}))
+    return Mutation(frozenset({index * WIDTH + position}), frozenset({str(path.relative_to(target.folder))}))
 
 
-def _checkpoint(scene: Scene, draw: random.Random) -> Told:
-    """A checkpoint with another size or root, signed by somebody else or by nobody."""
-    path = scene.folder / "checkpoint"
+def change_checkpoint(target: TargetLog, rng: random.Random) -> Mutation:
+    """Change the size in the checkpoint; sign it with another key or keep the old signature."""
+    path = target.folder / "checkpoint"
     note = parse_note(path.read_bytes())
     point = parse_checkpoint(note.text)
-    text = note.text.replace(f"\n{point.size}\n", f"\n{point.size - 1 - draw.randrange(point.size - 1)}\n")
-    if draw.random() < 0.5:
+    text = note.text.replace(f"\n{point.size}\n", f"\n{point.size - 1 - rng.randrange(point.size - 1)}\n")
+    if rng.random() < 0.5:
         path.write_bytes(note.encode().replace(note.text.encode(), text.encode()))
     else:
-        path.write_bytes(sign(text, scene.other, point.origin).encode())
-    return Told(files=frozenset({"checkpoint"}))
+        path.write_bytes(sign(text, target.other, point.origin).encode())
+    return Mutation(files=frozenset({"checkpoint"}))
 
 
-def _tiles() -> list[tuple[int | str, int, int]]:
+def _all_files() -> list[tuple[int | str, int, int]]:
     """(level, index, width) of every file of the log."""
     count = -(-SIZE // WIDTH)
     low: list[tuple[int | str, int, int]] = [
@@ -219,61 +222,61 @@ def _tiles() -> list[tuple[int | str, int, int]]:
     return [*low, (1, 0, SIZE // WIDTH)]
 
 
-KINDS: dict[str, Callable[[Scene, random.Random], Told]] = {
-    "a bit of an entry": _bit,
-    "an entry replaced": _replaced,
-    "a length": _length,
-    "an entry missing": _missing,
-    "an entry added": _added,
-    "an entry twice": _twice,
-    "two entries swapped": _swapped,
-    "two entries of different tiles swapped": _swapped_far,
-    "a file cut": _cut,
-    "a file missing": _gone,
-    "a hash": _hash,
-    "an entry with its hash": _with_hash,
-    "a checkpoint": _checkpoint,
+KINDS: dict[str, Callable[[TargetLog, random.Random], Mutation]] = {
+    "a bit of an entry": flip_entry_bit,
+    "an entry replaced": replace_entry,
+    "a length": flip_length_bit,
+    "an entry missing": remove_entry,
+    "an entry added": insert_entry,
+    "an entry twice": duplicate_entry,
+    "two entries swapped": swap_in_bundle,
+    "two entries of different tiles swapped": swap_between_bundles,
+    "a file cut": truncate_file,
+    "a file missing": delete_file,
+    "a hash": flip_hash_bit,
+    "an entry with its hash": replace_with_hash,
+    "a checkpoint": change_checkpoint,
 }
 """12 kinds in entries and tiles, and the checkpoint itself."""
 
 
-def make(folder: Path) -> Scene:
+def make_log(folder: Path) -> TargetLog:
     """A log of `SIZE` entries."""
     key = Ed25519PrivateKey.generate()
     with AuditLog(folder, key) as log:
         log.append([b'{"action":"call","id":%d,"subject":"workload/assistant"}' % n for n in range(SIZE)])
-    return Scene(folder, key.public_key().public_bytes_raw(), Ed25519PrivateKey.generate())
+    return TargetLog(folder, key.public_key().public_bytes_raw(), Ed25519PrivateKey.generate())
 
 
 def measure(folder: Path, mutations: int, seed: int) -> dict[str, object]:
-    """Make the mutations, equally many of each kind, and count what verification says."""
-    scene = make(folder / "audit")
-    draw = random.Random(seed)
-    files = {path: path.read_bytes() for path in scene.folder.rglob("*") if path.is_file()}
+    """Apply the mutations, equally many of each kind, and count how many verification finds and locates."""
+    target = make_log(folder / "audit")
+    rng = random.Random(seed)
+    files = {path: path.read_bytes() for path in target.folder.rglob("*") if path.is_file()}
     names = list(KINDS)
-    made: Counter[str] = Counter()
+    applied: Counter[str] = Counter()
     found: Counter[str] = Counter()
     located: Counter[str] = Counter()
-    begun = time.perf_counter()
+    started = time.perf_counter()
     for number in range(mutations):
         name = names[number % len(names)]
-        told = KINDS[name](scene, draw)
-        verdict = verify(scene.folder, scene.public)
-        made[name] += 1
+        mutation = KINDS[name](target, rng)
+        verdict = verify(target.folder, target.public)
+        applied[name] += 1
         found[name] += not verdict.ok
-        located[name] += told.located(verdict)
+        located[name] += mutation.is_located(verdict)
         for path, data in files.items():
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
-    assert verify(scene.folder, scene.public).ok, "the log is whole again"
+    assert verify(target.folder, target.public).ok, "the log is whole again"
     return {
-        "mutations": made.total(),
+        "mutations": applied.total(),
         "kinds": len(KINDS),
         "found": found.total(),
         "located": located.total(),
-        "by_kind": {name: {"made": made[name], "found": found[name], "located": located[name]} for name in names},
-        "with_key": with_key(folder, draw, 60),
-        "seconds": round(time.perf_counter() - begun, 1),
+        "by_kind": {name: {"made": applied[name], "found": found[name], "located": located[name]} for name in names},
+        "with_key": measure_key_holder(folder, rng, 60),
+        "seconds": round(time.perf_counter() - started, 1),
         "entries": SIZE,
         "seed": seed,
         "machine": machine(),
@@ -281,40 +284,42 @@ def measure(folder: Path, mutations: int, seed: int) -> dict[str, object]:
     }
 
 
-def with_key(folder: Path, draw: random.Random, times: int) -> dict[str, int]:
-    """Forks, cuts and rewritten beginnings by the holder of the key, before somebody with a checkpoint of an earlier
-    size, and before what a witness signed: how many each finds. From the files alone each of them holds."""
+def measure_key_holder(folder: Path, rng: random.Random, times: int) -> dict[str, int]:
+    """Forks and truncations by the holder of the key: how many an earlier checkpoint, and the signature of a witness,
+    detect. From the files alone each of these logs verifies."""
     key = Ed25519PrivateKey.generate()
-    counted: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
     for number in range(times):
         honest = folder / f"honest-{number}"
-        size = draw.randrange(20, 600)
-        _grown(honest, key, size)
-        kept = (honest / "checkpoint").read_bytes()
-        witness = Witness(folder / f"witness-{number}", "w", Ed25519PrivateKey.generate(), _keys(honest, key))
-        line = witness.add(CosignRequest(0, (), parse_note(kept)))
+        size = rng.randrange(20, 600)
+        _append_entries(honest, key, size)
+        kept_checkpoint = (honest / "checkpoint").read_bytes()
+        witness = Witness(folder / f"witness-{number}", "w", Ed25519PrivateKey.generate(), _verifier_keys(honest, key))
+        signature = witness.add(CosignRequest(0, (), parse_note(kept_checkpoint)))
         forged = folder / f"forged-{number}"
-        cut = number % 2 == 0
-        _grown(forged, key, draw.randrange(1, size) if cut else size + 50, b"h" if cut else b"f")
-        _keep(forged, witness, parse_note(kept).with_signature(line).encode())
+        is_truncated = number % 2 == 0
+        _append_entries(
+            forged, key, rng.randrange(1, size) if is_truncated else size + 50, b"h" if is_truncated else b"f"
+        )
+        _store_witnessed(forged, witness, parse_note(kept_checkpoint).with_signature(signature).encode())
         public = key.public_key().public_bytes_raw()
-        counted["made"] += 1
-        counted["by_a_kept_checkpoint"] += not verify(forged, public, earlier=[kept]).ok
-        counted["by_the_witness"] += not verify(forged, public, witnesses=[witness.public]).ok
-    return dict(counted)
+        counts["made"] += 1
+        counts["by_a_kept_checkpoint"] += not verify(forged, public, earlier=[kept_checkpoint]).ok
+        counts["by_the_witness"] += not verify(forged, public, witnesses=[witness.public]).ok
+    return dict(counts)
 
 
-def _grown(folder: Path, key: Ed25519PrivateKey, size: int, word: bytes = b"h") -> None:
+def _append_entries(folder: Path, key: Ed25519PrivateKey, size: int, word: bytes = b"h") -> None:
     with AuditLog(folder, key) as log:
         log.append([word + b"%d" % number for number in range(size)])
 
 
-def _keys(folder: Path, key: Ed25519PrivateKey) -> list[VerifierKey]:
+def _verifier_keys(folder: Path, key: Ed25519PrivateKey) -> list[VerifierKey]:
     origin = parse_checkpoint(parse_note((folder / "checkpoint").read_bytes()).text).origin
     return [VerifierKey(origin, key.public_key().public_bytes_raw())]
 
 
-def _keep(folder: Path, witness: Witness, note: bytes) -> None:
+def _store_witnessed(folder: Path, witness: Witness, note: bytes) -> None:
     (folder / FOLDER).mkdir()
     (folder / FOLDER / witness.public.id.hex()).write_bytes(note)
     (folder / FOLDER / f"{witness.public.id.hex()}.pub").write_text(witness.public.encode())

@@ -1,8 +1,8 @@
-"""Every figure that the pages of Cost show, and what Overview, Workloads, Calls, Operations and Placement tell from the
-ledger, asked as the console asks: through the routes of the control API, on a real blueprint. Measures nothing;
+"""Every figure that the Cost pages show, and those that Overview, Workloads, Calls, Operations and Placement read from
+the ledger, queried as the console does: through the routes of the control API, on a real blueprint. Measures nothing;
 `cost_queries` does.
 
-What a page asks is listed in `tests/unit/test_cost_figures.py`, which fails where a page asks more than is here.
+`tests/unit/test_cost_figures.py` fails if a page queries a figure that is missing here.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ from groundplan.testing.database import Database
 
 WORKLOADS, DEPLOYMENTS, SITES, TEAMS, PEOPLE = 12, 5, 3, 4, 5000
 READER: Any = None
-"""Who asks: the routes let everybody in who may read, and look at nobody."""
+"""The caller of routes that only check the permission to read, which happens before: they do not use it."""
 Figure = Callable[[], object]
 _DAYS = timedelta(days=30)
 _PEOPLE = """INSERT INTO person (id, email, name)
   SELECT ('00000000-0000-7000-8000-' || lpad(to_hex(g), 12, '0'))::uuid, g || '@acme.example', 'Person ' || g
   FROM generate_series(0, %(people)s - 1) g"""
-"""Whose calls `cost_queries` makes up."""
+"""The people whose calls `cost_queries` generates."""
 _COMPANY = """\
 kind: company
 name: acme
@@ -67,7 +67,7 @@ name: ana
 email: ana@acme.example
 full_name: Ana Lind
 """
-_BESIDE = """\
+_ALLOCATIONS = """\
 ---
 kind: allocation
 name: platform
@@ -102,39 +102,39 @@ from: 2026-01-01
 
 
 def workspace() -> str:
-    """The company whose calls `cost_queries` makes up."""
-    made = [_COMPANY]
-    made += [f"---\nkind: team\nname: team-{n}\nmembers: [ana]\n" for n in range(TEAMS)]
-    made += [f"---\nkind: site\nname: site-{n}\ntype: cloud\njurisdiction: EU\n" for n in range(SITES)]
-    made += [
+    """The declarations of the company whose calls `cost_queries` generates."""
+    documents = [_COMPANY]
+    documents += [f"---\nkind: team\nname: team-{n}\nmembers: [ana]\n" for n in range(TEAMS)]
+    documents += [f"---\nkind: site\nname: site-{n}\ntype: cloud\njurisdiction: EU\n" for n in range(SITES)]
+    documents += [
         f"---\nkind: deployment\nname: deployment-{n}\nsite: site-{n % SITES}\nmodel: provider/model-{n}\n"
         f"url: http://127.0.0.1:9/v1\nprice: {{input: {n + 1} USD/Mtok, output: {4 * n + 4} USD/Mtok}}\n"
         for n in range(DEPLOYMENTS)
     ]
-    names = ", ".join(f"deployment-{n}" for n in range(DEPLOYMENTS))
+    deployments = ", ".join(f"deployment-{n}" for n in range(DEPLOYMENTS))
     for n in range(WORKLOADS):
-        made.append(
+        documents.append(
             f"---\nkind: workflow\nname: flow-{n}\npurpose: answer\nowner: ana\noutcome: answered\n"
             "baseline: {minutes_per_case: 6, cost_per_case: 4 USD, cases: 10/day, measured: 2026-06-30}\n"
             f"---\nkind: workload\nname: workload-{n}\npurpose: Answer\nworkflow: flow-{n}\nteam: team-{n % TEAMS}\n"
-            f"stage: pilot\nsensitivity: internal\nresidency: [EU]\ndeployments: [{names}]\n"
+            f"stage: pilot\nsensitivity: internal\nresidency: [EU]\ndeployments: [{deployments}]\n"
             "cache: {answers: exact, semantic: {wrong_at_most: 1%}}\n"
             "objectives: {quality: {accuracy: 90%, tone: 80%}}\nowners: {business: ana}\n"
             f"---\nkind: budget\nname: workload-{n}\ncovers: workload/workload-{n}\nlimit: 100000 USD/month\n"
         )
-    return "".join(made) + _BESIDE
+    return "".join(documents) + _ALLOCATIONS
 
 
 @dataclass(frozen=True, slots=True)
 class Company:
-    """A control plane without its process: what the routes need."""
+    """A control plane without its process: the services that the routes need."""
 
     services: Services
 
 
 @contextmanager
-def company(database: Database, folder: Path) -> Iterator[Company]:
-    """Blueprint 1 of `workspace`, and services on the database's own role for the control process."""
+def open_company(database: Database, folder: Path) -> Iterator[Company]:
+    """Services with blueprint 1 of `workspace`, on the database role of the control process."""
     home = Home(folder / "home")
     prepare_home(home)
     clock = SystemClock()
@@ -147,25 +147,26 @@ def company(database: Database, folder: Path) -> Iterator[Company]:
         yield Company(services)
 
 
-def figures(made: Company) -> dict[str, Figure]:
-    """Name -> one question of a page. Months are this one up to today, other times 30 days, as the pages have them."""
-    return {**_month(made.services), **_live(made.services), **_book(made.services), **_one_workload(made.services),
-            **_ahead(made.services), **_chosen(made.services)}  # fmt: skip
+def figures(company: Company) -> dict[str, Figure]:
+    """Name -> one query of a page, over the current month up to today or over 30 days, as the pages have it."""
+    services = company.services
+    return {**_month_figures(services), **_live_figures(services), **_book_figures(services),
+            **_workload_figures(services), **_forecast_figures(services), **_decision_figures(services)}  # fmt: skip
 
 
-def background(made: Company) -> dict[str, Figure]:
-    """Work beside the requests that reads the ledger: no page waits for it."""
-    services = made.services
+def background(company: Company) -> dict[str, Figure]:
+    """Background work that reads the ledger: no page waits for it."""
+    services = company.services
 
-    def usual() -> object:
+    def update_with_new_baseline() -> object:
         anomalies._usual_by_database.clear()
         return anomalies.update_findings(services)
 
     return {"the watch over spending, once a minute": lambda: anomalies.update_findings(services),
-            "the same with what is usual, once an hour": usual}  # fmt: skip
+            "the same with what is usual, once an hour": update_with_new_baseline}  # fmt: skip
 
 
-def _month(services: Services) -> dict[str, Figure]:
+def _month_figures(services: Services) -> dict[str, Figure]:
     return {
         "/api/cost": lambda: ledger.cost(services, READER),
         "/api/cost?days": lambda: ledger.cost(services, READER, days=1),
@@ -177,18 +178,18 @@ def _month(services: Services) -> dict[str, Figure]:
         "readiness of every workload, not remembered": lambda: _readiness(services),
         "/api/calls": lambda: ledger.list_calls(services, _operator(), limit=50),
         "/api/calls?workload": lambda: ledger.list_calls(services, _operator(), workload="workload-3", limit=50),
-        "/api/calls?of somebody who made none": lambda: ledger.list_calls(services, _somebody(), limit=50),
-        "/api/calls/ID": lambda: ledger.receipt(_newest(services), services, _operator()),
+        "/api/calls?of somebody who made none": lambda: ledger.list_calls(services, _stranger(), limit=50),
+        "/api/calls/ID": lambda: ledger.receipt(_newest_call_id(services), services, _operator()),
     }
 
 
-def _live(services: Services) -> dict[str, Figure]:
-    def asked(look: Callable[[Connection[Any], datetime], object]) -> Figure:
-        def ask() -> object:
+def _live_figures(services: Services) -> dict[str, Figure]:
+    def in_transaction(query: Callable[[Connection[Any], datetime], object]) -> Figure:
+        def figure() -> object:
             with services.transaction() as conn:
-                return look(conn, services.clock.now())
+                return query(conn, services.clock.now())
 
-        return ask
+        return figure
 
     return {
         "/api/overview": lambda: workloads.ground_plan(services, READER),
@@ -196,27 +197,27 @@ def _live(services: Services) -> dict[str, Figure]:
         "/api/traffic": lambda: traffic.live_traffic(services, READER, minutes=15),
         "/api/traffic?workload": lambda: traffic.live_traffic(services, READER, minutes=15, workload="workload-3"),
         "/api/inbox": lambda: inbox.inbox(services, _operator()),
-        "days of every workload, for the charts of plans": asked(
+        "days of every workload, for the charts of plans": in_transaction(
             lambda conn, now: placing.drift_charts(conn, served_blueprint.current_blueprint(conn), now)
         ),
-        "times of every deployment, for plans": asked(
+        "times of every deployment, for plans": in_transaction(
             lambda conn, now: read_observations(conn, served_blueprint.workspace_at(conn, 1), now, planned=True)
         ),
-        "days of every deployment, for plans": asked(
+        "days of every deployment, for plans": in_transaction(
             lambda conn, now: placement_serving.calibration_rows(conn, now, placing.served_company(conn, services))
         ),
     }
 
 
-def _book(services: Services) -> dict[str, Figure]:
-    by = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature",
+def _book_figures(services: Services) -> dict[str, Figure]:
+    dimensions = ("term", "workload", "workflow", "team", "provider", "site", "deployment", "model", "tier", "feature",
           "prompt", "source", "person", "tag", "basis")  # fmt: skip
 
-    def book(name: str) -> Figure:
+    def book_by(name: str) -> Figure:
         return lambda: costs.book(services, READER, by=name, lines=True)
 
     return {
-        **{f"/api/cost/book?by={name}": book(name) for name in by},
+        **{f"/api/cost/book?by={name}": book_by(name) for name in dimensions},
         "/api/cost/book?first": lambda: costs.book(services, READER, first=_today() - _DAYS, by="term", lines=True),
         "/api/cost/book?first&by=person": lambda: costs.book(
             services, READER, first=_today() - _DAYS, last=_today() - _DAYS / 30, by="person", lines=True
@@ -226,12 +227,12 @@ def _book(services: Services) -> dict[str, Figure]:
         ),
         "/api/cost/sources": lambda: costs.sources(services, READER),
         "/api/cost/people": lambda: costs.people(services, READER, limit=50),
-        "/api/cost/statements": lambda: costs.all_statements(services, READER, month=_month_before()),
+        "/api/cost/statements": lambda: costs.all_statements(services, READER, month=_last_month()),
         "/api/cost/focus.csv": lambda: costs.focus(services, _operator()),
     }
 
 
-def _one_workload(services: Services) -> dict[str, Figure]:
+def _workload_figures(services: Services) -> dict[str, Figure]:
     name = "workload-3"
     return {
         "/api/cost/book?workload": lambda: costs.book(services, READER, by="term", workload=name, lines=True),
@@ -242,7 +243,7 @@ def _one_workload(services: Services) -> dict[str, Figure]:
     }
 
 
-def _ahead(services: Services) -> dict[str, Figure]:
+def _forecast_figures(services: Services) -> dict[str, Figure]:
     return {
         "/api/cost/runway": lambda: costs.runway(services, READER),
         "/api/cost/own": lambda: costs.own(services, READER),
@@ -251,16 +252,16 @@ def _ahead(services: Services) -> dict[str, Figure]:
     }
 
 
-def _chosen(services: Services) -> dict[str, Figure]:
+def _decision_figures(services: Services) -> dict[str, Figure]:
     names = [f"workload-{n}" for n in range(WORKLOADS)]
 
-    def grounded() -> object:
+    def grounded_passages() -> object:
         with services.transaction() as conn:
             return opportunity_store.grounded(conn, datetime.now(UTC) - _DAYS, names)
 
     return {
         "/api/opportunities": lambda: opportunities.opportunities(services, READER, days=30),
-        "passages of every workload, for its levers": grounded,
+        "passages of every workload, for its levers": grounded_passages,
         "/api/routing/trade-off": lambda: routing.trade_off(services, READER, workload="workload-3", days=30),
         "/api/experiments": lambda: experiments.experiments(services, READER),
         "/api/replays": lambda: replays.replays(services, READER),
@@ -275,7 +276,7 @@ def _readiness(services: Services) -> object:
         return maturity.readiness(conn, current, services.clock.now())
 
 
-def _newest(services: Services) -> Any:
+def _newest_call_id(services: Services) -> Any:
     with services.transaction() as conn:
         row = conn.execute("SELECT id FROM call ORDER BY at DESC LIMIT 1").fetchone()
     assert row is not None
@@ -286,16 +287,16 @@ def _today() -> Any:
     return datetime.now(UTC).date()
 
 
-def _month_before() -> str:
+def _last_month() -> str:
     first = _today().replace(day=1) - timedelta(days=1)
     return f"{first:%Y-%m}"
 
 
-def _somebody() -> Caller:
-    """Who holds no duty and has never made a call."""
+def _stranger() -> Caller:
+    """A caller who holds no duty and has never made a call."""
     return Caller(f"person:{UUID(int=7)}", UUID(int=7), "nobody@acme.example", "Nobody", False)
 
 
 def _operator() -> Caller:
-    """For the routes that look at who asks."""
+    """A caller for the routes that check its rights."""
     return Caller(OPERATOR, None, None, "operator", True)

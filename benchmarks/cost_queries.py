@@ -1,14 +1,14 @@
-"""How long the figures of cost take over many calls, whether they are exact, and how many facts arrive beside them.
+"""Latency and exactness of the cost figures over many calls, and the facts per second ingested meanwhile.
 
     python benchmarks/cost_queries.py --calls 10000000 --json [--folder DIR] [--wait]
 
 Fills a PostgreSQL of its own (embedded, in DIR or a temporary folder) with calls of 30 days, their attempts, charges
-and audit entries, some outcomes and kept content, through the same triggers as facts that are shipped; then asks every
-figure of the pages of Cost (`cost_figures`) again and again through the routes of the control API, on its own and while
-15,000 facts a second arrive by the shipper's own statements and are folded every second; last, as many as it takes.
+and audit entries, some outcomes and stored content, through the same triggers as shipped facts; then queries every
+figure of the Cost pages (`cost_figures`) repeatedly through the routes of the control API, alone and while 15,000 facts
+a second arrive by the shipper's own statements and are folded every second; last, ingests as many facts as possible.
 The folder needs about 2 KB a call.
-`--wait` asks for a line of input after the fill, so that it need not be alone on the machine but the rest can be.
-`exact` compares sums with those of the facts, to the picodollar. `background` is what no page waits for.
+`--wait` waits for a line of input after the fill, so that only the measurement needs the machine for itself.
+`exact` compares sums with those of the facts, to the picodollar. `background` is work that no page waits for.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ CHUNK = 100_000
 ROUNDS = 20
 INGEST_SECONDS = 40
 FACTS_PER_S = 15_000
-MOST_SECONDS = 10
+MAX_INGEST_SECONDS = 10
 BATCH = 2500
 NOW = datetime.now(UTC).replace(minute=20, second=0, microsecond=0)
 SINCE = NOW - timedelta(days=DAYS)
@@ -80,7 +80,7 @@ _OUTCOMES = """INSERT INTO outcome (id, call_id, accepted, value_usd, label, by)
   SELECT gen_random_uuid(), id, hashtext(id::text) %% 10 <> 0, 0.5,
     (ARRAY['accuracy', 'tone', 'thumb'])[1 + abs(hashtext(id::text)) %% 3], 'benchmark'
   FROM made WHERE status = 'ok' AND hashtext(id::text) %% 200 = 0"""
-"""With the calls: a transaction holds a lock for each call that has one."""
+"""In the chunk's own transaction, which holds a lock for each call with an outcome."""
 _CALLS = """INSERT INTO call (id, at, workload, person_id, team, endpoint, status, http_status, model, deployment,
     site, cost_usd, reserved_usd, prompt_tokens, completion_tokens, cache, blueprint, epoch, duration_ms, first_byte_ms,
     detail, shipped_at)
@@ -96,7 +96,7 @@ _TICKETS = """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, 
   SELECT DISTINCT ON (ticket, made.workload) gen_random_uuid(), call_id, made.at, hashtext(ticket) %% 10 <> 0, 4,
     'ticket ' || ticket, 'benchmark', ticket
   FROM ticket_call JOIN made ON made.id = call_id AND h / 20 %% 25 = 0 ORDER BY ticket, made.workload, made.at DESC"""
-"""One call in twenty works on a ticket, and what became of one in twenty-five of them is told, again and again."""
+"""One call in twenty works on a ticket; the outcome of one ticket in twenty-five is recorded, again in each chunk."""
 
 
 def main() -> int:
@@ -106,54 +106,54 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     parser.add_argument("--wait", action="store_true", help="read a line of input before figures are asked")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    gc.freeze()  # as the control process does with what it begins with
-    with tempfile.TemporaryDirectory(dir=asked.folder) as folder, cluster(Path(folder) / "pg") as server:
-        with server.database() as database, cost_figures.company(database, Path(folder)) as made:
-            value = measure(database.urls["owner"], asked.calls, made, asked.rounds, wait=asked.wait)
-    print(json.dumps(value, indent=None if asked.json else 1))
-    return 0 if value["exact"] and value["p95_ms"] <= 300 and value["ingested_per_s"] >= 10_000 else 1
+    arguments = parser.parse_args()
+    gc.freeze()  # as the control process does after its start
+    with tempfile.TemporaryDirectory(dir=arguments.folder) as folder, cluster(Path(folder) / "pg") as server:
+        with server.database() as database, cost_figures.open_company(database, Path(folder)) as company:
+            results = measure(database.urls["owner"], arguments.calls, company, arguments.rounds, wait=arguments.wait)
+    print(json.dumps(results, indent=None if arguments.json else 1))
+    return 0 if results["exact"] and results["p95_ms"] <= 300 and results["ingested_per_s"] >= 10_000 else 1
 
 
-def measure(url: str, calls: int, made: cost_figures.Company, rounds: int, *, wait: bool = False) -> dict[str, Any]:
-    began = time.monotonic()
-    wanted = cost_figures.figures(made)
+def measure(url: str, calls: int, company: cost_figures.Company, rounds: int, *, wait: bool = False) -> dict[str, Any]:
+    started = time.monotonic()
+    queries = cost_figures.figures(company)
     with psycopg.connect(url, autocommit=True) as conn:
         fill(conn, calls)
-        filled = time.monotonic() - began
+        filled = time.monotonic() - started
         if wait:
             print(f"filled in {filled:.0f} s; a line of input begins the figures", file=sys.stderr, flush=True)
             sys.stdin.readline()
         size = conn.execute("SELECT pg_database_size(current_database())").fetchone()
-        measure_queries(wanted, 1)  # a control process that has just begun is slower once
-        alone = measure_queries(wanted, rounds)
-        behind = measure_queries(cost_figures.background(made), 3)
+        measure_queries(queries, 1)  # the first queries of a control process are slower
+        alone = measure_queries(queries, rounds)
+        background = measure_queries(cost_figures.background(company), 3)
         stop = threading.Event()
-        counted: list[int] = []
-        writer = threading.Thread(target=ingest, args=(url, stop, counted, FACTS_PER_S))
+        ingested: list[int] = []
+        writer = threading.Thread(target=ingest, args=(url, stop, ingested, FACTS_PER_S))
         writer.start()
-        beside: dict[str, list[float]] = {}
-        begun = time.monotonic()
-        while time.monotonic() - begun < INGEST_SECONDS:
-            for name, times in measure_queries(wanted, 1).items():
-                beside.setdefault(name, []).extend(times)
-        took = time.monotonic() - begun
+        while_ingesting: dict[str, list[float]] = {}
+        ingest_started = time.monotonic()
+        while time.monotonic() - ingest_started < INGEST_SECONDS:
+            for name, times in measure_queries(queries, 1).items():
+                while_ingesting.setdefault(name, []).extend(times)
+        seconds = time.monotonic() - ingest_started
         stop.set()
         writer.join()
-        most = most_facts(url)
+        most_per_s = measure_most_facts(url)
         rollup_store.fold(conn)
-        exact = compared(conn)
+        exact = compare_sums(conn)
     figures = {
-        name: {"p95_ms": round(p95(times), 1), "beside_p95_ms": round(p95(beside[name]), 1)}
+        name: {"p95_ms": round(p95(times), 1), "beside_p95_ms": round(p95(while_ingesting[name]), 1)}
         for name, times in alone.items()
     }
     return {
         "calls": calls, "days": DAYS, "p95_ms": max(row["p95_ms"] for row in figures.values()),
         "beside_p95_ms": max(row["beside_p95_ms"] for row in figures.values()),
-        "ingested_per_s": round(sum(counted) / took), "ingested_most_per_s": most,
+        "ingested_per_s": round(sum(ingested) / seconds), "ingested_most_per_s": most_per_s,
         "exact": all(row["equal"] for row in exact.values()),
         "figures": figures,
-        "background": {name: round(max(times), 1) for name, times in behind.items()}, "sums": exact,
+        "background": {name: round(max(times), 1) for name, times in background.items()}, "sums": exact,
         "fill_s": round(filled, 1), "bytes": size[0] if size else 0,
         "machine": machine(),
         "load_average": os.getloadavg()[0], "commit": commit(),
@@ -161,6 +161,7 @@ def measure(url: str, calls: int, made: cost_figures.Company, rounds: int, *, wa
 
 
 def fill(conn: psycopg.Connection[Any], calls: int) -> None:
+    """Generate `calls` calls of the last 30 days with everything that belongs to them."""
     epoch = new_id()
     conn.execute("SET synchronous_commit = off")
     for first in range(0, calls, CHUNK):
@@ -178,71 +179,72 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
 
 
 def measure_queries(figures: dict[str, cost_figures.Figure], rounds: int) -> dict[str, list[float]]:
-    """Milliseconds of each figure, each as the console asks for it."""
-    found: dict[str, list[float]] = {name: [] for name in figures}
+    """Milliseconds of each query of each figure."""
+    durations: dict[str, list[float]] = {name: [] for name in figures}
     for _ in range(rounds):
         for name, figure in figures.items():
-            began = time.perf_counter()
+            started = time.perf_counter()
             figure()
-            found[name].append((time.perf_counter() - began) * 1000)
-    return found
+            durations[name].append((time.perf_counter() - started) * 1000)
+    return durations
 
 
-def most_facts(url: str) -> int:
-    """How many facts a second are taken while nobody asks for figures."""
+def measure_most_facts(url: str) -> int:
+    """The most facts a second that are ingested while no figure is queried."""
     stop, counted = threading.Event(), list[int]()
     writer = threading.Thread(target=ingest, args=(url, stop, counted))
-    began = time.monotonic()
+    started = time.monotonic()
     writer.start()
-    time.sleep(MOST_SECONDS)
+    time.sleep(MAX_INGEST_SECONDS)
     stop.set()
     writer.join()
-    return round(sum(counted) / (time.monotonic() - began))
+    return round(sum(counted) / (time.monotonic() - started))
 
 
-def ingest(url: str, stop: threading.Event, counted: list[int], most_per_s: float = float("inf")) -> None:
-    """Calls, attempts and charges by the shipper's statements, folded every second."""
+def ingest(url: str, stop: threading.Event, counted: list[int], max_per_s: float = float("inf")) -> None:
+    """Write calls, attempts and charges by the shipper's statements until `stop`, folding every second; the numbers of
+    facts are appended to `counted`."""
     epoch = new_id()
     with psycopg.connect(url, autocommit=True) as conn:
-        began = folded = time.monotonic()
+        started = folded = time.monotonic()
         while not stop.is_set():
             with conn.transaction():
-                counted.append(write(conn, epoch))
-            stop.wait(max(0.0, sum(counted) / most_per_s - (time.monotonic() - began)))
+                counted.append(write_batch(conn, epoch))
+            stop.wait(max(0.0, sum(counted) / max_per_s - (time.monotonic() - started)))
             if time.monotonic() - folded > 1:
                 rollup_store.fold(conn)
                 rollup_store.summarize(conn)
                 folded = time.monotonic()
 
 
-def write(conn: psycopg.Connection[Any], epoch: Any) -> int:
-    """One round of the shipper; how many facts (calls, attempts and charges)."""
+def write_batch(conn: psycopg.Connection[Any], epoch: Any) -> int:
+    """Write one batch of the shipper; returns the number of facts (calls, attempts and charges)."""
     calls: list[Any] = []
     attempts: list[Any] = []
     charges: list[Any] = []
     cost = Decimal("0.000012500003")
     parts = {"input": [1000, 2_500_003], "output": [1000, 10_000_000]}
     at = datetime.now(UTC)
-    for place in range(BATCH // 3):
-        id, workload, deployment = new_id(), f"workload-{place % 12}", f"deployment-{place % 5}"
-        person = f"00000000-0000-7000-8000-{place % 5000:012x}"
+    for number in range(BATCH // 3):
+        call_id, workload, deployment = new_id(), f"workload-{number % 12}", f"deployment-{number % 5}"
+        person = f"00000000-0000-7000-8000-{number % 5000:012x}"
         calls.append(
-            (id, at, workload, person, None, "team-1", "chat", "ok", 200, None, "provider/model-1", deployment,
+            (call_id, at, workload, person, None, "team-1", "chat", "ok", 200, None, "provider/model-1", deployment,
              "site-1", cost, cost, 1000, 1000, "none", 1, epoch, False, 120.0, 40.0, {}, 0, 0)
         )  # fmt: skip
         attempts.append(
-            (id, 0, at, deployment, "site-1", "provider/model-1", "settled", "ok", 200, cost, cost, {"input": 1000},
-             False, [], 120.0, epoch, 0.0, None, 40.0, workload, 1, False, parts, "", "")
+            (call_id, 0, at, deployment, "site-1", "provider/model-1", "settled", "ok", 200, cost, cost,
+             {"input": 1000}, False, [], 120.0, epoch, 0.0, None, 40.0, workload, 1, False, parts, "", "")
         )  # fmt: skip
-        charges.append((id, 0, workload, f"{at:%Y-%m}", cost))
+        charges.append((call_id, 0, workload, f"{at:%Y-%m}", cost))
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
     ledger_store.insert_rows(conn, ledger_store.INSERT_CHARGES, charges)
     ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
     return 3 * len(calls)
 
 
-def compared(conn: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
-    """Sums beside those of the facts."""
+def compare_sums(conn: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
+    """The sums of the summary tables compared with those of the facts."""
     pairs = {
         "calls": ("SELECT sum(cost_usd) FROM call", "SELECT sum(cost_usd) FROM call_hour"),
         "calls by day": ("SELECT sum(cost_usd) FROM call", "SELECT sum(cost_usd) FROM call_day"),
@@ -254,13 +256,17 @@ def compared(conn: psycopg.Connection[Any]) -> dict[str, dict[str, Any]]:
             "SELECT sum(cost_usd) FROM call WHERE status <> 'refused'", "SELECT sum(cost_usd) FROM document_day",
         ),
     }  # fmt: skip
-    found = {}
-    for name, (facts, sums) in pairs.items():
-        one, two = (conn.execute(query.encode()).fetchone() for query in (facts, sums))
-        assert one is not None and two is not None
-        usd = format_usd(from_decimal(one[0]))
-        found[name] = {"facts_usd": usd, "sums_usd": format_usd(from_decimal(two[0])), "equal": one[0] == two[0]}
-    return found
+    comparisons = {}
+    for name, (facts_query, sums_query) in pairs.items():
+        of_facts, of_sums = (conn.execute(query.encode()).fetchone() for query in (facts_query, sums_query))
+        assert of_facts is not None and of_sums is not None
+        usd = format_usd(from_decimal(of_facts[0]))
+        comparisons[name] = {
+            "facts_usd": usd,
+            "sums_usd": format_usd(from_decimal(of_sums[0])),
+            "equal": of_facts[0] == of_sums[0],
+        }
+    return comparisons
 
 
 def p95(times: list[float]) -> float:

@@ -1,8 +1,8 @@
-"""A real book of costs for `focus_validator`: a small company's calls of two months in a ledger, and what they cost
-beside them by declared rules, exported by the same code as `groundplan cost export`.
+"""A real book of costs for `focus_validator`: a small company's calls of two months in a ledger, and its further costs
+by declared rules, exported by the same code as `groundplan cost export`.
 
-Nothing of a row is written here: what is empty in it is empty because the book has nothing to say there (a cost that
-nobody carries, idle capacity, calls of no team, a deployment that is gone, an allocation without a quantity).
+No exported row is written here: a field is empty because the book has no value for it (a cost that nobody carries, idle
+capacity, calls of no team, a removed deployment, an allocation without a quantity).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from groundplan.release.publish import Signing
 from groundplan.testing.database import Database
 
 DAYS = 45
-REVIEWED = 6
-"""Minutes that somebody looked at each of four answers."""
+REVIEW_MINUTES = 6
+"""Minutes of review of each of four answers."""
 FILES = {
     "acme.yaml": """\
 kind: company
@@ -165,22 +165,22 @@ covers: site/rack
 source: the plan
 """,
 }
-_EURO: Mapping[str, Any] = {"deployment": "gpt-eu", "site": "azure-sweden", "model": "openai/gpt-4.1-mini"}
+_GPT_EU: Mapping[str, Any] = {"deployment": "gpt-eu", "site": "azure-sweden", "model": "openai/gpt-4.1-mini"}
 _SUPPORT: Mapping[str, Any] = {"workload": "support", "team": "care"}
-PLACES: tuple[Mapping[str, Any], ...] = (
-    {**_EURO, **_SUPPORT},
-    {**_EURO, **_SUPPORT, "tier": "batch"},
-    {**_EURO, **_SUPPORT, "purpose": "guardrail"},
-    {**_EURO, **_SUPPORT, "estimated": True},
+CALL_KINDS: tuple[Mapping[str, Any], ...] = (
+    {**_GPT_EU, **_SUPPORT},
+    {**_GPT_EU, **_SUPPORT, "tier": "batch"},
+    {**_GPT_EU, **_SUPPORT, "purpose": "guardrail"},
+    {**_GPT_EU, **_SUPPORT, "estimated": True},
     {"deployment": "own", "site": "rack", "model": "llama", "workload": "answers", "team": "", "free": True},
-    {**_EURO, **_SUPPORT, "deployment": "painter", "model": "openai/gpt-image-1",
+    {**_GPT_EU, **_SUPPORT, "deployment": "painter", "model": "openai/gpt-image-1",
      "parts": {"images_made": [2, 20_000_000_000]}},
     {**_SUPPORT, "deployment": "vectors", "site": "rack", "model": "minilm", "parts": {"input": [300, 6_000_000]}},
-    {**_EURO, **_SUPPORT, "deployment": "sorter", "model": "cohere/rerank-v3.5",
+    {**_GPT_EU, **_SUPPORT, "deployment": "sorter", "model": "cohere/rerank-v3.5",
      "parts": {"requests": [1, 2_000_000_000]}},
     {"deployment": "gone", "site": "", "model": "elder/model", "workload": "left", "team": ""},
 )  # fmt: skip
-"""Of each of which there is a call on every third day."""
+"""Kinds of calls; there is a call of each on every third day."""
 
 
 def export(database: Database) -> str:
@@ -189,7 +189,7 @@ def export(database: Database) -> str:
     with connect(database.urls["control"], autocommit=True) as conn, conn.transaction():
         service.genesis(conn, Signing(Ed25519PrivateKey.generate(), SystemClock()), FILES)
     with connect(database.urls["owner"], autocommit=True) as conn:
-        _fill(conn, today)
+        _fill_ledger(conn, today)
     with connect(database.urls["control"], autocommit=True) as conn:
         rollup_store.fold(conn)
         days = cost_book.parse_days(today - timedelta(days=DAYS), today, today)
@@ -197,27 +197,27 @@ def export(database: Database) -> str:
     return focus_csv(months, "acme")
 
 
-def _fill(conn: Any, today: date) -> None:
+def _fill_ledger(conn: Any, today: date) -> None:
     calls: list[tuple[Any, ...]] = []
     attempts: list[tuple[Any, ...]] = []
-    for back in range(1, DAYS, 3):
-        at = datetime.combine(today - timedelta(days=back), time(9), UTC)
-        for place in PLACES:
-            id = new_id()
-            parts = place.get("parts") or {"input": [1000 + back, 400_000_000], "output": [200, 320_000_001]}
-            if place.get("free"):
+    for days_ago in range(1, DAYS, 3):
+        at = datetime.combine(today - timedelta(days=days_ago), time(9), UTC)
+        for kind in CALL_KINDS:
+            call_id = new_id()
+            parts = kind.get("parts") or {"input": [1000 + days_ago, 400_000_000], "output": [200, 320_000_001]}
+            if kind.get("free"):
                 parts = {name: [count, 0] for name, (count, _) in parts.items()}
             cost = sum((Decimal(amount) for _, amount in parts.values()), Decimal(0)).scaleb(-12)
-            where = (place["deployment"], place["site"], place["model"])
+            location = (kind["deployment"], kind["site"], kind["model"])
             calls.append(
-                (id, at, place["workload"], None, None, place["team"], "chat", "ok", 200, None, place["model"],
-                 place["deployment"], place["site"], cost, cost, 1000, 200, "none", 1, new_id(), False, 12.5, 3.5, {},
+                (call_id, at, kind["workload"], None, None, kind["team"], "chat", "ok", 200, None, kind["model"],
+                 kind["deployment"], kind["site"], cost, cost, 1000, 200, "none", 1, new_id(), False, 12.5, 3.5, {},
                  0, 0)
             )  # fmt: skip
             attempts.append(
-                (id, 0, at, *where, "settled", "ok", 200, cost, cost, {"input": 1000}, bool(place.get("estimated")), [],
-                 1.0, new_id(), 0.0, None, None, place["workload"], 1, False, parts, place.get("purpose", ""),
-                 place.get("tier", ""))
+                (call_id, 0, at, *location, "settled", "ok", 200, cost, cost, {"input": 1000},
+                 bool(kind.get("estimated")), [], 1.0, new_id(), 0.0, None, None, kind["workload"], 1, False, parts, kind.get("purpose", ""),
+                 kind.get("tier", ""))
             )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
     ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
@@ -226,5 +226,5 @@ def _fill(conn: Any, today: date) -> None:
             """INSERT INTO held_call
                  (id, kind, workload, key_id, gateway, at, due_at, state, decided_by, decided_at, minutes)
                VALUES (%s, 'answer', %s, %s, %s, %s, %s, 'released', 'ana', %s, %s)""",
-            (call[0], call[2], new_id(), new_id(), call[1], call[1], call[1], REVIEWED),
+            (call[0], call[2], new_id(), new_id(), call[1], call[1], call[1], REVIEW_MINUTES),
         )

@@ -1,10 +1,10 @@
-"""Forecasts of what is new: totals from 10 to 42 days of history, for shapes of growth that histories so short have.
+"""Forecasts of new workloads: totals from 10 to 42 days of history, for the shapes of growth of such short histories.
 
     python benchmarks/forecast_young.py --json
 
-For each shape and length: how many times too low or high totals of the next 14 and 28 days are (the median of
-said / came, and the median of how far off), and how many lie within the 80 % interval. How each grows on is drawn after
-the days that are known: growth that is seen ends soon, late or not at all within what is asked for.
+For each shape and length: the factor by which totals of the next 14 and 28 days are too low or high (the median of
+forecast / actual, and the median deviation), and how many lie within the 80 % interval. The further growth is drawn
+independently of the known days: it ends soon, late or not at all within the forecast horizon.
 """
 
 from __future__ import annotations
@@ -26,83 +26,84 @@ Floats = NDArray[np.float64]
 START: Final = datetime(2026, 1, 5, tzinfo=UTC)
 LENGTHS: Final = (10, 12, 14, 17, 21, 28, 35, 42)
 AHEAD: Final = (14, 28)
-MOST: Final = 70
-"""Days of each series, at least those of the longest history and what comes after it."""
+SERIES_DAYS: Final = 70
+"""Days of each series: the longest history and the longest horizon after it."""
 
 
-def until(made: Floats, seen: int) -> Floats:
-    """With 1 on the last day that is known."""
-    found: Floats = made / made[seen - 1]
-    return found
+def normalize_at(values: Floats, seen: int) -> Floats:
+    """Scale the series to 1 on the last known day."""
+    scaled: Floats = values / values[seen - 1]
+    return scaled
 
 
 def saturating(random: np.random.Generator, seen: int) -> Floats:
-    """15 to 30 % a day, and everybody who wants it has it some day from the middle of what is seen on."""
+    """15 to 30 % a day; half of all users have it some time from the middle of the known days on."""
     rate, half = math.log(random.uniform(1.15, 1.3)), random.uniform(0.5, 1.6) * seen
-    made: Floats = 1 / (1 + np.exp(-rate * (np.arange(MOST) - half)))
-    return until(made, seen)
+    values: Floats = 1 / (1 + np.exp(-rate * (np.arange(SERIES_DAYS) - half)))
+    return normalize_at(values, seen)
 
 
 def ramp(random: np.random.Generator, seen: int) -> Floats:
-    """As many more each day from a launch on, until some day from the last one seen on."""
-    begun, ends = random.uniform(-3, 0), seen + random.uniform(0, 1.5) * seen
-    made: Floats = np.minimum(np.arange(MOST), ends) - begun + 0.5
-    return until(made, seen)
+    """Linear growth from a launch on, until the last known day or some day after it."""
+    start, end = random.uniform(-3, 0), seen + random.uniform(0, 1.5) * seen
+    values: Floats = np.minimum(np.arange(SERIES_DAYS), end) - start + 0.5
+    return normalize_at(values, seen)
 
 
 def slowing(random: np.random.Generator, seen: int) -> Floats:
-    """A launch that everybody hears of: fast at first, and slower as fewer are left."""
-    made: Floats = 1 - np.exp(-(np.arange(MOST) + 1) / (random.uniform(0.3, 1.0) * seen))
-    return until(made, seen)
+    """A widely announced launch: fast at first, and slower as fewer users are left."""
+    values: Floats = 1 - np.exp(-(np.arange(SERIES_DAYS) + 1) / (random.uniform(0.3, 1.0) * seen))
+    return normalize_at(values, seen)
 
 
 def monthly(random: np.random.Generator, seen: int) -> Floats:
-    """5 to 60 % a month."""
-    made: Floats = np.exp(np.arange(MOST) * math.log(random.uniform(1.05, 1.6)) / 30)
-    return until(made, seen)
+    """Exponential growth of 5 to 60 % a month."""
+    values: Floats = np.exp(np.arange(SERIES_DAYS) * math.log(random.uniform(1.05, 1.6)) / 30)
+    return normalize_at(values, seen)
 
 
 def launched(random: np.random.Generator, seen: int) -> Floats:
-    """A few days of little, then everybody at once."""
-    at, times = random.integers(4, max(5, seen - 3)), random.uniform(2.5, 12)
-    return np.where(np.arange(MOST) < at, 1 / times, 1.0)
+    """A few days of little use, then all users at once."""
+    launch_day, factor = random.integers(4, max(5, seen - 3)), random.uniform(2.5, 12)
+    return np.where(np.arange(SERIES_DAYS) < launch_day, 1 / factor, 1.0)
 
 
 def piloted(random: np.random.Generator, seen: int) -> Floats:
-    """A pilot of few, and as many more each day since it was opened."""
-    since, ends = random.uniform(0.25, 0.65) * seen, seen + random.uniform(0, 1.5) * seen
-    made: Floats = random.uniform(0.2, 2) + np.maximum(np.minimum(np.arange(MOST), ends) - since, 0.0)
-    return until(made, seen)
+    """A small pilot, and linear growth since it was opened to others."""
+    opened, end = random.uniform(0.25, 0.65) * seen, seen + random.uniform(0, 1.5) * seen
+    values: Floats = random.uniform(0.2, 2) + np.maximum(np.minimum(np.arange(SERIES_DAYS), end) - opened, 0.0)
+    return normalize_at(values, seen)
 
 
 def flat(_: np.random.Generator, __: int) -> Floats:
-    return np.ones(MOST)
+    """No growth."""
+    return np.ones(SERIES_DAYS)
 
 
 def wandering(random: np.random.Generator, seen: int) -> Floats:
-    made: Floats = np.exp(np.cumsum(random.normal(0, random.uniform(0.02, 0.06), MOST)))
-    return until(made, seen)
+    values: Floats = np.exp(np.cumsum(random.normal(0, random.uniform(0.02, 0.06), SERIES_DAYS)))
+    return normalize_at(values, seen)
 
 
 def fading(random: np.random.Generator, seen: int) -> Floats:
-    """What everybody tries once."""
-    made: Floats = random.uniform(0.15, 0.6) + np.exp(-np.arange(MOST) / (random.uniform(0.3, 0.8) * seen))
-    return until(made, seen)
+    """Use that fades after everybody has tried it once."""
+    values: Floats = random.uniform(0.15, 0.6) + np.exp(-np.arange(SERIES_DAYS) / (random.uniform(0.3, 0.8) * seen))
+    return normalize_at(values, seen)
 
 
 def bursty(random: np.random.Generator, _: int) -> Floats:
-    """Some days many times as much as others, as where few people try things."""
+    """Some days many times as much as others, as with few users who experiment."""
     spread = random.uniform(0.6, 1.2)
-    made: Floats = random.gamma(1 / spread**2, spread**2, MOST)
-    return made
+    values: Floats = random.gamma(1 / spread**2, spread**2, SERIES_DAYS)
+    return values
 
 
 def weekly(random: np.random.Generator, _: int) -> Floats:
-    """A week of days that differ much, on some of which there is nothing, as of jobs and shifts."""
+    """A week of very different days, some of them without any use, as of jobs and shifts."""
     week = np.exp(random.normal(0, 1.2, 7)) * (random.random(7) > random.uniform(0, 0.6))
     week[0] = 1.0
-    made: Floats = week[np.arange(MOST) % 7]
-    return made
+    values: Floats = week[np.arange(SERIES_DAYS) % 7]
+    return values
 
 
 SHAPES: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {
@@ -111,35 +112,36 @@ SHAPES: Final[dict[str, Callable[[np.random.Generator, int], Floats]]] = {
 }
 
 
-def generated(shape: str, seen: int, seed: int) -> tuple[float, ...]:
-    """Counts of `MOST` days, of which `seen` are known: half of them of an office, with noise of 3 to 35 %."""
+def generate_series(shape: str, seen: int, seed: int) -> tuple[float, ...]:
+    """Counts of `SERIES_DAYS` days, of which `seen` are known: half of the series of an office, noise of 3 to 35 %."""
     random = np.random.default_rng([seed, seen, list(SHAPES).index(shape)])
     level = random.uniform(30, 2000)
     office = random.random() < 0.5
     weekend = random.uniform(0.05, 0.4) if office else random.uniform(0.8, 1.2)
     first = int(random.integers(7))
-    weekly = np.where((np.arange(MOST) + first) % 7 < 5, 1.0, weekend)
+    weekly = np.where((np.arange(SERIES_DAYS) + first) % 7 < 5, 1.0, weekend)
     spread = random.uniform(0.03, 0.35)
-    noise = random.gamma(1 / spread**2, spread**2, MOST)
-    drawn = random.poisson(level * SHAPES[shape](random, seen) * weekly * noise).astype(float)
-    return tuple(drawn.tolist())
+    noise = random.gamma(1 / spread**2, spread**2, SERIES_DAYS)
+    counts = random.poisson(level * SHAPES[shape](random, seen) * weekly * noise).astype(float)
+    return tuple(counts.tolist())
 
 
-def judged(shape: str, seen: int, seeds: range) -> dict[str, Any]:
-    ratios, held, widths = [], [], []
+def evaluate_shape(shape: str, seen: int, seeds: range) -> dict[str, Any]:
+    """The row of a shape and length: ratios of forecast to actual totals, and coverage of the interval."""
+    ratios, in_interval, widths = [], [], []
     for seed in seeds:
-        values = generated(shape, seen, seed)
+        values = generate_series(shape, seen, seed)
         for horizon in AHEAD:
-            made = forecast(Series(START, DAY, values[:seen]), horizon)
-            came = sum(values[seen : seen + horizon])
-            ratios.append(math.log(max(made.total, 1e-9) / came))
-            held.append(made.total_low <= came <= made.total_high)
-            widths.append(made.total_high / max(made.total_low, 1e-9))
+            prediction = forecast(Series(START, DAY, values[:seen]), horizon)
+            actual = sum(values[seen : seen + horizon])
+            ratios.append(math.log(max(prediction.total, 1e-9) / actual))
+            in_interval.append(prediction.total_low <= actual <= prediction.total_high)
+            widths.append(prediction.total_high / max(prediction.total_low, 1e-9))
     return {
         "shape": shape, "days": seen, "said": round(math.exp(float(np.median(ratios))), 3),
         "off": round(math.exp(float(np.median(np.abs(ratios)))) - 1, 3),
         "off_mean": round(math.exp(float(np.mean(np.abs(ratios)))) - 1, 3),
-        "held": round(float(np.mean(held)), 3), "width": round(float(np.median(widths)), 2),
+        "held": round(float(np.mean(in_interval)), 3), "width": round(float(np.median(widths)), 2),
     }  # fmt: skip
 
 
@@ -148,10 +150,10 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1000)
     parser.add_argument("--series", type=int, default=40, help="of each shape and length")
     parser.add_argument("--json", action="store_true")
-    asked = parser.parse_args()
-    seeds = range(asked.seed, asked.seed + asked.series)
-    rows = [judged(shape, seen, seeds) for shape in SHAPES for seen in LENGTHS]
-    if asked.json:
+    arguments = parser.parse_args()
+    seeds = range(arguments.seed, arguments.seed + arguments.series)
+    rows = [evaluate_shape(shape, seen, seeds) for shape in SHAPES for seen in LENGTHS]
+    if arguments.json:
         print(json.dumps({"rows": rows}))
         return 0
     print(f"{'shape':12}{'days':>5}{'said':>8}{'off':>8}{'mean':>8}{'held':>7}{'width':>8}")

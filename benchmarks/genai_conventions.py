@@ -1,9 +1,9 @@
-"""Whether the names of our spans and metrics are those of OpenTelemetry's GenAI conventions, as an archive has them.
+"""Whether the names of our spans and metrics are those of OpenTelemetry's GenAI conventions, read from an archive.
 
     benchmarks/genai_conventions.py otel-genai-semconv-953276ff.tar.gz --json
 
-Reads the model's YAML (metrics, registry and spans) from a tar archive; sends nothing. What the general conventions
-define (error.type, server.*, http.*) is not in such an archive and is told apart.
+Reads the model's YAML (metrics, registry and spans) from a tar archive; sends nothing. Names of the general conventions
+(error.type, server.*, http.*) are not in such an archive and are listed separately.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usa
 GENERAL = ("error.", "http.", "server.")
 
 
-def conventions(archive: Path) -> dict[str, Any]:
+def read_conventions(archive: Path) -> dict[str, Any]:
     """Attributes, metrics with unit and instrument, and members of enumerations."""
     known: dict[str, Any] = {"attributes": set(), "metrics": {}, "members": {}}
     with tarfile.open(archive) as tar:
@@ -37,23 +37,23 @@ def conventions(archive: Path) -> dict[str, Any]:
             file = tar.extractfile(member)
             groups = YAML(typ="safe").load(file.read().decode())["groups"] if file is not None else []
             for group in groups:
-                _take(known, group)
+                _add_group(known, group)
     return known
 
 
-def _take(known: dict[str, Any], group: dict[str, Any]) -> None:
+def _add_group(known: dict[str, Any], group: dict[str, Any]) -> None:
     if "metric_name" in group:
         known["metrics"][group["metric_name"]] = (group["unit"], group["instrument"])
     for attribute in group.get("attributes", ()):
         if "id" in attribute:
             known["attributes"].add(attribute["id"])
-            kind = attribute.get("type")
-            if isinstance(kind, dict):
-                known["members"][attribute["id"]] = {member["value"] for member in kind["members"]}
+            attribute_type = attribute.get("type")
+            if isinstance(attribute_type, dict):
+                known["members"][attribute["id"]] = {member["value"] for member in attribute_type["members"]}
 
 
-def example() -> CallState:
-    """A call with everything that a span can tell."""
+def example_call() -> CallState:
+    """A call with everything that a span can report."""
     state, call = EpochState(), new_id().bytes
     usage = Usage(input=9, output=5, cache_read=2, cache_write=1, reasoning=1)
     source = [("doc", "a.md", 1, 2)]
@@ -69,9 +69,9 @@ def example() -> CallState:
     return next(iter(state.calls.values()))
 
 
-def compare(known: dict[str, Any]) -> dict[str, Any]:
-    """Names of ours that the conventions do not have, by sort; empty lists are what is wanted."""
-    call, metrics = example(), GenAiMetrics()
+def compare_names(known: dict[str, Any]) -> dict[str, Any]:
+    """Our names that the conventions lack, by sort; none are expected."""
+    call, metrics = example_call(), GenAiMetrics()
     metrics.count_call(call)
     names = {name for span in call_spans(call) for name in span.attributes}
     names |= {name for _, labels in metrics.series for name, _ in labels}
@@ -81,7 +81,7 @@ def compare(known: dict[str, Any]) -> dict[str, Any]:
     return {
         "checked": len(names) + len(units),
         "unknown_attributes": sorted(names - own - general - known["attributes"]),
-        "wrong_metrics": sorted(name for name, told in units.items() if known["metrics"].get(name) != told),
+        "wrong_metrics": sorted(name for name, definition in units.items() if known["metrics"].get(name) != definition),
         "unknown_operations": sorted(set(OPERATIONS.values()) - known["members"]["gen_ai.operation.name"]),
         "unknown_providers": sorted(set(PROVIDERS.values()) - known["members"]["gen_ai.provider.name"]),
         "of_general_conventions": sorted(general),
@@ -96,9 +96,11 @@ def main() -> int:
     arguments = parser.parse_args()
     if not arguments.archive.is_file():
         parser.error(f"{arguments.archive} is not there: name an archive of the conventions")
-    found = compare(conventions(arguments.archive))
-    wrong = [name for name in found if name.startswith(("unknown", "wrong")) and found[name]]
-    print(json.dumps(found) if arguments.json else f"{found['checked']} names checked; wrong: {wrong or 'none'}")
+    comparison = compare_names(read_conventions(arguments.archive))
+    wrong = [name for name in comparison if name.startswith(("unknown", "wrong")) and comparison[name]]
+    print(
+        json.dumps(comparison) if arguments.json else f"{comparison['checked']} names checked; wrong: {wrong or 'none'}"
+    )
     return 1 if wrong else 0
 
 

@@ -1,11 +1,11 @@
-"""How fast guardrails are, and how often they miss or cry wolf.
+"""The speed of guardrails, and their rates of misses and false alarms.
 
-Time is that of everything a workload may check on one text of about 1 kB that holds personal data, in microseconds of
-CPU: personal data, secrets, injection, denied words, links, language. Personal data is measured on a generated labelled
-set (`personal_data.py`), beside Presidio's own pattern recognisers where `groundplan[governance]` is installed. An
-injection is looked for in a labelled file (JSON lines with `text` and `label`: malicious or benign) and in ordinary
-prompts (JSON lines with `turns`), where they are given; neither chose a pattern or a threshold. Languages and a judge
-are measured where `--locales` and `--judge` are given (`guardrail_rates.py`).
+Time is CPU, in microseconds, of everything that a workload may check on one text of about 1 kB with personal data:
+personal data, secrets, injection, denied words, links, language. Personal data is measured on a generated labelled set
+(`personal_data.py`), also with Presidio's own pattern recognisers if `groundplan[governance]` is installed. Injections
+are searched in a labelled file (JSON lines with `text` and `label`: malicious or benign) and in ordinary prompts (JSON
+lines with `turns`), if given; no pattern or threshold was chosen on either. Languages and a judge are measured with
+`--locales` and `--judge` (`guardrail_rates.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from benchmarks import guardrail_rates
-from benchmarks.personal_data import MAKERS, Labelled, texts
+from benchmarks.personal_data import GENERATORS, LabelledText, labelled_texts
 from benchmarks.provenance import commit, machine
 
 from groundplan.core import detect
@@ -38,7 +38,7 @@ from groundplan.governance.guardrails.checks import Checks, deny_pattern
 from groundplan.governance.guardrails.injection import injection_signs
 
 Span = tuple[int, int, str]
-KIND = {name: name for name in ("card", "iban", "email", "ip", "mac", "phone", "crypto", "secret")}
+KIND_OF_TYPE = {name: name for name in ("card", "iban", "email", "ip", "mac", "phone", "crypto", "secret")}
 """Type of the labelled set -> kind of the detector; all others are `national_id`."""
 _NATIONAL = "national_id"
 _PRESIDIO = {
@@ -53,96 +53,100 @@ _PRESIDIO = {
 
 
 def kind_of(type_: str) -> str:
-    return KIND.get(type_, _NATIONAL)
+    return KIND_OF_TYPE.get(type_, _NATIONAL)
 
 
-def ours(text: str) -> list[Span]:
+def detector_spans(text: str) -> list[Span]:
     secrets = frozenset(detect.SECRETS)
     return [(f.start, f.end, "secret" if f.kind in secrets else f.kind) for f in detect.find(text)]
 
 
-def same(a: Span, b: Span) -> bool:
-    """The same place, give or take two characters on each side."""
+def is_same_span(a: Span, b: Span) -> bool:
+    """Whether two spans are of one kind and place, give or take two characters on each side."""
     return abs(a[0] - b[0]) <= 2 and abs(a[1] - b[1]) <= 2 and a[2] == b[2]
 
 
-def scored(sample: Iterable[Labelled], finder: Callable[[str], list[Span]]) -> dict[str, dict[str, float]]:
+def score_by_kind(sample: Iterable[LabelledText], finder: Callable[[str], list[Span]]) -> dict[str, dict[str, float]]:
     """Precision, recall and F1 by kind, and recall by type."""
     hits: Counter[str] = Counter()
-    of_type: Counter[str] = Counter()
+    count_of_type: Counter[str] = Counter()
     found_of_type: Counter[str] = Counter()
     found_of_kind: Counter[str] = Counter()
-    for each in sample:
-        gold = [(start, end, kind_of(t), t) for start, end, t in each.spans if t in MAKERS]
-        found = finder(each.text)
-        found_of_kind.update(kind for _, _, kind in found)
+    for labelled in sample:
+        gold = [(start, end, kind_of(t), t) for start, end, t in labelled.spans if t in GENERATORS]
+        spans = finder(labelled.text)
+        found_of_kind.update(kind for _, _, kind in spans)
         for start, end, kind, type_ in gold:
-            of_type[type_] += 1
-            if any(same((start, end, kind), other) for other in found):
+            count_of_type[type_] += 1
+            if any(is_same_span((start, end, kind), other) for other in spans):
                 hits[kind] += 1
                 found_of_type[type_] += 1
-    made: dict[str, dict[str, float]] = {}
-    for kind in sorted({kind_of(type_) for type_ in of_type}):
-        there = sum(count for type_, count in of_type.items() if kind_of(type_) == kind)
-        recall = hits[kind] / there
+    figures: dict[str, dict[str, float]] = {}
+    for kind in sorted({kind_of(type_) for type_ in count_of_type}):
+        expected = sum(count for type_, count in count_of_type.items() if kind_of(type_) == kind)
+        recall = hits[kind] / expected
         precision = min(1.0, hits[kind] / found_of_kind[kind]) if found_of_kind[kind] else 0.0
         f1 = 2 * precision * recall / (precision + recall) if precision + recall else 0.0
-        made[kind] = {"precision": round(precision, 4), "recall": round(recall, 4), "f1": round(f1, 4)}
-    for type_ in sorted(of_type):
+        figures[kind] = {"precision": round(precision, 4), "recall": round(recall, 4), "f1": round(f1, 4)}
+    for type_ in sorted(count_of_type):
         if kind_of(type_) == _NATIONAL:
-            made.setdefault(f"{_NATIONAL}.{type_}", {})["recall"] = round(found_of_type[type_] / of_type[type_], 4)
-    return made
+            figures.setdefault(f"{_NATIONAL}.{type_}", {})["recall"] = round(
+                found_of_type[type_] / count_of_type[type_], 4
+            )
+    return figures
 
 
-def presidio(least: float) -> Callable[[str], list[Span]] | None:
-    """Presidio's pattern recognisers for the types of the set, with a least score; None where it is not installed."""
+def presidio_finder(least_score: float) -> Callable[[str], list[Span]] | None:
+    """Presidio's pattern recognisers for the types of the set, from a least score on; None if it is not installed."""
     if find_spec("presidio_analyzer") is None:
         return None
-    logging.getLogger("tldextract").setLevel(logging.CRITICAL)  # it asks for a list of domains, and has one of its own
+    logging.getLogger("tldextract").setLevel(logging.CRITICAL)  # it logs that it cannot download a list of domains
     library = importlib.import_module("presidio_analyzer.predefined_recognizers")
     loaded = [
-        (kind_of(type_), made)
+        (kind_of(type_), recogniser)
         for type_, names in _PRESIDIO.items()
         for name in names
-        if (found := getattr(library, name, None)) is not None
-        for made in [found()]
+        if (recogniser_class := getattr(library, name, None)) is not None
+        for recogniser in [recogniser_class()]
     ]
 
     def find(text: str) -> list[Span]:
         spans: dict[Span, float] = {}
         for kind, recogniser in loaded:
             for result in recogniser.analyze(text, recogniser.supported_entities, None):
-                if result.score >= least:
+                if result.score >= least_score:
                     spans[result.start, result.end, kind] = result.score
-        return [span for span in spans if not _inside(span, spans)]
+        return [span for span in spans if not _is_contained(span, spans)]
 
     return find
 
 
-def _inside(span: Span, spans: Iterable[Span]) -> bool:
-    """Another find of the same kind is around it."""
-    return any(o is not span and o[2] == span[2] and o[0] <= span[0] and span[1] <= o[1] and o != span for o in spans)
+def _is_contained(span: Span, spans: Iterable[Span]) -> bool:
+    """Whether another span of the same kind contains this one."""
+    return any(
+        other is not span and other[2] == span[2] and other[0] <= span[0] and span[1] <= other[1] and other != span
+        for other in spans
+    )
 
 
-def beside_presidio(sample: list[Labelled]) -> dict[str, Any] | None:
-    """The best that its recognisers reach on each kind, over several least scores chosen on this very set: in its
-    favour."""
+def best_of_presidio(sample: list[LabelledText]) -> dict[str, Any] | None:
+    """Presidio's best figures of each kind over several least scores: chosen on this very set, so in its favour."""
     best: dict[str, dict[str, float]] = {}
-    for least in (0.0, 0.06, 0.35, 0.55):
-        finder = presidio(least)
+    for least_score in (0.0, 0.06, 0.35, 0.55):
+        finder = presidio_finder(least_score)
         if finder is None:
             return None
-        for kind, figures in scored(sample, finder).items():
+        for kind, figures in score_by_kind(sample, finder).items():
             if "f1" in figures and figures["f1"] >= best.get(kind, {}).get("f1", -1.0):
-                best[kind] = {**figures, "least_score": least}
+                best[kind] = {**figures, "least_score": least_score}
     best.pop("secret", None)
     return best
 
 
-def timed(rounds: int) -> dict[str, float]:
+def measure_times(rounds: int) -> dict[str, float]:
     """CPU microseconds of all checks on a text of 1 kB, and of personal data and secrets alone."""
-    sample = texts(2, seed=11)
-    text = " ".join(each.text for each in sample)[:1024]
+    sample = labelled_texts(2, seed=11)
+    text = " ".join(labelled.text for labelled in sample)[:1024]
     plain = (
         "Our pumps are tested for a day before they leave the works, and each one gets a report of its own. " * 11
     )[:1024]
@@ -150,27 +154,27 @@ def timed(rounds: int) -> dict[str, float]:
         "input", {"personal_data": "mask", "secrets": "block", "injection": "flag"},
         deny=deny_pattern(["project x", "foo bar"]), links=frozenset({"acme.example"}), languages=frozenset({"en"}),
     )  # fmt: skip
-    only = Checks("input", {"personal_data": "mask", "secrets": "block"})
+    patterns_only = Checks("input", {"personal_data": "mask", "secrets": "block"})
 
     def median(work: Callable[[], object]) -> float:
         times = []
         for _ in range(rounds):
-            begun = time.thread_time_ns()
+            started = time.thread_time_ns()
             work()
-            times.append(time.thread_time_ns() - begun)
+            times.append(time.thread_time_ns() - started)
         return round(statistics.median(times) / 1000, 1)
 
     return {
         "all_checks_us": median(lambda: checks.find_hits(text)),
         "all_checks_plain_text_us": median(lambda: checks.find_hits(plain)),
-        "patterns_us": median(lambda: only.find_hits(text)),
-        "patterns_plain_text_us": median(lambda: only.find_hits(plain)),
+        "patterns_us": median(lambda: patterns_only.find_hits(text)),
+        "patterns_plain_text_us": median(lambda: patterns_only.find_hits(plain)),
     }
 
 
-def injection(labelled: Path | None, ordinary: Path | None) -> dict[str, Any]:
-    """Rates of misses on attacks and of false alarms on what only resembles them and on ordinary prompts."""
-    found: dict[str, Any] = {}
+def injection_rates(labelled: Path | None, ordinary: Path | None) -> dict[str, Any]:
+    """Rates of misses on attacks, and of false alarms on lookalikes and on ordinary prompts."""
+    rates: dict[str, Any] = {}
     if labelled is not None:
         rows = [json.loads(line) for line in labelled.read_text(encoding="utf-8").splitlines() if line.strip()]
         attacks = [row for row in rows if row["label"] == "malicious"]
@@ -179,7 +183,7 @@ def injection(labelled: Path | None, ordinary: Path | None) -> dict[str, Any]:
             str(row.get("category", "")) for row in attacks if not injection_signs(row["text"]).is_labelled
         )
         alarms = sum(injection_signs(row["text"]).is_labelled for row in benign)
-        found |= {
+        rates |= {
             "attacks": len(attacks),
             "miss_rate": round(sum(missed.values()) / len(attacks), 4),
             "missed_by_category": dict(sorted(missed.items())),
@@ -187,16 +191,16 @@ def injection(labelled: Path | None, ordinary: Path | None) -> dict[str, Any]:
             "false_alarm_rate_lookalikes": round(alarms / max(1, len(benign)), 4),
         }
     if ordinary is not None:
-        prompts = {turn for row in _lines(ordinary) for turn in row.get("turns", ())}
+        prompts = {turn for row in _read_rows(ordinary) for turn in row.get("turns", ())}
         alarms = sum(injection_signs(prompt).is_labelled for prompt in prompts)
-        found |= {
+        rates |= {
             "ordinary_prompts": len(prompts),
             "false_alarm_rate_ordinary": round(alarms / max(1, len(prompts)), 4),
         }
-    return found
+    return rates
 
 
-def _lines(path: Path) -> Iterable[dict[str, Any]]:
+def _read_rows(path: Path) -> Iterable[dict[str, Any]]:
     data = path.read_bytes()
     text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode("utf-8")
     return [json.loads(line) for line in text.splitlines() if line.strip()]
@@ -217,17 +221,17 @@ def main() -> None:
     parser.add_argument("--judge-key", type=Path, help="file with its key")
     options = parser.parse_args()
     key = options.judge_key.read_text(encoding="utf-8").strip() if options.judge_key else ""
-    sample = texts(options.count, options.seed)
-    mine = scored(sample, ours)
+    sample = labelled_texts(options.count, options.seed)
+    mine = score_by_kind(sample, detector_spans)
     figures: dict[str, Any] = {
-        **timed(options.rounds),
+        **measure_times(options.rounds),
         "personal_data": mine,
         "least_f1": min(value["f1"] for value in mine.values() if "f1" in value),
-        "presidio": beside_presidio(sample),
+        "presidio": best_of_presidio(sample),
         "not_covered_by_patterns": ["person", "address"],
-        "injection": injection(options.injections, options.prompts),
-        "languages": guardrail_rates.languages(options.locales),
-        "judge": guardrail_rates.judge(options.judge, options.judge_model, key, load_settings().models),
+        "injection": injection_rates(options.injections, options.prompts),
+        "languages": guardrail_rates.measure_languages(options.locales),
+        "judge": guardrail_rates.measure_judge(options.judge, options.judge_model, key, load_settings().models),
         "texts": len(sample),
         "targets": {"all_checks_us": 1000, "least_f1": 0.9},
         "machine": machine(),

@@ -1,7 +1,7 @@
 """Answers with known labels for a judge: written by hand for this benchmark, since no public set asks these questions.
 
-For each question answers of which it is true and answers of which it is not; a third of the latter speak of the same
-matter and refuse, decline or quote, which is where judges err.
+Each question has answers for which it is true and answers for which it is not; a third of the latter speak of the same
+subject and refuse, decline or quote, which is where judges err.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Judged:
+class LabelledAnswer:
     """An answer, the question about it, and whether the truth is yes."""
 
     question: str
@@ -88,10 +88,10 @@ _SETS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 }
 
 
-def judged() -> list[Judged]:
-    """All of them, in order."""
+def labelled_answers() -> list[LabelledAnswer]:
+    """All labelled answers, in order."""
     return [
-        Judged(question, answer, truth)
+        LabelledAnswer(question, answer, truth)
         for question, (true, false) in _SETS.items()
         for truth, answers in ((True, true), (False, false))
         for answer in answers

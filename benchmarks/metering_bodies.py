@@ -1,5 +1,5 @@
-"""A whole response body of any provider, read into the ledger's `Usage`: which shape it has, and what its provider
-counts otherwise than others of that shape.
+"""Reads a complete response body of any provider into the ledger's `Usage`: the shape of its report, and how the
+provider's counts differ from others of that shape.
 
 The differences between providers are data of the shipped price list, which costs 30 MB: not for gateway workers, which
 decode into the same types (`reported`) directly.
@@ -30,7 +30,7 @@ _SHAPES: dict[tuple[str, ...], type[Any]] = {
     ("usage", "tokens.input_tokens"): provider_usage.CohereUsage,
     ("response.usage", "input_tokens"): provider_usage.RealtimeUsage,
 }
-"""(where the report is in a body, what its first count is called) -> its shape"""
+"""(path of the report in a body, name of its first count) -> its shape"""
 _LEDGER_NAMES = {
     "input_tokens": "input",
     "output_tokens": "output",
@@ -52,31 +52,31 @@ _DETAIL_NAMES = {
     "web_searches": "searches",
 }
 CLASSES: Mapping[str, str] = {**_LEDGER_NAMES, **_DETAIL_NAMES}
-"""A class as price lists call it -> its field of `Usage` or `UsageDetails`."""
+"""Name of a class in price lists -> its field of `Usage` or `UsageDetails`."""
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """How a provider's API of one flavour reports."""
+class UsageForm:
+    """How one API flavour of a provider reports usage."""
 
     root: tuple[str, ...]
     shape: type[Any]
     classes: frozenset[str]
-    """What it counts, as price lists call it; whatever else a body says belongs to no class of its own."""
-    beside: tuple[tuple[str, str], ...]
-    """(class, total) of classes that its totals leave out: they are added."""
-    moved: tuple[tuple[tuple[str, ...], str], ...]
-    """(path, class) of classes that are elsewhere than the shape has them."""
+    """Classes it counts, by their names in price lists; other counts of a body are ignored."""
+    outside_totals: tuple[tuple[str, str], ...]
+    """(class, total) of classes that its totals do not include: they are added to the total."""
+    moved_classes: tuple[tuple[tuple[str, ...], str], ...]
+    """(path, class) of classes that are at another path than in the shape."""
 
 
-def read(body: Any, provider: str, flavor: str = "default") -> Usage:
-    """What a body reports. Raises `NotFound` (`flavor_unknown`) and `Invalid` (`usage_unreadable`)."""
-    form = form_of(provider, flavor)
-    found = _at(body, form.root)
-    if not isinstance(found, dict):
+def read_usage(body: Any, provider: str, flavor: str = "default") -> Usage:
+    """The usage that a body reports. Raises `NotFound` (`flavor_unknown`) and `Invalid` (`usage_unreadable`)."""
+    form = usage_form(provider, flavor)
+    report_body = _value_at(body, form.root)
+    if not isinstance(report_body, dict):
         raise _unreadable(provider, flavor, f"it has nothing at {'.'.join(form.root)}")
     try:
-        report = msgspec.convert(found, form.shape, strict=False)
+        report = msgspec.convert(report_body, form.shape, strict=False)
         usage = report.usage()
         if usage is None and form.shape is provider_usage.ChatUsage:
             usage = report.input_usage()
@@ -84,59 +84,63 @@ def read(body: Any, provider: str, flavor: str = "default") -> Usage:
         raise _unreadable(provider, flavor, str(error)) from error
     if usage is None:
         raise _unreadable(provider, flavor, "a count is missing, or cannot be true")
-    counted = classes(usage)
-    for path, name in form.moved:
-        counted.pop(name, None)
-        if isinstance(value := _at(found, path), int | float):
-            counted[name] = int(value)
+    counts = count_by_class(usage)
+    for path, name in form.moved_classes:
+        counts.pop(name, None)
+        if isinstance(value := _value_at(report_body, path), int | float):
+            counts[name] = int(value)
     if form.shape is provider_usage.ChatUsage:
-        counted["output_tokens"] = int(found.get("completion_tokens") or 0)  # what is beside it is added below
-    for name, total in form.beside:
-        counted[total] = counted.get(total, 0) + counted.get(name, 0)
-    return usage_of({name: count for name, count in counted.items() if name in form.classes})
+        counts["output_tokens"] = int(
+            report_body.get("completion_tokens") or 0
+        )  # classes outside the total are added below
+    for name, total in form.outside_totals:
+        counts[total] = counts.get(total, 0) + counts.get(name, 0)
+    return usage_from_classes({name: count for name, count in counts.items() if name in form.classes})
 
 
-def classes(usage: Usage) -> dict[str, int]:
-    """Every count that is not zero, by the name that price lists have for its class."""
-    found = {name: getattr(usage, field) for name, field in _LEDGER_NAMES.items()}
+def count_by_class(usage: Usage) -> dict[str, int]:
+    """Every count that is not zero, by the name of its class in price lists."""
+    counts = {name: getattr(usage, field) for name, field in _LEDGER_NAMES.items()}
     if usage.details is not None:
-        found |= {name: getattr(usage.details, field) for name, field in _DETAIL_NAMES.items()}
-    return {name: count for name, count in found.items() if count}
+        counts |= {name: getattr(usage.details, field) for name, field in _DETAIL_NAMES.items()}
+    return {name: count for name, count in counts.items() if count}
 
 
-def usage_of(counted: Mapping[str, int]) -> Usage:
-    """The opposite of `classes`; counts of unknown classes are left out."""
-    fine = {_DETAIL_NAMES[name]: count for name, count in counted.items() if name in _DETAIL_NAMES and count}
-    counts: dict[str, Any] = {_LEDGER_NAMES[name]: count for name, count in counted.items() if name in _LEDGER_NAMES}
+def usage_from_classes(counts_by_class: Mapping[str, int]) -> Usage:
+    """The inverse of `count_by_class`; counts of unknown classes are dropped."""
+    details = {_DETAIL_NAMES[name]: count for name, count in counts_by_class.items() if name in _DETAIL_NAMES and count}
+    counts: dict[str, Any] = {
+        _LEDGER_NAMES[name]: count for name, count in counts_by_class.items() if name in _LEDGER_NAMES
+    }
     return Usage(
         **counts,
-        details=UsageDetails(**fine) if fine else None,
+        details=UsageDetails(**details) if details else None,
     )
 
 
 @lru_cache(maxsize=512)
-def form_of(provider: str, flavor: str) -> Form:
-    """How that provider's API reports. Raises `NotFound` (`flavor_unknown`)."""
-    # 30 MB that gateway workers do without
+def usage_form(provider: str, flavor: str) -> UsageForm:
+    """The usage form of that provider's API. Raises `NotFound` (`flavor_unknown`)."""
+    # 30 MB, which gateway workers do not need
     from genai_prices import data_snapshot  # noqa: PLC0415
 
-    providers = {each.id: each for each in data_snapshot.get_snapshot().providers}
-    known = providers[provider].extractors or [] if provider in providers else []
-    for extractor in known:
+    providers = {extractor.id: extractor for extractor in data_snapshot.get_snapshot().providers}
+    extractors = providers[provider].extractors or [] if provider in providers else []
+    for extractor in extractors:
         if extractor.api_flavor == flavor:
-            return _form(provider, extractor)
+            return _build_form(provider, extractor)
     raise NotFound(
         f"the price list knows no API '{flavor}' of the provider '{provider}'",
         code="flavor_unknown",
-        hint=f"It knows {', '.join(sorted(each.api_flavor for each in known)) or 'no API of it'}.",
+        hint=f"It knows {', '.join(sorted(extractor.api_flavor for extractor in extractors)) or 'no API of it'}.",
     )
 
 
-def _form(provider: str, extractor: Any) -> Form:
-    root = _path(extractor.root)
-    counted = [(_path(each.path), str(each.dest)) for each in extractor.mappings]
-    shape = _SHAPES.get((".".join(root), ".".join(counted[0][0])))
-    paths = {path for path, _ in counted}
+def _build_form(provider: str, extractor: Any) -> UsageForm:
+    root = _path_steps(extractor.root)
+    mappings = [(_path_steps(each.path), str(each.dest)) for each in extractor.mappings]
+    shape = _SHAPES.get((".".join(root), ".".join(mappings[0][0])))
+    paths = {path for path, _ in mappings}
     if ("cache_creation_input_tokens",) in paths or ("cache_read_input_tokens",) in paths:
         shape = provider_usage.MessagesUsage if shape is provider_usage.ResponsesUsage else shape
     if ("input_token_details", "text_tokens") in paths:
@@ -149,33 +153,33 @@ def _form(provider: str, extractor: Any) -> Form:
             code="flavor_unknown",
             hint="Tokens of chat, responses, messages, embeddings, images and realtime are.",
         )
-    beside = [
+    outside_totals = [
         (name, total)
         for total in ("input_tokens", "output_tokens")
-        for path, name in counted
-        if name != total and (path, total) in counted and shape is provider_usage.ChatUsage
+        for path, name in mappings
+        if name != total and (path, total) in mappings and shape is provider_usage.ChatUsage
     ]
-    return Form(
+    return UsageForm(
         root=root,
         shape=shape,
-        classes=frozenset(name for _, name in counted),
-        beside=tuple(beside),
-        moved=tuple((p, name) for p, name in counted if _elsewhere(shape, p) and name in CLASSES),
+        classes=frozenset(name for _, name in mappings),
+        outside_totals=tuple(outside_totals),
+        moved_classes=tuple((p, name) for p, name in mappings if _is_moved(shape, p) and name in CLASSES),
     )
 
 
-_USUAL = frozenset({"prompt_tokens_details", "completion_tokens_details", "prompt_tokens", "completion_tokens"})
+_CHAT_FIELDS = frozenset({"prompt_tokens_details", "completion_tokens_details", "prompt_tokens", "completion_tokens"})
 
 
-def _elsewhere(shape: type[Any], path: tuple[str, ...]) -> bool:
-    return shape is provider_usage.ChatUsage and path[0] not in _USUAL
+def _is_moved(shape: type[Any], path: tuple[str, ...]) -> bool:
+    return shape is provider_usage.ChatUsage and path[0] not in _CHAT_FIELDS
 
 
-def _path(path: Any) -> tuple[str, ...]:
+def _path_steps(path: Any) -> tuple[str, ...]:
     return (path,) if isinstance(path, str) else tuple(step if isinstance(step, str) else "[]" for step in path)
 
 
-def _at(body: Any, path: tuple[str, ...]) -> Any:
+def _value_at(body: Any, path: tuple[str, ...]) -> Any:
     for step in path:
         body = body.get(step) if isinstance(body, dict) else None
     return body

@@ -65,7 +65,7 @@ def encoder() -> Encoder | None:
     )
 
 
-def embedded(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
+def cached_embeddings(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
     """Embeddings of all prompts, as briefly as the gateway makes them; kept in the folder `cache` where one is named,
     for these very prompts."""
     if encode is None:
@@ -159,7 +159,7 @@ def of_matrix(path: Path, encode: Encoder | None, cache: Path | None, seed: int)
     """Figures of any evaluation set."""
     usable = read_usable(path)
     matrix = usable.matrix
-    vectors = embedded(encode, matrix, cache, path.stem)
+    vectors = cached_embeddings(encode, matrix, cache, path.stem)
     found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
     told: dict[str, Any] = {
         "rows": len(matrix.samples),
@@ -183,7 +183,7 @@ def of_routellm(
         if only is not None and name != only:
             continue
         matrix = routellm(folder / f"routellm_{name}.csv.gz")
-        vectors = embedded(encode, matrix, cache, name)
+        vectors = cached_embeddings(encode, matrix, cache, name)
         found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
         weak, strong = matrix.scores[:, 0], matrix.scores[:, 1]
         told[name] = {

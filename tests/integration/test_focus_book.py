@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 from benchmarks import focus_book
-from benchmarks.focus_validator import partly_empty
+from benchmarks.focus_validator import partly_empty_columns
 
 from groundplan.api.cost import receipt as cost_receipt
 from groundplan.core.database import connect
@@ -30,7 +30,7 @@ def test_the_export_of_a_real_book_has_empty_fields_and_every_attempt(database: 
         "ListUnitPrice",
         "ResourceType",
     }
-    assert empty <= set(partly_empty(text))
+    assert empty <= set(partly_empty_columns(text))
     tags = [json.loads(row["Tags"]) for row in rows]
     assert {"measured", "allocated", "estimated"} == {tag["basis"] for tag in tags}
     terms = {tag["term"] for tag in tags}
@@ -50,7 +50,7 @@ def test_the_export_of_a_real_book_has_empty_fields_and_every_attempt(database: 
         ((named, rule),) = [(each["term"], each["rule"]) for each in attempt["terms"]]
         assert named == term and rule.endswith(f" x price of {place}"), "a receipt says the same as the book"
     reviewed = sum(cost for name, _, cost in billed if name == "review")
-    assert reviewed == 4 * Decimal(focus_book.REVIEWED) / 60 * 45, "minutes that people looked, at their wage"
+    assert reviewed == 4 * Decimal(focus_book.REVIEW_MINUTES) / 60 * 45, "minutes that people looked, at their wage"
     assert len({row["BillingPeriodStart"] for row in rows}) >= 2
     own = [row for row, tag in zip(rows, tags, strict=True) if tag["term"] not in CATEGORIES]
     with connect(database.urls["owner"]) as conn:
@@ -61,4 +61,4 @@ def test_the_export_of_a_real_book_has_empty_fields_and_every_attempt(database: 
 
 @pytest.mark.parametrize(("text", "found"), [("a,b\n1,\n2,3\n", ["b"]), ("a,b\n1,\n2,\n", []), ("a,b\n", [])])
 def test_columns_that_some_rows_leave_empty_are_named(text: str, found: list[str]) -> None:
-    assert partly_empty(text) == found
+    assert partly_empty_columns(text) == found

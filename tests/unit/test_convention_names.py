@@ -9,7 +9,7 @@ import ast
 import re
 from pathlib import Path
 
-from benchmarks.genai_conventions import compare, example
+from benchmarks.genai_conventions import compare_names, example_call
 from tests.unit.test_gateway_pipeline import Rig, rig
 
 from groundplan.gateway import telemetry
@@ -106,7 +106,7 @@ def endpoints() -> set[str]:
 
 
 def test_what_a_call_has_been_told_of_is_known() -> None:
-    found = compare(KNOWN)
+    found = compare_names(KNOWN)
     assert {name: told for name, told in found.items() if name.startswith(("unknown", "wrong")) and told} == {}
     assert set(found["of_general_conventions"]) <= GENERAL
     assert set(found["our_own"]) == OWN, "the example has all of ours"
@@ -146,11 +146,11 @@ def test_every_name_that_is_written_down_is_known() -> None:
 
 def test_metrics_are_told_with_the_conventions_attributes() -> None:
     metrics = GenAiMetrics()
-    metrics.count_call(example())
+    metrics.count_call(example_call())
     labels = [label for _, each in metrics.series for label in each]
     assert {name for name, _ in labels} <= ATTRIBUTES | GENERAL | OWN
     assert {value for name, value in labels if name == "gen_ai.token.type"} == MEMBERS["gen_ai.token.type"]
-    operations = [span.attributes.get("gen_ai.operation.name") for span in call_spans(example())]
+    operations = [span.attributes.get("gen_ai.operation.name") for span in call_spans(example_call())]
     assert {"chat", "retrieval"} <= set(operations) <= MEMBERS["gen_ai.operation.name"] | {None}
 
 

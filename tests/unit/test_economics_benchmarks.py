@@ -38,16 +38,16 @@ def test_routing_prints_what_is_saved_and_kept_beside_both_ridges(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert routing.main([str(a_set(tmp_path)), "--text-only", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
+    printed = json.loads(capsys.readouterr().out)
     for percent in ("99", "98", "95"):
         for name in ("saved", "kept", "ridge_saved", "ridge_kept", "tuned_ridge_saved", "mixed_saved"):
-            assert isinstance(told[f"{name}_at_{percent}"], float)
-        assert {f"times_ridge_at_{percent}", f"times_stronger_ridge_at_{percent}"} <= set(told)
-    assert (told["rows"], told["embedding"], told["best_single"]) == (60, False, "large")
-    assert (told["folds_by"], told["rows_left_out"], told["models_left_out"]) == ("groups", 0, [])
-    assert 0.5 <= told["same_choice_by_one_choice_for_all"] <= 1
-    assert told["abstained_on_nonsense"] == told["abstained_on_other_languages"] == 1.0
-    assert told["decision_ms_p50"] > 0.05, "a decision and no early return, also where nothing was proven"
+            assert isinstance(printed[f"{name}_at_{percent}"], float)
+        assert {f"times_ridge_at_{percent}", f"times_stronger_ridge_at_{percent}"} <= set(printed)
+    assert (printed["rows"], printed["embedding"], printed["best_single"]) == (60, False, "large")
+    assert (printed["folds_by"], printed["rows_left_out"], printed["models_left_out"]) == ("groups", 0, [])
+    assert 0.5 <= printed["same_choice_by_one_choice_for_all"] <= 1
+    assert printed["abstained_on_nonsense"] == printed["abstained_on_other_languages"] == 1.0
+    assert printed["decision_ms_p50"] > 0.05, "a decision and no early return, also where nothing was proven"
 
 
 def test_the_factor_is_against_the_stronger_ridge() -> None:
@@ -56,9 +56,9 @@ def test_the_factor_is_against_the_stronger_ridge() -> None:
         {name: replace(each, saved=each.saved * times) for name, each in found.routed.items()} for times in (0.5, 2.0)
     )
     for plain, tuned in ((half, twice), (twice, half)):
-        told = routing.figures(replace(found, ridge=plain, tuned=tuned), None)
-        assert told["times_stronger_ridge_at_95"] == 0.5
-        assert told["times_ridge_at_95"] == (2.0 if plain is half else 0.5)
+        printed = routing.figures(replace(found, ridge=plain, tuned=tuned), None)
+        assert printed["times_stronger_ridge_at_95"] == 0.5
+        assert printed["times_ridge_at_95"] == (2.0 if plain is half else 0.5)
 
 
 def nothing(folder: Path) -> None:
@@ -86,8 +86,8 @@ def test_a_folder_without_its_files_is_refused_in_words(
 ) -> None:
     make(tmp_path)
     assert routing.main(["--routellm", str(tmp_path), "--text-only"]) != 0
-    told = capsys.readouterr().err
-    assert told.startswith("routing: ") and "routellm_" in told
+    printed = capsys.readouterr().err
+    assert printed.startswith("routing: ") and "routellm_" in printed
 
 
 @pytest.mark.parametrize("main", [routing.main, savings.main])
@@ -118,30 +118,30 @@ def test_embeddings_are_kept_for_the_very_prompts_they_are_of(tmp_path: Path) ->
     one, other = make_matrix(40, seed=1), make_matrix(40, seed=2)
     cache = tmp_path / "not" / "there"
     for _ in range(2):
-        assert routing.embedded(encoder, one, cache, "set").tolist() == [[1.0] * 4] * 40  # type: ignore[union-attr]
-    assert routing.embedded(encoder, other, cache, "set").tolist() == [[2.0] * 4] * 40  # type: ignore[union-attr]
+        assert routing.cached_embeddings(encoder, one, cache, "set").tolist() == [[1.0] * 4] * 40  # type: ignore[union-attr]
+    assert routing.cached_embeddings(encoder, other, cache, "set").tolist() == [[2.0] * 4] * 40  # type: ignore[union-attr]
     assert encoder.asked == 2
 
 
 def test_savings_prints_coverage_of_every_kind_of_case(capsys: pytest.CaptureFixture[str]) -> None:
     assert savings.main(["--cases", "4", "--json"]) == 0
-    told = json.loads(capsys.readouterr().out)
-    assert set(told["otherwise"]) == set(savings.OTHERWISE)
-    for each in (told, *told["otherwise"].values()):
+    printed = json.loads(capsys.readouterr().out)
+    assert set(printed["otherwise"]) == set(savings.VIOLATED_ASSUMPTIONS)
+    for each in (printed, *printed["otherwise"].values()):
         assert each["cases"] == 4 and 0 <= each["covered"] <= each["covered_or_said_unknown"] <= 1
-    assert told["otherwise"]["fewer_than_ten_reviews"]["said_unknown"] == 4
+    assert printed["otherwise"]["fewer_than_ten_reviews"]["said_unknown"] == 4
     with pytest.raises(SystemExit):
         savings.main(["--cases", "0"])
 
 
-@pytest.mark.parametrize("kind", ["as_assumed", *sorted(savings.OTHERWISE)])
+@pytest.mark.parametrize("kind", ["as_assumed", *sorted(savings.VIOLATED_ASSUMPTIONS)])
 def test_the_stated_interval_holds_the_truth_or_is_said_to_be_unknown(kind: str) -> None:
-    make = savings.OTHERWISE.get(kind, savings.as_assumed)
+    make = savings.VIOLATED_ASSUMPTIONS.get(kind, savings.as_assumed)
     dice = np.random.default_rng(11)
     cases = [make(dice) for _ in range(60)]
-    told = savings.covered(cases)
-    assert told["covered_or_said_unknown"] >= 0.87
+    printed = savings.coverage(cases)
+    assert printed["covered_or_said_unknown"] >= 0.87
     for proposal, _ in cases:
         assert ("by the judge alone" in proposal.sentence) is (proposal.agreement.reviewed < 10)
     if kind != "fewer_than_ten_reviews":
-        assert told["median_width"] < 0.25
+        assert printed["median_width"] < 0.25

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 import pytest
-from benchmarks.forecast_young import SHAPES, generated, judged
+from benchmarks.forecast_young import SHAPES, evaluate_shape, generate_series
 
 from groundplan.economics.forecast.model import DAY, Launch, Series
 from groundplan.economics.forecast.predict import forecast
@@ -38,19 +38,19 @@ def growing(count: int, a_day: float = 1.2) -> list[float]:
 @pytest.mark.parametrize("seen", [10, 14, 28])
 def test_totals_of_what_grows_are_neither_half_nor_twice(shape: str, low: float, high: float, seen: int) -> None:
     """They were 0.3 to 0.8 of what came, and of intervals that should hold 80 % of ten days hardly any did."""
-    row = judged(shape, seen, range(24))
+    row = evaluate_shape(shape, seen, range(24))
     assert low < row["said"] < high, row
     assert row["held"] >= 0.65, row
 
 
 @pytest.mark.parametrize("shape", ["flat", "wandering", "monthly"])
 def test_what_is_steady_is_forecast_as_before(shape: str) -> None:
-    known = [generated(shape, seen, seed)[:seen] for seen in (10, 14, 21) for seed in range(20)]
+    known = [generate_series(shape, seen, seed)[:seen] for seen in (10, 14, 21) for seed in range(20)]
     assert sum(forecast(days(list(each)), 28).method == METHOD for each in known) <= 4
 
 
 def test_days_that_differ_much_have_their_mean_and_a_wide_interval() -> None:
-    row = judged("bursty", 14, range(24))
+    row = evaluate_shape("bursty", 14, range(24))
     assert 0.8 < row["said"] < 1.3 and row["held"] >= 0.65
 
 
@@ -126,8 +126,8 @@ def test_days_without_any_before_it_began_to_grow_do_not_come_again() -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_generated_histories_are_of_counts_and_the_same_again(shape: str) -> None:
-    values = generated(shape, 14, 3)
-    assert values == generated(shape, 14, 3) and all(value >= 0 and value == int(value) for value in values)
+    values = generate_series(shape, 14, 3)
+    assert values == generate_series(shape, 14, 3) and all(value >= 0 and value == int(value) for value in values)
     assert np.isfinite(forecast(days(list(values[:14])), 400).total)
 
 
@@ -153,7 +153,7 @@ def of_few_days(shape: str, seen: int, seeds: range) -> tuple[float, float]:
     """(median of how far off the next 14 days are, share of the intervals that held)."""
     off, held = [], []
     for seed in seeds:
-        values = generated(shape, seen, seed)
+        values = generate_series(shape, seen, seed)
         made, came = forecast_short_series(days(list(values[:seen])), 14), sum(values[seen : seen + 14])
         off.append(abs(math.log(made.total / came)))
         held.append(made.total_low <= came <= made.total_high)
@@ -170,7 +170,7 @@ def test_when_a_budget_ends_is_told_by_how_a_week_changes(shape: str, most: floa
 @pytest.mark.parametrize("seen", [5, 6, 7])
 @pytest.mark.parametrize("shape", ["flat", "weekly", "wandering"])
 def test_days_that_do_not_surely_change_are_told_by_their_mean(shape: str, seen: int) -> None:
-    known = [generated(shape, seen, seed)[:seen] for seed in range(30)]
+    known = [generate_series(shape, seen, seed)[:seen] for seed in range(30)]
     assert sum(forecast_short_series(days(list(each)), 14).method == METHOD for each in known if any(each)) <= 6
 
 

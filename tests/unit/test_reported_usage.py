@@ -43,12 +43,12 @@ def chat(prompt: int, completion: int, reasoning: int, total: int, **into: int) 
 
 def test_a_chat_answer_is_read_as_its_provider_counts() -> None:
     body = chat(100, 20, 7, 120, cached_tokens=60, audio_tokens=3)
-    read = bodies.read(body, "openai", "chat")
+    read = bodies.read_usage(body, "openai", "chat")
     assert read == Usage(input=100, output=20, cache_read=60, reasoning=7, input_audio=3)
     assert read == msgspec.convert(body["usage"], ChatUsage).usage()
-    assert bodies.read(body, "cerebras", "chat") == Usage(input=100, output=20, reasoning=7)
-    assert bodies.read(body, "x-ai", "chat").output == 27
-    assert bodies.read(body, "openai", "embeddings") == Usage(input=100)
+    assert bodies.read_usage(body, "cerebras", "chat") == Usage(input=100, output=20, reasoning=7)
+    assert bodies.read_usage(body, "x-ai", "chat").output == 27
+    assert bodies.read_usage(body, "openai", "embeddings") == Usage(input=100)
 
 
 def test_reasoning_that_the_totals_leave_out_is_counted_where_the_total_tells() -> None:
@@ -110,7 +110,7 @@ def test_what_the_cache_wrote_for_an_hour_is_told_from_the_rest() -> None:
         "cache_creation": {"ephemeral_5m_input_tokens": 956, "ephemeral_1h_input_tokens": 1000},
         "server_tool_use": {"web_search_requests": 2},
     }  # fmt: skip
-    read = bodies.read({"usage": told}, "anthropic")
+    read = bodies.read_usage({"usage": told}, "anthropic")
     assert read == msgspec.convert(told, MessagesUsage).usage()
     assert (read.input, read.cache_write) == (3 + 9511 + 1956, 1956)
     assert read.details == UsageDetails(cache_write_5m=956, cache_write_1h=1000, searches=2)
@@ -128,23 +128,23 @@ def test_thoughts_and_prompts_of_tools_are_added_to_the_totals_of_gemini() -> No
         "promptTokenCount": 238, "candidatesTokenCount": 30, "thoughtsTokenCount": 151, "toolUsePromptTokenCount": 9,
         "promptTokensDetails": [{"modality": "TEXT", "tokenCount": 125}, {"modality": "AUDIO", "tokenCount": 113}],
     }  # fmt: skip
-    read = bodies.read({"usageMetadata": told}, "google")
+    read = bodies.read_usage({"usageMetadata": told}, "google")
     assert read == msgspec.convert(told, GeminiUsage).usage()
     assert (read.input, read.output, read.reasoning, read.input_audio) == (247, 181, 151, 113)
-    assert bodies.classes(read)["input_text_tokens"] == 125
+    assert bodies.count_by_class(read)["input_text_tokens"] == 125
 
 
 def test_other_shapes_give_the_same_totals() -> None:
     converse = {"usage": {"inputTokens": 3, "outputTokens": 5, "cacheReadInputTokens": 7, "cacheWriteInputTokens": 11}}
-    assert bodies.read(converse, "aws") == Usage(input=21, output=5, cache_read=7, cache_write=11)
+    assert bodies.read_usage(converse, "aws") == Usage(input=21, output=5, cache_read=7, cache_write=11)
     billed = {"usage": {"billed_units": {"input_tokens": 5.0, "output_tokens": 2.0}, "tokens": {"input_tokens": 71.0}}}
-    assert bodies.read(billed, "cohere") == Usage(input=5, output=2)
-    assert bodies.read(billed, "cohere", "tokens") == Usage(input=71)
+    assert bodies.read_usage(billed, "cohere") == Usage(input=5, output=2)
+    assert bodies.read_usage(billed, "cohere", "tokens") == Usage(input=71)
     responses = {"input_tokens": 9, "output_tokens": 4, "input_tokens_details": {"cached_tokens": 2}}
-    assert bodies.read({"usage": responses}, "openai", "responses") == Usage(input=9, output=4, cache_read=2)
+    assert bodies.read_usage({"usage": responses}, "openai", "responses") == Usage(input=9, output=4, cache_read=2)
     assert msgspec.convert(responses, ResponsesUsage).usage() == Usage(input=9, output=4, cache_read=2)
     talk = {"input_tokens": 9, "output_tokens": 4, "input_token_details": {"audio_tokens": 6}}
-    assert bodies.read({"response": {"usage": talk}}, "openai", "realtime").input_audio == 6
+    assert bodies.read_usage({"response": {"usage": talk}}, "openai", "realtime").input_audio == 6
     assert msgspec.convert(talk, RealtimeUsage).usage() == Usage(input=9, output=4, input_audio=6)
     plural = {"input_tokens_details": {"audio_tokens": 6}, "output_tokens_details": {"audio_tokens": 3}}
     told = msgspec.convert({"input_tokens": 9, "output_tokens": 4} | plural, RealtimeUsage).usage()
@@ -154,12 +154,12 @@ def test_other_shapes_give_the_same_totals() -> None:
 @pytest.mark.parametrize("usage", [{"prompt_tokens": -1}, {"prompt_tokens": MAX_TOKENS}, {"prompt_tokens": "many"}, []])
 def test_what_cannot_be_true_is_refused(usage: Any) -> None:
     with pytest.raises(Invalid, match="cannot be read"):
-        bodies.read({"usage": usage}, "openai", "chat")
+        bodies.read_usage({"usage": usage}, "openai", "chat")
 
 
 def test_an_unknown_api_is_refused_with_those_that_are_known() -> None:
     with pytest.raises(NotFound) as refused:
-        bodies.read({}, "openai", "telepathy")
+        bodies.read_usage({}, "openai", "telepathy")
     assert "responses" in refused.value.hint
 
 
@@ -222,8 +222,8 @@ def test_every_token_is_counted_once_and_the_parts_are_the_cost(rates: Rates, us
 
 @given(fine_usages())
 def test_classes_are_read_back_as_they_were(usage: Usage) -> None:
-    read = bodies.usage_of(bodies.classes(usage))
-    assert bodies.classes(read) == bodies.classes(usage)
+    read = bodies.usage_from_classes(bodies.count_by_class(usage))
+    assert bodies.count_by_class(read) == bodies.count_by_class(usage)
     assert (read.details or UsageDetails()) == usage.details
 
 
