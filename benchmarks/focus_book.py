@@ -216,8 +216,8 @@ def _fill_ledger(conn: Any, today: date) -> None:
             )  # fmt: skip
             attempts.append(
                 (call_id, 0, at, *location, "settled", "ok", 200, cost, cost, {"input": 1000},
-                 bool(kind.get("estimated")), [], 1.0, new_id(), 0.0, None, None, kind["workload"], 1, False, parts, kind.get("purpose", ""),
-                 kind.get("tier", ""))
+                 bool(kind.get("estimated")), [], 1.0, new_id(), 0.0, None, None, kind["workload"], 1, False, parts,
+                 kind.get("purpose", ""), kind.get("tier", ""))
             )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
     ledger_store.insert_rows(conn, ledger_store.INSERT_CALLS, calls)
