@@ -1,6 +1,7 @@
-"""Whether the documents of a workspace fit together: pure rules that return problems with places.
+"""Checks whether the documents of a workspace fit together: pure rules that return problems with places.
 
-Prices arrive as a function. Rules of governance and placement that refuse a release are not checked here.
+Prices are looked up through a function argument. Rules of governance and placement that refuse a release are not
+checked here.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ from groundplan.core.errors import Problem
 from groundplan.core.words import closest_name
 
 KnownPrice = Callable[[str], bool]
-"""Whether the price list knows a model by its canonical name."""
+"""Returns whether the price list has a model, by its canonical name."""
 
 ExtraRules = Callable[[Workspace], Iterable[Problem]]
-"""Further rules, for contents that the catalog itself cannot parse, such as Cedar."""
+"""Further rules, for content that the catalog itself cannot parse, such as Cedar."""
 
 Broken = frozenset[tuple[str, str]]
 
@@ -47,7 +48,7 @@ def validate(
 
 
 def validate_files(files: Mapping[str, str], *, known_price: KnownPrice | None = None) -> Workspace:
-    """As `validate` for texts (relative path -> YAML)."""
+    """As `validate`, for files given as text (relative path -> YAML)."""
     return _require_valid(read_files(files), known_price)
 
 
@@ -66,36 +67,36 @@ def _require_valid(
 
 
 def _salvaged_reference_problems(reading: ReadResult) -> Iterator[Problem]:
-    """Unknown names in broken documents, so that they are reported together with the problems of form."""
+    """Unknown names in broken documents, to be reported together with the problems of form."""
     if not reading.salvaged:
         return
     with_salvaged = replace(reading.workspace, documents={**reading.workspace.documents, **reading.salvaged})
-    for part in (_unknown_references, _unknown_people):
-        reported = set(part(reading.workspace, reading.broken))
-        yield from (problem for problem in part(with_salvaged, reading.broken) if problem not in reported)
+    for rule in (_unknown_references, _unknown_people):
+        reported = set(rule(reading.workspace, reading.broken))
+        yield from (problem for problem in rule(with_salvaged, reading.broken) if problem not in reported)
 
 
 def check(
     workspace: Workspace, *, known_price: KnownPrice | None = None, broken: Broken = frozenset()
 ) -> tuple[Problem, ...]:
-    """Check every rule between documents; returns problems in order of place.
+    """Check every rule between documents; returns the problems ordered by place.
 
     `broken` documents exist but are invalid: references to them are not reported as unknown. Without `known_price`,
     prices are not checked.
     """
-    found: list[Problem] = []
-    for part in (_unknown_references, _unknown_people, _group_cycles, _ambiguous_names):
-        found += part(workspace, broken)
-    found += deployment_problems(workspace, known_price)
-    found += budget_problems(workspace)
-    found += limit_problems(workspace, broken)
-    found += allocation_problems(workspace)
-    found += currency_problems(workspace)
-    found += grant_problems(workspace)
-    found += workload_problems(workspace, broken)
-    found += placement_problems(workspace)
-    found += index_problems(workspace, broken)
-    return validation_errors.sort_problems(found)
+    problems: list[Problem] = []
+    for rule in (_unknown_references, _unknown_people, _group_cycles, _ambiguous_names):
+        problems += rule(workspace, broken)
+    problems += deployment_problems(workspace, known_price)
+    problems += budget_problems(workspace)
+    problems += limit_problems(workspace, broken)
+    problems += allocation_problems(workspace)
+    problems += currency_problems(workspace)
+    problems += grant_problems(workspace)
+    problems += workload_problems(workspace, broken)
+    problems += placement_problems(workspace)
+    problems += index_problems(workspace, broken)
+    return validation_errors.sort_problems(problems)
 
 
 def _document_references(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, ...], str]]:
@@ -129,10 +130,10 @@ def _document_references(doc: model.Strict) -> Iterator[tuple[Place, tuple[str, 
 
 def _names_by_kind(workspace: Workspace, broken: Broken) -> dict[str, set[str]]:
     """Kind -> names of the documents that exist, valid or broken."""
-    known: dict[str, set[str]] = {kind: set() for kind in model.KINDS}
+    names: dict[str, set[str]] = {kind: set() for kind in model.KINDS}
     for kind, name in (*workspace.documents, *broken):
-        known[kind].add(name)
-    return known
+        names[kind].add(name)
+    return names
 
 
 def _unknown_references(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
@@ -141,28 +142,28 @@ def _unknown_references(workspace: Workspace, broken: Broken) -> Iterator[Proble
         for path, kinds, target in _document_references(doc):
             if not any(target in by_kind[each] for each in kinds):
                 names = set().union(*(by_kind[each] for each in kinds), {EVERYONE} if "person" in kinds else ())
-                what = " or ".join(kinds)
+                label = " or ".join(kinds)
                 yield Problem(
-                    f"{what} {target} is not declared",
+                    f"{label} {target} is not declared",
                     f"unknown_{kinds[0]}",
-                    validation_errors.suggestion(target, names, what),
+                    validation_errors.suggestion(target, names, label),
                     workspace.where(kind, name, *path),
                 )
 
 
 def _unknown_people(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
     by_kind = _names_by_kind(workspace, broken)
-    known, groups = by_kind["person"], by_kind["group"] | by_kind["team"]
+    person_names, groups = by_kind["person"], by_kind["group"] | by_kind["team"]
     for (kind, name), (doc, _) in workspace.documents.items():
         for path, ref in person_references(doc).items():
-            if "@" in ref or ref in known:
+            if "@" in ref or ref in person_names:
                 continue
             where = workspace.where(kind, name, *path)
             if ref in groups or ref == EVERYONE:
-                todo = "Name it under `includes`." if kind == "group" else "Name a person."
-                yield Problem(f"{ref} is a group, and {path[0]} must be people", "not_a_person", todo, where)
+                advice = "Name it under `includes`." if kind == "group" else "Name a person."
+                yield Problem(f"{ref} is a group, and {path[0]} must be people", "not_a_person", advice, where)
             else:
-                hint = closest_name(ref, known)
+                hint = closest_name(ref, person_names)
                 yield Problem(
                     f"person {ref} is not declared",
                     "unknown_person",
@@ -190,7 +191,7 @@ def _duplicate_people(workspace: Workspace, kind: str, name: str, doc: model.Str
 
 
 def _group_cycles(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
-    """Groups and teams that include themselves, each cycle once, at the entry that closes it."""
+    """Groups and teams that include themselves: one problem per cycle, at the entry that closes it."""
     docs: dict[str, model.GroupDoc | model.TeamDoc] = {**workspace.groups, **workspace.teams}
     graph = {name: [other for other in docs[name].includes if other in docs] for name in sorted(docs)}
     while (cycle := _find_cycle(graph)) is not None:
@@ -205,7 +206,7 @@ def _group_cycles(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
 
 
 def _find_cycle(graph: dict[str, list[str]]) -> tuple[str, ...] | None:
-    """A cycle as names that each include the next, the first again at the end."""
+    """A cycle, as names that each include the next; the first name is repeated at the end."""
     try:
         TopologicalSorter(graph).prepare()
     except CycleError as error:
@@ -213,7 +214,7 @@ def _find_cycle(graph: dict[str, list[str]]) -> tuple[str, ...] | None:
     return None
 
 
-def _ambiguous_names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]:
+def _ambiguous_names(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
     """Names and e-mail addresses with two meanings."""
     for name in workspace.teams:
         if name in workspace.groups:
@@ -240,7 +241,7 @@ def _ambiguous_names(workspace: Workspace, _broken: Broken) -> Iterator[Problem]
                 "One person has one document.",
                 workspace.where("person", name, "email"),
             )
-    if workspace.company.separation == "solo" and len(workspace.names_by_email()) > 1 and not _broken:
+    if workspace.company.separation == "solo" and len(workspace.names_by_email()) > 1 and not broken:
         yield Problem(
             "separation is solo, yet more than one person is named",
             "solo_with_others",

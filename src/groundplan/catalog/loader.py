@@ -1,6 +1,6 @@
-"""Folder or files -> `Workspace`, with all syntax and schema problems reported at once, each with its place.
+"""Loads a folder or files into a `Workspace`, and reports all syntax and schema problems at once, each with its place.
 
-Form only: kinds, keys, units, duplicate names. Whether documents fit together is checked by `check`. Files are read
+Checks form only: kinds, keys, units, duplicate names. `check` checks whether documents fit together. Files are read
 within the folder and never through symbolic links; folders that a source names hold documents, not declarations.
 """
 
@@ -33,17 +33,17 @@ Documents = dict[tuple[str, str], tuple[Strict, Document]]
 
 @dataclass(frozen=True, slots=True)
 class ReadResult:
-    """What could be read of a workspace, and what is wrong with it."""
+    """The readable part of a workspace, and the problems found."""
 
     workspace: Workspace
-    """The valid documents, with a stand-in for the company where none is declared."""
+    """The valid documents, with a placeholder company if none is declared."""
     problems: tuple[Problem, ...]
     broken: frozenset[tuple[str, str]]
     """(kind, name) of invalid documents, so that references to them are not reported as unknown."""
     has_unreadable_text: bool
     """Whether some text could not be read at all, so that documents that seem missing may be in it."""
     salvaged: Mapping[tuple[str, str], tuple[Strict, Document]] = field(default_factory=dict)
-    """Broken documents without their invalid values, so that the names in them are checked at once, too."""
+    """Broken documents without their invalid values, so that the names in them are checked in the same run."""
 
 
 def load(folder: Path) -> Workspace:
@@ -60,12 +60,12 @@ _served_lock = Lock()
 
 
 def load_served(files: Mapping[str, str]) -> Workspace:
-    """Read the workspace that a blueprint was made of.
+    """Read the workspace from which a blueprint was made.
 
-    It was valid by the rules of its release: values that today's rules refuse are left out, since nobody could correct
-    them, and every comparison with it would fail for good. The most recent few are cached, since it is read again and
-    again. Concurrent callers wait for each other: thousands of workloads take seconds, and several reads at once as
-    many times that.
+    It was valid by the rules of its release. Values that today's rules refuse are left out: nobody could correct them,
+    and every comparison with that workspace would fail for ever. The most recent few workspaces are cached, since they
+    are read repeatedly. Concurrent callers wait for each other: thousands of workloads take seconds, and concurrent
+    reads would multiply that.
     """
     with _served_lock:
         return _load_served(tuple(sorted(files.items())))
@@ -74,11 +74,11 @@ def load_served(files: Mapping[str, str]) -> Workspace:
 @lru_cache(maxsize=4)
 def _load_served(files: tuple[tuple[str, str], ...]) -> Workspace:
     reading = read_files(dict(files))
-    read = reading.workspace
+    workspace = reading.workspace
     if not reading.salvaged:
-        return read
-    company = next((doc for doc, _ in reading.salvaged.values() if isinstance(doc, CompanyDoc)), read.company)
-    return replace(read, company=company, documents=frozen_documents({**reading.salvaged, **read.documents}))
+        return workspace
+    company = next((doc for doc, _ in reading.salvaged.values() if isinstance(doc, CompanyDoc)), workspace.company)
+    return replace(workspace, company=company, documents=frozen_documents({**reading.salvaged, **workspace.documents}))
 
 
 def _require_valid(reading: ReadResult) -> Workspace:
@@ -88,7 +88,7 @@ def _require_valid(reading: ReadResult) -> Workspace:
 
 
 def read_folder(folder: Path) -> ReadResult:
-    """Read all `*.yaml` and `*.yml` below `folder`, except in hidden folders. Raises `Invalid` where it is no
+    """Read all `*.yaml` and `*.yml` files below `folder`, except in hidden folders. Raises `Invalid` if it is not a
     folder."""
     if not folder.is_dir():
         raise Invalid(
@@ -99,9 +99,9 @@ def read_folder(folder: Path) -> ReadResult:
     for path in _find_declaration_files(folder, problems):
         name = path.relative_to(folder).as_posix()
         if len(files) >= MAX_FILES:
-            # without a place: problems in a source's folder are dropped, but this one must be reported
-            told = f"more than {MAX_FILES:,} files: {name} and what follows is not read"
-            problems.append(Problem(told, "too_many_files", "Is this the right folder?"))
+            # has no place: problems with a place in a source's folder are dropped, but this one must be reported
+            message = f"more than {MAX_FILES:,} files: {name} and what follows is not read"
+            problems.append(Problem(message, "too_many_files", "Is this the right folder?"))
             break
         text = _read_file(path, name, problems)
         if text is not None:
@@ -123,21 +123,21 @@ def _outside_sources(problems: list[Problem], workspace: Workspace) -> list[Prob
 
 
 def _find_declaration_files(folder: Path, problems: list[Problem]) -> list[Path]:
-    def unlisted(error: OSError) -> None:
+    def add_problem(error: OSError) -> None:
         name = os.path.relpath(error.filename or folder, folder)
         reason = error.strerror or error.__class__.__name__
-        told = f"{name} cannot be read: {reason}"
-        problems.append(Problem(told, "unreadable", "Check its permissions.", Where(name, 1)))
+        message = f"{name} cannot be read: {reason}"
+        problems.append(Problem(message, "unreadable", "Check its permissions.", Where(name, 1)))
 
-    found: list[Path] = []
-    for base, folders, names in os.walk(folder, onerror=unlisted):
+    paths: list[Path] = []
+    for base, folders, names in os.walk(folder, onerror=add_problem):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
-        here = Path(base)
+        base_path = Path(base)
         for name in list(folders):
-            if (here / name).is_symlink():
-                problems.append(_link_problem((here / name).relative_to(folder).as_posix()))
-        found += [here / name for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
-    return sorted(found)
+            if (base_path / name).is_symlink():
+                problems.append(_link_problem((base_path / name).relative_to(folder).as_posix()))
+        paths += [base_path / name for name in names if name.endswith((".yaml", ".yml")) and not name.startswith(".")]
+    return sorted(paths)
 
 
 def _link_problem(name: str) -> Problem:
@@ -145,18 +145,18 @@ def _link_problem(name: str) -> Problem:
 
 
 def _read_file(path: Path, name: str, problems: list[Problem]) -> str | None:
-    """Text of one file; None, with an added problem, where it is unreadable, a link or no regular file."""
-    here = Where(name, 1)
+    """Text of one file; None, with an added problem, if the file is unreadable, a link or not a regular file."""
+    where = Where(name, 1)
     try:
         if path.is_symlink():
             problems.append(_link_problem(name))
             return None
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):
-            problems.append(Problem(f"{name} is not a file", "not_a_file", "Remove it.", here))
+            problems.append(Problem(f"{name} is not a file", "not_a_file", "Remove it.", where))
             return None
         if status.st_size > MAX_BYTES:
-            problems.append(Problem(f"{name} is larger than 1 MiB", "file_too_large", "Split it.", here))
+            problems.append(Problem(f"{name} is larger than 1 MiB", "file_too_large", "Split it.", where))
             return None
         return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -164,7 +164,7 @@ def _read_file(path: Path, name: str, problems: list[Problem]) -> str | None:
         problems.append(Problem(f"{name} is not UTF-8", "not_utf8", "Save it as UTF-8.", Where(name, line)))
     except OSError as error:
         reason = error.strerror or error.__class__.__name__
-        problems.append(Problem(f"{name} cannot be read: {reason}", "unreadable", "Check its permissions.", here))
+        problems.append(Problem(f"{name} cannot be read: {reason}", "unreadable", "Check its permissions.", where))
     return None
 
 
@@ -190,37 +190,39 @@ def read_files(files: Mapping[str, str], root: Path | None = None) -> ReadResult
     problems: list[Problem] = []
     for name, text in sorted(files.items()):
         if not _is_inside_workspace(name):
-            here = Where(ascii(name)[1:-1], 1)
+            where = Where(ascii(name)[1:-1], 1)
             problems.append(
-                Problem("a file is outside the workspace", "file_path", "Use paths inside the folder.", here)
+                Problem("a file is outside the workspace", "file_path", "Use paths inside the folder.", where)
             )
             continue
-        documents, wrong = read_documents(name, text)
+        documents, found_problems = read_documents(name, text)
         raw += [(name, document) for document in documents]
-        problems += wrong
+        problems += found_problems
     paths = {path for _, d in raw if _is_source_with_path(d) and (path := d.value["path"].strip("./"))}
     skipped = {name for name in files if any(_is_below(name, path) for path in paths)}
     problems = [problem for problem in problems if problem.where is None or problem.where.file not in skipped]
     problems += [
         _misplaced_problem(document) for name, document in raw if name in skipped and _is_declaration(document)
     ]
-    unread = any(problem.code.startswith(("yaml", "file")) for problem in problems)
+    has_unreadable_text = any(problem.code.startswith(("yaml", "file")) for problem in problems)
     documents_by_name: Documents = {}
-    remains: Documents = {}
+    salvaged: Documents = {}
     broken: set[tuple[str, str]] = set()
     for name, document in raw:
         if name not in skipped:
-            wrong = _add_document(document, documents_by_name, broken)
-            problems += wrong
-            if wrong:
-                _salvage(document, remains)
+            found_problems = _add_document(document, documents_by_name, broken)
+            problems += found_problems
+            if found_problems:
+                _salvage(document, salvaged)
     company = _find_company(
-        documents_by_name, broken, problems, None if unread else min(files, default="groundplan.yaml")
+        documents_by_name, broken, problems, None if has_unreadable_text else min(files, default="groundplan.yaml")
     )
     texts = {name: text for name, text in sorted(files.items()) if name not in skipped}
     workspace = Workspace(company, frozen_documents(documents_by_name), texts, root)
-    left = {key: rest for key, rest in remains.items() if key in broken}
-    return ReadResult(workspace, validation_errors.sort_problems(problems), frozenset(broken), unread, left)
+    salvaged = {key: entry for key, entry in salvaged.items() if key in broken}
+    return ReadResult(
+        workspace, validation_errors.sort_problems(problems), frozenset(broken), has_unreadable_text, salvaged
+    )
 
 
 def _is_inside_workspace(name: str) -> bool:
@@ -257,8 +259,8 @@ def _is_in_source(file: str, workspace: Workspace) -> bool:
     )
 
 
-def _add_document(document: Document, found: Documents, broken: set[tuple[str, str]]) -> list[Problem]:
-    """Add one document to `found`; returns its problems."""
+def _add_document(document: Document, documents: Documents, broken: set[tuple[str, str]]) -> list[Problem]:
+    """Validate one document and add it to `documents`, or to `broken`; returns its problems."""
     value = document.value
     if not isinstance(value, dict):
         return [Problem("a document must be a mapping", "document", "Begin it with kind: ...", document.where())]
@@ -267,14 +269,14 @@ def _add_document(document: Document, found: Documents, broken: set[tuple[str, s
         return [validation_errors.unknown_kind_problem(document)]
     key = (kind, str(value.get("name", "")))
     typed = _validate(kind, value, document)
-    first = found.get(key)
-    if first is not None:
-        again = validation_errors.duplicate_problem(*key, document.where(("name",)), first[1].where(("name",)))
-        return [again, *typed] if isinstance(typed, list) else [again]
+    earlier = documents.get(key)
+    if earlier is not None:
+        duplicate = validation_errors.duplicate_problem(*key, document.where(("name",)), earlier[1].where(("name",)))
+        return [duplicate, *typed] if isinstance(typed, list) else [duplicate]
     if isinstance(typed, list):
         broken.add(key)
         return typed
-    found[key] = (typed, document)
+    documents[key] = (typed, document)
     return []
 
 
@@ -285,23 +287,23 @@ def _validate(kind: str, value: dict[str, Any], document: Document) -> Strict | 
         return validation_errors.problems_from_pydantic(KINDS[kind], error, document)
 
 
-def _salvage(document: Document, remains: Documents) -> None:
-    """Add a broken document without its invalid values to `remains`, where the rest is valid."""
+def _salvage(document: Document, salvaged: Documents) -> None:
+    """Add a broken document without its invalid values to `salvaged`, if the rest is valid."""
     value = document.value
     kind = value.get("kind") if isinstance(value, dict) else None
     if not isinstance(kind, str) or kind not in KINDS:
         return
-    rest = _drop_empty_keys(value)
+    values = _drop_empty_keys(value)
     try:
-        KINDS[kind].model_validate(rest)
+        KINDS[kind].model_validate(values)
     except ValidationError as error:
         for detail in error.errors(include_url=False, include_input=False, include_context=False):
-            _remove_value(rest, detail["loc"])
+            _remove_value(values, detail["loc"])
     try:
-        typed = KINDS[kind].model_validate(rest)
+        typed = KINDS[kind].model_validate(values)
     except ValidationError:
         return
-    remains.setdefault((kind, str(value.get("name", ""))), (typed, document))
+    salvaged.setdefault((kind, str(value.get("name", ""))), (typed, document))
 
 
 def _remove_value(value: dict[str, Any], path: tuple[str | int, ...]) -> None:
@@ -317,16 +319,16 @@ def _remove_value(value: dict[str, Any], path: tuple[str | int, ...]) -> None:
 
 
 def _drop_empty_keys(value: Any) -> Any:
-    """Drop keys without a value: they count as not written."""
+    """Drop keys without a value, which count as absent."""
     if isinstance(value, dict):
         return {key: _drop_empty_keys(item) for key, item in value.items() if item is not None}
     return [_drop_empty_keys(item) for item in value] if isinstance(value, list) else value
 
 
 def _find_company(
-    found: Documents, broken: set[tuple[str, str]], problems: list[Problem], file: str | None
+    documents: Documents, broken: set[tuple[str, str]], problems: list[Problem], file: str | None
 ) -> CompanyDoc:
-    companies = [(doc, document) for (kind, _), (doc, document) in sorted(found.items()) if kind == "company"]
+    companies = [(doc, document) for (kind, _), (doc, document) in sorted(documents.items()) if kind == "company"]
     for _, document in companies[1:]:
         first = companies[0][1].where(("name",))
         problems.append(

@@ -1,7 +1,7 @@
 """Replaces the text and version of a prompt in the files of a workspace; every other byte stays. Pure.
 
-Finds the document by YAML's own marks and splices the text; the result is parsed again to check that it says what was
-meant. Writes no file.
+Finds the document by the parser's marks and splices the text; the result is parsed again to check that it has the
+intended values. Writes no file.
 """
 
 from __future__ import annotations
@@ -25,36 +25,40 @@ class _YamlDocument:
 
 
 def replace_prompt(files: Mapping[str, str], name: str, text: str, version: int) -> dict[str, str]:
-    """Replace text and version of the prompt `name`, also where workloads name its version; returns all files.
+    """Replace text and version of the prompt `name`, and its version in workloads that name it; returns all files.
 
-    Raises `NotFound` (`prompt_unknown`), and `Invalid` (`prompt_edit`) where it cannot be written in place.
+    Raises `NotFound` (`prompt_unknown`), and `Invalid` (`prompt_edit`) if the prompt cannot be edited in place.
     """
-    found = [each for each in _documents(files) if _is_kind(each.node, "prompt") and _value(each.node, "name") == name]
-    if not found:
+    prompts = [
+        document
+        for document in _documents(files)
+        if _is_kind(document.node, "prompt") and _scalar(document.node, "name") == name
+    ]
+    if not prompts:
         raise NotFound(
             f"there is no prompt {name}",
             code="prompt_unknown",
             hint="`groundplan prompts list` lists what is declared.",
         )
-    made = dict(files)
+    edited = dict(files)
     for file, source in files.items():
-        edits = [_version_of(each.node, name, version) for each in _documents({file: source})]
+        edits = [_reference_edit(document.node, name, version) for document in _documents({file: source})]
         edits += [
             edit
-            for each in found
-            if each.file == file
-            for edit in (_text_edit(source, each.node, text), _version_edit(each.node, version))
+            for document in prompts
+            if document.file == file
+            for edit in (_text_edit(source, document.node, text), _version_edit(document.node, version))
         ]
-        for start, end, put in sorted((edit for edit in edits if edit is not None), reverse=True):
-            made[file] = made[file][:start] + put + made[file][end:]
-    read = load_files(made).prompts.get(name)
-    if read is None or (read.text, read.version) != (text, version):
+        for start, end, replacement in sorted((edit for edit in edits if edit is not None), reverse=True):
+            edited[file] = edited[file][:start] + replacement + edited[file][end:]
+    parsed = load_files(edited).prompts.get(name)
+    if parsed is None or (parsed.text, parsed.version) != (text, version):
         raise Invalid(
-            f"the prompt {name} cannot be written in place in {found[0].file}",
+            f"the prompt {name} cannot be written in place in {prompts[0].file}",
             code="prompt_edit",
             hint="Write its text and version into that file yourself, and apply.",
         )
-    return made
+    return edited
 
 
 def _documents(files: Mapping[str, str]) -> Iterator[_YamlDocument]:
@@ -64,45 +68,45 @@ def _documents(files: Mapping[str, str]) -> Iterator[_YamlDocument]:
         try:
             nodes: list[Node] = list(YAML().compose_all(source))
         except YAMLError:
-            continue  # the loader says what is wrong with it
+            continue  # the loader reports what is wrong with this file
         for node in nodes:
             if isinstance(node, MappingNode):
                 yield _YamlDocument(file, node)
 
 
 def _is_kind(node: MappingNode, kind: str) -> bool:
-    return _value(node, "kind") == kind
+    return _scalar(node, "kind") == kind
 
 
 def _entry(node: MappingNode, key: str) -> tuple[Node, Node] | None:
     return next(((k, v) for k, v in node.value if isinstance(k, ScalarNode) and k.value == key), None)
 
 
-def _value(node: MappingNode, key: str) -> str | None:
-    found = _entry(node, key)
-    return str(found[1].value) if found is not None and isinstance(found[1], ScalarNode) else None
+def _scalar(node: MappingNode, key: str) -> str | None:
+    entry = _entry(node, key)
+    return str(entry[1].value) if entry is not None and isinstance(entry[1], ScalarNode) else None
 
 
 def _text_edit(source: str, node: MappingNode, text: str) -> tuple[int, int, str]:
-    found = _entry(node, "text")
-    assert found is not None, "the loader has read it"
-    key, value = found
+    entry = _entry(node, "text")
+    assert entry is not None, "the loader has read it"
+    key, value = entry
     start, end = value.start_mark.index, value.end_mark.index
     ends_line = source[start:end].endswith("\n")
-    if node.flow_style or not _literal(text):
+    if node.flow_style or not _fits_literal_block(text):
         return start, end, _quoted(text) + ("\n" if ends_line else "")
-    pad = " " * (key.start_mark.column + 2)
-    body = "".join(f"{pad}{line}\n" if line else "\n" for line in text.removesuffix("\n").split("\n"))
+    indent = " " * (key.start_mark.column + 2)
+    body = "".join(f"{indent}{line}\n" if line else "\n" for line in text.removesuffix("\n").split("\n"))
     return start, end, f"|{'' if text.endswith(chr(10)) else '-'}\n{body if ends_line else body.removesuffix(chr(10))}"
 
 
 def _quoted(text: str) -> str:
-    """Quote a text for YAML; characters that YAML refuses or takes for line ends are written by number."""
-    said = json.dumps(text, ensure_ascii=False)
-    return "".join(each if each.isprintable() else f"\\U{ord(each):08X}" for each in said)
+    """Quote a text for YAML; characters that YAML refuses or treats as line ends are written as escapes."""
+    quoted = json.dumps(text, ensure_ascii=False)
+    return "".join(character if character.isprintable() else f"\\U{ord(character):08X}" for character in quoted)
 
 
-def _literal(text: str) -> bool:
+def _fits_literal_block(text: str) -> bool:
     """Whether a literal block can hold exactly this text."""
     lines = text.split("\n")
     return (
@@ -114,19 +118,19 @@ def _literal(text: str) -> bool:
     )
 
 
-def _version_of(node: MappingNode, name: str, version: int) -> tuple[int, int, str] | None:
-    """Edit of a workload that names a version of the prompt; None for other documents."""
-    found = _entry(node, "prompt") if _is_kind(node, "workload") else None
-    if found is None or not isinstance(found[1], ScalarNode) or not str(found[1].value).startswith(f"{name}@"):
+def _reference_edit(node: MappingNode, name: str, version: int) -> tuple[int, int, str] | None:
+    """Edit of the version in a workload that names one of the prompt; None for other documents."""
+    entry = _entry(node, "prompt") if _is_kind(node, "workload") else None
+    if entry is None or not isinstance(entry[1], ScalarNode) or not str(entry[1].value).startswith(f"{name}@"):
         return None
-    return found[1].start_mark.index, found[1].end_mark.index, f"{name}@{version}"
+    return entry[1].start_mark.index, entry[1].end_mark.index, f"{name}@{version}"
 
 
 def _version_edit(node: MappingNode, version: int) -> tuple[int, int, str]:
-    found = _entry(node, "version")
-    if found is not None:
-        mark = found[1]
-        return mark.start_mark.index, mark.end_mark.index, str(version)
-    first = node.value[0][0].start_mark
-    after = ", " if node.flow_style else "\n" + " " * first.column
-    return first.index, first.index, f"version: {version}{after}"
+    entry = _entry(node, "version")
+    if entry is not None:
+        value = entry[1]
+        return value.start_mark.index, value.end_mark.index, str(version)
+    start = node.value[0][0].start_mark
+    separator = ", " if node.flow_style else "\n" + " " * start.column
+    return start.index, start.index, f"version: {version}{separator}"

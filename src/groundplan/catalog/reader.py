@@ -1,7 +1,8 @@
-"""YAML 1.2 text -> plain documents that remember the line and column of every key and value.
+"""Parses YAML 1.2 text into plain documents that keep the line and column of every key and value.
 
-Built on the event parser of ruamel.yaml, so that nothing is constructed but text, numbers, booleans, null, lists and
-mappings: `NO` is Norway and `2026-01-01` is text. Bounded: size, depth, expanded aliases. It knows no kinds.
+Built on the event parser of ruamel.yaml, so that only text, numbers, booleans, null, lists and mappings are
+constructed: `NO` is Norway and `2026-01-01` is text. Size, depth and expanded aliases are bounded. This module does not
+know the kinds of documents.
 """
 
 from __future__ import annotations
@@ -58,28 +59,28 @@ class Place:
 
 @dataclass(slots=True)
 class Document:
-    """One YAML document. `places` has an entry for every path that the document holds; `()` is its start."""
+    """One YAML document. `places` has an entry for every path in the document; `()` is its start."""
 
     value: Any
     places: dict[Path, Place] = field(default_factory=dict)
 
     def where(self, path: Path = (), *, key: bool = False) -> Where:
-        """Place of the value at `path`, or of its key. List positions that do not exist are skipped; for a missing
-        value it is the place of the nearest existing parent. For mappings and lists it is the place of their key."""
-        at: Path = ()
+        """Place of the value at `path`, or of its key; for mappings and lists the place of their key. List positions
+        that do not exist are skipped; for a missing value, the place of the nearest existing parent is returned."""
+        found_path: Path = ()
         node = self.value
         for part in path:
-            if (*at, part) in self.places:
-                at, node = (*at, part), node[part]
+            if (*found_path, part) in self.places:
+                found_path, node = (*found_path, part), node[part]
             elif not isinstance(part, int):
                 key = True
                 break
-        place = self.places[at]
+        place = self.places[found_path]
         return place.key if key or isinstance(node, dict | list) else place.value
 
 
 class _ReadError(Exception):
-    """Ends the reading of this file with a problem."""
+    """Stops the reading of a file with a problem."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -101,7 +102,7 @@ def _resolve_scalar(text: str) -> Scalar:
 
 
 class _Reader:
-    """Builds documents from events; one for each file."""
+    """Builds the documents of one file from parser events."""
 
     def __init__(self, file: str, text: str) -> None:
         self.file = file
@@ -113,42 +114,42 @@ class _Reader:
         self.events: Iterator[Any] = iter(yaml.parse(text))
 
     def documents(self) -> list[Document]:
-        found: list[Document] = []
+        documents: list[Document] = []
         try:
             for event in self.events:
                 if isinstance(event, DocumentStartEvent):
                     self.anchors = {}
                     node = self._node(next(self.events), 0)
                     if node.value is not None:
-                        found.append(Document(node.value, node.places))
+                        documents.append(Document(node.value, node.places))
         except _ReadError as refused:
             self.problems.append(refused.problem)
         except (YAMLError, ValueError, AttributeError, IndexError) as error:
             self.problems.append(_syntax_problem(self.file, self.text, error))
-        return found
+        return documents
 
     def _where(self, event: Any) -> Where:
         mark = event.start_mark
         return Where(self.file, mark.line + 1, mark.column + 1)
 
-    def _refuse(self, event: Any, message: str, code: str, hint: str) -> _ReadError:
+    def _error(self, event: Any, message: str, code: str, hint: str) -> _ReadError:
         return _ReadError(Problem(message, code, hint, self._where(event)))
 
-    def _count(self, event: Any, nodes: int) -> None:
+    def _count_nodes(self, event: Any, nodes: int) -> None:
         self.nodes += nodes
         if self.nodes > MAX_NODES:
-            raise self._refuse(
+            raise self._error(
                 event, "the file holds too many values", "yaml_too_many", "Split it, and write out what aliases repeat."
             )
 
     def _node(self, event: Any, depth: int) -> _Node:
         if depth > MAX_DEPTH:
-            raise self._refuse(event, f"nested more than {MAX_DEPTH} deep", "yaml_too_deep", "Nothing here is so deep.")
+            raise self._error(event, f"nested more than {MAX_DEPTH} deep", "yaml_too_deep", "Nothing here is so deep.")
         if isinstance(event, AliasEvent):
             return self._alias(event)
-        self._count(event, 1)
+        self._count_nodes(event, 1)
         if getattr(event, "tag", None) not in (None, "!"):
-            raise self._refuse(event, "YAML tags are not read", "yaml_tag", "Remove the word that begins with !.")
+            raise self._error(event, "YAML tags are not read", "yaml_tag", "Remove the word that begins with !.")
         if isinstance(event, ScalarEvent):
             node = self._scalar(event)
         elif isinstance(event, MappingStartEvent):
@@ -162,15 +163,15 @@ class _Reader:
     def _alias(self, event: Any) -> _Node:
         node = self.anchors.get(event.anchor)
         if node is None:
-            raise self._refuse(
+            raise self._error(
                 event, "the alias has no anchor before it", "yaml_alias", "Define the anchor first, outside itself."
             )
-        self._count(event, len(node.places))
-        here = self._where(event)
-        return _Node(node.value, dict.fromkeys(node.places, Place(here, here)))
+        self._count_nodes(event, len(node.places))
+        where = self._where(event)
+        return _Node(node.value, dict.fromkeys(node.places, Place(where, where)))
 
     def _scalar(self, event: Any) -> _Node:
-        here = self._where(event)
+        where = self._where(event)
         value = _resolve_scalar(event.value) if event.implicit[0] else event.value
         if isinstance(value, str) and _SECRET.search(value):
             self.problems.append(
@@ -178,37 +179,39 @@ class _Reader:
                     "this looks like a secret",
                     "secret_in_file",
                     "Take it out, let its issuer replace it, and write key: env:NAME or file:/path.",
-                    here,
+                    where,
                 )
             )
             value = HIDDEN
-        return _Node(value, {(): Place(here, here)})
+        return _Node(value, {(): Place(where, where)})
 
     def _mapping(self, start: Any, depth: int) -> _Node:
-        here = self._where(start)
+        where = self._where(start)
         value: dict[str, Any] = {}
-        places: dict[Path, Place] = {(): Place(here, here)}
+        places: dict[Path, Place] = {(): Place(where, where)}
         for event in self.events:
             if isinstance(event, MappingEndEvent):
                 break
             if not isinstance(event, ScalarEvent) or event.tag not in (None, "!"):
-                raise self._refuse(event, "a key must be plain text", "yaml_key", "Write name: value.")
-            key, at = event.value, self._where(event)
+                raise self._error(event, "a key must be plain text", "yaml_key", "Write name: value.")
+            key, key_where = event.value, self._where(event)
             node = self._node(next(self.events), depth + 1)
             if key in value:
-                first = places[(key,)].key
+                earlier = places[(key,)].key
                 self.problems.append(
-                    Problem(f"the key is there twice, first at {first}", "duplicate_key", "Keep one of them.", at)
+                    Problem(
+                        f"the key is there twice, first at {earlier}", "duplicate_key", "Keep one of them.", key_where
+                    )
                 )
                 continue
             value[key] = node.value
-            _add_nested_places(places, key, node.places, at)
+            _add_nested_places(places, key, node.places, key_where)
         return _Node(value, places)
 
     def _sequence(self, start: Any, depth: int) -> _Node:
-        here = self._where(start)
+        where = self._where(start)
         value: list[Any] = []
-        places: dict[Path, Place] = {(): Place(here, here)}
+        places: dict[Path, Place] = {(): Place(where, where)}
         for event in self.events:
             if isinstance(event, SequenceEndEvent):
                 break
@@ -218,21 +221,23 @@ class _Reader:
         return _Node(value, places)
 
 
-def _add_nested_places(places: dict[Path, Place], part: str | int, below: dict[Path, Place], key: Where | None) -> None:
-    for path, place in below.items():
+def _add_nested_places(
+    places: dict[Path, Place], part: str | int, nested: dict[Path, Place], key: Where | None
+) -> None:
+    for path, place in nested.items():
         places[(part, *path)] = place
     if key is not None:
-        places[(part,)] = Place(key, below[()].value)
+        places[(part,)] = Place(key, nested[()].value)
 
 
 def _syntax_problem(file: str, text: str, error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
     if isinstance(error, ReaderError):
-        before = text[: error.position]
+        text_before = text[: error.position]
         return Problem(
             "YAML syntax: an unprintable character", "yaml_syntax", "Remove it; the rest of the file is unread.",
-            Where(file, before.count("\n") + 1, len(before) - before.rfind("\n")),
+            Where(file, text_before.count("\n") + 1, len(text_before) - text_before.rfind("\n")),
         )  # fmt: skip
     reason = error.problem if isinstance(error, MarkedYAMLError) and error.problem else "it is not readable as YAML"
     if "\n" in reason or _SECRET.search(reason):

@@ -1,6 +1,7 @@
-"""`init`: a first workspace, commented, with one workload on what the user already has; it passes `check` offline.
+"""`init`: writes a first, commented workspace with one workload on a model that the user already has. The workspace
+passes `check` offline.
 
-Writes files only; it contacts no upstream and reads no secret.
+It only writes files: it contacts no upstream and reads no secret.
 """
 
 from __future__ import annotations
@@ -39,11 +40,12 @@ def init(
 ) -> tuple[Path, ...]:
     """Write a workspace with the workload `assistant` into an empty or new folder; returns the files.
 
-    `upstream` is the base URL of an OpenAI-compatible API, or of a provider that is known by it, and needs
-    `upstream_model`; `price` is "IN/OUT" in USD per million tokens, or "free", and needed where `known_price` says no;
-    `budget` is "20", "20 USD" (a month) or "20 USD/month"; `known_context` says how many tokens fit a model.
+    `upstream` is the base URL of an OpenAI-compatible API, or of a provider recognized by it, and needs
+    `upstream_model`. `price` is "IN/OUT" in USD per million tokens, or "free"; it is required if `known_price` is False
+    for the model. `budget` is "20", "20 USD" (a month) or "20 USD/month". `known_context` returns the context length of
+    a model in tokens, if known.
 
-    Raises `Conflict` where the folder holds anything, `Invalid` where an option is wrong.
+    Raises `Conflict` if the folder is not empty, `Invalid` if an option is wrong.
     """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise Conflict(f"{folder} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
@@ -51,72 +53,80 @@ def init(
     if not is_email(email):
         raise Invalid("the operator is not an e-mail address", code="email_syntax", hint="Write you@company.example.")
     if upstream is not None:
-        site, deployment = _served(upstream, upstream_model, upstream_key, price, known_price, known_context)
+        site, deployment = _site_and_deployment(
+            upstream, upstream_model, upstream_key, price, known_price, known_context
+        )
     elif upstream_model or upstream_key or price:
         hint = "Add --upstream https://HOST/v1."
         raise Invalid("a model, key or price needs an address", code="upstream_missing", hint=hint)
     else:
-        site, deployment = _PRIVATE_SITE, _EMBEDDED
+        site, deployment = _PRIVATE_SITE, _EMBEDDED_DEPLOYMENT
     files = {
-        "groundplan.yaml": _COMPANY.format(email=email, site=site, deployment=deployment),
-        "assistant.yaml": _ASSISTANT.format(email=email, budget=_budget(budget)),
+        "groundplan.yaml": _COMPANY_TEMPLATE.format(email=email, site=site, deployment=deployment),
+        "assistant.yaml": _ASSISTANT_TEMPLATE.format(email=email, budget=_budget_yaml(budget)),
     }
     try:
         validate_files(files, known_price=known_price)
     except Invalid as error:
-        raise _of_options(error, files) from error
+        raise _name_options(error, files) from error
     write_files(folder, files)
     return tuple(folder / name for name in files)
 
 
-def _served(
+def _site_and_deployment(
     upstream: str,
-    name: str | None,
+    model_name: str | None,
     key: str | None,
     price: str | None,
     known_price: Callable[[str], bool] | None,
     known_context: Callable[[str], int | None],
 ) -> tuple[str, str]:
-    """(site, deployment) of the model `name` at an address, as YAML. Raises `Invalid`."""
-    if name is None:
+    """(site, deployment) as YAML, for a model at an upstream's address. Raises `Invalid`."""
+    if model_name is None:
         raise Invalid("an upstream needs a model", code="model_missing", hint="Add --upstream-model NAME.")
-    at = well_known.recognize_upstream(upstream)
-    model = at.listed_name(name)
+    endpoint = well_known.recognize_upstream(upstream)
+    model = endpoint.listed_name(model_name)
     if price is None and known_price is not None and not known_price(model):
         raise Invalid(
             f"there is no price for {model[:128]}",
             code="price_missing",
             hint="Add --price IN/OUT in USD per million tokens, such as 0.40/1.60, or --price free.",
         )
-    there = processing_region(at.api, name, None)
-    law = jurisdiction_of(there) if there is not None else at.jurisdiction
-    return _site(replace(at, jurisdiction=law)), _deployment(at, name, key, _price(price), known_context(model))
+    region = processing_region(endpoint.api, model_name, None)
+    jurisdiction = jurisdiction_of(region) if region is not None else endpoint.jurisdiction
+    return _site_yaml(replace(endpoint, jurisdiction=jurisdiction)), _deployment_yaml(
+        endpoint, model_name, key, _price_yaml(price), known_context(model)
+    )
 
 
-_OPTIONS = {
+_OPTION_OF_KEY = {
     "url": "--upstream", "key": "--upstream-key", "model": "--upstream-model", "upstream_model": "--upstream-model",
     "price": "--price", "limit": "--budget",
 }  # fmt: skip
-"""Key of the YAML that is written -> the option that its value came from."""
+"""Key of the YAML that would be written -> the option that its value came from."""
 
 
-def _of_options(error: Invalid, files: dict[str, str]) -> Invalid:
-    """The same problems, told of the options: the files that they are in were not written."""
+def _name_options(error: Invalid, files: dict[str, str]) -> Invalid:
+    """The same problems, as problems of the options instead of the files, which were not written."""
     problems: dict[str, Problem] = {}
     for problem in error.problems:
         key = ""
         if problem.where is not None:
             key = files[problem.where.file].splitlines()[problem.where.line - 1].partition(":")[0]
-        option = _OPTIONS.get(key)
+        option = _OPTION_OF_KEY.get(key)
         if option is None:
             return error
         message = f"{option} cannot be used: {problem.message}"
         problems.setdefault(f"{option} {problem.hint}", Problem(message, problem.code, problem.hint))
-    told = tuple(problems.values())
-    return Invalid(told[0].message, code=told[0].code, hint=told[0].hint, problems=told) if told else error
+    as_options = tuple(problems.values())
+    return (
+        Invalid(as_options[0].message, code=as_options[0].code, hint=as_options[0].hint, problems=as_options)
+        if as_options
+        else error
+    )
 
 
-def _budget(text: str | None) -> str:
+def _budget_yaml(text: str | None) -> str:
     value = (text or DEFAULT_BUDGET).strip()
     amount, _, period = value.partition("/")
     try:
@@ -125,60 +135,62 @@ def _budget(text: str | None) -> str:
         raise Invalid("the budget cannot be read", code="money_syntax", hint=f"{error}.") from error
 
 
-def _price(text: str | None) -> str:
-    """YAML of a price, or a comment where the price list is asked."""
+def _price_yaml(text: str | None) -> str:
+    """YAML of a price; a comment if the price list has the model."""
     if text is None:
         return "# price: {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}   # where the built-in price list has none"
     if text.strip() == "free":
         return "price: free"
-    given, separator, generated = text.partition("/")
+    input_price, separator, output_price = text.partition("/")
     if not separator:
         raise Invalid(
             "a price has two parts",
             code="price_syntax",
             hint="Write IN/OUT in USD per million tokens, such as 0.40/1.60.",
         )
-    prices = (format_usd(parse_usd(part)).rstrip("0").rstrip(".") for part in (given, generated))
+    prices = (format_usd(parse_usd(part)).rstrip("0").rstrip(".") for part in (input_price, output_price))
     return "price: {{input: {} USD/Mtok, output: {} USD/Mtok}}".format(*prices)
 
 
-def _site(at: Upstream) -> str:
-    """Where the server is, as far as its address says."""
-    host = host_of(at.url)
+def _site_yaml(endpoint: Upstream) -> str:
+    """YAML of the site of an upstream: private if its address is."""
+    host = host_of(endpoint.url)
     if host and is_private(host):
         return _PRIVATE_SITE
-    return _CLOUD_SITE.format(law=f"jurisdiction: {at.jurisdiction or 'US'}".ljust(32))
+    return _CLOUD_SITE_TEMPLATE.format(law=f"jurisdiction: {endpoint.jurisdiction or 'US'}".ljust(32))
 
 
-def _deployment(at: Upstream, model: str, key: str | None, price: str, context: int | None) -> str:
-    named = key or (f"env:{at.key}" if at.key else None)
-    if named is not None:
-        secret = f"key: {_quoted(named)}"
-    elif at.ambient:
-        secret = "# key: env:API_KEY             # left out: the credentials of the machine"
+def _deployment_yaml(endpoint: Upstream, model: str, key: str | None, price: str, context: int | None) -> str:
+    key_reference = key or (f"env:{endpoint.key}" if endpoint.key else None)
+    if key_reference is not None:
+        key_line = f"key: {_yaml_scalar(key_reference)}"
+    elif endpoint.ambient:
+        key_line = "# key: env:API_KEY             # left out: the credentials of the machine"
     else:
-        secret = "# key: env:API_KEY             # a reference, never the secret"
-    spoken = f"api: {at.api}".ljust(32) + _SPEAKS if at.api != "openai" else ""
-    fits = "context: 128k                    # most tokens of prompt and answer together"
-    return _UPSTREAM.format(
-        url=_quoted(at.url),
-        model=_quoted(at.listed_name(model)),
-        own=_quoted(at.own_name(model)),
-        api=f"{spoken}\n" if spoken else "",
-        key=secret,
+        key_line = "# key: env:API_KEY             # a reference, never the secret"
+    api_line = f"api: {endpoint.api}".ljust(32) + _API_NOTE if endpoint.api != "openai" else ""
+    context_line = "context: 128k                    # most tokens of prompt and answer together"
+    return _UPSTREAM_TEMPLATE.format(
+        url=_yaml_scalar(endpoint.url),
+        model=_yaml_scalar(endpoint.listed_name(model)),
+        own=_yaml_scalar(endpoint.own_name(model)),
+        api=f"{api_line}\n" if api_line else "",
+        key=key_line,
         price=price,
-        context=fits if context is None else fits.replace("128k                 ", f"{context}".ljust(21)),
+        context=context_line
+        if context is None
+        else context_line.replace("128k                 ", f"{context}".ljust(21)),
     )
 
 
-def _quoted(value: str) -> str:
-    """As YAML: plain where that is safe."""
+def _yaml_scalar(value: str) -> str:
+    """A text as a YAML scalar: plain if that is safe, else quoted."""
     return value if re.fullmatch(r"[A-Za-z][\w.:/-]*[\w/]", value, re.ASCII) else json.dumps(value)
 
 
-_SPEAKS = "# its own API; chat to it needs: pip install 'groundplan[providers]'"
+_API_NOTE = "# its own API; chat to it needs: pip install 'groundplan[providers]'"
 
-_COMPANY = """\
+_COMPANY_TEMPLATE = """\
 # What this company declares. Check it offline with: groundplan check
 # One kind per document, documents are separated by ---. Everything else that can be said: docs/workspace.md
 kind: company
@@ -209,14 +221,14 @@ type: private
 jurisdiction: EU                 # EU, US, CH ... or an ISO country
 """
 
-_CLOUD_SITE = """\
+_CLOUD_SITE_TEMPLATE = """\
 kind: site
 name: here
 type: cloud
 {law} # where the provider processes your data: EU, US ... or an ISO country
 """
 
-_EMBEDDED = f"""\
+_EMBEDDED_DEPLOYMENT = f"""\
 kind: deployment
 name: main
 site: here
@@ -227,7 +239,7 @@ context: 4096
 max_output: 1024
 """
 
-_UPSTREAM = """\
+_UPSTREAM_TEMPLATE = """\
 kind: deployment
 name: main
 site: here
@@ -240,7 +252,7 @@ url: {url}
 # accepts: [image]               # images in messages; `image_tokens: 2500` says the most that one counts
 """
 
-_ASSISTANT = """\
+_ASSISTANT_TEMPLATE = """\
 # A workload is what you ask of AI: its purpose, stage and needs, never a place.
 kind: workload
 name: assistant

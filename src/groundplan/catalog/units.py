@@ -1,7 +1,7 @@
 """Values with units, as people write them: `800ms`, `99.5%`, `200 USD/month`, `0.40 USD/Mtok`, `8 KiB`, `2000/day`.
 
 Every function takes the text (or a plain number where that is unambiguous) and raises `ValueError` with a sentence that
-says how to write it; the loader adds places in files. Nothing is rounded, guessed or localised.
+says how to write it; the loader adds the place in the file. Nothing is rounded, guessed or localised.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_COST = 10**12 * PICO
 """Largest allocated cost: other currencies have small units, so amounts are larger than those of calls."""
 DAYS_PER_PERIOD = {"hour": Decimal(1) / 24, "day": Decimal(1), "week": Decimal(7), "month": Decimal(30)}
 
-_DURATION = {
+_DURATION_UNITS = {
     "ms": 1,
     "s": 1000,
     "min": 60_000,
@@ -37,9 +37,9 @@ _DURATION = {
     "days": 86_400_000,
     "w": 604_800_000,
 }
-_SIZE = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
-_COUNT = {"": 1, "k": 10**3, "M": 10**6}
-_MAX = 2**53 - 1
+_SIZE_UNITS = {"B": 1, "kB": 10**3, "KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_COUNT_UNITS = {"": 1, "k": 10**3, "M": 10**6}
+_MAX_INTEGER = 2**53 - 1
 _NUMBER = re.compile(r"(?P<number>\d{1,18}(?:\.\d{1,12})?)\s*(?P<unit>[A-Za-z%]*)", re.ASCII)
 
 
@@ -52,14 +52,14 @@ class Limit:
     """day | week | month | quarter | year | total"""
 
     def __str__(self) -> str:
-        whole, _, fraction = format_usd(self.amount).partition(".")
+        integer, _, fraction = format_usd(self.amount).partition(".")
         fraction = fraction.rstrip("0").ljust(2, "0") if fraction.strip("0") else ""
-        return f"{whole}{'.' + fraction if fraction else ''} USD/{self.period}"
+        return f"{integer}{'.' + fraction if fraction else ''} USD/{self.period}"
 
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """Most of something in a time: `600/minute`."""
+    """The most of something in a period: `600/minute`."""
 
     amount: int
     """A count, or picodollars."""
@@ -88,46 +88,46 @@ class Frequency:
         return f"{self.count}/{self.period}"
 
 
-def _split_number(value: object, what: str) -> tuple[Decimal, str]:
+def _split_number(value: object, expected: str) -> tuple[Decimal, str]:
     if isinstance(value, int) and not isinstance(value, bool):
         value = str(value)
     match = _NUMBER.fullmatch(value.strip()) if isinstance(value, str) else None
     if match is None:
-        raise ValueError(what)
+        raise ValueError(expected)
     return Decimal(match["number"]), match["unit"]
 
 
-def _require_whole(amount: Decimal, what: str) -> int:
+def _require_integer(amount: Decimal, expected: str) -> int:
     result = int(amount)
-    if result != amount or result > _MAX:
-        raise ValueError(what)
+    if result != amount or result > _MAX_INTEGER:
+        raise ValueError(expected)
     return result
 
 
 def duration_ms(value: object) -> int:
     """Milliseconds of `800ms`, `2s`, `1.5h`, `90d`; the unit is required."""
-    what = "write a duration like 800ms, 2s, 15min, 1h or 90d"
-    number, unit = _split_number(value, what)
-    if unit not in _DURATION:
-        raise ValueError(what)
-    return _require_whole(number * _DURATION[unit], what)
+    expected = "write a duration like 800ms, 2s, 15min, 1h or 90d"
+    number, unit = _split_number(value, expected)
+    if unit not in _DURATION_UNITS:
+        raise ValueError(expected)
+    return _require_integer(number * _DURATION_UNITS[unit], expected)
 
 
 def size_bytes(value: object) -> int:
     """Bytes of `6000 B`, `8 KiB`, `2 MB`; the unit is required."""
-    what = "write a size like 6000 B, 8 KiB or 2 MB"
-    number, unit = _split_number(value, what)
-    if unit not in _SIZE:
-        raise ValueError(what)
-    return _require_whole(number * _SIZE[unit], what)
+    expected = "write a size like 6000 B, 8 KiB or 2 MB"
+    number, unit = _split_number(value, expected)
+    if unit not in _SIZE_UNITS:
+        raise ValueError(expected)
+    return _require_integer(number * _SIZE_UNITS[unit], expected)
 
 
 def fraction(value: object) -> float:
     """0..1 of `99.5%` (more than 100% is refused); the sign % is required."""
-    what = "write a percentage like 99.5%, from 0% to 100%"
-    number, unit = _split_number(value, what)
+    expected = "write a percentage like 99.5%, from 0% to 100%"
+    number, unit = _split_number(value, expected)
     if unit != "%" or number > 100:
-        raise ValueError(what)
+        raise ValueError(expected)
     return float(number / 100)
 
 
@@ -138,11 +138,11 @@ def format_like(value: object, example: object) -> object:
     if example.endswith("%"):
         return f"{round(value * 100, 6):g}%"
     if " USD" in example:
-        whole, _, rest = format_usd(int(value)).partition(".")
-        return f"{whole}.{rest}".rstrip("0").rstrip(".") + example[example.index(" USD") :]
-    for units, gap in ((_DURATION, ""), (_SIZE, " ")):
+        integer, _, decimals = format_usd(int(value)).partition(".")
+        return f"{integer}.{decimals}".rstrip("0").rstrip(".") + example[example.index(" USD") :]
+    for units, gap in ((_DURATION_UNITS, ""), (_SIZE_UNITS, " ")):
         if re.sub(r"[\d. ]+", "", example) in units:
-            names = ("d", "h", "min", "s", "ms") if units is _DURATION else ("GB", "MB", "kB", "B")
+            names = ("d", "h", "min", "s", "ms") if units is _DURATION_UNITS else ("GB", "MB", "kB", "B")
             name = next(
                 name for name in names if (value % units[name] == 0 and value >= units[name]) or units[name] == 1
             )
@@ -152,13 +152,13 @@ def format_like(value: object, example: object) -> object:
 
 def count(value: object) -> int:
     """A whole number, `1000`, `1,000`, `10k` or `2M`."""
-    what = "write a whole number like 1000, 10k or 2M"
+    expected = "write a whole number like 1000, 10k or 2M"
     if isinstance(value, str) and re.fullmatch(r"\d{1,3}(,\d{3})+", value.strip(), re.ASCII):
         value = value.replace(",", "")
-    number, unit = _split_number(value, what)
-    if unit not in _COUNT:
-        raise ValueError(what)
-    return _require_whole(number * _COUNT[unit], what)
+    number, unit = _split_number(value, expected)
+    if unit not in _COUNT_UNITS:
+        raise ValueError(expected)
+    return _require_integer(number * _COUNT_UNITS[unit], expected)
 
 
 def count_or_unlimited(value: object) -> int | None:
@@ -172,28 +172,28 @@ def count_or_unlimited(value: object) -> int | None:
 
 
 def tokens_per_byte(value: object) -> float:
-    """A number above 0 of at most 100, with at most 6 decimals, so that what is bounded by it is exact."""
-    what = "write a number like 1 or 1.5: above 0, at most 100, with at most 6 decimals"
+    """A number above 0 and at most 100, with at most 6 decimals, so that bounds computed from it are exact."""
+    expected = "write a number like 1 or 1.5: above 0, at most 100, with at most 6 decimals"
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise ValueError(what)
+        raise ValueError(expected)
     amount = Decimal(repr(value))
     if not amount.is_finite() or not 0 < amount <= 100 or amount * 1_000_000 % 1:
-        raise ValueError(what)
+        raise ValueError(expected)
     return float(amount)
 
 
 def frequency(value: object) -> Frequency:
     """`2000/day`; the period is hour, day, week or month."""
-    what = "write how often like 2000/day (hour, day, week or month)"
+    expected = "write how often like 2000/day (hour, day, week or month)"
     if not isinstance(value, str):
-        raise ValueError(what)
+        raise ValueError(expected)
     number, _, period = value.partition("/")
     if period.strip() not in DAYS_PER_PERIOD:
-        raise ValueError(what)
+        raise ValueError(expected)
     try:
         return Frequency(count(number), period.strip())
     except ValueError:
-        raise ValueError(what) from None
+        raise ValueError(expected) from None
 
 
 def usd(value: object) -> Picodollars:
@@ -201,14 +201,14 @@ def usd(value: object) -> Picodollars:
     return _usd(value, MAX_AMOUNT)
 
 
-def _usd(value: object, most: int) -> Picodollars:
-    what = "write an amount like 12.50 USD (only US dollars, at most 12 decimals)"
+def _usd(value: object, max_amount: int) -> Picodollars:
+    expected = "write an amount like 12.50 USD (only US dollars, at most 12 decimals)"
     if not isinstance(value, str) or not value.strip().endswith("USD"):
-        raise ValueError(what)
+        raise ValueError(expected)
     try:
-        return parse_usd(value, most)
+        return parse_usd(value, max_amount)
     except Invalid as error:
-        raise ValueError(what) from error
+        raise ValueError(expected) from error
 
 
 def amount(value: object) -> Picodollars:
@@ -216,36 +216,36 @@ def amount(value: object) -> Picodollars:
     return _amount(value, MAX_AMOUNT)
 
 
-def _amount(value: object, most: int) -> Picodollars:
+def _amount(value: object, max_amount: int) -> Picodollars:
     try:
-        return _usd(value, most)
+        return _usd(value, max_amount)
     except ValueError:
         raise ValueError("write an amount like 12.50 USD or 11.60 EUR (0 or more, at most 12 decimals)") from None
 
 
 def cost_amount(value: object) -> Picodollars:
-    """As `amount`, for allocated costs, which no call record carries, so they may be larger: a server costs millions of
-    yen."""
+    """As `amount`, with the larger bound `MAX_COST` for allocated costs, which no record of a call carries: a server
+    costs millions of yen."""
     return _amount(value, MAX_COST)
 
 
 def periodic_cost(value: object) -> Limit:
-    """As `limit` and `amount`, for a recurring cost: without the period `total`."""
-    what = (
+    """As `limit`, for a recurring cost in any currency: the period `total` is refused."""
+    expected = (
         "write what it costs in a day, week, month, quarter or year, 0 or more, like 200 USD/month or 180 EUR/month; "
         "what costs by the unit is rate: 45 USD with per: review hour, and what is taken off is term: credit"
     )
     try:
-        found = _limit(value, MAX_COST)
+        cost = _limit(value, MAX_COST)
     except ValueError:
-        raise ValueError(what) from None
-    if found.period == "total":
-        raise ValueError(what)
-    return found
+        raise ValueError(expected) from None
+    if cost.period == "total":
+        raise ValueError(expected)
+    return cost
 
 
-_FOREIGN = re.compile(r"(?:(?!USD)[A-Z]{3}|[€£¥])\s*$")
-_IN_USD = ", in USD: what is reserved for a call must not change with a rate; prices and allocations may be in others"
+_FOREIGN_CURRENCY = re.compile(r"(?:(?!USD)[A-Z]{3}|[€£¥])\s*$")
+_USD_ONLY = ", in USD: what is reserved for a call must not change with a rate; prices and allocations may be in others"
 
 
 def limit(value: object) -> Limit:
@@ -253,49 +253,49 @@ def limit(value: object) -> Limit:
     return _limit(value, MAX_AMOUNT)
 
 
-def _limit(value: object, most: int) -> Limit:
-    what = "write a limit like 200 USD/month (day, week, month, quarter, year or total)"
+def _limit(value: object, max_amount: int) -> Limit:
+    expected = "write a limit like 200 USD/month (day, week, month, quarter, year or total)"
     if not isinstance(value, str):
-        raise ValueError(what)
+        raise ValueError(expected)
     amount, _, period = value.partition("/")
-    what += _IN_USD if _FOREIGN.search(amount) else ""
+    expected += _USD_ONLY if _FOREIGN_CURRENCY.search(amount) else ""
     if period.strip() not in PERIODS:
-        raise ValueError(what)
+        raise ValueError(expected)
     try:
-        return Limit(_usd(amount, most), period.strip())
+        return Limit(_usd(amount, max_amount), period.strip())
     except ValueError:
-        raise ValueError(what) from None
+        raise ValueError(expected) from None
 
 
 def use_rates(value: object) -> tuple[Rate, ...]:
     """`600/minute`, or a list of such; the period is minute, hour, day or month."""
-    what = "write how much like 600/minute (minute, hour, day or month)"
-    return _parse_rates(value, what, count)
+    expected = "write how much like 600/minute (minute, hour, day or month)"
+    return _parse_rates(value, expected, count)
 
 
 def money_rates(value: object) -> tuple[Rate, ...]:
     """`5 USD/day`, or a list of such; the period is minute, hour, day or month."""
-    foreign = isinstance(value, str) and _FOREIGN.search(value.partition("/")[0])
-    what = "write how much like 5 USD/day (minute, hour, day or month)"
-    return _parse_rates(value, what + (_IN_USD if foreign else ""), usd)
+    foreign = isinstance(value, str) and _FOREIGN_CURRENCY.search(value.partition("/")[0])
+    expected = "write how much like 5 USD/day (minute, hour, day or month)"
+    return _parse_rates(value, expected + (_USD_ONLY if foreign else ""), usd)
 
 
-def _parse_rates(value: object, what: str, read: Callable[[object], int]) -> tuple[Rate, ...]:
-    found: list[Rate] = []
+def _parse_rates(value: object, expected: str, parse_amount: Callable[[object], int]) -> tuple[Rate, ...]:
+    rates: list[Rate] = []
     for item in value if isinstance(value, list | tuple) else [value]:
         if isinstance(item, Rate):
-            found.append(item)
+            rates.append(item)
             continue
         amount, _, period = item.partition("/") if isinstance(item, str) else ("", "", "")
         period = period.strip()
         try:
-            rate = Rate(read(amount.strip()), period)
+            rate = Rate(parse_amount(amount.strip()), period)
         except ValueError:
-            raise ValueError(what) from None
-        if period not in WINDOWS or rate.amount < 1 or any(rate.period == other.period for other in found):
-            raise ValueError(what + ", each period once")
-        found.append(rate)
-    return tuple(found)
+            raise ValueError(expected) from None
+        if period not in WINDOWS or rate.amount < 1 or any(rate.period == other.period for other in rates):
+            raise ValueError(expected + ", each period once")
+        rates.append(rate)
+    return tuple(rates)
 
 
 def period_start(period: str, value: object) -> str:
@@ -320,17 +320,17 @@ def starts_text(value: object) -> str:
 
 def token_price(value: object) -> int:
     """Picodollars per million tokens of `0.40 USD/Mtok` or `0.0004 USD/ktok`; finer than a picodollar is refused."""
-    what = "write a price like 0.40 USD/Mtok (per million tokens)"
+    expected = "write a price like 0.40 USD/Mtok (per million tokens)"
     if not isinstance(value, str):
-        raise ValueError(what)
+        raise ValueError(expected)
     amount, _, per = value.partition("/")
     scale = {"Mtok": 1, "ktok": 1000}.get(per.strip())
     if scale is None:
-        raise ValueError(what)
+        raise ValueError(expected)
     try:
         return usd(amount) * scale
     except ValueError:
-        raise ValueError(what) from None
+        raise ValueError(expected) from None
 
 
 _IPV4_MAPPED_BITS = 96
@@ -339,42 +339,42 @@ _IPV4_MAPPED_BITS = 96
 
 def network(value: object) -> str:
     """`10.0.0.0/8`, `2001:db8::/32` or one address, normalised. IPv4-mapped IPv6 becomes IPv4."""
-    what = "write a network like 10.0.0.0/8, or one address"
+    expected = "write a network like 10.0.0.0/8, or one address"
     if not isinstance(value, str):
-        raise ValueError(what)
+        raise ValueError(expected)
     try:
-        found = ip_network(value.strip())
+        parsed = ip_network(value.strip())
     except ValueError:
-        raise ValueError(what) from None
+        raise ValueError(expected) from None
     if (
-        isinstance(found, IPv6Network)
-        and (first := found.network_address.ipv4_mapped)
-        and found.prefixlen >= _IPV4_MAPPED_BITS
+        isinstance(parsed, IPv6Network)
+        and (ipv4_address := parsed.network_address.ipv4_mapped)
+        and parsed.prefixlen >= _IPV4_MAPPED_BITS
     ):
-        return str(ip_network((first, found.prefixlen - _IPV4_MAPPED_BITS)))
-    return str(found)
+        return str(ip_network((ipv4_address, parsed.prefixlen - _IPV4_MAPPED_BITS)))
+    return str(parsed)
 
 
 def iso_date(value: object) -> date:
     """`2026-01-31`."""
-    what = "write a date like 2026-01-31"
+    expected = "write a date like 2026-01-31"
     if isinstance(value, date):
         return value
     if not isinstance(value, str) or not re.fullmatch(r"\d{4}-\d\d-\d\d", value.strip(), re.ASCII):
-        raise ValueError(what)
+        raise ValueError(expected)
     try:
         return date.fromisoformat(value.strip())
     except ValueError:
-        raise ValueError(what) from None
+        raise ValueError(expected) from None
 
 
 def day_window(value: object) -> tuple[int, int]:
     """(start, end) in minutes of a day of `16:30-00:30`, UTC; an end before the start is on the next day."""
-    what = "write hours of a day, UTC, like 16:30-00:30"
+    expected = "write hours of a day, UTC, like 16:30-00:30"
     match = re.fullmatch(r"([01]\d|2[0-3]):([0-5]\d) ?- ?([01]\d|2[0-3]):([0-5]\d)", str(value).strip(), re.ASCII)
     if not isinstance(value, str) or match is None:
-        raise ValueError(what)
+        raise ValueError(expected)
     start, end = int(match[1]) * 60 + int(match[2]), int(match[3]) * 60 + int(match[4])
     if start == end:
-        raise ValueError(what + ", which are not the whole day")
+        raise ValueError(expected + ", which are not the whole day")
     return start, end

@@ -1,6 +1,6 @@
-"""Validation errors of documents as problems with a message, a place and a hint.
+"""Converts validation errors of documents into problems with a message, a place and a hint.
 
-Messages never repeat values, since an invalid value may be a secret in the wrong place; they name keys only.
+Messages name keys only and never repeat values, since an invalid value may be a secret in the wrong place.
 """
 
 from __future__ import annotations
@@ -24,32 +24,32 @@ _PATTERNS = {
 }
 
 
-def suggestion(word: str, known: Iterable[str], what: str) -> str:
-    """Hint for an unknown word: the nearest known name, else the first of the known names."""
+def suggestion(word: str, known: Iterable[str], label: str) -> str:
+    """Hint for an unknown word: the closest known name, else the first known names."""
     names = sorted(known)
     close = closest_name(word, names)
     if close is not None:
         return f"Did you mean {close}?"
     if not names:
-        return f"No {what} is declared."
+        return f"No {label} is declared."
     return f"Known: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}."
 
 
 def sort_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
     """Sort problems by file, line and column, without duplicates; those without a place first."""
 
-    def place(problem: Problem) -> tuple[str, int, int, str]:
+    def sort_key(problem: Problem) -> tuple[str, int, int, str]:
         where = problem.where or Where("", 0, 0)
         return where.file, where.line, where.column, problem.message
 
-    return tuple(sorted(dict.fromkeys(problems), key=place))
+    return tuple(sorted(dict.fromkeys(problems), key=sort_key))
 
 
 def error_with_problems(problems: tuple[Problem, ...]) -> Invalid:
     """One error that carries all problems."""
     first = problems[0]
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    return Invalid(f"{first.message}{more}", code=first.code, hint=first.hint, where=first.where, problems=problems)
+    others = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
+    return Invalid(f"{first.message}{others}", code=first.code, hint=first.hint, where=first.where, problems=problems)
 
 
 def unknown_kind_problem(document: Document) -> Problem:
@@ -70,11 +70,11 @@ def duplicate_problem(kind: str, name: str, second: Where, first: Where) -> Prob
 
 
 def problems_from_pydantic(model: type[Strict], error: ValidationError, document: Document) -> list[Problem]:
-    """One problem for each error of pydantic. A list is not reported as too short when its items are invalid."""
+    """One problem for each error of pydantic. A list with invalid items is not also reported as too short."""
     details = error.errors(include_url=False, include_input=False)
-    around = {each["loc"][:size] for each in details for size in range(len(each["loc"]))}
-    found = [each for each in details if each["type"] != "too_short" or each["loc"] not in around]
-    return list(dict.fromkeys(_problem(model, dict(detail), document) for detail in found))
+    parents = {each["loc"][:size] for each in details for size in range(len(each["loc"]))}
+    reported = [each for each in details if each["type"] != "too_short" or each["loc"] not in parents]
+    return list(dict.fromkeys(_problem(model, dict(detail), document) for detail in reported))
 
 
 def _problem(model: type[Strict], detail: dict[str, Any], document: Document) -> Problem:
@@ -82,8 +82,8 @@ def _problem(model: type[Strict], detail: dict[str, Any], document: Document) ->
     label = ".".join(part for part in path if isinstance(part, str) and part != "[key]") or "the document"
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        known = _keys_at(model, path[:-1])
-        hint = suggestion(str(path[-1]), known, "key")
+        allowed_keys = _keys_at(model, path[:-1])
+        hint = suggestion(str(path[-1]), allowed_keys, "key")
         return Problem(f"unknown key {label[:80]}", "unknown_key", hint, document.where(path, key=True))
     if kind == "missing":
         return Problem(f"{label} is missing", "missing_key", f"Add {label}: ...", document.where(path, key=True))

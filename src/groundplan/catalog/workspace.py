@@ -60,8 +60,8 @@ def satisfies_residency(jurisdiction: str, residency: tuple[str, ...] | list[str
 
 def enclosing_jurisdictions(jurisdiction: str) -> list[str]:
     """The jurisdiction and those that contain it."""
-    wider = ["EU"] if jurisdiction in EU else []
-    return [jurisdiction, *wider, *(["EEA"] if jurisdiction == "EU" or jurisdiction in EU | EEA else [])]
+    enclosing = ["EU"] if jurisdiction in EU else []
+    return [jurisdiction, *enclosing, *(["EEA"] if jurisdiction == "EU" or jurisdiction in EU | EEA else [])]
 
 
 def name_from_email(email: str) -> str:
@@ -83,8 +83,8 @@ class Workspace:
     """The folder, when read from one."""
 
     def _of_kind(self, kind: str, type_: type[D]) -> dict[str, D]:
-        found = {name: doc for (k, name), (doc, _) in self.documents.items() if k == kind}
-        return {name: doc for name, doc in sorted(found.items()) if isinstance(doc, type_)}
+        documents = {name: doc for (k, name), (doc, _) in self.documents.items() if k == kind}
+        return {name: doc for name, doc in sorted(documents.items()) if isinstance(doc, type_)}
 
     @cached_property
     def people(self) -> dict[str, model.PersonDoc]:
@@ -180,22 +180,26 @@ class Workspace:
 
     def duty_holders(self, workload: str) -> dict[str, tuple[str, ...]]:
         """Duty -> e-mail addresses for a workload: its own owners, else the holders of the duty for the company."""
-        own = self.owner_emails(self.workloads[workload].owners)
-        company = self.owner_emails(self.company.owners)
-        return {duty: own.get(duty) or company[duty] for duty in DUTIES if duty in own or duty in company}
+        own_holders = self.owner_emails(self.workloads[workload].owners)
+        company_holders = self.owner_emails(self.company.owners)
+        return {
+            duty: own_holders.get(duty) or company_holders[duty]
+            for duty in DUTIES
+            if duty in own_holders or duty in company_holders
+        }
 
     def names_by_email(self) -> dict[str, str]:
         """E-mail -> name of each person: declared ones, and those that a document names only by e-mail."""
         declared = {doc.email: doc.full_name or name_from_email(f"{doc.name}@") for doc in self.people.values()}
-        named = {ref for ref in self._referenced_people() if "@" in ref}
-        return dict(sorted({**{email: name_from_email(email) for email in named}, **declared}.items()))
+        referenced = {ref for ref in self._referenced_people() if "@" in ref}
+        return dict(sorted({**{email: name_from_email(email) for email in referenced}, **declared}.items()))
 
     def _referenced_people(self) -> set[str]:
-        found: set[str] = set()
+        people: set[str] = set()
         for doc, _ in self.documents.values():
-            for path in person_references(doc).values():
-                found.add(path)
-        return found
+            for person in person_references(doc).values():
+                people.add(person)
+        return people
 
     def budgets_of(self, workload: str) -> tuple[str, ...]:
         """Names of the budgets that cover every call of a workload: of the company, its team, and itself."""
@@ -208,23 +212,23 @@ class Workspace:
 
 def person_references(doc: model.Strict) -> dict[tuple[str | int, ...], str]:
     """Path -> person as written (name or e-mail), for every value of a document that names a person."""
-    found: dict[tuple[str | int, ...], str] = {}
+    references: dict[tuple[str | int, ...], str] = {}
     owners = getattr(doc, "owners", None)
     if isinstance(owners, Owners):
         for duty in DUTIES:
-            found |= {("owners", duty, i): ref for i, ref in enumerate(getattr(owners, duty))}
+            references |= {("owners", duty, i): ref for i, ref in enumerate(getattr(owners, duty))}
     for name in ("owner", "lead"):
         if ref := getattr(doc, name, None):
-            found[(name,)] = ref
+            references[(name,)] = ref
     for i, ref in enumerate(getattr(doc, "members", ())):
-        found["members", i] = ref
+        references["members", i] = ref
     for name in ("readers", "to"):
-        found |= {(name, i): ref for i, ref in enumerate(getattr(doc, name, ())) if "@" in ref}
+        references |= {(name, i): ref for i, ref in enumerate(getattr(doc, name, ())) if "@" in ref}
     if isinstance(doc, model.SourceDoc) and doc.governed.steward:
-        found["governed", "steward"] = doc.governed.steward
+        references["governed", "steward"] = doc.governed.steward
     if isinstance(doc, model.WorkloadDoc):
-        found |= {("review", "by", i): ref for i, ref in enumerate(doc.review.by)}
-    return found
+        references |= {("review", "by", i): ref for i, ref in enumerate(doc.review.by)}
+    return references
 
 
 def frozen_documents(

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, cut_path, host_of
-from groundplan.catalog.rules.kinds import ENDPOINT
+from groundplan.catalog.rules.kinds import ENDPOINT_SUFFIX
 
 URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
 _VERSION = re.compile(r"\?api-version=[A-Za-z0-9.-]{1,40}$", re.ASCII)
@@ -92,7 +92,7 @@ def without_version(url: str) -> str:
 
 def with_api_path(url: str, provider: Provider) -> str:
     """The address with the path of the OpenAI-compatible API below it."""
-    url, suffix = ENDPOINT.sub("", url), provider.suffix
+    url, suffix = ENDPOINT_SUFFIX.sub("", url), provider.suffix
     if provider.api == "anthropic":
         url = url.removesuffix("/messages")
     if provider.url == PROVIDERS["ollama"].url:

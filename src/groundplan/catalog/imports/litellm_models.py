@@ -31,7 +31,7 @@ from groundplan.catalog.imports.providers import (
 )
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET, Finding
 from groundplan.catalog.model import DeploymentDoc
-from groundplan.catalog.rules.kinds import embeds, unspoken
+from groundplan.catalog.rules.kinds import has_unsupported_api, supports_embeddings
 
 TYPES = {
     "chat": "chat", "completion": "chat", "responses": "chat", "batch": "chat", "embedding": "embeddings",
@@ -411,8 +411,8 @@ class EntryReader:
     ) -> dict[str, str]:
         if provider.api is None:
             return {}
-        spoken = provider.api in supported_apis() and not unspoken(provider.api, upstream)
-        if spoken and (kind == "chat" or (kind == "embeddings" and embeds(provider.api))):
+        spoken = provider.api in supported_apis() and not has_unsupported_api(provider.api, upstream)
+        if spoken and (kind == "chat" or (kind == "embeddings" and supports_embeddings(provider.api))):
             self._report(
                 CHANGED, "model", f"api: {provider.api} of the deployment, as it does not speak OpenAI's", "", model
             )

@@ -1,4 +1,4 @@
-"""Rules for allocations between documents: what is divided is divided once, among workloads that exist."""
+"""Rules for allocations: no cost is allocated twice, and shares name workloads that exist."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from groundplan.catalog.allocation import AllocationDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
 
-_COST: Final = ("cost", "rate", "currency", "per", "quantity", "purchase", "life", "count", "capacity")
+_COST_FIELDS: Final = ("cost", "rate", "currency", "per", "quantity", "purchase", "life", "count", "capacity")
 
 
 def allocation_problems(workspace: Workspace) -> Iterator[Problem]:
-    """Several costs of one term may cover the same, each by its name, but none is declared twice; shares name workloads
-    that exist."""
-    seen: list[tuple[str, AllocationDoc]] = []
+    """Costs that are declared twice, and shares of unknown workloads. Several costs of one term may cover the same
+    object if their sources differ."""
+    earlier_docs: list[tuple[str, AllocationDoc]] = []
     for name, doc in workspace.allocations.items():
-        for other, earlier in seen:
-            if _twice(earlier, doc):
+        for other, earlier in earlier_docs:
+            if _is_duplicate(earlier, doc):
                 yield Problem(
                     f"{doc.term} of {doc.covers} from '{doc.source}' is allocated by {other} on some of these days",
                     "allocation_twice",
@@ -27,7 +27,7 @@ def allocation_problems(workspace: Workspace) -> Iterator[Problem]:
                     "both are spent, say by source: which contract, invoice or purchase each is from.",
                     workspace.where("allocation", name, "term"),
                 )
-        seen.append((name, doc))
+        earlier_docs.append((name, doc))
         for workload in doc.shares:
             if workload not in workspace.workloads:
                 yield Problem(
@@ -38,23 +38,25 @@ def allocation_problems(workspace: Workspace) -> Iterator[Problem]:
                 )
 
 
-def _twice(one: AllocationDoc, two: AllocationDoc) -> bool:
-    """From one source on the same days: the same cost, or a cost and the one that follows it."""
-    if (one.term, one.covers, one.source) != (two.term, two.covers, two.source) or not _meet(one, two):
+def _is_duplicate(first: AllocationDoc, second: AllocationDoc) -> bool:
+    """Whether both allocate one source on the same days: the same cost, or a cost and its successor."""
+    if (first.term, first.covers, first.source) != (second.term, second.covers, second.source) or not _overlap(
+        first, second
+    ):
         return False
-    return _cost(one) == _cost(two) or _follows(one, two) or _follows(two, one)
+    return _cost_key(first) == _cost_key(second) or _follows(first, second) or _follows(second, first)
 
 
-def _cost(doc: AllocationDoc) -> tuple[object, ...]:
-    return tuple(getattr(doc, name) for name in _COST)
+def _cost_key(doc: AllocationDoc) -> tuple[object, ...]:
+    return tuple(getattr(doc, name) for name in _COST_FIELDS)
 
 
-def _follows(one: AllocationDoc, two: AllocationDoc) -> bool:
-    """Whether the second one begins later: most likely what the first one costs from then on, whether or not somebody
-    thought of its end."""
-    return two.since is not None and (one.since is None or one.since < two.since)
+def _follows(first: AllocationDoc, second: AllocationDoc) -> bool:
+    """Whether the second allocation begins later. It is then most likely the new amount of the first one, whose end was
+    forgotten."""
+    return second.since is not None and (first.since is None or first.since < second.since)
 
 
-def _meet(one: AllocationDoc, two: AllocationDoc) -> bool:
-    begins = max(one.since or date.min, two.since or date.min)
-    return begins <= min(one.until or date.max, two.until or date.max)
+def _overlap(first: AllocationDoc, second: AllocationDoc) -> bool:
+    start = max(first.since or date.min, second.since or date.min)
+    return start <= min(first.until or date.max, second.until or date.max)

@@ -1,4 +1,4 @@
-"""Rules for amounts in other currencies: each has a declared rate on every day on which it is used."""
+"""Rules for amounts in other currencies: a rate must be declared for every day on which the amount applies."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from groundplan.core.errors import Problem, Where
 
 
 def currency_problems(workspace: Workspace) -> Iterator[Problem]:
-    """Prices and allocations in a currency without a rate, or from before its first one."""
+    """Prices and allocations in a currency without a rate, or that apply before its first rate."""
     for name, doc in workspace.allocations.items():
-        written = next(key for key in ("cost", "rate", "purchase") if getattr(doc, key) is not None)
-        where = workspace.where("allocation", name, written)
-        yield from _rated(workspace, doc.currency, doc.since or date.min, where)
+        field = next(key for key in ("cost", "rate", "purchase") if getattr(doc, key) is not None)
+        where = workspace.where("allocation", name, field)
+        yield from _rate_problems(workspace, doc.currency, doc.since or date.min, where)
     for kind, documents in (("deployment", workspace.deployments), ("model", workspace.models)):
         for name, priced in documents.items():
             for price in priced.price:
                 where = workspace.where(kind, name, "price")
-                yield from _rated(workspace, price.currency, price.since or date.max, where)
+                yield from _rate_problems(workspace, price.currency, price.since or date.max, where)
 
 
-def _rated(workspace: Workspace, currency: str, since: date, where: Where) -> Iterator[Problem]:
+def _rate_problems(workspace: Workspace, currency: str, since: date, where: Where) -> Iterator[Problem]:
     if currency == USD:
         return
     rule = workspace.company.currencies.get(currency)
@@ -37,12 +37,12 @@ def _rated(workspace: Workspace, currency: str, since: date, where: Where) -> It
             where,
         )
         return
-    first = min(each.since for each in rule.rates)
-    if since < first:
-        begins = "from ever" if since == date.min else f"from {since}"
+    first_day = min(each.since for each in rule.rates)
+    if since < first_day:
+        start = "from ever" if since == date.min else f"from {since}"
         yield Problem(
-            f"it holds {begins}, the first rate of {currency} from {first}",
+            f"it holds {start}, the first rate of {currency} from {first_day}",
             "currency_rate_missing",
-            f"Add an earlier rate, or say from: {first}.",
+            f"Add an earlier rate, or say from: {first_day}.",
             where,
         )

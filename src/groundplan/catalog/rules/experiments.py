@@ -1,4 +1,4 @@
-"""What must hold between what a workload tries and the deployments that it may use."""
+"""Rules for experiments and replays of a workload, and for the deployments that they name."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from groundplan.core.errors import Problem, Where
 
 
 def experiment_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
-    """Candidates and judges that the workload may not use, and settings that prove nothing."""
+    """Candidates and judges that the workload may not use, and settings whose results prove nothing."""
     rule, replay = doc.experiment, doc.replay
     if rule is not None:
         where = workspace.where("workload", doc.name, "experiment")
-        yield from _named(workspace, doc, f"experiment {rule.name}", (rule.candidate, rule.judge), where)
+        yield from _deployment_problems(workspace, doc, f"experiment {rule.name}", (rule.candidate, rule.judge), where)
         if doc.deployments and rule.candidate == doc.deployments[0]:
             hint = "Name another candidate: it would be compared with itself."
-            told = f"experiment {rule.name} tries {rule.candidate}, which answers anyway"
-            yield Problem(told, "experiment_primary", hint, where)
+            message = f"experiment {rule.name} tries {rule.candidate}, which answers anyway"
+            yield Problem(message, "experiment_primary", hint, where)
         if rule.type == "ab" and rule.judge is not None:
             hint = "Leave judge out: what callers report (`POST /api/outcomes`) decides."
             yield Problem(f"experiment {rule.name} shows one answer only", "experiment_judge", hint, where)
@@ -27,7 +27,7 @@ def experiment_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Prob
             yield Problem(f"{rule.candidate} would judge itself", "experiment_judge", hint, where)
     if replay is not None:
         where = workspace.where("workload", doc.name, "replay")
-        yield from _named(workspace, doc, "replay", (*replay.candidates, replay.judge), where)
+        yield from _deployment_problems(workspace, doc, "replay", (*replay.candidates, replay.judge), where)
         if replay.judge in replay.candidates:
             yield Problem(f"{replay.judge} would judge itself", "replay_judge", "Let another one judge.", where)
         if doc.keep.content == "none":
@@ -35,8 +35,8 @@ def experiment_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Prob
             yield Problem(f"workload {doc.name} replays calls and keeps none", "replay_nothing_kept", hint, where)
 
 
-def _named(
-    workspace: Workspace, doc: WorkloadDoc, what: str, names: tuple[str | None, ...], where: Where
+def _deployment_problems(
+    workspace: Workspace, doc: WorkloadDoc, label: str, names: tuple[str | None, ...], where: Where
 ) -> Iterator[Problem]:
     usable = {*doc.deployments, *doc.fallbacks}
     for name in names:
@@ -44,7 +44,7 @@ def _named(
             continue
         if name not in workspace.deployments:
             hint = f"Use one of: {', '.join(sorted(usable or workspace.deployments))}."
-            yield Problem(f"{what} names {name}, which is no deployment", "experiment_unknown", hint, where)
+            yield Problem(f"{label} names {name}, which is no deployment", "experiment_unknown", hint, where)
         elif doc.deployments and name not in usable:
             hint = f"Name {name} among the workload's deployments or fallbacks, so that every rule holds for it."
-            yield Problem(f"{what} names {name}, which {doc.name} may not use", "experiment_outside", hint, where)
+            yield Problem(f"{label} names {name}, which {doc.name} may not use", "experiment_outside", hint, where)

@@ -1,4 +1,4 @@
-"""Rules for the search index between documents: whose deployments embed and rerank, and whether they may see it all."""
+"""Rules for the search index: which workloads embed and rerank, and whether they may see the texts that they get."""
 
 from __future__ import annotations
 
@@ -12,48 +12,56 @@ from groundplan.catalog.workspace import Workspace, satisfies_residency
 from groundplan.core.errors import Problem
 
 Broken = frozenset[tuple[str, str]]
-Place = tuple[str, ...]
-_LISTS = {"embeddings": "embeddings", "also": "further deployments (also)"}
+Path = tuple[str, ...]
+_FIELD_TITLES = {"embeddings": "embeddings", "also": "further deployments (also)"}
 
 
-def reranker(workspace: Workspace, workload: WorkloadDoc) -> RerankRule | None:
-    """Who puts passages in order for a workload."""
-    own = workload.grounding.rerank
-    if not workload.sources or own is False:
+def rerank_rule(workspace: Workspace, workload: WorkloadDoc) -> RerankRule | None:
+    """The rule by which passages of a workload are reranked: its own or the company's; None if they are not."""
+    own_rule = workload.grounding.rerank
+    if not workload.sources or own_rule is False:
         return None
-    return own or workspace.company.index.rerank
+    return own_rule or workspace.company.index.rerank
 
 
 def index_problems(workspace: Workspace, broken: Broken) -> Iterator[Problem]:
-    """What embeds and reranks is a served workload that has the deployment and may see what it is sent."""
+    """Problems of the workloads that embed and rerank: each must be served, have the named deployment, and be allowed
+    to see the texts that it gets."""
     company = workspace.company
-    at_index: Place = ("company", company.name, "index")
+    index_path: Path = ("company", company.name, "index")
     embedding, rerank = company.index.embedding, company.index.rerank
     if embedding is not None:
-        place: Place = (*at_index, "embedding")
-        yield from _asked(workspace, broken, embedding.workload, embedding.deployment, "embeddings", place)
-        yield from _sources(workspace, embedding.workload, (*place, "workload"))
+        path: Path = (*index_path, "embedding")
+        yield from _workload_problems(workspace, broken, embedding.workload, embedding.deployment, "embeddings", path)
+        yield from _source_problems(workspace, embedding.workload, (*path, "workload"))
     if rerank is not None:
-        yield from _asked(workspace, broken, rerank.workload, rerank.deployment, "also", (*at_index, "rerank"))
+        yield from _workload_problems(
+            workspace, broken, rerank.workload, rerank.deployment, "also", (*index_path, "rerank")
+        )
     for workload in workspace.workloads.values():
-        place = ("workload", workload.name)
-        own = workload.grounding.rerank
-        if own:
-            yield from _asked(workspace, broken, own.workload, own.deployment, "also", (*place, "grounding", "rerank"))
+        path = ("workload", workload.name)
+        own_rule = workload.grounding.rerank
+        if own_rule:
+            yield from _workload_problems(
+                workspace, broken, own_rule.workload, own_rule.deployment, "also", (*path, "grounding", "rerank")
+            )
         if not workload.sources or workload.stage not in SERVED_STAGES:
             continue
         if embedding is not None:
-            yield from _sent(workspace, workload, embedding.workload, _EMBEDDED, (*place, "sources"))
-        if (found := reranker(workspace, workload)) is not None:
-            at = (*place, "grounding", "rerank") if own else (*place, "sources")
-            yield from _sent(workspace, workload, found.workload, _RERANKED, at)
+            yield from _transfer_problems(
+                workspace, workload, embedding.workload, _EMBEDDING_TRANSFER, (*path, "sources")
+            )
+        if (rule := rerank_rule(workspace, workload)) is not None:
+            problem_path = (*path, "grounding", "rerank") if own_rule else (*path, "sources")
+            yield from _transfer_problems(workspace, workload, rule.workload, _RERANK_TRANSFER, problem_path)
 
 
-def _asked(
-    workspace: Workspace, broken: Broken, name: str, deployment: str, among: str, place: Place
+def _workload_problems(
+    workspace: Workspace, broken: Broken, name: str, deployment: str, field: str, path: Path
 ) -> Iterator[Problem]:
-    """The workload is served and names the deployment, which is one of its kind."""
-    where = workspace.where(*place, "workload")
+    """Problems of the workload `name`, at `path` in the index rules: it must be declared and served, and `field` of it
+    must name the deployment, which must be of the right type."""
+    where = workspace.where(*path, "workload")
     workload = workspace.workloads.get(name)
     if workload is None:
         if ("workload", name) not in broken:
@@ -67,31 +75,31 @@ def _asked(
             f"Nothing is asked for it: choose one of {', '.join(SERVED_STAGES)}.",
             where,
         )
-    place = (*place, "deployment")
-    if deployment not in getattr(workload, among):
+    path = (*path, "deployment")
+    if deployment not in getattr(workload, field):
         yield Problem(
-            f"{deployment} is not among the {_LISTS[among]} of {workload.name}",
+            f"{deployment} is not among the {_FIELD_TITLES[field]} of {workload.name}",
             "index_deployment",
-            f"Name it there: {among}: [{deployment}].",
-            workspace.where(*place),
+            f"Name it there: {field}: [{deployment}].",
+            workspace.where(*path),
         )
-    known = workspace.deployments.get(deployment)
-    if among == "also" and known is not None and known.type != "rerank":
+    declared = workspace.deployments.get(deployment)
+    if field == "also" and declared is not None and declared.type != "rerank":
         yield Problem(
-            f"{deployment} is of type {known.type} and puts nothing in order",
+            f"{deployment} is of type {declared.type} and puts nothing in order",
             "index_deployment",
             "Name a deployment with type: rerank.",
-            workspace.where(*place),
+            workspace.where(*path),
         )
 
 
-def _inside(residency: Sequence[str], allowed: tuple[str, ...]) -> bool:
-    """Whether whoever runs in `residency` runs in what is `allowed` alone."""
+def _stays_inside(residency: Sequence[str], allowed: tuple[str, ...]) -> bool:
+    """Whether a workload with this `residency` runs only in `allowed` jurisdictions."""
     return bool(residency) and all(satisfies_residency(each, allowed) for each in residency)
 
 
-def _sources(workspace: Workspace, name: str, place: Place) -> Iterator[Problem]:
-    """What embeds may see every source."""
+def _source_problems(workspace: Workspace, name: str, path: Path) -> Iterator[Problem]:
+    """Sources that the embedding workload may not see."""
     workload = workspace.workloads.get(name)
     for source in workspace.sources.values():
         if workload is not None and sensitivity_rank(source.sensitivity) > sensitivity_rank(workload.sensitivity):
@@ -100,54 +108,57 @@ def _sources(workspace: Workspace, name: str, place: Place) -> Iterator[Problem]
                 f"see {workload.sensitivity} only",
                 "source_too_sensitive",
                 f"Raise the workload to sensitivity: {source.sensitivity}, so that only what may hold it embeds.",
-                workspace.where(*place),
+                workspace.where(*path),
             )
         allowed = source.governed.residency
-        if workload is not None and allowed and not _inside(workload.residency, allowed):
+        if workload is not None and allowed and not _stays_inside(workload.residency, allowed):
             yield Problem(
                 f"source {source.name} may be processed in {', '.join(allowed)} only, and its texts would go to "
                 f"{workload.name}, which may run elsewhere",
                 "source_residency",
                 f"Declare residency: [{', '.join(allowed)}] for {workload.name}.",
-                workspace.where(*place),
+                workspace.where(*path),
             )
 
 
 @dataclass(frozen=True, slots=True)
-class _Sent:
-    """What of a workload is sent to another one."""
+class _Transfer:
+    """Texts of a workload that are sent to another one, as named in problems."""
 
     code: str
-    what: str
-    done: str
-    """What becomes of it there."""
-    otherwise: str = ""
-    """What else than declaring the other one differently would do."""
+    content: str
+    action: str
+    """What the receiver does with them, as a past participle."""
+    alternative: str = ""
+    """Alternative to changing the receiver's declaration."""
 
 
-_RERANKED = _Sent("rerank", "passages", "put in order", ", or say grounding: {rerank: false}")
-_EMBEDDED = _Sent("embedding", "questions", "embedded")
+_RERANK_TRANSFER = _Transfer("rerank", "passages", "put in order", ", or say grounding: {rerank: false}")
+_EMBEDDING_TRANSFER = _Transfer("embedding", "questions", "embedded")
 
 
-def _sent(workspace: Workspace, workload: WorkloadDoc, name: str, sent: _Sent, place: Place) -> Iterator[Problem]:
-    """The other one may see what that one sees, and only where it may be seen."""
-    other = workspace.workloads.get(name)
-    if other is None:
+def _transfer_problems(
+    workspace: Workspace, workload: WorkloadDoc, name: str, transfer: _Transfer, path: Path
+) -> Iterator[Problem]:
+    """Problems if the receiver may not see texts of `workload`, or may run outside its residency."""
+    receiver = workspace.workloads.get(name)
+    if receiver is None:
         return
-    if sensitivity_rank(workload.sensitivity) > sensitivity_rank(other.sensitivity):
+    if sensitivity_rank(workload.sensitivity) > sensitivity_rank(receiver.sensitivity):
         yield Problem(
-            f"{sent.what} of {workload.name}, which are {workload.sensitivity}, would be {sent.done} by {other.name}, "
-            f"which may see {other.sensitivity} only",
-            f"{sent.code}_sensitivity",
-            f"Raise {other.name} to sensitivity: {workload.sensitivity}{sent.otherwise}.",
-            workspace.where(*place),
+            f"{transfer.content} of {workload.name}, which are {workload.sensitivity}, would be {transfer.action} by "
+            f"{receiver.name}, which may see {receiver.sensitivity} only",
+            f"{transfer.code}_sensitivity",
+            f"Raise {receiver.name} to sensitivity: {workload.sensitivity}{transfer.alternative}.",
+            workspace.where(*path),
         )
-    if workload.residency and not _inside(other.residency, workload.residency):
+    if workload.residency and not _stays_inside(receiver.residency, workload.residency):
         allowed = ", ".join(sorted(workload.residency))
         yield Problem(
-            f"{sent.what} of {workload.name} stay in {allowed}, and would be {sent.done} by {other.name}, which may "
-            f"run {'in ' + ', '.join(sorted(other.residency)) if other.residency else 'anywhere'}",
-            f"{sent.code}_residency",
-            f"Declare residency: [{allowed}] for {other.name}{sent.otherwise}.",
-            workspace.where(*place),
+            f"{transfer.content} of {workload.name} stay in {allowed}, and would be {transfer.action} by "
+            f"{receiver.name}, which may run "
+            f"{'in ' + ', '.join(sorted(receiver.residency)) if receiver.residency else 'anywhere'}",
+            f"{transfer.code}_residency",
+            f"Declare residency: [{allowed}] for {receiver.name}{transfer.alternative}.",
+            workspace.where(*path),
         )

@@ -1,4 +1,4 @@
-"""Rules for deployments, budgets and workloads. Pure; part of `check`, which is the way in."""
+"""Rules for deployments, budgets, limits, grants and workloads. Pure; called by `check`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from groundplan.catalog.workspace import Workspace, satisfies_residency
 from groundplan.core.errors import Problem, Where
 
 LOCAL_SERVICES = ("embedded", "embeddings")
-"""What a URL `local:NAME` may name besides `scripted-SITE`."""
-ENDPOINT = re.compile(r"(?:/chat/completions|(?<=/v1)/(?:completions|responses|embeddings|messages))$")
-"""With which a base URL that somebody copied may end."""
-_UNSPOKEN = ("claude", "anthropic/", "jamba", "ai21/")
-"""With which models at Vertex AI begin that have an API of their own there: Anthropic's and AI21's."""
+"""Names allowed in a URL `local:NAME`, besides `scripted-SITE`."""
+ENDPOINT_SUFFIX = re.compile(r"(?:/chat/completions|(?<=/v1)/(?:completions|responses|embeddings|messages))$")
+"""Path of an endpoint at the end of a URL that was copied from an example; a base URL must not have it."""
+_UNSUPPORTED_VERTEX_MODELS = ("claude", "anthropic/", "jamba", "ai21/")
+"""Prefixes of the models at Vertex AI that have an API of their own there: Anthropic's and AI21's."""
 _NO_EMBEDDINGS = frozenset({"anthropic", "groq"})
-"""Providers whose own clients embed nothing."""
-_BY_TOKENS = "input: 0.40 USD/Mtok, output: 1.60 USD/Mtok"
-_PRICED = {
+"""Providers whose own clients have no embeddings."""
+_TOKEN_PRICE_EXAMPLE = "input: 0.40 USD/Mtok, output: 1.60 USD/Mtok"
+_PRICE_EXAMPLES = {
     type: f"input: 0 USD/Mtok, output: 0 USD/Mtok, {unit}"
     for type, unit in (
         ("images", "images: {any: 0.12 USD}"),
@@ -32,16 +32,16 @@ _PRICED = {
         ("rerank", "request: 0.002 USD"),
     )
 }
-"""How providers mostly charge for a type of deployment, where that is not by tokens."""
+"""Type of deployment -> example of a price as providers usually have it, where that is not by tokens."""
 
 
 def deployment_problems(workspace: Workspace, known_price: Callable[[str], bool] | None) -> Iterator[Problem]:
-    """Address and price of each deployment."""
+    """Problems with the address, inputs and price of each deployment."""
     for name, doc in workspace.deployments.items():
-        yield from _local(workspace, doc)
-        yield from _reached(workspace, doc)
-        yield from _spoken(workspace, doc)
-        yield from _dated(workspace, "deployment", name, doc.price)
+        yield from _local_service_problems(workspace, doc)
+        yield from _address_problems(workspace, doc)
+        yield from _foreign_api_problems(workspace, doc)
+        yield from _price_date_problems(workspace, "deployment", name, doc.price)
         if doc.key is not None and doc.keys:
             yield Problem(
                 f"deployment {name} has both key and keys",
@@ -71,26 +71,27 @@ def deployment_problems(workspace: Workspace, known_price: Callable[[str], bool]
                 workspace.where("deployment", name, "price"),
             )
         declared = workspace.models.get(doc.model)
-        priced = bool(doc.price) or (declared is not None and bool(declared.price))
-        if known_price is not None and not priced and not known_price(doc.model):
+        has_price = bool(doc.price) or (declared is not None and bool(declared.price))
+        if known_price is not None and not has_price and not known_price(doc.model):
+            example = _PRICE_EXAMPLES.get(doc.type, _TOKEN_PRICE_EXAMPLE)
             yield Problem(
                 f"there is no price for {doc.model}",
                 "price_missing",
-                f"Write {_listed(doc, known_price)}price: {{{_PRICED.get(doc.type, _BY_TOKENS)}}}, or price: free.",
+                f"Write {_price_hint_prefix(doc, known_price)}price: {{{example}}}, or price: free.",
                 workspace.where("deployment", name, "model"),
             )
     for name, model in workspace.models.items():
-        yield from _dated(workspace, "model", name, model.price)
+        yield from _price_date_problems(workspace, "model", name, model.price)
 
 
-def _listed(doc: DeploymentDoc, known_price: Callable[[str], bool]) -> str:
-    """The model as the price list calls it, which has some only with their provider in front; empty: in no way."""
+def _price_hint_prefix(doc: DeploymentDoc, known_price: Callable[[str], bool]) -> str:
+    """Start of the hint on a missing price: the name under which the price list has the model, if any; else empty."""
     names = (recognize_upstream(doc.url).listed_name(doc.model), f"openai/{doc.model}")
-    found = next((name for name in names if "/" not in doc.model and known_price(name)), None)
-    return f"model: {found}, whose price is known; or " if found else ""
+    listed = next((name for name in names if "/" not in doc.model and known_price(name)), None)
+    return f"model: {listed}, whose price is known; or " if listed else ""
 
 
-_NO_CONVERSATION = [
+_CONVERSATION_PROBLEMS = [
     (
         "type",
         "realtime_way",
@@ -100,54 +101,61 @@ _NO_CONVERSATION = [
 ]
 
 
-def _reached(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
-    """TLS, HTTP version and proxy that fit the address and each other."""
+def _address_problems(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    """Problems with TLS, HTTP version and proxy that do not fit the address or each other."""
     secure, tls = doc.url.startswith("https:"), doc.tls
-    found: list[tuple[str, str, str, str]] = []
-    if (base := ENDPOINT.sub("", doc.url)) != doc.url:
-        found.append(("url", "url_endpoint", "the url names an endpoint, which is added to it", f"Write url: {base}"))
+    problems: list[tuple[str, str, str, str]] = []
+    if (base := ENDPOINT_SUFFIX.sub("", doc.url)) != doc.url:
+        problems.append(
+            ("url", "url_endpoint", "the url names an endpoint, which is added to it", f"Write url: {base}")
+        )
     if tls is not None and not secure:
-        found.append(("tls", "tls_without_https", "tls is declared, but the url is not https", "Write https://HOST."))
+        problems.append(
+            ("tls", "tls_without_https", "tls is declared, but the url is not https", "Write https://HOST.")
+        )
     if tls is not None and tls.key is not None and tls.cert is None:
-        found.append(("tls", "tls_key_alone", "a key without a certificate", "Name the certificate: cert: file:/path."))
+        problems.append(
+            ("tls", "tls_key_alone", "a key without a certificate", "Name the certificate: cert: file:/path.")
+        )
     proxy = workspace.company.proxy if doc.proxy is None else doc.proxy
-    other = doc.http == 2 or ((proxy or "").startswith("https:") and not doc.url.startswith("local:"))
-    if tls is not None and tls.server_name is not None and other:
+    uses_general_client = doc.http == 2 or ((proxy or "").startswith("https:") and not doc.url.startswith("local:"))
+    if tls is not None and tls.server_name is not None and uses_general_client:
         hint = "Use http: 1 and a proxy that is reached by http, or a url with the name that the certificate bears."
-        found.append(("tls", "tls_server_name", "server_name works with http: 1 and no proxy by https only", hint))
-    if doc.type == "transcription" and other:
+        problems.append(("tls", "tls_server_name", "server_name works with http: 1 and no proxy by https only", hint))
+    if doc.type == "transcription" and uses_general_client:
         hint = "Use http: 1, and a proxy that is reached by http, or proxy: direct."
-        found.append(("type", "upload_way", "uploads go by http: 1 and through no proxy by https only", hint))
-    through = proxy not in (None, DIRECT) and not doc.url.startswith("local:")
-    found += _NO_CONVERSATION if doc.type == "realtime" and (doc.http != 1 or through) else []
-    if "batches" in doc.serves and (other or doc.type not in ("chat", "embeddings", "moderation")):
+        problems.append(("type", "upload_way", "uploads go by http: 1 and through no proxy by https only", hint))
+    uses_proxy = proxy not in (None, DIRECT) and not doc.url.startswith("local:")
+    problems += _CONVERSATION_PROBLEMS if doc.type == "realtime" and (doc.http != 1 or uses_proxy) else []
+    if "batches" in doc.serves and (uses_general_client or doc.type not in ("chat", "embeddings", "moderation")):
         hint = "Leave batches out of serves: its lines are then made as calls."
-        way = "through a proxy by https" if other and doc.http == 1 else f"over http: {doc.http}"
-        found.append(("serves", "batches_unserved", f"no batches of {doc.type} {way}", hint))
+        connection = "through a proxy by https" if uses_general_client and doc.http == 1 else f"over http: {doc.http}"
+        problems.append(("serves", "batches_unserved", f"no batches of {doc.type} {connection}", hint))
     if doc.proxy is None and doc.proxy_key is not None:
-        found.append(("proxy_key", "proxy_missing", "a proxy_key without a proxy", "Write proxy: http://HOST:PORT."))
+        problems.append(("proxy_key", "proxy_missing", "a proxy_key without a proxy", "Write proxy: http://HOST:PORT."))
     if doc.url.startswith("local:") and (doc.proxy not in (None, DIRECT) or doc.http != 1):
         field = "http" if doc.http != 1 else "proxy"
-        found.append((field, "local_direct", "a local service is reached directly", f"Leave {field} out."))
-    for field, code, message, hint in found:
+        problems.append((field, "local_direct", "a local service is reached directly", f"Leave {field} out."))
+    for field, code, message, hint in problems:
         yield Problem(f"{doc.name}: {message}", code, hint, workspace.where("deployment", doc.name, field))
 
 
-def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
-    """What only an OpenAI-shaped upstream can have; others are reached by their provider's own client."""
+def _foreign_api_problems(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    """Settings that only an OpenAI-shaped upstream can have, at a deployment that is called through its provider's own
+    client."""
     if doc.api == "openai":
         return
     if doc.api == "vertexai" and not ("/projects/" in doc.url and "/locations/" in doc.url):
         hint = "Write https://LOCATION-aiplatform.googleapis.com/v1/projects/PROJECT/locations/LOCATION."
         where = workspace.where("deployment", doc.name, "url")
         yield Problem(f"{doc.name}: the url does not name project and location", "vertex_url", hint, where)
-    yield from _asked(workspace, doc)
+    yield from _client_problems(workspace, doc)
     anthropic = doc.api == "anthropic"  # whose Messages, and batches of them, go there directly
     serves = [name for name in doc.serves if not (anthropic and name == "batches")]
-    found = [("serves", bool(serves)), ("url", doc.url.startswith("local:"))]
+    fields = [("serves", bool(serves)), ("url", doc.url.startswith("local:"))]
     if not anthropic:
-        found.append(("accepts", "file" in doc.accepts))
-        found += [("tls", doc.tls is not None), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
+        fields.append(("accepts", "file" in doc.accepts))
+        fields += [("tls", doc.tls is not None), ("http", doc.http != 1), ("proxy", doc.proxy not in (None, DIRECT))]
     company = workspace.company
     if not anthropic and doc.proxy is None and company.proxy not in (None, DIRECT):
         yield Problem(
@@ -156,7 +164,7 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
             "Write proxy: direct where it may be reached without one, or use an OpenAI-shaped address of the provider.",
             workspace.where("deployment", doc.name, "api"),
         )
-    for field, declared in found:
+    for field, declared in fields:
         if declared:
             yield Problem(
                 f"{doc.name}: {field} does not reach an upstream with api: {doc.api}",
@@ -168,16 +176,16 @@ def _spoken(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
             )
 
 
-def _asked(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
-    """What a provider's own client is never asked for, or with."""
-    if unspoken(doc.api, doc.name_upstream) or unspoken(doc.api, doc.model):
+def _client_problems(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+    """Models, types and keys that a provider's own client does not support."""
+    if has_unsupported_api(doc.api, doc.name_upstream) or has_unsupported_api(doc.api, doc.model):
         yield Problem(
             f"{doc.name}: {doc.name_upstream} is asked at Vertex AI in an API of its own, which is not spoken here",
             "vertex_model",
             "Declare it where it is reached otherwise: Claude with api: anthropic or api: bedrock.",
             workspace.where("deployment", doc.name, "upstream_model" if doc.upstream_model else "model"),
         )
-    if doc.type == "embeddings" and not embeds(doc.api):
+    if doc.type == "embeddings" and not supports_embeddings(doc.api):
         yield Problem(
             f"{doc.name}: there are no embeddings through api: {doc.api}",
             "api_not_openai",
@@ -193,17 +201,17 @@ def _asked(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
         )
 
 
-def unspoken(api: str, upstream: str) -> bool:
-    """Whether a provider has a model in an API that is spoken here for none of its models."""
-    return api == "vertexai" and upstream.lower().startswith(_UNSPOKEN)
+def has_unsupported_api(api: str, upstream: str) -> bool:
+    """Whether the provider serves the model only through an API that is not supported here."""
+    return api == "vertexai" and upstream.lower().startswith(_UNSUPPORTED_VERTEX_MODELS)
 
 
-def embeds(api: str) -> bool:
-    """Whether embeddings can be asked for in this API."""
+def supports_embeddings(api: str) -> bool:
+    """Whether embeddings can be requested through this API."""
     return api not in _NO_EMBEDDINGS
 
 
-def _local(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
+def _local_service_problems(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     scheme, _, service = doc.url.partition(":")
     if scheme != "local" or service in LOCAL_SERVICES:
         return
@@ -218,7 +226,7 @@ def _local(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Problem]:
     yield Problem(f"there is no local service {service}", "unknown_local", hint, where)
 
 
-def _dated(workspace: Workspace, kind: str, name: str, prices: tuple[Price, ...]) -> Iterator[Problem]:
+def _price_date_problems(workspace: Workspace, kind: str, name: str, prices: tuple[Price, ...]) -> Iterator[Problem]:
     days = [price.since for price in prices]
     for i, day in enumerate(days):
         if day in days[:i]:
@@ -227,14 +235,14 @@ def _dated(workspace: Workspace, kind: str, name: str, prices: tuple[Price, ...]
 
 
 def budget_problems(workspace: Workspace) -> Iterator[Problem]:
-    """Each thing has at most one budget for each period."""
-    seen: dict[tuple[str, str], str] = {}
+    """A second budget for the same object and period."""
+    first_names: dict[tuple[str, str], str] = {}
     for name, doc in workspace.budgets.items():
-        first_name = seen.setdefault((doc.covers, doc.limit.period), name)
+        first_name = first_names.setdefault((doc.covers, doc.limit.period), name)
         if first_name != name:
-            first = workspace.where("budget", first_name, "covers")
+            first_where = workspace.where("budget", first_name, "covers")
             yield Problem(
-                f"{doc.covers} has a budget for each {doc.limit.period} already, {first_name} at {first}",
+                f"{doc.covers} has a budget for each {doc.limit.period} already, {first_name} at {first_where}",
                 "budget_twice",
                 "Keep one, or give it another period.",
                 workspace.where("budget", name, "covers"),
@@ -242,19 +250,19 @@ def budget_problems(workspace: Workspace) -> Iterator[Problem]:
 
 
 def limit_problems(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
-    """A limit covers a model that is deployed, or a person by e-mail address."""
+    """Limits of a model that is not deployed, or of a person who is not named by e-mail address."""
     models = {doc.model for doc in workspace.deployments.values()}
     for name, doc in workspace.limits.items():
         kind, _, target = doc.covers.partition("/")
         where = workspace.where("limit", name, "covers")
-        if kind == "model" and target not in models and not _any(broken, "deployment"):
+        if kind == "model" and target not in models and not _has_broken(broken, "deployment"):
             hint = f"Deployed are: {', '.join(sorted(models))}." if models else "Declare a deployment of it."
             yield Problem(f"no deployment has the model {target}", "unknown_model", hint, where)
         if kind == "user" and target and not is_email(target):
             yield Problem(f"{target} is no e-mail address", "unknown_person", "Write user/ana@acme.example.", where)
 
 
-_TYPES = {
+_ALLOWED_TYPES = {
     "deployments": ("chat",),
     "fallbacks": ("chat",),
     "embeddings": ("embeddings",),
@@ -264,12 +272,12 @@ _TYPES = {
 
 
 def grant_problems(workspace: Workspace) -> Iterator[Problem]:
-    """A grant allows what its object can give."""
+    """Grants that allow something that their object does not have."""
     for name, doc in workspace.grants.items():
-        of_source = doc.on.startswith("source/")
+        is_on_source = doc.on.startswith("source/")
         for i, allowed in enumerate(doc.allows):
-            if (allowed == "read") != of_source:
-                possible = "read" if of_source else "use or act-for-others"
+            if (allowed == "read") != is_on_source:
+                possible = "read" if is_on_source else "use or act-for-others"
                 yield Problem(
                     f"grant {name} allows {allowed} on {doc.on}",
                     "grant_on",
@@ -279,19 +287,19 @@ def grant_problems(workspace: Workspace) -> Iterator[Problem]:
 
 
 def workload_problems(workspace: Workspace, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
-    """What each workload must have before it may be served, and what it may not combine."""
+    """What each workload lacks before it may be served, and settings that it may not combine."""
     for doc in workspace.workloads.values():
         if doc.stage in SERVED_STAGES:
-            yield from _answered_for(workspace, doc, broken)
-        yield from _sources(workspace, doc)
-        for path, types in _TYPES.items():
-            yield from _places(workspace, doc, path, types)
-        yield from _details(workspace, doc)
-        yield from _guarded(workspace, doc)
+            yield from _owner_and_budget_problems(workspace, doc, broken)
+        yield from _source_problems(workspace, doc)
+        for path, types in _ALLOWED_TYPES.items():
+            yield from _deployment_reference_problems(workspace, doc, path, types)
+        yield from _detail_problems(workspace, doc)
+        yield from _guardrail_problems(workspace, doc)
 
 
-def _guarded(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
-    """A judge must be one of the workload's own deployments; passages are cited only where there are any."""
+def _guardrail_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
+    """A judge that is not among the workload's deployments, and checks of passages without sources."""
     rule = doc.guardrails
     if rule is None:
         return
@@ -312,7 +320,9 @@ def _guarded(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
         )
 
 
-def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tuple[str, str]]) -> Iterator[Problem]:
+def _owner_and_budget_problems(
+    workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tuple[str, str]]
+) -> Iterator[Problem]:
     where = workspace.where("workload", doc.name, "owners")
     if not doc.owners.business:
         yield Problem(
@@ -322,9 +332,11 @@ def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tupl
             where,
         )
     if doc.stage == "production":
-        company = workspace.company.owners.by_duty()
-        own = doc.owners.by_duty()
-        missing = [duty for duty in DUTIES if duty != "business" and duty not in own and duty not in company]
+        company_duties = workspace.company.owners.by_duty()
+        own_duties = doc.owners.by_duty()
+        missing = [
+            duty for duty in DUTIES if duty != "business" and duty not in own_duties and duty not in company_duties
+        ]
         if missing:
             yield Problem(
                 f"workload {doc.name} is in production without an owner for {', '.join(missing)}",
@@ -333,15 +345,15 @@ def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tupl
                 where,
             )
     covered = {f"workload/{doc.name}", f"team/{doc.team}"}
-    if not any(budget.covers in covered for budget in workspace.budgets.values()) and not _any(broken, "budget"):
+    if not any(budget.covers in covered for budget in workspace.budgets.values()) and not _has_broken(broken, "budget"):
         yield Problem(
             f"workload {doc.name} has no budget",
             "no_budget",
             f"Add kind: budget, covers: workload/{doc.name}, limit: 50 USD/month.",
             workspace.where("workload", doc.name, "name"),
         )
-    chat = any(d.type == "chat" for d in workspace.deployments.values())
-    if doc.chats and not chat and not _any(broken, "deployment"):
+    has_chat = any(d.type == "chat" for d in workspace.deployments.values())
+    if doc.chats and not has_chat and not _has_broken(broken, "deployment"):
         yield Problem(
             f"workload {doc.name} has nothing that could serve it",
             "no_deployment",
@@ -351,11 +363,11 @@ def _answered_for(workspace: Workspace, doc: WorkloadDoc, broken: frozenset[tupl
         )
 
 
-def _any(broken: frozenset[tuple[str, str]], kind: str) -> bool:
-    return any(found == kind for found, _ in broken)
+def _has_broken(broken: frozenset[tuple[str, str]], kind: str) -> bool:
+    return any(broken_kind == kind for broken_kind, _ in broken)
 
 
-def _sources(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
+def _source_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
     for i, name in enumerate(doc.sources):
         source = workspace.sources.get(name)
         if source and sensitivity_rank(source.sensitivity) > sensitivity_rank(doc.sensitivity):
@@ -365,28 +377,28 @@ def _sources(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
                 f"Raise the workload to sensitivity: {source.sensitivity}, or use another source.",
                 workspace.where("workload", doc.name, "sources", i),
             )
-        yield from _permitted(workspace, doc, i, name)
+        yield from _source_use_problems(workspace, doc, i, name)
 
 
-def _permitted(workspace: Workspace, doc: WorkloadDoc, i: int, name: str) -> Iterator[Problem]:
-    """A source that says what it may be used for is used for that only, and where it may be processed."""
+def _source_use_problems(workspace: Workspace, doc: WorkloadDoc, i: int, name: str) -> Iterator[Problem]:
+    """A source that the workload may not use: by its list of workloads, its purposes, or its residency."""
     source = workspace.sources.get(name)
     if source is None:
         return
-    rule, place = source.governed, workspace.where("workload", doc.name, "sources", i)
+    rule, where = source.governed, workspace.where("workload", doc.name, "sources", i)
     if rule.workloads and doc.name not in rule.workloads:
         yield Problem(
             f"source {name} may be used by {', '.join(rule.workloads)}, not by {doc.name}",
             "source_not_for_workload",
             f"Add {doc.name} to `governed: {{workloads: …}}` of the source, or use another.",
-            place,
+            where,
         )
     if rule.purposes and not set(rule.purposes) & set(doc.needs.purposes):
         yield Problem(
             f"source {name} may be used for {', '.join(rule.purposes)}, and {doc.name} says none of these",
             "source_not_for_purpose",
             "Write the purpose as `needs: {purposes: …}` of the workload, or use another source.",
-            place,
+            where,
         )
     if rule.residency and not (
         doc.residency and all(satisfies_residency(each, rule.residency) for each in doc.residency)
@@ -395,12 +407,14 @@ def _permitted(workspace: Workspace, doc: WorkloadDoc, i: int, name: str) -> Ite
             f"source {name} may be processed in {', '.join(rule.residency)} only, {doc.name} may run elsewhere",
             "source_residency",
             f"Write `residency: [{', '.join(rule.residency)}]` into the workload, or use another source.",
-            place,
+            where,
         )
 
 
-def _places(workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str, ...]) -> Iterator[Problem]:
-    """Deployments that a workload names must be of the right type and at places where its data may be."""
+def _deployment_reference_problems(
+    workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str, ...]
+) -> Iterator[Problem]:
+    """Deployments named by a workload that are of the wrong type, or at a site where its data may not be."""
     names: tuple[str, ...] = getattr(doc, path)
     for i, name in enumerate(names):
         where = workspace.where("workload", doc.name, path, i)
@@ -429,21 +443,21 @@ def _places(workspace: Workspace, doc: WorkloadDoc, path: str, types: tuple[str,
                 "Name a deployment at another site, or raise holds of that site.",
                 where,
             )
-        yield from _limited(workspace, doc, where, "site", site.name, site.purposes)
+        yield from _purpose_problems(workspace, doc, where, "site", site.name, site.purposes)
         model = workspace.models.get(deployment.model)
         if model is not None:
-            yield from _limited(workspace, doc, where, "model", model.name, model.purposes)
+            yield from _purpose_problems(workspace, doc, where, "model", model.name, model.purposes)
 
 
-def _limited(
+def _purpose_problems(
     workspace: Workspace, doc: WorkloadDoc, where: Where, kind: str, name: str, allowed: tuple[str, ...]
 ) -> Iterator[Problem]:
-    """A site or model that says what it is for serves workloads all of whose purposes are among these."""
-    asked = doc.needs.purposes
-    if allowed and (not asked or set(asked) - set(allowed)):
+    """A site or model restricted to purposes that do not include all purposes of the workload."""
+    purposes = doc.needs.purposes
+    if allowed and (not purposes or set(purposes) - set(allowed)):
         yield Problem(
             f"{kind} {name} may be used for {', '.join(allowed)} only, {doc.name} is for "
-            f"{', '.join(asked) or 'no purpose that it names'}",
+            f"{', '.join(purposes) or 'no purpose that it names'}",
             "place_not_for_purpose",
             "Name another deployment, write its purposes as `needs: {purposes: …}`, or widen those of the "
             f"{kind} ({workspace.where(kind, name, 'purposes')}).",
@@ -451,7 +465,7 @@ def _limited(
         )
 
 
-def _details(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
+def _detail_problems(workspace: Workspace, doc: WorkloadDoc) -> Iterator[Problem]:
     name, _, version = (doc.prompt or "").partition("@")
     prompt = workspace.prompts.get(name)
     if version and prompt and prompt.version != int(version):

@@ -1,4 +1,4 @@
-"""Rules about what placement is told: names that exist, shares that add up, objectives that do not contradict. Pure."""
+"""Rules for the inputs of placement: names must exist, shares add up, objectives not contradict each other. Pure."""
 
 from __future__ import annotations
 
@@ -10,14 +10,16 @@ from groundplan.core.errors import Problem, Where
 
 
 def placement_problems(workspace: Workspace) -> Iterator[Problem]:
-    """Everything that is wrong with what placement would read."""
+    """Problems of all inputs of placement."""
     for name, doc in workspace.workloads.items():
-        yield from _names(workspace, name, doc)
-        yield from _figures(workspace, name, doc)
+        yield from _unknown_name_problems(workspace, name, doc)
+        yield from _figure_problems(workspace, name, doc)
     for name, model in workspace.models.items():
-        for at, site in enumerate(model.weights.at):
+        for index, site in enumerate(model.weights.at):
             if site not in workspace.sites:
-                yield _unknown("site", site, workspace.where("model", name, "weights", "at", at), "unknown_site")
+                yield _unknown_problem(
+                    "site", site, workspace.where("model", name, "weights", "at", index), "unknown_site"
+                )
         if (model.weights.active or 0) > (model.weights.total or model.weights.active or 0):
             yield Problem(
                 f"model {name} has more active parameters than parameters",
@@ -27,30 +29,30 @@ def placement_problems(workspace: Workspace) -> Iterator[Problem]:
             )
     for name, item in workspace.deployments.items():
         site_doc = workspace.sites.get(item.site)
-        wanted = item.hosted.hardware
-        if wanted and site_doc is not None and wanted not in {each.type for each in site_doc.hosting.hardware}:
+        hardware = item.hosted.hardware
+        if hardware and site_doc is not None and hardware not in {each.type for each in site_doc.hosting.hardware}:
             yield Problem(
-                f"deployment {name} runs on {wanted}, and its site {item.site} declares none",
+                f"deployment {name} runs on {hardware}, and its site {item.site} declares none",
                 "hosted_hardware",
                 f"Declare it under hosting.hardware of {item.site}, or leave hosted.hardware out.",
                 workspace.where("deployment", name, "hosted", "hardware"),
             )
 
 
-def _names(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Problem]:
+def _unknown_name_problems(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Problem]:
     rule = doc.placement
     for key, site in (("today", rule.today), ("data", rule.data.site if rule.data else None)):
         if site is not None and site not in workspace.sites:
             path = ("placement", key, "site") if key == "data" else ("placement", key)
-            yield _unknown("site", site, workspace.where("workload", name, *path), "unknown_site")
-    for at, model in enumerate(rule.models):
+            yield _unknown_problem("site", site, workspace.where("workload", name, *path), "unknown_site")
+    for index, model in enumerate(rule.models):
         if model not in workspace.models:
-            yield _unknown(
-                "model", model, workspace.where("workload", name, "placement", "models", at), "unknown_model"
+            yield _unknown_problem(
+                "model", model, workspace.where("workload", name, "placement", "models", index), "unknown_model"
             )
 
 
-def _figures(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Problem]:
+def _figure_problems(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Problem]:
     rule = doc.placement
     total = sum(rule.users.values())
     if rule.users and not 0.99 <= total <= 1.01:
@@ -60,8 +62,12 @@ def _figures(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Prob
             "The shares of all regions add up to 100%.",
             workspace.where("workload", name, "placement", "users"),
         )
-    aims = doc.objectives
-    if aims.first_token is not None and aims.complete is not None and aims.complete < aims.first_token:
+    objectives = doc.objectives
+    if (
+        objectives.first_token is not None
+        and objectives.complete is not None
+        and objectives.complete < objectives.first_token
+    ):
         yield Problem(
             f"{name} has to be complete before its first token",
             "objectives_contradict",
@@ -84,5 +90,5 @@ def _figures(workspace: Workspace, name: str, doc: WorkloadDoc) -> Iterator[Prob
         )
 
 
-def _unknown(kind: str, name: str, where: Where, code: str) -> Problem:
+def _unknown_problem(kind: str, name: str, where: Where, code: str) -> Problem:
     return Problem(f"{kind} {name} is not declared", code, f"Declare it as kind: {kind}, or mend the name.", where)

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog import model as doc
-from groundplan.catalog.rules.index import reranker
+from groundplan.catalog.rules.index import rerank_rule
 from groundplan.catalog.workspace import Workspace
 from groundplan.placement.model import ASSUMED_CALLS_PER_MONTH, Demand
 from groundplan.release.compile import experiments, knowledge, routing
@@ -173,7 +173,7 @@ def _compile_grounding(workspace: Workspace, item: doc.WorkloadDoc) -> bp.Ground
         floor=rule.floor,
         required=rule.required,
         synonyms=rule.synonyms,
-        rerank=knowledge.compile_rerank(reranker(workspace, item)),
+        rerank=knowledge.compile_rerank(rerank_rule(workspace, item)),
     )
 
 
