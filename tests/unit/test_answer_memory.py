@@ -82,7 +82,7 @@ STEPS = st.sampled_from(["grow", "grow", "grow", "keep", "leave", "end"])
 
 @given(st.lists(st.tuples(st.integers(0, 5), STEPS), min_size=30, max_size=60))  # fewer fill no room
 @settings(max_examples=60, deadline=None)
-def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tuple[int, str]]) -> None:
+def test_waiting_answers_are_admitted_and_held_bytes_are_exact(steps: list[tuple[int, str]]) -> None:
     async def run() -> None:
         room, limit = AnswerMemory(8 * MIB), 8 * MIB
         shares = [MemoryShare(room, each % 4, whose) for each, whose in enumerate(("a", "b", "a", "", "b", "a"))]
@@ -121,7 +121,7 @@ def test_whoever_waits_goes_on_and_what_is_held_is_what_there_is(steps: list[tup
     asyncio.run(run())
 
 
-async def test_one_workload_never_holds_all_of_the_room(tmp_path: Path) -> None:
+async def test_one_workload_never_holds_all_of_the_memory(tmp_path: Path) -> None:
     """However slowly its clients take their answers, those of others are given."""
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads={"slow": {}, "other": {}}) as rig:
         room = rig.gateway.answer_memory
@@ -142,7 +142,7 @@ async def test_one_workload_never_holds_all_of_the_room(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("http", [1, 2])
-async def test_many_large_answers_at_once_are_all_given_and_few_are_held(tmp_path: Path, http: int) -> None:
+async def test_many_large_answers_are_all_delivered_while_few_are_held(tmp_path: Path, http: int) -> None:
     async with answering(tmp_path, 3 * MIB, 12 * MIB, http) as rig:
         replies = await asyncio.gather(*(rig.chat() for _ in range(24)))
         assert [reply.status for reply in replies] == [200] * 24
@@ -157,7 +157,7 @@ def parse_usage(body: bytes) -> int:
 
 
 @pytest.mark.parametrize("status", [200, 400])
-async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tmp_path: Path, status: int) -> None:
+async def test_a_client_that_reads_nothing_keeps_its_memory_until_it_is_cut_off(tmp_path: Path, status: int) -> None:
     """A refusal may be as large: some servers repeat all that was sent to them."""
     async with answering(tmp_path, 16 * MIB, 4 * MIB, status=status) as rig:
         rig.server.limits = replace(rig.server.limits, write_seconds=5.0, body_bytes_per_second=4 * MIB)
@@ -187,7 +187,7 @@ async def test_a_client_that_takes_nothing_keeps_its_room_until_it_is_cut_off(tm
         assert {each.outcome for each in await rig.settlements()} == {"ok" if status == 200 else "not_billed"}
 
 
-async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: Path) -> None:
+async def test_a_security_kill_ends_an_answer_in_delivery(tmp_path: Path) -> None:
     """Its client may take a quarter of an hour for it."""
     async with answering(tmp_path, 8 * MIB, 4 * MIB) as rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
@@ -203,7 +203,7 @@ async def test_a_kill_for_security_ends_an_answer_that_is_on_its_way(tmp_path: P
         writer.close()
 
 
-async def test_the_last_of_the_room_is_for_what_matters_most(tmp_path: Path) -> None:
+async def test_the_last_memory_is_for_the_most_critical_calls(tmp_path: Path) -> None:
     """Large answers to clients that take them slowly keep out none that matters more."""
     declared = {name: reliability(priority=name) for name in ("low", "critical")}
     async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
@@ -240,7 +240,7 @@ async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http:
 
 
 @pytest.mark.parametrize("how", ["exact", "replay"])
-async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_reads(tmp_path: Path, how: str) -> None:
+async def test_a_call_sharing_an_answer_does_not_wait_for_a_slow_reader(tmp_path: Path, how: str) -> None:
     """Also who asks again with its Idempotency-Key, since it has lost its connection, which nobody here has noticed."""
     cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}
     async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
@@ -262,7 +262,7 @@ async def test_whoever_asks_the_same_does_not_wait_for_how_fast_another_client_r
 
 
 @pytest.mark.parametrize("how", ["exact", "replay", "stored"])
-async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_that_does_not_take_it(
+async def test_a_replayed_answer_is_not_buffered_for_a_client_that_does_not_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     """Where over TLS nobody sees it, so that who takes it slowly is cut off as idle."""
@@ -301,7 +301,7 @@ async def test_what_is_given_again_is_not_handed_to_the_connection_of_a_client_t
         writer.transport.abort()
 
 
-async def test_an_answer_that_a_person_looks_at_takes_no_room(tmp_path: Path) -> None:
+async def test_an_answer_in_review_takes_no_memory(tmp_path: Path) -> None:
     """Which may take hours."""
     async with answering(tmp_path, 3 * MIB, 4 * MIB, workloads={"assistant": {"review": Review()}}) as rig:
         rig.gateway.reviews = desk = Desk(lambda _: None)  # type: ignore[assignment]
@@ -311,7 +311,7 @@ async def test_an_answer_that_a_person_looks_at_takes_no_room(tmp_path: Path) ->
         assert seen == [0] and rig.gateway.answer_memory.held_bytes == 0
 
 
-async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_path: Path) -> None:
+async def test_an_answer_without_memory_until_its_deadline_is_no_deployment_failure(tmp_path: Path) -> None:
     """Small ones need none."""
     declared = {"assistant": {"deadline_ms": 300}}
     async with answering(tmp_path, 3 * MIB, MIB, workloads=declared) as rig:
@@ -328,7 +328,7 @@ async def test_an_answer_without_room_until_its_deadline_is_nobodys_failure(tmp_
         assert (await rig.chat()).status == 200
 
 
-async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
+async def test_waiting_for_memory_is_not_upstream_silence(tmp_path: Path) -> None:
     """Neither of the upstream, which may not be silent for so long, nor of how soon it answers."""
     async with answering(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
@@ -343,7 +343,7 @@ async def test_waiting_for_room_is_not_silence(tmp_path: Path) -> None:
         )
 
 
-async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_path: Path) -> None:
+async def test_no_hedge_is_sent_while_an_answer_waits_for_memory(tmp_path: Path) -> None:
     """Which would wait, too, and is paid for."""
     declared = {"assistant": reliability(hedge={"after_ms": 400, "at_most": 1.0})}
     async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
@@ -358,7 +358,7 @@ async def test_nobody_else_is_asked_beside_an_answer_that_waits_for_room(tmp_pat
 
 @pytest.mark.parametrize("http", [1, 2])
 @pytest.mark.parametrize("waits", [True, False])
-async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failure(
+async def test_an_answer_late_after_waiting_for_memory_is_no_deployment_failure(
     tmp_path: Path, http: int, waits: bool
 ) -> None:
     """A crowd of such would open the breaker of a deployment that is well."""
@@ -373,7 +373,7 @@ async def test_an_answer_that_waited_for_room_and_came_too_late_is_nobodys_failu
         assert room.held_bytes == 0
 
 
-async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
+async def test_a_waiting_answer_leaves_the_queue_at_its_deadline() -> None:
     room = AnswerMemory(MIB)
     first, late, next_ = MemoryShare(room), MemoryShare(room), MemoryShare(room)
     assert await first.grow(MIB, 1.0) == first.size == 2 * MIB
@@ -392,7 +392,7 @@ async def test_whoever_waits_leaves_the_queue_where_its_time_is_over() -> None:
     assert await waits == room.held_bytes == 2 * MIB
 
 
-async def test_what_is_kept_instead_of_sent_is_kept_at_once() -> None:
+async def test_a_collected_answer_is_complete_at_once() -> None:
     kept = CollectedResponse()
     await kept.send_large(200, b"{}")
     assert (kept.status, kept.body, kept.ended) == (200, b"{}", True)

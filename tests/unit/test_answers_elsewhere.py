@@ -75,7 +75,7 @@ async def test_another_worker_replays_what_a_guardrail_masked_and_counts_it_in_n
         assert [(end.cache, bool(end.route)) for end in (*ends[0], ends[1][0])] == [("none", True), ("replay", False)]
 
 
-async def test_those_who_wait_for_another_workers_answer_get_it_together(
+async def test_calls_waiting_for_another_workers_answer_get_it_together(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with two_workers(tmp_path) as (first, second), desk_of(first):
@@ -96,7 +96,7 @@ async def test_those_who_wait_for_another_workers_answer_get_it_together(
         assert len(asked) == 1
 
 
-async def test_what_another_worker_was_asked_is_not_made_again_where_its_answer_cannot_be_had(tmp_path: Path) -> None:
+async def test_a_call_made_by_another_worker_is_not_repeated_if_its_answer_is_unavailable(tmp_path: Path) -> None:
     async with two_workers(tmp_path) as (first, second):
         assert (await ask(first, "Hi")).status == 200
         refused = await ask(second, "Hi")
@@ -118,9 +118,7 @@ def on_sync(monkeypatch: pytest.MonkeyPatch, then: Callable[[Path], None]) -> No
     monkeypatch.setattr(os, "fdatasync", disk)
 
 
-async def test_what_was_sent_is_not_sent_again_after_a_loss_of_power(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_sent_call_is_not_repeated_after_a_power_loss(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of which the request is at the provider already, and paid, while nobody has its answer."""
     durable, left = dict[str, bytes](), list[dict[str, bytes]]()
     on_sync(monkeypatch, lambda path: durable.update({path.name: path.read_bytes()}))
@@ -146,7 +144,7 @@ async def test_what_was_sent_is_not_sent_again_after_a_loss_of_power(
     after.close()
 
 
-async def test_calls_with_keys_share_what_they_wait_for_and_no_other_call_waits(
+async def test_calls_with_idempotency_keys_share_a_sync_and_other_calls_do_not_wait(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     synced, go = list[Path](), threading.Event()
@@ -168,7 +166,7 @@ async def test_calls_with_keys_share_what_they_wait_for_and_no_other_call_waits(
         await rig.books()
 
 
-async def test_nothing_is_sent_where_the_disk_does_not_keep_its_key(
+async def test_nothing_is_sent_if_the_disk_cannot_store_its_idempotency_key(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken = [True]

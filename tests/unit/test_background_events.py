@@ -32,7 +32,7 @@ def delta(text: str, number: int = 0) -> dict[str, Any]:
     return {"type": "response.output_text.delta", "sequence_number": number, "delta": text}
 
 
-def test_events_are_numbered_anew_and_bear_our_id() -> None:
+def test_events_are_renumbered_and_have_our_id() -> None:
     theirs = {"id": "resp_theirs", "status": "in_progress", "background": False, "store": False}
     whole = {**theirs, "status": "completed", "output": []}
     facts, told = {"cost_usd": "1"}, list[int]()
@@ -54,7 +54,7 @@ def test_events_are_numbered_anew_and_bear_our_id() -> None:
     assert found.failed is None
 
 
-def test_a_stream_in_one_piece_is_taken_as_any() -> None:
+def test_a_stream_in_one_piece_is_read_like_any_other() -> None:
     found = EventLog("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None)
     found.send(
         200, b"".join(format_named_event(each["type"], json.dumps(each).encode()) for each in (delta("a"), delta("b")))
@@ -65,7 +65,7 @@ def test_a_stream_in_one_piece_is_taken_as_any() -> None:
     assert found.first == FIRST + 2, "the next one"
 
 
-def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> None:
+def test_stored_events_of_a_long_answer_are_bounded() -> None:
     text = "x" * 1000
     found = made([delta(text) for _ in range(5 * 1024)])
     assert sum(len(event) for _, event in found.events) <= events.MAX_EVENT_BYTES
@@ -81,7 +81,7 @@ def test_of_a_long_answer_no_more_events_are_kept_than_there_is_room_for() -> No
         (502, "upstream_failed", "server_error"),
     ],
 )
-def test_a_refusal_is_told_in_words_that_clients_know(status: int, code: str, kind: str) -> None:
+def test_a_refusal_has_an_error_code_that_clients_know(status: int, code: str, kind: str) -> None:
     found = EventLog("resp_ours", datetime.now(UTC), lambda: None)
     error = {"message": "No.", "type": "x", "param": None, "code": code, "hint": "Why.", "call_id": "c"}
     found.send(status, json.dumps({"error": error}).encode())
@@ -92,14 +92,14 @@ def test_a_refusal_is_told_in_words_that_clients_know(status: int, code: str, ki
 
 
 @pytest.mark.parametrize("body", [b"", b"nothing", b'{"error":null}', b'{"error":{"message":7}}'])
-def test_an_error_that_says_nothing_is_told_as_one(body: bytes) -> None:
+def test_an_error_without_a_message_is_still_an_error(body: bytes) -> None:
     found = EventLog("resp_ours", datetime.now(UTC), lambda: None)
     found.send(500, body)
     assert found.failed is not None and found.failed.code == "failed" and "500" in found.failed.message
     assert found.failed.type == "server_error"
 
 
-def test_a_stream_that_broke_says_so_and_what_came_stays() -> None:
+def test_a_broken_stream_ends_with_an_error_and_keeps_what_arrived() -> None:
     broken = {"type": "error", "sequence_number": 3, "code": "stream_broken", "message": "It broke.", "call_id": "c"}
     found = made([delta("a"), broken])
     assert found.failed is not None and (found.failed.code, found.failed.message) == ("stream_broken", "It broke.")
@@ -127,7 +127,7 @@ class Shelf:
 
 
 @pytest.mark.parametrize("after", [2, 3, 4, 5])
-async def test_what_follows_is_told_once_though_some_of_it_was_kept_meanwhile(after: int) -> None:
+async def test_following_events_are_sent_once_although_some_were_stored_meanwhile(after: int) -> None:
     owner, at = new_id(), datetime.now(UTC)
     run, shelf = BackgroundRun(Row("r", None, "w", owner, owner, "", {}, at, at, "")), Shelf()
     run.log.events, run.log.last = [(5, b"made 5,"), (6, b"made 6,")], 6

@@ -108,7 +108,7 @@ def test_any_cut_of_the_bytes_gives_the_same_body(body: bytes, cuts: list[int], 
     asyncio.run(run())
 
 
-async def test_a_client_is_held_up_while_nobody_reads(running: Running) -> None:
+async def test_an_unread_body_pauses_its_client(running: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     size = 3 << 20
     writer.write(head(size, "/held") + bytes(size))
@@ -121,7 +121,7 @@ async def test_a_client_is_held_up_while_nobody_reads(running: Running) -> None:
     writer.close()
 
 
-async def test_each_counts_as_held_and_too_many_are_told_to_come_again() -> None:
+async def test_streamed_bodies_count_as_held_and_too_many_are_refused_with_retry_after() -> None:
     async with serving(replace(LIMITS, total_body_bytes=STREAM_MEMORY)) as made:
         reader, writer = await asyncio.open_connection("127.0.0.1", made.port)
         writer.write(head(2, "/held") + b"a")
@@ -133,7 +133,7 @@ async def test_each_counts_as_held_and_too_many_are_told_to_come_again() -> None
         writer.close()
 
 
-async def test_the_smallest_pieces_are_held_up_sooner_and_read_together(running: Running) -> None:
+async def test_tiny_pieces_pause_the_client_sooner_and_are_read_together(running: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     size = 1 << 20
     writer.write(b"POST /held HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n")
@@ -149,7 +149,7 @@ async def test_the_smallest_pieces_are_held_up_sooner_and_read_together(running:
     writer.close()
 
 
-async def test_a_form_in_the_smallest_pieces_is_kept_in_few() -> None:
+async def test_a_form_in_tiny_pieces_is_kept_in_few_pieces() -> None:
     head = b'--xyz\r\nContent-Disposition: form-data; name="file"; filename="a.wav"\r\n\r\n'
     sound = b"\r\n-" * 100_000
     stream = BodyStream(_Nowhere(), asyncio.get_running_loop(), LIMITS)
@@ -171,12 +171,12 @@ class _Nowhere:
     def resume_reading(self) -> None: ...
 
 
-async def test_an_answer_before_the_end_is_read_although_more_is_sent(running: Running) -> None:
+async def test_an_answer_before_the_end_of_the_body_reaches_the_client(running: Running) -> None:
     answer = await exchange(running.port, head(2 << 20, "/refuse"), bytes(1 << 20), bytes(1 << 20))
     assert answer.startswith(b"HTTP/1.1 401") and b"connection: close" in answer
 
 
-async def test_what_is_too_large_or_not_http_is_told(running: Running) -> None:
+async def test_too_large_or_malformed_bodies_are_refused(running: Running) -> None:
     assert b" 413 " in await exchange(running.port, head((4 << 20) + 1))
     chunked = b"POST / HTTP/1.1\r\nhost: g\r\ntransfer-encoding: chunked\r\n\r\n"
     large = b"%x\r\n%b\r\n" % (3 << 20, bytes(3 << 20))
@@ -185,19 +185,19 @@ async def test_what_is_too_large_or_not_http_is_told(running: Running) -> None:
     assert running.bodies == []
 
 
-async def test_a_body_that_does_not_end_in_time_is_told() -> None:
+async def test_a_body_that_does_not_end_in_time_is_refused() -> None:
     async with serving(HASTY) as made:
         assert b"request_timeout" in await exchange(made.port, head(10), b"abc")
         assert made.bodies == []
 
 
-async def test_other_requests_are_read_whole_also_before_a_stream(running: Running) -> None:
+async def test_other_requests_are_buffered_also_before_a_streamed_one(running: Running) -> None:
     both = head(2, "/whole") + b"ab" + head(3) + b"xyz"
     answer = await exchange(running.port, both)
     assert b"whole ab" in answer and answer.endswith(b"3") and running.bodies == [b"xyz"]
 
 
-async def test_a_client_that_asks_first_is_told_to_go_on(running: Running) -> None:
+async def test_a_client_that_expects_100_continue_gets_it(running: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(b"POST / HTTP/1.1\r\nhost: g\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n")
     assert (await asyncio.wait_for(reader.readline(), 20)).startswith(b"HTTP/1.1 100")

@@ -65,7 +65,7 @@ def spent(rig: Rig, period: str) -> int:
     return rig.slices.spent("daily", period)
 
 
-async def test_a_call_that_waits_over_midnight_is_of_the_new_day(tmp_path: Path) -> None:
+async def test_a_call_that_waits_past_midnight_is_charged_to_the_new_day(tmp_path: Path) -> None:
     async with daily(tmp_path) as rig:
         rig.slices.add_grant("daily", NEW, LIMIT)
         reply = await rig.chat()
@@ -78,7 +78,7 @@ async def test_a_call_that_waits_over_midnight_is_of_the_new_day(tmp_path: Path)
         ]
 
 
-async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
+async def test_a_call_waiting_past_midnight_is_refused_by_the_new_days_budget(tmp_path: Path) -> None:
     async with daily(tmp_path) as rig:
         reply = await rig.chat()
         error = reply.json["error"]
@@ -88,14 +88,14 @@ async def test_a_day_that_has_ended_is_no_reason(tmp_path: Path) -> None:
         assert len(rig.grants.requested_budgets) == 2 and rig.slices.open_reservations == 0
 
 
-async def test_a_day_that_goes_on_is_asked_once(tmp_path: Path) -> None:
+async def test_the_budget_of_a_continuing_day_is_requested_once(tmp_path: Path) -> None:
     async with daily(tmp_path, seconds=0.01) as rig:
         reply = await rig.chat()
         assert reply.json["error"]["frees_at"] == "2026-11-26T00:00:00+00:00"
         assert (len(rig.grants.requested_budgets), reply.headers["retry-after"]) == (1, "1")
 
 
-async def test_a_day_of_a_time_zone_ends_there(tmp_path: Path) -> None:
+async def test_a_day_in_a_time_zone_ends_at_its_midnight(tmp_path: Path) -> None:
     """Oslo is an hour ahead of UTC in winter: its days end at 23:00."""
     budget = Budget(name="daily", covers="workload/assistant", limit=LIMIT, period="day", timezone="Europe/Oslo")
     async with daily(tmp_path, budget=budget) as rig:
@@ -107,7 +107,7 @@ async def test_a_day_of_a_time_zone_ends_there(tmp_path: Path) -> None:
         assert spent(rig, "2026-11-25T23:00..2026-11-26T23:00") > 0
 
 
-async def test_an_attempt_after_midnight_is_paid_by_the_new_day_where_nothing_of_the_old_one_is_left(
+async def test_an_attempt_after_midnight_is_charged_to_the_new_day_if_the_old_one_is_exhausted(
     tmp_path: Path,
 ) -> None:
     async with daily(tmp_path) as rig:
@@ -124,9 +124,7 @@ async def test_an_attempt_after_midnight_is_paid_by_the_new_day_where_nothing_of
 
 
 @pytest.mark.parametrize("lasts", [True, False])
-async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_the_new_day(
-    tmp_path: Path, lasts: bool
-) -> None:
+async def test_a_batch_from_before_midnight_takes_nothing_of_the_new_day(tmp_path: Path, lasts: bool) -> None:
     async with daily(tmp_path) as rig:
         rig.slices.add_grant("daily", NEW, LIMIT)
         answer = CollectedResponse()
@@ -146,7 +144,7 @@ async def test_what_a_batch_begun_before_midnight_holds_no_more_is_not_taken_of_
         assert answer.status == 429 and b'"frees_at":null' in answer.body and b"order it again" in answer.body
 
 
-async def test_a_batch_that_waits_over_midnight_is_of_the_new_day(
+async def test_a_batch_that_waits_past_midnight_is_charged_to_the_new_day(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = []

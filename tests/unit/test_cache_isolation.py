@@ -1,5 +1,5 @@
-"""Who can ever get whose cached answer: keys against a plain model of sameness, the shelf against a plain model of what
-may be on it, and forms of an answer against each other."""
+"""Isolation of cached answers: cache keys against a simple model of equality, the cache against a simple model of its
+contents, and the forms of an answer against each other."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ GROUPS = ("g1", "g2")
 WORDS = ("leave", "pay")
 
 
-class Bytes:
+class RequestBody:
     """What `request_digest` reads of a request."""
 
     def __init__(self, body: bytes) -> None:
@@ -39,7 +39,7 @@ class Bytes:
 
 
 @dataclass(frozen=True)
-class Asked:
+class CallSpec:
     person: str
     key: str
     workload: str
@@ -49,26 +49,26 @@ class Asked:
     cap: int | None
     cleared: int
     groups: tuple[tuple[str, str], ...]
-    """Person -> digest of all its groups, of those that have been loaded."""
-    style: int
-    """How the same is written."""
+    """Person -> digest of all their groups, for people whose groups have been loaded."""
+    spelling: int
+    """Bit flags: how the same request is spelled (extra fields, order, indentation, escapes)."""
 
     def body(self) -> bytes:
         fields: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": self.words}]}
         if self.temperature is not None:
             fields["temperature"] = self.temperature
         if self.cap is not None:
-            fields["max_completion_tokens" if self.style & 8 else "max_tokens"] = self.cap
-        if self.style & 1:
-            fields |= {"user": "somebody", "stream": bool(self.style & 2), "metadata": {"a": "b"}}
-        if self.style & 2:
+            fields["max_completion_tokens" if self.spelling & 8 else "max_tokens"] = self.cap
+        if self.spelling & 1:
+            fields |= {"user": "somebody", "stream": bool(self.spelling & 2), "metadata": {"a": "b"}}
+        if self.spelling & 2:
             fields = dict(reversed(list(fields.items())))
             fields["messages"] = [dict(reversed(list(message.items()))) for message in fields["messages"]]
-        text = json.dumps(fields, indent=2 if self.style & 4 else None)
-        return text.replace('"leave"', '"\\u006ceave"').encode() if self.style & 8 else text.encode()
+        text = json.dumps(fields, indent=2 if self.spelling & 4 else None)
+        return text.replace('"leave"', '"\\u006ceave"').encode() if self.spelling & 8 else text.encode()
 
-    def whose(self) -> tuple[str, str]:
-        """Who may share it with this caller, by the words of docs/cache.md."""
+    def sharing_scope(self) -> tuple[str, str]:
+        """Who may share the answer with this caller, by docs/cache.md."""
         if self.scope == "workload":
             return ("everybody", "")
         of_groups = dict(self.groups)
@@ -76,15 +76,15 @@ class Asked:
             return ("groups", of_groups[self.person])
         return ("person", self.person) if self.person else ("key", self.key)
 
-    def same(self) -> tuple[object, ...]:
+    def identity(self) -> tuple[object, ...]:
         cap = min(20, 1024 if self.cap is None else self.cap)
-        return (self.workload, self.scope, self.whose(), self.words, self.temperature, cap, self.cleared)
+        return (self.workload, self.scope, self.sharing_scope(), self.words, self.temperature, cap, self.cleared)
 
     def digest(self) -> bytes | None:
         declared = workload(
             self.workload, ["one"], max_output_tokens=20, cache=Cache(seconds=9, max_bytes=1 << 20, scope=self.scope)
         )
-        body, request = self.body(), Bytes(self.body())
+        body, request = self.body(), RequestBody(self.body())
         exchange = Exchange(new_id_bytes(), request, None, CHAT)  # type: ignore[arg-type]  # no client waits for it
         exchange.ask, exchange.workload, exchange.person = read(body), declared, self.person
         exchange.key = KeyEntry(self.key, self.workload, self.person, False, False, None)
@@ -96,7 +96,7 @@ class Asked:
 
 
 asked = st.builds(
-    Asked,
+    CallSpec,
     person=st.sampled_from(PEOPLE),
     key=st.sampled_from(("k1", "k2")),
     workload=st.sampled_from(("w1", "w2")),
@@ -108,26 +108,28 @@ asked = st.builds(
     groups=st.dictionaries(st.sampled_from(PEOPLE[1:]), st.sampled_from(GROUPS)).map(
         lambda d: tuple(sorted(d.items()))
     ),
-    style=st.integers(0, 15),
+    spelling=st.integers(0, 15),
 )
 
 
 @settings(max_examples=400, deadline=None)
-@given(one=asked, other=asked, alike=st.sets(st.sampled_from([f for f in Asked.__dataclass_fields__ if f != "style"])))
-def test_two_calls_share_an_answer_exactly_where_everything_that_counts_is_the_same(
-    one: Asked, other: Asked, alike: set[str]
+@given(
+    one=asked,
+    other=asked,
+    alike=st.sets(st.sampled_from([f for f in CallSpec.__dataclass_fields__ if f != "spelling"])),
+)
+def test_two_calls_share_a_key_exactly_if_all_relevant_fields_are_equal(
+    one: CallSpec, other: CallSpec, alike: set[str]
 ) -> None:
     other = replace(other, **{name: getattr(one, name) for name in alike})
-    assert (one.digest() == other.digest()) == (one.same() == other.same())
+    assert (one.digest() == other.digest()) == (one.identity() == other.identity())
 
 
 @settings(deadline=None)
 @given(one=asked, other=asked)
-def test_people_of_other_groups_or_persons_never_share_unless_the_scope_is_the_workload(
-    one: Asked, other: Asked
-) -> None:
-    other = replace(one, person=other.person, key=other.key, style=other.style)
-    if one.scope == "workload" or one.whose() == other.whose():
+def test_people_and_groups_never_share_unless_the_scope_is_workload(one: CallSpec, other: CallSpec) -> None:
+    other = replace(one, person=other.person, key=other.key, spelling=other.spelling)
+    if one.scope == "workload" or one.sharing_scope() == other.sharing_scope():
         return
     assert one.digest() != other.digest()
 
@@ -145,7 +147,7 @@ values = st.recursive(
 
 @settings(deadline=None)
 @given(extra=st.dictionaries(st.text(min_size=1), values, max_size=3), more=values, name=st.text(min_size=1))
-def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> None:
+def test_any_other_field_changes_the_key(extra: dict[str, Any], more: Any, name: str) -> None:
     known = {"model", "messages", *CHAT_REPLAY_FORMS.ignored_fields}
     fields = {key: value for key, value in extra.items() if key not in known}
     if name in known or (name in fields and fields[name] == more):
@@ -153,7 +155,7 @@ def test_any_other_field_counts(extra: dict[str, Any], more: Any, name: str) -> 
 
     def of(fields: dict[str, Any], end: bytes = b"}") -> bytes | None:
         body = json.dumps({"model": "auto", "messages": [], **fields}).encode("utf-8", "surrogatepass")[:-1] + end
-        exchange = Exchange(new_id_bytes(), Bytes(body), None, CHAT)  # type: ignore[arg-type]
+        exchange = Exchange(new_id_bytes(), RequestBody(body), None, CHAT)  # type: ignore[arg-type]
         declared = workload("w", ["one"], cache=Cache(seconds=9, max_bytes=1 << 20, scope="workload"))
         exchange.ask = read(b'{"model": "auto", "messages": [{"role": "user", "content": "x"}]}')
         exchange.workload = declared
@@ -179,7 +181,7 @@ def plans(prompt: str) -> dict[str, Plan]:
     return index(blueprint(1, [deployment("one", 1)], declared)).plans
 
 
-class Shelf(RuleBasedStateMachine):
+class CacheMachine(RuleBasedStateMachine):
     """Against a dict of what may be given. The bound is checked, which one it evicts is not."""
 
     def __init__(self) -> None:
@@ -285,7 +287,7 @@ class Shelf(RuleBasedStateMachine):
         assert all(entry is self.good.get((entry.workload, entry.key[0])) for entry in found)
 
 
-TestShelf = Shelf.TestCase
+TestShelf = CacheMachine.TestCase
 TestShelf.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
@@ -295,7 +297,7 @@ def kept(number: int, name: str, size: int) -> Entry:
     return Entry((bytes([number]), False), b"c", name, 0, 9, "one", frozenset(), "", (), 1, whole=whole)
 
 
-def test_of_all_workloads_what_was_not_asked_for_longest_goes_first() -> None:
+def test_the_least_recently_used_answer_of_all_workloads_is_evicted_first() -> None:
     cache, known = AnswerCache(8 * 3000), plans("a")
     made = [kept(number, f"w{number % 2 + 1}", 3000) for number in range(10)]
     for entry in made[:8]:
@@ -345,7 +347,7 @@ def answers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @given(answer=answers())
-def test_a_whole_answer_as_a_stream_and_back_says_the_same(answer: dict[str, Any]) -> None:
+def test_an_answer_converted_to_a_stream_and_back_is_equal(answer: dict[str, Any]) -> None:
     events = CHAT_REPLAY_FORMS.to_events(msgspec.json.encode(answer))
     assert events is not None and events[-1] == b"[DONE]"
     back = CHAT_REPLAY_FORMS.to_whole(events)
@@ -361,7 +363,7 @@ def test_a_whole_answer_as_a_stream_and_back_says_the_same(answer: dict[str, Any
 
 
 @given(answer=answers(), field=st.sampled_from(["top", "choice", "message"]), value=values)
-def test_what_is_not_known_is_never_lost(answer: dict[str, Any], field: str, value: Any) -> None:
+def test_unknown_fields_are_never_lost(answer: dict[str, Any], field: str, value: Any) -> None:
     choice = answer["choices"][0]
     place = {"top": answer, "choice": choice, "message": choice["message"]}[field]
     place["new_field"] = value

@@ -41,29 +41,29 @@ CACHE = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
 DECLARED: dict[str, dict[str, Any]] = {"assistant": {"cache": CACHE}, "other": {"cache": CACHE}, "plain": {}}
 
 
-def rigged(folder: Path, **more: Any) -> Any:
+def cache_rig(folder: Path, **more: Any) -> Any:
     return call_rig(folder, ["one", "two"], **{"workloads": DECLARED, **more})
 
 
-def counted(rig: Rig) -> int:
+def upstream_calls(rig: Rig) -> int:
     return sum(model.counted for model in rig.models.values())
 
 
-async def one_waits(rig: Rig) -> tuple[asyncio.Semaphore, asyncio.Task[Reply], asyncio.Task[Reply]]:
+async def start_waiting_call(rig: Rig) -> tuple[asyncio.Semaphore, asyncio.Task[Reply], asyncio.Task[Reply]]:
     """A call that is held at `one` until that is released, and a second one that waits for its answer."""
     one = rig.hold("one")
     leader = asyncio.create_task(rig.chat())
-    await wait_until(lambda: counted(rig) == 1)
+    await wait_until(lambda: upstream_calls(rig) == 1)
     follower = asyncio.create_task(rig.chat())
     await wait_until(lambda: rig.gateway.running_calls == 2)
     return one, leader, follower
 
 
-async def test_the_second_call_costs_nothing_and_is_written_down(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_cache_hit_costs_nothing_and_is_recorded(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", tokens=7)
         first, second = await rig.chat(), await rig.chat()
-        assert counted(rig) == 1
+        assert upstream_calls(rig) == 1
         assert (first.json["groundplan"]["cache"], second.json["groundplan"]["cache"]) == ("none", "exact")
         assert second.json["choices"] == first.json["choices"] and second.json["usage"] == first.json["usage"]
         told, paid = second.json["groundplan"], first.json["groundplan"]["cost_usd"]
@@ -84,8 +84,8 @@ async def test_the_second_call_costs_nothing_and_is_written_down(tmp_path: Path)
         assert rig.gateway.call_counters.saved_picodollars == {"assistant": 70_000_000}
 
 
-async def test_what_says_the_same_is_the_same(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_equivalent_requests_share_an_answer(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat(temperature=1, metadata={"a": "b"})
         again = await rig.chat(user="somebody", temperature=1.0, n=1, max_completion_tokens=20, max_tokens=30)
         assert again.json["groundplan"]["cache"] == "exact"
@@ -99,27 +99,27 @@ async def test_what_says_the_same_is_the_same(tmp_path: Path) -> None:
         ]
         for more in different:
             assert (await rig.chat(**more)).json["groundplan"]["cache"] == "none", more
-        assert counted(rig) == 7
+        assert upstream_calls(rig) == 7
 
 
-async def test_workloads_share_nothing_and_without_a_cache_nothing_is_kept(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_workloads_share_no_answers_and_without_a_cache_none_are_stored(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         for key in ("assistant", "other", "plain", "plain"):
             assert (await rig.chat(key)).json["groundplan"]["cache"] == "none"
         assert len(rig.gateway.answer_cache) == 2
 
 
-async def test_a_stream_is_given_again_event_by_event(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_stream_is_replayed_event_by_event(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         first, second = await rig.stream(), await rig.stream()
-        assert counted(rig) == 1 and second.done and second.finish == ["stop"]
+        assert upstream_calls(rig) == 1 and second.done and second.finish == ["stop"]
         assert [c["choices"] for c in second.chunks] == [c["choices"] for c in first.chunks]
         assert second.facts["cache"] == "exact" and not any("usage" in c for c in second.chunks)
         with_usage = await rig.stream(stream_options={"include_usage": True})
-        assert counted(rig) == 1 and with_usage.chunks[-1]["usage"]["completion_tokens"] > 0
+        assert upstream_calls(rig) == 1 and with_usage.chunks[-1]["usage"]["completion_tokens"] > 0
 
 
-async def test_a_long_stream_is_given_again_piece_by_piece(tmp_path: Path) -> None:
+async def test_a_long_stream_is_replayed_piece_by_piece(tmp_path: Path) -> None:
     most: dict[str, Any] = {"max_output_tokens": 3000}
     declared = {"assistant": {**DECLARED["assistant"], **most}}
     declared["assistant"]["cache"] = msgspec.structs.replace(CACHE, max_bytes=64 << 20)
@@ -130,7 +130,7 @@ async def test_a_long_stream_is_given_again_piece_by_piece(tmp_path: Path) -> No
         assert len(again.chunks) == len(first.chunks) and not rig.gateway.streams
 
 
-async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() -> None:
+async def test_a_replayed_stream_is_generated_only_as_its_client_reads() -> None:
     """However many clients take one slowly: the rest of it is no further copy in memory, and a kill ends it."""
     taken, made, cut, told = asyncio.Event(), list[int](), list[bool](), list[bytes]()
     response = SimpleNamespace(
@@ -155,20 +155,20 @@ async def test_of_a_stream_that_is_there_only_what_its_client_takes_is_made() ->
     assert b"".join(told) == b"head" + b"x" * 1_000_000 and cut == [True] and not gateway.streams
 
 
-async def test_one_form_is_made_from_the_other(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_each_form_of_an_answer_is_made_from_the_other(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         whole = await rig.chat()
         stream = await rig.stream()
-        assert counted(rig) == 1
+        assert upstream_calls(rig) == 1
         assert stream.text == whole.json["choices"][0]["message"]["content"] and stream.finish == ["stop"]
         streamed = await rig.stream(seed=1)
         back = await rig.chat(seed=1)
-        assert counted(rig) == 2
+        assert upstream_calls(rig) == 2
         assert back.json["choices"][0]["message"] == {"role": "assistant", "content": streamed.text}
         assert back.json["object"] == "chat.completion" and back.json["usage"]["completion_tokens"] > 0
 
 
-def test_calls_that_bear_the_same_number_are_not_made_one() -> None:
+def test_tool_calls_with_the_same_index_are_not_merged() -> None:
     def piece(id: str | None, arguments: str) -> bytes:
         call = {"index": 0, "id": id, "type": "function", "function": {"name": "look", "arguments": arguments}}
         return chunk({"tool_calls": [call]})
@@ -187,18 +187,18 @@ SECOND = {"choices": [{"index": 0, "delta": {"content": "a"}, "logprobs": {"cont
 THIRD = {"choices": [{"index": 0, "delta": {}, "logprobs": {"content": [3]}, "finish_reason": "stop"}], "usage": USED}
 
 
-def whole(*chunks: Any) -> Any:
-    made = CHAT_REPLAY_FORMS.to_whole([json.dumps(each).encode() for each in chunks])
-    return None if made is None else json.loads(made)
+def join_stream(*chunks: Any) -> Any:
+    whole = CHAT_REPLAY_FORMS.to_whole([json.dumps(each).encode() for each in chunks])
+    return None if whole is None else json.loads(whole)
 
 
-def test_what_a_stream_says_of_each_choice_is_in_the_whole_answer() -> None:
+def test_every_choice_of_a_stream_is_in_the_whole_answer() -> None:
     """In which they are in order, whichever came first, and whatever came behind what was used."""
-    made = whole(FIRST, SECOND, THIRD, {"choices": []})
+    made = join_stream(FIRST, SECOND, THIRD, {"choices": []})
     told = [(each["message"]["content"], each["logprobs"]["content"]) for each in made["choices"]]
     assert told == [("a", [2, 3]), ("b", [1])] and made["usage"] == USED
-    assert whole(FIRST, SECOND) is None, "what it used is not known"
-    assert whole({"choices": [], "usage": USED}) is None, "nothing was said"
+    assert join_stream(FIRST, SECOND) is None, "what it used is not known"
+    assert join_stream({"choices": [], "usage": USED}) is None, "nothing was said"
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_what_a_stream_says_of_each_choice_is_in_the_whole_answer() -> None:
         {"choices": [{"index": 0, "delta": {"tool_calls": [{"index": 0, "function": {"more": 1}}]}}]},
     ],
 )
-def test_of_a_stream_that_says_what_is_not_known_no_whole_answer_is_made(odd: dict[str, Any]) -> None:
-    assert whole(FIRST, odd, THIRD) is None
-    assert whole(FIRST, json.loads(json.dumps(odd).replace(": 1}", ": null}")), THIRD) is not None
+def test_a_stream_with_unknown_fields_gives_no_whole_answer(odd: dict[str, Any]) -> None:
+    assert join_stream(FIRST, odd, THIRD) is None
+    assert join_stream(FIRST, json.loads(json.dumps(odd).replace(": 1}", ": null}")), THIRD) is not None
 
 
 @pytest.mark.parametrize(
@@ -224,7 +224,7 @@ def test_of_a_stream_that_says_what_is_not_known_no_whole_answer_is_made(odd: di
         (MESSAGES_REPLAY_FORMS, {"stop_reason": "end_turn"}, {"stop_reason": "max_tokens"}),
     ],
 )
-def test_a_whole_answer_that_is_cut_is_not_good(recast: ReplayForms, good: Any, cut: Any) -> None:
+def test_a_truncated_whole_answer_is_not_cacheable(recast: ReplayForms, good: Any, cut: Any) -> None:
     assert recast.is_complete(json.dumps(good).encode(), 1) and not recast.is_complete(json.dumps(cut).encode(), 1)
 
 
@@ -250,32 +250,32 @@ CUT = {"type": "message_delta", "delta": {"stop_reason": "max_tokens"}}
         (COMPLETIONS_REPLAY_FORMS, [{"choices": [{"finish_reason": None}]}], False),
     ],
 )
-def test_a_stream_that_is_cut_is_not_good(recast: ReplayForms, events: list[Any], good: bool) -> None:
+def test_a_truncated_stream_is_not_cacheable(recast: ReplayForms, events: list[Any], good: bool) -> None:
     assert recast.is_complete_stream([json.dumps(each).encode() for each in events], 1) is good
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_identical_calls_at_once_ask_one_model_once(tmp_path: Path, stream: bool) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_concurrent_identical_calls_make_one_upstream_call(tmp_path: Path, stream: bool) -> None:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", latency_ms=150)
         replies = await asyncio.gather(*(rig.chat(stream=stream) for _ in range(8)))
-        assert {reply.status for reply in replies} == {200} and counted(rig) == 1
+        assert {reply.status for reply in replies} == {200} and upstream_calls(rig) == 1
         finishes = [record for record in await rig.records() if isinstance(record, Finish)]
         assert sorted(f.cache for f in finishes) == ["exact"] * 7 + ["none"]
         assert len({f.call for f in finishes}) == 8
 
 
-async def test_when_the_first_fails_the_next_asks(tmp_path: Path) -> None:
-    async with rigged(tmp_path, workloads={"assistant": {"cache": CACHE, "attempts": 1}}) as rig:
+async def test_a_waiting_call_asks_itself_when_the_first_fails(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path, workloads={"assistant": {"cache": CACHE, "attempts": 1}}) as rig:
         rig.play("one", mode="error", latency_ms=100, times=1)
         replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
         assert sorted(reply.status for reply in replies) == [200, 200, 200, 503]
 
 
 @pytest.mark.parametrize("limited", [False, True])
-async def test_calls_that_lack_the_same_budget_or_limit_are_told_so_together(tmp_path: Path, limited: bool) -> None:
+async def test_waiting_calls_refused_by_the_same_budget_or_limit_fail_together(tmp_path: Path, limited: bool) -> None:
     few = [Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")]
-    async with rigged(tmp_path, limit=0, limits=few if limited else []) as rig:
+    async with cache_rig(tmp_path, limit=0, limits=few if limited else []) as rig:
         others = asyncio.Barrier(3)
 
         async def acquire(token: Any, charges: Any, declared: Any, blueprint: int = 0) -> Any:
@@ -288,10 +288,10 @@ async def test_calls_that_lack_the_same_budget_or_limit_are_told_so_together(tmp
 
         rig.grants.acquire = acquire
         replies = await asyncio.gather(*(rig.chat() for _ in range(4)))
-        assert [reply.status for reply in replies] == [429] * 4 and counted(rig) == 0
+        assert [reply.status for reply in replies] == [429] * 4 and upstream_calls(rig) == 0
 
 
-async def test_what_was_waited_for_another_calls_answer_is_part_of_the_deadline(tmp_path: Path) -> None:
+async def test_time_waiting_for_another_calls_answer_counts_towards_the_deadline(tmp_path: Path) -> None:
     declared = {"assistant": {**DECLARED["assistant"], "deadline_ms": 2000, "attempts": 1}}
     async with call_rig(tmp_path, ["one"], workloads=declared) as rig:
         rig.hold("one")
@@ -306,7 +306,7 @@ async def test_what_was_waited_for_another_calls_answer_is_part_of_the_deadline(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_nobody_waits_for_a_stream_until_there_is_no_time_left(tmp_path: Path, stream: bool) -> None:
+async def test_a_call_stops_waiting_for_a_stream_in_time_for_its_own_attempt(tmp_path: Path, stream: bool) -> None:
     declared = {"assistant": {**DECLARED["assistant"], "deadline_ms": 1000}}
     async with call_rig(tmp_path, ["one"], workloads=declared) as rig:
         rig.play("one", tokens=20, chunk_ms=100)
@@ -319,11 +319,11 @@ async def test_nobody_waits_for_a_stream_until_there_is_no_time_left(tmp_path: P
         await rig.books()
 
 
-async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_disconnecting_client_does_not_end_calls_that_share_its_answer(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         one = rig.hold("one")
         leader = asyncio.create_task(rig.chat())
-        await wait_until(lambda: counted(rig) == 1)
+        await wait_until(lambda: upstream_calls(rig) == 1)
         follower = asyncio.create_task(rig.chat())
         other = asyncio.create_task(rig.chat())
         await wait_until(lambda: rig.gateway.running_calls == 3)
@@ -331,38 +331,38 @@ async def test_a_client_that_leaves_takes_nobody_along(tmp_path: Path) -> None:
         await wait_until(lambda: rig.gateway.running_calls == 2)
         one.release()
         assert (await leader).status == 200 and (await other).json["groundplan"]["cache"] == "exact"
-        assert counted(rig) == 1
+        assert upstream_calls(rig) == 1
 
 
-async def test_a_first_client_that_leaves_lets_the_next_ask(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
-        one, leader, follower = await one_waits(rig)
+async def test_if_the_first_client_disconnects_the_next_one_asks(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
+        one, leader, follower = await start_waiting_call(rig)
         leader.cancel()
-        await wait_until(lambda: counted(rig) == 2)
+        await wait_until(lambda: upstream_calls(rig) == 2)
         for _ in range(2):
             one.release()
         assert (await follower).json["groundplan"]["cache"] == "none"
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
 
 
-async def test_answers_that_were_cut_are_not_kept_and_hold_nobody_up(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_truncated_answers_are_not_cached_and_block_nobody(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", tokens=20)
         rig.play("two", tokens=20)
         one = rig.hold("one")
         calls = [asyncio.create_task(rig.chat(max_tokens=3)) for _ in range(5)]
         await wait_until(lambda: rig.gateway.running_calls == 5)
         one.release()
-        await wait_until(lambda: counted(rig) == 5)  # all of the others at once
+        await wait_until(lambda: upstream_calls(rig) == 5)  # all of the others at once
         for _ in range(4):
             one.release()
         replies = await asyncio.gather(*calls)
         ends = {reply.json["choices"][0]["finish_reason"] for reply in replies}
-        assert ends == {"length"} and counted(rig) == 5 and len(rig.gateway.answer_cache) == 0
+        assert ends == {"length"} and upstream_calls(rig) == 5 and len(rig.gateway.answer_cache) == 0
 
 
-async def test_a_broken_stream_is_not_kept(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_broken_stream_is_not_cached(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", mode="cut")
         assert (await rig.stream()).errors
         assert len(rig.gateway.answer_cache) == 0
@@ -370,20 +370,20 @@ async def test_a_broken_stream_is_not_kept(tmp_path: Path) -> None:
         assert (await rig.stream()).facts["cache"] == "none"
 
 
-async def test_a_stream_of_two_models_is_not_kept(tmp_path: Path) -> None:
+async def test_a_resumed_stream_of_two_models_is_not_cached(tmp_path: Path) -> None:
     declared = {"assistant": {"cache": CACHE, **reliability(on_broken_stream="resume")}}
-    async with rigged(tmp_path, workloads=declared) as rig:
+    async with cache_rig(tmp_path, workloads=declared) as rig:
         rig.play("one", mode="cut")
         stream = await rig.stream()
-        assert stream.done and not stream.errors and counted(rig) == 2
+        assert stream.done and not stream.errors and upstream_calls(rig) == 2
         assert len(rig.gateway.answer_cache) == 0
         rig.play("one")
         await rig.stream(seed=1)
         assert (await rig.stream(seed=1)).facts["cache"] == "exact"
 
 
-async def test_its_time_ends(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_cached_answer_expires(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat()
         rig.gateway.clock.advance(59)
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
@@ -391,9 +391,9 @@ async def test_its_time_ends(tmp_path: Path) -> None:
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
 
-async def test_what_was_not_asked_for_longest_goes_first(tmp_path: Path) -> None:
+async def test_the_least_recently_used_answer_is_evicted_first(tmp_path: Path) -> None:
     small = {"assistant": {"cache": Cache(seconds=60, max_bytes=20_000, scope="workload")}}
-    async with rigged(tmp_path, workloads=small) as rig:
+    async with cache_rig(tmp_path, workloads=small) as rig:
         await rig.chat(seed=0)
         for seed in range(1, 30):
             await rig.chat(seed=seed)
@@ -402,44 +402,46 @@ async def test_what_was_not_asked_for_longest_goes_first(tmp_path: Path) -> None
         assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
 
 
-async def test_a_caller_may_ask_for_a_new_answer(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
-        await asked(rig, "no-store")
+async def test_a_caller_may_bypass_the_cache(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
+        await facts_with_cache_control(rig, "no-store")
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
-        assert (await asked(rig, "no-cache"))["cache"] == "none"
+        assert (await facts_with_cache_control(rig, "no-cache"))["cache"] == "none"
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
-        assert (await asked(rig, "no-store"))["cache"] == "none"
-        assert (await asked(rig, "only-if-cached"))["cache"] == "exact"
-        live(rig, cleared={"assistant": 1})
-        before = counted(rig)
+        assert (await facts_with_cache_control(rig, "no-store"))["cache"] == "none"
+        assert (await facts_with_cache_control(rig, "only-if-cached"))["cache"] == "exact"
+        change_policy(rig, cleared={"assistant": 1})
+        before = upstream_calls(rig)
         for directive in ("only-if-cached", "only-if-cached, no-store", "no-cache, only-if-cached"):
-            assert (await asked(rig, directive))["code"] == "not_cached" and counted(rig) == before
+            assert (await facts_with_cache_control(rig, directive))["code"] == "not_cached" and upstream_calls(
+                rig
+            ) == before
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_new_answer_takes_the_place_of_the_old_one_in_every_form(tmp_path: Path, stream: bool) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_fresh_answer_replaces_the_old_one_in_every_form(tmp_path: Path, stream: bool) -> None:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", say="old")
         await rig.chat(stream=not stream)
         rig.play("one", say="new")
-        await sent(rig, "no-cache", stream=stream)
-        assert counted(rig) == 2
+        await send_with_cache_control(rig, "no-cache", stream=stream)
+        assert upstream_calls(rig) == 2
         assert (await rig.stream()).text == "new"
         assert (await rig.chat()).json["choices"][0]["message"]["content"] == "new"
-        assert counted(rig) == 2
+        assert upstream_calls(rig) == 2
 
 
-async def test_of_the_answers_of_two_workers_the_newer_one_stands(tmp_path: Path) -> None:
+async def test_the_newer_of_two_workers_answers_is_kept(tmp_path: Path) -> None:
     workloads = {"assistant": {"cache": CACHE, "keep": Keep(content="full", seconds=60)}}
-    async with rigged(tmp_path, workloads=workloads) as rig:
+    async with cache_rig(tmp_path, workloads=workloads) as rig:
         link, told = AnswerLink(rig.gateway, Home(tmp_path)), list[bytes]()
         link.send_frame = lambda data: not told.append(data)  # type: ignore[method-assign, func-returns-value]
         rig.play("one", say="old")
         await rig.chat(stream=True)
         rig.gateway.clock.advance(1)
         rig.play("one", say="new")
-        await sent(rig, "no-cache")
+        await send_with_cache_control(rig, "no-cache")
         old, new = (msgspec.msgpack.decode(each, type=StoreMessage).kept for each in told)
         assert old is not None and new is not None and new.alone and not old.alone
         whole = msgspec.structs.replace(old, stream=False, whole=new.whole, events=None)
@@ -451,7 +453,7 @@ async def test_of_the_answers_of_two_workers_the_newer_one_stands(tmp_path: Path
             assert not accept_answer(rig.gateway, new), "it is there"
 
 
-async def sent(rig: Rig, directive: str, **more: Any) -> bytes:
+async def send_with_cache_control(rig: Rig, directive: str, **more: Any) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     head = b"host: g\r\ncache-control: %b\r\n" % directive.encode()
     writer.write(rig.request(**more).replace(b"host: g\r\n", head, 1))
@@ -460,13 +462,13 @@ async def sent(rig: Rig, directive: str, **more: Any) -> bytes:
     return data
 
 
-async def asked(rig: Rig, directive: str) -> dict[str, Any]:
-    told = json.loads((await sent(rig, directive)).partition(b"\r\n\r\n")[2])
-    found: dict[str, Any] = told.get("groundplan") or told["error"]
-    return found
+async def facts_with_cache_control(rig: Rig, directive: str) -> dict[str, Any]:
+    body = json.loads((await send_with_cache_control(rig, directive)).partition(b"\r\n\r\n")[2])
+    facts: dict[str, Any] = body.get("groundplan") or body["error"]
+    return facts
 
 
-def live(rig: Rig, **changes: Any) -> None:
+def change_policy(rig: Rig, **changes: Any) -> None:
     """Another policy, told as a worker's is."""
     policy = replace(rig.gateway.live.policy, number=rig.gateway.live.policy.number + 1, **changes)
     rig.gateway.live.policy = policy  # type: ignore[misc]
@@ -474,59 +476,59 @@ def live(rig: Rig, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("scope", ["deployment/one", "site/site-one", "workload/assistant", "company"])
-async def test_what_was_stopped_is_gone_also_when_it_may_run_again(tmp_path: Path, scope: str) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_killed_workloads_answers_stay_deleted_after_the_kill_is_lifted(tmp_path: Path, scope: str) -> None:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat()
-        live(rig, kills=frozenset({"deployment/two"}))
+        change_policy(rig, kills=frozenset({"deployment/two"}))
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
-        live(rig, kills=frozenset({scope}))
+        change_policy(rig, kills=frozenset({scope}))
         assert len(rig.gateway.answer_cache) == 0
-        live(rig, kills=frozenset())
+        change_policy(rig, kills=frozenset())
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
 
 
-async def test_a_stop_while_the_answer_is_made_keeps_it_out(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_kill_during_the_call_keeps_its_answer_out_of_the_cache(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         one = rig.hold("one")
         call = asyncio.create_task(rig.chat())
-        await wait_until(lambda: counted(rig) == 1)
-        live(rig, kills=frozenset({"site/site-one"}))
+        await wait_until(lambda: upstream_calls(rig) == 1)
+        change_policy(rig, kills=frozenset({"site/site-one"}))
         one.release()
         assert (await call).status == 200
         assert len(rig.gateway.answer_cache) == 0
 
 
 async def test_a_waiting_call_is_refused_when_its_key_is_revoked_meanwhile(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
-        one, leader, follower = await one_waits(rig)
+    async with cache_rig(tmp_path) as rig:
+        one, leader, follower = await start_waiting_call(rig)
         keys = {digest: replace(key, revoked=True) for digest, key in rig.gateway.live.policy.keys.items()}
-        live(rig, keys=keys)
+        change_policy(rig, keys=keys)
         one.release()
         assert (await follower).code == "key_revoked" and (await leader).status == 200
 
 
-async def test_a_call_that_waits_does_not_get_what_was_cleared_meanwhile(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
-        one, leader, follower = await one_waits(rig)
-        live(rig, cleared={"assistant": 1})
+async def test_a_waiting_call_does_not_get_an_answer_cleared_meanwhile(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
+        one, leader, follower = await start_waiting_call(rig)
+        change_policy(rig, cleared={"assistant": 1})
         for _ in range(2):
             one.release()
         assert (await leader).status == 200
-        assert (await follower).json["groundplan"]["cache"] == "none" and counted(rig) == 2
+        assert (await follower).json["groundplan"]["cache"] == "none" and upstream_calls(rig) == 2
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
 
 
-async def test_cleared_answers_are_not_found_any_more(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_cleared_answers_are_not_found(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat()
         await rig.chat("other")
-        live(rig, cleared={"assistant": 1})
+        change_policy(rig, cleared={"assistant": 1})
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
         assert (await rig.chat("other")).json["groundplan"]["cache"] == "exact"
 
 
-async def test_another_blueprint_of_the_workload_knows_no_old_answers(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_changed_blueprint_of_the_workload_finds_no_old_answers(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat()
         view: Any = rig.gateway.live
         old = view.catalog.blueprint
@@ -538,9 +540,9 @@ async def test_another_blueprint_of_the_workload_knows_no_old_answers(tmp_path: 
         assert len(rig.gateway.answer_cache) == 1
 
 
-async def test_answers_are_kept_and_given_on_when_a_price_with_a_date_begins(tmp_path: Path) -> None:
+async def test_cached_answers_survive_the_start_of_a_dated_price(tmp_path: Path) -> None:
     """It begins in the worker, before a blueprint says so; what an answer says does not depend on what it cost."""
-    async with rigged(tmp_path, more={"one": {"rates": DATED}}) as rig:
+    async with cache_rig(tmp_path, more={"one": {"rates": DATED}}) as rig:
         clock: Any = rig.gateway.clock
         clock.set_now(MIDNIGHT - timedelta(seconds=1))
         await rig.chat()
@@ -550,16 +552,16 @@ async def test_answers_are_kept_and_given_on_when_a_price_with_a_date_begins(tmp
         assert asked == ["none", "exact"]
 
 
-async def test_an_exhausted_budget_still_gives_what_costs_nothing(tmp_path: Path) -> None:
-    async with rigged(tmp_path, limit=BOUND) as rig:
+async def test_an_exhausted_budget_still_serves_cached_answers(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path, limit=BOUND) as rig:
         rig.play("one", tokens=15)
         assert (await rig.chat()).status == 200
         assert (await rig.chat(seed=1)).status == 429
         assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
 
 
-async def test_a_full_journal_gives_no_answer(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+async def test_a_full_journal_refuses_cached_answers(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat()
         rig.gateway.journal._seal("for the test")
         assert (await rig.chat()).status == 503
@@ -569,7 +571,7 @@ async def test_a_full_journal_gives_no_answer(tmp_path: Path) -> None:
     read=st.integers(0, 5000), rest=st.integers(0, 5000), output=st.integers(0, 500), rate=st.integers(0, 10**12),
     long_above=st.integers(0, 6000),
 )  # fmt: skip
-def test_what_a_providers_cache_saves_is_what_the_tokens_would_have_cost_more(
+def test_savings_of_a_provider_cache_are_the_price_difference_of_its_tokens(
     read: int, rest: int, output: int, rate: int, long_above: int
 ) -> None:
     long = Rates(input=2 * 10**12, output=4 * 10**12, cache_read=rate)
@@ -582,7 +584,7 @@ def test_what_a_providers_cache_saves_is_what_the_tokens_would_have_cost_more(
 
 
 async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", tokens=7)
         view: Any = rig.gateway.live
         limits = [
@@ -608,7 +610,7 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         assert counters.open_reservations == 0
 
         async def lend(token: Any, charges: Any, *_: Any) -> Any:
-            live(rig, cleared={"assistant": 1})
+            change_policy(rig, cleared={"assistant": 1})
             for charge in charges:
                 counters.add_grant(charge.budget, charge.period, charge.amount)
             return counters.reserve(token, charges)
@@ -618,9 +620,9 @@ async def test_a_hit_counts_as_a_request_and_uses_no_tokens(tmp_path: Path) -> N
         assert (counters.spent(names["requests"], periods["requests"]), counters.open_reservations) == (4, 0)
 
 
-async def test_what_a_provider_read_from_its_cache_is_told_as_saved(tmp_path: Path) -> None:
+async def test_tokens_read_from_a_provider_cache_are_reported_as_saved(tmp_path: Path) -> None:
     rates = Rates(input=10**12, output=10 * 10**12, cache_read=10**11)
-    async with rigged(tmp_path, more={"one": {"rates": rates}}) as rig:
+    async with cache_rig(tmp_path, more={"one": {"rates": rates}}) as rig:
         rig.play("one", tokens=5, cache_read=40)
         await rig.chat("plain")
         rig.play("one", tokens=5)
@@ -644,19 +646,25 @@ class Newest:
 
 
 @pytest.mark.parametrize("declared", [{"cache": CACHE, "guardrails": Guardrails(deny_output=["forbidden"])}, {}])
-async def test_beside_guardrails_a_cache_has_no_effect_and_where_there_is_none_no_model_need_be_asked(
+async def test_the_cache_is_unused_beside_guardrails_and_only_if_cached_is_refused_without_one(
     tmp_path: Path, declared: dict[str, Any]
 ) -> None:
-    async with rigged(tmp_path, workloads={"assistant": declared}) as rig:
+    async with cache_rig(tmp_path, workloads={"assistant": declared}) as rig:
         found = [(await rig.chat()).json["groundplan"]["cache"] for _ in range(3)]
-        assert found == ["none"] * 3 and counted(rig) == 3 and len(rig.gateway.answer_cache) == 0
-        assert (await asked(rig, "only-if-cached"))["code"] == "not_cached" and counted(rig) == 3
-        assert (await asked(rig, "no-cache"))["cache"] == (await asked(rig, "max-age=9"))["cache"] == "none"
+        assert found == ["none"] * 3 and upstream_calls(rig) == 3 and len(rig.gateway.answer_cache) == 0
+        assert (await facts_with_cache_control(rig, "only-if-cached"))["code"] == "not_cached" and upstream_calls(
+            rig
+        ) == 3
+        assert (
+            (await facts_with_cache_control(rig, "no-cache"))["cache"]
+            == (await facts_with_cache_control(rig, "max-age=9"))["cache"]
+            == "none"
+        )
 
 
-async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: Path) -> None:
+async def test_semantic_matching_follows_an_exact_miss(tmp_path: Path) -> None:
     similar = Cache(seconds=60, max_bytes=1 << 20, scope="workload", semantic=Semantic())
-    async with rigged(tmp_path, workloads={"assistant": {"cache": similar}, "exactly": {"cache": CACHE}}) as rig:
+    async with cache_rig(tmp_path, workloads={"assistant": {"cache": similar}, "exactly": {"cache": CACHE}}) as rig:
         rig.gateway.answer_cache.similar = Newest()
         assert (await rig.chat()).json["groundplan"]["cache"] == "none"
         meant = await rig.chat(temperature=0.1)
@@ -665,5 +673,5 @@ async def test_matching_by_meaning_has_its_place_after_an_exact_miss(tmp_path: P
         assert (await rig.chat(seed=1)).json["groundplan"]["cache"] == "none"
         assert (await rig.chat("exactly")).json["groundplan"]["cache"] == "none"
         assert (await rig.chat("exactly", temperature=0.1)).json["groundplan"]["cache"] == "none"
-        live(rig, kills=frozenset({"deployment/one"}))
+        change_policy(rig, kills=frozenset({"deployment/one"}))
         assert (await rig.chat(temperature=0.2)).json["groundplan"]["deployment"] == "two"

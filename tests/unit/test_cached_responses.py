@@ -39,7 +39,7 @@ def told(body: bytes) -> list[Any]:
     return [event for event in found if event["type"].endswith(".delta")]
 
 
-async def test_a_response_is_given_again_whole_and_as_a_stream(tmp_path: Path) -> None:
+async def test_a_response_is_replayed_whole_and_as_a_stream(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         first, second = [await post(rig, RESPONSES, input="Where?") for _ in range(2)]
         assert rig.models["one"].counted == 1
@@ -51,7 +51,7 @@ async def test_a_response_is_given_again_whole_and_as_a_stream(tmp_path: Path) -
         assert b"event: response.completed" in streams[1].body and b'"cache":"exact"' in streams[1].body
 
 
-async def test_what_an_answer_tells_back_is_never_anothers(tmp_path: Path) -> None:
+async def test_a_replayed_response_echoes_its_own_callers_parameters(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         for who in ("ana", "ben"):
             answer = await post(rig, RESPONSES, input="Where?", user=who, metadata={"of": who})
@@ -59,7 +59,7 @@ async def test_what_an_answer_tells_back_is_never_anothers(tmp_path: Path) -> No
         assert rig.models["one"].counted == 2
 
 
-async def test_a_response_that_is_cut_is_not_given_again(tmp_path: Path) -> None:
+async def test_a_truncated_response_is_not_replayed(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         rig.play("one", tokens=20)
         for _ in range(2):
@@ -67,7 +67,7 @@ async def test_a_response_that_is_cut_is_not_given_again(tmp_path: Path) -> None
         assert rig.models["one"].counted == 2
 
 
-async def test_a_response_that_is_stored_is_made_for_its_caller(tmp_path: Path) -> None:
+async def test_a_stored_response_is_not_served_from_the_cache(tmp_path: Path) -> None:
     async with rigged(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
         for store, counted in ((False, 1), (False, 1), (True, 2), (None, 3)):
             await post(rig, RESPONSES, input="Where?", store=store)
@@ -75,7 +75,7 @@ async def test_a_response_that_is_stored_is_made_for_its_caller(tmp_path: Path) 
 
 
 @pytest.mark.parametrize("path", [RESPONSES, COMPLETIONS])
-async def test_one_of_many_that_ask_the_same_asks_the_model(tmp_path: Path, path: str) -> None:
+async def test_one_of_many_identical_calls_asks_the_model(tmp_path: Path, path: str) -> None:
     async with rigged(tmp_path) as rig:
         rig.play("one", latency_ms=150, tokens=5)
         body = {"input": "Where?"} if path == RESPONSES else {"prompt": "Where?"}
@@ -84,7 +84,7 @@ async def test_one_of_many_that_ask_the_same_asks_the_model(tmp_path: Path, path
         assert sorted(reply.json["groundplan"]["cache"] for reply in replies) == ["exact"] * 5 + ["none"]
 
 
-async def test_nobody_waits_for_an_answer_in_a_form_of_which_theirs_is_not_made(tmp_path: Path) -> None:
+async def test_no_call_waits_for_an_answer_that_cannot_be_converted_to_its_form(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         one = rig.hold("one")
         forms = (True, False, True, False)
@@ -97,7 +97,7 @@ async def test_nobody_waits_for_an_answer_in_a_form_of_which_theirs_is_not_made(
         assert rig.models["one"].counted == 2, "each form was asked for once"
 
 
-async def test_completions_are_given_again(tmp_path: Path) -> None:
+async def test_completions_are_replayed(tmp_path: Path) -> None:
     async with rigged(tmp_path) as rig:
         rig.play("one", tokens=5)
         first, second = [await post(rig, COMPLETIONS, prompt="a", user=str(n)) for n in range(2)]
@@ -111,7 +111,7 @@ async def test_completions_are_given_again(tmp_path: Path) -> None:
         assert rig.models["one"].counted == 4
 
 
-def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
+def test_a_native_stream_is_replayed_as_a_whole_answer_too() -> None:
     whole = {"id": "resp_1", "status": "completed", "output": []}
     events = [json.dumps({"type": f"response.{kind}", "response": whole}).encode() for kind in ("created", "completed")]
     assert RESPONSES_REPLAY_FORMS.is_complete_stream(events, 1) and not RESPONSES_REPLAY_FORMS.is_complete_stream(
@@ -131,7 +131,7 @@ def test_a_stream_of_an_upstreams_own_is_also_a_whole_answer() -> None:
 
 
 @pytest.mark.parametrize("instructions", [None, "Be brief."])
-async def test_what_the_workload_says_to_its_model_is_in_no_form_of_an_answer_that_is_given_again(
+async def test_the_workloads_prompt_is_in_no_form_of_a_replayed_answer(
     tmp_path: Path, instructions: str | None
 ) -> None:
     own = {"serves": ["responses"]}

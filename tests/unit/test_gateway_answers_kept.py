@@ -74,7 +74,7 @@ async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Pat
     answers.close()
 
 
-async def test_a_worker_that_was_asked_with_no_key_leaves_no_file(tmp_path: Path) -> None:
+async def test_a_worker_without_idempotency_keys_leaves_no_file(tmp_path: Path) -> None:
     """Of every reload there was one, which each call with a key looked at for a day."""
     first, second = made(tmp_path), made(tmp_path)
     assert await second.begin(ONE, BODY, NOW) is None
@@ -101,7 +101,7 @@ async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_pat
     assert await third == kept()
 
 
-async def test_whoever_waits_no_longer_takes_the_answer_from_nobody(tmp_path: Path) -> None:
+async def test_a_duplicate_that_stops_waiting_takes_the_answer_from_nobody(tmp_path: Path) -> None:
     """As another worker does that is stopped while it asks."""
     answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
@@ -117,7 +117,7 @@ async def test_whoever_waits_no_longer_takes_the_answer_from_nobody(tmp_path: Pa
     answers.close()
 
 
-async def test_of_two_workers_that_use_a_key_at_once_at_least_one_sees_the_other(
+async def test_of_two_workers_using_a_key_concurrently_at_least_one_sees_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     one, two = made(tmp_path), made(tmp_path)
@@ -134,7 +134,7 @@ async def test_of_two_workers_that_use_a_key_at_once_at_least_one_sees_the_other
     two.close()
 
 
-async def test_another_body_is_a_conflict(tmp_path: Path) -> None:
+async def test_the_same_key_with_another_body_is_a_conflict(tmp_path: Path) -> None:
     answers = made(tmp_path)
     await answers.begin(ONE, BODY, NOW)
     with pytest.raises(Conflict) as caught:
@@ -142,7 +142,7 @@ async def test_another_body_is_a_conflict(tmp_path: Path) -> None:
     assert caught.value.code == "idempotency_mismatch"
 
 
-async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_it_is_stopped(tmp_path: Path) -> None:
+async def test_an_answer_is_replayed_to_the_same_person_only_and_not_after_a_kill(tmp_path: Path) -> None:
     """A key that acts for others may use one Idempotency-Key for several of them, who do not read each other's."""
     async with call_rig(tmp_path, ["one"]) as rig:
         live = rig.gateway.live
@@ -176,7 +176,7 @@ async def test_an_answer_is_given_again_to_the_same_person_and_while_nothing_of_
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_path: Path, stream: bool) -> None:
+async def test_an_answer_that_calls_a_killed_function_is_not_replayed(tmp_path: Path, stream: bool) -> None:
     call = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     said = json.loads(completion_body())
     said["choices"][0] |= {"message": {"role": "assistant", "tool_calls": [call]}, "finish_reason": "tool_calls"}
@@ -202,7 +202,7 @@ async def test_an_answer_that_calls_a_stopped_function_is_not_given_again(tmp_pa
             assert (await ask()).status == status, name
 
 
-async def test_an_answer_that_is_given_again_says_what_is_left_now(tmp_path: Path) -> None:
+async def test_a_replayed_answer_reports_the_current_remaining_budget(tmp_path: Path) -> None:
     limit = Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")
     async with call_rig(tmp_path, ["one"], workloads={"assistant": reliability()}, limits=[limit]) as rig:
         rig.gateway.limit_slices.add_grant("requests/few", rig.gateway.clock.now().date().isoformat(), 9)
@@ -226,7 +226,7 @@ async def test_an_answer_that_is_given_again_says_what_is_left_now(tmp_path: Pat
         }
 
 
-async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tmp_path: Path) -> None:
+async def test_a_request_with_the_rotated_api_key_is_the_same_request(tmp_path: Path) -> None:
     """Whoever sends it again may have the new one by then."""
     async with call_rig(tmp_path, ["one"]) as rig:
         live = rig.gateway.live
@@ -245,9 +245,7 @@ async def test_a_request_is_the_same_with_the_key_that_its_own_was_rotated_to(tm
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_what_nobody_could_answer_and_cost_nothing_may_be_sent_again_with_its_key(
-    tmp_path: Path, stream: bool
-) -> None:
+async def test_an_unanswered_free_call_may_be_repeated_with_its_key(tmp_path: Path, stream: bool) -> None:
     """Clients send the same again when they are told to come back. What may have been billed is not made twice."""
     async with call_rig(tmp_path, ["one", "two"]) as rig:
 
@@ -270,7 +268,7 @@ async def test_what_nobody_could_answer_and_cost_nothing_may_be_sent_again_with_
         await rig.books()
 
 
-async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_path: Path) -> None:
+async def test_other_and_restarted_workers_know_a_keys_holder_for_a_day(tmp_path: Path) -> None:
     first, second = made(tmp_path), made(tmp_path)
     assert await first.begin(ONE, BODY, NOW) is None
     assert await second.begin(ONE, BODY, NOW) is None
@@ -291,7 +289,7 @@ async def test_another_worker_and_a_restarted_one_find_who_had_it_for_a_day(tmp_
     second.close()
 
 
-async def test_a_key_for_which_nothing_was_sent_is_free_at_all_workers(tmp_path: Path) -> None:
+async def test_a_key_for_which_nothing_was_sent_is_free_on_all_workers(tmp_path: Path) -> None:
     """Also for one that was told to wait for it, and after its own worker started again."""
     first, second = made(tmp_path), made(tmp_path)
     await first.begin(ONE, BODY, NOW)
@@ -310,7 +308,7 @@ async def test_a_key_for_which_nothing_was_sent_is_free_at_all_workers(tmp_path:
         each.close()
 
 
-async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_token(tmp_path: Path) -> None:
+async def test_a_worker_gives_its_answers_to_another_only_with_the_token(tmp_path: Path) -> None:
     first, second = IdempotentAnswers(tmp_path, new_id(), NOW), made(tmp_path)
     desk = AnswerServer(first)
     await desk.open()
@@ -339,7 +337,7 @@ async def test_one_worker_gives_another_what_it_keeps_and_nothing_without_the_to
     second.close()
 
 
-async def test_what_others_wrote_is_read_before_a_worker_serves(tmp_path: Path) -> None:
+async def test_files_of_other_workers_are_read_before_serving(tmp_path: Path) -> None:
     """Of a day it may take seconds, in which no call of the worker would go on."""
     first, second = made(tmp_path), IdempotentAnswers(tmp_path, new_id(), NOW)
     for number in range(100):
@@ -353,7 +351,7 @@ async def test_what_others_wrote_is_read_before_a_worker_serves(tmp_path: Path) 
     second.close()
 
 
-async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_path: Path) -> None:
+async def test_answers_are_dropped_by_age_and_size_but_their_keys_stay_used(tmp_path: Path) -> None:
     answers = made(tmp_path)
     for digest, body, at in ((ONE, b"x", NOW), (TWO, bytes(MEMORY_BYTES + 1), NOW + 1)):
         assert await answers.begin(digest, BODY, at) is None
@@ -366,7 +364,7 @@ async def test_memory_is_bounded_by_time_and_size_but_the_key_stays_used(tmp_pat
     answers.close()
 
 
-async def test_a_call_that_goes_on_keeps_no_answers_of_others_in_memory(tmp_path: Path) -> None:
+async def test_a_running_call_keeps_no_other_answers_in_memory(tmp_path: Path) -> None:
     """Such as a stream of an hour, beside many that come to their end."""
     answers, size = made(tmp_path), MEMORY_BYTES // 4
     assert await answers.begin(ONE, BODY, NOW) is None
@@ -386,7 +384,7 @@ async def test_a_call_that_goes_on_keeps_no_answers_of_others_in_memory(tmp_path
     answers.close()
 
 
-async def test_what_others_used_longer_ago_than_a_day_is_forgotten(tmp_path: Path) -> None:
+async def test_keys_used_by_others_more_than_a_day_ago_are_forgotten(tmp_path: Path) -> None:
     """A worker lives for weeks, and each of its calls may have a key of its own."""
     answers, other = made(tmp_path), made(tmp_path)
     for number in range(50):
@@ -405,7 +403,7 @@ async def test_what_others_used_longer_ago_than_a_day_is_forgotten(tmp_path: Pat
     other.close()
 
 
-async def test_a_file_that_is_deleted_is_none_that_a_worker_still_writes_to(tmp_path: Path) -> None:
+async def test_no_file_that_a_worker_still_writes_is_deleted(tmp_path: Path) -> None:
     """One that had nothing to write for a day begins another one, where others find its keys."""
     quiet = made(tmp_path)
     for path in tmp_path.glob("idempotency-*.log"):
@@ -421,7 +419,7 @@ async def test_a_file_that_is_deleted_is_none_that_a_worker_still_writes_to(tmp_
     other.close()
 
 
-async def test_answers_take_the_memory_that_they_are_given_whatever_their_size(tmp_path: Path) -> None:
+async def test_answers_use_the_memory_limit_whatever_their_size(tmp_path: Path) -> None:
     answers = made(tmp_path)
     for number in range(MEMORY_BYTES // ENTRY_BYTES + 500):
         digest = number.to_bytes(32, "big")
@@ -432,7 +430,7 @@ async def test_answers_take_the_memory_that_they_are_given_whatever_their_size(t
     answers.close()
 
 
-async def test_an_answer_that_is_ten_minutes_old_is_not_replayed_though_nobody_asked_meanwhile(tmp_path: Path) -> None:
+async def test_a_ten_minutes_old_answer_is_not_replayed_even_without_traffic_meanwhile(tmp_path: Path) -> None:
     answers = made(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     answers.claim(ONE, NOW)
@@ -464,7 +462,7 @@ async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     answers.close()
 
 
-async def test_nothing_is_sent_where_it_cannot_be_seen_who_else_used_the_key(tmp_path: Path) -> None:
+async def test_nothing_is_sent_if_other_workers_keys_cannot_be_read(tmp_path: Path) -> None:
     """As where no more files may be open; the key is free then, and whoever is asked again makes the call."""
     first, second = made(tmp_path), made(tmp_path)
     await first.begin(ONE, BODY, NOW)
@@ -482,7 +480,7 @@ async def test_nothing_is_sent_where_it_cannot_be_seen_who_else_used_the_key(tmp
         each.close()
 
 
-async def test_a_worker_whose_file_cannot_be_begun_refuses_keys_until_it_can(tmp_path: Path) -> None:
+async def test_a_worker_that_cannot_create_its_file_refuses_keys_until_it_can(tmp_path: Path) -> None:
     """As where the disk has room for a journal and for no more names: all other calls need no such file."""
     folder = tmp_path / "journal"
     answers = IdempotentAnswers(folder, new_id(), NOW)
@@ -504,7 +502,7 @@ def open_files(folder: Path) -> list[str]:
     return sorted(path.name for path in found if path.parent == folder.resolve())
 
 
-async def test_a_file_that_is_full_is_synced_once_more_also_after_a_moment_without_threads(
+async def test_a_full_file_is_synced_once_more_even_after_a_lack_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, synced = made(tmp_path), list[str]()
@@ -526,7 +524,7 @@ def no_thread(*_: Any) -> None:
     raise RuntimeError("can't start new thread")
 
 
-async def test_where_a_sync_fails_nobody_goes_on_also_who_waits_for_the_next_one(
+async def test_a_failed_sync_fails_its_calls_and_those_waiting_for_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     answers, begun, fails = made(tmp_path), threading.Event(), threading.Event()
@@ -559,7 +557,7 @@ async def test_where_a_sync_fails_nobody_goes_on_also_who_waits_for_the_next_one
     answers.close()
 
 
-async def test_a_torn_entry_of_another_worker_is_read_when_it_is_whole(tmp_path: Path) -> None:
+async def test_a_torn_entry_of_another_worker_is_read_once_complete(tmp_path: Path) -> None:
     apart, shared = tmp_path / "apart", tmp_path / "shared"
     apart.mkdir()
     shared.mkdir()

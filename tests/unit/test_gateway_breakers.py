@@ -31,7 +31,7 @@ def broken(name: str, at: float) -> Health:
     return health
 
 
-def test_a_fallback_that_others_stand_before_is_half_open_however_many_calls_they_answer() -> None:
+def test_a_fallback_becomes_half_open_however_many_calls_others_answer() -> None:
     """It was `open` for as long as there were calls, since each was taken for one that tries it."""
     health = broken("two", 10.0)
     for step in range(600):
@@ -42,7 +42,7 @@ def test_a_fallback_that_others_stand_before_is_half_open_however_many_calls_the
     assert health.order([TWO, THREE], 80.5) == [THREE, TWO] and health.states(80.5) == {"two": "open"}
 
 
-def test_what_nobody_asks_for_long_is_not_held_against_anybody_for_ever() -> None:
+def test_failures_of_an_unused_deployment_are_forgotten() -> None:
     health = broken("two", 10.0)
     assert told_health(health, 11.0 + FORGET_SECONDS) == {"two": "half_open: 3 failures in a row"}
     assert told_health(health, 11.1 + FORGET_SECONDS) == {} and not health.has_problems
@@ -51,7 +51,7 @@ def test_what_nobody_asks_for_long_is_not_held_against_anybody_for_ever() -> Non
     assert health.retry_after_left("two", 1250.0) == 50.0
 
 
-def test_one_that_is_due_is_so_until_a_call_asks_it() -> None:
+def test_a_probe_stays_due_until_a_call_makes_it() -> None:
     health = broken("two", 10.0)
     assert health.due_for_probe([ONE, TWO], 10.5) is None
     assert health.due_for_probe([ONE, TWO], 11.5) is TWO and health.due_for_probe([ONE, TWO], 11.6) is TWO
@@ -63,7 +63,7 @@ def test_one_that_is_due_is_so_until_a_call_asks_it() -> None:
     assert health.due_for_probe([ONE, TWO], 12.7) is TWO
 
 
-def test_one_that_takes_calls_and_says_nothing_is_tried_by_fewer_and_fewer() -> None:
+def test_a_silent_deployment_is_probed_by_ever_fewer_calls() -> None:
     """Each of them waits for as long as it may for a first word, which is half a minute unless said."""
     health = broken("two", 10.0)
     times = [11.0 + step for step in range(30)]
@@ -72,7 +72,7 @@ def test_one_that_takes_calls_and_says_nothing_is_tried_by_fewer_and_fewer() -> 
     assert [at for at in range(41, 50) if health.may_attempt("two", at)] == [43, 44, 46], "that was one of them"
 
 
-def test_what_asked_to_be_left_alone_since_then_is_not_well_by_an_older_answer() -> None:
+def test_an_older_answer_does_not_end_a_newer_retry_after() -> None:
     health = broken("one", 10.0)
     health.record_failure("one", 20.0, 30.0)
     health.record_success("one", 15.0)
@@ -81,7 +81,7 @@ def test_what_asked_to_be_left_alone_since_then_is_not_well_by_an_older_answer()
     assert health.is_closed("one") and health.retry_after_left("one", 21.0) == 0.0
 
 
-def test_nothing_is_known_of_what_a_blueprint_changes_or_takes_out() -> None:
+def test_a_changed_or_removed_deployment_loses_its_health_record() -> None:
     health, times = Health(), LatencyEstimates()
     health.declare([ONE, TWO, THREE])
     for place in (ONE, TWO, THREE):
@@ -114,9 +114,7 @@ def test_streams_and_whole_answers_are_compared_apart() -> None:
 # calls ---------------------------------------------------------------------------------------------------------------
 
 
-async def test_calls_of_one_that_is_well_go_the_short_way_whatever_is_known_of_others(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_calls_of_healthy_deployments_take_the_fast_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def long_way(_: AttemptSequence) -> None:
         raise AssertionError("it looks for whom to ask")
 
@@ -130,7 +128,7 @@ async def test_calls_of_one_that_is_well_go_the_short_way_whatever_is_known_of_o
         assert health.states(now) == {"two": "half_open"}
 
 
-async def test_one_call_at_a_time_asks_a_second_choice_that_may_be_well_again(tmp_path: Path) -> None:
+async def test_one_call_at_a_time_probes_a_second_choice(tmp_path: Path) -> None:
     """Also where the first choice fails: whoever comes next waits for how the first of them ends."""
     async with call_rig(tmp_path, ["one", "two", "three"]) as rig:
         health, now = rig.gateway.health, asyncio.get_running_loop().time()
@@ -144,7 +142,7 @@ async def test_one_call_at_a_time_asks_a_second_choice_that_may_be_well_again(tm
         await rig.books()
 
 
-async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -> None:
+async def test_counting_tokens_does_not_change_a_deployments_health(tmp_path: Path) -> None:
     """It is another path there: neither is a deployment well by it, nor its answers slow beside it."""
     more = {"one": {"api": "anthropic", "billing_on_cancel": "full"}}
     hedged = {"assistant": reliability(hedge={"after_ms": 20_000, "at_most": 1.0})}
@@ -163,7 +161,7 @@ async def test_counting_tokens_says_nothing_of_how_answers_are(tmp_path: Path) -
 
 
 @pytest.mark.parametrize("retry_after", [None, "30"])
-async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path, retry_after: str | None) -> None:
+async def test_a_full_flex_tier_does_not_affect_the_default_tier(tmp_path: Path, retry_after: str | None) -> None:
     """Providers have often none for it (429 resource unavailable)."""
     file = tmp_path / "key"
     file.write_text("only")
@@ -200,7 +198,7 @@ async def test_no_room_at_flex_says_nothing_of_the_ordinary_tier(tmp_path: Path,
         await rig.books()
 
 
-async def test_another_key_in_the_place_of_one_that_rests_is_used_at_once(tmp_path: Path) -> None:
+async def test_a_new_key_replacing_a_paused_one_is_used_at_once(tmp_path: Path) -> None:
     files = [tmp_path / name for name in ("old", "other", "new")]
     for file in files:
         file.write_text(file.name)

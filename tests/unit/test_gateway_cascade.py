@@ -62,7 +62,7 @@ def text(body: bytes) -> str:
     return found
 
 
-async def test_an_answer_that_passes_is_given_and_one_that_does_not_never_is(tmp_path: Path) -> None:
+async def test_an_accepted_answer_is_delivered_and_a_rejected_one_never(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
         rig.play("small", say='{"ok":1}')
         rig.play("large", say='{"ok":2}')
@@ -113,7 +113,7 @@ async def test_the_judge_decides_and_is_a_call_of_its_own(tmp_path: Path, word: 
     assert [each.purpose for each in reserved(rig)][:2] == ["", "cascade"], "what it costs is told apart from the first"
 
 
-async def test_answers_that_agree_pass_and_each_is_paid_for(tmp_path: Path) -> None:
+async def test_agreeing_answers_are_accepted_and_each_is_charged(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(agreement=3)) as rig:
         assert (await rig.chat()).status == 200
         assert rig.models["small"].counted == 3
@@ -127,9 +127,7 @@ async def test_answers_that_agree_pass_and_each_is_paid_for(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("header", ["authorization: Bearer", "x-api-key:", "api-key:"])
-async def test_calls_within_a_call_are_its_callers_wherever_the_key_is_and_comes_from(
-    tmp_path: Path, header: str
-) -> None:
+async def test_nested_calls_are_attributed_to_their_caller(tmp_path: Path, header: str) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(agreement=3)) as rig:
         live = rig.gateway.live
         assert isinstance(live, FixedPolicy)
@@ -145,7 +143,7 @@ async def test_calls_within_a_call_are_its_callers_wherever_the_key_is_and_comes
     assert {end.key for end in ends} == {key.id for key in near.values()}
 
 
-async def test_without_probabilities_nothing_is_sure(tmp_path: Path) -> None:
+async def test_without_probabilities_no_answer_is_accepted(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(confidence=0.5)) as rig:
         assert (await rig.chat()).status == 200
         assert b'"logprobs":true' in (rig.models["small"].last or pytest.fail("not asked")).body
@@ -154,7 +152,7 @@ async def test_without_probabilities_nothing_is_sure(tmp_path: Path) -> None:
     assert "no probabilities" in told(ends[0])["reason"]
 
 
-async def test_who_cannot_be_tried_is_passed_over(tmp_path: Path) -> None:
+async def test_an_unsuitable_or_failing_small_model_is_skipped(tmp_path: Path) -> None:
     tool = {"type": "function", "function": {"name": "f", "parameters": {}}}
     async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
         assert (await rig.chat(tools=[tool])).status == 200
@@ -172,7 +170,7 @@ async def test_who_cannot_be_tried_is_passed_over(tmp_path: Path) -> None:
     assert [s.outcome for call, s in attempts if call == ends[3].call] == ["not_billed", "ok"]
 
 
-async def test_nothing_is_tried_where_a_call_may_make_one_attempt_only(tmp_path: Path) -> None:
+async def test_no_cheap_try_is_made_if_only_one_attempt_is_allowed(tmp_path: Path) -> None:
     """What did not pass would leave none for the others, and its caller without an answer."""
     settings = declared(schema=SCHEMA)
     settings["assistant"]["attempts"] = 1
@@ -185,7 +183,7 @@ async def test_nothing_is_tried_where_a_call_may_make_one_attempt_only(tmp_path:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_try_that_is_silent_leaves_time_for_the_others(tmp_path: Path, stream: bool) -> None:
+async def test_a_silent_try_leaves_time_for_the_next_deployment(tmp_path: Path, stream: bool) -> None:
     """Of a deadline that is shorter than its own time limits it had all, and the call failed."""
     workloads = declared(schema=SCHEMA)
     workloads["assistant"]["deadline_ms"] = 2000
@@ -198,7 +196,7 @@ async def test_a_try_that_is_silent_leaves_time_for_the_others(tmp_path: Path, s
     assert "small was tried first, and others were asked, since it could not answer" in told(ends[0])["reason"]
 
 
-async def test_a_try_that_fails_again_and_again_holds_nobody_up(tmp_path: Path) -> None:
+async def test_a_repeatedly_failing_try_is_skipped(tmp_path: Path) -> None:
     """It is asked last as any other, and one call at a time finds out whether it is well again."""
     async with call_rig(tmp_path, NAMES, workloads=declared(schema=SCHEMA)) as rig:
         rig.play("small", mode="error", status=500)
@@ -230,7 +228,9 @@ async def test_a_judge_that_is_silent_leaves_time_for_the_others(tmp_path: Path)
 
 
 @pytest.mark.parametrize("give", [True, False])
-async def test_what_becomes_of_an_unproven_answer_when_nobody_else_answers(tmp_path: Path, give: bool) -> None:
+async def test_an_unaccepted_answer_is_handled_as_declared_if_no_other_deployment_answers(
+    tmp_path: Path, give: bool
+) -> None:
     async with call_rig(tmp_path, ("small", "large"), workloads=declared(schema=SCHEMA, give=give)) as rig:
         rig.play("large", mode="down")
         reply, stream = await rig.chat(), await rig.stream()
@@ -243,7 +243,7 @@ async def test_what_becomes_of_an_unproven_answer_when_nobody_else_answers(tmp_p
         assert {end.status for end in ends} == {"failed"}
 
 
-async def test_going_on_needs_a_reservation_of_its_own(tmp_path: Path) -> None:
+async def test_escalating_needs_its_own_reservation(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, limit=BOUND, workloads=declared(schema=SCHEMA)) as rig:
         reply = await rig.chat()
         await rig.gateway.journal.close()
@@ -254,7 +254,7 @@ async def test_going_on_needs_a_reservation_of_its_own(tmp_path: Path) -> None:
     assert ends[0].status == "failed"
 
 
-async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(tmp_path: Path) -> None:
+async def test_a_client_disconnecting_during_the_check_leaves_exact_books(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(judge=JUDGE)) as rig:
         rig.play("judge", latency_ms=3000)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
@@ -265,7 +265,7 @@ async def test_a_caller_that_leaves_during_the_check_leaves_the_books_in_order(t
         await rig.books()
 
 
-def test_answers_that_say_the_same() -> None:
+def test_equal_answers_are_recognised() -> None:
     assert agree.is_same_answer("Paris.", "paris")
     assert not agree.is_same_answer("Paris", "Lyon")
     assert agree.is_same_answer("It opens at 9 on working days.", "On working days it opens at 9, always.")
@@ -288,7 +288,7 @@ def test_answers_that_say_the_same() -> None:
     assert agree.confidence([]) is None
 
 
-async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tmp_path: Path) -> None:
+async def test_a_worker_that_dies_during_the_check_has_journalled_the_try(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, workloads=declared(judge=JUDGE)) as rig:
         rig.play("judge", latency_ms=60_000)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
@@ -312,7 +312,7 @@ async def test_a_worker_that_dies_during_the_check_has_the_try_in_its_journal(tm
 
 
 @pytest.mark.parametrize(("logprob", "by"), [(-0.02, "small"), (-1.5, "large")])
-async def test_an_answer_passes_by_the_probabilities_of_its_tokens(tmp_path: Path, logprob: float, by: str) -> None:
+async def test_an_answer_is_accepted_by_its_token_probabilities(tmp_path: Path, logprob: float, by: str) -> None:
     async def sure(request: Request, response: Response) -> None:
         assert json.loads(request.body)["logprobs"] is True
         choice = {

@@ -47,7 +47,7 @@ def facts(
 
 
 @given(st.sampled_from(MODES), st.lists(st.tuples(st.integers(0, 9), st.integers(0, 5), st.floats(0, 1e6)), max_size=6))
-def test_whatever_the_mode_every_deployment_is_there_once(mode: str, known: list[tuple[int, int, float]]) -> None:
+def test_every_mode_orders_each_deployment_exactly_once(mode: str, known: list[tuple[int, int, float]]) -> None:
     places = [deployment(f"d{n}", 1, weight=weight) for n, (weight, _, _) in enumerate(known)]
     running = {f"d{n}": count for n, (_, count, _) in enumerate(known)}
     peak = {f"d{n}": micro for n, (_, _, micro) in enumerate(known)}
@@ -60,7 +60,7 @@ def firsts(mode: str, places: list[Deployment], count: int, known: BalancingInpu
     return [balance.order(mode, places, known)[0].name for _ in range(count)]
 
 
-def test_weighted_turns_are_exact_and_evenly_spread() -> None:
+def test_weighted_round_robin_is_exact_and_evenly_spread() -> None:
     order = firsts("weighted", [A, B, C], 14, facts())
     assert Counter(order) == {"a": 10, "b": 2, "c": 2}
     assert order[:7] == order[7:] and "".join(order[:7]) == "aabacaa"
@@ -69,7 +69,7 @@ def test_weighted_turns_are_exact_and_evenly_spread() -> None:
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "ordered"])
-def test_a_weight_of_zero_is_asked_last_in_every_mode(mode: str) -> None:
+def test_a_deployment_of_weight_zero_is_last_in_every_mode(mode: str) -> None:
     """However much runs at the others, however quick and cheap it is."""
     none, balance = deployment("z", 1, weight=0), LoadBalancer()
     known = facts({"a": 50, "b": 50}, {"a": 1e6, "b": 1e6}, {"a": 9, "b": 9})
@@ -79,7 +79,7 @@ def test_a_weight_of_zero_is_asked_last_in_every_mode(mode: str) -> None:
     assert balance.order(mode, [none], known) == [none]
 
 
-def test_turns_go_on_for_calls_that_may_go_to_some_of_them_only() -> None:
+def test_round_robin_continues_for_calls_limited_to_some_deployments() -> None:
     """As those that name a model, beside those that leave it open."""
     balance, found = LoadBalancer(), Counter[str]()
     for _ in range(70):
@@ -95,7 +95,7 @@ def test_least_outstanding_counts_by_weight() -> None:
     assert LoadBalancer().order("least-outstanding", EVEN, facts({"a": 2, "b": 1, "c": 0, "d": 5}))[0].name == "c"
 
 
-def test_equal_ones_share() -> None:
+def test_equal_deployments_share_calls() -> None:
     assert len(set(firsts("least-outstanding", EVEN, 60, facts()))) == 4
 
 
@@ -107,7 +107,7 @@ def test_latency_prefers_the_quick_one_and_never_herds() -> None:
     assert Counter(firsts("latency", EVEN, 300, busy))["a"] < 100
 
 
-def test_latency_sends_no_crowd_to_one_of_which_nothing_is_known() -> None:
+def test_latency_mode_does_not_flood_an_unknown_deployment() -> None:
     """A new one, or one that hangs: the first call finds out, and the others know no better of it than of the
     slowest."""
     peak = {"a": 10_000.0, "b": 50_000.0}
@@ -230,7 +230,7 @@ async def test_calls_go_to_the_cheapest(tmp_path: Path) -> None:
     assert await answered(tmp_path, reliability(balance="cheapest"), {"two": {"rates": cheap}}, 4) == {"two": 4}
 
 
-async def test_calls_go_where_answers_come_sooner(tmp_path: Path) -> None:
+async def test_calls_go_to_the_faster_deployment(tmp_path: Path) -> None:
     found = await answered(tmp_path, reliability(balance="latency"), {}, 30, latency_ms=400)
     assert found["three"] <= 6
 
@@ -246,11 +246,11 @@ async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_pat
         await rig.books()
 
 
-async def test_one_conversation_stays_where_it_is(tmp_path: Path) -> None:
+async def test_a_conversation_stays_at_its_deployment(tmp_path: Path) -> None:
     assert len(await answered(tmp_path, reliability(balance="prefix"), {}, 8)) == 1
 
 
-async def test_an_unhealthy_one_gets_no_share_but_one_probe(tmp_path: Path) -> None:
+async def test_an_unhealthy_deployment_gets_only_one_probe(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": reliability(balance="weighted")}) as rig:
         rig.play("one", mode="error", status=500)
         began = rig.gateway.loop.time()
@@ -260,7 +260,7 @@ async def test_an_unhealthy_one_gets_no_share_but_one_probe(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode != "ordered"])
-async def test_a_failure_is_still_invisible(tmp_path: Path, mode: str) -> None:
+async def test_a_failure_stays_invisible_to_the_client(tmp_path: Path, mode: str) -> None:
     async with call_rig(tmp_path, workloads={"assistant": reliability(balance=mode)}) as rig:
         rig.play("one", mode="error", status=500)
         replies = await asyncio.gather(*(rig.chat() for _ in range(6)))
@@ -269,7 +269,7 @@ async def test_a_failure_is_still_invisible(tmp_path: Path, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", [mode for mode in MODES if mode not in ("ordered", "cheapest")])
-async def test_one_that_was_opened_is_tried_again_although_two_others_are_well(tmp_path: Path, mode: str) -> None:
+async def test_an_open_breaker_is_probed_although_two_others_are_healthy(tmp_path: Path, mode: str) -> None:
     names = ["one", "two", "three"]
     async with call_rig(tmp_path, names, workloads={"assistant": reliability(balance=mode)}) as rig:
         health, now = rig.gateway.health, rig.gateway.loop.time()
@@ -281,7 +281,7 @@ async def test_one_that_was_opened_is_tried_again_although_two_others_are_well(t
         assert health.is_closed("two")
 
 
-async def test_a_fallback_or_one_without_weight_is_not_tried_in_front_of_the_others(tmp_path: Path) -> None:
+async def test_a_fallback_or_weightless_deployment_is_not_probed_before_the_others(tmp_path: Path) -> None:
     names = ["one", "two", "three", "four"]
     settings = {"assistant": reliability(balance="weighted", peers=3)}
     async with call_rig(tmp_path, names, workloads=settings, more={"three": {"weight": 0}}) as rig:
@@ -295,9 +295,7 @@ async def test_a_fallback_or_one_without_weight_is_not_tried_in_front_of_the_oth
 @pytest.mark.parametrize(
     ("path", "field"), [("/v1/responses", "input"), ("/v1/completions", "prompt"), ("/v1/chat/completions", "messages")]
 )
-async def test_each_beginning_of_a_conversation_has_its_home_in_every_api(
-    tmp_path: Path, path: str, field: str
-) -> None:
+async def test_a_conversation_prefix_has_a_home_deployment_in_every_api(tmp_path: Path, path: str, field: str) -> None:
     names = ["one", "two", "three"]
     async with call_rig(tmp_path, names, workloads={"assistant": reliability(balance="prefix")}) as rig:
 
@@ -317,7 +315,7 @@ async def test_each_beginning_of_a_conversation_has_its_home_in_every_api(
         assert homes == {text: await home(text) for text in homes}
 
 
-async def test_by_an_alias_every_deployment_may_answer_though_one_bears_that_name(tmp_path: Path) -> None:
+async def test_an_alias_selects_every_deployment_even_if_one_has_that_name(tmp_path: Path) -> None:
     declared = {"assistant": {"aliases": ["gpt-4.1", "up-one", "Our GPT"]}, "other": {}}
     async with call_rig(tmp_path, workloads=declared) as rig:
         rig.play("one", mode="down")
@@ -335,7 +333,7 @@ async def test_by_an_alias_every_deployment_may_answer_though_one_bears_that_nam
 
 @pytest.mark.parametrize("balance", MODES)
 @pytest.mark.parametrize("model", ["auto", "assistant"])
-async def test_a_weight_of_0_is_asked_when_the_others_fail_also_where_nothing_is_balanced(
+async def test_a_deployment_of_weight_zero_is_asked_when_the_others_fail(
     tmp_path: Path, balance: str, model: str
 ) -> None:
     """By which a deployment is put aside, whatever a workload says of its order."""

@@ -111,7 +111,7 @@ def kept(rig: Rig) -> Entry:
     return entry
 
 
-async def test_a_hit_is_confirmed_up_to_where_it_stands_and_not_searched_again(tmp_path: Path) -> None:
+async def test_a_confirmed_hit_is_not_searched_again(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         assert await ask(rig) == "none"
         ((_, searched),) = searcher.asked
@@ -125,7 +125,7 @@ async def test_a_hit_is_confirmed_up_to_where_it_stands_and_not_searched_again(t
             searcher.asked.clear()
 
 
-async def test_where_something_may_bear_on_it_the_question_is_searched_once(tmp_path: Path) -> None:
+async def test_a_possibly_relevant_change_triggers_one_search(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
         ((_, first),) = searcher.asked
@@ -142,7 +142,7 @@ async def test_where_something_may_bear_on_it_the_question_is_searched_once(tmp_
 
 
 @pytest.mark.parametrize("found", [["c1", "c2", "c3"], ["c1", "c3"], ["c1"], []])
-async def test_other_passages_are_another_answer(tmp_path: Path, found: list[str]) -> None:
+async def test_other_passages_invalidate_the_answer(tmp_path: Path, found: list[str]) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
         searcher.confirmed, searcher.found = "", [passage(chunk) for chunk in found]
@@ -154,7 +154,7 @@ async def test_other_passages_are_another_answer(tmp_path: Path, found: list[str
 
 
 @pytest.mark.parametrize("more", [{"conflicts": [CONFLICT]}, {"newer": [NEWER]}])
-async def test_what_a_model_would_be_told_besides_ends_an_answer(tmp_path: Path, more: dict[str, Any]) -> None:
+async def test_a_new_conflict_note_invalidates_the_answer(tmp_path: Path, more: dict[str, Any]) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
         searcher.confirmed, searcher.more = "", more
@@ -162,7 +162,7 @@ async def test_what_a_model_would_be_told_besides_ends_an_answer(tmp_path: Path,
         assert list(rig.gateway.answer_cache.entries("assistant")) == []
 
 
-async def test_what_does_not_fit_before_the_model_is_not_compared(tmp_path: Path) -> None:
+async def test_passages_that_do_not_fit_the_prompt_are_not_compared(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         searcher.found = [passage("c1"), passage("c2", "x" * 1900)]
         assert await ask(rig) == "none"
@@ -171,7 +171,7 @@ async def test_what_does_not_fit_before_the_model_is_not_compared(tmp_path: Path
         assert await ask(rig) == "exact"
 
 
-async def test_where_it_cannot_be_told_it_is_kept_but_not_given(tmp_path: Path) -> None:
+async def test_an_unconfirmable_hit_is_kept_but_not_served(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
         searcher.confirmed, searcher.away = "", True
@@ -181,7 +181,7 @@ async def test_where_it_cannot_be_told_it_is_kept_but_not_given(tmp_path: Path) 
         assert await ask(rig) == "exact" and rig.models["one"].counted == 1
 
 
-async def test_each_who_shares_an_answer_has_a_state_of_their_own(tmp_path: Path) -> None:
+async def test_each_person_sharing_an_answer_has_their_own_confirmed_state(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
         of(rig, "ben")
@@ -210,7 +210,7 @@ async def test_each_who_shares_an_answer_has_a_state_of_their_own(tmp_path: Path
         assert len(entry.states) == MAX_STATES and "ana" not in entry.states
 
 
-async def test_a_stopped_source_is_not_asked_and_comes_back_as_another_state(tmp_path: Path) -> None:
+async def test_a_killed_source_is_not_searched_and_returns_as_another_state(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
         live: Any = rig.gateway.live
@@ -220,7 +220,7 @@ async def test_a_stopped_source_is_not_asked_and_comes_back_as_another_state(tmp
         assert searcher.asked[0][1]["since"]["sources"] == ["handbook"]
 
 
-async def test_what_is_stopped_or_cleared_while_an_answer_is_confirmed_holds_for_that_call(tmp_path: Path) -> None:
+async def test_a_kill_or_clear_during_confirmation_applies_to_that_call(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         live: Any = rig.gateway.live
 
@@ -237,7 +237,7 @@ async def test_what_is_stopped_or_cleared_while_an_answer_is_confirmed_holds_for
         assert json.loads(reply.body)["error"]["code"] == "killed" and rig.models["one"].counted == 3
 
 
-async def test_another_worker_goes_on_from_where_an_answer_stands(tmp_path: Path) -> None:
+async def test_another_worker_continues_from_the_confirmed_state(tmp_path: Path) -> None:
     async with asking(tmp_path, keep=Keep(content="full", seconds=300)) as (rig, _):
         link = AnswerLink(rig.gateway, Home(tmp_path))
         sent: list[bytes] = []

@@ -48,21 +48,21 @@ async def test_no_attempt_follows_a_billed_one_above_what_a_call_may_cost(
         assert sum((await rig.books()).spent.values()) == BOUND
 
 
-async def test_up_to_what_it_may_cost_the_next_one_is_asked(tmp_path: Path) -> None:
+async def test_the_next_deployment_is_asked_within_the_cost_cap(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=capped(2 * BOUND)) as rig:
         rig.play("one", mode="error", status=502)
         assert (await rig.chat()).headers["groundplan-deployment"] == "two"
         await rig.books()
 
 
-async def test_what_was_not_billed_leaves_room(tmp_path: Path) -> None:
+async def test_an_unbilled_attempt_leaves_room_in_the_cost_cap(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=capped(BOUND)) as rig:
         rig.play("one", mode="error", status=503)
         assert (await rig.chat()).headers["groundplan-deployment"] == "two"
         await rig.books()
 
 
-async def test_the_same_deployment_is_not_asked_again_above_it(tmp_path: Path) -> None:
+async def test_a_retry_above_the_cost_cap_is_not_made(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"], workloads=capped(same=2, backoff_ms=1)) as rig:
         rig.play("one", mode="error", status=502)
         assert (await rig.chat()).code == "cost_per_call"
@@ -70,7 +70,7 @@ async def test_the_same_deployment_is_not_asked_again_above_it(tmp_path: Path) -
         await rig.books()
 
 
-async def test_a_cheaper_one_is_asked_in_the_place_of_one_that_is_too_dear(tmp_path: Path) -> None:
+async def test_a_cheaper_deployment_replaces_one_above_the_cost_cap(tmp_path: Path) -> None:
     cheap = {"three": {"rates": replace(RATES, output=RATES.output // 10)}}
     async with call_rig(tmp_path, ["one", "two", "three"], more=cheap, workloads=capped()) as rig:
         rig.play("one", mode="error", status=502)
@@ -81,7 +81,7 @@ async def test_a_cheaper_one_is_asked_in_the_place_of_one_that_is_too_dear(tmp_p
 
 @pytest.mark.parametrize(("most", "sent"), [(CAP, 0), (2 * BOUND, 1)])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_hedge_counts_beside_the_attempt_that_is_open(
+async def test_a_hedge_and_the_open_attempt_both_count_towards_the_cost_cap(
     tmp_path: Path, most: int, sent: int, stream: bool
 ) -> None:
     async with call_rig(tmp_path, workloads=capped(most, hedge={"after_ms": 40, "at_most": 1.0})) as rig:
@@ -96,7 +96,7 @@ async def test_a_hedge_counts_beside_the_attempt_that_is_open(
         await rig.books()
 
 
-async def test_a_stream_does_not_go_on_above_it_and_says_so(tmp_path: Path) -> None:
+async def test_a_broken_stream_is_not_resumed_above_the_cost_cap_and_says_so(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=capped(BOUND + 1, on_broken_stream="resume")) as rig:
         rig.play("one", mode="cut", chunk_ms=3)
         stream = await rig.stream()
@@ -106,7 +106,7 @@ async def test_a_stream_does_not_go_on_above_it_and_says_so(tmp_path: Path) -> N
         await rig.books()
 
 
-async def test_an_attempt_that_is_read_on_for_nobody_counts_at_its_bound(tmp_path: Path) -> None:
+async def test_a_drained_attempt_counts_at_its_bound(tmp_path: Path) -> None:
     """`one` loses against the hedge and is drained, `two` breaks off, and with `three` it could be more than two."""
     settings: dict[str, Any] = {"hedge": {"after_ms": 30, "at_most": 1.0}, "on_broken_stream": "resume"}
     drained = {"one": {"billing_on_cancel": "drain"}}
@@ -122,7 +122,7 @@ async def test_an_attempt_that_is_read_on_for_nobody_counts_at_its_bound(tmp_pat
         await rig.books()
 
 
-async def test_a_try_is_not_repeated_where_nothing_would_be_left_for_the_answer_after_it(tmp_path: Path) -> None:
+async def test_a_cheap_try_is_not_repeated_if_nothing_would_be_left_for_the_answer(tmp_path: Path) -> None:
     workloads = declared(schema=SCHEMA)
     workloads["assistant"] |= capped(2 * BOUND, same=2, backoff_ms=1)["assistant"]
     async with call_rig(tmp_path, NAMES, workloads=workloads) as rig:
@@ -132,7 +132,7 @@ async def test_a_try_is_not_repeated_where_nothing_would_be_left_for_the_answer_
         await rig.books()
 
 
-async def test_an_unproven_answer_is_given_where_the_next_one_would_be_too_dear(tmp_path: Path) -> None:
+async def test_an_unaccepted_answer_is_delivered_if_the_next_would_exceed_the_cost_cap(tmp_path: Path) -> None:
     """The try and one more attempt fit; that one is billed and fails, and a third does not fit."""
     workloads = declared(schema=SCHEMA, give=True)
     workloads["assistant"]["max_cost_per_call"] = 2 * BOUND

@@ -36,7 +36,7 @@ def of(model: str, name: str, **more: Any) -> Deployment:
     return msgspec.structs.replace(deployment(name, 1, kind="embeddings", **more), model=model)
 
 
-def test_tokens_go_to_who_reads_them() -> None:
+def test_token_inputs_go_to_deployments_that_accept_them() -> None:
     """They were sent as so many texts, the numbers themselves, to whoever speaks another API."""
     plain, google = of("m/one", "plain"), of("m/one", "google", api="gemini")
     for tokens in ([1, 2], [[1, 2], [3]], ["a", [3]]):
@@ -53,21 +53,21 @@ def test_tokens_go_to_who_reads_them() -> None:
         ("https://api.openai.com/v1", "dimensions"),
     ],
 )
-def test_the_length_of_vectors_is_asked_for_in_the_words_of_each(url: str, name: str) -> None:
+def test_the_vector_dimension_is_requested_in_each_apis_terms(url: str, name: str) -> None:
     place, ask = msgspec.structs.replace(of("m/one", "one"), url=url), asked(dimensions=8)
     sent = json.loads(EMBEDDINGS.codec(place).request_body(ask, place, 0, []))
     assert sent == {"model": "up-one", "input": ["a", "b"], name: 8}
 
 
 @pytest.mark.parametrize("more", [{"modality": "image"}, {"modality": ["image"]}, {"instances": [{"image": {}}]}])
-def test_nothing_else_is_embedded_than_texts(more: dict[str, Any]) -> None:
+def test_only_texts_are_embedded(more: dict[str, Any]) -> None:
     """Infinity fetches each `input` of such a modality, wherever it is."""
     with pytest.raises(Invalid):
         asked(input="http://127.0.0.1/secret.png", **more)
     assert asked(modality="text").messages == 2
 
 
-def test_what_is_said_of_each_text_counts_with_each() -> None:
+def test_parameters_per_text_count_with_each_text() -> None:
     """Mixedbread puts its `prompt` in front of every input, Voyage words of its own for an `input_type`."""
     one, plain, more = of("m/one", "one"), asked(), asked(prompt="p" * 98, dimensions=8)
     assert EMBEDDINGS.cost_bound(more, one, 0, 0) == EMBEDDINGS.cost_bound(plain, one, 0, 0)  # no price by tokens
@@ -80,7 +80,7 @@ NAN, MINUS_NAN = (b64encode(struct.pack("<4I", *[bits] * 4)).decode() for bits i
 
 
 @pytest.mark.parametrize("bad", [[None, None], NAN, MINUS_NAN, "missing"])
-async def test_vectors_that_are_none_come_from_elsewhere(tmp_path: Path, bad: Any) -> None:
+async def test_invalid_vectors_cause_a_fallback(tmp_path: Path, bad: Any) -> None:
     """llama.cpp that is not well answers so until it is started again, llama-box had one vector for several texts."""
     rows: list[Any] = [{"index": 0, "embedding": [0.5, 0.25]}, {"index": 1, "embedding": bad}][: 1 + (bad != "missing")]
     answer = msgspec.json.encode({"object": "list", "data": rows, "usage": {"prompt_tokens": 2}})
@@ -98,7 +98,7 @@ async def test_vectors_that_are_none_come_from_elsewhere(tmp_path: Path, bad: An
 
 
 @pytest.mark.parametrize("tokens", [7, 0])
-async def test_texts_that_were_answered_before_one_was_refused_are_paid(tmp_path: Path, tokens: int) -> None:
+async def test_texts_answered_before_a_refusal_are_charged(tmp_path: Path, tokens: int) -> None:
     """Some providers are asked for them one after another; 0: nobody counted."""
     refusal = {"message": "gemini: no", "type": "invalid_request_error", "code": "x", "billed_tokens": tokens}
 
@@ -120,7 +120,7 @@ async def test_texts_that_were_answered_before_one_was_refused_are_paid(tmp_path
         await rig.books()
 
 
-def test_who_asks_for_base64_gets_it() -> None:
+def test_base64_encoding_is_returned_if_requested() -> None:
     """Clients for Node take numbers in its place for bytes: nothing but zeros, a quarter of them."""
     codec, body = EMBEDDINGS.codec(of("m/one", "one")), asked(encoding_format="base64")
     rows = [{"object": "embedding", "embedding": [0.5, -0.25], "index": 0}, {"index": 1, "embedding": [1, 0]}]
@@ -148,12 +148,12 @@ def test_who_asks_for_base64_gets_it() -> None:
         {"embedding": {"x": None}},
     ],
 )
-def test_vectors_of_any_kind_are_fine(row: dict[str, Any]) -> None:
+def test_vectors_of_any_number_type_are_accepted(row: dict[str, Any]) -> None:
     answer = msgspec.json.encode({"data": [row] * 4, "usage": None, "ids": [None, None]})
     assert EMBEDDINGS.codec(of("m/one", "one")).parse_answer(answer, asked()).data == answer
 
 
-def test_no_vector_of_another_model_stands_in_for_one() -> None:
+def test_no_fallback_to_another_embedding_model() -> None:
     """Whoever keeps vectors of two models compares what compares with nothing, and nobody tells."""
     first, other, same = of("m/one", "first"), of("m/two", "other"), of("m/one", "same")
     assert EMBEDDINGS.eligible_deployments(asked(), (first, other, same)) == (first, same)

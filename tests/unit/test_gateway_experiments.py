@@ -83,7 +83,7 @@ async def rest(rig: Rig) -> None:
     await wait_until(lambda: not rig.gateway.background)
 
 
-async def test_both_answer_and_one_is_shown(tmp_path: Path) -> None:
+async def test_both_models_answer_and_one_answer_is_delivered(tmp_path: Path) -> None:
     async with trying(tmp_path, tried()) as (rig, pairs):
         rig.play("one", tokens=4, say="the answer is 7")
         rig.play("two", tokens=6, say="the answer is 8", latency_ms=500)
@@ -109,7 +109,7 @@ async def test_both_answer_and_one_is_shown(tmp_path: Path) -> None:
     assert (route["of"], route["by"], route["deployment"]) == (str(pair.call), "experiment small", "two")
 
 
-async def test_a_stream_is_compared_with_a_whole_answer(tmp_path: Path) -> None:
+async def test_a_streamed_answer_is_compared_with_a_whole_one(tmp_path: Path) -> None:
     async with trying(tmp_path, tried()) as (rig, pairs):
         for name in ("one", "two"):
             rig.play(name, tokens=5, say="just the same")
@@ -122,7 +122,7 @@ async def test_a_stream_is_compared_with_a_whole_answer(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("mode", ["down", "error", "stall", "cut"])
-async def test_what_is_shown_does_not_suffer_from_a_candidate_that_fails(tmp_path: Path, mode: str) -> None:
+async def test_a_failing_candidate_does_not_affect_the_delivered_answer(tmp_path: Path, mode: str) -> None:
     async with trying(tmp_path, tried(), more={"two": {"first_token_ms": 300, "idle_ms": 100}}) as (rig, pairs):
         rig.play("two", mode=mode)
         reply = await rig.chat()
@@ -145,7 +145,7 @@ async def test_a_second_answer_needs_room_in_every_budget(tmp_path: Path) -> Non
         await books(rig)
 
 
-async def test_the_last_of_a_budget_is_for_what_people_ask(tmp_path: Path) -> None:
+async def test_the_rest_of_a_budget_is_reserved_for_real_calls(tmp_path: Path) -> None:
     async with trying(tmp_path, tried(budget=LIMIT), limit=LIMIT) as (rig, pairs):
         live = rig.gateway.live
         live.remaining = lambda *_: 20 * 10_000_000 * 9  # type: ignore[method-assign]  # of nine calls
@@ -178,7 +178,7 @@ async def test_a_judge_is_asked_in_both_orders_and_charged_to_the_experiment(tmp
 @pytest.mark.parametrize(
     ("script", "said"), [({"say": "Hard: another first"}, "Hard: … …"), ({"say": ""}, ""), ({"mode": "down"}, None)]
 )
-async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_none(
+async def test_unjudged_pairs_stay_open_and_equal_answers_need_no_judge(
     tmp_path: Path, script: dict[str, str], said: str | None
 ) -> None:
     async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
@@ -197,7 +197,7 @@ async def test_what_a_judge_says_nothing_of_is_left_open_and_equal_answers_need_
         assert (pairs.waiting[-1].basis, pairs.waiting[-1].score, pairs.waiting[-1].said) == ("judge", 1.0, None)
 
 
-async def test_what_is_masked_before_models_is_masked_before_their_judge(tmp_path: Path) -> None:
+async def test_values_masked_for_models_are_masked_for_their_judge(tmp_path: Path) -> None:
     email = "ana@acme.example"
     workloads = {"assistant": {"guardrails": Guardrails(input={"personal_data": "mask"})}}
     names = ("one", "two", "three")
@@ -215,7 +215,7 @@ async def test_what_is_masked_before_models_is_masked_before_their_judge(tmp_pat
 
 
 @pytest.mark.parametrize("sent", ["ana@acme.example", "<email_1>"])
-async def test_what_is_masked_is_masked_before_the_judge_of_a_replay(tmp_path: Path, sent: str) -> None:
+async def test_values_masked_for_models_are_masked_for_the_judge_of_a_replay(tmp_path: Path, sent: str) -> None:
     """A request is kept as the model saw it, its answer as the caller did."""
     email, declared = "ana@acme.example", Guardrails(input={"personal_data": "mask"})
     workloads = {"assistant": {"guardrails": declared}}
@@ -236,7 +236,7 @@ async def test_what_is_masked_is_masked_before_the_judge_of_a_replay(tmp_path: P
     assert len(said) == 2 and all(email not in body and "<email_1>" in body for body in said)
 
 
-async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: Path) -> None:
+async def test_few_second_answers_are_made_while_the_judge_is_unavailable(tmp_path: Path) -> None:
     async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
         rig.play("one", tokens=5, say="a first answer")
         rig.play("two", tokens=5, say="another one")
@@ -249,7 +249,7 @@ async def test_few_second_answers_are_made_while_their_judge_is_away(tmp_path: P
         assert isinstance(trials, Shadows) and trials.missed == 4
 
 
-async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Path) -> None:
+async def test_a_judge_without_budget_is_recorded_with_the_reason(tmp_path: Path) -> None:
     poor = tried(judge="three", budget=0)
     async with trying(tmp_path, poor, names=("one", "two", "three")) as (rig, _):
         mark = Mark(poor.id, poor.name, CANDIDATE, of="c1")
@@ -272,11 +272,11 @@ async def test_a_judge_that_cannot_be_paid_says_why_it_said_nothing(tmp_path: Pa
         ({"answered": False, "basis": "none", "code": "no_deployment"}, "no_deployment"),
     ],
 )
-def test_why_an_answer_was_not_judged(told: dict[str, Any], why: str) -> None:
+def test_the_reason_for_a_missing_judgement_is_recorded(told: dict[str, Any], why: str) -> None:
     assert replays._unjudged_reason(told) == why
 
 
-def test_a_replay_that_outlasts_its_key_goes_on_with_another() -> None:
+def test_a_replay_that_outlasts_its_key_continues_with_another() -> None:
     """Else every further call of it would be asked in vain, and it would say that all were asked."""
     waiting: Any = SimpleNamespace(call=new_id(), endpoint="chat.completions", email=None)
     for code in ("key_revoked", "key_expired"):
@@ -286,7 +286,7 @@ def test_a_replay_that_outlasts_its_key_goes_on_with_another() -> None:
             assert replays._replay_call(run, waiting, ({}, "7"), line).why == code
 
 
-async def test_a_person_or_a_kill_ends_it_at_once(tmp_path: Path) -> None:
+async def test_a_person_or_a_kill_ends_an_experiment_at_once(tmp_path: Path) -> None:
     async with trying(tmp_path, tried()) as (rig, pairs):
         live = rig.gateway.live
         assert isinstance(live, FixedPolicy)
@@ -311,14 +311,14 @@ async def headed(rig: Rig, line: str) -> Reply:
         writer.close()
 
 
-async def test_no_caller_can_pass_for_the_gateway(tmp_path: Path) -> None:
+async def test_no_caller_can_impersonate_the_gateway(tmp_path: Path) -> None:
     async with call_rig(tmp_path) as rig:
         assert (await headed(rig, "groundplan-feature: experiment/shadow")).status == 200
         ends = [record for record in await rig.records() if isinstance(record, Finish)]
     assert [end.feature for end in ends] == [""]
 
 
-async def test_arms_are_asked_first_and_stand_in_the_receipt(tmp_path: Path) -> None:
+async def test_an_arms_deployment_is_asked_first_and_named_in_the_receipt(tmp_path: Path) -> None:
     async with trying(tmp_path, tried(type=AB, share=0.5, split=CONVERSATION)) as (rig, pairs):
         served: dict[str, set[str]] = {}
         for turn in range(24):
@@ -334,7 +334,7 @@ async def test_arms_are_asked_first_and_stand_in_the_receipt(tmp_path: Path) -> 
     assert len({r["unit"] for r in routes}) == 12
 
 
-async def test_a_candidate_that_is_down_hands_over(tmp_path: Path) -> None:
+async def test_an_unavailable_candidate_falls_back(tmp_path: Path) -> None:
     async with trying(tmp_path, tried(type=AB, share=1.0)) as (rig, _):
         rig.play("two", mode="down")
         reply = await rig.chat()
@@ -351,7 +351,7 @@ async def test_a_named_model_is_never_changed(tmp_path: Path) -> None:
     assert end.route == ""
 
 
-async def test_cached_answers_of_one_arm_are_not_given_to_the_other(tmp_path: Path) -> None:
+async def test_cached_answers_are_not_shared_between_arms(tmp_path: Path) -> None:
     declared = {"assistant": {"cache": Cache(seconds=60, max_bytes=1 << 20, scope="workload")}}
     experiment = tried(type=AB, share=0.5, split=CONVERSATION)
     async with trying(tmp_path, experiment, workloads=declared) as (rig, _):
@@ -374,7 +374,7 @@ NAMES = st.lists(st.sampled_from(["one", "two", "three"]), min_size=1, max_size=
     model=st.sampled_from(["auto", "x"]),
     over=st.booleans(),
 )
-def test_an_experiment_never_leaves_what_the_call_may_use_and_ends_when_it_says(
+def test_an_experiment_uses_only_permitted_deployments_and_ends_on_time(
     names: list[str], share: float, type: str, model: str, over: bool
 ) -> None:
     """Also where nobody is there to end it."""
@@ -394,7 +394,7 @@ def test_an_experiment_never_leaves_what_the_call_may_use_and_ends_when_it_says(
 
 
 @pytest.mark.parametrize("share", [0.01, 0.1, 0.5, 0.9])
-def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) -> None:
+def test_a_shadow_gets_its_share_of_calls_whichever_content_is_kept(share: float) -> None:
     """Ids begin their second half with two bits that are always the same."""
     task, ask = workload("assistant", ["one", "two"]), Ask({}, "auto", 1, "q", False, False, None, 1, 1)
     experiments, kept = {"assistant": tried(share=share)}, Keep(content="redacted", share=5_000, seconds=60)
@@ -409,7 +409,7 @@ def test_a_shadow_has_its_share_of_the_calls_whichever_are_kept(share: float) ->
 
 
 @pytest.mark.parametrize("words", [None, b'[{"role":"user","content":"q"}]'])
-def test_whoever_rotates_its_key_stays_in_its_arm(words: bytes | None) -> None:
+def test_a_caller_with_a_rotated_key_stays_in_its_arm(words: bytes | None) -> None:
     fields = {} if words is None else {"messages": msgspec.Raw(words)}
     ask = Ask(fields, "auto", 1, "q", False, False, None, 1, 1)
     exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
@@ -421,7 +421,7 @@ def test_whoever_rotates_its_key_stays_in_its_arm(words: bytes | None) -> None:
     assert unit_of(exchange, ask, CONVERSATION) != before
 
 
-def test_what_the_gateway_asks_itself_is_in_no_experiment() -> None:
+def test_calls_of_the_gateway_itself_are_in_no_experiment() -> None:
     exchange = Exchange(new_id_bytes(), Request(0.0), CollectedResponse(), CHAT)
     exchange.deployments = [deployment(name, 1) for name in ("one", "two")]
     ask = Ask({}, "auto", 1, "q", False, False, None, 1, 1)
@@ -453,14 +453,14 @@ USE = {"type": "tool_use", "id": "t", "name": "pay", "input": {"usd": 5, "to": "
         ],
     ],
 )
-def test_the_functions_that_an_answer_calls_are_a_part_of_it(answer: Any) -> None:
+def test_function_calls_are_part_of_the_compared_answer(answer: Any) -> None:
     """Two that say the same and call another function with something else were as good as each other."""
     streamed = "".join(f"data: {json.dumps(each)}\n\n" for each in answer) if isinstance(answer, list) else ""
     data = (streamed or json.dumps(answer)).encode()
     assert text_of(data) == 'I pay.\ncalls pay{"to": "Ana", "usd": 5}'
 
 
-async def test_answers_that_call_something_else_are_not_equal(tmp_path: Path) -> None:
+async def test_answers_with_different_function_calls_are_not_equal(tmp_path: Path) -> None:
     async with trying(tmp_path, tried(judge="three"), names=("one", "two", "three")) as (rig, pairs):
         rig.play("one", say="I see", tool=True)
         rig.play("two", say="I see")
@@ -474,7 +474,7 @@ async def test_answers_that_call_something_else_are_not_equal(tmp_path: Path) ->
         assert rig.models["three"].counted == 2 and pairs.waiting[-1].score == 1.0
 
 
-def test_facts_that_wait_too_long_go() -> None:
+def test_facts_that_wait_too_long_are_dropped() -> None:
     pairs = Pairs("")
     for _ in range(10_001):
         pairs.add(
@@ -500,7 +500,7 @@ async def test_a_key_that_may_not_use_the_candidate_makes_no_second_answer(tmp_p
 
 
 @pytest.mark.parametrize("what", ["key", "experiment", "workload"])
-async def test_what_was_revoked_meanwhile_makes_no_second_answer(tmp_path: Path, what: str) -> None:
+async def test_a_key_revoked_meanwhile_makes_no_second_answer(tmp_path: Path, what: str) -> None:
     async with trying(tmp_path, tried()) as (rig, pairs):
         rig.play("one", latency_ms=150)
         live = rig.gateway.live
@@ -521,7 +521,7 @@ async def test_what_was_revoked_meanwhile_makes_no_second_answer(tmp_path: Path,
         assert rig.models["two"].counted == 0
 
 
-async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_its_deployment(tmp_path: Path) -> None:
+async def test_a_second_answer_uses_the_deployments_limit_and_not_the_persons(tmp_path: Path) -> None:
     limits = [
         Limit(name="each", covers="key", type="requests", amount=1, period="day"),
         Limit(name="place", covers="deployment/two", type="requests", amount=1, period="day"),
@@ -543,7 +543,7 @@ async def test_a_second_answer_takes_no_limit_of_its_person_and_keeps_that_of_it
         assert rig.gateway.limit_slices.spent("requests/all", day) == 2, "of its workload it is one more"
 
 
-def test_production_approves_what_is_declared_to_be_tried() -> None:
+def test_experiments_in_production_need_approval() -> None:
     rule = DeclaredExperiment(name="small", type="ab", candidate="two", budget=PICO)
     plain = blueprint(1, [deployment("one", 1), deployment("two", 1)], [workload("assistant", ["one", "two"])])
     (task,) = plain.workloads
@@ -560,7 +560,7 @@ def test_production_approves_what_is_declared_to_be_tried() -> None:
         ("A", "SAME", 0.0, False), ("SAME", "A", 1.0, False), ("SAME", "B", 0.0, False),
     ],
 )  # fmt: skip
-def test_a_judge_is_believed_where_both_orders_say_the_same(
+def test_a_judgement_counts_only_if_both_orders_agree(
     first: str, second: str, score: float, contradicted: bool
 ) -> None:
     assert pairwise.combine_verdicts(first, second) == pairwise.PairVerdict(score, contradicted)
@@ -568,14 +568,14 @@ def test_a_judge_is_believed_where_both_orders_say_the_same(
 
 
 @given(st.text(max_size=40))
-def test_what_a_judge_says_is_read_leniently(text: str) -> None:
+def test_judgements_are_parsed_leniently(text: str) -> None:
     assert pairwise.parse_verdict(text) in ("A", "B", "SAME", None)
     assert pairwise.parse_verdict(f"**A** {text}") == "A"
     assert pairwise.parse_verdict("Answer: B.") == "B"
     assert pairwise.parse_verdict("tie") == "SAME"
 
 
-def test_a_judge_is_given_up_after_as_many_pairs_in_a_row() -> None:
+def test_a_judge_is_given_up_after_that_many_unreadable_pairs_in_a_row() -> None:
     told = pairwise.unreadable_problem("mini", ["", *["Well"] * 4])
     assert told is not None and told.code == "judge_unreadable" and "it said nothing instead" in told.message
     assert "8 tokens" in told.hint
@@ -585,7 +585,7 @@ def test_a_judge_is_given_up_after_as_many_pairs_in_a_row() -> None:
     assert pairwise.open_pairs_note("mini", 3, 0) == "the judge mini gave no readable verdict on 3"
 
 
-def test_what_a_judge_said_instead_is_short_and_has_no_word_of_the_call() -> None:
+def test_the_recorded_excerpt_of_a_judge_is_short_and_contains_nothing_of_the_call() -> None:
     call = ("Is Ana Berg's card 4111 blocked?", "Yes, Ana.", "No.")
     assert pairwise.redact_reply("Ana Berg's  card\nlooks 4111 fine", call) == "… …'… … looks … fine"
     assert pairwise.redact_reply("I think Be", call) == "I think …", "cut in the middle of a word"
@@ -593,7 +593,7 @@ def test_what_a_judge_said_instead_is_short_and_has_no_word_of_the_call() -> Non
     assert pairwise.redact_reply("x" * 500, call) == "x" * 60 + "…"
 
 
-async def test_what_keeps_a_deployment_from_calls_keeps_it_from_second_answers_too(tmp_path: Path) -> None:
+async def test_rules_that_exclude_a_deployment_apply_to_second_answers_too(tmp_path: Path) -> None:
     routing = Routing(barred={"two": "the risk of its model is high, above medium"})
     async with trying(tmp_path, tried(), workloads={"assistant": {"routing": routing}}) as (rig, pairs):
         assert (await rig.chat()).status == 200
@@ -602,7 +602,7 @@ async def test_what_keeps_a_deployment_from_calls_keeps_it_from_second_answers_t
         assert not [pair for pair in pairs.waiting if pair.answered]
 
 
-async def test_the_receipt_of_an_arm_says_whom_a_rule_kept_out(tmp_path: Path) -> None:
+async def test_the_receipt_of_an_arm_names_the_deployment_that_a_rule_excluded(tmp_path: Path) -> None:
     routing = Routing(barred={"three": "its tone is 70%, below the floor of 90%"})
     experiment, names = tried(type=AB, share=1.0), ("one", "two", "three")
     async with trying(tmp_path, experiment, names=names, workloads={"assistant": {"routing": routing}}) as (rig, _):

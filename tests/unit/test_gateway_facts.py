@@ -28,7 +28,7 @@ async def searched(rig: Rig) -> Reply:
         writer.close()
 
 
-async def test_a_search_of_what_is_restricted_that_cannot_be_written_down_is_refused(
+async def test_a_search_of_restricted_data_that_cannot_be_recorded_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def search(*_: Any) -> tuple[int, bytes]:
@@ -44,7 +44,7 @@ async def test_a_search_of_what_is_restricted_that_cannot_be_written_down_is_ref
         assert (refused.status, refused.code) == (503, "journal_unavailable")
 
 
-async def test_a_search_of_what_is_restricted_whose_client_goes_away_is_written_down(
+async def test_a_search_of_restricted_data_whose_client_disconnects_is_recorded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = asyncio.Event()

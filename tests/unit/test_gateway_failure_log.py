@@ -31,7 +31,7 @@ def waits(caplog: pytest.LogCaptureFixture) -> int:
     return sum("for PostgreSQL" in each.getMessage() for each in caplog.records)
 
 
-async def test_what_waits_is_logged_once_for_as_long_as_it_waits(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_waiting_write_is_logged_once_while_it_waits(caplog: pytest.LogCaptureFixture) -> None:
     facts = Beside("facts", 10)
     for times in (1, 2):
         facts.add(times)
@@ -44,7 +44,7 @@ async def test_what_waits_is_logged_once_for_as_long_as_it_waits(caplog: pytest.
         assert not facts.waiting
 
 
-async def test_so_is_what_each_part_of_a_worker_has_for_postgresql(caplog: pytest.LogCaptureFixture) -> None:
+async def test_waiting_writes_of_every_part_of_a_worker_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:
     clock = SystemClock()
     counts, tally, checks, reported = (
         GuardCounts(NOBODY, clock),

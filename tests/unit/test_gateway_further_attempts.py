@@ -45,7 +45,7 @@ RESUME = {"assistant": reliability(on_broken_stream="resume")}
 
 
 @pytest.mark.parametrize("names", [["one", "two"], ["one", "two", "three"]])
-async def test_a_refusal_of_the_rest_of_a_stream(tmp_path: Path, names: list[str]) -> None:
+async def test_a_refused_resumption_is_no_second_answer(tmp_path: Path, names: list[str]) -> None:
     """It is no second answer in the middle of the first one: others go on, or the client is told."""
     async with call_rig(tmp_path, names, workloads=RESUME) as rig:
         rig.play("one", mode="cut", chunk_ms=3)
@@ -94,14 +94,14 @@ async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0)
         writer.close()
 
 
-async def test_a_slow_client_says_nothing_of_how_quick_a_deployment_is(tmp_path: Path) -> None:
+async def test_a_slow_client_does_not_count_as_deployment_latency(tmp_path: Path) -> None:
     """Else others were sent elsewhere, or told that there is no room."""
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         assert (await heard(rig, 3 << 20, pause=0.2)).status == 200
         assert 0 < rig.gateway.health._answer_speeds["one"].mean < 150_000
 
 
-async def test_nobody_else_is_asked_beside_a_form(tmp_path: Path) -> None:
+async def test_an_upload_is_not_hedged(tmp_path: Path) -> None:
     """It is passed on as it comes, and nobody waits to send it twice."""
     hedged = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 1.0})}
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}, workloads=hedged) as rig:
@@ -114,7 +114,7 @@ async def test_nobody_else_is_asked_beside_a_form(tmp_path: Path) -> None:
         await rig.books()
 
 
-async def test_an_upload_goes_on_when_its_upstream_says_that_it_works_on_it(tmp_path: Path) -> None:
+async def test_an_upload_continues_after_a_102_processing_response(tmp_path: Path) -> None:
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         writer.write(b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 100 Continue\r\n\r\n")
@@ -131,7 +131,7 @@ async def test_an_upload_goes_on_when_its_upstream_says_that_it_works_on_it(tmp_
     server.close()
 
 
-async def test_an_upstream_that_lost_patience_with_a_client_is_well(tmp_path: Path) -> None:
+async def test_an_upstream_that_times_out_a_slow_client_stays_healthy(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         rig.play("one", mode="error", status=408)
         for _ in range(3):
@@ -139,7 +139,7 @@ async def test_an_upstream_that_lost_patience_with_a_client_is_well(tmp_path: Pa
         assert not rig.gateway.health.states(0.0)
 
 
-async def test_a_form_that_was_passed_on_is_held_against_nobody_else(tmp_path: Path) -> None:
+async def test_a_streamed_form_is_not_counted_against_other_deployments(tmp_path: Path) -> None:
     """Only who had it can be asked for it, and what it said is told."""
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         rig.play("one", mode="error", status=500)
@@ -152,7 +152,7 @@ async def test_a_form_that_was_passed_on_is_held_against_nobody_else(tmp_path: P
         assert (await heard(rig, 3 << 20)).status == 200, "now the other one is asked first"
 
 
-async def test_a_form_that_is_kept_goes_to_the_next_one(tmp_path: Path) -> None:
+async def test_a_buffered_form_is_sent_to_the_next_deployment(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         rig.play("one", mode="error", status=500)
         assert (await heard(rig, 1 << 10)).status == 200
@@ -160,7 +160,7 @@ async def test_a_form_that_is_kept_goes_to_the_next_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [2 << 20, 1 << 10])
-async def test_a_large_recording_that_nobody_else_can_have_is_waited_for(
+async def test_a_large_recording_waits_for_its_only_deployment(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int
 ) -> None:
     """To give its deployment up would help nobody, and cost the longest recording."""
@@ -206,7 +206,7 @@ def approve(live: Any) -> None:
 
 
 @pytest.mark.parametrize(("what", "code"), CHANGES)
-async def test_no_attempt_follows_once_it_is_stopped_revoked_or_kept_elsewhere(
+async def test_no_further_attempt_after_a_kill_revocation_or_residency_change(
     tmp_path: Path, what: str, code: str
 ) -> None:
     settings = {"assistant": reliability(same=2, backoff_ms=600, max_backoff_ms=600)}
@@ -224,7 +224,7 @@ async def test_no_attempt_follows_once_it_is_stopped_revoked_or_kept_elsewhere(
 
 
 @pytest.mark.parametrize("what", [*(what for what, _ in CHANGES), "nobody confirms the policy"])
-async def test_nothing_is_hedged_once_it_is_stopped_revoked_or_kept_elsewhere(tmp_path: Path, what: str) -> None:
+async def test_no_hedge_after_a_kill_revocation_or_residency_change(tmp_path: Path, what: str) -> None:
     """The one that was sent before may answer."""
     settings = {"assistant": reliability(hedge={"after_ms": 100, "at_most": 1.0})}
     async with call_rig(tmp_path, workloads=settings) as rig:
@@ -319,7 +319,7 @@ async def test_no_attempt_follows_once_it_is_stopped_or_revoked_while_its_budget
         assert rig.slices.open_reservations == 0
 
 
-async def test_a_stream_that_breaks_is_not_gone_on_with_once_its_workload_is_stopped(tmp_path: Path) -> None:
+async def test_a_broken_stream_is_not_resumed_after_a_kill(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": {"idle_ms": 500}}, workloads=RESUME) as rig:
         rig.play("one", mode="stall_late", chunk_ms=3)
         live: Any = rig.gateway.live
@@ -332,7 +332,7 @@ async def test_a_stream_that_breaks_is_not_gone_on_with_once_its_workload_is_sto
         await rig.books()
 
 
-async def test_a_deployment_that_is_let_go_meanwhile_is_not_asked_without_money_for_it(
+async def test_a_deployment_whose_kill_is_lifted_meanwhile_is_not_asked_without_a_reservation(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What a call may cost was reserved for those that it could have asked then."""
@@ -356,13 +356,13 @@ async def test_a_deployment_that_is_let_go_meanwhile_is_not_asked_without_money_
 # time ----------------------------------------------------------------------------------------------------------------
 
 
-def test_those_who_were_asked_to_come_later_do_not_all_come_at_once() -> None:
+def test_calls_waiting_for_retry_after_do_not_retry_simultaneously() -> None:
     settings = Reliability(same=3, backoff_ms=400, max_backoff_ms=5000)
     waits = [retry_delay(settings, 0, 2.0, lambda n=n: n / 10) for n in range(11)]  # type: ignore[misc]
     assert waits[0] == 2.0 and waits[-1] == pytest.approx(2.2) and waits == sorted(set(waits))
 
 
-async def test_who_waited_for_the_first_with_its_key_has_what_is_left_of_its_deadline(tmp_path: Path) -> None:
+async def test_waiting_for_an_idempotent_duplicate_counts_towards_the_deadline(tmp_path: Path) -> None:
     """The first one was refused before anything was sent, so the second one is made; its time had begun."""
     settings = {"assistant": {"deadline_ms": 1500, "attempts": 1}}
     slots = [Limit(name="slots", covers="workload/assistant", type="concurrent", amount=1, period="now")]
@@ -423,7 +423,7 @@ def ended(folder: Path) -> None:
     file.write_text(json.dumps({**json.loads(file.read_text()), "pid": gone.pid}))
 
 
-async def test_calls_wait_for_the_translating_service_where_nobody_else_is_left(tmp_path: Path) -> None:
+async def test_calls_wait_for_the_translation_service_if_no_other_deployment_is_left(tmp_path: Path) -> None:
     ended(tmp_path)
     async with service() as port, call_rig(tmp_path, ["one"], more={"one": {"api": "gemini"}}) as rig:
         calls = [asyncio.ensure_future(rig.chat()) for _ in range(5)]
@@ -435,7 +435,7 @@ async def test_calls_wait_for_the_translating_service_where_nobody_else_is_left(
         await rig.books()
 
 
-async def test_a_translating_service_that_is_away_is_no_fault_of_a_provider(
+async def test_an_unavailable_translation_service_is_no_provider_failure(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.2)
@@ -458,7 +458,7 @@ LARGE = [{"role": "user", "content": "long " * (2 << 20)}]
 
 
 @pytest.mark.parametrize("kept", [True, False])
-async def test_an_upstream_that_answers_before_it_has_taken_the_request(tmp_path: Path, kept: bool) -> None:
+async def test_an_upstream_may_answer_before_reading_the_whole_request(tmp_path: Path, kept: bool) -> None:
     """Its refusal reaches the caller, and no other call waits behind what it never takes."""
     asked = 0
     reads_on = asyncio.Event()
@@ -514,7 +514,7 @@ async def flooding(begin: bytes, piece: bytes) -> AsyncIterator[int]:
 
 
 @pytest.mark.parametrize("begun", [False, True])
-async def test_an_endless_flood_of_comments_is_as_silent_as_nothing(tmp_path: Path, begun: bool) -> None:
+async def test_endless_sse_comments_count_as_silence(tmp_path: Path, begun: bool) -> None:
     """Also where no moment passes without one."""
     begin = STREAM_HEAD + (encode_events(ROLE, HI) if begun else b"")
     more = {"one": {"first_token_ms": 500, "idle_ms": 500}}
@@ -537,7 +537,7 @@ async def test_an_endless_body_ends_with_the_deadline(tmp_path: Path) -> None:
             assert time.monotonic() - began < 5
 
 
-async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_more(
+async def test_a_new_connection_is_closed_if_nothing_may_be_sent_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The lease of policy ran out while it was made, by a worker that stood still."""
@@ -559,7 +559,7 @@ async def test_a_new_connection_is_closed_where_nothing_may_be_sent_over_it_any_
         await rig.books()
 
 
-async def test_a_call_whose_time_went_by_before_anybody_was_asked_is_told_so(tmp_path: Path) -> None:
+async def test_a_call_whose_deadline_passed_before_any_attempt_gets_a_clear_error(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"], limit=0, workloads={"assistant": {"deadline_ms": 50}}) as rig:
 
         async def acquire(token: Any, charges: Any, *_: Any) -> None:

@@ -142,7 +142,7 @@ async def answered_by(folder: Path, odd: Odd) -> AsyncIterator[Rig]:
 
 
 @pytest.mark.parametrize("seed", range(4))
-async def test_whatever_upstreams_send_every_call_ends_as_it_should(
+async def test_every_call_ends_correctly_whatever_upstreams_send(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, seed: int
 ) -> None:
     odd = Odd(seed)

@@ -46,7 +46,7 @@ def seen(rig: Rig) -> str:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_the_model_sees_a_stand_in_and_the_caller_the_value(tmp_path: Path, stream: bool) -> None:
+async def test_the_model_gets_a_placeholder_and_the_caller_the_value(tmp_path: Path, stream: bool) -> None:
     async with call_rig(tmp_path, ("one",), workloads=guarded(input={"personal_data": "mask"})) as rig:
         rig.play("one", say="I wrote to <email_1>, not to <email_2>.")
         if stream:
@@ -63,7 +63,7 @@ async def test_the_model_sees_a_stand_in_and_the_caller_the_value(tmp_path: Path
         await rig.books()
 
 
-async def test_what_is_blocked_on_the_way_in_costs_nothing(tmp_path: Path) -> None:
+async def test_a_blocked_request_costs_nothing(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ("one",), workloads=guarded(input={"secrets": "block"})) as rig:
         reply = await rig.chat(messages=[{"role": "user", "content": f"use {KEY}"}])
         told = error(reply.body)
@@ -84,7 +84,7 @@ async def test_what_is_blocked_on_the_way_in_costs_nothing(tmp_path: Path) -> No
         ({"output_languages": ["de"]}, "this is not the language that you and I have to use", "guardrail_languages"),
     ],
 )
-async def test_what_is_refused_before_its_first_byte_is_an_error(
+async def test_an_answer_refused_before_its_first_byte_is_an_error(
     tmp_path: Path, stream: bool, rules: dict[str, Any], say: str, code: str
 ) -> None:
     async with call_rig(tmp_path, workloads=guarded(**rules)) as rig:
@@ -96,7 +96,7 @@ async def test_what_is_refused_before_its_first_byte_is_an_error(
         await rig.books()
 
 
-async def test_a_stream_of_which_the_client_has_a_part_ends_with_an_error_event(tmp_path: Path) -> None:
+async def test_a_partly_delivered_stream_that_is_blocked_ends_with_an_error_event(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=guarded(output={"secrets": "block"}, hold_bytes=64)) as rig:
         rig.play("one", say="good words " * 40 + f"and then {KEY} " + "more " * 60, chunk_ms=1)
         got = await rig.stream(**{**ASK, "max_tokens": 900})
@@ -107,7 +107,7 @@ async def test_a_stream_of_which_the_client_has_a_part_ends_with_an_error_event(
         await rig.books()
 
 
-async def test_what_is_masked_on_the_way_out_does_not_come_back(tmp_path: Path) -> None:
+async def test_values_masked_in_the_answer_are_not_restored(tmp_path: Path) -> None:
     rules = guarded(output={"personal_data": "mask"}, links=["acme.example"])
     async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
         rig.play(
@@ -122,7 +122,7 @@ async def test_what_is_masked_on_the_way_out_does_not_come_back(tmp_path: Path) 
         }
 
 
-async def test_shadow_lets_everything_pass_and_tells(tmp_path: Path) -> None:
+async def test_shadow_mode_passes_everything_and_reports_findings(tmp_path: Path) -> None:
     rules = guarded(
         input={"secrets": "block"}, output={"secrets": "block"}, schema='{"type": "object"}', shadow=True,
         max_output_bytes=3, tools=["other"],
@@ -144,7 +144,7 @@ async def test_shadow_lets_everything_pass_and_tells(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("why", ["declared", "rule", "killed"])
-async def test_a_function_that_may_not_be_called_is_not_released(tmp_path: Path, stream: bool, why: str) -> None:
+async def test_a_forbidden_function_call_is_not_delivered(tmp_path: Path, stream: bool, why: str) -> None:
     rules = guarded(tools=["other"]) if why == "declared" else {"assistant": {}}
     async with call_rig(tmp_path, ("one",), workloads=rules) as rig:
         live: Any = rig.gateway.live
@@ -162,7 +162,7 @@ async def test_a_function_that_may_not_be_called_is_not_released(tmp_path: Path,
         assert (reply.status, error(reply.body)["code"]) == (403, "guardrail_tools")
 
 
-async def test_a_function_that_may_be_called_passes_whole(tmp_path: Path) -> None:
+async def test_an_allowed_function_call_is_delivered_complete(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ("one",), workloads=guarded(tools=["look"], output={"secrets": "block"})) as rig:
         rig.play("one", tool=True, say="hm")
         got = await rig.stream(**ASK)
@@ -227,7 +227,9 @@ async def test_other_surfaces_are_guarded_alike(tmp_path: Path, path: str, body:
 
 
 @pytest.mark.parametrize(("path", "body"), SURFACES[:2], ids=["messages", "responses"])
-async def test_a_text_is_whole_before_what_follows_it(tmp_path: Path, path: str, body: dict[str, Any]) -> None:
+async def test_a_text_is_delivered_before_the_events_that_follow_it(
+    tmp_path: Path, path: str, body: dict[str, Any]
+) -> None:
     async with call_rig(tmp_path, ("one",), workloads=guarded(output={"secrets": "mask"})) as rig:
         rig.play("one", say="a short text", tool=True)
         status, answer = await post(rig, path, {**body, "stream": True})
@@ -253,7 +255,7 @@ def _text(events: list[dict[str, Any]]) -> str:
     return found.strip()
 
 
-async def test_what_a_response_goes_on_with_is_guarded_though_it_is_older_than_the_guardrails(tmp_path: Path) -> None:
+async def test_a_continued_response_older_than_the_guardrails_is_guarded(tmp_path: Path) -> None:
     """It is put in front of what is sent, and stands in no body."""
     told = [{"type": "message", "role": "user", "content": f"I am {EMAIL}"}]
 
@@ -274,7 +276,7 @@ async def test_what_a_response_goes_on_with_is_guarded_though_it_is_older_than_t
                 assert error(data)["code"] == "guardrail_personal_data" and rig.models["one"].counted == 0
 
 
-async def test_embeddings_are_guarded_on_the_way_in(tmp_path: Path) -> None:
+async def test_embedding_inputs_are_guarded(tmp_path: Path) -> None:
     rules = guarded(input={"secrets": "block", "personal_data": "mask"})
     rules["assistant"]["embeddings"] = ["one"]
     async with call_rig(tmp_path, ("one",), workloads=rules, more={"one": {"kind": "embeddings"}}) as rig:
@@ -305,7 +307,7 @@ async def test_a_judge_is_a_call_of_its_own(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_judge_is_a_model_and_sees_the_stand_in(tmp_path: Path, stream: bool) -> None:
+async def test_a_judge_gets_the_placeholder_too(tmp_path: Path, stream: bool) -> None:
     judge = bp.Judge(deployment="two", question="Is it advice?", refuse_on="yes")
     async with call_rig(tmp_path, workloads=guarded(input={"personal_data": "mask"}, judge=judge)) as rig:
         rig.play("one", say="I wrote to <email_1>.")
@@ -317,7 +319,7 @@ async def test_a_judge_is_a_model_and_sees_the_stand_in(tmp_path: Path, stream: 
         assert EMAIL not in request.body.decode() and "I wrote to <email_1>." in request.body.decode()
 
 
-async def test_a_judge_is_asked_though_its_callers_key_may_not_ask_it(tmp_path: Path) -> None:
+async def test_a_judge_is_called_although_the_callers_key_may_not_use_it(tmp_path: Path) -> None:
     """What a key may use is what its caller may name."""
     judge = bp.Judge(deployment="two", question="Is it advice?", refuse_on="yes")
     async with call_rig(tmp_path, workloads=guarded(judge=judge)) as rig:
@@ -331,7 +333,7 @@ async def test_a_judge_is_asked_though_its_callers_key_may_not_ask_it(tmp_path: 
         assert rig.models["two"].counted == 1
 
 
-async def test_checks_that_took_longer_than_their_budget_are_told(tmp_path: Path) -> None:
+async def test_checks_that_exceed_their_time_budget_are_reported(tmp_path: Path) -> None:
     for budget, told in ((0, ["budget", "personal_data"]), (10_000, ["personal_data"])):
         rules = guarded(input={"personal_data": "mask"}, budget_ms=budget)
         async with call_rig(tmp_path / str(budget), ("one",), workloads=rules) as rig:
@@ -355,7 +357,7 @@ class Desk:
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("release", [True, False])
-async def test_nothing_leaves_before_a_person_released_it(tmp_path: Path, stream: bool, release: bool) -> None:
+async def test_nothing_is_delivered_before_a_reviewer_released_it(tmp_path: Path, stream: bool, release: bool) -> None:
     def decide(text: str) -> None:
         if not release:
             raise Denied("a reviewer refused the answer", code="review_refused", hint="Ask otherwise.")
@@ -393,7 +395,7 @@ async def test_a_streamed_answer_that_is_refused_as_a_whole_costs_what_it_used(t
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_whoever_looks_at_an_answer_takes_no_place_at_its_deployment(tmp_path: Path, stream: bool) -> None:
+async def test_an_answer_in_review_occupies_no_slot_of_its_deployment(tmp_path: Path, stream: bool) -> None:
     """Else a judge that is asked there would wait for the place of the answer that it is to judge."""
     judge, more = bp.Judge(deployment="one", question="Is it advice?", refuse_on="yes"), {"one": {"concurrent": 1}}
     async with call_rig(tmp_path, ("one",), more=more, workloads=guarded(judge=judge)) as rig:
@@ -432,7 +434,7 @@ def killed(rig: Rig, *scopes: str, streams: bool = False) -> None:
         "provider/{provider}",
     ],
 )
-async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> None:
+async def test_a_killed_deployment_workload_or_person_is_not_served(tmp_path: Path, scope: str) -> None:
     async with call_rig(tmp_path, ("one",)) as rig:
         place = rig.plan("assistant").deployments_by_name["auto"][0]
         (key,) = rig.gateway.live.policy.keys.values()
@@ -446,7 +448,7 @@ async def test_whatever_is_stopped_is_not_asked(tmp_path: Path, scope: str) -> N
 
 
 @pytest.mark.parametrize("scope", ["company", "deployment/one", "site/{site}", "workload/assistant", "key/{key}"])
-async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Path, scope: str) -> None:
+async def test_a_security_kill_ends_streams_with_an_error_event(tmp_path: Path, scope: str) -> None:
     async with call_rig(tmp_path) as rig:
         (key,) = rig.gateway.live.policy.keys.values()
         scope = scope.format(site=rig.plan("assistant").deployments_by_name["auto"][0].site, key=key.id)
@@ -463,7 +465,7 @@ async def test_a_kill_for_security_ends_streams_with_an_error_event(tmp_path: Pa
         await rig.books()
 
 
-async def test_nothing_more_is_given_of_a_stream_that_a_kill_ends_though_much_of_it_is_here(tmp_path: Path) -> None:
+async def test_a_security_kill_discards_buffered_data_of_a_stream(tmp_path: Path) -> None:
     """Its client takes it slowly, so that the upstream is ahead."""
     much: dict[str, Any] = {"max_output_tokens": 100_000}
     async with call_rig(tmp_path, ("one",), more={"one": much}, workloads={"assistant": much}) as rig:
@@ -500,7 +502,7 @@ async def test_other_streams_go_on_and_an_ordinary_kill_ends_none(tmp_path: Path
         assert got.done and got.text.startswith("a long answer")
 
 
-async def test_a_whole_answer_under_way_is_not_given_after_a_kill_for_security(tmp_path: Path) -> None:
+async def test_a_whole_answer_is_not_delivered_after_a_security_kill(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ("one",)) as rig:
         rig.play("one", latency_ms=150)
         asked = asyncio.create_task(rig.chat())
@@ -512,9 +514,7 @@ async def test_a_whole_answer_under_way_is_not_given_after_a_kill_for_security(t
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_an_answer_that_somebody_looks_at_is_not_given_after_a_kill_for_security(
-    tmp_path: Path, stream: bool
-) -> None:
+async def test_an_answer_in_review_is_not_delivered_after_a_security_kill(tmp_path: Path, stream: bool) -> None:
     """Whoever looks at it may take minutes, and releases it then."""
     async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
         rig.gateway.reviews = Desk(lambda _: killed(rig, "workload/assistant", streams=True))  # type: ignore[assignment]

@@ -36,7 +36,9 @@ SECRET = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 @pytest.mark.parametrize("said", [f"write data: {SECRET} there", f"data: {SECRET}", f"data: [DONE] data: {SECRET}"])
 @pytest.mark.parametrize("lines", [False, True])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
-async def test_what_a_model_says_is_no_framing_of_its_stream(tmp_path: Path, said: str, lines: bool, path: str) -> None:
+async def test_text_of_a_model_cannot_break_the_framing_of_its_stream(
+    tmp_path: Path, said: str, lines: bool, path: str
+) -> None:
     """Neither words that look like the beginning of an event nor the lines of one keep a check from the text."""
     piece = chunk({"content": said})
     sent = (
@@ -53,7 +55,7 @@ async def test_what_a_model_says_is_no_framing_of_its_stream(tmp_path: Path, sai
 
 
 @pytest.mark.parametrize("lines", [False, True])
-async def test_what_passes_the_checks_is_told_as_it_was_said(tmp_path: Path, lines: bool) -> None:
+async def test_text_that_passes_the_checks_is_unchanged(tmp_path: Path, lines: bool) -> None:
     piece = chunk({"content": "say data: {} and more"})
     sent = (
         encode_events(ROLE)
@@ -67,7 +69,7 @@ async def test_what_passes_the_checks_is_told_as_it_was_said(tmp_path: Path, lin
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_log_probabilities_do_not_say_again_what_is_masked(tmp_path: Path, stream: bool) -> None:
+async def test_log_probabilities_do_not_reveal_masked_text(tmp_path: Path, stream: bool) -> None:
     spelled = {"content": [{"token": EMAIL, "logprob": -0.1, "bytes": list(EMAIL.encode()), "top_logprobs": []}]}
     piece = json.loads(chunk({"content": f"ask {EMAIL} "}))
     piece["choices"][0]["logprobs"] = spelled
@@ -84,7 +86,7 @@ async def test_log_probabilities_do_not_say_again_what_is_masked(tmp_path: Path,
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_log_probabilities_of_what_nothing_is_done_to_are_told(tmp_path: Path, stream: bool) -> None:
+async def test_log_probabilities_of_unchanged_text_are_delivered(tmp_path: Path, stream: bool) -> None:
     spelled = {"content": [{"token": "there", "logprob": -0.1, "bytes": None, "top_logprobs": []}]}
     piece, answer = json.loads(chunk({"content": "Hi there"})), json.loads(completion_body())
     piece["choices"][0]["logprobs"] = answer["choices"][0]["logprobs"] = spelled
@@ -108,7 +110,7 @@ PIECES: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("delta", PIECES)
-async def test_whatever_a_piece_of_text_is_called_is_looked_at(tmp_path: Path, delta: dict[str, Any]) -> None:
+async def test_every_text_field_of_a_stream_is_checked(tmp_path: Path, delta: dict[str, Any]) -> None:
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
     async with raw_upstream_rig(
         tmp_path, STREAM_HEAD + encode_events(ROLE, chunk(delta), END, DONE), workloads=rules
@@ -118,7 +120,7 @@ async def test_whatever_a_piece_of_text_is_called_is_looked_at(tmp_path: Path, d
 
 
 @pytest.mark.parametrize("said", [{"reasoning_content": f"it is {SECRET}"}, {"refusal": f"it is {SECRET}"}, *PIECES])
-async def test_whatever_a_text_of_a_whole_answer_is_called_is_looked_at(tmp_path: Path, said: dict[str, Any]) -> None:
+async def test_every_text_field_of_a_whole_answer_is_checked(tmp_path: Path, said: dict[str, Any]) -> None:
     answer = json.loads(completion_body())
     answer["choices"][0]["message"] |= said
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
@@ -128,7 +130,7 @@ async def test_whatever_a_text_of_a_whole_answer_is_called_is_looked_at(tmp_path
 
 
 @pytest.mark.parametrize("calls", [[7], {"0": "id"}, "id", [None], [[{"id": "a"}]]])
-async def test_calls_that_are_none_are_passed_on_and_break_nothing(tmp_path: Path, calls: Any) -> None:
+async def test_malformed_tool_calls_are_forwarded_and_break_nothing(tmp_path: Path, calls: Any) -> None:
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
     sent = STREAM_HEAD + encode_events(ROLE, HI, chunk({"content": "", "tool_calls": calls}), THERE, END, DONE)
     async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
@@ -138,7 +140,7 @@ async def test_calls_that_are_none_are_passed_on_and_break_nothing(tmp_path: Pat
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("rules", [{"input": {"secrets": "block"}}, {"output": {"secrets": "block"}}])
-async def test_a_parameter_of_a_tool_may_be_called_as_fields_of_ours(
+async def test_a_tool_parameter_may_have_the_name_of_a_field_of_ours(
     tmp_path: Path, stream: bool, rules: dict[str, Any]
 ) -> None:
     """Such as `role`, which in a message is a word."""
@@ -154,7 +156,7 @@ async def test_a_parameter_of_a_tool_may_be_called_as_fields_of_ours(
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_half_of_a_character_keeps_no_check_from_the_rest(tmp_path: Path, stream: bool) -> None:
+async def test_half_a_character_does_not_prevent_checks_of_the_rest(tmp_path: Path, stream: bool) -> None:
     said = {"role": "assistant", "content": f"\ud83d is {SECRET}"}
     answer = json.loads(completion_body())
     answer["choices"][0]["message"] = said
@@ -181,7 +183,7 @@ STARTS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize("start", STARTS)
-async def test_what_an_event_begins_with_is_looked_at(tmp_path: Path, start: dict[str, Any]) -> None:
+async def test_text_in_an_initial_event_is_checked(tmp_path: Path, start: dict[str, Any]) -> None:
     """Nearly every one begins with nothing, and clients show what there is."""
     ends = {"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}}
     told = [{"type": "message_start", "message": {**BEGUN, "content": []}}, start, ends, {"type": "message_stop"}]
@@ -193,7 +195,7 @@ async def test_what_an_event_begins_with_is_looked_at(tmp_path: Path, start: dic
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
-async def test_what_a_message_thinks_is_looked_at_where_it_is_whole(tmp_path: Path) -> None:
+async def test_thinking_of_a_message_is_checked_once_complete(tmp_path: Path) -> None:
     thought = {"type": "thinking", "thinking": f"it is {SECRET}", "signature": "c2ln"}
     told = {**BEGUN, "content": [thought, {"type": "text", "text": "fine"}], "stop_reason": "end_turn",
             "usage": {"input_tokens": 3, "output_tokens": 3}}  # fmt: skip
@@ -205,7 +207,7 @@ async def test_what_a_message_thinks_is_looked_at_where_it_is_whole(tmp_path: Pa
         assert SECRET not in reply.body.decode() and b'"thinking":"it is [' in reply.body and b"fine" in reply.body
 
 
-async def test_what_was_thought_is_told_before_it_is_signed(tmp_path: Path) -> None:
+async def test_thinking_is_delivered_before_its_signature(tmp_path: Path) -> None:
     """Clients show it as whole by then."""
     piece = {"type": "content_block_delta", "index": 0}
     told = [
@@ -260,9 +262,7 @@ def put_together(deltas: list[Any]) -> dict[object, object]:
 
 
 @pytest.mark.parametrize("deltas", BEGINNINGS)
-async def test_what_comes_with_a_text_that_is_held_back_is_told_once(
-    tmp_path: Path, deltas: list[dict[str, Any]]
-) -> None:
+async def test_fields_beside_held_back_text_are_delivered_once(tmp_path: Path, deltas: list[dict[str, Any]]) -> None:
     """Many upstreams say role, id and name in one event with the text, and clients put together what is said twice."""
     sent = STREAM_HEAD + encode_events(*map(chunk, deltas), END, DONE)
     rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
@@ -291,7 +291,7 @@ LAST: list[tuple[str, bytes, bytes]] = [
 
 
 @pytest.mark.parametrize(("path", "first", "last"), LAST, ids=["chat", "completions", "completions by chat"])
-async def test_the_last_piece_of_a_text_is_looked_at_where_it_says_how_it_ended(
+async def test_the_last_piece_of_text_in_a_finish_event_is_checked(
     tmp_path: Path, path: str, first: bytes, last: bytes
 ) -> None:
     """As Gemini and Mistral do at their OpenAI-shaped addresses."""
@@ -309,7 +309,7 @@ async def test_the_last_piece_of_a_text_is_looked_at_where_it_says_how_it_ended(
         assert rule == "block" or told.count('"stop"') == 1
 
 
-async def test_what_needs_the_whole_answer_has_its_last_piece(tmp_path: Path) -> None:
+async def test_checks_of_the_whole_answer_include_its_last_piece(tmp_path: Path) -> None:
     rules = {"assistant": {"guardrails": Guardrails(schema='{"type": "object"}', budget_ms=10_000)}}
     sent = STREAM_HEAD + encode_events(ROLE, chunk({"content": '{"a"'}), chunk({"content": ": 1}"}, "stop"), DONE)
     async with raw_upstream_rig(tmp_path, sent, workloads=rules) as rig:
@@ -318,7 +318,7 @@ async def test_what_needs_the_whole_answer_has_its_last_piece(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_what_stands_before_a_call_is_told_before_it(tmp_path: Path, together: bool) -> None:
+async def test_text_before_a_tool_call_is_delivered_before_it(tmp_path: Path, together: bool) -> None:
     """Clients take a text, and a call, for told once the next call begins, and read its arguments then."""
     named = [
         {**NAMED, "id": f"t{at}", "index": at, "function": {**NAMED["function"], **MORE["function"]}} for at in (0, 1)
@@ -340,7 +340,7 @@ async def test_what_stands_before_a_call_is_told_before_it(tmp_path: Path, toget
 
 
 @pytest.mark.parametrize("together", [False, True])
-async def test_what_was_thought_is_told_before_the_answer(tmp_path: Path, together: bool) -> None:
+async def test_thinking_is_delivered_before_the_answer(tmp_path: Path, together: bool) -> None:
     thought = [chunk({"reasoning_content": each}) for each in ("so ", "it is")]
     answer = [chunk({"reasoning_content": "", "content": each}) for each in ("Hi ", "there")]
     if together:
@@ -358,7 +358,7 @@ async def test_what_was_thought_is_told_before_the_answer(tmp_path: Path, togeth
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("output", [{}, {"secrets": "mask"}])
-async def test_what_comes_back_into_json_leaves_it_json(tmp_path: Path, stream: bool, output: dict[str, str]) -> None:
+async def test_restored_values_keep_json_valid(tmp_path: Path, stream: bool, output: dict[str, str]) -> None:
     """A value with a backslash, or several lines, in what a function is called with or an answer of a demanded form."""
     account = CompanyEntity(name="account", pattern=r"ACME\\[a-z]+")
     guardrails = Guardrails(input={"personal_data": "mask"}, output=output, entities=[account], budget_ms=10_000)
@@ -386,7 +386,9 @@ CALLS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("call", CALLS)
-async def test_whatever_is_called_by_a_name_is_a_function(tmp_path: Path, call: dict[str, Any], stream: bool) -> None:
+async def test_everything_called_by_name_is_checked_as_a_function(
+    tmp_path: Path, call: dict[str, Any], stream: bool
+) -> None:
     """Which functions may be called holds for the first API's `function_call` and for custom tools, too."""
     answer = json.loads(completion_body())
     answer["choices"][0]["message"] |= call
@@ -403,7 +405,7 @@ async def test_whatever_is_called_by_a_name_is_a_function(tmp_path: Path, call: 
 
 @pytest.mark.parametrize("check", ["secrets", "max_size"])
 @pytest.mark.parametrize("before", ["", "words " * 20], ids=["before the first byte", "after it"])
-async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str, check: str) -> None:
+async def test_a_finding_that_ends_a_stream_is_counted(tmp_path: Path, before: str, check: str) -> None:
     sent = [
         STREAM_HEAD + encode_events(ROLE),
         encode_events(chunk({"content": before})),
@@ -423,7 +425,7 @@ async def test_what_ends_a_stream_is_counted(tmp_path: Path, before: str, check:
         await rig.books()
 
 
-async def test_what_is_found_before_the_first_byte_is_told_and_counted_once(tmp_path: Path) -> None:
+async def test_a_finding_before_the_first_byte_is_reported_and_counted_once(tmp_path: Path) -> None:
     """It came in one read, with more behind it than is held back."""
     more = "and so on " * 20
     sent = STREAM_HEAD + encode_events(ROLE, chunk({"content": f"ask {EMAIL} {more}"}), HI, END, DONE)
@@ -439,7 +441,7 @@ async def test_what_is_found_before_the_first_byte_is_told_and_counted_once(tmp_
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
 @pytest.mark.parametrize("thought", [False, True])
-async def test_parts_are_one_text(tmp_path: Path, path: str, thought: bool) -> None:
+async def test_text_parts_are_checked_as_one_text(tmp_path: Path, path: str, thought: bool) -> None:
     """A secret that is said in two parts of two events is one, also in what is thought."""
     pieces = []
     for half in (SECRET[:9], SECRET[9:] + " "):

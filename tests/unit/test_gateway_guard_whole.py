@@ -94,7 +94,7 @@ async def test_an_answer_is_judged_by_the_blueprint_under_which_it_was_asked_for
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_citation_says_where_it_is_in_what_the_caller_gets(
+async def test_a_citation_has_its_position_in_the_delivered_text(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     """And not where it was in what the model said, with stand-ins."""
@@ -142,7 +142,7 @@ async def test_each_of_several_choices_is_checked_by_itself(
         await rig.books()
 
 
-def test_no_choice_is_excused_by_another_one() -> None:
+def test_a_violating_choice_is_not_excused_by_another_one() -> None:
     good, bad, call = {"content": '{"ok": 1}'}, {"content": "no"}, {"content": None, "tool_calls": [TOOL_CALL]}
     for messages, texts in (
         ((good, bad), ['{"ok": 1}', "no"]), ((good, call), ['{"ok": 1}']), ((call, call), []),
@@ -161,7 +161,7 @@ def test_no_choice_is_excused_by_another_one() -> None:
     ],
 )
 @pytest.mark.parametrize("messages", [False, True])
-async def test_an_answer_that_only_calls_a_function_says_nothing_to_look_at(
+async def test_an_answer_with_only_a_function_call_has_no_text_to_judge(
     tmp_path: Path, stream: bool, messages: bool, rules: dict[str, Any]
 ) -> None:
     """Where functions are offered an answer is often no more than a call, and each of them was refused."""
@@ -178,7 +178,7 @@ async def test_an_answer_that_only_calls_a_function_says_nothing_to_look_at(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
-async def test_a_person_sees_the_functions_that_an_answer_calls(tmp_path: Path, stream: bool, path: str) -> None:
+async def test_a_reviewer_sees_the_function_calls_of_an_answer(tmp_path: Path, stream: bool, path: str) -> None:
     """An answer that only calls one was nothing to look at, and what was released was not seen."""
     async with call_rig(tmp_path, ("one",), workloads={"assistant": {"review": bp.Review()}}) as rig:
         desk = Desk(lambda _text: None)

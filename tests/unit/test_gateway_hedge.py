@@ -51,7 +51,7 @@ def test_hedges_are_never_more_than_their_share(share: float, calls: int) -> Non
     assert sent <= calls * share + 1
 
 
-def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
+def test_one_of_ten_calls_is_hedged_at_a_share_of_a_tenth() -> None:
     hedges, settings, found = Hedges(), Hedge(after_ms=10, at_most=0.1), []
     for number in range(30):
         if hedges.next_delay("w", settings, LatencyEstimate()) is not None:
@@ -60,7 +60,7 @@ def test_of_ten_calls_one_is_hedged_where_a_tenth_may_be() -> None:
     assert found == [0, 10, 20]
 
 
-def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
+def test_after_a_pause_only_few_calls_are_hedged_in_a_row() -> None:
     hedges, settings, sent = Hedges(), Hedge(after_ms=10, at_most=0.05), 0
     for _ in range(1000):
         hedges.next_delay("w", settings, LatencyEstimate())
@@ -70,7 +70,7 @@ def test_after_a_time_without_only_few_are_hedged_in_a_row() -> None:
     assert 1 < sent <= 11
 
 
-async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_path: Path) -> None:
+async def test_the_declared_share_of_calls_is_hedged_including_the_first(tmp_path: Path) -> None:
     settings = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 0.5})}
     async with call_rig(tmp_path, workloads=settings) as rig:
         rig.play("one", latency_ms=400)
@@ -79,7 +79,7 @@ async def test_calls_are_hedged_as_often_as_is_declared_the_first_one_too(tmp_pa
         await rig.books()
 
 
-def test_a_percentile_is_learned_first() -> None:
+def test_a_percentile_must_be_learned_before_hedging() -> None:
     hedges, learned, settings = Hedges(), LatencyEstimate(), Hedge(percentile=90, at_most=1.0)
     assert hedges.next_delay("w", settings, learned) is None
     for n in range(MIN_SAMPLES):
@@ -129,7 +129,7 @@ async def test_the_hedge_wins_and_the_slow_one_is_cancelled_and_billed(tmp_path:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_hedge_finds_out_whether_a_fallback_is_well_again(tmp_path: Path, stream: bool) -> None:
+async def test_a_hedge_probes_an_unhealthy_fallback(tmp_path: Path, stream: bool) -> None:
     """Behind a deployment that answers, only slowly, nobody else would ever ask it, and nothing be hedged any more."""
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         rig.hold("one")
@@ -139,7 +139,7 @@ async def test_a_hedge_finds_out_whether_a_fallback_is_well_again(tmp_path: Path
         assert (await answer(rig, stream))["deployment"] == "two" and health.is_closed("two")
 
 
-def test_what_is_asked_beside_others_is_left_to_cool_off_and_then_tried_once_a_second() -> None:
+def test_an_overloaded_hedge_target_is_left_alone_then_probed_once_a_second() -> None:
     health, both = Health(), [deployment("one", 1), deployment("two", 1)]
     for _ in range(3):
         health.record_failure("two", 10.0)
@@ -181,7 +181,7 @@ async def answer(rig: Rig, stream: bool) -> dict[str, Any]:
 @pytest.mark.parametrize(("first", "second"), [("one", "two"), ("two", "one")])
 @pytest.mark.parametrize("status", [503, 502])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_one_that_fails_leaves_the_answer_to_the_other(
+async def test_if_one_attempt_fails_the_other_answers(
     tmp_path: Path, first: str, second: str, status: int, stream: bool
 ) -> None:
     """`first` fails while `second` is still at work, whichever of them is the hedge."""
@@ -204,7 +204,7 @@ async def test_one_that_fails_leaves_the_answer_to_the_other(
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("status", [200, 503])
-async def test_a_hedge_that_is_refused_spoils_no_call(tmp_path: Path, status: int, stream: bool) -> None:
+async def test_a_refused_hedge_does_not_fail_the_call(tmp_path: Path, status: int, stream: bool) -> None:
     """The first deployment may take what the next one does not. Where it fails, the refusal is what is left."""
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         if status != 200:
@@ -223,7 +223,7 @@ async def test_a_hedge_that_is_refused_spoils_no_call(tmp_path: Path, status: in
         await rig.books()
 
 
-async def test_a_refusal_of_the_first_is_told_at_once(tmp_path: Path) -> None:
+async def test_a_refusal_by_the_first_attempt_is_answered_at_once(tmp_path: Path) -> None:
     """It is what was asked first, and the hedge beside it, which is ended, may take long."""
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         rig.play("one", mode="error", status=400)
@@ -235,9 +235,7 @@ async def test_a_refusal_of_the_first_is_told_at_once(tmp_path: Path) -> None:
         await rig.books()
 
 
-async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_the_fee_of_a_refused_hedge_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(provider_refusals, "is_content_refused", lambda *_: True)
     fee = {"two": {"rates": Rates(input=0, output=10 * PICO, flagged=PICO // 20)}}
     async with call_rig(tmp_path, more=fee, workloads=HEDGED) as rig:
@@ -254,7 +252,7 @@ async def test_a_refusal_of_a_hedge_that_has_a_fee_is_part_of_what_its_call_cost
 
 
 @pytest.mark.parametrize("loser", ["answers", "refuses", "is away", "fails"])
-async def test_a_loser_that_is_there_by_a_hair_is_billed_what_it_did(
+async def test_a_loser_that_finished_almost_simultaneously_is_charged_its_actual_cost(
     tmp_path: Path, loser: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     first_of = race._await_first
@@ -296,7 +294,7 @@ async def test_when_both_fail_the_next_deployment_is_asked(tmp_path: Path) -> No
         await rig.books()
 
 
-async def test_whoever_is_asked_after_both_is_no_hedge(tmp_path: Path) -> None:
+async def test_an_attempt_after_both_failed_is_no_hedge(tmp_path: Path) -> None:
     """Also where the hedge was the last one to fail, whose reservation a dearer one goes on with."""
     dear = {"three": {"rates": Rates(input=0, output=100 * PICO)}}
     async with call_rig(tmp_path, ["one", "two", "three"], workloads=HEDGED, more=dear) as rig:
@@ -318,7 +316,7 @@ async def test_whoever_is_asked_after_both_is_no_hedge(tmp_path: Path) -> None:
         await rig.books()
 
 
-async def test_when_both_fail_and_nobody_is_left_the_client_is_told(tmp_path: Path) -> None:
+async def test_when_both_fail_and_no_deployment_is_left_the_client_gets_an_error(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         for name in ("one", "two"):
             rig.play(name, mode="error", status=502)
@@ -327,7 +325,7 @@ async def test_when_both_fail_and_nobody_is_left_the_client_is_told(tmp_path: Pa
         assert sum((await rig.books()).spent.values()) == 2 * BOUND
 
 
-async def test_a_hedge_is_one_of_the_attempts(tmp_path: Path) -> None:
+async def test_a_hedge_counts_as_an_attempt(tmp_path: Path) -> None:
     names = ["one", "two", "three"]
     settings = {f"w{n}": {**HEDGED["assistant"], "attempts": n} for n in (1, 2)}
     async with call_rig(tmp_path, names, workloads=settings) as rig:
@@ -341,7 +339,7 @@ async def test_a_hedge_is_one_of_the_attempts(tmp_path: Path) -> None:
         await rig.books()
 
 
-async def test_a_hedge_whose_key_is_refused_says_nothing_against_its_deployment(tmp_path: Path) -> None:
+async def test_a_refused_provider_key_of_a_hedge_is_no_deployment_failure(tmp_path: Path) -> None:
     """One whose provider refuses a key has another one left: it is well, and asked with that when the first fails."""
     files = [tmp_path / "key", tmp_path / "other"]
     for file in files:
@@ -400,7 +398,7 @@ async def test_a_hedge_is_journalled_before_it_is_sent(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("loser", "cost"), [("generated", BOUND), ("full", BOUND)])
-async def test_the_loser_is_billed_by_its_providers_rule(tmp_path: Path, loser: str, cost: int) -> None:
+async def test_the_loser_is_charged_by_its_providers_cancellation_rule(tmp_path: Path, loser: str, cost: int) -> None:
     """Nothing came of it: also a provider that bills what it generated may have generated all of it."""
     async with call_rig(tmp_path, more={"one": {"billing_on_cancel": loser}}, workloads=HEDGED) as rig:
         rig.hold("one")
@@ -410,7 +408,7 @@ async def test_the_loser_is_billed_by_its_providers_rule(tmp_path: Path, loser: 
 
 
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_drained_loser_is_billed_what_it_reports(tmp_path: Path, stream: bool) -> None:
+async def test_a_drained_loser_is_charged_its_reported_usage(tmp_path: Path, stream: bool) -> None:
     async with call_rig(tmp_path, more={"one": {"billing_on_cancel": "drain"}}, workloads=HEDGED) as rig:
         rig.play("one", tokens=7)
         one = rig.hold("one")
@@ -439,7 +437,7 @@ async def test_a_drained_loser_that_is_refused_costs_what_a_refusal_costs(
 
 
 @pytest.mark.parametrize("http", [1, 2])
-async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path, http: int) -> None:
+async def test_output_of_a_drained_loser_before_it_lost_counts(tmp_path: Path, http: int) -> None:
     usage = {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}
     choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 1000}, "finish_reason": "stop"}
     told = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
@@ -470,7 +468,7 @@ async def test_what_came_of_a_drained_loser_before_it_lost_counts(tmp_path: Path
 
 @pytest.mark.parametrize("wait", [0.02, 0.1, 0.2])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_a_client_that_leaves_ends_both(tmp_path: Path, wait: float, stream: bool) -> None:
+async def test_a_disconnecting_client_ends_both_attempts(tmp_path: Path, wait: float, stream: bool) -> None:
     async with call_rig(tmp_path, workloads=HEDGED) as rig:
         rig.play("one", latency_ms=5000)
         rig.play("two", latency_ms=5000)

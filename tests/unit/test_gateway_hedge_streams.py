@@ -73,7 +73,7 @@ def guarded(hedge: dict[str, Any] | None = HEDGE, **rules: Any) -> dict[str, dic
         ({"schema": '{"type": "object"}'}, "no object", 403),
     ],
 )
-async def test_checks_look_at_the_answer_that_is_given(
+async def test_checks_apply_to_the_winning_answer(
     tmp_path: Path, rules: dict[str, Any], said: str, status: int
 ) -> None:
     """Both stream when the first one goes on: what is judged is what it says, not the silence of the other one."""
@@ -92,7 +92,7 @@ async def test_checks_look_at_the_answer_that_is_given(
             await rig.books()
 
 
-async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deployment(tmp_path: Path) -> None:
+async def test_a_hedge_refused_by_a_check_is_no_deployment_failure(tmp_path: Path) -> None:
     go = asyncio.Event()
     refused = (STREAM_HEAD, encode_events(chunk({"role": "assistant", "content": "project falcon " * 20})))
     async with raw((STREAM_HEAD, go, encode_events(*ANSWER)), closes=True) as one, raw(refused) as two:
@@ -111,7 +111,7 @@ async def test_a_hedge_that_a_check_refuses_at_once_is_no_fault_of_its_deploymen
 
 
 @pytest.mark.parametrize("before", [b"", encode_events(ROLE, HI)], ids=["nothing", "a part"])
-async def test_comments_are_no_sign_of_an_answer_though_one_may_be_held_back(tmp_path: Path, before: bytes) -> None:
+async def test_comments_do_not_count_as_the_start_of_an_answer(tmp_path: Path, before: bytes) -> None:
     """An upstream that only keeps its connection open is given up, also where nothing leaves before the whole is
     there."""
 
@@ -131,7 +131,7 @@ async def test_comments_are_no_sign_of_an_answer_though_one_may_be_held_back(tmp
             assert [s.outcome for s in await rig.settlements()] == ["failed", "ok"]
 
 
-async def test_what_is_held_back_is_progress(tmp_path: Path) -> None:
+async def test_held_back_text_counts_as_progress(tmp_path: Path) -> None:
     """Slow, but never silent for too long: nothing of it leaves before the whole is there."""
     steps: list[bytes | asyncio.Event] = [STREAM_HEAD, encode_events(ROLE)]
     waits = [asyncio.Event() for _ in range(6)]
@@ -197,7 +197,7 @@ async def passed_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) 
 
 
 @pytest.mark.parametrize(("kind", "begun"), [("responses", 3), ("messages", 2), ("completions", 0)])
-async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path: Path, kind: str, begun: int) -> None:
+async def test_a_stream_resumed_by_two_attempts_is_complete(tmp_path: Path, kind: str, begun: int) -> None:
     """The hedge begins while so many events of the rest have come from the first one, which then says it."""
     surface, names = SURFACES[kind], ("one", "two", "three")
     rules = {"assistant": reliability(on_broken_stream="resume", hedge={"after_ms": 200, "at_most": 1.0})}
@@ -212,7 +212,7 @@ async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path
         more = {name: surface.settings for name in names}
         at = {name: each.port for name, each in gates.items()}
         rig: Rig = await stack.enter_async_context(call_rig(tmp_path, names, more=more, workloads=rules, ports=at))
-        rig.play("one", mode="cut", at=surface.lead + 2, chunk_ms=3)
+        rig.play("one", mode="cut", at=surface.leading_events + 2, chunk_ms=3)
         asked = asyncio.ensure_future(surface.stream(rig))
         for each in gates.values():
             await asyncio.wait_for(each.reached.wait(), 20)
@@ -220,7 +220,7 @@ async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path
         gates["two"].opened.set()
         got = await asked
         assert got.status == 200 and surface.text(got) == TEXT
-        surface.whole(got)
+        surface.check_complete(got)
         assert got.facts["deployment"] == "two"
         found = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert [s.flags for s in found][1:] == [["resumed"], ["resumed", "hedge", "no_usage"]]
@@ -228,9 +228,7 @@ async def test_a_stream_goes_on_whole_though_two_are_asked_for_the_rest(tmp_path
 
 
 @pytest.mark.parametrize(("winner", "loser"), [("one", "two"), ("two", "one")])
-async def test_a_stream_that_breaks_goes_on_at_whoever_lost_the_race_for_its_beginning(
-    tmp_path: Path, winner: str, loser: str
-) -> None:
+async def test_a_broken_stream_may_be_resumed_by_the_loser_of_the_race(tmp_path: Path, winner: str, loser: str) -> None:
     """It did not fail, it was only not the first: where there are two deployments nobody else is left."""
     rules = {"assistant": reliability(on_broken_stream="resume", hedge=HEDGE)}
     async with call_rig(tmp_path, workloads=rules) as rig:
@@ -250,7 +248,7 @@ async def test_a_stream_that_breaks_goes_on_at_whoever_lost_the_race_for_its_beg
         await rig.books()
 
 
-async def test_a_stream_that_breaks_does_not_go_on_at_whoever_failed_beside_it(tmp_path: Path) -> None:
+async def test_a_broken_stream_is_not_resumed_by_the_attempt_that_failed(tmp_path: Path) -> None:
     rules = {"assistant": reliability(on_broken_stream="resume", hedge=HEDGE)}
     async with call_rig(tmp_path, workloads=rules) as rig:
         gate = rig.hold("one")
@@ -265,7 +263,7 @@ async def test_a_stream_that_breaks_does_not_go_on_at_whoever_failed_beside_it(t
         await rig.books()
 
 
-async def test_a_hedge_that_is_made_as_its_client_leaves_is_not_left_open(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_hedge_started_as_its_client_disconnects_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
     """A limit was asked for it meanwhile. It is journalled by then, and nobody else would settle it."""
     loop, go, ended = asyncio.get_running_loop(), asyncio.Event(), list[str]()
 

@@ -1,5 +1,4 @@
-"""What hostile clients send to the server protocol: each is refused once, and nothing behind it is ever read as a
-request."""
+"""Malformed and malicious input of clients: each is refused once, and nothing after it is ever read as a request."""
 
 from __future__ import annotations
 
@@ -21,14 +20,14 @@ LIMITS = Limits(
     idle_seconds=20, linger_seconds=0.05, sweep_seconds=0.05, total_body_bytes=16_000,
     connections=8, drain_idle_seconds=0.6,
 )  # fmt: skip
-HASTY = replace(LIMITS, head_seconds=0.4, body_seconds=0.4)
+SHORT_TIMEOUTS = replace(LIMITS, head_seconds=0.4, body_seconds=0.4)
 LARGE = 16 << 20
-"""Bytes of an answer that no buffer of the system takes at once."""
+"""Bytes of an answer that exceed the buffers of the system."""
 SMUGGLED = b"POST /smuggled HTTP/1.1\r\nhost: y\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 
 
 @dataclass
-class Running:
+class RunningServer:
     port: int
     server: Server
     targets: list[bytes] = field(default_factory=list)
@@ -37,41 +36,41 @@ class Running:
 
 
 @pytest.fixture
-async def running() -> AsyncIterator[Running]:
-    async with serving(LIMITS) as made:
+async def server() -> AsyncIterator[RunningServer]:
+    async with run_server(LIMITS) as made:
         yield made
 
 
 @pytest.fixture
-async def hasty() -> AsyncIterator[Running]:
-    async with serving(HASTY) as made:
+async def impatient_server() -> AsyncIterator[RunningServer]:
+    async with run_server(SHORT_TIMEOUTS) as made:
         yield made
 
 
 @asynccontextmanager
-async def serving(limits: Limits) -> AsyncIterator[Running]:
+async def run_server(limits: Limits) -> AsyncIterator[RunningServer]:
     async def handle(request: Request, response: Response) -> None:
-        made.targets.append(request.target)
-        made.headers.append(request.headers)
+        running.targets.append(request.target)
+        running.headers.append(request.headers)
         if request.target == b"/stream":
             response.write(b"first", response.start(200, b"content-type: text/plain\r\n"))
-            await made.gate.wait()
+            await running.gate.wait()
             response.end(b"last")
             return
         if request.target == b"/wait":
-            await made.gate.wait()
+            await running.gate.wait()
         response.send(200, b"x" * LARGE if request.target == b"/large" else b"ok:" + request.body)
 
     loop = asyncio.get_running_loop()
     server = Server(handle, refusal_body, loop, limits)
     listener = await loop.create_server(server.create_connection, "127.0.0.1", 0)
-    made = Running(listener.sockets[0].getsockname()[1], server)
-    yield made
+    running = RunningServer(listener.sockets[0].getsockname()[1], server)
+    yield running
     await close(listener, server, 0.1)
     assert server.held_bytes == 0
 
 
-async def said(running: Running, data: bytes, wait: float = 20.0) -> bytes:
+async def send(running: RunningServer, data: bytes, wait: float = 20.0) -> bytes:
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(data)
     try:
@@ -139,20 +138,20 @@ CHUNKED = "transfer-encoding: chunked"
         pytest.param(head("groundplan-on-behalf-of: a@b.c", "groundplan-on-behalf-of: d@b.c"), id="two-people"),
     ],
 )
-async def test_request_smuggling_finds_no_second_request(running: Running, data: bytes) -> None:
-    answer = await said(running, data + SMUGGLED)
+async def test_request_smuggling_finds_no_second_request(server: RunningServer, data: bytes) -> None:
+    answer = await send(server, data + SMUGGLED)
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 405 ")), answer
     assert answer.count(b"HTTP/1.1 4") == 1
-    assert running.targets == []
+    assert server.targets == []
 
 
-async def test_chunk_extensions_are_read_over_and_change_nothing(running: Running) -> None:
-    answer = await said(running, head(CHUNKED, "connection: close") + b'4;a=b;c="d"\r\nabcd\r\n0;e\r\n\r\n')
-    assert answer.endswith(b"ok:abcd") and running.targets == [b"/"]
+async def test_chunk_extensions_are_ignored(server: RunningServer) -> None:
+    answer = await send(server, head(CHUNKED, "connection: close") + b'4;a=b;c="d"\r\nabcd\r\n0;e\r\n\r\n')
+    assert answer.endswith(b"ok:abcd") and server.targets == [b"/"]
 
 
-async def test_endless_chunk_extensions_end_with_the_time_for_a_body(hasty: Running) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port)
+async def test_endless_chunk_extensions_end_with_the_time_for_a_body(impatient_server: RunningServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", impatient_server.port)
     writer.write(head(CHUNKED) + b"4;")
     started = asyncio.get_running_loop().time()
     while not writer.is_closing() and asyncio.get_running_loop().time() - started < 20:
@@ -165,9 +164,9 @@ async def test_endless_chunk_extensions_end_with_the_time_for_a_body(hasty: Runn
 
 
 @pytest.mark.parametrize("behind", [b"1\r\na\r\n0\r\nx: ", b"1\r\na\r\n4;", b"0\r\n"])
-async def test_what_frames_a_body_is_bounded_as_a_head_is(running: Running, behind: bytes) -> None:
+async def test_framing_of_a_body_is_bounded_like_a_head(server: RunningServer, behind: bytes) -> None:
     """The parser holds all of a line behind a body until it ends."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(head(CHUNKED))
     await asyncio.sleep(0.02)
     writer.write(behind)
@@ -177,13 +176,13 @@ async def test_what_frames_a_body_is_bounded_as_a_head_is(running: Running, behi
         sent += 1000
         await asyncio.sleep(0.002)
     assert (await asyncio.wait_for(answer, 20)).startswith(b"HTTP/1.1 400 ") and sent < 500_000
-    assert running.targets == [] and running.server.held_bytes == 0
+    assert server.targets == [] and server.server.held_bytes == 0
     writer.close()
 
 
-async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(hasty: Running) -> None:
+async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(impatient_server: RunningServer) -> None:
     for start in (b"POST / HTTP/1.1\r\nhost: x\r\nx: ", head("content-length: 9000"), head(CHUNKED)):
-        reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port)
+        reader, writer = await asyncio.open_connection("127.0.0.1", impatient_server.port)
         writer.write(start)
         answer = asyncio.create_task(reader.read())
         drip = b"1\r\na\r\n" if start.endswith(b"chunked\r\n\r\n") else b"a"
@@ -194,81 +193,81 @@ async def test_slow_loris_in_head_and_body_is_cut_though_bytes_keep_coming(hasty
             await asyncio.sleep(0.02)
         assert (await asyncio.wait_for(answer, 20)).startswith(b"HTTP/1.1 408 ")
         writer.close()
-    assert hasty.targets == []
+    assert impatient_server.targets == []
 
 
 @pytest.mark.parametrize("coding", ["gzip", "br", "deflate", "zstd", "gzip, gzip", "GZIP"])
-async def test_a_compressed_body_is_refused_before_it_is_read(running: Running, coding: str) -> None:
+async def test_a_compressed_body_is_refused_before_it_is_read(server: RunningServer, coding: str) -> None:
     bomb = gzip.compress(b"0" * 5_000_000)
-    answer = await said(running, head(f"content-encoding: {coding}", f"content-length: {len(bomb)}") + bomb[:100])
-    assert answer.startswith(b"HTTP/1.1 415 ") and b"body_compressed" in answer and running.targets == []
-    plain = await said(running, head("content-encoding: identity", "connection: close", "content-length: 2") + b"hi")
+    answer = await send(server, head(f"content-encoding: {coding}", f"content-length: {len(bomb)}") + bomb[:100])
+    assert answer.startswith(b"HTTP/1.1 415 ") and b"body_compressed" in answer and server.targets == []
+    plain = await send(server, head("content-encoding: identity", "connection: close", "content-length: 2") + b"hi")
     assert plain.endswith(b"ok:hi")
 
 
-async def test_bodies_are_bounded_all_together_and_the_rest_is_told_to_come_again(running: Running) -> None:
-    waiting = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(2)]
+async def test_the_total_of_bodies_is_bounded_and_others_are_refused_with_retry_after(server: RunningServer) -> None:
+    waiting = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(2)]
     for reader, writer in waiting:
         del reader
         writer.write(head("content-length: 7000", "connection: close", target="/wait") + b"a" * 7000)
-    await wait_until(lambda: len(running.targets) == 2)
-    assert running.server.held_bytes == 14_000
+    await wait_until(lambda: len(server.targets) == 2)
+    assert server.server.held_bytes == 14_000
     for data in (head("content-length: 7000"), head(CHUNKED) + b"1000\r\n" + b"a" * 4096):
-        answer = await said(running, data)
+        answer = await send(server, data)
         assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer and b"\r\nretry-after: 1\r\n" in answer
-    small = await said(running, head("content-length: 2", "connection: close") + b"hi")
+    small = await send(server, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi")
     waiting[0][1].transport.abort()
-    await wait_until(lambda: running.server.held_bytes == 7000)
-    half = await asyncio.open_connection("127.0.0.1", running.port)
+    await wait_until(lambda: server.server.held_bytes == 7000)
+    half = await asyncio.open_connection("127.0.0.1", server.port)
     half[1].write(head("content-length: 7000") + b"a" * 5000)
-    await wait_until(lambda: running.server.held_bytes == 12_000)
-    more = await asyncio.open_connection("127.0.0.1", running.port)
+    await wait_until(lambda: server.server.held_bytes == 12_000)
+    more = await asyncio.open_connection("127.0.0.1", server.port)
     more[1].write(head("content-length: 4000") + b"a" * 3000)
-    await wait_until(lambda: running.server.held_bytes == 15_000)
+    await wait_until(lambda: server.server.held_bytes == 15_000)
     half[1].write(b"a" * 2000)
     answer = await half[0].read()
     assert answer.startswith(b"HTTP/1.1 503 ") and b"memory_full" in answer
-    assert running.server.refused_bodies == 3, "which /metrics tell"
-    await wait_until(lambda: running.server.held_bytes == 10_000)
+    assert server.server.refused_bodies == 3, "which /metrics tell"
+    await wait_until(lambda: server.server.held_bytes == 10_000)
     more[1].transport.abort()
     half[1].close()
-    running.gate.set()
+    server.gate.set()
     assert (await waiting[1][0].read()).endswith(b"ok:" + b"a" * 7000)
-    await wait_until(lambda: running.server.held_bytes == 0)
+    await wait_until(lambda: server.server.held_bytes == 0)
     waiting[1][1].close()
 
 
-async def test_a_large_body_of_a_stranger_is_not_read() -> None:
-    async with serving(replace(LIMITS, unknown_caller_body_bytes=1000)) as running:
+async def test_a_large_body_without_a_known_key_is_not_read() -> None:
+    async with run_server(replace(LIMITS, unknown_caller_body_bytes=1000)) as running:
         running.server.memory_share = lambda request: request.headers.get(b"authorization") == b"Bearer good"
         for start in (head("content-length: 1001"), head(CHUNKED), head("content-length: 9000", "authorization: x")):
-            answer = await said(running, start)
+            answer = await send(running, start)
             assert answer.startswith(b"HTTP/1.1 401 ") and b'"code":"invalid_api_key"' in answer
         good = ("authorization: Bearer good", "connection: close")
-        assert (await said(running, head("content-length: 9000", *good) + b"a" * 9000)).endswith(b"ok:" + b"a" * 9000)
-        assert (await said(running, head(CHUNKED, *good) + b"2\r\nhi\r\n0\r\n\r\n")).endswith(b"ok:hi")
-        small = await said(running, head("content-length: 1000", "connection: close") + b"a" * 1000)
+        assert (await send(running, head("content-length: 9000", *good) + b"a" * 9000)).endswith(b"ok:" + b"a" * 9000)
+        assert (await send(running, head(CHUNKED, *good) + b"2\r\nhi\r\n0\r\n\r\n")).endswith(b"ok:hi")
+        small = await send(running, head("content-length: 1000", "connection: close") + b"a" * 1000)
         assert small.endswith(b"ok:" + b"a" * 1000), "who they are is told by whoever answers"
 
 
-async def test_bodies_that_are_only_announced_keep_nobody_out(running: Running) -> None:
-    announced = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(6)]
+async def test_announced_but_unsent_bodies_block_nobody(server: RunningServer) -> None:
+    announced = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(6)]
     for _, writer in announced:
         writer.write(head("content-length: 9000") + b"a")
-    await wait_until(lambda: running.server.held_bytes == 6)
-    whole = await said(running, head("content-length: 9000", "connection: close") + b"a" * 9000)
+    await wait_until(lambda: server.server.held_bytes == 6)
+    whole = await send(server, head("content-length: 9000", "connection: close") + b"a" * 9000)
     assert whole.endswith(b"ok:" + b"a" * 9000)
     for _, writer in announced:
         writer.transport.abort()
-    await wait_until(lambda: running.server.held_bytes == 0)
+    await wait_until(lambda: server.server.held_bytes == 0)
 
 
-async def test_a_body_that_announces_much_and_sends_little_is_cut_off_as_soon_as_any_other() -> None:
+async def test_a_slow_body_is_cut_off_whatever_length_it_announced() -> None:
     limits = replace(
         LIMITS, body_bytes=1 << 20, total_body_bytes=1 << 21, body_seconds=0.3, body_bytes_per_second=100_000
     )
-    async with serving(limits) as running:
+    async with run_server(limits) as running:
         loop = asyncio.get_running_loop()
         began = loop.time()
         drips, writer = await asyncio.open_connection("127.0.0.1", running.port)
@@ -288,36 +287,36 @@ async def test_a_body_that_announces_much_and_sends_little_is_cut_off_as_soon_as
         sends.close()
 
 
-async def test_more_connections_than_allowed_are_closed_and_the_others_served(running: Running) -> None:
-    busy = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(8)]
+async def test_more_connections_than_allowed_are_closed_and_the_others_served(server: RunningServer) -> None:
+    busy = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(8)]
     for _, writer in busy:
         writer.write(head("content-length: 0", "connection: close", target="/wait"))
-    await wait_until(lambda: len(running.targets) == 8)
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    await wait_until(lambda: len(server.targets) == 8)
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     assert await reader.read() == b"", "each is at work"
     writer.close()
-    running.gate.set()
+    server.gate.set()
     for reader, writer in busy:
         assert (await reader.read()).endswith(b"ok:")
         writer.close()
 
 
-async def test_connections_that_ask_nothing_keep_nobody_out(running: Running) -> None:
+async def test_silent_connections_block_nobody(server: RunningServer) -> None:
     """Nor do those that were asked something once, send a part of a head, or take their time for a body."""
-    slow, body = await asyncio.open_connection("127.0.0.1", running.port)
+    slow, body = await asyncio.open_connection("127.0.0.1", server.port)
     body.write(head("content-length: 2", "connection: close") + b"h")
-    once = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(3)]
+    once = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(3)]
     for reader, writer in once:
         writer.write(head("content-length: 2") + b"hi")
         await reader.readuntil(b"ok:hi")
-    silent = [await asyncio.open_connection("127.0.0.1", running.port) for _ in range(4)]
+    silent = [await asyncio.open_connection("127.0.0.1", server.port) for _ in range(4)]
     for _, writer in silent:
         writer.write(b"POST / HTTP/1.1\r\n")
-    await wait_until(lambda: len(running.server.connections) == 8)
+    await wait_until(lambda: len(server.server.connections) == 8)
     for _ in range(20):
-        assert (await said(running, head("content-length: 2", "connection: close") + b"hi")).endswith(b"ok:hi")
-        assert len(running.server.connections) <= 8
-        silent.append(await asyncio.open_connection("127.0.0.1", running.port))
+        assert (await send(server, head("content-length: 2", "connection: close") + b"hi")).endswith(b"ok:hi")
+        assert len(server.server.connections) <= 8
+        silent.append(await asyncio.open_connection("127.0.0.1", server.port))
     body.write(b"i")
     assert (await slow.read()).endswith(b"ok:hi"), "whoever sends a body is at work"
     for _, writer in (*once, *silent):
@@ -333,7 +332,7 @@ GOOD = head("authorization: Bearer good", "content-length: 2", "connection: clos
 Client = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-async def opened(running: Running, data: bytes, many: int) -> list[Client]:
+async def opened(running: RunningServer, data: bytes, many: int) -> list[Client]:
     made = [await asyncio.open_connection("127.0.0.1", running.port, limit=1024) for _ in range(many)]
     for _, writer in made:
         writer.write(data)
@@ -356,9 +355,9 @@ def ended(clients: list[Client]) -> None:
         pytest.param(head("content-length: 100000"), b" 413 ", id="too-large"),
     ],
 )
-async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: bytes) -> None:
+async def test_connections_without_a_known_key_block_nobody(data: bytes, why: bytes) -> None:
     """Those that send a body slowly have half a minute for it, and those that were refused some seconds to read why."""
-    async with serving(replace(LIMITS, linger_seconds=20)) as running:
+    async with run_server(replace(LIMITS, linger_seconds=20)) as running:
         running.server.memory_share = key_is_good
         strangers = await opened(running, data, 8)
         for reader, _ in strangers:
@@ -366,13 +365,13 @@ async def test_strangers_who_hold_connections_keep_nobody_out(data: bytes, why: 
                 assert why in await reader.readline()
         await wait_until(lambda: len(running.server.connections) == 8)
         for _ in range(20):
-            assert (await said(running, GOOD)).endswith(b"ok:hi")
+            assert (await send(running, GOOD)).endswith(b"ok:hi")
             strangers += await opened(running, data, 1)
         ended(strangers)
 
 
-async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
-    async with serving(LIMITS) as running:
+async def test_a_known_callers_body_is_not_cut_off_for_unknown_ones() -> None:
+    async with run_server(LIMITS) as running:
         running.server.memory_share = key_is_good
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
         writer.write(GOOD[:-1])
@@ -380,7 +379,7 @@ async def test_a_body_of_a_known_caller_is_not_cut_off_for_strangers() -> None:
         await wait_until(lambda: len(running.server.connections) == 8)
         for _ in range(20):
             strangers += await opened(running, head("content-length: 100") + b"a", 1)
-            assert (await said(running, GOOD)).endswith(b"ok:hi")
+            assert (await send(running, GOOD)).endswith(b"ok:hi")
         writer.write(b"i")
         assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok:hi")
         writer.close()
@@ -391,20 +390,20 @@ def key_of(request: Request) -> str:
     return request.headers.get(b"authorization", b"").decode()
 
 
-async def test_one_workload_that_holds_connections_by_bodies_keeps_no_other_out() -> None:
-    async with serving(LIMITS) as running:
+async def test_one_workload_holding_connections_with_bodies_blocks_no_other() -> None:
+    async with run_server(LIMITS) as running:
         running.server.memory_share, running.server.workload_name = key_is_good, key_of
         held = await opened(running, GOOD[:-1], 8)
         await wait_until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
         for _ in range(20):
-            assert (await said(running, GOOD)).endswith(b"ok:hi")
+            assert (await send(running, GOOD)).endswith(b"ok:hi")
             held += await opened(running, GOOD[:-1], 1)
         ended(held)
 
 
-async def test_bodies_of_several_workloads_are_all_at_work() -> None:
+async def test_bodies_of_several_workloads_are_all_read() -> None:
     """Nobody has most of the connections, so that whoever comes is the one for whom there is none."""
-    async with serving(LIMITS) as running:
+    async with run_server(LIMITS) as running:
         running.server.memory_share, running.server.workload_name = (lambda _: 1.0), key_of
         held = [
             client
@@ -412,15 +411,15 @@ async def test_bodies_of_several_workloads_are_all_at_work() -> None:
             for client in await opened(running, GOOD.replace(b"good", key.encode())[:-1], 4)
         ]
         await wait_until(lambda: sum(map(bool, (c.pending_body_workload for c in running.server.connections))) == 8)
-        assert await said(running, GOOD) == b""
+        assert await send(running, GOOD) == b""
         for reader, writer in held:
             writer.write(b"i")
             assert (await asyncio.wait_for(reader.read(), 20)).endswith(b"ok:hi")
             writer.close()
 
 
-async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() -> None:
-    async with serving(replace(LIMITS, large_body_bytes=100)) as running:
+async def test_one_workload_holding_memory_with_bodies_leaves_some_to_others() -> None:
+    async with run_server(replace(LIMITS, large_body_bytes=100)) as running:
         running.server.memory_share, running.server.workload_name = (lambda _: 1.0), key_of
         large = head("authorization: Bearer good", "content-length: 4900", "connection: close")
         held = await opened(running, large + b"a" * 4800, 1)
@@ -429,30 +428,30 @@ async def test_one_workload_that_holds_memory_by_bodies_leaves_some_to_others() 
         await wait_until(lambda: running.server.held_bytes == 9500)
         held += await opened(running, large + b"a" * 200, 1)
         assert b"memory_full" in await asyncio.wait_for(held[2][0].read(), 20), "16,000 may be held, 9,600 of one"
-        assert (await said(running, GOOD)).endswith(b"ok:hi"), "what is small is of no importance"
+        assert (await send(running, GOOD)).endswith(b"ok:hi"), "what is small is of no importance"
         other = large.replace(b"good", b"else") + b"a" * 4900
-        assert (await said(running, other)).endswith(b"ok:" + b"a" * 4900)
+        assert (await send(running, other)).endswith(b"ok:" + b"a" * 4900)
         held[0][1].write(b"a" * 100)
         assert (await asyncio.wait_for(held[0][0].read(), 20)).endswith(b"ok:" + b"a" * 4900), "what is there is kept"
-        assert (await said(running, large + b"a" * 4900)).endswith(b"ok:" + b"a" * 4900)
+        assert (await send(running, large + b"a" * 4900)).endswith(b"ok:" + b"a" * 4900)
         ended(held)
         await wait_until(lambda: running.server.held_bytes == 0)
         assert running.server._large_bytes == {}
 
 
-async def test_who_takes_no_answer_keeps_nobody_out_who_comes(running: Running) -> None:
-    takes_none = await opened(running, head("content-length: 0", target="/large"), 8)
+async def test_clients_that_do_not_read_answers_block_no_new_clients(server: RunningServer) -> None:
+    takes_none = await opened(server, head("content-length: 0", target="/large"), 8)
     for _, writer in takes_none:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await wait_until(lambda: len(running.targets) == 8 and running.server.active_requests == 0)
+    await wait_until(lambda: len(server.targets) == 8 and server.server.active_requests == 0)
     for _ in range(20):
-        assert (await said(running, GOOD)).endswith(b"ok:hi")
+        assert (await send(server, GOOD)).endswith(b"ok:hi")
     ended(takes_none)
 
 
-async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None:
+async def test_the_longest_idle_connection_is_closed_and_new_ones_stay() -> None:
     """Whoever asks at once and then waits has a minute more for its next request than a new one has for its head."""
-    async with serving(replace(LIMITS, idle_seconds=75)) as running:
+    async with run_server(replace(LIMITS, idle_seconds=75)) as running:
         waiting = await opened(running, head("content-length: 2") + b"hi", 7)
         for reader, _ in waiting:
             await reader.readuntil(b"ok:hi")
@@ -467,42 +466,42 @@ async def test_who_has_just_come_stays_and_who_has_waited_longest_goes() -> None
         ended([*waiting, *more])
 
 
-async def test_bodies_of_strangers_leave_half_of_the_room_to_who_is_known(running: Running) -> None:
-    running.server.memory_share = key_is_good
-    strangers = await opened(running, head("content-length: 4900") + b"a" * 1000, 3)
-    await wait_until(lambda: running.server.held_bytes == 3000)
+async def test_bodies_without_a_known_key_leave_half_of_the_memory_to_known_callers(server: RunningServer) -> None:
+    server.server.memory_share = key_is_good
+    strangers = await opened(server, head("content-length: 4900") + b"a" * 1000, 3)
+    await wait_until(lambda: server.server.held_bytes == 3000)
     strangers[0][1].write(b"a" * 3000)
-    await wait_until(lambda: running.server.held_bytes == 6000)
-    answer = await said(running, head("content-length: 4900"))
+    await wait_until(lambda: server.server.held_bytes == 6000)
+    answer = await send(server, head("content-length: 4900"))
     assert answer.startswith(b"HTTP/1.1 401 "), "and is told before it sends anything"
     strangers[1][1].write(b"a" * 3000)
     assert b"memory_full" in await asyncio.wait_for(strangers[1][0].read(), 20)
-    await wait_until(lambda: running.server.held_bytes == 5000)
+    await wait_until(lambda: server.server.held_bytes == 5000)
     good = ("authorization: Bearer good", "connection: close")
     known = head("content-length: 9000", *good) + b"a" * 9000
-    assert (await said(running, known)).endswith(b"ok:" + b"a" * 9000)
-    small = await said(running, head("content-length: 2", "connection: close") + b"hi")
+    assert (await send(server, known)).endswith(b"ok:" + b"a" * 9000)
+    small = await send(server, head("content-length: 2", "connection: close") + b"hi")
     assert small.endswith(b"ok:hi"), "there is room for it"
     ended(strangers)
-    await wait_until(lambda: running.server.held_bytes == 0)
+    await wait_until(lambda: server.server.held_bytes == 0)
 
 
-async def test_draining_answers_the_next_request_of_a_kept_connection_and_ends_it_with_that(running: Running) -> None:
-    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+async def test_draining_answers_one_more_request_of_a_kept_connection_and_closes_it(server: RunningServer) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(head("content-length: 2") + b"hi")
     await reader.readuntil(b"ok:hi")
-    silent = await asyncio.open_connection("127.0.0.1", running.port)
-    streaming = await asyncio.open_connection("127.0.0.1", running.port)
+    silent = await asyncio.open_connection("127.0.0.1", server.port)
+    streaming = await asyncio.open_connection("127.0.0.1", server.port)
     streaming[1].write(head("content-length: 0", target="/stream"))
     await streaming[0].readuntil(b"first")
-    draining = asyncio.create_task(running.server.quiesce(30))
-    await wait_until(lambda: running.server.draining)
+    draining = asyncio.create_task(server.server.quiesce(30))
+    await wait_until(lambda: server.server.draining)
     writer.write(head("content-length: 2") + b"ho")
     answer = await asyncio.wait_for(reader.read(), 20)
     assert b"\r\nconnection: close\r\n" in answer and answer.endswith(b"ok:ho")
     assert await asyncio.wait_for(silent[0].read(), 20) == b""
     assert not draining.done()
-    running.gate.set()
+    server.gate.set()
     await streaming[0].readuntil(b"last\r\n0\r\n\r\n")
     streaming[1].write(head("content-length: 2") + b"hu")
     assert (await asyncio.wait_for(streaming[0].read(), 20)).endswith(b"ok:hu")

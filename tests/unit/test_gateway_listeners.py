@@ -75,7 +75,7 @@ async def test_versions_before_tls_1_2_are_refused(tmp_path: Path) -> None:
             assert (await asked(port, context))[1] == b""
 
 
-async def test_a_handshake_that_does_not_end_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_unfinished_handshake_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(handshakes, "HANDSHAKE_SECONDS", 0.3)
     authority = Authority(tmp_path)
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (_, port):
@@ -89,7 +89,7 @@ async def test_a_handshake_that_does_not_end_is_ended(tmp_path: Path, monkeypatc
         writer.close()
 
 
-async def test_whoever_connects_and_says_nothing_keeps_nobody_out(tmp_path: Path) -> None:
+async def test_silent_connections_block_nobody(tmp_path: Path) -> None:
     """Nor takes more files than are set aside for those who are on their way."""
     authority = Authority(tmp_path)
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1")), Limits(connections=100)) as (_, port):
@@ -113,7 +113,7 @@ async def _ended(reader: asyncio.StreamReader) -> bool:
         return False
 
 
-async def test_clients_that_cannot_be_taken_wait_and_cost_nothing(
+async def test_clients_that_cannot_be_accepted_wait_without_cost(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Whatever the system says; one that is gone by then keeps nobody waiting."""
@@ -140,7 +140,7 @@ async def test_clients_that_cannot_be_taken_wait_and_cost_nothing(
 
 
 @pytest.mark.parametrize("within_tls", [False, True])
-async def test_nobody_is_kept_waiting_by_a_worker_that_takes_no_more(tmp_path: Path, within_tls: bool) -> None:
+async def test_a_worker_that_accepts_no_more_keeps_no_client_waiting(tmp_path: Path, within_tls: bool) -> None:
     """By the system, for as long as running answers take, and then cut off with what it sent."""
     files = ServerFiles(*Authority(tmp_path).issue("gateway", "127.0.0.1")) if within_tls else None
     async with serving(files, own=True) as (made, port):
@@ -152,7 +152,7 @@ async def test_nobody_is_kept_waiting_by_a_worker_that_takes_no_more(tmp_path: P
             await asyncio.open_connection("127.0.0.1", port)
 
 
-async def test_who_is_gone_without_a_word_is_probed(tmp_path: Path) -> None:
+async def test_silent_peers_are_probed_by_keepalive(tmp_path: Path) -> None:
     """And who is silent and there is kept for longer than whatever is in front keeps his connections."""
     authority = Authority(tmp_path)
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (made, port):
@@ -167,7 +167,7 @@ async def test_who_is_gone_without_a_word_is_probed(tmp_path: Path) -> None:
         writer.close()
 
 
-async def test_an_answer_ends_whose_client_confirms_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_answer_whose_client_acknowledges_nothing_is_aborted(monkeypatch: pytest.MonkeyPatch) -> None:
     """The kernel sends again for a quarter of an hour, and probes nobody meanwhile."""
     ended, looked = asyncio.Event(), asyncio.Event()
 
@@ -193,7 +193,7 @@ async def test_an_answer_ends_whose_client_confirms_nothing(monkeypatch: pytest.
         writer.close()
 
 
-def test_who_confirms_nothing_is_gone() -> None:
+def test_a_peer_that_acknowledges_nothing_counts_as_gone() -> None:
     with socket.create_server(("127.0.0.1", 0), backlog=0) as full, ExitStack() as waiting:
         for _ in range(3):  # the system answers the first one, and says nothing to those behind it
             last = waiting.enter_context(socket.socket())
@@ -230,7 +230,7 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
         assert (await asked(port, trusting(authority)))[0] != first
 
 
-async def test_files_that_could_not_be_read_for_a_moment_are_taken_up_as_they_are(
+async def test_briefly_unreadable_certificate_files_are_loaded_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever may read them, or how many files may be open, changes, and nothing in the files tells of it."""
@@ -250,7 +250,7 @@ async def test_files_that_could_not_be_read_for_a_moment_are_taken_up_as_they_ar
         assert (await asked(port, trusting(authority)))[0] != first
 
 
-async def test_why_a_certificate_of_a_client_is_refused_is_logged_once_a_minute(
+async def test_the_reason_for_a_refused_client_certificate_is_logged_once_a_minute(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """The client itself is told nothing: its connection ends within the handshake."""
@@ -272,7 +272,7 @@ async def test_why_a_certificate_of_a_client_is_refused_is_logged_once_a_minute(
     assert len(lines) == 3 and (lines[0], lines[2]) == ("certificate has expired", "none was shown")
 
 
-async def test_an_authority_of_callers_that_was_taken_out_is_trusted_no_more(tmp_path: Path) -> None:
+async def test_a_removed_client_authority_is_no_longer_trusted(tmp_path: Path) -> None:
     authority, old, new = Authority(tmp_path), Authority(tmp_path, "old"), Authority(tmp_path, "new")
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(old.file.read_bytes())
@@ -295,7 +295,7 @@ async def refused(port: int, context: ssl.SSLContext) -> None:
         await asked(port, context)
 
 
-async def test_a_certificate_that_is_over_or_was_revoked_is_heard_no_more(tmp_path: Path) -> None:
+async def test_an_expired_or_revoked_client_certificate_ends_its_connection(tmp_path: Path) -> None:
     authority, callers = Authority(tmp_path), Authority(tmp_path, "callers")
     trusted = tmp_path / "trusted.pem"
     trusted.write_bytes(callers.file.read_bytes())
@@ -317,7 +317,7 @@ async def test_a_certificate_that_is_over_or_was_revoked_is_heard_no_more(tmp_pa
         await refused(port, trusting(authority, robot))
 
 
-async def test_connections_that_were_kept_end_where_it_is_told_anew_whose_callers_may_be(tmp_path: Path) -> None:
+async def test_kept_connections_end_when_client_authorities_change(tmp_path: Path) -> None:
     authority, callers = Authority(tmp_path), Authority(tmp_path, "callers")
     (cert, key), trusted = authority.issue("gateway", "127.0.0.1"), tmp_path / "trusted.pem"
     trusted.write_bytes(callers.file.read_bytes())
@@ -356,7 +356,7 @@ def test_a_subject_is_one_line_of_printable_text() -> None:
 
 
 @pytest.mark.parametrize("name", ["robot", "robot,O=acme", 'a "b" <c>; d+e\\', "#1", " a ", "jürgen"])
-def test_a_subject_reads_as_no_other_one(name: str) -> None:
+def test_different_subjects_have_different_texts(name: str) -> None:
     class Shown(asyncio.BaseTransport):
         def get_extra_info(self, asked: str, default: Any = None) -> Any:
             subject = ((("organizationName", "evil"),), (("commonName", name),))

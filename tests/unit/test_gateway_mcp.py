@@ -142,7 +142,7 @@ async def test_a_server_at_the_root_or_behind_a_slash_is_reached(tmp_path: Path,
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_key_that_a_server_repeats_reaches_nobody(
+async def test_a_credential_repeated_by_a_server_is_not_passed_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, streams: bool
 ) -> None:
     monkeypatch.setenv("CRM_KEY", "crm-key-0123456789")
@@ -151,7 +151,7 @@ async def test_a_key_that_a_server_repeats_reaches_nobody(
         assert found["content"][0]["text"] == "it is [hidden], I see"
 
 
-async def test_only_what_is_declared_is_there(tmp_path: Path) -> None:
+async def test_only_declared_servers_and_tools_are_reachable(tmp_path: Path) -> None:
     async with stack(tmp_path, tools=["a*"]) as (rig, model):
         listed = await ask(rig, "tools/list")
         assert [tool["name"] for tool in listed["tools"]] == ["crm__add"]
@@ -163,7 +163,7 @@ async def test_only_what_is_declared_is_there(tmp_path: Path) -> None:
         assert code(await use(rig, "crm__add")) == "tool_unknown" and model.asked == []
 
 
-async def test_rules_and_kill_switches_hold_for_tools(tmp_path: Path) -> None:
+async def test_rules_and_kill_switches_apply_to_tools(tmp_path: Path) -> None:
     text = '@id("no-echo") @owner("sam@acme.example") forbid (principal, action == Action::"use_tool", resource)'
     text += ' when { context.server == "crm" && context.tool == "echo" };'
     async with stack(tmp_path) as (rig, model):
@@ -193,7 +193,7 @@ async def test_rules_and_kill_switches_hold_for_tools(tmp_path: Path) -> None:
         assert outcomes == {"policy_denied", "killed"}
 
 
-async def test_guardrails_hold_for_arguments_and_results(tmp_path: Path) -> None:
+async def test_guardrails_apply_to_arguments_and_results(tmp_path: Path) -> None:
     rules = bp.Guardrails(input={"secrets": "block"}, passages={"injection": "drop", "personal_data": "mask"})
     async with stack(tmp_path, guardrails=rules, grounding=bp.Grounding(sources=["handbook"])) as (rig, model):
         assert code(await use(rig, "crm__echo", text=KEY)) == "guardrail_secrets" and model.used == []
@@ -231,7 +231,7 @@ async def test_guardrails_hold_for_arguments_and_results(tmp_path: Path) -> None
         assert "acme" not in str(said)
 
 
-async def test_all_that_is_sent_to_a_server_is_looked_at(tmp_path: Path) -> None:
+async def test_everything_sent_to_a_server_is_checked(tmp_path: Path) -> None:
     rules = bp.Guardrails(input={"secrets": "block", "personal_data": "block"})
     async with stack(tmp_path, guardrails=rules) as (rig, model):
         for given in ({"card": 4111111111111111}, {"to": [{"ana@acme.example": True}]}, {KEY: 1}):
@@ -248,7 +248,7 @@ async def test_all_that_is_sent_to_a_server_is_looked_at(tmp_path: Path) -> None
         assert read["contents"][0]["blob"] == "AAAA"
 
 
-async def test_a_server_that_does_not_answer_is_left_out_and_told(
+async def test_an_unresponsive_server_is_left_out_and_reported(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     async with stack(tmp_path) as (rig, model):
@@ -267,7 +267,9 @@ async def test_a_server_that_does_not_answer_is_left_out_and_told(
         )
 
 
-async def test_one_server_costs_nobody_the_tools_of_the_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_failing_server_does_not_hide_the_tools_of_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Clients give up a whole list for one entry that they cannot read, or that comes after their time."""
     async with stack(tmp_path) as (rig, model):
         form = {"type": "object", "properties": {}}
@@ -294,7 +296,7 @@ async def test_one_server_costs_nobody_the_tools_of_the_others(tmp_path: Path, m
 
 
 @pytest.mark.parametrize("told", [5, True, "x", {"name": "a"}])
-async def test_what_is_no_list_of_a_server_has_nothing_in_it(
+async def test_a_malformed_list_of_a_server_counts_as_empty(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: Any
 ) -> None:
     def answer(model: ScriptedMcp, message: dict[str, Any], response: Response) -> None:
@@ -310,7 +312,7 @@ async def test_what_is_no_list_of_a_server_has_nothing_in_it(
         assert (await ask(rig, "prompts/get", name="crm__greet"))["messages"] == []
 
 
-async def test_a_use_is_not_tried_again(tmp_path: Path) -> None:
+async def test_a_tool_call_is_not_retried(tmp_path: Path) -> None:
     """Its server may have acted before the connection ended, also where that was one that had been used before."""
     async with stack(tmp_path) as (rig, model):
         answer = model._answer
@@ -353,9 +355,7 @@ async def test_each_caller_has_a_session_of_its_own(
         assert model.sessions == set()
 
 
-async def test_a_session_in_which_something_is_asked_is_not_ended_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_session_in_use_is_not_evicted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers, "MAX_SESSIONS", 1)
     goes_on = asyncio.Event()
     async with stack(tmp_path, workloads=["assistant", "other"], waits=goes_on) as (rig, model):
@@ -368,7 +368,7 @@ async def test_a_session_in_which_something_is_asked_is_not_ended_for_another(
         assert sorted(model.inside) == [b"s-1", b"s-2"]
 
 
-async def test_a_session_is_begun_anew_where_it_is_not_known_any_more(tmp_path: Path) -> None:
+async def test_an_unknown_session_is_restarted(tmp_path: Path) -> None:
     async with stack(tmp_path) as (rig, model):
         for model.unknown in (404, 400):
             assert (await use(rig, "crm__echo", text="x"))["content"][0]["text"] == "x"
@@ -377,7 +377,7 @@ async def test_a_session_is_begun_anew_where_it_is_not_known_any_more(tmp_path: 
         assert model.asked.count("initialize") == 3 and len(model.used) == 3
 
 
-async def test_what_a_server_asks_or_answers_somebody_else_in_a_stream_is_no_answer(tmp_path: Path) -> None:
+async def test_other_messages_in_a_servers_stream_are_not_the_answer(tmp_path: Path) -> None:
     async with stack(tmp_path, streams=True) as (rig, model):
         model.before = [
             {"jsonrpc": "2.0", "id": 1, "method": "ping"},
@@ -399,7 +399,7 @@ async def test_what_a_server_asks_or_answers_somebody_else_in_a_stream_is_no_ans
         assert (await use(rig, "crm__echo"))["code"] == -32700
 
 
-async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> None:
+async def test_a_silent_stream_times_out(tmp_path: Path) -> None:
     async with stack(tmp_path, streams=True, timeout_ms=100) as (rig, model):
         model.trickles = True
         assert code(await use(rig, "crm__echo")) == "tool_unavailable"
@@ -409,7 +409,7 @@ async def test_a_stream_that_says_nothing_is_over_in_time(tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize("streams", [False, True])
-async def test_a_large_answer_waits_for_room_and_gives_it_back(tmp_path: Path, streams: bool) -> None:
+async def test_a_large_answer_waits_for_memory_and_releases_it(tmp_path: Path, streams: bool) -> None:
     async with stack(tmp_path, streams=streams) as (rig, model):
         room, other = rig.gateway.answer_memory, MemoryShare(rig.gateway.answer_memory)
         room.limit = 5 << 20
@@ -438,7 +438,7 @@ class Desk:
 
 
 @pytest.mark.parametrize("what", ["nothing", "tool", "workload", "key"])
-async def test_what_was_stopped_while_an_approval_was_taken_is_not_used(tmp_path: Path, what: str) -> None:
+async def test_a_tool_killed_while_its_approval_was_redeemed_is_not_called(tmp_path: Path, what: str) -> None:
     async with stack(tmp_path, dangerous=["echo", "prompt:greet"]) as (rig, model):
         live: Any = rig.gateway.live
         policy = live.policy
@@ -465,7 +465,7 @@ async def test_what_was_stopped_while_an_approval_was_taken_is_not_used(tmp_path
             assert "prompts/get" not in model.asked
 
 
-async def test_what_nobody_could_read_whole_is_not_to_be_approved(tmp_path: Path) -> None:
+async def test_arguments_too_long_to_review_are_refused(tmp_path: Path) -> None:
     async with stack(tmp_path, dangerous=["echo"]) as (rig, _):
         gateway: Any = rig.gateway
         gateway.reviews = Desk("", lambda: None)
@@ -479,7 +479,7 @@ TWICE = bp.Limit(name="twice", covers="workload/assistant", type="requests", amo
 
 
 @pytest.mark.parametrize("how", ["answered", "error", "server error", "gone"])
-async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path, how: str) -> None:
+async def test_every_tool_call_is_recorded_as_a_call_and_frees_its_slot(tmp_path: Path, how: str) -> None:
     goes_on = asyncio.Event()
     async with stack(tmp_path, limits=[SLOTS], waits=goes_on) as (rig, model):
         rig.gateway.limit_slices.add_grant("concurrent/slots", "now", 1)
@@ -520,7 +520,7 @@ async def test_however_a_use_ends_it_is_a_call_and_holds_no_slot(tmp_path: Path,
         assert how != "error" or told["code"] == -32602
 
 
-async def test_uses_count_as_requests(tmp_path: Path) -> None:
+async def test_tool_calls_count_as_requests(tmp_path: Path) -> None:
     async with stack(tmp_path, limits=[TWICE], grounding=bp.Grounding(sources=["handbook"])) as (rig, model):
         rig.gateway.limit_slices.add_grant(
             "requests/twice", current_key("day", "", "UTC", rig.gateway.clock.seconds()), 2
@@ -552,7 +552,7 @@ async def test_the_search_of_a_workload_is_a_tool(tmp_path: Path) -> None:
         assert ended == [read, read, [], []], "what it read is in the ledger"
 
 
-async def test_a_search_that_is_stopped_or_refused_is_not_offered(tmp_path: Path) -> None:
+async def test_a_killed_or_refused_search_is_not_listed(tmp_path: Path) -> None:
     text = '@id("no-search") @owner("sam@acme.example") forbid (principal, action == Action::"use_tool", resource)'
     text += ' when { context.tool == "search" };'
     async with stack(tmp_path, grounding=bp.Grounding(sources=["handbook"])) as (rig, _):
@@ -568,7 +568,7 @@ async def test_a_search_that_is_stopped_or_refused_is_not_offered(tmp_path: Path
         assert code(await use(rig, "search", query="leave")) == "policy_denied"
 
 
-async def test_what_cannot_be_written_down_is_not_given_and_no_tool_is_used(tmp_path: Path) -> None:
+async def test_nothing_is_returned_or_called_that_cannot_be_journalled(tmp_path: Path) -> None:
     grounding = bp.Grounding(sources=["handbook"])
     async with stack(tmp_path, grounding=grounding) as (rig, model):
         assert (await use(rig, "search", query="leave"))["content"]
@@ -599,7 +599,7 @@ async def test_what_cannot_be_written_down_is_not_given_and_no_tool_is_used(tmp_
         pytest.param(NESTED, "", "POST", "assistant", 400, id="nested"),
     ],
 )  # fmt: skip
-async def test_what_is_wrong_is_told(
+async def test_invalid_requests_get_clear_errors(
     tmp_path: Path, body: bytes, headers: str, method: str, key: str, status: int
 ) -> None:
     async with stack(tmp_path) as (rig, _):
@@ -607,7 +607,7 @@ async def test_what_is_wrong_is_told(
         assert found == status and told["error"]["code"]
 
 
-async def test_methods_that_there_are_not_and_errors_of_a_server(tmp_path: Path) -> None:
+async def test_unknown_methods_and_server_errors_are_reported(tmp_path: Path) -> None:
     async with stack(tmp_path) as (rig, model):
         assert (await ask(rig, "sampling/createMessage"))["code"] == -32601
         model._answer_list = lambda _: None  # type: ignore[method-assign, assignment]
@@ -618,7 +618,7 @@ async def test_methods_that_there_are_not_and_errors_of_a_server(tmp_path: Path)
         assert (status, told["error"]["code"]) == (400, "mcp_message")
 
 
-async def test_resources_and_prompts_pass_under_the_same_permissions(tmp_path: Path) -> None:
+async def test_resources_and_prompts_are_under_the_same_permissions(tmp_path: Path) -> None:
     async with stack(tmp_path) as (rig, model):
         listed = (await ask(rig, "resources/list"))["resources"]
         one, two = (each["uri"] for each in listed)
@@ -657,7 +657,7 @@ async def test_resources_and_prompts_pass_under_the_same_permissions(tmp_path: P
         "crm://x/notes\\..\\secret\\two", "crm://x/notes/.\t./secret/two", "CRM://x/secret/./two", " crm://x/secret/%74wo",
     ],
 )  # fmt: skip
-async def test_what_a_server_takes_for_another_address_passes_no_rule(tmp_path: Path, uri: str) -> None:
+async def test_an_ambiguous_resource_uri_passes_no_rule(tmp_path: Path, uri: str) -> None:
     """Official servers read an address as browsers do, or decode it."""
     address = "groundplan-mcp://crm/" + quote(uri, safe="")
     async with stack(tmp_path, dangerous=["resource:crm://x/secret/two"]) as (rig, model):
@@ -679,7 +679,7 @@ async def test_what_a_server_takes_for_another_address_passes_no_rule(tmp_path: 
         assert model.used == []
 
 
-def test_addresses_that_are_the_same_are_known() -> None:
+def test_equivalent_resource_uris_are_recognised() -> None:
     for uri in (
         "crm://notes/one",
         "file:///C:/My%20Notes/a.md",

@@ -1,4 +1,5 @@
-"""Broken streams that go on beyond chat: rows of docs/streams.md for Responses, Messages and completions."""
+"""Broken streams that are resumed on surfaces other than chat: the rows of docs/streams.md for Responses, Messages and
+completions."""
 
 from __future__ import annotations
 
@@ -31,17 +32,17 @@ BREAKS = ["cut", "malformed", "error_event", "no_finish", "stall_late"]
 
 
 @dataclass
-class Got:
-    """What a client got of a stream: the JSON of its events."""
+class ReceivedStream:
+    """A stream as its client received it: the JSON of its events."""
 
     status: int
     events: list[Any]
 
     @property
-    def kinds(self) -> list[str]:
+    def event_types(self) -> list[str]:
         return [str(event.get("type", "")) for event in self.events]
 
-    def of(self, kind: str) -> list[Any]:
+    def events_of_type(self, kind: str) -> list[Any]:
         return [event for event in self.events if event.get("type") == kind]
 
     @property
@@ -52,18 +53,18 @@ class Got:
 
 @dataclass(frozen=True)
 class Surface:
-    """How one surface is asked, and how its text, end and usage are read."""
+    """The request of a surface, and how the text and usage of its streams are read and checked."""
 
     path: str
     body: dict[str, Any]
     settings: dict[str, Any]
-    text: Callable[[Got], str]
-    whole: Callable[[Got], None]
-    output: Callable[[Got], int]
-    lead: int
+    text: Callable[[ReceivedStream], str]
+    check_complete: Callable[[ReceivedStream], None]
+    output_tokens: Callable[[ReceivedStream], int]
+    leading_events: int
     """Events of its upstream before the first text."""
 
-    async def stream(self, rig: Rig, **more: Any) -> Got:
+    async def stream(self, rig: Rig, **more: Any) -> ReceivedStream:
         data = json.dumps({"model": "auto", "stream": True, **self.body, **more}).encode()
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         head = f"POST {self.path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
@@ -71,39 +72,39 @@ class Surface:
         reply = parse_reply(await asyncio.wait_for(reader.read(), 20))
         writer.close()
         lines = [line[6:] for line in reply.body.decode().split("\n") if line.startswith("data: {")]
-        return Got(reply.status, [json.loads(line) for line in lines])
+        return ReceivedStream(reply.status, [json.loads(line) for line in lines])
 
 
-def response_text(got: Got) -> str:
-    return "".join(event["delta"] for event in got.of("response.output_text.delta"))
+def response_text(got: ReceivedStream) -> str:
+    return "".join(event["delta"] for event in got.events_of_type("response.output_text.delta"))
 
 
-def response_whole(got: Got) -> None:
+def check_response(got: ReceivedStream) -> None:
     """One response: every event is OpenAI's, numbered without a gap, and the end has what was streamed."""
     for event in got.events:
         parse_strictly(ResponseStreamEvent, json.dumps(event), our_fields={"groundplan", "hint", "call_id", "error"})
     assert [event["sequence_number"] for event in got.events] == list(range(len(got.events)))
-    assert got.kinds.count("response.created") == 1 and got.kinds[-1] == "response.completed"
-    ended, (begun,) = got.events[-1]["response"], got.of("response.created")
+    assert got.event_types.count("response.created") == 1 and got.event_types[-1] == "response.completed"
+    ended, (begun,) = got.events[-1]["response"], got.events_of_type("response.created")
     assert ended["id"] == begun["response"]["id"] and ended["model"] == begun["response"]["model"]
-    items = [event["item"] for event in got.of("response.output_item.done")]
-    assert ended["output"] == items and [e["output_index"] for e in got.of("response.output_item.added")] == list(
-        range(len(items))
-    )
+    items = [event["item"] for event in got.events_of_type("response.output_item.done")]
+    assert ended["output"] == items and [
+        e["output_index"] for e in got.events_of_type("response.output_item.added")
+    ] == list(range(len(items)))
     parts = [part["text"] for item in items if item["type"] == "message" for part in item["content"]]
     assert "".join(parts) == response_text(got)
-    assert "".join(event["text"] for event in got.of("response.output_text.done")) == response_text(got)
+    assert "".join(event["text"] for event in got.events_of_type("response.output_text.done")) == response_text(got)
 
 
-def message_text(got: Got) -> str:
-    deltas = [event["delta"] for event in got.of("content_block_delta")]
+def message_text(got: ReceivedStream) -> str:
+    deltas = [event["delta"] for event in got.events_of_type("content_block_delta")]
     return "".join(delta.get("text", "") for delta in deltas)
 
 
-def message_whole(got: Got) -> None:
+def check_message(got: ReceivedStream) -> None:
     """One message: each block begins and ends once, in order, one of them open at a time."""
-    assert got.kinds.count("message_start") == 1 and got.kinds[-1] == "message_stop"
-    assert got.kinds.count("message_delta") == 1
+    assert got.event_types.count("message_start") == 1 and got.event_types[-1] == "message_stop"
+    assert got.event_types.count("message_delta") == 1
     shown, opened = [], None
     for event in got.events:
         if event["type"] == "content_block_start":
@@ -118,11 +119,15 @@ def message_whole(got: Got) -> None:
     assert opened is None and shown == list(range(len(shown)))
 
 
-def completion_text(got: Got) -> str:
+def message_output_tokens(got: ReceivedStream) -> int:
+    return int(got.events_of_type("message_delta")[0]["usage"]["output_tokens"])
+
+
+def completion_text(got: ReceivedStream) -> str:
     return "".join(choice["text"] for event in got.events for choice in event.get("choices", []))
 
 
-def completion_whole(got: Got) -> None:
+def check_completion(got: ReceivedStream) -> None:
     ends = [c["finish_reason"] for event in got.events for c in event.get("choices", []) if c["finish_reason"]]
     assert len(ends) == 1 and len({event["id"] for event in got.events}) == 1
     assert len({event["model"] for event in got.events}) == 1
@@ -131,39 +136,39 @@ def completion_whole(got: Got) -> None:
 NATIVE_MESSAGES = {"api": "anthropic"}
 SURFACES = {
     "responses": Surface(
-        "/v1/responses", {"input": "a b c d"}, {"serves": ["responses"]}, response_text, response_whole,
+        "/v1/responses", {"input": "a b c d"}, {"serves": ["responses"]}, response_text, check_response,
         lambda got: int(got.events[-1]["response"]["usage"]["output_tokens"]), 3,
     ),
     "responses by chat": Surface(
-        "/v1/responses", {"input": "a b c d"}, {}, response_text, response_whole,
+        "/v1/responses", {"input": "a b c d"}, {}, response_text, check_response,
         lambda got: int(got.events[-1]["response"]["usage"]["output_tokens"]), 1,
     ),
     "messages": Surface(
         "/v1/messages", {"max_tokens": 20, "messages": [{"role": "user", "content": "a b c d"}]}, NATIVE_MESSAGES,
-        message_text, message_whole, lambda got: int(got.of("message_delta")[0]["usage"]["output_tokens"]), 3,
+        message_text, check_message, message_output_tokens, 3,
     ),
     "messages by chat": Surface(
         "/v1/messages", {"max_tokens": 20, "messages": [{"role": "user", "content": "a b c d"}]}, {},
-        message_text, message_whole, lambda got: int(got.of("message_delta")[0]["usage"]["output_tokens"]), 1,
+        message_text, check_message, message_output_tokens, 1,
     ),
     "completions": Surface(
         "/v1/completions", {"prompt": "a b c d", "stream_options": {"include_usage": True}},
-        {"serves": ["completions"]}, completion_text, completion_whole,
+        {"serves": ["completions"]}, completion_text, check_completion,
         lambda got: int(next(e["usage"]["completion_tokens"] for e in got.events if e.get("usage"))), 0,
     ),
     "completions by chat": Surface(
         "/v1/completions", {"prompt": "a b c d", "stream_options": {"include_usage": True}}, {}, completion_text,
-        completion_whole, lambda got: int(next(e["usage"]["completion_tokens"] for e in got.events if e.get("usage"))),
+        check_completion, lambda got: int(next(e["usage"]["completion_tokens"] for e in got.events if e.get("usage"))),
         1,
     ),
 }  # fmt: skip
 
 
-MOST = [pytest.param(kind, marks=pytest.mark.soak if "by chat" in kind else ()) for kind in SURFACES]
-"""Those by chat are made of the same events; all of them are in `make soak`."""
+SURFACE_PARAMETERS = [pytest.param(kind, marks=pytest.mark.soak if "by chat" in kind else ()) for kind in SURFACES]
+"""Surfaces served by chat have the same events; all of them run only in `make soak`."""
 
 
-def rigged(folder: Path, surface: Surface, names: tuple[str, ...] = ("one", "two", "three"), **more: Any) -> Any:
+def surface_rig(folder: Path, surface: Surface, names: tuple[str, ...] = ("one", "two", "three"), **more: Any) -> Any:
     settings = {name: {**surface.settings, **({"idle_ms": 200} if name == "one" else {})} for name in names}
     return call_rig(folder, list(names), more=settings, workloads=RESUME, **more)
 
@@ -178,64 +183,64 @@ def rigged(folder: Path, surface: Surface, names: tuple[str, ...] = ("one", "two
 )
 async def test_a_broken_stream_of_any_surface_is_resumed(tmp_path: Path, kind: str, mode: str) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface) as rig:
+    async with surface_rig(tmp_path, surface) as rig:
         rig.play("one", mode=mode, chunk_ms=2)
         got = await surface.stream(rig)
         assert got.status == 200 and surface.text(got).strip() == TEXT, got.events
-        surface.whole(got)
+        surface.check_complete(got)
         assert got.facts["deployment"] == "two"
         first, second = await rig.settlements()
         assert (first.outcome, second.outcome, second.flags) == ("failed", "ok", ["resumed"])
-        assert surface.output(got) == first.usage.output + second.usage.output
+        assert surface.output_tokens(got) == first.usage.output + second.usage.output
         await rig.books()
 
 
-@pytest.mark.parametrize("kind", MOST)
+@pytest.mark.parametrize("kind", SURFACE_PARAMETERS)
 async def test_wherever_a_stream_of_any_surface_breaks_no_word_is_lost_or_twice(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface, names=("one", "two")) as rig:
+    async with surface_rig(tmp_path, surface, names=("one", "two")) as rig:
         for at in range(12):
             rig.play("one", mode="cut", at=at, chunk_ms=1)
             got = await surface.stream(rig)
             assert surface.text(got).strip() == TEXT, (at, got.events)
-            surface.whole(got)
+            surface.check_complete(got)
             rig.gateway.health = Health()
         await rig.books()
 
 
-@pytest.mark.parametrize("kind", MOST)
+@pytest.mark.parametrize("kind", SURFACE_PARAMETERS)
 async def test_a_repetition_is_taken_out_of_any_surface(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface) as rig:
-        rig.play("one", mode="cut", chunk_ms=2, at=surface.lead + 2)
+    async with surface_rig(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", chunk_ms=2, at=surface.leading_events + 2)
         rig.play("two", overlap=13)
         got = await surface.stream(rig)
         assert surface.text(got).strip() == TEXT
-        surface.whole(got)
+        surface.check_complete(got)
 
 
-@pytest.mark.parametrize("kind", MOST)
+@pytest.mark.parametrize("kind", SURFACE_PARAMETERS)
 async def test_a_stream_of_any_surface_is_resumed_again(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface) as rig:
-        rig.play("one", mode="cut", chunk_ms=2, at=surface.lead + 1)
-        rig.play("two", mode="cut", chunk_ms=2, at=surface.lead + 1)
+    async with surface_rig(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", chunk_ms=2, at=surface.leading_events + 1)
+        rig.play("two", mode="cut", chunk_ms=2, at=surface.leading_events + 1)
         got = await surface.stream(rig)
         assert surface.text(got).strip() == TEXT
-        surface.whole(got)
+        surface.check_complete(got)
         assert len(await rig.settlements()) == 3
 
 
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])
 async def test_a_tool_call_of_any_surface_that_has_begun_is_never_continued(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface) as rig:
+    async with surface_rig(tmp_path, surface) as rig:
         for name in ("one", "two", "three"):
             rig.play(name, tool=True)
         at = {"responses": 12, "responses by chat": 8, "messages": 11, "messages by chat": 8}[kind]
         rig.play("one", mode="cut", tool=True, at=at, chunk_ms=2)
         got = await surface.stream(rig)
-        assert "error" in got.kinds and "a tool call had begun" in json.dumps(got.of("error"))
+        assert "error" in got.event_types and "a tool call had begun" in json.dumps(got.events_of_type("error"))
         assert rig.models["two"].counted == 0
         await rig.books()
 
@@ -303,10 +308,10 @@ def test_a_message_goes_on_whatever_comes_in_place_of_its_text(blocks: list[dict
         out += b"".join(relay.feed(json.dumps(each).encode()) for each in (STARTED, *more))
         assert story.obstacle(relay) in ("", "a tool call had begun")
         story.record_broken(relay, Usage())
-    got = Got(200, [json.loads(each) for each in EventReader().feed(out + relay.closing_events(b"{}"))])
-    message_whole(got)
+    got = ReceivedStream(200, [json.loads(each) for each in EventReader().feed(out + relay.closing_events(b"{}"))])
+    check_message(got)
     assert message_text(got) == "It is here." and "thinking" not in str(got.events)
-    assert [event["content_block"]["type"] for event in got.of("content_block_start")] == kinds
+    assert [event["content_block"]["type"] for event in got.events_of_type("content_block_start")] == kinds
 
 
 def test_a_message_that_has_begun_to_think_is_not_gone_on_with() -> None:
@@ -321,20 +326,24 @@ def test_a_message_that_has_begun_to_think_is_not_gone_on_with() -> None:
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])
 async def test_a_break_before_the_tool_call_of_any_surface_is_resumed(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface) as rig:
+    async with surface_rig(tmp_path, surface) as rig:
         for name in ("two", "three"):
             rig.play(name, tool=True)
         rig.play("one", mode="cut", tool=True, at=5, chunk_ms=2)
         got = await surface.stream(rig)
         assert surface.text(got).strip() == TEXT, got.events
-        surface.whole(got)
+        surface.check_complete(got)
         if "responses" in kind:
             (call,) = [item for item in got.events[-1]["response"]["output"] if item["type"] == "function_call"]
             assert json.loads(call["arguments"]) == {"what": "it"}
         else:
-            pieces = [e["delta"]["partial_json"] for e in got.of("content_block_delta") if "partial_json" in e["delta"]]
+            pieces = [
+                e["delta"]["partial_json"]
+                for e in got.events_of_type("content_block_delta")
+                if "partial_json" in e["delta"]
+            ]
             assert json.loads("".join(pieces)) == {"what": "it"}
-            assert got.of("message_delta")[0]["delta"]["stop_reason"] == "tool_use"
+            assert got.events_of_type("message_delta")[0]["delta"]["stop_reason"] == "tool_use"
 
 
 @pytest.mark.parametrize(
@@ -355,7 +364,7 @@ async def test_what_cannot_be_continued_is_named_for_any_surface(
     tmp_path: Path, kind: str, more: dict[str, Any], why: str
 ) -> None:
     surface = SURFACES[kind]
-    async with rigged(tmp_path, surface) as rig:
+    async with surface_rig(tmp_path, surface) as rig:
         rig.play("one", mode="cut", at=4, chunk_ms=2)
         got = await surface.stream(rig, **more)
         assert why in json.dumps(got.events[-1]) and rig.models["two"].counted == 0
@@ -366,8 +375,8 @@ async def test_what_cannot_be_continued_is_named_for_any_surface(
 async def test_a_format_of_another_shape_is_for_the_upstream_to_refuse(tmp_path: Path, text: Any) -> None:
     """A workload that resumes looks at it before anybody is asked."""
     surface = SURFACES["responses"]
-    async with rigged(tmp_path, surface) as rig:
-        response_whole(await surface.stream(rig, text=text))
+    async with surface_rig(tmp_path, surface) as rig:
+        check_response(await surface.stream(rig, text=text))
         await rig.books()
 
 
@@ -375,8 +384,8 @@ async def test_a_format_of_another_shape_is_for_the_upstream_to_refuse(tmp_path:
 async def test_what_the_next_deployment_is_asked_has_what_is_left_of_the_cap(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
     cap = "max_output_tokens" if "responses" in kind else "max_tokens"
-    async with rigged(tmp_path, surface) as rig:
-        rig.play("one", mode="cut", at=surface.lead + 1, chunk_ms=2)
+    async with surface_rig(tmp_path, surface) as rig:
+        rig.play("one", mode="cut", at=surface.leading_events + 1, chunk_ms=2)
         got = await surface.stream(rig, **{cap: 9})
         asked = rig.models["two"].last
         assert got.status == 200 and asked is not None
@@ -422,7 +431,7 @@ async def test_what_has_only_reasoned_is_asked_anew(tmp_path: Path, kind: str) -
     async with raw_upstream_rig(tmp_path, said, has_fallback=True, more=more, workloads=RESUME) as rig:
         got = await surface.stream(rig, max_tokens=30)
         assert got.status == 200 and surface.text(got).strip() == TEXT, got.events
-        surface.whole(got)
+        surface.check_complete(got)
         asked = rig.models["two"].last
         assert asked is not None
         sent = json.loads(asked.body)
@@ -444,7 +453,7 @@ async def test_what_goes_on_thinks_no_more_than_it_may_answer(tmp_path: Path, le
     async with raw_upstream_rig(tmp_path, said, has_fallback=True, more=more, workloads=RESUME) as rig:
         got = await surface.stream(rig, max_tokens=left + 9, thinking=thinking)
         assert surface.text(got).strip() == TEXT, got.events
-        surface.whole(got)
+        surface.check_complete(got)
         asked = rig.models["two"].last
         assert asked is not None
         sent = json.loads(asked.body)
@@ -455,7 +464,7 @@ async def test_what_goes_on_thinks_no_more_than_it_may_answer(tmp_path: Path, le
 async def test_without_a_budget_for_it_no_surface_goes_on(tmp_path: Path) -> None:
     for kind, surface in SURFACES.items():
         cap = "max_output_tokens" if "responses" in kind else "max_tokens"
-        async with rigged(tmp_path / kind.replace(" ", "-"), surface, limit=PICO // 4000) as rig:
-            rig.play("one", mode="cut", at=surface.lead + 1, chunk_ms=2)
+        async with surface_rig(tmp_path / kind.replace(" ", "-"), surface, limit=PICO // 4000) as rig:
+            rig.play("one", mode="cut", at=surface.leading_events + 1, chunk_ms=2)
             got = await surface.stream(rig, **{cap: 20})
             assert "error" in json.dumps(got.events[-1]) and rig.models["two"].counted == 0, kind
