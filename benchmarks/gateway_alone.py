@@ -75,12 +75,12 @@ class FakeTransport(asyncio.Transport):
 class Clients:
     """Concurrent clients, each of which sends its next request once it has its answer."""
 
-    def __init__(self, server: Server, request: bytes, count_instructions: int) -> None:
+    def __init__(self, server: Server, request: bytes, client_count: int) -> None:
         self._loop, self._request = server.loop, request
         self._end_marker = b"0\r\n\r\n" if b'"stream": true' in request else b"}"
         self._remaining = self._in_flight = 0
         self._finished: asyncio.Future[None] = self._loop.create_future()
-        self._connections = [server.create_connection() for _ in range(count_instructions)]
+        self._connections = [server.create_connection() for _ in range(client_count)]
         for connection in self._connections:
             connection.connection_made(FakeTransport(self._write_handler(connection)))
 

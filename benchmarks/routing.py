@@ -1,12 +1,12 @@
-"""How much a learned router saves at a quality that is kept, on prompts it has never seen.
+"""How much a learned router saves while it keeps quality, on prompts it has never seen.
 
     python benchmarks/routing.py MATRIX.jsonl --json     any set of {"id", "group", "prompt", "scores", "costs"}
     python benchmarks/routing.py --routellm DIR --json   MMLU and GSM8K as RouteLLM published them
 
-Folds never share a group; everything is learned and chosen on the other folds. Always beside a plain TF-IDF ridge with
-operating points chosen in the same way, random mixing, and the oracle. Without the embedding model it routes by words
-alone, and says so. Rows that lack a score or a cost of some model are left out and counted; of fewer than ten groups
-none can be left out to judge with, so folds are of prompts then (`folds_by`).
+Folds never share a group; everything is learned and chosen on the other folds. Baselines are a plain TF-IDF ridge with
+operating points chosen in the same way, random mixing, and the oracle. Without the embedding model the router uses the
+words alone (`embedding`). Rows that lack a score or a cost of some model are left out and counted; fewer than ten
+groups are too few to hold some out, so folds are of prompts then (`folds_by`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks import routing_strange
 from benchmarks.provenance import commit, machine
-from benchmarks.routing_call import measured
+from benchmarks.routing_call import measure_decisions
 from benchmarks.routing_usable import read_usable
 
 from groundplan.core.errors import GroundplanError, Invalid
@@ -48,14 +48,14 @@ from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_q
 
 WEAK, STRONG = "mistralai/Mixtral-8x7B-Instruct-v0.1", "gpt-4-1106-preview"
 PRICES = {WEAK: (0.6e-6, 0.6e-6), STRONG: (10e-6, 30e-6)}
-"""US dollars a token in and out, as listed by the providers in 2024; answers there are about 150 tokens."""
-TIMED = 2000
-"""Rows of which the router is trained whose decisions are timed: more make it no larger."""
+"""US dollars per input and output token, as listed by the providers in 2024; answers there are about 150 tokens."""
+TIMED_ROWS = 2000
+"""Rows that the timed router is trained on: more do not make it larger."""
 TARGETS = {"mmlu": (0.25, 0.275), "gsm8k": (0.37, 0.397)}
 
 
-def encoder() -> Encoder | None:
-    """What embeds questions for the gateway where this machine has it; nothing is fetched."""
+def load_local_encoder() -> Encoder | None:
+    """The gateway's encoder of questions, if this machine has its model; nothing is downloaded."""
     settings = load_settings()
     folder = settings.models / "all-minilm-l6-v2"
     if not (folder / "model.safetensors").exists():
@@ -65,27 +65,27 @@ def encoder() -> Encoder | None:
     )
 
 
-def cached_embeddings(encode: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
-    """Embeddings of all prompts, as briefly as the gateway makes them; kept in the folder `cache` where one is named,
-    for these very prompts."""
-    if encode is None:
+def cached_embeddings(encoder: Encoder | None, matrix: Matrix, cache: Path | None, name: str) -> Floats | None:
+    """Embeddings of all prompts, truncated as the gateway does; stored in the folder `cache`, if given, by the digest
+    of these prompts."""
+    if encoder is None:
         return None
-    texts = [encode.truncate(text_to_embed(sample.prompt), TOKENS) for sample in matrix.samples]
+    texts = [encoder.truncate(text_to_embed(sample.prompt), TOKENS) for sample in matrix.samples]
     if cache is None:
-        return encode.embed(texts)
+        return encoder.embed(texts)
     digest = hashlib.sha256("\0".join([str(LAYERS), *texts]).encode("utf-8", "surrogatepass")).hexdigest()[:16]
     path = cache / f"{name}-{digest}.npy"
     if path.exists():
-        kept: Floats = np.load(path)
-        return kept
-    vectors = encode.embed(texts)
+        cached: Floats = np.load(path)
+        return cached
+    vectors = encoder.embed(texts)
     cache.mkdir(parents=True, exist_ok=True)
     np.save(path, vectors)
     return vectors
 
 
-def routellm(path: Path) -> Matrix:
-    """One file of RouteLLM; the same prompt twice is one group. Raises `Invalid` for another file."""
+def read_routellm(path: Path) -> Matrix:
+    """The matrix of one RouteLLM file; rows with the same prompt form a group. Raises `Invalid` for another file."""
     csv.field_size_limit(1 << 30)
     hint = "Name the folder with routellm_mmlu.csv.gz and routellm_gsm8k.csv.gz."
     try:
@@ -102,114 +102,125 @@ def routellm(path: Path) -> Matrix:
     return Matrix(samples, (WEAK, STRONG), scores, costs)
 
 
-def figures(found: Evaluation, vectors: Floats | None) -> dict[str, Any]:
-    """What is printed of any set."""
-    told: dict[str, Any] = {"best_single": found.best, "embedding": vectors is not None}
+def evaluation_figures(evaluation: Evaluation, vectors: Floats | None) -> dict[str, Any]:
+    """The printed figures of an evaluation."""
+    figures: dict[str, Any] = {"best_single": evaluation.best, "embedding": vectors is not None}
     for keep in KEEPS:
         name, percent = label(keep), f"{keep * 100:.0f}"
-        ours, ridge, tuned = found.routed[name], found.ridge[name], found.tuned[name]
-        told[f"saved_at_{percent}"] = round(ours.saved, 4)
-        told[f"kept_at_{percent}"] = round(ours.kept, 4)
-        told[f"kept_error_at_{percent}"] = round(ours.error, 4)
-        told[f"ridge_saved_at_{percent}"] = round(ridge.saved, 4)
-        told[f"ridge_kept_at_{percent}"] = round(ridge.kept, 4)
-        told[f"mixed_saved_at_{percent}"] = round(found.mixed[name], 4)
-        told[f"tuned_ridge_saved_at_{percent}"] = round(tuned.saved, 4)
-        told[f"tuned_ridge_kept_at_{percent}"] = round(tuned.kept, 4)
-        told[f"times_ridge_at_{percent}"] = _times(ours.saved, ridge.saved)
-        told[f"times_stronger_ridge_at_{percent}"] = _times(ours.saved, max(ridge.saved, tuned.saved))
-    told["same_choice"] = {kind: round(same, 4) for kind, same in found.robust.items()}
-    told["same_choice_of_those_to_cheaper"] = {kind: round(same, 4) for kind, same in found.robust_away.items()}
-    told["same_choice_by_one_choice_for_all"] = round(found.one_choice, 4)
-    told |= {"oracle_saved": round(found.oracle_saved, 4), "oracle_kept": round(found.oracle_kept, 4)}
-    return told | {"abstained": round(found.abstained, 4), "calibration_error": round(found.calibration, 4)}
+        ours, ridge, tuned = evaluation.routed[name], evaluation.ridge[name], evaluation.tuned[name]
+        figures[f"saved_at_{percent}"] = round(ours.saved, 4)
+        figures[f"kept_at_{percent}"] = round(ours.kept, 4)
+        figures[f"kept_error_at_{percent}"] = round(ours.error, 4)
+        figures[f"ridge_saved_at_{percent}"] = round(ridge.saved, 4)
+        figures[f"ridge_kept_at_{percent}"] = round(ridge.kept, 4)
+        figures[f"mixed_saved_at_{percent}"] = round(evaluation.mixed[name], 4)
+        figures[f"tuned_ridge_saved_at_{percent}"] = round(tuned.saved, 4)
+        figures[f"tuned_ridge_kept_at_{percent}"] = round(tuned.kept, 4)
+        figures[f"times_ridge_at_{percent}"] = _ratio(ours.saved, ridge.saved)
+        figures[f"times_stronger_ridge_at_{percent}"] = _ratio(ours.saved, max(ridge.saved, tuned.saved))
+    figures["same_choice"] = {kind: round(share, 4) for kind, share in evaluation.robust.items()}
+    figures["same_choice_of_those_to_cheaper"] = {
+        kind: round(share, 4) for kind, share in evaluation.robust_away.items()
+    }
+    figures["same_choice_by_one_choice_for_all"] = round(evaluation.one_choice, 4)
+    figures |= {"oracle_saved": round(evaluation.oracle_saved, 4), "oracle_kept": round(evaluation.oracle_kept, 4)}
+    return figures | {
+        "abstained": round(evaluation.abstained, 4),
+        "calibration_error": round(evaluation.calibration, 4),
+    }
 
 
-def _times(ours: float, other: float) -> float | None:
+def _ratio(ours: float, other: float) -> float | None:
     return round(ours / other, 2) if other > 1e-9 else None
 
 
-def decision_ms(router: Router, matrix: Matrix, encode: Encoder | None) -> dict[str, Any]:
-    """CPU milliseconds of a decision: by the words, with the embedding in this process, and with it as the gateway asks
-    for it."""
-    router = replace(router, points=router.points or {"0.99": (0.0, 0.0)})  # where none was proven nothing is decided
+def measure_decision_ms(router: Router, matrix: Matrix, encoder: Encoder | None) -> dict[str, Any]:
+    """CPU milliseconds of a decision: by the words, with the embedding in this process, and with the embedding
+    requested as the gateway does."""
+    router = replace(router, points=router.points or {"0.99": (0.0, 0.0)})  # without a point nothing is decided
     prompts, point = [sample.prompt for sample in matrix.samples[:220]], next(iter(router.points))
     allowed = frozenset(router.models)
-    plain, whole = [], []
+    text_only_seconds, embedding_seconds = [], []
     for prompt in prompts:
-        began = time.thread_time()
+        started = time.thread_time()
         choose(router, prompt, None, allowed, point)
-        plain.append(time.thread_time() - began)
-        if encode is not None:
-            began = time.process_time()  # the model computes on a thread of its own
-            choose(router, prompt, encode.embed([encode.truncate(text_to_embed(prompt), TOKENS)])[0], allowed, point)
-            whole.append(time.process_time() - began)
-    told: dict[str, Any] = {"decision_ms_p50": _ms(plain, 50), "decision_ms_p95": _ms(plain, 95)}
-    if whole:
-        told |= {"decision_with_embedding_ms_p50": _ms(whole, 50), "decision_with_embedding_ms_p95": _ms(whole, 95)}
-        told |= measured(router, prompts)
-    return told
+        text_only_seconds.append(time.thread_time() - started)
+        if encoder is not None:
+            started = time.process_time()  # the model computes on a thread of its own
+            choose(router, prompt, encoder.embed([encoder.truncate(text_to_embed(prompt), TOKENS)])[0], allowed, point)
+            embedding_seconds.append(time.process_time() - started)
+    figures: dict[str, Any] = {
+        "decision_ms_p50": _ms(text_only_seconds, 50),
+        "decision_ms_p95": _ms(text_only_seconds, 95),
+    }
+    if embedding_seconds:
+        figures |= {
+            "decision_with_embedding_ms_p50": _ms(embedding_seconds, 50),
+            "decision_with_embedding_ms_p95": _ms(embedding_seconds, 95),
+        }
+        figures |= measure_decisions(router, prompts)
+    return figures
 
 
 def _ms(seconds: Sequence[float], percent: float) -> float:
     return round(float(np.percentile(seconds, percent)) * 1000, 3)
 
 
-def of_matrix(path: Path, encode: Encoder | None, cache: Path | None, seed: int) -> dict[str, Any]:
+def measure_matrix(path: Path, encoder: Encoder | None, cache: Path | None, seed: int) -> dict[str, Any]:
     """Figures of any evaluation set."""
     usable = read_usable(path)
     matrix = usable.matrix
-    vectors = cached_embeddings(encode, matrix, cache, path.stem)
-    found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
-    told: dict[str, Any] = {
+    vectors = cached_embeddings(encoder, matrix, cache, path.stem)
+    evaluation = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_question_embedder(encoder))
+    figures: dict[str, Any] = {
         "rows": len(matrix.samples),
         "rows_left_out": usable.rows_left_out,
         "models": matrix.models,
         "models_left_out": usable.models_left_out,
-        "groups": len({s.group for s in matrix.samples}),
+        "groups": len({sample.group for sample in matrix.samples}),
         "folds_by": "prompts" if usable.by_prompts else "groups",
     }
     router = train(matrix, vectors, KEEPS, seed=seed)
-    strange = routing_strange.measured(router)
-    return told | figures(found, vectors) | strange | decision_ms(router, matrix, encode)
+    abstention = routing_strange.abstention_rates(router)
+    return figures | evaluation_figures(evaluation, vectors) | abstention | measure_decision_ms(router, matrix, encoder)
 
 
-def of_routellm(
-    folder: Path, encode: Encoder | None, cache: Path | None, seed: int, only: str | None = None
+def measure_routellm(
+    folder: Path, encoder: Encoder | None, cache: Path | None, seed: int, only: str | None = None
 ) -> dict[str, Any]:
-    """Shares of strong calls for half the gap, on both sets, or on one of them."""
-    told: dict[str, Any] = {}
+    """Figures of both RouteLLM sets, or of one, with the share of strong calls that closes half the gap."""
+    figures: dict[str, Any] = {}
     for name, (target, ridge) in TARGETS.items():
         if only is not None and name != only:
             continue
-        matrix = routellm(folder / f"routellm_{name}.csv.gz")
-        vectors = cached_embeddings(encode, matrix, cache, name)
-        found = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_briefly(encode))
+        matrix = read_routellm(folder / f"routellm_{name}.csv.gz")
+        vectors = cached_embeddings(encoder, matrix, cache, name)
+        evaluation = evaluate(matrix, vectors, seed=seed, progress=_progress, embed=_question_embedder(encoder))
         weak, strong = matrix.scores[:, 0], matrix.scores[:, 1]
-        told[name] = {
+        figures[name] = {
             "rows": len(weak),
-            "strong_share_for_half_the_gap": round(_share(found.predicted, matrix), 4),
-            "ridge_share": round(_share(found.plain, matrix), 4),
-            "tuned_ridge_share": round(_share(found.tuned_plain, matrix), 4),
+            "strong_share_for_half_the_gap": round(_strong_share(evaluation.predicted, matrix), 4),
+            "ridge_share": round(_strong_share(evaluation.plain, matrix), 4),
+            "tuned_ridge_share": round(_strong_share(evaluation.tuned_plain, matrix), 4),
             "random_share": 0.5,
             "oracle_share": round(strong_share(weak, strong, strong - weak), 4),
             "target": target,
             "stated_ridge_share": ridge,
-        } | figures(found, vectors)
-        some = np.sort(np.random.default_rng(seed).permutation(len(weak))[:TIMED])
-        router = train(matrix.take(some), None if vectors is None else vectors[some], KEEPS, seed=seed)
-        told[name] |= routing_strange.measured(router) | decision_ms(router, matrix, encode)
-    return told
+        } | evaluation_figures(evaluation, vectors)
+        timed = np.sort(np.random.default_rng(seed).permutation(len(weak))[:TIMED_ROWS])
+        router = train(matrix.take(timed), None if vectors is None else vectors[timed], KEEPS, seed=seed)
+        figures[name] |= routing_strange.abstention_rates(router) | measure_decision_ms(router, matrix, encoder)
+    return figures
 
 
-def _briefly(encode: Encoder | None) -> Embed | None:
-    if encode is None:
+def _question_embedder(encoder: Encoder | None) -> Embed | None:
+    if encoder is None:
         return None
-    return lambda prompts: encode.embed([encode.truncate(text_to_embed(prompt), TOKENS) for prompt in prompts])
+    return lambda prompts: encoder.embed([encoder.truncate(text_to_embed(prompt), TOKENS) for prompt in prompts])
 
 
-def _share(told: Any, matrix: Matrix) -> float:
-    return strong_share(matrix.scores[:, 0], matrix.scores[:, 1], told[:, 1] - told[:, 0])
+def _strong_share(predicted: Any, matrix: Matrix) -> float:
+    return strong_share(matrix.scores[:, 0], matrix.scores[:, 1], predicted[:, 1] - predicted[:, 0])
 
 
 def _progress(done: int, total: int) -> None:
@@ -225,27 +236,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--cache", type=Path, help="folder for embeddings between runs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(arguments)
-    encode = None if given.text_only else encoder()
+    options = parser.parse_args(arguments)
+    encoder = None if options.text_only else load_local_encoder()
     try:
-        if given.routellm is not None:
-            if not given.routellm.is_dir():
+        if options.routellm is not None:
+            if not options.routellm.is_dir():
                 hint = "Name the folder with routellm_mmlu.csv.gz and routellm_gsm8k.csv.gz."
-                raise Invalid(f"{given.routellm} is not there", code="data_absent", hint=hint)
-            told = of_routellm(given.routellm, encode, given.cache, given.seed, given.only)
-        elif given.matrix is not None:
-            told = of_matrix(given.matrix, encode, given.cache, given.seed)
+                raise Invalid(f"{options.routellm} is not there", code="data_absent", hint=hint)
+            figures = measure_routellm(options.routellm, encoder, options.cache, options.seed, options.only)
+        elif options.matrix is not None:
+            figures = measure_matrix(options.matrix, encoder, options.cache, options.seed)
         else:
             parser.error("name a MATRIX.jsonl, or --routellm DIR")
     except GroundplanError as error:
         sys.stderr.write(f"routing: {error}\n")
         return error.exit_code
-    told |= {"seed": given.seed, "machine": machine()}
-    told["commit"] = commit()
-    if given.json:
-        print(json.dumps(told))
+    figures |= {"seed": options.seed, "machine": machine()}
+    figures["commit"] = commit()
+    if options.json:
+        print(json.dumps(figures))
     else:
-        for key, value in told.items():
+        for key, value in figures.items():
             print(f"{key}: {json.dumps(value)}")
     return 0
 

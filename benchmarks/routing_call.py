@@ -1,6 +1,6 @@
-"""What a decision with the embedding costs, asked as the gateway asks: of the search process, over HTTP.
+"""The cost of a routing decision with the embedding, requested as the gateway does: from the search process, over HTTP.
 
-The search process is the one that `up` runs, without a database, which embedding needs none of. CPU is that of both
+The search process is the one that `up` runs, without a database, which embedding does not need. CPU is that of both
 processes. Imported by `routing.py`.
 """
 
@@ -32,67 +32,70 @@ from groundplan.gateway.upstream.targets import Targets
 
 SEARCH = "search"
 START_SECONDS = 90.0
-WARM = 20
-"""Questions before any is measured."""
+WARM_UP_QUESTIONS = 20
+"""Questions before the measurement starts."""
 QUIET_SECONDS, QUIET_SHARE = 0.5, 0.02
-"""The service goes on with its own start after it answers: it is measured once it uses no more of a core than this."""
+"""The service still works on its start when it first answers: it is measured once it uses less of a core than this."""
 
 
-def measured(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
-    """Milliseconds of a decision: of CPU, and by the clock, of those whose question was embedded in time."""
+def measure_decisions(router: Router, prompts: Sequence[str]) -> dict[str, Any]:
+    """Milliseconds of a decision, CPU and elapsed, over those whose question was embedded in time."""
     with _search_process() as (home, child):
         return measure_calls(home, child, router, prompts)
 
 
 def measure_calls(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
-    """The same of a search process that runs for this home, with this id; `router` has an operating point."""
-    return uvloop.run(_asked(home, child, router, prompts))
+    """The same for a running search process of this home, with this process id; `router` has an operating point."""
+    return uvloop.run(_measure_decisions(home, child, router, prompts))
 
 
-async def _asked(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
+async def _measure_decisions(home: Home, child: int, router: Router, prompts: Sequence[str]) -> dict[str, Any]:
     allowed, point = frozenset(router.models), next(iter(router.points))
     loop = asyncio.get_running_loop()
     targets = Targets(home, loop)
     gateway = SimpleNamespace(loop=loop, routes=SimpleNamespace(router=lambda *_: router), targets=targets)
     workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), chooses=lambda _: True)
 
-    async def decided(prompt: str) -> bool:
-        ask = SimpleNamespace(model="auto", query=prompt)
+    async def decide(prompt: str) -> bool:
+        chat_request = SimpleNamespace(model="auto", query=prompt)
         exchange = SimpleNamespace(id=str(new_id()).encode(), question_vector=None)
-        await read_question(cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask))
+        await read_question(cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, chat_request))
         vector: Floats | None = exchange.question_vector
         choose(router, prompt, vector, allowed, point)
         return vector is not None
 
-    for prompt in prompts[:WARM]:
-        await decided(prompt)
-    await _quiet(child)
-    cpu, clock, late = [], [], 0
-    for prompt in prompts[WARM:]:
-        # the child first: reading its threads is no part of a decision
-        before, began = _cpu(child) + time.process_time(), time.perf_counter()
-        in_time = await decided(prompt)
-        took, used = time.perf_counter() - began, time.process_time() + _cpu(child) - before
+    for prompt in prompts[:WARM_UP_QUESTIONS]:
+        await decide(prompt)
+    await _wait_until_idle(child)
+    cpu_seconds, elapsed_seconds, late = [], [], 0
+    for prompt in prompts[WARM_UP_QUESTIONS:]:
+        # the child's CPU first: reading its threads is no part of a decision
+        cpu_before, started = _cpu_seconds(child) + time.process_time(), time.perf_counter()
+        in_time = await decide(prompt)
+        elapsed, cpu = time.perf_counter() - started, time.process_time() + _cpu_seconds(child) - cpu_before
         if in_time:
-            cpu.append(used)
-            clock.append(took)
+            cpu_seconds.append(cpu)
+            elapsed_seconds.append(elapsed)
         late += not in_time
     targets.close()  # a loop with an open connection ends when the other side, a minute later, closes it
     await asyncio.sleep(0)
-    told: dict[str, Any] = {"decision_by_gateway_late": late, "decision_by_gateway_asked": len(prompts) - WARM}
-    if cpu:
-        told |= {f"decision_by_gateway_cpu_ms_p{p}": _ms(cpu, p) for p in (50, 95)}
-        told |= {f"decision_by_gateway_ms_p{p}": _ms(clock, p) for p in (50, 95)}
-    return told
+    figures: dict[str, Any] = {
+        "decision_by_gateway_late": late,
+        "decision_by_gateway_asked": len(prompts) - WARM_UP_QUESTIONS,
+    }
+    if cpu_seconds:
+        figures |= {f"decision_by_gateway_cpu_ms_p{percent}": _ms(cpu_seconds, percent) for percent in (50, 95)}
+        figures |= {f"decision_by_gateway_ms_p{percent}": _ms(elapsed_seconds, percent) for percent in (50, 95)}
+    return figures
 
 
-async def _quiet(child: int) -> None:
-    """Until a process has nothing to do beside what it is asked. Raises TimeoutError."""
+async def _wait_until_idle(child: int) -> None:
+    """Wait until a process is idle. Raises TimeoutError."""
     async with asyncio.timeout(START_SECONDS):
         while True:
-            before = _cpu(child)
+            cpu_before = _cpu_seconds(child)
             await asyncio.sleep(QUIET_SECONDS)
-            if abs(_cpu(child) - before) < QUIET_SHARE * QUIET_SECONDS:
+            if abs(_cpu_seconds(child) - cpu_before) < QUIET_SHARE * QUIET_SECONDS:
                 return
 
 
@@ -115,10 +118,10 @@ def _search_process() -> Iterator[tuple[Home, int]]:
                 child.wait(30)
 
 
-def _cpu(process: int) -> float:
-    """Seconds of CPU of all threads of a process so far; Linux alone tells."""
+def _cpu_seconds(pid: int) -> float:
+    """CPU seconds of all threads of a process so far; on Linux only."""
     total = 0
-    for task in Path(f"/proc/{process}/task").iterdir():
+    for task in Path(f"/proc/{pid}/task").iterdir():
         try:
             total += int((task / "schedstat").read_text().split()[0])
         except (OSError, IndexError):  # it has ended

@@ -1,10 +1,10 @@
-"""What is really kept at an operating point, on generated sets of which every chance is known.
+"""The quality really kept at an operating point, on generated sets whose probabilities are all known.
 
     python benchmarks/routing_kept.py --json
     python benchmarks/routing_kept.py --kinds topics surface --rows 300 1000 --models 2 4 --seeds 0 1 2 3
 
-A router is trained by the words on so many prompts, and judged on 1,200 others of the same making by their chances, so
-that what is told is hardly luck; beside it a plain ridge, whose point is chosen in the same way.
+A router is trained on the words of `--rows` prompts, and evaluated on 1,200 others of the same kind by their expected
+scores, so that luck hardly matters; a plain ridge, whose operating point is chosen in the same way, is the baseline.
 """
 
 from __future__ import annotations
@@ -43,13 +43,13 @@ KINDS = {
     "close": Kind(spread=0.4),
 }
 KEEP = 0.99
-OTHERS = 1200
+EVALUATION_ROWS = 1200
 """Prompts for the evaluation."""
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """Shares of the score and of the bill of the router's strongest model."""
+class KeptResult:
+    """Shares of the score and of the bill of the router's strongest model, for the router and for the ridge."""
 
     kind: str
     rows: int
@@ -61,31 +61,33 @@ class Found:
     ridge_saved: float
 
 
-def measured(name: str, rows: int, models: int, seed: int) -> Found:
-    """One set."""
-    kind = replace(KINDS[name], rows=rows + OTHERS, models=models, continuous=models > 4)
-    drawn = make_set(kind, 100 + seed)
-    whole = matrix_of([msgspec.convert(row, Row) for row in drawn.rows])
-    numbers = [int(model.rpartition("-")[2]) for model in whole.models]
-    seen, asked = whole.take(np.arange(rows)), whole.take(np.arange(rows, rows + OTHERS))
-    router = train(seen, None, (KEEP,), seed=seed)
-    picked, _, _ = apply(router, asked, None, (KEEP,))
-    by_plain, _ = apply_ridge(plain_ridge, seen, asked, router, (KEEP,), seed)
-    known = replace(asked, scores=drawn.chances[rows:, numbers])
-    ours, ridge = (held_out_result(known, router.strongest, each[label(KEEP)]) for each in (picked, by_plain))
-    return Found(name, rows, models, seed, ours.kept, ours.saved, ridge.kept, ridge.saved)
+def measure_set(name: str, rows: int, models: int, seed: int) -> KeptResult:
+    """Train and evaluate on one generated set."""
+    kind = replace(KINDS[name], rows=rows + EVALUATION_ROWS, models=models, continuous=models > 4)
+    generated = make_set(kind, 100 + seed)
+    matrix = matrix_of([msgspec.convert(row, Row) for row in generated.rows])
+    columns = [int(model.rpartition("-")[2]) for model in matrix.models]
+    training, evaluation = matrix.take(np.arange(rows)), matrix.take(np.arange(rows, rows + EVALUATION_ROWS))
+    router = train(training, None, (KEEP,), seed=seed)
+    by_router, _, _ = apply(router, evaluation, None, (KEEP,))
+    by_ridge, _ = apply_ridge(plain_ridge, training, evaluation, router, (KEEP,), seed)
+    expected = replace(evaluation, scores=generated.chances[rows:, columns])
+    ours, ridge = (
+        held_out_result(expected, router.strongest, choices[label(KEEP)]) for choices in (by_router, by_ridge)
+    )
+    return KeptResult(name, rows, models, seed, ours.kept, ours.saved, ridge.kept, ridge.saved)
 
 
-def summarize(found: Sequence[Found]) -> dict[str, Any]:
-    """Figures of some sets together; `below`: the share of them that kept less than promised."""
+def summarize(results: Sequence[KeptResult]) -> dict[str, Any]:
+    """Means over some sets; `below`: the share of them that kept less than promised."""
     return {
-        "sets": len(found),
-        "kept": _mean(each.kept for each in found),
-        "below": _mean(each.kept < KEEP for each in found),
-        "saved": _mean(each.saved for each in found),
-        "ridge_kept": _mean(each.ridge_kept for each in found),
-        "ridge_below": _mean(each.ridge_kept < KEEP for each in found),
-        "ridge_saved": _mean(each.ridge_saved for each in found),
+        "sets": len(results),
+        "kept": _mean(result.kept for result in results),
+        "below": _mean(result.kept < KEEP for result in results),
+        "saved": _mean(result.saved for result in results),
+        "ridge_kept": _mean(result.ridge_kept for result in results),
+        "ridge_below": _mean(result.ridge_kept < KEEP for result in results),
+        "ridge_saved": _mean(result.ridge_saved for result in results),
     }
 
 
@@ -100,18 +102,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--models", nargs="+", type=int, default=[2, 4, 11])
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1])
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args(arguments)
-    found = []
-    for name, rows, models, seed in product(given.kinds, given.rows, given.models, given.seeds):
-        found.append(measured(name, rows, models, seed))
-        sys.stderr.write(f"{found[-1]}\n")
-    figures: dict[str, Any] = {"all": summarize(found)}
+    options = parser.parse_args(arguments)
+    results = []
+    for name, rows, models, seed in product(options.kinds, options.rows, options.models, options.seeds):
+        results.append(measure_set(name, rows, models, seed))
+        sys.stderr.write(f"{results[-1]}\n")
+    figures: dict[str, Any] = {"all": summarize(results)}
     for key in ("kind", "rows", "models"):
-        for value in dict.fromkeys(getattr(each, key) for each in found):
-            figures[f"{key} {value}"] = summarize([each for each in found if getattr(each, key) == value])
+        for value in dict.fromkeys(getattr(result, key) for result in results):
+            figures[f"{key} {value}"] = summarize([result for result in results if getattr(result, key) == value])
     figures |= {"machine": machine(), "commit": commit()}
-    if given.json:
-        print(json.dumps(figures | {"each": [asdict(each) for each in found]}))
+    if options.json:
+        print(json.dumps(figures | {"each": [asdict(result) for result in results]}))
     else:
         for key, value in figures.items():
             print(f"{key}: {json.dumps(value)}")

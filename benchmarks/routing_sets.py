@@ -1,11 +1,11 @@
-"""Evaluation sets of a structure that is known, to see what `routing.py` makes of them.
+"""Generated evaluation sets of a known structure, to measure `routing.py` on.
 
     python benchmarks/routing_sets.py FOLDER             writes one file for each kind
     python benchmarks/routing_sets.py FOLDER --only few  one of them
 
-Each prompt has a topic, which its words tell, and a difficulty, which its surface tells in part (its length, numbers
-and steps); each model has an ability for each topic. Beside each set `KIND.known.json` says what somebody who knows
-every probability, and no outcome, would save at 99 % of the best single model's quality: more can only be luck.
+Each prompt has a topic, which its words show, and a difficulty, which its surface (length, numbers and steps) shows in
+part; each model has an ability for each topic. For each set `KIND.known.json` has the savings of a router that knows
+every probability, but no outcome, at 99 % of the best single model's quality: more can only be luck.
 """
 
 from __future__ import annotations
@@ -24,37 +24,37 @@ from numpy.typing import NDArray
 
 Doubles = NDArray[np.float64]
 
-_SYLLABLES = [one + two for one in "bdfghklmnprstvz" for two in "aeiou"]
-_CYRILLIC = [one + two for one in "бвгджзклмнпрстхчш" for two in "аеиоу"]
+_SYLLABLES = [consonant + vowel for consonant in "bdfghklmnprstvz" for vowel in "aeiou"]
+_CYRILLIC = [consonant + vowel for consonant in "бвгджзклмнпрстхчш" for vowel in "аеиоу"]
 _HAN = [chr(code) for code in range(0x4E00, 0x4E00 + 1400)]
 
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """How a set is made."""
+    """Parameters of a generated set."""
 
     rows: int = 2000
     models: int = 2
     topics: int = 24
     by_topic: float = 1.0
-    """How far difficulty and abilities differ from topic to topic."""
+    """How much difficulty and abilities differ between topics."""
     by_surface: float = 1.0
     """How much difficulty shows in the surface of a prompt."""
     hidden: float = 0.5
-    """How much difficulty shows in nothing."""
+    """How much of the difficulty shows in nothing."""
     spread: float = 1.6
     """How far the weakest model is behind the strongest."""
     sharp: float = 2.0
-    """How surely a model answers what is within its ability."""
+    """How reliably a model answers prompts within its ability."""
     continuous: bool = False
     costs: str = "apart"
-    """apart: stronger ones are dearer | equal | upside down: the strongest is the cheapest | none: nothing costs."""
+    """apart: stronger models cost more | equal | upside down: the strongest is the cheapest | none: all are free."""
     groups: str = "own"
-    """own: each prompt is one | ten: about ten prompts in each | topics | one."""
+    """own: a group per prompt | ten: about ten prompts in each | topics: a group per topic | one: a single group."""
     writing: str = "latin"
     """latin | mixed: a third each of three writings | han."""
     lacking: float = 0.0
-    """Share of scores that are not there."""
+    """Share of scores that are missing."""
 
 
 KINDS: dict[str, Kind] = {
@@ -84,67 +84,71 @@ KINDS: dict[str, Kind] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Made:
-    """`chances` are expected scores (rows, models)."""
+class GeneratedSet:
+    """A generated set; `chances` are expected scores (rows, models)."""
 
     rows: list[dict[str, Any]]
     chances: Doubles
     costs: Doubles
 
 
-def make_set(kind: Kind, seed: int = 0) -> Made:
-    """A set of that kind."""
-    dice = np.random.default_rng(seed)
-    words = _Words(kind, dice)
-    topics = dice.integers(kind.topics, size=kind.rows)
-    hard_of_topic = dice.normal(0, 0.6 * kind.by_topic, kind.topics)
-    ability = np.linspace(-kind.spread, 0, kind.models)[:, None] + dice.normal(
+def make_set(kind: Kind, seed: int = 0) -> GeneratedSet:
+    """Generate a set of that kind."""
+    rng = np.random.default_rng(seed)
+    words = _Vocabulary(kind, rng)
+    topics = rng.integers(kind.topics, size=kind.rows)
+    topic_difficulty = rng.normal(0, 0.6 * kind.by_topic, kind.topics)
+    ability = np.linspace(-kind.spread, 0, kind.models)[:, None] + rng.normal(
         0, 0.7 * kind.by_topic, (kind.models, kind.topics)
     )
-    surface = dice.normal(size=kind.rows)
-    hard = 0.8 * kind.by_surface * surface + hard_of_topic[topics] + dice.normal(0, kind.hidden, kind.rows)
-    chances = 1 / (1 + np.exp(-kind.sharp * (0.9 + ability[:, topics].T - hard[:, None])))
-    scores = _scores(kind, chances, dice)
-    prompts = [words.prompt(int(topic), float(shown), dice) for topic, shown in zip(topics, surface, strict=True)]
-    costs = _costs(kind, np.array([len(prompt) for prompt in prompts], dtype=np.float64), dice)
+    surface = rng.normal(size=kind.rows)
+    difficulty = 0.8 * kind.by_surface * surface + topic_difficulty[topics] + rng.normal(0, kind.hidden, kind.rows)
+    chances = 1 / (1 + np.exp(-kind.sharp * (0.9 + ability[:, topics].T - difficulty[:, None])))
+    scores = _draw_scores(kind, chances, rng)
+    prompts = [
+        words.prompt(int(topic), float(shown_difficulty), rng)
+        for topic, shown_difficulty in zip(topics, surface, strict=True)
+    ]
+    costs = _draw_costs(kind, np.array([len(prompt) for prompt in prompts], dtype=np.float64), rng)
     names = [f"maker/model-{number}" for number in range(kind.models)]
-    groups = _groups(kind, topics)
+    groups = _group_names(kind, topics)
     rows = []
-    for at, prompt in enumerate(prompts):
-        there = [name for name in names if not kind.lacking or dice.random() >= kind.lacking]
+    for row, prompt in enumerate(prompts):
+        scored_models = [name for name in names if not kind.lacking or rng.random() >= kind.lacking]
         rows.append(
             {
-                "id": f"r{at}",
-                "group": groups[at],
+                "id": f"r{row}",
+                "group": groups[row],
                 "prompt": prompt,
-                "scores": {name: round(float(scores[at, names.index(name)]), 4) for name in there},
-                "costs": {name: float(costs[at, place]) for place, name in enumerate(names)},
+                "scores": {name: round(float(scores[row, names.index(name)]), 4) for name in scored_models},
+                "costs": {name: float(costs[row, column]) for column, name in enumerate(names)},
             }
         )
-    return Made(rows, chances, costs)
+    return GeneratedSet(rows, chances, costs)
 
 
-def known(chances: Doubles, costs: Doubles, keep: float = 0.99) -> float:
-    """The share of the strongest model's bill that knowing every expected score saves at that share of its quality."""
+def oracle_savings(chances: Doubles, costs: Doubles, keep: float = 0.99) -> float:
+    """The share of the strongest model's bill that a router saves which knows every expected score, while it keeps the
+    share `keep` of that model's quality."""
     strongest = int(chances.mean(axis=0).argmax())
-    bill, goal, most = costs[:, strongest].sum(), keep * chances[:, strongest].mean(), 0.0
-    unit = max(1e-12, float(costs[:, strongest].mean()))
+    bill, quality_goal, best = costs[:, strongest].sum(), keep * chances[:, strongest].mean(), 0.0
+    cost_unit = max(1e-12, float(costs[:, strongest].mean()))
     rows = np.arange(len(chances))
     for price in np.concatenate([[0.0], np.geomspace(1e-4, 10, 200)]):
-        worth = chances - price * costs / unit
-        picked = np.argmin(np.where(worth >= worth.max(axis=1, keepdims=True) - 1e-12, costs, np.inf), axis=1)
-        if chances[rows, picked].mean() >= goal and bill > 0:
-            most = max(most, 1 - float(costs[rows, picked].sum() / bill))
-    return most
+        worth = chances - price * costs / cost_unit
+        chosen = np.argmin(np.where(worth >= worth.max(axis=1, keepdims=True) - 1e-12, costs, np.inf), axis=1)
+        if chances[rows, chosen].mean() >= quality_goal and bill > 0:
+            best = max(best, 1 - float(costs[rows, chosen].sum() / bill))
+    return best
 
 
-def _scores(kind: Kind, chances: Doubles, dice: Generator) -> Doubles:
+def _draw_scores(kind: Kind, chances: Doubles, rng: Generator) -> Doubles:
     if not kind.continuous:
-        return (dice.random(chances.shape) < chances).astype(np.float64)
-    return np.asarray(dice.beta(4 * chances + 1e-3, 4 * (1 - chances) + 1e-3))
+        return (rng.random(chances.shape) < chances).astype(np.float64)
+    return np.asarray(rng.beta(4 * chances + 1e-3, 4 * (1 - chances) + 1e-3))
 
 
-def _costs(kind: Kind, sizes: Doubles, dice: Generator) -> Doubles:
+def _draw_costs(kind: Kind, sizes: Doubles, rng: Generator) -> Doubles:
     if kind.costs == "none":
         return np.zeros((len(sizes), kind.models))
     prices = np.geomspace(0.2e-6, 10e-6, kind.models)
@@ -153,48 +157,48 @@ def _costs(kind: Kind, sizes: Doubles, dice: Generator) -> Doubles:
     elif kind.costs == "upside down":
         prices = prices[::-1]
     answers = (
-        dice.lognormal(5, 0.4, (len(sizes), kind.models))
+        rng.lognormal(5, 0.4, (len(sizes), kind.models))
         if kind.costs != "equal"
         else np.full((len(sizes), kind.models), 150.0)
     )
     return np.asarray((sizes[:, None] / 4 + 3 * answers) * prices)
 
 
-def _groups(kind: Kind, topics: NDArray[np.int64]) -> list[str]:
+def _group_names(kind: Kind, topics: NDArray[np.int64]) -> list[str]:
     count = kind.rows
     if kind.groups == "ten":
-        return [f"g{at // 10}" for at in range(count)]
+        return [f"g{row // 10}" for row in range(count)]
     if kind.groups == "topics":
         return [f"topic {topic}" for topic in topics]
-    return ["all"] * count if kind.groups == "one" else [f"g{at}" for at in range(count)]
+    return ["all"] * count if kind.groups == "one" else [f"g{row}" for row in range(count)]
 
 
-class _Words:
-    """What prompts are written with."""
+class _Vocabulary:
+    """The words that prompts are written with: common ones, and some of each topic."""
 
-    def __init__(self, kind: Kind, dice: Generator) -> None:
+    def __init__(self, kind: Kind, rng: Generator) -> None:
         self._kind = kind
         writings = {"latin": ["latin"], "han": ["han"], "mixed": ["latin", "cyrillic", "han"]}[kind.writing]
-        self._common = [self._vocabulary(writing, 300, dice) for writing in writings]
-        self._own = [[self._vocabulary(writing, 40, dice) for _ in range(kind.topics)] for writing in writings]
-        self._spaced = [writing != "han" for writing in writings]
+        self._common_words = [self._draw_words(writing, 300, rng) for writing in writings]
+        self._topic_words = [[self._draw_words(writing, 40, rng) for _ in range(kind.topics)] for writing in writings]
+        self._has_spaces = [writing != "han" for writing in writings]
 
     @staticmethod
-    def _vocabulary(writing: str, count: int, dice: Generator) -> list[str]:
+    def _draw_words(writing: str, count: int, rng: Generator) -> list[str]:
         if writing == "han":
-            return ["".join(dice.choice(_HAN, 2)) for _ in range(count)]
+            return ["".join(rng.choice(_HAN, 2)) for _ in range(count)]
         parts = _SYLLABLES if writing == "latin" else _CYRILLIC
-        return ["".join(dice.choice(parts, int(dice.integers(2, 5)))) for _ in range(count)]
+        return ["".join(rng.choice(parts, int(rng.integers(2, 5)))) for _ in range(count)]
 
-    def prompt(self, topic: int, shown: float, dice: Generator) -> str:
-        """A prompt of a topic; `shown`: how hard its surface says that it is, in deviations."""
-        writing = int(dice.integers(len(self._common)))
-        common, own = self._common[writing], self._own[writing][topic]
-        count = int(np.clip(18 * np.exp(0.5 * shown + 0.3 * dice.normal()), 5, 200))
-        words = [str(dice.choice(own if dice.random() < 0.3 else common)) for _ in range(count)]
-        for _ in range(int(dice.poisson(np.exp(0.6 * shown)))):
-            words.insert(int(dice.integers(len(words) + 1)), str(int(dice.integers(2, 999))))
-        return (" " if self._spaced[writing] else "").join(words) + ("?" if dice.random() < 0.7 else ".")
+    def prompt(self, topic: int, shown_difficulty: float, rng: Generator) -> str:
+        """A prompt of a topic; `shown`: the difficulty that its surface shows, in standard deviations."""
+        writing = int(rng.integers(len(self._common_words)))
+        common, of_topic = self._common_words[writing], self._topic_words[writing][topic]
+        count = int(np.clip(18 * np.exp(0.5 * shown_difficulty + 0.3 * rng.normal()), 5, 200))
+        words = [str(rng.choice(of_topic if rng.random() < 0.3 else common)) for _ in range(count)]
+        for _ in range(int(rng.poisson(np.exp(0.6 * shown_difficulty)))):
+            words.insert(int(rng.integers(len(words) + 1)), str(int(rng.integers(2, 999))))
+        return (" " if self._has_spaces[writing] else "").join(words) + ("?" if rng.random() < 0.7 else ".")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -203,16 +207,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", choices=sorted(KINDS), help="of these kinds")
     parser.add_argument("--rows", type=int, help="so many prompts instead of the kind's own")
     parser.add_argument("--seed", type=int, default=0)
-    given = parser.parse_args(arguments)
-    given.folder.mkdir(parents=True, exist_ok=True)
-    for name in given.only or KINDS:
-        kind = KINDS[name] if given.rows is None else replace(KINDS[name], rows=given.rows)
-        found = make_set(kind, given.seed)
-        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in found.rows)
-        (given.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
-        told = {"known_saved_at_99": round(known(found.chances, found.costs), 4)}
-        (given.folder / f"{name}.known.json").write_text(json.dumps(told), encoding="utf-8")
-        sys.stdout.write(f"{name}: {json.dumps(told)}\n")
+    options = parser.parse_args(arguments)
+    options.folder.mkdir(parents=True, exist_ok=True)
+    for name in options.only or KINDS:
+        kind = KINDS[name] if options.rows is None else replace(KINDS[name], rows=options.rows)
+        generated = make_set(kind, options.seed)
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in generated.rows)
+        (options.folder / f"{name}.jsonl").write_text(text, encoding="utf-8")
+        known = {"known_saved_at_99": round(oracle_savings(generated.chances, generated.costs), 4)}
+        (options.folder / f"{name}.known.json").write_text(json.dumps(known), encoding="utf-8")
+        sys.stdout.write(f"{name}: {json.dumps(known)}\n")
     return 0
 
 

@@ -1,6 +1,6 @@
-"""How often a router abstains where it should: nonsense, and questions in languages that its training set has not.
+"""How often a router abstains where it should: on nonsense, and on languages missing from its training set.
 
-Imported by `routing.py`. By the words alone, which is what stays where no embedding can be had.
+Imported by `routing.py`. Decisions are by the words alone, as without an embedding.
 """
 
 from __future__ import annotations
@@ -36,21 +36,19 @@ OTHER_LANGUAGES = (
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def nonsense(count: int = 200, words: int = 25, seed: int = 0) -> list[str]:
-    """Prompts of random letters, in words of usual lengths."""
-    dice = Random(seed)
-    return [
-        " ".join("".join(dice.choices(_LETTERS, k=dice.randint(3, 10))) for _ in range(words)) for _ in range(count)
-    ]
+def nonsense_prompts(count: int = 200, words: int = 25, seed: int = 0) -> list[str]:
+    """Prompts of random letters, in words of usual length."""
+    rng = Random(seed)
+    return [" ".join("".join(rng.choices(_LETTERS, k=rng.randint(3, 10))) for _ in range(words)) for _ in range(count)]
 
 
-def abstained(router: Router, prompts: Sequence[str]) -> float:
-    """Share of prompts of which it is not sure."""
+def abstention_rate(router: Router, prompts: Sequence[str]) -> float:
+    """The share of prompts on which the router is not sure."""
     return round(sum(not predict(router, prompt).sure for prompt in prompts) / len(prompts), 4)
 
 
-def measured(router: Router) -> dict[str, float]:
+def abstention_rates(router: Router) -> dict[str, float]:
     return {
-        "abstained_on_nonsense": abstained(router, nonsense()),
-        "abstained_on_other_languages": abstained(router, OTHER_LANGUAGES),
+        "abstained_on_nonsense": abstention_rate(router, nonsense_prompts()),
+        "abstained_on_other_languages": abstention_rate(router, OTHER_LANGUAGES),
     }

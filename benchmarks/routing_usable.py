@@ -1,6 +1,6 @@
-"""What of an evaluation set that somebody else made can be used, and what was left out for that.
+"""The usable part of an evaluation set made by others, and what had to be left out.
 
-For measuring on any set: `read_matrix` refuses the same sets, since whoever trains a router can mend their own.
+For measuring on any set: `read_matrix` refuses incomplete sets, since people who train a router can repair their own.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from groundplan.economics.routing.learn.evaluation_set import (
 )
 from groundplan.economics.routing.model import Matrix
 
-_MOST_LACKING = 0.2
-"""Share of the rows that a model may lack; one that lacks more is left out, else all of those rows would be."""
+_MAX_MISSING_SHARE = 0.2
+"""Share of the rows in which a model may lack a score or cost; a model that lacks more is left out, not the rows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Usable:
-    """`rows_left_out`: of which a score or cost of some model is not known; `models_left_out`: that lack too many;
-    `by_prompts`: there are too few groups to leave some out, so only rows with the same prompt stay together."""
+class UsableSet:
+    """`rows_left_out`: rows that lack a score or cost of some model; `models_left_out`: models that lack too many;
+    `by_prompts`: there are too few groups to hold some out, so only rows with the same prompt stay together."""
 
     matrix: Matrix
     rows_left_out: int
@@ -39,38 +39,38 @@ class Usable:
     by_prompts: bool
 
 
-def read_usable(path: Path) -> Usable:
-    """The set in a file without rows that lack something. Raises `Invalid` (`evaluation_set`, `evaluation_leak`) for
-    whatever else would mislead."""
+def read_usable(path: Path) -> UsableSet:
+    """The complete rows of the set in a file. Raises `Invalid` (`evaluation_set`, `evaluation_leak`) for every other
+    problem that would mislead."""
     rows = read_rows(path)
-    models, left_out = _models([row for _, row in rows])
-    whole = [(line, _of(row, models)) for line, row in rows if _knows(row, models)]
-    groups = {group_of(row) for _, row in whole}
+    models, left_out = _split_models([row for _, row in rows])
+    complete = [(line, _with_models(row, models)) for line, row in rows if _has_all_values(row, models)]
+    groups = {group_of(row) for _, row in complete}
     by_prompts = 0 < len(groups) < LEAST_GROUPS
     if by_prompts:
-        whole = [(line, replace(row, group=question_key(row.prompt))) for line, row in whole]
-    raise_problems(list(find_problems(path, whole)))
-    return Usable(matrix_of([row for _, row in whole]), len(rows) - len(whole), left_out, by_prompts)
+        complete = [(line, replace(row, group=question_key(row.prompt))) for line, row in complete]
+    raise_problems(list(find_problems(path, complete)))
+    return UsableSet(matrix_of([row for _, row in complete]), len(rows) - len(complete), left_out, by_prompts)
 
 
-def _models(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """(models of which nearly every row knows score and cost, the others), each in order of their names."""
-    known = Counter(model for row in rows for model in row.scores if _told(row, model))
-    every = sorted({model for row in rows for model in row.scores})
-    enough = [model for model in every if known[model] >= (1 - _MOST_LACKING) * len(rows)]
-    return tuple(enough), tuple(model for model in every if model not in enough)
+def _split_models(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """(models with score and cost in nearly every row, the other models), each in order of their names."""
+    row_counts = Counter(model for row in rows for model in row.scores if _has_values(row, model))
+    all_models = sorted({model for row in rows for model in row.scores})
+    usable = [model for model in all_models if row_counts[model] >= (1 - _MAX_MISSING_SHARE) * len(rows)]
+    return tuple(usable), tuple(model for model in all_models if model not in usable)
 
 
-def _told(row: Row, model: str) -> bool:
+def _has_values(row: Row, model: str) -> bool:
     return row.scores.get(model) is not None and row.costs.get(model) is not None
 
 
-def _knows(row: Row, models: Sequence[str]) -> bool:
-    return all(_told(row, model) for model in models)
+def _has_all_values(row: Row, models: Sequence[str]) -> bool:
+    return all(_has_values(row, model) for model in models)
 
 
-def _of(row: Row, models: Sequence[str]) -> Row:
-    """A row about these models alone."""
+def _with_models(row: Row, models: Sequence[str]) -> Row:
+    """The row with the scores and costs of these models only."""
     return replace(
         row, scores={model: row.scores[model] for model in models}, costs={model: row.costs[model] for model in models}
     )

@@ -1,11 +1,10 @@
 """Pairs of questions for the semantic cache, of intents and traps that no setting comes from.
 
-What is asked, of what, what may stand around it and what makes another thing of one are other words than those of
-`semantic_pairs`. What guards let pass of `apart` was looked at after it was measured once, and of `later` nothing.
-Beside the kinds of traps there: a qualifier behind
-the thing (`behind`), how or where something is done (`manner`), another thing that is named after it (`head`), and
-whose it is (`owner`). A third of the repeats have words around them that ask for nothing.
-`semantic_families` prints them.
+The questions, things, additions and qualifiers are other words than those of `semantic_pairs`. The misses of the guards
+on `apart` were looked at after it was measured once, those on `later` never. Kinds of traps beyond those there: a
+qualifier behind the thing (`behind`), how or where something is done (`manner`), another thing that is named after it
+(`head`), and its owner (`owner`). A third of the repeats have polite words around them. `semantic_families` prints
+them.
 """
 
 from __future__ import annotations
@@ -108,24 +107,24 @@ LATER_OWNERS = ("my uncle's", "the mayor's", "a tenant's", "the club's", "our la
 TEAMS = ("legal", "catering", "procurement", "logistics", "research", "treasury")
 MONTHS = ("February", "May", "August", "November")
 UNITS = ("hours", "days", "weeks", "months")
-AROUND = {"": ("{}", "", ""), "team": ("{} in the {team} department", "team", "hidden name"),
+ADDITIONS = {"": ("{}", "", ""), "team": ("{} in the {team} department", "team", "hidden name"),
           "first": ("{team}: {}", "team", "hidden name"), "since": ("{} since {month}", "month", "date"),
           "number": ("{} for {n} guests", "n", "number"), "unit": ("{} after {n} {unit}", "unit", "unit")}  # fmt: skip
-"""What may stand around a question, which slot of it a trap changes, and of which kind that is."""
+"""Name -> (an addition around a question, the slot that a trap changes, the kind of that trap)."""
 OPENINGS = ("Could you please tell me: ", "Hello, a quick question: ", "Hi there, ", "Sorry to bother you, but ",
             "I was wondering: ", "Please help: ")  # fmt: skip
 CLOSINGS = (" Thanks!", " Thank you in advance.", " Many thanks and kind regards", " I cannot find it anywhere.")
 FRENCH = {"cancel": "Comment puis-je annuler {o} ?", "order": "Comment puis-je commander {o} ?",
           "found": "Où est {o} ?", "eligible": "Qui a droit à {o} ?"}  # fmt: skip
-DENIED = (("How do I", "How do I not"), ("How can", "How can't"), ("Who is", "Who isn't"), ("Is it", "Isn't it"),
+NEGATED = (("How do I", "How do I not"), ("How can", "How can't"), ("Who is", "Who isn't"), ("Is it", "Isn't it"),
           ("Do I have", "Don't I have"), ("does", "doesn't"), ("Does", "Doesn't"), ("Do you", "Don't you"),
           ("Is ", "Isn't "), ("can I", "can't I"), ("Can I", "Can't I"), ("is the", "isn't the"),
           ("is {o}", "isn't {o}"), ("applies", "does not apply"), ("qualifies", "does not qualify"))  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Words:
-    """Of what a family is made: what is asked, of what, and what makes another thing of it."""
+class FamilyWords:
+    """The words of a family: questions, things, and qualifiers that turn a thing into another one."""
 
     frames: dict[str, Frame]
     things: tuple[str, ...]
@@ -137,83 +136,89 @@ class Words:
 
 
 FAMILIES = {
-    "apart": Words(FRAMES, THINGS, AHEAD, BEHIND, MANNER, HEADS, OWNERS),
-    "later": Words(
+    "apart": FamilyWords(FRAMES, THINGS, AHEAD, BEHIND, MANNER, HEADS, OWNERS),
+    "later": FamilyWords(
         LATER_FRAMES, LATER_THINGS, LATER_AHEAD, LATER_BEHIND, LATER_MANNER, LATER_HEADS, LATER_OWNERS
     ),
 }  # fmt: skip
 
 
 @dataclass(frozen=True)
-class Asked:
-    """How one intent is said."""
+class Intent:
+    """One intent: a thing, what is added to the question, and how it is written."""
 
     thing: str
-    around: str
-    plain: bool
+    addition: str
+    is_lower_case: bool
     slots: dict[str, str]
 
-    def said(self, text: str, thing: str = "", **changed: str) -> str:
-        """A text of a frame about the thing, or another one, with what stands around it."""
-        whole = AROUND[self.around][0].replace("{}", text.rstrip("? "))
-        whole = whole.format(o=thing or self.thing, **(self.slots | changed)) + "?"
-        return whole.lower().rstrip("?") if self.plain else whole
+    def phrase(self, text: str, thing: str = "", **changed: str) -> str:
+        """A text of a frame about the thing (or another one), with its addition."""
+        question = ADDITIONS[self.addition][0].replace("{}", text.rstrip("? "))
+        question = question.format(o=thing or self.thing, **(self.slots | changed)) + "?"
+        return question.lower().rstrip("?") if self.is_lower_case else question
 
-    def asked(self, text: str, dice: Random) -> str:
-        """The same, in a third of cases with words around that ask for nothing."""
-        whole = self.said(text)
-        if dice.random() < 1 / 3:
-            return dice.choice(OPENINGS) + whole if dice.random() < 0.6 else whole + dice.choice(CLOSINGS)
-        return whole
+    def phrase_politely(self, text: str, rng: Random) -> str:
+        """The same, in a third of cases with polite words around it."""
+        question = self.phrase(text)
+        if rng.random() < 1 / 3:
+            return rng.choice(OPENINGS) + question if rng.random() < 0.6 else question + rng.choice(CLOSINGS)
+        return question
 
 
 def generate_pairs(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind", "intent"} of 420 intents; the same seed gives the same pairs."""
-    dice, words = Random(seed), FAMILIES[family]
+    rng, words = Random(seed), FAMILIES[family]
     for _, frame, thing in itertools.product(range(rounds), words.frames, words.things):
-        slots = {"team": dice.choice(TEAMS), "month": dice.choice(MONTHS), "unit": dice.choice(UNITS),
-                 "n": str(dice.randint(2, 40))}  # fmt: skip
-        asked = Asked(thing, dice.choice(tuple(AROUND)), dice.random() < 0.4, slots)
-        one, other = dice.sample(words.frames[frame][1], 2)
-        first = asked.said(one)
-        yield {"a": first, "b": asked.asked(other, dice), "same": True, "kind": "repeat", "intent": f"{frame} {thing}"}
+        slots = {"team": rng.choice(TEAMS), "month": rng.choice(MONTHS), "unit": rng.choice(UNITS),
+                 "n": str(rng.randint(2, 40))}  # fmt: skip
+        intent = Intent(thing, rng.choice(tuple(ADDITIONS)), rng.random() < 0.4, slots)
+        one, other = rng.sample(words.frames[frame][1], 2)
+        first = intent.phrase(one)
+        yield {
+            "a": first,
+            "b": intent.phrase_politely(other, rng),
+            "same": True,
+            "kind": "repeat",
+            "intent": f"{frame} {thing}",
+        }
         for text, kind in itertools.chain(
-            rename_thing(words, asked, (one, other), dice),
-            otherwise_asked(words.frames, asked, frame, (one, other), dice),
+            thing_traps(words, intent, (one, other), rng),
+            question_traps(words.frames, intent, frame, (one, other), rng),
         ):
             yield {"a": first, "b": text, "same": False, "kind": kind, "intent": f"{frame} {thing}"}
 
 
-def rename_thing(words: Words, asked: Asked, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
-    """The same asked of something else, or elsewhere, with the kind of the trap."""
-    thing = asked.thing
+def thing_traps(words: FamilyWords, intent: Intent, texts: tuple[str, str], rng: Random) -> Iterator[tuple[str, str]]:
+    """(text, kind) of traps with the same question about another thing, or with another addition."""
+    thing = intent.thing
     for text in texts:
-        yield asked.said(text, dice.choice([each for each in words.things if each != thing])), "word"
+        yield intent.phrase(text, rng.choice([candidate for candidate in words.things if candidate != thing])), "word"
     for text in texts:
-        yield asked.said(text, thing.replace("the ", f"the {dice.choice(words.ahead)} ", 1)), "added"
+        yield intent.phrase(text, thing.replace("the ", f"the {rng.choice(words.ahead)} ", 1)), "added"
     text = texts[1]
-    yield asked.said(text, f"{thing} {dice.choice(words.behind)}"), "behind"
-    yield asked.said(f"{text.rstrip('?')} {dice.choice(words.manner)}"), "manner"
-    yield asked.said(text, f"{thing} {dice.choice(words.heads)}"), "head"
-    yield asked.said(text, thing.replace("the", dice.choice(words.owners), 1)), "owner"
-    _, slot, kind = AROUND[asked.around]
+    yield intent.phrase(text, f"{thing} {rng.choice(words.behind)}"), "behind"
+    yield intent.phrase(f"{text.rstrip('?')} {rng.choice(words.manner)}"), "manner"
+    yield intent.phrase(text, f"{thing} {rng.choice(words.heads)}"), "head"
+    yield intent.phrase(text, thing.replace("the", rng.choice(words.owners), 1)), "owner"
+    _, slot, kind = ADDITIONS[intent.addition]
     if slot:
-        held = {"team": TEAMS, "month": MONTHS, "unit": UNITS, "n": tuple(map(str, range(2, 41)))}[slot]
-        instead = dice.choice([each for each in held if each != asked.slots[slot]])
-        yield asked.said(text, **{slot: instead}), kind
+        values = {"team": TEAMS, "month": MONTHS, "unit": UNITS, "n": tuple(map(str, range(2, 41)))}[slot]
+        replacement = rng.choice([candidate for candidate in values if candidate != intent.slots[slot]])
+        yield intent.phrase(text, **{slot: replacement}), kind
 
 
-def otherwise_asked(
-    frames: dict[str, Frame], asked: Asked, frame: str, texts: tuple[str, str], dice: Random
+def question_traps(
+    frames: dict[str, Frame], intent: Intent, frame: str, texts: tuple[str, str], rng: Random
 ) -> Iterator[tuple[str, str]]:
-    """Something else asked about the same thing, with the kind of the trap."""
+    """(text, kind) of traps with another question about the same thing."""
     opposite = frames[frame][0]
     if opposite:
-        yield asked.said(dice.choice(frames[opposite][1])), "opposite"
-    denied = next((text.replace(*each, 1) for text in texts for each in DENIED if each[0] in text), None)
-    if denied is not None:
-        yield asked.said(denied), "negation"
+        yield intent.phrase(rng.choice(frames[opposite][1])), "opposite"
+    negated = next((text.replace(*negation, 1) for text in texts for negation in NEGATED if negation[0] in text), None)
+    if negated is not None:
+        yield intent.phrase(negated), "negation"
     if frame in FRENCH:
-        yield asked.said(FRENCH[frame]), "language"
-    stranger = dice.choice([name for name in frames if name not in (frame, opposite)])
-    yield asked.said(dice.choice(frames[stranger][1])), "intent"
+        yield intent.phrase(FRENCH[frame]), "language"
+    other_frame = rng.choice([name for name in frames if name not in (frame, opposite)])
+    yield intent.phrase(rng.choice(frames[other_frame][1])), "intent"

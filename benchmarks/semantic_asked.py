@@ -1,10 +1,10 @@
-"""Pairs of questions for the semantic cache, written after its rule was fixed: thirty ways to ask, in eight places.
+"""Pairs of questions for the semantic cache, written after its rule was fixed: thirty kinds of questions, eight places.
 
-What is asked has a few wordings that mean the same, by other means than those of the other families: clefts, indirect
-questions, antonyms with their order turned, what is symmetrical, key words, orders to write something. Traps turn round
-who gives what to whom, what is compared, which comes first, what belongs to whom, which number or adjective goes with
-which thing, conditions, exceptions; or change one word of a closed class. Each intent is asked bare, in a note as
-people type it, or within a letter, of which a trap changes a detail. `semantic_families` prints them.
+Each question has a few wordings that mean the same, by other means than those of the other families: clefts, indirect
+questions, antonyms with their order reversed, symmetrical relations, key words, orders to write something. Traps
+exchange giver and receiver, the things compared, their sequence, owners, the number or adjective of a thing,
+conditions, exceptions; or change one word of a closed class. Each intent is asked bare, in a note as people type it, or
+within a letter, a detail of which a trap changes. `semantic_families` prints them.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Way:
-    """Texts that mean the same, and others with the kind of what they change. `{p}`, `{q}` are persons, `{x}`, `{y}`
-    things, `{xs}`, `{ys}` several of them, `{a}`, `{b}` adjectives, `{n}`, `{m}` numbers, `{d}`, `{e}` days."""
+    """Texts that mean the same, and traps as (kind of change, text). `{p}`, `{q}` are persons, `{x}`, `{y}` things,
+    `{xs}`, `{ys}` their plurals, `{a}`, `{b}` adjectives, `{n}`, `{m}` numbers, `{d}`, `{e}` days."""
 
     same: tuple[str, ...]
     traps: tuple[tuple[str, str], ...]
@@ -231,7 +231,7 @@ WAYS: dict[str, Way] = {
 
 @dataclass(frozen=True)
 class Place:
-    """Where people work: who, what (one|several), and what may be said of a thing."""
+    """A workplace: its persons, things (singular|plural), and adjectives of things."""
 
     persons: tuple[str, ...]
     things: tuple[str, ...]
@@ -307,39 +307,45 @@ NOTES = (("hi, ", ""), ("", " thx"), ("quick one: ", " cheers"), ("", " (urgent!
 def generate_pairs(
     family: str, ways: dict[str, Way], places: dict[str, Place], seed: int, rounds: int = 3
 ) -> Iterator[dict[str, Any]]:
-    """{"a", "b", "same", "kind", "intent"} of one intent a way, place and round; the same seed gives the same pairs."""
-    dice, known = Random(f"{family} {seed}"), set[str]()
+    """{"a", "b", "same", "kind", "intent"} of an intent per way, place and round; a seed gives the same pairs."""
+    rng, intents = Random(f"{family} {seed}"), set[str]()
     for _, (name, way), (place, words) in itertools.product(range(rounds), ways.items(), places.items()):
-        slots = _filled(words, dice)
+        slots = _fill_slots(words, rng)
         intent = f"{name} {place} {' '.join(slots[each] for each in 'pqxy')}"
-        if intent in known:
+        if intent in intents:
             continue
-        known.add(intent)
-        around, details = dice.choice(("bare", "bare", "note", *LETTERS)), _details(dice)
+        intents.add(intent)
+        form, details = rng.choice(("bare", "bare", "note", *LETTERS)), _details(rng)
 
-        def told(text: str, again: dict[str, str], around: str = around, slots: dict[str, str] = slots) -> str:
-            said = text.format(**slots)
-            said = said[0].upper() + said[1:]
-            return around.format(asked=said, **again) if "{" in around else said
+        def phrase(text: str, letter_details: dict[str, str], form: str = form, slots: dict[str, str] = slots) -> str:
+            question = text.format(**slots)
+            question = question[0].upper() + question[1:]
+            return form.format(asked=question, **letter_details) if "{" in form else question
 
-        one, *others = dice.sample(way.same, 3)
-        first = told(one, details)
-        for text in others:
-            repeat = _typed(told(text, details), dice) if around == "note" else told(text, details)
-            yield {"a": first, "b": repeat, "same": True, "kind": "repeat", "intent": intent}
+        wording, *other_wordings = rng.sample(way.same, 3)
+        first_text = phrase(wording, details)
+        for text in other_wordings:
+            repeat = _type_hastily(phrase(text, details), rng) if form == "note" else phrase(text, details)
+            yield {"a": first_text, "b": repeat, "same": True, "kind": "repeat", "intent": intent}
         for kind, text in way.traps:
-            yield {"a": first, "b": told(text, details), "same": False, "kind": kind, "intent": intent}
-        if "{" in around:
-            detail = dice.choice(("year", "n", "city"))
-            other = details | {detail: _details(dice, details)[detail]}
-            yield {"a": first, "b": told(one, other), "same": False, "kind": "detail", "intent": intent}
+            yield {"a": first_text, "b": phrase(text, details), "same": False, "kind": kind, "intent": intent}
+        if "{" in form:
+            detail = rng.choice(("year", "n", "city"))
+            changed_details = details | {detail: _details(rng, details)[detail]}
+            yield {
+                "a": first_text,
+                "b": phrase(wording, changed_details),
+                "same": False,
+                "kind": "detail",
+                "intent": intent,
+            }
 
 
-def _filled(words: Place, dice: Random) -> dict[str, str]:
-    (p, q), (a, b) = dice.sample(words.persons, 2), dice.sample(words.adjectives, 2)
-    (x, xs), (y, ys) = (each.split("|") for each in dice.sample(words.things, 2))
-    n, m = dice.sample(range(2, 12), 2)
-    d, e = dice.sample(DAYS, 2)
+def _fill_slots(words: Place, rng: Random) -> dict[str, str]:
+    (p, q), (a, b) = rng.sample(words.persons, 2), rng.sample(words.adjectives, 2)
+    (x, xs), (y, ys) = (each.split("|") for each in rng.sample(words.things, 2))
+    n, m = rng.sample(range(2, 12), 2)
+    d, e = rng.sample(DAYS, 2)
     return {
         "p": p,
         "q": q,
@@ -356,21 +362,22 @@ def _filled(words: Place, dice: Random) -> dict[str, str]:
     }
 
 
-def _details(dice: Random, but: dict[str, str] | None = None) -> dict[str, str]:
-    held = {"year": tuple(map(str, range(2009, 2025))), "n": tuple(map(str, range(13, 40))), "city": CITIES}
+def _details(rng: Random, other_than: dict[str, str] | None = None) -> dict[str, str]:
+    choices = {"year": tuple(map(str, range(2009, 2025))), "n": tuple(map(str, range(13, 40))), "city": CITIES}
     return {
-        name: dice.choice([each for each in all_of if each != (but or {}).get(name)]) for name, all_of in held.items()
+        name: rng.choice([each for each in values if each != (other_than or {}).get(name)])
+        for name, values in choices.items()
     }
 
 
-def _typed(text: str, dice: Random) -> str:
-    """As people type it in a hurry."""
-    before, behind = dice.choice(NOTES)
-    draw = dice.random()
+def _type_hastily(text: str, rng: Random) -> str:
+    """The text as people type it in a hurry."""
+    prefix, suffix = rng.choice(NOTES)
+    draw = rng.random()
     if draw < 0.3:
         text = text.lower().rstrip("?.")
     elif draw < 0.4:
         text = text.upper()
     elif draw < 0.6:
         text = text.replace("?", "??")
-    return f"{before}{text}{behind}"
+    return f"{prefix}{text}{suffix}"

@@ -1,4 +1,4 @@
-"""Further ways to ask for `semantic_asked`, written after what its first ones showed was mended; four other places."""
+"""Further questions for `semantic_asked`, written after the rule was corrected for the first; four other places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Pairs of questions for the semantic cache, of which it is known whether they mean the same: one command for all.
+"""Labelled pairs of questions for the semantic cache, of which it is known whether they mean the same: all families.
 
     python benchmarks/semantic_families.py FAMILY SEED > pairs.jsonl
 
@@ -7,13 +7,13 @@ Each line is {"a", "b", "same", "kind", "intent", "group"}; the same seed gives 
 `pairs`   the same intent in other words, and traps of every kind: `tune` sets weights and thresholds, `report` and
           `fresh` are others, `wide` has 416 intents with traps of its own
 `apart`   420 intents each with qualifiers, adjuncts, heads and owners: `apart`, `later`
-`put`     questions that differ in how they are put, in fields of work and three lengths: `open`, `all`, `sealed`,
+`put`     questions that differ in their phrasing, in fields of work and three lengths: `open`, `all`, `sealed`,
           `unseen`
-`asked`   about 720 and 500 intents asked in other ways: `asked`, written after the rule was fixed, and `anew`, after
-          what `asked` showed was mended
-`outside` 231 questions one by one, in two halves (`outside`, `outside-sealed`); a seed changes nothing
+`asked`   about 720 and 500 intents asked in other ways: `asked`, written after the rule was fixed, and `anew`, written
+          after the rule was corrected for `asked`
+`outside` 231 questions written one by one, in two halves (`outside`, `outside-sealed`); the seed has no effect
 
-What was chosen in view of which is told in docs/performance.md.
+docs/performance.md says which settings were chosen in view of which family.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from benchmarks import (
 )
 
 Rows = Iterator[dict[str, Any]]
-Make = Callable[[str, int, int | None], Rows]
-"""(family, seed, rounds of all intents, or as many as its kind has) -> its pairs."""
+Generator = Callable[[str, int, int | None], Rows]
+"""(family, seed, rounds of all intents; None: the default of its kind) -> its pairs."""
 
 
 def _pairs(family: str, seed: int, rounds: int | None) -> Rows:
-    """Those in lower case and behind a name among them."""
-    yield from semantic_pairs.pairs(family, seed, rounds or 8)
-    yield from semantic_pairs.plain(family, seed, rounds or 3)
+    """Pairs of a family, including those in lower case and behind a name."""
+    yield from semantic_pairs.generate_pairs(family, seed, rounds or 8)
+    yield from semantic_pairs.generate_plain(family, seed, rounds or 3)
 
 
 def _wide(_: str, seed: int, rounds: int | None) -> Rows:
-    return semantic_pairs.wide(seed, rounds or 2)
+    return semantic_pairs.generate_wide(seed, rounds or 2)
 
 
 def _apart(family: str, seed: int, rounds: int | None) -> Rows:
@@ -71,11 +71,11 @@ def _anew(family: str, seed: int, rounds: int | None) -> Rows:
 
 
 def _outside(family: str, _: int, __: int | None) -> Rows:
-    return semantic_outside.outside(family)
+    return semantic_outside.generate_pairs(family)
 
 
-_OWN: dict[str, Make] = {"wide": _wide, "asked": _asked, "anew": _anew}
-FAMILIES: dict[str, Make] = (
+_OWN: dict[str, Generator] = {"wide": _wide, "asked": _asked, "anew": _anew}
+FAMILIES: dict[str, Generator] = (
     _OWN
     | dict.fromkeys(semantic_outside.FAMILIES, _outside)
     | dict.fromkeys(semantic_apart.FAMILIES, _apart)
@@ -94,11 +94,11 @@ def main() -> int:
     parser.add_argument("family", choices=tuple(FAMILIES))
     parser.add_argument("seed", type=int)
     parser.add_argument("--rounds", type=int, help="of all intents, at least 1")
-    given = parser.parse_args()
-    if given.rounds is not None and given.rounds < 1:
+    arguments = parser.parse_args()
+    if arguments.rounds is not None and arguments.rounds < 1:
         parser.error("--rounds is at least 1")
-    for pair in generate_family(given.family, given.seed, given.rounds):
-        print(json.dumps(pair | {"group": f"{given.family} {pair['intent']}"}))
+    for pair in generate_family(arguments.family, arguments.seed, arguments.rounds):
+        print(json.dumps(pair | {"group": f"{arguments.family} {pair['intent']}"}))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""Labelled pairs of requests: {"a", "b", "same"} a line, optionally with the kind of trap and the group it is of."""
+"""Labelled pairs of requests: {"a", "b", "same"} a line, optionally with the kind of trap and the pair's group."""
 
 from __future__ import annotations
 
@@ -25,18 +25,18 @@ _decode = msgspec.json.Decoder(Pair).decode
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """All pairs of a file. Raises `Invalid` (`pairs`) with the first line that is none."""
+    """All pairs of a file. Raises `Invalid` (`pairs`) with the first line that is not a pair."""
     try:
         lines = path.read_bytes().removeprefix(BOM_UTF8).splitlines()
     except OSError as error:
         hint = 'Name a file with {"a", "b", "same"} a line.'
         raise Invalid(f"{path} cannot be read: {error.strerror}", code="pairs", hint=hint) from error
-    found = []
+    pairs = []
     for number, line in enumerate(lines, 1):
         if not line.strip():
             continue
         try:
-            found.append(_decode(line))
+            pairs.append(_decode(line))
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             raise Invalid(
                 f"this line is not a pair: {error}",
@@ -44,6 +44,6 @@ def read_pairs(path: Path) -> list[Pair]:
                 hint='Write {"a": TEXT, "b": TEXT, "same": true or false}.',
                 where=Where(str(path), number),
             ) from error
-    if not found:
+    if not pairs:
         raise Invalid(f"{path} has no pairs", code="pairs", hint="Give at least one.")
-    return found
+    return pairs

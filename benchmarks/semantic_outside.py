@@ -1,9 +1,9 @@
-"""Pairs of questions for the semantic cache, one by one as people write them: no frames, no things put into them.
+"""Pairs of questions for the semantic cache, each written by hand as people write: no frames, no slots.
 
-231 questions to support, IT, people of HR, finance, engineering, health, travel and others; of each two or three
-paraphrases as people write (other words, another order, typing errors, a few words alone) and two to four traps that
-change one thing. Written by whoever wrote nothing of the rule, before reading it, and divided by chance: `outside` was
-looked at then, `outside-sealed` was not before the rule was fixed. `semantic_families` prints them.
+231 questions to support, IT, HR, finance, engineering, health, travel and others; each with two or three paraphrases
+as people write them (other words, another order, typing errors, a few key words) and two to four traps that change one
+thing. Written by somebody who took no part in the rule and had not read it, and divided at random: `outside` was looked
+at then, `outside-sealed` was not before the rule was fixed. `semantic_families` prints them.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ PAIRS = Path(__file__).with_name("semantic_outside.txt")
 FAMILIES = ("outside", "outside-sealed")
 
 
-def outside(family: str) -> Iterator[dict[str, Any]]:
-    """{"a", "b", "same", "kind", "intent"} of one half."""
-    question, sealed = "", False
+def generate_pairs(family: str) -> Iterator[dict[str, Any]]:
+    """{"a", "b", "same", "kind", "intent"} of the half that is this family."""
+    question, is_sealed = "", False
     for line in PAIRS.read_text(encoding="utf-8").splitlines():
-        mark, _, said = line.partition(" ")
+        mark, _, content = line.partition(" ")
         if mark == "Q:":
-            question, sealed = said, bool(sha256(said.encode()).digest()[0] & 1)
-        elif mark in ("=", "!") and sealed == (family == "outside-sealed"):
-            kind, _, text = ("repeat", "", said) if mark == "=" else said.partition(" | ")
+            question, is_sealed = content, bool(sha256(content.encode()).digest()[0] & 1)
+        elif mark in ("=", "!") and is_sealed == (family == "outside-sealed"):
+            kind, _, text = ("repeat", "", content) if mark == "=" else content.partition(" | ")
             yield {"a": question, "b": text, "same": mark == "=", "kind": kind, "intent": question}

@@ -1,8 +1,8 @@
 """Pairs of questions for the semantic cache: intents, words and names that settings come from, and others.
 
 True repeats are the same intent in other words; the rest are traps of every kind, the same intent about something else,
-and other intents about the same thing. `tune` is what settings come from; `wide` has 416 intents. It is a part of
-`semantic_families`, which prints them.
+and other intents about the same thing. Settings come from `tune`; `wide` has 416 intents. `semantic_families` prints
+them.
 """
 
 from __future__ import annotations
@@ -189,8 +189,8 @@ OBJECTS = (
     "the travel vaccination", "the photo archive",
 )  # fmt: skip
 QUALIFIERS = ("trial", "annual", "wireless", "leather", "weekend", "junior", "emergency", "foreign")
-"""Modifiers that turn a thing into another one."""
-MORE = (
+"""Qualifiers that turn a thing into another one."""
+TRAINING_QUALIFIERS = (
     "admin",
     "student",
     "corporate",
@@ -212,17 +212,17 @@ MORE = (
     "printed",
     "veteran",
 )
-"""The same for training pairs."""
+"""Qualifiers of training pairs."""
 GERMAN = {"cancel": "Wie kündige ich {o}?", "renew": "Wie verlängere ich {o}?", "price": "Was kostet {o}?",
           "owner": "Wer ist für {o} verantwortlich?", "rules": "Welche Regeln gelten für {o}?",
           "return": "Wo gebe ich {o} zurück?"}  # fmt: skip
-AROUND = {"": ("{}", ""), "first": ("{place}: {}", "place"), "place": ("{} in {place}", "place"),
+ADDITIONS = {"": ("{}", ""), "first": ("{place}: {}", "place"), "place": ("{} in {place}", "place"),
           "date": ("{} in {month}", "month"), "number": ("{} for {n} people", "n"),
           "unit": ("{} within {n} {unit}", "unit"),
           "direction": ("{} from {place} to {place2}", "turn")}  # fmt: skip
 """Additions around a question, and the slot that a trap changes."""
-CHANGED = {"place": "entity", "month": "date", "n": "number", "unit": "unit", "turn": "direction"}
-DENIED = (
+KIND_OF_SLOT = {"place": "entity", "month": "date", "n": "number", "unit": "unit", "turn": "direction"}
+NEGATED = (
     ("Can I", "Can't I"), ("Am I allowed", "Am I not allowed"), ("Is it possible", "Is it impossible"),
     ("Who is", "Who isn't"), ("How do I", "How do I not"), ("Who approves", "Who doesn't approve"),
     ("has to", "doesn't have to"), ("must be", "mustn't be"), ("apply to", "don't apply to"), ("can be", "can't be"),
@@ -231,151 +231,157 @@ DENIED = (
 )  # fmt: skip
 
 
-def filled(dice: Random, family: str) -> dict[str, str]:
+def fill_slots(rng: Random, family: str) -> dict[str, str]:
     """Values of the slots of a question."""
     words = WORDS[family]
-    places, tools = dice.sample(words["place"], 2), dice.sample(words["tool"], 2)
+    places, tools = rng.sample(words["place"], 2), rng.sample(words["tool"], 2)
     return {
         "place": places[0], "place2": places[1], "tool": tools[0], "tool2": tools[1],
-        "thing": dice.choice(words["thing"]), "ill": dice.choice(words["ill"]),
-        "n": str(dice.choice((2, 3, 5, 10, 14, 20, 30, 45, 60, 90, 100, 250, 500))),
-        "day": dice.choice(DAYS), "month": dice.choice(MONTHS),
+        "thing": rng.choice(words["thing"]), "ill": rng.choice(words["ill"]),
+        "n": str(rng.choice((2, 3, 5, 10, 14, 20, 30, 45, 60, 90, 100, 250, 500))),
+        "day": rng.choice(DAYS), "month": rng.choice(MONTHS),
     }  # fmt: skip
 
 
-def pairs(family: str, seed: int, rounds: int = 8) -> Iterator[dict[str, Any]]:
-    """{"a", "b", "same", "kind"}; the same seed gives the same pairs."""
-    dice = Random(seed)
+def generate_pairs(family: str, seed: int, rounds: int = 8) -> Iterator[dict[str, Any]]:
+    """{"a", "b", "same", "kind", "intent"} of a family; the same seed gives the same pairs."""
+    rng = Random(seed)
     intents = FAMILIES[family]
     for _, (number, intent) in itertools.product(range(rounds), enumerate(intents)):
-        words = filled(dice, family)
-        one, other = (text.format(**words) for text in dice.sample(intent, 2))
+        words = fill_slots(rng, family)
+        one, other = (text.format(**words) for text in rng.sample(intent, 2))
         yield {"a": one, "b": other, "same": True, "kind": "repeat", "intent": number}
-        for kind in dice.sample(KINDS, 4):
+        for kind in rng.sample(KINDS, 4):
             for source in (other, one):
-                changed = trap(source, kind, dice)
+                changed = trap(source, kind, rng)
                 if changed is not None:
                     yield {"a": one, "b": changed, "same": False, "kind": kind, "intent": number}
                     break
-        again = filled(dice, family)
-        elsewhere = other_way(intent, words, again, dice)
-        if elsewhere is not None:
-            yield {"a": one, "b": elsewhere, "same": False, "kind": "entity", "intent": number}
-        stranger = dice.choice([each for i, each in enumerate(intents) if i != number])
-        yield {"a": one, "b": dice.choice(stranger).format(**words), "same": False, "kind": "intent", "intent": number}
+        other_words = fill_slots(rng, family)
+        changed_slot = change_slot(intent, words, other_words, rng)
+        if changed_slot is not None:
+            yield {"a": one, "b": changed_slot, "same": False, "kind": "entity", "intent": number}
+        other_intent = rng.choice([candidate for i, candidate in enumerate(intents) if i != number])
+        yield {
+            "a": one,
+            "b": rng.choice(other_intent).format(**words),
+            "same": False,
+            "kind": "intent",
+            "intent": number,
+        }
 
 
 @dataclass(frozen=True)
-class Asked:
-    """Phrasings of one intent of `wide`."""
+class WideIntent:
+    """One intent of `wide`: a thing, what is added to the question, and how it is written."""
 
     thing: str
-    around: str
-    plain: bool
+    addition: str
+    is_lower_case: bool
     words: dict[str, str]
 
-    def said(self, text: str, thing: str = "", **changed: str) -> str:
-        """A text of the frame about a thing, with its additions."""
-        whole = AROUND[self.around][0].replace("{}", text.rstrip("?"))
-        whole = whole.format(o=thing or self.thing, **(self.words | changed)) + "?"
-        return whole.lower().rstrip("?") if self.plain else whole
+    def phrase(self, text: str, thing: str = "", **changed: str) -> str:
+        """A text of the frame about the thing (or another one), with its additions."""
+        question = ADDITIONS[self.addition][0].replace("{}", text.rstrip("?"))
+        question = question.format(o=thing or self.thing, **(self.words | changed)) + "?"
+        return question.lower().rstrip("?") if self.is_lower_case else question
 
 
-def wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
-    """As `pairs`, with 416 intents (what is asked, about what). Its traps are its own: other brands than in training
-    pairs, with the thing, the place or the verb exchanged also without capitals."""
-    dice, apart = Random(seed), Random(seed)
+def generate_wide(seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
+    """As `generate_pairs`, with 416 intents (a question about a thing). Its traps are its own: other brands than in
+    training pairs; the thing, the place or the verb is exchanged also in lower case."""
+    rng, qualifier_rng = Random(seed), Random(seed)
     for _, frame, thing in itertools.product(range(rounds), FRAMES, OBJECTS):
-        words, again = filled(dice, "fresh"), filled(dice, "fresh")
-        words["unit"], again["unit"] = dice.sample(("hours", "days", "weeks", "months"), 2)
-        asked = Asked(thing, dice.choice(tuple(AROUND)), dice.random() < 0.4, words)
-        one, other = dice.sample(FRAMES[frame][1], 2)
-        first, common = asked.said(one), {"intent": f"{frame} {thing}"}
-        yield {"a": first, "b": asked.said(other), "same": True, "kind": "repeat"} | common
+        words, other_words = fill_slots(rng, "fresh"), fill_slots(rng, "fresh")
+        words["unit"], other_words["unit"] = rng.sample(("hours", "days", "weeks", "months"), 2)
+        intent = WideIntent(thing, rng.choice(tuple(ADDITIONS)), rng.random() < 0.4, words)
+        one, other = rng.sample(FRAMES[frame][1], 2)
+        first, common = intent.phrase(one), {"intent": f"{frame} {thing}"}
+        yield {"a": first, "b": intent.phrase(other), "same": True, "kind": "repeat"} | common
         for text in (one, other):
-            elsewhere = dice.choice([each for each in OBJECTS if each != thing])
-            yield {"a": first, "b": asked.said(text, elsewhere), "same": False, "kind": "word"} | common
-        qualified = thing.replace("the ", f"the {apart.choice(QUALIFIERS)} ", 1)
-        yield {"a": first, "b": asked.said(other, qualified), "same": False, "kind": "added"} | common
+            other_thing = rng.choice([candidate for candidate in OBJECTS if candidate != thing])
+            yield {"a": first, "b": intent.phrase(text, other_thing), "same": False, "kind": "word"} | common
+        qualified_thing = thing.replace("the ", f"the {qualifier_rng.choice(QUALIFIERS)} ", 1)
+        yield {"a": first, "b": intent.phrase(other, qualified_thing), "same": False, "kind": "added"} | common
         for text, kind in itertools.chain(
-            around_it(asked, one, other, again), otherwise_asked(asked, frame, (other, one), dice)
+            addition_traps(intent, one, other, other_words), question_traps(intent, frame, (other, one), rng)
         ):
             yield {"a": first, "b": text, "same": False, "kind": kind} | common
 
 
-def around_it(asked: Asked, one: str, other: str, again: dict[str, str]) -> Iterator[tuple[str, str]]:
-    """Traps with changed additions, with their kinds."""
-    slot, words = AROUND[asked.around][1], asked.words
+def addition_traps(intent: WideIntent, one: str, other: str, other_words: dict[str, str]) -> Iterator[tuple[str, str]]:
+    """(text, kind) of traps with a changed addition."""
+    slot, words = ADDITIONS[intent.addition][1], intent.words
     if slot == "turn":
-        yield asked.said(other, place=words["place2"], place2=words["place"]), "direction"
-    elif slot and words[slot] != again[slot]:
-        hidden = asked.around == "first" or (asked.plain and slot == "place")
+        yield intent.phrase(other, place=words["place2"], place2=words["place"]), "direction"
+    elif slot and words[slot] != other_words[slot]:
+        is_hidden = intent.addition == "first" or (intent.is_lower_case and slot == "place")
         for text in (one, other):
-            yield asked.said(text, **{slot: again[slot]}), "hidden name" if hidden else CHANGED[slot]
+            yield intent.phrase(text, **{slot: other_words[slot]}), "hidden name" if is_hidden else KIND_OF_SLOT[slot]
 
 
-def otherwise_asked(asked: Asked, frame: str, texts: tuple[str, str], dice: Random) -> Iterator[tuple[str, str]]:
-    """Traps with another question about the same thing, with their kinds."""
+def question_traps(intent: WideIntent, frame: str, texts: tuple[str, str], rng: Random) -> Iterator[tuple[str, str]]:
+    """(text, kind) of traps with another question about the same thing."""
     opposite = FRAMES[frame][0]
     if opposite:
-        yield asked.said(dice.choice(FRAMES[opposite][1])), "opposite"
-    denied = next((text.replace(*each, 1) for text in texts for each in DENIED if each[0] in text), None)
-    if denied is not None:
-        yield asked.said(denied), "negation"
+        yield intent.phrase(rng.choice(FRAMES[opposite][1])), "opposite"
+    negated = next((text.replace(*negation, 1) for text in texts for negation in NEGATED if negation[0] in text), None)
+    if negated is not None:
+        yield intent.phrase(negated), "negation"
     if frame in GERMAN:
-        yield asked.said(GERMAN[frame]), "language"
-    stranger = dice.choice([name for name in FRAMES if name not in (frame, opposite)])
-    yield asked.said(dice.choice(FRAMES[stranger][1])), "intent"
+        yield intent.phrase(GERMAN[frame]), "language"
+    other_frame = rng.choice([name for name in FRAMES if name not in (frame, opposite)])
+    yield intent.phrase(rng.choice(FRAMES[other_frame][1])), "intent"
 
 
-def plain(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
-    """Repeats of the intents of a family, in lower case or behind a name, and traps without capitals."""
-    dice = Random(seed)
+def generate_plain(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
+    """Repeats of the intents of a family, in lower case or behind a name, and traps in lower case."""
+    rng = Random(seed)
     intents = FAMILIES[family]
     for _, (number, intent) in itertools.product(range(rounds), enumerate(intents)):
-        words, again = filled(dice, family), filled(dice, family)
-        one, other = dice.sample(intent, 2)
-        if dice.random() < 0.5:
+        words, other_words = fill_slots(rng, family), fill_slots(rng, family)
+        one, other = rng.sample(intent, 2)
+        if rng.random() < 0.5:
             a, b = one.format(**words), other.format(**words)
-            changed = other_way((one, other), words, again, dice)
-            made = [(b, True, "repeat")] + ([(changed, False, "hidden name")] if changed else [])
-            rows = [(a.lower().rstrip("?"), text.lower().rstrip("?"), same, kind) for text, same, kind in made]
+            changed = change_slot((one, other), words, other_words, rng)
+            variants = [(b, True, "repeat")] + ([(changed, False, "hidden name")] if changed else [])
+            rows = [(a.lower().rstrip("?"), text.lower().rstrip("?"), same, kind) for text, same, kind in variants]
         else:
-            name, instead = dice.sample(WORDS[family]["place"], 2)
+            name, other_name = rng.sample(WORDS[family]["place"], 2)
             texts = one.format(**words), other.format(**words)
             rows = [
                 (f"{name}: {texts[0]}", f"{name}: {texts[1]}", True, "repeat"),
-                *((f"{name}: {texts[0]}", f"{instead}: {text}", False, "hidden name") for text in texts),
+                *((f"{name}: {texts[0]}", f"{other_name}: {text}", False, "hidden name") for text in texts),
             ]
         for a, b, same, kind in rows:
             yield {"a": a, "b": b, "same": same, "kind": kind, "intent": number}
 
 
-def qualified(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
-    """Traps of the intents of a family with a further word before a common one, which makes another thing."""
-    dice = Random(seed)
+def generate_qualified(family: str, seed: int, rounds: int = 3) -> Iterator[dict[str, Any]]:
+    """Traps of the intents of a family: a qualifier before a word that both texts have makes another thing of it."""
+    rng = Random(seed)
     for _, (number, intent) in itertools.product(range(rounds), enumerate(FAMILIES[family])):
-        words = filled(dice, family)
-        one, other = (text.format(**words) for text in dice.sample(intent, 2))
-        held = set(read(one).stems)
-        found = read(other)
-        fit = [
+        words = fill_slots(rng, family)
+        one, other = (text.format(**words) for text in rng.sample(intent, 2))
+        stems = set(read(one).stems)
+        reading = read(other)
+        candidates = [
             begin
-            for its, (begin, _) in zip(found.stems, found.spans, strict=True)
-            if its in held and other[:begin].lower().endswith(("the ", "a ", "an ", "my ", "of ", "for ", "in "))
+            for stem, (begin, _) in zip(reading.stems, reading.spans, strict=True)
+            if stem in stems and other[:begin].lower().endswith(("the ", "a ", "an ", "my ", "of ", "for ", "in "))
         ]
-        if fit:
-            begin = dice.choice(fit)
-            more = f"{other[:begin]}{dice.choice(MORE)} {other[begin:]}"
-            for a, b in ((one, more), (one.lower().rstrip("?"), more.lower().rstrip("?"))):
+        if candidates:
+            begin = rng.choice(candidates)
+            qualified = f"{other[:begin]}{rng.choice(TRAINING_QUALIFIERS)} {other[begin:]}"
+            for a, b in ((one, qualified), (one.lower().rstrip("?"), qualified.lower().rstrip("?"))):
                 yield {"a": a, "b": b, "same": False, "kind": "added", "intent": number}
 
 
-def other_way(intent: Intent, words: dict[str, str], again: dict[str, str], dice: Random) -> str | None:
-    """The intent with one slot changed; None where it has no slot that differs."""
-    text = dice.choice(intent)
-    slots = [slot for slot in words if "{" + slot + "}" in text and words[slot] != again[slot]]
+def change_slot(intent: Intent, words: dict[str, str], other_words: dict[str, str], rng: Random) -> str | None:
+    """A text of the intent with one slot changed; None if no slot of it differs."""
+    text = rng.choice(intent)
+    slots = [slot for slot in words if "{" + slot + "}" in text and words[slot] != other_words[slot]]
     if not slots:
         return None
-    slot = dice.choice(slots)
-    return text.format(**(words | {slot: again[slot]}))
+    slot = rng.choice(slots)
+    return text.format(**(words | {slot: other_words[slot]}))

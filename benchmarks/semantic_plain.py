@@ -1,15 +1,15 @@
-"""Six sets for the semantic cache in the shape that anybody has: {"a", "b", "same", "kind"}, no intents, no groups.
+"""Six sets for the semantic cache in the simplest shape: {"a", "b", "same", "kind"}, no intents, no groups.
 
 `desk`     some dozens of short messages, written one by one (`semantic_plain.txt`)
-`journeys` thousands of requests to a travel and to a data assistant, made of slots: cities, dates, amounts, units
+`journeys` thousands of requests to a travel and to a data assistant, filled from slots: cities, dates, amounts, units
 `statements` a hundred sentences of companies, guides and manuals, the same in other words (`semantic_statements.txt`),
-           with traps that were made of them
-`helpdesk` what people ask in a help centre (`semantic_helpdesk.txt`); frames of `phrasing` were made in view of it
-`counter`  the same of a bank, a gym, a university, software, written after them (`semantic_counter.txt`)
+           with traps derived from them
+`helpdesk` questions to a help centre (`semantic_helpdesk.txt`); frames of `phrasing` were written in view of them
+`counter`  questions to a bank, a gym, a university, software, written after those frames (`semantic_counter.txt`)
 `letters`  some hundreds of longer texts (two or three sentences), and questions in German, French and Spanish
 
-Written, and not changed any more, before anything of them was measured. Each trap changes one thing: a negation,
-number, entity, time or unit. Unlike in other families no pair says of which intent it is.
+Written, and never changed again, before anything was measured on them. Each trap changes one thing: a negation, number,
+entity, time or unit. Unlike in other families no pair names its intent.
 
     python benchmarks/semantic_plain.py NAME SEED > pairs.jsonl
     python benchmarks/semantic_cache.py pairs.jsonl --json
@@ -24,7 +24,7 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
-WRITTEN = {
+WRITTEN_SETS = {
     "desk": Path(__file__).with_name("semantic_plain.txt"),
     "statements": Path(__file__).with_name("semantic_statements.txt"),
     "helpdesk": Path(__file__).with_name("semantic_helpdesk.txt"),
@@ -116,7 +116,7 @@ JOURNEYS: dict[str, tuple[Ways, Ways]] = {
         ("Remind me {n} {unit} after my trip to {city}.", "Do not remind me {n} {unit} before my trip to {city}."),
     ),
 }  # fmt: skip
-"""What is asked: ways to ask it, and what asks for something else (a negation, another verb, another thing)."""
+"""Name -> (wordings of a request, other requests: a negation, another verb, another thing)."""
 SLOTS: dict[str, tuple[str, Ways]] = {
     "city": ("entity", ("Lisbon", "Oslo", "Denver", "Kyoto", "Nairobi", "Lima", "Perth", "Dublin", "Turin", "Quebec")),
     "town": ("entity", ("Vienna", "Cairo", "Boston", "Manila", "Bergen", "Seville", "Austin", "Krakow")),
@@ -126,7 +126,7 @@ SLOTS: dict[str, tuple[str, Ways]] = {
     "unit": ("unit", ("days", "weeks", "hours", "months")),
     "item": ("entity", ("office chairs", "water pumps", "bicycles", "tents", "desk lamps", "batteries", "mirrors")),
 }
-"""Slot -> the kind of a trap that changes it, and what may stand there."""
+"""Slot -> (kind of a trap that changes it, its values)."""
 
 LETTERS: dict[str, tuple[Ways, Ways]] = {
     "parcel": (
@@ -181,52 +181,52 @@ LETTERS: dict[str, tuple[Ways, Ways]] = {
         ("¿Cuántas horas tarda el envío de {n} cajas a {city}?", "¿Cuánto cuesta el envío de {n} cajas a {city}?"),
     ),
 }  # fmt: skip
-HELD: dict[str, tuple[str, Ways]] = SLOTS | {
+LETTER_SLOTS: dict[str, tuple[str, Ways]] = SLOTS | {
     "item": ("entity", ("kettle", "tent", "bookshelf", "camera", "suitcase", "toaster", "mattress")),
     "month": ("time", ("January", "March", "June", "September", "October", "December")),
 }
 
 
-def _written(path: Path) -> Iterator[tuple[str, str, bool, str]]:
+def _read_written(path: Path) -> Iterator[tuple[str, str, bool, str]]:
     question = ""
     for line in path.read_text(encoding="utf-8").splitlines():
-        mark, _, said = line.partition(" ")
+        mark, _, content = line.partition(" ")
         if mark == "Q:":
-            question = said
+            question = content
         elif mark == "=":
-            yield question, said, True, "repeat"
+            yield question, content, True, "repeat"
         elif mark == "!":
-            kind, _, text = said.partition(" | ")
+            kind, _, text = content.partition(" | ")
             yield question, text, False, kind
 
 
-def _slotted(
-    asked: dict[str, tuple[Ways, Ways]], slots: dict[str, tuple[str, Ways]], rounds: int, dice: Random
+def _fill_requests(
+    requests: dict[str, tuple[Ways, Ways]], slots: dict[str, tuple[str, Ways]], rounds: int, rng: Random
 ) -> Iterator[tuple[str, str, bool, str]]:
     for _ in range(rounds):
-        for ways, others in asked.values():
-            held = {name: dice.choice(words) for name, (_, words) in slots.items()}
-            first, *rest = dice.sample(ways, 3)
-            for way in rest:
-                yield first.format(**held), way.format(**held), True, "repeat"
-            used = [name for name in slots if "{" + name + "}" in first]
-            for name in dice.sample(used, min(2, len(used))):
-                kind, words = slots[name]
-                instead = dice.choice([word for word in words if word != held[name]])
-                yield first.format(**held), dice.choice(ways).format(**held | {name: instead}), False, kind
-            other = dice.choice(others)
-            yield first.format(**held), other.format(**held), False, "other"
+        for wordings, others in requests.values():
+            values = {name: rng.choice(choices) for name, (_, choices) in slots.items()}
+            first, *rest = rng.sample(wordings, 3)
+            for wording in rest:
+                yield first.format(**values), wording.format(**values), True, "repeat"
+            used_slots = [name for name in slots if "{" + name + "}" in first]
+            for name in rng.sample(used_slots, min(2, len(used_slots))):
+                kind, choices = slots[name]
+                replacement = rng.choice([word for word in choices if word != values[name]])
+                yield first.format(**values), rng.choice(wordings).format(**values | {name: replacement}), False, kind
+            other = rng.choice(others)
+            yield first.format(**values), other.format(**values), False, "other"
 
 
-def plain(name: str, seed: int) -> Iterator[dict[str, Any]]:
+def generate_pairs(name: str, seed: int) -> Iterator[dict[str, Any]]:
     """{"a", "b", "same", "kind"} of one of the sets; the same seed gives the same pairs."""
-    dice = Random(seed)
+    rng = Random(seed)
     rows = (
-        _written(WRITTEN[name])
-        if name in WRITTEN
-        else _slotted(JOURNEYS, SLOTS, 60, dice)
+        _read_written(WRITTEN_SETS[name])
+        if name in WRITTEN_SETS
+        else _fill_requests(JOURNEYS, SLOTS, 60, rng)
         if name == "journeys"
-        else _slotted(LETTERS, HELD, 10, dice)
+        else _fill_requests(LETTERS, LETTER_SLOTS, 10, rng)
     )
     for a, b, same, kind in rows:
         yield {"a": a, "b": b, "same": same, "kind": kind}
@@ -239,8 +239,8 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", choices=NAMES)
     parser.add_argument("seed", type=int)
-    given = parser.parse_args()
-    for pair in plain(given.name, given.seed):
+    arguments = parser.parse_args()
+    for pair in generate_pairs(arguments.name, arguments.seed):
         print(json.dumps(pair, ensure_ascii=False))
     return 0
 

@@ -1,4 +1,4 @@
-"""GPTCache's pairs of paraphrases with traps that are made of them, and texts as the gateway knows them.
+"""GPTCache's pairs of paraphrases with traps derived from them, and embeddings of texts as the gateway has them.
 
 A part of `semantic_cache`, which measures with it.
 """
@@ -30,19 +30,19 @@ from groundplan.knowledge.embedding.encoder import quantise
 from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
 
 Features = NDArray[np.float64] | str
-"""Of a pair, or why it is refused."""
-REPLACED, MORE, SORT = "thing", "more", "sort"
-"""Traps that are told by themselves: a paraphrase in which a word that both texts have became any other one, got any
-other one before it, or became another thing of its sort (`SORTS`). Many of the first two say nothing that anybody
-would."""
-TOLD_APART = (REPLACED, MORE, SORT)
-_DENIED = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
-NO_THINGS = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
+"""Features of a pair, or the guard that refuses it."""
+REPLACED, INSERTED, SORT = "thing", "more", "sort"
+"""Kinds of traps that are reported apart: a paraphrase in which a word that both texts have is replaced by any other
+word, gets any other word before it, or is replaced by another thing of its sort (`SORTS`). Many of the first two are
+no sentences that anybody would write."""
+REPORTED_APART = (REPLACED, INSERTED, SORT)
+_NEGATION = re.compile(r"\b(?:not|never|cannot|without)\b|n['’]t\b", re.IGNORECASE)
+NOT_CONTENT = STOP | NEGATIONS | FILLERS | QUANTIFIERS.keys() | NUMBER_WORDS.keys()
 
 
-class Texts:
-    """Embeddings of texts, and of words alone, each made once: `served` as the search service embeds questions on this
-    machine, else in float32, which is the same on each."""
+class TextEmbeddings:
+    """Embeddings of texts and of their words, each computed once: if `served`, as the search service embeds questions
+    on this machine, else in float32, which is the same on every machine."""
 
     def __init__(self, *, served: bool = True) -> None:
         folder = load_settings().models / "all-minilm-l6-v2"
@@ -51,99 +51,103 @@ class Texts:
             raise Invalid(f"the embedding model is not in {folder}", code="data_absent", hint=hint)
         documents = load_encoder(folder)
         self._encoder = load_question_encoder(folder, documents) if served else documents
-        self._known: dict[str, Vector] = {}
-        self._said: dict[str, EmbeddedReading] = {}
-        self._written: dict[str, EmbeddedReading] = {}
+        self._vectors: dict[str, Vector] = {}
+        self._questions: dict[str, EmbeddedReading] = {}
+        self._originals: dict[str, EmbeddedReading] = {}
         self._readings: dict[str, Reading] = {}
-        self._seen: dict[tuple[str, str], Features] = {}
+        self._features: dict[tuple[str, str], Features] = {}
 
-    def learn(self, texts: Sequence[str]) -> None:
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+    def embed_all(self, texts: Sequence[str]) -> None:
+        new = [text for text in dict.fromkeys(texts) if text not in self._vectors]
         for text, vector in zip(new, self._encoder.embed(new), strict=True):
-            self._known[text] = vector
+            self._vectors[text] = vector
 
-    def of(self, text: str) -> Vector:
-        return self._known[text]
+    def vector_of(self, text: str) -> Vector:
+        return self._vectors[text]
 
     def read(self, text: str) -> Reading:
-        """A text by its words alone."""
+        """The reading of a question."""
         if text not in self._readings:
             self._readings[text] = read_question(text)
         return self._readings[text]
 
-    def said(self, text: str) -> EmbeddedReading:
-        """A text as the gateway knows it: its words' embeddings as the search service tells them."""
-        if text not in self._said:
-            self._said[text] = self._embedded(self.read(text))
-        return self._said[text]
+    def question(self, text: str) -> EmbeddedReading:
+        """A question with its words' embeddings, as the gateway gets them from the search service."""
+        if text not in self._questions:
+            self._questions[text] = self._embed_reading(self.read(text))
+        return self._questions[text]
 
-    def written(self, text: str) -> EmbeddedReading:
-        """The same as it was written, as it is where it is a part of a longer text."""
-        if text not in self._written:
-            self._written[text] = self.said(text) if usual_phrasing(text) == text else self._embedded(read(text))
-        return self._written[text]
+    def original(self, text: str) -> EmbeddedReading:
+        """The same with its original phrasing, as within a longer text."""
+        if text not in self._originals:
+            self._originals[text] = (
+                self.question(text) if usual_phrasing(text) == text else self._embed_reading(read(text))
+            )
+        return self._originals[text]
 
-    def _embedded(self, reading: Reading) -> EmbeddedReading:
-        (spoken,) = self._encoder.embed_words([reading.text], [reading.spans])
-        words = np.frombuffer(quantise(spoken.words), dtype=np.int8).reshape(-1, len(spoken.vector))
-        return EmbeddedReading(reading, spoken.vector, words)
+    def _embed_reading(self, reading: Reading) -> EmbeddedReading:
+        (embedded,) = self._encoder.embed_words([reading.text], [reading.spans])
+        words = np.frombuffer(quantise(embedded.words), dtype=np.int8).reshape(-1, len(embedded.vector))
+        return EmbeddedReading(reading, embedded.vector, words)
 
-    def seen(self, pair: Pair) -> Features:
-        """A pair as settings are learned from it."""
-        if (pair.a, pair.b) not in self._seen:
-            self._seen[pair.a, pair.b] = semantic_tune.features_of(pair, self.said)
-        return self._seen[pair.a, pair.b]
+    def features(self, pair: Pair) -> Features:
+        """The features of a pair for training."""
+        if (pair.a, pair.b) not in self._features:
+            self._features[pair.a, pair.b] = semantic_tune.features_of(pair, self.question)
+        return self._features[pair.a, pair.b]
 
 
-def public(path: Path, draw: int = 0) -> list[Pair]:
-    """GPTCache's pairs of paraphrases, with traps that are made of them; settings come from draw 0."""
-    given = [row for row in _given(path) if len(row["origin"]) < 600]
-    texts, pairs = Texts(served=False), []
-    texts.learn([text for row in given for text in (row["origin"], row["similar"])])
-    others = sorted({word for row in given for word in content(read(row["origin"]))})
-    both = [(content(read(row["origin"])), set(content(read(row["similar"])))) for row in given]
-    kept = [[word for word in words if word in again] for words, again in both]
-    things = sorted({word for words in kept for word in words})
-    texts.learn(others)
-    vectors = np.stack([texts.of(row["origin"]) for row in given])
-    alike = vectors @ vectors.T
-    np.fill_diagonal(alike, -1)
-    dice, another, sorts = Random(5 + draw), Random(6 + draw), Random(7 + draw)
-    for number, row in enumerate(given):
-        added = [(row["similar"], True, "repeat")]
-        for kind in dice.sample(KINDS, 3):
-            changed = trap(row["similar"], kind, dice) or trap(row["origin"], kind, dice)
-            if changed is not None and not (kind == "negation" and mended(row["origin"], row["similar"], changed)):
-                added.append((changed, False, kind))
-        changed = with_another_word(row["origin"], content(read(row["origin"])), others, texts, dice)
+def read_public_pairs(path: Path, draw: int = 0) -> list[Pair]:
+    """GPTCache's pairs of paraphrases, with traps derived from them; settings come from draw 0."""
+    rows = [row for row in _read_paraphrases(path) if len(row["origin"]) < 600]
+    texts, pairs = TextEmbeddings(served=False), []
+    texts.embed_all([text for row in rows for text in (row["origin"], row["similar"])])
+    others = sorted({word for row in rows for word in content_words(read(row["origin"]))})
+    content_pairs = [(content_words(read(row["origin"])), set(content_words(read(row["similar"])))) for row in rows]
+    shared_words = [[word for word in words if word in again] for words, again in content_pairs]
+    all_shared_words = sorted({word for words in shared_words for word in words})
+    texts.embed_all(others)
+    vectors = np.stack([texts.vector_of(row["origin"]) for row in rows])
+    similarities = vectors @ vectors.T
+    np.fill_diagonal(similarities, -1)
+    rng, insert_rng, sort_rng = Random(5 + draw), Random(6 + draw), Random(7 + draw)
+    for number, row in enumerate(rows):
+        candidates = [(row["similar"], True, "repeat")]
+        for kind in rng.sample(KINDS, 3):
+            changed = trap(row["similar"], kind, rng) or trap(row["origin"], kind, rng)
+            if changed is not None and not (
+                kind == "negation" and removes_negation_difference(row["origin"], row["similar"], changed)
+            ):
+                candidates.append((changed, False, kind))
+        changed = replace_with_related_word(row["origin"], content_words(read(row["origin"])), others, texts, rng)
         if changed is not None:
-            added.append((changed, False, "word"))
-        # what a paraphrase keeps is what it is about
-        changed = with_another_word(row["similar"], kept[number], things, texts, dice)
+            candidates.append((changed, False, "word"))
+        # the words that a paraphrase keeps say what it is about
+        changed = replace_with_related_word(row["similar"], shared_words[number], all_shared_words, texts, rng)
         if changed is not None:
-            added.append((changed, False, REPLACED))
-        changed = with_a_word_more(row, kept[number], things, another)
+            candidates.append((changed, False, REPLACED))
+        changed = insert_word(row, shared_words[number], all_shared_words, insert_rng)
         if changed is not None:
-            added.append((changed, False, MORE))
-        changed = with_another_of_its_sort(row["similar"], kept[number], sorts)
+            candidates.append((changed, False, INSERTED))
+        changed = replace_within_sort(row["similar"], shared_words[number], sort_rng)
         if changed is not None:
-            added.append((changed, False, SORT))
-        near = int(alike[number].argmax())
-        # above that they often are the same after all, though nobody says so
-        if max(alike[number, near], float(vectors[number] @ texts.of(given[near]["similar"]))) < 0.8:
-            added.append((given[near]["similar"], False, "intent"))
-        pairs += [Pair(row["origin"], text, same, kind, f"text {number}") for text, same, kind in added]
+            candidates.append((changed, False, SORT))
+        nearest = int(similarities[number].argmax())
+        # more similar ones often mean the same, although they are not labelled so
+        if max(similarities[number, nearest], float(vectors[number] @ texts.vector_of(rows[nearest]["similar"]))) < 0.8:
+            candidates.append((rows[nearest]["similar"], False, "intent"))
+        pairs += [Pair(row["origin"], text, same, kind, f"text {number}") for text, same, kind in candidates]
     return pairs
 
 
-def mended(origin: str, similar: str, changed: str) -> bool:
-    """Whether a paraphrase denied more or less often than its origin, and does no longer: no trap then."""
-    once, before, now = (len(_DENIED.findall(text)) for text in (origin, similar, changed))
-    return before != once == now
+def removes_negation_difference(origin: str, similar: str, changed: str) -> bool:
+    """Whether the change removes a difference in negations between the paraphrase and its origin: no trap then."""
+    in_origin, in_similar, in_changed = (len(_NEGATION.findall(text)) for text in (origin, similar, changed))
+    return in_similar != in_origin == in_changed
 
 
-def _given(path: Path) -> list[dict[str, str]]:
-    """{"origin", "similar"} of a file. Raises `Invalid` for another one."""
+def _read_paraphrases(path: Path) -> list[dict[str, str]]:
+    """{"origin", "similar"} rows of a file. Raises `Invalid` for a file of another shape."""
     try:
         with gzip.open(path) as file:
             return [msgspec.structs.asdict(row) for row in msgspec.json.decode(file.read(), type=list[_Paraphrase])]
@@ -157,35 +161,40 @@ class _Paraphrase(msgspec.Struct):
     similar: str
 
 
-def content(reading: Reading) -> list[str]:
-    """All content words, each once, but those that join and point out: without them a question stays what it is."""
-    kept = (w for w in reading.words if w not in NO_THINGS and not w[0].isdigit() and w[0] not in '`"$€£¥%')
-    return list(dict.fromkeys(kept))
+def content_words(reading: Reading) -> list[str]:
+    """The content words, each once, without function words and numbers, which do not name what a question is about."""
+    words = (
+        word for word in reading.words if word not in NOT_CONTENT and not word[0].isdigit() and word[0] not in '`"$€£¥%'
+    )
+    return list(dict.fromkeys(words))
 
 
-def with_another_word(text: str, words: Sequence[str], others: Sequence[str], texts: Texts, dice: Random) -> str | None:
-    """The text with another word in place of one of `words`: near it, too far to say the same, and no synonym."""
-    fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", text)]
-    if not fit:
+def replace_with_related_word(
+    text: str, words: Sequence[str], others: Sequence[str], texts: TextEmbeddings, rng: Random
+) -> str | None:
+    """The text with one of `words` replaced by a related word: similar, but neither near enough to mean the same nor a
+    synonym."""
+    candidates = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", text)]
+    if not candidates:
         return None
-    word = dice.choice(fit)
-    alike = np.stack([texts.of(other) for other in others]) @ texts.of(word)
-    sort = [
+    word = rng.choice(candidates)
+    similarities = np.stack([texts.vector_of(other) for other in others]) @ texts.vector_of(word)
+    related = [
         other
-        for other, near in zip(others, alike, strict=True)
-        if 0.3 <= near < 0.6 and not any(synonym_places([word], [other]))
+        for other, similarity in zip(others, similarities, strict=True)
+        if 0.3 <= similarity < 0.6 and not any(synonym_places([word], [other]))
     ]
-    return re.sub(rf"\b{re.escape(word)}\b", dice.choice(sort), text, count=1) if sort else None
+    return re.sub(rf"\b{re.escape(word)}\b", rng.choice(related), text, count=1) if related else None
 
 
-def with_a_word_more(row: dict[str, str], words: Sequence[str], others: Sequence[str], dice: Random) -> str | None:
-    """The paraphrase with any other word before one of `words`."""
-    both = f"{row['origin']} {row['similar']}".lower()
-    fit = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", row["similar"])]
-    if not fit:
+def insert_word(row: dict[str, str], words: Sequence[str], others: Sequence[str], rng: Random) -> str | None:
+    """The paraphrase with any other word inserted before one of `words`."""
+    known = f"{row['origin']} {row['similar']}".lower()
+    candidates = [word for word in words if len(word) > 3 and re.search(rf"\b{re.escape(word)}\b", row["similar"])]
+    if not candidates:
         return None
-    word, more = dice.choice(fit), dice.choice([other for other in others if other not in both])
-    return re.sub(rf"\b{re.escape(word)}\b", lambda found: f"{more} {found.group()}", row["similar"], count=1)
+    word, inserted = rng.choice(candidates), rng.choice([other for other in others if other not in known])
+    return re.sub(rf"\b{re.escape(word)}\b", lambda match: f"{inserted} {match.group()}", row["similar"], count=1)
 
 
 SORTS = """
@@ -205,22 +214,22 @@ vaccine medicine|refrigerator oven|bowl pan|flour milk|jacket shirt|plastic glas
 city country|valley hill|tree flower|satellite rocket|earth moon|brain heart|branch version|batch epoch
 encode decode|compress encrypt|split merge|rename delete|cache log|column cell|thread script
 """
-"""Things of one sort, none of which stands for another."""
+"""Things of one sort, none of which is a synonym of another."""
 _SORTS = [line.split() for line in SORTS.strip().replace("\n", "|").split("|")]
 
 
-def with_another_of_its_sort(text: str, words: Sequence[str], dice: Random) -> str | None:
-    """The text with another thing of its sort in place of one of `words`, wherever it stands."""
-    fit = [
-        (word, other + word[len(one) :])
+def replace_within_sort(text: str, words: Sequence[str], rng: Random) -> str | None:
+    """The text with all occurrences of one of `words` replaced by another thing of its sort."""
+    candidates = [
+        (word, other + word[len(thing) :])
         for sort in _SORTS
-        for one in sort
+        for thing in sort
         for word in words
-        if word in (one, f"{one}s") and re.search(rf"\b{re.escape(word)}\b", text)
+        if word in (thing, f"{thing}s") and re.search(rf"\b{re.escape(word)}\b", text)
         for other in sort
-        if other != one
+        if other != thing
     ]
-    if not fit:
+    if not candidates:
         return None
-    word, other = dice.choice(fit)
+    word, other = rng.choice(candidates)
     return re.sub(rf"\b{re.escape(word)}\b", other, text)

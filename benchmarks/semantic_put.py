@@ -1,13 +1,13 @@
-"""Pairs of questions for the semantic cache that differ in how they are put, in eight fields of work and three lengths.
+"""Pairs of questions for the semantic cache that differ in their phrasing, in eight fields of work and three lengths.
 
 `open`: fields and kinds of traps to develop with; `all`: these fields with all kinds; `sealed` and `unseen`: other
 fields, all kinds. `semantic_families` prints them.
 
-A trap changes one thing by which the answer becomes another: what is asked for (`focus`), whether it may, must or
-should be (`mood`), when, where, how, by what, for whom, on what condition, why, in which order, who does it to whom,
-how much of it, which of two nouns qualifies the other. It is said in the words of the first question or in other ones.
-A third of the questions tell a sentence before they ask, a third two. Repeats are other wordings, some with polite
-words, slips of the pen, without their mark, or in lower case.
+A trap changes one thing that changes the answer: what is asked for (`focus`), permission, duty or advice (`mood`),
+time, place, manner, means, beneficiary, condition, cause, sequence, roles, quantity, or which of two nouns qualifies
+the other. It is phrased in the words of the first question or in other ones. A third of the questions have one sentence
+before them, a third two. Repeats are other wordings, some with polite words, slips of the pen, without the question
+mark, or in lower case.
 """
 
 from __future__ import annotations
@@ -65,62 +65,65 @@ POLITE = (("", ""), ("Hello, ", ""), ("Could you please tell me: ", ""), ("", " 
 
 @dataclass(frozen=True)
 class Act:
-    """What is done to what."""
+    """A verb with its participle and third person, and the thing it is done to, with its plural."""
 
     verb: str
-    done: str
-    does: str
+    participle: str
+    third_person: str
     thing: str
     things: str
 
-    def said(self, text: str, more: str = "", thing: str = "") -> str:
-        """A text of a frame, with what stands behind it."""
-        o = thing or f"the {self.thing}"
-        return text.format(v=self.verb, pp=self.done, vs=self.does, o=o, x=more)
+    def phrase(self, text: str, adjunct: str = "", thing: str = "") -> str:
+        """A text of a frame about the thing (or another one), with an adjunct behind it."""
+        object_phrase = thing or f"the {self.thing}"
+        return text.format(v=self.verb, pp=self.participle, vs=self.third_person, o=object_phrase, x=adjunct)
 
 
-def acts(field: Field) -> list[Act]:
-    return [Act(verb, done, does, *rest) for verb, done, _, does, *rest in (each.split("|") for each in field.acts)]
+def parse_acts(field: Field) -> list[Act]:
+    return [
+        Act(verb, participle, third_person, *rest)
+        for verb, participle, _, third_person, *rest in (each.split("|") for each in field.acts)
+    ]
 
 
 def generate_pairs(family: str, seed: int, rounds: int = 2) -> Iterator[dict[str, Any]]:
-    """{"a", "b", "same", "kind", "intent"} of 384 intents and some of who does what; the same seed gives the same."""
+    """{"a", "b", "same", "kind", "intent"} of 384 intents, and some with two roles; a seed gives the same pairs."""
     fields, kinds = FAMILIES[family]
-    dice = Random(f"{family} {seed}")
+    rng = Random(f"{family} {seed}")
     for _, (name, field) in itertools.product(range(rounds), fields.items()):
-        for frame, act in itertools.product(FRAMES, acts(field)):
-            yield from _of_an_act(field, frame, act, kinds, f"{name} {frame} {act.verb} {act.thing}", dice)
+        for frame, act in itertools.product(FRAMES, parse_acts(field)):
+            yield from _act_pairs(field, frame, act, kinds, f"{name} {frame} {act.verb} {act.thing}", rng)
         if "roles" in kinds:
-            for does, one, other in field.parts:
-                yield from _of_parts(does.split("|"), one, other, f"{name} {does} {one} {other}", dice)
+            for verb_forms, one, other in field.parts:
+                yield from _role_pairs(verb_forms.split("|"), one, other, f"{name} {verb_forms} {one} {other}", rng)
 
 
-def _of_an_act(
-    field: Field, frame: str, act: Act, kinds: tuple[str, ...], intent: str, dice: Random
+def _act_pairs(
+    field: Field, frame: str, act: Act, kinds: tuple[str, ...], intent: str, rng: Random
 ) -> Iterator[dict[str, Any]]:
-    around = dice.choice([kind for kind in field.adjuncts if kind in kinds])
-    more = dice.choice(("", dice.choice(field.adjuncts[around])))
-    stories = dice.sample(field.stories, dice.randrange(3))
-    plain = dice.random() < 0.25
-    one, other = dice.sample(FRAMES[frame], 2)
-    first = _told(act.said(one, more), stories, 0, plain=plain)
+    adjunct_kind = rng.choice([kind for kind in field.adjuncts if kind in kinds])
+    adjunct = rng.choice(("", rng.choice(field.adjuncts[adjunct_kind])))
+    stories = rng.sample(field.stories, rng.randrange(3))
+    is_lower_case = rng.random() < 0.25
+    one, other = rng.sample(FRAMES[frame], 2)
+    first = _with_stories(act.phrase(one, adjunct), stories, 0, is_lower_case=is_lower_case)
 
     def pair(text: str, kind: str, *, same: bool = False, wording: int = 0) -> dict[str, Any]:
-        told = _told(text, stories, wording, plain=plain)
+        full_text = _with_stories(text, stories, wording, is_lower_case=is_lower_case)
         if same:
-            told = _noisy(told, dice)
-        return {"a": first, "b": told, "same": same, "kind": kind, "intent": intent}
+            full_text = _add_noise(full_text, rng)
+        return {"a": first, "b": full_text, "same": same, "kind": kind, "intent": intent}
 
-    yield pair(act.said(other, more), "repeat", same=True, wording=dice.choice((0, 0, 1)))
+    yield pair(act.phrase(other, adjunct), "repeat", same=True, wording=rng.choice((0, 0, 1)))
     for kind in kinds:
-        for text in _traps(field, frame, act, kind, (one, other), (around, more), dice):
-            if text not in (act.said(one, more), act.said(other, more)):
+        for text in _traps(field, frame, act, kind, (one, other), (adjunct_kind, adjunct), rng):
+            if text not in (act.phrase(one, adjunct), act.phrase(other, adjunct)):
                 yield pair(text, kind)
     if "plural" in kinds and frame == "can":
-        a, b = act.said(one, more, f"{_article(act.thing)} {act.thing}"), act.said(other, more, act.things)
+        a, b = act.phrase(one, adjunct, f"{_article(act.thing)} {act.thing}"), act.phrase(other, adjunct, act.things)
         if act.thing != act.things:
-            yield {"a": _told(a, stories, 0, plain=plain), "b": _told(b, stories, 0, plain=plain), "same": False,
-                   "kind": "plural", "intent": intent}  # fmt: skip
+            a, b = (_with_stories(text, stories, 0, is_lower_case=is_lower_case) for text in (a, b))
+            yield {"a": a, "b": b, "same": False, "kind": "plural", "intent": intent}
 
 
 def _article(noun: str) -> str:
@@ -128,97 +131,99 @@ def _article(noun: str) -> str:
 
 
 def _traps(
-    field: Field, frame: str, act: Act, kind: str, texts: tuple[str, str], around: tuple[str, str], dice: Random
+    field: Field, frame: str, act: Act, kind: str, texts: tuple[str, str], adjunct: tuple[str, str], rng: Random
 ) -> Iterator[str]:
-    """The question with one thing changed, once in its own words or in others."""
-    text, (its, more) = dice.choice(texts), around
+    """The question with one change of that kind, in its own words or in others."""
+    text, (adjunct_kind, text_behind) = rng.choice(texts), adjunct
     if kind in field.adjuncts:
-        instead = dice.choice([each for each in field.adjuncts[kind] if each != more])
-        yield act.said(text, instead if kind == its or not more else more + instead)
-        if kind == its and more:
-            yield act.said(dice.choice(texts))
+        replacement = rng.choice([candidate for candidate in field.adjuncts[kind] if candidate != text_behind])
+        yield act.phrase(text, replacement if kind == adjunct_kind or not text_behind else text_behind + replacement)
+        if kind == adjunct_kind and text_behind:
+            yield act.phrase(rng.choice(texts))
     elif kind == "focus":
-        others = [each for each in FRAMES if each != frame]
-        yield act.said(dice.choice(FRAMES[dice.choice(others)]), more)
+        other_frames = [candidate for candidate in FRAMES if candidate != frame]
+        yield act.phrase(rng.choice(FRAMES[rng.choice(other_frames)]), text_behind)
     elif kind in ("mood", "tense"):
-        held = (OTHER_MOODS if kind == "mood" else OTHER_TENSES).get(frame)
-        if held:
-            yield act.said(dice.choice(held), more)
+        frames = (OTHER_MOODS if kind == "mood" else OTHER_TENSES).get(frame)
+        if frames:
+            yield act.phrase(rng.choice(frames), text_behind)
     elif kind == "person":
-        yield from (act.said(text.replace(*each, 1), more) for each in OTHER_PERSONS if each[0] in text)
+        yield from (
+            act.phrase(text.replace(*candidate, 1), text_behind) for candidate in OTHER_PERSONS if candidate[0] in text
+        )
     else:
-        changed = _other_verb(act, kind, text, more, dice)
-        thing = "" if changed else _other_thing(field, act, kind, dice)
+        changed = _change_verb(act, kind, text, text_behind, rng)
+        thing = "" if changed else _change_thing(field, act, kind, rng)
         if changed or thing:
-            yield changed or act.said(text, more, thing)
+            yield changed or act.phrase(text, text_behind, thing)
 
 
-def _other_verb(act: Act, kind: str, text: str, more: str, dice: Random) -> str:
-    word = {"exclusive": "only", "negation": "not"}.get(kind)
-    if word:
+def _change_verb(act: Act, kind: str, text: str, adjunct: str, rng: Random) -> str:
+    inserted = {"exclusive": "only", "negation": "not"}.get(kind)
+    if inserted:
         for verb in ("{v}", "{pp}", "{vs}"):
-            text = text.replace(verb, f"{word} {verb}")
-        return act.said(text, more)
-    return act.said(text, dice.choice(DEGREES) + more) if kind == "degree" else ""
+            text = text.replace(verb, f"{inserted} {verb}")
+        return act.phrase(text, adjunct)
+    return act.phrase(text, rng.choice(DEGREES) + adjunct) if kind == "degree" else ""
 
 
-def _other_thing(field: Field, act: Act, kind: str, dice: Random) -> str:
+def _change_thing(field: Field, act: Act, kind: str, rng: Random) -> str:
     if kind == "quantity":
-        return dice.choice(
+        return rng.choice(
             (f"all {act.things}", f"some of the {act.things}", f"both {act.things}", f"every {act.thing}")
         )
     if kind == "head":
-        return f"the {act.thing} {dice.choice(field.heads)}"
+        return f"the {act.thing} {rng.choice(field.heads)}"
     if kind == "added":
-        return f"the {dice.choice(field.ahead)} {act.thing}"
+        return f"the {rng.choice(field.ahead)} {act.thing}"
     if kind == "order":
         first, _, last = act.thing.partition(" ")
         return f"the {last} {first}"
     if kind == "coordination":
-        return f"the {act.thing} {dice.choice(('and', 'or'))} the {dice.choice(acts(field)).thing}"
+        return f"the {act.thing} {rng.choice(('and', 'or'))} the {rng.choice(parse_acts(field)).thing}"
     if kind == "thing":
-        return f"the {dice.choice([each.thing for each in acts(field) if each.thing != act.thing])}"
+        return f"the {rng.choice([candidate.thing for candidate in parse_acts(field) if candidate.thing != act.thing])}"
     return ""
 
 
-PARTS = ("Can {a} {one} {v} {b} {other}?", "May {b} {other} be {pp} by {a} {one}?",
+ROLE_FRAMES = ("Can {a} {one} {v} {b} {other}?", "May {b} {other} be {pp} by {a} {one}?",
          "Is {a} {one} allowed to {v} {b} {other}?", "Can {b} {other} be {pp} by {a} {one}?")  # fmt: skip
 
 
-def _of_parts(does: list[str], one: str, other: str, intent: str, dice: Random) -> Iterator[dict[str, Any]]:
-    """Who does it to whom."""
-    verb, done, _ = does
+def _role_pairs(verb_forms: list[str], one: str, other: str, intent: str, rng: Random) -> Iterator[dict[str, Any]]:
+    """Pairs about an act of one person on another; traps exchange the two."""
+    verb, participle, _ = verb_forms
 
-    def said(text: str, first: str, second: str) -> str:
-        return text.format(v=verb, pp=done, one=first, other=second, a=_article(first), b=_article(second))
+    def phrase(text: str, first: str, second: str) -> str:
+        return text.format(v=verb, pp=participle, one=first, other=second, a=_article(first), b=_article(second))
 
-    ours, theirs = dice.sample(PARTS, 2)
-    first = said(ours, one, other)
-    yield {"a": first, "b": said(theirs, one, other), "same": True, "kind": "repeat", "intent": intent}
-    for text in (ours, theirs):
-        yield {"a": first, "b": said(text, other, one), "same": False, "kind": "roles", "intent": intent}
-
-
-def _told(text: str, stories: list[tuple[str, str]], wording: int, *, plain: bool) -> str:
-    """A question with what is told before it."""
-    whole = " ".join([*(story[wording] for story in stories), text])
-    return whole.lower().rstrip("?") if plain and not stories else whole
+    frame, other_frame = rng.sample(ROLE_FRAMES, 2)
+    first = phrase(frame, one, other)
+    yield {"a": first, "b": phrase(other_frame, one, other), "same": True, "kind": "repeat", "intent": intent}
+    for text in (frame, other_frame):
+        yield {"a": first, "b": phrase(text, other, one), "same": False, "kind": "roles", "intent": intent}
 
 
-def _noisy(text: str, dice: Random) -> str:
-    """The same as people write it: politely, in haste."""
-    draw = dice.random()
+def _with_stories(text: str, stories: list[tuple[str, str]], wording: int, *, is_lower_case: bool) -> str:
+    """A question with the sentences before it."""
+    full_text = " ".join([*(story[wording] for story in stories), text])
+    return full_text.lower().rstrip("?") if is_lower_case and not stories else full_text
+
+
+def _add_noise(text: str, rng: Random) -> str:
+    """The text as people write it: politely or in haste."""
+    draw = rng.random()
     if draw < 0.3:
-        before, behind = dice.choice(POLITE)
-        return before + text + behind
+        prefix, suffix = rng.choice(POLITE)
+        return prefix + text + suffix
     if draw < 0.4:
         words = text.split()
-        places = [i for i, word in enumerate(words) if len(word) > 6 and word.isalpha() and word.islower()]
-        if places:
-            place = dice.choice(places)
-            at = dice.randrange(2, len(words[place]) - 2)
-            word = words[place]
-            words[place] = word[:at] + word[at + 1] + word[at] + word[at + 2 :]
+        candidates = [i for i, word in enumerate(words) if len(word) > 6 and word.isalpha() and word.islower()]
+        if candidates:
+            index = rng.choice(candidates)
+            position = rng.randrange(2, len(words[index]) - 2)
+            word = words[index]
+            words[index] = word[:position] + word[position + 1] + word[position] + word[position + 2 :]
         return " ".join(words)
     if draw < 0.5:
         return text.rstrip("?")

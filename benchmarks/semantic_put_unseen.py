@@ -1,6 +1,6 @@
-"""Four more fields of work for `semantic_put`, written after `SEALED` had been measured and its kinds mended.
+"""Four more fields of work for `semantic_put`, written after `SEALED` had been measured and the rule corrected for it.
 
-Measured once, at the end; of what came of it only sums by kind were looked at.
+Measured once, at the end; only sums by kind of its results were looked at.
 """
 
 from __future__ import annotations

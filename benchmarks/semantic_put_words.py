@@ -1,7 +1,8 @@
-"""Of what `semantic_put` makes its questions: eight fields of work, and what may be said more or otherwise in each.
+"""The words of `semantic_put`: eight fields of work, with the acts, adjuncts and qualifiers of each.
 
-No vocabulary of the semantic cache was written in view of these words. Of what came of `SEALED` only sums by kind were
-looked at; in view of these sums guards of tense, persons, plural and order were mended, on the fields of `OPEN`.
+No vocabulary of the semantic cache was written in view of these words. Of the results on `SEALED` only sums by kind
+were looked at; in view of these sums guards of tense, persons, plural and order were corrected, on the fields of
+`OPEN`.
 """
 
 from __future__ import annotations
@@ -11,9 +12,9 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Field:
-    """`acts`: verb|participle|gerund|third person|thing|things. `adjuncts`: kind -> what may stand behind a question.
-    `parts`: (does|done, one, other) of what the one may do to the other. `stories`: what is told before a question, in
-    two wordings."""
+    """A field of work. `acts`: verb|participle|gerund|third person|thing|things. `adjuncts`: kind -> texts that may
+    follow a question. `parts`: (verb forms, one person, another) of an act of the one on the other. `stories`:
+    sentences before a question, in two wordings."""
 
     acts: tuple[str, ...]
     adjuncts: dict[str, tuple[str, ...]]

@@ -156,7 +156,7 @@ def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_
     router = replace(train(matrix, vectors, ()), points={"0.99": (0.0, 0.0)})
     prompts = [sample.prompt for sample in matrix.samples]
     told = routing_call.measure_calls(home, service.pid, router, prompts)
-    asks = len(prompts) - routing_call.WARM
+    asks = len(prompts) - routing_call.WARM_UP_QUESTIONS
     assert told["decision_by_gateway_asked"] == asks > 2 * told["decision_by_gateway_late"]
     assert 0 < told["decision_by_gateway_cpu_ms_p50"] <= told["decision_by_gateway_cpu_ms_p95"]
     assert (

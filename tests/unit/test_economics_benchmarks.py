@@ -56,7 +56,7 @@ def test_the_factor_is_against_the_stronger_ridge() -> None:
         {name: replace(each, saved=each.saved * times) for name, each in found.routed.items()} for times in (0.5, 2.0)
     )
     for plain, tuned in ((half, twice), (twice, half)):
-        printed = routing.figures(replace(found, ridge=plain, tuned=tuned), None)
+        printed = routing.evaluation_figures(replace(found, ridge=plain, tuned=tuned), None)
         assert printed["times_stronger_ridge_at_95"] == 0.5
         assert printed["times_ridge_at_95"] == (2.0 if plain is half else 0.5)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from benchmarks.routing_sets import KINDS, known, main, make_set
+from benchmarks.routing_sets import KINDS, main, make_set, oracle_savings
 from benchmarks.routing_usable import read_usable
 
 
@@ -23,13 +23,13 @@ def test_each_kind_can_be_read(name: str, tmp_path: Path) -> None:
     assert (usable.rows_left_out > 0) == (kind.lacking > 0)
     assert len(usable.matrix.models) == kind.models and usable.models_left_out == ()
     assert usable.by_prompts == (name in ("one_group", "six_groups"))
-    assert 0 <= known(found.chances, found.costs) < 1
+    assert 0 <= oracle_savings(found.chances, found.costs) < 1
 
 
 def test_nothing_is_to_be_saved_where_nothing_differs() -> None:
     chances = np.full((50, 2), 0.5)
-    assert known(chances, np.ones((50, 2))) == 0
-    assert known(chances, np.tile([1.0, 0.25], (50, 1))) == pytest.approx(0.75)
+    assert oracle_savings(chances, np.ones((50, 2))) == 0
+    assert oracle_savings(chances, np.tile([1.0, 0.25], (50, 1))) == pytest.approx(0.75)
 
 
 def test_the_same_seed_writes_the_same_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

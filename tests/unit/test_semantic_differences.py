@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from benchmarks.semantic_labelled import Pair
-from benchmarks.semantic_tune import evidenced
+from benchmarks.semantic_tune import proven_kinds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
@@ -139,9 +139,9 @@ def test_kinds_are_shown_by_several_groups_and_by_no_trap() -> None:
 
     things = ["permit", "badge", "lease"]
     right = [pair(each) for each in things]
-    assert evidenced(right, things, (read, said)) == {"statement", "^ can | do"}
-    assert evidenced(right, ["permit"] * 3, (read, said)) == {"statement"}, "one group shows nothing"
-    assert evidenced([*right, pair("visa", same=False)], [*things, "visa"], (read, said)) == {"statement"}
+    assert proven_kinds(right, things, (read, said)) == {"statement", "^ can | do"}
+    assert proven_kinds(right, ["permit"] * 3, (read, said)) == {"statement"}, "one group shows nothing"
+    assert proven_kinds([*right, pair("visa", same=False)], [*things, "visa"], (read, said)) == {"statement"}
 
 
 def test_kinds_beyond_those_that_are_counted_are_checked_for_ever() -> None:
