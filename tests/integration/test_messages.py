@@ -151,6 +151,19 @@ async def test_a_stream_is_anthropics_events_with_the_facts_in_the_last(setup: S
     assert facts["cost_usd"] == "0.000186000000" and not facts["estimated"]
 
 
+async def test_a_refusal_by_chat_has_the_id_and_type_that_the_client_looks_for(setup: Setup) -> None:
+    for status, kind in ((422, "invalid_request_error"), (413, "request_too_large")):
+        setup.chat.script = Script(mode="error", status=status)
+        reply = await setup.ask(model="scripted/chat")
+        assert (reply.status, reply.json["error"]["type"]) == (status, kind)
+        assert reply.json["request_id"] == reply.headers["request-id"]
+
+
+async def test_what_is_wrong_with_a_body_is_looked_up_where_it_is_described(setup: Setup) -> None:
+    reply = await setup.ask(messages="x")
+    assert (reply.status, reply.json["error"]["hint"]) == (400, "See Anthropic's Messages API.")
+
+
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
 async def test_the_official_client_streams_text_and_tool_calls(setup: Setup, model: str) -> None:
     for upstream in (setup.native, setup.chat):

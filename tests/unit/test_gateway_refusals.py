@@ -307,3 +307,40 @@ async def test_a_workload_without_a_model_for_chat_says_who_tells_why(tmp_path: 
         reply = await rig.chat()
     assert (reply.status, reply.code) == (404, "model_not_found")
     assert "`groundplan why placement/assistant`" in reply.json["error"]["hint"]
+
+
+_LONG = "This model's maximum context length is 8192 tokens. However, your messages resulted in 9000 tokens."
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "told"),
+    [
+        (400, {"error": {"message": "no", "code": "bad"}}, ("invalid_request_error", "no", "bad")),
+        (403, {"error": {"message": "no"}}, ("permission_error", "no", "upstream_refused")),
+        (413, {"error": "too much"}, ("request_too_large", "too much", "upstream_refused")),
+        (422, {"object": "error", "message": "no", "code": 422}, ("invalid_request_error", "no", "upstream_refused")),
+        (400, [], ("invalid_request_error", "the upstream refused the request", "upstream_refused")),
+        (
+            400,
+            {"error": {"message": _LONG, "code": "context_length_exceeded"}},
+            ("invalid_request_error", f"prompt is too long: {_LONG}", "context_length_exceeded"),
+        ),
+        (
+            400,
+            {"error": {"message": "The prompt is too long: 9"}},
+            ("invalid_request_error", "The prompt is too long: 9", "upstream_refused"),
+        ),
+    ],
+)
+def test_a_refusal_by_chat_is_what_anthropics_clients_know(
+    status: int, answer: object, told: tuple[str, str, str]
+) -> None:
+    found = json.loads(messages_errors.upstream_refusal_body(status, json.dumps(answer).encode(), "call"))
+    error = found["error"]
+    assert (error["type"], error["message"], error["code"]) == told
+    assert found["request_id"] == "call" and error["hint"]
+
+
+def test_a_refusal_by_anthropic_is_passed_on_unchanged() -> None:
+    own = b'{"type":"error", "error":{"type":"invalid_request_error","message":"no"},"request_id":"req_1"}'
+    assert messages_errors.upstream_refusal_body(400, own, "call") is own

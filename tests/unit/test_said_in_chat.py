@@ -247,6 +247,11 @@ def item(*parts: dict[str, Any], role: str = "user") -> dict[str, Any]:
     return {"input": [{"type": "message", "role": role, "content": list(parts)}]}
 
 
+def allowed(*names: str) -> dict[str, Any]:
+    tools = [{"type": "function", "name": name} for name in names]
+    return {"type": "allowed_tools", "mode": "required", "tools": tools}
+
+
 WORDS = {"type": "input_text", "text": "b"}
 FUNCTION = {"type": "function", "name": "look"}
 FILE = {"type": "input_file", "filename": "x.pdf", "file_data": "data:application/pdf;base64,AA=="}
@@ -269,6 +274,11 @@ CALL = {"type": "function_call", "call_id": "c1", "name": "look", "arguments": "
         ({"tools": [{**FUNCTION, "later": 1}]}, "tools: later"),
         ({"tools": [{"type": "namespace", "name": "g", "tools": [], "later": 1}]}, "tools: namespace.later"),
         ({"tool_choice": {"type": "allowed_tools"}}, "tool_choice 'allowed_tools'"),
+        ({"tools": [FUNCTION], "tool_choice": allowed("look", "find")}, "tool_choice: a tool that is not in tools"),
+        (
+            {"tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "mcp"}]}},
+            "tool_choice: a tool that is no function",
+        ),
         ({"text": {"later": 1}}, "text.later"),
         ({"stream_options": {"include_obfuscation": True}}, "stream_options.include_obfuscation"),
     ],
@@ -368,6 +378,11 @@ def test_results_are_right_behind_their_calls_in_chat_whatever_was_said_between(
         ),
         ({"tool_choice": "required"}, {"tool_choice": "required"}),
         ({"tool_choice": FUNCTION}, {"tool_choice": {"type": "function", "function": {"name": "look"}}}),
+        (
+            {"tool_choice": allowed("look"), "tools": [{**FUNCTION, "name": "find"}, FUNCTION]},
+            {"tool_choice": "required", "tools": [{"type": "function", "function": {"name": "look"}}]},
+        ),
+        ({"tools": [FUNCTION], "tool_choice": {**allowed(), "mode": "auto"}}, {"tool_choice": "auto"}),
         ({"text": {"verbosity": "low", "format": {"type": "text"}}}, {"verbosity": "low"}),
         (
             {"text": {"format": {"type": "json_object"}, "verbosity": None}},

@@ -20,7 +20,7 @@ def usable_sources(conn: Connection[Any], blueprint: Blueprint, workload: Worklo
     for scope in ("company", f"workload/{workload.name}"):
         if scope in stopped:
             raise Denied(
-                f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
+                f"{scope} is stopped", code="killed", hint=f"`groundplan why {scope}` says who stopped it, and why."
             )
     given = governance.approval_status(conn).parts
     for lapse in approved_parts.find_lapses(blueprint, workload, given, blueprint.approved_parts, today):

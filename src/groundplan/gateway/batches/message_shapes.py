@@ -84,7 +84,7 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
         body = found.response.body
         if found.response.status_code == 200:
             return {"type": "succeeded", "message": body}
-        return {"type": "errored", "error": msgspec.Raw(upstream_refusal_body(bytes(body)))}
+        return {"type": "errored", "error": msgspec.Raw(upstream_refusal_body(found.response.status_code, bytes(body)))}
     code = (found.error.code if found.error is not None else None) or "internal_error"
     if code in _RESULT_TYPES:
         return {"type": _RESULT_TYPES[code]}

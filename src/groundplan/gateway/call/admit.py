@@ -87,7 +87,7 @@ def check_kills(policy: Policy, key: KeyEntry, workload: str) -> None:
     for scope in ("company", f"workload/{workload}", f"key/{key.id}"):
         if scope in kills:
             raise Denied(
-                f"{scope} is stopped", code="killed", hint=f"Somebody stopped it; see `groundplan why {scope}`."
+                f"{scope} is stopped", code="killed", hint=f"`groundplan why {scope}` says who stopped it, and why."
             )
 
 

@@ -35,7 +35,7 @@ def stop_error(policy: Policy, exchange: Exchange) -> Denied | None:
             return Denied(
                 f"{scope} was stopped while this was being answered",
                 code="killed",
-                hint=f"Somebody stopped it; see `groundplan why {scope}`.",
+                hint=f"`groundplan why {scope}` says who stopped it, and why.",
             )
     return None
 

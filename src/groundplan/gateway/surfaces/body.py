@@ -25,6 +25,7 @@ from groundplan.gateway.surfaces.messages.request_types import CacheControl
 Typed = TypeVar("Typed")
 
 
+OPENAI_API = "the OpenAI API"
 SHAPE_ERRORS = (KeyError, TypeError, AttributeError)
 """What reading a value raises that was decoded without a type and is not of the shape that its API has."""
 _NONE = msgspec.Raw(b"null")
@@ -222,13 +223,17 @@ def stream_options_with_usage(fields: Mapping[str, msgspec.Raw]) -> bytes:
 
 
 def read_fields(
-    body: bytes, decoder: msgspec.json.Decoder[Typed], nested: Callable[[Typed], int] | None = None
+    body: bytes,
+    decoder: msgspec.json.Decoder[Typed],
+    nested: Callable[[Typed], int] | None = None,
+    api: str = OPENAI_API,
 ) -> tuple[dict[str, msgspec.Raw], Typed]:
     """(top-level fields as raw JSON, in order; the body decoded by `decoder`). Raises `Invalid`, also for
     `REDIRECTING_FIELDS`.
 
     Two passes, since a decoder gives either the fields that it knows or the bytes of all; neither copies what is `Raw`.
-    `nested` returns how many names the typed part knows of in objects below the top; too few costs time only.
+    `nested` returns how many names the typed part knows of in objects below the top; too few costs time only. `api`
+    names the API that says what a body looks like.
     """
     try:
         if not body.isascii():
@@ -243,13 +248,13 @@ def read_fields(
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise unreadable_body(error) from error
+        raise unreadable_body(error, api) from error
 
 
-def unreadable_body(error: Exception) -> Invalid:
-    """The refusal of a body whose decoder raised `error`."""
+def unreadable_body(error: Exception, api: str = OPENAI_API) -> Invalid:
+    """The refusal of a body whose decoder raised `error`; `api` as for `read_fields`."""
     if isinstance(error, msgspec.ValidationError):
-        return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint="See the OpenAI API.")
+        return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint=f"See {api}.")
     return Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.")
 
 

@@ -188,7 +188,7 @@ class Rerank(Interface):
     _codecs = (RerankCodec(by_request=False), RerankCodec(by_request=True))
 
     def read(self, request: Request) -> Ask:
-        fields, rerank = read_fields(request.body, _rerank, _nested_names)
+        fields, rerank = read_fields(request.body, _rerank, _nested_names, "Cohere's or Jina's API")
         refuse_fields(fields, OTHER_INPUT_FIELDS)
         if not rerank.documents or not rerank.query:
             raise Invalid("query or documents are empty", code="input_empty", hint="Send a query and documents.")

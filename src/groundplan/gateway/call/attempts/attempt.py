@@ -359,7 +359,7 @@ class Attempt(RefusalHandling):
         if answered is None:
             settle.refused_attempt(gateway, exchange, self.status, self._refusal)
             refusal = self._refusal if self._target is None else self._target.mask_refusal(self._refusal)
-            data = interface.upstream_refusal_body(refusal)
+            data = interface.upstream_refusal_body(self.status, refusal, exchange.id.decode())
             self._release_connection()
             await send_refusal(gateway, exchange, self.status, data)
             return

@@ -11,6 +11,7 @@ from groundplan.core.ids import id_text, new_id_bytes
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Refusal, Request, Response
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.upstream import provider_refusals
 
 ID_HEADER, _OPENAI_ID_HEADER = b"request-id", b"x-request-id"
 _PATH = b"/v1/messages"
@@ -26,6 +27,8 @@ _TYPES = {
     529: "overloaded_error",
 }
 _STATUSES = {kind: status for status, kind in _TYPES.items()}
+_TOO_LONG = "prompt is too long"
+"""What Anthropic says of such a prompt. Claude Code looks for it, and then sums the conversation up."""
 _encode = msgspec.json.Encoder().encode
 _object = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -73,8 +76,9 @@ def status_of(kind: str) -> int:
     return _STATUSES.get(kind, 500)
 
 
-def upstream_refusal_body(data: bytes) -> bytes:
-    """An upstream's refusal: Anthropic's own unchanged, OpenAI's or any other in Anthropic's shape."""
+def upstream_refusal_body(status: int, data: bytes, call_id: str = "") -> bytes:
+    """An upstream's refusal: Anthropic's own unchanged, OpenAI's or any other in Anthropic's shape. Of a prompt that is
+    too long it has Anthropic's words, by which clients know that they have to shorten the conversation."""
     try:
         found = _object(data)
     except DECODE_ERRORS:
@@ -82,9 +86,12 @@ def upstream_refusal_body(data: bytes) -> bytes:
     if found.get("type") == "error" and isinstance(found.get("error"), dict):
         return data
     inner = found.get("error")
-    more: dict[str, Any] = inner if isinstance(inner, dict) else {}
-    message = more.get("message")
+    more: dict[str, Any] = inner if isinstance(inner, dict) else found  # older vLLM has no object in `error`
+    message = inner if isinstance(inner, str) else more.get("message")
     text = message if isinstance(message, str) else "the upstream refused the request"
     code = more.get("code") if isinstance(more.get("code"), str) else "upstream_refused"
     hint = more.get("hint") if isinstance(more.get("hint"), str) else "Check the request against what the model takes."
-    return error_json("invalid_request_error", text, None, code=code, hint=hint)
+    if provider_refusals.prompt_too_long(status, data) and _TOO_LONG not in text.lower():
+        text = f"{_TOO_LONG}: {text}"
+    kind = _TYPES.get(status, "invalid_request_error")
+    return error_json(kind, text, call_id or None, code=code, hint=hint)

@@ -15,7 +15,7 @@ from groundplan.gateway.surfaces.body import unreadable_body
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason, usage_json
-from groundplan.gateway.surfaces.messages.to_chat import Translation
+from groundplan.gateway.surfaces.messages.to_chat import API, Translation
 from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
 from groundplan.ledger.model import Usage
 
@@ -45,7 +45,7 @@ class LazyTranslation:
             try:
                 self._translation = Translation(self._body)
             except msgspec.DecodeError as error:
-                raise unreadable_body(error) from error
+                raise unreadable_body(error, API) from error
         return self._translation
 
 

@@ -31,6 +31,7 @@ from groundplan.gateway.surfaces.messages.from_chat import (
 )
 from groundplan.gateway.surfaces.messages.native import AnthropicMessages, TokenCount
 from groundplan.gateway.surfaces.messages.request_types import Block, CountRequest, MessageRequest, ToolReference
+from groundplan.gateway.surfaces.messages.to_chat import API
 from groundplan.gateway.surfaces.via_chat import ServedViaChat, TokenCounting, eligible_deployments
 from groundplan.gateway.upstream import providers
 
@@ -154,13 +155,13 @@ def _nested_names(request: CountRequest) -> int:
 
 def read(body: bytes, headers: dict[bytes, bytes]) -> Ask:
     """Parse a request. Raises `Invalid` with what is wrong with it."""
-    fields, request = read_fields(body, _messages, _nested_names)
+    fields, request = read_fields(body, _messages, _nested_names, API)
     return _build_ask(body, headers, fields, request, request.max_tokens)
 
 
 def read_count(body: bytes, headers: dict[bytes, bytes]) -> Ask:
     """Parse a request to count tokens. Raises `Invalid`."""
-    fields, request = read_fields(body, _count, _nested_names)
+    fields, request = read_fields(body, _count, _nested_names, API)
     return _build_ask(body, headers, fields, request, 0)
 
 
@@ -309,8 +310,8 @@ class Messages(ServedViaChat):
     def error_response(self, error: GroundplanError, call_id: str) -> tuple[int, bytes, bytes]:
         return error_response(error, call_id)
 
-    def upstream_refusal_body(self, data: bytes) -> bytes:
-        return upstream_refusal_body(data)
+    def upstream_refusal_body(self, status: int, data: bytes, call_id: str) -> bytes:
+        return upstream_refusal_body(status, data, call_id)
 
 
 class CountTokens(TokenCounting, Messages):

@@ -31,6 +31,7 @@ its status, whether it was the answer or a step towards it (`phase`), annotation
 OpenAI's clients parsed."""
 _TOOL = ("name", "description", "parameters", "strict")
 _NAMESPACE = frozenset({"type", "name", "description", "tools"})
+_MODES = ("auto", "required")
 MAX_NAME_LENGTH = 64
 """The longest name of a function in chat."""
 ENCRYPTED_REASONING = "reasoning.encrypted_content"
@@ -82,7 +83,7 @@ class Translation:
     request; `earlier` are messages before its input; `groups` are (namespace, name) of functions in a namespace, by
     their names in chat."""
 
-    __slots__ = ("_shown_media", "asked", "fields", "groups", "messages")
+    __slots__ = ("_allowed_tools", "_shown_media", "asked", "fields", "groups", "messages")
 
     def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
         """Raises `Invalid` (`field_untranslatable`, `body_invalid`)."""
@@ -91,6 +92,8 @@ class Translation:
         self.groups: dict[str, tuple[str, str]] = {}
         self.messages: list[dict[str, Any]] = list(earlier or ())
         self._shown_media: list[dict[str, Any]] = []
+        self._allowed_tools: set[str] | None = None
+        """Names of the functions that may be called, where the request names only some of its own."""
         for name, value in self.asked.items():
             if (put := _FIELDS.get(name)) is None:
                 if value not in providers.EMPTY_VALUES:
@@ -100,6 +103,8 @@ class Translation:
                     put(self, value)
                 except SHAPE_ERRORS as error:
                     raise malformed_field(name, error, API) from error
+        if self._allowed_tools is not None:
+            self._offer_only(self._allowed_tools)
         if self.asked.get("instructions"):
             self.messages.insert(0, {"role": "system", "content": self.asked["instructions"]})
         self.fields["messages"] = self.messages
@@ -222,8 +227,21 @@ class Translation:
             self.fields["tool_choice"] = choice
         elif choice.get("type") == "function":
             self.fields["tool_choice"] = {"type": "function", "function": {"name": choice["name"]}}
+        elif choice.get("type") == "allowed_tools" and choice.get("mode") in _MODES:
+            if any(tool["type"] != "function" for tool in choice["tools"]):
+                raise cannot("tool_choice: a tool that is no function")
+            self._allowed_tools = {tool["name"] for tool in choice["tools"]}
+            self.fields["tool_choice"] = choice["mode"]
         else:
             raise cannot(f"tool_choice {str(choice.get('type'))[:40]!r}")
+
+    def _offer_only(self, names: set[str]) -> None:
+        """Leave out the other tools, which says the same: few upstreams know a choice among some in chat."""
+        kept = [tool for tool in self.fields.pop("tools", ()) if tool["function"]["name"] in names]
+        if len(kept) < len(names):
+            raise cannot("tool_choice: a tool that is not in tools")
+        if kept:
+            self.fields["tools"] = kept
 
     def put_text(self, text: dict[str, Any]) -> None:
         for name, value in text.items():
