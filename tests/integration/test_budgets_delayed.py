@@ -1,8 +1,7 @@
-"""Budgets of several workers whose PostgreSQL answers late, loses connections, and takes what it is told after whoever
-said it has given up. Workers die meanwhile, budgets change, a day ends, and what ships journals loses PostgreSQL, too.
+"""Budgets of several workers whose PostgreSQL answers late, loses connections, and executes statements after their
+sender gave up. Meanwhile workers die, budgets change, a day ends, and the shipper loses PostgreSQL, too.
 
-In the end each worker knows of all that it was granted, nobody holds anything, no budget was overspent, and the books
-close.
+In the end each worker knows all its grants, no slice is held, no budget was overspent, and the books balance.
 """
 
 from __future__ import annotations
@@ -42,8 +41,8 @@ COST: Final = 10**10
 LIMIT: Final = 40 * COST
 NAMES: Final = ("company", "aa", "a-b")
 WORKERS: Final = 3
-WAITS_SECONDS: Final = 3.0
-"""Longest that a call may wait, on a machine that is busy."""
+MAX_WAIT_SECONDS: Final = 3.0
+"""Longest time that a call may wait for its budgets, on a busy machine."""
 SLOTS: Final = Quota("concurrent/x", CONCURRENT, 30, "now", "x", "company")
 UNRECOVERED: Final = (
     "SELECT count(*) FROM gateway g LEFT JOIN shipped s USING (epoch) WHERE NOT coalesce(s.done, false)"
@@ -53,10 +52,10 @@ SELECT p.budget, p.granted_usd, coalesce(s.usd, 0), coalesce(c.usd, 0) FROM budg
   LEFT JOIN (SELECT budget, period, sum(granted_usd - released_usd) usd FROM budget_slice GROUP BY 1, 2) s
   USING (budget, period)
   LEFT JOIN (SELECT budget, period, sum(cost_usd) usd FROM charge GROUP BY 1, 2) c USING (budget, period)"""
-CALLS: Final = """
+INCONSISTENT_CALLS: Final = """
 SELECT count(*) FROM call c FULL JOIN (SELECT call_id, sum(cost_usd) usd FROM attempt GROUP BY 1) a ON a.call_id = c.id
 WHERE c.cost_usd IS DISTINCT FROM a.usd"""
-ENTRIES: Final = (
+COUNTS: Final = (
     "SELECT (SELECT count(*) FROM call), (SELECT count(*) FROM audit_entry WHERE action = 'call'),"
     " (SELECT coalesce(sum(granted), 0) FROM limit_span)"
 )
@@ -66,31 +65,31 @@ UNION ALL SELECT name, span, granted FROM limit_slice WHERE epoch = %(epoch)s AN
 
 
 class Clock(ManualClock):
-    """Its days are the test's, its seconds are real."""
+    """A clock whose dates the test sets and whose monotonic time is real."""
 
     def monotonic(self) -> float:
         return time.monotonic()
 
 
 class World:
-    """What all workers share, and what was found wrong."""
+    """The state that all workers share, and the faults found."""
 
     def __init__(self, home: Home, urls: dict[Any, str], seed: int) -> None:
         self.home, self.urls, self.random = home, urls, random.Random(seed)
         self.clock = Clock(datetime(2036, 11, 29, 23, 58, tzinfo=UTC))
         self.number = 1
         self.limits = dict.fromkeys(NAMES, LIMIT)
-        self.most = dict(self.limits)
-        """That each budget ever was."""
+        self.highest_limits = dict(self.limits)
+        """The highest limit that each budget had."""
         self.served = 0
-        self.wrong: list[str] = []
+        self.faults: list[str] = []
 
     def budgets(self) -> list[Budget]:
         return [Budget(name=name, covers=f"workload/{name}", limit=self.limits[name], period="day") for name in NAMES]
 
 
 class Worker:
-    """The part of a gateway worker that asks for money, writes a journal and may be killed."""
+    """The part of a gateway worker that requests grants and writes a journal; it can be killed."""
 
     def __init__(self, world: World) -> None:
         self.world, self.epoch, self.number = world, new_id(), world.number
@@ -109,25 +108,25 @@ class Worker:
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
 
-    async def call(self) -> None:
-        """One of some budgets, which has a place among calls at the same time."""
+    async def make_call(self) -> None:
+        """Make a call that is charged to some budgets and holds a concurrency slot."""
         call = new_id().bytes
         if await self.leases.acquire((call, -1), [Charge(SLOTS.name, "now", 1)], [SLOTS], self.number) is not None:
             return
         try:
-            await self._charged(call)
+            await self._make_charged_call(call)
         finally:
             self.counters.settle_charges((call, -1), [0])
 
-    async def _charged(self, call: bytes) -> None:
+    async def _make_charged_call(self, call: bytes) -> None:
         world, chance = self.world, self.world.random
         names = chance.sample(NAMES, chance.choice((1, 2, 3)))
         bound, began = chance.randrange(1, 2 * COST), time.monotonic()
         charges = [Charge(name, world.clock.now().strftime("%Y-%m-%d"), bound) for name in names]
         declared = [each for name in names for each in world.budgets() if each.name == name]
         short = await self.leases.acquire((call, 0), charges, declared, self.number)
-        if (waited := time.monotonic() - began) > WAITS_SECONDS:
-            world.wrong.append(f"a call waited for {waited:.1f} s")
+        if (waited := time.monotonic() - began) > MAX_WAIT_SECONDS:
+            world.faults.append(f"a call waited for {waited:.1f} s")
         if short is not None:
             return
         at = int(world.clock.seconds() * 1000)
@@ -146,7 +145,7 @@ class Worker:
             self.number = number
 
     async def die(self) -> None:
-        """As by SIGKILL: nothing is given back, and what was written is in the files."""
+        """End as by SIGKILL: nothing is released, and what was written stays in the files."""
         leases = self.leases
         serving = [each.task for each in leases._accounts.values() if each.task is not None]
         every = [*self.tasks, *leases._tasks, *leases._background, *serving]
@@ -158,8 +157,8 @@ class Worker:
         self.journal._flush()
         fcntl.flock(self.journal._lock, fcntl.LOCK_UN)
 
-    def unknown(self, admin: psycopg.Connection[Any]) -> list[str]:
-        """Grants of which this worker knows something else than the database."""
+    def grant_mismatches(self, admin: psycopg.Connection[Any]) -> list[str]:
+        """A line for each grant on which this worker and the database disagree."""
         known = self.leases._grants._granted
         rows = admin.execute(GRANTED, {"epoch": self.epoch}).fetchall()
         return [
@@ -169,43 +168,43 @@ class Worker:
         ]
 
 
-class Shipping(threading.Thread):
-    """Ships what is written, now and then as another process after it was killed."""
+class ShipperThread(threading.Thread):
+    """Ships the journals; from time to time it drops its connection and starts over, like a killed process."""
 
     def __init__(self, world: World, seed: int) -> None:
         super().__init__(daemon=True)
-        self.over = threading.Event()
+        self.stopped = threading.Event()
         self._world, self._random = world, random.Random(seed)
 
     def run(self) -> None:
-        while not self.over.is_set():
+        while not self.stopped.is_set():
             with suppress(psycopg.Error):
                 self._ship()
-            self.over.wait(0.1)
+            self.stopped.wait(0.1)
 
     def _ship(self) -> None:
         with psycopg.connect(self._world.urls["shipper"], autocommit=True, connect_timeout=3) as conn:
             ledger_store.limit_idle_transactions(conn)
             shipper = Shipper(self._world.home)
             for _ in range(self._random.randrange(3, 20)):
-                if not self.over.is_set():
+                if not self.stopped.is_set():
                     shipper.run_round(conn)
-                    self.over.wait(0.15)
+                    self.stopped.wait(0.15)
             if self._random.random() < 0.5:
                 conn.pgconn.finish()
 
 
 async def traffic(world: World, workers: list[Worker], seconds: float) -> None:
-    """Calls, budgets that grow and shrink, a worker that dies, and at some time midnight."""
+    """Make calls while limits change, workers die and, once, midnight passes."""
     chance, end, same_day = world.random, time.monotonic() + seconds, True
     while time.monotonic() < end:
         what, worker = chance.random(), chance.choice(workers)
         if what < 0.93:
-            worker.spawn(worker.call())
+            worker.spawn(worker.make_call())
         elif what < 0.96:
             name, world.number = chance.choice(NAMES), world.number + 1
             world.limits[name] = int(chance.choice((0.3, 0.6, 1, 1.5)) * LIMIT)
-            world.most[name] = max(world.most[name], world.limits[name])
+            world.highest_limits[name] = max(world.highest_limits[name], world.limits[name])
             for each in workers:
                 each.spawn(each.declare_later(chance.random() / 2, world.number, world.budgets()))
         elif what < 0.97:
@@ -219,14 +218,14 @@ async def traffic(world: World, workers: list[Worker], seconds: float) -> None:
         await asyncio.sleep(chance.random() * 0.03)
     running = [task for worker in workers for task in worker.tasks]
     if running and (await asyncio.wait(running, timeout=10))[1]:
-        world.wrong.append("calls hang")
+        world.faults.append("calls hang")
 
 
-async def first_served(world: World, workers: list[Worker]) -> bool:
+async def wait_until_first_served(world: World, workers: list[Worker]) -> bool:
     """Something was spent, however little is served from now on."""
     end = time.monotonic() + 15
     while world.served == 0 and time.monotonic() < end:
-        await workers[0].call()
+        await workers[0].make_call()
     return world.served > 0
 
 
@@ -245,10 +244,10 @@ def faults(world: World, admin: psycopg.Connection[Any]) -> list[str]:
     for name, granted, sliced, spent in admin.execute(BUDGETS).fetchall():
         if not granted == sliced == spent:
             found.append(f"{name}: granted {granted}, of slices {sliced}, spent {spent}")
-        if int(spent * 10**12) > world.most[name]:
-            found.append(f"{name}: spent {spent} of at most {world.most[name]}")
-    ((calls, entries, places),) = admin.execute(ENTRIES).fetchall()
-    ((differing,),) = admin.execute(CALLS).fetchall()
+        if int(spent * 10**12) > world.highest_limits[name]:
+            found.append(f"{name}: spent {spent} of at most {world.highest_limits[name]}")
+    ((calls, entries, places),) = admin.execute(COUNTS).fetchall()
+    ((differing,),) = admin.execute(INCONSISTENT_CALLS).fetchall()
     if (entries, places, differing) != (calls, 0, 0):
         found.append(f"{calls} calls, {entries} entries; {places} places held; {differing} differ from their attempts")
     return found
@@ -264,24 +263,26 @@ async def one_round(folder: Path, database: Database, port: int, seed: int, seco
         psycopg.connect(database.superuser, autocommit=True) as admin,
     ):
         world = World(home, {role: network.url(url) for role, url in database.urls.items()}, seed)
-        workers, shipping = [Worker(world) for _ in range(WORKERS)], Shipping(world, seed)
+        workers, shipping = [Worker(world) for _ in range(WORKERS)], ShipperThread(world, seed)
         for worker in workers:
             await worker.leases.start()
-        assert await first_served(world, workers)
+        assert await wait_until_first_served(world, workers)
         network.is_faulty = True
         shipping.start()
         await traffic(world, workers, seconds)
         network.is_faulty = False
-        if not await until(lambda: not any(worker.unknown(admin) for worker in workers), 15):
-            world.wrong += [f"unknown to a worker: {each}" for worker in workers for each in worker.unknown(admin)]
+        if not await until(lambda: not any(worker.grant_mismatches(admin) for worker in workers), 15):
+            world.faults += [
+                f"unknown to a worker: {each}" for worker in workers for each in worker.grant_mismatches(admin)
+            ]
         for worker in workers:
             await worker.leases.close()
             await worker.journal.close()
         if not await until(lambda: admin.execute(UNRECOVERED).fetchall() == [(0,)], 30):
-            world.wrong.append("journals are not recovered")
-        shipping.over.set()
+            world.faults.append("journals are not recovered")
+        shipping.stopped.set()
         await asyncio.to_thread(shipping.join, 20)
-        found = world.wrong + faults(world, admin)
+        found = world.faults + faults(world, admin)
         assert found == [], f"seed {seed}:\n" + "\n".join(found[:20])
 
 

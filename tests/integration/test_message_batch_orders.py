@@ -13,7 +13,7 @@ from anthropic import APIError, AsyncAnthropic
 from anthropic.types.messages import MessageBatch
 from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_batch_kill import run_shipper
-from tests.integration.test_batch_orders import World, wait_for
+from tests.integration.test_batch_orders import World, wait_until
 from tests.integration.test_batches import BATCH_RATES, LINE
 from tests.integration.test_message_batches import counts, requests, results
 
@@ -33,7 +33,7 @@ class MessageWorld(World):
         self.stack.apply(blueprint(number, [place], [workload("assistant", ["one"], **settings)], limit=limit))
 
     @property
-    def there(self) -> list[Any]:
+    def provider_batches(self) -> list[Any]:
         return list(self.model.message_batches.batches.values())
 
     async def order(self, count: int) -> str:
@@ -60,7 +60,7 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[MessageWorl
         async with AsyncAnthropic(base_url=url, api_key=key, max_retries=0, timeout=60) as client:
             made = MessageWorld(stack, model, port, key, None)  # type: ignore[arg-type]
             made.asking = client
-            made.play()
+            made.script_provider()
             made.apply()
             stack.start()
             await stack.wait_until_ready()
@@ -68,10 +68,10 @@ async def world(database: Database, tmp_path: Path) -> AsyncIterator[MessageWorl
 
 
 async def test_a_batch_is_ordered_at_the_provider_and_metered_call_by_call(world: MessageWorld) -> None:
-    world.play(line_ms=20)
+    world.script_provider(line_ms=20)
     id = await world.order(8)
-    await wait_for(lambda: bool(world.there))
-    (there,) = world.there
+    await wait_until(lambda: bool(world.provider_batches))
+    (there,) = world.provider_batches
     params = there.requests[0]["params"]
     assert (params["model"], params["max_tokens"]) == ("up-one", 20)
     assert there.headers[b"anthropic-version"] == b"2023-06-01"
@@ -82,41 +82,41 @@ async def test_a_batch_is_ordered_at_the_provider_and_metered_call_by_call(world
     for name, result in found.items():
         assert result.message.content[0].text.startswith(f"You asked: Where is {name}?")
         assert result.message.model_extra["groundplan"]["cost_usd"] == f"{LINE:.12f}"
-    assert await world.settled() == (8, 8 * LINE)
+    assert await world.settled_attempts() == (8, 8 * LINE)
     assert world.model.counted == 8
     ((flagged,),) = world.stack.sql("SELECT count(*) FROM attempt WHERE flags::text LIKE '%%provider_batch%%'")
     assert flagged == 8
-    await wait_for(lambda: not world.there)  # neither prompts nor answers stay at the provider
+    await wait_until(lambda: not world.provider_batches)  # neither prompts nor answers stay at the provider
     await _unmade(world)
 
 
 async def _unmade(world: MessageWorld) -> None:
     """Calls that fail, that are not made, and one of which nothing is told."""
-    world.play(mode="error", status=400, times=2, lines=5, lines_end="expire")
+    world.script_provider(mode="error", status=400, times=2, lines=5, lines_end="expire")
     id = await world.order(8)
     assert counts(await world.over(id)) == {"succeeded": 3, "errored": 2, "expired": 3}
     told = [r.error.error.message for r in (await results(world.asking, id)).values() if r.type == "errored"]
     assert told == ["the scripted model was told to fail"] * 2
-    assert await world.settled() == (8 + 5, (8 + 3) * LINE)
-    world.play(lines=2)
+    assert await world.settled_attempts() == (8 + 5, (8 + 3) * LINE)
+    world.script_provider(lines=2)
     id = await world.order(5)
-    await wait_for(lambda: bool(world.there) and world.there[-1].completed == 2)
+    await wait_until(lambda: bool(world.provider_batches) and world.provider_batches[-1].completed == 2)
     await world.asking.messages.batches.cancel(id)
     assert counts(await world.over(id)) == {"succeeded": 2, "canceled": 3}
-    assert await world.settled() == (13 + 2, 13 * LINE)
-    world.play(lines=2, lines_end="lose")
+    assert await world.settled_attempts() == (13 + 2, 13 * LINE)
+    world.script_provider(lines=2, lines_end="lose")
     id = await world.order(3)
     assert counts(await world.over(id)) == {"succeeded": 2, "errored": 1}
-    assert await world.settled() == (15 + 3, (13 + 3) * LINE)
+    assert await world.settled_attempts() == (15 + 3, (13 + 3) * LINE)
     assert world.stack.sql("SELECT count(*) FROM attempt WHERE estimated AND outcome = 'failed'") == [(1,)]
 
 
 STEPS: dict[str, tuple[dict[str, Any], Callable[[MessageWorld], bool]]] = {
-    "ordering": ({"mode": "stall", "only": ORDER, "line_ms": 100}, lambda w: len(w.there) == 1),
-    "not_ordered": ({"mode": "down", "only": ORDER}, lambda w: w.state() == "sending"),
-    "running": ({"line_ms": 150}, lambda w: bool(w.there) and w.there[0].completed == 3),
+    "ordering": ({"mode": "stall", "only": ORDER, "line_ms": 100}, lambda w: len(w.provider_batches) == 1),
+    "not_ordered": ({"mode": "down", "only": ORDER}, lambda w: w.order_state() == "sending"),
+    "running": ({"line_ms": 150}, lambda w: bool(w.provider_batches) and w.provider_batches[0].completed == 3),
     "collecting": ({"mode": "stall", "only": "GET /v1/messages/batches/msgbatch_000001/results"},
-                   lambda w: bool(w.there) and w.there[0].status == "ended"),
+                   lambda w: bool(w.provider_batches) and w.provider_batches[0].status == "ended"),
 }  # fmt: skip
 
 
@@ -127,31 +127,33 @@ async def test_a_worker_killed_at_any_step_orders_once_and_loses_nothing(world: 
     """Also where somebody else has a batch of as many calls at the provider."""
     foreign = [{"custom_id": f"x{n}", "params": requests(1)[0]["params"]} for n in range(8)]
     script, reached = STEPS[step]
-    world.play(**script)
+    world.script_provider(**script)
     id = await world.order(8)
-    await wait_for(lambda: reached(world))
+    await wait_until(lambda: reached(world))
     world.model.message_batches.order(foreign)
     await asyncio.sleep(0.1)
-    await world.kill()
-    world.play(line_ms=script.get("line_ms", 0))
+    await world.replace_worker()
+    world.script_provider(line_ms=script.get("line_ms", 0))
     batch = await world.over(id)
     assert counts(batch) == {"succeeded": 8}
-    await wait_for(lambda: all(each.status == "ended" for each in world.there))
+    await wait_until(lambda: all(each.status == "ended" for each in world.provider_batches))
     assert world.model.counted == 16, "it was ordered twice"
     assert sorted(await results(world.asking, id)) == [f"c{n}" for n in range(8)]
-    assert await world.settled() == (8, 8 * LINE)
-    assert [each.requests[0]["custom_id"] for each in world.there] == ["x0"], "somebody else's batch was touched"
+    assert await world.settled_attempts() == (8, 8 * LINE)
+    assert [each.requests[0]["custom_id"] for each in world.provider_batches] == ["x0"], (
+        "somebody else's batch was touched"
+    )
 
 
 async def test_an_order_is_not_sent_again_while_a_batch_that_may_be_it_runs(world: MessageWorld) -> None:
-    world.play(mode="cut", only=ORDER, lines=2)  # the provider takes it and does not say so
+    world.script_provider(mode="cut", only=ORDER, lines=2)  # the provider takes it and does not say so
     id = await world.order(4)
-    await wait_for(
+    await wait_until(
         lambda: bool(world.stack.sql("SELECT 1 FROM batch_order WHERE problem LIKE 'whether the provider%%'"))
     )
-    assert len(world.there) == 1 and world.state() == "sending"
+    assert len(world.provider_batches) == 1 and world.order_state() == "sending"
     ((held,),) = world.stack.sql("SELECT sum(granted_usd - released_usd) FROM budget_slice")
     assert Decimal(held) == 4 * LINE
-    world.play()
+    world.script_provider()
     assert counts(await world.over(id)) == {"succeeded": 4}
-    assert world.model.counted == 4 and await world.settled() == (4, 4 * LINE)
+    assert world.model.counted == 4 and await world.settled_attempts() == (4, 4 * LINE)

@@ -1,5 +1,5 @@
-"""Whether what came since an answer was made may bear on it, as the search service tells it along with the live
-permissions: on a real PostgreSQL, with the embedded model."""
+"""Confirmation of cached answers by the search service: whether a change since an answer was made may be relevant to
+it, on a real PostgreSQL with the embedded model."""
 
 from __future__ import annotations
 
@@ -32,220 +32,228 @@ from groundplan.knowledge.sources.folder import FolderConnector
 
 __all__ = ["encoder", "world"]
 QUESTION = "How many days of paid leave do employees have?"
-BY_WORDS = "# Register\n\nEmployees: 4,711. Boilers: 12. Turbines: 3.\n"
-BY_MEANING = "# Vacation\n\nStaff may take off twenty-eight workdays annually as holidays.\n"
-BETTER = "# Parents\n\nEmployees who became parents have twelve more days of paid leave.\n"
-UNLIKE = "# Boilers\n\nPressure of the boiler is read twice a shift and entered into its log.\n"
+SHARES_WORDS = "# Register\n\nEmployees: 4,711. Boilers: 12. Turbines: 3.\n"
+SHARES_MEANING = "# Vacation\n\nStaff may take off twenty-eight workdays annually as holidays.\n"
+MORE_RELEVANT = "# Parents\n\nEmployees who became parents have twelve more days of paid leave.\n"
+UNRELATED = "# Boilers\n\nPressure of the boiler is read twice a shift and entered into its log.\n"
 
 
-class Answer:
-    """What an answer rests on, and up to when nothing bears on it."""
+class CachedAnswer:
+    """The passages of an answer, and the state of the index up to which it is confirmed."""
 
     def __init__(self, world: World, name: str = "ben", sources: tuple[str, ...] = ("handbook",)) -> None:
         self.world, self.name, self.sources = world, name, list(sources)
-        found = self.search()
-        self.state, self.chunks = found.state, [one.chunk for one in found.passages]
+        result = self.search()
+        self.state, self.chunks = result.state, [one.chunk for one in result.passages]
         assert self.state and self.chunks
 
     @property
-    def number(self) -> int:
-        """Of the last change up to which it is known to stand."""
+    def confirmed_change(self) -> int:
+        """Number of the last change up to which the answer is confirmed."""
         return int(self.state.split()[0])
 
     def search(self) -> SearchResult:
-        asked = SearchRequest(
+        request = SearchRequest(
             workload="w", person=str(self.world.people[self.name]), query=QUESTION, sources=self.sources, stated=True
         )
-        return self.world.search.answer(asked)
+        return self.world.search.answer(request)
 
-    def look(self, **more: bool) -> bool:
-        """Whether it stands without its question being searched again; then it does up to now."""
-        asked = ConfirmRequest(
+    def confirm(self, **more: bool) -> bool:
+        """Whether the service confirms the answer without a new search; if so, its state becomes the current one."""
+        request = ConfirmRequest(
             person=str(self.world.people[self.name]), chunks=self.chunks, sources=self.sources, workload="w",
             since=Since(state=self.state, query=QUESTION, sources=self.sources, **more),
         )  # fmt: skip
-        told = self.world.search.confirm(asked)
-        assert sorted(told.readable) == sorted(self.chunks), "as it was"
-        self.state = told.state or self.state
-        return bool(told.state)
+        confirmation = self.world.search.confirm(request)
+        assert sorted(confirmation.readable) == sorted(self.chunks), "as it was"
+        self.state = confirmation.state or self.state
+        return bool(confirmation.state)
 
 
 @pytest.fixture
-def answer(world: World) -> Answer:
+def answer(world: World) -> CachedAnswer:
     world.ingest()
-    return Answer(world)
+    return CachedAnswer(world)
 
 
-def follow(world: World) -> None:
+def apply_pending_changes(world: World) -> None:
     while apply_next_changes(world.control, world.index, world.analyzer):
         pass
 
 
-def document(world: World, path: str) -> UUID:
+def document_id(world: World, path: str) -> UUID:
     row = world.control.execute("SELECT id FROM document WHERE path = %s", (path,)).fetchone()
     assert row is not None
     found: UUID = row[0]
     return found
 
 
-@pytest.mark.parametrize(("text", "stands"), [(BY_WORDS, False), (BY_MEANING, False), (UNLIKE, True)])
-def test_what_shares_words_or_its_subject_with_the_question_may_bear_on_its_answer(
-    answer: Answer, text: str, stands: bool
+@pytest.mark.parametrize(("text", "stands"), [(SHARES_WORDS, False), (SHARES_MEANING, False), (UNRELATED, True)])
+def test_a_document_sharing_words_or_meaning_with_the_question_needs_a_search(
+    answer: CachedAnswer, text: str, stands: bool
 ) -> None:
-    assert answer.look(), "nothing came"
-    before = answer.number
+    assert answer.confirm(), "nothing came"
+    before = answer.confirmed_change
     answer.world.write("handbook/new.md", text)
     answer.world.ingest()
-    assert answer.look() is stands
-    assert (answer.number > before) is stands, "what was looked at once is not looked at again"
+    assert answer.confirm() is stands
+    assert (answer.confirmed_change > before) is stands, "what was looked at once is not looked at again"
     if not stands:
         answer.state = answer.search().state
-        assert answer.look(), "what was searched once is not searched again"
+        assert answer.confirm(), "what was searched once is not searched again"
 
 
-def test_what_the_index_does_not_know_yet_is_looked_at_until_it_does(answer: Answer) -> None:
+def test_changes_not_yet_in_the_index_are_checked_until_they_are(answer: CachedAnswer) -> None:
     """Words would not find it before."""
     world, behind = answer.world, answer.world.index.cursor
-    for text, stands in ((UNLIKE, True), (BY_WORDS, False)):
+    for text, stands in ((UNRELATED, True), (SHARES_WORDS, False)):
         world.write("handbook/new.md", text)
         ingest_sources(world.database.urls["control"], [source()], world.encoder, IngestContext(world.workspace, TODAY))
-        assert answer.look() is stands
-        assert answer.number == int(answer.search().state.split()[0]) == behind
-    follow(world)
+        assert answer.confirm() is stands
+        assert answer.confirmed_change == int(answer.search().state.split()[0]) == behind
+    apply_pending_changes(world)
     assert int(answer.search().state.split()[0]) == world.index.cursor > behind
 
 
 @pytest.mark.parametrize("how", ["searched", "looked at"])
-def test_a_vector_that_comes_after_its_passage_is_an_addition(answer: Answer, how: str) -> None:
+def test_a_vector_added_after_its_passage_counts_as_a_change(answer: CachedAnswer, how: str) -> None:
     """By words the document bears on nothing."""
     world = answer.world
-    world.write("handbook/new.md", BY_MEANING)
+    world.write("handbook/new.md", SHARES_MEANING)
     ingest_source(world.control, source(), FolderConnector(world.workspace / "handbook"))
-    follow(world)
-    before = answer.number
+    apply_pending_changes(world)
+    before = answer.confirmed_change
     if how == "searched":
         answer.state = answer.search().state
-    assert answer.look() and answer.number > before
+    assert answer.confirm() and answer.confirmed_change > before
     embed_pending(world.control, world.encoder)
-    assert not answer.look()
-    follow(world)
+    assert not answer.confirm()
+    apply_pending_changes(world)
     assert "new.md" in {one.path for one in answer.search().passages}
 
 
-def test_what_a_person_may_not_read_or_a_workload_does_not_search_bears_on_nothing(world: World) -> None:
+def test_unreadable_or_unsearched_documents_need_no_search(world: World) -> None:
     world.ingest()
-    ben, hana = Answer(world), Answer(world, "hana")
-    world.write("handbook/hr/new.md", BY_WORDS)
+    ben, hana = CachedAnswer(world), CachedAnswer(world, "hana")
+    world.write("handbook/hr/new.md", SHARES_WORDS)
     world.ingest()
-    assert ben.look() and not hana.look()
-    world.write("archive/new.md", BY_WORDS)
+    assert ben.confirm() and not hana.confirm()
+    world.write("archive/new.md", SHARES_WORDS)
     archive = Source(name="archive", path="./archive", sensitivity="internal", owner="d@acme.example",
                      readers=["everyone"])  # fmt: skip
     world.ingest(archive)
-    assert ben.look(), "of another source"
-    world.control.execute("DELETE FROM document_reader WHERE document_id = %s", (document(world, "hr/new.md"),))
-    both = Answer(world, sources=("handbook", "archive"))
-    assert both.look()
-    world.write("archive/more.md", BY_WORDS)
+    assert ben.confirm(), "of another source"
+    world.control.execute("DELETE FROM document_reader WHERE document_id = %s", (document_id(world, "hr/new.md"),))
+    both = CachedAnswer(world, sources=("handbook", "archive"))
+    assert both.confirm()
+    world.write("archive/more.md", SHARES_WORDS)
     world.ingest(archive)
-    assert ben.look() and not both.look()
+    assert ben.confirm() and not both.confirm()
 
 
-def test_who_joins_the_readers_of_what_came_since_has_the_question_searched_again(answer: Answer) -> None:
+def test_joining_the_readers_of_a_new_document_needs_a_search(answer: CachedAnswer) -> None:
     world = answer.world
     world.write("handbook/hr/fees/.readers", "hr-leads\n")
-    world.write("handbook/hr/fees/new.md", BY_WORDS)
+    world.write("handbook/hr/fees/new.md", SHARES_WORDS)
     world.ingest()
-    assert answer.look(), "not readable"
+    assert answer.confirm(), "not readable"
     world.join("hr-leads", "ben")
     world.control.execute("DELETE FROM membership WHERE group_id = %s", (world.groups["hr"],))
-    assert not answer.look(), "that readers' set was made since the answer was"
+    assert not answer.confirm(), "that readers' set was made since the answer was"
 
 
-def test_whoever_may_read_more_than_before_has_the_question_searched_again(answer: Answer) -> None:
+def test_gaining_read_access_needs_a_search(answer: CachedAnswer) -> None:
     world = answer.world
-    assert answer.look()
+    assert answer.confirm()
     world.join("hr", "ben")
-    assert not answer.look(), "another readers' set"
+    assert not answer.confirm(), "another readers' set"
     answer.state = answer.search().state
-    assert answer.look()
-    world.write("handbook/secret.md", BY_WORDS)
+    assert answer.confirm()
+    world.write("handbook/secret.md", SHARES_WORDS)
     world.write("handbook/secret.md.readers", "hana@acme.example\n")
     world.ingest()
-    world.control.execute("DELETE FROM document_reader WHERE document_id = %s", (document(world, "secret.md"),))
+    world.control.execute("DELETE FROM document_reader WHERE document_id = %s", (document_id(world, "secret.md"),))
     answer.state = answer.search().state
-    assert answer.look()
+    assert answer.confirm()
     with world.control.transaction():
-        store.put_readers(world.control, {document(world, "secret.md"): Readers(frozenset({"hr"}))})
-    assert not answer.look(), "a document that was there"
+        store.put_readers(world.control, {document_id(world, "secret.md"): Readers(frozenset({"hr"}))})
+    assert not answer.confirm(), "a document that was there"
 
 
-def by_ana() -> DecisionContext:
+def decision_by_ana() -> DecisionContext:
     return DecisionContext("operator", "ana@acme.example", "seen", datetime.now(UTC))
 
 
-def approved(world: World, _: Path) -> None:
-    decide(world.control, document(world, "new.md"), "state", "approved", by_ana())
+def approve(world: World, _: Path) -> None:
+    decide(world.control, document_id(world, "new.md"), "state", "approved", decision_by_ana())
 
 
-def valid(world: World, _: Path) -> None:
-    decide(world.control, document(world, "new.md"), "valid_from", "2020-01-01", by_ana())
+def make_valid(world: World, _: Path) -> None:
+    decide(world.control, document_id(world, "new.md"), "valid_from", "2020-01-01", decision_by_ana())
 
 
-def holding_again(world: World, home: Path) -> None:
-    delete(world.control, [document(world, "newest.md")], DeletionReason("operator", "wrong", datetime.now(UTC), home))
+def delete_successor(world: World, home: Path) -> None:
+    delete(
+        world.control, [document_id(world, "newest.md")], DeletionReason("operator", "wrong", datetime.now(UTC), home)
+    )
 
 
-def scored(world: World, _: Path) -> None:
+def assess_quality(world: World, _: Path) -> None:
     assess(world.control, "handbook", TODAY)
 
 
-def scanned(world: World, _: Path) -> None:
+def scan(world: World, _: Path) -> None:
     scan_pending(world.control, glossary([]))
 
 
 @pytest.mark.parametrize(
     ("said", "comes"),
-    [("state: draft", approved), ("valid_from: 2999-01-01", valid), ("", holding_again), ("", scored), ("", scanned)],
+    [
+        ("state: draft", approve),
+        ("valid_from: 2999-01-01", make_valid),
+        ("", delete_successor),
+        ("", assess_quality),
+        ("", scan),
+    ],
 )
-def test_what_becomes_effective_is_an_addition(
+def test_a_document_that_becomes_effective_counts_as_a_change(
     world: World, tmp_path: Path, said: str, comes: Callable[[World, Path], None]
 ) -> None:
-    floor, needs_scan = 0.5 if comes is scored else 0.0, comes is scanned
+    floor, needs_scan = 0.5 if comes is assess_quality else 0.0, comes is scan
     world.control.execute("INSERT INTO workload_need (workload, quality_floor, scanned) VALUES ('w', %s, %s)",
                           (floor, needs_scan))  # fmt: skip
-    world.write("handbook/new.md", f"---\n{said}\n---\n" + BETTER)
-    if comes is holding_again:
+    world.write("handbook/new.md", f"---\n{said}\n---\n" + MORE_RELEVANT)
+    if comes is delete_successor:
         world.write("handbook/newest.md", "---\nsupersedes: [new.md]\n---\n# Nothing\n\nOf anything else.\n")
     world.ingest()
-    if comes in (scored, scanned):  # as a new version is until it was looked at
+    if comes in (assess_quality, scan):  # as a new version is until it was looked at
         world.control.execute("UPDATE document SET quality = NULL, scanned_at = NULL WHERE path = 'new.md'")
-    answer = Answer(world)
-    assert "new.md" not in {one.path for one in answer.search().passages} and answer.look()
+    answer = CachedAnswer(world)
+    assert "new.md" not in {one.path for one in answer.search().passages} and answer.confirm()
     comes(world, tmp_path)
-    assert not answer.look()
-    follow(world)
+    assert not answer.confirm()
+    apply_pending_changes(world)
     assert "new.md" in {one.path for one in answer.search().passages}
     again = answer.search().state
-    scored(world, tmp_path)
-    scanned(world, tmp_path)
+    assess_quality(world, tmp_path)
+    scan(world, tmp_path)
     assert answer.search().state == again, "what was effective already is no addition"
 
 
-def test_a_scan_or_score_by_which_no_workload_may_use_more_is_no_addition(world: World, tmp_path: Path) -> None:
+def test_a_scan_or_score_that_permits_nothing_new_is_no_change(world: World, tmp_path: Path) -> None:
     world.control.execute("INSERT INTO workload_need (workload, quality_floor, scanned) VALUES ('w', 1.5, false)")
     world.ingest()
     before = world.control.execute("SELECT max(noted) FROM document").fetchone()
     world.control.execute("UPDATE document SET quality = NULL, scanned_at = NULL WHERE deleted_at IS NULL")
-    scanned(world, tmp_path)
-    scored(world, tmp_path)
+    scan(world, tmp_path)
+    assess_quality(world, tmp_path)
     left = "SELECT count(*) FROM document WHERE quality IS NULL OR scanned_at IS NULL"
     assert world.control.execute(left).fetchone() == (0,)
     assert world.control.execute("SELECT max(noted) FROM document").fetchone() == before
 
 
-def test_a_day_a_switched_edition_and_a_feed_that_went_back_need_a_search(
-    answer: Answer,
+def test_a_new_day_a_switched_edition_or_a_reset_feed_needs_a_search(
+    answer: CachedAnswer,
 ) -> None:
     standing = AccessSnapshot((2, 1), 1, newest_change=9, today=date(2026, 11, 25))
     same = AnswerState.current(5, 2, standing, ["b", "a"])
@@ -263,9 +271,9 @@ def test_a_day_a_switched_edition_and_a_feed_that_went_back_need_a_search(
     state = answer.state
     for wrong in ("", "0", f"{int(state.split()[0]) + 1000} {state.partition(' ')[2]}"):
         answer.state = wrong
-        assert not answer.look()
+        assert not answer.confirm()
     answer.state = state
-    assert answer.look()
+    assert answer.confirm()
     # PostgreSQL says which day it is, since it decides by it what holds
     assert answer.world.control.execute("SELECT (now() AT TIME ZONE 'UTC')::date").fetchone() == (
         stood(answer.world).today,
@@ -278,41 +286,41 @@ def stood(world: World) -> AccessSnapshot:
 
 
 @pytest.mark.parametrize(("bound", "most"), [("MAX_CHANGES", 6), ("MAX_PASSAGES", 1)])
-def test_of_much_that_came_nothing_is_looked_at(
-    answer: Answer, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
+def test_too_many_changes_need_a_search_without_being_checked(
+    answer: CachedAnswer, bound: str, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(still_valid, bound, most)
     for name, stands in (("one", True), ("two", False)):
-        answer.world.write(f"handbook/{name}.md", UNLIKE.replace("boiler", name))
+        answer.world.write(f"handbook/{name}.md", UNRELATED.replace("boiler", name))
         before = answer.state
         answer.world.ingest()
-        assert answer.look() is stands
+        assert answer.confirm() is stands
         answer.state = before
 
 
-def test_what_the_company_says_otherwise_bears_on_an_answer_where_a_search_looks_for_it(answer: Answer) -> None:
+def test_company_synonyms_count_as_shared_words_where_search_uses_them(answer: CachedAnswer) -> None:
     answer.world.control.execute("INSERT INTO glossary_term (name, said) VALUES ('leave', '{paid leave,furlough}')")
     answer.world.write("handbook/new.md", "# Boilers\n\nFurlough of the boiler: pressure 3, valve 4, turbine 7.\n")
     answer.world.ingest()
     before = answer.state
-    assert answer.look()
+    assert answer.confirm()
     answer.state = before
-    assert not answer.look(synonyms=True)
+    assert not answer.confirm(synonyms=True)
 
 
-def test_a_conflict_that_is_found_later_is_a_change_of_both_documents(world: World) -> None:
+def test_a_later_found_conflict_changes_both_documents(world: World) -> None:
     rule = "# Leave {}\n\nEmployees have {} days of paid leave a year. Leave is asked for in the portal of the staff.\n"
     for year, days in ((2024, 25), (2026, 30)):
         world.write(f"handbook/leave-{year}.md", rule.format(year, days))
     world.ingest()
     world.control.execute("DELETE FROM document_conflict")
-    answer = Answer(world)
-    assert answer.look() and not answer.search().conflicts
+    answer = CachedAnswer(world)
+    assert answer.confirm() and not answer.search().conflicts
     for new in (True, False):
         before = world.control.execute("SELECT max(noted) FROM document").fetchone()
         assess(world.control, "handbook", TODAY)
         assert (world.control.execute("SELECT max(noted) FROM document").fetchone() != before) is new
-        assert answer.look() is not new
-        follow(world)
+        assert answer.confirm() is not new
+        apply_pending_changes(world)
         answer.state = answer.search().state
         assert answer.search().conflicts

@@ -512,7 +512,7 @@ async def test_a_thousand_calls_of_every_kind_leave_exact_books(tmp_path: Path) 
 _CHILD = """
 import asyncio, sys
 from pathlib import Path
-from tests.unit.call_rig import call_rig, until
+from tests.unit.call_rig import call_rig, wait_until
 from tests.unit.test_gateway_hedge import HEDGED
 
 async def main(folder, stream):
@@ -520,7 +520,7 @@ async def main(folder, stream):
         rig.play("one", latency_ms=60_000)
         rig.play("two", latency_ms=60_000)
         call = asyncio.ensure_future(rig.chat(stream=stream))
-        await until(lambda: rig.models["two"].counted == 1)
+        await wait_until(lambda: rig.models["two"].counted == 1)
         print(rig.gateway.journal.folder, flush=True)
         await call
 
