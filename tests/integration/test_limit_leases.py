@@ -158,12 +158,12 @@ async def test_a_busy_worker_holds_little_of_the_rest_of_a_day(database: Databas
     assert max(ahead) <= 1 / 8 + 0.01
 
 
-async def use_often(one: Worker, declared: Quota | Budget, times: int) -> int:
-    """Use it every few milliseconds; returns how often that was possible."""
+async def use_often(one: Worker, declared: Quota | Budget, times: int, reserved: int) -> int:
+    """Use 1 of it every few milliseconds, of `reserved`; returns how often that was possible."""
     done = 0
     for _ in range(times):
         token, period = (new_id().bytes, -1), key_at(declared.period, "", "UTC", one.wall.now())
-        if await one.leases.acquire(token, [Charge(declared.name, period, 1)], [declared], 1) is None:
+        if await one.leases.acquire(token, [Charge(declared.name, period, reserved)], [declared], 1) is None:
             (one.counters if isinstance(declared, Quota) else one.leases._slices).settle_charges(token, [1])
             done += 1
         await asyncio.sleep(0.005)
@@ -171,15 +171,22 @@ async def use_often(one: Worker, declared: Quota | Budget, times: int) -> int:
 
 
 @pytest.mark.parametrize(
-    ("declared", "second", "most_ahead"),
+    ("declared", "second", "most_ahead", "reserved"),
     [
-        (quota(REQUESTS, 1_000_000), 1, 125_000),
-        (quota(REQUESTS, 2_000, "hour"), 3599 - 30, 250),
-        (Budget(name="assistant", covers="workload/assistant", limit=1_000_000, period="day"), 86_399 - 30, 125_000),
+        (quota(REQUESTS, 1_000_000), 1, 125_000, 1),
+        (quota(REQUESTS, 2_000, "hour"), 3599 - 30, 250, 1),
+        (quota(TOKENS, 1_000_000), 1, 125_000, 2_000),
+        (Budget(name="assistant", covers="workload/assistant", limit=1_000_000, period="day"), 86_399 - 30, 125_000, 1),
     ],
 )
 async def test_what_is_used_often_is_served_when_its_next_period_begins_without_postgresql(
-    database: Database, tmp_path: Path, wall: Wall, declared: Quota | Budget, second: int, most_ahead: int
+    database: Database,
+    tmp_path: Path,
+    wall: Wall,
+    declared: Quota | Budget,
+    second: int,
+    most_ahead: int,
+    reserved: int,
 ) -> None:
     """Limits by the minute are the usual ones, and another PostgreSQL takes half a minute to take over."""
     wall.at = wall.at.replace(hour=0, minute=0, second=0) + timedelta(days=1, seconds=second)
@@ -188,17 +195,17 @@ async def test_what_is_used_often_is_served_when_its_next_period_begins_without_
     )
     async with worker(database, tmp_path, wall) as one:
         with patience():
-            assert await use_often(one, declared, 300) == 300
+            assert await use_often(one, declared, 300, reserved) == 300
         following = key_at(declared.period, "", "UTC", wall.at + timedelta(seconds=61))
         book = one.counters if isinstance(declared, Quota) else one.leases._slices
         assert 0 < (held := book.available(declared.name, following)) <= most_ahead
         with psycopg.connect(database.superuser) as away:
             away.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE".encode())
             now_held = book.available(declared.name, key_at(declared.period, "", "UTC", wall.at))
-            assert await use_often(one, declared, 20) == 20 and now_held > 20
+            assert await use_often(one, declared, 20, reserved) == 20 and now_held > 20
             wall.at += timedelta(seconds=61)
             began = asyncio.get_running_loop().time()
-            assert await use_often(one, declared, 20) == 20
+            assert await use_often(one, declared, 20, reserved) == 20
             assert book.available(declared.name, following) == held - 20
             assert asyncio.get_running_loop().time() - began < 5
     count = f"SELECT count(*)::int FROM {table} WHERE {of} = %s AND {span} > %s"

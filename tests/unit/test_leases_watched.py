@@ -440,6 +440,17 @@ def test_what_a_minute_needs_is_held_where_there_is_plenty(
     assert account.refill_threshold(quota=is_quota) < 12, "nobody used it since"
 
 
+def test_what_is_used_often_is_held_although_calls_use_little_of_what_they_reserve() -> None:
+    """Such as tokens: most calls generate far fewer than they may."""
+    account = Account(quota("minute"), 1, unallocated=10**6, usual_amount=2000)
+    for tick in range(600):  # one call a second, which uses 20 of 2,000
+        account.record_use(20 * (tick // 20), 0.05, tick * 0.05)
+        if tick > 100:
+            assert account.is_in_use(tick * 0.05) == (tick % 20 <= 11) or tick % 20 == 12
+    assert account.refill_threshold(quota=True) == pytest.approx(20 * 60 * 0.63 + 2000, rel=0.05)
+    assert not account.is_in_use(600 * 0.05 + 1)
+
+
 async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each call asks it of its caller's, and there may be tens of thousands of callers a minute."""
     monkeypatch.setattr(lease_client, "_REFRESHED_AT_ONCE", 2)

@@ -28,6 +28,9 @@ STEADY_WINDOW_S = 30.0
 _OFTEN = 5
 """Uses a minute from which the next period is fetched ahead: of tens of thousands of users with a limit each, most call
 less often, and windows of theirs would take memory for nothing."""
+_IN_USE_S = 0.6
+"""How long an account that is used often counts as in use after each use: until it was looked at once more
+(`lease_client`)."""
 EMPTY_S = 1.0
 """How long an account is known to be empty after PostgreSQL refused a grant."""
 EMPTY_RETRY_S = 0.1
@@ -71,6 +74,8 @@ class Account:
     """How often per second it was used, over the same time; what is used between two measurements counts as once."""
     measured_at: float = float("-inf")
     """Loop time at which the use was last measured."""
+    used_at: float = float("-inf")
+    """Loop time at which a use was last measured."""
     spent: int = 0
     usual_amount: int = 0
     """The amount of a recent call."""
@@ -112,6 +117,8 @@ class Account:
         used, self.spent = spent - self.spent, spent
         self.use_rate += (used / seconds - self.use_rate) * 0.2
         since, self.measured_at = max(seconds, now - self.measured_at), now
+        if used:
+            self.used_at = now
         weight = min(1.0, since / STEADY_WINDOW_S)
         self.steady_rate += (used / since - self.steady_rate) * weight
         self.use_frequency += ((used != 0) / since - self.use_frequency) * weight
@@ -135,6 +142,13 @@ class Account:
         """Whether it was used several times within the last half minute."""
         return self.use_frequency * OUTAGE_S >= _OFTEN
 
+    def is_in_use(self, now: float) -> bool:
+        """Whether it is used fast enough that more can be fetched before a call is short of it, or often. What calls
+        use may be little of what they reserve, such as tokens."""
+        if self.use_rate * PREFETCH_S >= max(1, self.usual_amount):
+            return True
+        return now < self.used_at + _IN_USE_S and self.is_used_often
+
     def expect_use_of(self, current: Account, now: float) -> None:
         """Expect as much use as the account of the same declaration has in its `current` period."""
         self.use_rate, self.steady_rate = current.use_rate, current.steady_rate
@@ -145,8 +159,8 @@ class Account:
 
     @property
     def _outage_reserve(self) -> float:
-        """Expected use while PostgreSQL is away."""
-        return self.steady_rate * OUTAGE_S
+        """Expected use while PostgreSQL is away, and what the last call has to reserve."""
+        return self.steady_rate * OUTAGE_S + self.usual_amount
 
     def idle_to_keep(self, available: int) -> int:
         """Return how much of a limit a worker keeps that has `available` idle: what it may hold ahead, and at least one

@@ -22,7 +22,7 @@ from typing import Any
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
-from groundplan.gateway.budgets.account import EMPTY_RETRY_S, PREFETCH_S, REFILL_WAIT_S, Account, Declaration
+from groundplan.gateway.budgets.account import EMPTY_RETRY_S, REFILL_WAIT_S, Account, Declaration
 from groundplan.gateway.budgets.expired import EndedKeyLookup, ended_periods
 from groundplan.gateway.budgets.grant_batching import GrantBatches
 from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
@@ -419,9 +419,8 @@ class LeaseClient:
         for key, account in list(self._active.items()):
             book = self._grants.slices_for(key[0])
             account.record_use(book.spent(*key), seconds, now)
-            # below a call's need nothing could be fetched before a call is short of it
             is_owing = account.is_soft and book.available(*key) < 0
-            if account.use_rate * PREFETCH_S < max(1, account.usual_amount) and not is_owing:
+            if not account.is_in_use(now) and not is_owing:
                 account.use_rate = 0.0
                 del self._active[key]
         return budgets
