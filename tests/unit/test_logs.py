@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.logger import get_logger
-from groundplan.core.logs import MAX_CHARACTERS, JsonLinesFormatter, format_line, redact_secrets
+from groundplan.core.logs import MAX_CHARACTERS, JsonLinesFormatter, RepeatedWarnings, format_line, redact_secrets
 from groundplan.identity.keys import make_key
 from groundplan.runtime.child import tail
 
@@ -53,6 +53,24 @@ def test_secrets_are_taken_out() -> None:
     assert body["event"] == "key [groundplan_key] at postgresql://u:[password]@db/x"
     assert body["authorization"] == "[hidden]" and body["retries"] == 3
     assert redact_secrets("https://example.org/a?b=c:d@e") == "https://example.org/a?b=c:d@e"
+
+
+def test_a_failure_that_is_tried_again_is_logged_once_in_ten_minutes() -> None:
+    """PostgreSQL may be away for hours, and each pool tries again by the second."""
+
+    def is_logged(seconds: float, message: str, name: str = "psycopg.pool", level: int = logging.WARNING) -> bool:
+        fields = {"name": name, "levelno": level, "msg": message, "created": 1e9 + seconds}
+        return repeated.filter(logging.makeLogRecord(fields))
+
+    repeated = RepeatedWarnings()
+    away = "error connecting in 'repeats': connection timeout expired"
+    assert [is_logged(second, away) for second in (0, 3, 599, 601, 605)] == [True, False, False, True, False]
+    assert is_logged(602, "error connecting in 'repeats': too many clients")
+    assert is_logged(603, "closing returned connection: <C [ACTIVE] at 0x7f01>")
+    assert not is_logged(604, "closing returned connection: <C [ACTIVE] at 0x7f02>")
+    assert all(is_logged(700, "cut off from live policy", "groundplan.gateway.policy.live") for _ in range(2))
+    assert all(is_logged(700, "failed", "groundplan.api.periodic", logging.ERROR) for _ in range(2))
+    assert [is_logged(700, "not possible now", "groundplan.api.periodic") for _ in range(2)] == [True, False]
 
 
 def test_a_long_text_is_cut() -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import sys
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -19,6 +20,8 @@ from groundplan.core.detect import SECRETS, Found, find
 MAX_CHARACTERS = 4000
 """Longer values are shortened."""
 _HIDDEN = frozenset({"authorization", "password", "secret", "token", "api_key", "cookie"})
+_ADDRESS = re.compile(r" at 0x[0-9a-f]+")
+"""Of an object, as Python shows one."""
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {"message", "asctime", "taskName"}
 
 
@@ -99,10 +102,36 @@ _LIBRARY_LEVELS = {"httpx": logging.WARNING, "websockets": logging.WARNING, "pyt
 the error, so that logs need not grow with either."""
 
 
+_REPEATED_BY = ("psycopg", "groundplan.api")
+"""Loggers that warn at each failed try, by the second while PostgreSQL is away."""
+_REPEATED_S = 600.0
+_MAX_REMEMBERED = 1000
+
+
+class RepeatedWarnings(logging.Filter):
+    """Drops a warning of `_REPEATED_BY` that was logged within the last ten minutes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._logged_at: dict[str, float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno != logging.WARNING or not f"{record.name}.".startswith(tuple(f"{n}." for n in _REPEATED_BY)):
+            return True
+        text = _ADDRESS.sub("", record.getMessage())
+        if record.created < self._logged_at.get(text, -_REPEATED_S) + _REPEATED_S:
+            return False
+        if len(self._logged_at) >= _MAX_REMEMBERED:
+            self._logged_at.clear()
+        self._logged_at[text] = record.created
+        return True
+
+
 def configure(process: str) -> None:
     """Send `logging` of this process to stderr as JSON lines. Call it once, at its start."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(JsonLinesFormatter(process))
+    handler.addFilter(RepeatedWarnings())
     root = logging.getLogger()
     root.handlers[:] = [handler]
     root.setLevel(logging.INFO)
