@@ -374,6 +374,18 @@ async def test_a_cancelled_batch_releases_its_reservation(setup: Setup) -> None:
         "SELECT count(*) FROM budget_slice WHERE epoch::text = %s AND granted_usd > released_usd", batch.id
     )
     assert left == 0 and held_by_slices(setup.stack) < 40 * LINE
+    assert (await setup.client.batches.cancel(batch.id)).status == "cancelled", "its answer may have been lost"
+
+
+async def test_a_batch_that_has_ended_cannot_be_cancelled(setup: Setup) -> None:
+    completed = await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(1))).id)
+    failed = await wait_until_ended(setup.client, (await create_batch(setup.client, b"no json")).id)
+    assert (completed.status, failed.status) == ("completed", "failed")
+    for batch in (completed, failed):
+        with pytest.raises(ConflictError, match=f"Cannot cancel a batch with status '{batch.status}'") as refused:
+            await setup.client.batches.cancel(batch.id)
+        assert refused.value.code == "batch_ended" and refused.value.response.headers["x-should-retry"] == "false"
+        assert await setup.client.batches.retrieve(batch.id) == batch
 
 
 async def test_a_batch_expires(setup: Setup) -> None:
@@ -832,6 +844,11 @@ async def test_unsupported_files_and_batches_are_refused_by_name(setup: Setup) -
         await setup.stack.ask("GET", "/v1/files?purpose=%00", setup.key),
     ):
         assert (reply.status, reply.code) == (400, "value_unsupported"), "an error of the caller, which is not retried"
+    for pairs in ({f"k{n}": "" for n in range(17)}, {"k" * 65: ""}, {"k": "v" * 513}):
+        reply = await setup.stack.post("/v1/batches", setup.key, {**unkept, "metadata": pairs})
+        assert (reply.status, reply.code) == (400, "metadata_invalid")
+    most = {f"{n:k>64}": "v" * 512 for n in range(16)}
+    assert (await setup.stack.post("/v1/batches", setup.key, {**unkept, "metadata": most})).json["metadata"] == most
     assert (await setup.stack.ask("PUT", "/v1/files", setup.key)).status == 405
     upload = await client.uploads.create(bytes=1, filename="x", mime_type="text/plain", purpose="user_data")
     for path in ("/v1/files", f"/v1/uploads/{upload.id}/parts"):

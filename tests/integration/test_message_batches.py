@@ -219,7 +219,13 @@ async def test_it_is_cancelled_listed_and_deleted(setup: Setup) -> None:
         assert {kind: kinds.count(kind) for kind in set(kinds)} == told, (
             "each call has a result, also if none was begun"
         )
+        assert (await batches.cancel(id)).processing_status == "ended", "its answer may have been lost"
     assert held_by_slices(setup.stack) >= setup.native.counted * LINE
+    whole = await ended(setup.client, (await batches.create(requests=requests(1))).id)
+    with pytest.raises(APIStatusError, match="the batch has ended") as over:
+        await batches.cancel(whole.id)
+    assert over.value.status_code == 409
+    await batches.delete(whole.id)
     await _pages(setup, made.id, at_once.id)
 
 

@@ -100,7 +100,9 @@ def test_no_client_is_sent_away_for_longer_than_it_may_wait(
     assert (b"x-should-retry: false" in lines) is (told is None and kind is Exhausted)
 
 
-@pytest.mark.parametrize("code", ["response_finished", "batch_running", "file_in_use", "idempotency_replayed"])
+@pytest.mark.parametrize(
+    "code", ["response_finished", "batch_running", "batch_ended", "file_in_use", "idempotency_replayed"]
+)
 def test_what_has_happened_already_is_not_tried_again(code: str) -> None:
     """Official clients repeat what is answered with 409, twice and after pauses, unless they are told not to."""
     error = Conflict("it is over", code=code, hint="Ask for another one.")

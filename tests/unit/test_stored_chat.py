@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Cache, Cascade, Guardrails, Keep, Routing
 from groundplan.core.errors import Invalid
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.surfaces.chat.sealed_store import StoredCompletion
-from groundplan.gateway.surfaces.chat.storing import check_metadata
+from groundplan.gateway.surfaces.metadata import check_metadata
 from groundplan.ledger.completion_store import Row
 
 FULL = Keep(content="full", seconds=60)

@@ -218,6 +218,11 @@ async def request_cancel(connection: Connection, id: UUID) -> None:
     )
 
 
+def ended_uncancelled(batch: Batch) -> bool:
+    """Whether a batch has ended without a request to cancel it."""
+    return batch.status in ENDED and batch.cancelling_at is None
+
+
 # money and lines ------------------------------------------------------------------------------------------------------
 
 

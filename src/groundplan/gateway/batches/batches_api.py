@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from groundplan.core.errors import GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, messages_api
 from groundplan.gateway.batches.batch_store import Batch, Connection
@@ -44,6 +44,7 @@ from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.messages import errors as messages_errors
+from groundplan.gateway.surfaces.metadata import check_metadata
 
 FILES, BATCHES = b"/v1/files", b"/v1/batches"
 ENDPOINTS = (
@@ -234,6 +235,12 @@ class BatchesApi:
             if cancels:
                 await batch_store.request_cancel(connection, id)
                 batch = await batch_store.find(connection, id) or batch
+                if batch_store.ended_uncancelled(batch):
+                    raise Conflict(
+                        f"Cannot cancel a batch with status '{batch.status}'",  # OpenAI's words: clients look for them
+                        code="batch_ended",
+                        hint="See its errors and result files.",
+                    )
             return await _batch_body(connection, batch)
 
     async def _create(self, request: Request, response: Response, key: KeyEntry, person: str) -> None:
@@ -246,8 +253,7 @@ class BatchesApi:
         if order.endpoint not in ENDPOINTS:
             hint = f"Use one of: {', '.join(ENDPOINTS)}"
             raise Invalid(f"batches cannot call {order.endpoint[:80]}", code="endpoint_unsupported", hint=hint)
-        if order.metadata is not None and len(order.metadata) > 16:
-            raise Invalid("metadata has more than 16 pairs", code="metadata_size", hint="Send fewer.")
+        check_metadata(order.metadata)
         if order.output_expires_after is not None:
             files_api.parse_seconds("output_expires_after", str(order.output_expires_after.seconds))
         async with self._pool.connection() as connection:

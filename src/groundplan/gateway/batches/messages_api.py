@@ -149,12 +149,14 @@ class MessageBatchesApi:
 
     async def _find(self, id: UUID, key: KeyEntry, *, cancel: bool) -> tuple[Batch, tuple[int, int]]:
         """A batch of the key's workload, cancelled first with `cancel`, and its (completed, failed) lines. Raises
-        `NotFound`."""
+        `NotFound`, and `Conflict` if it has ended before it was to be cancelled."""
         async with self._connection() as connection:
             batch = await _find_batch(connection, id, key)
             if cancel:
                 await batch_store.request_cancel(connection, id)
                 batch = await _find_batch(connection, id, key)
+                if batch_store.ended_uncancelled(batch):
+                    raise Conflict("the batch has ended", code="batch_ended", hint="Read its results.")
             done = await batch_store.count_done(connection, [id])
         return batch, done.get(id, (0, 0))
 

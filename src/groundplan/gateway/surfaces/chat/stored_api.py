@@ -19,7 +19,7 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
-from groundplan.gateway.surfaces.chat.storing import check_metadata
+from groundplan.gateway.surfaces.metadata import check_metadata
 from groundplan.gateway.surfaces.stored_api import Query, last_value
 
 PREFIX = b"/v1/chat/completions/"

@@ -14,7 +14,7 @@ from uuid import UUID
 import msgspec
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import GroundplanError, Invalid
+from groundplan.core.errors import GroundplanError
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
@@ -24,6 +24,7 @@ from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
 from groundplan.gateway.surfaces.chat.sealed_store import StoredCompletion
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.codec import Relay
+from groundplan.gateway.surfaces.metadata import check_metadata
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.gateway.surfaces.responses.sealed_store import owner_of
 from groundplan.gateway.upstream import providers
@@ -39,7 +40,6 @@ _ID = re.compile(r"[A-Za-z0-9_.:-]{1,200}", re.ASCII)
 """An id of a completion that can be requested by its path."""
 _STORAGE_FIELDS = ("store", "metadata")
 """Fields of a request that are about storage, not about the answer."""
-_MAX_PAIRS, _MAX_NAME_LENGTH, _MAX_TEXT_LENGTH = 16, 64, 512
 
 
 class _Request(msgspec.Struct, frozen=True):
@@ -47,24 +47,6 @@ class _Request(msgspec.Struct, frozen=True):
 
 
 _request = msgspec.json.Decoder(_Request).decode
-
-
-def check_metadata(value: object) -> dict[str, str]:
-    """Return the metadata. Raises `Invalid` where it is not what OpenAI allows."""
-    pairs = {} if value is None else value
-    good = isinstance(pairs, dict) and len(pairs) <= _MAX_PAIRS
-    if good and isinstance(pairs, dict):
-        good = all(
-            len(name) <= _MAX_NAME_LENGTH and isinstance(text, str) and len(text) <= _MAX_TEXT_LENGTH
-            for name, text in pairs.items()
-        )
-    if not good or not isinstance(pairs, dict):
-        raise Invalid(
-            "metadata is wrong",
-            code="metadata_invalid",
-            hint=f"Send at most {_MAX_PAIRS} names of {_MAX_NAME_LENGTH} characters, with texts of {_MAX_TEXT_LENGTH}.",
-        )
-    return pairs
 
 
 # during the call -----------------------------------------------------------------------------------------------------
