@@ -234,6 +234,15 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
     with pytest.raises(BadRequestError, match="n is 0"):
         await setup.client.images.edit(image=image, prompt="x", model="painter", n=0)
     assert (await setup.post("/v1/images/edits", model="painter")).code == "file_missing"
+    counted = setup.model.counted
+    for name, size, begun in (("mask", 9, 0), ("markup", 9, 0), ("mask", 2 << 20, 2)):
+        alone = form(("model", b"painter", None), ("size", b"512x512", None), (name, bytes(size), "a.png"))
+        for path in ("/v1/images/edits", "/v1/images/variations"):
+            reply = await setup.stack.post(path, setup.key, alone, content_type=FORM)
+            assert (reply.status, reply.code) == (400, "file_missing"), (name, size)
+        assert setup.model.counted == counted + begun, "a large form is known to have no image at its end only"
+    masked = form(("model", b"painter", None), ("mask", bytes(2 << 20), "a.png"), ("image", b"x", "b.png"))
+    assert (await setup.stack.post("/v1/images/edits", setup.key, masked, content_type=FORM)).status == 200
     address = form(("model", b"painter", None), ("image", b"x", "a.png"), ("mask", b"http://127.0.0.1/a.png", None))
     reply = await setup.stack.post("/v1/images/edits", setup.key, address, content_type=FORM)
     assert (reply.status, reply.code) == (400, "field_unsupported"), "an address is no file"

@@ -10,7 +10,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.images import COPY_FIELDS, Images, ImageSettings, check_bounded, check_counts
-from groundplan.gateway.surfaces.upload import Upload, accepting_uploads
+from groundplan.gateway.surfaces.upload import Upload, accepting_uploads, image_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
@@ -29,7 +29,8 @@ MAX_LATE_PROMPT_BYTES = 64 << 10
 """Most bytes of a prompt behind a large image; as many tokens are reserved."""
 _ANY_QUALITY = "auto"
 """Stands for a quality that may still follow: the dearest one is reserved."""
-_FILES = frozenset({"image", "image[]", "mask", "markup"})
+_IMAGES = frozenset({"image", "image[]"})
+_FILES = _IMAGES | {"mask", "markup"}
 MAX_FILES = 17
 """OpenAI takes sixteen images, and a mask or what is drawn on the first of them (`markup`)."""
 
@@ -61,7 +62,11 @@ class ImageEdits(Images):
     def read(self, request: Request) -> Ask:
         upload = request.upload_state
         if not isinstance(upload, Upload) or not upload.files or not _FILES.issuperset(upload.files):
-            raise Invalid("the form has no image", code="file_missing", hint="Send a file in the field `image`.")
+            raise image_missing()
+        if _IMAGES.isdisjoint(upload.files):
+            if upload.whole:
+                raise image_missing()
+            upload.owes_image = _IMAGES
         fields = upload.fields
         stream, partial, count = upload.flag("stream"), upload.number("partial_images", 0), upload.number("n", 1)
         if not self.streams and (stream or partial):

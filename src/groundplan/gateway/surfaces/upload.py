@@ -59,6 +59,8 @@ class Upload:
         """Whether text fields may come in the kept beginning only, since they were checked."""
         self.owes_model = False
         """Whether the form must name a model and has not yet."""
+        self.owes_image: frozenset[str] = frozenset()
+        """Fields of which one must have an image, where none of them has one yet."""
 
     async def begin(self, request: Request) -> None:
         """Read the beginning that is kept. Raises `Invalid`."""
@@ -192,8 +194,7 @@ class Upload:
                     raise _field_too_late(part.name)
                 for each in (part, Data(value), event) if part.name != "model" else ():
                     yield each
-        if self.owes_model and "model" not in self.fields:
-            raise model_missing()
+        self._check_end()
 
     def _check_late(self, part: Part, may: Mapping[str, Container[str]]) -> Part | None:
         """The part if it is a decisive field. Raises `Invalid` for a field that may not come so late, and for too many
@@ -209,6 +210,13 @@ class Upload:
         if name not in may or name in self.fields or (self.texts_first and name != "model"):
             raise _field_too_late(name)
         return part
+
+    def _check_end(self) -> None:
+        """Raises `Invalid` where the whole form lacks what it owes."""
+        if self.owes_model and "model" not in self.fields:
+            raise model_missing()
+        if self.owes_image and self.owes_image.isdisjoint(self.files):
+            raise image_missing()
 
     def _add_file(self, name: str) -> None:
         most, fields = self._late
@@ -238,6 +246,10 @@ def accepting_uploads(deployments: tuple[Deployment, ...]) -> tuple[Deployment, 
 def model_missing() -> Invalid:
     hint = "Put model into the form, before the file where that is large and several models may be meant."
     return Invalid("the form names no model", code="model_missing", hint=hint)
+
+
+def image_missing() -> Invalid:
+    return Invalid("the form has no image", code="file_missing", hint="Send a file in the field `image`.")
 
 
 def _encoded_part(event: Event, boundary: bytes) -> bytes:
