@@ -23,6 +23,7 @@ from psycopg import sql
 from tests.integration.test_migrations import bare_database
 from tests.knowledge_intake import Intake
 
+from groundplan.cli.audit import rotate_key
 from groundplan.cli.doctor import _check_home
 from groundplan.core.audit.keys import create_keys, load_private
 from groundplan.core.audit.log import AuditLog
@@ -462,6 +463,8 @@ def test_an_interrupted_restore_cannot_be_started(tmp_path: Path) -> None:
             backup(home, load_settings({}), tmp_path / "a.backup", quiet)
         with pytest.raises(Conflict, match=code):
             restore(tmp_path / "b.backup", home)
+        with pytest.raises(Conflict, match=code):
+            rotate_key(home.root)
         (told,) = _check_home(home, load_settings({}))
         assert told.state == state and "a restore into" in told.message
         if code == "up_running":  # the restore is killed

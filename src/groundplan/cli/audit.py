@@ -22,6 +22,7 @@ from groundplan.core.audit.seal import seal
 from groundplan.core.audit.verify import Verdict
 from groundplan.core.audit.verify import verify as verify_folder
 from groundplan.core.words import quantity
+from groundplan.runtime.locks import check_restored
 
 app = command_group("Verify the audit log from its files alone, list it, copy it.")
 
@@ -78,6 +79,7 @@ def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
         value = ControlClient.connect(home).post("/api/audit/rotate-key")
         emit(value, as_json, f"checkpoints are now signed by {value['next']}")
         return
+    check_restored(place)
     done = rotate(place)
     value = {"previous": done.previous.encode(), "next": done.next.encode()}
     emit(value, as_json, f"checkpoints are now signed by {done.next.encode()}")
