@@ -100,6 +100,7 @@ def test_no_line_of_synonyms_holds_opposites_units_times_or_numbers() -> None:
     lines = [line.split() for line in text.splitlines()]
     assert len(lines) > 900
     assert all(len(set(line)) == len(line) > 1 for line in lines)
+    assert len({frozenset(pair) for pair in vocabulary.OPPOSITES}) == len(vocabulary.OPPOSITES), "each pair once"
     opposites = {frozenset(map(stem, pair)) for pair in vocabulary.OPPOSITES}
     for line in lines:
         assert not any(frozenset(map(stem, pair)) in opposites for pair in combinations(line, 2)), line

@@ -112,7 +112,7 @@ OPPOSITES = [
     ("public", "private"), ("on", "off"), ("in", "out"), ("with", "without"), ("include", "exclude"),
     ("including", "excluding"), ("always", "never"), ("all", "none"), ("all", "some"), ("every", "some"),
     ("always", "sometimes"), ("everyone", "nobody"), ("gain", "loss"), ("profit", "loss"), ("credit", "debit"),
-    ("lend", "borrow"), ("import", "export"), ("arrive", "depart"), ("arrival", "departure"), ("hire", "fire"),
+    ("lend", "borrow"), ("arrive", "depart"), ("arrival", "departure"), ("hire", "fire"),
     ("hire", "dismiss"), ("join", "leave"), ("enter", "exit"), ("entry", "exit"), ("ascending", "descending"),
     ("male", "female"), ("man", "woman"), ("men", "women"), ("father", "mother"), ("husband", "wife"),
     ("mandatory", "optional"), ("required", "optional"), ("compulsory", "voluntary"), ("manual", "automatic"),
@@ -147,7 +147,7 @@ OPPOSITES = [
     ("send", "get"), ("sell", "get"), ("earn", "pay"), ("earn", "spend"), ("save", "spend"), ("own", "rent"),
     ("buy", "rent"), ("ask", "answer"), ("question", "answer"), ("cause", "cure"), ("symptom", "treatment"),
     ("creation", "deletion"), ("take", "reject"), ("take", "refuse"), ("accept", "refuse"), ("take", "decline"),
-    ("symptom", "cause"), ("prevent", "treat"), ("arrival", "leaving"), ("win", "loss"), ("hot", "cool"),
+    ("symptom", "cause"), ("prevent", "treat"), ("arrival", "leaving"), ("hot", "cool"),
 ]  # fmt: skip
 
 QUANTIFIERS = {
