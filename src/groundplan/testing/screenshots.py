@@ -1,7 +1,7 @@
-"""The pictures of the README, taken from a real `groundplan up --demo`: `python -m groundplan.testing.screenshots DIR`.
+"""The pictures of the README, taken from a real demo: `python -m groundplan.testing.screenshots DIR`.
 
-It starts its own installation on free ports in a temporary folder, approves what waits (as the example company's
-people), lets the traffic flow, and takes the cloud down for the ground plan. Nothing is drawn or edited by hand.
+It starts its own installation on free ports in a temporary folder, where the example company's people approve what
+waits, lets the traffic flow, and takes the cloud down for the ground plan. Nothing is drawn or edited by hand.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 WIDTH = 1280
 PLAN_HEIGHT = 1000
+APPROVAL_SECONDS = 120
 TRAFFIC_MILLISECONDS = 45_000
 OUTAGE_MILLISECONDS = 9_000
 EXAMPLE = Path("examples/company")
@@ -62,11 +64,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def run_demo(home: Path) -> Iterator[Stack]:
-    """`groundplan up --demo` with the example company, until the block ends."""
+    """`groundplan up --demo --tour` with the example company, until the block ends."""
     gateway, control = _free_port(), _free_port()
     process = subprocess.Popen(
         [
-            *_command("up", "--workspace", str(EXAMPLE), "--home", str(home), "--demo"),
+            *_command("up", "--workspace", str(EXAMPLE), "--home", str(home), "--demo", "--tour"),
             *("--port", str(gateway), "--control-port", str(control)),
         ],
         stdout=subprocess.PIPE,
@@ -86,7 +88,7 @@ def take_all(stack: Stack, browser: Browser, folder: Path, scratch: Path) -> Non
     """All pictures, in an order in which each act's traces are still fresh."""
     with _page(stack, browser) as page:
         page.goto(_login(stack))
-        approve_all(page)
+        wait_until_approved(page)
         _act(page, "budget-race")
         page.wait_for_timeout(TRAFFIC_MILLISECONDS)
         _act(page, "ask-as")
@@ -107,28 +109,13 @@ def take_all(stack: Stack, browser: Browser, folder: Path, scratch: Path) -> Non
         page.locator("pre").screenshot(path=folder / "plan.png")
 
 
-def approve_all(page: Page) -> None:
-    """Everything that waits, by the people who hold the duties, as a visitor of the demo would."""
-    page.goto("/governance")
-    changes = page.locator(".panel a[href^='/governance/changes/']")
-    links = [str(link.get_attribute("href")) for link in changes.all()]
-    page.goto("/")
-    people = [option.get_attribute("value") for option in page.locator("select[name=person] option").all()]
-    for person in filter(None, people):
-        _act_as(page, person)
-        for link in links:
-            page.goto(link)
-            if page.locator("form[action='/do/approve']").count():
-                with page.expect_navigation():
-                    page.click("form[action='/do/approve'] button.primary")
-        _act_as(page, "")
-
-
-def _act_as(page: Page, person: str) -> None:
-    page.goto("/")
-    page.select_option("select[name=person]", person)
-    with page.expect_navigation():
-        page.click("form[action='/do/act-as'] button")
+def wait_until_approved(page: Page) -> None:
+    """Until the example company's people have approved what the first start declares. Raises `RuntimeError`."""
+    end = time.monotonic() + APPROVAL_SECONDS
+    while pending := _api(page, "/api/changes?state=pending")["changes"]:
+        if time.monotonic() >= end:
+            raise RuntimeError(f"still not approved: {', '.join(each['summary']['subject'] for each in pending)}")
+        page.wait_for_timeout(1000)
 
 
 def plan_html(stack: Stack, workspace: Path) -> str:
