@@ -70,6 +70,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks.knowledge_machine import Watch, run_details
 from benchmarks.knowledge_scale import Client, run_search_service
+from benchmarks.knowledge_tokens import count_tokens
 
 GRID = [Weights(words, neighbour) for words, neighbour in product((0.5, 1.0, 1.5, 2.0, 3.0), (0.0, 0.2, 0.35, 0.5))]
 """For the rankings alone."""
@@ -180,7 +181,7 @@ class SearchSetup:
 
     def pieces(self, passages: Sequence[Passage]) -> list[Piece]:
         """Where the passages stand; each must say what stands there, and its own words all places that it tells."""
-        sizes = self.encoder.count_tokens([one.text for one in passages]) if passages else ()
+        sizes = count_tokens(self.encoder, [one.text for one in passages]) if passages else ()
         return [
             Piece(*self._span(one, one.text), size, tuple(self._span(place, one.text) for place in one.also))
             for one, size in zip(passages, sizes, strict=True)
@@ -245,7 +246,7 @@ def _index(
     acls: frozenset[int],
 ) -> Index:
     encoder, asking = encoders
-    sizes = encoder.count_tokens([text for *_, text in places])
+    sizes = count_tokens(encoder, [text for *_, text in places])
     by_chunk = {
         id: Piece(Path(path).stem, start, end, size)
         for (id, path, start, end, _), size in zip(places, sizes, strict=True)

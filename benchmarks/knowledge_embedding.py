@@ -35,6 +35,7 @@ if str(Path(__file__).parents[1]) not in sys.path:
 
 from benchmarks.knowledge_machine import Watch, run_details
 from benchmarks.knowledge_texts import passages
+from benchmarks.knowledge_tokens import count_tokens
 
 TARGETS = {"float32": 2.2, "bfloat16": 4.0, "cosine": 0.9999}
 TOKENS = 200
@@ -74,7 +75,7 @@ def texts(encoder: Encoder, count: int) -> list[str]:
     for one in passages():
         collected.append(one)
         joined = " ".join(collected)
-        if len(joined) > 3 * TOKENS and encoder.count_tokens([joined])[0] >= TOKENS:
+        if len(joined) > 3 * TOKENS and count_tokens(encoder, [joined])[0] >= TOKENS:
             found.append(" ".join(joined.split()[:150]))
             collected = []
         if len(found) == count:
@@ -125,7 +126,7 @@ def measure(count: int, rounds: int, batches: Sequence[int]) -> dict[str, Any]:
     base = Encoder(folder)
     made: dict[str, OpenVinoEncoder] = {name: OpenVinoEncoder(folder, name, threads=THREADS) for name in PRECISIONS}
     given = texts(base, count)
-    tokens = float(np.mean(base.count_tokens(given)))
+    tokens = float(np.mean(count_tokens(base, given)))
     speed, sizes = fastest(base, given, batches, halves=False)
     _, halves = fastest(base, given, batches, halves=True)
     ways = {f"numpy {size}": numpy_way(base, size) for size in sizes}

@@ -26,10 +26,11 @@ import psycopg
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.governance import share_store
-from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
+from groundplan.knowledge.model import Chunk, Readers, by_grant
 from groundplan.release.store import set_source_grants
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 GROUPS, PEOPLE, DOCUMENTS = 12, 24, 240
 SUBJECTS = ("leave", "travel", "salary", "laptop", "office", "training", "bonus", "contract")

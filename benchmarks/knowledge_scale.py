@@ -38,6 +38,7 @@ import msgspec
 import numpy as np
 import psutil
 import psycopg
+from numpy.typing import NDArray
 from psycopg_pool import ConnectionPool
 from threadpoolctl import threadpool_limits
 
@@ -46,7 +47,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, load_settings
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder
-from groundplan.knowledge.model import Chunk, Document, Readers, Vectors
+from groundplan.knowledge.model import Chunk, Readers, Vectors
 from groundplan.knowledge.retrieval import search_store, vectors
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.projection_file import ProjectionFile
@@ -57,6 +58,7 @@ from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database, cluster
+from groundplan.testing.document_rows import Document
 
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
@@ -239,13 +241,29 @@ def percentiles(times: list[float]) -> dict[str, float]:
     }
 
 
+def nearest(
+    encoded: vectors.EncodedVectors,
+    question: Vectors,
+    mask: NDArray[np.bool_] | None,
+    count: int,
+    limit: int,
+) -> tuple[NDArray[np.int32], NDArray[np.float32]]:
+    """(rows, similarity) of about the `limit` nearest of the `count` masked rows (None: all), by this ranking
+    alone."""
+    rows, near = vectors.nearest_candidates(encoded, question, mask, count, limit)
+    rows = rows[vectors.largest_indices(near, limit)]
+    near = vectors.similarity(encoded, question, rows)
+    order = np.lexsort((rows, -near))
+    return rows[order], near[order]
+
+
 def nearest_rows(setup: SearchSetup, band: Band, question: Vectors) -> list[int]:
     """The rows that the vector ranking alone proposes for a band's person, in its order."""
     with setup.pool.connection() as conn, conn.transaction():
         standing = search_store.assume_reader(conn, setup.corpus.people[band.visible], "w")
     view = setup.index.view
     seen = view.visible_rows(frozenset(band.sources), frozenset(standing.acls))
-    near, _ = vectors.nearest(view.columns.encoded, question, seen.mask, seen.count, CANDIDATES)
+    near, _ = nearest(view.columns.encoded, question, seen.mask, seen.count, CANDIDATES)
     found: list[int] = near.tolist()
     return found
 

@@ -46,7 +46,7 @@ from groundplan.gateway.search_app import configure
 from groundplan.knowledge import store
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import OpenVinoEncoder, load_question_encoder
-from groundplan.knowledge.model import Chunk, Document, Readers
+from groundplan.knowledge.model import Chunk, Readers
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.endpoint import KnowledgeService
 from groundplan.knowledge.retrieval.projection import Projection
@@ -58,6 +58,7 @@ from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database, cluster
+from groundplan.testing.document_rows import Document
 
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))

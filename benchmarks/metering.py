@@ -164,6 +164,18 @@ def _check_reading(
     return True, _has_no_price(extractor) or _check_price(results, place, entry, usage, unexpected, extractor, at)
 
 
+def _is_unpriced(provider: str, reference: str) -> bool:
+    """Whether the list has the model but no price for anything of it, which does not mean that it is free."""
+    from genai_prices import data_snapshot  # noqa: PLC0415 -- heavy
+
+    try:
+        _, info = data_snapshot.get_snapshot().find_provider_model(reference, None, provider, None)
+    except LookupError:
+        return False
+    candidates = [each.prices for each in info.prices] if isinstance(info.prices, list) else [info.prices]
+    return not any(value is not None for prices in candidates for value in prices.__dict__.values())
+
+
 def _has_no_price(extractor: dict[str, Any]) -> bool:
     return extractor.get("input_price") is None or extractor.get("output_price") is None
 
@@ -182,7 +194,7 @@ def _check_price(
     model = next((name for name in names if isinstance(name, str) and name), None)
     rates = None if model is None else price_list.provider_rates(place["provider"], model, at)
     expected = (Decimal(str(extractor["input_price"])), Decimal(str(extractor["output_price"])))
-    if rates is None and model is not None and not any(expected) and price_list.is_unpriced(place["provider"], model):
+    if rates is None and model is not None and not any(expected) and _is_unpriced(place["provider"], model):
         why = "the list has the model without any price, which the expectation takes for free and the product refuses"
         results.explained.append({**place, "model": model, "why": why})
         return True

@@ -13,6 +13,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from benchmarks import metering_shapes
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.economics.prices import provider_usage
@@ -23,11 +24,11 @@ _SHAPES: dict[tuple[str, ...], type[Any]] = {
     ("result.usage", "prompt_tokens"): provider_usage.ChatUsage,
     ("usage", "input_tokens"): provider_usage.ResponsesUsage,
     ("result.usage", "input_tokens"): provider_usage.ResponsesUsage,
-    ("usageMetadata", "promptTokenCount"): provider_usage.GeminiUsage,
-    ("usage", "inputTokens"): provider_usage.ConverseUsage,
-    ("usage.billed_units", "input_tokens"): provider_usage.CohereTokens,
-    ("meta.billed_units", "input_tokens"): provider_usage.CohereTokens,
-    ("usage", "tokens.input_tokens"): provider_usage.CohereUsage,
+    ("usageMetadata", "promptTokenCount"): metering_shapes.GeminiUsage,
+    ("usage", "inputTokens"): metering_shapes.ConverseUsage,
+    ("usage.billed_units", "input_tokens"): metering_shapes.CohereTokens,
+    ("meta.billed_units", "input_tokens"): metering_shapes.CohereTokens,
+    ("usage", "tokens.input_tokens"): metering_shapes.CohereUsage,
     ("response.usage", "input_tokens"): provider_usage.RealtimeUsage,
 }
 """(path of the report in a body, name of its first count) -> its shape"""

@@ -38,11 +38,11 @@ from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.settings import load_settings
 from groundplan.economics.routing.decide.choose import choose
 from groundplan.economics.routing.decide.predict import text_to_embed
-from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate, strong_share
+from groundplan.economics.routing.learn.evaluate import KEEPS, Embed, Evaluation, evaluate
 from groundplan.economics.routing.learn.evaluation_set import question_key
 from groundplan.economics.routing.learn.fit import train
 from groundplan.economics.routing.learn.operating_points import label
-from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router, Sample
+from groundplan.economics.routing.model import LAYERS, TOKENS, Doubles, Floats, Matrix, Router, Sample
 from groundplan.knowledge.embedding.encoder import Encoder
 from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder, precision_of
 
@@ -217,6 +217,14 @@ def _question_embedder(encoder: Encoder | None) -> Embed | None:
     if encoder is None:
         return None
     return lambda prompts: encoder.embed([encoder.truncate(text_to_embed(prompt), TOKENS) for prompt in prompts])
+
+
+def strong_share(weak: Doubles, strong: Doubles, gain: Doubles, gap: float = 0.5) -> float:
+    """The smallest share of calls that must go to the strong model, those with the highest expected gain first, to
+    close that part of the gap between the two."""
+    order = np.argsort(-gain, kind="stable")
+    closed = np.cumsum((strong - weak)[order])
+    return float((int(np.argmax(closed >= gap * (strong - weak).sum())) + 1) / len(order))
 
 
 def _strong_share(predicted: Any, matrix: Matrix) -> float:

@@ -149,6 +149,11 @@ def coverage(cases: Sequence[tuple[Proposal, float]]) -> dict[str, Any]:
     }
 
 
+def merged(one: Tally, other: Tally) -> Tally:
+    """The sum of both tallies."""
+    return Tally(one.count + other.count, one.total + other.total, one.squares + other.squares)
+
+
 def measure_peeking(rng: np.random.Generator, runs: int = 400, days: int = 40, calls_a_day: int = 50) -> dict[str, Any]:
     """How often an experiment without a difference, checked every day, ever declares one."""
     ours = naive = 0
@@ -159,7 +164,7 @@ def measure_peeking(rng: np.random.Generator, runs: int = 400, days: int = 40, c
             for arm in (0, 1):
                 hits = int(rng.binomial(calls_a_day, level))
                 batch = Tally(calls_a_day, float(hits), float(hits))
-                a, b = (a.merged(batch), b) if arm == 0 else (a, b.merged(batch))
+                a, b = (merged(a, batch), b) if arm == 0 else (a, merged(b, batch))
             interval = difference(a, b)
             declared |= interval.low > 0 or interval.high < 0
             share = (a.total + b.total) / (a.count + b.count)

@@ -160,11 +160,11 @@ def rates(hits: Any, same: Any, intents: Sequence[str]) -> dict[str, Any]:
         "pairs": len(same), "repeats": repeat_count, "hits": hit_count, "wrong": wrong,
         "hit_rate": round(int((hits & same).sum()) / max(1, repeat_count), 4),
         "wrong_rate": round(wrong / max(1, hit_count), 5),
-        "wrong_upper": round(equivalence.share_upper_bound(ceil(sum(shares)), len(shares)), 5) if hit_count else 1.0,
-        "wrong_upper_independent": round(equivalence.share_upper_bound(wrong, hit_count), 5) if hit_count else 1.0,
+        "wrong_upper": round(semantic_tune.share_upper_bound(ceil(sum(shares)), len(shares)), 5) if hit_count else 1.0,
+        "wrong_upper_independent": round(semantic_tune.share_upper_bound(wrong, hit_count), 5) if hit_count else 1.0,
         "intents": len(set(intents)), "intents_hit": len(shares),
         "wrong_per_lookup": round(wrong / len(same), 5),
-        "wrong_per_lookup_upper": round(equivalence.share_upper_bound(wrong, len(same)), 5),
+        "wrong_per_lookup_upper": round(semantic_tune.share_upper_bound(wrong, len(same)), 5),
     }  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from hashlib import blake2b
 from itertools import pairwise
+from math import inf
 from zlib import crc32
 
 import numpy as np
@@ -20,12 +21,12 @@ from groundplan.economics.semantic.equivalence import (
     CONFIDENCE,
     STATEMENT_KINDS,
     Acceptance,
+    WordComparison,
+    align_words,
+    compare_pair,
     compare_words,
-    difference_kinds,
     is_within_bound,
     judge,
-    lowest_threshold,
-    pair_features,
 )
 from groundplan.economics.semantic.phrasing import read_question
 from groundplan.economics.semantic.reading import Reading
@@ -61,7 +62,7 @@ def proven_kinds(pairs: Sequence[Pair], groups: Sequence[str], *ways: Way) -> fr
             a, b = read(pair.a), read(pair.b)
             difference = compare_words(a, b)
             if not isinstance(difference, str) and not isinstance(
-                pair_features(embed(pair.a), embed(pair.b), difference), str
+                _pair_features(embed(pair.a), embed(pair.b), difference), str
             ):
                 rows.append((difference_kinds(a, b), group, pair.same))
     return STATEMENT_KINDS | kinds_with_evidence(rows)
@@ -189,7 +190,49 @@ def _embed_by_letters(reading: Reading) -> EmbeddedReading:
 def features_of(pair: Pair, embed: Callable[[str], EmbeddedReading]) -> NDArray[np.float64] | str:
     """The features of a pair, or the guard that refuses it; `embed` is not called if the words refuse the pair."""
     difference = compare_words(read_question(pair.a), read_question(pair.b))
-    return difference if isinstance(difference, str) else pair_features(embed(pair.a), embed(pair.b), difference)
+    return difference if isinstance(difference, str) else _pair_features(embed(pair.a), embed(pair.b), difference)
+
+
+def _pair_features(one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison) -> NDArray[np.float64] | str:
+    """Features of a pair, or the guard that refuses it."""
+    found = compare_pair(one, other, worded)
+    return found if isinstance(found, str) else found.veto or found.features
+
+
+def difference_kinds(a: Reading, b: Reading) -> frozenset[str]:
+    """Kinds of difference between two readings, without asking guards."""
+    return align_words(a, b).difference_kinds(a, b)
+
+
+def share_upper_bound(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
+    """Upper end of the one-sided Clopper-Pearson interval of the share `wrong` of `of`."""
+    if wrong >= of:
+        return 1.0
+    low, high = wrong / of, 1.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        if is_within_bound(wrong, of, middle, confidence):
+            high = middle
+        else:
+            low = middle
+    return high
+
+
+def lowest_threshold(
+    scores: Sequence[float], same: Sequence[bool], bound: float, least: int = 100, confidence: float = CONFIDENCE
+) -> tuple[float, int, int]:
+    """(threshold, accepted, wrong): the lowest score from which on the bound is kept with confidence (0: by the share
+    itself); infinite if there is none. At least `least` pairs must be accepted."""
+    order = sorted(zip(scores, same, strict=True), key=lambda each: -each[0])
+    found, accepted, wrong = (inf, 0, 0), 0, 0
+    for place, (score, right) in enumerate(order):
+        if score == -inf:
+            break
+        accepted, wrong = accepted + 1, wrong + (not right)
+        tied = place + 1 < len(order) and order[place + 1][0] == score
+        if not tied and accepted >= least and is_within_bound(wrong, accepted, bound + 1e-12, confidence):
+            found = (score, accepted, wrong)
+    return found
 
 
 def _lowest_threshold(

@@ -21,10 +21,10 @@ from groundplan.gateway.journal import ledger_store
 from groundplan.identity import passkey_store, passkeys
 from groundplan.identity import service as identity
 from groundplan.identity.model import DUTIES, Passkey
-from groundplan.knowledge.model import Document, Readers
+from groundplan.knowledge.model import Readers
 from groundplan.knowledge.store import put_source
 from groundplan.testing.database import Cluster
-from groundplan.testing.document_rows import put_document
+from groundplan.testing.document_rows import Document, put_document
 
 OTHER = "triage"
 ANY_SUBJECT = {"open", "self", "own", "read", "plan", "operate", "scim"}

@@ -44,6 +44,7 @@ from groundplan.ledger import (
     queries,
     rollup_store,
 )
+from groundplan.testing.charges import charges_by_period
 from groundplan.testing.clock import ManualClock
 from groundplan.testing.database import Cluster, Database
 
@@ -103,7 +104,7 @@ def figures(conn: Conn) -> dict[str, Any]:
         "sources of some days": daily_attribution_store.sources(
             conn, since + timedelta(days=1), AT + timedelta(hours=12), None
         ),
-        "charged": rollup_store.charges_by_period(conn),
+        "charged": charges_by_period(conn),
         "summary": queries.cost_summary(conn),
     }
 

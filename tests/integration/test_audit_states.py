@@ -107,7 +107,7 @@ class Installation:
             checkpoint.unlink()
 
     def check(self) -> None:
-        while store.count_unsequenced(self.conn):
+        while store.unsequenced(self.conn, 1):
             self.sequence(1000)
         self.sequence(1)
         size = len(self.recorded)

@@ -22,7 +22,7 @@ from psycopg_pool import ConnectionPool
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import Chunk, Document, Readers, Vectors, by_grant
+from groundplan.knowledge.model import Chunk, Readers, Vectors, by_grant
 from groundplan.knowledge.retrieval import search_store
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import apply_next_changes
@@ -32,6 +32,7 @@ from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.release.store import set_source_grants
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 PEOPLE = ("ann", "bob", "cay")
 GROUPS = ("g0", "g1", "g2")

@@ -15,10 +15,11 @@ from psycopg import IsolationLevel
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import Document, Readers
+from groundplan.knowledge.model import Readers
 from groundplan.knowledge.retrieval import search_store
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 NAMES = ("everyone", "ann@acme.example", "bob@acme.example", "g")
 

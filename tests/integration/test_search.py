@@ -24,7 +24,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.search_app import configure
 from groundplan.knowledge.embedding.encoder import EmbeddedTexts, Encoder
-from groundplan.knowledge.model import Chunk, Document, IngestReport, Readers
+from groundplan.knowledge.model import Chunk, IngestReport, Readers
 from groundplan.knowledge.retrieval import question, search_store
 from groundplan.knowledge.retrieval.editions import Editions
 from groundplan.knowledge.retrieval.fuse import Weights
@@ -39,6 +39,7 @@ from groundplan.knowledge.service import IngestContext, ingest_sources
 from groundplan.runtime.models import MINILM, ensure
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 TODAY = date(2026, 11, 25)
 TRAVEL = "---\nreview_by: 2025-01-31\n---\n# Travel\n\nTrains are preferred to planes below 600 km.\n"

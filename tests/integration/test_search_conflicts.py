@@ -16,7 +16,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
 from groundplan.knowledge.deletion import deletion_store
-from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
+from groundplan.knowledge.model import DIMENSION, Chunk, Readers, Vectors
 from groundplan.knowledge.quality.assess import assess
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import apply_next_changes
@@ -25,6 +25,7 @@ from groundplan.knowledge.retrieval.wire import SearchRequest, Where
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 DAY = date(2026, 11, 25)
 

@@ -14,10 +14,11 @@ from hypothesis import strategies as st
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import Chunk, Document, Readers, by_grant
+from groundplan.knowledge.model import Chunk, Readers, by_grant
 from groundplan.release.store import set_source_grants
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 GROUPS = ("g0", "g1", "g2")
 PEOPLE = ("p0", "p1", "p2")

@@ -17,7 +17,7 @@ from psycopg_pool import ConnectionPool
 from groundplan.blueprint.model import Term
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
+from groundplan.knowledge.model import DIMENSION, Chunk, Readers, Vectors
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import apply_next_changes
 from groundplan.knowledge.retrieval.search import Search, SearchResult
@@ -27,6 +27,7 @@ from groundplan.knowledge.retrieval.words import MAX_TERMS, Analyzer, query_term
 from groundplan.release.store import set_glossary
 from groundplan.testing import document_rows
 from groundplan.testing.database import Cluster, Database
+from groundplan.testing.document_rows import Document
 
 TERMS = [
     Term(name="leave", title="annual leave", meaning="Days off.", synonyms=["PTO", "holidays"], forbidden=["break"]),

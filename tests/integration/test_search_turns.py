@@ -15,7 +15,7 @@ from psycopg_pool import ConnectionPool
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge import store
-from groundplan.knowledge.model import DIMENSION, Chunk, Document, Readers, Vectors
+from groundplan.knowledge.model import DIMENSION, Chunk, Readers, Vectors
 from groundplan.knowledge.retrieval import search
 from groundplan.knowledge.retrieval.projection import Projection
 from groundplan.knowledge.retrieval.replication import apply_next_changes
@@ -24,6 +24,7 @@ from groundplan.knowledge.retrieval.wire import SearchRequest
 from groundplan.knowledge.retrieval.words import Analyzer
 from groundplan.testing import document_rows
 from groundplan.testing.database import Database
+from groundplan.testing.document_rows import Document
 
 LEAVE = "Staff have thirty days of paid leave."
 TOGETHER = 3

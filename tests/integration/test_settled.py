@@ -22,8 +22,9 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.policy.live import LiveView
-from groundplan.ledger import batch_queries, queries, rollup_store
+from groundplan.ledger import batch_queries, queries
 from groundplan.testing import ManualClock
+from groundplan.testing.charges import charges_by_period
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 25, 14, 33, tzinfo=UTC)
@@ -156,18 +157,15 @@ async def test_a_worker_that_was_forgotten_and_wakes_is_fenced(
     assert view.fenced.is_set() and world.do("SELECT epoch FROM gateway") == []
 
 
-def test_what_only_the_day_or_the_worker_itself_asked_for_goes(world: World) -> None:
-    """Calls of a day by worker, what it was charged of facts that left, and movements that its journal told late."""
+def test_what_only_the_worker_itself_asked_for_goes(world: World) -> None:
+    """What it was charged of facts that left, and movements that its journal told late."""
     epoch, lives = world.worker("2026-06-01"), world.worker("2026-11-25", "live", done=False)
-    for day in ("2026-06-01", "2026-11-24"):
-        world.do("INSERT INTO worker_day VALUES (%s, 'w', %s, 3)", day, epoch)
     for each in (epoch, lives):
         world.do("INSERT INTO archived_charge VALUES (%s, 'b', %s, 1)", each, OVER)
     world.do("DELETE FROM budget_slice WHERE epoch = %s", epoch)
     for at in ("2026-08-01", "2026-11-20"):
         world.do("INSERT INTO budget_movement VALUES (%s, %s, 'b', %s, 1, 'release', %s)", new_id(), new_id(), OVER, at)
     forget_settled(world.services)
-    assert world.do("SELECT day::text FROM worker_day") == [("2026-11-24",)]
     assert world.do("SELECT epoch FROM archived_charge") == [(lives,)]
     assert world.do("SELECT at::date::text FROM budget_movement WHERE type = 'release'") == [("2026-11-20",)]
 
@@ -190,7 +188,7 @@ def a_key(world: World, first: UUID | None, ended: datetime | None, number: int)
 def sums(world: World) -> list[Any]:
     """All that any report adds up of budgets."""
     return [
-        rollup_store.charges_by_period(world.conn),
+        charges_by_period(world.conn),
         batch_queries.batches(world.conn, None, 9),
         world.do("SELECT budget, period, limit_usd, granted_usd FROM budget_period ORDER BY 1, 2"),
         world.do("SELECT id, workload, budget_usd FROM api_key ORDER BY 1"),

@@ -20,7 +20,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO, to_decimal
 from groundplan.economics import price
 from groundplan.economics.prices.time_of_day import rates_at, with_windows
-from groundplan.economics.terms.split import price_tier, split_cost
+from groundplan.economics.terms.split import explain_cost, split_cost
 from groundplan.gateway.journal import ledger_store
 from groundplan.ledger import rollup_store
 from groundplan.ledger.model import Usage
@@ -43,7 +43,7 @@ def asked(
     row: tuple[Any, ...] = (
         new_id(), 0, when, place, "rack", "acme/m", "settled", outcome, 200, to_decimal(cost), to_decimal(cost),
         msgspec.to_builtins(usage), False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
-        split_cost(RATES[place], usage, cost) if cost else {}, purpose, price_tier(RATES[place], usage, cost),
+        split_cost(RATES[place], usage, cost) if cost else {}, purpose, explain_cost(RATES[place], usage, cost)[1],
     )  # fmt: skip
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 

@@ -10,7 +10,7 @@ from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import BATCH, cost
 from groundplan.economics.terms.apportion import shares
-from groundplan.economics.terms.split import price_tier, split_cost
+from groundplan.economics.terms.split import explain_cost, split_cost
 from groundplan.ledger.model import Usage
 
 amounts = st.integers(-(10**20), 10**20)
@@ -87,19 +87,19 @@ def test_the_tier_at_which_it_was_priced_is_told() -> None:
         batch=Rates(input=2_000_000, output=3_000_000), windows=[PriceWindow(start=0, end=60, rates=night)],
     )  # fmt: skip
     short, long = Usage(input=10, output=10), Usage(input=1000, output=10)
-    assert price_tier(price, short, cost(price, short)) == ""
-    assert price_tier(price, long, cost(price, long)) == "long"
-    assert price_tier(price, short, cost(price, short, BATCH)) == "batch"
-    assert price_tier(price, short, cost(night, short)) == "by time"
-    assert price_tier(price, short, 12345) == "" and price_tier(None, short, 7) == ""
+    assert explain_cost(price, short, cost(price, short))[1] == ""
+    assert explain_cost(price, long, cost(price, long))[1] == "long"
+    assert explain_cost(price, short, cost(price, short, BATCH))[1] == "batch"
+    assert explain_cost(price, short, cost(night, short))[1] == "by time"
+    assert explain_cost(price, short, 12345)[1] == "" and explain_cost(None, short, 7)[1] == ""
 
 
 def test_flex_and_a_batch_for_the_same_price_are_told_by_the_tier_that_was_named() -> None:
     half = Rates(input=500_000, output=0)
     price = Rates(input=1_000_000, output=0, batch=half, flex=half)
-    assert price_tier(price, Usage(input=4), 2) == "batch"
-    assert price_tier(price, Usage(input=4, service_tier="flex"), 2) == "flex"
-    assert price_tier(Rates(input=1_000_000, output=0, flex=half), Usage(input=4), 2) == "flex"
+    assert explain_cost(price, Usage(input=4), 2)[1] == "batch"
+    assert explain_cost(price, Usage(input=4, service_tier="flex"), 2)[1] == "flex"
+    assert explain_cost(Rates(input=1_000_000, output=0, flex=half), Usage(input=4), 2)[1] == "flex"
 
 
 def test_a_fee_is_that_of_one_request() -> None:

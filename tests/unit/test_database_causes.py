@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 import psycopg
 import pytest
 from fastapi import FastAPI
+from fastapi.responses import JSONResponse
 from psycopg import errors as postgres
 from starlette.requests import Request
 
@@ -31,7 +33,8 @@ async def test_a_database_is_told_by_its_cause(error: Exception, status: int, co
     app = FastAPI()
     errors.install(app)
     found = next(found for each in type(error).__mro__ if (found := app.exception_handlers.get(each)))
-    answer = await cast(errors.Handler, found)(Request({"type": "http", "path": "/", "headers": []}), error)
+    handler = cast("Callable[[Request, Exception], Awaitable[JSONResponse]]", found)
+    answer = await handler(Request({"type": "http", "path": "/", "headers": []}), error)
     told = json.loads(bytes(answer.body))["error"]
     assert (answer.status_code, told["code"]) == (status, code) and told["hint"]
     assert ("retry-after" in answer.headers) == (status == 503 and code != "database_emptied")

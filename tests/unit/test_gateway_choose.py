@@ -11,7 +11,7 @@ import random
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import given
@@ -20,10 +20,12 @@ from tests.integration.gateway_stack import deployment, parse_reply
 from tests.unit.call_rig import call_rig, reliability
 
 from groundplan.blueprint.model import Deployment, Rates
+from groundplan.catalog.reliability import ReliabilityRule
 from groundplan.core.money import PICO
-from groundplan.gateway.upstream.choose import MODES, BalancingInputs, LoadBalancer
+from groundplan.gateway.upstream.choose import BalancingInputs, LoadBalancer
 from groundplan.gateway.upstream.latency import MIN_SAMPLES, OUTDATED_SECONDS, LatencyEstimate
 
+MODES = get_args(ReliabilityRule.model_fields["balance"].annotation)
 A, B, C = (deployment(name, 1, weight=weight) for name, weight in (("a", 5), ("b", 1), ("c", 1)))
 _DICE = random.Random(1).random
 EVEN = [deployment(name, 1) for name in "abcd"]

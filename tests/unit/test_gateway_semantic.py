@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import numpy as np
 import pytest
+from benchmarks.semantic_tune import difference_kinds
 from tests.closing import close
 from tests.unit.call_rig import Rig, call_rig, wait_until
 
@@ -25,7 +26,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
 from groundplan.economics.semantic.differences import DIGEST, kind_digests
-from groundplan.economics.semantic.equivalence import difference_kinds, is_within_bound
+from groundplan.economics.semantic.equivalence import is_within_bound
 from groundplan.economics.semantic.net_savings import LookupTotals, net_savings
 from groundplan.economics.semantic.reading import Reading, read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, Learned, Regions

@@ -12,6 +12,7 @@ from uuid import UUID, uuid4
 
 import numpy as np
 import pytest
+from benchmarks.knowledge_scale import nearest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
@@ -187,7 +188,7 @@ def _recall(many: NDArray[np.float32], coded: vectors.EncodedVectors, share: flo
     found = wanted = 0
     for question in many[random.integers(0, len(many), 10)]:
         mask = random.random(len(many)) < share
-        rows, near = vectors.nearest(coded, question, None if share == 1 else mask, int(mask.sum()), limit)
+        rows, near = nearest(coded, question, None if share == 1 else mask, int(mask.sum()), limit)
         seen = np.flatnonzero(mask)
         exact = many[seen] @ question
         best = set(seen[np.argsort(-exact)[:10]].tolist())
@@ -203,15 +204,15 @@ def test_rows_that_were_hidden_since_they_were_counted_are_not_near(
     many: NDArray[np.float32], coded: vectors.EncodedVectors, count: int
 ) -> None:
     mask = np.zeros(len(many), np.bool_)
-    assert vectors.nearest(coded, many[0], mask, count, 40)[0].tolist() == []
+    assert nearest(coded, many[0], mask, count, 40)[0].tolist() == []
     mask[7] = True
-    assert vectors.nearest(coded, many[0], mask, count, 40)[0].tolist() == [7]
+    assert nearest(coded, many[0], mask, count, 40)[0].tolist() == [7]
 
 
 def test_nothing_is_near_where_nothing_is_seen(many: NDArray[np.float32]) -> None:
     coded = vectors.encode(many[:10])
-    assert vectors.nearest(coded, many[0], np.zeros(10, np.bool_), 0, 5)[0].tolist() == []
-    assert vectors.nearest(coded, many[0], None, 10, 1)[0].tolist() == [0]
+    assert nearest(coded, many[0], np.zeros(10, np.bool_), 0, 5)[0].tolist() == []
+    assert nearest(coded, many[0], None, 10, 1)[0].tolist() == [0]
     assert vectors.similarity(vectors.encode(np.zeros((1, 384), np.float32)), many[0], np.array([0], np.int32)) == [0]
 
 

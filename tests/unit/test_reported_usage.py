@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 from benchmarks import metering_bodies as bodies
+from benchmarks.metering_shapes import GeminiUsage
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -19,7 +20,6 @@ from groundplan.economics.prices.parts import usage_parts
 from groundplan.economics.prices.provider_usage import (
     MAX_TOKENS,
     ChatUsage,
-    GeminiUsage,
     MessagesUsage,
     RealtimeUsage,
     ResponsesUsage,

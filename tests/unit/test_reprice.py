@@ -18,7 +18,7 @@ from groundplan.economics.price import cost
 from groundplan.economics.prices import price_list
 from groundplan.economics.prices.reprice import Repriced, class_rate, cost_of_counts, reprice
 from groundplan.economics.prices.time_of_day import rates_at, with_windows
-from groundplan.economics.terms.split import price_tier, split_cost
+from groundplan.economics.terms.split import explain_cost, split_cost
 from groundplan.ledger.finding import Finding
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
@@ -62,7 +62,7 @@ def test_pricing_by_time_of_day_is_reversible(then: Rates, now: Rates, calls: li
     for minute, usage in calls:
         rates = rates_at(then, minute * 60_000)
         amount = cost(rates, usage)
-        mine = kept.setdefault((price_tier(then, usage, amount), minute // 60), {})
+        mine = kept.setdefault((explain_cost(then, usage, amount)[1], minute // 60), {})
         for name, (count, _) in split_cost(then, usage, amount).items():
             mine[name] = mine.get(name, 0) + count
         paid += amount

@@ -15,6 +15,7 @@ from typing import Any, cast
 import msgspec
 import numpy as np
 import pytest
+from benchmarks.routing import strong_share
 from hypothesis import given
 from hypothesis import strategies as st
 from tests import made_database
@@ -41,7 +42,6 @@ from groundplan.economics.routing.learn.evaluate import (
     choices_when_rephrased,
     evaluate,
     held_out_result,
-    strong_share,
 )
 from groundplan.economics.routing.learn.evaluation_set import folds_of, read_matrix
 from groundplan.economics.routing.learn.fit import LEAST_ROWS, train

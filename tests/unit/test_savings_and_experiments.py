@@ -7,6 +7,7 @@ from decimal import Decimal
 
 import numpy as np
 import pytest
+from benchmarks.savings import merged
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -108,8 +109,8 @@ def test_looking_every_day_does_not_find_what_is_not_there() -> None:
         a = b = Tally()
         found = False
         for _ in range(40):
-            a = a.merged(tally(int(dice.binomial(25, 0.8)), 25))
-            b = b.merged(tally(int(dice.binomial(25, 0.8)), 25))
+            a = merged(a, tally(int(dice.binomial(25, 0.8)), 25))
+            b = merged(b, tally(int(dice.binomial(25, 0.8)), 25))
             told = difference(a, b)
             found |= told.low > 0 or told.high < 0
         alarms += found
@@ -134,9 +135,9 @@ def test_a_tally_does_not_depend_on_how_it_was_split(values: list[float]) -> Non
     whole, one, other = Tally(), Tally(), Tally()
     for i, value in enumerate(values):
         this = Tally(1, value, value * value)
-        whole = whole.merged(this)
-        one, other = (one.merged(this), other) if i % 2 else (one, other.merged(this))
-    both = one.merged(other)
+        whole = merged(whole, this)
+        one, other = (merged(one, this), other) if i % 2 else (one, merged(other, this))
+    both = merged(one, other)
     assert both.count == whole.count
     assert both.total == pytest.approx(whole.total)
 
@@ -206,7 +207,7 @@ def test_guards_that_come_in_one_after_the_other_stop_no_more_often_than_is_said
             for name in list(GUARDS)[: 1 + day // 5]:
                 arms = seen.setdefault(name, {CONTROL: Tally(), CANDIDATE: Tally()})
                 for each in arms:
-                    arms[each] = arms[each].merged(tally(int(dice.binomial(30, 0.9)), 30))
+                    arms[each] = merged(arms[each], tally(int(dice.binomial(30, 0.9)), 30))
             found = ab_verdict(Rule("x", 0.5, guard_tolerance=1e-9), {}, guards=seen)
             over |= any(each.high < 0 for each in found.guards.values())
         stopped += over
@@ -219,7 +220,7 @@ def test_the_share_of_a_shadow_may_be_looked_at_every_day() -> None:
     for _ in range(200):
         truth, seen, over = float(dice.uniform(0.6, 0.98)), Tally(), False
         for _ in range(40):
-            seen = seen.merged(tally(int(dice.binomial(20, truth)), 20))
+            seen = merged(seen, tally(int(dice.binomial(20, truth)), 20))
             told = mean_range(seen)
             over |= not told.low <= truth <= told.high
         outside += over

@@ -25,9 +25,10 @@ from benchmarks.semantic_families import generate_family
 from benchmarks.semantic_labelled import Pair
 from benchmarks.semantic_plain import generate_pairs as generate_plain_pairs
 from benchmarks.semantic_public import content_words, insert_word, removes_negation_difference, replace_within_sort
+from benchmarks.semantic_tune import share_upper_bound
 
 from groundplan.economics.semantic import equivalence, guards
-from groundplan.economics.semantic.equivalence import Verdict, share_upper_bound
+from groundplan.economics.semantic.equivalence import Verdict
 from groundplan.economics.semantic.reading import read
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from benchmarks.semantic_labelled import Pair
-from benchmarks.semantic_tune import proven_kinds
+from benchmarks.semantic_tune import difference_kinds, proven_kinds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.differences import DIGEST, kind_digests
-from groundplan.economics.semantic.equivalence import Verdict, difference_kinds, judge, load_acceptance
+from groundplan.economics.semantic.equivalence import Verdict, judge, load_acceptance
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MAX_KINDS, Learned, Region, Regions
 from groundplan.economics.semantic.similarity import EmbeddedReading

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from benchmarks.semantic_labelled import read_pairs
 from benchmarks.semantic_traps import KINDS, trap
+from benchmarks.semantic_tune import lowest_threshold, share_upper_bound
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,8 +19,6 @@ from groundplan.economics.semantic.equivalence import (
     is_within_bound,
     judge,
     load_acceptance,
-    lowest_threshold,
-    share_upper_bound,
 )
 from groundplan.economics.semantic.guards import is_english, veto
 from groundplan.economics.semantic.reading import language_of, read, stem

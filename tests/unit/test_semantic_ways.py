@@ -6,11 +6,12 @@ from math import inf
 
 import numpy as np
 import pytest
+from benchmarks.semantic_tune import difference_kinds
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from groundplan.economics.semantic.differences import kind_digests
-from groundplan.economics.semantic.equivalence import Verdict, compare_words, difference_kinds, judge, load_acceptance
+from groundplan.economics.semantic.equivalence import Verdict, compare_words, judge, load_acceptance
 from groundplan.economics.semantic.pair_phrasing import PREFIX, pair_phrasing
 from groundplan.economics.semantic.reading import read
 from groundplan.economics.semantic.regions import ASK, CHECK, GIVE, MAX_REMEMBERED, Regions

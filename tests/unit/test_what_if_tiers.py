@@ -14,7 +14,7 @@ from groundplan.blueprint.model import PriceWindow, Rates
 from groundplan.economics import price
 from groundplan.economics.forecast.scenario import CallGroup, Change, what_if
 from groundplan.economics.forecast.tiers import rates_for_prompt, tier_edges
-from groundplan.economics.terms.split import price_tier, split_cost
+from groundplan.economics.terms.split import explain_cost, split_cost
 from groundplan.ledger.model import Usage
 
 FACTORS = st.sampled_from(["0", "0.25", "0.5", "0.75", "1", "1.25", "1.5", "2", "4", "40"])
@@ -54,7 +54,9 @@ def parts_of(calls: Sequence[Usage], own: Rates, other: Rates | None, factor: Fr
         prompt = limits[place - 1] + 1 if place else None
         for name, (count, amount) in split_cost(own, usage, cost).items():
             known = None if prompt is None else own
-            found.append(CallGroup(name, count, amount, tier=price_tier(own, usage, cost), prompt=prompt, own=known))
+            found.append(
+                CallGroup(name, count, amount, tier=explain_cost(own, usage, cost)[1], prompt=prompt, own=known)
+            )
     return found
 
 

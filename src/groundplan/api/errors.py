@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -28,7 +27,6 @@ from groundplan.core.ids import new_id
 from groundplan.identity.scim import resources as scim
 
 log = logging.getLogger("groundplan.api")
-Handler = Callable[[Request, Exception], Awaitable[JSONResponse]]
 _ID_HINT = "Ids look like 01a21e10-5ccc-7000-bea1-437884daa0e3; the command or page that lists them shows them."
 _DATE_ERROR_TYPES = ("date_from_", "date_parsing", "datetime_from_", "datetime_parsing")
 _DATE_HINTS = {"day": "Write a day like 2026-11-25.", "time": "Write a time like 2026-11-25T14:30:00Z."}

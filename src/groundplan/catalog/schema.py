@@ -5,7 +5,6 @@ It describes form only, and is generated from the models; rules between document
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 from pydantic.json_schema import models_json_schema
@@ -40,11 +39,6 @@ def json_schema() -> dict[str, Any]:
         "oneOf": [references[doc, "validation"] for doc in KINDS.values()],
         "$defs": dict(sorted(definitions.items())),
     }
-
-
-def schema_text() -> str:
-    """`json_schema()` as the text that is published."""
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
 
 
 def _tidy(definition: dict[str, Any]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import date, datetime
+from datetime import date
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 from uuid import UUID
 
@@ -57,22 +57,6 @@ class Chunk:
     """Titles of the sections around it, outermost first: context for its embedding, no part of its text."""
     head: str = ""
     """The head row of the table that it begins in, if that row is in an earlier passage: no part of its text."""
-
-
-@dataclass(frozen=True, slots=True)
-class Document:
-    """A document as read from its source: `path` is relative to the source's folder, with forward slashes."""
-
-    path: str
-    title: str
-    text: str
-    digest: str
-    """SHA-256 of the content and of the version of its processing: with an equal digest nothing has to be done
-    again."""
-    readers: Readers
-    markdown: bool
-    modified_at: datetime | None = None
-    review_by: date | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -196,17 +196,6 @@ def content_sizes(conn: Connection[Any]) -> list[Row]:
     )
 
 
-def charges_by_period(conn: Connection[Any]) -> dict[tuple[str, str], Any]:
-    """(budget, period) -> USD charged, for every period."""
-    rows = select(
-        conn,
-        """SELECT budget, period, sum(cost_usd) AS cost_usd FROM (
-             SELECT * FROM charge_total UNION ALL SELECT * FROM charge_delta) c GROUP BY 1, 2""",
-        {},
-    )
-    return {(row["budget"], row["period"]): row["cost_usd"] for row in rows}
-
-
 def count_answered(conn: Connection[Any], workload: str | None, since: datetime | None) -> int:
     """The number of answered calls on whole days since then."""
     rows = select(

@@ -338,11 +338,6 @@ class Supervisor:
         self._reload.clear()
         return wanted
 
-    @property
-    def is_stopping(self) -> bool:
-        """Whether a stop was requested; long steps before `run` check it."""
-        return self._stopping.is_set()
-
     @contextmanager
     def signals(self) -> Iterator[None]:
         """Inside, SIGINT and SIGTERM ask for a stop, the signals of `handle_reload_signals` for a reload; a second one

@@ -7,13 +7,31 @@ one call, and `nearest` is an exact scan. Everything runs in the caller's transa
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date, datetime
 from typing import Any
 from uuid import UUID
 
 from groundplan.core.ids import new_id
 from groundplan.knowledge.halfvec import Halfvec
-from groundplan.knowledge.model import Chunk, Document, Readers, StoredChunk, Vectors
+from groundplan.knowledge.model import Chunk, Readers, StoredChunk, Vectors
 from groundplan.knowledge.store import CHANGE_LOCK, CHANNEL, COLUMNS, Conn, put_readers
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """A document as read from its source: `path` is relative to the source's folder, with forward slashes."""
+
+    path: str
+    title: str
+    text: str
+    digest: str
+    """SHA-256 of the content and of the version of its processing: with an equal digest nothing has to be done
+    again."""
+    readers: Readers
+    markdown: bool
+    modified_at: datetime | None = None
+    review_by: date | None = None
 
 
 def put_document(conn: Conn, source: str, document: Document, chunks: Sequence[Chunk], vectors: Vectors) -> UUID:

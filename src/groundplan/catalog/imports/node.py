@@ -18,7 +18,6 @@ from groundplan.catalog.validation_errors import error_with_problems, sort_probl
 from groundplan.core.errors import Problem, Where
 
 ENVIRONMENT = "os.environ/"
-_TRUE = frozenset({"true", "yes", "on", "1"})
 _MAX_NUMBER = 10**9
 _SUBSTITUTION = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]{0,127})\}", re.ASCII)
 
@@ -126,10 +125,6 @@ class Node:
             self.add_problem("a number from 0 on")
             return None
         return amount
-
-    def is_true(self) -> bool:
-        """Whether the value is true, in the words of YAML 1.1, too."""
-        return self.value is True or str(self.value).lower() in _TRUE
 
     @property
     def is_hidden(self) -> bool:

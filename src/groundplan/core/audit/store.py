@@ -312,11 +312,6 @@ def existing_ids(conn: Connection[Any], ids: Sequence[UUID]) -> set[UUID]:
     return {id for (id,) in _rows(conn, "SELECT id FROM audit_entry WHERE id = ANY (%s)", (list(ids),))}
 
 
-def count_unsequenced(conn: Connection[Any]) -> int:
-    """The number of entries without a leaf index."""
-    return int(_rows(conn, "SELECT count(*) FROM audit_entry WHERE leaf_index IS NULL")[0][0])
-
-
 def assign_indexes(conn: Connection[Any], ids: Sequence[UUID], first: int) -> int:
     """Assign the entries the leaf indexes first, first+1, … and return how many had none before."""
     with conn.cursor() as cursor:

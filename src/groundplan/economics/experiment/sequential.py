@@ -29,10 +29,6 @@ class Tally:
     total: float = 0.0
     squares: float = 0.0
 
-    def merged(self, other: Tally) -> Tally:
-        """The sum of both tallies."""
-        return Tally(self.count + other.count, self.total + other.total, self.squares + other.squares)
-
     @property
     def mean(self) -> float:
         return self.total / self.count if self.count else 0.0

@@ -94,16 +94,6 @@ def _window_minutes(constraint: Any) -> tuple[int, int]:
     return start.hour * 60 + start.minute, end.hour * 60 + end.minute
 
 
-def is_unpriced(provider: str, reference: str) -> bool:
-    """Whether the list has the model but no price for anything of it, which does not mean that it is free."""
-    try:
-        _, info = _snapshot().find_provider_model(reference, None, provider, None)
-    except LookupError:
-        return False
-    candidates = [each.prices for each in info.prices] if isinstance(info.prices, list) else [info.prices]
-    return not any(value is not None for prices in candidates for value in prices.__dict__.values())
-
-
 def price_change_days(model: str, since: date, until: date) -> list[date]:
     """Days after `since` and up to `until` on which the list changes the price of a model."""
     info = _find_model(model)

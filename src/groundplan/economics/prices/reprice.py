@@ -40,8 +40,8 @@ class Repriced:
 def cost_of_counts(counts: Mapping[str, int], rates: Rates, tier: str = "") -> int:
     """Picodollars of counts by class, rounded up at the end; uncounted usage (`bound`) costs nothing.
 
-    `tier` is the ledger's (`terms.split.price_tier`); sums of the standard tier are priced as short prompts. Generated
-    images cost as the dearest size, since sums do not tell how large each was.
+    `tier` is the ledger's (`terms.split.explain_cost`); sums of the standard tier are priced as short prompts.
+    Generated images cost as the dearest size, since sums do not tell how large each was.
     """
     rates = tier_rates(rates, tier)
     total = sum(count * class_rate(rates, name) for name, count in counts.items() if name in TOKENS)

@@ -98,44 +98,32 @@ def judge(
     acceptance: Acceptance, one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None = None
 ) -> Verdict:
     """Score how surely one answer serves both requests. `worded`: the result of `compare_words`, if already known."""
-    met = _compare_pair(one, other, worded)
+    met = compare_pair(one, other, worded)
     if isinstance(met, str):
         return Verdict(-inf, met)
     score = float(met.features @ np.asarray(acceptance.weights)) + acceptance.bias
     return Verdict(score, met.veto, met.kinds, met.kinds - acceptance.kinds)
 
 
-def difference_kinds(a: Reading, b: Reading) -> frozenset[str]:
-    """Kinds of difference between two readings, without asking guards."""
-    found = _align_words(a, b)
-    return differences.difference_kinds(a, b, found.pairs) if found.strict else STATEMENT_KINDS
-
-
 STATEMENT_KINDS = frozenset({"statement"})
 """The only kind of difference of statements: they are worded differently each time, so only scores are evidence."""
 
 
-def pair_features(
-    one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None = None
-) -> NDArray[np.float64] | str:
-    """Features of a pair, or the kind of difference because of which it is refused whatever its score."""
-    met = _compare_pair(one, other, worded)
-    return met if isinstance(met, str) else met.veto or met.features
-
-
 @dataclass(frozen=True, slots=True)
-class _PairComparison:
-    """Comparison of two texts that no absolute guard refuses."""
+class PairComparison:
+    """Comparison of two texts that no absolute guard refuses. `veto`: the guard that refuses it unless evidence
+    overrules it."""
 
     features: NDArray[np.float64]
     kinds: frozenset[str]
     veto: str
 
 
-def _compare_pair(
+def compare_pair(
     one: EmbeddedReading, other: EmbeddedReading, worded: WordComparison | str | None
-) -> _PairComparison | str:
-    """Compare a pair; returns the guard instead where one refuses it whatever the evidence."""
+) -> PairComparison | str:
+    """Compare a pair as `judge` does, without a score; returns the guard instead where one refuses it whatever the
+    evidence."""
     alike, a, b = cosine(one, other), one.reading, other.reading
     if alike < MIN_COSINE:
         return "unlike"
@@ -147,12 +135,9 @@ def _compare_pair(
     near = np.maximum(alone, found.known)
     if not found.strict and (kind or has_substitution(a, b, near, found.found)):
         return kind or KIND
-    if kind:
-        kinds = frozenset({pair_phrasing(a, b, found.pairs)})
-    else:
-        kinds = differences.difference_kinds(a, b, found.pairs) if found.strict else STATEMENT_KINDS
+    kinds = frozenset({pair_phrasing(a, b, found.pairs)}) if kind else found.difference_kinds(a, b)
     own = None if found.strict else statement_features(a, b, near, alone, found.found)
-    return _PairComparison(combine_features(features(a, b, alike, near, found.found), own), kinds, kind)
+    return PairComparison(combine_features(features(a, b, alike, near, found.found), own), kinds, kind)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,8 +152,13 @@ class WordComparison:
     pairs: Sequence[tuple[int, int]]
     veto: str = ""
 
+    def difference_kinds(self, a: Reading, b: Reading) -> frozenset[str]:
+        """Kinds of difference between the two readings, without asking guards."""
+        return differences.difference_kinds(a, b, self.pairs) if self.strict else STATEMENT_KINDS
 
-def _align_words(a: Reading, b: Reading) -> WordComparison:
+
+def align_words(a: Reading, b: Reading) -> WordComparison:
+    """Compare two readings by words, without asking guards."""
     strict, found, near = requires_strict_match(a, b), align(a, b), lexical_nearness(a.content_words, b.content_words)
     return WordComparison(strict, found, near, aligned_places(a, b, near, found) if strict else ())
 
@@ -182,7 +172,7 @@ def compare_words(a: Reading, b: Reading) -> WordComparison | str:
     kind = veto(a, b)
     if kind:
         return kind
-    found = _align_words(a, b)
+    found = align_words(a, b)
     if not found.strict:
         return ASKED_KIND if asks_differently(a, b) else found
     kind = grammar_difference(a, b) or (KIND if has_substitution(a, b, found.known, found.found) else "")
@@ -195,22 +185,9 @@ def _count_matches(ours: Sequence[str], theirs: Sequence[str]) -> int:
     return sum(count * others[word] for word, count in Counter(ours).items())
 
 
-def share_upper_bound(wrong: int, of: int, confidence: float = CONFIDENCE) -> float:
-    """Upper end of the one-sided Clopper-Pearson interval of the share `wrong` of `of`."""
-    if wrong >= of:
-        return 1.0
-    low, high = wrong / of, 1.0
-    for _ in range(60):
-        middle = (low + high) / 2
-        if _binomial_cdf(wrong, of, middle) > 1 - confidence:
-            low = middle
-        else:
-            high = middle
-    return high
-
-
 def is_within_bound(wrong: int, of: int, bound: float, confidence: float = CONFIDENCE) -> bool:
-    """Whether `share_upper_bound` (with confidence 0: the share itself) is at most `bound`, without computing it."""
+    """Whether the upper end of the one-sided Clopper-Pearson interval of the share `wrong` of `of` (with confidence 0:
+    the share itself) is at most `bound`, without computing it."""
     return wrong < of and wrong <= bound * of and _binomial_cdf(wrong, of, bound) <= 1 - confidence
 
 
@@ -225,20 +202,3 @@ def _binomial_cdf(wrong: int, of: int, share: float) -> float:
         for k in range(wrong + 1)
     ]
     return min(1.0, sum(map(exp, told)))
-
-
-def lowest_threshold(
-    scores: Sequence[float], same: Sequence[bool], bound: float, least: int = 100, confidence: float = CONFIDENCE
-) -> tuple[float, int, int]:
-    """(threshold, accepted, wrong): the lowest score from which on the bound is kept with confidence (0: by the share
-    itself); infinite if there is none. At least `least` pairs must be accepted."""
-    order = sorted(zip(scores, same, strict=True), key=lambda each: -each[0])
-    found, accepted, wrong = (inf, 0, 0), 0, 0
-    for place, (score, right) in enumerate(order):
-        if score == -inf:
-            break
-        accepted, wrong = accepted + 1, wrong + (not right)
-        tied = place + 1 < len(order) and order[place + 1][0] == score
-        if not tied and accepted >= least and is_within_bound(wrong, accepted, bound + 1e-12, confidence):
-            found = (score, accepted, wrong)
-    return found

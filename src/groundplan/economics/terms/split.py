@@ -24,11 +24,6 @@ def split_cost(rates: Rates | None, usage: Usage, cost: int) -> Split:
     return explain_cost(rates, usage, cost)[0]
 
 
-def price_tier(rates: Rates | None, usage: Usage, cost: int) -> str:
-    """The second half of `explain_cost`: the tier of the price."""
-    return explain_cost(rates, usage, cost)[1]
-
-
 def explain_cost(rates: Rates | None, usage: Usage, cost: int) -> tuple[Split, str]:
     """Split `cost` picodollars over the counted classes (shares sum exactly to it), and name the tier it was priced at.
 

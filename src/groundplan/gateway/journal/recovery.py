@@ -112,8 +112,6 @@ class EpochState:
     released: dict[Key, int] = field(default_factory=dict)
     releases: dict[bytes, Release] = field(default_factory=dict)
     """Releases that the shipper has not dropped after writing them."""
-    unmatched_settlements: int = 0
-    """Settlements whose reservation was lost to damage."""
 
     def apply(self, record: Record, segment: int = 1) -> CallState | None:
         """Add one record, in the order of the journal. Returns the call that it belongs to, None for a release."""
@@ -166,9 +164,7 @@ class EpochState:
 
     def _settle(self, call: CallState, record: Settlement) -> None:
         attempt = call.attempts.get(record.attempt)
-        if attempt is None:
-            self.unmatched_settlements += 1
-        elif attempt.is_open:
+        if attempt is not None and attempt.is_open:  # None: its reservation was lost to damage
             attempt.settlement = record
             for charge in attempt.reservation.charges:
                 self._add(self.spent, charge, record.cost)

@@ -14,7 +14,6 @@ from typing import Any
 
 from groundplan.blueprint.model import Deployment
 
-MODES = ("ordered", "weighted", "least-outstanding", "latency", "cheapest", "prefix")
 PREFIX_BYTES = 2048
 """Bytes at the beginning of the conversation: what providers' prompt caches have in common."""
 MAX_LOAD_FACTOR = 1.25

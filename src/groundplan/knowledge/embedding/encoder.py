@@ -171,11 +171,6 @@ class Encoder:
             results.append(ContextualEmbedding(vector[0], words, len(each.ids)))
         return results
 
-    def count_tokens(self, texts: Sequence[str]) -> tuple[int, ...]:
-        """The number of tokens of each text."""
-        found = self._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-        return tuple(len(encoding.ids) for encoding in found)
-
     def _embed_batches(self, batches: Iterable[Sequence[Sequence[int]]]) -> Iterator[_Array]:
         """Mean-pooled unit vectors of batches of token rows, each of at most `WINDOW_TOKENS`, in order."""
         return map(self._forward, batches)

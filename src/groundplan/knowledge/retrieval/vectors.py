@@ -94,18 +94,6 @@ def transpose_signs(signs: Bits) -> Bits:
     return np.ascontiguousarray(signs.T)
 
 
-def nearest(
-    encoded: EncodedVectors, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
-) -> tuple[Rows, NDArray[np.float32]]:
-    """(rows, similarity) of about the `limit` nearest of the `count` masked rows (None: all), by this ranking alone;
-    for measurements."""
-    rows, near = nearest_candidates(encoded, question, mask, count, limit)
-    rows = rows[largest_indices(near, limit)]
-    near = similarity(encoded, question, rows)
-    order = np.lexsort((rows, -near))
-    return rows[order], near[order]
-
-
 def nearest_candidates(
     encoded: EncodedVectors, question: NDArray[np.float32], mask: NDArray[np.bool_] | None, count: int, limit: int
 ) -> tuple[Rows, NDArray[np.float32]]:

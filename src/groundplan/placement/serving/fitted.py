@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from math import exp, log
-from typing import Literal
 
 import numpy as np
 
 from groundplan.placement.reference.store import FOLDER, load_reference
-from groundplan.placement.serving.model import BYTES, Estimate, Serving, Setting
+from groundplan.placement.serving.model import BYTES, Basis, Estimate, Serving, Setting
 from groundplan.placement.serving.physics import Roofline, components, features, roofline
 from groundplan.placement.serving.trees import Floats, Trees
 
-Basis = Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
 TIMES = ("per_token", "first_token")
 KINDS = ("whole", "split")
 BLEND_WEIGHTS = (1 / 6, 1 / 6, 2 / 3)

@@ -89,6 +89,10 @@ class Setting:
         return self.prefill is not None
 
 
+Basis = Literal["measured", "new model", "not measured", "own traffic"]
+"""What a prediction of times is based on; `not measured`: no row of such hardware exists, the interval is wide."""
+
+
 @dataclass(frozen=True, slots=True)
 class Estimate:
     """A time in milliseconds with its 90 % interval."""
@@ -104,8 +108,7 @@ class Serving:
 
     first_token: Estimate
     per_token: Estimate
-    basis: Literal["measured", "new model", "new hardware", "not measured", "own traffic"]
-    """`not measured`: no row of such hardware exists, the interval is wide"""
+    basis: Basis
     fits: bool
     """the weights and at least one request fit into memory"""
 

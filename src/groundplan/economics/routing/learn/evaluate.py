@@ -344,11 +344,3 @@ def calibration_error(predicted: Doubles, seen: Doubles) -> float:
     return float(
         sum(abs(expected[part].mean() - truth[part].mean()) * len(part) for part in parts if len(part)) / len(expected)
     )
-
-
-def strong_share(weak: Doubles, strong: Doubles, gain: Doubles, gap: float = 0.5) -> float:
-    """The smallest share of calls that must go to the strong model, those with the highest expected gain first, to
-    close that part of the gap between the two."""
-    order = np.argsort(-gain, kind="stable")
-    closed = np.cumsum((strong - weak)[order])
-    return float((int(np.argmax(closed >= gap * (strong - weak).sum())) + 1) / len(order))
