@@ -431,6 +431,11 @@ def test_a_backup_of_another_schema_is_refused_and_undone(
 def test_a_backup_of_the_last_unreleased_schema_is_restored(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path
 ) -> None:
+    with connect(database.urls["owner"]) as owner:  # a table that it had, and a later step dropped
+        owner.execute("CREATE TABLE worker_day (day date, workload text, epoch uuid, calls bigint)")
+        owner.execute("INSERT INTO worker_day VALUES ('2026-11-30', 'w', gen_random_uuid(), 3)")
+        control = sql.Identifier(f"{database.name}_control")
+        owner.execute(sql.SQL("GRANT SELECT ON worker_day TO {}").format(control))
     backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
     other = Home(tmp_path / "other")
     with bare_database(postgres_cluster, "bare_restored") as url:
