@@ -52,6 +52,8 @@ MOST_TOKENS = 90
 RETRY_SECONDS = 2.0
 PATIENCE_SECONDS = 20.0
 RESCAN_SECONDS = 5.0
+HELD_SECONDS = 180.0
+"""How long a workload is not asked again after nobody released its answer within the patience of who asked."""
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -99,6 +101,7 @@ def ask_forever(home: Home, chance: random.Random) -> None:
     told = Judgements(gateway, known)
     callers: list[Caller] = []
     first: list[tuple[Caller, str]] = []
+    held_until: dict[str, float] = {}
     look_again = 0.0
     while True:
         if time.monotonic() >= look_again:
@@ -106,14 +109,34 @@ def ask_forever(home: Home, chance: random.Random) -> None:
             first += opening_questions(more, known)
             callers += more
             look_again = time.monotonic() + RESCAN_SECONDS
-        if first:
-            told.take(*first[0], ask(gateway, *first.pop(0), stream=chance.random() < 0.3))
-        elif callers:
-            caller = chance.choices(callers, [WEIGHTS.get(caller.workload, 1.0) for caller in callers])[0]
-            question = chance.choice(questions(caller.workload, known))
-            told.take(caller, question, ask(gateway, caller, question, stream=chance.random() < 0.3))
+        held = {workload for workload, end in held_until.items() if end > time.monotonic()}
+        asked = next_question(first, callers, held, known, chance)
+        if asked is not None:
+            answer = ask(gateway, *asked, stream=chance.random() < 0.3)
+            told.take(*asked, answer)
+            if not answer.status:
+                held_until[asked[0].workload] = time.monotonic() + HELD_SECONDS
         told.send()
         time.sleep(FIRST_SECONDS if first else PAUSE_SECONDS * chance.uniform(0.3, 1.7))
+
+
+def next_question(
+    first: list[tuple[Caller, str]],
+    callers: Sequence[Caller],
+    held: Container[str],
+    known: Mapping[str, Sheet],
+    chance: random.Random,
+) -> tuple[Caller, str] | None:
+    """Who asks next, and what; None: nobody. What is to be asked `first` is taken from there. Workloads in `held` are
+    not asked: their answers wait for a reviewer, and so would whoever asks after them."""
+    for place, (caller, _) in enumerate(first):
+        if caller.workload not in held:
+            return first.pop(place)
+    free = [caller for caller in callers if caller.workload not in held]
+    if not free:
+        return None
+    caller = chance.choices(free, [WEIGHTS.get(caller.workload, 1.0) for caller in free])[0]
+    return caller, chance.choice(questions(caller.workload, known))
 
 
 def questions(workload: str, known: Mapping[str, Sheet]) -> Sequence[str]:
