@@ -93,6 +93,14 @@ async def test_what_the_cache_saved_is_money(rig: Rig) -> None:
     assert total(found["groundplan_gateway_cache_hits_total"], workload="assistant", result="exact") == 1
 
 
+async def test_calls_that_lost_something_for_lack_of_room_are_counted(rig: Rig) -> None:
+    counters = rig.gateway.journal.counters
+    counters.dropped, counters.shortened = 2, 3
+    found = parse_metrics(render([("0", families(rig.gateway))]))
+    assert total(found["groundplan_gateway_journal_dropped_total"]) == 2
+    assert total(found["groundplan_gateway_journal_shortened_total"]) == 3
+
+
 def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(call_counters, "MOST_SERIES", 10)
     counted = CallCounters()

@@ -298,6 +298,9 @@ def _journal(gateway: Gateway) -> list[Family]:
         single_sample(
             f"{_PREFIX}journal_dropped_total", "counter", "Refused calls that found no room.", counted.dropped
         ),
+        single_sample(
+            f"{_PREFIX}journal_shortened_total", "counter", "Calls without room for their sources.", counted.shortened
+        ),
     ]
 
 
