@@ -1,14 +1,14 @@
-"""Whether words and vectors together are ever below the better of the two, on any set in the shape of BEIR.
+"""Whether words and vectors together ever rank below the better of the two, on any set in the BEIR format.
 
-FOLDER has corpus.jsonl, queries.jsonl and qrels/*.tsv. Without one, a set is made from the documentation that comes
-with Python: documents are what a docstring says after its first paragraph (and paragraphs of the language reference
-that answer nothing), asked in three ways: `summary` by that first paragraph, `words` by its four rarest words in any
-order, `quoted` by 3 to 14 words in a row. It is written as such a folder (`--keep DIR` keeps it) and read like any
-other.
+FOLDER has corpus.jsonl, queries.jsonl and qrels/*.tsv. Without one, a set is generated from the documentation that
+comes with Python: documents are the docstrings after their first paragraph (and paragraphs of the language reference
+that answer nothing), with three kinds of queries: `summary` is that first paragraph, `words` the four rarest words in
+any order, `quoted` 3 to 14 consecutive words. The set is written as such a folder (`--keep DIR` keeps it) and read like
+any other.
 
-`answered` is nDCG@10 of what the search service answers with over HTTP, `words` and `vectors` of its rankings alone.
-`difference` is that of answers to the better of these two by question, with the bounds of 95 % by drawing the questions
-again; `never_below` is whether its mean is nowhere below 0.
+`answered` is nDCG@10 of the search service's answers over HTTP, `words` and `vectors` that of its rankings alone.
+`difference` is that of the answers to the better of these two by question, with 95 % bounds from resampled questions;
+`never_below` is whether its mean is nowhere below 0.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ Rankings = dict[str, dict[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Docstring:
-    """A docstring: its first paragraph, and what it says after that."""
+    """A docstring: its first paragraph, and the text after it."""
 
     name: str
     summary: str
@@ -74,81 +74,85 @@ class Docstring:
 
 
 def docstrings() -> list[Docstring]:
-    """Of the standard library, each text once."""
-    found: dict[str, Docstring] = {}
+    """The docstrings of the standard library, each text once."""
+    by_body: dict[str, Docstring] = {}
     for module in modules():
         for name, text in _docstrings_of(module):
             summary, _, body = text.strip().partition("\n\n")
             summary, body = " ".join(summary.split()), " ".join(body.split())
             if 25 <= len(summary) <= 200 and 120 <= len(body) <= 1500:
-                found.setdefault(body, Docstring(name, summary, body))
-    unique = Counter(one.summary for one in found.values())
-    return [one for one in found.values() if unique[one.summary] == 1]
+                by_body.setdefault(body, Docstring(name, summary, body))
+    summary_counts = Counter(docstring.summary for docstring in by_body.values())
+    return [docstring for docstring in by_body.values() if summary_counts[docstring.summary] == 1]
 
 
 def _docstrings_of(module: ModuleType) -> Iterator[tuple[str, str]]:
-    for name, one in vars(module).items():
-        if inspect.isclass(one) or inspect.isroutine(one):
-            yield f"{module.__name__}.{name}", inspect.getdoc(one) or ""
-        if inspect.isclass(one):
-            for inner, member in vars(one).items():
-                told = getattr(member, "__doc__", None)
-                if inspect.isroutine(member) and isinstance(told, str):
-                    yield f"{module.__name__}.{name}.{inner}", inspect.cleandoc(told)
+    for name, value in vars(module).items():
+        if inspect.isclass(value) or inspect.isroutine(value):
+            yield f"{module.__name__}.{name}", inspect.getdoc(value) or ""
+        if inspect.isclass(value):
+            for inner, member in vars(value).items():
+                docstring = getattr(member, "__doc__", None)
+                if inspect.isroutine(member) and isinstance(docstring, str):
+                    yield f"{module.__name__}.{name}.{inner}", inspect.cleandoc(docstring)
 
 
 def write_set(folder: Path, documents: int, asked: int, seed: int = 11) -> None:
-    """Write a set."""
-    chance = random.Random(seed)
-    told = docstrings()
-    chance.shuffle(told)
-    told = told[: documents * 2 // 3]
+    """Write a generated set of `documents` documents, with queries for `asked` of them."""
+    rng = random.Random(seed)
+    chosen = docstrings()
+    rng.shuffle(chosen)
+    chosen = chosen[: documents * 2 // 3]
     others = [" ".join(one.split()) for text in topics.values() for one in re.split(r"\n\s*\n", text)]
     others = [one for one in dict.fromkeys(others) if 120 <= len(one) <= 1500]
-    chance.shuffle(others)
-    corpus = [(f"d{number}", one.name, one.body) for number, one in enumerate(told)]
-    corpus += [(f"o{number}", "", one) for number, one in enumerate(others[: documents - len(told)])]
-    often = Counter(word for _, _, text in corpus for word in set(_words(text)))
+    rng.shuffle(others)
+    corpus = [(f"d{number}", one.name, one.body) for number, one in enumerate(chosen)]
+    corpus += [(f"o{number}", "", one) for number, one in enumerate(others[: documents - len(chosen)])]
+    frequencies = Counter(word for _, _, text in corpus for word in set(_words(text)))
     queries = []
-    for number, one in enumerate(told[:asked]):
+    for number, one in enumerate(chosen[:asked]):
         queries += [
             (f"summary-{number}", one.summary, number),
-            (f"words-{number}", " ".join(_rare(one.body, often, chance)), number),
-            (f"quoted-{number}", _quote(one.body, chance), number),
+            (f"words-{number}", " ".join(_rarest_words(one.body, frequencies, rng)), number),
+            (f"quoted-{number}", _quote(one.body, rng), number),
         ]
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
-    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps({"_id": id, "title": title, "text": text}) + "\n" for id, title, text in corpus)
-    with (folder / "queries.jsonl").open("w", encoding="utf-8") as out:
-        out.writelines(json.dumps({"_id": id, "text": text}) + "\n" for id, text, _ in queries)
-    with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8") as out:
-        out.write("query-id\tcorpus-id\tscore\n")
-        out.writelines(f"{id}\td{number}\t1\n" for id, _, number in queries)
+    with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(
+            json.dumps({"_id": query_id, "title": title, "text": text}) + "\n" for query_id, title, text in corpus
+        )
+    with (folder / "queries.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps({"_id": query_id, "text": text}) + "\n" for query_id, text, _ in queries)
+    with (folder / "qrels" / "test.tsv").open("w", encoding="utf-8") as file:
+        file.write("query-id\tcorpus-id\tscore\n")
+        file.writelines(f"{query_id}\td{number}\t1\n" for query_id, _, number in queries)
 
 
 def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]{4,}", text.lower())
 
 
-def _rare(text: str, often: Mapping[str, int], chance: random.Random) -> list[str]:
-    """Its four rarest words that others have too, in any order."""
-    known = sorted({word for word in _words(text) if often[word] > 1}, key=lambda word: (often[word], word))[:4]
-    chance.shuffle(known)
-    return known
+def _rarest_words(text: str, frequencies: Mapping[str, int], rng: random.Random) -> list[str]:
+    """The four rarest words of a text that other documents have too, in any order."""
+    rarest = sorted(
+        {word for word in _words(text) if frequencies[word] > 1}, key=lambda word: (frequencies[word], word)
+    )[:4]
+    rng.shuffle(rarest)
+    return rarest
 
 
-def _quote(text: str, chance: random.Random) -> str:
+def _quote(text: str, rng: random.Random) -> str:
     words = text.split()
-    size = chance.randint(3, 14)
-    start = chance.randrange(max(1, len(words) - size))
+    size = rng.randint(3, 14)
+    start = rng.randrange(max(1, len(words) - size))
     return " ".join(words[start : start + size])
 
 
 def rank_all(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
-    """Take the corpus over, and rank the documents for each query: answers, words alone, vectors alone."""
+    """Ingest the corpus, and rank the documents for each query: by answers, words alone, vectors alone."""
     model = ensure(load_settings().models, MINILM.name)
     encoder = load_encoder(model)
-    asking, analyzer, index = load_question_encoder(model, encoder), Analyzer(), Projection()
+    question_encoder, analyzer, index = load_question_encoder(model, encoder), Analyzer(), Projection()
     rankings: dict[str, Rankings] = {way: {} for way in WAYS}
     with cluster(folder / "pg") as server, server.database() as database:
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
@@ -172,15 +176,19 @@ def rank_all(labelled: LabelledCorpus, folder: Path) -> dict[str, Rankings]:
                     context=0,
                 )  # fmt: skip
                 _, passages = client.ask(request)
-                rankings["answered"][id] = {one["path"]: 1 / (1 + at) for at, one in enumerate(passages)}
-                wanted = ProposalRequest(
-                    analyzer.terms(text), asking.embed([text.strip()])[0], frozenset({trial_store.SOURCE}), acls, DEPTH
+                rankings["answered"][id] = {passage["path"]: 1 / (1 + rank) for rank, passage in enumerate(passages)}
+                proposal_request = ProposalRequest(
+                    analyzer.terms(text),
+                    question_encoder.embed([text.strip()])[0],
+                    frozenset({trial_store.SOURCE}),
+                    acls,
+                    DEPTH,
                 )
-                proposed = propose(index.view, wanted)
+                proposed = propose(index.view, proposal_request)
                 for way, scores in (("words", proposed.words), ("vectors", proposed.nearest)):
                     order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))[:DEPTH]  # type: ignore[misc]
                     rankings[way][id] = {
-                        names[index.view.chunk_id(row)]: 1 / (1 + place) for place, row in enumerate(order)
+                        names[index.view.chunk_id(row)]: 1 / (1 + rank) for rank, row in enumerate(order)
                     }
     return rankings
 
@@ -189,32 +197,35 @@ def _ingest(conn: psycopg.Connection[Any], embed: Any, labelled: LabelledCorpus)
     trial_store.reset(conn)
     items = [item for item in labelled.items if item.text.strip()]
     for start in range(0, len(items), _BATCH):
-        some = items[start : start + _BATCH]
+        batch = items[start : start + _BATCH]
         with conn.transaction():
             trial_store.add_documents(
-                conn, [(item.id, item.title, item.text) for item in some], embed([item.text for item in some])
+                conn, [(item.id, item.title, item.text) for item in batch], embed([item.text for item in batch])
             )
     trial_store.mark_complete(conn, labelled.digest)
 
 
 def figures(labelled: LabelledCorpus, rankings: Mapping[str, Rankings]) -> dict[str, Any]:
-    """nDCG@10 of each way, and what answers have more than the better of the two rankings."""
-    own = {way: measure(labelled.relevant, rankings[way]).by_question for way in WAYS}
+    """nDCG@10 of each way, and the difference of answers to the better of the two rankings."""
+    by_question = {way: measure(labelled.relevant, rankings[way]).by_question for way in WAYS}
     kinds: dict[str, list[str]] = {"all": list(labelled.relevant)}
     for id in labelled.relevant:
         if re.fullmatch(r"(summary|words|quoted)-\d+", id):
             kinds.setdefault(id.partition("-")[0], []).append(id)
-    told: dict[str, Any] = {}
+    by_kind: dict[str, Any] = {}
     for kind, ids in kinds.items():
-        gains = {way: np.array([own[way][id]["ndcg@10"] for id in ids]) for way in WAYS}
+        gains = {way: np.array([by_question[way][id]["ndcg@10"] for id in ids]) for way in WAYS}
         better = max(("words", "vectors"), key=lambda way: float(gains[way].mean()))
-        more = gains["answered"] - gains[better]
-        told[kind] = {
+        difference = gains["answered"] - gains[better]
+        by_kind[kind] = {
             **{way: round(float(values.mean()), 4) for way, values in gains.items()},
             "questions": len(ids),
-            "difference": {"mean": round(float(more.mean()), 4), "bounds": list(confidence_interval(more.tolist()))},
+            "difference": {
+                "mean": round(float(difference.mean()), 4),
+                "bounds": list(confidence_interval(difference.tolist())),
+            },
         }
-    return {"ndcg@10": told, "never_below": all(one["difference"]["mean"] >= 0 for one in told.values())}
+    return {"ndcg@10": by_kind, "never_below": all(row["difference"]["mean"] >= 0 for row in by_kind.values())}
 
 
 def main() -> None:
@@ -234,13 +245,13 @@ def main() -> None:
             write_set(folder, options.documents, options.asked)
         labelled = read_corpus(folder)
         with threadpool_limits(limits=1, user_api="blas"):
-            found = figures(labelled, rank_all(labelled, Path(name)))
-    made = "the documentation of Python" if options.folder is None else folder.name
-    output = found | {
+            results = figures(labelled, rank_all(labelled, Path(name)))
+    source = "the documentation of Python" if options.folder is None else folder.name
+    output = results | {
         "documents": len(labelled.items),
         "queries": len(labelled.queries),
         **watch.figures(),
-        **run_details(f"{made}: {len(labelled.items)} documents, {len(labelled.queries)} queries"),
+        **run_details(f"{source}: {len(labelled.items)} documents, {len(labelled.queries)} queries"),
     }
     print(json.dumps(output, indent=None if options.json else 2))
 

@@ -1,20 +1,20 @@
-"""How much of what answers a question is in the first thousand tokens that search answers with: passages cut by the
-product.
+"""The share of a question's answer that is in the first thousand tokens of search results: passages as the product
+splits them.
 
 FOLDER has corpora/*.md and questions_df.csv (question, references with character spans, corpus_id). All corpora are in
-one index: taken over as a source of the product, embedded, and asked over HTTP of the search service (`answered`) by
-somebody who may read them all, with the passages widened by their neighbours and the words of quotations in it, in the
-ways of `ASKS`. Measured is the mean part of the characters of the references that is covered by the passages of an
-answer, taken in their order while they fit into the budget of WordPiece tokens. The corpora repeat themselves, and an
-answer gives each text once: a passage covers where it is quoted from and the other places where it says that the same
-words stand (`also`). `quoted_only` is the first figure without those, where another copy than the labelled one misses.
+one index: ingested as a source of the product, embedded, and queried over HTTP from the search service (`answered`) by
+a person who may read them all, with passages widened by their neighbours and the bonus for quotations, in the ways of
+`ASKS`. The figure is the mean share of the references' characters that the passages of an answer cover, taken in their
+order while they fit into the budget of WordPiece tokens. The corpora repeat themselves, and an answer gives each text
+once: a passage covers its own place and the other places that it lists for the same words (`also`). `quoted_only` is
+the first figure without those, where another copy than the labelled one is a miss.
 
-Settings (`WEIGHTS_TRIED`, and which of the ways) are chosen without what they are measured on: `by_question` (which is
-`recall`) by fifths of the questions, `by_corpus` by leaving out one corpus at a time; `answered` are the product's own
-settings, which were chosen with this very set and prove nothing. `corpora` has each of the five by itself, `fusion`
-with the settings that are best on the other four, beside words alone and vectors alone (their own rankings, to a depth
-of 200); `never_below` is whether fusion is at least the better of the two in each. `proposed` are the figures of the
-rankings without the service, as they were told before: to a depth of 200, neither widened nor quoted.
+Settings (`WEIGHTS_TRIED`, and one of the ways) are chosen on other data than they are measured on: `by_question` (which
+is `recall`) by fifths of the questions, `by_corpus` by leaving out one corpus at a time; `answered` are the product's
+own settings, which were chosen with this very set and prove nothing. `corpora` has each of the five separately,
+`fusion` with the settings that are best on the other four, compared with words alone and vectors alone (their own
+rankings, to a depth of 200); `never_below` is whether fusion is at least as good as both in each. `proposed` are the
+figures of the rankings without the service, as reported earlier: to a depth of 200, neither widened nor quoted.
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ from benchmarks.knowledge_scale import Client, run_search_service
 from benchmarks.knowledge_tokens import count_tokens
 
 GRID = [Weights(words, neighbour) for words, neighbour in product((0.5, 1.0, 1.5, 2.0, 3.0), (0.0, 0.2, 0.35, 0.5))]
-"""For the rankings alone."""
+"""Weights tried for the rankings alone."""
 WEIGHTS_TRIED = [Weights(words, neighbour) for words, neighbour in product((1.0, 1.5, 2.0), (0.2, 0.35, 0.5))]
-"""For answers."""
+"""Weights tried for answers."""
 
 
 @dataclass(frozen=True, slots=True)
 class Ask:
-    """How many passages, how large together, and whether with their neighbours."""
+    """Number of passages, their total size, and how many neighbours widen each."""
 
     k: int
     max_bytes: int
@@ -97,13 +97,13 @@ FOLDS = 5
 SOURCE: Final = "corpora"
 _LIMIT = 200
 
-Pick = Callable[[Proposal], dict[int, float]]
+ScoreOf = Callable[[Proposal], dict[int, float]]
 Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A passage of a corpus with its span and tokens, and the other spans with the same words that it tells."""
+    """A passage of a corpus with its span and tokens, and the other spans with the same words that it lists."""
 
     corpus: str
     start: int
@@ -128,7 +128,7 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Index:
-    """All corpora, as the product holds them; `acls` of the person who asks."""
+    """All corpora as the product indexes them; `acls` are those of the person who asks."""
 
     projection: Projection
     pieces: list[Piece]
@@ -150,7 +150,7 @@ class Index:
 
 @dataclass(frozen=True, slots=True)
 class SearchSetup:
-    """What is asked: the service over HTTP, or search in this process with weights of our own."""
+    """The search to measure: the service over HTTP, or in this process with weights of our own."""
 
     index: Index
     person: UUID
@@ -160,31 +160,36 @@ class SearchSetup:
     """of questions, as the service has it"""
 
     def request(self, ask: Ask, question: str) -> SearchRequest:
-        """In one way."""
+        """The request for a question in the way of `ask`."""
         return SearchRequest(
             workload="w", person=str(self.person), query=question, sources=[SOURCE],
             k=ask.k, max_bytes=ask.max_bytes, context=ask.context,
         )  # fmt: skip
 
     def service_answers(self, client: Client, ask: Ask, question: str) -> list[Piece]:
-        """What the service answers with."""
+        """The passages that the service answers with."""
         _, passages = client.ask(self.request(ask, question))
         return self.pieces(msgspec.convert(passages, list[Passage]))
 
     def search(self, weights: Weights) -> Search:
-        """The same in this process."""
+        """A search in this process with these weights."""
         return Search(self.pool, self.encoder, self.index.projection, weights=weights)
 
     def local_answers(self, search: Search, ask: Ask, question: str) -> list[Piece]:
-        """What it answers with."""
+        """The passages that a search in this process answers with."""
         return self.pieces(search.passages(self.request(ask, question)))
 
     def pieces(self, passages: Sequence[Passage]) -> list[Piece]:
-        """Where the passages stand; each must say what stands there, and its own words all places that it tells."""
-        sizes = count_tokens(self.encoder, [one.text for one in passages]) if passages else ()
+        """The passages as pieces. Exits if a passage differs from the text at its place, or lacks at one of its other
+        places."""
+        sizes = count_tokens(self.encoder, [passage.text for passage in passages]) if passages else ()
         return [
-            Piece(*self._span(one, one.text), size, tuple(self._span(place, one.text) for place in one.also))
-            for one, size in zip(passages, sizes, strict=True)
+            Piece(
+                *self._span(passage, passage.text),
+                size,
+                tuple(self._span(place, passage.text) for place in passage.also),
+            )
+            for passage, size in zip(passages, sizes, strict=True)
         ]
 
     def _span(self, place: Passage | Place, text: str) -> tuple[str, int, int]:
@@ -197,10 +202,10 @@ class SearchSetup:
 
 @contextmanager
 def search_setup(folder: Path, limit: int = MAX_CHARS, precision: Precision = "float32") -> Iterator[SearchSetup]:
-    """The corpora, taken over by the product, and a search service that answers from them."""
+    """The corpora, ingested by the product, and a search service that answers from them."""
     model = ensure(load_settings().models, MINILM.name)
     encoder = load_encoder(model, precision)
-    asking = load_question_encoder(model, encoder)
+    question_encoder = load_question_encoder(model, encoder)
     with (
         tempfile.TemporaryDirectory(prefix="bench-corpora-") as name,
         cluster(Path(name) / "pg") as server,
@@ -222,7 +227,7 @@ def search_setup(folder: Path, limit: int = MAX_CHARS, precision: Precision = "f
             while apply_next_changes(conn, projection, analyzer):
                 pass
             projection.purge()
-            places = conn.execute(
+            passages = conn.execute(
                 """SELECT c.id, d.path, c.start_char, c.end_char, c.text FROM chunk c
                    JOIN document d ON d.id = c.document_id WHERE c.text <> ''"""
             ).fetchall()
@@ -234,64 +239,68 @@ def search_setup(folder: Path, limit: int = MAX_CHARS, precision: Precision = "f
         with pool, run_search_service(database, home) as endpoint:
             with pool.connection() as conn, conn.transaction():
                 acls = frozenset(search_store.assume_reader(conn, person, "w").acls)
-            index = _index(folder, projection, places, (encoder, asking), acls)
-            yield SearchSetup(index, person, endpoint, pool, asking)
+            index = _build_index(folder, projection, passages, (encoder, question_encoder), acls)
+            yield SearchSetup(index, person, endpoint, pool, question_encoder)
 
 
-def _index(
+def _build_index(
     folder: Path,
     projection: Projection,
-    places: list[tuple[UUID, str, int, int, str]],
+    passages: list[tuple[UUID, str, int, int, str]],
     encoders: tuple[Encoder, Encoder],
     acls: frozenset[int],
 ) -> Index:
-    encoder, asking = encoders
-    sizes = count_tokens(encoder, [text for *_, text in places])
+    encoder, question_encoder = encoders
+    sizes = count_tokens(encoder, [text for *_, text in passages])
     by_chunk = {
-        id: Piece(Path(path).stem, start, end, size)
-        for (id, path, start, end, _), size in zip(places, sizes, strict=True)
+        chunk_id: Piece(Path(path).stem, start, end, size)
+        for (chunk_id, path, start, end, _), size in zip(passages, sizes, strict=True)
     }
     pieces = [by_chunk[projection.view.chunk_id(row)] for row in range(projection.view.size)]
     texts = {file.stem: file.open(newline="", encoding="utf-8").read() for file in (folder / "corpora").glob("*.md")}
-    questions, analyzer = list(questions_of(folder / "questions_df.csv")), Analyzer()
-    vectors = np.stack([asking.embed([one.text])[0] for one in questions])
-    return Index(projection, pieces, questions, vectors, [analyzer.terms(one.text) for one in questions], texts, acls)
+    questions, analyzer = list(read_questions(folder / "questions_df.csv")), Analyzer()
+    vectors = np.stack([question_encoder.embed([question.text])[0] for question in questions])
+    return Index(
+        projection, pieces, questions, vectors, [analyzer.terms(question.text) for question in questions], texts, acls
+    )
 
 
-def questions_of(file: Path) -> list[Question]:
+def read_questions(file: Path) -> list[Question]:
     """The labelled questions of a set."""
     csv.field_size_limit(1 << 30)
-    with file.open(newline="", encoding="utf-8") as opened:
+    with file.open(newline="", encoding="utf-8") as csv_file:
         return [
             Question(
                 row["question"],
                 row["corpus_id"],
-                tuple((one["start_index"], one["end_index"]) for one in json.loads(row["references"])),
+                tuple((span["start_index"], span["end_index"]) for span in json.loads(row["references"])),
             )
-            for row in csv.DictReader(opened)
+            for row in csv.DictReader(csv_file)
         ]
 
 
-def ranking_recalls(index: Index, weights: Weights, budget: int, pick: Pick) -> Values:
-    """For each question the covered part of its spans, by a ranking alone."""
-    found = []
+def ranking_recalls(index: Index, weights: Weights, budget: int, score_of: ScoreOf) -> Values:
+    """For each question the share of its spans that a ranking alone covers."""
+    recalls = []
     for question, terms, vector in zip(index.questions, index.terms, index.vectors, strict=True):
-        scores = pick(index.propose(terms, vector, weights))
+        scores = score_of(index.propose(terms, vector, weights))
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))  # type: ignore[misc]
-        found.append(covered_share(question, fit_budget([index.pieces[row] for row in order], budget)))
-    return np.array(found)
+        recalls.append(covered_share(question, fit_budget([index.pieces[row] for row in order], budget)))
+    return np.array(recalls)
 
 
-def answer_recalls(setup: SearchSetup, budget: int, give: Callable[[str], list[Piece]]) -> tuple[Values, Values]:
-    """For each question the covered part of its spans, by what is answered: with all places that are told, and by what
-    is quoted alone."""
-    given = [(one, fit_budget(give(one.text), budget)) for one in setup.index.questions]
-    quoted = ((one, [replace(piece, also=()) for piece in pieces]) for one, pieces in given)
-    return np.array([covered_share(*one) for one in given]), np.array([covered_share(*one) for one in quoted])
+def answer_recalls(setup: SearchSetup, budget: int, answer: Callable[[str], list[Piece]]) -> tuple[Values, Values]:
+    """For each question the share of its spans that the answer covers: with all places listed, and with quoted places
+    only."""
+    answers = [(question, fit_budget(answer(question.text), budget)) for question in setup.index.questions]
+    quoted_only = ((question, [replace(piece, also=()) for piece in pieces]) for question, pieces in answers)
+    return np.array([covered_share(*question) for question in answers]), np.array(
+        [covered_share(*question) for question in quoted_only]
+    )
 
 
 def fit_budget(pieces: Sequence[Piece], budget: int) -> list[Piece]:
-    """The first that fit; one that does not gives way to later, smaller ones."""
+    """The pieces that fit into the budget, in order; one that does not fit is skipped for later, smaller ones."""
     selected, remaining = [], budget
     for piece in pieces:
         if piece.tokens <= remaining:
@@ -301,6 +310,7 @@ def fit_budget(pieces: Sequence[Piece], budget: int) -> list[Piece]:
 
 
 def covered_share(question: Question, selected: Sequence[Piece]) -> float:
+    """The share of the question's spans that the pieces cover."""
     total = covered = 0
     for start, end in question.spans:
         mask = np.zeros(end - start, dtype=np.bool_)
@@ -312,56 +322,60 @@ def covered_share(question: Question, selected: Sequence[Piece]) -> float:
 
 
 def cross_validated(table: NDArray[np.float64], folds: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Each question with the settings that are best without its fold; `table` (settings, questions)."""
-    found = np.zeros(table.shape[1])
+    """The value of each question with the settings that are best on the other folds; `table` (settings, questions)."""
+    values = np.zeros(table.shape[1])
     for fold in np.unique(folds):
         best = table[:, folds != fold].mean(axis=1).argmax()
-        found[folds == fold] = table[best, folds == fold]
-    return found
+        values[folds == fold] = table[best, folds == fold]
+    return values
 
 
 def measure(setup: SearchSetup, budget: int) -> dict[str, Any]:
     """All figures."""
     index = setup.index
     random = np.random.default_rng(0)
-    fifths = random.permutation(len(index.questions)) % FOLDS
-    names = sorted({one.corpus for one in index.questions})
-    corpora = np.array([names.index(one.corpus) for one in index.questions])
-    tried = [
+    question_folds = random.permutation(len(index.questions)) % FOLDS
+    names = sorted({question.corpus for question in index.questions})
+    corpus_numbers = np.array([names.index(question.corpus) for question in index.questions])
+    results = [
         answer_recalls(setup, budget, partial(setup.local_answers, search, ask))
         for search in [setup.search(weights) for weights in WEIGHTS_TRIED]
         for ask in ASKS.values()
     ]
-    table, quoted = (np.stack(each) for each in zip(*tried, strict=True))
+    table, quoted = (np.stack(values) for values in zip(*results, strict=True))
     client = Client(setup.endpoint)
     served = {
         name: answer_recalls(setup, budget, partial(setup.service_answers, client, ask))[0]
         for name, ask in ASKS.items()
     }
-    plain = Weights(WEIGHTS.words, 0.0)
+    words_only = Weights(WEIGHTS.words, 0.0)
     ways = {
-        "fusion": cross_validated(table, corpora), "answered": served[next(iter(ASKS))],
-        "lexical": ranking_recalls(index, plain, budget, lambda one: one.words),
-        "vector": ranking_recalls(index, plain, budget, lambda one: one.nearest),
+        "fusion": cross_validated(table, corpus_numbers), "answered": served[next(iter(ASKS))],
+        "lexical": ranking_recalls(index, words_only, budget, lambda question: question.words),
+        "vector": ranking_recalls(index, words_only, budget, lambda question: question.nearest),
     }  # fmt: skip
-    parts = {
-        name: {way: mean(each[corpora == n]) for way, each in ways.items()} for n, name in enumerate(names)
+    by_corpus = {
+        name: {way: mean(values[corpus_numbers == n]) for way, values in ways.items()} for n, name in enumerate(names)
     }  # fmt: skip
-    by_proposals = np.stack([ranking_recalls(index, weights, budget, lambda one: one.scores) for weights in GRID])
+    by_proposals = np.stack(
+        [ranking_recalls(index, weights, budget, lambda question: question.scores) for weights in GRID]
+    )
     return {
-        "recall": mean(cross_validated(table, fifths)),
-        "by_question": mean(cross_validated(table, fifths)),
+        "recall": mean(cross_validated(table, question_folds)),
+        "by_question": mean(cross_validated(table, question_folds)),
         "by_corpus": mean(ways["fusion"]),
-        "quoted_only": mean(cross_validated(quoted, fifths)),
-        "answered": {ask: mean(each) for ask, each in served.items()},
-        "corpora": parts,
-        "never_below": all(one["fusion"] >= max(one["lexical"], one["vector"]) for one in parts.values()),
+        "quoted_only": mean(cross_validated(quoted, question_folds)),
+        "answered": {ask: mean(values) for ask, values in served.items()},
+        "corpora": by_corpus,
+        "never_below": all(
+            question["fusion"] >= max(question["lexical"], question["vector"]) for question in by_corpus.values()
+        ),
         "lexical": mean(ways["lexical"]),
         "vector": mean(ways["vector"]),
         "proposed": {
-            "by_question": mean(cross_validated(by_proposals, fifths)),
-            "by_corpus": mean(cross_validated(by_proposals, corpora)),
-            "shipped": mean(ranking_recalls(index, WEIGHTS, budget, lambda one: one.scores)),
+            "by_question": mean(cross_validated(by_proposals, question_folds)),
+            "by_corpus": mean(cross_validated(by_proposals, corpus_numbers)),
+            "shipped": mean(ranking_recalls(index, WEIGHTS, budget, lambda question: question.scores)),
         },
         "questions": len(index.questions),
         "passages": len(index.pieces),
@@ -370,7 +384,7 @@ def measure(setup: SearchSetup, budget: int) -> dict[str, Any]:
 
 
 def mean(values: Values) -> float:
-    """As it is told."""
+    """The mean, rounded as it is reported."""
     return round(float(values.mean()), 4)
 
 
@@ -385,15 +399,15 @@ def main() -> None:
     options = parser.parse_args()
     if not (options.folder / "questions_df.csv").is_file():
         raise SystemExit(f"{options.folder} has no questions_df.csv: give the folder of the chunking evaluation")
-    with Watch() as watch, search_setup(options.folder, options.limit, options.precision) as made:
-        told = measure(made, options.budget)
-    figures = told | {
+    with Watch() as watch, search_setup(options.folder, options.limit, options.precision) as setup:
+        results = measure(setup, options.budget)
+    figures = results | {
         "limit_chars": options.limit,
         "embedding": options.precision,
         "target": 0.90,
         **watch.figures(),
         **run_details(
-            f"{options.folder.name}: {told['questions']} questions, {len(told['corpora'])} corpora in one index"
+            f"{options.folder.name}: {results['questions']} questions, {len(results['corpora'])} corpora in one index"
         ),
     }
     print(json.dumps(figures, indent=None if options.json else 2))

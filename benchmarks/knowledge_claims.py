@@ -1,7 +1,7 @@
-"""Passages, and sentences that cite them: some that the passage says, some that it does not. Written for this.
+"""Passages, and sentences that cite them: some that the passage supports, some that it does not. Written by hand.
 
-Of what it says: nearly in its words, in other words, and in quite other words. Of what it does not say: another number,
-the opposite, and something that it leaves open or says of another thing. Data only.
+Supported sentences are nearly in the passage's words, in other words, or in quite different words. Unsupported ones
+have another number, the opposite, or something that the passage leaves open or says of another thing. Data only.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ NOT_SAID = ("number", "opposite", "left open")
 
 @dataclass(frozen=True, slots=True)
 class Claim:
-    """A sentence that cites a passage; `supported`: the passage says it. `kind`: in which way it does, or does not."""
+    """A sentence that cites a passage; `supported`: the passage says it. `kind`: one of `SAID` or `NOT_SAID`."""
 
     passage: int
     sentence: str

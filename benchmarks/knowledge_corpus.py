@@ -1,7 +1,7 @@
 """A company of any size for the benchmarks of search: topics, groups that follow them, documents, and their readers.
 
-Vectors are real embeddings moved a little, texts are real paragraphs of the same topic. A document is readable by one
-group of its topic, so what somebody may see is near in meaning: the hard case for an index.
+Vectors are real embeddings with noise, texts are real paragraphs of the same topic. A document is readable by one group
+of its topic, so the documents that a person may see are similar in meaning: the hard case for an index.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from uuid import UUID
 
 import numpy as np
 import psycopg
-from benchmarks.knowledge_texts import embedded, passages
+from benchmarks.knowledge_texts import embed_texts, passages
 from numpy.typing import NDArray
 
 from groundplan.core.ids import new_id
@@ -21,14 +21,14 @@ from groundplan.knowledge.model import DIMENSION, Vectors
 
 TOPICS = 200
 GROUPS = 10
-"""Of each topic."""
+"""Groups of each topic."""
 SOURCES = ("handbook", "wiki", "contracts", "tickets", "archive")
 CHUNKS_A_DOCUMENT = 5
 BANDS = (0.0001, 0.001, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 _NOISE = 0.5
-"""Length of the random vector that is added to a real embedding: the results have a cosine of about .89 with it."""
+"""Length of the random vector added to a real embedding; the result has a cosine of about .89 with the embedding."""
 _QUESTIONS = 300
-LEAST_REAL = 5000
+MIN_REAL_EMBEDDINGS = 5000
 """Fewest real embeddings for a corpus that resembles a company's."""
 _BLOCK = 20_000
 
@@ -44,11 +44,11 @@ class Corpus:
     source: NDArray[np.int8]
     people: dict[float, UUID]
     seen: dict[float, set[int]]
-    """Readers' sets that the person of a band has."""
+    """Numbers of the reader sets that the person of a band belongs to."""
     questions: list[str]
     base: list[str]
     parts: NDArray[np.int32]
-    """(chunks, 3): the paragraphs of `base` that a text is made of."""
+    """(chunks, 3): the paragraphs of `base` that a text consists of."""
 
     @property
     def real_count(self) -> int:
@@ -87,22 +87,22 @@ def build_corpus(superuser: str, chunks: int, seed: int = 11) -> Corpus:
     random = np.random.default_rng(seed)
     texts = passages()
     order = random.permutation(len(texts))
-    asked, base = [texts[row] for row in order[:_QUESTIONS]], [texts[row] for row in order[_QUESTIONS:]]
-    if len(base) < LEAST_REAL:
-        raise SystemExit(f"this Python has {len(base)} paragraphs of documentation, {LEAST_REAL} are needed")
-    real = embedded(base)
+    question_texts, base = [texts[row] for row in order[:_QUESTIONS]], [texts[row] for row in order[_QUESTIONS:]]
+    if len(base) < MIN_REAL_EMBEDDINGS:
+        raise SystemExit(f"this Python has {len(base)} paragraphs of documentation, {MIN_REAL_EMBEDDINGS} are needed")
+    real = embed_texts(base)
     anchors = real[random.choice(len(real), TOPICS, replace=False)]
     topic_of = (real @ anchors.T).argmax(axis=1)
     documents = chunks // CHUNKS_A_DOCUMENT
-    about = random.integers(0, len(real), documents)
+    paragraph_of = random.integers(0, len(real), documents)
     # group sizes differ: the first of a topic has most of its documents
     group = np.minimum(random.geometric(0.35, documents) - 1, GROUPS - 1)
-    classes = (topic_of[about] * GROUPS + group).astype(np.int32)
+    classes = (topic_of[paragraph_of] * GROUPS + group).astype(np.int32)
     with psycopg.connect(superuser, autocommit=True) as conn:
         people, seen, acl = _create_people(conn, random, classes, documents)
         source = random.integers(0, len(SOURCES), documents).astype(np.int8)
-        ids, vectors, parts = _fill_database(conn, random, base, real, topic_of, about, acl, source)
-    questions = [" ".join(one.split()[:12]) for one in asked]
+        ids, vectors, parts = _fill_database(conn, random, base, real, topic_of, paragraph_of, acl, source)
+    questions = [" ".join(text.split()[:12]) for text in question_texts]
     return Corpus(ids, vectors, acl, source, people, seen, questions, base, parts)
 
 
@@ -130,7 +130,7 @@ def _create_people(
     sizes = np.bincount(acl, minlength=len(names))
     people, seen = {}, {}
     for band in BANDS:
-        mine = _choose_groups(random, sizes, band, documents, small)
+        groups_of_person = _choose_groups(random, sizes, band, documents, small)
         people[band] = new_id()
         conn.execute(
             "INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (people[band], f"p{band}@acme.example")
@@ -138,9 +138,9 @@ def _create_people(
         with conn.cursor() as cursor:
             cursor.executemany(
                 "INSERT INTO membership (id, group_id, person_id) VALUES (%s, %s, %s)",
-                [(new_id(), groups[names[number]], people[band]) for number in mine],
+                [(new_id(), groups[names[number]], people[band]) for number in groups_of_person],
             )
-        seen[band] = {int(numbers[number]) for number in mine}
+        seen[band] = {int(numbers[number]) for number in groups_of_person}
     return people, seen, numbers[acl]
 
 
@@ -151,13 +151,13 @@ def _choose_groups(
         return [TOPICS * GROUPS + small.index(band)]
     if band == 1:
         return list(range(len(sizes)))
-    mine, total = [], 0
+    chosen, total = [], 0
     for topic in random.permutation(TOPICS):
         for number in range(topic * GROUPS, (topic + 1) * GROUPS):
             if total + sizes[number] <= band * documents * 1.02:
-                mine.append(number)
+                chosen.append(number)
                 total += int(sizes[number])
-    return mine
+    return chosen
 
 
 def _fill_database(
@@ -166,7 +166,7 @@ def _fill_database(
     base: list[str],
     real: Vectors,
     topic_of: NDArray[np.int64],
-    about: NDArray[np.int64],
+    paragraph_of: NDArray[np.int64],
     acl: NDArray[np.int32],
     source: NDArray[np.int8],
 ) -> tuple[list[UUID], NDArray[np.float16], NDArray[np.int32]]:
@@ -176,7 +176,7 @@ def _fill_database(
             "INSERT INTO source (name, sensitivity, owner, path) VALUES (%s, 'internal', 'd@acme.example', '.')",
             (name,),
         )
-    documents = [new_id() for _ in about]
+    documents = [new_id() for _ in paragraph_of]
     with conn.cursor().copy("COPY document (id, source, path, title, digest, sensitivity, acl) FROM STDIN") as copy:
         for number, id in enumerate(documents):
             row = (
@@ -193,21 +193,21 @@ def _fill_database(
     vectors = np.empty((len(ids), DIMENSION), np.float16)
     parts = np.empty((len(ids), 3), np.int32)
     for start in range(0, len(ids), _BLOCK):
-        some = slice(start, min(len(ids), start + _BLOCK))
-        rows = np.arange(some.start, some.stop) // CHUNKS_A_DOCUMENT
-        vectors[some] = _perturb(random, real[about[rows]])
-        parts[some] = [[about[row], *random.choice(by_topic[topic_of[about[row]]], 2)] for row in rows]
-        texts = (" ".join(base[part] for part in own) for own in parts[some].tolist())
-        _copy_chunks(conn, ids[some], [documents[row] for row in rows], texts, vectors[some], start)
+        block = slice(start, min(len(ids), start + _BLOCK))
+        rows = np.arange(block.start, block.stop) // CHUNKS_A_DOCUMENT
+        vectors[block] = _perturb(random, real[paragraph_of[rows]])
+        parts[block] = [[paragraph_of[row], *random.choice(by_topic[topic_of[paragraph_of[row]]], 2)] for row in rows]
+        texts = (" ".join(base[part] for part in paragraphs) for paragraphs in parts[block].tolist())
+        _copy_chunks(conn, ids[block], [documents[row] for row in rows], texts, vectors[block], start)
     conn.execute("SELECT setval('chunk_change', %s)", (len(ids),))
-    # as it would be minutes later: else PostgreSQL does it by itself while searches are measured
+    # else PostgreSQL does this by itself minutes later, while searches are measured
     conn.execute("VACUUM (ANALYZE)")
     return ids, vectors, parts
 
 
 def _perturb(random: np.random.Generator, rows: Vectors) -> Vectors:
-    moved = rows + random.normal(size=rows.shape).astype(np.float32) * np.float32(_NOISE / DIMENSION**0.5)
-    return np.asarray(moved / np.linalg.norm(moved, axis=1, keepdims=True), dtype=np.float32)
+    noisy = rows + random.normal(size=rows.shape).astype(np.float32) * np.float32(_NOISE / DIMENSION**0.5)
+    return np.asarray(noisy / np.linalg.norm(noisy, axis=1, keepdims=True), dtype=np.float32)
 
 
 def _copy_chunks(
@@ -218,26 +218,29 @@ def _copy_chunks(
     vectors: NDArray[np.float16],
     first: int,
 ) -> None:
-    """In PostgreSQL's binary form: a vector as text would be four times as long."""
+    """Copy chunks in PostgreSQL's binary format: a vector as text would be four times as long."""
     head = struct.pack(">hh", DIMENSION, 0)
-    number, big, whole = struct.Struct(">ii"), struct.Struct(">iq"), struct.Struct(">i")
+    integer_field, bigint_field, length_field = struct.Struct(">ii"), struct.Struct(">iq"), struct.Struct(">i")
     columns = "id, document_id, number, text, start_char, end_char, start_line, end_line, embedding, changed"
     with conn.cursor().copy(f"COPY chunk ({columns}) FROM STDIN (FORMAT binary)") as copy:
         copy.write(b"PGCOPY\n\xff\r\n\x00" + struct.pack(">ii", 0, 0))
-        for place, text in enumerate(texts):
+        for position, text in enumerate(texts):
             encoded = text.encode()
-            vector = head + vectors[place].astype(">f2").tobytes()
+            vector = head + vectors[position].astype(">f2").tobytes()
             copy.write(
                 b"".join(
                     (
                         struct.pack(">h", 10),
-                        whole.pack(16) + ids[place].bytes,
-                        whole.pack(16) + documents[place].bytes,
-                        number.pack(4, (first + place) % CHUNKS_A_DOCUMENT),
-                        whole.pack(len(encoded)) + encoded,
-                        number.pack(4, 0) + number.pack(4, len(text)) + number.pack(4, 1) + number.pack(4, 2),
-                        whole.pack(len(vector)) + vector,
-                        big.pack(8, first + place + 1),
+                        length_field.pack(16) + ids[position].bytes,
+                        length_field.pack(16) + documents[position].bytes,
+                        integer_field.pack(4, (first + position) % CHUNKS_A_DOCUMENT),
+                        length_field.pack(len(encoded)) + encoded,
+                        integer_field.pack(4, 0)
+                        + integer_field.pack(4, len(text))
+                        + integer_field.pack(4, 1)
+                        + integer_field.pack(4, 2),
+                        length_field.pack(len(vector)) + vector,
+                        bigint_field.pack(8, first + position + 1),
                     )
                 )
             )

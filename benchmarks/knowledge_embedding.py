@@ -1,12 +1,12 @@
-"""How many texts a second are embedded: plain numpy at its best batch and OpenVINO, each on two threads.
+"""Texts embedded per second: plain numpy with its best batch size and OpenVINO, each on two threads.
 
 Texts are passages of about 200 tokens of the documentation that comes with Python, the same for all. The baseline is
-the plain numpy encoder at the size of batches that is fastest here, in the faster of two ways to use two threads:
-`products`, those of its matrix products, and `halves`, two of our own, each with half of the texts and one thread in
-its products (beside other load the threads of products wait for each other). All sizes are tried on some of the texts
-first, the fastest go through all rounds. All run in one process, in turns; `ratio` is the median of the rounds' own
-ratios to the baseline, `ratio_of_best` that of the fastest rounds, `ratio_to` the same as `ratio` for each way;
-`cpu_ratio` compares texts for a second of computing. `cosine` is the smallest of any text against numpy's vector.
+the plain numpy encoder with the batch size that is fastest here, in the faster of two ways to use two threads:
+`products`, two threads in its matrix products, and `halves`, two threads of our own, each with half of the texts and
+one thread in its products (under other load the threads of products wait for each other). All sizes are first tried on
+some of the texts, the fastest go through all rounds. All run in one process, in turns; `ratio` is the median of the
+rounds' own ratios to the baseline, `ratio_of_best` that of the fastest rounds, `ratio_to` the same as `ratio` for each
+way; `cpu_ratio` compares texts per CPU second. `cosine` is the smallest of any text to numpy's vector.
 """
 
 from __future__ import annotations
@@ -43,146 +43,146 @@ THREADS: Final = 2
 PRECISIONS: Final[tuple[Precision, ...]] = ("float32", "bfloat16")
 BATCHES: Final = (1, 2, 4, 8, 16, 32)
 SHIPPED: Final = (plain._BATCH_TEXTS, plain._BATCH_TOKENS)
-_TRIED: Final = 16
-"""Texts that the sizes of batches are tried on."""
+_TRIAL_TEXTS: Final = 16
+"""Texts that batch sizes are tried on."""
 _QUESTION = "How many days of paid leave do I get?"
 
 
 @dataclass
-class Way:
-    """One way to embed, with the seconds of its rounds by the clock and of computing."""
+class EmbeddingWay:
+    """One way to embed, with the elapsed and the CPU seconds of each round."""
 
     embed: Callable[[list[str]], Any]
-    clock: list[float] = field(default_factory=list)
+    elapsed: list[float] = field(default_factory=list)
     cpu: list[float] = field(default_factory=list)
 
-    def time(self, given: list[str]) -> None:
-        """One round."""
+    def run_round(self, texts: list[str]) -> None:
+        """Embed the texts once, and record the times."""
         clock, cpu = time.perf_counter(), time.process_time()
-        self.embed(given)
-        self.clock.append(time.perf_counter() - clock)
+        self.embed(texts)
+        self.elapsed.append(time.perf_counter() - clock)
         self.cpu.append(time.process_time() - cpu)
 
     @property
-    def best(self) -> float:
-        return min(self.clock)
+    def best_elapsed(self) -> float:
+        return min(self.elapsed)
 
 
-def texts(encoder: Encoder, count: int) -> list[str]:
-    """Passages joined to about 200 tokens."""
-    found: list[str] = []
-    collected: list[str] = []
-    for one in passages():
-        collected.append(one)
-        joined = " ".join(collected)
+def sample_texts(encoder: Encoder, count: int) -> list[str]:
+    """`count` texts of about 200 tokens, joined from passages."""
+    joined_texts: list[str] = []
+    parts: list[str] = []
+    for passage in passages():
+        parts.append(passage)
+        joined = " ".join(parts)
         if len(joined) > 3 * TOKENS and count_tokens(encoder, [joined])[0] >= TOKENS:
-            found.append(" ".join(joined.split()[:150]))
-            collected = []
-        if len(found) == count:
+            joined_texts.append(" ".join(joined.split()[:150]))
+            parts = []
+        if len(joined_texts) == count:
             break
-    return found
+    return joined_texts
 
 
-def numpy_way(encoder: Encoder, batch: int, *, halves: bool = False) -> Way:
-    """Plain numpy on two threads: those of its matrix products, or two of our own."""
+def numpy_way(encoder: Encoder, batch: int, *, halves: bool = False) -> EmbeddingWay:
+    """Plain numpy on two threads: in its matrix products, or (`halves`) two of our own."""
 
-    def embed(given: list[str]) -> Any:
+    def embed(texts: list[str]) -> Any:
         plain._BATCH_TEXTS, plain._BATCH_TOKENS = batch, batch * plain.WINDOW_TOKENS
         if not halves:
             with threadpool_limits(limits=THREADS, user_api="blas"):
-                return encoder.embed(given)
+                return encoder.embed(texts)
         with threadpool_limits(limits=1, user_api="blas"), ThreadPoolExecutor(THREADS) as threads:
-            return np.concatenate(list(threads.map(encoder.embed, (given[0::2], given[1::2]))))
+            return np.concatenate(list(threads.map(encoder.embed, (texts[0::2], texts[1::2]))))
 
-    return Way(embed)
+    return EmbeddingWay(embed)
 
 
-def openvino_way(encoder: Encoder) -> Way:
-    """As the product has it."""
+def openvino_way(encoder: Encoder) -> EmbeddingWay:
+    """OpenVINO as the product uses it."""
 
-    def embed(given: list[str]) -> Any:
+    def embed(texts: list[str]) -> Any:
         plain._BATCH_TEXTS, plain._BATCH_TOKENS = SHIPPED
         with threadpool_limits(limits=1, user_api="blas"):
-            return encoder.embed(given)
+            return encoder.embed(texts)
 
-    return Way(embed)
+    return EmbeddingWay(embed)
 
 
-def fastest(
-    encoder: Encoder, given: list[str], batches: Sequence[int], *, halves: bool
+def fastest_batches(
+    encoder: Encoder, texts: list[str], batches: Sequence[int], *, halves: bool
 ) -> tuple[dict[int, float], list[int]]:
-    """(texts a second by size of batches, the two fastest sizes)"""
-    tried = {batch: numpy_way(encoder, batch, halves=halves) for batch in batches}
-    for way in tried.values():
-        way.time(given[:_TRIED])
-        way.time(given[:_TRIED])
-    speed = {batch: round(min(_TRIED, len(given)) / way.best, 1) for batch, way in tried.items()}
+    """(texts a second by batch size, the two fastest sizes)"""
+    ways = {batch: numpy_way(encoder, batch, halves=halves) for batch in batches}
+    for way in ways.values():
+        way.run_round(texts[:_TRIAL_TEXTS])
+        way.run_round(texts[:_TRIAL_TEXTS])
+    speed = {batch: round(min(_TRIAL_TEXTS, len(texts)) / way.best_elapsed, 1) for batch, way in ways.items()}
     return speed, sorted(speed, key=lambda batch: -speed[batch])[:2]
 
 
 def measure(count: int, rounds: int, batches: Sequence[int]) -> dict[str, Any]:
     """All figures."""
     folder = ensure(load_settings().models, MINILM.name)
-    base = Encoder(folder)
-    made: dict[str, OpenVinoEncoder] = {name: OpenVinoEncoder(folder, name, threads=THREADS) for name in PRECISIONS}
-    given = texts(base, count)
-    tokens = float(np.mean(count_tokens(base, given)))
-    speed, sizes = fastest(base, given, batches, halves=False)
-    _, halves = fastest(base, given, batches, halves=True)
-    ways = {f"numpy {size}": numpy_way(base, size) for size in sizes}
-    ways["halves"] = numpy_way(base, halves[0], halves=True)
-    ways |= {name: openvino_way(encoder) for name, encoder in made.items()}
+    plain_encoder = Encoder(folder)
+    encoders: dict[str, OpenVinoEncoder] = {name: OpenVinoEncoder(folder, name, threads=THREADS) for name in PRECISIONS}
+    texts = sample_texts(plain_encoder, count)
+    tokens = float(np.mean(count_tokens(plain_encoder, texts)))
+    speed, sizes = fastest_batches(plain_encoder, texts, batches, halves=False)
+    _, halves = fastest_batches(plain_encoder, texts, batches, halves=True)
+    ways = {f"numpy {size}": numpy_way(plain_encoder, size) for size in sizes}
+    ways["halves"] = numpy_way(plain_encoder, halves[0], halves=True)
+    ways |= {name: openvino_way(encoder) for name, encoder in encoders.items()}
     for way in ways.values():
-        way.embed(given[:_TRIED])
+        way.embed(texts[:_TRIAL_TEXTS])
     for _ in range(rounds):
         for way in ways.values():
-            way.time(given)
-    size = min(sizes, key=lambda size: float(np.median(ways[f"numpy {size}"].clock)))
-    plainly = {"products": ways[f"numpy {size}"], "halves": ways["halves"]}
-    fast = min(plainly, key=lambda name: float(np.median(plainly[name].clock)))
-    baseline = plainly[fast]
-    wanted = np.asarray(plainly["products"].embed(given))
-    told: dict[str, Any] = {
-        "texts": len(given),
+            way.run_round(texts)
+    size = min(sizes, key=lambda size: float(np.median(ways[f"numpy {size}"].elapsed)))
+    numpy_ways = {"products": ways[f"numpy {size}"], "halves": ways["halves"]}
+    fastest_name = min(numpy_ways, key=lambda name: float(np.median(numpy_ways[name].elapsed)))
+    baseline = numpy_ways[fastest_name]
+    reference_vectors = np.asarray(numpy_ways["products"].embed(texts))
+    figures: dict[str, Any] = {
+        "texts": len(texts),
         "tokens": round(tokens, 1),
         "rounds": rounds,
-        "baseline": fast,
-        "products": {**speeds(plainly["products"], count), "threads": THREADS, "batch": size, "tried": speed},
-        "halves": {**speeds(plainly["halves"], count), "threads": THREADS, "batch": halves[0]},
+        "baseline": fastest_name,
+        "products": {**speeds(numpy_ways["products"], count), "threads": THREADS, "batch": size, "tried": speed},
+        "halves": {**speeds(numpy_ways["halves"], count), "threads": THREADS, "batch": halves[0]},
     }
-    for name, encoder in made.items():
+    for name, encoder in encoders.items():
         way = ways[name]
-        told[name] = {
+        figures[name] = {
             **speeds(way, count),
             "ratio": median_ratio(baseline, way),
-            "ratio_of_best": round(baseline.best / way.best, 2),
-            "ratio_to": {name: median_ratio(one, way) for name, one in plainly.items()},
+            "ratio_of_best": round(baseline.best_elapsed / way.best_elapsed, 2),
+            "ratio_to": {name: median_ratio(other_way, way) for name, other_way in numpy_ways.items()},
             "cpu_ratio": round(float(np.median(baseline.cpu) / np.median(way.cpu)), 2),
-            "cosine": round(float((encoder.embed(given) * wanted).sum(axis=1).min()), 7),
-            "query_p50_ms": question(encoder),
+            "cosine": round(float((encoder.embed(texts) * reference_vectors).sum(axis=1).min()), 7),
+            "query_p50_ms": question_ms(encoder),
         }
-    return told
+    return figures
 
 
-def speeds(way: Way, count: int) -> dict[str, float]:
-    """In the median round, and in the fastest."""
+def speeds(way: EmbeddingWay, count: int) -> dict[str, float]:
+    """Texts a second in the median round and in the fastest one."""
     return {
-        "texts_a_second": round(count / float(np.median(way.clock)), 1),
-        "best_texts_a_second": round(count / way.best, 1),
+        "texts_a_second": round(count / float(np.median(way.elapsed)), 1),
+        "best_texts_a_second": round(count / way.best_elapsed, 1),
     }
 
 
-def median_ratio(baseline: Way, way: Way) -> float:
-    """How many times as fast, round by round."""
-    return round(float(np.median(np.array(baseline.clock) / np.array(way.clock))), 2)
+def median_ratio(baseline: EmbeddingWay, way: EmbeddingWay) -> float:
+    """How many times as fast `way` is, as the median over the rounds."""
+    return round(float(np.median(np.array(baseline.elapsed) / np.array(way.elapsed))), 2)
 
 
-def question(encoder: Encoder) -> float:
-    """Milliseconds of a question, in the middle."""
+def question_ms(encoder: Encoder) -> float:
+    """The median milliseconds of embedding a question."""
     way = openvino_way(encoder)
     for _ in range(50):
-        way.time([_QUESTION])
-    return round(float(np.median(way.clock)) * 1000, 2)
+        way.run_round([_QUESTION])
+    return round(float(np.median(way.elapsed)) * 1000, 2)
 
 
 def main() -> None:
@@ -194,9 +194,9 @@ def main() -> None:
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
     with Watch() as watch:
-        told = measure(options.texts, options.rounds, options.batches)
-    corpus = f"{told['texts']} texts of about {TOKENS} tokens from the documentation of Python"
-    figures = told | {"target": TARGETS, **watch.figures(), **run_details(corpus)}
+        results = measure(options.texts, options.rounds, options.batches)
+    corpus = f"{results['texts']} texts of about {TOKENS} tokens from the documentation of Python"
+    figures = results | {"target": TARGETS, **watch.figures(), **run_details(corpus)}
     print(json.dumps(figures, indent=None if options.json else 2))
 
 

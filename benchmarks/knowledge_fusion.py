@@ -1,11 +1,11 @@
-"""Whether words and vectors together are ever below the better of the two: on questions, and on quotations.
+"""Whether words and vectors together ever rank below the better of the two: on questions, and on quotations.
 
-FOLDER is as for `knowledge_chunking.py`: its 472 questions are measured by `recall` at 1,000 tokens. Quotations are so
-many words in a row (3 to 14) of a passage that is drawn, measured by nDCG@10 of that passage. `answered` is what the
-search service answers with over HTTP, with the product's own settings; the others are rankings alone: `before` is
-without the look at words in their order, `shipped` with it, `crossed` chooses what such words are worth and from how
-many on (on four fifths of questions and quotations) and measures on the last fifth, five times. Each with the bounds of
-95 % by drawing the questions again. `knowledge_beir.py` asks the same of any set in the shape of BEIR.
+FOLDER is as for `knowledge_chunking.py`: its 472 questions are measured by `recall` at 1,000 tokens. Quotations are 3
+to 14 consecutive words of a random passage, measured by nDCG@10 of that passage. `answered` are the search service's
+answers over HTTP, with the product's own settings; the others are rankings alone: `before` is without the bonus for
+quotations, `shipped` with it, `crossed` chooses that bonus and the least number of words (on four fifths of questions
+and quotations) and measures on the last fifth, five times. Each with 95 % bounds from resampled questions.
+`knowledge_beir.py` measures the same on any set in the BEIR format.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ from benchmarks.knowledge_chunking import ASKS, Ask, Index, covered_share, fit_b
 from benchmarks.knowledge_machine import Watch, run_details
 from benchmarks.knowledge_scale import Client
 
-FOLDS, DEPTH, READ, BUDGET = 5, 200, 40, 1000
+FOLDS, DEPTH, MAX_QUOTES_CHECKED, BUDGET = 5, 200, 40, 1000
 GRID = list(product((0.15, 0.3, 0.6, 1.2), (4, 5, 6, 8)))
-"""What a quotation is worth, and words from which it is one."""
-_TEN = Ask(10, 1 << 20, 0)
+"""(bonus for a quotation, least number of words of one)"""
+_TEN_PASSAGES = Ask(10, 1 << 20, 0)
 
 Values = NDArray[np.float64]
 Rank = Callable[[str, Proposal], dict[int, float]]
@@ -49,99 +49,106 @@ class Workbench:
     def __init__(self, setup: chunking.SearchSetup, quotations: int) -> None:
         self.setup = setup
         self.index: Index = setup.index
-        self.plain = [
-            fuse.normalise_text(self.index.texts[one.corpus][one.start : one.end]) for one in self.index.pieces
+        self.normalised_texts = [
+            fuse.normalise_text(self.index.texts[piece.corpus][piece.start : piece.end]) for piece in self.index.pieces
         ]
         self.quotes = _quotes(self.index, quotations)
         analyzer = Analyzer()
-        self.proposals = [
-            self._propose(terms, v) for terms, v in zip(self.index.terms, self.index.vectors, strict=True)
+        self.question_proposals = [
+            self._propose(terms, vector) for terms, vector in zip(self.index.terms, self.index.vectors, strict=True)
         ]
-        self.quoted = [self._propose(analyzer.terms(text), setup.encoder.embed([text])[0]) for _, text in self.quotes]
+        self.quote_proposals = [
+            self._propose(analyzer.terms(text), setup.encoder.embed([text])[0]) for _, text in self.quotes
+        ]
 
     def _propose(self, terms: Sequence[str], vector: Any) -> Proposal:
         return self.index.propose(terms, vector, fuse.WEIGHTS, DEPTH)
 
     def measure_answers(self) -> tuple[Values, Values]:
-        """As `measured`, by what the service answers with."""
+        """As `measure_ranking`, of the service's answers."""
         client, default = Client(self.setup.endpoint), next(iter(ASKS.values()))
         recalls = [
-            covered_share(one, fit_budget(self.setup.service_answers(client, default, one.text), BUDGET))
-            for one in self.index.questions
+            covered_share(question, fit_budget(self.setup.service_answers(client, default, question.text), BUDGET))
+            for question in self.index.questions
         ]
         gains = []
         for row, text in self.quotes:
-            wanted = next(self.index.pieces[row].places)
-            found = [wanted in one.places for one in self.setup.service_answers(client, _TEN, text)]
-            gains.append(float(1 / np.log2(2 + found.index(True))) if True in found else 0.0)
+            quoted_place = next(self.index.pieces[row].places)
+            is_quoted = [
+                quoted_place in question.places for question in self.setup.service_answers(client, _TEN_PASSAGES, text)
+            ]
+            gains.append(float(1 / np.log2(2 + is_quoted.index(True))) if True in is_quoted else 0.0)
         return np.array(recalls), np.array(gains)
 
-    def quote_ranking(self, value: float, least: int) -> Rank:
-        """Both together, with words in their order as the product has them."""
+    def quote_ranking(self, bonus: float, min_words: int) -> Rank:
+        """The product's ranking with a bonus `value` for quotations of `least` words or more."""
 
         def rank(question: str, proposed: Proposal) -> dict[int, float]:
             scores = dict(proposed.scores)
-            words = fuse.normalise_text(question).split()
+            question_words = fuse.normalise_text(question).split()
             near_best = fuse.NEAR_BEST * max(proposed.words.values(), default=0.0)
-            for row in proposed.order[:READ]:
+            for row in proposed.order[:MAX_QUOTES_CHECKED]:
                 if proposed.words.get(row, -1.0) >= near_best:
-                    scores[row] += value * fuse.verbatim_share(words, self.plain[row], least)
+                    scores[row] += bonus * fuse.verbatim_share(question_words, self.normalised_texts[row], min_words)
             return scores
 
         return rank
 
     def measure_ranking(self, rank: Rank) -> tuple[Values, Values]:
-        """Recall of each question, nDCG@10 of each quotation."""
+        """(recall of each question, nDCG@10 of each quotation)"""
         recalls = [
-            covered_share(one, fit_budget([self.index.pieces[row] for row in _order(rank(one.text, proposed))], BUDGET))
-            for one, proposed in zip(self.index.questions, self.proposals, strict=True)
+            covered_share(
+                question,
+                fit_budget([self.index.pieces[row] for row in _ranked_rows(rank(question.text, proposed))], BUDGET),
+            )
+            for question, proposed in zip(self.index.questions, self.question_proposals, strict=True)
         ]
         gains = [
-            _gain(_order(rank(text, proposed))[:10], row)
-            for (row, text), proposed in zip(self.quotes, self.quoted, strict=True)
+            _ndcg(_ranked_rows(rank(text, proposed))[:10], row)
+            for (row, text), proposed in zip(self.quotes, self.quote_proposals, strict=True)
         ]
         return np.array(recalls), np.array(gains)
 
 
 def _quotes(index: Index, count: int) -> list[tuple[int, str]]:
-    """(row, some words in a row of it) of passages that are drawn."""
-    chance = random.Random(11)
+    """(row, consecutive words of its passage) of random passages."""
+    rng = random.Random(11)
     rows = [row for row, piece in enumerate(index.pieces) if piece.end - piece.start > 200]
-    found = []
-    for row in chance.sample(rows, count):
+    quotes = []
+    for row in rng.sample(rows, count):
         piece = index.pieces[row]
         words = index.texts[piece.corpus][piece.start : piece.end].split()
-        size = chance.randint(3, 14)
-        start = chance.randrange(max(1, len(words) - size))
-        found.append((row, " ".join(words[start : start + size])))
-    return found
+        size = rng.randint(3, 14)
+        start = rng.randrange(max(1, len(words) - size))
+        quotes.append((row, " ".join(words[start : start + size])))
+    return quotes
 
 
-def _order(scores: dict[int, float]) -> list[int]:
+def _ranked_rows(scores: dict[int, float]) -> list[int]:
     return sorted(scores, key=lambda row: (-scores[row], row))
 
 
-def _gain(best: list[int], wanted: int) -> float:
-    return float(1 / np.log2(2 + best.index(wanted))) if wanted in best else 0.0
+def _ndcg(ranked: list[int], wanted: int) -> float:
+    return float(1 / np.log2(2 + ranked.index(wanted))) if wanted in ranked else 0.0
 
 
 def mean_with_bounds(values: Values) -> dict[str, Any]:
-    """Mean and the bounds of 95 %."""
-    chance = np.random.default_rng(0)
-    means = [values[chance.integers(0, len(values), len(values))].mean() for _ in range(1000)]
+    """Mean and 95 % bounds."""
+    rng = np.random.default_rng(0)
+    means = [values[rng.integers(0, len(values), len(values))].mean() for _ in range(1000)]
     low, high = np.percentile(means, (2.5, 97.5))
     return {"mean": round(float(values.mean()), 4), "bounds": [round(float(low), 4), round(float(high), 4)]}
 
 
-def cross_validate(every: list[tuple[Values, Values]]) -> tuple[Values, Values, list[tuple[float, int]]]:
-    """Figures with settings that are best on what is not measured: by the mean of recall and nDCG."""
-    recalls, gains = np.zeros_like(every[0][0]), np.zeros_like(every[0][1])
+def cross_validate(results: list[tuple[Values, Values]]) -> tuple[Values, Values, list[tuple[float, int]]]:
+    """Figures of each fold with the settings that are best on the other folds, by the mean of recall and nDCG."""
+    recalls, gains = np.zeros_like(results[0][0]), np.zeros_like(results[0][1])
     chosen = []
     for fold in range(FOLDS):
-        own = [np.arange(len(values)) % FOLDS == fold for values in (recalls, gains)]
-        best = max(every, key=lambda made: float(made[0][~own[0]].mean() + made[1][~own[1]].mean()))
-        chosen.append(GRID[next(at for at, made in enumerate(every) if made is best)])
-        recalls[own[0]], gains[own[1]] = best[0][own[0]], best[1][own[1]]
+        in_fold = [np.arange(len(values)) % FOLDS == fold for values in (recalls, gains)]
+        best = max(results, key=lambda result: float(result[0][~in_fold[0]].mean() + result[1][~in_fold[1]].mean()))
+        chosen.append(GRID[next(index for index, result in enumerate(results) if result is best)])
+        recalls[in_fold[0]], gains[in_fold[1]] = best[0][in_fold[0]], best[1][in_fold[1]]
     return recalls, gains, chosen
 
 
@@ -165,16 +172,17 @@ def main() -> None:
         "answered": answered,
     }
     recalls, gains, chosen = cross_validate(
-        [workbench.measure_ranking(workbench.quote_ranking(value, least)) for value, least in GRID]
+        [workbench.measure_ranking(workbench.quote_ranking(bonus, min_words)) for bonus, min_words in GRID]
     )
     ways["crossed"] = (recalls, gains)
     figures = {
         "questions": len(workbench.index.questions),
         "quotations": len(workbench.quotes),
-        "recall": {name: mean_with_bounds(made[0]) for name, made in ways.items()},
-        "ndcg@10": {name: mean_with_bounds(made[1]) for name, made in ways.items()},
+        "recall": {name: mean_with_bounds(result[0]) for name, result in ways.items()},
+        "ndcg@10": {name: mean_with_bounds(result[1]) for name, result in ways.items()},
         "never_below": all(
-            ways["answered"][at].mean() >= max(ways["words"][at].mean(), ways["vectors"][at].mean()) for at in (0, 1)
+            ways["answered"][index].mean() >= max(ways["words"][index].mean(), ways["vectors"][index].mean())
+            for index in (0, 1)
         ),
         "chosen_in_folds": chosen,
         **watch.figures(),

@@ -1,12 +1,12 @@
-"""How many Markdown documents a second are taken over on one core: parsed, checked, chunked, stored and indexed.
+"""Markdown documents ingested per second on one core: parsed, checked, chunked, stored and indexed.
 
     python benchmarks/knowledge_ingest.py [--documents 3000] [--core 0] [--json]
 
 Everything runs on one core (`sched_setaffinity`, inherited): this process, the confined parser, and a PostgreSQL of its
-own. Timed from the first file to the moment when the last document can be found by its words: reading, front matter,
-digests, exact and near duplicates, chunks, permissions, one batch after the other, then the word index, which follows
-the database. Not timed: vectors and the scan for personal data, which follow in the background. `per_cpu_second`
-counts the CPU seconds of all these processes, whatever else the machine does.
+own. Timed from the first file until the last document can be found by its words: reading, front matter, digests, exact
+and near duplicates, chunks, permissions, one batch after the other, then the word index, which follows the database.
+Not timed: vectors and the scan for personal data, which follow in the background. `per_cpu_second` divides by the CPU
+seconds of all these processes, which other load on the machine does not change.
 """
 
 from __future__ import annotations
@@ -50,13 +50,13 @@ def measure(count: int, core: int) -> dict[str, object]:
         running.database() as database,
     ):
         folder = Path(name) / "documents"
-        sizes = _write(folder, count)
+        sizes = _write_documents(folder, count)
         conn = psycopg.connect(database.urls["control"], autocommit=True)
-        for number in range(40):  # the owners whom the documents name: one who is nobody would be a finding each
+        for number in range(40):  # the owners that documents name: an unknown owner would be a finding each
             row = (new_id(), f"owner{number}@acme.example", "P")
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, %s)", row)
         source = Source(name="bench", path="x", sensitivity="internal", owner="ana@acme.example", readers=["everyone"])
-        before, began = _cpu(Path(name)), time.monotonic()
+        cpu_before, started = _cpu_seconds(Path(name)), time.monotonic()
         report = ingest_source(conn, source, FolderConnector(folder))
         stored = time.monotonic()
         assess(conn, "bench", datetime.now(UTC).date())
@@ -65,17 +65,17 @@ def measure(count: int, core: int) -> dict[str, object]:
         while apply_next_changes(conn, index, analyzer):
             pass
         ended = time.monotonic()
-        cpu = _cpu(Path(name)) - before
+        cpu = _cpu_seconds(Path(name)) - cpu_before
         conn.close()
     assert (report.added, report.failed) == (count, 0)
     return {
-        "documents_per_second": round(count / (ended - began), 1),
+        "documents_per_second": round(count / (ended - started), 1),
         "per_cpu_second": round(count / cpu, 1),
         "documents": count,
         "chunks": report.chunks,
         "median_bytes": round(statistics.median(sizes)),
         "seconds": {
-            "parsed_and_stored": round(stored - began, 2),
+            "parsed_and_stored": round(stored - started, 2),
             "duplicates_and_checks": round(assessed - stored, 2),
             "word_index": round(ended - assessed, 2),
         },
@@ -86,23 +86,23 @@ def measure(count: int, core: int) -> dict[str, object]:
     }
 
 
-def _write(folder: Path, count: int) -> list[int]:
+def _write_documents(folder: Path, count: int) -> list[int]:
     sizes = []
-    for made in generate_documents(count):
-        file = folder / made.path
+    for document in generate_documents(count):
+        file = folder / document.path
         file.parent.mkdir(parents=True, exist_ok=True)
-        sizes.append(file.write_bytes(made.text.encode()))
+        sizes.append(file.write_bytes(document.text.encode()))
     return sizes
 
 
-def _cpu(folder: Path) -> float:
+def _cpu_seconds(folder: Path) -> float:
     """CPU seconds of this process, of its children past and present, and of the server whose files are in `folder`."""
     own = os.times()
     total = own.user + own.system + own.children_user + own.children_system
-    ours = {child.pid for child in psutil.Process().children(recursive=True)}
+    child_pids = {child.pid for child in psutil.Process().children(recursive=True)}
     for process in psutil.process_iter():
         try:
-            if process.pid in ours or (process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder)):
+            if process.pid in child_pids or (process.pid != os.getpid() and Path(process.cwd()).is_relative_to(folder)):
                 times = process.cpu_times()
                 total += times.user + times.system
         except (psutil.NoSuchProcess, psutil.AccessDenied, FileNotFoundError):
@@ -115,12 +115,12 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=3000)
     parser.add_argument("--core", type=int, default=0)
     parser.add_argument("--json", action="store_true", help="print JSON alone")
-    given = parser.parse_args()
-    found = measure(given.documents, given.core)
-    if given.json:
-        print(json.dumps(found))
+    arguments = parser.parse_args()
+    figures = measure(arguments.documents, arguments.core)
+    if arguments.json:
+        print(json.dumps(figures))
         return
-    for key, value in found.items():
+    for key, value in figures.items():
         print(f"{key:22} {value}")
 
 

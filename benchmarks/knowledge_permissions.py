@@ -2,7 +2,8 @@
 
 Memberships, nested groups, readers and denials of documents, the readers of a source, grants on it, shared links,
 states, deletions, and people who leave. `Rules` are the slow and obvious reference; `Books` record for each pair of
-person and document the times in which it was refused; `Company` has the same in PostgreSQL. It runs no searches.
+person and document the times in which it was refused; `Company` applies the same changes in PostgreSQL. Runs no
+searches.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ from groundplan.testing.document_rows import Document
 GROUPS, PEOPLE, DOCUMENTS = 12, 24, 240
 SUBJECTS = ("leave", "travel", "salary", "laptop", "office", "training", "bonus", "contract")
 SOURCE = "s"
-_OF_SOURCE = frozenset(range(0, DOCUMENTS, 5))
-"""Documents that take the readers of their source, as most do."""
+_INHERITING = frozenset(range(0, DOCUMENTS, 5))
+"""Documents that inherit the readers of their source, as most do."""
 _LINKED = frozenset(range(1, DOCUMENTS, 7))
 KINDS = {
     "membership": 0.30, "nested group": 0.04, "readers": 0.26, "refusal": 0.15, "source grant": 0.05,
@@ -71,12 +72,12 @@ class Rules:
 
     def groups_of(self, person: int) -> set[int]:
         """All groups that the person is in, through others too."""
-        found = {group for group, people in self.members.items() if person in people}
+        groups = {group for group, people in self.members.items() if person in people}
         while True:
-            more = {group for group, inner in self.nested.items() if inner & found} | found
-            if more == found:
-                return found
-            found = more
+            all_groups = {group for group, inner in self.nested.items() if inner & groups} | groups
+            if all_groups == groups:
+                return groups
+            groups = all_groups
 
     def names(self, person: int) -> set[str]:
         """All reader names that match the person; none for a person who has left."""
@@ -139,7 +140,7 @@ class Books:
         """The refusal that lasted from before the question was sent until after the answer was received; None if there
         is none."""
         times = self.refused[person, document]
-        return next((one for one in times if one.since < asked and answered < one.until), None)
+        return next((refusal for refusal in times if refusal.since < asked and answered < refusal.until), None)
 
     def pairs(self, people: set[int], documents: set[int]) -> Iterator[tuple[tuple[int, int], bool]]:
         """Each pair, with whether it is allowed."""
@@ -181,7 +182,7 @@ class Company:
             self.books.begin_refusals(set(range(PEOPLE)), set(range(DOCUMENTS)), time.monotonic())
 
     def _build(self) -> Rules:
-        conn, chance = self._conn, self._random
+        conn, rng = self._conn, self._random
         for number, id in enumerate(self.people):
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, %s, 'p')", (id, f"p{number}@acme.example"))
         for number, id in enumerate(self._groups):
@@ -189,22 +190,24 @@ class Company:
         nested: dict[int, set[int]] = defaultdict(set)
         for inner in range(1, GROUPS):
             nested[inner // 2].add(inner)
-            self._member(inner // 2, None, inner)
-        members = {group: set(chance.sample(range(PEOPLE), 3)) for group in range(GROUPS)}
+            self._add_member(inner // 2, None, inner)
+        members = {group: set(rng.sample(range(PEOPLE), 3)) for group in range(GROUPS)}
         for group, people in members.items():
             for person in people:
-                self._member(group, person, None)
+                self._add_member(group, person, None)
         store.put_source(conn, SOURCE, path=".", sensitivity="internal", owner="d@acme.example")
         rules = Rules(dict.fromkeys(range(PEOPLE), True), members, nested, {})
         for number in range(DOCUMENTS):
-            rules.readers[number] = self._inherited(frozenset()) if number in _OF_SOURCE else self._random_readers()
+            rules.readers[number] = (
+                self._inherited_readers(frozenset()) if number in _INHERITING else self._random_readers()
+            )
             self._ids.append(self._put_document(number, rules.readers[number]))
             self.documents[str(self._ids[-1])] = number
-        # as a source says it: without, no link counts
+        # as a source declares it: no link counts without a sensitivity
         conn.execute("UPDATE document SET sensitivity = 'internal'")
         until = datetime.now(UTC).date() + timedelta(days=30)
         for number in _LINKED:
-            rules.links[number] = Link(set(chance.sample(range(PEOPLE), 3)))
+            rules.links[number] = Link(set(rng.sample(range(PEOPLE), 3)))
             digest = hashlib.sha256(b"%d" % number).digest()
             share_store.put_link(conn, self._ids[number], str(number), digest, until, None, "benchmark")
             for person in rules.links[number].holders:
@@ -214,10 +217,10 @@ class Company:
     def _put_document(self, number: int, readers: Readers) -> UUID:
         subject = SUBJECTS[number % len(SUBJECTS)]
         text = f"The rule about {subject} number {number} says what holds for {subject}."
-        made = Document(f"d{number}", "Rule", text, str(number), readers, markdown=False)
+        document = Document(f"d{number}", "Rule", text, str(number), readers, markdown=False)
         chunk = Chunk(0, text, 0, len(text), 1, 1)
         with self._conn.transaction():
-            return document_rows.put_document(self._conn, SOURCE, made, [chunk], self._vectors[number : number + 1])
+            return document_rows.put_document(self._conn, SOURCE, document, [chunk], self._vectors[number : number + 1])
 
     def _names(self) -> list[str]:
         return [f"g{number}" for number in range(GROUPS)] + [f"p{n}@acme.example" for n in range(PEOPLE)]
@@ -227,12 +230,12 @@ class Company:
         allow = ["everyone"] if self._random.random() < 0.2 else self._random.sample(self._names(), 4)
         return Readers(frozenset(allow), frozenset(deny))
 
-    def _inherited(self, deny: frozenset[str]) -> Readers:
-        """Of a document that takes the readers of its source."""
+    def _inherited_readers(self, deny: frozenset[str]) -> Readers:
+        """The readers of a document that inherits those of its source."""
         return Readers(self._source_allow | {by_grant(SOURCE)}, deny)
 
     def question(self, document: int) -> str:
-        """One that finds it, if it may be read."""
+        """A question that finds the document, if it may be read."""
         return f"What is the rule about {SUBJECTS[document % len(SUBJECTS)]} number {document}?"
 
     # --- changes
@@ -259,73 +262,77 @@ class Company:
 
     def draw(self, kind: str) -> Change:
         """A random change of that kind."""
-        draw: dict[str, Callable[[str], Change]] = {
+        draws: dict[str, Callable[[str], Change]] = {
             "membership": self._membership, "nested group": self._nesting, "readers": self._readers,
             "refusal": self._refusal, "source grant": self._grant, "source readers": self._source_readers,
             "shared link": self._link, "state": self._state, "deletion": self._deletion, "person": self._person,
         }  # fmt: skip
-        return draw[kind](kind)
+        return draws[kind](kind)
 
     def _membership(self, kind: str) -> Change:
         group, person = self._random.randrange(GROUPS), self._random.randrange(PEOPLE)
         members = self.books.rules.members[group]
-        inside = person in members
+        is_member = person in members
         return Change(
             kind, {person}, set(range(DOCUMENTS)),
-            partial(members.discard if inside else members.add, person),
-            partial(self._leave, group, person) if inside else partial(self._member, group, person, None),
+            partial(members.discard if is_member else members.add, person),
+            partial(self._remove_person, group, person)
+            if is_member
+            else partial(self._add_member, group, person, None),
         )  # fmt: skip
 
     def _nesting(self, kind: str) -> Change:
-        """A group leaves the one that it is in, or is in it again."""
+        """A group leaves its outer group, or joins it again."""
         inner = self._random.randrange(1, GROUPS)
         outer, rules = inner // 2, self.books.rules
-        inside = inner in rules.nested[outer]
+        is_nested = inner in rules.nested[outer]
         return Change(
             kind, {person for person in range(PEOPLE) if inner in rules.groups_of(person)}, set(range(DOCUMENTS)),
-            partial(rules.nested[outer].discard if inside else rules.nested[outer].add, inner),
-            partial(self._part, outer, inner) if inside else partial(self._member, outer, None, inner),
+            partial(rules.nested[outer].discard if is_nested else rules.nested[outer].add, inner),
+            partial(self._remove_group, outer, inner) if is_nested else partial(self._add_member, outer, None, inner),
         )  # fmt: skip
 
     def _readers(self, kind: str) -> Change:
-        document = self._random.choice([one for one in range(DOCUMENTS) if one not in _OF_SOURCE])
-        return self._read_by(kind, {document: self._random_readers()})
+        document = self._random.choice([one for one in range(DOCUMENTS) if one not in _INHERITING])
+        return self._change_readers(kind, {document: self._random_readers()})
 
     def _refusal(self, kind: str) -> Change:
-        """A document refuses somebody, or nobody any more."""
+        """A document denies a reader, or nobody any more."""
         document = self._random.randrange(DOCUMENTS)
         readers = self.books.rules.readers[document]
         deny: frozenset[str] = frozenset() if readers.deny else frozenset(self._random.sample(self._names(), 1))
-        return self._read_by(kind, {document: Readers(readers.allow, deny)})
+        return self._change_readers(kind, {document: Readers(readers.allow, deny)})
 
     def _source_readers(self, kind: str) -> Change:
-        """The source is declared with other readers: so are all documents that take them."""
+        """The source is declared with other readers, which documents inherit."""
         self._source_allow = frozenset(self._random.sample(self._names(), 3))
         rules = self.books.rules
-        return self._read_by(kind, {one: self._inherited(rules.readers[one].deny) for one in _OF_SOURCE})
+        return self._change_readers(
+            kind, {one: self._inherited_readers(rules.readers[one].deny) for one in _INHERITING}
+        )
 
-    def _read_by(self, kind: str, readers: dict[int, Readers]) -> Change:
+    def _change_readers(self, kind: str, readers: dict[int, Readers]) -> Change:
         rules = self.books.rules
-        there = {self._ids[one]: each for one, each in readers.items() if one not in rules.deleted}
+        stored_readers = {self._ids[one]: each for one, each in readers.items() if one not in rules.deleted}
         return Change(
             kind, set(range(PEOPLE)), set(readers),
-            partial(rules.readers.update, readers), partial(store.put_readers, self._conn, there),
+            partial(rules.readers.update, readers), partial(store.put_readers, self._conn, stored_readers),
         )  # fmt: skip
 
     def _grant(self, kind: str) -> Change:
-        """Somebody is granted the source, or not any more."""
+        """A reader is granted the source, or the grant ends."""
         name, rules = self._random.choice(self._names()), self.books.rules
         if rules.granted and self._random.random() < 0.5:
             name = self._random.choice(sorted(rules.granted))
         granted = rules.granted ^ {name}
         return Change(
-            kind, {person for person in range(PEOPLE) if name in rules.names(person)}, set(_OF_SOURCE),
+            kind, {person for person in range(PEOPLE) if name in rules.names(person)}, set(_INHERITING),
             partial(rules.granted.symmetric_difference_update, {name}),
             partial(set_source_grants, self._conn, [(SOURCE, one, None) for one in sorted(granted)]),
         )  # fmt: skip
 
     def _link(self, kind: str) -> Change:
-        """A link is withdrawn, or holds again, or somebody else opens it."""
+        """A link is withdrawn, restored, or opened by another person."""
         document, person = self._random.choice(sorted(_LINKED)), self._random.randrange(PEOPLE)
         link, name = self.books.rules.links[document], str(document)
         if link.holds and self._random.random() < 0.3 and len(link.holders) < PEOPLE // 2:
@@ -333,15 +340,15 @@ class Company:
                 kind, {person}, {document}, partial(link.holders.add, person),
                 partial(share_store.add_holder, self._conn, name, self.people[person]),
             )  # fmt: skip
-        again = partial(self._conn.execute, "UPDATE shared_link SET withdrawn_at = NULL WHERE name = %s", (name,))
+        restore = partial(self._conn.execute, "UPDATE shared_link SET withdrawn_at = NULL WHERE name = %s", (name,))
         return Change(
             kind, set(link.holders), {document}, partial(setattr, link, "holds", not link.holds),
-            partial(share_store.end_link, self._conn, self._ids[document], name) if link.holds else again,
+            partial(share_store.end_link, self._conn, self._ids[document], name) if link.holds else restore,
         )  # fmt: skip
 
     def _state(self, kind: str) -> Change:
         document, retired = self._random.randrange(DOCUMENTS), self.books.rules.retired
-        # what is retired comes back soon: what nobody may read proves nothing
+        # retired documents come back soon: documents that nobody may read prove nothing
         if retired and self._random.random() < 0.7:
             document = self._random.choice(sorted(retired))
         state = "approved" if document in retired else "retired"
@@ -354,17 +361,21 @@ class Company:
         document, rules = self._random.randrange(DOCUMENTS), self.books.rules
         if rules.deleted and self._random.random() < 0.7:
             document = self._random.choice(sorted(rules.deleted))
-        commit = partial(self._put_again, document) if document in rules.deleted else partial(self._delete, document)
+        commit = (
+            partial(self._restore_document, document)
+            if document in rules.deleted
+            else partial(self._delete_document, document)
+        )
         return Change(
             kind, set(range(PEOPLE)), {document}, partial(rules.deleted.symmetric_difference_update, {document}), commit
         )
 
     def _person(self, kind: str) -> Change:
         person, active = self._random.randrange(PEOPLE), self.books.rules.active
-        # who has left comes back soon: somebody who may read nothing proves nothing
-        away = [one for one in active if not active[one]]
-        if away and self._random.random() < 0.7:
-            person = self._random.choice(away)
+        # people who left come back soon: a person who may read nothing proves nothing
+        inactive = [number for number in active if not active[number]]
+        if inactive and self._random.random() < 0.7:
+            person = self._random.choice(inactive)
         update = "UPDATE person SET active = %s WHERE id = %s"
         return Change(
             kind, {person}, set(range(DOCUMENTS)), partial(active.__setitem__, person, not active[person]),
@@ -373,7 +384,7 @@ class Company:
 
     # --- in the database
 
-    def _member(self, group: int, person: int | None, inner: int | None) -> None:
+    def _add_member(self, group: int, person: int | None, inner: int | None) -> None:
         self._conn.execute(
             "INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)",
             (
@@ -384,20 +395,20 @@ class Company:
             ),
         )
 
-    def _leave(self, group: int, person: int) -> None:
+    def _remove_person(self, group: int, person: int) -> None:
         self._conn.execute(
             "DELETE FROM membership WHERE group_id = %s AND person_id = %s", (self._groups[group], self.people[person])
         )
 
-    def _part(self, outer: int, inner: int) -> None:
+    def _remove_group(self, outer: int, inner: int) -> None:
         self._conn.execute(
             "DELETE FROM membership WHERE group_id = %s AND member_group_id = %s",
             (self._groups[outer], self._groups[inner]),
         )
 
-    def _delete(self, document: int) -> None:
+    def _delete_document(self, document: int) -> None:
         document_rows.delete_document(self._conn, self._ids[document])
 
-    def _put_again(self, document: int) -> None:
-        """With the readers that it has by then."""
+    def _restore_document(self, document: int) -> None:
+        """Store the document again, with its current readers."""
         self._put_document(document, self.books.rules.readers[document])

@@ -1,12 +1,12 @@
-"""What ranking loses where the embedding model computes in less than float32: nDCG@10 on labelled passages.
+"""The ranking quality lost by computing embeddings in less than float32: nDCG@10 on labelled passages.
 
-FOLDER has corpora/*.md and questions_df.csv (question, references with character spans, corpus_id). The corpora are cut
-by the product into one index; a passage answers a question by the part of the answer's characters that it has (grade 1,
-from half of them on 2). Ranked are all passages by exact cosine (`vectors`) and by search as it is (`search`: words,
-vectors as bytes, neighbours). `documents/questions` names the precisions: `float32/int8` is what runs by default where
-the extra is installed and the processor multiplies bytes, `float32/onnx` where it does not. `lost` is the part of the
-nDCG of float32 that is gone, `bounds` where it lies with 95 % (questions drawn again in pairs), `same` the part of the
-first ten passages that are the same.
+FOLDER has corpora/*.md and questions_df.csv (question, references with character spans, corpus_id). The product splits
+the corpora into one index; a passage is graded by the share of the answer's characters that it has (grade 1, from half
+of them on 2). All passages are ranked by exact cosine (`vectors`) and by the product's search (`search`: words, vectors
+as bytes, neighbours). `documents/questions` names the precisions: `float32/int8` is the default if the extra is
+installed and the processor multiplies bytes, `float32/onnx` if it does not. `lost` is the share of the nDCG of float32
+that is lost, `bounds` its 95 % interval (questions resampled in pairs), `same` the share of the first ten passages that
+are the same.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from groundplan.runtime.models import MINILM, ensure
 if str(Path(__file__).parents[1]) not in sys.path:
     sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from benchmarks.knowledge_chunking import Question, questions_of
+from benchmarks.knowledge_chunking import Question, read_questions
 from benchmarks.provenance import commit, machine
 
 TARGET: Final = 0.005
@@ -52,7 +52,7 @@ Run = dict[str, dict[str, float]]
 
 
 class Passages:
-    """All corpora, cut by the product."""
+    """The passages of all corpora, as the product splits them."""
 
     def __init__(self, folder: Path) -> None:
         self.texts: list[str] = []
@@ -66,49 +66,51 @@ class Passages:
             self.spans += [(file.stem, part.start_char, part.end_char) for part in parts]
 
     def relevant(self, question: Question) -> dict[str, int]:
-        """Passage -> grade."""
-        found: dict[str, int] = {}
+        """Number of a passage -> its grade for the question."""
+        grades: dict[str, int] = {}
         total = sum(end - start for start, end in question.spans)
         for number, (corpus, start, end) in enumerate(self.spans):
             if corpus == question.corpus:
-                own = sum(max(0, min(end, last) - max(start, first)) for first, last in question.spans)
-                if own:
-                    found[str(number)] = 2 if 2 * own >= total else 1
-        return found
+                covered = sum(max(0, min(end, last) - max(start, first)) for first, last in question.spans)
+                if covered:
+                    grades[str(number)] = 2 if 2 * covered >= total else 1
+        return grades
 
-    def indexed(self, vectors: Vectors) -> Projection:
+    def build_index(self, vectors: Vectors) -> Projection:
         analyzer, projection = Analyzer(), Projection()
         for rows in self.documents:
-            own = [Row(new_id(), analyzer.terms(self.texts[row]), vectors[row]) for row in rows]
-            projection.replace_documents([DocumentEntry(new_id(), "s", 1, own)], rows[-1] + 1)
+            document_rows = [Row(new_id(), analyzer.terms(self.texts[row]), vectors[row]) for row in rows]
+            projection.replace_documents([DocumentEntry(new_id(), "s", 1, document_rows)], rows[-1] + 1)
         return projection
 
 
-def by_vectors(documents: Vectors, questions: Vectors) -> Run:
+def rank_by_vectors(documents: Vectors, questions: Vectors) -> Run:
     similar = questions @ documents.T
     best = np.argsort(-similar, axis=1, kind="stable")[:, :_DEPTH]
     return {str(n): {str(row): float(similar[n, row]) for row in rows} for n, rows in enumerate(best)}
 
 
-def by_search(index: Projection, asked: list[Question], questions: Vectors) -> Run:
+def rank_by_search(index: Projection, question_texts: list[Question], questions: Vectors) -> Run:
     analyzer = Analyzer()
-    found: Run = {}
-    for number, (one, vector) in enumerate(zip(asked, questions, strict=True)):
-        wanted = ProposalRequest(analyzer.terms(one.text), vector, frozenset({"s"}), frozenset({1}), _DEPTH)
-        scores = propose(index.view, wanted).scores
+    run: Run = {}
+    for number, (question, vector) in enumerate(zip(question_texts, questions, strict=True)):
+        request = ProposalRequest(analyzer.terms(question.text), vector, frozenset({"s"}), frozenset({1}), _DEPTH)
+        scores = propose(index.view, request).scores
         order = sorted(scores, key=lambda row, scores=scores: (-scores[row], row))[:_DEPTH]  # type: ignore[misc]
-        found[str(number)] = {str(row): scores[row] - place * 1e-9 for place, row in enumerate(order)}
-    return found
+        run[str(number)] = {str(row): scores[row] - rank * 1e-9 for rank, row in enumerate(order)}
+    return run
 
 
-def compared(base: Figures, other: Figures, runs: tuple[Run, Run]) -> dict[str, Any]:
+def compare_figures(base: Figures, other: Figures, runs: tuple[Run, Run]) -> dict[str, Any]:
     names = list(base.by_question)
     pairs = np.array([[one.by_question[name]["ndcg@10"] for name in names] for one in (base, other)])
     random = np.random.default_rng(0)
-    drawn = [pairs[:, random.integers(0, len(names), len(names))].mean(axis=1) for _ in range(_SAMPLES)]
-    low, high = np.percentile([1 - after / before for before, after in drawn], (2.5, 97.5))
-    first = [[set(sorted(run[name], key=lambda row, run=run[name]: -run[row])[:10]) for name in names] for run in runs]  # type: ignore[misc]
-    same = np.mean([len(a & b) / max(1, len(a)) for a, b in zip(*first, strict=True)])
+    resampled = [pairs[:, random.integers(0, len(names), len(names))].mean(axis=1) for _ in range(_SAMPLES)]
+    low, high = np.percentile([1 - after / before for before, after in resampled], (2.5, 97.5))
+    first_ten = [
+        [set(sorted(run[name], key=run[name].__getitem__, reverse=True)[:10]) for name in names] for run in runs
+    ]
+    same = np.mean([len(a & b) / max(1, len(a)) for a, b in zip(*first_ten, strict=True)])
     before, after = pairs.mean(axis=1)
     return {
         "ndcg@10": round(float(after), 5),
@@ -119,36 +121,43 @@ def compared(base: Figures, other: Figures, runs: tuple[Run, Run]) -> dict[str, 
     }
 
 
-def figures(folder: Path) -> dict[str, Any]:
-    """All of it."""
-    passages, asked = Passages(folder), list(questions_of(folder / "questions_df.csv"))
-    relevant = {str(number): passages.relevant(one) for number, one in enumerate(asked)}
+def measure_figures(folder: Path) -> dict[str, Any]:
+    """The figures of both rankings with every pair of precisions."""
+    passages, labelled_questions = Passages(folder), list(read_questions(folder / "questions_df.csv"))
+    relevant = {str(number): passages.relevant(question) for number, question in enumerate(labelled_questions)}
     model = ensure(load_settings().models, MINILM.name)
     documents: dict[str, Vectors] = {}
     questions: dict[str, Vectors] = {}
     for precision in PRECISIONS:
         encoder: Encoder = OnnxEncoder(model) if precision == "onnx" else OpenVinoEncoder(model, precision)
-        if any(precision == of_documents for of_documents, _ in PAIRS):
+        if any(precision == document_precision for document_precision, _ in PAIRS):
             documents[precision] = encoder.embed(passages.texts)
-        questions[precision] = encoder.embed([one.text for one in asked])
-    found: dict[str, Any] = {}
+        questions[precision] = encoder.embed([question.text for question in labelled_questions])
+    results: dict[str, Any] = {}
     for way in ("vectors", "search"):
         runs = {
-            f"{of_documents}/{of_questions}": by_vectors(documents[of_documents], questions[of_questions])
+            f"{document_precision}/{question_precision}": rank_by_vectors(
+                documents[document_precision], questions[question_precision]
+            )
             if way == "vectors"
-            else by_search(passages.indexed(documents[of_documents]), asked, questions[of_questions])
-            for of_documents, of_questions in PAIRS
+            else rank_by_search(
+                passages.build_index(documents[document_precision]), labelled_questions, questions[question_precision]
+            )
+            for document_precision, question_precision in PAIRS
         }
-        measured = {name: measure(relevant, run) for name, run in runs.items()}
-        base = "float32/float32"
-        found[way] = {name: compared(measured[base], one, (runs[base], runs[name])) for name, one in measured.items()}
+        measures = {name: measure(relevant, run) for name, run in runs.items()}
+        baseline = "float32/float32"
+        results[way] = {
+            name: compare_figures(measures[baseline], question, (runs[baseline], runs[name]))
+            for name, question in measures.items()
+        }
     cosine = float((documents["float32"] * documents["bfloat16"]).sum(axis=1).min())
     return {
-        **found,
+        **results,
         "cosine": round(cosine, 6),
-        "met": all(one["lost"] <= TARGET for way in ("vectors", "search") for one in found[way].values()),
+        "met": all(question["lost"] <= TARGET for way in ("vectors", "search") for question in results[way].values()),
         "target": TARGET,
-        "questions": len(asked),
+        "questions": len(labelled_questions),
         "passages": len(passages.texts),
         "machine": machine(),
         "commit": commit(),
@@ -160,15 +169,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--json", action="store_true")
-    given = parser.parse_args()
-    found = figures(given.folder)
-    if given.json:
-        print(json.dumps(found))
+    arguments = parser.parse_args()
+    results = measure_figures(arguments.folder)
+    if arguments.json:
+        print(json.dumps(results))
         return
     for way in ("vectors", "search"):
-        for name, one in found[way].items():
-            low, high = one["bounds"]
-            print(f"{way} {name}: nDCG@10 {one['ndcg@10']:.4f}, lost {one['lost']:.3%} ({low:.3%} to {high:.3%})")
+        for name, row in results[way].items():
+            low, high = row["bounds"]
+            print(f"{way} {name}: nDCG@10 {row['ndcg@10']:.4f}, lost {row['lost']:.3%} ({low:.3%} to {high:.3%})")
 
 
 if __name__ == "__main__":

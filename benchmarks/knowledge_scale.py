@@ -1,18 +1,19 @@
-"""How fast and how right search is on a company of any size whose permissions follow its topics.
+"""Latency and recall of search on a company of any size whose permissions follow its topics.
 
 Fills a PostgreSQL of its own, starts the search service on it, and asks real questions (embedded with each search) as
-people who may see from a ten-thousandth of everything to all of it, some of them of one source of five or of some
-documents only (`of`). Recall is told for each of these bands, from `--compared` questions: `recall@10` is the part of
-the exact ten nearest chunks that a person may see which are among the first ten of the vector ranking, `candidates@10`
-the part among the hundred that it proposes (both before words are added; vectors know no `path`), `answers@10` the part
-of the ten passages that an exhaustive search would answer with (`knowledge_exact`: exact similarities and all words of
-everything visible, put together as the product does) which the service answers with. `recall` sums them up: the least
-band, the bands of 2 to 20 % and the conjunctions by themselves.
+people who may see from a ten-thousandth of everything to all of it, some questions limited to one source of five or to
+some documents (`of`). Recall is reported for each of these bands, from `--compared` questions: `recall@10` is the share
+of the exact ten nearest visible chunks that are among the first ten of the vector ranking, `candidates@10` the share
+among its hundred candidates (both before words are added; vectors know no `path`), `answers@10` the share of the ten
+passages of an exhaustive search (`knowledge_exact`: exact similarities and all words of everything visible, combined as
+the product does) that the service returns. `recall` sums them up: the worst band, the bands of 2 to 20 % and the
+conjunctions separately.
 
-Latencies are those of a client over HTTP: `bands` one question after the other; `clients` so many programs that ask
-again as soon as they are answered, so its longer times are queues: see `qps`; `people` ask again a second later, on
-average. `cpu_ms` is what the service and PostgreSQL compute for a search (the embedding of the question included),
-which other load on the machine does not change much; `valid` says whether there was so little of it that times count.
+Latencies are those of a client over HTTP: `bands` with one question after the other; `clients` with so many programs
+that ask again as soon as they are answered, so that longer times are queues: see `qps`; `people` ask again a second
+later, on average. `cpu_ms` is the CPU of the service and PostgreSQL for a search (including the embedding of the
+question), which other load on the machine does not change much; `valid` says whether that load was small enough for
+times to count.
 """
 
 from __future__ import annotations
@@ -76,23 +77,23 @@ CONJUNCTIONS = {
     "source": (0.01, 0.02, 0.05, 0.1, 0.2, 1.0),
     "path": (0.02, 0.1, 1.0),
 }
-"""Bands that are asked of one source of five, or of the documents whose paths begin with `PATH`, too."""
+"""Bands that are also measured on one source of five, and on the documents whose paths begin with `PATH`."""
 PATH = "d19"
 MIDDLE = (0.02, 0.2)
-LEAST_CHUNKS = 1000
-_WARM = 3
-"""Questions of each band whose times do not count."""
-_TEN = 10
-_LEAST_BAND = 10
-_TOGETHER = 20
+MIN_CHUNKS = 1000
+_WARM_UP = 3
+"""Questions of each band that are not timed."""
+_TOP = 10
+_MIN_ROWS = 10
+_QUESTIONS_A_BATCH = 20
 PEOPLE_PAUSE = 1.0
 """Seconds from an answer to the next question of `people`."""
 
 
 @dataclass(frozen=True, slots=True)
 class SearchSetup:
-    """What is measured: a filled database, its projection and a running service. `questions` is the encoder that the
-    service uses for questions."""
+    """The search to measure: a filled database, its projection and a running service. `questions` is the encoder that
+    the service uses for questions."""
 
     database: Database
     corpus: Corpus
@@ -114,17 +115,17 @@ class SearchSetup:
         return float(busy)
 
     def exhaustive_search(self) -> exact.ExhaustiveSearch:
-        """Everything, for the exhaustive search. The rows of the projection are the chunks of the corpus in order."""
-        held = self.index.view.columns.chunks[: self.index.view.size]
-        wanted = np.frombuffer(b"".join(id.bytes for id in self.corpus.ids), np.uint8).reshape(-1, 16)
-        if not np.array_equal(held, wanted):
+        """The exhaustive search over all chunks. The rows of the projection are the chunks of the corpus in order."""
+        projected = self.index.view.columns.chunks[: self.index.view.size]
+        expected = np.frombuffer(b"".join(chunk_id.bytes for chunk_id in self.corpus.ids), np.uint8).reshape(-1, 16)
+        if not np.array_equal(projected, expected):
             raise SystemExit("the projection does not hold the chunks of the corpus in their order")
         return exact.ExhaustiveSearch(self.index.view, self.corpus.text, self.corpus.sort_key)
 
 
 @dataclass(frozen=True, slots=True)
 class Band:
-    """The person who asks, by the share of everything that they may see; `of`: all, one source, or some paths."""
+    """The person who asks, by the share of everything that they may see; `of`: all, source, or path."""
 
     visible: float
     of: str = "all"
@@ -138,8 +139,8 @@ class Band:
         return Where(path=PATH) if self.of == "path" else Where()
 
 
-ALL_BANDS = [Band(one) for one in BANDS] + [
-    Band(one, of) for of, measure_bands in CONJUNCTIONS.items() for one in measure_bands
+ALL_BANDS = [Band(visible) for visible in BANDS] + [
+    Band(visible, of) for of, bands in CONJUNCTIONS.items() for visible in bands
 ]
 
 
@@ -148,19 +149,19 @@ def search_setup(chunks: int, folder: Path) -> Iterator[tuple[SearchSetup, dict[
     """A filled database, its projection, and a running service."""
     settings = load_settings()
     with cluster(folder / "pg") as server, server.database() as database:
-        begun = time.perf_counter()
+        started = time.perf_counter()
         corpus = build_corpus(database.superuser, chunks)
         filled = time.perf_counter()
         home = Home(folder / "home")
         home.create()
-        saved = ProjectionFile(home.search)
-        index, analyzer = saved.load(), Analyzer()
+        projection_file = ProjectionFile(home.search)
+        index, analyzer = projection_file.load(), Analyzer()
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
             while apply_next_changes(conn, index, analyzer):
                 pass
         projected = time.perf_counter()
-        saved.save()
-        times = {"fill_s": round(filled - begun, 1), "project_s": round(projected - filled, 1)}
+        projection_file.save()
+        times = {"fill_s": round(filled - started, 1), "project_s": round(projected - filled, 1)}
         pool: ConnectionPool[Any] = ConnectionPool(
             database.urls["search"], kwargs={"autocommit": True}, min_size=1, max_size=2, open=True
         )
@@ -200,21 +201,21 @@ class Client:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._head = f"POST /search HTTP/1.1\r\nHost: search\r\nAuthorization: Bearer {endpoint.token}\r\n".encode()
 
-    def ask(self, band_request: SearchRequest) -> tuple[float, list[Any]]:
+    def ask(self, request: SearchRequest) -> tuple[float, list[Any]]:
         """(milliseconds, passages)"""
-        body = msgspec.json.encode(band_request)
+        body = msgspec.json.encode(request)
         sent = self._head + b"Content-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
-        begun = time.perf_counter()
+        started = time.perf_counter()
         self._socket.sendall(sent)
         answer = self._socket.recv(1 << 20)
         while (missing := _missing(answer)) > 0:
-            if not (more := self._socket.recv(missing)):
+            if not (received := self._socket.recv(missing)):
                 raise SystemExit(f"the service hung up after {answer[:300]!r}")
-            answer += more
-        took = (time.perf_counter() - begun) * 1000
+            answer += received
+        milliseconds = (time.perf_counter() - started) * 1000
         if not answer.startswith(b"HTTP/1.1 200 "):
             raise SystemExit(f"search answered {answer[:300]!r}")
-        return took, msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])["passages"]
+        return milliseconds, msgspec.json.decode(answer.partition(b"\r\n\r\n")[2])["passages"]
 
 
 def _missing(answer: bytes) -> int:
@@ -228,7 +229,7 @@ def band_request(setup: SearchSetup, band: Band, question: str, context: int = 1
     """The request for a question of a band's person."""
     return SearchRequest(
         workload="w", person=str(setup.corpus.people[band.visible]), query=question, sources=list(band.sources),
-        where=band.where, k=_TEN, max_bytes=40_000 if context else 1 << 20, context=context,
+        where=band.where, k=_TOP, max_bytes=40_000 if context else 1 << 20, context=context,
     )  # fmt: skip
 
 
@@ -262,15 +263,15 @@ def nearest_rows(setup: SearchSetup, band: Band, question: Vectors) -> list[int]
     with setup.pool.connection() as conn, conn.transaction():
         standing = search_store.assume_reader(conn, setup.corpus.people[band.visible], "w")
     view = setup.index.view
-    seen = view.visible_rows(frozenset(band.sources), frozenset(standing.acls))
-    near, _ = nearest(view.columns.encoded, question, seen.mask, seen.count, CANDIDATES)
-    found: list[int] = near.tolist()
-    return found
+    visible = view.visible_rows(frozenset(band.sources), frozenset(standing.acls))
+    candidates, _ = nearest(view.columns.encoded, question, visible.mask, visible.count, CANDIDATES)
+    rows: list[int] = candidates.tolist()
+    return rows
 
 
-def overlap(wanted: list[Any], given: list[Any]) -> float:
-    """The share of `wanted` that is in `given`."""
-    return len(set(wanted).intersection(given)) / max(1, len(set(wanted)))
+def overlap(expected: list[Any], found: list[Any]) -> float:
+    """The share of `expected` that is in `found`."""
+    return len(set(expected).intersection(found)) / max(1, len(set(expected)))
 
 
 def measure_recall(setup: SearchSetup, band: Band, questions: list[str], embedded: Vectors) -> dict[str, Any]:
@@ -278,86 +279,89 @@ def measure_recall(setup: SearchSetup, band: Band, questions: list[str], embedde
     nearest; and of the service's ten passages against those of an exhaustive search."""
     rows = setup.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
     matching = setup.corpus.with_path_prefix(PATH)[rows] if band.of == "path" else None
-    found: dict[str, list[float]] = {"recall@10": [], "candidates@10": [], "answers@10": []}
+    recalls: dict[str, list[float]] = {"recall@10": [], "candidates@10": [], "answers@10": []}
     client, analyzer, exhaustive_search = Client(setup.endpoint), Analyzer(), setup.exhaustive_search()
-    for at in range(0, len(questions), _TOGETHER):
-        batch, batch_vectors = questions[at : at + _TOGETHER], embedded[at : at + _TOGETHER]
+    for start in range(0, len(questions), _QUESTIONS_A_BATCH):
+        batch, batch_vectors = (
+            questions[start : start + _QUESTIONS_A_BATCH],
+            embedded[start : start + _QUESTIONS_A_BATCH],
+        )
         all_similarities = exact.similarities(setup.corpus.vectors, batch_vectors, rows)
         for question, vector, similar in zip(batch, batch_vectors, all_similarities, strict=True):
             if matching is None:
-                near, best = nearest_rows(setup, band, vector), exact.nearest(similar, rows, _TEN)
-                found["recall@10"].append(overlap(best, near[:_TEN]))
-                found["candidates@10"].append(overlap(best, near))
-            wanted = exhaustive_search.answers(question, analyzer.terms(question), similar, rows, _TEN, matching)
-            if wanted:
+                ranked, best = nearest_rows(setup, band, vector), exact.nearest(similar, rows, _TOP)
+                recalls["recall@10"].append(overlap(best, ranked[:_TOP]))
+                recalls["candidates@10"].append(overlap(best, ranked))
+            expected = exhaustive_search.answers(question, analyzer.terms(question), similar, rows, _TOP, matching)
+            if expected:
                 _, passages = client.ask(band_request(setup, band, question, context=0))
-                found["answers@10"].append(overlap(wanted, [one["text"] for one in passages]))
-    return {name: round(float(np.mean(values)), 4) for name, values in found.items() if values} | {
-        "compared": len(found["answers@10"])
+                recalls["answers@10"].append(overlap(expected, [passage["text"] for passage in passages]))
+    return {name: round(float(np.mean(values)), 4) for name, values in recalls.items() if values} | {
+        "compared": len(recalls["answers@10"])
     }
 
 
 def measure_bands(setup: SearchSetup, asked: int, compared: int) -> list[dict[str, Any]]:
     """Recall and latency by visibility, and of conjunctions (visibility and one source of five, or some paths)."""
-    found: list[dict[str, Any]] = []
-    # one by one, as the service embeds them
-    embedded = np.stack([setup.questions.embed([one])[0] for one in setup.corpus.questions[:compared]])
+    rows_by_band: list[dict[str, Any]] = []
+    # one question at a time, as the service embeds them
+    embedded = np.stack([setup.questions.embed([question])[0] for question in setup.corpus.questions[:compared]])
     for band in ALL_BANDS:
         rows = setup.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
-        if len(rows) < _LEAST_BAND:
+        if len(rows) < _MIN_ROWS:
             continue
         questions = setup.corpus.questions[:asked]
-        before = setup.cpu_seconds()
+        cpu_before = setup.cpu_seconds()
         client = Client(setup.endpoint)
-        times = [client.ask(band_request(setup, band, one))[0] for one in questions]
-        cpu_ms = (setup.cpu_seconds() - before) * 1000 / len(questions)
-        found.append(
+        times = [client.ask(band_request(setup, band, question))[0] for question in questions]
+        cpu_ms = (setup.cpu_seconds() - cpu_before) * 1000 / len(questions)
+        rows_by_band.append(
             {
                 "visible": band.visible,
                 "of": band.of,
                 "rows": len(rows),
                 **measure_recall(setup, band, setup.corpus.questions[:compared], embedded),
-                **percentiles(times[_WARM:]),
+                **percentiles(times[_WARM_UP:]),
                 "cpu_ms": round(cpu_ms, 2),
             }
         )
-    return found
+    return rows_by_band
 
 
-def summarise_recall(found: list[dict[str, Any]], target: float = 0.98) -> dict[str, Any]:
-    """The least and the mean of each recall: of all bands, those of 2 to 20 %, those of a source or of paths."""
-    parts = {
-        "every_band": found,
-        "visible_2_to_20_percent": [one for one in found if MIDDLE[0] <= one["visible"] <= MIDDLE[1]],
-        "conjunctions": [one for one in found if one["of"] != "all"],
+def summarise_recall(bands: list[dict[str, Any]], target: float = 0.98) -> dict[str, Any]:
+    """The least and the mean of each recall: of all bands, of those of 2 to 20 %, of those of a source or of paths."""
+    groups = {
+        "every_band": bands,
+        "visible_2_to_20_percent": [band for band in bands if MIDDLE[0] <= band["visible"] <= MIDDLE[1]],
+        "conjunctions": [band for band in bands if band["of"] != "all"],
     }
     result: dict[str, Any] = {}
-    for part, selected in parts.items():
-        result[part] = {}
+    for group, selected in groups.items():
+        result[group] = {}
         for name in ("recall@10", "candidates@10", "answers@10"):
-            values = [one[name] for one in selected if name in one]
+            values = [band[name] for band in selected if name in band]
             if values:
-                result[part][name] = {"least": min(values), "mean": round(float(np.mean(values)), 4)}
-    least = [one["least"] for name, one in result["every_band"].items() if name != "candidates@10"]
+                result[group][name] = {"least": min(values), "mean": round(float(np.mean(values)), 4)}
+    least = [band["least"] for name, band in result["every_band"].items() if name != "candidates@10"]
     return result | {"target": target, "met": bool(least) and min(least) >= target}
 
 
 def measure_clients(setup: SearchSetup, count: int, seconds: float, pause: float = 0.0) -> dict[str, float]:
-    """So many people at once, each asking again when answered, or `pause` seconds later on average; bands and questions
-    at random."""
+    """`count` people at once, each asking again when answered, or `pause` seconds later on average; bands and questions
+    are random."""
     times: list[float] = []
     stop = time.perf_counter() + seconds
 
     def ask(seed: int) -> None:
-        client, chance = Client(setup.endpoint), random.Random(seed)
+        client, rng = Client(setup.endpoint), random.Random(seed)
         while True:
             if pause:
-                time.sleep(chance.expovariate(1 / pause))
+                time.sleep(rng.expovariate(1 / pause))
             if time.perf_counter() >= stop:
                 return
-            band = Band(chance.choice(BANDS))
-            took, _ = client.ask(band_request(setup, band, chance.choice(setup.corpus.questions)))
-            times.append(took)
+            band = Band(rng.choice(BANDS))
+            milliseconds, _ = client.ask(band_request(setup, band, rng.choice(setup.corpus.questions)))
+            times.append(milliseconds)
 
     threads = [threading.Thread(target=ask, args=(number,)) for number in range(count)]
     for thread in threads:
@@ -367,8 +371,8 @@ def measure_clients(setup: SearchSetup, count: int, seconds: float, pause: float
     return {**percentiles(times), "qps": round(len(times) / seconds, 1)}
 
 
-def while_ingesting(setup: SearchSetup, seconds: float, a_second: int) -> dict[str, float]:
-    """One client, while documents are stored, followed and projected."""
+def measure_while_ingesting(setup: SearchSetup, seconds: float, a_second: int) -> dict[str, float]:
+    """Figures of one client while documents are stored, followed and projected."""
     done = threading.Event()
     stored = [0]
 
@@ -376,12 +380,12 @@ def while_ingesting(setup: SearchSetup, seconds: float, a_second: int) -> dict[s
         with psycopg.connect(setup.database.urls["control"], autocommit=True) as conn:
             while not done.wait(1 / a_second):
                 text = f"Release note {stored[0]} about the scheduler and its queues."
-                vectors = setup.corpus.vectors[stored[0] : stored[0] + 1].astype(np.float32)
+                embedding = setup.corpus.vectors[stored[0] : stored[0] + 1].astype(np.float32)
                 document = Document(
                     f"new{stored[0]}", "New", text, "x", Readers(frozenset({"group-1"})), markdown=False
                 )
                 with conn.transaction():
-                    document_rows.put_document(conn, "wiki", document, [Chunk(0, text, 0, len(text), 1, 1)], vectors)
+                    document_rows.put_document(conn, "wiki", document, [Chunk(0, text, 0, len(text), 1, 1)], embedding)
                 stored[0] += 1
 
     writer = threading.Thread(target=write)
@@ -414,15 +418,15 @@ class PeakMemory:
         own = psutil.Process()
         while not self._done.wait(10.0):
             total = 0
-            for one in (own, *own.children(recursive=True)):
+            for process in (own, *own.children(recursive=True)):
                 with suppress(psutil.Error):
-                    total += one.memory_full_info().pss
+                    total += process.memory_full_info().pss
             self.bytes = max(self.bytes, total)
 
 
 def measure(chunks: int, asked: int, compared: int, seconds: float, folder: Path) -> dict[str, Any]:
     """All figures."""
-    begun = time.perf_counter()
+    started = time.perf_counter()
     with threadpool_limits(limits=1, user_api="blas"), Watch() as watch, PeakMemory() as peak:
         with search_setup(chunks, folder) as (setup, times):
             by_band = measure_bands(setup, asked, compared)
@@ -436,11 +440,11 @@ def measure(chunks: int, asked: int, compared: int, seconds: float, folder: Path
                 "bands": by_band,
                 "clients": {str(count): measure_clients(setup, count, seconds) for count in (1, 8, 32)},
                 "people": {str(count): measure_clients(setup, count, 2 * seconds, PEOPLE_PAUSE) for count in (8, 32)},
-                "ingesting": while_ingesting(setup, seconds, 50),
+                "ingesting": measure_while_ingesting(setup, seconds, 50),
             }
     return figures | {
         "peak_gib": round(peak.bytes / 2**30, 2),
-        "duration_s": round(time.perf_counter() - begun, 1),
+        "duration_s": round(time.perf_counter() - started, 1),
         "target": TARGETS.get(chunks),
         **watch.figures(),
         **run_details(
@@ -459,7 +463,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=8.0, help="how long each number of clients asks")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     options = parser.parse_args()
-    for name, least in (("chunks", LEAST_CHUNKS), ("asked", _WARM + 1), ("compared", 1), ("seconds", 0.1)):
+    for name, least in (("chunks", MIN_CHUNKS), ("asked", _WARM_UP + 1), ("compared", 1), ("seconds", 0.1)):
         if getattr(options, name) < least:
             parser.error(f"--{name}: at least {least}")
     with tempfile.TemporaryDirectory(prefix="bench-knowledge-") as folder:

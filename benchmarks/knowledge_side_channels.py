@@ -1,21 +1,20 @@
 """Whether anything in an answer reveals documents that the person may not read.
 
-Two companies of a pair are the same but for hidden documents. Each question is asked of both, in an order that is
-drawn, by a person who may not read them; classifiers then try to say from an answer whether the hidden documents were
-there: from its scores, from everything else that is in it (`counts`), from how long it took, and from all of it. The
-answer is the search service's own bytes, with every field that `SearchAnswer` has: how many there are, each number, and
-of each text its length and a checksum; of ids, which are drawn for each company, only that they are there. `auc` is
-that of the better of two classifiers (linear, boosted trees) on a pair of companies that it was not trained on, the
-mean of all pairs; 0.5 is chance. Answers that are equal to the last digit in every pair are told as
-`pairs_that_differ: 0`.
+The two companies of a pair are the same but for hidden documents. Both are asked each question, in random order, by a
+person who may not read these; classifiers then try to tell from an answer whether the hidden documents exist: from its
+scores, from everything else in it (`counts`), from its duration, and from all of it. The answer is the search service's
+own bytes, with every field of `SearchAnswer`: the number of items, each number, and of each text its length and a
+checksum; of ids, which are random for each company, only their presence. `auc` is that of the better of two classifiers
+(linear, boosted trees) on a pair of companies that it was not trained on, the mean of all pairs; 0.5 is chance.
+`pairs_that_differ: 0` means that answers are equal to the last digit in every pair.
 
-Any two companies differ a little in time, hidden documents or not: each has its own processes and files, and where
-these lie in memory is drawn. So there are several pairs, and one more without anything hidden. `told_apart` is what a
-classifier reaches that has learned from other answers of the very companies: `by_hidden` of each pair on average,
-`by_nothing` of the two that have the same.
+Any two companies differ a little in time, hidden documents or not: each has its own processes and files at random
+places in memory. So there are several pairs, and one more without anything hidden. `told_apart` is the AUC of a
+classifier that has learned from other answers of the same companies: `by_hidden` of each pair on average, `by_nothing`
+of the two that are the same.
 
-Other load hides small differences in time, so a run beside it proves nothing: `valid` is then false, and the program
-says so and ends with 2.
+Other load hides small differences in time, so a run under load proves nothing: `valid` is then false, and the program
+says so and exits with 2.
 """
 
 from __future__ import annotations
@@ -70,15 +69,15 @@ QUERIES = [f"What is the {one} rule for {other}?" for one in SUBJECTS for other 
 TARGET = 0.55
 FOLDS = 5
 PAIRS_OF_COMPANIES = 8
-WARM = 20
-"""Questions that each company is asked before those that count."""
+WARM_UP_TURNS = 20
+"""Questions to each company before the measurement."""
 ITEMS: Final[Mapping[str, type[msgspec.Struct]]] = {
     "passages": Passage, "withheld": Withheld, "conflicts": Conflict, "newer": Newer, "steps": Step,
 }  # fmt: skip
-"""What the lists of an answer have."""
+"""Name of a list in an answer -> type of its items."""
 IDS: Final = frozenset({"document", "chunk", "other_document", "newer_document"})
 SCORES: Final = frozenset({"score", "similarity", "confidence"})
-OF_ALL: Final = ("first", "last", "mean", "spread")
+STATISTICS: Final = ("first", "last", "mean", "spread")
 TIME: Final = "milliseconds"
 
 Values = NDArray[np.float64]
@@ -87,32 +86,43 @@ Values = NDArray[np.float64]
 def feature_names() -> list[str]:
     """The names of the numbers that are taken from an answer, in order: every field that it has; the time comes
     last."""
-    found: list[str] = []
+    names: list[str] = []
     for field in msgspec.structs.fields(SearchAnswer):
         if field.name in ITEMS:
-            found.append(f"{field.name}.count")
-            inner = [one.name for one in msgspec.structs.fields(ITEMS[field.name]) if one.name not in IDS]
-            found += [f"{field.name}.{one}.{of}" for one in inner for of in OF_ALL]
+            names.append(f"{field.name}.count")
+            item_fields = [
+                item_field.name
+                for item_field in msgspec.structs.fields(ITEMS[field.name])
+                if item_field.name not in IDS
+            ]
+            names += [
+                f"{field.name}.{item_field}.{statistic}" for item_field in item_fields for statistic in STATISTICS
+            ]
         else:
-            found.append(field.name)
-    return [*found, "bytes", TIME]
+            names.append(field.name)
+    return [*names, "bytes", TIME]
 
 
 def answer_features(answer: bytes, milliseconds: float) -> list[float]:
     """The features of an answer in the order of `feature_names`. A field that is left out counts as -1."""
-    told: dict[str, Any] = json.loads(answer)
-    found: list[float] = []
+    decoded: dict[str, Any] = json.loads(answer)
+    features: list[float] = []
     for field in msgspec.structs.fields(SearchAnswer):
         if field.name in ITEMS:
-            items: Sequence[Mapping[str, Any]] = told[field.name]
-            found.append(float(len(items)))
+            items: Sequence[Mapping[str, Any]] = decoded[field.name]
+            features.append(float(len(items)))
             for inner in msgspec.structs.fields(ITEMS[field.name]):
                 if inner.name not in IDS:
-                    own = [encode_value(one.get(inner.name)) for one in items] or [0.0]
-                    found += [own[0], own[-1], float(np.mean(own)), float(np.std(own))]
+                    item_values = [encode_value(item.get(inner.name)) for item in items] or [0.0]
+                    features += [
+                        item_values[0],
+                        item_values[-1],
+                        float(np.mean(item_values)),
+                        float(np.std(item_values)),
+                    ]
         else:
-            found.append(encode_value(told.get(field.name)))
-    return [*found, float(len(answer)), milliseconds]
+            features.append(encode_value(decoded.get(field.name)))
+    return [*features, float(len(answer)), milliseconds]
 
 
 def encode_value(value: object) -> float:
@@ -124,7 +134,7 @@ def encode_value(value: object) -> float:
     return -1.0
 
 
-def _part(name: str) -> str:
+def _feature_group(name: str) -> str:
     if name == TIME:
         return "timing"
     return "scores" if SCORES.intersection(name.split(".")) else "counts"
@@ -136,23 +146,23 @@ class Company:
     def __init__(self, database: Database, encoder: Encoder, hidden: int, questions: Encoder | None = None) -> None:
         self.person = new_id()
         texts = [
-            f"The {one} rule number {n} is about {one} and sometimes {SUBJECTS[n]}."
+            f"The {subject} rule number {n} is about {subject} and sometimes {SUBJECTS[n]}."
             for n in range(6)
-            for one in SUBJECTS
+            for subject in SUBJECTS
         ]
-        secret = [f"Secret {n}: {' '.join([SUBJECTS[n % 8]] * (1 + n % 5))} rule rule." for n in range(hidden)]
+        secrets = [f"Secret {n}: {' '.join([SUBJECTS[n % 8]] * (1 + n % 5))} rule rule." for n in range(hidden)]
         self.index, analyzer = Projection(), Analyzer()
         with psycopg.connect(database.urls["control"], autocommit=True) as conn:
             conn.execute("INSERT INTO person (id, email, name) VALUES (%s, 'a@acme.example', 'a')", (self.person,))
             store.put_source(conn, "s", path="s", sensitivity="internal", owner="dana@acme.example")
-            for reader, kind, some in (("boss@acme.example", "h", secret), ("everyone", "d", texts)):
-                vectors = encoder.embed(some)
-                for place, text in enumerate(some):
+            for reader, kind, documents in (("boss@acme.example", "h", secrets), ("everyone", "d", texts)):
+                vectors = encoder.embed(documents)
+                for number, text in enumerate(documents):
                     readers = Readers(frozenset({reader}))
-                    companies = Document(f"{kind}{place:03}", "Rule", text, text, readers, markdown=False)
+                    document = Document(f"{kind}{number:03}", "Rule", text, text, readers, markdown=False)
                     with conn.transaction():
                         chunk = Chunk(0, text, 0, len(text), 1, 1)
-                        document_rows.put_document(conn, "s", companies, [chunk], vectors[place : place + 1])
+                        document_rows.put_document(conn, "s", document, [chunk], vectors[number : number + 1])
             while apply_next_changes(conn, self.index, analyzer):
                 pass
             store.analyze_if_new(conn)
@@ -164,7 +174,7 @@ class Company:
         def url() -> str:
             return database.urls["control"]
 
-        # the one who follows is not started: nothing changes here
+        # the follower is not started: nothing changes here
         follower = Follower(url, Editions(self.index))
         self.service = KnowledgeService(search, encoder, follower, Examiner(search.queries, url), encoder)
 
@@ -178,12 +188,12 @@ class Company:
 
     def ask(self, query: str, k: int = 8) -> tuple[object, ...]:
         """Each field of the answer, without ids."""
-        told = json.loads(self.service.search(self.body(query, k)))
+        decoded = json.loads(self.service.search(self.body(query, k)))
         return tuple(
-            [{key: value for key, value in one.items() if key not in IDS} for one in each]
-            if isinstance(each, list)
-            else each
-            for each in told.values()
+            [{key: value for key, value in item.items() if key not in IDS} for item in value]
+            if isinstance(value, list)
+            else value
+            for value in decoded.values()
         )
 
 
@@ -196,33 +206,33 @@ def build_companies(server: Cluster, hidden: Sequence[int]) -> Iterator[list[Com
         encoder = OpenVinoEncoder(model, threads=1)
         questions = load_question_encoder(model, encoder)
         companies = [Company(stack.enter_context(server.database()), encoder, count, questions) for count in hidden]
-        for one in companies:
-            stack.callback(one.pool.close)
+        for company in companies:
+            stack.callback(company.pool.close)
         yield companies
 
 
 def collect_answers(companies: Sequence[Company], turns: int, seed: int = 5) -> tuple[Values, NDArray[np.int64]]:
     """(features, pair of companies) of each answer: consecutive companies are a pair, and consecutive rows are the
     answers of a pair to the same question, without and with the hidden documents."""
-    chance = random.Random(seed)
+    rng = random.Random(seed)
     rows: list[list[float]] = []
-    of: list[int] = []
+    pair_of_row: list[int] = []
     pairs = list(range(len(companies) // 2))
-    for turn in range(turns + WARM):
-        chance.shuffle(pairs)
+    for turn in range(turns + WARM_UP_TURNS):
+        rng.shuffle(pairs)
         for pair in pairs:
-            query, first = chance.choice(QUERIES), chance.randrange(2)
-            own: dict[int, list[float]] = {}
-            for which in (first, 1 - first):
-                company = companies[2 * pair + which]
+            query, first = rng.choice(QUERIES), rng.randrange(2)
+            features: dict[int, list[float]] = {}
+            for member in (first, 1 - first):
+                company = companies[2 * pair + member]
                 body = company.body(query)
-                begun = time.perf_counter()
+                started = time.perf_counter()
                 answer = company.service.search(body)
-                own[which] = answer_features(answer, (time.perf_counter() - begun) * 1000)
-            if turn >= WARM:
-                rows += [own[0], own[1]]
-                of += [pair, pair]
-    return np.array(rows), np.array(of)
+                features[member] = answer_features(answer, (time.perf_counter() - started) * 1000)
+            if turn >= WARM_UP_TURNS:
+                rows += [features[0], features[1]]
+                pair_of_row += [pair, pair]
+    return np.array(rows), np.array(pair_of_row)
 
 
 def auc(values: Values, groups: NDArray[np.int64]) -> float:
@@ -239,19 +249,21 @@ def auc(values: Values, groups: NDArray[np.int64]) -> float:
     if not varied.shape[1]:
         return 0.5
     labels = np.arange(len(values)) % 2
-    found: list[float] = []
+    aucs: list[float] = []
     for model in (
         make_pipeline(StandardScaler(), LogisticRegression(max_iter=500)),
         HistGradientBoostingClassifier(max_iter=40, random_state=0),
     ):
         with threadpool_limits(limits=1), warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="Could not find the number of physical cores")
-            said = cross_val_predict(
+            probabilities = cross_val_predict(
                 model, varied, labels, groups=groups, cv=LeaveOneGroupOut(), method="predict_proba"
             )[:, 1]
-        each = [roc_auc_score(labels[groups == one], said[groups == one]) for one in np.unique(groups)]
-        found.append(float(np.mean(each)))
-    return round(max(found), 4)
+        by_group = [
+            roc_auc_score(labels[groups == group], probabilities[groups == group]) for group in np.unique(groups)
+        ]
+        aucs.append(float(np.mean(by_group)))
+    return round(max(aucs), 4)
 
 
 def distinguishability(values: Values) -> float:
@@ -263,24 +275,26 @@ def figures(values: Values, pairs: NDArray[np.int64]) -> dict[str, Any]:
     """The AUC from each part of the answers, and from all of them. The last pair of companies has no hidden
     documents."""
     last = pairs.max()
-    alike, values, pairs = values[pairs == last], values[pairs < last], pairs[pairs < last]
-    every_pair = [values[pairs == one] for one in range(last)]
-    parts = np.array([_part(name) for name in feature_names()])
-    told = values[:, parts != "timing"]
-    every = {part: values[:, parts == part] for part in ("scores", "counts", "timing")} | {"all": values}
+    same_companies, values, pairs = values[pairs == last], values[pairs < last], pairs[pairs < last]
+    values_by_pair = [values[pairs == pair_values] for pair_values in range(last)]
+    parts = np.array([_feature_group(name) for name in feature_names()])
+    without_time = values[:, parts != "timing"]
+    by_part = {part: values[:, parts == part] for part in ("scores", "counts", "timing")} | {"all": values}
     return {
         "pairs": len(values) // 2,
         "fields": len(SearchAnswer.__struct_fields__),
         "features": int(values.shape[1]),
-        "pairs_that_differ": int((told[0::2] != told[1::2]).any(axis=1).sum()),
-        "pairs_of_companies": len(every_pair),
-        "auc": {part: auc(some, pairs) for part, some in every.items()},
+        "pairs_that_differ": int((without_time[0::2] != without_time[1::2]).any(axis=1).sum()),
+        "pairs_of_companies": len(values_by_pair),
+        "auc": {part: auc(part_values, pairs) for part, part_values in by_part.items()},
         "told_apart": {
-            "by_hidden": round(float(np.mean([distinguishability(one) for one in every_pair])), 4),
-            "by_nothing": distinguishability(alike),
+            "by_hidden": round(float(np.mean([distinguishability(pair_values) for pair_values in values_by_pair])), 4),
+            "by_nothing": distinguishability(same_companies),
         },
-        "slower_with_hidden_ms": [round(float(np.median(one[1::2, -1] - one[0::2, -1])), 3) for one in every_pair],
-        "slower_with_nothing_ms": round(float(np.median(alike[1::2, -1] - alike[0::2, -1])), 3),
+        "slower_with_hidden_ms": [
+            round(float(np.median(pair_values[1::2, -1] - pair_values[0::2, -1])), 3) for pair_values in values_by_pair
+        ],
+        "slower_with_nothing_ms": round(float(np.median(same_companies[1::2, -1] - same_companies[0::2, -1])), 3),
         "milliseconds": {
             name: round(float(np.median(values[at::2, -1])), 3) for at, name in enumerate(("without", "with_hidden"))
         },
@@ -299,13 +313,13 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="bench-side-") as folder, cluster(Path(folder) / "pg") as server:
         hidden = [0, options.hidden] * PAIRS_OF_COMPANIES + [0, 0]
         with build_companies(server, hidden) as companies, Watch() as watch:
-            begun = time.monotonic()
+            started = time.monotonic()
             values, pairs = collect_answers(companies, -(-options.pairs // PAIRS_OF_COMPANIES))
-            took = time.monotonic() - begun
+            duration = time.monotonic() - started
     result = {
         **figures(values, pairs),
         "hidden": options.hidden,
-        "seconds": round(took, 1),
+        "seconds": round(duration, 1),
         "target": TARGET,
         **watch.figures(),
         **run_details(

@@ -9,5 +9,5 @@ from groundplan.knowledge.embedding.encoder import Encoder
 
 def count_tokens(encoder: Encoder, texts: Sequence[str]) -> tuple[int, ...]:
     """The number of tokens of each text."""
-    found = encoder._tokenizer.encode_batch(list(texts), add_special_tokens=False)
-    return tuple(len(encoding.ids) for encoding in found)
+    encodings = encoder._tokenizer.encode_batch(list(texts), add_special_tokens=False)
+    return tuple(len(encoding.ids) for encoding in encodings)

@@ -103,8 +103,8 @@ def tune(
     """Train an acceptance on pairs with their `features_of`, and the `proven_kinds` of difference; `groups` are held
     out together. Pairs that are `harder` than usual questions have no bound with confidence: together with the others,
     the share of wrong ones keeps the bound. `odd` pairs are used for weights only."""
-    rows = [i for i, pair_features_ in enumerate(features) if not isinstance(pair_features_, str)]
-    matrix = np.stack([pair_features_ for pair_features_ in features if not isinstance(pair_features_, str)])
+    rows = [i for i, found in enumerate(features) if not isinstance(found, str)]
+    matrix = np.stack([found for found in features if not isinstance(found, str)])
     same = np.array([pairs[i].same for i in rows])
     group = np.array([groups[i] for i in rows])
     bounded = [i for i in range(len(pairs)) if odd is None or not odd[i]]

@@ -108,7 +108,7 @@ def test_a_run_beside_others_is_not_valid(monkeypatch: pytest.MonkeyPatch) -> No
     """Half of the machine was busy with others, then nearly none of it."""
     for busy, valid in ((60.0, False), (15.0, True)):
         seen, own = iter([(0.0, 0.0), (busy, 100.0)]), iter([0.0, 10.0])
-        monkeypatch.setattr(machine, "machine_busy", lambda seen=seen: next(seen))
+        monkeypatch.setattr(machine, "machine_cpu_seconds", lambda seen=seen: next(seen))
         monkeypatch.setattr(machine, "_own_seconds", lambda own=own: next(own))
         with machine.Watch() as watch:
             pass
