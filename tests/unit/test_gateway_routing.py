@@ -131,7 +131,7 @@ def test_nothing_changes_without_routing_or_for_a_named_model() -> None:
 @pytest.mark.parametrize(
     ("model", "by"), [("auto", "rule code"), ("w", "rule code"), ("gpt-4.1", "rule code"), ("x", None)]
 )
-def test_its_name_and_its_aliases_leave_the_choice_to_a_workload(model: str, by: str | None) -> None:
+def test_the_workloads_name_and_aliases_leave_the_choice_to_routing(model: str, by: str | None) -> None:
     exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
     exchange.deployments = places("small", "large")
     task = msgspec.structs.replace(routed(Routing(rules=[CODE])), aliases=["gpt-4.1"])
@@ -139,7 +139,7 @@ def test_its_name_and_its_aliases_leave_the_choice_to_a_workload(model: str, by:
     assert (exchange.route and exchange.route.by) == by
 
 
-def test_a_rule_whose_deployment_this_call_may_not_use_is_passed_over() -> None:
+def test_a_rule_with_an_unpermitted_deployment_is_skipped() -> None:
     exchange = arranged(Routes(), Routing(rules=[CODE]), asked("refactor"), places("small", "other"))
     assert (told(exchange).by, told(exchange).deployment) == ("order", "small")
 
@@ -220,7 +220,7 @@ def test_a_long_conversation_stays_unless_it_needs_more(folder: Path) -> None:
     assert turn(LENGTHY, "another answer", EASY).deployment == "small", "it began alike, and is another conversation"
 
 
-def test_a_system_message_that_all_share_makes_nobody_one_conversation(folder: Path) -> None:
+def test_a_shared_system_message_does_not_identify_a_conversation(folder: Path) -> None:
     routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
     system = "You answer for a shop. " * 200
 
@@ -240,7 +240,7 @@ def test_a_system_message_that_all_share_makes_nobody_one_conversation(folder: P
     assert first(EASY, groundplan_conversation=b"two").deployment == "small"
 
 
-def test_the_second_turn_goes_on_where_the_first_one_went(folder: Path) -> None:
+def test_the_second_turn_stays_with_the_model_of_the_first(folder: Path) -> None:
     routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
     system = "You answer for a shop. " * 200
     for said in ((PROOF,), (PROOF, "because", EASY)):
@@ -249,7 +249,7 @@ def test_the_second_turn_goes_on_where_the_first_one_went(folder: Path) -> None:
     assert found.by == "affinity"
 
 
-def test_a_router_is_taken_only_as_it_was_approved(folder: Path) -> None:
+def test_only_the_approved_router_is_used(folder: Path) -> None:
     right = hashlib.sha256((folder / "support@1.router").read_bytes()).hexdigest()
     routes, both = Routes(folder), places("large", "small")
     same = told(arranged(routes, Routing(router="support@1", digest=right), asked("say hello to guest 900"), both))
@@ -259,7 +259,7 @@ def test_a_router_is_taken_only_as_it_was_approved(folder: Path) -> None:
     assert "as it was approved" in other.reason
 
 
-def test_hard_rules_keep_deployments_out_also_as_fallbacks_and_say_so(folder: Path) -> None:
+def test_hard_rules_exclude_deployments_also_as_fallbacks_and_say_so(folder: Path) -> None:
     routing = Routing(rules=[CODE], barred={"large": "its tone is 70%, below the floor of 90%"})
     exchange = arranged(Routes(folder), routing, asked("refactor this"), places("large", "small", "third"))
     assert [place.name for place in exchange.deployments] == ["small", "third"]
@@ -277,7 +277,7 @@ def timed(**seconds: float) -> LatencyEstimates:
     return times
 
 
-def test_who_was_too_slow_only_takes_over_until_that_is_long_ago(folder: Path) -> None:
+def test_a_recently_slow_deployment_is_only_a_fallback(folder: Path) -> None:
     routes, routing, both = Routes(folder), Routing(within_ms=1000), places("large", "small")
     times = timed(large=3.0, small=0.2)
     again = 100.0 + OUTDATED_SECONDS + 1
@@ -303,7 +303,7 @@ def routed_with(
     return exchange
 
 
-def test_waiting_has_its_price(folder: Path) -> None:
+def test_latency_is_weighed_against_cost(folder: Path) -> None:
     routes, both, ask = Routes(folder), places("large", "small"), asked("say hello to guest 900")
     times = timed(small=10.0, large=0.1)
     cheap = told(routed_with(routes, Routing(router="support@1"), ask, both, times, 101.0))
@@ -313,7 +313,7 @@ def test_waiting_has_its_price(folder: Path) -> None:
     assert dear.costs["small-m"] > cheap.costs["small-m"]
 
 
-def test_a_warm_cache_is_left_where_another_model_saves_more(folder: Path) -> None:
+def test_a_warm_prompt_cache_is_abandoned_if_another_model_saves_more(folder: Path) -> None:
     raw = talk("x" * 40_000, "well", "and")
     hard, easy = asked("prove that 7 is the sum of primes", raw=raw), asked("say hello to guest 6", raw=raw)
     for read, then in ((1_000_000 * 1_000_000, "large"), (None, "small")):
@@ -324,7 +324,7 @@ def test_a_warm_cache_is_left_where_another_model_saves_more(folder: Path) -> No
         assert told(arranged(routes, routing, easy, both)).deployment == then
 
 
-def test_without_a_router_receipts_tell_what_is_declared_and_what_calls_cost(folder: Path) -> None:
+def test_without_a_router_receipts_name_declared_order_and_cost(folder: Path) -> None:
     routes, both = Routes(folder), places("small", "large")
     routes.learn("w", "small-m", 0.001)
     routes.learn("w", "small-m", 0.003)
@@ -345,7 +345,7 @@ RULES = st.builds(
 
 @settings(max_examples=150, deadline=None)
 @given(names=NAMES, declared=st.lists(RULES, max_size=3), text=st.text(max_size=60), learned=st.booleans())
-def test_a_route_never_leaves_what_the_call_may_use(
+def test_a_route_contains_only_permitted_deployments(
     folder: Path, names: list[str], declared: list[RouteRule], text: str, learned: bool
 ) -> None:
     routing = Routing(rules=declared, router="support@1" if learned else None)
@@ -356,7 +356,7 @@ def test_a_route_never_leaves_what_the_call_may_use(
     assert told(exchange).reason
 
 
-async def test_a_routed_call_is_served_there_falls_back_and_says_why(tmp_path: Path, folder: Path) -> None:
+async def test_a_routed_call_is_served_as_routed_falls_back_and_says_why(tmp_path: Path, folder: Path) -> None:
     routing = Routing(rules=[RouteRule(name="code", use="two", words=["refactor"])])
     async with call_rig(tmp_path, workloads={"assistant": {"routing": routing}}) as rig:
         rig.gateway.routes = Routes(folder)
@@ -394,9 +394,7 @@ def embedded(tmp_path_factory: pytest.TempPathFactory) -> Path:
 SOFT, HARD = np.eye(384, dtype=np.float32)[0], np.eye(384, dtype=np.float32)[1]
 
 
-async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_without(
-    tmp_path: Path, embedded: Path
-) -> None:
+async def test_embeddings_decide_for_routers_that_use_them_else_words(tmp_path: Path, embedded: Path) -> None:
     texts: list[str] = []
 
     async def embed(request: Request, response: Response) -> None:
@@ -429,7 +427,7 @@ async def test_the_embedding_decides_where_the_router_looks_at_it_and_words_do_w
     assert msgspec.json.decode(found[4].route)["by"] in ("learned", "strongest", "unsure")
 
 
-def test_money_is_weighed_at_what_calls_cost_now(folder: Path) -> None:
+def test_cost_is_weighed_at_current_prices(folder: Path) -> None:
     """Prices of training: the small model costs a tenth. Bills show that it became dearer than the large one."""
     routes, learned, both = Routes(folder), Routing(router="support@1"), places("large", "small")
     found = routes.router("support@1")
@@ -455,7 +453,7 @@ def test_money_is_weighed_at_what_calls_cost_now(folder: Path) -> None:
     assert told(arranged(Routes(folder), learned, asked("say hello to guest 900"), both)).deployment == "small"
 
 
-def test_a_router_that_is_copied_here_later_decides_without_a_new_blueprint(folder: Path) -> None:
+def test_a_router_file_added_later_is_used_without_a_new_blueprint(folder: Path) -> None:
     seconds = 100.0
     routes = Routes(folder, lambda: seconds)
     learned, both = Routing(router="copied@1"), places("large", "small")
@@ -474,7 +472,7 @@ def test_a_router_that_is_copied_here_later_decides_without_a_new_blueprint(fold
     assert by() == "learned", "one that was read is not read again"
 
 
-def test_a_new_blueprint_forgets_routers_it_does_not_name_and_looks_for_those_it_does(folder: Path) -> None:
+def test_a_new_blueprint_unloads_other_routers_and_loads_its_own(folder: Path) -> None:
     routes, names = Routes(folder), ("support@1", "broken@1", "later@1")
 
     def routed_by(number: int, name: str) -> Route:
@@ -494,7 +492,7 @@ def test_a_new_blueprint_forgets_routers_it_does_not_name_and_looks_for_those_it
     (folder / "later@1.router").unlink()
 
 
-async def test_a_cascade_tries_what_the_router_is_not_sure_of(tmp_path: Path, folder: Path) -> None:
+async def test_a_cascade_is_used_where_the_router_is_uncertain(tmp_path: Path, folder: Path) -> None:
     cascade = Cascade(first="two", confidence=0.5)
     routing = Routing(router="known@1", cascade=cascade)
     routes = Routes(folder)

@@ -159,14 +159,16 @@ async def test_a_question_in_other_words_gets_the_same_answer_once_its_region_is
     assert found[2].saved > 0
 
 
-async def test_a_question_is_compared_as_it_is_put_most_often(tmp_path: Path, encoder: Encoder) -> None:
+async def test_a_question_is_compared_in_its_most_frequent_phrasing(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         assert await cache_of(rig, "I want to reset my Jira password. How do I do that?") == "semantic"
         assert await cache_of(rig, "I want to reset my Slack password. How do I do that?") == "none"
 
 
-async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_path: Path, encoder: Encoder) -> None:
+async def test_phrasings_refused_by_a_guard_are_served_once_checks_proved_them(
+    tmp_path: Path, encoder: Encoder
+) -> None:
     put = "Which steps do I follow when I reset my {} password?"
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
@@ -184,7 +186,7 @@ async def test_ways_that_a_guard_refuses_are_given_once_checks_showed_them(tmp_p
         assert await cache_of(rig, put.format("Teams")) == "none", "another name is refused whatever was shown"
 
 
-async def test_traps_other_conversations_and_parameters_ask_a_model(tmp_path: Path, encoder: Encoder) -> None:
+async def test_traps_other_conversations_and_other_parameters_are_misses(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         assert await cache_of(rig, TRAP) == "none"
@@ -195,7 +197,7 @@ async def test_traps_other_conversations_and_parameters_ask_a_model(tmp_path: Pa
         assert await cache_of(rig, other) == "semantic"
 
 
-async def test_another_workload_and_one_without_it_are_not_touched(tmp_path: Path, encoder: Encoder) -> None:
+async def test_other_workloads_are_not_affected(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         assert await cache_of(rig, RESET, "exactly") == "none"
         assert await cache_of(rig, AGAIN, "exactly") == "none"
@@ -205,7 +207,7 @@ async def test_another_workload_and_one_without_it_are_not_touched(tmp_path: Pat
         assert similar.counts == {}
 
 
-async def test_a_check_that_finds_another_answer_keeps_the_region_unproven(tmp_path: Path, encoder: Encoder) -> None:
+async def test_a_failed_check_keeps_the_region_unproven(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         assert await cache_of(rig, RESET) == "none"
         rig.play("one", say="Ask 3 people of the help desk for 14 days.")
@@ -215,7 +217,7 @@ async def test_a_check_that_finds_another_answer_keeps_the_region_unproven(tmp_p
         assert counts(rig).given == 0
 
 
-async def test_answers_that_call_functions_agree_where_their_calls_are_the_same(
+async def test_answers_with_equal_function_calls_agree(
     tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """They were compared by nothing, and given where texts had proven the region."""
@@ -233,7 +235,7 @@ async def test_answers_that_call_functions_agree_where_their_calls_are_the_same(
         assert counts(rig).wrong == 1
 
 
-async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path: Path, encoder: Encoder) -> None:
+async def test_cleared_answers_and_a_missing_search_service_are_misses(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         live: Any = rig.gateway.live
@@ -244,9 +246,7 @@ async def test_cleared_answers_and_a_missing_search_service_ask_a_model(tmp_path
         assert await cache_of(rig, "Which way can the Jira password be reset?") == "none"
 
 
-async def test_a_search_service_that_says_nothing_holds_up_one_call_for_a_moment(
-    tmp_path: Path, encoder: Encoder
-) -> None:
+async def test_a_silent_search_service_delays_one_call_briefly(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -262,7 +262,7 @@ async def test_a_search_service_that_says_nothing_holds_up_one_call_for_a_moment
             assert loop.time() - begun < MAX_WAIT_SECONDS
 
 
-async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last(
+async def test_a_worker_remembers_a_bounded_number_of_recent_questions(
     tmp_path: Path, encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever the conversations that they are asked in; each takes some twenty kilobytes."""
@@ -279,7 +279,7 @@ async def test_a_worker_remembers_a_bounded_number_of_questions_those_asked_last
         assert similar._question_count == 4, "a question that is answered anew is the same one"
 
 
-async def test_an_answer_is_given_to_nobody_else_however_the_question_is_put(tmp_path: Path, encoder: Encoder) -> None:
+async def test_a_personal_answer_is_never_shared_in_any_phrasing(tmp_path: Path, encoder: Encoder) -> None:
     """Of one person is the person's: the same words, other words, and the words of the first one of all."""
     async with meaning_rig(tmp_path, encoder, scope="person") as rig:
         live: Any = rig.gateway.live
@@ -297,7 +297,9 @@ async def test_an_answer_is_given_to_nobody_else_however_the_question_is_put(tmp
             live.policy = replace(live.policy, number=live.policy.number + 1, cleared={"assistant": live.policy.number})
 
 
-async def test_who_changes_groups_while_waiting_shares_with_the_new_ones_only(tmp_path: Path, encoder: Encoder) -> None:
+async def test_a_person_changing_groups_while_waiting_shares_with_the_new_groups_only(
+    tmp_path: Path, encoder: Encoder
+) -> None:
     """The question was compared with those of the old group before; its answer is none of theirs."""
     async with meaning_rig(tmp_path, encoder, scope="group") as rig:
         live: Any = rig.gateway.live
@@ -328,7 +330,7 @@ async def test_who_changes_groups_while_waiting_shares_with_the_new_ones_only(tm
         assert await cache_of(rig, AGAIN, "quinn", before) == "none", "the answer to a question of another group"
 
 
-def test_regions_begin_checked_tighten_and_switch_off() -> None:
+def test_regions_begin_with_checks_tighten_and_switch_off() -> None:
     one = np.eye(4, dtype=np.float32)[0]
     regions = Regions(bound=0.05, check=0.1, evidence=2, threshold=3.0)
     region = regions.region_of(one)
@@ -356,7 +358,7 @@ def test_regions_begin_checked_tighten_and_switch_off() -> None:
     assert regions.decide(region, inf, 0.05) == CHECK
 
 
-def test_a_wrong_answer_among_few_checks_switches_a_region_off_that_its_neighbours_prove() -> None:
+def test_a_wrong_answer_among_few_checks_disables_a_region_proven_by_neighbours() -> None:
     regions = Regions(bound=0.05, check=0.1, evidence=5, threshold=3.0)
     region, other = (regions.region_of(vector) for vector in neighbours())
     for each, count in ((region, 10), (other, 200)):
@@ -370,7 +372,7 @@ def test_a_wrong_answer_among_few_checks_switches_a_region_off_that_its_neighbou
 
 
 @pytest.mark.parametrize(("bound", "checks"), [(0.01, (299, 473, 628)), (0.02, (149, 236, 313)), (0.05, (59, 93, 124))])
-def test_so_many_checks_prove_a_bound_as_the_documents_say(bound: float, checks: tuple[int, ...]) -> None:
+def test_the_number_of_checks_that_prove_a_bound_is_as_documented(bound: float, checks: tuple[int, ...]) -> None:
     for wrong, of in enumerate(checks):
         assert is_within_bound(wrong, of, bound)
         assert not is_within_bound(wrong, of - 1, bound)
@@ -399,7 +401,7 @@ def test_checks_of_neighbours_count_and_their_own_are_needed_too() -> None:
     assert [regions.decide(each, 9.0, 0.5) for each in (near, other, far)] == [GIVE, GIVE, CHECK]
 
 
-def test_what_all_workers_learned_takes_the_place_of_what_is_counted_here() -> None:
+def test_shared_counts_replace_local_ones() -> None:
     regions, other = (Regions(bound=0.05, check=0.1, evidence=2, threshold=3.0) for _ in range(2))
     one, two = neighbours()
     regions.learn(regions.region_of(one), 9.0, True)
@@ -422,7 +424,9 @@ def served(rig: Rig, **changes: Any) -> None:
 
 
 @pytest.mark.parametrize("change", ["nothing", "time", "prompt", "model"])
-async def test_an_answer_ends_with_its_time_prompt_and_model(tmp_path: Path, encoder: Encoder, change: str) -> None:
+async def test_an_answer_is_invalid_after_its_ttl_or_a_change_of_prompt_or_model(
+    tmp_path: Path, encoder: Encoder, change: str
+) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         clock: Any = rig.gateway.clock
@@ -434,7 +438,7 @@ async def test_an_answer_ends_with_its_time_prompt_and_model(tmp_path: Path, enc
 
 
 @pytest.mark.parametrize("still", [{"c1", "c2"}, {"c1"}])
-async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
+async def test_an_answer_is_served_while_all_its_passages_are_readable(
     tmp_path: Path, encoder: Encoder, still: set[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
@@ -451,7 +455,7 @@ async def test_an_answer_is_given_while_every_passage_of_it_may_be_read(
 
 
 @pytest.mark.parametrize("now", [["c1"], ["c1", "c2"]])
-async def test_an_answer_to_a_question_in_other_words_ends_where_its_own_would_find_more(
+async def test_an_answer_to_a_paraphrase_ends_if_its_own_search_finds_more(
     tmp_path: Path, encoder: Encoder, now: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("tests.unit.test_gateway_semantic.READABLE", {"c1", "c2"})
@@ -484,7 +488,7 @@ class Tallied:
         self.rows.append((workload, "wrong" if wrong else "right"))
 
 
-async def test_look_ups_checks_and_what_was_saved_are_told(tmp_path: Path, encoder: Encoder) -> None:
+async def test_lookups_checks_and_savings_are_reported(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.answer_cache.similar
         similar.tally = told = Tallied()
@@ -494,7 +498,7 @@ async def test_look_ups_checks_and_what_was_saved_are_told(tmp_path: Path, encod
     assert told.rows == [looked, looked, ("assistant", "right"), looked, ("assistant", "given", True)]
 
 
-async def test_what_was_found_and_refused_by_a_stop_saved_nothing(tmp_path: Path, encoder: Encoder) -> None:
+async def test_a_hit_refused_by_a_kill_saved_nothing(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         await taught(rig)
         similar: Any = rig.gateway.answer_cache.similar
@@ -520,7 +524,7 @@ def test_savings_are_net_of_look_ups_and_of_wrong_answers() -> None:
     assert unproven.wrong_answers == pytest.approx(2.0)
 
 
-async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path: Path, encoder: Encoder) -> None:
+async def test_checks_are_shared_between_workers(tmp_path: Path, encoder: Encoder) -> None:
     async with meaning_rig(tmp_path, encoder) as rig:
         similar: Any = rig.gateway.answer_cache.similar
         similar.checks = checks = CheckStore("postgresql://nobody@127.0.0.1:9/none")
@@ -571,7 +575,7 @@ async def test_a_check_is_told_and_what_other_workers_found_counts_here(tmp_path
         ("You may return it.", "You may not return it.", False),
     ],
 )
-async def test_answers_agree_where_numbers_units_dates_and_names_do(
+async def test_answers_agree_if_numbers_units_dates_and_names_do(
     encoder: Encoder, one: str, other: str, same: bool
 ) -> None:
     async def embed(asked: Sequence[tuple[Reading, Sequence[tuple[int, int]]]], _: Any) -> list[EmbeddedReading]:

@@ -167,7 +167,7 @@ async def test_keep_alive_and_pipelining_answer_in_order(running: Running) -> No
     assert bodies == [b"ok:%d" % n for n in range(20)] + [b"ok:last"]
 
 
-async def test_nothing_is_left_of_a_connection_that_is_gone(running: Running) -> None:
+async def test_a_closed_connection_leaves_nothing_behind(running: Running) -> None:
     """Garbage is looked for each ten million objects: what is in cycles would stay for hours."""
 
     def left() -> int:
@@ -185,12 +185,12 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(running: Running) ->
         gc.enable()
 
 
-async def test_each_proxy_may_add_its_own_line_of_where_a_request_is_from(running: Running) -> None:
+async def test_forwarded_headers_may_be_in_several_lines(running: Running) -> None:
     lines = "x-forwarded-for: 203.0.113.7\r\nvia: a\r\nX-Forwarded-For: 10.0.0.2, 10.0.0.3\r\n"
     assert (await exchange(running, post(headers=lines, path="/from"))).endswith(b"203.0.113.7, 10.0.0.2, 10.0.0.3")
 
 
-async def test_the_lines_of_a_traces_state_are_one_list_and_two_parents_are_none(running: Running) -> None:
+async def test_tracestate_lines_are_joined_and_two_traceparents_are_ignored(running: Running) -> None:
     lines = "tracestate: a=1\r\nTraceState: b=2\r\n"
     assert (await exchange(running, post(headers=lines, path="/header/tracestate"))).endswith(b"a=1, b=2")
     parent = f"00-{'1' * 32}-{'2' * 16}-01"
@@ -199,7 +199,7 @@ async def test_the_lines_of_a_traces_state_are_one_list_and_two_parents_are_none
 
 
 @pytest.mark.parametrize("name", ["anthropic-beta", "sec-websocket-protocol"])
-async def test_what_a_client_names_may_be_in_several_lines(running: Running, name: str) -> None:
+async def test_list_headers_may_be_in_several_lines(running: Running, name: str) -> None:
     lines = f"{name}: a\r\n{name.title()}: b, c\r\naccept: x\r\nAccept: y\r\n"
     assert (await exchange(running, post(headers=lines, path=f"/header/{name}"))).endswith(b"\r\n\r\na, b, c")
     assert (await exchange(running, post(headers=lines, path="/header/accept"))).endswith(b"\r\n\r\ny")
@@ -216,7 +216,7 @@ async def test_a_chunked_body_and_one_in_single_bytes(running: Running) -> None:
     writer.close()
 
 
-async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> None:
+async def test_a_body_in_tiny_pieces_takes_no_more_memory_than_its_size() -> None:
     size, piece = 1 << 18, b"2\r\nab\r\n"
     head = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n"
     async with serving(replace(LIMITS, body_bytes=size)) as running:
@@ -239,7 +239,7 @@ async def test_a_body_in_the_smallest_pieces_takes_no_more_than_its_size() -> No
 
 
 @pytest.mark.parametrize("cut", [1, 7, 1000, 1900])
-async def test_a_head_is_as_large_as_it_is_however_it_is_cut(running: Running, cut: int) -> None:
+async def test_the_size_of_a_head_does_not_depend_on_how_it_is_split(running: Running, cut: int) -> None:
     """Lines that were parsed are not counted again in the reads that they came in."""
     data = post(b"x", "".join(f"x-{n}: {'a' * 50}\r\n" for n in range(30)))
     assert 1700 < len(data) < LIMITS.head_bytes
@@ -282,9 +282,7 @@ async def test_the_answer_to_head_ends_with_its_head(running: Running) -> None:
 
 
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
-async def test_the_answer_to_head_ends_with_its_head_where_there_is_much_to_tell(
-    running: Running, version: str
-) -> None:
+async def test_a_large_answer_to_head_ends_with_its_head(running: Running, version: str) -> None:
     data = f"HEAD /told HTTP/{version}\r\nhost: x\r\n\r\n".encode() + (post(b"next") if version == "1.1" else b"")
     first, *second = (await exchange(running, data)).split(b"HTTP/1.1 200 OK")[1:]
     assert first.startswith(b"\r\n") and first.endswith(b"\r\n\r\n") and first.count(b"\r\n\r\n") == 1
@@ -298,7 +296,7 @@ async def test_a_client_of_http_1_0_is_not_kept_waiting(running: Running) -> Non
     assert b"connection: close\r\n" in answer and answer.endswith(b"ok:hi")
 
 
-async def test_what_is_held_for_a_request_that_never_begins_is_let_go(running: Running) -> None:
+async def test_memory_of_a_request_that_never_begins_is_released(running: Running) -> None:
     """The connection is lost between the answer to one request and the first step of the next."""
     await exchange(running, post(path="/abort", close=False) + post(b"x" * 5000))
     await wait_until(lambda: not running.server.connections)
@@ -306,7 +304,7 @@ async def test_what_is_held_for_a_request_that_never_begins_is_let_go(running: R
 
 
 @pytest.mark.parametrize("close", [True, False])
-async def test_who_takes_nothing_of_a_whole_answer_is_cut_off(close: bool) -> None:
+async def test_a_client_that_reads_nothing_of_an_answer_is_cut_off(close: bool) -> None:
     """Also where the connection was to end with it, and only waits for what is left to be taken."""
     async with serving(replace(LIMITS, write_seconds=0.3)) as running:
         _, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
@@ -317,7 +315,7 @@ async def test_who_takes_nothing_of_a_whole_answer_is_cut_off(close: bool) -> No
         writer.transport.abort()
 
 
-async def test_who_leaves_the_last_of_an_answer_is_cut_off_too(running: Running) -> None:
+async def test_a_client_that_leaves_the_end_of_an_answer_unread_is_cut_off(running: Running) -> None:
     """Also where that is so little that nobody had to be told to wait."""
     running.server.limits = replace(LIMITS, write_seconds=0.3)
     with socket.socket() as client:
@@ -336,7 +334,7 @@ async def test_who_leaves_the_last_of_an_answer_is_cut_off_too(running: Running)
         await wait_until(lambda: not running.server.connections)
 
 
-async def test_who_takes_nothing_of_a_conversation_is_cut_off() -> None:
+async def test_a_client_that_reads_nothing_of_a_conversation_is_cut_off() -> None:
     """However long what is said there may take."""
     async with serving(replace(LIMITS, write_seconds=0.3)) as running:
         running.server.accepts_websocket = lambda _: True
@@ -352,7 +350,7 @@ async def test_who_takes_nothing_of_a_conversation_is_cut_off() -> None:
 
 
 @pytest.mark.parametrize("together", [True, False])
-async def test_who_takes_no_answer_is_given_no_further_one(running: Running, together: bool) -> None:
+async def test_a_client_that_reads_no_answer_gets_no_further_one(running: Running, together: bool) -> None:
     """Requests wait for their client, also those that came with the first: whoever asks and takes nothing fills no
     memory with answers."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
@@ -372,7 +370,7 @@ async def test_who_takes_no_answer_is_given_no_further_one(running: Running, tog
     writer.close()
 
 
-async def test_who_asks_on_before_there_is_an_answer_is_read_no_further(running: Running) -> None:
+async def test_pipelined_requests_are_not_read_before_the_answer(running: Running) -> None:
     """What was read waits for the answers before it, and counts nowhere where it is a head alone."""
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(post(path="/wait", close=False))
@@ -384,7 +382,7 @@ async def test_who_asks_on_before_there_is_an_answer_is_read_no_further(running:
     writer.close()
 
 
-async def test_what_is_wrong_behind_requests_is_told_after_their_answers(running: Running) -> None:
+async def test_malformed_data_after_requests_is_reported_after_their_answers(running: Running) -> None:
     """Also where these wait for their client."""
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
@@ -398,7 +396,7 @@ async def test_what_is_wrong_behind_requests_is_told_after_their_answers(running
 
 
 @pytest.mark.parametrize("close", [True, False])
-async def test_who_takes_a_large_answer_slowly_gets_all_of_it(close: bool) -> None:
+async def test_a_slow_reader_gets_all_of_a_large_answer(close: bool) -> None:
     """As slowly as a body may come: that is more than an idle connection has."""
     async with serving(replace(LIMITS, idle_seconds=0.2, write_seconds=0.2, body_bytes_per_second=1 << 20)) as running:
         reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
@@ -447,7 +445,7 @@ async def test_a_target_may_name_the_host(running: Running, target: str, path: b
         ("upgrade: websocket\r\nconnection: upgrade\r\n", b"upgrade_unsupported"),
     ],
 )
-async def test_what_two_parsers_could_read_differently_is_refused(running: Running, headers: str, code: bytes) -> None:
+async def test_ambiguous_requests_are_refused(running: Running, headers: str, code: bytes) -> None:
     data = f"POST / HTTP/1.1\r\nhost: x\r\n{headers}\r\n".encode() + b"3\r\nabc\r\n0\r\n\r\n"
     answer = await exchange(running, data)
     assert answer.startswith(b"HTTP/1.1 400 ") and (code in answer or b"malformed_request" in answer)
@@ -455,7 +453,7 @@ async def test_what_two_parsers_could_read_differently_is_refused(running: Runni
     assert running.seen.requests == []
 
 
-async def test_who_tries_websocket_first_is_told_to_go_on_by_http(running: Running) -> None:
+async def test_an_unsupported_websocket_upgrade_is_answered_over_http(running: Running) -> None:
     """Codex does at /v1/responses; any other status ends its turn."""
     upgrade = "connection: Upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\nsec-websocket-key: eA==\r\n"
     answer = await exchange(running, f"GET /v1/responses HTTP/1.1\r\nhost: x\r\n{upgrade}\r\n".encode())
@@ -473,7 +471,7 @@ _JAVA = "connection: Upgrade, HTTP2-Settings\r\nupgrade: h2c\r\nhttp2-settings: 
     "body", ["content-length: 3\r\n\r\nabc", "transfer-encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n"]
 )
 @pytest.mark.parametrize("step", [1, 7, 10_000])
-async def test_an_offer_of_another_protocol_is_passed_over(running: Running, offer: str, body: str, step: int) -> None:
+async def test_an_offer_of_another_protocol_is_ignored(running: Running, offer: str, body: str, step: int) -> None:
     """Java's own client makes one with the first request of each connection."""
     data = f"POST /first HTTP/1.1\r\nhost: x\r\n{offer}{body}GET /second HTTP/1.1\r\nhost: x\r\n{offer}\r\n".encode()
     data += post(b"third")
@@ -487,7 +485,7 @@ async def test_an_offer_of_another_protocol_is_passed_over(running: Running, off
     writer.close()
 
 
-async def test_many_offers_that_come_together_are_answered_each(running: Running) -> None:
+async def test_many_pipelined_upgrade_offers_are_each_answered(running: Running) -> None:
     data = f"POST / HTTP/1.1\r\nhost: x\r\n{_JAVA}content-length: 1\r\n\r\nx".encode() * 1500 + post(b"last")
     answers = await exchange(running, data)
     assert answers.count(b"HTTP/1.1 200 OK") == 1501 and answers.endswith(b"ok:last")
@@ -522,7 +520,7 @@ async def test_expect_is_answered_before_the_body(running: Running) -> None:
     writer.close()
 
 
-async def test_no_client_of_http_1_0_is_asked_for_its_body(running: Running) -> None:
+async def test_a_client_of_http_1_0_gets_no_100_continue(running: Running) -> None:
     data = b"POST / HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi"
     answer = await exchange(running, data)
     assert answer.startswith(b"HTTP/1.1 200 OK") and answer.endswith(b"ok:hi")
@@ -530,9 +528,7 @@ async def test_no_client_of_http_1_0_is_asked_for_its_body(running: Running) -> 
 
 @pytest.mark.parametrize("before", [b"", b"POST /first HTTP/1.1\r\nhost: x\r\ncontent-length: 0\r\n\r\n"])
 @pytest.mark.parametrize("path", ["/read", "/unread"])
-async def test_a_body_that_is_passed_on_is_asked_for_once_it_is_read(
-    running: Running, path: str, before: bytes
-) -> None:
+async def test_a_streamed_body_gets_100_continue_once_it_is_read(running: Running, path: str, before: bytes) -> None:
     """Whoever has no key, say, is told so before he sends it; also behind a request that is answered first."""
     running.server.is_streamed = lambda request: request.target != b"/first"
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
@@ -561,7 +557,7 @@ async def test_a_body_that_is_passed_on_is_asked_for_once_it_is_read(
         ("", b"host_missing"),
     ],
 )
-async def test_what_is_wrong_with_a_head_is_told_at_once_where_its_body_would_be_passed_on(
+async def test_an_invalid_head_is_refused_at_once_before_a_streamed_body(
     running: Running, lines: str, code: bytes
 ) -> None:
     """As of any other request: nobody is asked for it, nor waits for a body that is not read."""
@@ -589,7 +585,7 @@ async def test_an_unanswered_request_closes_the_connection(running: Running) -> 
     assert await exchange(running, post(path="/drop", close=False)) == b""
 
 
-async def test_a_reader_that_takes_nothing_stops_the_writer_and_is_dropped(hasty: Running) -> None:
+async def test_a_client_that_reads_nothing_pauses_the_writer_and_is_dropped(hasty: Running) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port, limit=1024)
     writer.write(post(path="/big"))
     await wait_until(lambda: hasty.seen.written > 0)
@@ -608,7 +604,7 @@ async def test_malformed_bytes_after_a_good_request_are_answered_after_it(runnin
 
 @settings(max_examples=40, deadline=None)
 @given(st.text())
-def test_nothing_that_is_reflected_can_end_a_header_line(text: str) -> None:
+def test_reflected_values_cannot_end_a_header_line(text: str) -> None:
     value = header_value(text)
     assert all(0x21 <= byte <= 0x7E for byte in value)
 
@@ -639,11 +635,11 @@ def test_any_bytes_in_any_pieces_leave_the_server_alive(data: bytes, step: int) 
 
 
 @pytest.mark.parametrize(("files", "most"), [(100, 64), (1024, 384), (20_000, 9_872), (1 << 20, 20_000)])
-def test_clients_leave_files_for_calls_and_for_what_goes_on_beside_them(files: int, most: int) -> None:
+def test_connections_leave_file_descriptors_for_calls_and_background_work(files: int, most: int) -> None:
     assert connections(files) == most
 
 
-async def test_who_was_accepted_just_before_a_worker_stopped_listening_is_answered(running: Running) -> None:
+async def test_a_client_accepted_just_before_the_worker_stopped_listening_is_answered(running: Running) -> None:
     """The loop makes a connection of it a turn later; until then there is none to wait for."""
     ours, theirs = socket.socketpair()
     with theirs:
@@ -660,7 +656,9 @@ async def test_who_was_accepted_just_before_a_worker_stopped_listening_is_answer
     await accepted
 
 
-async def test_whoever_arrives_is_waited_for_once(running: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_stopping_worker_waits_once_for_arriving_clients(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A worker quiesces, and then drains: nobody can arrive between the two."""
     await running.server.quiesce(5)
     monkeypatch.setattr(http_server, "_ARRIVING_SECONDS", 60.0)

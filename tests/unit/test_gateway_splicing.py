@@ -28,20 +28,20 @@ _VALUES = st.recursive(
 _NAMES = st.text(max_size=4) | st.sampled_from(["model", "max_tokens", 'a"b', "c\\", "é"])
 
 
-def test_what_is_not_changed_stays_as_it_came() -> None:
+def test_unchanged_bytes_stay_as_they_came() -> None:
     body = b'{ "model" :"auto",\n  "max_tokens":1e1 ,"x-\\u00e9": {"model":  "inner"} , "stream" : true }\n'
     out = replace_fields(body, _fields(body), {"model": b'"up"', "max_tokens": None, "stream_options": b"{}"})
     assert out == b'{ "model" :"up" ,"x-\\u00e9": {"model":  "inner"} , "stream" : true ,"stream_options":{}}'
 
 
-def test_the_first_field_goes_with_its_comma() -> None:
+def test_the_first_field_is_removed_with_its_comma() -> None:
     body = b'{"a":1, "b":2 , "c":[3]}'
     assert json.loads(replace_fields(body, _fields(body), {"a": None})) == {"b": 2, "c": [3]}
     assert json.loads(replace_fields(body, _fields(body), {"a": None, "b": None})) == {"c": [3]}
     assert json.loads(replace_fields(body, _fields(body), {"a": None, "b": None, "c": None, "d": b"4"})) == {"d": 4}
 
 
-def test_without_a_body_the_fields_are_written_anew() -> None:
+def test_without_original_bytes_the_fields_are_serialised() -> None:
     fields = _fields(b'{"a": 1, "b": 2}')
     assert replace_fields(b"", fields, {"a": None, "b": b"5", "c": b"6"}) == b'{"b":5,"c":6}'
 
@@ -52,7 +52,7 @@ def test_without_a_body_the_fields_are_written_anew() -> None:
     st.sampled_from([None, 1, 3]),
     st.booleans(),
 )
-def test_it_says_what_a_rewrite_would_say(
+def test_splicing_equals_reserialising(
     body: dict[str, object], changes: dict[str, int | None], indent: int | None, ascii: bool
 ) -> None:
     raw = json.dumps(body, indent=indent, ensure_ascii=ascii).encode("utf-8", "surrogatepass")
@@ -81,7 +81,7 @@ def test_it_says_what_a_rewrite_would_say(
         (SPEECH, b'{ "model":"M", "input" : "caf\\u00e9","voice":{"id" : "v"}, "speed": 1.0 }'),
     ],
 )
-def test_a_request_for_a_task_goes_on_as_the_bytes_that_came(interface: Interface, raw: bytes) -> None:
+def test_a_task_request_is_forwarded_byte_for_byte(interface: Interface, raw: bytes) -> None:
     request, place = Request(0.0), deployment("one", 1)
     request.body = raw
     made = interface.codec(place).request_body(interface.read(request), place, 16, [])

@@ -68,7 +68,7 @@ def through(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
 
 
 @pytest.mark.parametrize("way", list(WAYS))
-async def test_however_it_is_framed_it_is_one_answer(tmp_path: Path, through: list[bytes], way: str) -> None:
+async def test_an_answer_is_the_same_in_every_framing(tmp_path: Path, through: list[bytes], way: str) -> None:
     async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *WAYS[way]) as rig:
         stream = await rig.stream()
         assert (stream.text, stream.finish, stream.done, stream.errors) == ("".join(TEXTS), ["stop"], True, [])
@@ -81,7 +81,7 @@ async def test_however_it_is_framed_it_is_one_answer(tmp_path: Path, through: li
         assert not through
 
 
-async def test_all_that_follows_the_beginning_goes_on_in_the_turn_in_which_it_came(
+async def test_data_is_forwarded_in_the_loop_turn_in_which_it_arrives(
     tmp_path: Path, through: list[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Also the first token, whose upstream may have been given longer than what follows it."""
@@ -102,7 +102,7 @@ async def test_all_that_follows_the_beginning_goes_on_in_the_turn_in_which_it_ca
     assert len(pumped) + len(through) == len(TEXTS)
 
 
-async def test_a_stream_that_breaks_after_it_went_through_is_counted_and_told(
+async def test_a_stream_that_breaks_in_pass_through_is_counted_and_reported(
     tmp_path: Path, through: list[bytes]
 ) -> None:
     async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *map(frame, EVENTS)) as rig:
@@ -113,7 +113,7 @@ async def test_a_stream_that_breaks_after_it_went_through_is_counted_and_told(
     assert through
 
 
-async def test_what_is_kept_is_seen_whole(tmp_path: Path, through: list[bytes]) -> None:
+async def test_stored_content_of_a_pass_through_is_complete(tmp_path: Path, through: list[bytes]) -> None:
     kept = {"assistant": {"keep": Keep(content="full", seconds=60)}}
     async with raw_upstream_rig(tmp_path, CHUNKED_STREAM_HEAD, *WAYS["each"], workloads=kept) as rig:
         assert (await rig.stream()).text == "".join(TEXTS)
@@ -145,7 +145,7 @@ NOISY: dict[str, Any] = {"obfuscation": "ab"}
 
 
 @given(st.data(), st.sampled_from([{}, NOISY]))
-def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, more: dict[str, Any]) -> None:
+def test_a_forwarded_frame_is_one_complete_chunk_for_the_parser(data: st.DataObject, more: dict[str, Any]) -> None:
     """Bytes changed, put in and left out anywhere."""
     alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
     assert alike is not None
@@ -171,7 +171,7 @@ def test_what_passes_is_one_whole_chunk_to_the_parser_too(data: st.DataObject, m
 @pytest.mark.parametrize("more", [{}, NOISY])
 @pytest.mark.parametrize("where", ["text", "noise"])
 @pytest.mark.parametrize("put", [b'","finish_reason":"stop","x":"', b"\\", b"\n", b"\x00", b"\x1f", b"\x7f", b"\r"])
-def test_nothing_is_hidden_in_what_may_differ(more: dict[str, Any], where: str, put: bytes) -> None:
+def test_varying_fields_of_a_frame_cannot_hide_data(more: dict[str, Any], where: str, put: bytes) -> None:
     """Neither in the text nor in the noise, whose chunk is as long as its frame says."""
     alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
     assert alike is not None
@@ -181,7 +181,7 @@ def test_nothing_is_hidden_in_what_may_differ(more: dict[str, Any], where: str, 
     assert alike.framed_text_bytes(frame(encode_events(hidden))) == alike.text_bytes(encode_events(hidden)) == -1
 
 
-def test_of_every_length_a_frame_is_what_the_parser_takes_it_for() -> None:
+def test_frames_of_every_length_agree_with_the_parser() -> None:
     alike = ChunkTemplate.of(chunk({"content": "a"}))
     assert alike is not None
     for size in (*range(300), *range(3900, 4200)):

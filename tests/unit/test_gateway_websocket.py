@@ -62,7 +62,7 @@ def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin).serialize(mask=True)
 
 
-async def test_pieces_without_anything_in_them_are_not_kept() -> None:
+async def test_empty_fragments_are_not_stored() -> None:
     socket, stream, _ = connected()
     stream.feed(frame(Opcode.TEXT, b"one ", fin=False) + frame(Opcode.CONT, fin=False) * 1000)
     receiving = asyncio.create_task(socket.receive())
@@ -72,7 +72,7 @@ async def test_pieces_without_anything_in_them_are_not_kept() -> None:
     assert await receiving == "one two"
 
 
-async def test_calls_have_a_turn_between_thousands_of_pings() -> None:
+async def test_thousands_of_pings_do_not_block_calls() -> None:
     socket, stream, written = connected()
     stream.feed(frame(Opcode.PING) * (10 * BYTES_PER_TURN // 6) + frame(Opcode.TEXT, b"hello"))
     receiving, turns = asyncio.create_task(socket.receive()), 0
@@ -83,7 +83,7 @@ async def test_calls_have_a_turn_between_thousands_of_pings() -> None:
     assert b"".join(written.data).count(b"\x8a\x00") == 10 * BYTES_PER_TURN // 6
 
 
-async def test_who_takes_no_pongs_is_heard_no_further() -> None:
+async def test_a_client_that_reads_no_pongs_is_paused() -> None:
     """They would pile up as fast as pings come."""
     socket, stream, written = connected()
     written.is_write_paused = True
@@ -98,7 +98,7 @@ async def test_who_takes_no_pongs_is_heard_no_further() -> None:
     assert await receiving == "hello"
 
 
-async def test_who_speaks_no_websocket_any_more_is_told_nothing_more() -> None:
+async def test_after_a_protocol_error_nothing_more_is_sent() -> None:
     """Whatever else is said meanwhile, also where it takes what it was sent slowly."""
     socket, stream, written = connected()
     written.is_write_paused = True
@@ -110,7 +110,7 @@ async def test_who_speaks_no_websocket_any_more_is_told_nothing_more() -> None:
     assert await receiving is None and len(written.data) == 2
 
 
-async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
+async def test_a_partial_message_counts_as_held_like_a_body() -> None:
     """Of many conversations at once it would be gigabytes."""
     socket, stream, written = connected()
     told = "x" * (1 << 20)
@@ -130,7 +130,7 @@ async def test_what_has_come_of_a_message_is_held_as_a_body_is() -> None:
     assert written.data[-1] == Frame(Opcode.CLOSE, Close(1013, "memory_full").serialize()).serialize(mask=False)
 
 
-async def test_a_client_that_is_gone_without_a_word_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_silently_gone_client_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is asked, and one that says that it is there is not asked again at once."""
     monkeypatch.setattr(websocket, "PING_SECONDS", 0.02)
     monkeypatch.setattr(websocket, "PONG_SECONDS", 0.1)

@@ -75,7 +75,7 @@ def facts(request: Request) -> tuple[object, ...]:
 
 
 @given(st.sampled_from(HEADS), st.binary(max_size=120), st.binary(max_size=1200))
-def test_the_same_head_with_another_body_is_known(head: bytes, first: bytes, second: bytes) -> None:
+def test_the_same_head_with_another_body_is_a_cache_hit(head: bytes, first: bytes, second: bytes) -> None:
     known = HeadCache()
     data = head % len(first) + first
     known.remember(data, parsed(data)[1])
@@ -86,7 +86,7 @@ def test_the_same_head_with_another_body_is_known(head: bytes, first: bytes, sec
 
 
 @given(st.sampled_from(HEADS), st.data())
-def test_whatever_else_comes_is_known_only_as_what_the_parser_finds(head: bytes, data: st.DataObject) -> None:
+def test_a_cached_head_always_equals_the_parsers_result(head: bytes, data: st.DataObject) -> None:
     """Bytes changed, put in and left out anywhere, in the head that is learned and in the one that comes."""
     known = HeadCache()
     for _ in range(2):
@@ -110,7 +110,7 @@ def test_whatever_else_comes_is_known_only_as_what_the_parser_finds(head: bytes,
         b"transfer-encoding: chunked\r\n", b"x: 1\r\n",
     ],
 )  # fmt: skip
-def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> None:
+def test_heads_that_need_more_than_their_body_are_parsed(lines: bytes) -> None:
     known, request = HeadCache(), Request(0.0)
     data = b"POST / HTTP/1.1\r\nhost: x\r\n" + lines + b"\r\nabc"
     request.headers = {line.partition(b":")[0]: line.partition(b": ")[2] for line in lines.split(b"\r\n") if line}
@@ -119,14 +119,14 @@ def test_what_asks_for_more_than_its_body_to_be_read_is_parsed(lines: bytes) -> 
 
 
 @pytest.mark.parametrize("digits", [b"+3", b"-3", b"3_0", b"3 ", b" 3", b"", b"0x3", b"\xb3", b"000000000003"])
-def test_only_digits_are_a_length(digits: bytes) -> None:
+def test_a_content_length_consists_of_digits_only(digits: bytes) -> None:
     known, data = HeadCache(), HEADS[1] % 3 + b"abc"
     known.remember(data, parsed(data)[1])
     assert known.match(data, 0.0) is not None
     assert known.match(data.replace(b"Content-Length:3", b"Content-Length:" + digits), 0.0) is None
 
 
-def test_nothing_of_a_body_stays_with_its_head() -> None:
+def test_no_body_is_kept_with_its_head() -> None:
     """A connection that is kept and asks nothing holds no more than its head."""
     known, data = HeadCache(), HEADS[1] % 3 + b"abc"
     known.remember(data, parsed(data)[1])
@@ -134,7 +134,7 @@ def test_nothing_of_a_body_stays_with_its_head() -> None:
     assert len(known._prefix) + len(known._suffix) < len(data) - 3
 
 
-def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_api_key_of_a_cached_head_is_hashed_once_and_looked_up_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
     hashed: list[dict[bytes, bytes]] = []
 
     def digest_of(headers: dict[bytes, bytes]) -> bytes:
@@ -164,7 +164,7 @@ def test_the_key_of_a_known_head_is_hashed_once_and_looked_up_each_time(monkeypa
     assert len(hashed) == 2
 
 
-def test_a_client_of_http_1_0_is_parsed_and_heads_that_never_come_again_are_given_up() -> None:
+def test_http_1_0_is_always_parsed_and_unrepeated_heads_are_evicted() -> None:
     known = HeadCache()
     old = b"POST / HTTP/1.0\r\nconnection: keep-alive\r\ncontent-length: 1\r\n\r\nx"
     known.remember(old, parsed(old)[1])
@@ -203,7 +203,7 @@ def post(name: bytes, body: bytes) -> bytes:
     return b"POST / HTTP/1.1\r\nHost: x\r\nX-Name: %b\r\nContent-Length: %d\r\n\r\n%b" % (name, len(body), body)
 
 
-async def test_one_connection_is_answered_right_whatever_comes_after_what() -> None:
+async def test_a_connection_is_answered_correctly_in_any_order_of_requests() -> None:
     async with serving(Limits(body_bytes=10_000, unknown_caller_body_bytes=500)) as (server, port):
         client = Client(*await asyncio.open_connection("127.0.0.1", port))
         for name, body in ((b"a", b"1"), (b"a", b"22"), (b"b", b"333"), (b"b", b""), (b"b", b"x" * 9000), (b"b", b"y")):
@@ -220,7 +220,7 @@ async def test_one_connection_is_answered_right_whatever_comes_after_what() -> N
         client.writer.close()
 
 
-async def test_what_looks_like_a_known_request_is_none_while_another_one_is_there() -> None:
+async def test_a_cached_head_is_not_used_while_another_request_is_in_progress() -> None:
     """It may be a part of the body that is coming, and is answered in its turn."""
     async with serving(Limits()) as (_, port):
         client = Client(*await asyncio.open_connection("127.0.0.1", port))

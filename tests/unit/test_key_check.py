@@ -60,7 +60,7 @@ def test_a_key_is_read_where_each_client_sends_it_and_the_first_one_counts() -> 
     ("more", "code"),
     [({"revoked": True}, "key_revoked"), ({"expires": 10.0}, "key_expired"), ({"person": "gone"}, "key_user_inactive")],
 )
-def test_a_key_that_exists_may_be_used_no_more(more: dict[str, Any], code: str) -> None:
+def test_an_existing_key_may_be_unusable(more: dict[str, Any], code: str) -> None:
     key = KeyEntry("k", "w", "ana", acts_for_others=False, revoked=False, expires=10.1)
     policy = replace(EMPTY_POLICY, active=frozenset({"ana"}))
     check_key(key, policy, 10.0)
@@ -68,7 +68,7 @@ def test_a_key_that_exists_may_be_used_no_more(more: dict[str, Any], code: str) 
         check_key(replace(key, **more), policy, 10.0)
 
 
-def test_a_key_that_is_nearly_right_takes_the_steps_of_any_other() -> None:
+def test_a_nearly_correct_key_takes_the_same_steps_as_any_other() -> None:
     assert find_key({b"authorization": b"Bearer " + SECRET}, POLICY, 0.0).id == "k"
     wrong = [
         SECRET[:-1] + b"0",
@@ -82,7 +82,7 @@ def test_a_key_that_is_nearly_right_takes_the_steps_of_any_other() -> None:
     assert first and all(other == first for other in others)
 
 
-def test_what_keys_are_known_by_is_not_the_keys() -> None:
+def test_keys_are_looked_up_by_a_digest() -> None:
     told = repr(POLICY).encode()
     assert SECRET not in told and SECRET[3:] not in told
     assert all(len(known) == hashlib.sha256().digest_size for known in POLICY.keys)

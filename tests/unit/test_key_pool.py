@@ -43,7 +43,7 @@ class Busy(ScriptedModel):
             await super().handle(request, response)
 
 
-def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
+def test_use_is_spread_over_keys_and_old_use_counts_less() -> None:
     pool = KeyPool("abc")
     for _ in range(30):
         pool.record_use(pool.order(0.0)[0], 0.0)
@@ -58,7 +58,7 @@ def test_use_is_spread_and_what_is_long_ago_counts_less() -> None:
     assert pool.order(600.0) == [1, 0, 2], "what is used again is not taken for all of its past"
 
 
-def test_a_key_with_which_nothing_was_sent_is_not_used_and_nobody_found_out_about_it() -> None:
+def test_a_key_that_sent_nothing_counts_as_neither_used_nor_probed() -> None:
     pool = KeyPool("ab")
     pool.record_use(0, 0.0)
     pool.undo_use(0, 0.0)
@@ -74,7 +74,7 @@ def test_a_key_with_which_nothing_was_sent_is_not_used_and_nobody_found_out_abou
     assert pool.order(due) == [1], "others wait for how it goes"
 
 
-async def test_a_key_is_used_where_it_is_sent(tmp_path: Path) -> None:
+async def test_a_key_counts_as_used_when_it_is_sent(tmp_path: Path) -> None:
     """Not where there was no connection: of several keys of which one is refused that one would be well by it."""
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
@@ -86,7 +86,7 @@ async def test_a_key_is_used_where_it_is_sent(tmp_path: Path) -> None:
         await rig.books()
 
 
-def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
+def test_a_refused_key_pauses_for_retry_after_or_the_default() -> None:
     pool = KeyPool("ab")
     assert pool.record_refusal(0, 429, 0.0, None)
     assert pool.order(BUSY_REST_S - 0.1) == [1] and pool.order(BUSY_REST_S) == [0, 1]
@@ -101,7 +101,7 @@ def test_a_refused_key_rests_as_long_as_it_was_told_or_is_usual() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 3), st.booleans(), st.floats(0, 30)), max_size=60))
-def test_a_key_that_rests_is_never_chosen(steps: list[tuple[int, bool, float]]) -> None:
+def test_a_paused_key_is_never_chosen(steps: list[tuple[int, bool, float]]) -> None:
     pool, now, until = KeyPool("abcd"), 0.0, [0.0] * 4
     for index, refused, passed in steps:
         now += passed
@@ -114,7 +114,7 @@ def test_a_key_that_rests_is_never_chosen(steps: list[tuple[int, bool, float]]) 
             pool.record_use(index, now)
 
 
-async def test_a_deployment_rests_until_the_first_of_its_keys_is_well(tmp_path: Path) -> None:
+async def test_a_deployment_pauses_until_its_first_key_is_usable(tmp_path: Path) -> None:
     """Not as long as the last one that was refused."""
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
@@ -133,7 +133,7 @@ async def test_a_deployment_rests_until_the_first_of_its_keys_is_well(tmp_path: 
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 30), st.floats(0, 700)), max_size=40))
-def test_a_pool_rests_until_a_key_does_not(steps: list[tuple[int, float, float]]) -> None:
+def test_a_pool_pauses_until_one_of_its_keys_is_usable(steps: list[tuple[int, float, float]]) -> None:
     pool, now = KeyPool("abc"), 0.0
     for index, passed, after in steps:
         now += passed
@@ -143,7 +143,7 @@ def test_a_pool_rests_until_a_key_does_not(steps: list[tuple[int, float, float]]
         assert pool.order(now + pool.rest_seconds(now) + 1e-6)
 
 
-async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_place(tmp_path: Path) -> None:
+async def test_a_replaced_keys_state_does_not_apply_to_the_new_key(tmp_path: Path) -> None:
     """Whoever replaces a key that was refused need not wait until the old one would have rested enough."""
     targets = Targets(Home(tmp_path), asyncio.get_running_loop())
 
@@ -164,7 +164,7 @@ async def test_what_is_known_of_a_key_is_not_known_of_the_one_that_took_its_plac
     targets.close()
 
 
-def test_a_key_without_money_rests_longer_each_time_and_one_call_finds_out() -> None:
+def test_a_key_without_credit_pauses_longer_each_time_and_is_probed_by_one_call() -> None:
     pool, now = KeyPool("ab"), 0.0
     for rest in (60.0, 120.0, 240.0, 480.0, MAX_REST_S, MAX_REST_S):
         pool.record_refusal(0, 402, now, 20.0)
@@ -189,7 +189,7 @@ def test_a_key_without_money_rests_longer_each_time_and_one_call_finds_out() -> 
     assert pool.problem_statuses(now + 1.1 + REFUSED_REST_S + MAX_REST_S) == [0, 0], "nobody has asked for long"
 
 
-def test_a_key_without_money_rests_as_long_as_it_was_told_and_begins_anew_after_another_refusal() -> None:
+def test_a_key_without_credit_obeys_retry_after_and_restarts_its_backoff_after_another_refusal() -> None:
     pool = KeyPool("ab")
     pool.record_refusal(0, 402, 0.0, 300.0)
     assert pool.order(299.9) == [1] and pool.order(300.0) == [0, 1]
@@ -221,11 +221,11 @@ def quota(name: str) -> bytes:
         (429, b"x", False),
     ],
 )
-def test_an_account_without_money_is_told_from_one_that_is_busy(status: int, told: bytes, found: bool) -> None:
+def test_an_account_without_credit_is_distinguished_from_a_busy_one(status: int, told: bytes, found: bool) -> None:
     assert provider_refusals.is_quota_spent(status, told) == found
 
 
-async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told_of(tmp_path: Path) -> None:
+async def test_a_key_without_credit_pauses_for_minutes_and_is_reported(tmp_path: Path) -> None:
     """Its provider says so with the status of too many requests, after which a key is tried again in seconds."""
     for name in ("a", "b"):
         (tmp_path / name).write_text(name)
@@ -254,7 +254,7 @@ async def test_a_key_whose_account_is_out_of_money_rests_for_minutes_and_is_told
     await server.drain(0.2)
 
 
-async def test_a_deployment_may_be_called_as_a_local_service_is(tmp_path: Path) -> None:
+async def test_a_deployment_may_have_the_name_of_a_local_service(tmp_path: Path) -> None:
     """What is for the service never goes there, nor its own requests to the service."""
     home, loop = Home(tmp_path), asyncio.get_running_loop()
     announce(home, SERVICE, "http://127.0.0.1:1", "token-of-the-service")

@@ -41,7 +41,7 @@ class Taking:
         return nullcontext(None)
 
 
-def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_kill_written_during_the_import_stays_in_force(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """A control process whose database is slow does not answer, so it is by this file that things are stopped then."""
     services: Any = Taking(home)
 
@@ -60,7 +60,7 @@ def test_what_is_stopped_while_kills_are_taken_over_stays_stopped(home: Home, mo
 
 
 @pytest.mark.parametrize("content", [b"", b"[{", b"{}", b'[{"reason": "leak"}]', b"\xff"])
-def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: bytes) -> None:
+def test_a_damaged_kill_file_is_not_overwritten(home: Home, content: bytes) -> None:
     file = kill_file.kill_file_path(home)
     file.write_bytes(content)
     with pytest.raises(Unavailable, match="may stop something already") as refused:
@@ -70,9 +70,7 @@ def test_what_a_damaged_file_stops_is_not_written_over(home: Home, content: byte
     assert background.import_offline_kills(Taking(home)) == 0, "and it is there for whoever puts it right"  # type: ignore[arg-type]
 
 
-def test_a_file_that_cannot_be_read_for_a_moment_is_not_written_over(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_briefly_unreadable_kill_file_is_not_overwritten(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     kill._kill_offline(home, "workload/assistant", "leak")
     with monkeypatch.context() as patched:
         patched.setattr(Path, "read_text", lambda *_, **__: (_ for _ in ()).throw(OSError(5, "Input/output error")))
@@ -81,7 +79,7 @@ def test_a_file_that_cannot_be_read_for_a_moment_is_not_written_over(
     assert [each["scope"] for each in kill_file.read_kills(home)] == ["workload/assistant"]
 
 
-def test_a_worker_that_never_could_read_it_serves_nothing(home: Home) -> None:
+def test_a_worker_that_could_never_read_the_kill_file_serves_nothing(home: Home) -> None:
     file = kill_file.kill_file_path(home)
     file.write_text("[{")
     live = LiveView("postgresql://127.0.0.1:1/none", home, new_id(), SystemClock(), Slices())
@@ -97,7 +95,7 @@ def test_a_worker_that_never_could_read_it_serves_nothing(home: Home) -> None:
     assert not live.policy.kills
 
 
-def test_kills_that_are_written_at_once_are_all_there(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_concurrently_written_kills_are_all_kept(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     written = kill_file._write
 
     def slowly(*given: Any) -> None:
@@ -114,7 +112,7 @@ def test_kills_that_are_written_at_once_are_all_there(home: Home, monkeypatch: p
     assert sorted(each["scope"] for each in kill_file.read_kills(home)) == sorted(scopes)
 
 
-def test_what_is_taken_over_waits_for_whoever_writes(home: Home) -> None:
+def test_the_import_of_kills_waits_for_writers(home: Home) -> None:
     kills = [{"scope": f"workload/w{number}", "reason": "leak"} for number in range(2)]
     folder = os.open(home.run, os.O_RDONLY)
     try:
@@ -131,13 +129,13 @@ def test_what_is_taken_over_waits_for_whoever_writes(home: Home) -> None:
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root writes for others")
-def test_what_root_stops_can_be_read_by_those_who_serve(home: Home) -> None:
+def test_a_kill_file_written_by_root_is_readable_for_workers(home: Home) -> None:
     os.chown(home.run, 12_345, 12_345)
     kill._kill_offline(home, "company", "leak")
     assert kill_file.kill_file_path(home).stat().st_uid == 12_345
 
 
-def test_nobody_who_stands_still_keeps_a_kill_from_being_written(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_stopped_process_does_not_block_writing_a_kill(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(kill_file, "LOCK_TIMEOUT", 0.05)
     folder = os.open(home.run, os.O_RDONLY)
     try:

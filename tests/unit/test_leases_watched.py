@@ -72,7 +72,7 @@ async def alone(folder: Path) -> AsyncIterator[Worker]:
         await journal.close()
 
 
-async def test_others_are_heard_again_whatever_the_system_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_listening_is_retried_after_any_system_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where the loop may watch no more connections for a moment."""
     asked = list[str]()
 
@@ -87,7 +87,7 @@ async def test_others_are_heard_again_whatever_the_system_says(tmp_path: Path, m
             await asyncio.sleep(0.02)
 
 
-async def test_who_waits_goes_on_in_the_turn_in_which_something_is_freed(tmp_path: Path) -> None:
+async def test_a_waiting_call_continues_in_the_turn_of_a_release(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
         waiting = one.acquire(50)
         await asyncio.sleep(0.05)
@@ -115,9 +115,7 @@ def alarms(monkeypatch: pytest.MonkeyPatch) -> list[Noted]:
     return Noted.made
 
 
-async def test_who_is_promised_something_in_the_turn_in_which_its_time_is_over_has_it(
-    tmp_path: Path, alarms: list[Noted]
-) -> None:
+async def test_a_grant_in_the_turn_of_the_timeout_is_kept(tmp_path: Path, alarms: list[Noted]) -> None:
     """Else it is idle here, where others are refused for the want of it."""
     async with alone(tmp_path) as one:
         waiting = one.acquire(50)
@@ -128,7 +126,7 @@ async def test_who_is_promised_something_in_the_turn_in_which_its_time_is_over_h
         assert one.leases._accounts[KEY].promised == 0
 
 
-async def test_whose_time_is_over_takes_nothing_from_those_who_wait_on(tmp_path: Path, alarms: list[Noted]) -> None:
+async def test_a_timed_out_call_takes_nothing_from_waiting_ones(tmp_path: Path, alarms: list[Noted]) -> None:
     async with alone(tmp_path) as one:
         first, second = one.acquire(50), one.acquire(50)
         await asyncio.sleep(0.05)
@@ -159,7 +157,7 @@ async def test_no_call_whose_turn_comes_first_has_what_is_given_back_of_a_lowere
         assert one.slices.available(*KEY) == 0 and one.slices.released(*KEY) == 50
 
 
-async def test_nothing_is_fetched_ahead_while_callers_wait(tmp_path: Path) -> None:
+async def test_nothing_is_prefetched_while_calls_wait(tmp_path: Path) -> None:
     """They are asked for, and would wait for that, too."""
     async with alone(tmp_path) as one:
         waiting = one.acquire(50)
@@ -172,7 +170,7 @@ async def test_nothing_is_fetched_ahead_while_callers_wait(tmp_path: Path) -> No
         assert one.leases._should_prefetch(KEY, account, now, "2026-11-25T14:33")
 
 
-async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by_itself() -> None:
+async def test_of_two_workers_short_of_budget_the_older_one_is_served_first() -> None:
     done, (older, newer) = list[str](), sorted((new_id(), new_id()), key=str)
 
     async def gives(_: Key) -> None:
@@ -203,7 +201,7 @@ async def test_of_two_that_are_short_the_older_one_is_served_first_and_nobody_by
 
 
 @pytest.mark.parametrize("by", ["whoever gives it back", "a tick meanwhile"])
-async def test_postgresql_hears_of_nothing_that_is_given_back_before_the_disk_has_it(
+async def test_a_release_is_sent_only_after_it_is_durable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, by: str
 ) -> None:
     on_disk, told = asyncio.get_running_loop().create_future(), list[Key]()
@@ -237,7 +235,7 @@ async def test_postgresql_hears_of_nothing_that_is_given_back_before_the_disk_ha
         assert told == [KEY] and not grants.has_unconfirmed
 
 
-async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
+async def test_a_release_during_a_reported_release_is_reported_too(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, told = ("requests/few", "2026-01-01"), list[int]()
@@ -260,7 +258,7 @@ async def test_what_is_given_back_of_a_limit_while_that_is_told_is_told_too(
         assert told == [1, 2]
 
 
-async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> None:
+async def test_an_empty_budget_is_not_empty_after_a_release(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
         assert await one.acquire(50) == Charge(*KEY, 50)
         account = one.leases._accounts[KEY]
@@ -271,7 +269,7 @@ async def test_what_was_empty_is_not_once_something_is_freed(tmp_path: Path) -> 
         assert not one.slices.watched, "nothing is looked for any more"
 
 
-async def test_what_is_recalled_is_given_back_as_it_is_freed(tmp_path: Path) -> None:
+async def test_a_recalled_slice_is_returned_as_it_is_freed(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
         one.leases._recalls.answer_recall(f"all total {new_id()}")
         await turns()
@@ -282,7 +280,7 @@ async def test_what_is_recalled_is_given_back_as_it_is_freed(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("by", ["a blueprint", "a call under it"])
-async def test_what_is_held_of_a_smaller_budget_is_given_back_as_it_is_freed(tmp_path: Path, by: str) -> None:
+async def test_slices_of_a_lowered_budget_are_returned_as_they_are_freed(tmp_path: Path, by: str) -> None:
     async with alone(tmp_path) as one:
         waiting = one.acquire(50)
         await turns()
@@ -319,7 +317,7 @@ SOFT = msgspec.structs.replace(BUDGET, hard=False)
     ],
     ids=["smaller", "hard", "same", "larger", "soft", "soft still", "new", "gone"],
 )
-async def test_what_is_held_of_a_budget_for_which_nobody_asked_here_is_given_back_where_less_is_declared(
+async def test_an_unused_slice_of_a_lowered_budget_is_returned(
     tmp_path: Path, old: list[Budget], new: list[Budget], cut: bool
 ) -> None:
     async with alone(tmp_path) as one:
@@ -333,7 +331,7 @@ async def test_what_is_held_of_a_budget_for_which_nobody_asked_here_is_given_bac
 @pytest.mark.parametrize(
     ("declared", "total", "cut"), [([BUDGET], 101, True), ([BUDGET], 100, False), ([SOFT], 101, False), ([], 1, False)]
 )
-async def test_what_came_by_another_way_is_given_back_where_all_hold_more_than_is_declared(
+async def test_a_slice_granted_otherwise_is_returned_if_the_total_exceeds_the_limit(
     tmp_path: Path, declared: list[Budget], total: int, cut: bool
 ) -> None:
     async def learn(_: object) -> dict[Key, int]:
@@ -348,7 +346,7 @@ async def test_what_came_by_another_way_is_given_back_where_all_hold_more_than_i
         assert one.slices.released(*KEY) == (50 if cut else 0)
 
 
-async def test_what_postgresql_said_before_it_went_away_is_not_that_nothing_is_left_now(tmp_path: Path) -> None:
+async def test_an_old_refusal_by_postgresql_does_not_mean_that_the_budget_is_exhausted(tmp_path: Path) -> None:
     async with alone(tmp_path) as one:
         waiting = one.acquire(50)
         await turns()
@@ -358,7 +356,9 @@ async def test_what_postgresql_said_before_it_went_away_is_not_that_nothing_is_l
         assert not one.leases.was_refused_lately(*KEY)
 
 
-async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_release_that_the_journal_cannot_record_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A disk may be full for a while: what cannot be written down as given back is for this worker's own calls."""
     async with alone(tmp_path) as worker:
         worker.free()
@@ -375,9 +375,7 @@ async def test_what_the_journal_has_no_room_for_is_held_on(tmp_path: Path, monke
         assert (worker.slices.available(*KEY), worker.slices.released(*KEY)) == (0, 50) and grants.has_unconfirmed
 
 
-async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_recall_of_a_budget_not_held_here_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Windows of limits come and go by the minute, of other workers' users too."""
     monkeypatch.setattr(recalls, "_RECALL_S", 0.01)
 
@@ -399,7 +397,7 @@ async def test_what_was_recalled_and_is_not_held_here_is_forgotten(
         assert one.slices.watched == {KEY}, "it is known to be empty until something is freed"
 
 
-async def test_use_is_counted_by_the_time_that_went_by(tmp_path: Path) -> None:
+async def test_use_is_averaged_over_elapsed_time(tmp_path: Path) -> None:
     """At midnight what ended is given back for thousands of keys, which takes seconds, before it is looked again."""
     async with alone(tmp_path) as one:
         account = one.leases._account(BUDGET, "total", 1)
@@ -427,7 +425,7 @@ def quota(period: str) -> Quota:
         (quota("hour"), 10**6, 600, 900),
     ],
 )
-def test_what_a_minute_needs_is_held_where_there_is_plenty(
+def test_enough_for_a_minute_is_held_while_budget_is_plentiful(
     declared: Declaration, rest: int, low: int, most: int
 ) -> None:
     """So that while another PostgreSQL takes over nobody is refused who goes on as before."""
@@ -451,7 +449,9 @@ def test_what_is_used_often_is_held_although_calls_use_little_of_what_they_reser
     assert not account.is_in_use(600 * 0.05 + 1)
 
 
-async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_remaining_amounts_of_limits_are_looked_up_in_batches(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each call asks it of its caller's, and there may be tens of thousands of callers a minute."""
     monkeypatch.setattr(lease_client, "_REFRESHED_AT_ONCE", 2)
     async with alone(tmp_path) as one:
@@ -465,7 +465,9 @@ async def test_what_is_left_of_limits_is_looked_up_in_turns(tmp_path: Path, monk
         assert [leases._recently_queried(now + 61) for _ in range(3)] == [[], [], []] and not leases._queried
 
 
-async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_ended_periods_are_forgotten_without_blocking_calls(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of fifty thousand users who called within a minute there are a hundred thousand windows of it."""
     monkeypatch.setattr(ticks, "TURN", 2)
     async with alone(tmp_path) as one:
@@ -485,7 +487,7 @@ async def test_what_is_over_is_forgotten_with_turns_for_calls(tmp_path: Path, mo
         assert others[:4] == [5, 3, 1, 0] and not leases._accounts
 
 
-async def test_what_one_call_took_of_is_soon_left_alone(tmp_path: Path) -> None:
+async def test_a_budget_used_by_one_call_is_soon_left_alone(tmp_path: Path) -> None:
     """Of thousands of keys that each make a call now and then: twenty times a second all of these are looked at."""
     async with alone(tmp_path) as one:
         account, ticks = one.leases._account(BUDGET, "total", 1), 0

@@ -66,7 +66,7 @@ async def counted(rig: Rig, room: int) -> None:
 
 @pytest.mark.parametrize(("room", "status"), [(2 * BOUND - 1, 429), (2 * BOUND, 200)])
 @pytest.mark.parametrize("stream", [False, True])
-async def test_after_a_billed_attempt_the_next_one_is_sent_where_the_limit_has_room_for_it(
+async def test_after_a_billed_attempt_the_next_needs_room_in_the_limit(
     tmp_path: Path, room: int, status: int, stream: bool
 ) -> None:
     async with limited(tmp_path, room) as rig:
@@ -79,7 +79,9 @@ async def test_after_a_billed_attempt_the_next_one_is_sent_where_the_limit_has_r
 
 
 @pytest.mark.parametrize(("failing", "status"), [(["one"], 200), (["one", "two"], 503)])
-async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path, failing: list[str], status: int) -> None:
+async def test_an_unbilled_attempts_reservation_passes_to_the_next(
+    tmp_path: Path, failing: list[str], status: int
+) -> None:
     async with limited(tmp_path, BOUND) as rig:
         for each in failing:
             rig.play(each, mode="error", status=503)
@@ -90,7 +92,7 @@ async def test_what_was_not_billed_is_for_the_next_one(tmp_path: Path, failing: 
 
 
 @pytest.mark.parametrize(("room", "sent"), [(2 * BOUND - 1, 0), (2 * BOUND, 1)])
-async def test_a_hedge_is_sent_only_out_of_what_is_held_of_the_limit(tmp_path: Path, room: int, sent: int) -> None:
+async def test_a_hedge_uses_only_the_held_slice_of_a_limit(tmp_path: Path, room: int, sent: int) -> None:
     async with limited(tmp_path, room, **HEDGED) as rig:
         one = rig.hold("one")
         asked = asyncio.create_task(rig.chat())
@@ -121,7 +123,7 @@ async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_w
         await counted(rig, room)
 
 
-async def test_what_covers_a_deployment_is_counted_and_given_back_where_it_is_at_hand(tmp_path: Path) -> None:
+async def test_limits_of_a_deployment_are_counted_and_released_if_held_locally(tmp_path: Path) -> None:
     kinds = {"requests": 3, "tokens": 100_000, "cost": 100 * BOUND, "concurrent": 1}
     own = [
         Limit(
@@ -168,7 +170,7 @@ async def test_tokens_that_cost_nothing_are_counted(tmp_path: Path) -> None:
         assert rig.gateway.limit_slices.spent("tokens/words", day(rig)) == used > only.cost == 0
 
 
-async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_path: Path) -> None:
+async def test_a_rotated_key_continues_the_count_of_its_predecessor(tmp_path: Path) -> None:
     each = Limit(name="each", covers="key", type="requests", amount=2, period="day")
     async with call_rig(tmp_path, ["one"], limits=[each]) as rig:
         keys = rig.gateway.live.policy.keys
@@ -181,7 +183,7 @@ async def test_a_key_that_another_one_was_rotated_to_goes_on_with_its_count(tmp_
         assert rig.gateway.limit_slices.spent(f"requests/each/{first.id}", day(rig)) == 2
 
 
-async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_may(tmp_path: Path) -> None:
+async def test_provider_key_limits_are_counted_beside_the_callers(tmp_path: Path) -> None:
     for each in "ab":
         (tmp_path / each).write_text(each)
     keys = [
@@ -215,7 +217,7 @@ async def test_what_a_key_of_a_deployment_may_is_counted_beside_what_its_caller_
         ("day", "", (429, None)),
     ],
 )
-async def test_what_frees_later_than_another_deployment_may_answer_is_no_reason_to_wait_for(
+async def test_a_call_does_not_wait_for_a_limit_if_another_deployment_answers_sooner(
     tmp_path: Path, period: str, other: str, told: tuple[int, str | None]
 ) -> None:
     """Whoever failed for a moment was not to be asked again before the next day, in which the first has room again."""
@@ -293,7 +295,7 @@ async def test_a_hedge_that_has_no_place_in_the_end_gives_back_what_was_fetched_
 
 
 @pytest.mark.parametrize(("stream", "status"), [(False, 200), (True, 200), (False, 503)])
-async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: Path, stream: bool, status: int) -> None:
+async def test_a_drained_attempt_is_counted_at_its_end(tmp_path: Path, stream: bool, status: int) -> None:
     """Also where it turns out that nothing is billed, and nobody comes after it."""
     room, own = 2 * BOUND, Limit(name="own", covers="deployment/one", type="cost", amount=9 * BOUND, period="day")
     async with limited(tmp_path, room, own, drain=True, **HEDGED) as rig:
@@ -311,7 +313,7 @@ async def test_what_is_read_on_for_nobody_is_counted_once_it_is_over(tmp_path: P
 
 
 @pytest.mark.parametrize("room", [BOUND + 1, 3 * BOUND])
-async def test_the_rest_of_a_broken_stream_takes_its_own(tmp_path: Path, room: int) -> None:
+async def test_a_resumed_stream_uses_the_limit_for_its_rest(tmp_path: Path, room: int) -> None:
     async with limited(tmp_path, room, on_broken_stream="resume") as rig:
         rig.play("one", mode="cut", chunk_ms=3)
         stream = await rig.stream()

@@ -48,7 +48,7 @@ def minute(rig: Rig) -> str:
 
 @pytest.mark.parametrize("covers", ["workload/assistant", "deployment/one"])
 @pytest.mark.parametrize("kind", ["requests", "tokens"])
-async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) -> None:
+async def test_a_call_waiting_past_the_window_uses_the_next_one(tmp_path: Path, covers: str, kind: str) -> None:
     limit = Limit(name="few", covers=covers, type=kind, amount=100_000, period="minute")
     async with call_rig(tmp_path, workloads={"assistant": reliability()}, limits=[limit]) as rig:
         grants, counters = slow(rig, 0.2), rig.gateway.limit_slices
@@ -59,7 +59,7 @@ async def test_the_next_window_is_asked(tmp_path: Path, covers: str, kind: str) 
         assert counters.spent(f"{kind}/few", minute(rig)) > 0
 
 
-async def test_a_window_that_has_ended_is_no_reason(tmp_path: Path) -> None:
+async def test_a_call_waiting_past_the_window_is_refused_by_the_next_one(tmp_path: Path) -> None:
     limit = Limit(name="few", covers="workload/assistant", type="requests", amount=1, period="minute")
     async with call_rig(tmp_path, workloads={"assistant": reliability()}, limits=[limit]) as rig:
         grants = slow(rig, 0.2)

@@ -31,7 +31,7 @@ async def test_the_last_call_of_a_day_is_judged(tmp_path: Path, stream: bool) ->
         assert rig.gateway.limit_slices.spent("requests/assistant#calls", day(rig)) == 1
 
 
-async def test_whoever_has_the_only_place_is_judged(tmp_path: Path) -> None:
+async def test_a_call_holding_the_only_slot_is_judged(tmp_path: Path) -> None:
     limits = [
         Limit(name="alone", covers=COVERS, type="concurrent", amount=1, period="now"),
         Limit(name="few", covers=COVERS, type="requests", amount=9, period="day"),
@@ -47,7 +47,7 @@ async def test_whoever_has_the_only_place_is_judged(tmp_path: Path) -> None:
         assert rig.gateway.limit_slices.spent("requests/few", day(rig)) == 2, "a declared limit counts both"
 
 
-async def test_an_answer_is_judged_by_a_worker_that_became_full_meanwhile(tmp_path: Path) -> None:
+async def test_an_answer_is_judged_although_the_worker_became_full_meanwhile(tmp_path: Path) -> None:
     """Whatever is refused is refused early: by then the answer is paid for."""
     settings = {"guardrails": Guardrails(judge=JUDGE, budget_ms=10_000)}
     async with call_rig(tmp_path, workloads={"assistant": settings}) as rig:

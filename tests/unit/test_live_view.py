@@ -35,7 +35,7 @@ from groundplan.gateway.surfaces.chat.surface import CHAT
 from groundplan.testing import ManualClock
 
 
-def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None:
+def test_people_are_not_tracked_unless_counted(tmp_path: Path) -> None:
     view = LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())
     tasks = [workload("free", ["one"]), workload("pilot", ["one"], people=3)]
     view.catalog = index(blueprint(1, [deployment("one", 1)], tasks))
@@ -48,9 +48,7 @@ def test_nobody_is_remembered_where_nobody_counts_people(tmp_path: Path) -> None
     assert (view.people("pilot"), view.people("free")) == ({"ana", "bob"}, frozenset())
 
 
-async def test_who_has_not_asked_for_long_leaves_room_for_another(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_inactive_people_free_their_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """However long a worker runs: as many count as PostgreSQL names, and those who asked here and are not there yet."""
     clock, rows = ManualClock(), [("pilot", "ana"), ("pilot", "eve")]
     view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
@@ -71,7 +69,7 @@ async def test_who_has_not_asked_for_long_leaves_room_for_another(
     assert view.people("pilot") == {"eve"}
 
 
-def test_each_key_knows_the_others_of_its_line() -> None:
+def test_a_key_knows_its_rotation_line() -> None:
     first, second, third, other = (str(new_id()) for _ in range(4))
     lines, line = {first: first, second: first, third: first, other: other}, frozenset((first, second, third))
     rows: list[tuple[Any, ...]] = [
@@ -118,7 +116,7 @@ async def test_a_log_does_not_grow_with_how_long_postgresql_is_away(
     assert live.policy.kills == {"company"}
 
 
-async def test_each_server_that_the_address_names_has_its_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_each_host_of_the_address_has_its_own_timeout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A bound for all of them together is over when the first one, whose machine is gone, has had its own."""
 
     class Reached(Exception):
@@ -139,7 +137,7 @@ async def test_each_server_that_the_address_names_has_its_time(tmp_path: Path, m
         await LiveView("", Home(tmp_path), new_id(), SystemClock(), Slices())._follow()
 
 
-def test_policy_has_grown_old_while_the_machine_slept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_policy_is_outdated_after_the_machine_slept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """To whoever revoked a key meanwhile it was said that it is effective."""
     told = {time.CLOCK_MONOTONIC: 10.0, time.CLOCK_BOOTTIME: 10.0}
     monkeypatch.setattr(time, "clock_gettime", told.__getitem__)
@@ -149,7 +147,7 @@ def test_policy_has_grown_old_while_the_machine_slept(tmp_path: Path, monkeypatc
     assert view.age() == 3600
 
 
-async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(tmp_path: Path) -> None:
+async def test_policy_is_outdated_after_a_virtual_machine_was_paused(tmp_path: Path) -> None:
     """For it no time has passed; only its wall clock is set right."""
     clock = ManualClock()
     view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
@@ -167,7 +165,7 @@ async def test_policy_has_grown_old_while_a_virtual_machine_was_paused(tmp_path:
     assert view.age() == 0.5
 
 
-async def test_a_clock_that_is_not_postgresqls_is_told_about_once(
+async def test_a_clock_differing_from_postgresqls_is_reported_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """Else nobody knows why limits of windows that PostgreSQL takes for over have no room."""
