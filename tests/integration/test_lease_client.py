@@ -144,7 +144,7 @@ def patience(seconds: float = 5.0) -> Iterator[None]:
 
 
 @pytest.mark.parametrize("seconds", [0.0, 0.02])
-async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
+async def test_200_concurrent_equal_calls_fill_a_budget_for_100_exactly_on_two_workers(
     database: Database, tmp_path: Path, seconds: float
 ) -> None:
     budget = budget_of(100 * COST)
@@ -156,7 +156,7 @@ async def test_200_equal_calls_at_once_on_a_budget_for_100_and_two_workers(
         assert granted(database, "assistant") == 100 * COST
 
 
-async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_path: Path) -> None:
+async def test_a_budget_is_exhausted_only_if_postgresql_said_so(database: Database, tmp_path: Path) -> None:
     budget = budget_of(COST)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
@@ -170,7 +170,7 @@ async def test_used_up_is_only_what_postgresql_said_so(database: Database, tmp_p
                 assert not await two.make_call(budget, COST, COST)
 
 
-async def test_what_the_next_moments_need_is_there_before_they_come(database: Database, tmp_path: Path) -> None:
+async def test_grants_for_the_next_moments_are_fetched_ahead(database: Database, tmp_path: Path) -> None:
     """So a database that is slow for less refuses nobody."""
     budget, loop = budget_of(100_000 * COST), asyncio.get_running_loop()
     least = 0.0
@@ -188,7 +188,7 @@ async def test_what_the_next_moments_need_is_there_before_they_come(database: Da
     assert least > 0.5, f"calls of {least:.2f} s"
 
 
-async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: Database, tmp_path: Path) -> None:
+async def test_sequential_calls_on_both_workers_fill_the_budget_exactly(database: Database, tmp_path: Path) -> None:
     budget = budget_of(20 * COST + COST // 2)
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
@@ -197,7 +197,7 @@ async def test_one_after_another_on_both_workers_fill_it_exactly_too(database: D
     assert done == [True] * 20 + [False] * 2
 
 
-async def test_what_settlements_free_serves_those_who_wait_also_on_the_other_worker(
+async def test_amounts_freed_by_settlements_serve_waiting_calls_on_both_workers(
     database: Database, tmp_path: Path
 ) -> None:
     budget = budget_of(10 * COST)
@@ -230,7 +230,7 @@ async def test_a_clean_shutdown_returns_everything(database: Database, tmp_path:
     assert granted(database, "assistant") == COST
 
 
-async def test_what_a_caller_was_promised_is_not_given_back(database: Database, tmp_path: Path) -> None:
+async def test_an_amount_promised_to_a_caller_is_not_released(database: Database, tmp_path: Path) -> None:
     """It was told to go on, and runs in the next turn of the loop."""
     async with worker(database, tmp_path) as one:
         one.slices.add_grant("assistant", MONTH, 3 * COST)
@@ -250,7 +250,7 @@ async def test_the_rest_of_an_ended_period_is_returned(database: Database, tmp_p
         assert one.slices.available("assistant", "2026-10") == 0
 
 
-async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_granted_twice(
+async def test_long_ended_budgets_leave_no_rows_and_are_not_granted_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of each key there may be one a day. What was granted is known as long as a batch may bring more of it."""
@@ -296,7 +296,7 @@ async def test_of_budgets_that_are_long_over_nothing_stays_and_nothing_is_grante
     assert all(granted(database, name, day) == COST for name in keys)
 
 
-async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
+async def test_remaining_amounts_are_looked_up_for_current_periods_and_those_in_use(
     database: Database, tmp_path: Path
 ) -> None:
     """Each second in each worker: not of years of periods, nor with a walk over all open calls for each."""
@@ -324,7 +324,7 @@ async def test_what_is_left_is_looked_up_of_present_periods_and_of_those_in_use(
         assert live.remaining(budgets[1], MONTH) == 7 * COST
 
 
-async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_any_that_is_used(
+async def test_of_many_key_budgets_some_and_all_used_ones_are_looked_up_each_second(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(remaining, "BUDGETS_PER_REFRESH", 4)
@@ -357,7 +357,7 @@ async def test_of_the_budgets_of_many_keys_some_are_looked_up_each_second_and_an
         assert not found.taken_elsewhere, "nothing of a month that is over"
 
 
-def test_keys_that_have_ended_and_those_of_one_line_are_no_further_budgets() -> None:
+def test_ended_keys_and_keys_of_one_rotation_line_add_no_budgets() -> None:
     """A key that is rotated every hour has thousands in its line: others would wait until these are looked up."""
     budget = budget_of(10 * COST)
     living = {b"%d" % n: KeyEntry(f"{n}", "assistant", "", False, False, 9.0 + n, budget=budget) for n in range(3)}
@@ -388,7 +388,7 @@ def disconnect(conn: psycopg.Connection[Any]) -> None:
 
 
 @pytest.mark.parametrize("all_of_it", [True, False])
-async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobody_spends_it_again(
+async def test_use_of_grants_that_the_database_lost_is_booked_and_not_granted_again(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, all_of_it: bool
 ) -> None:
     """It was restored to before this worker began, or to its first call; or another one took over that lacks that, and
@@ -441,9 +441,7 @@ async def test_what_was_used_of_grants_that_the_database_lost_is_booked_and_nobo
     assert granted(database, "assistant") == 100 * COST
 
 
-async def test_a_server_that_may_not_write_any_more_is_left_for_the_one_that_may(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_a_read_only_server_is_left_for_the_writable_one(database: Database, tmp_path: Path) -> None:
     """After a failover a connection may stay with the one that was the first before."""
     budget = budget_of(1000 * COST)
     async with worker(database, tmp_path) as one:
@@ -463,7 +461,7 @@ async def test_a_fenced_worker_is_granted_nothing(database: Database, tmp_path: 
         assert one.slices.available("assistant", MONTH) == 0
 
 
-async def test_without_a_database_the_answer_comes_in_time(database: Database, tmp_path: Path) -> None:
+async def test_without_a_database_a_request_is_refused_in_time(database: Database, tmp_path: Path) -> None:
     budget = budget_of(10 * COST)
     epoch = new_id()
     journal = Journal.open(tmp_path / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
@@ -482,7 +480,7 @@ async def test_without_a_database_the_answer_comes_in_time(database: Database, t
 
 
 @pytest.mark.parametrize("before", [True, False])
-async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
+async def test_grants_received_in_a_batch_are_returned_if_the_budget_is_lowered(
     database: Database, tmp_path: Path, before: bool
 ) -> None:
     budget, low = budget_of(10 * COST), budget_of(2 * COST)
@@ -513,7 +511,7 @@ async def test_what_came_with_a_batch_is_given_back_where_its_budget_is_lowered(
             assert await one.make_call(low, COST, COST)
 
 
-async def test_what_open_calls_hold_is_known_to_whom_there_is_no_room_for(database: Database, tmp_path: Path) -> None:
+async def test_a_refused_call_knows_what_open_calls_hold(database: Database, tmp_path: Path) -> None:
     budget, ends = budget_of(3 * COST), asyncio.Event()
     async with worker(database, tmp_path) as one, worker(database, tmp_path) as two:
         with patience():
@@ -545,7 +543,7 @@ async def test_what_open_calls_hold_is_known_to_whom_there_is_no_room_for(databa
     headroom=st.integers(0, 300),
     contested=st.booleans(),
 )
-def test_a_grant_helps_or_is_nothing(
+def test_a_grant_covers_the_need_or_is_zero(
     database: Database, need: int, more: int, rest: int, headroom: int, contested: bool
 ) -> None:
     with psycopg.connect(database.urls["gateway"]) as conn:
@@ -560,7 +558,7 @@ def test_a_grant_helps_or_is_nothing(
         assert size <= need + more
 
 
-async def test_what_a_call_left_over_serves_the_next_one_on_the_other_worker_although_it_was_empty(
+async def test_the_rest_of_a_settled_call_serves_the_next_one_on_the_other_worker(
     database: Database, tmp_path: Path
 ) -> None:
     budget = budget_of(2 * COST)
@@ -624,9 +622,7 @@ async def test_a_raised_limit_is_served_at_once_and_an_older_blueprint_does_not_
         assert row == (Decimal(2 * COST).scaleb(-12), 2)
 
 
-async def test_what_an_open_call_gives_back_of_a_lowered_budget_is_not_spent_above_it(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_the_rest_of_an_open_call_is_not_spent_above_a_lowered_budget(database: Database, tmp_path: Path) -> None:
     high, low = budget_of(100 * COST), budget_of(2 * COST)
     async with worker(database, tmp_path) as one:
         ends = asyncio.Event()
@@ -642,7 +638,7 @@ async def test_what_an_open_call_gives_back_of_a_lowered_budget_is_not_spent_abo
         await until(lambda: granted(database, "assistant") <= 2 * COST)
 
 
-async def test_a_budget_that_becomes_hard_is_so_at_once(database: Database, tmp_path: Path) -> None:
+async def test_a_budget_that_becomes_hard_is_enforced_at_once(database: Database, tmp_path: Path) -> None:
     hard = budget_of(3 * COST)
     soft = msgspec.structs.replace(hard, hard=False)
     async with worker(database, tmp_path) as one:
@@ -680,7 +676,7 @@ async def test_a_soft_budget_refuses_nothing_and_counts_everything(database: Dat
         ("2026-11-25..2026-12-02", False),
     ],
 )
-def test_periods_end(period: str, ended: bool) -> None:
+def test_has_ended_recognises_past_periods_of_every_kind(period: str, ended: bool) -> None:
     assert has_ended(period, "2026-11-25") is ended
 
 
@@ -706,7 +702,7 @@ async def test_a_grant_whose_answer_came_too_late_is_found_soon(
         await until(lambda: one.slices.available("assistant", MONTH) == granted(database, "assistant"))
 
 
-async def test_what_came_is_known_where_it_is_not_told_who_has_what_did_not(
+async def test_received_grants_are_known_although_their_confirmation_was_lost(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of two budgets that are asked for together one is short, and PostgreSQL stands still after their grant."""
@@ -726,9 +722,7 @@ async def test_what_came_is_known_where_it_is_not_told_who_has_what_did_not(
         assert one.slices.available("key/0", MONTH) == granted(database, "key/0") == COST
 
 
-async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
-    database: Database, tmp_path: Path
-) -> None:
+async def test_releases_of_a_limit_are_sent_while_a_worker_stops(database: Database, tmp_path: Path) -> None:
     """Else it would count as used until its window is over."""
     quota = Quota("requests/test", REQUESTS, 100, "month", "test", "company")
     async with worker(database, tmp_path) as one:
@@ -746,7 +740,9 @@ async def test_what_is_being_given_back_of_a_limit_while_a_worker_stops_is_told(
     assert row is not None and row[0] == 1
 
 
-async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Database, tmp_path: Path) -> None:
+async def test_the_shipper_locks_no_budget_for_releases_that_their_holder_reported(
+    database: Database, tmp_path: Path
+) -> None:
     """It runs after everybody else, and workers that wait for the budget would wait for it."""
     budget, key = budget_of(1000 * COST), ("assistant", MONTH)
     async with worker(database, tmp_path) as one:
@@ -777,7 +773,7 @@ async def test_the_shipper_locks_no_budget_for_what_its_holder_told(database: Da
         assert granted(database, "assistant") == before - untold.amount
 
 
-def test_what_a_dead_worker_held_goes_back_in_few_statements(database: Database) -> None:
+def test_slices_of_a_dead_worker_are_returned_in_few_statements(database: Database) -> None:
     """Each of thousands of keys may have a budget; until the last one is returned, workers wait for the first."""
     epoch, keys = new_id(), [("company", MONTH), *((f"key/{n}", "2026-11-25") for n in range(50))]
 
@@ -807,7 +803,7 @@ def test_what_a_dead_worker_held_goes_back_in_few_statements(database: Database)
     assert shipper.statements < 30
 
 
-async def test_of_many_days_of_many_keys_only_what_may_still_move_is_read(
+async def test_of_many_periods_of_many_keys_only_changeable_ones_are_read(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Lines of a batch bring what it holds of few budgets; whoever connects again learns of those of the last days."""
@@ -837,7 +833,7 @@ async def test_of_many_days_of_many_keys_only_what_may_still_move_is_read(
         assert len(one.slices.granted_keys()) == sum(read) == 20 * 10
 
 
-async def test_what_ends_for_many_at_once_is_given_back_in_few_messages(
+async def test_simultaneously_ended_periods_are_released_in_few_messages(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each key may have a budget a day. One that was told before holds none of the others up."""

@@ -102,9 +102,7 @@ def granted(database: Database, asked: Quota) -> int:
     return int(found[0])
 
 
-async def test_what_was_waited_for_and_came_is_looked_at_no_more(
-    database: Database, tmp_path: Path, wall: Wall
-) -> None:
+async def test_a_limit_is_not_polled_after_its_grant_arrived(database: Database, tmp_path: Path, wall: Wall) -> None:
     """Of requests nothing is ever given back, so their watch would last, and each later call would pay for it."""
     asked = quota(REQUESTS, 100)
     async with worker(database, tmp_path, wall) as one:
@@ -131,9 +129,7 @@ async def test_two_workers_fill_a_window_exactly(
         assert statistics.median(took) < REFILL_WAIT_S / 2, "nobody waits for what is known to be empty"
 
 
-async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
-    database: Database, tmp_path: Path, wall: Wall
-) -> None:
+async def test_unused_tokens_serve_other_calls_on_both_workers(database: Database, tmp_path: Path, wall: Wall) -> None:
     asked = quota(TOKENS, 1000)
     async with worker(database, tmp_path, wall) as one, worker(database, tmp_path, wall) as two:
         with patience():
@@ -145,7 +141,7 @@ async def test_tokens_that_were_not_used_serve_others_also_on_the_other_worker(
     assert granted(database, asked) == 1000
 
 
-async def test_a_busy_worker_holds_little_of_the_rest_of_a_day(database: Database, tmp_path: Path, wall: Wall) -> None:
+async def test_a_busy_worker_holds_a_small_part_of_a_days_rest(database: Database, tmp_path: Path, wall: Wall) -> None:
     """What it holds counts as used when it is killed, so a burst must not bring it most of the day."""
     asked = quota(REQUESTS, 1000, "day")
     async with worker(database, tmp_path, wall) as one:
@@ -179,7 +175,7 @@ async def use_often(one: Worker, declared: Quota | Budget, times: int, reserved:
         (Budget(name="assistant", covers="workload/assistant", limit=1_000_000, period="day"), 86_399 - 30, 125_000, 1),
     ],
 )
-async def test_what_is_used_often_is_served_when_its_next_period_begins_without_postgresql(
+async def test_a_frequently_used_limit_is_served_in_its_next_period_without_postgresql(
     database: Database,
     tmp_path: Path,
     wall: Wall,
@@ -212,9 +208,7 @@ async def test_what_is_used_often_is_served_when_its_next_period_begins_without_
     assert row(database, count, declared.name, following) == (0,), "nothing of later periods"
 
 
-async def test_of_what_is_used_now_and_then_nothing_is_fetched_for_later(
-    database: Database, tmp_path: Path, wall: Wall
-) -> None:
+async def test_a_rarely_used_limit_is_not_prefetched(database: Database, tmp_path: Path, wall: Wall) -> None:
     """Of each of many users there would be twice as many windows."""
     asked = quota(REQUESTS, 1_000_000)
     async with worker(database, tmp_path, wall) as one:
@@ -227,7 +221,7 @@ async def test_of_what_is_used_now_and_then_nothing_is_fetched_for_later(
 
 
 @pytest.mark.parametrize(("kind", "used"), [(TOKENS, 5), (TOKENS, 0), (CONCURRENT, 0)])
-async def test_what_calls_reserved_and_did_not_use_does_not_stay_with_their_worker(
+async def test_unused_reservations_do_not_stay_with_their_worker(
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch, kind: str, used: int
 ) -> None:
     """It would be lost with that one, for the rest of the day, and everybody look as if they had used it."""
@@ -278,7 +272,7 @@ async def test_many_callers_with_many_limits_wait_for_few_commits(
     assert taken == [None] * 20 and len(commits) <= most, commits
 
 
-async def test_what_a_call_lacks_of_several_limits_is_asked_for_at_once(
+async def test_missing_amounts_of_several_limits_are_requested_together(
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked, grant = list[int](), grant_store.grant_limits
@@ -295,7 +289,7 @@ async def test_what_a_call_lacks_of_several_limits_is_asked_for_at_once(
     assert asked[0] == len(quotas)
 
 
-async def test_nobody_takes_a_round_that_was_not_answered_for_a_limit_that_is_used_up(
+async def test_an_unanswered_request_does_not_mean_that_a_limit_is_used_up(
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Callers are told 503 and not 429, whoever of them asked for all."""
@@ -314,7 +308,7 @@ async def test_nobody_takes_a_round_that_was_not_answered_for_a_limit_that_is_us
         assert not any(one.leases.was_refused_lately(charge.budget, charge.period) for charge in charges)
 
 
-async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that_are_open(
+async def test_a_lowered_limit_applies_at_once_to_idle_slices_and_open_calls(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     many, few = quota(CONCURRENT, 100, "now"), quota(CONCURRENT, 2, "now")
@@ -335,7 +329,7 @@ async def test_a_lowered_limit_holds_at_once_for_what_is_idle_and_for_calls_that
 
 
 @pytest.mark.parametrize("all_of_it", [True, False])
-async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
+async def test_concurrent_calls_are_recounted_if_the_database_lost_some(
     database: Database, tmp_path: Path, wall: Wall, all_of_it: bool
 ) -> None:
     """It was restored, or another one took over that lacks what was committed last."""
@@ -371,9 +365,7 @@ async def test_concurrent_calls_are_counted_anew_where_the_database_lost_some(
                 await asyncio.sleep(0.02)
 
 
-async def test_a_lowered_limit_of_a_window_takes_back_what_was_held_ahead(
-    database: Database, tmp_path: Path, wall: Wall
-) -> None:
+async def test_a_lowered_limit_takes_back_prefetched_amounts(database: Database, tmp_path: Path, wall: Wall) -> None:
     much, little = quota(TOKENS, 1_000_000, "day"), quota(TOKENS, 1000, "day")
     mine = replace(much, name=f"{much.name}/somebody")
     async with worker(database, tmp_path, wall) as one:
@@ -388,7 +380,7 @@ async def test_a_lowered_limit_of_a_window_takes_back_what_was_held_ahead(
         assert not await one.take(asked, 1, 1)
 
 
-async def test_who_waits_has_nothing_of_what_ends_above_a_lowered_limit(
+async def test_amounts_freed_above_a_lowered_limit_do_not_serve_waiting_calls(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     many, few = quota(CONCURRENT, 100, "now"), quota(CONCURRENT, 2, "now")
@@ -411,7 +403,7 @@ async def test_who_waits_has_nothing_of_what_ends_above_a_lowered_limit(
         one.counters.settle_charges(calls[3], [0])
 
 
-async def test_what_was_asked_before_a_limit_was_lowered_is_given_back_as_it_comes(
+async def test_grants_requested_before_a_limit_was_lowered_are_returned_on_arrival(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     much = quota(TOKENS, 1_000_000, "day")
@@ -432,7 +424,7 @@ async def test_what_was_asked_before_a_limit_was_lowered_is_given_back_as_it_com
         assert one.counters.available(much.name, one.span(much)) <= 0, "a call may begin before anything else runs"
 
 
-async def test_the_first_call_of_somebody_on_an_older_blueprint_holds_no_more_than_the_newest_says(
+async def test_a_first_call_under_an_older_blueprint_obeys_the_newest_limit(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     much = quota(TOKENS, 1_000_000, "day")
@@ -444,7 +436,7 @@ async def test_the_first_call_of_somebody_on_an_older_blueprint_holds_no_more_th
         assert granted(database, much) <= 1000
 
 
-async def test_only_what_is_used_is_looked_at(database: Database, tmp_path: Path, wall: Wall) -> None:
+async def test_only_used_limits_are_polled(database: Database, tmp_path: Path, wall: Wall) -> None:
     """Twenty times a second: of ten thousand users with a limit each, few ask at the same time."""
     each = [replace(quota(TOKENS, 1000, "day"), name=f"{TOKENS}/test/{n}") for n in range(30)]
     async with worker(database, tmp_path, wall) as one:
@@ -460,7 +452,7 @@ async def test_only_what_is_used_is_looked_at(database: Database, tmp_path: Path
         await until(lambda: list(one.leases._active) == [(each[7].name, one.span(each[7]))])
 
 
-async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_path: Path, wall: Wall) -> None:
+async def test_a_clean_stop_returns_the_rest_once(database: Database, tmp_path: Path, wall: Wall) -> None:
     asked = quota(REQUESTS, 1000)
     async with worker(database, tmp_path, wall) as one:
         with patience():
@@ -472,7 +464,7 @@ async def test_a_clean_stop_returns_what_is_left_once(database: Database, tmp_pa
     assert granted(database, asked) == 1
 
 
-async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
+async def test_an_ended_window_is_forgotten_and_the_next_one_starts_empty(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     asked = quota(REQUESTS, 3)
@@ -492,7 +484,7 @@ async def test_a_window_that_is_over_is_forgotten_and_the_next_one_is_fresh(
     assert row(database, "SELECT count(*) FROM limit_span WHERE span = %s", before) == (0,)
 
 
-async def test_a_window_that_ends_while_a_new_connection_looks_what_is_held_stays_forgotten(
+async def test_a_window_ending_during_a_reconnection_stays_forgotten(
     database: Database, tmp_path: Path, wall: Wall, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Known anew it would be all there again, and what was used of it given back as idle."""
@@ -518,7 +510,7 @@ async def test_a_window_that_ends_while_a_new_connection_looks_what_is_held_stay
     assert granted(database, asked) >= 10
 
 
-async def test_windows_of_who_never_comes_again_are_forgotten_too(
+async def test_windows_of_callers_that_never_return_are_forgotten_too(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     asked = quota(REQUESTS, 3)
@@ -538,7 +530,7 @@ async def test_windows_of_who_never_comes_again_are_forgotten_too(
 
 
 @pytest.mark.parametrize(("period", "kept", "gone"), [("hour", 3, 4), ("day", 47, 49), ("month", 1415, 1500)])
-async def test_a_database_clock_that_was_ahead_grants_nothing_twice(
+async def test_a_database_clock_that_was_fast_grants_nothing_twice(
     database: Database, tmp_path: Path, wall: Wall, period: str, kept: int, gone: int
 ) -> None:
     """By one that is a day ahead for a moment today's windows have ended, whoever asks for another one then."""
@@ -561,7 +553,7 @@ async def test_a_window_that_ended_long_ago_is_not_granted_of(database: Database
         assert not await one.take(quota(REQUESTS, 3), 1, 1)
 
 
-async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
+async def test_slots_of_a_dead_worker_return_only_with_its_fencing(
     database: Database, tmp_path: Path, wall: Wall
 ) -> None:
     slots, requests = quota(CONCURRENT, 2, "now"), quota(REQUESTS, 8)
@@ -593,7 +585,7 @@ async def test_slots_of_a_dead_worker_come_back_with_its_fencing_only(
         assert not await one.take(quota(REQUESTS, 5, "day"), 1, 1)  # it is fenced
 
 
-def test_what_a_dead_worker_told_last_of_its_calls_goes_back_once(database: Database) -> None:
+def test_last_reported_slots_of_a_dead_worker_return_once(database: Database) -> None:
     """Its statement goes on where it is, as on a disk that stands still, and is over only when its books are closed."""
     dead = new_id()
     with psycopg.connect(database.urls["owner"], autocommit=True) as conn, psycopg.connect(database.superuser) as told:

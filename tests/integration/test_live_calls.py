@@ -113,7 +113,7 @@ def control(database: Database, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield found
 
 
-def test_each_call_is_told_once_in_the_order_of_arrival(control: Control, database: Database) -> None:
+def test_each_call_is_sent_once_in_order_of_arrival(control: Control, database: Database) -> None:
     with watching(control) as watcher, watching(control, "?status=failed") as other:
         calls = [put(database) for _ in range(5)]
         failed = put(database, status="failed")
@@ -124,7 +124,7 @@ def test_each_call_is_told_once_in_the_order_of_arrival(control: Control, databa
         assert watcher.seen[0][1]["workload"] == "assistant" and watcher.seen[0][1]["cost_usd"] == "0.000123000000"
 
 
-def test_nobody_waits_for_calls_of_what_is_not_served(control: Control) -> None:
+def test_a_filter_by_something_unserved_is_refused(control: Control) -> None:
     for name in ("workload", "deployment"):
         found = control.ask("GET", f"/api/calls/live?{name}=asistant")
         assert (found.status, found.code) == (404, f"{name}_unknown")
@@ -132,7 +132,9 @@ def test_nobody_waits_for_calls_of_what_is_not_served(control: Control) -> None:
     assert found.status == 422 and "refused" in str(found.body), "it says which words there are"
 
 
-def test_what_is_too_much_over_a_break_is_told(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_calls_during_a_break_are_reported_as_skipped(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(live, "MAX_PER_LOOK", 3)
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:
         calls, first = LiveCalls(pool), UUID(put(database))
@@ -145,7 +147,7 @@ def test_what_is_too_much_over_a_break_is_told(database: Database, monkeypatch: 
             assert [row["id"] for row in many.rows] == made and many.skipped
 
 
-def test_who_stood_still_hears_that_calls_went_by() -> None:
+def test_a_slow_client_is_told_that_calls_were_skipped() -> None:
     """As one who pages through what `groundplan tail` prints."""
     nothing: Any = None
     request: Any = Anybody()
@@ -167,7 +169,7 @@ def test_who_stood_still_hears_that_calls_went_by() -> None:
     assert told == ["retry: 1000", "id: a", "event: skipped", "id: 5", "id: 6"]
 
 
-def test_a_call_that_arrives_while_it_is_looked_what_was_missed_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_call_arriving_during_the_catch_up_is_sent_once(monkeypatch: pytest.MonkeyPatch) -> None:
     nothing: Any = None
     request: Any = Leaving()
     calls, told = LiveCalls(nothing), list[str]()
@@ -187,7 +189,7 @@ def test_a_call_that_arrives_while_it_is_looked_what_was_missed_is_told_once(mon
     assert told == ["retry: 1000", "id: a", "id: b"]
 
 
-def test_who_sees_their_own_calls_sees_no_others_of_a_workload_either() -> None:
+def test_a_viewer_of_own_calls_sees_no_others_of_a_workload() -> None:
     row = {"id": "a", "workload": "assistant", "person_id": "ben"}
     assert _event(row, {"workload": "assistant", "person_id": "ben"})
     assert not _event(row, {"workload": "assistant", "person_id": "ana"})
@@ -230,7 +232,7 @@ def test_a_call_that_was_slow_to_become_visible_is_not_missed(control: Control, 
         watcher.until([first, str(late)])
 
 
-def test_a_call_that_becomes_visible_only_after_a_break_is_told_then_and_no_other_twice(database: Database) -> None:
+def test_a_call_becoming_visible_after_a_break_is_sent_then_and_no_other_twice(database: Database) -> None:
     """Though it came just before the one that was told last, by a transaction that was slow."""
     with (
         ConnectionPool(database.urls["control"], min_size=1, max_size=2, open=True) as pool,
@@ -261,7 +263,7 @@ def test_a_call_that_becomes_visible_only_after_a_break_is_told_then_and_no_othe
         assert {first, str(late), then} <= set(again) and last not in again, "by another process, which cannot know"
 
 
-def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -> None:
+def test_a_call_arriving_before_the_first_query_is_sent(database: Database) -> None:
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool, ExitStack() as opened:
         calls = LiveCalls(pool)
         with pool.connection():  # so that the first look comes late
@@ -274,7 +276,7 @@ def test_a_call_that_arrives_before_the_first_look_is_told(database: Database) -
         assert [row["id"] for _, row in calls.newer_than(0)] == [call]
 
 
-def test_calls_are_told_though_postgresqls_clock_was_set_back(
+def test_calls_are_sent_although_postgresqls_clock_was_set_back(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The first look was by the fast clock, and so did a call arrive that is not told again."""
@@ -297,7 +299,7 @@ def test_calls_are_told_though_postgresqls_clock_was_set_back(
         assert [row["id"] for _, row in calls.newer_than(0)] == [call]
 
 
-def test_nothing_is_missed_over_a_break(control: Control, database: Database) -> None:
+def test_no_call_is_missed_over_a_break(control: Control, database: Database) -> None:
     with watching(control) as watcher:
         first = put(database)
         watcher.until([first])
@@ -321,7 +323,7 @@ def test_somebody_without_a_duty_sees_their_own_calls_only(control: Control, dat
         assert UUID(watcher.seen[0][0])
 
 
-def test_whoever_is_signed_out_or_loses_their_duties_sees_no_more(control: Control, database: Database) -> None:
+def test_signing_out_or_losing_duties_ends_the_stream(control: Control, database: Database) -> None:
     control.ask("POST", "/api/people", {"email": "ida@acme.example", "name": "Ida"})
     with psycopg.connect(database.superuser, autocommit=True) as conn:
         who = identity.find_person(conn, "ida@acme.example").id
@@ -395,7 +397,7 @@ def test_the_command_prints_calls_and_ends_on_ctrl_c(control: Control, database:
         ended(tail)
 
 
-def test_the_command_ends_well_once_nobody_reads_it_any_more(control: Control, database: Database) -> None:
+def test_the_command_exits_cleanly_when_its_output_is_closed(control: Control, database: Database) -> None:
     """As before `| head -1`."""
     tail = start_tail(control, "--json")
     assert tail.stdout is not None and tail.stderr is not None
@@ -450,7 +452,7 @@ def test_the_command_connects_again_when_the_control_process_restarts(
         ended(tail)
 
 
-def test_the_command_goes_on_after_any_number_of_restarts_between_which_no_call_came(
+def test_the_command_survives_any_number_of_restarts_without_calls_between(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     now, tries = [0.0], list[float]()
@@ -470,7 +472,7 @@ def test_the_command_goes_on_after_any_number_of_restarts_between_which_no_call_
     assert len(tries) == 19 + len(command.RECONNECT_DELAYS), "and ends once it is gone"
 
 
-def test_a_line_says_what_matters() -> None:
+def test_a_printed_line_has_the_important_fields() -> None:
     call = {
         "at": "2026-11-25T12:00:00.000+00:00", "status": "refused", "error_code": "budget_exhausted", "cache": "none",
         "workload": "assistant", "deployment": None, "prompt_tokens": 0, "completion_tokens": 0,
@@ -486,12 +488,12 @@ def test_a_line_says_what_matters() -> None:
     assert format_call({**call, "status": "cancelled", "error_code": None})[11:20] == "cancelled"
 
 
-def test_events_are_read_as_the_standard_says() -> None:
+def test_events_are_parsed_as_the_sse_standard_says() -> None:
     raw = b": hello\n\nretry: 5\n\nid: 7\ndata: a\ndata: b\n\nevent: skipped\ndata: {}\r\n\r\ndata: cut"
     assert list(read_events(raw.splitlines(keepends=True))) == [("message", "7", "a\nb"), ("skipped", "7", "{}")]
 
 
-def test_calls_are_told_though_no_thread_was_to_be_had_before(
+def test_calls_are_sent_although_no_thread_was_available_before(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with ConnectionPool(database.urls["control"], min_size=1, max_size=1, open=True) as pool:

@@ -92,7 +92,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
 
 
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
-async def test_an_answer_is_a_message_and_is_charged_by_our_totals(setup: Setup, model: str) -> None:
+async def test_an_answer_is_a_message_charged_by_its_totals(setup: Setup, model: str) -> None:
     for upstream in (setup.native, setup.chat):
         upstream.script = Script(tokens=7, cache_read=40, cache_write=100)
     reply = await setup.ask(model=model)
@@ -181,7 +181,7 @@ async def test_the_official_client_streams_text_and_tool_calls(setup: Setup, mod
 
 
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
-async def test_a_tool_that_the_request_names_is_called_for_the_client_to_run(setup: Setup, model: str) -> None:
+async def test_a_declared_tool_call_is_returned_to_the_client(setup: Setup, model: str) -> None:
     """OpenAI ends such an answer with `stop`; a client of Messages runs tools where it ends with `tool_use`."""
     for upstream in (setup.native, setup.chat):
         upstream.script = Script(tool=True)
@@ -276,7 +276,7 @@ async def test_a_conversation_with_tools_goes_both_ways(setup: Setup, model: str
     assert answer.model_extra["groundplan"]["left_out"] == ["cache_control"]
 
 
-async def test_what_is_not_spliced_reaches_an_own_upstream_byte_for_byte(setup: Setup) -> None:
+async def test_unchanged_fields_reach_a_native_upstream_byte_for_byte(setup: Setup) -> None:
     raw = (
         b'{ "messages" : [{"role":"user","content":"caf\\u00e9"}],"max_tokens": 9,\n "model":"scripted/native" ,'
         b'"thinking":{"type":"enabled","budget_tokens":1024},"later_field": [1, 2.50] }'
@@ -291,7 +291,7 @@ async def test_what_is_not_spliced_reaches_an_own_upstream_byte_for_byte(setup: 
     assert setup.native.last.headers[b"anthropic-user-profile-id"] == b"uprof_1"
 
 
-async def test_what_claude_code_asks_is_said_in_chat(setup: Setup) -> None:
+async def test_requests_of_claude_code_are_converted_to_chat(setup: Setup) -> None:
     """Of an agent at work, in the words of its version 2.1.332."""
     asked: list[dict[str, Any]] = [
         {"role": "user", "content": [{"type": "text", "text": "Look it up", "cache_control": {"type": "ephemeral"}}]},
@@ -390,7 +390,7 @@ async def test_a_tool_that_is_named_is_read_again_where_it_is_and_none_is_define
         ),
     ],
 )  # fmt: skip
-async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_can(
+async def test_fields_unknown_to_chat_are_refused_by_name_or_routed_to_a_native_upstream(
     setup: Setup, more: dict[str, Any], field: str
 ) -> None:
     refused = await setup.ask(model="scripted/chat", **more)
@@ -402,7 +402,7 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
     assert served.json["groundplan"]["deployment"] == "native"
 
 
-async def test_thinking_that_the_workloads_cap_leaves_no_room_for_is_refused_by_name(setup: Setup) -> None:
+async def test_thinking_beyond_the_workloads_cap_is_refused_by_name(setup: Setup) -> None:
     """Its provider would say that `max_tokens` is too low, which is not the caller's."""
     thinking = {"type": "enabled", "budget_tokens": 20_000}
     refused = await setup.ask(model="scripted/native", max_tokens=32_000, thinking=thinking)
@@ -419,7 +419,7 @@ async def test_thinking_that_the_workloads_cap_leaves_no_room_for_is_refused_by_
     assert setup.native.counted == 2, "a cap of the caller's own is its provider's to judge"
 
 
-async def test_a_fallback_from_an_own_upstream_to_chat_is_invisible(setup: Setup) -> None:
+async def test_a_fallback_from_a_native_upstream_to_chat_is_invisible(setup: Setup) -> None:
     setup.native.script = Script(mode="error", status=529)
     async with setup.client() as client:
         answer = await client.messages.create(
@@ -429,7 +429,7 @@ async def test_a_fallback_from_an_own_upstream_to_chat_is_invisible(setup: Setup
     assert setup.native.counted == setup.chat.counted == 1
 
 
-async def test_images_go_only_where_they_are_accepted(setup: Setup) -> None:
+async def test_images_are_routed_only_to_deployments_that_accept_them(setup: Setup) -> None:
     source = {"type": "base64", "media_type": "image/png", "data": PIXEL}
     content = [{"type": "image", "source": source}, {"type": "text", "text": "What is it?"}]
     refused = await setup.ask(model="scripted/chat", messages=[{"role": "user", "content": content}])
@@ -499,7 +499,7 @@ async def test_the_official_client_raises_its_own_errors(setup: Setup) -> None:
 
 @node_client.needed
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
-async def test_the_official_client_for_node_is_content(setup: Setup, model: str) -> None:
+async def test_the_official_node_client_accepts_the_answers(setup: Setup, model: str) -> None:
     for upstream in (setup.native, setup.chat):
         upstream.script = Script(tool=True)
     url = f"http://127.0.0.1:{setup.stack.port}"
@@ -538,7 +538,7 @@ async def test_a_stream_that_breaks_ends_with_an_error_event(setup: Setup) -> No
 
 
 @pytest.mark.parametrize("model", ["scripted/native", "scripted/chat"])
-async def test_odd_streams_are_mended_and_broken_ones_end_with_an_error(setup: Setup, model: str) -> None:
+async def test_odd_streams_are_normalised_and_broken_ones_end_with_an_error(setup: Setup, model: str) -> None:
     for mode in ("no_done", "crlf", "cut", "malformed", "no_finish", "huge", "stall_late"):
         for upstream in (setup.native, setup.chat):
             upstream.script = Script(mode=mode, chunk_ms=30)
@@ -548,7 +548,7 @@ async def test_odd_streams_are_mended_and_broken_ones_end_with_an_error(setup: S
         assert (b"groundplan" in reply.body) is mended
 
 
-async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:
+async def test_tokens_are_counted_by_a_native_upstream_and_estimated_for_others(setup: Setup) -> None:
     async with setup.client() as client:
         counted = await client.messages.count_tokens(
             model="scripted/native", messages=[{"role": "user", "content": "a b c"}]
@@ -573,7 +573,7 @@ async def test_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(se
         assert (refused.status, refused.code) == (403, "killed")
 
 
-async def test_what_cannot_count_tokens_is_estimated_for_and_answers_as_before(setup: Setup) -> None:
+async def test_an_upstream_that_cannot_count_tokens_gets_estimates_and_stays_in_use(setup: Setup) -> None:
     """Many that speak Messages have no path for it; what has one has limits of its own there."""
     asked = {"model": "scripted/native", "messages": [{"role": "user", "content": "a b c"}]}
     headers = {"x_api_key": setup.key, "anthropic_version": "2023-06-01"}
@@ -593,7 +593,7 @@ async def test_what_cannot_count_tokens_is_estimated_for_and_answers_as_before(s
 
 
 @pytest.mark.parametrize("own", ["Mind the gap.", [{"type": "text", "text": "Mind the gap."}], None])
-async def test_the_workloads_prompt_and_cap_hold_for_both_kinds_of_upstream(
+async def test_the_workloads_prompt_and_cap_apply_to_both_kinds_of_upstream(
     setup: Setup, own: str | list[Any] | None
 ) -> None:
     key = setup.stack.key("strict")

@@ -92,7 +92,7 @@ def read_only(conn: Connection[Any]) -> None:
     conn.read_only = True
 
 
-def test_what_only_reads_keeps_nobody_waiting_who_writes(app: FastAPI) -> None:
+def test_reading_routes_do_not_block_writers(app: FastAPI) -> None:
     wish = {"kind": "rollout", "subject": "workload/assistant", "reason": "for the test",
             "what": {"stage": "production", "audience": "employees"}}  # fmt: skip
     status, change = ask(app, "POST", "/api/approvals", body=wish)
@@ -129,9 +129,7 @@ PRODUCTION = WORKSPACE.replace("stage: pilot", "stage: production").replace(
 )  # fmt: skip
 
 
-def test_who_looks_at_a_change_or_has_a_plan_made_leaves_others_their_connections(
-    app: FastAPI, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_previews_and_plans_hold_no_connections_of_others(app: FastAPI, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a change lacks is planned, which takes seconds for thousands of workloads."""
     status, applied = ask(app, "POST", "/api/apply", body={"files": {"acme.yaml": PRODUCTION}})
     assert status == 200, applied

@@ -174,7 +174,7 @@ def events_of(data: bytes) -> list[Any]:
     return found
 
 
-def test_what_its_caller_asked_is_told_back_also_where_the_upstream_tells_nothing_of_it() -> None:
+def test_the_callers_parameters_are_echoed_even_if_the_upstream_omits_them() -> None:
     asked = {"previous_response_id": b'"resp_1"', "instructions": b"null"}
     for upstreams in ({}, {"previous_response_id": None, "instructions": "the workload's prompt"}):
         response = shapes.fields_of(json.dumps({"id": "resp_2", **upstreams}))
@@ -206,7 +206,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         yield Setup(stack, own, chat, stack.key())
 
 
-async def test_an_answer_by_chat_is_a_response(setup: Setup) -> None:
+async def test_an_answer_of_a_chat_upstream_is_a_response(setup: Setup) -> None:
     setup.chat.script = Script(tokens=7, cache_read=40)
     reply = await setup.ask(
         instructions="Be brief.", max_output_tokens=30, temperature=0.5, metadata={"a": "b"}, text={"format": SCHEMA},
@@ -240,7 +240,7 @@ async def test_an_answer_by_chat_is_a_response(setup: Setup) -> None:
     assert "store" not in (await setup.ask(store=False)).json["groundplan"]
 
 
-async def test_a_conversation_of_items_is_one_of_messages(setup: Setup) -> None:
+async def test_conversation_items_are_converted_to_messages(setup: Setup) -> None:
     image = "data:image/png;base64,AAAA"
     async with setup.client() as client:
         await client.responses.create(
@@ -283,7 +283,7 @@ async def test_a_conversation_of_items_is_one_of_messages(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("tool", [False, True])
-async def test_a_stream_by_chat_has_every_event_in_order(setup: Setup, tool: bool) -> None:
+async def test_a_stream_of_a_chat_upstream_has_every_event_in_order(setup: Setup, tool: bool) -> None:
     setup.chat.script = Script(tokens=5, tool=tool)
     bare = {"type": "function", "name": "bare"}
     reply = await setup.ask(stream=True, tools=[LOOK, bare, {**bare, "name": "null", "strict": None}])
@@ -311,7 +311,7 @@ async def test_a_stream_by_chat_has_every_event_in_order(setup: Setup, tool: boo
 
 
 @pytest.mark.parametrize("model", ["scripted/chat", "scripted/own"])
-async def test_the_official_client_is_content(setup: Setup, model: str) -> None:
+async def test_the_official_client_accepts_the_answers(setup: Setup, model: str) -> None:
     async with setup.client() as client:
         answer = await client.responses.create(model=model, input="Where is it?")
         wanted = "You asked: Where is it?" if model == "scripted/chat" else "It is here."
@@ -324,7 +324,7 @@ async def test_the_official_client_is_content(setup: Setup, model: str) -> None:
         assert final.output_text.strip() == wanted
 
 
-async def test_an_own_upstream_gets_the_callers_bytes(setup: Setup) -> None:
+async def test_a_native_upstream_gets_the_callers_bytes(setup: Setup) -> None:
     raw = b'{ "input" : "caf\\u00e9", "model":"scripted/own" , "include":["x"], "later": [1, 2.50] }'
     reply = await setup.stack.post("/v1/responses", setup.key, raw)
     assert reply.status == 200, reply.body
@@ -343,9 +343,7 @@ async def test_an_own_upstream_gets_the_callers_bytes(setup: Setup) -> None:
 
 @pytest.mark.parametrize("more", [{}, {"instructions": 'Be "brief".'}])
 @pytest.mark.parametrize("model", ["own", "chat"])
-async def test_a_response_tells_its_callers_own_instructions_back(
-    setup: Setup, model: str, more: dict[str, str]
-) -> None:
+async def test_a_response_echoes_its_callers_own_instructions(setup: Setup, model: str, more: dict[str, str]) -> None:
     """What is put in front of them is the workload's: its callers ask, they do not read how it was told to answer."""
     body = {"model": f"scripted/{model}", "input": "Where is it?", **more}
     reply = await setup.stack.post("/v1/responses", setup.key, body)
@@ -358,7 +356,7 @@ async def test_a_response_tells_its_callers_own_instructions_back(
         assert b"You are ours." in setup.own.asked[-1]
 
 
-async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_can(setup: Setup) -> None:
+async def test_fields_unknown_to_chat_are_refused_by_name_or_routed_to_a_native_upstream(setup: Setup) -> None:
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"top_logprobs": 5}, "top_logprobs"),
         ({"include": ["reasoning.encrypted_content", "message.output_text.logprobs"]},
@@ -394,7 +392,7 @@ async def test_what_cannot_be_said_in_chat_is_refused_by_name_or_goes_where_it_c
     assert chatted.json["groundplan"]["left_out"] == ["include", "reasoning.summary"], "it has no reasoning"
 
 
-async def test_what_another_model_thought_is_left_out_in_chat_and_told(setup: Setup) -> None:
+async def test_reasoning_of_another_model_is_omitted_in_chat_with_a_notice(setup: Setup) -> None:
     """As where a session goes on with another model, or one agent hands over to another."""
     sealed = {"type": "reasoning", "id": "rs_1", "summary": [], "encrypted_content": "x"}
     clear = {**sealed, "content": [{"type": "reasoning_text", "text": "It may be there."}]}
@@ -417,7 +415,7 @@ async def test_what_another_model_thought_is_left_out_in_chat_and_told(setup: Se
     assert "may be there" not in str(said) and len(said[1]["tool_calls"]) == 2
 
 
-async def test_what_has_no_bound_is_refused(setup: Setup) -> None:
+async def test_requests_without_a_cost_bound_are_refused(setup: Setup) -> None:
     refusals: list[tuple[dict[str, Any], str]] = [
         ({"tools": [{"type": "web_search"}]}, "field_unsupported"),
         ({"tools": [{**GROUP, "tools": [{"type": "web_search"}]}]}, "field_unsupported"),
@@ -464,7 +462,7 @@ async def test_broken_streams_end_with_an_error_event(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize(("model", "stream"), [("chat", False), ("chat", True), ("own", False), ("own", True)])
-async def test_a_stored_response_is_gone_on_with_by_its_own_key_only(setup: Setup, model: str, stream: bool) -> None:
+async def test_a_stored_response_is_continued_by_its_own_key_only(setup: Setup, model: str, stream: bool) -> None:
     key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
     body: dict[str, Any] = {"model": f"scripted/{model}", "input": "First?", "stream": stream}
     reply = await setup.stack.post("/v1/responses", key, body)
@@ -532,7 +530,7 @@ async def test_an_item_that_was_sent_twice_is_listed_once(setup: Setup) -> None:
     assert found[1]["id"].startswith("item_")
 
 
-async def test_an_id_that_is_taken_is_told_as_not_stored(setup: Setup) -> None:
+async def test_a_response_whose_id_is_taken_is_reported_as_not_stored(setup: Setup) -> None:
     key, told = setup.stack.key("keeper"), []
     for text in ("One?", "Two?"):
         setup.own.asked.clear()  # so that it begins to count anew
@@ -541,7 +539,7 @@ async def test_an_id_that_is_taken_is_told_as_not_stored(setup: Setup) -> None:
     assert told == [("resp_1", True), ("resp_1", False)]
 
 
-async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(setup: Setup) -> None:
+async def test_unstored_reasoning_does_not_prevent_continuing(setup: Setup) -> None:
     """Official clients send an answer's items back as they came, or name the response."""
     setup.own.mode = "reasons"
     tool: Any = {**LOOK}
@@ -578,7 +576,7 @@ async def test_what_a_model_reasoned_and_nobody_stores_stands_in_no_ones_way(set
         assert json.loads(setup.own.asked[-1])["input"] == whole, "as it came"
 
 
-async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_others(setup: Setup) -> None:
+async def test_input_tokens_are_counted_by_a_native_upstream_and_estimated_for_others(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     async with AsyncOpenAI(
         base_url=f"http://127.0.0.1:{setup.stack.port}/v1",
@@ -606,7 +604,7 @@ async def test_input_tokens_are_counted_by_an_own_upstream_and_estimated_for_oth
     assert setup.stack.sql("SELECT count(*) FROM stored_response") == [(1,)], "a count is no response"
 
 
-async def test_what_is_not_stored_of_a_response_is_not_included_in_silence(setup: Setup) -> None:
+async def test_unstored_items_requested_by_include_are_refused(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     async with AsyncOpenAI(
         base_url=f"http://127.0.0.1:{setup.stack.port}/v1",
@@ -631,7 +629,7 @@ async def test_what_is_not_stored_of_a_response_is_not_included_in_silence(setup
     assert (await setup.stack.ask("GET", f"/v1/responses/{kept.id}?stream=false", key)).status == 200
 
 
-async def test_an_estimate_counts_the_response_that_is_gone_on_with(setup: Setup) -> None:
+async def test_an_estimate_counts_the_continued_response(setup: Setup) -> None:
     """It is what the call reserves: with that as its cap it is made, with less it is refused."""
     key = setup.stack.key("keeper")
     ask: dict[str, Any] = {"model": "chat", "max_output_tokens": 20}
@@ -651,7 +649,7 @@ async def test_an_estimate_counts_the_response_that_is_gone_on_with(setup: Setup
     assert setup.chat.counted == 2
 
 
-async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_wanted(setup: Setup) -> None:
+async def test_nothing_is_stored_unless_content_is_kept_in_full_and_requested(setup: Setup) -> None:
     for name, more, told in (
         ("assistant", {}, False),
         ("redacts", {"store": True}, False),

@@ -279,7 +279,7 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     await journal.close()
 
 
-async def test_a_clone_closes_no_books_of_a_worker_that_was_heard_of_a_moment_ago(
+async def test_a_copied_home_does_not_recover_a_recently_seen_worker(
     installation: Installation, tmp_path: Path
 ) -> None:
     """Its machine has the same name, and HOME the same path."""
@@ -298,7 +298,7 @@ async def test_a_clone_closes_no_books_of_a_worker_that_was_heard_of_a_moment_ag
     await journal.close()
 
 
-async def test_what_a_newer_program_wrote_waits_for_it_and_keeps_nothing_else_waiting(
+async def test_records_of_a_newer_version_wait_and_block_nothing_else(
     installation: Installation,
 ) -> None:
     """As after a release that was taken back: nothing is lost, nor written off, nor said to be damaged."""
@@ -319,7 +319,7 @@ async def test_what_a_newer_program_wrote_waits_for_it_and_keeps_nothing_else_wa
 
 
 @pytest.mark.parametrize("unheard", [False, True])
-async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(
+async def test_records_missing_on_a_promoted_standby_are_shipped_again(
     installation: Installation, unheard: bool
 ) -> None:
     """The journals of workers that had just died, too: nothing else tells of their calls, and of what they held."""
@@ -350,7 +350,7 @@ async def test_what_a_standby_had_not_got_when_it_took_over_is_shipped_again(
     await journal.close()
 
 
-async def test_no_segment_is_deleted_whose_calls_a_standby_has_not(installation: Installation) -> None:
+async def test_no_segment_is_deleted_before_the_standby_has_its_calls(installation: Installation) -> None:
     journal, shipper = installation.journal(), Shipper(installation.home, kept_s=0.01)
     while journal._current.number < 3:
         await room(journal)
@@ -371,7 +371,7 @@ async def test_no_segment_is_deleted_whose_calls_a_standby_has_not(installation:
     await journal.close()
 
 
-async def test_what_was_given_back_is_not_remembered_once_it_is_shipped(installation: Installation) -> None:
+async def test_releases_are_forgotten_once_shipped(installation: Installation) -> None:
     """Near the end of a budget each call that ends gives something back, for as long as a worker lives."""
     journal, shipper = installation.journal(), Shipper(installation.home)
     installation.lend(journal.epoch, 10 * USD)
@@ -416,7 +416,7 @@ async def test_shipping_again_from_nothing_changes_nothing(installation: Install
     await journal.close()
 
 
-async def test_a_shipper_that_begins_again_says_nowhere_that_less_is_taken_over(
+async def test_a_restarted_shipper_never_reports_less_progress(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It reads again from where the oldest open call began. Killed meanwhile, it would do all again: a workload that is
@@ -444,7 +444,7 @@ def aged(record: Record, days: int = 30) -> Record:
     return changed(record, at=record.at - days * 86_400_000)  # type: ignore[attr-defined]
 
 
-async def test_a_journal_that_is_shipped_again_after_its_day_left_adds_nothing(
+async def test_a_journal_shipped_again_after_its_day_was_archived_adds_nothing(
     installation: Installation, tmp_path: Path
 ) -> None:
     """Neither to sums nor to what its worker spent; what was open when the day left still follows."""
@@ -527,7 +527,7 @@ async def test_shipped_segments_are_deleted_unless_a_call_in_them_is_open(instal
     await journal.close()
 
 
-async def test_a_call_whose_beginning_is_gone_is_told_and_counts_at_its_bound(installation: Installation) -> None:
+async def test_a_call_without_its_beginning_is_reported_and_charged_at_its_bound(installation: Installation) -> None:
     """The database was restored to a moment at which it went on, and the segment in which it began is deleted since."""
     journal, shipper = installation.journal(), Shipper(installation.home)
     installation.lend(journal.epoch, 100 * USD)
@@ -555,7 +555,7 @@ async def test_a_call_whose_beginning_is_gone_is_told_and_counts_at_its_bound(in
     await journal.close()
 
 
-async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_to_connect_again(
+async def test_a_worker_without_journal_is_written_off_after_the_reconnection_time(
     installation: Installation,
 ) -> None:
     """It was taken over whole, before the database was restored to an earlier moment."""
@@ -588,7 +588,7 @@ async def test_a_worker_whose_journal_is_gone_is_written_off_once_all_had_time_t
 
 
 @pytest.mark.parametrize("gone", ["all", "its beginning"])
-async def test_a_call_whose_journal_is_gone_is_in_all_books_once(
+async def test_a_call_without_journal_is_recorded_once_everywhere(
     installation: Installation, tmp_path: Path, gone: str
 ) -> None:
     """A first attempt that cost something, then one that is open."""
@@ -635,7 +635,7 @@ async def test_a_call_whose_journal_is_gone_is_in_all_books_once(
 
 
 @pytest.mark.parametrize("archived", [False, True], ids=["call", "archived"])
-async def test_what_is_told_later_of_a_call_that_was_written_off_is_in_all_books_once(
+async def test_late_records_of_a_written_off_call_are_recorded_once_everywhere(
     installation: Installation, tmp_path: Path, archived: bool
 ) -> None:
     """Its first attempt was known as open; who has its journal tells that it was not billed, and of a second one."""
@@ -687,7 +687,7 @@ async def test_what_is_told_later_of_a_call_that_was_written_off_is_in_all_books
     await journal.close()
 
 
-async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installation: Installation) -> None:
+async def test_a_copied_journal_is_left_to_the_host_of_its_worker(installation: Installation) -> None:
     """A HOME was copied while it ran, and served on the same database."""
     journal = installation.journal()
     installation.lend(journal.epoch, 10 * USD)
@@ -713,7 +713,7 @@ async def test_a_copy_of_a_journal_is_left_to_whoever_has_the_worker(installatio
     await journal.close()
 
 
-async def test_a_journal_that_is_older_than_what_was_taken_over_returns_nothing(installation: Installation) -> None:
+async def test_a_journal_older_than_the_shipped_state_returns_nothing(installation: Installation) -> None:
     """The volume of a gateway was restored from a snapshot: what its worker did after that is in the ledger as far as
     it was taken over, and the rest of it is nowhere."""
     journal = installation.journal()
@@ -743,7 +743,7 @@ async def test_a_journal_that_is_older_than_what_was_taken_over_returns_nothing(
     await journal.close()
 
 
-async def test_what_a_dead_worker_left_is_taken_over_in_batches(
+async def test_a_dead_workers_journal_is_shipped_in_batches(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While PostgreSQL was away it may be more than fits into memory, or into one transaction."""
@@ -768,7 +768,7 @@ async def test_what_a_dead_worker_left_is_taken_over_in_batches(
     await journal.close()
 
 
-async def test_what_a_dead_worker_held_of_very_many_budgets_goes_back_in_parts(
+async def test_a_dead_workers_slices_of_many_budgets_are_returned_in_parts(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All at once took longer than a transaction may stand still that has budgets locked: it never ended, and nothing
@@ -832,7 +832,7 @@ async def test_damage_is_quarantined_and_the_slices_are_written_off(installation
     await journal.close()
 
 
-async def test_a_page_that_the_disk_does_not_give_is_damage_and_what_cannot_be_read_keeps_nothing_else_waiting(
+async def test_an_unreadable_page_is_damage_and_an_unreadable_journal_blocks_no_other(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     broken, foreign, shipper = installation.journal(), installation.journal(), Shipper(installation.home)
@@ -868,7 +868,7 @@ async def test_a_page_that_the_disk_does_not_give_is_damage_and_what_cannot_be_r
         await journal.close()
 
 
-async def test_damage_under_a_living_worker_is_found_when_it_goes_on_to_the_next_segment(
+async def test_damage_under_a_running_worker_is_found_at_its_next_segment(
     installation: Installation,
 ) -> None:
     journal = installation.journal()
@@ -977,7 +977,7 @@ async def test_a_path_with_a_nul_does_not_stop_the_ledger(installation: Installa
     await journal.close()
 
 
-async def test_a_torn_end_is_recovered_and_returns_what_was_not_spent(installation: Installation) -> None:
+async def test_a_torn_end_is_recovered_and_unspent_amounts_are_returned(installation: Installation) -> None:
     journal = installation.journal()
     installation.lend(journal.epoch, 10 * USD)
     one_call(journal)
@@ -995,7 +995,7 @@ async def test_a_torn_end_is_recovered_and_returns_what_was_not_spent(installati
     await journal.close()
 
 
-async def test_a_provider_that_billed_more_than_its_bound_shows_in_the_budget(installation: Installation) -> None:
+async def test_a_cost_above_the_bound_is_charged_to_the_budget(installation: Installation) -> None:
     journal = installation.journal()
     installation.lend(journal.epoch, USD)
     call = new_id().bytes
@@ -1031,7 +1031,7 @@ async def test_without_a_database_nothing_is_lost(installation: Installation, mo
     await journal.close()
 
 
-async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
+async def test_a_round_is_postponed_only_once_for_an_idle_core(
     installation: Installation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """PostgreSQL ends a transaction that stands still, as it would each time on a machine that has too much to do."""
@@ -1051,7 +1051,7 @@ async def test_a_round_for_which_no_core_was_idle_waits_for_none_the_next_time(
     assert threads[0] == "calm" and "calm" not in threads[1:]
 
 
-async def test_what_a_dead_worker_held_waits_for_no_idle_core(installation: Installation) -> None:
+async def test_recovery_of_a_dead_worker_waits_for_no_idle_core(installation: Installation) -> None:
     """While its budgets are locked, callers of other workers wait for them."""
     journal, shipper = installation.journal(), Shipper(installation.home)
     installation.lend(journal.epoch, 10 * USD)
@@ -1073,7 +1073,7 @@ FULL = 'mount -t tmpfs -o size=4k groundplan-test "$0" && head -c 4096 /dev/zero
 
 
 @pytest.mark.parametrize("before", [[], pytest.param([*UNSHARE, "sh", "-c", FULL], marks=needs_mounts)])
-async def test_the_process_ships_within_a_second_and_ends_when_told(
+async def test_the_process_ships_within_a_second_and_stops_on_sigterm(
     installation: Installation, before: list[str]
 ) -> None:
     """Also where the disk has no room for what it tells of itself: it is what frees the disk."""
@@ -1097,7 +1097,7 @@ async def test_the_process_ships_within_a_second_and_ends_when_told(
     await journal.close()
 
 
-def test_of_many_blueprints_few_are_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_a_few_blueprints_are_kept_in_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each change makes one, and what one says of thousands of workloads takes a megabyte."""
     asked = list[int]()
 
@@ -1115,7 +1115,7 @@ def test_of_many_blueprints_few_are_remembered(tmp_path: Path, monkeypatch: pyte
     assert asked[-1] == 2 and 2 in context._teams
 
 
-def test_a_missing_home_is_told_on_the_command_line() -> None:
+def test_a_missing_home_is_reported_on_the_command_line() -> None:
     with pytest.raises(SystemExit):
         main([])
 

@@ -130,7 +130,7 @@ async def test_a_completion_is_found_listed_changed_and_deleted_by_its_own_key_o
         assert (odd.status, odd.code) == (400, "value_unsupported"), "it is no fault of the database's"
 
 
-async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_any_more(setup: Setup) -> None:
+async def test_nothing_is_stored_unless_content_is_kept_in_full(setup: Setup) -> None:
     for name, more in (("plain", {"store": True}), ("redacts", {"store": True}), ("keeper", {})):
         body = {"model": "auto", "messages": ASKED, **more}
         reply = await setup.stack.post("/v1/chat/completions", setup.stack.key(name), body)
@@ -146,7 +146,7 @@ async def test_nothing_is_stored_where_content_is_not_kept_in_full_or_not_any_mo
     assert (gone.status, gone.code) == (404, "completion_not_found")
 
 
-async def test_a_list_reads_and_tells_a_few_megabytes_at_a_time_and_goes_on_behind_them(
+async def test_a_list_returns_a_few_megabytes_per_page_and_continues_after_them(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     home = Home(tmp_path)

@@ -256,7 +256,7 @@ def test_a_histogram_has_the_conventions_buckets_and_a_bounded_number_of_series(
     assert sum(s.count for (name, _), s in metrics.series.items() if name == DURATION) == genai_metrics.MOST_SERIES + 1
 
 
-def test_the_first_chunk_is_counted_for_streams_that_came_to_their_end() -> None:
+def test_the_time_to_first_chunk_is_recorded_for_completed_streams() -> None:
     for outcome, chunk, counted in (("ok", 4000, 1), ("ok", 0, 0), ("failed", 4000, 0)):
         metrics, call = GenAiMetrics(), ended()
         settled = call.attempts[0].settlement
@@ -271,7 +271,7 @@ def test_the_first_chunk_is_counted_for_streams_that_came_to_their_end() -> None
         assert found.get("gen_ai.request.stream") is (True if chunk else None), "without it, it counts as none"
 
 
-def test_metrics_go_beside_the_traces_or_nowhere() -> None:
+def test_metrics_are_sent_beside_traces_or_not_at_all() -> None:
     assert metrics_url("http://c:4318/v1/traces") == "http://c:4318/v1/metrics"
     assert metrics_url("https://c/otlp/spans") is None
 
@@ -351,12 +351,12 @@ def test_each_span_of_a_call_has_an_id_of_its_own() -> None:
     assert [span.attributes["groundplan.step"] for span in found[1:-1]] == [name for name, _ in steps]
 
 
-def test_the_caller_decides_whether_its_trace_is_kept() -> None:
+def test_the_callers_sampling_decision_is_respected() -> None:
     assert is_traced(ended()) and is_traced(ended(PARENT))
     assert not is_traced(ended(PARENT[:-2] + "02"))
 
 
-def test_a_collector_that_is_away_costs_spans_and_nothing_else() -> None:
+def test_an_unavailable_collector_costs_only_spans() -> None:
     with receiver() as collector:
         collector.status = 400
         traces = TraceExport(collector.url, {})
@@ -365,7 +365,7 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else() -> None:
         assert traces.lost == BATCH_CALLS + 50 and not collector.bodies, "also of what still waited at the end"
 
 
-def test_a_call_that_makes_no_sense_never_fails_the_shipping() -> None:
+def test_an_inconsistent_call_never_fails_the_shipper() -> None:
     with receiver() as collector:
         traces = TraceExport(collector.url, {})
         traces.enqueue([ended("00-zz"), CallState(new_id().bytes, 1)], new_id())
@@ -373,7 +373,7 @@ def test_a_call_that_makes_no_sense_never_fails_the_shipping() -> None:
         assert traces.lost == 2 and not collector.bodies
 
 
-def test_metrics_are_of_whole_calls_whatever_ends_while_they_are_put_together() -> None:
+def test_metrics_cover_whole_calls_even_if_calls_end_meanwhile() -> None:
     """Calls end in the thread that ships them: a series that began meanwhile broke off the sending."""
     with receiver() as collector:
         traces = TraceExport(collector.url, {})
@@ -402,7 +402,7 @@ def test_headers_are_lines_and_are_never_repeated_in_an_error() -> None:
     assert "hunter2" not in str(caught.value) and "line 2" in str(caught.value)
 
 
-def test_nothing_is_imported_where_traces_are_not_declared() -> None:
+def test_nothing_is_imported_without_declared_traces() -> None:
     assert TraceExport.from_settings(load_settings({})) is None
     assert (
         TraceExport.from_settings(

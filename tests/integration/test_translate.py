@@ -186,7 +186,7 @@ def ask(kind: str, **more: Any) -> dict[str, Any]:
     return {"model": f"scripted/{kind}", "messages": messages, "max_tokens": 20, **more}
 
 
-async def test_each_provider_answers_as_openai_would(setup: Setup) -> None:
+async def test_each_provider_answers_in_openais_format(setup: Setup) -> None:
     for kind in (*CHATS, "claude"):
         reply = await setup.stack.post("/v1/chat/completions", setup.key, ask(kind, temperature=0.5))
         assert reply.status == 200, (kind, reply.body)
@@ -224,7 +224,7 @@ def _unpacked(size: int) -> bytes:
     return first + again * (size // block - 1)
 
 
-async def test_an_answer_that_unpacks_to_more_than_there_is_memory_is_an_error_of_its_call(setup: Setup) -> None:
+async def test_a_decompression_bomb_fails_only_its_call(setup: Setup) -> None:
     assert resource.prlimit(setup.service.pid, resource.RLIMIT_DATA) == (MEMORY_BYTES, MEMORY_BYTES)
     for kind in ("gemini", "mistral"):
         asked = {"model": f"scripted/{kind}"}
@@ -260,7 +260,7 @@ async def test_a_provider_is_part_of_the_callers_trace_with_the_attempt_as_paren
         assert sent[b"x-request-id"].decode().startswith(call), kind
 
 
-async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
+async def test_each_provider_streams_in_openais_format(setup: Setup) -> None:
     for kind in (*CHATS, "claude"):
         body = ask(kind, stream=True, stream_options={"include_usage": True})
         reply = await setup.stack.post("/v1/chat/completions", setup.key, body)
@@ -280,7 +280,7 @@ async def test_each_provider_streams_as_openai_would(setup: Setup) -> None:
 
 
 @pytest.mark.parametrize("breaks", ["cut", "ends", "garbage"])
-async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, breaks: str) -> None:
+async def test_a_broken_provider_stream_is_reported_or_resumed(setup: Setup, breaks: str) -> None:
     """As the contract of streams says, whoever made the answer, and whichever API the caller speaks."""
     for kind in CHATS:
         setup.fakes[kind].break_mode, model = breaks, {"model": f"scripted/{kind}"}
@@ -304,14 +304,14 @@ async def test_a_stream_that_breaks_off_there_is_told_or_goes_on(setup: Setup, b
         assert chunks[-1]["groundplan"]["deployment"] == "own"
 
 
-async def test_what_goes_wrong_before_the_first_word_is_told_as_it_is(setup: Setup) -> None:
+async def test_errors_before_the_first_word_keep_their_status(setup: Setup) -> None:
     """Of the head of an answer nothing is said, too, before there is anything of it."""
     setup.claude.script = Script(mode="error_event", at=0)
     reply = await setup.stack.post("/v1/chat/completions", setup.key, {**ask("claude"), "stream": True})
     assert reply.code == "upstream_failed" and "the upstream answered 502" in reply.json["error"]["message"], reply.body
 
 
-async def test_tools_go_there_and_back(setup: Setup) -> None:
+async def test_tool_definitions_and_calls_are_translated_both_ways(setup: Setup) -> None:
     for upstream in setup.fakes.values():
         upstream.tool_calls = 1
     setup.claude.script = Script(tool=True)
@@ -392,7 +392,7 @@ async def test_embeddings_are_translated(setup: Setup) -> None:
         assert facts["estimated"] == (kind == "gemini") and float(facts["cost_usd"]) > 0, (kind, facts)
 
 
-async def test_what_asks_for_nothing_is_refused_by_nobody_and_told_to_nobody(setup: Setup) -> None:
+async def test_parameters_without_effect_are_neither_refused_nor_sent(setup: Setup) -> None:
     """As clients send it with every request."""
     idle = {
         "presence_penalty": 0, "frequency_penalty": 0.0, "top_p": 1, "logprobs": False, "parallel_tool_calls": True,
@@ -404,7 +404,7 @@ async def test_what_asks_for_nothing_is_refused_by_nobody_and_told_to_nobody(set
             assert served.status == 200, (kind, served.body)
 
 
-async def test_what_a_provider_has_no_word_for_is_refused_by_name_or_goes_elsewhere(setup: Setup) -> None:
+async def test_parameters_unknown_to_a_provider_are_refused_by_name_or_routed_elsewhere(setup: Setup) -> None:
     refusals: list[tuple[str, dict[str, Any]]] = [
         ("gemini", {"logit_bias": {"5": 1}}),
         ("gemini", {"logprobs": True}),
@@ -441,7 +441,7 @@ async def test_errors_keep_their_status_and_no_secret(setup: Setup) -> None:
     assert SECRET not in log
 
 
-async def test_a_key_that_a_provider_repeats_reaches_nobody(setup: Setup, tmp_path: Path) -> None:
+async def test_a_key_repeated_by_a_provider_is_not_passed_on(setup: Setup, tmp_path: Path) -> None:
     secret = "sk-secret-0123456789"
     (tmp_path / "secret").write_text(secret)
     messages = [{"role": "user", "content": f"is it {secret} or not"}]
@@ -454,7 +454,7 @@ async def test_a_key_that_a_provider_repeats_reaches_nobody(setup: Setup, tmp_pa
         assert secret.encode() not in found.body and b"[hidden]" in found.body, found.body
 
 
-async def test_messages_reach_other_providers_too(setup: Setup) -> None:
+async def test_messages_requests_reach_other_providers(setup: Setup) -> None:
     body = {"model": "scripted/gemini", "max_tokens": 20, "messages": [{"role": "user", "content": "Where is it?"}]}
     reply = await setup.stack.post("/v1/messages", setup.key, body)
     assert reply.status == 200, reply.body
@@ -462,7 +462,7 @@ async def test_messages_reach_other_providers_too(setup: Setup) -> None:
     assert (reply.json["usage"]["input_tokens"], reply.json["usage"]["output_tokens"]) == USAGE
 
 
-async def test_what_codex_asks_reaches_other_providers_too(setup: Setup) -> None:
+async def test_requests_of_codex_reach_other_providers(setup: Setup) -> None:
     """With every request, whatever its model is: nothing of an answer depends on it."""
     asks = {
         "input": "Where is it?", "instructions": "Be brief.", "store": False, "include": [], "tool_choice": "auto",
@@ -477,7 +477,7 @@ async def test_what_codex_asks_reaches_other_providers_too(setup: Setup) -> None
     assert json.loads(setup.own.last.body)["prompt_cache_key"] == "thread"
 
 
-async def test_what_claude_code_asks_reaches_other_providers_too(setup: Setup) -> None:
+async def test_requests_of_claude_code_reach_other_providers(setup: Setup) -> None:
     """With every request, in the words of its version 2.1.332."""
     look = {"name": "look", "description": "Look", "input_schema": {"type": "object", "properties": {}}}
     cached = {"cache_control": {"type": "ephemeral"}}
@@ -497,7 +497,7 @@ async def test_what_claude_code_asks_reaches_other_providers_too(setup: Setup) -
     assert len(json.loads(setup.own.last.body)["user"]) == 64
 
 
-async def test_a_client_that_goes_away_ends_the_providers_answer_within_100_ms(setup: Setup) -> None:
+async def test_a_disconnecting_client_ends_the_providers_answer_within_100_ms(setup: Setup) -> None:
     """Of a stream, also one that has not begun, and of a whole answer."""
     ways = [(True, True), (True, False), (False, False)]
     for kind, (stream, seen) in itertools.product(CHATS, ways):
@@ -556,7 +556,7 @@ def conversation(kind: str, **more: Any) -> dict[str, Any]:
     return {**ask(kind), "messages": messages, "tools": tools, **more}
 
 
-async def test_a_conversation_with_tools_reaches_each_provider_whole(setup: Setup) -> None:
+async def test_a_conversation_with_tools_reaches_each_provider_complete(setup: Setup) -> None:
     named = {"type": "function", "function": {"name": "look"}}
     choices: dict[str, Any] = {"ollama": {}, "bedrock": {"tool_choice": "required"}}
     for kind in (*CHATS, "claude"):
@@ -621,7 +621,7 @@ async def test_the_format_of_an_answer_reaches_each_provider(setup: Setup) -> No
     assert json.loads(setup.claude.last.body)["output_config"]["format"]["schema"]["required"] == ["what"]
 
 
-async def test_what_cannot_be_converted_is_the_callers_and_opens_no_breaker(setup: Setup) -> None:
+async def test_an_unconvertible_request_is_the_callers_error_and_opens_no_breaker(setup: Setup) -> None:
     body = conversation("gemini")
     body["messages"][3]["tool_calls"][0]["function"]["arguments"] = "{"
     for _ in range(4):
@@ -641,7 +641,7 @@ async def test_what_cannot_be_converted_is_the_callers_and_opens_no_breaker(setu
 
 
 @pytest.mark.parametrize("status", [401, 429])
-async def test_a_refused_key_rests_and_the_other_one_is_asked(setup: Setup, status: int) -> None:
+async def test_a_refused_key_is_paused_and_the_other_one_is_used(setup: Setup, status: int) -> None:
     gemini = setup.fakes["gemini"]
     gemini.refused_keys = {SECRET.encode(): status}
     replies = [await setup.stack.post("/v1/chat/completions", setup.key, ask("pool")) for _ in range(4)]
@@ -656,7 +656,7 @@ async def test_a_refused_key_rests_and_the_other_one_is_asked(setup: Setup, stat
     assert len(gemini.requests) == 6, "a key was asked again and again"
 
 
-async def test_a_stream_of_a_client_that_blocks_holds_up_nobody_else(setup: Setup) -> None:
+async def test_a_blocking_client_holds_up_no_other_stream(setup: Setup) -> None:
     for kind in ("bedrock", "mistral"):  # a client is loaded as it is used for the first time
         assert (await setup.stack.post("/v1/chat/completions", setup.key, ask(kind))).status == 200
     setup.fakes["bedrock"].pause = 0.7
@@ -700,7 +700,7 @@ class Waited:
 
 
 @FROM_NOTHING
-async def test_nobody_waits_while_the_client_of_another_provider_is_loaded(setup: Setup) -> None:
+async def test_loading_a_provider_client_blocks_no_other_call(setup: Setup) -> None:
     assert (await setup.stack.post("/v1/chat/completions", setup.key, ask("bedrock"))).status == 200
     setup.fakes["bedrock"].pause = 0.15
     reader, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)

@@ -67,7 +67,7 @@ async def refused(asking: Any) -> str:
     return str(caught.value.code)
 
 
-async def test_a_file_is_made_of_its_parts_and_nothing_is_left_of_them(setup: Setup) -> None:
+async def test_a_file_is_assembled_from_its_parts_which_are_deleted(setup: Setup) -> None:
     key = setup.stack.key()
     async with setup.client(key) as client:
         for more in ({}, {"md5": hashlib.md5(CONTENT, usedforsecurity=False).hexdigest().upper()}):
@@ -83,7 +83,7 @@ async def test_a_file_is_made_of_its_parts_and_nothing_is_left_of_them(setup: Se
     assert setup.stack.sql("SELECT count(*) FROM api_file WHERE deleted_at IS NULL") == [(0,)]
 
 
-async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup: Setup) -> None:
+async def test_parts_belong_to_their_upload_and_workload_and_are_not_listed(setup: Setup) -> None:
     key, other = setup.stack.key(), setup.stack.key("other")
     async with setup.client(key) as client, setup.client(other) as stranger:
         upload = await setup.begun(client)
@@ -137,7 +137,7 @@ async def test_parts_are_of_their_upload_and_workload_and_told_by_no_list(setup:
         assert setup.on_disk() == 1
 
 
-async def test_whoever_completes_or_cancels_it_beside_others_is_told_what_came_of_it(setup: Setup) -> None:
+async def test_concurrent_completion_and_cancellation_are_told_the_outcome(setup: Setup) -> None:
     """As a client that asks once more where it was told nothing in time: whoever was first took the parts away."""
     async with setup.client(setup.stack.key()) as client:
         for _ in range(6):
@@ -161,7 +161,7 @@ async def test_whoever_completes_or_cancels_it_beside_others_is_told_what_came_o
     assert setup.on_disk() == setup.stack.sql("SELECT count(*) FROM api_file WHERE deleted_at IS NULL")[0][0]
 
 
-async def test_what_was_acknowledged_is_there_after_a_kill(setup: Setup) -> None:
+async def test_acknowledged_parts_survive_a_kill(setup: Setup) -> None:
     async with setup.client(setup.stack.key()) as client:
         upload = await setup.begun(client)
         parts = []
@@ -176,7 +176,7 @@ async def test_what_was_acknowledged_is_there_after_a_kill(setup: Setup) -> None
         assert done.file is not None and (await client.files.content(done.file.id)).content == CONTENT
 
 
-async def test_what_is_given_up_or_too_late_is_taken_off_the_disk(setup: Setup) -> None:
+async def test_cancelled_and_expired_uploads_are_deleted_from_disk(setup: Setup) -> None:
     key = setup.stack.key()
     async with setup.client(key) as client:
         upload, late = await setup.begun(client), await setup.begun(client, expires_after=_HOUR)
@@ -219,7 +219,7 @@ class OnItsWay:
         return told
 
 
-async def test_a_part_that_is_on_its_way_as_its_upload_is_given_up_leaves_nothing(setup: Setup) -> None:
+async def test_a_part_in_transfer_of_a_cancelled_upload_leaves_nothing(setup: Setup) -> None:
     key, part = setup.stack.key(), OnItsWay()
     async with setup.client(key) as client:
         upload = await setup.begun(client)
@@ -230,7 +230,7 @@ async def test_a_part_that_is_on_its_way_as_its_upload_is_given_up_leaves_nothin
     assert setup.stack.sql("SELECT count(*) FROM api_file") == [(0,)]
 
 
-async def test_a_whole_that_is_being_written_as_its_upload_is_given_up_leaves_nothing(setup: Setup) -> None:
+async def test_a_file_in_assembly_of_a_cancelled_upload_leaves_nothing(setup: Setup) -> None:
     async with setup.client(setup.stack.key()) as client:
         upload = await setup.begun(client)
         part = await client.uploads.parts.create(upload.id, data=CONTENT)
@@ -244,7 +244,7 @@ async def test_a_whole_that_is_being_written_as_its_upload_is_given_up_leaves_no
         assert await asked == "upload_over" and setup.on_disk() == 1, "the part is deleted by who gave it up"
 
 
-async def test_parts_that_come_at_once_take_no_more_than_there_is_room_for(setup: Setup) -> None:
+async def test_concurrent_parts_take_no_more_than_the_available_space(setup: Setup) -> None:
     key, parts = setup.stack.key(), [OnItsWay() for _ in range(2)]
     async with setup.client(key) as client:
         upload = await setup.begun(client)
@@ -254,7 +254,7 @@ async def test_parts_that_come_at_once_take_no_more_than_there_is_room_for(setup
     assert sorted(reply.status for reply in told) == [200, 413] and setup.on_disk() == 1
 
 
-async def test_what_has_no_room_or_purpose_is_refused(setup: Setup) -> None:
+async def test_uploads_of_invalid_size_or_purpose_are_refused(setup: Setup) -> None:
     async with setup.client(setup.stack.key()) as client:
         assert await refused(setup.begun(client, 5_000_000)) == "files_full"
         assert await refused(setup.begun(client, 300 << 20)) == "file_too_large"

@@ -37,7 +37,7 @@ async def cancelled(work: asyncio.Future[Any], times: int) -> None:
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_what_a_thread_writes_reaches_no_file_that_was_opened_since(
+async def test_a_late_write_of_a_thread_reaches_no_file_opened_since(
     place: Blobs, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     """A client went away; the number of its file's descriptor is another one's at once."""
@@ -64,7 +64,7 @@ async def test_what_a_thread_writes_reaches_no_file_that_was_opened_since(
 
 
 @pytest.mark.parametrize("times", [1, 2])
-async def test_what_a_thread_reads_is_of_no_file_that_was_opened_since(
+async def test_a_late_read_of_a_thread_is_from_no_file_opened_since(
     place: Blobs, monkeypatch: pytest.MonkeyPatch, times: int
 ) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
@@ -92,7 +92,7 @@ async def test_what_a_thread_reads_is_of_no_file_that_was_opened_since(
     assert got == [b"of this file"]
 
 
-async def test_what_a_killed_writer_left_keeps_nobody_from_writing_the_same_again(place: Blobs) -> None:
+async def test_leftovers_of_a_killed_writer_do_not_block_rewriting(place: Blobs) -> None:
     async def pieces() -> AsyncGenerator[bytes, None]:
         yield b"whole"
 
@@ -110,7 +110,9 @@ def failed(*_: Any) -> Any:
     raise OSError(errno.EIO, os.strerror(errno.EIO))
 
 
-async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_file_whose_client_disconnects_as_it_is_named_is_deleted(
+    place: Blobs, monkeypatch: pytest.MonkeyPatch
+) -> None:
     begun = threading.Event()
 
     def slow(folder: Path) -> None:
@@ -127,7 +129,7 @@ async def test_what_its_client_left_as_it_got_its_name_is_gone(place: Blobs, mon
     assert list(place.files.iterdir()) == [], "nobody would ever know of it"
 
 
-async def test_who_leaves_as_a_file_is_opened_leaves_nothing_open(
+async def test_a_client_disconnecting_as_a_file_is_opened_leaves_nothing_open(
     place: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await place.keep(id := new_id(), _whole())
@@ -150,7 +152,7 @@ async def test_who_leaves_as_a_file_is_opened_leaves_nothing_open(
             await asyncio.sleep(0.01)
 
 
-async def test_a_slow_disk_takes_no_thread_that_calls_wait_for(place: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_slow_disk_occupies_no_thread_that_calls_need(place: Blobs, monkeypatch: pytest.MonkeyPatch) -> None:
     """Such as those of stored responses: there are as many as processors, and a few."""
     go = threading.Event()
     monkeypatch.setattr(blobs, "_write", lambda _descriptor, _data: go.wait(20))
@@ -184,7 +186,7 @@ async def test_small_pieces_are_written_together(place: Blobs, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("left", [b"", b"all of i", b"all of it and more"])
-async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(place: Blobs, left: bytes) -> None:
+async def test_a_file_of_unexpected_length_is_not_served(place: Blobs, left: bytes) -> None:
     """Whoever asks for it would take a part for the whole."""
     id, whole = new_id(), b"all of it"
 
@@ -204,7 +206,7 @@ async def test_a_file_of_another_length_than_it_was_written_with_is_not_given(pl
 
 
 @pytest.mark.parametrize("failing", ["open", "read", "pread"])
-async def test_a_file_that_the_disk_does_not_give_is_not_said_to_be_elsewhere(
+async def test_an_unreadable_file_is_not_reported_as_missing(
     place: Blobs, monkeypatch: pytest.MonkeyPatch, failing: str
 ) -> None:
     """Whoever asks would look for it at another gateway."""
@@ -222,7 +224,7 @@ async def test_a_file_that_the_disk_does_not_give_is_not_said_to_be_elsewhere(
         await (place.part(part, 0, 5) if failing == "pread" else anext(place.read(part, 5)))
 
 
-async def test_a_part_that_cannot_be_read_is_said_so_where_a_whole_is_made_of_it(
+async def test_an_unreadable_part_is_reported_when_a_file_is_assembled(
     place: Blobs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     await place.keep(part := new_id(), _whole())

@@ -50,7 +50,7 @@ def rigged(folder: Path, **more: Any) -> Any:
     return call_rig(folder, ["one"], workloads={"assistant": {"cache": CACHE, **more}, "other": {"cache": CACHE}})
 
 
-async def test_the_third_time_is_not_read(tmp_path: Path, reads: list[bytes]) -> None:
+async def test_a_request_seen_twice_is_not_parsed_again(tmp_path: Path, reads: list[bytes]) -> None:
     async with rigged(tmp_path) as rig:
         replies = [await rig.chat() for _ in range(4)]
         assert cached(replies) == ["none", "exact", "exact", "exact"]
@@ -59,7 +59,7 @@ async def test_the_third_time_is_not_read(tmp_path: Path, reads: list[bytes]) ->
         assert cached([await rig.chat("other")]) == ["none"] and len(reads) == 4, "another caller's own"
 
 
-async def test_what_is_known_is_asked_under_todays_rules(tmp_path: Path, reads: list[bytes]) -> None:
+async def test_a_known_request_is_made_under_current_rules(tmp_path: Path, reads: list[bytes]) -> None:
     """Only reading is spared."""
     async with rigged(tmp_path) as rig:
         for _ in range(3):
@@ -71,7 +71,7 @@ async def test_what_is_known_is_asked_under_todays_rules(tmp_path: Path, reads: 
         assert (await rig.chat()).code == "killed"
 
 
-async def test_a_stream_and_a_whole_answer_are_known_each(tmp_path: Path, reads: list[bytes]) -> None:
+async def test_streamed_and_whole_requests_are_remembered_separately(tmp_path: Path, reads: list[bytes]) -> None:
     async with rigged(tmp_path) as rig:
         await rig.chat()
         for _ in range(3):
@@ -79,7 +79,7 @@ async def test_a_stream_and_a_whole_answer_are_known_each(tmp_path: Path, reads:
         assert len(reads) == 2
 
 
-async def test_what_is_kept_is_read_each_time(tmp_path: Path, reads: list[bytes]) -> None:
+async def test_requests_whose_content_is_kept_are_parsed_each_time(tmp_path: Path, reads: list[bytes]) -> None:
     """Its body may be changed on the way."""
     async with rigged(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
         await _three(rig)
@@ -104,7 +104,7 @@ def chat(size: int = 1, name: str = "a") -> bytes:
 
 
 @given(st.lists(st.tuples(st.sampled_from(["k", "l"]), st.sampled_from(["", "p"]), st.integers(0, 3)), max_size=20))
-def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, str, int]]) -> None:
+def test_each_caller_finds_its_own_requests_and_parses_new_ones(calls: list[tuple[str, str, int]]) -> None:
     known, noted = KnownRequests(), set()
     for key, person, size in calls:
         exchange = asked(chat(size), key, person)
@@ -118,7 +118,7 @@ def test_each_caller_finds_its_own_and_reads_what_is_new(calls: list[tuple[str, 
     assert len(known) == len(noted)
 
 
-def test_memory_is_bounded_and_the_first_goes_first() -> None:
+def test_memory_is_bounded_and_the_oldest_is_evicted_first() -> None:
     known = KnownRequests()
     size, most = MAX_BODY_BYTES - 200, MAX_BYTES // (3 * MAX_BODY_BYTES)
     for number in range(2 * most):
@@ -136,7 +136,7 @@ def test_memory_is_bounded_and_the_first_goes_first() -> None:
     assert len(known) == before
 
 
-def test_what_its_headers_have_a_say_in_is_not_known_by_its_body() -> None:
+def test_requests_that_depend_on_headers_are_not_known_by_their_body() -> None:
     known = KnownRequests()
     body = b'{"model":"a","max_tokens":5,"messages":[{"role":"user","content":"x"}]}'
     exchange = asked(body, interface=MESSAGES)

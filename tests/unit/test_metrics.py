@@ -73,7 +73,7 @@ def test_any_text_survives_as_a_label(one: str, help_: str) -> None:
         assert parse_metrics(render([("0", [family])]))["x"] == {(("name", one), ("worker", "0")): 1.0}
 
 
-def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> None:
+def test_a_metric_family_of_several_workers_is_exposed_once_with_all_samples() -> None:
     own = [Family("x_total", "counter", "X.", [Sample([], 1)])]
     text = render(with_up_family({"0": own, "1": own, "2": None}))
     assert text.count(b"# TYPE x_total counter") == 1
@@ -84,7 +84,7 @@ def test_a_family_of_several_workers_is_told_once_with_all_their_samples() -> No
     }  # fmt: skip
 
 
-async def test_what_the_cache_saved_is_money(rig: Rig) -> None:
+async def test_savings_of_the_cache_are_in_usd(rig: Rig) -> None:
     rig.gateway.call_counters.add_savings("assistant", 250_000_000_000)
     rig.gateway.call_counters.add_savings("assistant", 250_000_000_000)
     rig.gateway.call_counters.count_call(("chat.completions", "assistant", "one", "ok", 200), "exact", 500, 400)
@@ -122,7 +122,7 @@ def test_series_are_bounded_and_nothing_is_lost(monkeypatch: pytest.MonkeyPatch)
     assert sum(series.tokens[0] for series in counted.attempts.values()) == 100
 
 
-async def test_a_worker_tells_of_calls_attempts_tokens_and_cost(rig: Rig) -> None:
+async def test_a_worker_exposes_calls_attempts_tokens_and_cost(rig: Rig) -> None:
     assert (await rig.chat()).status == 200
     rig.one.script = Script(mode="error", status=503)
     assert (await rig.chat()).status == 200
@@ -176,7 +176,7 @@ async def test_a_budget_is_shown_in_its_running_period_and_in_no_other(
     assert found["groundplan_gateway_budget_remaining_usd"] == {labels: 9.0}
 
 
-async def test_a_budget_that_is_declared_otherwise_is_shown_once(rig: Rig) -> None:
+async def test_a_redeclared_budget_is_shown_once(rig: Rig) -> None:
     """Its period of before is not over yet, and calls of then hold some of it."""
     catalog = rig.gateway.live.catalog
     assert catalog is not None
@@ -233,7 +233,7 @@ async def test_a_deployment_that_fails_is_shown_as_open(rig: Rig) -> None:
     assert total(found, deployment="two", state="closed") == 1
 
 
-async def test_what_is_taken_of_a_workers_memory_is_told(tmp_path: Path) -> None:
+async def test_memory_use_of_a_worker_is_exposed(tmp_path: Path) -> None:
     async with call_rig(tmp_path) as rig:
         gateway, server, share = rig.gateway, rig.server, MemoryShare(rig.gateway.answer_memory)
         gateway.server, server.limits = server, dataclasses.replace(server.limits, total_body_bytes=3000)
@@ -322,7 +322,7 @@ async def test_a_sibling_that_hangs_does_not_hold_up_a_scrape(rig: Rig, tmp_path
         silent.close()
 
 
-def test_what_workers_tell_each_other_is_the_same_after_the_way() -> None:
+def test_metrics_survive_the_transfer_between_workers() -> None:
     counted = Histogram()
     counted.observe(1_500)
     families_ = [

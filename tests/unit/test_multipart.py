@@ -85,13 +85,13 @@ def test_a_files_name_is_read_as_clients_write_it(disposition: str, name: str) -
         (form(("a", bytes(300_000), None)), "form_fields"),
     ],
 )
-def test_what_is_malformed_or_too_large_is_told(raw: bytes, code: str) -> None:
+def test_malformed_or_too_large_forms_are_refused(raw: bytes, code: str) -> None:
     with pytest.raises(Invalid) as caught:
         FormReader(TYPE).feed(raw)
     assert caught.value.code == code
 
 
-def test_no_part_has_anything_of_the_one_before() -> None:
+def test_no_part_contains_data_of_the_one_before() -> None:
     (sound, _), (model, _), *more = read_form(SOUND + form(("model", b"m", None), *[("a", b"", None)] * 62), [])
     assert (sound.filename, sound.content_type, model.filename, model.content_type) == ("a", b"audio/wav", None, b"")
     assert len(more) == 62, "as many parts as a form may have"
@@ -102,7 +102,7 @@ def test_nothing_in_a_files_name_ends_a_line() -> None:
     assert len(name := shorten_filename("a" * 500 + ".wav")) == 200 and name.endswith("a.wav")
 
 
-async def test_a_form_that_ends_early_is_told() -> None:
+async def test_a_form_that_ends_early_is_refused() -> None:
     pieces = [SOUND[:60], SOUND[60:], b""]
 
     async def next_piece() -> bytes:
@@ -113,7 +113,7 @@ async def test_a_form_that_ends_early_is_told() -> None:
         [event async for event in form_events(stream, TYPE)]
 
 
-def test_only_forms_are_read() -> None:
+def test_only_multipart_forms_are_accepted() -> None:
     assert is_form(TYPE) and not is_form(b"application/json") and not is_form(None)
     for kind in (None, b"application/json", b"multipart/form-data"):
         with pytest.raises(Invalid):

@@ -89,7 +89,7 @@ def settled(found: CallResult) -> list[tuple[str, int, list[str]]]:
     return [(s.outcome, s.cost, s.flags) for _, s in found.attempts]
 
 
-def test_lines_that_nobody_can_read_tell_of_no_call_and_hold_no_other_up(tmp_path: Path) -> None:
+def test_unreadable_result_lines_count_for_no_call_and_block_no_other(tmp_path: Path) -> None:
     one, each = terms(), line()
     deep = b"[" * 100_000 + b"]" * 100_000
     odd = [b"{", b"\xff", deep, b'{"custom_id":"x","response":%b}' % deep, b"7", b""]
@@ -109,7 +109,7 @@ def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:
     assert shown["custom_id"] == "c1" and shown["response"]["request_id"] == str(each.call)
 
 
-def test_what_the_provider_took_twice_is_two_attempts_and_the_second_is_flagged(tmp_path: Path) -> None:
+def test_a_line_that_the_provider_made_twice_is_two_attempts_and_the_second_is_flagged(tmp_path: Path) -> None:
     one, each = terms(), line()
     both = [
         given(tmp_path, answer(each.call)),
@@ -140,7 +140,7 @@ def test_what_the_provider_took_twice_is_two_attempts_and_the_second_is_flagged(
         (answer(new_id()), "completed", "batch_line_lost", HELD),
     ],
 )
-def test_of_a_call_of_which_nothing_is_told_the_bound_is_counted_where_it_may_have_been_made(
+def test_a_call_without_result_that_may_have_been_made_is_charged_at_its_bound(
     tmp_path: Path, raw: bytes, status: str, error: str, cost: int
 ) -> None:
     one, each = terms(), line()
@@ -150,7 +150,7 @@ def test_of_a_call_of_which_nothing_is_told_the_bound_is_counted_where_it_may_ha
     assert json.loads(result_line(each, found, b""))["error"]["code"] == error
 
 
-def test_other_ends_of_a_call(tmp_path: Path) -> None:
+def test_calls_that_end_otherwise_are_settled_accordingly(tmp_path: Path) -> None:
     one, each = terms(), line()
     unreported = call_result(one, each, [given(tmp_path, answer(each.call, None))])
     assert unreported.ok and settled(unreported) == [("ok", HELD, ["provider_batch", "no_usage"])]
@@ -198,11 +198,11 @@ def test_other_ends_of_a_call(tmp_path: Path) -> None:
         ("expired", None, "batch_expired"),
     ],
 )
-def test_of_calls_that_were_not_made_it_is_told_why(status: str, ending: tuple[str, str] | None, code: str) -> None:
+def test_calls_that_were_not_made_have_the_reason(status: str, ending: tuple[str, str] | None, code: str) -> None:
     assert unmade_reason([None, ProviderBatch("b", status)], ending)[0] == code
 
 
-def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) -> None:
+def test_the_journal_of_an_order_is_published_once_and_complete(tmp_path: Path) -> None:
     home, one = Home(tmp_path / "home"), terms()
     home.create()
     lines = [line(1), line(2)]
@@ -224,7 +224,7 @@ def test_a_journal_of_an_order_is_published_once_and_says_all(tmp_path: Path) ->
     assert [path.name for path in home.journal.iterdir()] == [str(one.order.id)]
 
 
-async def test_the_loop_waits_for_no_disk_while_the_costs_of_an_order_are_written(
+async def test_writing_the_costs_of_an_order_does_not_block_the_loop(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Of a large order they are tens of megabytes, and calls go on meanwhile."""
@@ -248,7 +248,7 @@ async def test_the_loop_waits_for_no_disk_while_the_costs_of_an_order_are_writte
 
 
 @pytest.mark.parametrize("full", ["the disk", "files"])
-async def test_a_journal_of_an_order_for_which_there_is_no_room_holds_nothing(tmp_path: Path, full: str) -> None:
+async def test_a_journal_of_an_order_without_disk_space_holds_nothing(tmp_path: Path, full: str) -> None:
     """It is tried again by the same worker, which would wait for the lock of the one before for ever."""
     one, home = terms(), Home(tmp_path)
     home.create()

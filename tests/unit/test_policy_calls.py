@@ -103,7 +103,7 @@ def test_a_policy_is_part_of_the_blueprint_and_of_its_differences() -> None:
     assert terms == bp.ProviderTerms(training=False, retention_days=30, subprocessors=["helper"])
 
 
-def test_what_is_wrong_in_a_rule_is_told_with_its_line() -> None:
+def test_an_invalid_rule_is_reported_with_its_line() -> None:
     at = WORKSPACE.count("\n")
     text = BLOCK.replace("context.training", 'context.traning == "x"')
     (told,) = wrong(WORKSPACE + text)
@@ -264,7 +264,7 @@ def test_an_approved_change_of_a_rule_holds() -> None:
     assert changed(BLOCK, "", gone) == ([], [])
 
 
-def test_going_back_takes_no_rule_away() -> None:
+def test_a_rollback_removes_no_rule() -> None:
     old = blueprint_of(WORKSPACE)
     served = msgspec.structs.replace(blueprint_of(WORKSPACE + BLOCK), number=2)
     assert [rule.name for rule in restored_blueprint(old, served, (), {}).policies] == ["house"]
@@ -314,7 +314,7 @@ def test_a_decision_is_kept_until_the_policy_changes() -> None:
         rules.allowed(policy(2, members=()), "assistant", KEY, FAY, "chat", places, 0.0)
 
 
-def test_a_rule_tells_one_who_asks_from_another() -> None:
+def test_a_rule_distinguishes_callers() -> None:
     """Applications by their keys, people by the e-mail addresses that they have now."""
     named = BLOCK.split("  forbid")[0].replace("no-training", "named") + "  forbid (principal, action, resource)\n"
     known = f'principal == Application::"{KEY.id}" || principal == Person::"fay@acme.example"'
@@ -346,7 +346,7 @@ def test_a_decision_by_the_clock_is_never_kept() -> None:
         rules.allowed(now, "assistant", KEY, FAY, "chat", places, (at + timedelta(hours=8)).timestamp())
 
 
-def test_an_exception_holds_for_whom_it_was_given_and_ends_by_itself() -> None:
+def test_an_exception_applies_to_its_subject_only_and_expires() -> None:
     rules, places = gate(PEOPLE)
     one = policy(exceptions=(RuleException("people", "assistant", "ana@acme.example", 100.0),))
     assert rules.allowed(one, "assistant", KEY, ANA, "chat", places, 99.0) == places
@@ -381,7 +381,7 @@ def test_without_a_permit_a_closed_company_refuses() -> None:
     assert caught.value.code == cedar.NO_GRANT
 
 
-def test_what_is_in_shadow_refuses_nothing_and_tells_what_it_would_have() -> None:
+def test_a_shadow_rule_refuses_nothing_and_records_what_it_would_refuse() -> None:
     made = blueprint_of(
         WORKSPACE + PEOPLE.replace("mode: enforce", "mode: shadow") + HOURS.replace("mode: enforce", "")
     )

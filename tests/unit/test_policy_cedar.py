@@ -67,7 +67,7 @@ def test_a_request_that_cannot_be_read_is_denied() -> None:
     assert not slice_.decide(ask() | {"context": "{"}, cedar.parse_entities(ENTITIES)).allowed
 
 
-def test_what_nobody_permits_is_told_from_what_a_rule_forbids() -> None:
+def test_a_missing_permit_is_distinguished_from_a_forbid() -> None:
     assert verdict("").code == "no_grant"
     text = '@id("no-night") @owner("sam@acme.example") @hint("Wait.") forbid(principal, action, resource);'
     found = verdict("permit(principal, action, resource);" + text)
@@ -78,7 +78,7 @@ def test_what_nobody_permits_is_told_from_what_a_rule_forbids() -> None:
     assert verdict("permit(principal, action, resource);").allowed
 
 
-def test_every_policy_that_cannot_be_read_is_told_with_its_line() -> None:
+def test_every_unreadable_policy_is_reported_with_its_line() -> None:
     text = '// first\npermit(principal, action, resource);\n@hint("a; b")\nforbid(principal);\n\npermit(;'
     with pytest.raises(Invalid) as caught:
         rules(text, file="rules.yaml", line=10)
@@ -91,7 +91,7 @@ def test_a_policy_with_a_slot_is_refused() -> None:
         rules("permit(principal == ?principal, action, resource);")
 
 
-def test_statements_are_told_apart_whatever_is_in_strings_and_comments() -> None:
+def test_statements_are_split_whatever_is_in_strings_and_comments() -> None:
     text = 'a "x;\\";" ; // b; c\n d;e'
     assert [(each.text, each.line) for each in statements(text)] == [('a "x;\\";" ;', 1), ("d;", 2), ("e", 2)]
 
@@ -162,7 +162,7 @@ _POLICIES = st.lists(
 
 @settings(max_examples=100, deadline=None)
 @given(text=_POLICIES)
-def test_a_slice_decides_exactly_as_the_whole(text: str) -> None:
+def test_a_policy_slice_decides_exactly_as_the_whole_set(text: str) -> None:
     known = cedar.parse_entities(ENTITIES)
     whole = rules(text).full_slice().decide(ask({"known": 1}), known)
     part = rules(text).narrow(FACTS).decide(ask({"known": 1}), known)
@@ -225,7 +225,7 @@ def test_a_folder_of_cedar_tests_is_decided(tmp_path: Path, nested: bool) -> Non
     assert (outcome.requests, outcome.wrong, outcome.invalid) == (4, [], [])
 
 
-def test_the_command_tells_what_is_decided_otherwise(tmp_path: Path) -> None:
+def test_the_command_lists_differing_decisions(tmp_path: Path) -> None:
     made = _folder(tmp_path, [_request("allow"), _request("deny")], "permit(principal, action, resource);")
     result = CliRunner().invoke(app, ["test", "--cedar", str(made), "--json"])
     told = json.loads(result.stdout)

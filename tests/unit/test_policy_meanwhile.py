@@ -45,7 +45,7 @@ class Lifting(NoMoreGrants):
         (["deployment/one"], ["deployment/two"], ""),
     ],
 )
-async def test_only_what_was_reserved_for_is_asked(
+async def test_only_deployments_covered_by_the_reservation_are_asked(
     tmp_path: Path, before: list[str], after: list[str], deployment: str, stream: bool
 ) -> None:
     async with call_rig(tmp_path) as rig:
@@ -66,6 +66,6 @@ async def test_only_what_was_reserved_for_is_asked(
         assert rig.slices.available("all", "total") + rig.slices.spent("all", "total") == BOUND < LIMIT
 
 
-def test_what_is_restricted_has_no_grace_whatever_its_blueprint_says() -> None:
+def test_restricted_workloads_have_no_grace_whatever_the_blueprint_says() -> None:
     made = blueprint(1, [], [workload("assistant", [], sensitivity="restricted", grace_ms=60_000)])
     assert index(made).plans["assistant"].max_policy_age == LEASE_SECONDS

@@ -74,7 +74,7 @@ async def posted(serve: Application, body: bytes, path: str = "/embed") -> tuple
     return int(told[0]["status"]), bytes(told[1]["body"])
 
 
-async def test_whoever_runs_it_is_told_that_searches_fail() -> None:
+async def test_failing_searches_are_reported_to_the_operator() -> None:
     """Calls are refused one by one, each with its own reason; that none is answered is told at one place."""
     problems: list[Exception] = [
         Unavailable("it is away", code="search_database", hint="Wait."), ValueError("a fault"),
@@ -98,7 +98,7 @@ async def test_whoever_runs_it_is_told_that_searches_fail() -> None:
     assert told[3]["failed"] == 0 and told[3]["follows"] is True
 
 
-async def test_what_embeds_questions_by_the_first_layers_is_made_when_it_is_first_asked() -> None:
+async def test_the_first_layers_encoder_is_created_at_its_first_use() -> None:
     made: list[str] = []
 
     def make() -> Embedder:
@@ -150,7 +150,7 @@ async def test_questions_are_embedded_while_every_thread_is_taken() -> None:
     assert [np.frombuffer(vector, "<f4")[0] for vector in embed_answer(body, 2).vectors] == [20_000, 2]
 
 
-async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> None:
+async def test_a_slow_embedding_deployment_does_not_block_other_searches() -> None:
     slow = Slow()
     serve = application(served(slow), "word")
 
@@ -171,7 +171,7 @@ async def test_a_slow_deployment_does_not_hold_up_searches_that_ask_nobody() -> 
 
 
 @pytest.mark.parametrize("stated", [False, True])
-async def test_the_state_of_documents_is_told_to_a_gateway_that_asks_for_it_alone(stated: bool) -> None:
+async def test_the_state_of_documents_is_returned_only_to_gateways_that_request_it(stated: bool) -> None:
     """It counts changes of hidden documents, too, and answers are passed on to people as they are."""
     search = SimpleNamespace(answer=lambda _: SearchResult([], state="7 1 a"))
     asked = msgspec.json.encode(msgspec.structs.replace(PLAIN, stated=stated))
@@ -179,7 +179,7 @@ async def test_the_state_of_documents_is_told_to_a_gateway_that_asks_for_it_alon
     assert status == 200 and msgspec.json.decode(body).get("state") == ("7 1 a" if stated else None)
 
 
-async def test_a_failure_that_goes_on_is_logged_now_and_then(
+async def test_a_continuing_failure_is_logged_from_time_to_time(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Thousands of tracebacks would fill a disk, where memory is short for a while."""
@@ -197,7 +197,7 @@ async def test_a_failure_that_goes_on_is_logged_now_and_then(
 
 
 @pytest.mark.parametrize("where", [{"sensitivity": ["a\0"]}, {"sensitivity": ["secret"]}, {"path": "a\0"}])
-def test_a_filter_that_the_database_cannot_be_asked_is_refused(where: dict[str, Any]) -> None:
+def test_a_filter_that_the_database_cannot_evaluate_is_refused(where: dict[str, Any]) -> None:
     asked = {"workload": "w", "person": None, "query": "leave", "sources": ["s"], "where": where}
     with pytest.raises(msgspec.ValidationError):
         msgspec.json.decode(msgspec.json.encode(asked), type=SearchRequest)

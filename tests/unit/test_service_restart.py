@@ -45,7 +45,7 @@ class Nothing(msgspec.Struct):
     """What is asked."""
 
 
-async def test_all_who_wait_go_on_when_it_is_announced_again(home: Home) -> None:
+async def test_all_waiting_calls_continue_when_the_service_is_announced_again(home: Home) -> None:
     loop = asyncio.get_running_loop()
     waits = ServiceRestart(home, loop)
     calls = [asyncio.create_task(waits.wait_until_back("search", loop.time() + 5)) for _ in range(50)]
@@ -56,7 +56,7 @@ async def test_all_who_wait_go_on_when_it_is_announced_again(home: Home) -> None
     assert await asyncio.gather(*calls[1:]) == [True] * 49
 
 
-async def test_who_has_less_time_does_not_wait_longer(home: Home) -> None:
+async def test_a_call_does_not_wait_beyond_its_deadline(home: Home) -> None:
     loop = asyncio.get_running_loop()
     waits, began = ServiceRestart(home, loop), loop.time()
     patient = asyncio.create_task(waits.wait_until_back("search", began + 5))
@@ -65,7 +65,7 @@ async def test_who_has_less_time_does_not_wait_longer(home: Home) -> None:
     assert await patient is True
 
 
-async def test_what_did_not_come_back_or_took_itself_back_is_not_waited_for(
+async def test_a_service_that_did_not_return_or_withdrew_is_not_waited_for(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -82,7 +82,7 @@ async def test_what_did_not_come_back_or_took_itself_back_is_not_waited_for(
         assert await waits.wait_until_back(name, began + 20) is False and loop.time() - began < 10
 
 
-async def test_what_cannot_answer_now_is_asked_again_until_somebody_waited_in_vain(
+async def test_an_unavailable_service_is_retried_until_a_wait_was_in_vain(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.5)
@@ -97,7 +97,7 @@ async def test_what_cannot_answer_now_is_asked_again_until_somebody_waited_in_va
     assert await waits.should_retry("search", now, now + 5) is False and loop.time() - now < 0.1
 
 
-async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
+async def test_a_worker_that_was_stopped_itself_gives_up_no_service(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As one that is stopped, or whose machine stalls: what it waited for may be there as soon as it looks."""
@@ -119,7 +119,7 @@ async def test_a_worker_that_stood_still_itself_gives_nobody_up_for_it(
     stalls.stop()
 
 
-async def test_a_call_asks_search_again_though_its_worker_stood_still(
+async def test_a_call_repeats_its_search_although_its_worker_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ground, "RESTART_SECONDS", 0.8)

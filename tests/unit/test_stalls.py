@@ -56,7 +56,7 @@ def later(seconds: float, sent: socket.socket, data: bytes) -> threading.Thread:
 
 @settings(max_examples=6, deadline=None)
 @given(st.lists(st.tuples(st.floats(0, 0.2), st.floats(0, 0.7)), min_size=1, max_size=3))
-def test_only_time_that_it_stood_still_is_counted_and_nearly_all_of_it(turns: list[tuple[float, float]]) -> None:
+def test_only_stopped_time_is_counted_and_nearly_all_of_it(turns: list[tuple[float, float]]) -> None:
     async def run() -> None:
         loop = asyncio.get_running_loop()
         found = stall_monitor_of(loop)
@@ -80,7 +80,7 @@ def test_only_time_that_it_stood_still_is_counted_and_nearly_all_of_it(turns: li
     uvloop.run(run())
 
 
-async def test_a_loop_that_is_always_late_still_gives_up(watched: None) -> None:
+async def test_a_constantly_late_loop_still_times_out(watched: None) -> None:
     """Its turns take a third of a second each, in every one of which somebody could be heard."""
     loop, rang = asyncio.get_running_loop(), asyncio.Event()
     Alarm(loop, 0.5, rang.set)
@@ -92,7 +92,7 @@ async def test_a_loop_that_is_always_late_still_gives_up(watched: None) -> None:
     assert 1 < turns < 15
 
 
-async def test_nothing_is_noticed_before_and_after(watched: None) -> None:
+async def test_no_stall_is_detected_while_the_monitor_is_stopped(watched: None) -> None:
     loop = asyncio.get_running_loop()
     found, since = stall_monitor_of(loop), loop.time()
     found.stop()
@@ -104,7 +104,7 @@ async def test_nothing_is_noticed_before_and_after(watched: None) -> None:
     assert found.stalled_seconds(since) < SLACK
 
 
-async def test_who_is_waited_for_is_heard_though_his_time_was_over(watched: None) -> None:
+async def test_data_arrived_during_a_stop_is_read_although_the_timeout_passed(watched: None) -> None:
     ours, theirs = socket.socketpair()
     reader, writer = await asyncio.open_connection(sock=ours)
     thread = later(0.3, theirs, b"here")
@@ -122,7 +122,7 @@ async def test_who_is_waited_for_is_heard_though_his_time_was_over(watched: None
 
 
 @pytest.mark.parametrize("over", [False, True])
-async def test_nothing_is_left_of_a_wait_that_is_over(watched: None, over: bool) -> None:
+async def test_a_finished_wait_leaves_nothing_behind(watched: None, over: bool) -> None:
     """It knows its task, and all that belongs to that: a worker in trouble would keep every one."""
 
     async def wait() -> None:
@@ -144,7 +144,7 @@ async def test_nothing_is_left_of_a_wait_that_is_over(watched: None, over: bool)
         gc.enable()
 
 
-async def test_what_was_promised_is_not_waited_for_longer(watched: None) -> None:
+async def test_a_deadline_is_not_extended_by_a_stop(watched: None) -> None:
     loop = asyncio.get_running_loop()
     begun = loop.time()
     with pytest.raises(TimeoutError):
@@ -157,7 +157,7 @@ async def test_what_was_promised_is_not_waited_for_longer(watched: None) -> None
     assert loop.time() - begun < 0.6 + SLACK
 
 
-async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool(watched: None) -> None:
+async def test_a_connection_closed_during_a_stop_is_not_reused(watched: None) -> None:
     """Nor is one that was sent something; the others stay."""
     loop, theirs = asyncio.get_running_loop(), list[asyncio.StreamWriter]()
 
@@ -194,7 +194,7 @@ async def test_a_connection_that_was_closed_meanwhile_is_not_taken_from_its_pool
         writer.close()
 
 
-async def test_an_upstream_whose_time_was_over_in_the_stop_is_read_first(watched: None) -> None:
+async def test_an_upstream_whose_timeout_passed_during_the_stop_is_read_first(watched: None) -> None:
     loop = asyncio.get_running_loop()
     with socket.create_server(("127.0.0.1", 0)) as listening:
         pool = Http1Pool(f"http://127.0.0.1:{listening.getsockname()[1]}", loop)
@@ -257,7 +257,7 @@ async def serving(limits: Limits) -> AsyncIterator[int]:
         pytest.param(b"", b"POST / HTTP/1.1\r\nhost: a\r\ncontent-length: 2\r\n\r\nhi", id="nothing"),
     ],
 )
-async def test_a_client_is_heard_whose_time_was_over(watched: None, first: bytes, then: bytes) -> None:
+async def test_a_client_whose_timeout_passed_during_the_stop_is_read(watched: None, first: bytes, then: bytes) -> None:
     async with serving(HASTY) as port:
         ours = socket.create_connection(("127.0.0.1", port))
         reader, writer = await asyncio.open_connection(sock=ours)

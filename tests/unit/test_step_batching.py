@@ -47,7 +47,7 @@ def waits(batching: StepBatching) -> bool:
     return bool(list(batching.__await__()))
 
 
-def test_a_call_waits_where_several_begin_in_a_moment() -> None:
+def test_a_call_waits_briefly_when_several_begin_together() -> None:
     batching, at = StepBatching(), 10**12
     for number in range(BATCH_CALLS):
         batching.note_begin(at + number)
@@ -58,14 +58,14 @@ def test_a_call_waits_where_several_begin_in_a_moment() -> None:
     assert not waits(batching)
 
 
-def test_a_call_alone_waits_for_nobody() -> None:
+def test_a_lone_call_does_not_wait() -> None:
     batching = StepBatching()
     for number in range(100):
         batching.note_begin(number * BATCH_WINDOW_NS)
         assert not waits(batching)
 
 
-async def test_calls_that_come_together_take_each_step_together(rig: Rig) -> None:
+async def test_concurrent_calls_take_each_step_together(rig: Rig) -> None:
     calls = [Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT) for _ in range(BATCH_CALLS - 1)]
     tasks = [asyncio.create_task(run_steps(rig.gateway, call)) for call in calls]
     for _ in TURNS:
@@ -92,7 +92,7 @@ class Counting(FixedPolicy):
         self.had.add(person)
 
 
-async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_is_for(tmp_path: Path) -> None:
+async def test_concurrent_new_people_do_not_exceed_the_workloads_number_of_people(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads={"assistant": {"people": 1}}) as rig:
         rig.gateway.step_batching._until = sys.maxsize
         people = [str(new_id()) for _ in range(BATCH_CALLS - 1)]
@@ -106,7 +106,7 @@ async def test_of_people_that_come_together_no_more_are_let_in_than_a_workload_i
 
 
 @pytest.mark.parametrize("turns", TURNS)
-async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(rig: Rig, turns: int) -> None:
+async def test_a_key_revoked_while_its_call_waits_for_others_is_refused(rig: Rig, turns: int) -> None:
     live, call = rig.gateway.live, Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
     task = asyncio.create_task(run_steps(rig.gateway, call))
     for _ in range(turns):
@@ -118,7 +118,7 @@ async def test_a_key_that_is_revoked_while_a_call_waits_for_others_is_refused(ri
 
 
 @pytest.mark.parametrize("turns", TURNS)
-async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothing_open(rig: Rig, turns: int) -> None:
+async def test_a_client_disconnecting_while_its_call_waits_leaves_nothing_open(rig: Rig, turns: int) -> None:
     task = asyncio.ensure_future(Pipeline(rig.gateway).handle(asked(), CollectedResponse()))
     for _ in range(turns):
         await asyncio.sleep(0)
@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_while_its_call_waits_for_others_leaves_nothi
     assert rig.models["one"].counted == 0
 
 
-async def test_a_client_that_leaves_while_its_answer_waits_for_others_pays_what_it_cost(rig: Rig) -> None:
+async def test_a_client_disconnecting_while_its_answer_waits_is_charged_the_actual_cost(rig: Rig) -> None:
     rig.play("one", tokens=7)
     call = Exchange(new_id_bytes(), asked(), CollectedResponse(), CHAT)
     task = asyncio.create_task(Pipeline(rig.gateway).run_call(call, run_steps))

@@ -66,7 +66,7 @@ def whole(families: list[Family], left: list[stopped_workers.Counted]) -> list[F
 
 
 @given(st.lists(st.tuples(st.sampled_from(["call", "next", "fold"]), st.integers(0, 10**17)), max_size=20))
-def test_whoever_counts_and_whenever_files_are_folded_the_sum_is_exact(steps: list[tuple[str, int]]) -> None:
+def test_sums_are_exact_whichever_worker_counts_and_whenever_files_are_folded(steps: list[tuple[str, int]]) -> None:
     """The order of sums makes no difference, so that nothing ever goes back by the last digit either."""
     gone: list[stopped_workers.Counted] = []
     worker, cost, last = Counting(), 0, 0.0
@@ -112,7 +112,7 @@ def test_only_counters_are_kept_and_files_of_the_dead_are_folded_once(
     assert families[2].series[0].total_us == 6_000 and sum(families[2].series[0].buckets) == 3
 
 
-def test_a_file_of_which_another_process_has_the_number_is_folded_once_it_is_old(home: Home) -> None:
+def test_a_file_whose_pid_was_reused_is_folded_once_it_is_old(home: Home) -> None:
     one, two = Counting(), Counting()
     one.call(3)
     two.call(4)
@@ -128,7 +128,7 @@ def test_a_file_of_which_another_process_has_the_number_is_folded_once_it_is_old
     assert value(whole([], stopped_workers.read(home, ())["0"]), "cost_usd_total") == 7 / PICO
 
 
-def test_a_file_that_is_folded_while_it_is_read_is_not_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_folded_while_being_read_is_not_missed(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     one = Counting()
     one.call(3)
     stopped_workers.write(home, 0, "0" * 16, one.told())
@@ -145,9 +145,7 @@ def test_a_file_that_is_folded_while_it_is_read_is_not_missed(home: Home, monkey
     assert value(whole([], stopped_workers.read(home, ())["0"]), "calls_total") == 1
 
 
-async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_scrape_includes_a_replaced_worker_until_its_end(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "WATCH_SECONDS", 0.01)
     old, new = Counting(), Counting()
     leaving, serving = MetricsScraper(home, 0, None), MetricsScraper(home, 0, None)
@@ -183,7 +181,7 @@ async def test_a_scrape_goes_on_with_what_a_replaced_worker_counts_until_its_end
     await other.close()
 
 
-async def test_a_worker_whose_successor_is_gone_is_asked_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_worker_whose_successor_is_gone_is_scraped_again(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scrape, "WATCH_SECONDS", 0.01)
     counting = Counting()
     first, failed = MetricsScraper(home, 0, None), MetricsScraper(home, 0, None)
@@ -197,7 +195,7 @@ async def test_a_worker_whose_successor_is_gone_is_asked_again(home: Home, monke
     assert scrape.announced_names(home) == []
 
 
-async def test_what_a_worker_told_before_it_was_killed_is_not_taken_back(home: Home) -> None:
+async def test_counters_of_a_killed_worker_never_decrease(home: Home) -> None:
     asking, answering = Counting(), Counting()
     one, two = MetricsScraper(home, 0, None), MetricsScraper(home, 1, None)
     await one.open(asking.own)
@@ -213,7 +211,7 @@ async def test_what_a_worker_told_before_it_was_killed_is_not_taken_back(home: H
     await two.close()
 
 
-async def test_a_worker_that_was_killed_is_not_missed_where_fewer_should_run_now(home: Home) -> None:
+async def test_a_killed_worker_is_not_missed_if_fewer_should_run(home: Home) -> None:
     """An installation that was killed with all its workers and is started again with fewer."""
     with subprocess.Popen(["true"]) as gone:
         gone.wait()
@@ -229,9 +227,7 @@ async def test_a_worker_that_was_killed_is_not_missed_where_fewer_should_run_now
         await scrapes.close()
 
 
-async def test_what_was_counted_is_written_again_after_a_moment_without_threads(
-    home: Home, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_counters_are_written_again_after_a_lack_of_threads(home: Home, monkeypatch: pytest.MonkeyPatch) -> None:
     """It ended for good there, so that a worker that was replaced later took with it what it had counted."""
     one = Counting()
     one.call(3)

@@ -25,7 +25,7 @@ def unreachable() -> Unavailable:
     return Unavailable("it is away", code="database_unavailable", hint="Try again.")
 
 
-async def test_a_crowd_waits_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_crowd_of_threads_waits_no_longer_than_one(monkeypatch: pytest.MonkeyPatch) -> None:
     """By turns the last of them would wait for 7.5 s."""
     monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.5)
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(4))
@@ -54,7 +54,9 @@ class Pool:
 
 
 @pytest.mark.parametrize("fails", ["asyncio_0", "shelf-scheduler", "shelf-worker-0"])
-async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_the_database_is_tried_again_once_threads_are_available(
+    fails: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """As of a user who may have no more of them for a moment: a pool that could not begin is none."""
     monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.05)
     monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.2)
@@ -84,7 +86,7 @@ async def test_it_is_asked_again_once_there_are_threads(fails: str, monkeypatch:
     await database.close()
 
 
-async def test_one_finds_out_whether_it_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_one_thread_probes_whether_the_database_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.05)
     database, pool = ThreadConnections(AWAY, "shelf", 4, unreachable), Pool()
     database._pool = pool  # type: ignore[assignment]

@@ -1,5 +1,5 @@
-"""Whose turn it is to find out about a deployment that is not well: one call's at a time, and the next one's as soon as
-that call is not sent, or says nothing of its deployment, in whichever way."""
+"""Probes of an unhealthy deployment: one call at a time makes one, and the next call may as soon as that call is not
+sent or says nothing about the health of the deployment."""
 
 from __future__ import annotations
 
@@ -43,98 +43,101 @@ from groundplan.testing.scripted import Script
 
 HALF_OPEN = "half_open"
 HEDGED = {"assistant": rigs.reliability(hedge={"after_ms": 20, "at_most": 1.0})}
-WAITS = 8
-"""At so many of a call's first waits it is cut: then it is sent."""
+INTERRUPTED_WAITS = 8
+"""Number of waits of a call before it is sent; it is interrupted at each of them."""
 NO_ROOM = [Limit(name="few", covers="deployment/one", type="requests", amount=1, period="minute")]
 
 
-class Turns(RuleBasedStateMachine):
-    """Any calls at one deployment, with turns that are given back late, twice, or not at all."""
+class ProbeMachine(RuleBasedStateMachine):
+    """Any calls to one deployment, with probes that are cancelled late, twice, or not at all."""
 
     def __init__(self) -> None:
         super().__init__()
         self.health, self.now = Health(), 0.0
-        self.given: list[Probe] = []
-        self.current: Probe | None = None
-        """Of the call that looks, which has no end yet."""
+        self.issued_probes: list[Probe] = []
+        self.current_probe: Probe | None = None
+        """The probe of the call that is still running."""
 
     @rule(seconds=st.sampled_from([0.0, 0.1, 0.9, 1.0, 3.0, 16.0]))
-    def time_passes(self, seconds: float) -> None:
+    def advance_time(self, seconds: float) -> None:
         self.now += seconds
 
     @rule(rest=st.sampled_from([None, None, 5.0]))
-    def an_attempt_fails(self, rest: float | None) -> None:
+    def record_failure(self, rest: float | None) -> None:
         self.health.record_failure("one", self.now, rest)
-        self.current = None
+        self.current_probe = None
 
     @rule()
-    def an_attempt_is_answered(self) -> None:
+    def record_success(self) -> None:
         self.health.record_success("one", self.now)
-        self.current = None
+        self.current_probe = None
 
     @rule()
-    def a_call_comes(self) -> None:
-        well, looks = self.health.is_closed("one"), self.current is not None and self.now < self.current.until
-        asks = self.health.may_attempt("one", self.now)
-        assert asks or not well
-        assert well or not (asks and looks), "two look at once"
-        if asks and (turn := self.health.current_probe("one")) is not None:
-            self.given.append(turn)
-            self.current = turn
+    def start_call(self) -> None:
+        is_healthy, is_probing = (
+            self.health.is_closed("one"),
+            self.current_probe is not None and self.now < self.current_probe.until,
+        )
+        may_attempt = self.health.may_attempt("one", self.now)
+        assert may_attempt or not is_healthy
+        assert is_healthy or not (may_attempt and is_probing), "two look at once"
+        if may_attempt and (probe := self.health.current_probe("one")) is not None:
+            self.issued_probes.append(probe)
+            self.current_probe = probe
 
-    @precondition(lambda self: self.current is not None)
+    @precondition(lambda self: self.current_probe is not None)
     @rule()
-    def whoever_looks_is_not_sent(self) -> None:
-        assert self.current is not None
-        self.health.cancel_probe(self.current, self.now)
-        self.current = None
+    def cancel_current_probe(self) -> None:
+        assert self.current_probe is not None
+        self.health.cancel_probe(self.current_probe, self.now)
+        self.current_probe = None
         assert self.health.states(self.now) == {"one": HALF_OPEN}, "the next one may"
 
-    @precondition(lambda self: self.given)
+    @precondition(lambda self: self.issued_probes)
     @rule(data=st.data())
-    def an_old_turn_is_given_back(self, data: st.DataObject) -> None:
-        turn = data.draw(st.sampled_from(self.given))
-        if turn != self.current:
+    def cancel_old_probe(self, data: st.DataObject) -> None:
+        probe = data.draw(st.sampled_from(self.issued_probes))
+        if probe != self.current_probe:
             before = self.health.states(self.now)
-            self.health.cancel_probe(turn, self.now)
+            self.health.cancel_probe(probe, self.now)
             assert self.health.states(self.now) == before, "it was another one's"
 
     @invariant()
-    def nobody_is_counted_who_did_not_look(self) -> None:
-        assert all(0 <= each <= len(self.given) for each in self.health._probes.values()), self.health._probes
+    def probe_counts_stay_in_range(self) -> None:
+        assert all(0 <= each <= len(self.issued_probes) for each in self.health._probes.values()), self.health._probes
 
 
-Turns.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
-TestTurns = Turns.TestCase
+ProbeMachine.TestCase.settings = settings(max_examples=150, stateful_step_count=40, deadline=None)
+TestProbes = ProbeMachine.TestCase
 
 
 # calls ---------------------------------------------------------------------------------------------------------------
 
 
-def ail(rig: Rig, name: str) -> None:
-    """It failed a minute ago, and whoever asks it next finds out."""
+def mark_unhealthy(rig: Rig, name: str) -> None:
+    """Record failures of a minute ago, so that the next call to the deployment is its probe."""
     for _ in range(3):
         rig.gateway.health.record_failure(name, rig.gateway.loop.time() - 60)
 
 
-def state(rig: Rig) -> dict[str, str]:
+def health_states(rig: Rig) -> dict[str, str]:
     return rig.gateway.health.states(rig.gateway.loop.time())
 
 
-async def no_connection(*_: Any, **__: Any) -> Any:
+async def never_connect(*_: Any, **__: Any) -> Any:
     await asyncio.Event().wait()
 
 
-def no_journal(*_: Any, **__: Any) -> int:
+def refuse_to_journal(*_: Any, **__: Any) -> int:
     raise Unavailable("the disk is full", code="journal_unavailable", hint="Free some.")
 
 
-def no_request(*_: Any) -> bytes:
+def fail_to_build_request(*_: Any) -> bytes:
     raise ValueError("it cannot be said")
 
 
-def broken(name: str) -> Callable[..., Any]:
-    """Only this one may not be asked."""
+def allow_all_but(name: str) -> Callable[..., Any]:
+    """A replacement of `may_attempt` that refuses only this deployment."""
 
     async def may(_: AttemptSequence, deployment: Deployment) -> bool:
         return deployment.name != name
@@ -142,16 +145,16 @@ def broken(name: str) -> Callable[..., Any]:
     return may
 
 
-async def test_a_limit_without_room_leaves_the_turn(tmp_path: Path) -> None:
+async def test_a_full_limit_releases_the_probe(tmp_path: Path) -> None:
     async with call_rig(tmp_path, limits=NO_ROOM) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         for _ in range(3):
             assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
-            assert state(rig) == {"one": HALF_OPEN}
+            assert health_states(rig) == {"one": HALF_OPEN}
         await rig.books()
 
 
-async def test_a_call_at_flex_leaves_the_turn_that_it_has_at_flex(tmp_path: Path) -> None:
+async def test_a_flex_call_releases_the_probe_of_the_flex_tier(tmp_path: Path) -> None:
     """What is known of a deployment is apart there."""
     priced = {"rates": Rates(input=0, output=10 * 10**12, flex=Rates(input=0, output=5 * 10**12))}
     async with call_rig(tmp_path, limits=NO_ROOM, more={"one": priced, "two": priced}) as rig:
@@ -159,82 +162,86 @@ async def test_a_call_at_flex_leaves_the_turn_that_it_has_at_flex(tmp_path: Path
             rig.gateway.flex_health.record_failure("one", rig.gateway.loop.time() - 60)
         for _ in range(3):
             assert (await rig.chat(service_tier="flex")).json["groundplan"]["deployment"] == "two"
-            assert rig.gateway.flex_health.states(rig.gateway.loop.time()) == {"one": HALF_OPEN} and not state(rig)
+            assert rig.gateway.flex_health.states(rig.gateway.loop.time()) == {"one": HALF_OPEN} and not health_states(
+                rig
+            )
         await rig.books()
 
 
-async def test_a_budget_without_room_leaves_the_turn(tmp_path: Path) -> None:
+async def test_an_exhausted_budget_releases_the_probe(tmp_path: Path) -> None:
     """The first one is billed what it may have cost, and there is nothing for a second attempt."""
     async with call_rig(tmp_path, ["two", "one"], limit=BOUND + BOUND // 2) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         rig.play("two", mode="error", status=502)
         assert (await rig.chat()).status == 429
-        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        assert rig.models["one"].counted == 0 and health_states(rig) == {"one": HALF_OPEN}
 
 
-async def test_a_call_that_would_be_too_dear_leaves_the_turn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_call_above_its_cost_cap_releases_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(AttemptSequence, "_can_afford", lambda *_: False)
     async with call_rig(tmp_path, ["two", "one"]) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         rig.play("two", mode="error", status=503)
         assert (await rig.chat()).status == 503
-        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        assert rig.models["one"].counted == 0 and health_states(rig) == {"one": HALF_OPEN}
         await rig.books()
 
 
 @pytest.mark.parametrize("what", ["journal", "request", "permission"])
-async def test_an_attempt_that_cannot_be_made_leaves_the_turn(
+async def test_an_attempt_that_cannot_be_made_releases_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
 ) -> None:
     async with call_rig(tmp_path) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         with monkeypatch.context() as patch:
             if what == "journal":
-                patch.setattr(sequence, "begin_attempt", no_journal)
+                patch.setattr(sequence, "begin_attempt", refuse_to_journal)
             elif what == "request":
-                patch.setattr(attempt_module, "encode_request", no_request)
+                patch.setattr(attempt_module, "encode_request", fail_to_build_request)
             else:
-                patch.setattr(AttemptSequence, "_may_attempt", broken("one"))
+                patch.setattr(AttemptSequence, "_may_attempt", allow_all_but("one"))
             assert (await rig.chat()).status == (200 if what == "permission" else 503)
-        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
-        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
+        assert rig.models["one"].counted == 0 and health_states(rig) == {"one": HALF_OPEN}
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and health_states(rig) == {}
         await rig.books()
 
 
-async def test_a_client_that_leaves_before_it_is_asked_leaves_the_turn(
+async def test_a_client_disconnecting_before_the_attempt_releases_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with call_rig(tmp_path) as rig:
-        ail(rig, "one")
-        monkeypatch.setattr(Http1Pool, "connect", no_connection)
+        mark_unhealthy(rig, "one")
+        monkeypatch.setattr(Http1Pool, "connect", never_connect)
         call = asyncio.create_task(rig.chat())
-        await wait_until(lambda: state(rig) == {"one": "open"})
+        await wait_until(lambda: health_states(rig) == {"one": "open"})
         call.cancel()
         await wait_until(lambda: not rig.gateway.running_calls)
-        assert state(rig) == {"one": HALF_OPEN}
+        assert health_states(rig) == {"one": HALF_OPEN}
         await rig.books()
 
 
-async def test_a_client_that_leaves_once_it_is_asked_keeps_the_turn(tmp_path: Path) -> None:
+async def test_a_client_disconnecting_during_the_attempt_keeps_the_probe(tmp_path: Path) -> None:
     """Whoever hangs would hold up each call until its client loses patience."""
     async with call_rig(tmp_path) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         rig.hold("one")
         call = asyncio.create_task(rig.chat())
         await wait_until(lambda: rig.models["one"].counted == 1)
         call.cancel()
         await wait_until(lambda: not rig.gateway.running_calls)
-        assert state(rig) == {"one": "open"} and not rig.gateway.health.may_attempt("one", rig.gateway.loop.time())
+        assert health_states(rig) == {"one": "open"} and not rig.gateway.health.may_attempt(
+            "one", rig.gateway.loop.time()
+        )
         await rig.books()
 
 
-async def test_a_connection_that_had_gone_stale_finds_out_nothing_and_the_same_call_does(
+async def test_a_stale_connection_decides_no_probe_and_the_same_call_repeats_it(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It went to another one, and the next look was a second later."""
     async with call_rig(tmp_path) as rig:
         assert (await rig.chat()).status == 200
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         head, once = Attempt._read_response, itertools.count()
 
         async def read(attempt: Any, connection: Any) -> None:
@@ -243,93 +250,91 @@ async def test_a_connection_that_had_gone_stale_finds_out_nothing_and_the_same_c
             await head(attempt, connection)
 
         monkeypatch.setattr(Attempt, "_read_response", read)
-        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and health_states(rig) == {}
         await rig.books()
 
 
-async def test_a_key_that_is_refused_finds_out_nothing_and_the_same_call_does_with_another(tmp_path: Path) -> None:
+async def test_a_refused_key_decides_no_probe_and_the_same_call_repeats_it_with_another(tmp_path: Path) -> None:
     files = [tmp_path / "key", tmp_path / "other"]
     for file in files:
         file.write_text("secret")
     keys = {"one": {"keys": [ProviderKey(key=f"file:{file}") for file in files]}}
     async with call_rig(tmp_path / "home", more=keys) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         rig.play("one", mode="error", status=401, times=1)
-        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and state(rig) == {}
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one" and health_states(rig) == {}
         await rig.books()
 
 
-async def test_counting_tokens_leaves_the_turn(tmp_path: Path) -> None:
+async def test_counting_tokens_releases_the_probe(tmp_path: Path) -> None:
     more = {"one": {"api": "anthropic", "billing_on_cancel": "full"}}
     async with call_rig(tmp_path, more=more) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         body: dict[str, Any] = {"model": "one", "messages": [{"role": "user", "content": "a b c"}]}
         for _ in range(3):
             assert (await post(rig, "/v1/messages/count_tokens", body)).json["input_tokens"] == 7
-            assert state(rig) == {"one": HALF_OPEN}
+            assert health_states(rig) == {"one": HALF_OPEN}
 
 
 @pytest.mark.parametrize("what", ["dear", "limit", "budget", "late", "unwritten"])
-async def test_a_hedge_that_is_not_sent_leaves_the_turn(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
+async def test_an_unsent_hedge_releases_the_probe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str) -> None:
     limits = NO_ROOM if what == "limit" else []
     limit = BOUND + BOUND // 2 if what == "budget" else rigs.LIMIT
     async with call_rig(tmp_path, ["two", "one"], workloads=HEDGED, limits=limits, limit=limit) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         rig.play("two", latency_ms=150)
         if what == "dear":
             monkeypatch.setattr(race, "_can_afford", lambda *_: False)
         elif what == "late":
             monkeypatch.setattr(race, "begin_attempt", lambda *_, **__: 0)
         elif what == "unwritten":
-            monkeypatch.setattr(race, "begin_attempt", no_journal)
+            monkeypatch.setattr(race, "begin_attempt", refuse_to_journal)
         assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
-        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        assert rig.models["one"].counted == 0 and health_states(rig) == {"one": HALF_OPEN}
         await rig.settlements()
 
 
-async def test_a_hedge_that_is_overtaken_before_it_is_sent_leaves_the_turn(
+async def test_a_hedge_overtaken_before_it_is_sent_releases_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     connect_to, connections = Http1Pool.connect, itertools.count()
 
     async def connect_once(*arguments: Any) -> Any:
-        return await (no_connection if next(connections) else connect_to)(*arguments)
+        return await (never_connect if next(connections) else connect_to)(*arguments)
 
     monkeypatch.setattr(Http1Pool, "connect", connect_once)
     async with call_rig(tmp_path, ["two", "one"], workloads=HEDGED) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         gate = rig.hold("two")
         call = asyncio.create_task(rig.chat())
         await wait_until(lambda: rig.models["two"].counted == 1)
-        await wait_until(lambda: state(rig) == {"one": "open"})
+        await wait_until(lambda: health_states(rig) == {"one": "open"})
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
-        assert rig.models["one"].counted == 0 and state(rig) == {"one": HALF_OPEN}
+        assert rig.models["one"].counted == 0 and health_states(rig) == {"one": HALF_OPEN}
         await rig.books()
 
 
-async def test_a_hedge_that_is_no_fault_of_its_deployment_leaves_the_turn(tmp_path: Path) -> None:
+async def test_a_hedge_failing_through_no_fault_of_its_deployment_releases_the_probe(tmp_path: Path) -> None:
     """Its key was refused, and there is another one: how the deployment is, was not found out."""
     files = [tmp_path / "key", tmp_path / "other"]
     for file in files:
         file.write_text("secret")
     keys = {"one": {"keys": [ProviderKey(key=f"file:{file}") for file in files]}}
     async with call_rig(tmp_path / "home", ["two", "one"], more=keys, workloads=HEDGED) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         gate = rig.hold("two")
         rig.play("one", mode="error", status=401, times=1)
         call = asyncio.create_task(rig.chat())
         await wait_until(lambda: rig.models["one"].counted == 1)
-        await wait_until(lambda: state(rig) == {"one": HALF_OPEN}, 0.8)
+        await wait_until(lambda: health_states(rig) == {"one": HALF_OPEN}, 0.8)
         gate.release()
         assert (await call).json["groundplan"]["deployment"] == "two"
         await rig.books()
 
 
 @pytest.mark.parametrize("how", ["no room", "gone"])
-async def test_a_conversation_that_is_not_begun_leaves_the_turn(
+async def test_a_conversation_that_does_not_begin_releases_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     async def taken_up(*_: Any) -> None:
@@ -338,14 +343,14 @@ async def test_a_conversation_that_is_not_begun_leaves_the_turn(
 
     monkeypatch.setattr(connect, "_connect_to", taken_up)
     async with call_rig(tmp_path, ["one"]) as rig:
-        ail(rig, "one")
+        mark_unhealthy(rig, "one")
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").deployments_by_name["one"], limit_use=None)
         with pytest.raises(Unavailable if how == "no room" else asyncio.CancelledError):
             await connect.connect(rig.gateway, exchange, None)
-        assert state(rig) == {"one": HALF_OPEN} and rig.gateway.loads.running("one") == 0
+        assert health_states(rig) == {"one": HALF_OPEN} and rig.gateway.loads.running("one") == 0
 
 
-async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
+async def test_a_connection_opened_before_the_failures_does_not_end_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Calls fail while a conversation is still connected."""
@@ -360,11 +365,11 @@ async def test_a_connection_that_was_begun_before_the_trouble_does_not_end_it(
         monkeypatch.setattr(connect, "_connect_to", taken_up)
         exchange: Any = SimpleNamespace(deployments=rig.plan("assistant").deployments_by_name["one"], limit_use=None)
         reached = await connect.connect(rig.gateway, exchange, None)
-        assert state(rig) == {"one": "open"}
+        assert health_states(rig) == {"one": "open"}
         rig.gateway.loads.release_place(reached.load)
 
 
-async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
+async def test_a_response_begun_before_the_failures_does_not_end_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A conversation's is made for a minute while all calls fail."""
@@ -383,15 +388,15 @@ async def test_a_response_that_was_begun_before_the_trouble_does_not_end_it(
         for _ in range(3):
             rig.gateway.health.record_failure("one", rig.gateway.loop.time())
         await session._finish_response(before, event)
-        assert state(rig) == {"one": "open"}
+        assert health_states(rig) == {"one": "open"}
         await asyncio.sleep(0.02)
         since: Any = SimpleNamespace(deployment=one, attempt_started=time.perf_counter_ns())
         await session._finish_response(since, event)
-        assert state(rig) == {}
+        assert health_states(rig) == {}
 
 
 @pytest.mark.parametrize(("name", "ailing"), [("plain", "one"), ("stream", "one")])
-async def test_wherever_a_call_ends_before_it_is_sent_it_leaves_the_turn(
+async def test_a_call_ending_anywhere_before_it_is_sent_releases_the_probe(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, ailing: str
 ) -> None:
     scene, sent, send = SCENES[name], list[str](), Attempt._send
@@ -411,9 +416,9 @@ async def test_wherever_a_call_ends_before_it_is_sent_it_leaves_the_turn(
         track_call_tasks(loop)
         loop.set_exception_handler(lambda *_: None)
         try:
-            for how, at in itertools.product(INTERRUPTION_KINDS, range(1, WAITS)):
+            for how, at in itertools.product(INTERRUPTION_KINDS, range(1, INTERRUPTED_WAITS)):
                 rig.gateway.health._close(ailing)
-                ail(rig, ailing)
+                mark_unhealthy(rig, ailing)
                 sent.clear()
                 cut = Interruption(at, how)
                 await make_interrupted_call(rig, scene, cut)
@@ -421,7 +426,7 @@ async def test_wherever_a_call_ends_before_it_is_sent_it_leaves_the_turn(
                 cut.is_over = True
                 found_out = rig.gateway.health._failures.get(ailing, 0) > 3  # that there is no connection
                 if ailing not in sent and not found_out:
-                    assert state(rig) == {ailing: HALF_OPEN}, (how, at, cut.interrupted_line)
+                    assert health_states(rig) == {ailing: HALF_OPEN}, (how, at, cut.interrupted_line)
         finally:
             loop.set_task_factory(None)
             loop.set_exception_handler(None)

@@ -60,7 +60,7 @@ async def begun(rig: Rig, path: str, kind: str, data: bytes) -> tuple[asyncio.St
         ("/v1/messages/batches", "application/json", ORDER + b"a" * (2 << 20), 2 << 20),
     ],
 )
-async def test_what_is_written_to_the_disk_takes_no_room(
+async def test_data_written_to_disk_takes_no_memory(
     tmp_path: Path, path: str, kind: str, data: bytes, kept: int
 ) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
@@ -76,7 +76,7 @@ async def test_what_is_written_to_the_disk_takes_no_room(
         await wait_until(lambda: rig.server.held_bytes == 0)
 
 
-async def test_a_large_request_of_an_order_for_which_there_is_no_room_is_refused(tmp_path: Path) -> None:
+async def test_a_large_batch_request_without_memory_is_refused(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         serve_files(rig, tmp_path)
         rig.server.held_bytes = full = rig.server.limits.total_body_bytes - (2 << 20)  # of others

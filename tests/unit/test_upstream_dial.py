@@ -24,7 +24,7 @@ def at(*places: tuple[str, int]) -> AddressInfo:
     return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", place) for place in places]
 
 
-async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
+async def test_an_unresolvable_name_holds_up_no_other() -> None:
     said, asked = threading.Event(), []
 
     def way(host: str, port: int, *_: int) -> AddressInfo:
@@ -47,7 +47,7 @@ async def test_a_name_that_nobody_answers_for_holds_up_no_other() -> None:
     assert asked[2:] == ["other"], "it may be of another machine by now"
 
 
-async def test_while_nobody_says_where_a_name_is_it_is_where_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_dns_the_last_known_address_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
     """A resolver that is away, or takes longer than a connection may, is no outage of every upstream."""
     said, loop = threading.Event(), asyncio.get_running_loop()
     told: list[AddressInfo | OSError | None] = []
@@ -120,7 +120,7 @@ def named(monkeypatch: pytest.MonkeyPatch, *places: tuple[str, int]) -> None:
     monkeypatch.setattr(dial, "NEXT_ADDRESS_SECONDS", 0.02)
 
 
-async def test_behind_an_address_that_says_nothing_the_next_is_reached(
+async def test_after_a_silent_address_the_next_one_is_tried(
     monkeypatch: pytest.MonkeyPatch, silent: tuple[str, int], refused: tuple[str, int]
 ) -> None:
     loop = asyncio.get_running_loop()
@@ -135,7 +135,7 @@ async def test_behind_an_address_that_says_nothing_the_next_is_reached(
     server.close()
 
 
-async def test_who_waits_for_a_silent_one_is_told_when_his_time_is_over(
+async def test_connecting_to_a_silent_address_times_out(
     monkeypatch: pytest.MonkeyPatch, silent: tuple[str, int], refused: tuple[str, int]
 ) -> None:
     named(monkeypatch, silent)
@@ -183,7 +183,7 @@ async def test_a_machine_without_ipv6_has_ports_though_the_first_address_of_a_na
     assert caught.value.kind == "refused" and "Cannot assign" in str(caught.value)
 
 
-async def test_families_take_turns_and_what_is_no_name_is_not_there() -> None:
+async def test_address_families_alternate_and_invalid_names_fail() -> None:
     loop = asyncio.get_running_loop()
     six, four = (socket.AF_INET6, ("::1", 1, 0, 0)), (socket.AF_INET, ("127.0.0.1", 1))
     told = [(family, socket.SOCK_STREAM, 6, "", place) for family, place in (six, six, four)]

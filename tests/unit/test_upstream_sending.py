@@ -60,7 +60,7 @@ async def test_parts_of_a_request_arrive_in_their_order(seen: tuple[Seen, Http1P
     connection.abort()
 
 
-async def test_what_was_not_written_was_not_sent(seen: tuple[Seen, Http1Pool]) -> None:
+async def test_an_unwritten_request_counts_as_not_sent(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     connection = await pool.connect(5)
     connection.send(HEAD + b"abcd")
@@ -71,7 +71,7 @@ async def test_what_was_not_written_was_not_sent(seen: tuple[Seen, Http1Pool]) -
     assert kept.data == b""
 
 
-async def test_what_was_written_counts_as_sent(seen: tuple[Seen, Http1Pool]) -> None:
+async def test_a_written_request_counts_as_sent(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     connection = await pool.connect(5)
     connection.send(HEAD + b"abcd")
@@ -82,7 +82,7 @@ async def test_what_was_written_counts_as_sent(seen: tuple[Seen, Http1Pool]) -> 
     assert caught.value.sent
 
 
-async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, Http1Pool]) -> None:
+async def test_a_closed_connection_leaves_nothing_behind(seen: tuple[Seen, Http1Pool]) -> None:
     _, pool = seen
 
     def left() -> int:
@@ -102,7 +102,7 @@ async def test_nothing_is_left_of_a_connection_that_is_gone(seen: tuple[Seen, Ht
         gc.enable()
 
 
-async def test_what_is_withheld_never_goes_out_and_cost_nothing(seen: tuple[Seen, Http1Pool]) -> None:
+async def test_a_withheld_request_is_never_sent_and_costs_nothing(seen: tuple[Seen, Http1Pool]) -> None:
     kept, pool = seen
     sent, withheld = await pool.connect(5), await pool.connect(5)
     sent.send(HEAD + b"abcd")
@@ -116,9 +116,7 @@ async def test_what_is_withheld_never_goes_out_and_cost_nothing(seen: tuple[Seen
     assert kept.data == HEAD + b"abcd" and not sent.lost and withheld.lost
 
 
-async def test_connections_that_nobody_uses_any_more_are_closed(
-    seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_unused_connections_are_closed(seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch) -> None:
     """Of a deployment that is asked no more they would take files until it closes them itself."""
     monkeypatch.setattr(http1_pool, "IDLE_SECONDS", 0.6)
     _, pool = seen
@@ -136,7 +134,7 @@ async def test_connections_that_nobody_uses_any_more_are_closed(
     await gone(pool)
 
 
-async def test_a_connection_is_not_kept_for_ever_however_often_it_is_used(
+async def test_a_connection_has_a_maximum_age_however_often_it_is_used(
     seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Else nobody who asks all the time ever learns that a name has another address."""
@@ -150,7 +148,7 @@ async def test_a_connection_is_not_kept_for_ever_however_often_it_is_used(
     await gone(pool)
 
 
-async def test_no_more_connections_are_kept_than_may_be(
+async def test_the_number_of_idle_connections_is_bounded(
     seen: tuple[Seen, Http1Pool], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(http1_pool, "MAX_IDLE", 1)

@@ -57,7 +57,7 @@ def test_rows_keep_passages_and_the_rest_apart() -> None:
     assert conflicts(rows) == [("d2", "b.md", None, None, "conflict")]
 
 
-def test_a_stopped_source_ends_an_answer_that_it_only_contradicted(exchange: Exchange) -> None:
+def test_a_killed_source_invalidates_an_answer_that_it_only_contradicted(exchange: Exchange) -> None:
     policy = Policy(0, {}, {}, frozenset(), frozenset())
     assert stop_error(policy, exchange) is None
     severed = replace(policy, severed=frozenset({"source/archive"}))
@@ -66,7 +66,7 @@ def test_a_stopped_source_ends_an_answer_that_it_only_contradicted(exchange: Exc
     assert subjects_of_answer(exchange) >= {"source/archive", "source/handbook"}
 
 
-def test_a_search_notes_what_it_gave_to_whom_it_answered(exchange: Exchange) -> None:
+def test_a_search_records_the_passages_and_its_person(exchange: Exchange) -> None:
     exchange.grounding_notes = None
     found = (
         b'{"passages": [{"document": "d1", "path": "a.md", "title": "A", "source": "handbook", "start_line": 1,'

@@ -43,7 +43,7 @@ def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int,
             assert used
 
 
-def test_what_is_over_is_forgotten() -> None:
+def test_expired_keys_are_forgotten() -> None:
     keys = UsedIdempotencyKeys()
     for number in range(40 * RUN_KEYS):
         keys.add(digest(number), number * DAY_SECONDS / (8 * RUN_KEYS))
@@ -52,7 +52,7 @@ def test_what_is_over_is_forgotten() -> None:
             assert len(keys) <= 8 * RUN_KEYS + 3 * RUN_KEYS
 
 
-def test_a_key_is_used_until_the_youngest_that_lies_beside_it_is_a_day_old() -> None:
+def test_a_key_stays_used_until_the_newest_in_its_block_is_a_day_old() -> None:
     keys = UsedIdempotencyKeys()
     for number in range(RUN_KEYS):
         keys.add(digest(number), 0.0 if number < RUN_KEYS // 2 else MAX_SPAN_SECONDS)

@@ -36,9 +36,7 @@ def test_a_worker_loads_nothing_that_only_others_need() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_processes_that_are_started_keep_the_bytecode_of_what_they_load(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_started_processes_write_bytecode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "1")
     (tmp_path / "loaded.py").touch()
     environment = child_environment({"PYTHONPATH": str(tmp_path)})
@@ -46,7 +44,7 @@ def test_processes_that_are_started_keep_the_bytecode_of_what_they_load(
     assert list((tmp_path / "__pycache__").glob("loaded.*.pyc"))
 
 
-def test_processes_that_are_started_multiply_on_one_thread_unless_they_are_told_how_many(
+def test_started_processes_compute_on_one_thread_unless_configured(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     for said in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
@@ -62,7 +60,7 @@ def test_processes_that_are_started_multiply_on_one_thread_unless_they_are_told_
     assert threads() == str(min(2, os.cpu_count() or 1))
 
 
-def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_behind(tmp_path: Path) -> None:
+def test_a_ready_file_of_an_earlier_process_with_the_same_pid_is_ignored(tmp_path: Path) -> None:
     home = Home(tmp_path)
     assert not is_serving(home, os.getpid())
     mark_serving(home)
@@ -74,7 +72,7 @@ def test_a_worker_is_not_taken_for_ready_for_what_another_one_with_its_pid_left_
     assert not is_serving(home, 2**22 + 1), "which no process has"
 
 
-def test_a_worker_serves_where_home_takes_nothing_and_tells_it_later(
+def test_a_worker_serves_although_home_is_full_and_announces_itself_later(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Its journal may be on another disk, which has room."""
@@ -87,7 +85,7 @@ def test_a_worker_serves_where_home_takes_nothing_and_tells_it_later(
     assert Worker._mark_serving(worker) and is_serving(worker._home, os.getpid())
 
 
-def test_what_killed_workers_have_left_goes_as_the_next_one_is_ready(tmp_path: Path) -> None:
+def test_leftovers_of_killed_workers_are_deleted_when_the_next_is_ready(tmp_path: Path) -> None:
     """One that keeps dying is started thousands of times a day."""
     home, gone = Home(tmp_path), 2**22 + 1
     left = serving_file(home, gone)
@@ -107,7 +105,7 @@ def test_the_process_that_parses_documents_loads_no_numpy() -> None:
 
 
 @pytest.mark.parametrize("program", [("groundplan.program", "some"), ("groundplan.cli.main", "check", ".")])
-def test_what_is_installed_beside_us_is_not_asked_for_plugins(tmp_path: Path, program: tuple[str, ...]) -> None:
+def test_plugins_of_other_packages_are_not_loaded(tmp_path: Path, program: tuple[str, ...]) -> None:
     """To look for them takes a tenth of the computing of a start."""
     declared = tmp_path / "odd-1.dist-info"
     declared.mkdir()

@@ -71,7 +71,7 @@ def written(source: ast.AST) -> Iterator[int]:
             yield call.lineno
 
 
-def test_every_file_that_is_written_survives_a_cut_or_is_made_anew() -> None:
+def test_every_written_file_survives_a_power_cut_or_is_recreated() -> None:
     texts = {path: path.read_text(encoding="utf-8") for path in ROOT.rglob("*.py") if "testing" not in path.parts}
     found = {
         path.relative_to(ROOT).as_posix(): lines
