@@ -24,6 +24,7 @@ from typing import Any
 
 import pytest
 
+from groundplan.gateway.call import pipeline
 from tests.acceptance.field_world import (
     INPUT,
     NORMAL,
@@ -41,12 +42,17 @@ from tests.acceptance.stack import Answer, request, wait_until
 from tests.integration.nursery import run_command
 
 MESSAGES = [{"role": "user", "content": "hello"}]
-AUDIO = (
-    b'--b\r\ncontent-disposition: form-data; name="model"\r\n\r\nscripted-ear\r\n'
-    b'--b\r\ncontent-disposition: form-data; name="file"; filename="a.wav"\r\ncontent-type: audio/wav\r\n\r\n'
-    + bytes(32_000)
-    + b"\r\n--b--\r\n"
-)
+
+
+def form_of(file: bytes, name: str, **fields: str) -> bytes:
+    """A form (`FORM`) with these fields and one file."""
+    parts = [f'--b\r\ncontent-disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()]
+    head = f'--b\r\ncontent-disposition: form-data; name="{name}"; filename="a"\r\n\r\n'
+    return "".join((*parts, head)).encode() + file + b"\r\n--b--\r\n"
+
+
+AUDIO = form_of(bytes(32_000), "file", model="scripted-ear")
+PICTURE = form_of(b"\x89PNG\r\n\x1a\n" + bytes(64), "image", model="auto", prompt="a house", size="1024x1024")
 FORM = {"content_type": "multipart/form-data; boundary=b"}
 ENDPOINTS: dict[str, tuple[str, Any]] = {
     "chat": ("/v1/chat/completions", {"model": "auto", "messages": MESSAGES, "max_tokens": 20}),
@@ -62,6 +68,15 @@ ENDPOINTS: dict[str, tuple[str, Any]] = {
     "images": ("/v1/images/generations", {"model": "auto", "prompt": "a house", "size": "1024x1024"}),
     "speech": ("/v1/audio/speech", {"model": "auto", "input": "hello", "voice": "alloy"}),
     "transcriptions": ("/v1/audio/transcriptions", AUDIO),
+    "transcriptions_stream": ("/v1/audio/transcriptions", form_of(bytes(32_000), "file", model="auto", stream="true")),
+    "translations": ("/v1/audio/translations", AUDIO),
+    "images_edits": ("/v1/images/edits", PICTURE),
+    "images_variations": ("/v1/images/variations", form_of(b"\x89PNG\r\n\x1a\n", "image", size="1024x1024")),
+    "images_stream": ("/v1/images/generations", {"model": "auto", "prompt": "a house", "stream": True}),
+    "speech_events": (
+        "/v1/audio/speech",
+        {"model": "auto", "input": "hello", "voice": "alloy", "stream_format": "sse"},
+    ),
 }
 
 
@@ -154,6 +169,12 @@ def test_an_agent_in_a_loop_is_stopped_by_its_budget(installation: FieldInstalla
 
 
 # Budgets that leak, and budgets that block falsely
+
+
+def test_every_billed_endpoint_is_tested() -> None:
+    """Conversations are tried in `tests/integration/test_realtime.py`."""
+    billed = {path.decode() for path, interface in pipeline._INTERFACES.items() if interface.is_billed}
+    assert {path for path, _ in ENDPOINTS.values()} | {"/v2/rerank"} == billed
 
 
 @pytest.mark.parametrize("endpoint", ENDPOINTS)

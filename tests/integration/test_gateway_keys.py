@@ -13,6 +13,8 @@ import psycopg
 import pytest
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 
+from groundplan.blueprint import artifact
+from groundplan.blueprint.model import Budget
 from groundplan.core.errors import Conflict
 from groundplan.core.money import PICO
 from groundplan.identity import service
@@ -71,6 +73,9 @@ async def test_a_key_may_use_only_its_models(stack: Stack) -> None:
     assert (await stack.chat(secret)).headers["groundplan-deployment"] == "two"
     refused = await stack.chat(secret, model="one")
     assert (refused.status, refused.code) == (403, "key_model") and b"the model 'one'" in refused.body
+    _, named = await key(stack, models=("two",))
+    assert (await stack.chat(named)).headers["groundplan-deployment"] == "two", "a deployment may be named as well"
+    assert (await stack.chat(named, model="scripted/one")).code == "key_model"
     _, other = await key(stack, models=("scripted/gone",))
     assert b"may not use any model of assistant for chat" in (await stack.chat(other)).body
     listed = (await stack.ask("GET", "/v1/models", secret)).json["data"]
@@ -95,6 +100,26 @@ async def test_a_rotated_key_goes_on_with_the_budget_and_the_old_one_ends(stack:
     async with asyncio.timeout(30):  # nobody tells the worker when it is over
         while (await stack.chat(old)).code != "key_expired":  # noqa: ASYNC110
             await asyncio.sleep(0.1)
+
+
+async def test_a_budget_declared_for_a_key_covers_its_successors(stack: Stack) -> None:
+    id, first = await key(stack)
+    [[body]] = stack.sql("SELECT body FROM blueprint WHERE number = 1")
+    served = artifact.decode(bytes(body))
+    partner = Budget(name="partner", covers=f"key/{id}", limit=3 * COST, period="month")
+    stack.apply(msgspec.structs.replace(served, number=2, budgets=[*served.budgets, partner]))
+    await stack.wait_until_ready(2)
+    assert (await stack.chat(first)).status == 200
+    with psycopg.connect(stack.database.urls["control"]) as conn:
+        second, _, _ = service.rotate_key(conn, "operator", id, timedelta(hours=1))
+        _, third, _ = service.rotate_key(conn, "operator", second.id, timedelta(hours=1))
+    await stack.wait_until_acknowledged()
+    assert [(await stack.chat(each)).status for each in (third, first)] == [200, 200]
+    for each in (third, first):
+        refused = await stack.chat(each)
+        assert (refused.status, refused.json["error"]["budget"]) == (429, "partner"), refused.body
+    _, other = await key(stack)
+    assert (await stack.chat(other)).status == 200, "which is none of that line"
 
 
 async def test_a_revoked_key_is_refused_and_its_successor_is_not(stack: Stack) -> None:

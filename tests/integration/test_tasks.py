@@ -497,6 +497,20 @@ async def test_a_large_upload_takes_no_memory_and_is_tried_once(setup: Setup) ->
     assert (reply.status, reply.code) == (503, "upstream_failed")
 
 
+@pytest.mark.parametrize("size", [1 << 10, 3 << 20])
+async def test_an_upload_carries_the_trace_context_of_its_caller(setup: Setup, size: int) -> None:
+    """Whether it was there as a whole when it was sent on, or came meanwhile."""
+    trace, span = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
+    sound = form(("model", b"ear", None), ("file", bytes(size), "a.wav"))
+    sent = {"traceparent": f"00-{trace}-{span}-01", "tracestate": "vendor=1"}
+    reply = await setup.stack.post("/v1/audio/transcriptions", setup.key, sound, content_type=FORM, **sent)
+    assert reply.status == 200 and setup.model.last is not None
+    got = setup.model.last.headers
+    version, passed_on, parent, flags = got[b"traceparent"].decode().split("-")
+    assert (version, passed_on, flags) == ("00", trace, "01") and parent != span
+    assert got[b"tracestate"] == b"vendor=1"
+
+
 async def test_a_client_that_goes_away_in_its_upload_pays_nothing(setup: Setup) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
     data = form(("model", b"ear", None), ("file", bytes(3 << 20), "a.wav"))

@@ -295,7 +295,13 @@ async def test_a_fallback_or_weightless_deployment_is_not_probed_before_the_othe
 
 
 @pytest.mark.parametrize(
-    ("path", "field"), [("/v1/responses", "input"), ("/v1/completions", "prompt"), ("/v1/chat/completions", "messages")]
+    ("path", "field"),
+    [
+        ("/v1/responses", "input"),
+        ("/v1/completions", "prompt"),
+        ("/v1/chat/completions", "messages"),
+        ("/v1/messages", "messages"),
+    ],
 )
 async def test_a_conversation_prefix_has_a_home_deployment_in_every_api(tmp_path: Path, path: str, field: str) -> None:
     names = ["one", "two", "three"]
@@ -303,7 +309,8 @@ async def test_a_conversation_prefix_has_a_home_deployment_in_every_api(tmp_path
 
         async def home(text: str) -> str:
             given = [{"role": "user", "content": text}] if field == "messages" else text
-            body = json.dumps({"model": "auto", field: given}).encode()
+            cap = {"max_tokens": 20} if path == "/v1/messages" else {}
+            body = json.dumps({"model": "auto", field: given, **cap}).encode()
             head = f"POST {path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n"
             reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
             writer.write(head.encode() + b"content-length: %d\r\n\r\n" % len(body) + body)
@@ -348,3 +355,40 @@ async def test_a_deployment_of_weight_zero_is_asked_when_the_others_fail(
         rig.play("two", mode="error", status=503)
         assert (await rig.chat(model=model)).headers["groundplan-deployment"] == "one"
         assert (await rig.chat(model="one")).headers["groundplan-deployment"] == "one", "who names it gets it"
+
+
+def test_prefixes_are_distributed_by_weight() -> None:
+    """A has a weight of 5, B and C of 1 each."""
+    homes = Counter(
+        LoadBalancer().order("prefix", [A, B, C], facts(prefix=b"system prompt %d" % n))[0].name for n in range(1400)
+    )
+    assert 900 < homes["a"] < 1100 and 120 < homes["b"] < 280 and 120 < homes["c"] < 280, homes
+
+
+async def test_a_growing_conversation_keeps_its_prefix_home(tmp_path: Path) -> None:
+    """Only the beginning counts, which is what a provider's cache holds of it: for each further turn, and for every
+    question with the same instructions."""
+    names = ["one", "two", "three"]
+    async with call_rig(tmp_path, names, workloads={"assistant": reliability(balance="prefix")}) as rig:
+        homes = set()
+        for number in range(6):
+            messages = [{"role": "system", "content": f"Rules of house {number}. " + "Be brief. " * 300}]
+            found = set()
+            for turn in range(6):
+                messages += [{"role": "user", "content": f"question {turn}"}]
+                found.add((await rig.chat(messages=messages, max_tokens=20)).json["groundplan"]["deployment"])
+                messages += [{"role": "assistant", "content": f"answer {turn}"}]
+            assert len(found) == 1, f"conversation {number} was at {found}"
+            homes |= found
+        assert len(homes) > 1, "all conversations have one home"
+
+
+async def test_latency_mode_compares_first_tokens_of_streams_and_durations_of_whole_answers(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, workloads={"assistant": reliability(balance="latency")}) as rig:
+        now, latencies = rig.gateway.loop.time(), rig.gateway.latencies
+        for name, whole, streamed in (("one", 9_000_000, 1000), ("two", 1000, 9_000_000)):
+            latencies.of(name, False).observe(whole, now)
+            latencies.of(name, True).observe(streamed, now)
+        assert (await rig.stream()).facts["deployment"] == "one"
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "two"
+        await rig.books()

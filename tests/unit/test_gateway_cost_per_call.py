@@ -143,3 +143,15 @@ async def test_an_unaccepted_answer_is_delivered_if_the_next_would_exceed_the_co
         assert reply.status == 200 and text(reply.body) == "no JSON at all"
         assert rig.models["judge"].counted == 0
         await rig.books()
+
+
+@pytest.mark.parametrize(("requested", "status"), [("1", 403), ("0.00019", 403), ("0.0003", 200)])
+async def test_a_caller_may_lower_the_cost_cap_of_the_workload_but_not_raise_it(
+    tmp_path: Path, requested: str, status: int
+) -> None:
+    most = BOUND - 1 if requested == "1" else 2 * BOUND
+    async with call_rig(tmp_path, workloads=capped(most)) as rig:
+        reply = await capped_by_caller(rig, requested)
+        assert reply.status == status and (status == 200 or reply.code == "cost_per_call")
+        assert rig.models["one"].counted == (status == 200)
+        await rig.books()

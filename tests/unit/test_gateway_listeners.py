@@ -16,7 +16,7 @@ from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
 
-from groundplan.gateway.http import connection, handshakes, tls
+from groundplan.gateway.http import connection, handshakes, listeners, tls
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.listeners import Listeners, ListenSockets, certificate_subject
 from groundplan.gateway.http.server import Limits, Request, Response, Server
@@ -364,3 +364,27 @@ def test_different_subjects_have_different_texts(name: str) -> None:
 
     parts = [NameAttribute(NameOID.ORGANIZATION_NAME, "evil"), NameAttribute(NameOID.COMMON_NAME, name)]
     assert certificate_subject(Shown()) == Name(parts).rfc4514_string()
+
+
+async def test_a_renewed_certificate_is_noticed_periodically_and_at_once_on_request(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path)
+    cert, key = authority.issue("gateway", "127.0.0.1")
+    assert listeners.FILE_CHECK_SECONDS <= 2.0, "as docs/transport.md says"
+    async with serving(ServerFiles(cert, key)) as (made, port):
+        shown = [(await asked(port, trusting(authority)))[0]]
+        for name, seconds in (("renewed", 0.05), ("again", 1000.0)):
+            monkeypatch.setattr(listeners, "FILE_CHECK_SECONDS", seconds)
+            watching = asyncio.create_task(made.watch())
+            await asyncio.sleep(0)
+            other, secret = authority.issue(name, "127.0.0.1")
+            cert.write_bytes(other.read_bytes())
+            key.write_bytes(secret.read_bytes())
+            if seconds > 1.0:
+                made.check_soon()
+            async with asyncio.timeout(20):
+                while (serial := (await asked(port, trusting(authority)))[0]) in shown:  # noqa: ASYNC110 -- no event
+                    await asyncio.sleep(0.02)
+            shown.append(serial)
+            watching.cancel()

@@ -377,6 +377,16 @@ def test_secrets_are_neither_copied_nor_told() -> None:
     assert workspace.deployments["vectors-openai"].key == "env:OPENAI_API_KEY"
 
 
+def test_credentials_in_an_address_are_a_secret() -> None:
+    verdict = imported(model("x", "{model: openai/gpt-4o, api_base: 'https://ana:hunter2@host.example/v1'}"))
+    (found,) = (each for each in verdict.findings if each.state == SECRET)
+    assert (found.what, found.here) == ("api_base", "credentials stand in the address: not copied")
+    assert "Write https://HOST/PATH alone." in found.todo and not said(verdict, NEEDED, "api_base")
+    assert "hunter2" not in json.dumps(verdict.body()) + "".join(verdict.files.values())
+    elsewhere = imported(model("x", "{model: openai/gpt-4o, api_base: 'https://host.example/v1/@ana'}"))
+    assert not said(elsewhere, SECRET, "api_base")
+
+
 def test_references_and_names_are_no_secrets() -> None:
     text = model("x", "{model: openai/gpt-4o, api_key: os.environ/KEY, litellm_credential_name: shared}")
     text += """

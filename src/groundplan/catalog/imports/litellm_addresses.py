@@ -55,6 +55,11 @@ PARTS = {"bedrock": (REGION,), "vertexai": (PROJECT, LOCATION)}
 """docs.litellm.ai/docs/providers/bedrock, docs.litellm.ai/docs/providers/vertex"""
 
 
+def has_credentials(text: str) -> bool:
+    """Whether an address has a user, or a user and a password, before its host."""
+    return "@" in text.partition("://")[2].partition("/")[0]
+
+
 def provider_of(name: str, upstream: str) -> Provider:
     """The provider of a model; Azure serves Claude by Anthropic's API."""
     if name == "azure_ai" and upstream.lower().startswith("claude"):

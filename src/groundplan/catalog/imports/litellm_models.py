@@ -306,7 +306,11 @@ class EntryReader:
         if not addresses.URL.fullmatch(text):
             missing.append("an address")
             hint = f"Say --set {variable}=https://HOST." if variable else "Write https://HOST/PATH alone."
-            self._report(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
+            if addresses.has_credentials(text):
+                here, hint = "credentials stand in the address: not copied", f"{REPLACE_SECRET} {hint}"
+                self._report(SECRET, "api_base", here, hint, node)
+            else:
+                self._report(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
             return None, True
         if addresses.uses_own_api(provider, kind):
             if not addresses.is_own_host(provider, text):
