@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 from collections.abc import Iterator
 from dataclasses import replace
@@ -675,3 +676,15 @@ async def test_semantic_matching_follows_an_exact_miss(tmp_path: Path) -> None:
         assert (await rig.chat("exactly", temperature=0.1)).json["groundplan"]["cache"] == "none"
         change_policy(rig, kills=frozenset({"deployment/one"}))
         assert (await rig.chat(temperature=0.2)).json["groundplan"]["deployment"] == "two"
+
+
+async def test_a_key_that_may_not_use_the_deployment_of_an_answer_does_not_get_it(tmp_path: Path) -> None:
+    async with cache_rig(tmp_path) as rig:
+        assert (await rig.chat()).headers["groundplan-deployment"] == "one"
+        (entry,) = (each for each in rig.gateway.live.policy.keys.values() if each.workload == "assistant")
+        other = replace(entry, id="other", models=frozenset({"two"}))
+        change_policy(rig, keys={**rig.gateway.live.policy.keys, hashlib.sha256(b"narrow").digest(): other})
+        assert (await rig.chat()).json["groundplan"]["cache"] == "exact"
+        for expected in ("none", "exact"):
+            reply = await rig.chat("narrow")
+            assert (reply.json["groundplan"]["cache"], reply.headers["groundplan-deployment"]) == (expected, "two")
