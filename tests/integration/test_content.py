@@ -177,7 +177,7 @@ def sign_in(stack: Stack, person: str) -> dict[str, str]:
     return {"authorization": "", "cookie": cookie, "x_csrf_token": session["csrf"]}
 
 
-def test_only_certain_duties_of_the_workload_may_read(stack: Stack, careful: str) -> None:
+def test_only_permitted_duties_of_the_workload_read_content(stack: Stack, careful: str) -> None:
     call = call_of(stack.chat(careful, "hello"))
     wait_until(lambda: call in {str(row[0]) for row in rows(stack)}, 60, "it is kept")
     wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 60, "the receipt is there")
@@ -189,7 +189,7 @@ def test_only_certain_duties_of_the_workload_may_read(stack: Stack, careful: str
     assert forged.status == 403 and forged.body["error"]["code"] == "csrf"
 
 
-def test_a_question_in_the_playground_is_a_call_of_whoever_asks(stack: Stack) -> None:
+def test_a_playground_question_is_a_call_of_the_signed_in_person(stack: Stack) -> None:
     ana, eve = sign_in(stack, "ana@acme.example"), sign_in(stack, "eve@acme.example")
     body = {"workload": "quiet", "question": "hello"}
     answer = ask(stack, "POST", "/api/playground", body, **ana)
@@ -207,7 +207,7 @@ def test_a_question_in_the_playground_is_a_call_of_whoever_asks(stack: Stack) ->
     assert unknown.status == 404 and unknown.body["error"]["code"] == "workload_unknown"
 
 
-def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: Stack, careful: str) -> None:
+def test_a_dying_shipper_loses_counted_content_and_no_facts(stack: Stack, careful: str) -> None:
     before = {str(row[0]) for row in rows(stack)}
     (shipper,) = stack.pids("gateway.journal.shipper")
     os.kill(shipper, 9)
@@ -224,7 +224,7 @@ def test_a_shipper_that_dies_costs_content_that_is_counted_and_no_fact(stack: St
     wait_until(all_accounted, 60, "what is not kept is counted")
 
 
-def test_one_scrape_tells_of_worker_and_shipper(stack: Stack) -> None:
+def test_one_scrape_has_metrics_of_worker_and_shipper(stack: Stack) -> None:
     def told() -> str:
         return str(request(stack.port, "GET", "/metrics").body.decode())
 
@@ -260,7 +260,7 @@ def put(conn: Any, workload: str, kind: str, age: timedelta, until: timedelta) -
     return call
 
 
-def test_what_may_not_be_kept_any_more_is_deleted(database: Database) -> None:
+def test_content_past_its_retention_is_deleted(database: Database) -> None:
     day, hour = timedelta(days=1), timedelta(hours=1)
     with psycopg.connect(database.superuser) as conn:
         stays = put(conn, "w", "redacted", hour, day)
@@ -278,7 +278,7 @@ def test_what_may_not_be_kept_any_more_is_deleted(database: Database) -> None:
     assert sorted(row[0] for row in told) == ["workload/removed", "workload/w", "workload/w"]
 
 
-def test_cached_answers_go_with_the_rule_that_let_them_be_kept(database: Database) -> None:
+def test_cached_answers_are_deleted_with_the_rule_that_permitted_them(database: Database) -> None:
     """They stand there in full, for other workers and the next start, until their own time is over."""
 
     def left(*workloads: Workload) -> list[str]:
@@ -298,7 +298,7 @@ def test_cached_answers_go_with_the_rule_that_let_them_be_kept(database: Databas
     assert left(msgspec.structs.replace(keeps("w", "full", 3600), keep=None)) == []
 
 
-def test_questions_that_found_nothing_go_with_the_rule_that_let_them_be_kept(database: Database) -> None:
+def test_unanswered_questions_are_deleted_with_the_rule_that_permitted_them(database: Database) -> None:
     """That something was asked stays."""
     person = new_id()
 
@@ -322,7 +322,7 @@ def test_questions_that_found_nothing_go_with_the_rule_that_let_them_be_kept(dat
     assert left() == [("w", None)] * 3 + [("other", None)]
 
 
-def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: Path) -> None:
+def test_erasing_a_person_deletes_their_content(database: Database, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     create_keys(home)
@@ -343,7 +343,7 @@ def test_an_erased_person_takes_the_content_along(database: Database, tmp_path: 
         assert keys.unseal(conn, row[0]) is None
 
 
-def test_however_much_is_past_its_time_no_row_of_it_is_read(database: Database) -> None:
+def test_deleting_expired_content_reads_no_row(database: Database) -> None:
     """Such as after a week in which nothing was deleted: it is counted where it is."""
     with psycopg.connect(database.urls["owner"]) as owner:
         owner.execute(
@@ -368,7 +368,7 @@ def test_however_much_is_past_its_time_no_row_of_it_is_read(database: Database) 
         assert content_store.apply_rules(conn, [("w0", True, 3600)]) == {"w0": 10_000}
 
 
-def test_one_that_cannot_be_sealed_does_not_hold_up_the_others(database: Database, tmp_path: Path) -> None:
+def test_content_that_cannot_be_encrypted_blocks_no_other(database: Database, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     create_keys(home)

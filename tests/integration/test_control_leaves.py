@@ -61,7 +61,7 @@ def served(
     listener.close()
 
 
-def test_requests_that_take_long_end_beside_a_successor_and_are_told_of_a_stop(
+def test_long_requests_complete_beside_a_successor_and_end_with_an_error_on_a_stop(
     database: Database, served: tuple[Supervisor, Process, Control]
 ) -> None:
     supervisor, process, control = served

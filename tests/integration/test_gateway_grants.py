@@ -77,7 +77,7 @@ async def until(ask: Callable[[], Awaitable[Reply]], status: int, code: str = ""
         await asyncio.sleep(0.05)
 
 
-async def test_who_joins_may_and_who_leaves_may_not(place: tuple[Stack, Deployment]) -> None:
+async def test_joining_and_leaving_a_group_changes_access(place: tuple[Stack, Deployment]) -> None:
     stack, one = place
     ana, ben = stack.person("ana@acme.example"), stack.person("ben@acme.example")
     hr = group(stack, "hr", inner=group(stack, "recruiting", ana))
@@ -112,7 +112,7 @@ async def test_a_blueprint_gives_and_takes_grants(place: tuple[Stack, Deployment
     assert (await stack.chat(key)).code == (await stack.chat(nobody)).code == "use_not_granted"
 
 
-async def test_only_keys_of_the_granted_act_for_others_and_only_for_the_granted(
+async def test_keys_act_for_others_only_with_a_grant_on_both_sides(
     place: tuple[Stack, Deployment],
 ) -> None:
     stack, one = place
@@ -141,7 +141,7 @@ async def test_only_keys_of_the_granted_act_for_others_and_only_for_the_granted(
     await until(lambda: asking(by_ana, "ben"), 403, "act_for_others_not_granted")
 
 
-async def test_nothing_goes_around_a_grant(place: tuple[Stack, Deployment]) -> None:
+async def test_no_surface_bypasses_a_grant(place: tuple[Stack, Deployment]) -> None:
     """Batches, files, search, outcomes and a repeated Idempotency-Key are refused as calls are."""
     stack, one = place
     ana = stack.person("ana@acme.example")
@@ -160,7 +160,7 @@ async def test_nothing_goes_around_a_grant(place: tuple[Stack, Deployment]) -> N
         assert reply.status == 403 and "use_not_granted" in reply.body.decode(), (path, reply.body)
 
 
-async def test_a_kept_answer_is_not_given_to_who_has_lost_the_grant(place: tuple[Stack, Deployment]) -> None:
+async def test_a_replayed_answer_is_refused_after_the_grant_ended(place: tuple[Stack, Deployment]) -> None:
     stack, one = place
     ana = stack.person("ana@acme.example")
     group(stack, "hr", ana)
@@ -173,7 +173,7 @@ async def test_a_kept_answer_is_not_given_to_who_has_lost_the_grant(place: tuple
     await until(lambda: stack.chat(key, headers=again), 403, "use_not_granted")
 
 
-async def test_lines_of_a_batch_stop_with_the_grant_of_its_person(database: Database, tmp_path: Path) -> None:
+async def test_batch_lines_stop_when_their_persons_grant_ends(database: Database, tmp_path: Path) -> None:
     async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=5, latency_ms=300)
         ana = stack.person("ana@acme.example")

@@ -115,7 +115,7 @@ async def test_a_kill_in_home_works_without_the_database(stack: Stack) -> None:
     await within_a_second(killed)
 
 
-async def test_a_blueprint_is_taken_up_only_when_it_is_newer_signed_and_understood(
+async def test_only_a_newer_signed_and_understood_blueprint_is_served(
     stack: Stack, model: tuple[ScriptedModel, int]
 ) -> None:
     stack.start()
@@ -148,7 +148,7 @@ async def test_a_blueprint_is_taken_up_only_when_it_is_newer_signed_and_understo
         await within_a_second(partial(taken_up, changed, code))
 
 
-async def test_a_worker_without_the_database_serves_for_the_grace_and_no_longer(
+async def test_without_the_database_a_worker_serves_until_its_grace_ends(
     stack: Stack, model: tuple[ScriptedModel, int]
 ) -> None:
     stack.apply(blueprint(2, [deployment("one", model[1])], [workload("assistant", ["one"], grace_ms=500)]))
@@ -193,7 +193,7 @@ async def test_two_workers_fill_a_budget_exactly(
         assert granted * PICO <= limit
 
 
-async def test_a_replay_does_not_depend_on_the_worker(
+async def test_an_idempotent_replay_works_on_every_worker(
     database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
 ) -> None:
     model[0].script = Script(latency_ms=50)
@@ -208,7 +208,7 @@ async def test_a_replay_does_not_depend_on_the_worker(
         assert model[0].counted == 1
 
 
-async def test_of_workers_that_get_a_new_key_at_once_one_makes_the_call(
+async def test_of_workers_with_the_same_idempotency_key_one_makes_the_call(
     database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
 ) -> None:
     """And the others have its answer."""
@@ -250,7 +250,7 @@ async def test_quotas_of_calls_and_people(database: Database, tmp_path: Path, mo
         assert frees.hour == frees.minute == 0 and frees > datetime.now(UTC)
 
 
-async def test_whoever_is_one_of_the_people_goes_on_though_there_are_more_than_it_is_for(
+async def test_known_people_stay_admitted_although_their_number_exceeds_a_lowered_limit(
     database: Database, tmp_path: Path, model: tuple[ScriptedModel, int]
 ) -> None:
     async with installation(database, tmp_path) as stack:
@@ -316,9 +316,7 @@ async def test_grounding_puts_the_callers_passages_first_and_refuses_without_the
         await server.drain(0.2)
 
 
-async def test_a_worker_that_is_told_to_stop_ends_its_calls_first(
-    stack: Stack, model: tuple[ScriptedModel, int]
-) -> None:
+async def test_a_stopping_worker_completes_its_calls_first(stack: Stack, model: tuple[ScriptedModel, int]) -> None:
     stack.start()
     await stack.wait_until_ready()
     key = stack.key()
@@ -351,7 +349,7 @@ async def test_health_says_what_is_missing(database: Database, tmp_path: Path) -
         assert (refused.status, refused.code) == (503, "not_ready")
 
 
-async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -> None:
+async def test_a_kill_in_home_applies_while_the_database_hangs(stack: Stack) -> None:
     """The database answers nothing at all, as a stopped process does."""
     stack.start()
     await stack.wait_until_ready()
@@ -373,7 +371,7 @@ async def test_a_kill_in_home_is_heeded_while_the_database_hangs(stack: Stack) -
     await within_a_second(killed)
 
 
-async def test_a_blueprint_that_could_not_be_verified_is_taken_up_once_its_key_is_there(stack: Stack) -> None:
+async def test_an_unverifiable_blueprint_is_served_once_its_key_is_present(stack: Stack) -> None:
     """The key may come to a new gateway after the gateway itself, and be corrected where it was another one."""
     key = stack.home.keys / "blueprint.pub"
     away = key.rename(key.with_name("away"))

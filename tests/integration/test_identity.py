@@ -82,7 +82,7 @@ def number(conn: Conn) -> int:
     return int(row[0])
 
 
-def test_genesis_writes_everybody_once(conn: Conn, people: dict[str, UUID]) -> None:
+def test_genesis_creates_each_person_once(conn: Conn, people: dict[str, UUID]) -> None:
     assert [person.email for person in store.people(conn)] == [
         "ben@acme.example",
         "hana@acme.example",
@@ -101,7 +101,7 @@ def test_genesis_writes_everybody_once(conn: Conn, people: dict[str, UUID]) -> N
     refused("genesis_done", lambda: service.create_genesis_people(conn, ACME))
 
 
-def test_what_is_about_thousands_of_keys_is_several_entries(conn: Conn, people: dict[str, UUID]) -> None:
+def test_a_change_of_thousands_of_keys_is_logged_in_several_entries(conn: Conn, people: dict[str, UUID]) -> None:
     conn.execute(
         """INSERT INTO api_key (id, hash, prefix, workload, person_id, created_by)
            SELECT gen_random_uuid(), sha256(n::text::bytea), 'gp_', 'assistant', %s, 'operator'
@@ -146,7 +146,7 @@ def test_no_personal_data_enters_the_log(conn: Conn, people: dict[str, UUID]) ->
         (GenesisPeople((), (), (Nomination("company", "king", "b@x"),)), {"unknown_duty", "unknown_person"}),
     ],
 )
-def test_wrong_people_are_refused_all_at_once(conn: Conn, company: GenesisPeople, codes: set[str]) -> None:
+def test_invalid_people_are_all_reported_at_once(conn: Conn, company: GenesisPeople, codes: set[str]) -> None:
     with pytest.raises(GroundplanError) as caught:
         service.create_genesis_people(conn, company)
     assert {problem.code for problem in caught.value.problems} == codes
@@ -154,7 +154,7 @@ def test_wrong_people_are_refused_all_at_once(conn: Conn, company: GenesisPeople
     assert number(conn) == 0
 
 
-def test_membership_changes_are_seen_at_once_and_numbered(conn: Conn, people: dict[str, UUID]) -> None:
+def test_membership_changes_apply_at_once_and_are_numbered(conn: Conn, people: dict[str, UUID]) -> None:
     assert service.add_member(conn, OPERATOR, "hr", people["ben"]) == 2
     assert {"hr", "leads"} <= store.reader_names(conn, people["ben"])
     assert newest_action(conn) == ("member.added", "group/hr", 2)
@@ -164,7 +164,7 @@ def test_membership_changes_are_seen_at_once_and_numbered(conn: Conn, people: di
     assert stops == [(1, False), (2, False), (3, True)]
 
 
-def test_wrong_membership_is_refused_with_the_nearest_name(conn: Conn, people: dict[str, UUID]) -> None:
+def test_an_invalid_membership_is_refused_with_the_nearest_name(conn: Conn, people: dict[str, UUID]) -> None:
     refused("already_member", lambda: service.add_member(conn, OPERATOR, "hr", people["hana"]))
     refused("not_a_member", lambda: service.remove_member(conn, OPERATOR, "leads", people["hana"]))
     assert "sales" in refused("unknown_group", lambda: service.add_member(conn, OPERATOR, "sale", people["ben"])).hint
@@ -177,7 +177,7 @@ def test_wrong_membership_is_refused_with_the_nearest_name(conn: Conn, people: d
     refused("email", lambda: service.add_member(conn, OPERATOR, "hr", "@"))
 
 
-def test_whoever_has_left_is_put_into_no_group_by_a_person(conn: Conn, people: dict[str, UUID]) -> None:
+def test_a_leaver_is_added_to_no_group(conn: Conn, people: dict[str, UUID]) -> None:
     service.deactivate_person(conn, OPERATOR, people["ben"])
     refused("already_left", lambda: service.add_member(conn, OPERATOR, "hr", "ben@acme.example"))
     service.add_member(conn, OPERATOR, "hr", people["ben"])  # by a directory, which has its own reasons
@@ -195,7 +195,7 @@ def test_groups_never_contain_themselves(conn: Conn, people: dict[str, UUID]) ->
     assert "board" in store.reader_names(conn, people["hana"])
 
 
-def test_two_changes_at_once_cannot_make_a_cycle(conn: Conn, people: dict[str, UUID], database: Database) -> None:
+def test_concurrent_changes_cannot_create_a_cycle(conn: Conn, people: dict[str, UUID], database: Database) -> None:
     with connect(database.urls["control"]) as one, connect(database.urls["control"]) as other:
         service.add_member(one, OPERATOR, "sales", "hr")
         outcome: list[str] = []
@@ -255,7 +255,7 @@ def test_a_revoked_key_stays_revoked(conn: Conn, people: dict[str, UUID]) -> Non
     refused("unknown_person", lambda: service.create_key(conn, OPERATOR, "assistant", new_id()))
 
 
-def test_who_leaves_loses_keys_and_permissions_but_stays_named(conn: Conn, people: dict[str, UUID]) -> None:
+def test_a_leaver_loses_keys_and_permissions_but_stays_named(conn: Conn, people: dict[str, UUID]) -> None:
     id, _ = service.create_key(conn, OPERATOR, "assistant", people["ben"])
     other, _ = service.create_key(conn, OPERATOR, "assistant", people["hana"])
     assert holds_duty(conn, people["ben"], "business", "workload/assistant")
@@ -272,7 +272,7 @@ def test_who_leaves_loses_keys_and_permissions_but_stays_named(conn: Conn, peopl
     refused("unknown_person", lambda: service.deactivate_person(conn, OPERATOR, new_id()))
 
 
-def test_everybodys_rights_are_those_of_each_active_person(conn: Conn, people: dict[str, UUID]) -> None:
+def test_the_access_review_lists_the_rights_of_each_active_person(conn: Conn, people: dict[str, UUID]) -> None:
     key, _ = service.create_key(conn, OPERATOR, "assistant", people["hana"])
     service.deactivate_person(conn, OPERATOR, people["ben"])
     now = datetime.now(UTC)
@@ -300,7 +300,7 @@ def test_duties_follow_the_nominations(conn: Conn, people: dict[str, UUID]) -> N
     refused("unknown_person", lambda: service.nominate(conn, OPERATOR, "company", {"data": ["x@acme.example"]}))
 
 
-def test_kills_stand_until_they_are_lifted(conn: Conn) -> None:
+def test_kills_stay_in_force_until_lifted(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "workload/assistant", " runaway ")
     service.kill(conn, OPERATOR, "company", "drill")
     assert store.stopped_scopes(conn) == {"company", "workload/assistant"}
@@ -332,7 +332,7 @@ def gateway(conn: Conn, ack: int, age_s: float, state: str = "live") -> UUID:
     return epoch
 
 
-def test_a_change_is_complete_when_nobody_serves_by_the_old_rules(conn: Conn) -> None:
+def test_a_change_is_complete_when_no_gateway_serves_by_the_old_rules(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "company", "drill")
     assert service.policy_propagation(conn, made).is_complete
     follows = gateway(conn, made, 0.0)
@@ -364,7 +364,7 @@ def test_a_worker_that_is_silent_for_a_day_has_no_places_among_calls_and_is_told
     assert conn.execute(told).fetchall() == []
 
 
-def test_gateways_cut_off_are_named_with_until_when_they_may_serve(conn: Conn) -> None:
+def test_cut_off_gateways_are_named_with_the_time_until_which_they_may_serve(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "company", "drill")
     slow, lost = gateway(conn, made - 1, -20.0), gateway(conn, made - 1, 30.0)  # of which one is heard of all the time
     found, strict = service.policy_propagation(conn, made), service.policy_propagation(conn, made, grace_s=0)

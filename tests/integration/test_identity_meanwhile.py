@@ -50,7 +50,7 @@ def patched(path: str, value: object, op: str = "replace") -> dict[str, Any]:
     return {"Operations": [{"op": op, "path": path, "value": value}]}
 
 
-def test_no_key_is_made_for_somebody_who_leaves_meanwhile(
+def test_no_key_is_created_for_a_person_leaving_concurrently(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     service.deactivate_person(one, OPERATOR, people["ben"])
@@ -60,7 +60,7 @@ def test_no_key_is_made_for_somebody_who_leaves_meanwhile(
         refused("already_left", making.result)
 
 
-def test_no_token_outlives_who_makes_it(database: Database, one: Conn, other: Conn, people: dict[str, UUID]) -> None:
+def test_no_token_outlives_its_creator(database: Database, one: Conn, other: Conn, people: dict[str, UUID]) -> None:
     now = datetime.now(UTC)
     ends, ben = now + timedelta(days=9), person_actor(people["ben"])
     service.deactivate_person(one, OPERATOR, people["ben"])
@@ -80,7 +80,7 @@ def test_no_token_outlives_who_makes_it(database: Database, one: Conn, other: Co
     assert rights.find_token(one, secret, now) is None
 
 
-def test_handing_over_brings_nobody_back_who_was_replaced_meanwhile(
+def test_a_handover_does_not_restore_a_concurrently_replaced_owner(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     service.nominate(one, OPERATOR, SCOPE, {"business": ["ben@acme.example", "hana@acme.example"]})
@@ -95,7 +95,7 @@ def test_handing_over_brings_nobody_back_who_was_replaced_meanwhile(
     assert [each.person.email for each in store.duties(one, SCOPE)] == ["maria@acme.example"]
 
 
-def test_who_leaves_and_who_lifts_do_not_wait_for_each_other(
+def test_leaving_and_lifting_a_kill_do_not_deadlock(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     maria, ben = person_actor(people["maria"]), person_actor(people["ben"])
@@ -118,7 +118,7 @@ def test_who_leaves_and_who_lifts_do_not_wait_for_each_other(
             assert not lifting.result(), "whoever has left does not count"
 
 
-def test_who_wanted_it_to_run_again_did_not_know_of_the_next_stop(one: Conn, people: dict[str, UUID]) -> None:
+def test_a_lift_does_not_lift_a_newer_kill(one: Conn, people: dict[str, UUID]) -> None:
     maria, ben = person_actor(people["maria"]), person_actor(people["ben"])
     service.kill(one, OPERATOR, SCOPE, "a drill")
     one.commit()
@@ -132,7 +132,7 @@ def test_who_wanted_it_to_run_again_did_not_know_of_the_next_stop(one: Conn, peo
     assert rights.confirm_lift(one, ben, SCOPE, "it leaks no more", proven=True, alone=False)
 
 
-def test_a_directory_that_corrects_a_name_brings_nobody_back_who_leaves_meanwhile(
+def test_a_directory_update_does_not_restore_a_concurrent_leaver(
     one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     halt = Halt(one, nth=2)  # it has read who they are
@@ -149,7 +149,7 @@ def test_a_directory_that_corrects_a_name_brings_nobody_back_who_leaves_meanwhil
     assert found is not None and not found.active
 
 
-def test_a_directory_that_says_twice_at_once_what_it_wants_has_it(
+def test_concurrent_identical_directory_requests_both_succeed(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     made = UUID(scim.create_group(one, OPERATOR, {"displayName": "board"})["id"])
@@ -172,7 +172,7 @@ def test_a_directory_that_says_twice_at_once_what_it_wants_has_it(
         other.commit()
 
 
-def test_two_changes_of_one_person_or_group_by_a_directory_are_both_made(
+def test_concurrent_directory_changes_of_one_resource_are_both_applied(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     group = UUID(scim.create_group(one, OPERATOR, {"displayName": "board"})["id"])
@@ -196,7 +196,7 @@ def test_two_changes_of_one_person_or_group_by_a_directory_are_both_made(
     assert {each["value"] for each in scim.get_group(one, group)["members"]} == {ben, hana}
 
 
-def test_a_directory_that_renames_somebody_as_it_ends_them_does_not_wait_for_itself(
+def test_renaming_and_deactivating_by_a_directory_do_not_deadlock(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     scim.patch_user(one, OPERATOR, people["ben"], patched("externalId", "7"))
@@ -222,7 +222,7 @@ def test_a_directory_that_renames_somebody_as_it_ends_them_does_not_wait_for_its
     assert found is not None and (found.name, found.active) == ("Benjamin", False)
 
 
-def test_a_directory_that_makes_one_name_twice_at_once_does_not_wait_for_itself(
+def test_concurrent_creation_of_one_name_by_a_directory_does_not_deadlock(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID]
 ) -> None:
     """Of somebody who is here, and of somebody who is not."""
@@ -245,7 +245,7 @@ def test_a_directory_that_makes_one_name_twice_at_once_does_not_wait_for_itself(
 
 
 @pytest.mark.parametrize("kind", [access_rights.EMERGENCY, unconfirmed_passkeys.KIND])
-def test_what_two_find_at_once_is_found(
+def test_concurrently_reported_findings_are_recorded(
     database: Database, one: Conn, other: Conn, people: dict[str, UUID], kind: str
 ) -> None:
     now = datetime.now(UTC)
@@ -271,9 +271,7 @@ def test_what_two_find_at_once_is_found(
     assert found == {f"person/{people[name]}" for name in ("ben", "hana")}
 
 
-def test_workers_that_are_fenced_together_keep_nobody_waiting_who_is_granted_something(
-    database: Database, one: Conn, other: Conn
-) -> None:
+def test_fencing_many_workers_does_not_block_grants(database: Database, one: Conn, other: Conn) -> None:
     """Their host is gone: each had places among the calls at the same time of another limit."""
     with connect(database.urls["owner"], autocommit=True) as conn:
         for name in ("concurrent/b", "concurrent/a"):

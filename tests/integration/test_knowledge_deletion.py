@@ -124,7 +124,7 @@ def test_a_deleted_document_is_gone_at_once_and_stays_away(world: World) -> None
     assert {"knowledge.deleted", "knowledge.readmitted"} <= set(world.actions())
 
 
-def test_findings_keep_no_word_of_it(world: World) -> None:
+def test_findings_keep_no_text_of_a_deleted_document(world: World) -> None:
     for year, most in ((2024, 100), (2025, 120)):
         world.write(
             f"travel-{year}.md", f"# Travel {year}\n\nThe zanzibar allowance is {most} EUR for each whole day.\n"
@@ -137,7 +137,7 @@ def test_findings_keep_no_word_of_it(world: World) -> None:
     assert world.control.execute(quoted).fetchall() == []
 
 
-def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
+def test_a_person_is_found_however_their_name_is_laid_out(world: World) -> None:
     for name, text in {
         "line": "Ask Ana\nCosta.", "bold": "**Ana** _Costa_", "table": "| a | b |\n| --- | --- |\n| Ana | Costa |",
         "address": "ana_costa@acme.example", "wide": "\uff21\uff2e\uff21 costa",
@@ -160,7 +160,7 @@ def test_somebody_is_found_however_their_name_is_laid_out(world: World) -> None:
     assert documents_mentioning(world.control, ["%%%%", "____", "| *", "no_such"]) == []
 
 
-def test_nobody_is_taken_for_another_whose_name_ends_like_theirs(world: World) -> None:
+def test_a_name_ending_like_another_is_not_matched(world: World) -> None:
     """Else an erasure of Ana takes what is about Hana with it, for good."""
     for path, text in {
         "hana.md": "Ask hana@acme.example, Hana Costa or Johana Costa.", "other.md": "Ask dr.ana@acme.example.",
@@ -193,7 +193,7 @@ def test_nobody_is_taken_for_another_whose_name_ends_like_theirs(world: World) -
         ("a.b (c) [d]*", "see A.B (C) [D]*", True),
     ],
 )
-def test_a_name_begins_where_a_word_does(world: World, name: str, said: str, found: bool) -> None:
+def test_a_name_matches_only_at_the_start_of_a_word(world: World, name: str, said: str, found: bool) -> None:
     """As documents are searched, by PostgreSQL, and as kept texts are."""
     assert (re.search(name_pattern(name), said, re.IGNORECASE) is not None) is found
     asked = world.control.execute("SELECT %s::text ~* ANY(%s)", (said.casefold(), [name_pattern(name.casefold())]))
@@ -217,7 +217,7 @@ LONG = 398 * "\u3042" + "\u7530\u4e2d\u592a\u90ce" + 300 * "\u3042"
         ("Ana Costa", "---\nauthor: Ana Costa\n---\nHello."),
     ],
 )
-def test_somebody_is_found_however_their_name_is_typed(world: World, name: str, said: str) -> None:
+def test_a_person_is_found_however_their_name_is_typed(world: World, name: str, said: str) -> None:
     world.write("named.md", said if said.startswith("---") else f"# Text\n\n{said}\n")
     world.write("Mu\u0308ller O\u2019Brien.md", "# Text\n\nHello.\n")
     world.ingest()
@@ -226,7 +226,7 @@ def test_somebody_is_found_however_their_name_is_typed(world: World, name: str, 
     assert documents_mentioning(world.control, [name[:-1] + "\u00df", name[:1]]) == []
 
 
-def test_what_cannot_be_read_any_more_names_nobody_for_good(world: World) -> None:
+def test_an_unreadable_document_is_still_found_by_its_title(world: World) -> None:
     """Its title and values stay, for when it can be read again."""
     world.write("c.md", "---\ntitle: About Ana Costa\n---\n# C\n")
     world.ingest()
@@ -244,7 +244,7 @@ def test_what_cannot_be_read_any_more_names_nobody_for_good(world: World) -> Non
     assert world.seen() == {"a.md", "b.md"}, "its place stays empty"
 
 
-def test_who_answers_for_a_document_is_not_why_it_goes(world: World) -> None:
+def test_owners_and_readers_of_a_document_are_no_mentions(world: World) -> None:
     world.write("own.md", "---\nowner: bob@acme.example\nreaders: [hr, bob@acme.example]\n---\n# Own\n")
     world.write("read.md", "---\nreaders: [hr, bob@acme.example]\n---\n# Read\n")
     world.ingest()
@@ -283,7 +283,7 @@ def rested(world: World, document: UUID, path: str) -> UUID:
     return call
 
 
-def test_the_names_of_deleted_places_go_and_the_places_stay_empty(world: World) -> None:
+def test_names_of_deleted_paths_are_erased_and_the_paths_stay_closed(world: World) -> None:
     for name in ("zanzibar-doe.md", "gone-zanzibar-doe.md"):
         world.write(name, "# Letter\n\nTBD\n")
     world.ingest()
@@ -363,7 +363,7 @@ def test_a_crash_before_the_list_is_written_leaves_no_name_in_it(world: World, m
 
 
 @given(st.lists(st.tuples(st.text(), st.sampled_from([None, b"salt", b"other"])), max_size=8), st.text())
-def test_a_place_is_closed_by_its_name_or_its_digest(places: list[tuple[str, bytes | None]], other: str) -> None:
+def test_a_path_is_closed_by_its_name_or_digest(places: list[tuple[str, bytes | None]], other: str) -> None:
     closed = ClosedPlaces((path if salt is None else path_digest(path, salt), salt) for path, salt in places)
     assert all(path in closed for path, _ in places)
     assert (other in closed) == (other in {path for path, _ in places})
@@ -376,7 +376,7 @@ def has_word(file: Path) -> bool:
         return False
 
 
-def test_nothing_of_it_is_left_on_the_disk_and_there_is_a_receipt(world: World, postgres_cluster: Any) -> None:
+def test_a_deleted_document_leaves_nothing_on_disk_and_has_a_receipt(world: World, postgres_cluster: Any) -> None:
     def on_disk() -> bool:
         """In this database's files, and in those that all of the server's share."""
         with psycopg.connect(world.database.superuser, autocommit=True) as conn:
@@ -400,7 +400,7 @@ def test_nothing_of_it_is_left_on_the_disk_and_there_is_a_receipt(world: World, 
     assert erase_from_disk(world.control, NOW) == 0
 
 
-def test_each_document_is_in_the_log_by_its_digest_however_many_go_at_once(
+def test_each_deleted_document_is_logged_by_its_digest_however_many(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("groundplan.knowledge.deletion.delete.RECEIPT_DOCUMENTS", 2)
@@ -420,9 +420,7 @@ def test_each_document_is_in_the_log_by_its_digest_however_many_go_at_once(
     assert all(digest in told[receipt] for digest, receipt in receipts.items()), "each by the entry that names it"
 
 
-def test_while_somebody_reads_the_tables_as_they_were_nothing_counts_as_erased(
-    world: World, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_an_open_snapshot_delays_the_erasure_receipt(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     with psycopg.connect(world.database.superuser) as reader:
         reader.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ")
         reader.execute("SELECT count(*) FROM person")
@@ -435,7 +433,7 @@ def test_while_somebody_reads_the_tables_as_they_were_nothing_counts_as_erased(
     assert erase_from_disk(world.control, NOW) == 1
 
 
-def test_where_a_table_may_not_be_written_anew_nothing_counts_as_erased(world: World) -> None:
+def test_without_a_table_rewrite_nothing_counts_as_erased(world: World) -> None:
     """As before PostgreSQL 17, where only its owner may: whoever else asks for it gets a warning and nothing more."""
     role = world.control.info.user
     delete(world.control, [world.id("a.md")], world.why())
@@ -448,7 +446,7 @@ def test_where_a_table_may_not_be_written_anew_nothing_counts_as_erased(world: W
     assert erase_from_disk(world.control, NOW) == 1
 
 
-def test_a_legal_hold_keeps_it_whoever_asks(world: World) -> None:
+def test_a_legal_hold_prevents_every_deletion(world: World) -> None:
     world.decide("a.md", "legal_hold", True, "case 7")
     for ids in ([world.id("a.md")], [world.id("b.md"), world.id("a.md")]):
         with pytest.raises(Conflict) as caught:
@@ -459,7 +457,7 @@ def test_a_legal_hold_keeps_it_whoever_asks(world: World) -> None:
     delete(world.control, [world.id("a.md")], world.why())
 
 
-def test_after_a_restore_it_goes_again(world: World) -> None:
+def test_a_deletion_is_repeated_after_a_restore(world: World) -> None:
     """The database as it was before the deletion, with the list as it is now."""
     (stone,) = delete(world.control, [world.id("a.md")], world.why())
     listed = tombstones.read_tombstones(world.home)
@@ -475,7 +473,7 @@ def test_after_a_restore_it_goes_again(world: World) -> None:
     assert replay_tombstones(world.control, world.home, NOW) == 0
 
 
-def test_what_was_let_in_again_does_not_come_back_as_it_was_deleted(world: World) -> None:
+def test_a_readmitted_document_returns_without_its_deleted_content(world: World) -> None:
     """The list says that the place is open; an older database has what was deleted there."""
     deleted = (world.folder / "a.md").read_text()
     delete(world.control, [world.id("a.md")], world.why())
@@ -494,7 +492,7 @@ def test_what_was_let_in_again_does_not_come_back_as_it_was_deleted(world: World
     assert replay_tombstones(world.control, world.home, NOW) == 0, "whoever let it in again may say it again"
 
 
-def test_what_was_withdrawn_stays_so_in_an_older_database(world: World) -> None:
+def test_a_withdrawn_document_stays_withdrawn_in_an_older_database(world: World) -> None:
     """Nobody tells again that a pushed document went."""
     source = Source(
         name="p", path="", sensitivity="internal", owner="ana@acme.example", readers=["everyone"],
@@ -525,14 +523,14 @@ def test_what_was_withdrawn_stays_so_in_an_older_database(world: World) -> None:
     assert replay_tombstones(world.control, world.home, NOW) == 0
 
 
-def test_a_lost_list_is_written_again_and_a_torn_line_costs_nothing(world: World) -> None:
+def test_a_lost_deletion_list_is_rewritten_and_a_torn_line_is_ignored(world: World) -> None:
     (stone,) = delete(world.control, [world.id("a.md")], world.why())
     (world.home / tombstones.FILE).write_text('{"id": "torn', encoding="utf-8")
     replay_tombstones(world.control, world.home, NOW)
     assert set(tombstones.read_tombstones(world.home)) == {stone.id}
 
 
-def test_what_was_kept_long_enough_goes_and_what_is_held_does_not(world: World) -> None:
+def test_documents_past_retention_are_deleted_unless_held(world: World) -> None:
     world.ingest(retain_days=100)
     world.control.execute("UPDATE document SET retain_until = %s", (NOW.date() - timedelta(days=1),))
     world.decide("b.md", "legal_hold", True, "case 7")
@@ -541,7 +539,7 @@ def test_what_was_kept_long_enough_goes_and_what_is_held_does_not(world: World) 
     assert delete_expired(world.control, world.why()) == 0
 
 
-def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
+def test_a_decision_applies_is_shown_and_can_be_reverted(world: World) -> None:
     def decided(name: str, value: Any) -> dict[str, Any]:
         return world.decide("a.md", name, value)
 
@@ -571,7 +569,7 @@ def test_a_decision_holds_is_told_and_can_be_taken_back(world: World) -> None:
         decided("superseded_by", str(world.id("a.md")))
 
 
-def test_no_two_documents_are_said_to_replace_each_other(world: World) -> None:
+def test_two_documents_cannot_supersede_each_other(world: World) -> None:
     """Neither would ever be found."""
     world.write("c.md", "# C\n")
     world.ingest()
@@ -589,7 +587,7 @@ def test_no_two_documents_are_said_to_replace_each_other(world: World) -> None:
     assert world.seen() == {"b.md"}
 
 
-def test_groups_in_one_another_many_times_over_are_told_at_once(world: World) -> None:
+def test_deeply_nested_groups_are_resolved_quickly(world: World) -> None:
     """Twelve layers of six groups, each in all of the next: two thousand million ways, and one is told."""
     layers = [[new_id() for _ in range(6)] for _ in range(12)]
     for number, layer in enumerate(layers):
@@ -651,7 +649,7 @@ def test_who_may_read_and_why(world: World) -> None:
     assert governed_store.who_may_read(world.control, world.id("a.md")) == []
 
 
-def test_lineage_is_told_a_page_at_a_time_and_no_call_is_left_out(world: World) -> None:
+def test_lineage_is_paged_without_missing_calls(world: World) -> None:
     """Also where more calls than a page holds are of one moment."""
     moments = [NOW, *[NOW + timedelta(seconds=1)] * 5, NOW + timedelta(seconds=2), NOW + timedelta(seconds=2)]
     calls = {new_id(): at for at in moments}
@@ -670,7 +668,7 @@ def test_lineage_is_told_a_page_at_a_time_and_no_call_is_left_out(world: World) 
         assert sorted(told) == sorted(calls), most
 
 
-def test_answers_and_documents_lead_to_each_other(world: World) -> None:
+def test_answers_and_documents_link_to_each_other(world: World) -> None:
     call, other = new_id(), new_id()
     for id, path in ((call, "a.md"), (other, "b.md")):
         world.control.execute(

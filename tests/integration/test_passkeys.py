@@ -63,7 +63,7 @@ def sign_in(conn: Conn, device: SoftPasskey, at: datetime = NOW) -> Session:
     return found
 
 
-def test_the_first_passkey_founds_and_others_wait_for_a_colleague(conn: Conn, ids: dict[str, UUID]) -> None:
+def test_the_first_passkey_is_trusted_and_others_wait_for_a_colleague(conn: Conn, ids: dict[str, UUID]) -> None:
     ana, key, proof = enrol(conn, by_link(conn, ids["ana"]))
     assert (proof, key.confirmed_by, key.label) == ("passkey", "founding", "laptop")
     founder = sign_in(conn, ana)
@@ -89,9 +89,7 @@ def test_the_first_passkey_founds_and_others_wait_for_a_colleague(conn: Conn, id
     assert actions.count("passkey.added") == 2 and actions.count("passkey.confirmed") == 1
 
 
-def test_whoever_holds_the_operators_token_cannot_become_the_founder_a_second_time(
-    conn: Conn, ids: dict[str, UUID]
-) -> None:
+def test_the_operators_token_cannot_register_a_first_passkey_again(conn: Conn, ids: dict[str, UUID]) -> None:
     ana, first, _ = enrol(conn, by_link(conn, ids["ana"]))
     _, stolen, proof = enrol(conn, by_link(conn, ids["ana"]))
     assert proof == "unconfirmed" and stolen.waits_until == NOW + passkeys.WAITING_PERIOD
@@ -103,7 +101,7 @@ def test_whoever_holds_the_operators_token_cannot_become_the_founder_a_second_ti
         sign_in(conn, ana)
 
 
-def test_who_is_proven_adds_passkeys_at_once(conn: Conn, ids: dict[str, UUID]) -> None:
+def test_a_proven_person_adds_passkeys_without_confirmation(conn: Conn, ids: dict[str, UUID]) -> None:
     ana, _, _ = enrol(conn, by_link(conn, ids["ana"]))
     _, second, proof = enrol(conn, sign_in(conn, ana))
     assert proof == "passkey" and second.confirmed_by == f"person:{ids['ana']}"
@@ -133,7 +131,7 @@ def test_a_ceremony_is_for_one_person_one_time_and_five_minutes(conn: Conn, ids:
     assert stolen.value.code == "ceremony"
 
 
-def test_of_what_strangers_begin_the_newest_are_kept(
+def test_of_anonymous_ceremonies_only_the_newest_are_kept(
     conn: Conn, ids: dict[str, UUID], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Anybody may begin a sign-in, and each left a row for a day, through which the next one looked."""
@@ -180,7 +178,7 @@ def test_other_origins_domains_signatures_and_copies_are_refused(conn: Conn, ids
     assert found is not None and found.sign_count == device.counter
 
 
-def test_who_has_left_and_what_was_removed_sign_in_nobody(conn: Conn, ids: dict[str, UUID]) -> None:
+def test_leavers_and_removed_passkeys_cannot_sign_in(conn: Conn, ids: dict[str, UUID]) -> None:
     ana, key, _ = enrol(conn, by_link(conn, ids["ana"]))
     session = sign_in(conn, ana)
     passkeys.remove(conn, OPERATOR, key.id, NOW)

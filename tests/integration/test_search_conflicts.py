@@ -91,7 +91,7 @@ def company(database: Database) -> Iterator[Company]:
         yield made
 
 
-def test_both_sources_are_named_to_whoever_may_read_both(company: Company) -> None:
+def test_both_sources_of_a_conflict_are_named_to_readers_of_both(company: Company) -> None:
     assert company.ask("both").conflicts == [], "nobody looked yet"
     assess(company.conn, "s", DAY)
     (told,) = company.ask("both").conflicts
@@ -112,7 +112,7 @@ def test_both_sources_are_named_to_whoever_may_read_both(company: Company) -> No
         assert control.execute("SELECT count(*) FROM document_conflict").fetchone() == (1,)
 
 
-def test_a_conflict_is_of_the_versions_that_it_was_found_in(company: Company) -> None:
+def test_a_conflict_applies_only_to_the_versions_in_which_it_was_found(company: Company) -> None:
     assess(company.conn, "s", DAY)
     company.put("leave-2024.md", "Leave 2024", "Staff have 30 days of paid leave in a year.", "both")
     assert company.ask("both").conflicts == []
@@ -120,7 +120,7 @@ def test_a_conflict_is_of_the_versions_that_it_was_found_in(company: Company) ->
     assert company.conn.execute("SELECT * FROM document_conflict").fetchall() == [], "and is gone with the next look"
 
 
-def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(company: Company) -> None:
+def test_a_newer_version_is_named_where_the_older_one_would_have_been_returned(company: Company) -> None:
     assert company.ask("both").newer == []
     company.supersede()
     found = company.ask("both")
@@ -139,7 +139,7 @@ def test_a_newer_version_is_told_where_the_older_one_would_have_been_given(compa
 
 
 @pytest.mark.parametrize("elsewhere", ["old", "new"])
-def test_of_sources_that_a_workload_does_not_have_nothing_is_told(company: Company, elsewhere: str) -> None:
+def test_sources_outside_the_workload_are_not_mentioned(company: Company, elsewhere: str) -> None:
     """Whoever asks may read both documents; what asks is declared for one of their sources only."""
     assess(company.conn, "s", DAY)
     store.put_source(company.conn, "t", path="t", sensitivity="internal", owner="dana@acme.example")
@@ -152,7 +152,7 @@ def test_of_sources_that_a_workload_does_not_have_nothing_is_told(company: Compa
     assert company.ask("both").newer == []
 
 
-def test_a_newer_version_that_is_not_given_either_is_told_with_the_reason(company: Company) -> None:
+def test_a_withheld_newer_version_is_named_with_the_reason(company: Company) -> None:
     company.supersede()
     for state, days, reason in (("approved", -1, "expired"), ("retired", 1, "retired"), ("approved", 1, "")):
         company.conn.execute(
@@ -169,7 +169,7 @@ def test_a_newer_version_that_is_not_given_either_is_told_with_the_reason(compan
     assert company.ask("both").newer == [], "of what is not for this workload at all nothing is told"
 
 
-def test_who_somebody_is_and_what_they_read_are_of_one_moment(company: Company) -> None:
+def test_identity_and_permissions_are_read_in_one_snapshot(company: Company) -> None:
     """Refused before by its readers, after by a group: a mixture of both moments would have let them in."""
     group, one = new_id(), company.people["one"]
     company.conn.execute("INSERT INTO people_group (id, name, type) VALUES (%s, 'g', 'group')", (group,))
@@ -191,7 +191,7 @@ def test_who_somebody_is_and_what_they_read_are_of_one_moment(company: Company) 
     assert "other.md" in read, "that moment is the beginning"
 
 
-def test_what_was_said_of_a_deleted_document_goes_with_it(company: Company) -> None:
+def test_conflicts_of_a_deleted_document_are_deleted(company: Company) -> None:
     assess(company.conn, "s", DAY)
     company.conn.execute("UPDATE document SET deleted_at = now() WHERE id = %s", (company.ids["old"],))
     assert company.conn.execute("SELECT * FROM document_conflict").fetchall() == []

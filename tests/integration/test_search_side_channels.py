@@ -47,7 +47,7 @@ def read(company: Company) -> dict[str, tuple[int, int]]:
     return {name: (scans, looked) for name, scans, looked in rows}
 
 
-def test_hidden_documents_are_not_looked_at(companies: tuple[Company, Company]) -> None:
+def test_hidden_documents_are_not_read(companies: tuple[Company, Company]) -> None:
     """However few documents there are: what is looked at takes time."""
     told = []
     for company in companies:
@@ -72,7 +72,7 @@ def test_ten_thousand_pairs_cannot_be_told_apart(postgres_cluster: Cluster) -> N
     assert max(found["auc"].values()) <= channels.TARGET, found
 
 
-def test_a_difference_would_be_told() -> None:
+def test_the_comparison_detects_a_difference() -> None:
     """The classifiers find one that only two scores together have, and none where there is none."""
     chance = np.random.default_rng(3)
     values = chance.normal(size=(200, 3))
@@ -83,7 +83,7 @@ def test_a_difference_would_be_told() -> None:
     assert channels.auc(values[:, 2:], pairs) < 0.7
 
 
-def test_every_field_of_an_answer_is_looked_at() -> None:
+def test_every_field_of_an_answer_is_compared() -> None:
     """A field that is added to the answer is a feature of the classifiers, and a difference in any one shows."""
     names = channels.feature_names()
     for field in msgspec.structs.fields(SearchAnswer):

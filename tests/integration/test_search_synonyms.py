@@ -102,7 +102,7 @@ def companies(postgres_cluster: Cluster) -> Iterator[tuple[Company, Company]]:
         yield made[0], made[1]
 
 
-def test_what_is_said_otherwise_is_found_after_what_is_said_as_asked(companies: tuple[Company, Company]) -> None:
+def test_synonyms_match_after_exact_words(companies: tuple[Company, Company]) -> None:
     plain, with_hidden = companies
     assert plain.found("PTO", synonyms=False) == ["Ask for PTO early."]
     found = plain.found("PTO")
@@ -117,7 +117,7 @@ def test_what_is_said_otherwise_is_found_after_what_is_said_as_asked(companies: 
         assert (without.confidence, without.withheld) == (other.confidence, other.withheld)
 
 
-def test_a_word_of_hidden_documents_takes_no_place_among_those_that_count(companies: tuple[Company, Company]) -> None:
+def test_words_of_hidden_documents_take_no_place_in_the_ranking(companies: tuple[Company, Company]) -> None:
     plain, with_hidden = companies
     many = " ".join(f"word{n}" for n in range(MAX_TERMS - 1))
     for query in (f"zebra {many} badge", f"{many} badge", f"zebra board {many} badge"):
@@ -126,12 +126,12 @@ def test_a_word_of_hidden_documents_takes_no_place_among_those_that_count(compan
         ]
 
 
-def test_terms_beyond_the_limit_are_not_known_by_what_is_indexed() -> None:
+def test_terms_beyond_the_limit_do_not_depend_on_the_index() -> None:
     terms = [f"t{n}" for n in range(MAX_TERMS + 5)]
     assert query_terms(terms, {"t0": 7, f"t{MAX_TERMS}": 8}) == {7: 1}
 
 
-def test_phrases_are_replaced_as_a_whole() -> None:
+def test_phrases_are_replaced_as_units() -> None:
     made = Synonyms([("annual leave", "pto"), ("leave", "go"), ("laptop", "notebook", "portable computer")])
     assert made.variants(["my", "annual", "leave"]) == [["my", "pto"]]
     assert made.variants(["a", "notebook"]) == [["a", "laptop"], ["a", "portable", "computer"]]

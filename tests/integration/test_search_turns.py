@@ -78,7 +78,7 @@ def world(database: Database) -> Iterator[World]:
         yield World(conn, pool)
 
 
-def test_who_waits_for_a_vector_keeps_nobody_from_being_answered(world: World) -> None:
+def test_waiting_for_a_vector_blocks_no_other_search(world: World) -> None:
     with ThreadPoolExecutor(2) as threads:
         waiting = threads.submit(world.ask, "How many days of leave later?")
         try:

@@ -80,7 +80,7 @@ def seconds_to_come_back(home: Home) -> float:
     return took
 
 
-def test_one_that_is_asked_to_start_anew_has_not_died(tmp_path: Path) -> None:
+def test_a_requested_restart_is_not_reported_as_a_crash(tmp_path: Path) -> None:
     notices: list[str] = []
     with Supervisor(Home(tmp_path), notice=notices.append) as supervisor:
         first = supervisor.start(Process("worker", SLEEP))
@@ -103,7 +103,7 @@ def test_one_that_is_asked_to_start_anew_has_not_died(tmp_path: Path) -> None:
         assert eventually(told) and "killed by signal 9" in notices[1]
 
 
-def test_one_that_keeps_dying_is_tried_ever_later_and_one_that_may_end_is_left_alone(tmp_path: Path) -> None:
+def test_a_crashing_child_is_restarted_with_backoff_and_an_optional_one_stays_ended(tmp_path: Path) -> None:
     with Supervisor(Home(tmp_path)) as supervisor:
         supervisor.start(Process("failing", (sys.executable, "-c", "raise SystemExit(3)")))
         supervisor.start(Process("once", (sys.executable, "-c", ""), restart=False))
@@ -136,7 +136,7 @@ def test_start_waits_until_ready_and_stops_in_reverse(tmp_path: Path) -> None:
     assert order.read_text().split() == ["third", "second", "first"]
 
 
-def test_one_that_ends_before_it_is_ready_tells_its_last_words(tmp_path: Path) -> None:
+def test_a_child_that_ends_before_it_is_ready_is_reported_with_its_last_output(tmp_path: Path) -> None:
     home = Home(tmp_path)
     with Supervisor(home) as supervisor:
         with pytest.raises(Unavailable, match=r"bad ended before it was ready: no such model") as failed:
@@ -149,9 +149,7 @@ def test_one_that_ends_before_it_is_ready_tells_its_last_words(tmp_path: Path) -
         assert supervisor.states() == ()
 
 
-def test_all_end_in_their_order_where_home_takes_nothing_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_children_stop_in_order_although_home_is_full(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """As where its disk was made read-only after an error."""
 
     def refused(*_: object, **__: object) -> None:
@@ -191,13 +189,13 @@ def test_a_second_up_on_the_same_home_is_refused_with_the_pid(tmp_path: Path) ->
     assert not (home.run / "up.json").exists()
 
 
-def test_a_home_that_cannot_be_made_is_said(tmp_path: Path) -> None:
+def test_a_home_that_cannot_be_created_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(Unavailable, match="home_unusable"), Supervisor(Home(tmp_path / "file" / "home")):
         pass
 
 
-def test_a_child_whose_parent_is_gone_already_does_not_start(tmp_path: Path) -> None:
+def test_a_child_whose_parent_is_already_gone_does_not_start(tmp_path: Path) -> None:
     leash = Path(groundplan.runtime.child.__file__).with_name("leash.py")
     somebody_else = "1" if os.getpid() != 1 else "2"
     program = ("/bin/sh", "-c", f"touch {tmp_path}/started")
@@ -230,9 +228,7 @@ def test_children_die_with_a_parent_that_is_killed(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_ends_run_and_stops_everything_and_a_second_one_changes_nothing(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_a_signal_stops_everything_and_a_second_one_changes_nothing(tmp_path: Path, number: signal.Signals) -> None:
     """In a process of its own: one that were not heeded would end all tests of this one."""
     program = (
         "import sys\nfrom pathlib import Path\n"
@@ -260,7 +256,7 @@ def test_a_signal_ends_run_and_stops_everything_and_a_second_one_changes_nothing
     assert not lives(child) and told.read_text() == "alive"
 
 
-def test_a_reload_that_is_asked_for_during_the_start_or_the_end_ends_nobody(tmp_path: Path) -> None:
+def test_a_reload_during_start_or_stop_ends_no_child(tmp_path: Path) -> None:
     """Commands find an `up` as soon as it starts processes, minutes before it is ready."""
     numbers = (signal.SIGUSR1, signal.SIGHUP)
     before = {number: signal.getsignal(number) for number in numbers}
@@ -289,7 +285,7 @@ def test_a_listening_socket_is_inherited(tmp_path: Path) -> None:
             assert client.recv(16) == b"hello"
 
 
-def test_a_port_that_is_let_go_of_soon_is_waited_for() -> None:
+def test_a_port_that_is_released_soon_is_waited_for() -> None:
     taken = open_listener("127.0.0.1", 0)
     port = taken.getsockname()[1]
     timer = threading.Timer(0.4, taken.close)
@@ -322,9 +318,7 @@ def test_a_log_is_private_set_aside_when_large_and_quoted_from_its_end(tmp_path:
     assert tail(tmp_path / "none") == ""
 
 
-def test_a_log_that_grows_large_while_its_process_runs_is_set_aside_and_goes_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_growing_log_is_rotated_while_its_process_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A process runs for months, and what fails is told with every call."""
     monkeypatch.setattr(groundplan.runtime.supervisor, "LOGS_SECONDS", 0.0)
     monkeypatch.setattr(trim, "__defaults__", (100,))
@@ -349,7 +343,7 @@ def test_a_log_that_grows_large_while_its_process_runs_is_set_aside_and_goes_on(
 
 
 @pytest.mark.parametrize("number", [errno.EIO, errno.EROFS, errno.ENOSPC, errno.EACCES])
-def test_a_process_is_started_though_the_disk_takes_no_log_of_it(
+def test_a_process_starts_although_its_log_cannot_be_written(
     tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     """Its output is with ours then. Otherwise nobody would tell callers that the disk of the journal is broken."""
@@ -370,7 +364,7 @@ def test_a_process_is_started_though_the_disk_takes_no_log_of_it(
         assert "said" in capfd.readouterr().err
 
 
-def test_a_large_log_is_cut_also_where_there_is_no_room_for_what_it_had(tmp_path: Path) -> None:
+def test_a_large_log_is_truncated_if_there_is_no_space_to_rotate_it(tmp_path: Path) -> None:
     log = tmp_path / "x.log"
     log.write_text("1\n" * 100)
     log.with_name("x.log.1").mkdir()
@@ -404,7 +398,7 @@ def lingering(name: str, told: Path, **more: Any) -> Process:
     return Process(name, (sys.executable, "-c", LINGERS, str(told)), **more)
 
 
-def test_why_postgresql_ended_is_quoted_though_it_was_asked_meanwhile(tmp_path: Path) -> None:
+def test_the_reason_for_postgresqls_end_is_quoted_from_its_log(tmp_path: Path) -> None:
     log, asked = (
         tmp_path / "postgres.log",
         "[2] groundplan_superuser@postgres FATAL:  the database system is starting up",
@@ -414,7 +408,7 @@ def test_why_postgresql_ended_is_quoted_though_it_was_asked_meanwhile(tmp_path: 
     assert tail(log).startswith("FATAL:  could not write: No space left on device | startup")
 
 
-def test_what_is_in_front_is_stopped_together_and_before_what_it_rests_on(tmp_path: Path) -> None:
+def test_dependents_are_stopped_together_before_their_dependencies(tmp_path: Path) -> None:
     fronts = [tmp_path / f"front-{number}" for number in range(3)]
     with Supervisor(Home(tmp_path / "home")) as supervisor:
         for number, told in enumerate(fronts):
@@ -436,7 +430,7 @@ def test_what_is_in_front_is_stopped_together_and_before_what_it_rests_on(tmp_pa
     assert not lives(rest)
 
 
-def test_a_successor_takes_over_once_it_is_fit_and_the_other_ends_in_its_own_time(tmp_path: Path) -> None:
+def test_a_successor_takes_over_once_ready_and_its_predecessor_drains(tmp_path: Path) -> None:
     told = tmp_path / "told"
     asked: list[int] = []
 
@@ -469,7 +463,7 @@ def test_a_successor_takes_over_once_it_is_fit_and_the_other_ends_in_its_own_tim
         assert pid_of(supervisor, "worker") == after, "the one that was replaced is not started again"
 
 
-def test_whoever_is_known_by_its_address_goes_on_for_a_while(tmp_path: Path) -> None:
+def test_a_predecessor_known_by_its_address_stays_for_a_while(tmp_path: Path) -> None:
     with Supervisor(Home(tmp_path)) as supervisor:
         before = supervisor.start(Process("worker", SLEEP, leave_after=0.8))
         supervisor.replace(Process("worker", SLEEP, fit=lambda _: True))
@@ -483,7 +477,7 @@ def test_whoever_is_known_by_its_address_goes_on_for_a_while(tmp_path: Path) -> 
         assert time.monotonic() - begun >= 0.8
 
 
-def test_a_successor_that_ends_or_never_gets_fit_changes_nothing(tmp_path: Path) -> None:
+def test_a_successor_that_ends_or_never_becomes_ready_changes_nothing(tmp_path: Path) -> None:
     notices: list[str] = []
     with Supervisor(Home(tmp_path), notice=notices.append) as supervisor:
         before = supervisor.start(Process("worker", SLEEP))
