@@ -375,6 +375,7 @@ async def test_a_running_response_is_completed_when_the_gateway_is_stopped(setup
         text, done = await read_until(connection)
         assert len(text.split()) == 9 and done.model_extra["groundplan"]["deployment"] == "talker"
         _, error = await read_until(connection, "error")
+        assert error.error.message == "this gateway is being stopped. Connect again."
         assert error.error.code == "stopping" and await close_code(connection) == 1001
     (settlement,) = await setup.settlements(1)
     assert (settlement.outcome, settlement.usage.output) == ("ok", 10)

@@ -330,7 +330,7 @@ _LONG = "This model's maximum context length is 8192 tokens. However, your messa
         (
             400,
             {"error": {"message": "The prompt is too long: 9"}},
-            ("invalid_request_error", "The prompt is too long: 9", "upstream_refused"),
+            ("invalid_request_error", "The prompt is too long: 9", "context_length_exceeded"),
         ),
     ],
 )

@@ -91,7 +91,8 @@ def upstream_refusal_body(status: int, data: bytes, call_id: str = "") -> bytes:
     text = message if isinstance(message, str) else "the upstream refused the request"
     code = more.get("code") if isinstance(more.get("code"), str) else "upstream_refused"
     hint = more.get("hint") if isinstance(more.get("hint"), str) else "Check the request against what the model takes."
-    if provider_refusals.prompt_too_long(status, data) and _TOO_LONG not in text.lower():
-        text = f"{_TOO_LONG}: {text}"
+    if provider_refusals.prompt_too_long(status, data):
+        text = text if _TOO_LONG in text.lower() else f"{_TOO_LONG}: {text}"
+        code, hint = provider_refusals.TOO_LONG_CODES[0], "Send a shorter prompt, or name a model that reads more."
     kind = _TYPES.get(status, "invalid_request_error")
     return error_json(kind, text, call_id or None, code=code, hint=hint)

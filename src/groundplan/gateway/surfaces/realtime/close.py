@@ -6,7 +6,7 @@ import msgspec
 
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.core.ids import new_id
-from groundplan.gateway.http.errors import error_type
+from groundplan.gateway.http.errors import error_type, message_with_hint
 
 POLICY, BROKEN, STOPPING = 1008, 1011, 1001
 """Close codes: no longer allowed; the upstream or this gateway failed; this gateway is being stopped."""
@@ -45,7 +45,7 @@ def certificates_changed() -> ConversationEnded:
 def error_event(error: GroundplanError, event_id: object = None) -> bytes:
     """An error event. `event_id`: the id of the client's event that is refused, if it has one."""
     fields = {
-        "type": error_type(error), "code": error.code, "message": error.message, "hint": error.hint,
-        "param": None, "event_id": event_id if isinstance(event_id, str) else None,
+        "type": error_type(error), "code": error.code, "message": message_with_hint(error.message, error.hint),
+        "hint": error.hint, "param": None, "event_id": event_id if isinstance(event_id, str) else None,
     }  # fmt: skip
     return msgspec.json.encode({"type": "error", "event_id": f"event_{new_id().hex}", "error": fields})

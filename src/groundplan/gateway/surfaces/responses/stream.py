@@ -10,6 +10,7 @@ from typing import Any, Protocol, runtime_checkable
 import msgspec
 
 from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize_tier
+from groundplan.gateway.http.errors import message_with_hint
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, append_field, format_named_event
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
@@ -67,7 +68,8 @@ _response = msgspec.json.Decoder(_FinalEvent).decode
 
 def _error_event(number: int, reason: str, call_id: str) -> bytes:
     message, hint = f"the answer broke off: {reason}", "What came so far is all there is; ask again."
-    error = {"code": "stream_broken", "message": message, "param": None, "hint": hint, "call_id": call_id}
+    told = message_with_hint(message, hint)
+    error = {"code": "stream_broken", "message": told, "param": None, "hint": hint, "call_id": call_id}
     # official clients know an event that ends a stream by its `error`; many ignore the other fields
     event = {"type": "error", "sequence_number": number, **error, "error": {"type": "api_error", **error}}
     return format_named_event("error", _encode(event))
