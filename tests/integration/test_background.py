@@ -496,12 +496,15 @@ async def test_files_are_inserted_when_the_response_is_made(setup: Setup) -> Non
     async with setup.client(key) as client:
         file = await client.files.create(file=("a.png", b"\x89PNG\r\n\x1a\n"), purpose="vision")
         picture = {"type": "input_image", "file_id": file.id, "detail": "auto"}
-        asked: Any = IN_BACKGROUND | {"input": [{"role": "user", "content": [picture]}]}
+        plain = {"type": "input_image", "file_id": file.id}
+        asked: Any = IN_BACKGROUND | {"input": [{"role": "user", "content": [plain]}]}
         begun = await client.responses.create(**asked)
         assert (await setup.over(key, begun.id)).status == "completed"
         assert setup.chat.last is not None and b"data:image/png;base64," in setup.chat.last.body
         items = await client.responses.input_items.list(begun.id)
-        assert [item.to_dict()["content"] for item in items.data] == [[picture]], "its id is what is kept"
+        assert [item.to_dict()["content"] for item in items.data] == [[picture]], (
+            "its id is what is kept, and the detail that holds"
+        )
 
 
 async def test_stored_responses_are_deleted_with_their_retention_or_rule(setup: Setup) -> None:

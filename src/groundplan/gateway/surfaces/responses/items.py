@@ -43,4 +43,13 @@ def stored_item(given: dict[str, Any]) -> dict[str, Any]:
         if made.get("role") == "assistant":
             part = {"type": "output_text", "text": made["content"], "annotations": [], "logprobs": []}
         made["content"] = [part]
+    elif isinstance(made.get("content"), list):
+        made["content"] = [_stored_part(each) for each in made["content"]]
     return made
+
+
+def _stored_part(part: object) -> object:
+    """A part of a message as it is returned: an image always says in which detail it is read."""
+    if isinstance(part, dict) and part.get("type") == "input_image" and part.get("detail") is None:
+        return {**part, "detail": "auto"}
+    return part
