@@ -98,7 +98,7 @@ def opened_from(source: Source, root: Path) -> Connector:
     return open_connector(source, root, None, mirrors=root / "mirrors")  # type: ignore[arg-type]
 
 
-def test_a_server_is_told_who_asks_by_a_secret_that_is_only_named(
+def test_a_server_gets_credentials_from_a_secret_reference(
     served: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert ConnectorRule(type="git", url=served, key="env:GIT_KEY").settings()["key"] == "env:GIT_KEY"
@@ -127,7 +127,7 @@ def test_a_server_is_told_who_asks_by_a_secret_that_is_only_named(
         GitConnector("ssh://git.example/a", tmp_path, key="git:secret")
 
 
-def test_a_server_that_is_not_there_is_away(tmp_path: Path) -> None:
+def test_an_unreachable_server_is_unavailable(tmp_path: Path) -> None:
     with pytest.raises(Unavailable):
         list(GitConnector("http://127.0.0.1:9/a", tmp_path / "m").changes(None))
 
@@ -151,7 +151,7 @@ list(GitConnector(sys.argv[1], Path(sys.argv[2])).changes(None))
 """
 
 
-def test_killed_anywhere_while_the_mirror_is_made_or_fetched(work: Path, tmp_path: Path) -> None:
+def test_a_kill_at_any_moment_of_cloning_or_fetching_is_recovered(work: Path, tmp_path: Path) -> None:
     """Killed at its 1st, 2nd, 6th, ... file or folder: the next run always reads everything."""
     ended = 0
     for step in (1, *range(2, 90, 11)):
@@ -173,7 +173,7 @@ def test_killed_anywhere_while_the_mirror_is_made_or_fetched(work: Path, tmp_pat
 
 
 @pytest.mark.parametrize("left", ["empty", "half", "locked", "objects"])
-def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, left: str) -> None:
+def test_a_broken_mirror_is_recreated(work: Path, tmp_path: Path, left: str) -> None:
     mirrors = tmp_path / "mirrors"
     connector = GitConnector(str(work), mirrors)
     list(connector.changes(None))
@@ -202,7 +202,7 @@ def test_a_mirror_that_was_left_broken_is_made_anew(work: Path, tmp_path: Path, 
     connector.close()
 
 
-def test_what_is_taken_out_of_the_history_leaves_the_mirror(work: Path, tmp_path: Path) -> None:
+def test_commits_removed_from_the_history_leave_the_mirror(work: Path, tmp_path: Path) -> None:
     mirrors = tmp_path / "mirrors"
 
     def look(cursor: Any = None, branch: str | None = None) -> tuple[list[str], Any, bool]:
@@ -282,7 +282,7 @@ def test_folders_that_unfold_without_end_cost_their_source_no_more_than_a_while(
     assert caught.value.code == "source_too_large"
 
 
-def test_mirrors_of_what_is_no_source_any_more_go(database: Database, work: Path, tmp_path: Path) -> None:
+def test_mirrors_of_removed_sources_are_deleted(database: Database, work: Path, tmp_path: Path) -> None:
     mirrors = tmp_path / "mirrors"
     remove_other_mirrors(mirrors, [])
     connector = GitConnector(str(work), mirrors)
@@ -296,7 +296,7 @@ def test_mirrors_of_what_is_no_source_any_more_go(database: Database, work: Path
     assert list(mirrors.iterdir()) == []
 
 
-def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: Path, tmp_path: Path) -> None:
+def test_a_path_that_is_not_utf_8_is_skipped(database: Database, work: Path, tmp_path: Path) -> None:
     repository = Repo(str(work))
     blob, tree = Blob.from_string(b"# B\n"), Tree()
     tree.add(b"caf\xe9.md", 0o100644, blob.id)
@@ -317,7 +317,7 @@ def test_a_name_that_is_not_utf_8_costs_its_document(database: Database, work: P
     intake.close()
 
 
-def test_what_is_let_in_again_comes_though_no_commit_changes_it(
+def test_a_readmitted_document_is_ingested_without_a_new_commit(
     database: Database, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def look() -> set[str]:
@@ -357,7 +357,7 @@ def test_what_is_let_in_again_comes_though_no_commit_changes_it(
 
 
 @pytest.mark.parametrize("code", ["document_time", "document_type"])
-def test_what_could_not_be_read_is_tried_again(
+def test_unreadable_documents_are_retried(
     database: Database, work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
 ) -> None:
     """The machine was busy, or a library is installed since; but what is refused again is not asked for ever."""
@@ -423,7 +423,7 @@ def test_each_file_has_the_time_of_the_commit_that_changed_it_last(
     assert git_history.commit_time(1 << 62) <= datetime.now(UTC), "nor of a day that is still to come"
 
 
-def test_a_look_is_one_fetch_however_many_documents_are_new(
+def test_a_scan_is_one_fetch_however_many_new_documents(
     database: Database, work: Path, served: str, requests: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So there is nothing to slow down, and a rate is refused."""
@@ -448,7 +448,7 @@ def test_a_look_is_one_fetch_however_many_documents_are_new(
     intake.close()
 
 
-def test_a_mirror_of_many_fetches_is_made_anew_and_tells_only_what_changed(
+def test_a_mirror_of_many_fetches_is_recreated_and_reports_only_changes(
     work: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each has a pack of its own, whose files are open while anything is read: after some hundreds of them a process

@@ -86,7 +86,7 @@ async def policy_of(database: Database, tmp_path: Path) -> Any:
     return view.policy
 
 
-async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(database: Database, tmp_path: Path) -> None:
+async def test_an_exception_applies_once_both_duties_agreed_until_it_ends(database: Database, tmp_path: Path) -> None:
     with connect(database) as conn:
         who = company(conn)
         made = asked(conn, who["sam"])
@@ -120,7 +120,7 @@ async def test_an_exception_holds_when_both_duties_agreed_and_until_it_ends(data
     assert (told["state"], told["decided_by"], told["ended_by"]) == ("ended", who["cleo"], who["cleo"])
 
 
-async def test_whoever_may_ends_an_exception_that_others_approved(database: Database, tmp_path: Path) -> None:
+async def test_a_permitted_person_ends_an_exception_approved_by_others(database: Database, tmp_path: Path) -> None:
     with connect(database) as conn:
         who = company(conn)
         made = asked(conn)
@@ -141,7 +141,7 @@ def test_an_exception_ends_and_has_a_reason(database: Database, more: dict[str, 
         asked(conn, **more)
 
 
-def test_one_that_is_over_is_not_approved_and_one_person_alone_may(database: Database) -> None:
+def test_an_expired_exception_is_not_approved_and_a_lone_person_may_approve(database: Database) -> None:
     with connect(database) as conn:
         who = company(conn)
         late = asked(conn, until=NOW + timedelta(seconds=1))
@@ -157,7 +157,7 @@ def test_one_that_is_over_is_not_approved_and_one_person_alone_may(database: Dat
         assert agree(conn, who["sam"], alone.id, separation="solo").is_complete
 
 
-async def test_a_kill_for_security_is_told_apart(database: Database, tmp_path: Path) -> None:
+async def test_a_security_kill_is_distinguished(database: Database, tmp_path: Path) -> None:
     with connect(database) as conn:
         identity.kill(conn, "operator", "model/openai/gpt", "why")
         identity.kill(conn, "operator", "provider/openai", "why", streams=True)
@@ -209,7 +209,7 @@ class Queue:
 
 
 @pytest.mark.parametrize(("release", "outcome"), [(True, "sent"), (False, "review_refused")])
-async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
+async def test_an_answer_waits_for_review_and_the_minutes_are_recorded(
     database: Database, tmp_path: Path, release: bool, outcome: str
 ) -> None:
     queue = Queue(database, tmp_path)
@@ -244,7 +244,7 @@ async def test_an_answer_waits_for_a_person_and_the_minutes_are_kept(
 
 
 @pytest.mark.parametrize(("after", "outcome"), [(False, "review_timeout"), (True, "sent")])
-async def test_an_answer_that_nobody_looked_at_in_time(
+async def test_an_answer_not_reviewed_in_time_ends_as_declared(
     database: Database, tmp_path: Path, after: bool, outcome: str
 ) -> None:
     queue = Queue(database, tmp_path)
@@ -255,7 +255,7 @@ async def test_an_answer_that_nobody_looked_at_in_time(
     await queue.desk.close()
 
 
-async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tmp_path: Path) -> None:
+async def test_a_disconnecting_caller_leaves_the_review_queue(database: Database, tmp_path: Path) -> None:
     queue = Queue(database, tmp_path)
     task = asyncio.create_task(queue.hold(queue.exchange()))
     held = await queue.waiting()
@@ -274,7 +274,7 @@ async def test_a_caller_that_goes_away_gives_up_its_place(database: Database, tm
     await queue.desk.close()
 
 
-async def test_what_a_dead_worker_held_is_closed(database: Database, tmp_path: Path) -> None:
+async def test_reviews_of_a_dead_worker_are_closed(database: Database, tmp_path: Path) -> None:
     queue = Queue(database, tmp_path)
     task = asyncio.create_task(queue.hold(queue.exchange()))
     held = await queue.waiting()
@@ -288,7 +288,7 @@ async def test_what_a_dead_worker_held_is_closed(database: Database, tmp_path: P
     await queue.desk.close()
 
 
-async def test_without_a_database_nothing_is_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_without_a_database_no_answer_is_released(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     home = Home(tmp_path / "home")
     home.create()
     create_keys(home)
@@ -308,7 +308,7 @@ async def test_without_a_database_nothing_is_sent(tmp_path: Path, monkeypatch: p
     assert len(tried) == 1, "a worker that ends waits two seconds for each"
 
 
-async def test_a_caller_that_goes_away_while_its_place_cannot_be_made_leaves_nothing_behind(
+async def test_a_caller_disconnecting_while_its_review_cannot_be_created_leaves_nothing(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     queue, lost = Queue(database, tmp_path), list[object]()
@@ -334,7 +334,7 @@ async def test_a_caller_that_goes_away_while_its_place_cannot_be_made_leaves_not
     assert not lost, "an exception that nobody asked for"
 
 
-async def test_what_guardrails_found_is_counted_once(database: Database) -> None:
+async def test_guardrail_findings_are_counted_once(database: Database) -> None:
     counts, call = GuardCounts(database.urls["gateway"], SystemClock()), new_id()
     counts.add(call, "w", {("input", "secrets", "block"): 1}, shadow=False)
     counts.add(call, "w", {("input", "secrets", "block"): 3}, shadow=False)

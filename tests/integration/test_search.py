@@ -179,7 +179,7 @@ def test_a_question_finds_its_passage_with_file_and_lines(world: World) -> None:
     assert "28 days" in first.text
 
 
-def test_what_was_just_taken_in_is_counted(world: World) -> None:
+def test_just_ingested_documents_are_counted(world: World) -> None:
     """Else PostgreSQL plans a search as if there were nothing, until it counts by itself."""
     world.ingest()
     rows = world.control.execute(
@@ -198,7 +198,7 @@ def test_only_readers_see_a_document_by_words_and_by_meaning(world: World) -> No
     assert world.search.passages(stranger) == []
 
 
-def test_a_passage_tells_where_else_its_words_stand_to_those_who_may_read_it_there(world: World) -> None:
+def test_a_passage_names_its_duplicates_to_people_who_may_read_them(world: World) -> None:
     world.write("handbook/hr/leave.md", FILES["handbook/leave.md"])
     world.ingest()
 
@@ -210,7 +210,7 @@ def test_a_passage_tells_where_else_its_words_stand_to_those_who_may_read_it_the
     assert told("hana") == [("leave.md", ["hr/leave.md"])]
 
 
-def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None:
+def test_a_revoked_membership_applies_to_the_next_search(world: World) -> None:
     world.ingest()
     assert "hr/pay.md" in world.paths("hana", "salary table")
     world.control.execute("DELETE FROM membership WHERE member_group_id = %s", (world.groups["hr-leads"],))
@@ -221,7 +221,7 @@ def test_a_revoked_membership_is_gone_at_the_next_question(world: World) -> None
     assert world.paths("hana", "salary table") == set()
 
 
-def test_scores_follow_what_changed_before_the_index_does(world: World) -> None:
+def test_scores_reflect_changes_before_the_index_does(world: World) -> None:
     """Of words that only other documents have in common with an answer."""
     for number in range(6):
         world.write(f"handbook/days{number}.md", f"# Days {number}\n\nPaid days of leave, and days, number {number}.\n")
@@ -259,7 +259,7 @@ def test_scores_follow_what_changed_before_the_index_does(world: World) -> None:
         assert at_once == scores, name
 
 
-def test_a_search_waits_for_an_index_that_is_far_behind_and_is_refused_where_it_stays_so(
+def test_a_search_waits_for_a_lagging_index_and_is_refused_if_it_stays_behind(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     world.ingest()
@@ -300,7 +300,7 @@ def test_many_hidden_documents_do_not_hide_a_readable_one(world: World) -> None:
     assert world.paths("ben", "bonus") == {"open.md"}
 
 
-def test_changes_are_followed_and_what_is_deleted_is_destroyed(world: World) -> None:
+def test_changes_are_replicated_and_deleted_documents_destroyed(world: World) -> None:
     world.ingest()
     assert world.ingest().added == 0
     world.write("handbook/leave.md", "# Leave\n\nEmployees have 30 days of paid leave a year.\n")
@@ -347,7 +347,7 @@ def test_a_document_that_can_no_longer_be_read_for_certain_leaves_search(world: 
     assert "leave.md" not in world.paths("ben", "paid leave")
 
 
-def test_what_is_current_comes_before_what_is_overdue(world: World) -> None:
+def test_current_documents_rank_before_overdue_ones(world: World) -> None:
     for year, euros, review in ((2021, 41, "2022-12-31"), (2026, 52, "2099-12-31")):
         world.write(
             f"handbook/meals-{year}.md", f"---\nreview_by: {review}\n---\n# Meals\n\nThe allowance is {euros} EUR.\n"
@@ -365,7 +365,7 @@ def test_what_is_current_comes_before_what_is_overdue(world: World) -> None:
     assert not any(one.words or one.overdue for one in world.search.passages(asked)), "only where it is asked for"
 
 
-def test_a_missing_folder_changes_nothing_and_is_told(world: World) -> None:
+def test_a_missing_folder_changes_nothing_and_is_reported(world: World) -> None:
     world.ingest()
     shutil.move(world.workspace / "handbook", world.workspace / "away")
     assert world.ingest().deleted == 0
@@ -381,7 +381,7 @@ def test_ingestion_is_in_the_audit_log_without_names(world: World) -> None:
     assert b"acme.example" not in bytes(rows[0][1])
 
 
-def test_passages_fit_and_nonsense_is_refused(world: World) -> None:
+def test_passages_fit_the_limit_and_invalid_searches_are_refused(world: World) -> None:
     world.ingest()
     assert world.ask("ben", "leave", max_bytes=10) == []
     assert len(world.ask("ben", "leave travel", k=1)) == 1
@@ -396,7 +396,7 @@ def test_passages_fit_and_nonsense_is_refused(world: World) -> None:
         world.search.passages(SearchRequest(workload="w", person="ben", query="x", sources=["handbook"]))
 
 
-def test_cut_off_from_postgresql_nothing_is_answered(world: World) -> None:
+def test_without_postgresql_no_search_is_answered(world: World) -> None:
     world.ingest()
     world.pool.close()
     with pytest.raises(Unavailable) as caught:
@@ -431,7 +431,7 @@ def test_the_search_role_cannot_see_without_a_person_nor_write(world: World) -> 
             conn.execute("UPDATE chunk SET text = ''")
 
 
-def test_the_projection_is_kept_on_disk_and_made_anew_where_it_is_damaged(world: World, tmp_path: Path) -> None:
+def test_the_projection_is_stored_on_disk_and_rebuilt_if_damaged(world: World, tmp_path: Path) -> None:
     world.ingest()
     folder = tmp_path / "kept"
     saved = ProjectionFile(folder)
@@ -456,7 +456,7 @@ def test_the_projection_is_kept_on_disk_and_made_anew_where_it_is_damaged(world:
         assert ProjectionFile(folder).load().count == 0
 
 
-def test_below_the_floor_nothing_is_given_and_that_is_told(world: World) -> None:
+def test_below_the_floor_no_passage_is_returned_and_that_is_reported(world: World) -> None:
     world.ingest()
     person = str(world.people["ben"])
     for floor, abstained in ((0.1, False), (0.99, True)):
@@ -467,7 +467,7 @@ def test_below_the_floor_nothing_is_given_and_that_is_told(world: World) -> None
     assert not world.search.answer(replace(request, floor=0.0, query="the of and")).abstained
 
 
-def test_a_time_is_asked_for_and_what_is_kept_back_is_told_only_to_whom_it_would_be_given(world: World) -> None:
+def test_a_search_for_a_past_time_and_withheld_passages_named_only_to_their_readers(world: World) -> None:
     world.ingest()
     world.control.execute("UPDATE document SET modified_at = '2026-03-01' WHERE path = 'leave.md'")
     person = str(world.people["ben"])
@@ -496,7 +496,7 @@ def test_a_time_is_asked_for_and_what_is_kept_back_is_told_only_to_whom_it_would
     assert "hr/pay.md" not in {one.path for one in withheld}
 
 
-def test_what_is_public_needs_no_person(world: World) -> None:
+def test_public_documents_need_no_person(world: World) -> None:
     world.ingest(source(["public"]))
     assert "leave.md" in world.paths(None, "paid leave")
     assert world.paths(None, "salary table band 4").isdisjoint({"hr/pay.md"})
@@ -505,7 +505,7 @@ def test_what_is_public_needs_no_person(world: World) -> None:
     assert world.paths("ben", "paid leave") == set(), "who has left is not nobody in particular"
 
 
-def test_what_is_asked_about_is_found_however_rare_it_is_among_what_matches(world: World) -> None:
+def test_a_filtered_document_is_found_however_rare_among_the_matches(world: World) -> None:
     for number in range(130):
         world.write(f"handbook/many/{number}.md", f"# Leave {number}\n\nPaid leave, paid leave: {number} days of it.\n")
     world.write("handbook/rare/one.md", "# Trains\n\nWho rides a train on leave asks first.\n")
@@ -523,7 +523,7 @@ def test_what_is_asked_about_is_found_however_rare_it_is_among_what_matches(worl
     assert [one.path for one in world.search.passages(asked)] == ["many/less.md"]
 
 
-def test_what_a_document_is_counts_at_once_whoever_changes_it(world: World) -> None:
+def test_changed_attributes_of_a_document_apply_at_once(world: World) -> None:
     """The index is told, and until it knows, whatever changed is looked at."""
     for number in range(130):
         world.write(f"handbook/many/{number}.md", f"# Leave {number}\n\nPaid leave, paid leave: {number} days of it.\n")
@@ -556,7 +556,7 @@ def test_what_a_document_is_counts_at_once_whoever_changes_it(world: World) -> N
             assert asked(Where(path="gl", sensitivity=["internal"])) == set()
 
 
-def test_documents_of_other_paths_than_asked_about_are_not_looked_at(world: World) -> None:
+def test_documents_outside_the_path_filter_are_not_read(world: World) -> None:
     """However many a source has: one plan for all paths would read each of them."""
     for number in range(30):
         world.write(f"handbook/many/{number}.md", f"# Leave {number}\n\nPaid leave: {number} days of it.\n")
@@ -579,7 +579,7 @@ def test_documents_of_other_paths_than_asked_about_are_not_looked_at(world: Worl
         assert looked() - before == 1
 
 
-def test_rows_of_a_long_table_are_found_and_given_with_its_head(world: World) -> None:
+def test_rows_of_a_long_table_are_returned_with_its_header(world: World) -> None:
     rows = "".join(f"| P{number} | {number}.5 | runs |\n" for number in range(40))
     world.write("handbook/pumps.md", f"# Readings\n\n| pump | pressure | state |\n| --- | --- | --- |\n{rows}")
     world.ingest()
@@ -604,7 +604,7 @@ def test_questions_in_scripts_without_spaces_are_found_by_their_words(world: Wor
         assert (first.path, first.words) == (path, words)
 
 
-def test_weights_put_words_and_vectors_together(world: World) -> None:
+def test_words_and_vectors_are_combined_by_weights(world: World) -> None:
     """With none for words and neighbours a score is the similarity, as benchmarks that choose weights rely on."""
     world.ingest()
     request = SearchRequest(

@@ -108,7 +108,7 @@ def service(database: Database, home: Home) -> Iterator[Worker]:
         yield process
 
 
-def test_what_it_loaded_lies_in_large_pages_once_it_is_asked_often(home: Home, service: Worker) -> None:
+def test_loaded_data_moves_to_large_pages_after_many_searches(home: Home, service: Worker) -> None:
     def heap() -> tuple[int, int]:
         """kB that are there, and those of them in large pages."""
         every = Path(f"/proc/{service.pid}/smaps").read_text()
@@ -171,7 +171,7 @@ def test_the_benchmark_of_routing_measures_decisions_whose_question_is_embedded_
     assert told == {"decision_by_gateway_asked": asks, "decision_by_gateway_late": asks}
 
 
-def test_questions_are_embedded_alike_and_not_counted(home: Home, service: Worker) -> None:
+def test_questions_have_equal_embeddings_and_are_not_counted(home: Home, service: Worker) -> None:
     texts = ["How long is paid leave?", "a dog runs"]
     endpoint = _wait(home, "search", service)
     plain, asked = (
@@ -194,7 +194,7 @@ def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, ser
     assert early @ wanted > 0.998 and abs(early @ whole) < 0.9
 
 
-def test_words_of_texts_are_embedded_beside_them(home: Home, service: Worker) -> None:
+def test_word_embeddings_are_returned_beside_the_text(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "search", service)
     texts, places = ["How long is paid leave?", "a dog runs"], [[(9, 11), (12, 16)], []]
     told = posted(endpoint, "/embed", {"texts": texts, "places": places})
@@ -210,7 +210,7 @@ def test_words_of_texts_are_embedded_beside_them(home: Home, service: Worker) ->
         embed_answer(told, 2, [[(9, 11)], []])
 
 
-def test_embeddings_speak_openai(home: Home, service: Worker) -> None:
+def test_embeddings_use_openais_api(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "embeddings", service)
     with openai.OpenAI(base_url=endpoint.url, api_key=endpoint.token, max_retries=0) as client:
         given = client.embeddings.create(model="all-minilm-l6-v2", input=["a dog runs", "a cat sleeps"])
@@ -229,7 +229,7 @@ def test_embeddings_speak_openai(home: Home, service: Worker) -> None:
             stranger.embeddings.create(model="any", input="x")
 
 
-def test_bad_requests_are_told_apart(home: Home, service: Worker) -> None:
+def test_bad_requests_have_distinct_errors(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "search", service)
     for path, body, code in (
         ("/search", {"workload": "w"}, "request_body"),
@@ -269,7 +269,7 @@ def test_without_postgresql_search_refuses_and_comes_back(database: Database, ho
     raise AssertionError("search did not come back")
 
 
-def test_ingested_through_the_service_and_found_through_it(
+def test_documents_are_ingested_and_found_through_the_service(
     database: Database, home: Home, tmp_path: Path, service: Worker
 ) -> None:
     (tmp_path / "docs").mkdir()
@@ -289,7 +289,7 @@ def test_ingested_through_the_service_and_found_through_it(
     assert lag(home) == 0
 
 
-def test_it_stops_cleanly_and_takes_its_announcement_back(database: Database, tmp_path: Path) -> None:
+def test_the_service_stops_cleanly_and_withdraws_its_announcement(database: Database, tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()
     with serving(database, home) as process:

@@ -101,7 +101,7 @@ class World:
         return {name: self.found(f"{name}@acme.example") for name in ("hana", "ben", "carl")}
 
 
-def test_a_grant_gives_and_takes_with_its_blueprint_and_its_group(database: Database, tmp_path: Path) -> None:
+def test_access_follows_the_grants_of_blueprint_and_group(database: Database, tmp_path: Path) -> None:
     world = World(database, tmp_path)
     world.release(PEOPLE)
     world.read()
@@ -120,7 +120,7 @@ def test_a_grant_gives_and_takes_with_its_blueprint_and_its_group(database: Data
     assert world.everybody() == {"hana": ALL, "ben": set(), "carl": set()}
 
 
-def test_a_grant_ends_by_itself_after_its_last_day(database: Database, tmp_path: Path) -> None:
+def test_a_grant_expires_after_its_last_day(database: Database, tmp_path: Path) -> None:
     world = World(database, tmp_path)
     today = datetime.now(UTC).date()
     world.release(PEOPLE + GRANT + f"until: {today + timedelta(days=1)}\n")
@@ -131,7 +131,7 @@ def test_a_grant_ends_by_itself_after_its_last_day(database: Database, tmp_path:
     assert world.everybody() == {"hana": ALL, "ben": set(), "carl": set()}
 
 
-def test_a_rollback_brings_no_reader_back(database: Database, tmp_path: Path) -> None:
+def test_a_rollback_restores_no_removed_reader(database: Database, tmp_path: Path) -> None:
     world = World(database, tmp_path)
     world.release(PEOPLE + GRANT)
     world.read()
@@ -142,9 +142,7 @@ def test_a_rollback_brings_no_reader_back(database: Database, tmp_path: Path) ->
     assert world.found("ben@acme.example") == set()
 
 
-def test_a_reader_whom_a_source_names_no_more_finds_nothing_with_the_release(
-    database: Database, tmp_path: Path
-) -> None:
+def test_a_reader_removed_from_a_source_finds_nothing_after_the_release(database: Database, tmp_path: Path) -> None:
     """Without a look at the source."""
     world = World(database, tmp_path)
     both = PEOPLE.replace("readers: [hr]", "readers: [hr, audit]")
@@ -159,7 +157,7 @@ def test_a_reader_whom_a_source_names_no_more_finds_nothing_with_the_release(
     assert world.found("ben@acme.example") == OPEN
 
 
-def test_a_rollback_brings_no_reader_of_a_source_back(database: Database, tmp_path: Path) -> None:
+def test_a_rollback_restores_no_removed_reader_of_a_source(database: Database, tmp_path: Path) -> None:
     world = World(database, tmp_path)
     world.release(PEOPLE.replace("readers: [hr]", "readers: [hr, audit]"))
     world.read()
@@ -183,5 +181,5 @@ def test_a_rollback_brings_no_reader_of_a_source_back(database: Database, tmp_pa
         (["a"], ["b"], ["b"]),
     ],
 )  # fmt: skip
-def test_going_back_allows_what_was_allowed_then_and_is_today(old: list[str], now: list[str], both: list[str]) -> None:
+def test_a_rollback_allows_what_was_allowed_then_and_still_is(old: list[str], now: list[str], both: list[str]) -> None:
     assert undo._intersection(old, now) == both

@@ -82,7 +82,7 @@ def test_grants_of_names_with_capitals_and_of_schemas(
         readers(database.superuser, "Nothing")
 
 
-def test_rows_that_row_security_restricts_are_read_by_nobody(
+def test_rows_under_row_level_security_have_no_readers(
     intake: Intake, source: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     database = intake.database
@@ -100,7 +100,7 @@ def test_rows_that_row_security_restricts_are_read_by_nobody(
 
 
 @pytest.mark.parametrize("option", ["security_invoker", "security_invoker = on", "security_invoker = off"])
-def test_a_view_that_asks_for_the_rights_of_its_reader_is_read_by_nobody(
+def test_a_security_invoker_view_has_no_readers(
     intake: Intake, source: psycopg.Connection[tuple[object, ...]], option: str
 ) -> None:
     """Whoever was granted it alone reads nothing there: the table below it decides."""
@@ -129,7 +129,7 @@ NAMES: Mapping[str, Sequence[str]] = {
 
 
 @pytest.mark.parametrize("type_", NAMES)
-def test_a_row_is_found_by_its_name_whatever_its_type(
+def test_a_row_is_found_by_its_key_whatever_its_type(
     database: Database, source: psycopg.Connection[tuple[object, ...]], type_: str
 ) -> None:
     source.execute(f"CREATE TABLE things (key {type_}, body text)")
@@ -147,7 +147,7 @@ def test_a_row_is_found_by_its_name_whatever_its_type(
         connector.close()
 
 
-def test_rows_are_read_by_the_index_of_their_name(
+def test_rows_are_read_by_their_key_index(
     database: Database, source: psycopg.Connection[tuple[object, ...]], tmp_path: Path
 ) -> None:
     """Else a table of a hundred thousand rows is read a hundred thousand times."""
@@ -188,7 +188,7 @@ def test_rows_are_read_by_the_index_of_their_name(
     lite.close()
 
 
-def test_a_row_that_is_too_long_costs_itself_in_postgresql(
+def test_a_row_that_is_too_long_is_skipped_in_postgresql(
     intake: Intake, source: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     source.execute("CREATE TABLE notes (id text PRIMARY KEY, at int, body text, more jsonb)")
@@ -214,7 +214,7 @@ def test_a_row_that_is_too_long_costs_itself_in_postgresql(
     assert (report.added, report.failed, intake.live_paths()) == (1, 2, {"a"})
 
 
-def test_values_that_python_does_not_know_cost_no_table(
+def test_values_unknown_to_python_do_not_fail_the_table(
     intake: Intake, source: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     source.execute("CREATE TABLE readings (at timestamptz PRIMARY KEY, until date, body text, more jsonb)")
@@ -233,7 +233,7 @@ def test_values_that_python_does_not_know_cost_no_table(
     )
 
 
-def test_rows_that_no_name_tells_apart_are_told_and_not_guessed(
+def test_rows_with_duplicate_keys_are_reported_and_not_guessed(
     intake: Intake, source: psycopg.Connection[tuple[object, ...]]
 ) -> None:
     source.execute("CREATE TABLE pages (id int, body text)")
@@ -259,7 +259,7 @@ def test_sqlite_tables_with_their_schema(table: Path) -> None:
     connector.close()
 
 
-def test_a_number_and_a_text_that_is_written_like_it_are_one_name_in_sqlite(intake: Intake, tmp_path: Path) -> None:
+def test_a_number_and_an_equal_text_are_one_key_in_sqlite(intake: Intake, tmp_path: Path) -> None:
     """Else one row would be given the place of the other, and which one would be chance."""
     path = tmp_path / "b.db"
     with closing(sqlite3.connect(path)) as db, db:
@@ -276,7 +276,7 @@ def test_a_number_and_a_text_that_is_written_like_it_are_one_name_in_sqlite(inta
 
 
 @pytest.mark.parametrize("big", [False, True])
-def test_rows_are_named_as_sqlite_writes_their_names(intake: Intake, tmp_path: Path, big: bool) -> None:
+def test_row_keys_are_formatted_as_sqlite_does(intake: Intake, tmp_path: Path, big: bool) -> None:
     """Rows that bytes or real numbers name were "removed meanwhile", all of them, and nothing was told."""
     path = tmp_path / "c.db"
     names: list[bytes | float | str] = [UUID(int=5).bytes, b"\xff\x00", 1e20, 0.1, "text"]
@@ -296,7 +296,7 @@ def test_rows_are_named_as_sqlite_writes_their_names(intake: Intake, tmp_path: P
     assert (again.added, again.changed, again.deleted) == (0, 0, 0)
 
 
-def test_a_column_without_upper_and_lower_case_gives_no_row_the_place_of_another(tmp_path: Path) -> None:
+def test_a_case_insensitive_key_column_confuses_no_rows(tmp_path: Path) -> None:
     """The row 'a' was searched as the document 'A' too, and 'A' not at all."""
     rows = [("a", "one", "hr"), ("A", "two", "everyone"), ("b", "three", "hr")]
     path = tmp_path / "d.db"
@@ -311,7 +311,7 @@ def test_a_column_without_upper_and_lower_case_gives_no_row_the_place_of_another
     connector.close()
 
 
-def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intake, table: Path) -> None:
+def test_a_row_that_is_too_long_or_not_utf_8_is_skipped_in_sqlite(intake: Intake, table: Path) -> None:
     with closing(sqlite3.connect(table)) as db, db:
         for name in "acf":
             db.execute("UPDATE articles SET body = ? WHERE id = ?", ("x" * (11 << 20), name))
@@ -329,7 +329,7 @@ def test_a_row_that_is_too_long_or_no_utf_8_costs_itself_in_sqlite(intake: Intak
     connector.close()
 
 
-def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, table: Path) -> None:
+def test_an_sqlite_file_breaking_during_the_read_is_unavailable(intake: Intake, table: Path) -> None:
     with closing(sqlite3.connect(table)) as db, db:
         db.executemany("INSERT INTO articles VALUES (?, ?, 'hr')", [(f"n{n}", "x" * 3000) for n in range(300)])
     intake.ingest(SqlConnector(Sqlite(table), Layout("articles")))
@@ -352,7 +352,7 @@ def test_an_sqlite_file_that_breaks_while_it_is_read_is_away(intake: Intake, tab
         ({"type": "web", "url": "https://a.example/", "key": "env:KEY"}, "key is for"),
     ],
 )
-def test_what_would_change_nothing_is_refused(settings: dict[str, object], told: str) -> None:
+def test_settings_without_effect_are_refused(settings: dict[str, object], told: str) -> None:
     with pytest.raises(ValidationError, match=told):
         ConnectorRule(**settings)  # type: ignore[arg-type]
     for kind in ({"type": "store", "url": "s3://a/b"}, {"type": "sql", "table": "t", "path": "a.db"}):
@@ -362,7 +362,7 @@ def test_what_would_change_nothing_is_refused(settings: dict[str, object], told:
 
 
 @pytest.mark.parametrize("kind", ["path", "dsn"])
-def test_rows_are_asked_for_no_faster_than_declared(
+def test_rows_are_read_no_faster_than_declared(
     intake: Intake,
     database: Database,
     source: psycopg.Connection[tuple[object, ...]],

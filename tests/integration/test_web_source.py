@@ -128,7 +128,7 @@ def test_a_sitemap_that_fails_deletes_no_page(site: Site, intake: Intake, case: 
     assert look(intake, site) == ({"a", "b"}, "")
 
 
-def test_one_of_several_sitemaps_fails(site: Site, intake: Intake) -> None:
+def test_one_failing_sitemap_of_several_deletes_no_page(site: Site, intake: Intake) -> None:
     site.put("/robots.txt", f"Sitemap: {site.origin}/all.xml\n", "text/plain")
     site.name("/one.xml.gz", "/two.txt", "/three.xml", place="/all.xml", index=True)
     packed = gzip.compress(f"<urlset><x><loc>{site.origin}/a</loc></x></urlset>".encode())
@@ -153,7 +153,7 @@ def test_sitemaps_that_name_one_another_are_read_once(site: Site, intake: Intake
     assert look(intake, site) == ({"a"}, ""), "and what is gone is gone"
 
 
-def test_a_page_that_is_named_twice_is_one_and_stays_as_it_is(site: Site, intake: Intake) -> None:
+def test_a_page_listed_twice_is_one_document_and_stays_unchanged(site: Site, intake: Intake) -> None:
     site.put("/a/", "<p>This is a, otherwise.</p>")
     site.name("/a", "/a/", "/b")
     assert look(intake, site) == ({"a", "b"}, "")
@@ -162,14 +162,14 @@ def test_a_page_that_is_named_twice_is_one_and_stays_as_it_is(site: Site, intake
     assert intake.document_columns("a", "version") == versions
 
 
-def test_links_go_by_the_base_that_a_page_names(site: Site, intake: Intake) -> None:
+def test_links_are_resolved_by_the_pages_base(site: Site, intake: Intake) -> None:
     site.put("/", "<base href='/deep/'><a href='d'>d</a>")
     site.put("/deep/d", "<p>This is d.</p>")
     assert look(intake, site)[0] == {"index", "deep/d"}
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 302])
-def test_a_first_page_that_cannot_be_read_deletes_no_page(site: Site, intake: Intake, status: int) -> None:
+def test_an_unreadable_start_page_deletes_no_page(site: Site, intake: Intake, status: int) -> None:
     site.put("/", "<a href='/a'>a</a> <a href='/b'>b</a> <a href='http://[broken'>x</a>")
     assert look(intake, site) == ({"index", "a", "b"}, "")
     site.refuse("/", status, "http://127.0.0.2:1/elsewhere" if status == 302 else "")
@@ -183,7 +183,7 @@ def test_a_first_page_that_cannot_be_read_deletes_no_page(site: Site, intake: In
     assert look(intake, site) == ({"index", "a"}, ""), "what is linked no more is gone"
 
 
-def test_a_page_on_the_way_that_cannot_be_read_hides_no_other(site: Site, intake: Intake) -> None:
+def test_an_unreadable_page_hides_no_pages_behind_it(site: Site, intake: Intake) -> None:
     site.put("/", "<a href='/a'>a</a>")
     site.put("/a", "<p>This is a.</p><a href='/b'>b</a>")
     assert look(intake, site)[0] == {"index", "a", "b"}
@@ -206,7 +206,7 @@ def test_a_page_on_the_way_that_cannot_be_read_hides_no_other(site: Site, intake
     assert look(intake, site)[0] == {"index"}, "its links are not, as it asks"
 
 
-def test_a_site_that_lets_nobody_in_any_more_keeps_its_pages(site: Site, intake: Intake) -> None:
+def test_a_site_that_refuses_all_pages_keeps_its_documents(site: Site, intake: Intake) -> None:
     site.name("/a", "/b")
     look(intake, site)
     site.refuse("/a", 403)
@@ -216,12 +216,12 @@ def test_a_site_that_lets_nobody_in_any_more_keeps_its_pages(site: Site, intake:
     assert (live, "none of its pages may be read" in told) == ({"b"}, True)
 
 
-def test_a_sitemap_that_unpacks_without_end_is_refused() -> None:
+def test_a_sitemap_decompression_bomb_is_refused() -> None:
     with pytest.raises(ValueError, match="unpacks to more"):
         parse_sitemap(gzip.compress(b" " * (60 << 20)))
 
 
-def test_what_is_packed_on_its_way_is_read_as_it_was_written(site: Site, intake: Intake) -> None:
+def test_compressed_responses_are_decompressed(site: Site, intake: Intake) -> None:
     """As servers of files do that were stored so, whatever is asked for."""
     site.put("/robots.txt", gzip.compress(b"User-agent: *\nDisallow: /b"), "text/plain")
     site.name("/a", "/b", "/c", "/d")
@@ -239,7 +239,7 @@ def test_what_is_packed_on_its_way_is_read_as_it_was_written(site: Site, intake:
     assert intake.live_paths() == {"a"}
 
 
-def test_a_page_that_unpacks_without_end_costs_itself(site: Site, intake: Intake) -> None:
+def test_a_page_decompression_bomb_is_skipped(site: Site, intake: Intake) -> None:
     site.name("/a", "/b")
     site.put("/a", gzip.compress(b" " * (60 << 20)))
     site.encodings = {"/a": "gzip"}
@@ -248,7 +248,7 @@ def test_a_page_that_unpacks_without_end_costs_itself(site: Site, intake: Intake
     assert "larger than 10 MiB" in intake.findings()["knowledge.unreadable", "a"]
 
 
-def test_a_sitemap_may_be_as_long_as_its_protocol_lets_it(site: Site, intake: Intake) -> None:
+def test_a_sitemap_may_have_the_protocols_maximum_size(site: Site, intake: Intake) -> None:
     site.name("/a", "/b")
     status, media, data, location = site.answers["/sitemap.xml"]
     site.answers["/sitemap.xml"] = (status, media, data + b" " * (12 << 20), location)
@@ -257,13 +257,13 @@ def test_a_sitemap_may_be_as_long_as_its_protocol_lets_it(site: Site, intake: In
 
 
 @pytest.mark.parametrize("status", [500, 302])
-def test_a_site_without_robots_answers_is_left_alone(site: Site, status: int) -> None:
+def test_a_site_whose_robots_file_fails_is_not_crawled(site: Site, status: int) -> None:
     site.refuse("/robots.txt", status, "http://127.0.0.2:1/robots.txt")
     with pytest.raises(Unavailable):
         list(WebConnector(f"{site.origin}/", rate=1000).changes(None))
 
 
-def test_a_page_that_is_read_once_more_is_asked_for_where_it_was_found(site: Site) -> None:
+def test_a_page_is_reread_at_the_url_where_it_was_found(site: Site) -> None:
     site.put("/", "<a href='/list/?page=2'>2</a> <a href='/a%2Fb'>a</a>")
     site.put("/list/?page=2", "<p>The second.</p>")
     site.put("/a%2Fb", "<p>With a slash.</p>")
@@ -274,13 +274,13 @@ def test_a_page_that_is_read_once_more_is_asked_for_where_it_was_found(site: Sit
     found.close()
 
 
-def test_a_rule_that_forbids_holds_behind_one_that_allows_all(site: Site, intake: Intake) -> None:
+def test_a_disallow_rule_applies_after_an_allow_all_rule(site: Site, intake: Intake) -> None:
     site.name("/a", "/b", "/c")
     site.put("/robots.txt", "User-agent: *\nAllow: /\nDisallow: /b\nDisallow: /*c$\n", "text/plain")
     assert look(intake, site) == ({"a"}, "")
 
 
-def test_a_page_without_end_and_one_that_is_cut_off_cost_one_line_each(
+def test_endless_and_truncated_pages_are_one_finding_each(
     site: Site, intake: Intake, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     site.name("/a", "/b", "/c")
@@ -298,7 +298,7 @@ def test_a_page_without_end_and_one_that_is_cut_off_cost_one_line_each(
     assert "ends in the middle" in found["c"]
 
 
-def test_a_site_that_names_addresses_without_end_fills_no_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_site_with_endless_urls_does_not_fill_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
     allows = Robots.allows
 
