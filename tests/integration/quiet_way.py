@@ -1,9 +1,10 @@
-"""A TCP proxy that can fall silent: it still accepts data, but forwards nothing and closes nothing."""
+"""A TCP proxy that can fall silent: it still accepts data, but forwards nothing and closes nothing. Or it delays."""
 
 from __future__ import annotations
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -20,6 +21,7 @@ class SilenceableProxy:
         self._forwarding = threading.Event()
         self._forwarding.set()
         self._sockets: list[socket.socket] = [self._listener]
+        self.answer_delay_seconds = 0.0
         self.url = make_conninfo(url, port=self._listener.getsockname()[1])
         threading.Thread(target=self._accept, daemon=True).start()
 
@@ -29,13 +31,14 @@ class SilenceableProxy:
                 client = self._listener.accept()[0]
                 server = socket.create_connection(self._target)
                 self._sockets += [client, server]
-                for pair in ((client, server), (server, client)):
+                for pair in ((client, server, False), (server, client, True)):
                     threading.Thread(target=self._carry, args=pair, daemon=True).start()
 
-    def _carry(self, source: socket.socket, target: socket.socket) -> None:
+    def _carry(self, source: socket.socket, target: socket.socket, is_answer: bool) -> None:
         with suppress(OSError):
             while data := source.recv(1 << 16):
                 self._forwarding.wait()
+                time.sleep(self.answer_delay_seconds if is_answer else 0)
                 target.sendall(data)
         for each in (source, target):
             with suppress(OSError):

@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
+import psycopg
 import pytest
 from tests.integration.gateway_stack import (
     GROUNDING,
@@ -369,6 +370,23 @@ async def test_a_kill_in_home_applies_while_the_database_hangs(stack: Stack) -> 
             await until(lambda: stack.chat(key), 200, "")
 
     await within_a_second(killed)
+
+
+async def test_live_policy_is_followed_while_budgets_cannot_be_read(stack: Stack) -> None:
+    """On one connection: a new one loads all of the policy, such as a hundred thousand keys."""
+    stack.start()
+    await stack.wait_until_ready()
+    key, log = stack.key(), stack.home.logs / "gateway.log"
+    assert (await stack.chat(key)).status == 200
+    with psycopg.connect(stack.database.superuser) as other:
+        other.execute("LOCK TABLE budget_period IN ACCESS EXCLUSIVE MODE")
+        end = time.monotonic() + 30
+        while "are not refreshed: PostgreSQL is slow" not in log.read_text():
+            assert time.monotonic() < end
+            await asyncio.sleep(0.05)
+        number = stack.policy("kill", "company", "SELECT 1")
+        await stack.wait_until_acknowledged(number, 30)
+        assert (await stack.chat(key)).status == 200
 
 
 async def test_an_unverifiable_blueprint_is_served_once_its_key_is_present(stack: Stack) -> None:

@@ -18,15 +18,19 @@ from tests.integration.quiet_way import SilenceableProxy, silenceable_proxy
 
 from groundplan.api import app
 from groundplan.api.genesis import prepare_home
+from groundplan.core.clock import SystemClock
 from groundplan.core.database import connect, external_url
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
+from groundplan.core.ids import new_id
 from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
 from groundplan.gateway import search_app
+from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.journal import thread_connections
 from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway.policy.live import LiveView
 from groundplan.testing.database import Database
 
 AT_MOST = 3.0
@@ -142,6 +146,22 @@ def test_what_came_while_this_process_stood_still_is_read(
         monkeypatch.setattr(psycopg.Connection, "wait", waited)
         (text,) = connection.execute("SELECT repeat('x', 2000000)").fetchone() or ("",)
         assert len(text) == 2_000_000
+
+
+async def test_live_policy_is_followed_though_every_answer_takes_a_quarter_of_a_second(
+    way: SilenceableProxy, tmp_path: Path
+) -> None:
+    """As of a busy server: what begins to follow takes several answers, each of which may take its time."""
+    way.answer_delay_seconds = 0.25
+    live = LiveView(way.url, Home(tmp_path), new_id(), SystemClock(), Slices())
+    following = asyncio.create_task(live.run())
+    try:
+        async with asyncio.timeout(30):
+            while live.age() > 5:  # noqa: ASYNC110 -- nothing tells it
+                await asyncio.sleep(0.05)
+    finally:
+        following.cancel()
+        await asyncio.wait([following])
 
 
 async def test_threads_speak_as_the_gateways_role_wherever_the_database_is(database: Database) -> None:

@@ -29,6 +29,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.database import connect, fetched
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.notifications import Listener
 from groundplan.gateway.policy import key_store, policy_store
 from groundplan.gateway.policy.approved import approved_of
@@ -42,10 +43,16 @@ from groundplan.gateway.stalls import patient
 
 HEARTBEAT_SECONDS = 0.2
 STATEMENT_SECONDS = 1.0
+"""Longest that a heartbeat may take, or a statement that nothing waits for."""
+LOAD_SECONDS = 3.0
+"""Longest that each statement may take that begins to follow live policy, or loads some of it: a busy PostgreSQL, which
+needs some of a second for each, is followed all the same."""
 _BLUEPRINT_RETRY_SECONDS = 5.0
 """How often a refused blueprint is tried again."""
 _SLOW_SECONDS = 1.0
 """How often budgets and people are refreshed."""
+_SLOW_RETRY_SECONDS = 5.0
+"""How much later they are refreshed after that took too long, since nothing else is followed meanwhile."""
 _DAY_SECONDS = 86_400
 _NOBODY: frozenset[str] = frozenset()
 _log = logging.getLogger(__name__)
@@ -54,6 +61,10 @@ _HEARTBEAT: LiteralString = """UPDATE gateway SET heartbeat_at = now(), policy_a
     WHERE epoch = $4 AND state = 'live'
     RETURNING (SELECT number FROM policy_epoch), (SELECT coalesce(max(number), 0) FROM blueprint),
       extract(epoch FROM clock_timestamp())::float8"""
+_SET_UP: LiteralString = (
+    # a lost heartbeat is sent again; its flush would delay the journal on the same disk
+    "SET synchronous_commit = off; LISTEN groundplan_policy; LISTEN groundplan_blueprint"
+)
 _STOP = (
     """UPDATE gateway SET heartbeat_at = now(), ready = false, state = 'stopped' WHERE epoch = %s AND state = 'live'"""
 )
@@ -99,6 +110,7 @@ class LiveView:
         self._slow_refresh_at = float("-inf")
         self._keys_dropped_at = 0.0
         """When keys that ended long ago were last dropped (seconds since the epoch)."""
+        self._figures_log = FailureLog(_log)
         self.remaining_budgets = RemainingBudgets(slices, clock)
         self._users: dict[str, set[str]] = {}
         self._seen_here: dict[str, dict[str, float]] = {}
@@ -196,13 +208,12 @@ class LiveView:
 
     async def _follow(self) -> None:
         connection = await connect(self._url)  # bounds the time itself: an address may name several servers
+        connection.prepare_threshold = None  # preparing a statement would wait for one more answer
         try:
-            async with patient(STATEMENT_SECONDS):
+            async with patient(LOAD_SECONDS):
                 await register(connection, self._epoch, self._home.root)
-                # a lost heartbeat is sent again; its flush would delay the journal on the same disk
-                await connection.execute("SET synchronous_commit = off")
-                await connection.execute("LISTEN groundplan_policy")
-                await connection.execute("LISTEN groundplan_blueprint")
+            await _execute(connection, _SET_UP)
+            async with patient(LOAD_SECONDS):
                 listener = await Listener.of(connection, _HEARTBEAT)
             self._is_new_connection = True
             with closing(listener):
@@ -248,11 +259,22 @@ class LiveView:
             self.loaded.set()
         if asked_at - self._slow_refresh_at >= _SLOW_SECONDS:
             self._slow_refresh_at = asked_at
+            await self._refresh_figures(connection)
+
+    async def _refresh_figures(self, connection: Connection) -> None:
+        """Publish health, and refresh budgets and people. If a statement takes too long they are old for a while, and
+        live policy is followed all the same: a new connection would load all of it again."""
+        try:
             await self._publish_health(connection)
             if self.catalog is not None:
                 declared, keys = self.catalog.blueprint.budgets, self.policy.keys
                 await self.remaining_budgets.refresh(connection, declared, keys, STATEMENT_SECONDS)
             await self._load_people(connection)
+        except TimeoutError:
+            self._slow_refresh_at += _SLOW_RETRY_SECONDS
+            self._figures_log.record_failure("remaining budgets and people are not refreshed: PostgreSQL is slow")
+        else:
+            self._figures_log.record_success()
 
     def _compare_clocks(self, time_there: float) -> None:
         """Log when PostgreSQL's clock (seconds since the epoch) begins to differ: nothing else explains why a key or a
@@ -283,22 +305,22 @@ class LiveView:
         """Load everything in one snapshot of the database, so that the number fits the rows; of groups what `catalog`
         needs."""
         await _execute(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-        number = await policy_store.load_number(connection, STATEMENT_SECONDS)
+        number = await policy_store.load_number(connection, LOAD_SECONDS)
         known = EMPTY_POLICY if self._is_new_connection else self.policy
-        changes = await key_store.load_changes(connection, known, number, STATEMENT_SECONDS)
+        changes = await key_store.load_changes(connection, known, number, LOAD_SECONDS)
         now = self._clock.seconds()
         tidy = now - key_store.KEPT_AFTER_END_S if now - self._keys_dropped_at > _DAY_SECONDS else float("-inf")
-        keys = await key_store.load_keys(connection, known, changes, STATEMENT_SECONDS, ended_before=tidy)
+        keys = await key_store.load_keys(connection, known, changes, LOAD_SECONDS, ended_before=tidy)
         self._keys_dropped_at = (
             now if keys is not known.keys and now - self._keys_dropped_at > _DAY_SECONDS else self._keys_dropped_at
         )
-        people, active = await key_store.load_people(connection, known, changes, STATEMENT_SECONDS)
+        people, active = await key_store.load_people(connection, known, changes, LOAD_SECONDS)
         rows = await policy_store.load_rows(
-            connection, _needed_groups(catalog), STATEMENT_SECONDS, with_groups_of_people=_caches_by_group(catalog)
+            connection, _needed_groups(catalog), LOAD_SECONDS, with_groups_of_people=_caches_by_group(catalog)
         )
         own_stops = list(self._own_stops)
         stop_calls = [UUID(call) for scope in own_stops for call in self._own_stops[scope]]
-        recorded = await policy_store.load_recorded_stops(connection, own_stops, stop_calls, STATEMENT_SECONDS)
+        recorded = await policy_store.load_recorded_stops(connection, own_stops, stop_calls, LOAD_SECONDS)
         await _execute(connection, "COMMIT")
         self._is_new_connection = False
         self._database_kills = rows.kills
@@ -351,7 +373,7 @@ class LiveView:
         """Publish how this worker sees the deployments, if it has changed."""
         health = self.health()
         if health != self._published_health:
-            await _execute(connection, _HEALTH, (json.dumps(health), self._epoch))
+            await _execute(connection, _HEALTH, (json.dumps(health), self._epoch), STATEMENT_SECONDS)
             self._published_health = health
 
     async def _load_people(self, connection: Connection) -> None:
@@ -360,7 +382,7 @@ class LiveView:
             return
         limited = [w.name for w in self.catalog.blueprint.workloads if w.people is not None]
         if limited:
-            rows = await _fetch(connection, _USERS, (limited, PEOPLE_DAYS))
+            rows = await _fetch(connection, _USERS, (limited, PEOPLE_DAYS), STATEMENT_SECONDS)
             self._users = self._merge_people(limited, rows)
 
     def _merge_people(self, limited: Sequence[str], rows: Rows) -> dict[str, set[str]]:
@@ -422,12 +444,16 @@ class LiveView:
             self._announce_policy()
 
 
-async def _fetch(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> Rows:
-    return await fetched(connection, statement, parameters, STATEMENT_SECONDS)
+async def _fetch(
+    connection: Connection, statement: LiteralString, parameters: Sequence[Any] = (), seconds: float = LOAD_SECONDS
+) -> Rows:
+    return await fetched(connection, statement, parameters, seconds)
 
 
-async def _execute(connection: Connection, statement: LiteralString, parameters: Sequence[Any] = ()) -> None:
-    async with patient(STATEMENT_SECONDS):
+async def _execute(
+    connection: Connection, statement: LiteralString, parameters: Sequence[Any] = (), seconds: float = LOAD_SECONDS
+) -> None:
+    async with patient(seconds):
         await connection.execute(statement, parameters)
 
 
