@@ -19,11 +19,11 @@ from groundplan.catalog.loader import load_files, read_files
 from groundplan.catalog.model import DUTIES, KINDS
 from groundplan.catalog.reader import read_documents
 from groundplan.catalog.scaffold import init
-from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema
+from groundplan.catalog.schema import json_schema
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.money import parse_usd
 from groundplan.release.compile import knowledge
-from groundplan.testing.workspace_reference import REFERENCE_PATH, reference
+from groundplan.testing.workspace_reference import REFERENCE_PATH, SCHEMA_PATH, editor_hint, reference
 
 ROOT = Path(__file__).parents[2]
 COMPANY = ROOT / "examples" / "company"

@@ -20,7 +20,7 @@ from groundplan.gateway.surfaces.realtime import conversation
 from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS, provider_and_model
 from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
 from groundplan.gateway.telemetry.spans import call_spans
-from groundplan.gateway.telemetry.worker_families import families
+from groundplan.testing.metrics import families
 from groundplan.testing.scripted import Script
 
 __all__ = ["rig"]

@@ -16,9 +16,9 @@ from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.telemetry.exposition import render
-from groundplan.gateway.telemetry.worker_families import families
 from groundplan.gateway.upstream.health import FORGET_SECONDS, SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimates
+from groundplan.testing.metrics import families
 
 ONE, TWO, THREE = (deployment(name, 1) for name in ("one", "two", "three"))
 

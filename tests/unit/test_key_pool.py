@@ -17,11 +17,11 @@ from groundplan.core.home import Home
 from groundplan.gateway.app import told_health
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.telemetry.exposition import render
-from groundplan.gateway.telemetry.worker_families import families
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LAST_RESORT_S, MAX_REST_S, REFUSED_REST_S, KeyPool
 from groundplan.gateway.upstream.providers import SERVICE
 from groundplan.gateway.upstream.targets import Targets
+from groundplan.testing.metrics import families
 from groundplan.testing.scripted import ScriptedModel, start
 
 

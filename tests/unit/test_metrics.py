@@ -26,10 +26,11 @@ from groundplan.gateway.telemetry import call_counters
 from groundplan.gateway.telemetry.call_counters import DURATION_US, CallCounters, Histogram
 from groundplan.gateway.telemetry.exposition import Family, Sample, histogram_family, render
 from groundplan.gateway.telemetry.scrape import MetricsScraper, announced_names, with_up_family
-from groundplan.gateway.telemetry.worker_families import families, gather_families
+from groundplan.gateway.telemetry.worker_families import gather_families
 from groundplan.gateway.upstream.answer_memory import MemoryShare
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.ledger.model import Settlement, Usage
+from groundplan.testing.metrics import families
 from groundplan.testing.scripted import Script
 
 __all__ = ["rig"]

@@ -14,9 +14,9 @@ from groundplan.gateway.surfaces.messages.surface import COUNT_TOKENS
 from groundplan.gateway.surfaces.responses.count import InputTokens
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import ShipperMetrics, ShippingProgress
-from groundplan.gateway.telemetry.worker_families import families
 from groundplan.gateway.upstream.health import Health
 from groundplan.ledger.rollup_store import TOOLS, is_call
+from groundplan.testing.metrics import families
 
 __all__ = ["rig"]
 ROOT = Path(__file__).parents[2]

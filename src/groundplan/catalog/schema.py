@@ -12,13 +12,6 @@ from pydantic.json_schema import models_json_schema
 from groundplan.catalog.model import KINDS
 from groundplan.catalog.units import format_like
 
-SCHEMA_PATH = "docs/schema/groundplan.schema.json"
-
-
-def editor_hint(location: str) -> str:
-    """First line of a YAML file that tells editors where its schema is (a path or URL)."""
-    return f"# yaml-language-server: $schema={location}"
-
 
 def json_schema() -> dict[str, Any]:
     """JSON Schema 2020-12 of one document: one of the kinds, told apart by `kind`."""

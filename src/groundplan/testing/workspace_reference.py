@@ -5,9 +5,16 @@ from __future__ import annotations
 from typing import Any
 
 from groundplan.catalog.model import KINDS
-from groundplan.catalog.schema import SCHEMA_PATH, editor_hint, json_schema
+from groundplan.catalog.schema import json_schema
 
 REFERENCE_PATH = "docs/workspace.md"
+SCHEMA_PATH = "docs/schema/groundplan.schema.json"
+
+
+def editor_hint(location: str) -> str:
+    """First line of a YAML file that tells editors where its schema is (a path or URL)."""
+    return f"# yaml-language-server: $schema={location}"
+
 
 _INTRODUCTION = f"""\
 # What a workspace can declare

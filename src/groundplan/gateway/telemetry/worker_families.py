@@ -31,13 +31,8 @@ _STARTED = time.time()
 _VERSION = importlib.metadata.version("groundplan")
 
 
-def families(gateway: Gateway) -> list[Family]:
-    """Return all families of the worker, in a fixed order."""
-    return [family for part in FAMILY_GROUPS for family in part(gateway)]
-
-
 async def gather_families(gateway: Gateway) -> list[Family]:
-    """As `families`, answering calls between the parts."""
+    """All families of the worker, in a fixed order; calls are answered between the parts."""
     found: list[Family] = []
     for part in FAMILY_GROUPS:
         found += part(gateway)
