@@ -520,6 +520,34 @@ async def test_expect_is_answered_before_the_body(running: Running) -> None:
     writer.close()
 
 
+async def test_expect_is_answered_behind_a_request_that_is_answered_first(running: Running) -> None:
+    reader, writer = await asyncio.open_connection("127.0.0.1", running.port)
+    writer.write(
+        post(b"first", close=False) + b"POST / HTTP/1.1\r\nhost: x\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\n"
+    )
+    async with asyncio.timeout(5):
+        assert (await reader.readuntil(b"ok:first")).startswith(b"HTTP/1.1 200 OK")
+        assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
+        writer.write(b"hi")
+        assert (await reader.readuntil(b"ok:hi")).startswith(b"HTTP/1.1 200 OK")
+    writer.close()
+
+
+async def test_a_request_that_began_behind_another_one_has_its_own_time(hasty: Running) -> None:
+    """Also where the worker stops, which gives idle connections little."""
+    hasty.server.limits = replace(HASTY, drain_idle_seconds=0.01, body_seconds=5)
+    reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port)
+    writer.write(post(b"first", close=False) + b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\n\r\n")
+    await reader.readuntil(b"ok:first")
+    ending = asyncio.ensure_future(hasty.server.quiesce(5))
+    await asyncio.sleep(0.3)
+    writer.write(b"hi")
+    async with asyncio.timeout(5):
+        assert (await reader.read()).endswith(b"ok:hi")
+        await ending
+    writer.close()
+
+
 async def test_a_client_of_http_1_0_gets_no_100_continue(running: Running) -> None:
     data = b"POST / HTTP/1.0\r\nexpect: 100-continue\r\ncontent-length: 2\r\n\r\nhi"
     answer = await exchange(running, data)

@@ -268,8 +268,11 @@ class Connection(RequestReader):
             self._start_request(self._queue.popleft())
         elif self._refusal is not None:
             self._answer_refusal()
-        elif not transport.is_reading():
-            transport.resume_reading()
+        else:
+            if self._phase != IDLE:
+                self._await_rest()
+            if not transport.is_reading():
+                transport.resume_reading()
 
     def _flush_seconds(self, transport: asyncio.Transport) -> float:
         """How long a client may take to read the bytes that wait for it: as long as for a request body of that size."""

@@ -293,6 +293,17 @@ class RequestReader(asyncio.Protocol, ABC):
         """Whether the client sends its body only after `100 Continue`; a client of HTTP/1.0 never waits for that."""
         return request.headers.get(b"expect", b"").lower() == b"100-continue" and self.supports_chunked
 
+    def _await_rest(self) -> None:
+        """Give the client time for the rest of a request that began to arrive while an earlier one was answered; ask
+        for its body where the client waits for that."""
+        limits, now, request = self.server.limits, self.server.now(), self._request
+        if self._phase == _HEAD:
+            self.deadline = now + limits.head_seconds
+            return
+        self._body_started, self.deadline = now, now + limits.body_seconds + self._size / limits.body_bytes_per_second
+        if not self._size and b"expect" in request.headers and self._expects_continue(request):
+            self._send_continue()
+
     def _send_continue(self) -> None:
         self.write(b"HTTP/1.1 100 Continue\r\n\r\n")
 
