@@ -465,6 +465,33 @@ async def test_a_tool_killed_while_its_approval_was_redeemed_is_not_called(tmp_p
             assert "prompts/get" not in model.asked
 
 
+@pytest.mark.parametrize("what", ["nothing", "tool", "workload", "key"])
+async def test_a_tool_killed_while_its_session_began_is_not_called(tmp_path: Path, what: str) -> None:
+    begins = asyncio.Event()
+    async with stack(tmp_path, waits=begins, method=b"initialize", limits=[TWICE]) as (rig, model):
+        live: Any = rig.gateway.live
+        twice = "requests/twice", current_key("day", "", "UTC", rig.gateway.clock.seconds())
+        rig.gateway.limit_slices.add_grant(*twice, 2)
+        used = asyncio.ensure_future(use(rig, "crm__echo", text="x"))
+        prompted = asyncio.ensure_future(ask(rig, "prompts/get", name="crm__greet"))
+        await wait_until(lambda: not rig.gateway.limit_slices.available(*twice))
+        if what == "key":
+            live.policy = replace(live.policy, keys={})
+        elif what != "nothing":
+            stopped = {"tool/echo", "tool/prompt:greet"} if what == "tool" else {"workload/assistant"}
+            live.policy = replace(live.policy, kills=frozenset(stopped))
+        begins.set()
+        if what == "nothing":
+            assert (await used)["content"][0]["text"] == "x" and (await prompted)["messages"]
+            return
+        expected = "invalid_api_key" if what == "key" else "killed"
+        assert code(await used) == expected and (await prompted)["data"]["code"] == expected
+        assert model.used == [] and "prompts/get" not in model.asked
+        assert rig.gateway.limit_slices.available(*twice) == 2
+        ends = [each.status for each in await rig.records() if isinstance(each, Finish)]
+        assert ends == ["refused", "refused"]
+
+
 async def test_arguments_too_long_to_review_are_refused(tmp_path: Path) -> None:
     async with stack(tmp_path, dangerous=["echo"]) as (rig, _):
         gateway: Any = rig.gateway

@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -44,6 +45,7 @@ from groundplan.gateway.mcp.resources import (
 from groundplan.gateway.mcp.servers import ServerError, Servers, counting_answers
 from groundplan.gateway.mcp.use import McpUse, session_owner
 from groundplan.gateway.policy.gate import ToolUser
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.governance.guardrails.guard import Findings, checked_passage, rewrite_texts
@@ -236,7 +238,8 @@ class McpApi:
         self._journal_use(use)
         field = "uri" if kind.what == "resource" else "name"
         parameters = {field: name, **use.arguments}
-        found = await self._servers.request(server, kind.gets, parameters, session_owner(use.exchange))
+        check = partial(self._check_unsent, use, self._gateway.live.policy)
+        found = await self._servers.request(server, kind.gets, parameters, session_owner(use.exchange), check)
         guard = use.exchange.plan.guard if use.exchange.plan is not None else None
         if guard is None or guard.passages.is_empty or guard.shadow:
             return dict(checked_result(kind, server.name, found, ContentChecker(str)))
@@ -268,6 +271,16 @@ class McpApi:
         admit_caller(self._gateway, exchange.request, exchange.response.peer_address)
         if (error := self._refusal(use)) is not None:
             raise error
+
+    def _check_unsent(self, use: McpUse, policy: Policy) -> None:
+        """As `_check_again` where live policy is not `policy` any more, for a use that is journalled and not sent."""
+        if self._gateway.live.policy is policy:
+            return
+        try:
+            self._check_again(use)
+        except GroundplanError:
+            use.was_sent = False
+            raise
 
     def _journal_use(self, use: McpUse) -> None:
         """Journal the use before the server is asked, since the server may act: so it is in the ledger even if this
@@ -358,7 +371,8 @@ class McpApi:
             self._check_again(use)
         self._journal_use(use)
         parameters = {"name": use.tool, "arguments": use.arguments}
-        result = await self._servers.request(server, "tools/call", parameters, session_owner(exchange))
+        check = partial(self._check_unsent, use, self._gateway.live.policy)
+        result = await self._servers.request(server, "tools/call", parameters, session_owner(exchange), check)
         return self._checked_result(use, result)
 
     def _refusal(self, use: McpUse) -> Denied | None:

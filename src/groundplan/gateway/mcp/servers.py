@@ -80,6 +80,7 @@ class _Answer(msgspec.Struct):
 
 _decode = msgspec.json.Decoder(_Answer).decode
 _Reply = Callable[[_Answer], None]
+_Check = Callable[[], None]
 
 
 class ServerError(Exception):
@@ -143,16 +144,19 @@ class Servers:
                 break
         return found
 
-    async def request(self, server: ToolServer, method: str, params: dict[str, Any], caller: str) -> dict[str, Any]:
-        """The result of one request of a caller. Raises `Unavailable` (`tool_unavailable`), `ServerError`."""
+    async def request(
+        self, server: ToolServer, method: str, params: dict[str, Any], caller: str, check: _Check | None = None
+    ) -> dict[str, Any]:
+        """The result of one request of a caller. `check` runs before anything of it is sent, once there is a session
+        and a connection. Raises `Unavailable` (`tool_unavailable`), `ServerError`, and as `check`."""
         try:
             session = await self._session_for(server, caller)
-            status, answer = await self._send_in(session, method, params)
+            status, answer = await self._send_in(session, method, params, check)
             # 404, and 400 from some servers, mean an unknown session: the request was not processed
             if status == 404 or (status == 400 and session.is_stateful):
                 self._forget(session)
                 session = await self._session_for(server, caller)
-                status, answer = await self._send_in(session, method, params)
+                status, answer = await self._send_in(session, method, params, check)
         except (UpstreamFailure, EventTooLarge) as failure:
             self._gateway.targets.forget(f"mcp:{server.name}")
             raise _unavailable(server, str(failure) or "its answer is too large") from failure
@@ -165,12 +169,16 @@ class Servers:
             raise ServerError(answer.error)
         return answer.result or {}
 
-    async def _send_in(self, session: _Session, method: str, params: dict[str, Any]) -> tuple[int, _Answer | None]:
+    async def _send_in(
+        self, session: _Session, method: str, params: dict[str, Any], check: _Check | None
+    ) -> tuple[int, _Answer | None]:
         session.busy += 1
         try:
             new_share = _new_share.get()
             share = None if new_share is None else new_share()
-            status, answer, _ = await self._send(session.server, method, params, session.lines, share=share)
+            status, answer, _ = await self._send(
+                session.server, method, params, session.lines, share=share, check=check
+            )
         finally:
             session.busy -= 1
             session.used = self._gateway.loop.time()
@@ -263,7 +271,7 @@ class Servers:
 
     async def _send(
         self, server: ToolServer, method: str, params: dict[str, Any], lines: bytes, *, notify: bool = False,
-        share: MemoryShare | None = None,
+        share: MemoryShare | None = None, check: _Check | None = None,
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
         """(status, answer, headers) of one message. `share`: counts a large answer in the memory for them. Raises
         `UpstreamFailure`."""
@@ -272,7 +280,7 @@ class Servers:
         if not notify:
             message["id"] = self._last_id
         try:
-            return await self._post(server, message, lines, once=method == USE, share=share)
+            return await self._post(server, message, lines, once=method == USE, share=share, check=check)
         except (UpstreamFailure, EventTooLarge, asyncio.CancelledError) as failure:
             waits = not isinstance(failure, UpstreamFailure) or failure.kind == "timeout"
             if waits and not notify and b"mcp-session-id" in lines:
@@ -284,7 +292,7 @@ class Servers:
 
     async def _post(
         self, server: ToolServer, message: dict[str, Any], lines: bytes, *, once: bool = False,
-        share: MemoryShare | None = None,
+        share: MemoryShare | None = None, check: _Check | None = None,
     ) -> tuple[int, _Answer | None, dict[bytes, bytes]]:  # fmt: skip
         """Send a message. `once`: it must not be retried, so it never uses a pooled connection, which the server may be
         closing."""
@@ -293,7 +301,8 @@ class Servers:
         pooled = None if once else target.pool.take_idle()
         accept = b"application/json, text/event-stream"
         request = target.request(path, msgspec.json.encode(message), b"mcp-%d" % self._last_id, accept, lines)
-        post = _Post(server, target, request, message.get("id"), partial(self._answer_server, server, lines), share)
+        reply = partial(self._answer_server, server, lines)
+        post = _Post(server, target, request, message.get("id"), reply, share, check)
         if pooled is not None:
             try:
                 return await post.send_over(pooled)
@@ -328,6 +337,7 @@ class _Post:
     id: Any
     reply: _Reply
     share: MemoryShare | None
+    check: _Check | None
 
     async def send_over(self, connection: UpstreamConnection) -> tuple[int, _Answer | None, dict[bytes, bytes]]:
         """(status, answer, headers), within the declared time, however much the server sends. Raises
@@ -335,6 +345,8 @@ class _Post:
         loop, seconds = asyncio.get_running_loop(), self.server.timeout_ms / 1000
         deadline = loop.time() + seconds
         try:
+            if self.check is not None:
+                self.check()
             connection.send(self.request)
             status = await connection.read_head(seconds)
             headers = dict(connection.headers)
