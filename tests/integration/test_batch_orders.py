@@ -18,6 +18,7 @@ import psycopg
 import pytest
 from openai import AsyncOpenAI
 from openai.types import Batch
+from tests.integration.gates import wait_until_acknowledged
 from tests.integration.gateway_stack import Stack, blueprint, deployment, installation, scripted_upstream, workload
 from tests.integration.test_batch_kill import retry_until_served, run_shipper
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, create_batch, input_line, input_lines
@@ -343,6 +344,28 @@ async def test_a_kill_ends_orders_at_the_provider_at_once(world: World, code: st
     told = {(entry["error"]["code"], "had not made this call" in entry["error"]["message"]) for entry in failures}
     assert told == {(code, True)} or scope in ("company", "workload/assistant")
     assert await world.settled_attempts() == (1, LINE)
+
+
+async def test_a_deployment_killed_while_the_input_is_uploaded_gets_no_order(world: World) -> None:
+    uploading, acknowledged, upload = asyncio.Event(), asyncio.Event(), world.model.batches._upload
+
+    async def upload_slowly(request: Request, response: Response) -> None:
+        uploading.set()
+        await acknowledged.wait()
+        await upload(request, response)
+
+    world.model.batches._upload = upload_slowly  # type: ignore[method-assign]
+    batch = await create_batch(world.client, input_lines(3))
+    await asyncio.wait_for(uploading.wait(), 30)
+    world.stack.policy("kill", "deployment/one", STOPS["killed"].format(scope="'deployment/one'"))
+    await wait_until_acknowledged(world.stack)
+    acknowledged.set()
+    done = await over(world, batch.id)
+    assert counted(done) == (0, 3) and not world.there
+    failures = await contents(world.client, done.error_file_id)
+    assert {entry["error"]["code"] for entry in failures} == {"killed"}
+    await wait_for(lambda: not world.model.batches.files)
+    assert await world.settled() == (0, Decimal())
 
 
 @pytest.mark.parametrize("code", ["batch_place_changed", "policy_denied"])

@@ -174,6 +174,11 @@ class OrderRunner:
         if file is None:
             await self._end_unmade(connection, batch, order, ("batch_line_refused", "no call of it may be made"))
             return
+        # again: writing and uploading the input may take an hour
+        if (denied := self._denial_reason(batch, order)) is not None:
+            current = await order_store.find(connection, order.id) or order
+            await self._end_unmade(connection, batch, current, denied)
+            return
         path, headers = self._blobs.path(_file_id(order, INPUT)), batch_calls.order_header_lines(batch)
         await order_store.mark_sending(connection, order.id)
         try:
