@@ -360,12 +360,12 @@ async def test_a_deployment_killed_while_the_input_is_uploaded_gets_no_order(wor
     world.stack.policy("kill", "deployment/one", STOPS["killed"].format(scope="'deployment/one'"))
     await wait_until_acknowledged(world.stack)
     acknowledged.set()
-    done = await over(world, batch.id)
-    assert counted(done) == (0, 3) and not world.there
+    done = await wait_until_ended(world, batch.id)
+    assert completed_and_failed(done) == (0, 3) and not world.provider_batches
     failures = await contents(world.client, done.error_file_id)
     assert {entry["error"]["code"] for entry in failures} == {"killed"}
-    await wait_for(lambda: not world.model.batches.files)
-    assert await world.settled() == (0, Decimal())
+    await wait_until(lambda: not world.model.batches.files)
+    assert await world.settled_attempts() == (0, Decimal())
 
 
 @pytest.mark.parametrize("code", ["batch_place_changed", "policy_denied"])

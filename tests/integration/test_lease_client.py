@@ -17,6 +17,7 @@ import psycopg
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from psycopg.conninfo import conninfo_to_dict, make_conninfo
 from tests.integration.gateway_stack import blueprint
 
 from groundplan.blueprint.model import Budget
@@ -102,12 +103,12 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(database: Database, root: Path) -> AsyncIterator[Worker]:
+async def worker(database: Database, root: Path, url: str = "") -> AsyncIterator[Worker]:
     epoch = new_id()
     journal = Journal.open(root / str(epoch), epoch, asyncio.get_running_loop(), 1 << 18)
     slices = Slices()
     clock = FixedClock()
-    leases = LeaseClient(database.urls["gateway"], journal, slices, home=root, clock=clock)
+    leases = LeaseClient(url or database.urls["gateway"], journal, slices, home=root, clock=clock)
     await leases.start()
     try:
         yield Worker(epoch, slices, journal, leases, clock)
@@ -450,6 +451,55 @@ async def test_a_read_only_server_is_left_for_the_writable_one(database: Databas
         await connection.execute("SET default_transaction_read_only = on")
         with patience():
             assert await one.make_call(budget, COST, COST)
+
+
+@asynccontextmanager
+async def suspendable_server(port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """A port of the server at `port`, and what suspends it: open connections stay open and nothing comes over them."""
+    running, tasks = asyncio.Event(), set[asyncio.Task[None]]()
+    running.set()
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(1 << 16):
+            await running.wait()
+            writer.write(data)
+        writer.close()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        inner = await asyncio.open_connection("127.0.0.1", port)
+        tasks.update(asyncio.create_task(pump(*ends)) for ends in ((reader, inner[1]), (inner[0], writer)))
+
+    listening = await asyncio.start_server(serve, "127.0.0.1", 0)
+
+    def suspend() -> None:
+        running.clear()
+        listening.close()
+
+    try:
+        yield listening.sockets[0].getsockname()[1], suspend
+    finally:
+        running.set()
+        await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
+        listening.close()
+
+
+async def test_a_worker_answers_recalls_after_its_server_was_suspended_and_replaced(
+    database: Database, tmp_path: Path
+) -> None:
+    budget, parts = budget_of(10 * COST), conninfo_to_dict(database.urls["gateway"])
+    async with suspendable_server(int(str(parts["port"]))) as (port, suspend), worker(database, tmp_path) as other:
+        twice = {name: f"{parts[name]},{parts[name]}" for name in ("host", "hostaddr") if parts.get(name)}
+        url = make_conninfo(database.urls["gateway"], port=f"{port},{parts['port']}", **twice)
+        async with worker(database, tmp_path, url) as one:
+            with patience():
+                token = (new_id().bytes, 0)
+                assert await one.leases.acquire(token, [Charge(budget.name, MONTH, 9 * COST)], [budget]) is None
+            one.slices.settle(token, 0)
+            before = one.leases._grants._connection
+            suspend()
+            await until(lambda: one.leases.connected and one.leases._grants._connection is not before)
+            with patience():
+                assert await other.make_call(budget, 2 * COST, COST)
 
 
 async def test_a_fenced_worker_is_granted_nothing(database: Database, tmp_path: Path) -> None:

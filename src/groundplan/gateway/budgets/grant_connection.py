@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -114,6 +114,8 @@ class GrantConnection:
         may have stood still meanwhile."""
         self._problem = ""
         self.ended_key_lookup: EndedKeyLookup | None = None
+        self.on_connected: Callable[[], None] | None = None
+        """Called with each new connection."""
         self._ended_key_budgets: set[Key] = set()
         """Budgets of keys that ended long ago, of which this worker still holds something."""
         self._keys_checked_at = clock.seconds()
@@ -282,6 +284,8 @@ class GrantConnection:
             await connection.close()
             raise
         self._connection, self._problem = connection, ""
+        if self.on_connected is not None:
+            self.on_connected()
         return connection
 
     async def _read_clock(self, connection: Connection) -> None:

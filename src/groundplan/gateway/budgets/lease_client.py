@@ -85,6 +85,7 @@ class LeaseClient:
         """Quotas of windows that have ended, of which something is still reserved."""
         epoch = journal.epoch
         self._recalls = Recalls(url, epoch, self._grants, self._accounts, watch=self._watch, start=self._start_task)
+        self._grants.on_connected = self._recalls.listen_anew
         self._background: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False

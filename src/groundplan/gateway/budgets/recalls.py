@@ -42,6 +42,8 @@ class Recalls:
         self._watch = watch
         self._start = start
         self._active_until: dict[Key, float] = {}
+        self._listening: asyncio.Timeout | None = None
+        """Ends the wait for notifications over the present connection."""
 
     def __contains__(self, key: Key) -> bool:
         """Whether another worker was short of this key lately."""
@@ -58,16 +60,33 @@ class Recalls:
         """Listen, however often the connection is lost."""
         while True:
             with self._grants.log_failures():
-                async with await connect(self._url) as listener:
-                    await listener.execute(f"LISTEN {RECALL_CHANNEL}")
-                    await listener.execute(f"LISTEN {FREED_CHANNEL}")
-                    while True:
-                        async for notice in wait_for_notifications(listener):
-                            if notice.channel == FREED_CHANNEL:
-                                self._on_freed(notice.payload)
-                            else:
-                                self.answer_recall(notice.payload)
+                try:
+                    async with asyncio.timeout(None) as self._listening:
+                        await self._listen()
+                except TimeoutError:
+                    if self._listening is not None and self._listening.expired():
+                        continue
+                    raise
+                finally:
+                    self._listening = None
             await asyncio.sleep(0.2)
+
+    async def _listen(self) -> None:
+        async with await connect(self._url) as listener:
+            await listener.execute(f"LISTEN {RECALL_CHANNEL}")
+            await listener.execute(f"LISTEN {FREED_CHANNEL}")
+            while True:
+                async for notice in wait_for_notifications(listener):
+                    if notice.channel == FREED_CHANNEL:
+                        self._on_freed(notice.payload)
+                    else:
+                        self.answer_recall(notice.payload)
+
+    def listen_anew(self) -> None:
+        """Listen over a new connection, since the worker had to make a new one for grants: the server may be another
+        one, and a listener never learns that its own was suspended."""
+        if self._listening is not None and not self._listening.expired():
+            self._listening.reschedule(asyncio.get_running_loop().time())
 
     def _on_freed(self, payload: str) -> None:
         name, _, period = payload.rpartition(" ")
