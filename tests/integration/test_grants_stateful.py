@@ -214,7 +214,7 @@ class GrantMachine(RuleBasedStateMachine):
 
     def _born(self) -> Worker:
         epoch = new_id()
-        connection = self._run(grant_store.connect(self.ground.database.urls["gateway"], epoch, self.ground.home))
+        connection = self._run(grant_store.connect(self.ground.database.urls["gateway"], epoch, self.ground.home, 10.0))
         return Worker(epoch, connection, len(self.declared) - 1)
 
     def _key(self, name: str) -> Key:
@@ -258,7 +258,7 @@ class GrantMachine(RuleBasedStateMachine):
         """It learns of what was granted and not heard, once."""
         worker = self.workers[slot]
         limits = self._run(grant_store.limit_totals(worker.connection, worker.epoch))
-        found = self._run(grant_store.granted_totals(worker.connection, worker.epoch, lambda _: False))
+        found = self._run(grant_store.granted_totals(worker.connection, worker.epoch, lambda _: False, 10.0))
         found |= {k: one[0] for k, one in limits.items()}
         slices = {name: s for (epoch, name), s in self.model.slices.items() if epoch == worker.epoch and not s.closed}
         assert {name: amount for (name, _), amount in found.items()} == {n: s.granted for n, s in slices.items()}

@@ -454,13 +454,16 @@ async def test_a_read_only_server_is_left_for_the_writable_one(database: Databas
 
 
 @asynccontextmanager
-async def suspendable_server(port: int) -> AsyncIterator[tuple[int, Callable[[], None]]]:
-    """A port of the server at `port`, and what suspends it: open connections stay open and nothing comes over them."""
+async def suspendable_server(port: int, statement: bytes = b"") -> AsyncIterator[tuple[int, Callable[[], None]]]:
+    """A port of the server at `port`, and what suspends it, as a `statement` does: open connections stay open and
+    nothing comes over them."""
     running, tasks = asyncio.Event(), set[asyncio.Task[None]]()
     running.set()
 
     async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(1 << 16):
+            if statement and statement in data:
+                suspend()
             await running.wait()
             writer.write(data)
         writer.close()
@@ -481,6 +484,20 @@ async def suspendable_server(port: int) -> AsyncIterator[tuple[int, Callable[[],
         running.set()
         await asyncio.wait_for(asyncio.gather(*tasks, return_exceptions=True), 20)
         listening.close()
+
+
+@pytest.mark.parametrize("statement", [b"INSERT INTO gateway", b"WITH RECURSIVE every", b"FROM limit_slice"])
+async def test_a_worker_leaves_a_server_that_is_suspended_while_it_connects(
+    database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statement: bytes
+) -> None:
+    monkeypatch.setattr(grant_connection, "_RECONCILE_STATEMENT_S", 0.5)
+    parts = conninfo_to_dict(database.urls["gateway"])
+    async with suspendable_server(int(str(parts["port"])), statement) as (port, _):
+        twice = {name: f"{parts[name]},{parts[name]}" for name in ("host", "hostaddr") if parts.get(name)}
+        url = make_conninfo(database.urls["gateway"], port=f"{port},{parts['port']}", **twice)
+        async with asyncio.timeout(15), worker(database, tmp_path, url) as one:
+            with patience(10):
+                assert await one.make_call(budget_of(10 * COST), COST, COST)
 
 
 async def test_a_worker_answers_recalls_after_its_server_was_suspended_and_replaced(

@@ -115,8 +115,8 @@ async def test_a_worker_stopped_while_it_requests_a_slice_does_not_block_others(
         return (await grant_store.grant_limits(connection, two, limit_requests[:1]))[0]
 
     async with proxy.forward(url) as proxied_url:
-        first = await grant_store.connect(proxied_url, one, tmp_path)
-        second = await grant_store.connect(url, two, tmp_path)
+        first = await grant_store.connect(proxied_url, one, tmp_path, 10.0)
+        second = await grant_store.connect(url, two, tmp_path, 10.0)
         assert (await grant_store.grant_budgets(first, one, [(BUDGET, "total", 1, ONE_REQUEST)]))[0].amount == 1
         proxy.cut = True
         stopping = asyncio.create_task(send_to_postgres(first))

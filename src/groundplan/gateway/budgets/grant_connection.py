@@ -50,6 +50,8 @@ _DAY_S = 86_400.0
 _NO_PREFETCH_S = 2.0
 """How long nothing is fetched ahead after other workers were short, or nothing was granted."""
 _STATEMENT_S = 2.0
+_RECONCILE_STATEMENT_S = 10.0
+"""The same for a statement of a new connection, which may read the budgets of many keys."""
 _UNANSWERED_S = 60.0
 """For how long an unanswered grant is looked for; each later request without an answer starts this time anew."""
 _STATEMENT_ROWS = 250
@@ -276,9 +278,10 @@ class GrantConnection:
         has lost. Needs `lock`."""
         if self._connection is not None and not self._connection.closed:
             return self._connection
-        connection = await grant_store.connect(self._url, self._epoch, self._home)
+        connection = await grant_store.connect(self._url, self._epoch, self._home, _RECONCILE_STATEMENT_S)
         try:
-            await self._read_clock(connection)
+            async with patient(_RECONCILE_STATEMENT_S):
+                await self._read_clock(connection)
             await self._reconcile(connection)
         except BaseException:
             await connection.close()
@@ -301,7 +304,10 @@ class GrantConnection:
         ended_before = self.current_minute(before=_REMEMBERED_FOR)
         used = {period for _, period in (*self._granted, *self._accounts)}  # also one in which a call goes on for days
         totals = await grant_store.granted_totals(
-            connection, self._epoch, lambda period: has_ended(period, ended_before) and period not in used
+            connection,
+            self._epoch,
+            lambda period: has_ended(period, ended_before) and period not in used,
+            _RECONCILE_STATEMENT_S,
         )
         ended_before = self.current_minute(
             before=_REMEMBERED_FOR
@@ -314,7 +320,8 @@ class GrantConnection:
         self._lost_grants.update(lost)
         if self._lost_grants:
             await self._book_lost_grants(connection)
-        limits = await grant_store.limit_totals(connection, self._epoch)
+        async with patient(_RECONCILE_STATEMENT_S):
+            limits = await grant_store.limit_totals(connection, self._epoch)
         known = {key: (0, 0) for key in self._granted if is_quota(key[0])}
         now = (
             self.current_minute()
@@ -331,7 +338,9 @@ class GrantConnection:
         log.error(message, len(self._lost_grants))
         debts = {key: -left for key in sorted(self._lost_grants) if (left := self._slices.available(*key)) < 0}
         if debts:
-            for key, amount in (await grant_store.book_debts(connection, self._epoch, debts)).items():
+            async with patient(_RECONCILE_STATEMENT_S):
+                booked = await grant_store.book_debts(connection, self._epoch, debts)
+            for key, amount in booked.items():
                 self._book_grant(key, amount)
         self._lost_grants.clear()
 

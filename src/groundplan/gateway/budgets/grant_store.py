@@ -23,6 +23,7 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway import database
 from groundplan.gateway.budgets.leases import Key, Quota
+from groundplan.gateway.stalls import patient
 from groundplan.ledger.model import Release
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -110,11 +111,13 @@ class Grant:
     contested: bool
 
 
-async def connect(url: str, epoch: UUID, home: Path) -> Connection:
-    """Connect, and register the worker in the database. Raises psycopg.Error."""
+async def connect(url: str, epoch: UUID, home: Path, seconds: float) -> Connection:
+    """Connect, and register the worker in the database, which may take `seconds`. Raises psycopg.Error,
+    TimeoutError."""
     connection = await database.connect(url)
     try:
-        await register(connection, epoch, home)
+        async with patient(seconds):
+            await register(connection, epoch, home)
     except BaseException:
         await connection.close()
         raise
@@ -127,13 +130,19 @@ async def register(connection: Connection, epoch: UUID, home: Path) -> None:
     await connection.execute(_REGISTER, (epoch, socket.gethostname(), str(home), os.getpid(), epoch))
 
 
-async def granted_totals(connection: Connection, epoch: UUID, forgotten: Callable[[str], bool]) -> dict[Key, int]:
+async def granted_totals(
+    connection: Connection, epoch: UUID, forgotten: Callable[[str], bool], seconds: float
+) -> dict[Key, int]:
     """Return all that was ever granted to this worker of budgets, except in periods that are `forgotten`: of many keys
-    there may be one each for every day of months. One query for each period, so that calls get turns between them."""
+    there may be one each for every day of months. One query for each period, so that calls get turns between them; each
+    may take `seconds`. Raises psycopg.Error, TimeoutError."""
+    async with patient(seconds):
+        periods = await (await connection.execute(_GRANTED_PERIODS, {"epoch": epoch})).fetchall()
     rows = []
-    for (period,) in await (await connection.execute(_GRANTED_PERIODS, {"epoch": epoch})).fetchall():
+    for (period,) in periods:
         if not forgotten(period):
-            rows += await (await connection.execute(_GRANTED_TOTALS_IN, (epoch, period))).fetchall()
+            async with patient(seconds):
+                rows += await (await connection.execute(_GRANTED_TOTALS_IN, (epoch, period))).fetchall()
     return _amounts_by_key(rows)
 
 

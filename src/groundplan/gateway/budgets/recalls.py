@@ -17,7 +17,10 @@ from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.database import connect
 from groundplan.gateway.notifications import wait_for_notifications
+from groundplan.gateway.stalls import patient
 
+_LISTEN_S = 2.0
+"""How long PostgreSQL may take to begin to notify."""
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after a recall: as long as the asking worker refuses at once."""
 
@@ -73,8 +76,9 @@ class Recalls:
 
     async def _listen(self) -> None:
         async with await connect(self._url) as listener:
-            await listener.execute(f"LISTEN {RECALL_CHANNEL}")
-            await listener.execute(f"LISTEN {FREED_CHANNEL}")
+            async with patient(_LISTEN_S):
+                await listener.execute(f"LISTEN {RECALL_CHANNEL}")
+                await listener.execute(f"LISTEN {FREED_CHANNEL}")
             while True:
                 async for notice in wait_for_notifications(listener):
                     if notice.channel == FREED_CHANNEL:
