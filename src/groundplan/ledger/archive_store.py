@@ -1,4 +1,4 @@
-"""The SQL of archiving: copies a day's facts out, records where they are, and then deletes them."""
+"""The SQL of archiving: copies a day's facts to files, records where the files are, and then deletes the facts."""
 
 from __future__ import annotations
 
@@ -30,9 +30,9 @@ _KNOWN: Final[dict[str, LiteralString]] = {
         u(call_id, attempt, budget, period) USING (call_id, attempt, budget, period)""",
 }
 IDS_PER_ROW: Final = 10_000
-"""Ids in one row, as in the SQL function `drop_archived`."""
+"""Number of ids in one row; the SQL function `drop_archived` has the same number."""
 _LAST_MS: Final = 253_402_000_000_000
-"""Of a time that has a day after it in every calendar; ids that are made at random may say later ones."""
+"""The latest time whose day has a next day in every calendar. Ids made at random may contain later times."""
 
 
 def try_lock(conn: Connection[Any]) -> bool:
@@ -49,8 +49,8 @@ def lock_day(conn: Connection[Any], day: date) -> None:
 
 
 def days_to_archive(conn: Connection[Any], before: date, limit: int) -> list[date]:
-    """The oldest days before `before` that have facts and were not archived; if there is none, the oldest archived day
-    for which facts arrived since."""
+    """The oldest days before `before` that have facts and were not archived. If there are none, the oldest archived day
+    for which facts have arrived since."""
     rows = conn.execute(
         """SELECT d.day FROM (
              SELECT DISTINCT (hour AT TIME ZONE 'UTC')::date AS day FROM call_day
@@ -99,8 +99,8 @@ def column_types(conn: Connection[Any], table: str) -> dict[str, str]:
 
 
 def part_end(conn: Connection[Any], day: date, most: int) -> datetime | None:
-    """The end of the next part of a day, so that it has at most `most` calls and attempts each (more only if they have
-    the same time); None: the whole rest."""
+    """The time at which the next part of a day ends, so that it has at most `most` calls and `most` attempts (more only
+    if they have the same time); None: the part is the whole rest of the day."""
     row = conn.execute(
         """WITH d AS (SELECT %(day)s::timestamp AT TIME ZONE 'UTC' AS first,
                (%(day)s::date + 1)::timestamp AT TIME ZONE 'UTC' AS last),
@@ -146,8 +146,8 @@ def record_part(
 
 
 def delete_archived(conn: Connection[Any], day: date, part: int = 0) -> int:
-    """Delete a day's facts that are in a part; return how many calls. Raises psycopg's `SerializationFailure` where
-    they changed meanwhile."""
+    """Delete a day's facts that are in a part; return the number of calls. Raises psycopg's `SerializationFailure` if
+    the facts have changed meanwhile."""
     row = conn.execute("SELECT drop_archived(%s, %s)", (day, part)).fetchone()
     assert row is not None
     return int(row[0])
@@ -195,7 +195,7 @@ def are_calls_archived(conn: Connection[Any], first: int, until: int) -> bool:
 
 
 def oldest_unlisted(conn: Connection[Any]) -> tuple[date, str, int] | None:
-    """(day, URL, part) of the oldest part that was archived before ids were listed; None where there is none."""
+    """(day, URL, part) of the oldest part that was archived before ids were listed; None if there is none."""
     row = conn.execute(
         """SELECT d.day, d.url, d.part FROM archived_day d
            WHERE NOT EXISTS (SELECT FROM archived_fact f WHERE f.day = d.day AND f.part = d.part)

@@ -1,5 +1,7 @@
-"""The SQL of responses that are made in the background: written by gateways, deleted by the control process when they
-may not be kept any more. What they say is sealed; opening it is elsewhere.
+"""The SQL of responses that are generated in the background: written by gateways, deleted by the control process when
+they may no longer be kept.
+
+Their content is sealed; this module does not open it.
 """
 
 from __future__ import annotations
@@ -18,15 +20,17 @@ from groundplan.ledger import retention
 
 Conn = Connection[Any]
 CHANNEL: Final = "groundplan_background"
-"""Notifies of the id of a cancelled response or, after `FOLLOWED`, of one that another worker follows."""
+"""NOTIFY channel. The payload is the id of a cancelled response or, after `FOLLOWED`, of one whose events another
+worker follows."""
 FOLLOWED: Final = "+"
 QUEUED, RUNNING, CANCELLED, FAILED = "queued", "in_progress", "cancelled", "failed"
 OPEN: Final = frozenset({QUEUED, RUNNING})
 RETRIES_PER_SECOND: Final = 40
-"""Most retries a second for the waiting responses of one workload: each costs a claim, a call up to its refusal, and a
-written row."""
+"""The most retries a second for the waiting responses of one workload: each costs a claim, a call up to its refusal,
+and a written row."""
 MAX_SPREAD_SECONDS: Final = 25.0
-"""Longest delay of a response in favour of others; varied by a fifth, so that they are not retried together."""
+"""The longest delay of a response in favour of others; it is varied by a fifth, so that they are not retried
+together."""
 _OPEN: Final = "status IN ('queued', 'in_progress')"
 _COLUMNS: Final = (
     "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status, waits"
@@ -36,9 +40,13 @@ _MINE: Final = "id = %(id)s AND owner = %(owner)s AND workload = %(workload)s AN
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`owner` is the key that asked for it, or the first of its line. `failed`: what went wrong, sealed; None where a
-    worker ended before it could say so. `ended`: number of its last event. `call_id`: of the call that makes it; None
-    while it waits again. `waits`: what refused it last, while it is `queued`."""
+    """A background response.
+
+    `owner` is the key that requested it, or the first key from which that one was rotated. `failed` is the error,
+    sealed; None if a worker ended before it could record one. `ended` is the number of the last event. `call_id` is the
+    call that generates the response; None while it waits again. `waits` says what refused it last, while it is
+    `queued`.
+    """
 
     id: str
     call_id: UUID | None
@@ -57,8 +65,8 @@ class Row:
 
 
 def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) -> bool:
-    """Add a response; False where the workload has `most` open ones, or open ones with `most_bytes`. With an `epoch` it
-    is claimed for that worker at once."""
+    """Add a response; False if the workload already has `most` open responses, or open ones with `most_bytes` in all.
+    With an `epoch` that worker claims the response at once."""
     status = QUEUED if epoch is None else RUNNING
     done = conn.execute(
         f"""INSERT INTO background_response (id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed,
@@ -75,20 +83,20 @@ def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) ->
 
 
 def find(conn: Conn, id: str, owner: UUID, workload: str) -> Row | None:
-    """A response of this owner that has not expired; None where there is none."""
+    """A response of this owner that has not expired; None if there is none."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         named = {"id": id, "owner": owner, "workload": workload}
         return cursor.execute(f"SELECT {_COLUMNS} FROM background_response WHERE {_MINE}", named).fetchone()
 
 
 def status(conn: Conn, id: str) -> str:
-    """The status of a response; empty where it does not exist."""
+    """The status of a response; empty if it does not exist."""
     row = conn.execute("SELECT status FROM background_response WHERE id = %s", (id,)).fetchone()
     return "" if row is None else str(row[0])
 
 
 def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
-    """Claim the responses that have waited longest for this worker, one for each id in `calls`, since each run is a new
+    """Claim for this worker the responses that have waited longest: one for each id in `calls`, since each run is a new
     call."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
         return cursor.execute(
@@ -124,8 +132,8 @@ def has_due(conn: Conn, seconds: float) -> bool:
 
 
 def recover_orphaned(conn: Conn) -> None:
-    """Recover the responses of workers that ended and whose journals were taken over: those that were sent fail, since
-    they are not sent again; the others, and those that were certainly not billed, are queued again."""
+    """Recover the responses of workers that have ended and whose journals were taken over. Responses whose call was
+    sent fail, since it is not sent again; the others, and those that were certainly not billed, are queued again."""
     conn.execute(
         """UPDATE background_response b SET
              status = CASE WHEN o.sent THEN 'failed' ELSE 'queued' END, epoch = CASE WHEN o.sent THEN b.epoch END,
@@ -140,7 +148,7 @@ def recover_orphaned(conn: Conn) -> None:
 
 
 def finish(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, ended: int) -> bool:
-    """Finish a response; False where it no longer belongs to this worker, or was cancelled."""
+    """Finish a response; False if it no longer belongs to this worker, or was cancelled."""
     done = conn.execute(
         """UPDATE background_response SET status = %s, failed = %s, ended = %s
            WHERE id = %s AND epoch = %s AND status = 'in_progress'""",
@@ -150,8 +158,8 @@ def finish(conn: Conn, id: str, epoch: UUID, status: str, failed: str | None, en
 
 
 def requeue(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: float) -> None:
-    """Queue a response of this worker again unless it was cancelled, for at least `seconds`; longer where so many of
-    its workload wait that all workers together would exceed `RETRIES_PER_SECOND`."""
+    """Queue a response of this worker again, unless it was cancelled. It waits for at least `seconds`, and longer if so
+    many responses of its workload wait that all workers together would exceed `RETRIES_PER_SECOND`."""
     conn.execute(
         """UPDATE background_response b
            SET status = 'queued', epoch = NULL, call_id = NULL, waits = %(waits)s, due = now() + interval '1 second'
@@ -171,7 +179,7 @@ def requeue(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: fl
 
 
 def cancel(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
-    """Cancel a response of this owner and notify its worker; False where it was not open."""
+    """Cancel a response of this owner and notify its worker; False if it was not open."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE {_MINE} AND {_OPEN}"
     return _execute_and_notify(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
 
@@ -183,13 +191,13 @@ def cancel_for_all(conn: Conn, id: str) -> bool:
 
 
 def delete(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
-    """Delete a response of this owner and notify its worker; False where there was none."""
+    """Delete a response of this owner and notify its worker; False if there was none."""
     deleted: LiteralString = f"DELETE FROM background_response WHERE {_MINE}"
     return _execute_and_notify(conn, deleted, {"id": id, "owner": owner, "workload": workload})
 
 
 def _execute_and_notify(conn: Conn, statement: LiteralString, parameters: dict[str, object]) -> bool:
-    """Execute a statement on one response and notify its worker; False where no response matched."""
+    """Execute a statement on one response and notify its worker; False if no response matched."""
     changed = conn.execute(statement, parameters).rowcount > 0
     if changed:
         conn.execute("SELECT pg_notify(%s, %s)", (CHANNEL, parameters["id"]))

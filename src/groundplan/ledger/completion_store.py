@@ -1,5 +1,7 @@
 """The SQL of stored chat completions: added, found, changed and deleted by gateways, deleted by the control process
-when they may not be kept any more. What is stored is sealed; opening it is elsewhere.
+when they may no longer be kept.
+
+Their content is sealed; this module does not open it.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ _MINE = "owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`owner` is the key that made it, or the first of its line; `id` is its upstream's."""
+    """A stored completion. `owner` is the key that requested it, or the first key from which that one was rotated; `id`
+    is the upstream's."""
 
     call: UUID
     id: str
@@ -45,7 +48,7 @@ class Owner:
 
 
 def add(conn: Connection[Any], row: Row) -> bool:
-    """False where the owner has one with this id."""
+    """Store a completion; False if the owner has one with this id."""
     done = conn.execute(
         f"INSERT INTO stored_completion ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (row.call, row.id, row.workload, row.owner, row.deployment, row.model, row.expires_at, row.sealed),
@@ -72,8 +75,8 @@ def page(
     *,
     newest_first: bool,
 ) -> list[Row]:
-    """A page of this owner's completions by creation, after that of the call `after`: at most this many, and at most
-    this many bytes (but one at least)."""
+    """A page of this owner's completions by time of creation, after that of the call `after`: at most `most`
+    completions, and at most `most_bytes` bytes (but always one)."""
     sign, order = ("<", "DESC") if newest_first else (">", "ASC")
     # only what is asked for, so that each page begins where it is and not at the first of all
     wanted = _MINE

@@ -1,6 +1,6 @@
-"""The SQL of kept prompts and answers: added by the content writer, read and deleted by the control process.
+"""The SQL of stored prompts and answers: added by the content writer, read and deleted by the control process.
 
-What is stored is sealed; opening it, and who may, are elsewhere.
+Content is sealed; this module does not open it, nor decide who may.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from groundplan.ledger import retention
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """Stored content of a call. `kind` is redacted or full; `found` counts redactions by kind; `cut`: truncated."""
+    """Stored content of a call. `kind` is redacted or full; `found` counts redactions by kind; `cut` says whether it
+    was truncated."""
 
     call: UUID
     at: datetime
@@ -47,7 +48,7 @@ def add(conn: Connection[Any], rows: Sequence[Row]) -> None:
 
 
 def find_content(conn: Connection[Any], call: UUID) -> Row | None:
-    """The content of a call that has not expired; None where there is none."""
+    """The content of a call that has not expired; None if there is none."""
     with conn.cursor(row_factory=dict_row) as cursor:
         row = cursor.execute(
             """SELECT call_id AS call, at, workload, kind, expires_at, sealed, found, cut FROM content
@@ -68,7 +69,8 @@ def apply_rules(conn: Connection[Any], rules: retention.Rules) -> dict[str, int]
 
 
 def forget_answers(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> None:
-    """Delete cached answers of workloads that store no full content any more, and those older than they store it."""
+    """Delete the cached answers of workloads that no longer store full content, and those older than their workloads'
+    retention."""
     full = [(workload, seconds) for workload, may_be_full, seconds in rules if may_be_full]
     conn.execute(
         b"""DELETE FROM answer a WHERE NOT EXISTS (SELECT 1 FROM unnest(%s::text[], %s::bigint[]) r (workload, seconds)

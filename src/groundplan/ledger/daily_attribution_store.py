@@ -1,7 +1,6 @@
-"""The SQL of sums of whole days (UTC) by whom and what calls were for: people, documents and their sources, tags of
-keys.
+"""The SQL of sums of whole days (UTC) by person, by document and source, and by tag of keys.
 
-What is not folded yet counts as well; a question is one statement, so it sees one state. No question reads calls.
+Rows that are not folded yet are included. Each query is one statement, so it sees one state; none reads calls.
 """
 
 from __future__ import annotations
@@ -19,11 +18,13 @@ from groundplan.ledger.rollup_store import NOBODY, place_names
 
 Row = dict[str, Any]
 Columns = tuple[list[str], list[str], list[int], list[int]]
-"""workload, key, what was measured, calls: of many rows the columns, which no collector of garbage looks through"""
+"""workload, key, the measured value, calls: results with many rows are returned as columns, since the garbage collector
+does not traverse lists of strings and numbers as it does rows."""
 
 
 def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
-    """(person_id, person, calls, cost_usd) of whole days, the dearest first; nobody in particular has no person."""
+    """(person_id, person, calls, cost_usd) of whole days, the most expensive first; `person` is None for calls without
+    a person."""
     return select(
         conn,
         "WITH "
@@ -37,8 +38,8 @@ def people(conn: Connection[Any], since: datetime, until: datetime, workload: st
 
 
 def sources(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[Row]:
-    """(source, documents, calls, cost_usd) of whole days: equal shares of what calls cost on the documents that they
-    were given; '' where they were given none, or the document is gone."""
+    """(source, documents, calls, cost_usd) of whole days: the cost of each call in equal shares on the documents that
+    it was given; source '' for calls without documents, or whose document was deleted."""
     return select(
         conn,
         "WITH "
@@ -65,8 +66,8 @@ def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime)
 
 
 def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> Columns:
-    """[workload, person's address, picodollars, calls] of whole days; of nobody in particular, and of each who is gone,
-    it is ''. Of one who has called in several months there are several."""
+    """[workload, person's address, picodollars, calls] of whole days. The address is '' for calls without a person and
+    for people who were removed. A person who has called in several months has several rows."""
     query = f"""WITH {_summed_by_workload("person")}
            SELECT {_joined_column("s.workload")}, {_joined_column("coalesce(p.email, '')")},
              {_joined_column("s.cost_usd::numeric(30,12)")}, {_joined_column("s.calls")}
@@ -77,8 +78,8 @@ def people_by_workload(conn: Connection[Any], since: datetime, until: datetime) 
 
 
 def tags_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
-    """(workload, tags, cost_usd, calls) of whole days by the tags of the keys that called, those of one key together:
-    'a, b'; without any it is ''."""
+    """(workload, tags, cost_usd, calls) of whole days by the tags of the calling keys. The tags of one key are joined,
+    as in 'a, b'; '' for a key without tags."""
     return _tuples(
         conn,
         """WITH summed AS (
@@ -105,14 +106,16 @@ _LINES: LiteralString = """WITH wanted AS (SELECT DISTINCT unnest(%(keys)s::uuid
     days AS (
       SELECT hour, key AS id, cost_usd FROM key_day WHERE hour >= %(since)s
       UNION ALL SELECT hour, key, cost_usd FROM person_delta WHERE hour >= %(since)s)"""
-"""Keys with those that they were rotated to and from, which are the same key, and what each cost on each day."""
+"""`line`: each key with the keys to and from which it was rotated, which count as the same key. `days`: the cost of
+each key on each day."""
 
 
 def recent_key_costs(
     conn: Connection[Any], keys: list[str], at: datetime, since: datetime, lately: datetime, today: datetime
 ) -> list[Row]:
-    """key, workload, name (how it begins), first (day) and lately_usd (of the days from `lately` on to before `today`),
-    of each of these keys that is neither revoked nor over and made a call since then, before `today`."""
+    """key, workload, name (first characters of the key), first (day of a call) and lately_usd (cost of the days from
+    `lately` to before `today`) of each of these keys that is neither revoked nor expired and made a call from `since`
+    to before `today`."""
     return select(
         conn,
         _LINES
@@ -133,7 +136,7 @@ def recent_key_costs(
 
 
 def key_costs(conn: Connection[Any], keys: list[str], since: datetime) -> dict[str, dict[date, Decimal]]:
-    """key -> day -> US dollars, of few keys."""
+    """key -> day -> US dollars, for a few keys."""
     rows = select(
         conn,
         _LINES
@@ -150,8 +153,8 @@ def key_costs(conn: Connection[Any], keys: list[str], since: datetime) -> dict[s
 def people_placed(
     conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
 ) -> tuple[list[str], list[str], Columns]:
-    """(deployments, sites, [workload, person's address, tokens, calls]) of whole days, of answers that were made at
-    deployment/NAME or site/NAME, as `people_by_workload`."""
+    """(deployments, sites, [workload, person's address, tokens, calls]) of whole days, for answers from one of `places`
+    (deployment/NAME or site/NAME); otherwise as `people_by_workload`."""
     query = f"""WITH {_summed_by_place("person")}
            SELECT {_joined_column("s.deployment")}, {_joined_column("s.site")}, {_joined_column("s.workload")},
              {_joined_column("coalesce(p.email, '')")}, {_joined_column("trunc(s.tokens)")}, {_joined_column("s.calls")}
@@ -164,8 +167,8 @@ def people_placed(
 def sources_placed(
     conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
 ) -> list[tuple[str, str, str, str, Any, Any]]:
-    """(workload, source, deployment, site, tokens, calls) of whole days, of answers that were made at deployment/NAME
-    or site/NAME: equal shares of a call's tokens on what it was given, as `sources`."""
+    """(workload, source, deployment, site, tokens, calls) of whole days, for answers from one of `places`
+    (deployment/NAME or site/NAME): the tokens of each call in equal shares on its documents, as in `sources`."""
     return _tuples(
         conn,
         f"""WITH {_summed_by_place("document")}, each AS (
@@ -178,26 +181,27 @@ def sources_placed(
 
 
 def _summed_by_place(what: LiteralString) -> str:
-    """`summed` of places, each told."""
+    """The CTE `summed` by deployment and site."""
     more = " AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     return _summed(f"{what}_place", f"workload, {what}, deployment, site", f"{what}_place_day", more, "tokens")
 
 
 def _joined_column(column: str) -> str:
-    """A column as one text with a value a line, of which none has line ends. People are many: a row of each costs
-    several times as much, here and on the way."""
+    """SQL for a column as one text with one value per line; no value contains a line end. There may be many people, and
+    a row for each would cost several times as much, here and in transfer."""
     return f"string_agg(({column})::text, E'\\n')"
 
 
 def _read_columns(conn: Connection[Any], query: str, parameters: Row) -> list[list[str]]:
-    """The values of each column that is `_joined_column`."""
+    """The values of each column of a query whose columns are `_joined_column`."""
     row = conn.execute(query.encode(), parameters).fetchone()
     assert row is not None
     return [[] if column is None else column.split("\n") for column in row]
 
 
 def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
-    """Monday -> how many people asked in that week; weeks without any are left out, nobody in particular is nobody."""
+    """Monday -> number of people who called in that week. Weeks without calls are left out, and calls without a person
+    are not counted."""
     days, more = ("person_whole", "") if workload is None else ("person_day", " AND workload = %(workload)s")
     rows = select(
         conn,
@@ -211,21 +215,21 @@ def people_weeks(conn: Connection[Any], since: datetime, until: datetime, worklo
 
 
 def _summed_days(what: LiteralString, workload: str | None) -> str:
-    """`summed`: what was folded, of one workload or of all, and what was not yet."""
+    """The CTE `summed` of one workload, or of all together: rows that were folded and rows that were not yet."""
     if workload is None:
         return _summed(what, what, f"{what}_whole", "")
     return _summed(what, what, f"{what}_day", " AND workload = %(workload)s")
 
 
 def _summed_by_workload(what: LiteralString) -> str:
-    """`summed` of all workloads, each told."""
+    """The CTE `summed` by workload."""
     return _summed(what, f"workload, {what}", f"{what}_day", "")
 
 
 def _summed(what: str, keys: str, days: str, more: str, measure: str = "cost_usd") -> str:
-    """Months that are whole from their months; of one that is not, the sums up to the ends of what is asked for, and
-    the days that are in no such sum yet; and what was not folded. A month in which nothing follows `until` is whole,
-    such as this one so far."""
+    """The CTE `summed`, with the CTEs that compute its bounds. Whole months are read from the sums of months; a partial
+    month from its running sums as far as they reach, and from the days that are not in them yet; and rows that were not
+    folded are added. A month in which nothing follows `until` counts as whole, such as the present one."""
     columns = f"SELECT {keys}, calls, {measure} FROM"
     spans = [
         f"{columns} {what}_month {_SPAN.format('m0', 'm1')}{more}",
@@ -238,8 +242,8 @@ def _summed(what: str, keys: str, days: str, more: str, measure: str = "cost_usd
 
 
 def _running(what: str, keys: str, measure: str, more: str) -> str:
-    """Sums of the month after the whole ones up to its `tail`, and of the one before them up to its `head` less those
-    up to where it begins; no rows where there is nothing between them."""
+    """SQL of the running sums of partial months: of the month after the whole ones up to `tail`, and of the month
+    before them up to `head`, less the sum before its first day. No rows where these spans are empty."""
     return f"""SELECT {keys}, CASE less WHEN 0 THEN calls[upto] ELSE calls[upto] - calls[less] END,
         CASE less WHEN 0 THEN {measure}[upto] ELSE {measure}[upto] - {measure}[less] END
       FROM (SELECT {keys}, calls, {measure},
@@ -272,8 +276,8 @@ _BOUND: LiteralString = """asked AS MATERIALIZED (
 
 
 def _months(since: datetime, until: datetime) -> Row:
-    """The times of `_summed`: `month` is the first beginning of a month that is not before the day of `since`, and
-    `before` the one of the month before that."""
+    """Parameters of `_summed`: `month` is the first beginning of a month that is not before the day of `since`, and
+    `before` the beginning of the previous month."""
     day = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
     month = day if day.day == 1 else first_of_next_month(day)
     before = (month - timedelta(days=1)).replace(day=1)
@@ -281,5 +285,5 @@ def _months(since: datetime, until: datetime) -> Row:
 
 
 def _tuples(conn: Connection[Any], query: str, parameters: Row) -> list[Any]:
-    """Many rows: what is no dictionary costs a tenth."""
+    """Rows as tuples: for many rows they cost a tenth of dictionaries."""
     return conn.execute(query.encode(), parameters).fetchall()

@@ -1,8 +1,8 @@
-"""The SQL of what each workload and deployment did, day by day: for the control charts of plans and for pilots.
+"""The SQL of daily figures of each workload and deployment, for the control charts of plans and for pilots.
 
-Counts, cost and shares are of whole days (UTC), from the sums that are kept of them, and so are medians of workloads,
-within 2 %. What deployments took is of the newest calls of each hour, of all where these are few: no question reads
-every call. Calls of the demo count like others; those that were refused count nowhere.
+Counts, cost and shares are of whole days (UTC), from stored sums, and so are medians of workloads, within 2 %.
+Latencies of deployments are of the newest calls of each hour, or of all where these are few, so no query reads every
+call. Calls of the demo count like others; refused calls count nowhere.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Row = dict[str, Any]
 
 
 SAMPLE: Final = 50
-"""Newest calls of each hour that are looked at."""
+"""Number of the newest calls of each hour that are read."""
 _DAYS: LiteralString = f"""(
     SELECT hour AS day, workload, deployment, status, cache, calls, cost_usd,
       prompt_tokens + completion_tokens AS tokens
@@ -35,8 +35,8 @@ _PER_TOKEN: LiteralString = """percentile_cont(0.5) WITHIN GROUP (ORDER BY
 
 
 def workload_days(conn: Connection[Any], since: datetime, workload: str | None = None) -> list[Row]:
-    """Days by workload: calls, cost, tokens, medians in milliseconds, share that was answered. How long calls took is
-    told of one workload only."""
+    """Daily figures by workload: calls, cost, tokens, median latencies in milliseconds, share of answered calls.
+    Latencies are filled in only for a single workload."""
     return select(
         conn,
         f"""WITH sums AS (
@@ -66,7 +66,7 @@ def workload_days(conn: Connection[Any], since: datetime, workload: str | None =
 
 
 def people_days(conn: Connection[Any], since: datetime, workload: str) -> dict[str, int]:
-    """Day -> how many people called a workload; nobody in particular is nobody."""
+    """Day -> number of people who called a workload; calls without a person are not counted."""
     rows = select(
         conn,
         """SELECT (hour AT TIME ZONE 'UTC')::date::text AS day, count(DISTINCT person) AS people FROM (
@@ -80,8 +80,8 @@ def people_days(conn: Connection[Any], since: datetime, workload: str) -> dict[s
 
 
 def deployment_times(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """Medians of each deployment since then, from calls that one attempt answered, where at least twenty were seen; and
-    the share of attempts that did not fail."""
+    """Median latencies of each deployment in that time, from calls that a single attempt answered, if there were at
+    least twenty; and the share of attempts that did not fail."""
     return select(
         conn,
         f"""WITH tried AS (
@@ -99,7 +99,7 @@ def deployment_times(conn: Connection[Any], since: datetime, until: datetime) ->
 
 
 def attempts_since(conn: Connection[Any], since: datetime, deployments: list[str]) -> list[Row]:
-    """Attempts at each of these deployments since then, and how many of them failed."""
+    """Number of attempts at each of these deployments since then, and number of those that failed."""
     return select(
         conn,
         """SELECT deployment, count(*) AS attempts,
@@ -110,7 +110,7 @@ def attempts_since(conn: Connection[Any], since: datetime, deployments: list[str
 
 
 def workload_hours(conn: Connection[Any], since: datetime, until: datetime, workloads: list[str]) -> list[Row]:
-    """Calls of each of these workloads in each hour that had any, from the sums that are kept of them."""
+    """Number of calls of each of these workloads in each hour that had any, from stored sums."""
     return select(
         conn,
         f"""SELECT workload, hour, sum(calls)::float AS calls FROM (
@@ -123,8 +123,8 @@ def workload_hours(conn: Connection[Any], since: datetime, until: datetime, work
 
 
 def deployment_days(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """Days of each deployment: calls, mean tokens, time that answers took together, and medians in milliseconds, where
-    at least five were seen."""
+    """Daily figures of each deployment: calls, mean tokens, total time of answers, and median latencies in milliseconds
+    where there were at least five calls."""
     return select(
         conn,
         f"""WITH answers AS (

@@ -1,4 +1,4 @@
-"""The SQL of findings: opening, updating, and closing them because they no longer hold or because somebody says so.
+"""The SQL of findings: opening and updating them, and closing them because they no longer hold or a person says so.
 
 Each function is part of the caller's transaction. Findings are never deleted here; the closed ones are the history.
 """
@@ -37,7 +37,7 @@ _RANK: LiteralString = f"""CASE WHEN closed_at IS NULL
 
 @dataclass(frozen=True, slots=True)
 class FindingChanges:
-    """How many findings were opened, updated and closed."""
+    """Numbers of findings that were opened, kept open (updated) and closed."""
 
     opened: int
     kept: int
@@ -46,7 +46,8 @@ class FindingChanges:
 
 @dataclass(frozen=True, slots=True)
 class ListPosition:
-    """The position of a finding in the list as it was shown; the next page does not depend on what becomes of it."""
+    """The position of a finding in the list as it was shown, so that the next page does not depend on later changes of
+    the finding."""
 
     rank: int
     at: datetime
@@ -60,7 +61,7 @@ class ListPosition:
 
 
 def report(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
-    """Open a finding or update the open one; return its id and whether it is new."""
+    """Open a finding, or update it if it is open; return its id and whether it is new."""
     row = conn.execute(
         _UPSERT,
         {
@@ -75,21 +76,21 @@ def report(conn: Connection[Any], found: Finding) -> tuple[UUID, bool]:
 
 
 def report_each(conn: Connection[Any], found: Iterable[Finding]) -> tuple[list[UUID], int]:
-    """`report` each finding; return their ids and how many are new."""
+    """`report` each finding; return their ids and the number of new ones."""
     told = [report(conn, each) for each in found]
     return [id for id, _ in told], sum(new for _, new in told)
 
 
 def lock_kind(conn: Connection[Any], kind: str) -> None:
     """Lock a kind of findings until the end of the transaction, against other callers of this function. Call it before
-    reading what holds now: a `replace_findings` from older data would close findings opened since."""
+    reading the present state: a `replace_findings` from older data would close findings opened since."""
     conn.execute("SELECT pg_advisory_xact_lock(42, hashtext(%s))", (kind,))
 
 
 def replace_findings(
     conn: Connection[Any], found: Iterable[Finding], *, kinds: Collection[str], within: str = ""
 ) -> FindingChanges:
-    """Report all findings of these kinds that hold now for subjects that begin with `within`, and close the others."""
+    """Report all findings of these kinds that hold now for subjects that begin with `within`, and close all others."""
     still, opened = report_each(conn, found)
     closed = conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = 'no longer holds'
@@ -100,7 +101,7 @@ def replace_findings(
 
 
 def withdraw(conn: Connection[Any], kind: str, subject: str, mark: str, reason: str) -> int:
-    """Close a finding that no longer holds; return how many were open."""
+    """Close a finding that no longer holds; return the number closed (0 or 1)."""
     return conn.execute(
         """UPDATE finding SET closed_at = now(), closed_reason = %s
            WHERE closed_at IS NULL AND kind = %s AND subject = %s AND mark = %s""",
@@ -118,7 +119,7 @@ def close(conn: Connection[Any], finding_id: UUID, by: str, reason: str) -> None
 
 
 def close_about(conn: Connection[Any], kind: str, subject: str, by: str, reason: str) -> int:
-    """Close all findings of a kind about a subject because a person has fixed them; return how many were open."""
+    """Close all findings of a kind about a subject because a person has fixed them; return the number closed."""
     return conn.execute(
         """UPDATE finding SET closed_at = now(), closed_by = %s, closed_reason = %s
            WHERE closed_at IS NULL AND kind = %s AND subject = %s""",
@@ -137,7 +138,7 @@ def list_findings(
     limit: int = 200, behind: ListPosition | None = None, only: Sequence[UUID] | None = None,
     since: datetime | None = None,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    """List findings, the gravest and newest first, closed ones (with `closed`) last.
+    """List findings, the most severe and newest first; closed ones (with `closed`) last.
 
     Filters: `kinds` are prefixes (`knowledge.`), `subject` is exact, `below` also matches subjects within it, `only`
     lists ids, `since` is the earliest opening, `behind` the position to continue after. Open findings that are snoozed
@@ -220,7 +221,7 @@ def _require_one(count: int, finding_id: UUID) -> None:
 
 
 def finding_unknown(finding_id: UUID) -> NotFound:
-    """The error for a finding that does not exist, or that the caller must not know of."""
+    """The error for a finding that does not exist, or that the caller may not know of."""
     return NotFound(
         f"no open finding {finding_id}",
         code="finding_unknown",

@@ -1,4 +1,5 @@
-"""The SQL of storage sizes, sampled once a day: a day is written once and never changed. Measures nothing itself."""
+"""The SQL of storage sizes, sampled once a day. The sample of a day is written once and never changed. Measures nothing
+itself."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ Kind = Literal["documents", "content"]
 
 @dataclass(frozen=True, slots=True)
 class StoredBytes:
-    """Bytes of one kind stored for a workload; '' for documents of a source that no workload uses."""
+    """Bytes of one kind stored for a workload; `workload` is '' for documents of a source that no workload uses."""
 
     kind: Kind
     workload: str
@@ -23,7 +24,7 @@ class StoredBytes:
 
 
 def is_due(conn: Connection[tuple[object, ...]], day: date) -> bool:
-    """Whether that day has no sample yet."""
+    """Whether this day has no sample yet."""
     return conn.execute("SELECT 1 FROM kept_day WHERE day = %s", (day,)).fetchone() is None
 
 
@@ -33,7 +34,7 @@ def has_samples(conn: Connection[tuple[object, ...]]) -> bool:
 
 
 def add_sample(conn: Connection[tuple[object, ...]], now: datetime, kept: Iterable[StoredBytes]) -> bool:
-    """Write today's sample; False where another process has written it."""
+    """Write today's sample; False if another process has written it."""
     day = now.date()
     first = conn.execute(
         "INSERT INTO kept_day (day, sampled_at) VALUES (%s, %s) ON CONFLICT DO NOTHING RETURNING day", (day, now)
@@ -49,7 +50,8 @@ def add_sample(conn: Connection[tuple[object, ...]], now: datetime, kept: Iterab
 
 
 def samples(conn: Connection[tuple[object, ...]], kind: Kind, first: date, last: date) -> dict[date, dict[str, int]]:
-    """Sampled day -> workload -> bytes, for these days, the last sample before and the first one after them."""
+    """Sampled day -> workload -> bytes, for the days from `first` to `last`, the last sample before them and the first
+    after."""
     rows = conn.execute(
         """SELECT d.day, b.workload, sum(b.bytes)::bigint FROM (
              SELECT day FROM kept_day WHERE day BETWEEN %(first)s AND %(last)s

@@ -1,6 +1,7 @@
-"""The SQL of facts from which savings are found: sums where they are kept, else the newest calls of each workload.
+"""The SQL of the facts in which savings are found: stored sums where there are any, else the newest calls of each
+workload.
 
-Nothing here reads every call: samples are bounded by workload, retries have an index of their own.
+No query reads every call: samples are bounded by workload, and retries have an index of their own.
 """
 
 from __future__ import annotations
@@ -17,10 +18,10 @@ from groundplan.ledger import rollup_store
 
 Row = dict[str, Any]
 NEWEST: Final = 1000
-"""Calls of a workload that are looked at, the newest ones, whatever they are: so no question reads many."""
+"""Number of the newest calls of a workload that are read, whatever they are, so that no query reads many."""
 _NEWEST: LiteralString = """call WHERE workload = ANY(ARRAY[w.workload]) AND at >= %(since)s
     ORDER BY workload, at DESC LIMIT %(most)s"""
-"""In an order that only the index by workload has, see `route_store`."""
+"""The order is one that only the index by workload has, see `route_store`."""
 _INPUT: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
      "cache_read_audio", "cache_read_image"}
@@ -32,11 +33,14 @@ _COUNTED: Final = ("calls", "input", "cache_read", "output")
 
 
 def spend(conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False) -> list[Row]:
-    """Rows of workload, deployment, model and purpose, the dearest first: calls (attempts that were billed, which may
-    be several of a call), `unanswered` of them, which answered nobody, cost_usd, failed_usd and failed_attempts of
-    those that failed by themselves, not with their worker or because their client went away, bound_usd of the answers,
-    tokens of input, cache_read and output, batch_calls and batch_usd of those at the price of batches. `hours`: hour of
-    the day, UTC -> (calls, input, cache_read, output); empty unless it is asked for."""
+    """Rows of workload, deployment, model and purpose, the most expensive first.
+
+    Values: calls (billed attempts, of which a call may have several), `unanswered` (those of them that answered no
+    client), cost_usd, failed_usd and failed_attempts (attempts that failed by themselves, not with their worker or
+    because their client disconnected), bound_usd of the answers, tokens of input, cache_read and output, batch_calls
+    and batch_usd (at the price of batches). `hours`: hour of the day, UTC -> (calls, input, cache_read, output); empty
+    unless requested.
+    """
     wanted = {
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
@@ -54,7 +58,7 @@ def spend(conn: Connection[Any], since: datetime, workload: str | None = None, *
 
 
 def first_days(conn: Connection[Any], since: datetime) -> dict[str, date]:
-    """Workload -> the first day since then, UTC, on which any call of it is kept."""
+    """Workload -> the first day (UTC) since then on which the ledger has a call of it."""
     wanted = {
         "since": since, "until": None, "workload": None, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
@@ -94,8 +98,8 @@ def _add(mine: Row, row: Row) -> None:
 
 
 def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
-    """(workload, answers, longest, common, set_aside_usd) of the answers among the newest calls that were not from a
-    cache, and that the gateway did not make for itself."""
+    """(workload, answers, longest, common, set_aside_usd) of the answers among the newest calls, without those from a
+    cache and those of calls that the gateway made for itself."""
     return select(
         conn,
         f"""SELECT w.workload, c.* FROM unnest(%(workloads)s::text[]) w(workload), LATERAL (
@@ -111,7 +115,8 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
 
 def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, team, sources, cost_usd, accepted, looked) of those of the newest calls that were given passages and
-    that a model answered to callers; `accepted` by their newest outcome, `looked` of how many such calls they are."""
+    that a model answered to clients. `accepted` is by their newest outcome; `looked` is the number of the newest calls
+    among which they are."""
     return select(
         conn,
         f"""SELECT w.workload, c.team, c.sources, c.cost_usd, c.looked, (
@@ -128,8 +133,8 @@ def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -
 
 
 def alike(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workloads, requests, calls, repeated_usd, fewest) of requests that several workloads made alike, among those
-    that are looked at; also of days that are not counted yet."""
+    """(workloads, requests, calls, repeated_usd, fewest) of identical requests made by several workloads, among the
+    requests that are compared; includes days that are not folded yet."""
     return select(
         conn,
         """SELECT workloads, sum(requests)::bigint AS requests, sum(calls)::bigint AS calls,
@@ -142,15 +147,16 @@ def alike(conn: Connection[Any], since: datetime) -> list[Row]:
 
 
 def forget_asked(conn: Connection[Any], at: datetime) -> int:
-    """Count what was asked alike on the days that are over, and delete their digests and keys; how many digests."""
+    """Fold the identical requests of past days into counts, and delete their digests and keys; returns the number of
+    digests."""
     row = conn.execute("SELECT fold_asked(%s)", (at,)).fetchone()
     assert row is not None
     return int(row[0])
 
 
 def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
-    """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, of those that ask in
-    at most so many whole hours. What was not folded yet, some seconds, is left out."""
+    """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, for those that have
+    calls in at most `most_hours` whole hours. Rows not folded yet, of some seconds, are left out."""
     return select(
         conn,
         """WITH few AS (
@@ -174,14 +180,14 @@ _FURTHER: LiteralString = """further AS (
       bool_or(a.outcome = 'ok') OVER (PARTITION BY a.call_id) AS rescued
     FROM attempt a LEFT JOIN attempt b ON b.call_id = a.call_id AND b.number = a.number - 1
     WHERE a.number > 0 AND a.at >= %(since)s AND a.state <> 'open' AND a.purpose = '')"""
-"""Attempts after the first of calls that the gateway did not make for itself; `rescued`: one of them answered, `retry`:
-it was made because the one before it had not. A hedge is none, nor is who is asked after a try of a cascade, which was
-answered."""
+"""Attempts after the first, of calls that the gateway did not make for itself. `rescued`: one of them answered.
+`retry`: the attempt was made because the previous one had not answered; a hedge is no retry, nor is the attempt after
+the first step of a cascade, which was answered."""
 
 
 def retried(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, calls, rescued, lost_usd) of calls that were tried again, also where a race of that try with another
-    one answered. A retry that ended with its worker, or because its client went away, did neither help nor fail."""
+    """(workload, calls, rescued, lost_usd) of calls with retries, including those where a hedge of a retry answered. A
+    retry that ended with its worker, or because its client disconnected, counts neither as rescued nor as failed."""
     return select(
         conn,
         f"""WITH {_FURTHER}
@@ -194,8 +200,8 @@ def retried(conn: Connection[Any], since: datetime) -> list[Row]:
 
 
 def lost(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, deployment, attempts, cost_usd) of the retries that failed, and were billed, of calls that no attempt
-    after the first answered."""
+    """(workload, deployment, attempts, cost_usd) of billed retries that failed, of calls that no attempt after the
+    first answered."""
     return select(
         conn,
         f"""WITH {_FURTHER}
@@ -209,8 +215,8 @@ _READS: Final = ("content.read", "content.replayed", "routing.evidence")
 
 
 def content(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(workload, gigabytes, calls, reads) of prompts and answers that are kept; replays, and whoever learns a router
-    from them, read them, too."""
+    """(workload, gigabytes, calls, reads) of stored prompts and answers; `reads` includes replays and the training of
+    routers."""
     rows = select(
         conn,
         """SELECT subject, count(*) AS reads FROM audit_entry

@@ -1,7 +1,7 @@
-"""The SQL that keeps outcomes: once by their id, for calls that are in the ledger. Does not change what is kept.
+"""The SQL of outcomes: each is stored once, by its id, for a call in the ledger. Stored outcomes are never changed.
 
-Both the control API and the gateways write with it. One statement adds an outcome and commits alone, so whoever was
-not answered may send it again under the same id: it is there once or not at all.
+The control API and the gateways both use it. One statement adds an outcome and commits alone, so a sender without a
+response may send it again under the same id: it is stored once or not at all.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ VALUE_PLACES: Final = 12
 LABEL_LENGTH: Final = 200
 
 Whose = Mapping[UUID, tuple[str, UUID | None]]
-"""Calls -> (workload, person)."""
+"""Call -> (workload, person)."""
 
 _ADD: LiteralString = """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, by)
     SELECT %(id)s, c.id, coalesce(%(at)s::timestamptz, now()), %(accepted)s::boolean, %(value_usd)s::numeric,
@@ -42,8 +42,9 @@ _SAME: LiteralString = """SELECT call_id = %(call_id)s AND by = %(by)s::text
 
 
 class Outcome(msgspec.Struct, frozen=True, kw_only=True):
-    """What a call was worth. `by` is the actor who says so; with `workload` only a call of that workload counts.
-    `named`: whoever says it has chosen the `id`, and may send it again. `at`: when it was so, if not now."""
+    """What a call was worth. `by` is the actor who reports it; with `workload` only a call of that workload counts.
+    `named`: the sender has chosen the `id`, and may send the outcome again. `at`: the time of the outcome; None:
+    now."""
 
     id: UUID
     call_id: UUID
@@ -57,8 +58,8 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def check_said(*, call_id: object, ticket: object, of_ticket: Iterable[object], of_call: Iterable[object]) -> None:
-    """Raise `ValueError` unless what is told names a call or a ticket, and says what may be said of that: `of_ticket`
-    is nothing for a call, of `of_call` something."""
+    """Raise `ValueError` unless a report names either a call or a ticket and has values that fit it: none of
+    `of_ticket` for a call, and at least one of `of_call`."""
     if (call_id is None) == (ticket is None):
         raise ValueError("name either call_id or ticket")
     if ticket is not None:
@@ -70,7 +71,8 @@ def check_said(*, call_id: object, ticket: object, of_ticket: Iterable[object], 
 
 
 def add(conn: Connection[Any], outcome: Outcome) -> bool:
-    """Keep it; whether it is new. Raises `NotFound` (`call_unknown`), `Conflict` (`outcome_differs`, `_twice`)."""
+    """Store an outcome; returns whether it is new. Raises `NotFound` (`call_unknown`), `Conflict` (`outcome_differs`,
+    `_twice`)."""
     parameters = msgspec.structs.asdict(outcome)
     new = conn.execute(_ADD, parameters).rowcount == 1
     if not new:
@@ -79,21 +81,21 @@ def add(conn: Connection[Any], outcome: Outcome) -> bool:
 
 
 def whose(conn: Connection[Any], calls: Collection[UUID]) -> Whose:
-    """Of those that are in the ledger."""
+    """Workload and person of those of these calls that are in the ledger."""
     rows = conn.execute("SELECT id, workload, person_id FROM call WHERE id = ANY(%s)", (list(calls),)).fetchall()
     return {id: (workload, person) for id, workload, person in rows}
 
 
 def accepted_before(conn: Connection[Any], call_id: UUID) -> bool:
-    """Whether anybody said that it was accepted."""
+    """Whether any outcome of the call says that it was accepted."""
     said = conn.execute("SELECT 1 FROM outcome WHERE call_id = %s AND accepted LIMIT 1", (call_id,)).fetchone()
     return said is not None
 
 
 def take_reviews(conn: Connection[Any], since: datetime) -> int:
-    """What people decided of answers that waited for them, and their thumbs, as outcomes of those calls, each once; how
-    many were new. What is of a call that is not in the ledger yet is taken the next time, as long as it was said after
-    `since`."""
+    """Store reviewers' decisions on held answers, and people's thumbs, as outcomes of their calls, each once; returns
+    the number of new outcomes. Those of calls that are not in the ledger yet are stored by a later run, as long as they
+    are newer than `since`."""
     decided = conn.execute(
         """INSERT INTO outcome (id, call_id, accepted, label, by)
            SELECT h.id, h.id, h.state = 'released', 'review', h.decided_by FROM held_call h JOIN call c ON c.id = h.id
@@ -114,14 +116,15 @@ def take_reviews(conn: Connection[Any], since: datetime) -> int:
 
 
 async def add_async(conn: AsyncConnection[Any], outcome: Outcome) -> None:
-    """As `add`, beside a request path; the connection is in autocommit mode."""
+    """As `add`, for a request path; the connection is in autocommit mode."""
     parameters = msgspec.structs.asdict(outcome)
     if (await conn.execute(_ADD, parameters)).rowcount != 1:
         _judge(await (await conn.execute(_SAME if outcome.named else _CALL, parameters)).fetchone(), outcome)
 
 
 def _judge(found: tuple[Any, ...] | None, outcome: Outcome) -> None:
-    """`found`: whether its id said the same, or without an id of the sender that the call is there."""
+    """Raise the error for an outcome that was not added. `found`: whether the stored outcome with its id is the same;
+    for an id not chosen by the sender, a row if the call exists."""
     if found is None:
         of = f" of the workload {outcome.workload}" if outcome.workload else ""
         raise NotFound(

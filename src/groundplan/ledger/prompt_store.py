@@ -1,6 +1,8 @@
-"""The SQL of attempts by the length of their prompt, where its price depends on that. Reads attempts, not sums, so what
-is asked is bounded by a length from which on they are few (`007_ledger.sql`), as far as that can be; or the
-newest calls of each workload, whatever they are."""
+"""The SQL of attempts by the length of their prompt, where their price depends on it.
+
+It reads attempts, not sums. Queries are bounded by a length above which attempts are few and have an index
+(`007_ledger.sql`), as far as possible, or by the newest calls of each workload.
+"""
 
 from __future__ import annotations
 
@@ -17,9 +19,10 @@ Row = dict[str, Any]
 Place = tuple[int, str]
 """(number of a blueprint, deployment)"""
 _FEW: Final = 16_384
-"""Tokens above which attempts have an index."""
+"""Tokens of a prompt above which attempts have an index."""
 NEWEST, LEAST, TOGETHER = 1000, 100, 20_000
-"""Calls of a workload that are looked at, the newest ones, at most and at least; and of all of them, about."""
+"""Number of the newest calls of a workload that are read: at most, and at least; and about how many of all workloads
+together."""
 _OF_FEW: LiteralString = " AND (a.usage ->> 'input')::bigint > 16384"
 
 
@@ -27,9 +30,9 @@ def parts_above(
     conn: Connection[Any], since: datetime, until: datetime, workload: str | None,
     edges: Mapping[Place, Sequence[int]], *, hours: bool = False,
 ) -> list[Row]:  # fmt: skip
-    """(blueprint, deployment, part, tier, above, hour, count, cost_usd) of attempts that answered callers with a prompt
-    of more tokens than the first edge of their place; `above`: the last edge that it has more than. `hour`: of the day,
-    UTC; None unless `hours` are asked for."""
+    """(blueprint, deployment, part, tier, above, hour, count, cost_usd) of attempts that answered clients with a prompt
+    longer than the first edge of their deployment. `above`: the last edge that the prompt exceeds. `hour`: of the day,
+    UTC; None unless `hours`."""
     flat = [(number, name, edge) for (number, name), each in edges.items() for edge in each]
     if not flat:
         return []
@@ -63,8 +66,9 @@ def beyond(
     conn: Connection[Any], since: datetime, until: datetime, workload: str | None, sizes: Mapping[Place, int],
     times: tuple[float, float],
 ) -> list[Row]:  # fmt: skip
-    """(deployment, context, looked, beyond) of the newest calls of a workload, or of each, that models answered at
-    places with so large a context: how many have more tokens than that, with `times` as long prompts and answers."""
+    """(deployment, context, looked, beyond) of the newest calls of a workload, or of each workload, that models
+    answered at these deployments with these context lengths. `beyond`: how many would exceed the context if prompts and
+    answers were longer by the factors `times`."""
     if not sizes:
         return []
     workloads = [workload]

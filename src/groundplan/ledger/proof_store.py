@@ -1,8 +1,8 @@
-"""The SQL of what calls of a workload prove: from the sums that are kept, and the newest call of a kind.
+"""The SQL of what calls of a workload prove: stored sums, and the newest call of each kind.
 
 Counts, cost and outcomes are exactly those of the facts of whole days; the percentile is within 2 %. A newest call is
-looked for on the day on which the sums have one, so no question reads every call. Calls of the demo and those that
-were refused prove nothing.
+searched on the newest day on which the sums have one, so no query reads every call. Calls of the demo and refused calls
+prove nothing.
 """
 
 from __future__ import annotations
@@ -21,14 +21,15 @@ from groundplan.ledger.rollup_store import IS_CALL
 
 Row = dict[str, Any]
 NEWEST = 200
-"""Calls among which one that is in the audit log is looked for, and at first one that is grounded or was answered by
-another deployment; where they have none, the first of that day, or of that hour, is told."""
+"""Number of the newest calls among which one that is in the audit log is searched; also, at first, one that was
+grounded or was answered by another deployment. If there is none, the first such call of that day, or of that hour, is
+taken."""
 NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
 class Kept:
-    """The sums of one workload. Days are their beginnings, `NEVER` where there is none."""
+    """The sums of one workload. Days are their beginnings; `NEVER` where there is none."""
 
     calls: int = 0
     ok: int = 0
@@ -36,7 +37,7 @@ class Kept:
     newest: datetime = NEVER
     """The newest day with a call."""
     logged: datetime = NEVER
-    """The day from which on there are `NEWEST` calls, or all there are."""
+    """The day since which there are `NEWEST` calls, or all there are."""
     answered: dict[str, datetime] = field(default_factory=dict)
     """Deployment -> the newest day on which it answered."""
     grounded_on: datetime = NEVER
@@ -46,13 +47,13 @@ class Kept:
 
 
 def day_of(at: datetime) -> datetime:
-    """The beginning of its day, UTC."""
+    """The beginning of a time's day, UTC."""
     return datetime.combine(at.astimezone(UTC).date(), time(), UTC)
 
 
 def kept(conn: Connection[Any], since: datetime, workloads: Sequence[str] | None = None) -> dict[str, Kept]:
-    """workload -> its sums since `since`, the beginning of a day; in four questions for all of them together, or for
-    those that are named."""
+    """workload -> its sums since `since`, the beginning of a day, for all workloads or those named; in four queries for
+    all of them together."""
     found: defaultdict[str, Kept] = defaultdict(Kept)
     days: dict[str, list[tuple[datetime, int]]] = {}
     for row in _calls(conn, since, workloads):
@@ -74,8 +75,8 @@ def kept(conn: Connection[Any], since: datetime, workloads: Sequence[str] | None
 def proofs(
     conn: Connection[Any], primaries: Mapping[str, str | None], since: datetime, sums: Mapping[str, Kept]
 ) -> dict[str, Row]:
-    """What calls of workloads prove since then, by workload, in one question. `primaries`: each with the deployment
-    that answers it at first; `sums` are those of `kept` since the same day.
+    """What calls of workloads prove since then, by workload, in one query. `primaries`: workload -> the deployment that
+    answers it at first. `sums` are those of `kept` since the same day.
 
     Keys: calls, ok, first_byte_p95_ms, cost_usd, call, grounded_call, fallback_call, logged_call, outcomes.
     """
@@ -138,13 +139,13 @@ def _count(mine: Kept, row: Row) -> None:
 
 
 def _by_others(kept: Kept, primary: str | None) -> datetime:
-    """The newest day on which another deployment answered."""
+    """The newest day on which a deployment other than the primary answered."""
     days = [day for deployment, day in kept.answered.items() if deployment != primary]
     return max(days, default=NEVER) if primary is not None else NEVER
 
 
 def _since_newest(days: Iterable[tuple[datetime, int]], count: int) -> datetime:
-    """The day from which on there are so many calls, or all there are."""
+    """The day since which there are `count` calls, or all there are."""
     found = NEVER
     for day, calls in sorted(days, reverse=True):
         found, count = day, count - calls
@@ -157,8 +158,8 @@ _MEANT: LiteralString = " AND (%(workloads)s::text[] IS NULL OR workload = ANY(%
 
 
 def _calls(conn: Connection[Any], since: datetime, workloads: Sequence[str] | None) -> list[Row]:
-    """Of calls that were not refused, calls and cost by status and deployment, with the newest `day` of each; and
-    calls by workload and `day` alone (`by_day`)."""
+    """Sums of calls that were not refused: calls and cost by status and deployment, with the newest `day` of each; and,
+    with `by_day`, calls by workload and `day`."""
     return _rows(
         conn,
         """SELECT workload, status, deployment, max(day) AS day, grouping(status) = 1 AS by_day, sum(calls) AS calls,
@@ -181,8 +182,8 @@ def _calls(conn: Connection[Any], since: datetime, workloads: Sequence[str] | No
 
 
 def _first_bytes(conn: Connection[Any], since: datetime, workloads: Sequence[str] | None) -> list[Row]:
-    """By workload the bucket up to which 95 of 100 first bytes came; buckets are 2 % wide. Of thousands of workloads
-    they are hundreds of thousands, which are not asked for."""
+    """By workload the bucket that contains the 95th percentile of the time to the first byte; buckets are 2 % wide. The
+    database computes it: thousands of workloads have hundreds of thousands of buckets."""
     return _rows(
         conn,
         """SELECT workload, min(bucket) AS bucket FROM (
@@ -201,7 +202,7 @@ def _first_bytes(conn: Connection[Any], since: datetime, workloads: Sequence[str
 
 
 def _grounded(conn: Connection[Any], since: datetime, workloads: list[str]) -> list[Row]:
-    """The newest day of each on which a document was given; a day is one look into an index."""
+    """The newest day of each workload on which a document was given; each day takes one index lookup."""
     return _rows(
         conn,
         """SELECT workload, max(day) AS day FROM (

@@ -1,5 +1,7 @@
-"""The SQL of stored responses: added, found and deleted by gateways, deleted by the control process when they may not
-be kept any more. What is stored is sealed; opening it is elsewhere.
+"""The SQL of stored responses: added, found and deleted by gateways, deleted by the control process when they may no
+longer be kept.
+
+Their content is sealed; this module does not open it.
 """
 
 from __future__ import annotations
@@ -17,7 +19,7 @@ from groundplan.ledger import retention
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`owner` is the key that made it, or the first of its line."""
+    """A stored response. `owner` is the key that requested it, or the first key from which that one was rotated."""
 
     id: str
     workload: str
@@ -28,7 +30,7 @@ class Row:
 
 
 def add(conn: Connection[Any], row: Row) -> bool:
-    """Store a response; False where the id is taken, since ids may come from an upstream."""
+    """Store a response; False if the id is taken, since ids may come from an upstream."""
     done = conn.execute(
         """INSERT INTO stored_response (id, workload, owner, deployment, expires_at, sealed)
            VALUES (%s, %s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING""",
@@ -38,7 +40,7 @@ def add(conn: Connection[Any], row: Row) -> bool:
 
 
 def find(conn: Connection[Any], id: str, owner: UUID, workload: str) -> Row | None:
-    """A response of this owner that has not expired; None where there is none."""
+    """A response of this owner that has not expired; None if there is none."""
     found = conn.execute(
         """SELECT id, workload, owner, deployment, expires_at, sealed FROM stored_response
            WHERE id = %s AND owner = %s AND workload = %s AND expires_at > now()""",
@@ -48,7 +50,7 @@ def find(conn: Connection[Any], id: str, owner: UUID, workload: str) -> Row | No
 
 
 def delete(conn: Connection[Any], id: str, owner: UUID, workload: str) -> bool:
-    """Delete a response of this owner; False where there was none."""
+    """Delete a response of this owner; False if there was none."""
     done = conn.execute(
         "DELETE FROM stored_response WHERE id = %s AND owner = %s AND workload = %s AND expires_at > now()",
         (id, owner, workload),

@@ -1,7 +1,7 @@
-"""The SQL of sums that are kept as facts arrive (`008_rollups.sql`): folding them, and reading them exactly.
+"""The SQL of sums that are maintained as facts arrive (`008_rollups.sql`): folding them, and reading them exactly.
 
-A time that begins or ends within an hour is read from the facts of that hour; everything between from hours and days.
-All of one question is one statement, so it sees one state. Percentiles are of buckets 2 % wide; sums are exact.
+Where a time span begins or ends within an hour, the facts of that hour are read; all between is read from hours and
+days. Each query is one statement, so it sees one state. Percentiles are of buckets 2 % wide; sums are exact.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ PART_KEYS = (
 )  # fmt: skip
 NOBODY = UUID(int=0)
 EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
-"""What is not asked for begins and ends here."""
+"""Beginning and end of a span that is not limited."""
 _EPOCH = EVER[0]
 _LOT = 10_000
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 IS_CALL: LiteralString = (
     "right(endpoint, 9) <> '.estimate' AND endpoint NOT IN ('messages.count_tokens', 'responses.input_tokens', 'mcp')"
 )
-"""What is no estimate of a call, counts no tokens, and uses no tool: no model answers these. They are listed, and in no
-number of calls but those by endpoint."""
+"""Excludes estimates of calls, counting of tokens, and uses of tools, which no model answers. They are listed, but are
+in no number of calls except those by endpoint."""
 UNCOUNTED: LiteralString = (
     "(right(endpoint, 9) = '.estimate' OR endpoint IN ('messages.count_tokens', 'responses.input_tokens', 'mcp'))"
 )
-"""The others, as an index has them (`007_ledger.sql`)."""
+"""The complement of `IS_CALL`, in the form that an index has (`007_ledger.sql`)."""
 TOOLS = "mcp"
 """The endpoint of uses of tools."""
 _NO_CALLS = frozenset({"messages.count_tokens", "responses.input_tokens", TOOLS})
@@ -79,13 +79,13 @@ _TOTALS: LiteralString = """
 
 
 def is_call(endpoint: str) -> bool:
-    """`IS_CALL` for the endpoint of a row that was read."""
+    """As `IS_CALL`, for the endpoint of a row."""
     return endpoint not in _NO_CALLS and not endpoint.endswith(".estimate")
 
 
 def fold(conn: Connection[Any]) -> int:
     """Fold deltas into hours and days, in the caller's transaction, and finished days into the running sums of a month
-    (`008_rollups.sql`); return how many deltas there were."""
+    (`008_rollups.sql`); returns the number of deltas."""
     row = conn.execute(
         "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps(), keep_running()"
     ).fetchone()
@@ -94,8 +94,8 @@ def fold(conn: Connection[Any]) -> int:
 
 
 def summarize(conn: Connection[Any]) -> int:
-    """Put pages that have been filled since into the summaries by which facts of a time are found; how many ranges of
-    pages. Nothing is done while a vacuum, which does the same, has one of the tables."""
+    """Summarize newly filled pages in the BRIN indexes by which facts of a time span are found; returns the number of
+    page ranges. Does nothing while a vacuum, which does the same, holds one of the tables."""
     try:
         with conn.transaction():
             conn.execute("SET LOCAL lock_timeout = '20ms'")
@@ -107,10 +107,10 @@ def summarize(conn: Connection[Any]) -> int:
 
 
 def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]:
-    """Sums of calls by some of `CALL_KEYS`, `day` or `hour`, in that order of rows.
+    """Sums of calls by some of `CALL_KEYS`, `day` or `hour`; rows are ordered by them.
 
-    `wanted` has since, until, workload, status, deployment and demo, each None where it is not asked for. Keys of rows:
-    those of `by`; calls (not refused), refused, ok, cached, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens,
+    `wanted` has since, until, workload, status, deployment and demo, each None for no filter. Keys of rows: those of
+    `by`; calls (not refused), refused, ok, cached, cost_usd, saved_usd, prefix_saved_usd, prompt_tokens,
     completion_tokens.
     """
     numbers = _NUMBERS.format("" if "endpoint" in by else f" AND {IS_CALL}")
@@ -159,7 +159,7 @@ def _parts_query(by: Sequence[str]) -> str:
 
 
 def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tuple[Any, ...], int]:
-    """Values of some of `PART_KEYS` -> number of answered attempts, which prices per request are based on, including
+    """Values of some of `PART_KEYS` -> number of answered attempts, to which prices per request apply; includes
     attempts that cost nothing."""
     found: dict[tuple[Any, ...], int] = {}
     for row in parts_by(conn, [*by, "part", "outcome"], wanted):
@@ -176,8 +176,8 @@ def hour_of_day(at: datetime | None = None) -> int | None:
 def tokens_by(
     conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str], places: Sequence[str]
 ) -> list[Row]:
-    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`: of every part that is not one of `beside`, at
-    each deployment/NAME and site/NAME of `places`."""
+    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`, without the parts in `beside`, at each
+    deployment/NAME and site/NAME of `places`."""
     where: LiteralString = (
         " FROM wanted WHERE part <> ALL(%(beside)s) AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     )
@@ -186,7 +186,7 @@ def tokens_by(
 
 
 def content_sizes(conn: Connection[Any]) -> list[Row]:
-    """(workload, calls, bytes) of the prompts and answers that are stored now."""
+    """(workload, calls, bytes) of the prompts and answers that are stored at present."""
     return select(
         conn,
         """SELECT workload, sum(calls)::bigint AS calls, sum(bytes)::bigint AS bytes FROM (
@@ -211,7 +211,7 @@ def count_answered(conn: Connection[Any], workload: str | None, since: datetime 
 
 
 def latencies(conn: Connection[Any], workload: str | None, since: datetime | None) -> list[Row]:
-    """Percentiles (ms) of answered calls by workload on whole days since then, within 2 %."""
+    """Percentiles (ms) of answered calls by workload, on whole days since then, within 2 %."""
     return select(
         conn,
         """WITH buckets AS (
@@ -243,8 +243,8 @@ def place_names(places: Sequence[str]) -> Row:
 
 
 def _timed(wanted: Row, by_days: bool) -> Row:
-    """`wanted` with the ends of whole days (d), whole hours (h) and of the facts before and after them (a, b).
-    Without `by_days` no day is taken whole, so that its hours can be told apart."""
+    """`wanted` with the bounds of the whole days (d), of the whole hours (h), and of the spans of facts before and
+    after them (a, b). Without `by_days` no whole day is used, so that hours are distinguished."""
     since, until = wanted["since"] or EVER[0], wanted["until"] or EVER[1]
     until = max(since, until)
     hours = _ceil(since, _HOUR), max(_ceil(since, _HOUR), _floor(until, _HOUR))
@@ -265,7 +265,7 @@ def _ceil(at: datetime, step: timedelta) -> datetime:
 
 
 def _grouped(by: Sequence[str], known: Sequence[str], sums: str) -> str:
-    """The head of a question; `by` names are checked, they become part of the statement."""
+    """The SELECT clause of a query. Names in `by` become part of the statement, so they are checked."""
     times = {"day": "(hour AT TIME ZONE 'UTC')::date AS day", "hour": "hour"}
     if unknown := [name for name in by if name not in known and name not in times]:
         raise AssertionError(f"sums are not kept by {unknown}")

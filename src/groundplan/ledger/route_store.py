@@ -1,6 +1,6 @@
-"""The SQL of routed calls: what a router expected of them, and what people and judges said of the answers.
+"""The SQL of routed calls: what a router expected of them, and how people and judges rated the answers.
 
-Reads verdicts of a time by their own index, never all calls; bounded by `MAX_VERDICTS`.
+Verdicts of a time span are read by their own index, bounded by `MAX_VERDICTS`; no query reads all calls.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ from groundplan.core.database import select
 
 Row = dict[str, Any]
 MAX_VERDICTS: Final = 20_000
-"""Newest verdicts that are looked at."""
+"""Number of the newest verdicts that are read."""
 MAX_PAGE_VERDICTS: Final = 8000
-"""Newest verdicts that a page looks at, of a workload or, where the call of each is looked up, of the company."""
+"""Number of the newest verdicts that a page reads: of a workload, or of the company where the call of each must be
+looked up."""
 _VERDICTS: LiteralString = """WITH said AS (
       SELECT DISTINCT ON (call_id) call_id, accepted FROM (
         (SELECT call_id, accepted, at FROM outcome WHERE at >= %(since)s AND accepted IS NOT NULL
@@ -35,8 +36,9 @@ _VERDICTS: LiteralString = """WITH said AS (
 
 def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
     """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router decided and
-    of whose answers somebody said something since then; the newest word counts. Of what it was not sure of it expects
-    nothing, and answers that passed or failed the checks of a cascade are no fair sample of a model's."""
+    whose answers were rated since then; the newest rating counts. Calls for which the router was unsure are left out,
+    since it expects nothing of them, and so are answers that passed or failed the checks of a cascade, which are no
+    fair sample of a model's answers."""
     return select(conn, _VERDICTS, {"since": since, "most": MAX_VERDICTS})
 
 
@@ -44,8 +46,9 @@ _NEWEST: LiteralString = """newest AS MATERIALIZED (
       SELECT id, at, model, cost_usd, saved_usd, cache, status, coalesce(first_byte_ms, duration_ms, 0) AS ms, detail
       FROM call WHERE workload = ANY(ARRAY[%(workload)s]) AND at >= %(since)s
       ORDER BY workload, at DESC LIMIT %(most)s)"""
-"""Whatever they are, so that an index gives them: what is left out is left out of them. Of one workload, in an order
-that only the index by workload has: by time alone the calls of all others would be read to find those of a few."""
+"""The newest verdicts whatever they are, so that an index finds them; filters apply to these. Those of one workload are
+read in an order that only the index by workload has: in order of time alone, the calls of all other workloads would be
+read to find those of a small one."""
 _ANSWERS: LiteralString = (
     "WITH "
     + _NEWEST
@@ -67,20 +70,21 @@ _ANSWERS: LiteralString = (
       ORDER BY at DESC LIMIT 1) said ON true"""
 )
 SAMPLE: Final = 3000
-"""Newest calls of a workload that are looked at."""
+"""Number of the newest calls of a workload that are read."""
 
 
 def answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
     """The answers among the newest calls of a workload: at, model, cost (US dollars), ms, by, router, accepted, cached,
-    saved_usd, deployment and parts ({class: [count, picodollars]} of the attempt that answered), and cost_usd with what
-    a cascade checked them with. Of those from a cache nobody said anything, and no attempt gave them."""
+    saved_usd, deployment and parts ({class: [count, picodollars]} of the attempt that answered), and cost_usd including
+    the checks of a cascade. Answers from a cache have no rating and no attempt."""
     return select(conn, _ANSWERS, {"workload": workload, "since": since, "most": SAMPLE})
 
 
 def judged_by_dimension(
     conn: Connection[Any], workload: str, since: datetime, dimensions: list[str]
 ) -> dict[str, tuple[int, int]]:
-    """dimension -> (accepted, judged): of the calls of a workload, by the newest outcome that has that label."""
+    """dimension -> (accepted, judged) of the calls of a workload, by the newest outcome that has the dimension as its
+    label."""
     rows = select(
         conn,
         """SELECT label, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted FROM (
@@ -99,8 +103,9 @@ EXAMPLES: Final = 5
 
 
 def judged_by_model(conn: Connection[Any], workloads: list[str], since: datetime, dimensions: list[str]) -> list[Row]:
-    """workload, label, model, accepted, judged and refused (ids of the newest that were not accepted): the same by the
-    model that answered, answers from memory, demonstrations and calls made for others left out."""
+    """workload, label, model, accepted, judged and refused (ids of the newest that were not accepted): as
+    `judged_by_dimension`, by the model that answered, without answers from a cache, calls of the demo and calls made
+    for others."""
     return select(
         conn,
         """SELECT workload, label, model, count(*) AS judged, count(*) FILTER (WHERE accepted) AS accepted,

@@ -1,4 +1,4 @@
-"""The SQL of daily figures of semantic matching, which gateways add to. Evaluates nothing."""
+"""The SQL of daily figures of semantic matching, to which gateways add. Evaluates nothing."""
 
 from __future__ import annotations
 

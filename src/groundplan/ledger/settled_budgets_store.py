@@ -1,6 +1,6 @@
 """The SQL that deletes records of granted and returned budget slices once nothing depends on them any more.
 
-The sums of what was charged and held in each period stay. The caller decides which periods are over.
+The sums of what was charged and held in each period are kept. The caller decides which periods are over.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def list_periods(conn: Connection[Any]) -> list[str]:
 
 
 def forget_settled(conn: Connection[Any], before: datetime, over: Sequence[str]) -> int:
-    """Delete a batch of records older than `before`, of slices in the periods `over`; return how many rows."""
+    """Delete a batch of records older than `before`, of slices in the periods `over`; returns the number of rows."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT forget_settled(%s, %s)", (before, list(over))).fetchone()
     return 0 if row is None else int(row[0])
@@ -35,7 +35,7 @@ def forget_settled(conn: Connection[Any], before: datetime, over: Sequence[str])
 
 def forget_ended(conn: Connection[Any], before: datetime) -> int:
     """Delete a batch of records of unlimited budgets whose keys or experiments ended before `before`, and of files that
-    were deleted before; return how many rows."""
+    were deleted before then; returns the number of rows."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         row = cursor.execute("SELECT forget_ended(%s)", (before,)).fetchone()
     return 0 if row is None else int(row[0])

@@ -1,4 +1,4 @@
-"""The SQL of the watch over spending: the last hour minute by minute, and who was seen in the last weeks."""
+"""The SQL of the watch over spending: the last hour minute by minute, and the callers of the last weeks."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 
 def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """Calls by minute, workload and all that may be a cause; refused ones have no cost."""
+    """Calls by minute, workload and every attribute that may be a cause; refused calls have no cost."""
     return select(
         conn,
         f"""SELECT date_trunc('minute', at) AS at, workload, coalesce(model, 'cache') AS model,
@@ -30,9 +30,9 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
 
 
 def hours(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[Row]:
-    """(hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours, from their sums, one workload after
-    the other, read as they are asked for; refused calls cost nothing and are not counted. `by_model`: its calls, those
-    of no model as `cache`."""
+    """Yield (hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours from stored sums, one workload
+    after the other, read as they are consumed. Refused calls cost nothing and are not counted. `by_model`: calls by
+    model; those without a model as `cache`."""
     with conn.cursor("hours", row_factory=dict_row) as cursor:
         cursor.itersize = 10_000
         yield from cursor.execute(
@@ -53,7 +53,7 @@ def hours(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[R
 def busiest(
     conn: Connection[Any], since: datetime, until: datetime, keys: Sequence[str] | None = None
 ) -> dict[str, float]:
-    """key -> calls of its busiest minute in that time, of all or of these."""
+    """key -> calls of its busiest minute in that time, of all keys or of these."""
     rows = select(
         conn,
         f"""SELECT key, max(calls) AS calls FROM (
@@ -66,7 +66,7 @@ def busiest(
 
 
 def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime, until: datetime) -> dict[str, float]:
-    """key -> calls of its busiest minute on the newest day (UTC) before that of `until` on which it made any."""
+    """key -> calls of its busiest minute on the newest day (UTC) before that of `until` on which it made a call."""
     rows = select(
         conn,
         f"""WITH days AS (
@@ -86,7 +86,7 @@ def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime,
 
 
 def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[tuple[str, str]]:
-    """(workload, key) of whoever made a call on one of these days."""
+    """(workload, key) of every key that made a call on one of these days."""
     rows = select(
         conn,
         """SELECT DISTINCT workload, key::text AS key FROM key_day WHERE hour >= %(since)s AND hour < %(until)s
@@ -97,8 +97,9 @@ def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[t
 
 
 def rotated(conn: Connection[Any], since: datetime) -> dict[str, tuple[str, ...]]:
-    """key -> all keys of its line that were good at any time since then, of keys that were rotated: whoever has one of
-    them is the same caller. One tuple for all: a key that is rotated every hour has thousands in its line."""
+    """For keys that were rotated: key -> all keys of its line of rotations that were valid at any time since then; the
+    holder of any of them is the same caller. The keys of a line share one tuple: a key that is rotated every hour has
+    thousands."""
     rows = select(
         conn,
         """SELECT array_agg(id::text ORDER BY id) AS keys FROM api_key
@@ -111,7 +112,7 @@ def rotated(conn: Connection[Any], since: datetime) -> dict[str, tuple[str, ...]
 
 
 def slices(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Row]:
-    """Calls of a workload by all that may be a cause."""
+    """Calls of a workload by every attribute that may be a cause."""
     return select(
         conn,
         """SELECT coalesce(model, 'cache') AS model, coalesce(key_id::text, '') AS key, coalesce(team, '') AS team,
@@ -123,7 +124,7 @@ def slices(conn: Connection[Any], workload: str, since: datetime, until: datetim
 
 
 def largest(conn: Connection[Any], workload: str, since: datetime, until: datetime, *, by: str) -> Row | None:
-    """(id, cost_usd, tokens) of the call of a workload that has most of `by`: cost_usd or tokens."""
+    """(id, cost_usd, tokens) of the call of a workload that has the most of `by`: cost_usd or tokens."""
     rows = select(
         conn,
         f"""SELECT id::text AS id, cost_usd, prompt_tokens + completion_tokens AS tokens FROM call
@@ -135,9 +136,9 @@ def largest(conn: Connection[Any], workload: str, since: datetime, until: dateti
 
 
 def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: datetime, until: datetime) -> list[Row]:
-    """What these keys, and those that a budget refused, were doing: their answered calls of the last `span` before
-    the first such refusal, with how their prompts grew, and the fullest budget that the newest of these was charged to.
-    """
+    """What these keys, and those that a budget refused, were doing: their answered calls of the last `span` before the
+    first such refusal, with the growth of their prompts, and the fullest budget to which the newest of these calls was
+    charged."""
     return select(
         conn,
         f"""WITH refused AS (
@@ -174,7 +175,7 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
 
 
 def callers(conn: Connection[Any], keys: list[str]) -> dict[str, str]:
-    """Who is behind keys: the person's address and the key's first characters."""
+    """The person's address and the first characters of each of these keys."""
     rows = select(
         conn,
         """SELECT k.id::text AS id, coalesce(p.email || ' ', '') || '(key ' || k.prefix || ')' AS name

@@ -1,6 +1,6 @@
 """The SQL of tickets: the state of a ticket as an outcome of the calls that worked on it, and the cost of these calls.
 
-The database chooses the call that represents a ticket (`tell_ticket`), so that the ticket counts once whoever reports
+The database chooses the call that represents a ticket (`tell_ticket`), so that the ticket counts once, whoever reports
 it. One statement reports one ticket; reporting the same event again changes nothing.
 """
 

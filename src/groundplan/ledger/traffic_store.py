@@ -1,8 +1,8 @@
-"""The SQL behind live figures: what the last minutes had, in steps of ten seconds that are kept as facts arrive
+"""The SQL of live figures: the last minutes in steps of ten seconds, which are maintained as facts arrive
 (`008_rollups.sql`).
 
-Counts, cost and what came last are exactly those of the facts, however many there are. Times are of all calls where
-these are few, else of a sample that is spread over the time; so no question reads more than `SAMPLE_ABOVE` facts.
+Counts, cost and newest calls are exactly those of the facts, however many there are. Latencies are of all calls where
+these are few, else of a sample spread over the time, so no query reads more than `SAMPLE_ABOVE` facts.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from groundplan.ledger.rollup_store import IS_CALL
 Row = dict[str, Any]
 STEP: Final = timedelta(seconds=10)
 SAMPLE_ABOVE: Final = 20_000
-"""Facts from which on times are of a sample."""
+"""Number of facts above which latencies are of a sample."""
 _WINDOW: Final = timedelta(seconds=2)
 _CALLS_A_WINDOW: Final = 30
 _ATTEMPTS_A_STEP: Final = 60
@@ -31,13 +31,13 @@ _ATTEMPTS: LiteralString = """(SELECT * FROM attempt_step WHERE step >= step_of(
 
 
 def limit_time(conn: Connection[Any], milliseconds: int) -> None:
-    """A look at live traffic must not hold up a busy database."""
+    """Limit the time of each statement of this transaction: live figures must not hold up a busy database."""
     conn.execute("SELECT set_config('statement_timeout', %s, true)", (str(milliseconds),))
 
 
 def steps(conn: Connection[Any], since: datetime, wanted: Row) -> list[Row]:
-    """Calls of each step by how they ended, with their cost: of those of `wanted` (workload, deployment, status, each
-    None where it is not asked for). `every`: of the workload, whatever else is asked. Empty steps are left out."""
+    """Calls of each step by status, with their cost, filtered by `wanted` (workload, deployment, status, each None for
+    no filter). `every`: all calls of the workload, whatever the other filters. Empty steps are left out."""
     return select(
         conn,
         f"""SELECT step AS at, sum(calls)::bigint AS every, {_count("asked")} AS calls,
@@ -64,7 +64,8 @@ _MIDDLE: LiteralString = "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER 
 
 
 def times(conn: Connection[Any], since: datetime, wanted: Row) -> dict[datetime | None, list[float]]:
-    """Step -> [median, 95th percentile] (ms) of answered calls; None -> of all of them. Reads each of the calls."""
+    """Step -> [median, 95th percentile] (ms) of answered calls; None -> of all steps together. Reads each of the
+    calls."""
     rows = select(
         conn,
         f"""SELECT at, {_MIDDLE} AS ms FROM (
@@ -79,14 +80,14 @@ def times(conn: Connection[Any], since: datetime, wanted: Row) -> dict[datetime 
 _NEWEST: LiteralString = "at >= w.at AND at < w.at + %(window)s"
 _OF_ALL: LiteralString = f"WHERE {_NEWEST} ORDER BY at DESC"
 _OF_ONE: LiteralString = f"WHERE workload = ANY(ARRAY[%(workload)s]) AND {_NEWEST} ORDER BY workload, at DESC"
-"""In an order that only the index by workload has, see `route_store`."""
+"""The order is one that only the index by workload has, see `route_store`."""
 
 
 def sampled_times(
     conn: Connection[Any], since: datetime, until: datetime, wanted: Row, answered: dict[datetime, int]
 ) -> dict[datetime | None, list[float]]:
-    """As `times`, of the newest calls of each two seconds. `answered`: step -> how many answers it has, by which the
-    samples of the steps weigh in all of the time."""
+    """As `times`, from the newest calls of each two seconds. `answered`: step -> number of its answers, by which the
+    samples of the steps are weighted in the figure of all steps."""
     rows = select(
         conn,
         f"""WITH sampled AS MATERIALIZED (
@@ -112,7 +113,7 @@ def sampled_times(
 
 
 def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(deployment, attempts, ok, failed, last_ok) of settled attempts since then, from the beginning of its step."""
+    """(deployment, attempts, ok, failed, last_ok) of settled attempts since the beginning of the step of `since`."""
     return select(
         conn,
         f"""SELECT deployment, sum(attempts)::bigint AS attempts, sum(ok)::bigint AS ok, sum(failed)::bigint AS failed,
@@ -122,8 +123,8 @@ def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
 
 
 def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, sampled: bool) -> dict[str, float]:
-    """Deployment -> 95th percentile (ms) of the first byte of its answers; of a sample, the newest attempts of each ten
-    seconds. Ids of calls are ordered by time, so only new rows are read."""
+    """Deployment -> 95th percentile (ms) of the time to the first byte of its answers; where these are many, of the
+    newest attempts of each ten seconds. Ids of calls are ordered by time, so only new rows are read."""
     ends = [since + STEP * place for place in range(int((until - since) / STEP) + 1)] if sampled else [since]
     rows = select(
         conn,
@@ -141,13 +142,13 @@ def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, samp
 
 
 def _first_id(at: datetime) -> UUID:
-    """No call that began then has a lower id."""
+    """The lowest id that a call which began at this time can have."""
     return UUID(int=int(at.timestamp() * 1000) << 80)
 
 
 def calls_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """(workload, calls, every): calls that were not refused, of whole steps from `since` to `until`, and of all that
-    have come since then."""
+    """(workload, calls, every): calls that were not refused, in whole steps from `since` to `until`, and all such calls
+    since `since`."""
     return select(
         conn,
         f"""SELECT workload, coalesce(sum(calls) FILTER (WHERE step < %(until)s), 0)::bigint AS calls,
@@ -157,7 +158,7 @@ def calls_by_workload(conn: Connection[Any], since: datetime, until: datetime) -
 
 
 def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
-    """How many calls that were not refused, from `since` to before `until`, by workload."""
+    """Number of calls that were not refused, from `since` to before `until`, by workload."""
     return select(
         conn,
         f"""SELECT workload, count(*) AS calls FROM call
@@ -167,7 +168,7 @@ def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> lis
 
 
 def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
-    """Sites of whose deployments that were asked since then the newest attempt failed, of each of them."""
+    """Sites at which the newest attempt of every deployment that was called since then has failed."""
     rows = select(
         conn,
         f"""SELECT site FROM (
@@ -180,7 +181,7 @@ def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
 
 
 def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> list[Row]:
-    """(workload, site) of the newest attempt of each since then that answered."""
+    """(workload, site) of the newest attempt of each workload since then that answered."""
     return select(
         conn,
         f"""SELECT DISTINCT ON (workload) workload, site FROM {_ATTEMPTS} a
@@ -190,7 +191,8 @@ def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: date
 
 
 def breakers(conn: Connection[Any]) -> list[Row]:
-    """(worker's process id, what it has open) of each living worker; what it does not name is closed."""
+    """(worker's process id, its open circuit breakers) of each living worker; breakers that are not listed are
+    closed."""
     return select(
         conn,
         """SELECT pid, health FROM gateway WHERE state = 'live' AND heartbeat_at > now() - interval '10 seconds'
