@@ -124,7 +124,7 @@ def test_prompts_have_versions_a_difference_and_a_way_back(world: World, monkeyp
     assert listed == {"name": "polite", "version": 2, "owner": "ana", "versions": 2, "used_by": ["assistant"]}
     with connect(world.database.urls["control"]) as conn, monkeypatch.context() as patch:
         found = prompt_history.prompt_versions(conn)
-        patch.setattr(release_store, "prompts_in", lambda _: pytest.fail("each blueprint is read once"))
+        patch.setattr(release_store, "decode_prompts", lambda _: pytest.fail("each blueprint is read once"))
         assert prompt_history.prompt_versions(conn) == found and [each.number for each in found["polite"]] == [2, 1]
     versions = ask("GET", "/api/prompts/polite").body["versions"]
     assert [(each["version"], each["served"], each["workloads"]) for each in versions] == [

@@ -189,7 +189,7 @@ async def test_provider_key_limits_are_counted_beside_the_callers(tmp_path: Path
     keys = [
         ProviderKey(key=f"file:{tmp_path / each}", requests=[(1, "day")], tokens=[(100_000, "day")]) for each in "ab"
     ]
-    own = [f"one#{key.mark}" for key in keys]
+    own = [f"one#{key.fingerprint}" for key in keys]
     async with call_rig(
         tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": reliability()}, limits=LIMITS
     ) as rig:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from groundplan.blueprint.artifact import encode, prompts_in, workload_in
+from groundplan.blueprint.artifact import decode_prompts, decode_workload, encode
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.catalog.loader import load_files
 from groundplan.catalog.prompt_edit import replace_prompt
@@ -135,9 +135,15 @@ def test_history_says_where_each_text_was_served_also_where_a_number_was_used_tw
     with pytest.raises(NotFound):
         find_version(found, "9")
     bodies = [encode(each.blueprint) for each in history if isinstance(each.blueprint, Blueprint)]
-    read = [replace(each, blueprint=prompts_in(body)) for each, body in zip(history, bodies, strict=True)]
+    read = [replace(each, blueprint=decode_prompts(body)) for each, body in zip(history, bodies, strict=True)]
     assert versions(read) == versions(history), "without all else of the blueprints"
-    assert [workload_in(body, "two") for body in bodies] == [None, history[1].blueprint.workloads[1], None, None, None]
+    assert [decode_workload(body, "two") for body in bodies] == [
+        None,
+        history[1].blueprint.workloads[1],
+        None,
+        None,
+        None,
+    ]
 
 
 def test_a_version_that_says_something_else_than_before_is_told_until_it_is_another_version() -> None:

@@ -55,7 +55,10 @@ def _keys(blueprint: Blueprint) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield (mark, (name, description)) of each provider key; its use is counted under the mark."""
     for place in blueprint.deployments:
         for index, key in enumerate(place.keys):
-            yield f"{place.name}#{key.mark}", (f"{place.name}#{index}", f"key {index + 1} of deployment/{place.name}")
+            yield (
+                f"{place.name}#{key.fingerprint}",
+                (f"{place.name}#{index}", f"key {index + 1} of deployment/{place.name}"),
+            )
 
 
 def _limit(

@@ -1,8 +1,8 @@
-"""Blueprints as bytes: canonical encoding, digest, Ed25519 signature, and reading them back.
+"""Blueprints as bytes: canonical encoding, digest, Ed25519 signature, and decoding.
 
 The signature covers the exact body bytes, so a reader verifies before it decodes. RFC 8785 numbers are doubles: an
 integer beyond ±(2^53-1), such as a budget of 20,000 USD in picodollars, is written as its decimal text and read back as
-an integer. This module neither stores nor compiles blueprints and opens no key file.
+an integer. This module neither stores nor compiles blueprints, and opens no key file.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ from groundplan.core import canonical
 from groundplan.core.errors import Invalid
 
 FORMAT = 1
-_SAFE = 2**53 - 1
+_MAX_SAFE_INTEGER = 2**53 - 1
 _decoder = msgspec.json.Decoder(Blueprint, strict=False)
 
 
 def encode(blueprint: Blueprint) -> bytes:
     """Canonical JSON of a blueprint; equal blueprints give equal bytes."""
-    return canonical.canonical(portable(msgspec.to_builtins(blueprint)))
+    return canonical.canonical(with_large_integers_as_text(msgspec.to_builtins(blueprint)))
 
 
 def decode(body: bytes) -> Blueprint:
-    """The blueprint in these bytes. Raises `Invalid` when they are not one, or are of a newer format."""
+    """Decode a blueprint. Raises `Invalid` if the bytes are not one, or have a newer format."""
     try:
         blueprint = _decoder.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
@@ -49,16 +49,16 @@ def decode(body: bytes) -> Blueprint:
     return blueprint
 
 
-class _Parts(msgspec.Struct):
+class _RawWorkloads(msgspec.Struct):
     workloads: list[msgspec.Raw] = []
 
 
-class _Named(msgspec.Struct):
+class _Name(msgspec.Struct):
     name: str
 
 
-class Prompted(msgspec.Struct, frozen=True):
-    """What a workload says of its prompt, named as in `Workload`."""
+class PromptUse(msgspec.Struct, frozen=True):
+    """The fields of a workload that concern its prompt, named as in `Workload`."""
 
     name: str
     stage: str
@@ -66,31 +66,32 @@ class Prompted(msgspec.Struct, frozen=True):
     system_prompt: str | None = None
 
 
-class Prompts(msgspec.Struct, frozen=True):
-    """What a blueprint says of prompts, named as in `Blueprint`."""
+class BlueprintPrompts(msgspec.Struct, frozen=True):
+    """The fields of a blueprint that concern prompts, named as in `Blueprint`."""
 
     number: int
-    workloads: list[Prompted]
+    workloads: list[PromptUse]
 
 
-_prompts = msgspec.json.Decoder(Prompts)
-_parts = msgspec.json.Decoder(_Parts)
-_named = msgspec.json.Decoder(_Named)
-_workload = msgspec.json.Decoder(Workload, strict=False)
+_prompts_decoder = msgspec.json.Decoder(BlueprintPrompts)
+_raw_workloads_decoder = msgspec.json.Decoder(_RawWorkloads)
+_name_decoder = msgspec.json.Decoder(_Name)
+_workload_decoder = msgspec.json.Decoder(Workload, strict=False)
 
 
-def workload_in(body: bytes, name: str) -> Workload | None:
-    """One workload of the blueprint in these bytes; None: it is not there. Of thousands, `decode` makes all."""
-    told = name.encode()
-    for part in _parts.decode(body).workloads:
-        if told in bytes(part) and _named.decode(part).name == name:
-            return _workload.decode(part)
+def decode_workload(body: bytes, name: str) -> Workload | None:
+    """Decode one workload of an encoded blueprint; None if it has none of that name. With thousands of workloads,
+    `decode` would create all of them."""
+    encoded_name = name.encode()
+    for raw in _raw_workloads_decoder.decode(body).workloads:
+        if encoded_name in bytes(raw) and _name_decoder.decode(raw).name == name:
+            return _workload_decoder.decode(raw)
     return None
 
 
-def prompts_in(body: bytes) -> Prompts:
-    """The prompts of the blueprint in these bytes, and nothing else of it."""
-    return _prompts.decode(body)
+def decode_prompts(body: bytes) -> BlueprintPrompts:
+    """Decode only the prompts of an encoded blueprint."""
+    return _prompts_decoder.decode(body)
 
 
 def digest(body: bytes) -> str:
@@ -113,13 +114,14 @@ def verify_signature(body: bytes, signature: str, public_key: bytes) -> bool:
     return True
 
 
-def said(value: msgspec.Struct) -> dict[str, Any]:
-    """What is said beyond the defaults: a field that a newer version adds ends no approval."""
+def non_default_fields(value: msgspec.Struct) -> dict[str, Any]:
+    """The fields of a struct that differ from their defaults, so that a field added by a newer version ends no
+    approval."""
     return {
-        field.name: _said(found)
+        field.name: _plain(current)
         for field in _fields(type(value))
-        if (found := getattr(value, field.name)) != field.default
-        and (field.default_factory is msgspec.NODEFAULT or found != field.default_factory())
+        if (current := getattr(value, field.name)) != field.default
+        and (field.default_factory is msgspec.NODEFAULT or current != field.default_factory())
     }
 
 
@@ -128,18 +130,18 @@ def _fields(kind: type[msgspec.Struct]) -> tuple[msgspec.structs.FieldInfo, ...]
     return msgspec.structs.fields(kind)
 
 
-def _said(value: Any) -> Any:
+def _plain(value: Any) -> Any:
     if isinstance(value, msgspec.Struct):
-        return said(value)
-    return [_said(item) for item in value] if isinstance(value, list) else value
+        return non_default_fields(value)
+    return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def portable(value: Any) -> Any:
-    """The same JSON value with integers that a double cannot hold written as text, as RFC 8785 requires."""
+def with_large_integers_as_text(value: Any) -> Any:
+    """The same JSON value with integers that a double cannot hold as text, as RFC 8785 requires."""
     if isinstance(value, dict):
-        return {key: portable(item) for key, item in value.items()}
+        return {key: with_large_integers_as_text(item) for key, item in value.items()}
     if isinstance(value, list):
-        return [portable(item) for item in value]
-    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _SAFE:
+        return [with_large_integers_as_text(item) for item in value]
+    if isinstance(value, int) and not isinstance(value, bool) and abs(value) > _MAX_SAFE_INTEGER:
         return str(value)
     return value

@@ -1,6 +1,6 @@
-"""The days to come, as declared: part of the blueprint, so that forecasts follow what is applied, and go back with it.
+"""Declared holidays and launches. They are part of the blueprint, so that forecasts follow `apply` and `rollback`.
 
-It is of the blueprint as a whole, not of a workload: nobody approves a workload again because of a holiday.
+They belong to the blueprint as a whole, not to a workload, so that a holiday does not require a new approval.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import msgspec
 
 
 class Launch(msgspec.Struct, frozen=True, kw_only=True):
-    """From `day` (ISO) on a workload has `factor` times as much to do."""
+    """From `day` (ISO) on, a workload has `factor` times as much traffic."""
 
     workload: str
     day: str
@@ -23,4 +23,4 @@ class Calendar(msgspec.Struct, frozen=True, kw_only=True):
     countries: list[str] = []
     holidays: list[str] = []
     launches: list[Launch] = []
-    """By workload and day."""
+    """Sorted by workload and day."""

@@ -1,4 +1,4 @@
-"""Sources, the rules for their documents, the glossary, and what a workload asks of them."""
+"""Sources, the rules for their documents, the search index, the glossary, and what workloads require of content."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from groundplan.blueprint.limits import Grant
 
 
 class Governed(msgspec.Struct, frozen=True, kw_only=True):
-    """What holds for the documents of a source, unless one is stricter. Times are days."""
+    """Rules for the documents of a source, unless a document is stricter. Durations are days."""
 
     steward: str | None = None
     state: str = "approved"
@@ -22,16 +22,16 @@ class Governed(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Connector(msgspec.Struct, frozen=True, kw_only=True):
-    """Where a source is read from; `settings` are those of its type in the catalog, secrets by reference only."""
+    """Where a source is read from; `settings` are those of its type in the catalog, with secrets by reference only."""
 
     type: str
     settings: dict[str, str | int | float] = {}
     acl: dict[str, str] | None = None
-    """Who the grantees of access lists that a store keeps are here; None: those are not read."""
+    """Grantee in the store's access lists -> person or group here; None: access lists are not read."""
 
 
 class Needs(msgspec.Struct, frozen=True, kw_only=True):
-    """What a workload asks of the content that it is given. `quality` is 0 to 1."""
+    """What a workload requires of the content that it is given. `quality` is 0 to 1."""
 
     purposes: list[str] = []
     quality: float = 0.0
@@ -56,20 +56,20 @@ class Source(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     readers: list[str]
     read: list[Grant] = []
-    """Who reads it besides `readers`."""
+    """Grants to read it, besides `readers`."""
     governed: Governed = Governed()
     connector: Connector | None = None
     """None: the folder `path` of the workspace."""
     checks: list[dict[str, str | int | float | bool | list[str]]] = []
-    """Checks of columns of its tables, as declared."""
+    """Declared checks of columns of its tables."""
     characters: int | None = None
-    """Most characters of a passage; None: as the index says."""
+    """The most characters of a passage; None: as in the index."""
     pdf: str = "plain"
-    """Who reads PDF: plain | docling."""
+    """PDF parser: plain | docling."""
 
 
 class IndexEmbedding(msgspec.Struct, frozen=True, kw_only=True):
-    """A deployment that embeds, the workload that its calls are for, and the length of its vectors."""
+    """The deployment that embeds, the workload to which its calls belong, and the length of its vectors."""
 
     workload: str
     deployment: str
@@ -77,7 +77,7 @@ class IndexEmbedding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Rerank(msgspec.Struct, frozen=True, kw_only=True):
-    """Who puts the best passages in order, for which workload it is called, and how long it may take."""
+    """The deployment that reranks the best passages, the workload to which its calls belong, and the time limit."""
 
     workload: str
     deployment: str
@@ -86,27 +86,27 @@ class Rerank(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Index(msgspec.Struct, frozen=True, kw_only=True):
-    """How all sources are cut and embedded for search."""
+    """How all sources are split and embedded for search."""
 
     characters: int = 400
     embedding: IndexEmbedding | None = None
     by_hand: bool = False
-    """Whether somebody says when a new edition serves."""
+    """Whether a new edition serves only once a person switches to it."""
     keep_days: int = 30
     questions: str | None = None
-    """A file of labelled questions in the workspace."""
+    """A file with labelled questions in the workspace."""
 
 
 class Grounding(msgspec.Struct, frozen=True, kw_only=True):
     sources: list[str]
     passages: int = 4
     max_bytes: int = 6000
-    """Most that grounding may add to a prompt; reserved at admission."""
+    """The most bytes that grounding may add to a prompt; reserved at admission."""
     floor: float = 0.0
-    """Below that confidence (0 to 1) no passage is given."""
+    """Confidence (0 to 1) below which no passage is given."""
     required: bool = True
-    """True: cut off from the live permissions, a call is refused. A call for which no passage is found is answered."""
+    """True: without the live permissions a call is refused. A call for which no passage is found is answered."""
     synonyms: bool = False
-    """Also search for what the glossary says for the words of a question."""
+    """Whether to also search for the glossary's synonyms of the words of a question."""
     rerank: Rerank | None = None
-    """None: the order stays as words and vectors made it."""
+    """None: the order stays as given by words and vectors."""

@@ -1,4 +1,5 @@
-"""What a workload declares to be tried, as the control process reads it; gateways follow what runs, by live policy."""
+"""Experiments and replays that a workload declares, as the control process reads them. Gateways follow live policy
+instead."""
 
 from __future__ import annotations
 
@@ -14,7 +15,7 @@ class DeclaredExperiment(msgspec.Struct, frozen=True, kw_only=True):
     candidate: str
     judge: str | None = None
     share: int = 10_000
-    """Of ten thousand calls (shadow) or callers (ab)."""
+    """Share of calls (shadow) or callers (ab), of ten thousand."""
     split: str = "person"
     """person | conversation"""
     tolerance: float = 0.02
@@ -22,15 +23,15 @@ class DeclaredExperiment(msgspec.Struct, frozen=True, kw_only=True):
     budget: int = 0
     """picodollars"""
     until: str | None = None
-    """ISO date of its last day."""
+    """ISO date of the last day."""
 
 
 class Replay(msgspec.Struct, frozen=True, kw_only=True):
-    """Kept calls that are replayed on cheaper deployments, every night."""
+    """Nightly replays of stored calls on cheaper deployments."""
 
     candidates: list[str]
     judge: str
     budget: int
     """picodollars a run"""
     calls: int = 200
-    """At most, of each run."""
+    """The most calls of each run."""

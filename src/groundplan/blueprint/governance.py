@@ -6,12 +6,12 @@ import msgspec
 
 
 class ApprovalTerms(msgspec.Struct, frozen=True, kw_only=True):
-    """How many people must agree, and how long that holds."""
+    """How many people must approve a change, and how long an approval holds."""
 
     seats: int = 1
     valid_days: int = 365
     grace_days: int = 0
-    """Production goes on so long after the end, where no data is restricted."""
+    """Days for which production goes on after the end of an approval, where no data is restricted."""
     price_band: float = 0.2
     """Share by which a price may rise above the approved one."""
 
@@ -24,9 +24,9 @@ class PolicyRules(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     hint: str = ""
     enforced: bool = False
-    """False: it refuses nothing, and is only tried against recorded calls."""
+    """False: the policy refuses nothing, and is only tried against recorded calls."""
     closed: bool = False
-    """While it is enforced, what no permit allows is refused."""
+    """Whether, while the policy is enforced, everything that no permit allows is refused."""
 
 
 class ToolServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,17 +39,17 @@ class ToolServer(msgspec.Struct, frozen=True, kw_only=True):
     owner: str
     workloads: list[str]
     tools: list[str] = []
-    """Those of its tools that are offered; empty: all. A star at the end stands for any rest."""
+    """Names of the offered tools; empty: all. A star at the end matches any rest."""
     dangerous: list[str] = []
-    """Each use of these waits for the approval of a person."""
+    """Names of the tools each use of which waits for the approval of a person."""
     timeout_ms: int = 30000
     resources: list[str] = []
-    """Those of its resources that are offered; empty: all where `tools` is empty too, else none."""
+    """The offered resources; empty: all where `tools` is empty too, else none."""
     prompts: list[str] = []
 
 
 class Described(msgspec.Struct, frozen=True, kw_only=True):
-    """What a workload is said to be; policies may look at it. Ends no approval when it changes."""
+    """How a workload is described; policies may use it. A change of it ends no approval."""
 
     pattern: str = "other"
     effect: str = "informs"
@@ -59,14 +59,14 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Framework(msgspec.Struct, frozen=True, kw_only=True):
-    """A control framework that the company holds itself to."""
+    """A control framework that the company follows."""
 
     name: str
     owner: str
     profile: str | None = None
     workloads: list[str] = []
-    """Empty: all that are served."""
+    """Empty: all workloads that are served."""
     excluded: dict[str, str] = {}
     """control -> reason"""
     controls: list[str] = []
-    """Own ones, by identifier."""
+    """Identifiers of the company's own controls."""

@@ -1,4 +1,4 @@
-"""Checks of what goes in and comes out, and answers that wait for a person."""
+"""Guardrails on inputs and outputs, and human review of answers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class CompanyEntity(msgspec.Struct, frozen=True, kw_only=True):
-    """A shape of the company's own that counts as personal data or as a secret."""
+    """A pattern of the company's own that counts as personal data or as a secret."""
 
     name: str
     pattern: str
@@ -14,7 +14,7 @@ class CompanyEntity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Judge(msgspec.Struct, frozen=True, kw_only=True):
-    """A model that answers yes or no about a whole answer."""
+    """A model that answers yes or no to a question about a complete answer."""
 
     deployment: str
     question: str
@@ -22,12 +22,13 @@ class Judge(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Guardrails(msgspec.Struct, frozen=True, kw_only=True):
-    """Checks of what goes in and comes out. What is found is `flag`ged, `mask`ed or `block`ed, by where it stands."""
+    """Checks of inputs, passages and outputs. Depending on the check and place, a finding is `flag`ged, `mask`ed or
+    `block`ed."""
 
     input: dict[str, str] = {}
-    """check (personal_data, secrets, injection) -> what is done"""
+    """check (personal_data, secrets, injection) -> action"""
     passages: dict[str, str] = {}
-    """the same; `drop` leaves a passage out"""
+    """as `input`; the action `drop` leaves a passage out"""
     output: dict[str, str] = {}
     deny_input: list[str] = []
     deny_output: list[str] = []
@@ -41,26 +42,26 @@ class Guardrails(msgspec.Struct, frozen=True, kw_only=True):
     grounded: bool = False
     judge: Judge | None = None
     presidio: str = ""
-    """flag | block: what is done where Presidio finds personal data in an answer; empty: it is not asked"""
+    """flag | block: action where Presidio finds personal data in an answer; empty: Presidio is not used"""
     presidio_input: str = ""
-    """the same of what is sent in"""
+    """as `presidio`, for inputs"""
     tools: list[str] | None = None
     entities: list[CompanyEntity] = []
     shadow: bool = False
     budget_ms: int = 50
     fail_open: bool = False
     unchecked: list[str] = []
-    """What may pass though no check can look at it: image, audio, file, tokens."""
+    """Content that may pass although no check can examine it: image, audio, file, tokens."""
     hold_bytes: int = 256
 
 
 class Review(msgspec.Struct, frozen=True, kw_only=True):
-    """Answers that wait for a person."""
+    """Human review of answers before they are released."""
 
     by: list[str] = []
-    """e-mail addresses; empty: whoever holds the product or business duty"""
+    """e-mail addresses; empty: the holders of the product or business duty"""
     within_ms: int = 300_000
     release_after: bool = False
-    """What happens when nobody looked in time."""
+    """Whether an answer is released when nobody has reviewed it in time."""
     share: int = 10_000
-    """Of ten thousand answers."""
+    """Share of answers that are reviewed, of ten thousand."""

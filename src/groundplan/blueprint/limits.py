@@ -1,4 +1,4 @@
-"""What may be spent and used, and to whom something is allowed. Amounts of money are picodollars (int)."""
+"""Budgets, limits, grants and caps. Amounts of money are picodollars (int)."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ class Budget(msgspec.Struct, frozen=True, kw_only=True):
     period: str
     """minute | hour | day | week | month | quarter | year | total"""
     starts: str = ""
-    """First day of a period where that is not the calendar's: weekday of a week, day of a month, MM-DD of a quarter or
+    """First day of a period that does not follow the calendar: weekday of a week, day of a month, MM-DD of a quarter or
     year."""
     timezone: str = "UTC"
     hard: bool = True
-    """False: it warns when it is crossed and refuses nothing."""
+    """False: exceeding it warns and refuses nothing."""
 
 
 class Limit(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,7 +36,7 @@ class Limit(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True):
-    """People to whom something is allowed."""
+    """The people to whom something is allowed."""
 
     name: str
     to: list[str]
@@ -46,7 +46,7 @@ class Grant(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Caps(msgspec.Struct, frozen=True, kw_only=True):
-    """Up to here an experiment or a pilot needs no approval. None: no cap."""
+    """The extent up to which an experiment or a pilot needs no approval. None: no cap."""
 
     people: int | None = 25
     calls_per_day: int | None = 1000

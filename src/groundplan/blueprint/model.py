@@ -1,8 +1,8 @@
-"""The blueprint: the frozen, numbered, signed artifact that every runtime reads. Execution makes no choices beyond it.
+"""The blueprint: the frozen, numbered, signed artifact that every runtime reads. Runtimes make no choices beyond it.
 
-Types only; compiling is `release`, signing and reading are `blueprint.artifact`. Amounts are picodollars (int), rates
-are picodollars per million tokens (int), durations are milliseconds (int). Every list is sorted, so the same input
-gives the same bytes.
+Types only; `release` compiles blueprints, `blueprint.artifact` signs and reads them. Amounts are picodollars (int),
+rates are picodollars per million tokens (int), durations are milliseconds (int). Every list is sorted, so the same
+input gives the same bytes.
 """
 
 from __future__ import annotations
@@ -103,30 +103,30 @@ class Blueprint(msgspec.Struct, frozen=True, kw_only=True):
     limits: list[Limit] = []
     terms: list[Term] = []
     review_days: dict[str, int] = {}
-    """Source -> days after which a document of it is to be looked at again; ends no approval when it changes."""
+    """Source -> days after which each of its documents must be reviewed again; a change of it ends no approval."""
     trusted_proxies: list[str] = []
-    """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is believed."""
+    """Networks (CIDR) of proxies in front of the gateways, whose X-Forwarded-For is trusted."""
     owners: dict[str, list[str]] = {}
-    """duty -> e-mail addresses for the company as a whole; they stand in where a workload names nobody"""
+    """duty -> e-mail addresses for the company; they apply where a workload names nobody"""
     allocations: list[Allocation] = []
-    """Costs beside the calls, by name."""
+    """Costs outside calls, by name."""
     currencies: dict[str, list[CurrencyRate]] = {}
-    """Dated rates of the currencies in which they may be, the oldest first."""
+    """Dated rates of the currencies in which allocations may be, the oldest first."""
     policies: list[PolicyRules] = []
     described: dict[str, Described] = {}
-    """Of workloads, where it is not the ordinary."""
+    """Descriptions of workloads, where they differ from the default."""
     frameworks: list[Framework] = []
     tools: list[ToolServer] = []
     approved_parts: list[str] = []
     """Kinds (model, prompt, data) of what production uses that need an approval of their own."""
     approval_terms: ApprovalTerms | None = None
-    """None: made before they were part of a blueprint; then the workspace's hold."""
+    """None in blueprints older than this field; then those of the workspace apply."""
     index: Index = Index()
     calendar: Calendar = Calendar()
     """Holidays and launches, for forecasts."""
     workflows: list[Workflow] = []
-    """Of the workloads, by name."""
+    """Workflows of the workloads, by name."""
     may_cost: dict[str, int] = {}
-    """Workload -> picodollars that an accepted outcome of it may cost, by its objectives."""
+    """Workload -> the most picodollars that an accepted outcome of it may cost, by its objectives."""
     cost_centers: dict[str, str] = {}
-    """Team -> where finance books what it carries."""
+    """Team -> cost center to which finance books its costs."""

@@ -1,4 +1,4 @@
-"""Costs beside the calls."""
+"""Costs outside calls."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import msgspec
 
 
 class CurrencyRate(msgspec.Struct, frozen=True, kw_only=True):
-    """What one unit of a currency costs from a day on, until the next rate."""
+    """USD for one unit of a currency from a day on, until the next rate."""
 
     since: str
     """ISO date"""
@@ -15,7 +15,7 @@ class CurrencyRate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Allocation(msgspec.Struct, frozen=True, kw_only=True):
-    """A cost beside the calls, and the rule by which workloads carry it."""
+    """A cost outside calls, and the rule by which it is divided among workloads."""
 
     name: str
     term: str
@@ -24,9 +24,9 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     currency: str = "USD"
     period: str = "month"
     life_days: int = 0
-    """Of an amount for the period `life`: so many days from `since` on."""
+    """For the period `life`: the number of days from `since` on over which the amount is spread."""
     how: str = ""
-    """How the amount came about, where it was not written as such."""
+    """How the amount was computed, if it was not declared as such."""
     rate: int | None = None
     """picodollars for each unit, instead of an amount"""
     per: str = ""
@@ -35,7 +35,7 @@ class Allocation(msgspec.Struct, frozen=True, kw_only=True):
     shares: dict[str, int] = {}
     covers: str = "company"
     capacity: int | None = None
-    """Tokens a day that a deployment can make."""
+    """Tokens a day that a deployment can generate."""
     basis: str = "allocated"
     source: str = ""
     since: str = ""

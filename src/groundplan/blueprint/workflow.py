@@ -1,7 +1,7 @@
-"""Business processes that workloads serve, with how they were before: part of the blueprint, so that what an outcome is
-compared with changes with what is applied, and goes back with it.
+"""Business processes that workloads serve, with their baselines. They are part of the blueprint, so that the baseline
+of an outcome follows `apply` and `rollback`.
 
-They are of the blueprint as a whole, not of a workload: nobody approves a workload again because of a baseline.
+They belong to the blueprint as a whole, not to a workload, so that a baseline does not require a new approval.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ import msgspec
 
 
 class Workflow(msgspec.Struct, frozen=True, kw_only=True):
-    """`workloads`: those that serve it, by name, also where they wait for an approval."""
+    """A business process. `workloads`: names of those that serve it, including those that wait for an approval."""
 
     name: str
     workloads: list[str]
     outcome: str = ""
     cost_per_case: int | None = None
-    """picodollars that a case cost before"""
+    """picodollars that a case cost before AI was used"""
     minutes_per_case: float | None = None
     measured: str = ""
     """ISO date of the baseline"""

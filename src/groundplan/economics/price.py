@@ -155,7 +155,7 @@ def _bound_across_tiers(rates: Rates, input_tokens: int, output_tokens: int, ima
 
 
 def _bound_of_tier(rates: Rates, input_tokens: int, output_tokens: int, images: int) -> int:
-    highest_input, highest_output = rates.dearest
+    highest_input, highest_output = rates.highest_token_rates
     total = input_tokens * highest_input + output_tokens * highest_output
     return -(-total // MILLION) + rates.request + images * rates.image
 

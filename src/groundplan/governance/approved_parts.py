@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 from datetime import date
 from typing import Any, Literal
 
-from groundplan.blueprint.artifact import portable, said
+from groundplan.blueprint.artifact import non_default_fields, with_large_integers_as_text
 from groundplan.blueprint.model import ApprovalTerms, Blueprint, Deployment, Rates, Source, Workload
 from groundplan.core import canonical
 from groundplan.core.errors import Invalid, Problem
@@ -134,7 +134,7 @@ def model_declaration(deployment: Deployment) -> dict[str, Any]:
     return {
         "version": deployment.upstream_model,
         "provider": provider_of(deployment),
-        "terms": None if terms is None else said(terms),
+        "terms": None if terms is None else non_default_fields(terms),
     }
 
 
@@ -190,7 +190,7 @@ def data_declaration(source: Source, purpose: str) -> dict[str, Any]:
         "purpose": purpose,
         "sensitivity": source.sensitivity,
         "readers": list(source.readers),
-        "declaration": canonical.digest(canonical.canonical(portable(said(source)))),
+        "declaration": canonical.digest(canonical.canonical(with_large_integers_as_text(non_default_fields(source)))),
     }
 
 
@@ -253,7 +253,7 @@ def _model_parts(blueprint: Blueprint, workload: Workload, restricted: bool) -> 
     """One part for each model, with every deployment that serves it."""
     found: dict[str, Part] = {}
     deployments = {item.name: item for item in blueprint.deployments}
-    for name in workload.places:
+    for name in workload.all_deployments:
         if (item := deployments.get(name)) is not None:
             part = _new_part("model", f"model/{item.model}", model_declaration(item), restricted)
             known = found.get(part.digest, part)

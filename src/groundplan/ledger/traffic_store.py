@@ -123,8 +123,8 @@ def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
 
 
 def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, sampled: bool) -> dict[str, float]:
-    """Deployment -> 95th percentile (ms) of the time to the first byte of its answers; where these are many, of the
-    newest attempts of each ten seconds. Ids of calls are ordered by time, so only new rows are read."""
+    """Deployment -> 95th percentile (ms) of the time to the first byte of its answers; with `sampled`, of the newest
+    attempts of each ten seconds. Ids of calls are ordered by time, so only new rows are read."""
     ends = [since + STEP * place for place in range(int((until - since) / STEP) + 1)] if sampled else [since]
     rows = select(
         conn,

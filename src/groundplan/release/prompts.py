@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
-from groundplan.blueprint.artifact import Prompted, Prompts
+from groundplan.blueprint.artifact import BlueprintPrompts, PromptUse
 from groundplan.blueprint.model import Blueprint, Workload
 from groundplan.core import canonical
 from groundplan.core.errors import NotFound
@@ -45,7 +45,7 @@ class Version:
 class ServedPrompts:
     """A blueprint, or only its prompts, with when, by whom and why it was made."""
 
-    blueprint: Blueprint | Prompts
+    blueprint: Blueprint | BlueprintPrompts
     at: datetime
     by: str
     reason: str
@@ -100,11 +100,11 @@ def find_version(known: list[Version], wanted: str) -> Version:
     return found[0]
 
 
-def reworded_prompts(known: Mapping[str, list[Version]], blueprint: Blueprint | Prompts) -> list[Finding]:
+def reworded_prompts(known: Mapping[str, list[Version]], blueprint: Blueprint | BlueprintPrompts) -> list[Finding]:
     """A finding for each prompt of a blueprint whose text changed under the same version: what was evaluated or
     approved under that number is not what is sent now. High for production; it ends with another version number."""
     found: dict[tuple[str, str, str], Finding] = {}
-    served: list[Workload | Prompted] = [*blueprint.workloads]
+    served: list[Workload | PromptUse] = [*blueprint.workloads]
     for workload in sorted(served, key=lambda item: item.stage != "production"):
         if workload.prompt is None or workload.system_prompt is None:
             continue

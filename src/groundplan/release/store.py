@@ -13,7 +13,7 @@ from psycopg import Connection
 from psycopg.rows import dict_row, tuple_row
 from psycopg.types.json import Jsonb
 
-from groundplan.blueprint.artifact import decode, prompts_in, workload_in
+from groundplan.blueprint.artifact import decode, decode_prompts, decode_workload
 from groundplan.blueprint.model import Blueprint, Term, Workload
 from groundplan.catalog.levels import sensitivity_rank
 from groundplan.catalog.loader import load_served
@@ -179,7 +179,7 @@ def prompts_since(conn: Connection[Any], number: int) -> Iterator[tuple[ServedPr
             (number,),
         )
         for body, at, by, reason, signed in cursor:
-            yield ServedPrompts(prompts_in(bytes(body)), at, by, reason), signed
+            yield ServedPrompts(decode_prompts(bytes(body)), at, by, reason), signed
 
 
 def workload_history(conn: Connection[Any], name: str) -> Iterator[tuple[int, Workload | None, datetime, str]]:
@@ -189,7 +189,7 @@ def workload_history(conn: Connection[Any], name: str) -> Iterator[tuple[int, Wo
         cursor.itersize = 10
         cursor.execute("SELECT number, body, created_at, reason FROM blueprint ORDER BY number DESC")
         for number, body, at, reason in cursor:
-            yield number, workload_in(bytes(body), name), at, reason
+            yield number, decode_workload(bytes(body), name), at, reason
 
 
 def iter_newest_first(conn: Connection[Any], most: int = 500) -> Iterator[tuple[Blueprint, datetime]]:

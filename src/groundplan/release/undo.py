@@ -167,7 +167,7 @@ def _has_ended(workload: bp.Workload, today: date) -> bool:
 
 def _kill_scopes(blueprint: bp.Blueprint, workload: bp.Workload) -> Iterable[str]:
     """Scopes of kills that stop a workload, except for the company as a whole."""
-    used = set(workload.places)
+    used = set(workload.all_deployments)
     yield units.workload_subject(workload.name)
     for deployment in blueprint.deployments:
         if deployment.name in used:

@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 
 from groundplan.blueprint import model as bp
-from groundplan.blueprint.artifact import portable, said
+from groundplan.blueprint.artifact import non_default_fields, with_large_integers_as_text
 from groundplan.core import canonical
 from groundplan.core.money import ceil_div
 from groundplan.governance.model import Terms
@@ -71,21 +71,23 @@ def lowest_monthly_limit(budgets: Iterable[bp.Budget]) -> int | None:
 
 def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: frozenset[str] = UNBOUND_FIELDS) -> str:
     """SHA-256 of all content of a workload that an approval is bound to; deployments without the `unbound` fields."""
-    used = set(workload.places)
+    used = set(workload.all_deployments)
     deployments = [item for item in blueprint.deployments if item.name in used]
     places = {item.site for item in deployments}
     sources = set(workload.grounding.sources) if workload.grounding else set()
-    own = said(workload)
+    own = non_default_fields(workload)
     if not workload.expires_declared:
         own.pop("expires", None)
-    plain = [{key: value for key, value in said(item).items() if key not in unbound} for item in deployments]
+    plain = [
+        {key: value for key, value in non_default_fields(item).items() if key not in unbound} for item in deployments
+    ]
     return content_digest(
         {
             "workload": own,
             "deployments": plain,
-            "sites": [said(item) for item in blueprint.sites if item.name in places],
-            "sources": [said(item) for item in blueprint.sources if item.name in sources],
-            "budgets": [said(item) for item in own_budgets(blueprint, workload.name)],
+            "sites": [non_default_fields(item) for item in blueprint.sites if item.name in places],
+            "sources": [non_default_fields(item) for item in blueprint.sources if item.name in sources],
+            "budgets": [non_default_fields(item) for item in own_budgets(blueprint, workload.name)],
         }
     )
 
@@ -93,14 +95,14 @@ def workload_digest(blueprint: bp.Blueprint, workload: bp.Workload, unbound: fro
 def former_digests(blueprint: bp.Blueprint, workload: bp.Workload) -> tuple[str, ...]:
     """Other digests under which approvals of the same content may be stored: some versions included whether the time to
     the first token is declared."""
-    used = set(workload.places)
+    used = set(workload.all_deployments)
     if not any(item.first_token_declared for item in blueprint.deployments if item.name in used):
         return ()
     return (workload_digest(blueprint, workload, frozenset({"rates"})),)
 
 
 def budget_digest(budget: bp.Budget) -> str:
-    return content_digest({"budget": said(budget)})
+    return content_digest({"budget": non_default_fields(budget)})
 
 
 def removed_budget_digest(name: str) -> str:
@@ -120,7 +122,7 @@ def rule_subject(name: str) -> str:
 
 def rule_digest(rule: bp.PolicyRules | None, name: str) -> str:
     """The digest of a company rule, or (None) of its removal."""
-    return content_digest({"rule": said(rule) if rule is not None else None, "name": name})
+    return content_digest({"rule": non_default_fields(rule) if rule is not None else None, "name": name})
 
 
 def company_digest(
@@ -132,13 +134,13 @@ def company_digest(
     """The digest of company-wide terms. `fewer_parts`: the kinds of parts that still need an approval of their own,
     where these are fewer than before; `looser_terms`: approval terms that are less strict than before."""
     more: dict[str, Any] = {} if fewer_parts is None else {"approved_parts": fewer_parts}
-    more |= {} if looser_terms is None else {"approval_terms": said(looser_terms)}
-    return content_digest({"caps": said(caps), "owners": owners, **more})
+    more |= {} if looser_terms is None else {"approval_terms": non_default_fields(looser_terms)}
+    return content_digest({"caps": non_default_fields(caps), "owners": owners, **more})
 
 
 def content_digest(content: dict[str, Any]) -> str:
     """SHA-256 of canonical JSON; integers that JSON cannot hold exactly are written as text."""
-    return canonical.digest(canonical.canonical(portable(content)))
+    return canonical.digest(canonical.canonical(with_large_integers_as_text(content)))
 
 
 def terms(blueprint: bp.Blueprint, workload: bp.Workload) -> Terms:

@@ -76,7 +76,7 @@ def _costs_elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _C
     """Deployment -> picodollars of the same calls there, for each deployment of the same type that all these workloads
     may use."""
     kind = next((place.kind for place in blueprint.deployments if place.name == own), "chat")
-    allowed = [set(w.places) for w in blueprint.workloads if w.name in users]
+    allowed = [set(w.all_deployments) for w in blueprint.workloads if w.name in users]
     names = set.intersection(*allowed) - {own} if allowed else set()
     places = (place for place in blueprint.deployments if place.name in names and place.kind == kind)
     return {place.name: cost_of_hourly_counts(counts, place.rates) for place in places}

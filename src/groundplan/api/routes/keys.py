@@ -133,7 +133,7 @@ def _mail_owner(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, 
 
 def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
     """The terms of a new key. Raises `Invalid` for an invalid network, budget or model."""
-    places = [d for d in blueprint.deployments if d.name in set(workload.places)]
+    places = [d for d in blueprint.deployments if d.name in set(workload.all_deployments)]
     known = {name for d in places for name in (d.name, d.model)}
     upstream = {d.upstream_model for d in places}  # as calls may name it, too
     unknown = [model for model in body.models if model not in known and model not in upstream]

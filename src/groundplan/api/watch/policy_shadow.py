@@ -14,7 +14,7 @@ from psycopg import Connection
 
 from groundplan.api.context import Services
 from groundplan.api.served_blueprint import current_blueprint
-from groundplan.blueprint.artifact import said
+from groundplan.blueprint.artifact import non_default_fields
 from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core import canonical
 from groundplan.core.errors import NotFound
@@ -96,7 +96,7 @@ def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding
 
 def _digest(item: PolicyRules) -> str:
     """The digest of a rule as it is written: with another text its counts begin anew."""
-    return canonical.digest(canonical.canonical(said(item)))
+    return canonical.digest(canonical.canonical(non_default_fields(item)))
 
 
 def _start_of_day(now: datetime) -> datetime:

@@ -44,7 +44,7 @@ def bound_of_output(row: Spent, workload: Workload, place: Deployment | None) ->
     """The part of charges at the bound (for unknown usage) that is due to the output cap, not to the prompt."""
     if not row.bound_usd or place is None:
         return row.bound_usd
-    into, out = place.rates.dearest
+    into, out = place.rates.highest_token_rates
     capped, given = workload.max_output_tokens * out, Decimal(row.input * into) / max(1, row.calls)
     return row.bound_usd * capped / (capped + given) if capped + given else row.bound_usd
 
@@ -59,7 +59,7 @@ def unused_room(
         return
     spared = 1 - Decimal(wanted) / cap
     # reservations also exceed costs because of prompts, whose tokens are not known beforehand
-    most = max((Decimal((cap - wanted) * each.dearest[1]) / MTOK / PICO for each in rates), default=None)
+    most = max((Decimal((cap - wanted) * each.highest_token_rates[1]) / MTOK / PICO for each in rates), default=None)
     aside = seen.set_aside_usd / seen.answers * spared
     yield Opportunity(
         "output that is never used",

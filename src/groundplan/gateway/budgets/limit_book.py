@@ -212,7 +212,7 @@ class LimitBook:
         found = self._quotas_by_deployment.get(cache_key)
         if found is None:
             key, limit_name = deployment.keys[index], f"{deployment.name}#{index}"
-            name = f"{deployment.name}#{key.mark}"
+            name = f"{deployment.name}#{key.fingerprint}"
             each = [(REQUESTS, most, period) for most, period in key.requests]
             each += [(TOKENS, most, period) for most, period in key.tokens]
             covers = f"key {index + 1} of deployment/{deployment.name}"

@@ -144,7 +144,7 @@ def choose_deployments(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy,
         if not allowed:
             named_model, any_model = f"the model '{ask.model[:80]}'", f"any model of {plan.workload.name} for {needs}"
             raise Denied(
-                f"this key may not use {any_model if plan.workload.chooses(ask.model) else named_model}",
+                f"this key may not use {any_model if plan.workload.is_routed(ask.model) else named_model}",
                 code="key_model",
                 hint=f"It may use: {', '.join(sorted(exchange.key.models))}.",
             )

@@ -44,7 +44,7 @@ def assign(exchange: Exchange, workload: Workload, ask: Ask, experiments: dict[s
         if exchange.endpoint in SHADOWED and _is_in_share(exchange, experiment.share):
             exchange.trial = Trial(experiment, None)
         return
-    if exchange.endpoint not in SURFACES or not workload.chooses(ask.model):
+    if exchange.endpoint not in SURFACES or not workload.is_routed(ask.model):
         return
     candidate = next((place for place in exchange.deployments if place.name == experiment.candidate), None)
     if candidate is None or len(exchange.deployments) < 2:

@@ -143,7 +143,7 @@ def _plan(
     sites: dict[str, Site],
     ramp: Ramp | None,
 ) -> Plan:
-    places = tuple(d for d in _known(workload.places, deployments) if is_allowed(workload, d, sites))
+    places = tuple(d for d in _known(workload.all_deployments, deployments) if is_allowed(workload, d, sites))
     places = tuple(sorted(places, key=lambda d: d.weight <= 0))  # fallbacks, in whatever order
     names: dict[str, tuple[Deployment, ...]] = {}
     for deployment in places:

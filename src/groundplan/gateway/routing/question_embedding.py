@@ -28,7 +28,7 @@ SECONDS = 0.1
 async def read_question(gateway: Gateway, exchange: Exchange, workload: Workload, ask: Ask) -> None:
     """Set the `question_vector` of the call, where its router uses one and it is available in time."""
     routing = workload.routing
-    if routing is None or routing.router is None or not workload.chooses(ask.model) or not ask.query:
+    if routing is None or routing.router is None or not workload.is_routed(ask.model) or not ask.query:
         return
     router = gateway.routes.router(routing.router, routing.digest)
     if router is None or router.full is None:

@@ -109,7 +109,7 @@ class Routes:
         in this worker; `now`: by their clock; `passages`: of the call, None before the search. Raises `Denied`
         (`route_barred`) if hard rules exclude every deployment."""
         routing = workload.routing
-        if routing is None or not workload.chooses(ask.model):
+        if routing is None or not workload.is_routed(ask.model):
             return
         if exchange.catalog is not None and exchange.catalog.number > self._number:
             self._take_blueprint(exchange.catalog)

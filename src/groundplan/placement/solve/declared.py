@@ -157,7 +157,7 @@ def verify_blueprint(blueprint: Blueprint) -> list[Problem]:
     ramps = {each.workload: each.ramp for each in blueprint.placements if each.ramp is not None}
     found: list[Problem] = []
     for workload in blueprint.workloads:
-        for name in workload.places:
+        for name in workload.all_deployments:
             place = deployments.get(name)
             site = sites.get(place.site) if place else None
             if site is None:
@@ -208,7 +208,7 @@ def _verify_data(workload: Workload, sources: Mapping[str, Source], budgets: Set
         found.append(_violation(workload, "it has no budget"))
     if not workload.owners.get("business"):
         found.append(_violation(workload, "it has no business owner"))
-    if not workload.places:
+    if not workload.all_deployments:
         found.append(_violation(workload, "it has no deployment"))
     return found
 
