@@ -22,7 +22,7 @@ from groundplan.cli.main import app
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.economics.price import FREE
-from groundplan.economics.prices.time_of_day import DAY, with_windows
+from groundplan.economics.prices.time_of_day import MINUTES_PER_DAY, with_windows
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.identity import service
 from groundplan.testing.database import Database
@@ -357,8 +357,8 @@ async def test_a_call_costs_as_when_it_is_sent_and_reserves_the_dearest_hour(
     database: Database, tmp_path: Path
 ) -> None:
     peak, cheap = Rates(input=0, output=10 * PICO), Rates(input=0, output=4 * PICO)
-    minute = int(time.time() // 60) % DAY
-    now, later = ((minute + shift) % DAY for shift in (-90, 90))
+    minute = int(time.time() // 60) % MINUTES_PER_DAY
+    now, later = ((minute + shift) % MINUTES_PER_DAY for shift in (-90, 90))
     async with scripted_upstream("one") as (model, port), installation(database, tmp_path) as stack:
         model.script = Script(tokens=20)
         key = await started(stack, port, rates=with_windows(peak, [(now, later, cheap)]))

@@ -25,13 +25,13 @@ from groundplan.catalog.money import Prices
 from groundplan.core.money import PICO, format_usd
 from groundplan.economics.price import cost, cost_bound
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.time_of_day import DAY, rates_at, rates_in_hour, with_windows
+from groundplan.economics.prices.time_of_day import MINUTES_PER_DAY, rates_at, rates_in_hour, with_windows
 from groundplan.economics.terms.split import split_cost
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.pricing import declared_or_listed
 from groundplan.testing.clock import ManualClock
 
-MINUTES = st.integers(0, DAY - 1)
+MINUTES = st.integers(0, MINUTES_PER_DAY - 1)
 MINUTE_MS = 60_000
 windows = st.lists(st.tuples(MINUTES, MINUTES, all_rates).filter(lambda each: each[0] != each[1]), max_size=3)
 longer = st.none() | all_rates
@@ -43,7 +43,7 @@ def test_a_call_at_any_time_costs_its_window_and_never_more_than_is_reserved(
 ) -> None:
     base = msgspec.structs.replace(base, long=long, long_above=1000 if long else 0, priority=long)
     made = with_windows(base, parts)
-    then = (day * DAY + minute) * MINUTE_MS
+    then = (day * MINUTES_PER_DAY + minute) * MINUTE_MS
     holds = next(
         (
             rates
@@ -60,7 +60,7 @@ def test_a_call_at_any_time_costs_its_window_and_never_more_than_is_reserved(
     assert sum(amount for _, amount in whole.values()) == cost(exact, usage)
     assert exact.windows == []
     if made.windows:
-        assert [made.windows[0].start, made.windows[-1].end] == [0, DAY]
+        assert [made.windows[0].start, made.windows[-1].end] == [0, MINUTES_PER_DAY]
         assert all(a.end == b.start and a.rates != b.rates for a, b in pairwise(made.windows))
         assert msgspec.json.decode(msgspec.json.encode(made), type=Rates) == made
 
@@ -93,7 +93,7 @@ def test_the_list_s_price_of_a_day_has_the_price_of_each_of_its_times() -> None:
     made = price_list.provider_rates("deepseek", "deepseek-chat", day)
     assert made is not None and made.windows
     costs = set()
-    for minute in range(0, DAY, 10):
+    for minute in range(0, MINUTES_PER_DAY, 10):
         moment = datetime(2025, 5, 1, tzinfo=UTC) + timedelta(minutes=minute)
         exact = price_list.provider_rates("deepseek", "deepseek-chat", moment)
         assert exact == rates_at(made, int(moment.timestamp() * 1000))

@@ -16,7 +16,7 @@ from groundplan.blueprint.model import Deployment, RateDetails, Rates
 from groundplan.catalog.check import validate_files
 from groundplan.economics.price import cost
 from groundplan.economics.prices import price_list
-from groundplan.economics.prices.reprice import Repriced, class_rate, cost_of_counts, reprice
+from groundplan.economics.prices.reprice import RepricedUsage, class_rate, cost_of_counts, reprice
 from groundplan.economics.prices.time_of_day import rates_at, with_windows
 from groundplan.economics.terms.split import explain_cost, split_cost
 from groundplan.ledger.finding import Finding
@@ -43,8 +43,8 @@ def test_pricing_is_reversible(then: Rates, now: Rates, usage: Usage) -> None:
     kept = {ALL: {name: count for name, (count, _) in split_cost(then, usage, paid).items()}}
     told = reprice(kept, then, now)
     back = reprice(kept, now, then)
-    assert (told.then, told.now) == (back.now, back.then)
-    assert told.then == paid
+    assert (told.old_cost, told.new_cost) == (back.new_cost, back.old_cost)
+    assert told.old_cost == paid
     assert told.difference == -back.difference
 
 
@@ -67,10 +67,10 @@ def test_pricing_by_time_of_day_is_reversible(then: Rates, now: Rates, calls: li
             mine[name] = mine.get(name, 0) + count
         paid += amount
     told, back = reprice(kept, then, now), reprice(kept, now, then)
-    assert (told.then, told.now) == (back.now, back.then)
+    assert (told.old_cost, told.new_cost) == (back.new_cost, back.old_cost)
     edges = {edge for window in then.windows for edge in (window.start, window.end)}
     if all(edge % 60 == 0 for edge in edges):
-        assert paid - len(calls) <= told.then <= paid + len(calls)
+        assert paid - len(calls) <= told.old_cost <= paid + len(calls)
 
 
 def test_a_price_by_time_of_day_counts_for_what_was_asked_then() -> None:
@@ -78,9 +78,9 @@ def test_a_price_by_time_of_day_counts_for_what_was_asked_then() -> None:
     day = with_windows(flat, [(16 * 60 + 30, 30, Rates(input=4, output=4)), (6 * 60, 8 * 60, Rates(input=1, output=1))])
     each = {"input": 1_000_000}
     whole: dict[tuple[str, int | None], dict[str, int]] = {("", hour): each for hour in range(24)}
-    assert reprice(whole, flat, day) == Repriced(240, 15 * 10 + 7 * 4 + 2 * 1), "never less in hours that are cut"
+    assert reprice(whole, flat, day) == RepricedUsage(240, 15 * 10 + 7 * 4 + 2 * 1), "never less in hours that are cut"
     # the tier tells which calls of an hour were before half past four
-    assert reprice({("", 16): each, ("by time", 16): each}, day, flat) == Repriced(14, 20)
+    assert reprice({("", 16): each, ("by time", 16): each}, day, flat) == RepricedUsage(14, 20)
     assert reprice({("by time", None): each}, day, flat).then == 1, "without hours the cheapest"
 
 

@@ -124,7 +124,7 @@ def batch_line_service(rates: Rates, serves: Sequence[str]) -> str:
     The batch price of the price list, and that of a deployment with a batch endpoint of its own, apply only to such an
     endpoint. A batch price that is declared for any other deployment can only apply to its calls.
     """
-    declared = rates.batch is not None and not rates.source.startswith(price_list.LIST)
+    declared = rates.batch is not None and not rates.source.startswith(price_list.PRICE_LIST)
     return BATCH if declared and BATCHES not in serves else STANDARD
 
 

@@ -13,7 +13,7 @@ from psycopg import Connection
 
 from groundplan.blueprint.model import Blueprint, Rates
 from groundplan.core.money import short_usd
-from groundplan.economics.prices.reprice import Repriced, UsageCounts, reprice
+from groundplan.economics.prices.reprice import RepricedUsage, UsageCounts, reprice
 from groundplan.ledger import rollup_store
 from groundplan.release.compile.pricing import without_successors
 
@@ -71,8 +71,8 @@ def _price_changes(before: Rates, new: Rates) -> Iterator[tuple[str, Rates, Rate
         yield f"at the price from {new.then_from} on", new, new.then
 
 
-def _price_change_note(name: str, when: str, made: Repriced) -> str:
+def _price_change_note(name: str, when: str, repriced: RepricedUsage) -> str:
     return (
-        f"deployment/{name}: {when} the last 30 days would have cost {short_usd(made.now)} instead of "
-        f"{short_usd(made.then)}"
+        f"deployment/{name}: {when} the last 30 days would have cost {short_usd(repriced.new_cost)} instead of "
+        f"{short_usd(repriced.old_cost)}"
     )

@@ -117,19 +117,24 @@ def deployment_findings(
     for day, rates in prices.items():
         if _cost_the_same(rates, deployment.rates):
             continue
-        told = reprice(used, deployment.rates, rates)
+        repriced = reprice(used, deployment.rates, rates)
         when = "now" if day == today else f"from {day.isoformat()} on"
         yield Finding(
             kind=REPRICED,
             subject=subject,
             mark=day.isoformat() if day != today else "now",
-            severity="medium" if told.difference > 0 else "low",
+            severity="medium" if repriced.difference > 0 else "low",
             message=f"{deployment.model} has another price {when}: the last 30 days at {deployment.name} would have "
-            f"cost {short_usd(told.now)} instead of {short_usd(told.then)}.",
+            f"cost {short_usd(repriced.new_cost)} instead of {short_usd(repriced.old_cost)}.",
             hint="`groundplan plan` shows the new price, and `groundplan apply` puts it in force."
             if day == today
             else "It applies from that day on by itself; `groundplan routing trade-off` shows who else could answer.",
-            detail={"model": deployment.model, "then": told.then, "now": told.now, "from": day.isoformat()},
+            detail={
+                "model": deployment.model,
+                "then": repriced.old_cost,
+                "now": repriced.new_cost,
+                "from": day.isoformat(),
+            },
             due=None if day == today else day,
         )
     if price_list.is_deprecated(deployment.model):

@@ -14,8 +14,8 @@ from groundplan.blueprint.model import Rates
 from groundplan.core.errors import Invalid
 from groundplan.economics.forecast.tiers import class_unit_rate, rates_for_prompt
 from groundplan.economics.prices.parts import MILLION
-from groundplan.economics.prices.reprice import TOKENS, cost_of_counts
-from groundplan.economics.prices.time_of_day import HOUR, rates_in_hour
+from groundplan.economics.prices.reprice import TOKEN_CLASSES, cost_of_counts
+from groundplan.economics.prices.time_of_day import MINUTES_PER_HOUR, rates_in_hour
 
 MOST = 1e6
 """The largest factor of a scenario."""
@@ -163,7 +163,7 @@ def _in_its_tier(part: CallGroup, change: Change, count: Fraction, cost: Fractio
     now = class_unit_rate(rates_for_prompt(part.own, part.tier, part.prompt * _exact(change.context)), part.name)
     if then:
         return cost * Fraction(now, then)
-    return count * Fraction(now, MILLION if part.name in TOKENS else 1) if now else cost
+    return count * Fraction(now, MILLION if part.name in TOKEN_CLASSES else 1) if now else cost
 
 
 def _at(rates: Rates, part: CallGroup, change: Change, count: Fraction, cost: Fraction) -> Fraction:
@@ -171,9 +171,12 @@ def _at(rates: Rates, part: CallGroup, change: Change, count: Fraction, cost: Fr
     an hour in which its price changes each minute is taken to have had as many."""
     if not part.answers:
         return cost
-    times = [(HOUR, rates)] if part.hour is None else rates_in_hour(rates, part.hour)
-    other = sum((_there(each, part, change, count) * Fraction(minutes, HOUR) for minutes, each in times), Fraction(0))
-    return other if count and (other or part.name in TOKENS or part.name == "requests") else cost
+    times = [(MINUTES_PER_HOUR, rates)] if part.hour is None else rates_in_hour(rates, part.hour)
+    other = sum(
+        (_there(each, part, change, count) * Fraction(minutes, MINUTES_PER_HOUR) for minutes, each in times),
+        Fraction(0),
+    )
+    return other if count and (other or part.name in TOKEN_CLASSES or part.name == "requests") else cost
 
 
 def _there(rates: Rates, part: CallGroup, change: Change, count: Fraction) -> int:

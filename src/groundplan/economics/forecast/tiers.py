@@ -8,7 +8,7 @@ from typing import Final
 
 from groundplan.blueprint.model import Rates
 from groundplan.economics.price import BATCH, FLEX, PRIORITY, service_rates
-from groundplan.economics.prices.reprice import TOKENS, class_rate, tier_rates
+from groundplan.economics.prices.reprice import TOKEN_CLASSES, class_rate, tier_rates
 from groundplan.economics.terms.split import LONG
 
 _LONGEST: Final = 1 << 60
@@ -36,7 +36,7 @@ def rates_for_prompt(rates: Rates, tier: str, tokens: Fraction) -> Rates:
 
 def class_unit_rate(rates: Rates, name: str) -> int:
     """Picodollars of a million tokens of a class, or of one of what is counted otherwise; 0 for what has none."""
-    if name in TOKENS:
+    if name in TOKEN_CLASSES:
         return class_rate(rates, name)
     if name == "searches":
         return 0 if rates.details is None else rates.details.search

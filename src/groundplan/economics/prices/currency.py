@@ -1,5 +1,5 @@
-"""Amounts of other currencies in USD, by the rate declared for a day or given for one bill. Pure; a missing rate is
-refused."""
+"""Converts amounts of other currencies to USD, by the rate declared for a day or given for one bill. Pure; a missing
+rate is an error."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ USD = "USD"
 
 
 def rate_on(currencies: DatedCurrencyRates, currency: str, day: date) -> int:
-    """Picodollars that one unit of the currency is worth on a day.
+    """Picodollars for one unit of the currency on a day.
 
     Raises `Invalid` (`currency_unknown`, `currency_rate_missing`).
     """
@@ -33,9 +33,9 @@ def rate_on(currencies: DatedCurrencyRates, currency: str, day: date) -> int:
         )
     in_force = [each for each in currencies[currency] if each.since <= day.isoformat()]
     if not in_force:
-        first = min((each.since for each in currencies[currency]), default="never")
+        first_day = min((each.since for each in currencies[currency]), default="never")
         raise Invalid(
-            f"there is no rate of {currency} for {day}: the first one holds from {first}",
+            f"there is no rate of {currency} for {day}: the first one holds from {first_day}",
             code="currency_rate_missing",
             hint=f"Add {{from: {day}, rate: ... USD}} to the rates of {currency}.",
         )
@@ -53,14 +53,14 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
     def usd(value: int) -> int:
         return int((Decimal(value) * rate / PICO).to_integral_value(ROUND_CEILING))
 
-    not_money = {
+    other_fields = {
         "long_above", "shortest", "windows", "details", "long", "batch", "priority", "flex", "images", "source",
         "effective", "then", "then_from",
     }  # fmt: skip
     plain = {
         name: usd(value)
         for name in Rates.__struct_fields__
-        if name not in not_money and (value := getattr(rates, name)) is not None
+        if name not in other_fields and (value := getattr(rates, name)) is not None
     }
     nested = {
         name: rates_in_usd(inner, rate)
@@ -68,22 +68,22 @@ def rates_in_usd(rates: Rates, rate: int) -> Rates:
         if (inner := getattr(rates, name)) is not None
     }
     details = {} if rates.details is None else msgspec.structs.asdict(rates.details)
-    fine = {name: usd(value) for name, value in details.items() if value is not None}
+    detail_rates = {name: usd(value) for name, value in details.items() if value is not None}
     return msgspec.structs.replace(
         rates,
         **plain,
         **nested,
         images={name: usd(value) for name, value in rates.images.items()},
-        details=RateDetails(**fine) if fine else None,
+        details=RateDetails(**detail_rates) if detail_rates else None,
         windows=[msgspec.structs.replace(each, rates=rates_in_usd(each.rates, rate)) for each in rates.windows],
     )
 
 
 def parse_exchange_rates(texts: Mapping[str, str]) -> dict[str, Decimal]:
     """Parse currency -> text into currency -> USD for one unit. Raises `Invalid` (`bill_rate`)."""
-    found = {}
+    rates = {}
     for currency, text in texts.items():
         if not re.fullmatch(r"\d{1,9}(?:\.\d{1,12})?", text, re.ASCII) or not Decimal(text):
             raise Invalid(f"the rate of {currency[:8]} is not a number", code="bill_rate", hint="Write EUR=1.08.")
-        found[currency.strip().upper()] = Decimal(text)
-    return found
+        rates[currency.strip().upper()] = Decimal(text)
+    return rates

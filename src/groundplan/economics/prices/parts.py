@@ -1,6 +1,5 @@
-"""The tokens of a call, each counted once at its finest class, with its rate. Pure; the sum over all parts is the token
-part of `economics.price.cost`.
-"""
+"""Splits the usage of a call into parts with a rate, each token counted once at its finest class. Pure; the sum over
+all parts is the token part of `economics.price.cost`."""
 
 from __future__ import annotations
 
@@ -17,7 +16,7 @@ _NESTED: Final = {
     "cache_read_audio": ("cache_read", "input_audio"),
     "cache_read_image": ("cache_read", "input_image"),
 }
-"""Class -> the classes that include it; its tokens are taken out of their counts."""
+"""Class -> classes that include it; its tokens are subtracted from their counts."""
 
 
 class UsagePart(NamedTuple):
@@ -31,11 +30,11 @@ class UsagePart(NamedTuple):
 
 
 def usage_parts(rates: Rates, usage: Usage) -> list[UsagePart]:
-    """Split a usage into parts that hold every token once.
+    """Split a usage into parts that count every token once.
 
-    Classes that overlap are filled from the dearest down, never beyond the reported total. `rates` are those of the
-    call's tier and class of service. Counts of zero are left out, and so are finer classes without a rate of their own:
-    their tokens stay in the class that includes them.
+    Where classes overlap, tokens are assigned to the most expensive class first, never beyond the reported total.
+    `rates` are those of the call's tier and class of service. Counts of zero are left out, and so are finer classes
+    without a rate of their own: their tokens stay in the class that includes them.
     """
     has_fine = usage.details is not None and rates.details is not None
     has_classes = usage.cache_read or usage.cache_write or usage.input_audio or usage.reasoning or usage.output_audio
@@ -65,7 +64,11 @@ def _add_fine_classes(
     input_classes: _Classes, output_classes: _Classes, fine: UsageDetails, price: RateDetails
 ) -> list[UsagePart]:
     """Add the finer classes that have a rate to both mappings; returns the parts that are not tokens (searches)."""
-    input_classes |= {name: own for name, own in _fine_input_classes(fine, price).items() if own[1] is not None}
+    input_classes |= {
+        name: count_and_rate
+        for name, count_and_rate in _fine_input_classes(fine, price).items()
+        if count_and_rate[1] is not None
+    }
     for name, parents in _NESTED.items():
         rate = getattr(price, name)
         if rate is None:
@@ -75,7 +78,11 @@ def _add_fine_classes(
         for parent in present_parents:
             input_classes[parent] = (input_classes[parent][0] - count, input_classes[parent][1])
         input_classes[name] = (count, rate)
-    output_classes |= {name: own for name, own in _fine_output_classes(fine, price).items() if own[1] is not None}
+    output_classes |= {
+        name: count_and_rate
+        for name, count_and_rate in _fine_output_classes(fine, price).items()
+        if count_and_rate[1] is not None
+    }
     if fine.searches and price.search:
         return [UsagePart("tools", "searches", fine.searches, price.search * MILLION)]
     return []
@@ -97,11 +104,11 @@ def _parts_of_side(side: str, total: int, base: int, classes: _Classes) -> list[
     """Parts of input or output; `total` includes the classes, a class without a rate costs `base`."""
     if not any(count for count, _ in classes.values()):
         return [UsagePart(side, side, total, base)] if total else []
-    rest = max(total, *(count for count, _ in classes.values()))
+    remaining = max(total, *(count for count, _ in classes.values()))
     priced = [(name, count, base if rate is None else rate) for name, (count, rate) in classes.items() if count]
-    found: list[UsagePart] = []
+    parts: list[UsagePart] = []
     for name, count, rate in sorted(priced, key=lambda item: -item[2]):
-        if taken := min(count, rest):
-            found.append(UsagePart(side, name, taken, rate))
-            rest -= taken
-    return [UsagePart(side, side, rest, base), *found] if rest else found
+        if part_count := min(count, remaining):
+            parts.append(UsagePart(side, name, part_count, rate))
+            remaining -= part_count
+    return [UsagePart(side, side, remaining, base), *parts] if remaining else parts

@@ -1,7 +1,7 @@
 """The price list that ships with the package `genai-prices`: a snapshot with its history, read offline.
 
 Never fetched here. Loading it takes 0.2 s and 30 MB, which only planning, pricing and reports should pay; gateways
-import this module for its names and never call it.
+import this module for its names and never load the list.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from groundplan.blueprint.model import RateDetails, Rates
 from groundplan.core.money import PICO
 from groundplan.economics.prices.time_of_day import with_windows
 
-LIST = "genai-prices"
+PRICE_LIST = "genai-prices"
 """Prefix of `source` in every rate of this list."""
-_CLASSES = {
+_CLASS_FIELDS = {
     "input": "input_mtok",
     "output": "output_mtok",
     "cache_read": "cache_read_mtok",
@@ -28,7 +28,7 @@ _CLASSES = {
     "input_audio": "input_audio_mtok",
     "output_audio": "output_audio_mtok",
 }
-_DETAILS = {
+_DETAIL_FIELDS = {
     "cache_write_1h": "cache_write_1h_mtok",
     "cache_read_audio": "cache_audio_read_mtok",
     "cache_read_image": "cache_image_read_mtok",
@@ -38,7 +38,7 @@ _DETAILS = {
     "output_video": "output_video_mtok",
     "citations": "output_citation_mtok",
 }
-_SERVICES = {
+_SERVICE_CONDITIONS = {
     "batch": {"processing": "batch"},
     "priority": {"service_tier": "priority"},
     "flex": {"service_tier": "flex"},
@@ -51,9 +51,9 @@ def rates(model: str, at: date | datetime) -> Rates | None:
     Where the list has tiers by prompt length, `long` holds the longer ones. For a `date`, prices by time of day become
     `windows` and the rates outside them are the highest; for a `datetime`, the rates are those in force at that time.
     """
-    head, _, rest = model.partition("/")
-    if rest and _has_provider(head):
-        return provider_rates(head, rest, at)
+    prefix, _, suffix = model.partition("/")
+    if suffix and _has_provider(prefix):
+        return provider_rates(prefix, suffix, at)
     provider, _, reference = model.rpartition("/")
     return provider_rates(provider, reference, at)
 
@@ -65,31 +65,31 @@ def provider_rates(provider: str, reference: str, at: date | datetime) -> Rates 
     except LookupError:
         return None
     name = f"{provider}/{reference}" if provider else reference
-    source = f"{LIST} {_package_version()} {name}"
-    base, hours, effective = _prices_in_force(info.prices, at)
+    source = f"{PRICE_LIST} {_package_version()} {name}"
+    base, hourly, effective = _prices_in_force(info.prices, at)
 
-    rated = partial(_rates_with_services, info, at=at, source=source, effective=effective)
-    found = rated(base)
-    windows = [(*_window_minutes(each.constraint), rated(each.prices)) for each in hours]
+    service_rates = partial(_rates_with_services, info, at=at, source=source, effective=effective)
+    base_rates = service_rates(base)
+    windows = [(*_window_minutes(each.constraint), service_rates(each.prices)) for each in hourly]
     priced = [(start, end, rates) for start, end, rates in windows if rates is not None]
-    return None if found is None else with_windows(found, priced)
+    return None if base_rates is None else with_windows(base_rates, priced)
 
 
 def _rates_with_services(info: Any, prices: Any, *, at: date | datetime, source: str, effective: str) -> Rates | None:
-    """Rates from one set of prices, with those of its classes of service."""
-    found = _with_tiers(prices, source, effective)
-    if found is None:
+    """Rates from one set of prices, including those of its classes of service."""
+    rates = _with_tiers(prices, source, effective)
+    if rates is None:
         return None
     classes = {}
-    for service, asked in _SERVICES.items():
-        own = _service_prices(info, prices, asked, at)
-        if own is not prices:
-            classes[service] = _with_tiers(own, source, effective)
-    return msgspec.structs.replace(found, **classes)
+    for service, condition in _SERVICE_CONDITIONS.items():
+        prices_of_service = _service_prices(info, prices, condition, at)
+        if prices_of_service is not prices:
+            classes[service] = _with_tiers(prices_of_service, source, effective)
+    return msgspec.structs.replace(rates, **classes)
 
 
 def _window_minutes(constraint: Any) -> tuple[int, int]:
-    """Begin and end of a price by time of day, in minutes of the day in UTC."""
+    """Start and end of a price by time of day, in minutes of the day in UTC."""
     start, end = constraint.start_time, constraint.end_time
     return start.hour * 60 + start.minute, end.hour * 60 + end.minute
 
@@ -103,21 +103,21 @@ def price_change_days(model: str, since: date, until: date) -> list[date]:
 
 
 def is_deprecated(model: str) -> bool:
-    """Whether the list says that the provider is about to retire a model."""
+    """Whether the list says that the provider will retire a model."""
     info = _find_model(model)
     return info is not None and bool(info.deprecated)
 
 
 def context_window(model: str) -> int | None:
-    """Tokens of prompt and answer together that a model accepts; None where the list does not say."""
+    """Context length of a model: tokens of prompt and answer together; None if the list does not say."""
     info = _find_model(model)
     return None if info is None else info.context_window or None
 
 
 def _find_model(model: str) -> Any:
-    """The list's entry for `provider/name`, or for a name alone; None if it has none."""
-    head, _, rest = model.partition("/")
-    provider, reference = (head, rest) if rest and _has_provider(head) else model.rpartition("/")[::2]
+    """The list's entry for `provider/name`, or for a name alone; None if there is none."""
+    prefix, _, suffix = model.partition("/")
+    provider, reference = (prefix, suffix) if suffix and _has_provider(prefix) else model.rpartition("/")[::2]
     try:
         return _snapshot().find_provider_model(reference, None, provider or None, None)[1]
     except LookupError:
@@ -136,46 +136,46 @@ def _package_version() -> str:
     each deployment."""
     from importlib import metadata  # noqa: PLC0415
 
-    return metadata.version(LIST)
+    return metadata.version(PRICE_LIST)
 
 
 def _has_provider(provider: str) -> bool:
     return any(each.id == provider for each in _snapshot().providers)
 
 
-def _service_prices(info: Any, standard: Any, asked: dict[str, str], at: date | datetime) -> Any:
+def _service_prices(info: Any, standard: Any, condition: dict[str, str], at: date | datetime) -> Any:
     """`standard` prices overridden by those of a class of service; `standard` itself if it overrides none."""
     moment = at if isinstance(at, datetime) else datetime.combine(at, time(12), UTC)
-    own: dict[str, Any] = {}
+    overrides: dict[str, Any] = {}
     for variant in info.price_variants or ():
-        if variant.when == asked and (variant.constraint is None or variant.constraint.active(moment)):
+        if variant.when == condition and (variant.constraint is None or variant.constraint.active(moment)):
             for key, price in variant.prices.__dict__.items():
                 if price is not None:
-                    own.setdefault(key, price)
-    if not own:
+                    overrides.setdefault(key, price)
+    if not overrides:
         return standard
-    return type(standard)(**{**standard.__dict__, **own})
+    return type(standard)(**{**standard.__dict__, **overrides})
 
 
 def _with_tiers(prices: Any, source: str, effective: str) -> Rates | None:
     starts = sorted(set(_tier_starts(prices)))
     longer: Rates | None = None
-    above = 0
+    threshold = 0
     for start in reversed(starts):  # the longest first: each tier holds the next longer one
-        tier = _tier(prices, start + 1, source, effective)
+        tier = _rates_of_tier(prices, start + 1, source, effective)
         if tier is not None and longer is not None:
-            tier = msgspec.structs.replace(tier, long=longer, long_above=above)
-        longer, above = tier, start
-    base = _tier(prices, 0, source, effective)
-    return base if base is None or longer is None else msgspec.structs.replace(base, long=longer, long_above=above)
+            tier = msgspec.structs.replace(tier, long=longer, long_above=threshold)
+        longer, threshold = tier, start
+    base = _rates_of_tier(prices, 0, source, effective)
+    return base if base is None or longer is None else msgspec.structs.replace(base, long=longer, long_above=threshold)
 
 
-def _tier(prices: Any, prompt: int, source: str, effective: str) -> Rates | None:
+def _rates_of_tier(prices: Any, prompt: int, source: str, effective: str) -> Rates | None:
     """Rates for a prompt of this many tokens."""
-    classes = {name: _rate(prices, key, prompt) for name, key in _CLASSES.items()}
+    classes = {name: _rate(prices, key, prompt) for name, key in _CLASS_FIELDS.items()}
     if classes["input"] is None:
         return None
-    fine = {name: _optional_pico(_rate(prices, key, prompt)) for name, key in _DETAILS.items()}
+    fine = {name: _optional_pico(_rate(prices, key, prompt)) for name, key in _DETAIL_FIELDS.items()}
     search = _rate(prices, "web_searches_kcount", prompt)
     requests = _rate(prices, "requests_kcount", prompt)
     has_details = search or any(value is not None for value in fine.values())
@@ -196,12 +196,12 @@ def _tier(prices: Any, prompt: int, source: str, effective: str) -> Rates | None
 
 def _tier_starts(prices: Any) -> list[int]:
     """Prompt lengths above which some class has another price."""
-    values = [getattr(prices, key, None) for key in (*_CLASSES.values(), *_DETAILS.values())]
+    values = [getattr(prices, key, None) for key in (*_CLASS_FIELDS.values(), *_DETAIL_FIELDS.values())]
     return [tier.start for value in values if value is not None for tier in getattr(value, "tiers", ())]
 
 
 def _prices_in_force(prices: Any, at: date | datetime) -> tuple[Any, list[Any], str]:
-    """(the prices that apply, those that replace them at some times of the day, the day since which they apply)."""
+    """(prices that apply, prices that replace them at some times of the day, ISO date since which they apply)."""
     if not isinstance(prices, list):
         return prices, [], ""
     exact = isinstance(at, datetime)

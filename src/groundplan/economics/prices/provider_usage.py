@@ -33,17 +33,18 @@ class ChatOutput(_Report, frozen=True):
     reasoning_tokens: Count = None
     audio_tokens: Count = None
     image_tokens: Count = None
-    """Of models that generate images within text, Gemini's among them, where image tokens cost many times those of
+    """For models that generate images within text, such as Gemini's, where image tokens cost many times those of
     text."""
 
 
 class ChatUsage(_Report, frozen=True, omit_defaults=True):
     """`usage` of chat completions, completions and embeddings.
 
-    Some providers leave reasoning tokens out of `completion_tokens`, with details (xAI) or without (Gemini); what their
-    `total_tokens` has above the two counts was generated. Some report classes beside the totals: cache reads (Moonshot,
-    Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang). Where the total exceeds the two
-    counts by exactly those cache counts (Portkey), `prompt_tokens` leaves them out, as Anthropic's does.
+    Some providers leave reasoning tokens out of `completion_tokens`, with details (xAI) or without (Gemini); the excess
+    of their `total_tokens` over the two counts was generated. Some report classes next to the totals: cache reads
+    (Moonshot, Together), also by Anthropic's names (Databricks, LiteLLM), and reasoning (SGLang). Where the total
+    exceeds the two counts by exactly those cache counts (Portkey), `prompt_tokens` leaves them out, as Anthropic's
+    does.
     """
 
     prompt_tokens: Count = None
@@ -57,15 +58,15 @@ class ChatUsage(_Report, frozen=True, omit_defaults=True):
     reasoning_tokens: Any = None
 
     def usage(self, tier: str = "") -> Usage | None:
-        """The counts; None where one is missing and cannot be derived from the total, or cannot be true (negative,
+        """The counts; None if one is missing and cannot be derived from the total, or cannot be true (negative,
         absurdly large)."""
         prompt, completion = self.prompt_tokens, self.completion_tokens
         if prompt is None or completion is None:
             return self._usage_from_total(tier)
         prompt_details, completion_details = self.prompt_tokens_details, self.completion_tokens_details
         cached = written = reasoning = 0
-        if beside := self.cached_tokens or self.cache_read_input_tokens:
-            cached = _count_or_zero(beside)
+        if cached_count := self.cached_tokens or self.cache_read_input_tokens:
+            cached = _count_or_zero(cached_count)
         if self.cache_creation_input_tokens:
             written = _count_or_zero(self.cache_creation_input_tokens)
         if self.reasoning_tokens:
@@ -86,7 +87,7 @@ class ChatUsage(_Report, frozen=True, omit_defaults=True):
             if prompt < 0 or completion < 0 or prompt >= MAX_TOKENS or completion >= MAX_TOKENS:
                 return None
             return Usage(input=prompt, output=completion, service_tier=tier)
-        return plausible(
+        return check_plausible(
             Usage(
                 input=prompt,
                 output=completion,
@@ -101,7 +102,7 @@ class ChatUsage(_Report, frozen=True, omit_defaults=True):
         )
 
     def _usage_from_total(self, tier: str) -> Usage | None:
-        """The usage where one of the two counts is missing: the other one and the total tell it."""
+        """The usage if one of the two counts is missing: it is the total less the other count."""
         prompt, completion, total = self.prompt_tokens, self.completion_tokens, self.total_tokens
         if total is None or (prompt is None and completion is None):
             return None
@@ -114,18 +115,19 @@ class ChatUsage(_Report, frozen=True, omit_defaults=True):
         prompt = self.prompt_tokens or self.total_tokens
         if prompt is None:
             prompt = self.prompt_tokens
-        return None if prompt is None else plausible(Usage(input=prompt, output=self.completion_tokens or 0))
+        return None if prompt is None else check_plausible(Usage(input=prompt, output=self.completion_tokens or 0))
 
 
 def _counts_within_total(total: int, prompt: int, completion: int, cached: int) -> tuple[int, int]:
-    """Both counts where the total exceeds them: by exactly `cached`, these are prompt tokens; else it was generated."""
+    """(prompt, completion) where the total exceeds them: an excess of exactly `cached` is prompt tokens, any other was
+    generated."""
     if prompt >= 0 and total == prompt + completion + cached:
         return total - completion, completion
     return prompt, total - prompt
 
 
 def _count_or_zero(value: object) -> int:
-    """A count that stands beside the totals; 0 where it is no integer, since there the name may mean anything."""
+    """A count that is reported next to the totals; 0 if it is no integer, since the name may then mean anything."""
     return value if type(value) is int else 0
 
 
@@ -148,15 +150,19 @@ class ResponsesUsage(_Report, frozen=True):
     output_tokens_details: ResponsesOutput | None = None
 
     def usage(self, tier: str = "") -> Usage | None:
-        """The counts; None where one cannot be true. What the total has above both counts was generated, as in chat."""
-        into, out = self.input_tokens_details or ResponsesInput(), self.output_tokens_details or ResponsesOutput()
-        return plausible(
+        """The counts; None if one cannot be true. The excess of the total over both counts was generated, as in
+        chat."""
+        input_details, output_details = (
+            self.input_tokens_details or ResponsesInput(),
+            self.output_tokens_details or ResponsesOutput(),
+        )
+        return check_plausible(
             Usage(
                 input=self.input_tokens,
                 output=max(self.output_tokens, _count_or_zero(self.total_tokens) - self.input_tokens),
-                cache_read=into.cached_tokens or 0,
-                cache_write=into.cache_write_tokens or 0,
-                reasoning=out.reasoning_tokens or 0,
+                cache_read=input_details.cached_tokens or 0,
+                cache_write=input_details.cache_write_tokens or 0,
+                reasoning=output_details.reasoning_tokens or 0,
                 service_tier=tier,
             ),
             least=self.output_tokens,
@@ -177,8 +183,8 @@ class ServerTools(_Report, frozen=True):
 
 
 class MessagesUsage(_Report, frozen=True):
-    """`usage` of Anthropic's Messages API, whose `input_tokens` leave out cache reads and writes. A count is None where
-    an event of a stream does not report it."""
+    """`usage` of Anthropic's Messages API, whose `input_tokens` leave out cache reads and writes. A count is None if an
+    event of a stream does not report it."""
 
     input_tokens: Count = None
     output_tokens: Count = None
@@ -189,7 +195,7 @@ class MessagesUsage(_Report, frozen=True):
     server_tool_use: ServerTools | None = None
     service_tier: Any = None
 
-    def after(self, earlier: MessagesUsage | None) -> MessagesUsage:
+    def completed_by(self, earlier: MessagesUsage | None) -> MessagesUsage:
         """These counts, completed by those that only an earlier event of the stream reported."""
         if earlier is None:
             return self
@@ -198,13 +204,13 @@ class MessagesUsage(_Report, frozen=True):
         return MessagesUsage(*(old if new is None else new for new, old in pairs))
 
     def usage(self) -> Usage | None:
-        """The counts, with cache reads and writes in the input; None where one is missing or cannot be true."""
+        """The counts, with cache reads and writes in the input; None if one is missing or cannot be true."""
         if self.input_tokens is None or self.output_tokens is None:
             return None
         read, written = self.cache_read_input_tokens or 0, self.cache_creation_input_tokens or 0
         reasoning = (self.output_tokens_details.thinking_tokens or 0) if self.output_tokens_details else 0
         created = self.cache_creation or CacheCreation()
-        return plausible(
+        return check_plausible(
             Usage(
                 input=self.input_tokens + read + written,
                 output=self.output_tokens,
@@ -242,8 +248,8 @@ class RealtimeOutput(_Report, frozen=True):
 
 
 class RealtimeUsage(_Report, frozen=True):
-    """`usage` of a response of a realtime session, and of a transcription that is counted in tokens. DashScope names
-    the details as the Responses API does."""
+    """`usage` of a response of a realtime session, or of a transcription that is counted in tokens. DashScope names the
+    details as the Responses API does."""
 
     input_tokens: int = -1
     output_tokens: int = -1
@@ -253,26 +259,26 @@ class RealtimeUsage(_Report, frozen=True):
     output_tokens_details: RealtimeOutput | None = None
 
     def usage(self) -> Usage | None:
-        """The counts; None where a total is missing or a count cannot be true."""
+        """The counts; None if a total is missing or a count cannot be true."""
         if self.input_tokens < 0 or self.output_tokens < 0:
             return None
-        into = self.input_token_details or self.input_tokens_details or RealtimeInput()
-        out = self.output_token_details or self.output_tokens_details or RealtimeOutput()
-        cached = into.cached_tokens_details or CachedByKind()
-        return plausible(
+        input_details = self.input_token_details or self.input_tokens_details or RealtimeInput()
+        output_details = self.output_token_details or self.output_tokens_details or RealtimeOutput()
+        cached = input_details.cached_tokens_details or CachedByKind()
+        return check_plausible(
             Usage(
                 input=self.input_tokens,
                 output=self.output_tokens,
-                cache_read=into.cached_tokens or 0,
-                input_audio=into.audio_tokens or 0,
-                output_audio=out.audio_tokens or 0,
+                cache_read=input_details.cached_tokens or 0,
+                input_audio=input_details.audio_tokens or 0,
+                output_audio=output_details.audio_tokens or 0,
                 details=nonzero_details(
-                    input_text=into.text_tokens,
-                    input_image=into.image_tokens,
+                    input_text=input_details.text_tokens,
+                    input_image=input_details.image_tokens,
                     cache_read_text=cached.text_tokens,
                     cache_read_audio=cached.audio_tokens,
                     cache_read_image=cached.image_tokens,
-                    output_text=out.text_tokens,
+                    output_text=output_details.text_tokens,
                 ),
             )
         )
@@ -292,24 +298,27 @@ class ImagesUsage(_Report, frozen=True):
     output_tokens_details: ImageKinds | None = None
 
     def usage(self) -> Usage | None:
-        """None where a count cannot be true."""
-        into, out = self.input_tokens_details or ImageKinds(), self.output_tokens_details or ImageKinds()
-        return plausible(
+        """The counts; None if one cannot be true."""
+        input_details, output_details = (
+            self.input_tokens_details or ImageKinds(),
+            self.output_tokens_details or ImageKinds(),
+        )
+        return check_plausible(
             Usage(
                 input=self.input_tokens,
                 output=self.output_tokens,
                 details=nonzero_details(
-                    input_text=into.text_tokens,
-                    input_image=into.image_tokens,
-                    output_text=out.text_tokens,
-                    output_image=out.image_tokens,
+                    input_text=input_details.text_tokens,
+                    input_image=input_details.image_tokens,
+                    output_text=output_details.text_tokens,
+                    output_image=output_details.image_tokens,
                 ),
             )
         )
 
 
 def normalize_tier(tier: object) -> str:
-    """The service tier that an answer reports, as the ledger stores it: empty for none, `other` for no valid name."""
+    """The reported service tier as the ledger stores it: empty for none, `other` for an invalid name."""
     if tier == "default":
         return "default"
     if tier in (None, "auto", ""):
@@ -318,13 +327,13 @@ def normalize_tier(tier: object) -> str:
 
 
 def nonzero_details(**counts: int | None) -> UsageDetails | None:
-    """Details of these counts; None where all of them are missing or zero."""
-    found = {name: count for name, count in counts.items() if count}
-    return UsageDetails(**found) if found else None
+    """Details of these counts; None if all of them are missing or zero."""
+    nonzero = {name: count for name, count in counts.items() if count}
+    return UsageDetails(**nonzero) if nonzero else None
 
 
-def plausible(usage: Usage, least: int = 0) -> Usage | None:
-    """`usage` itself; None where a count cannot be true: below zero or absurdly large. `least` is checked too."""
+def check_plausible(usage: Usage, least: int = 0) -> Usage | None:
+    """`usage` itself; None if a count cannot be true: below zero or absurdly large. `least` is checked like a count."""
     counts = (
         usage.input, usage.output, usage.cache_read, usage.cache_write, usage.reasoning, usage.input_audio,
         usage.output_audio, least,

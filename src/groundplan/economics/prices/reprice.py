@@ -1,5 +1,5 @@
-"""What the same usage costs at another price. Pure: counts stay as measured, so pricing them back gives the original
-amount again."""
+"""Computes what the same usage costs at another price. Pure; counts stay as measured, so that repricing them back gives
+the original amount again."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import msgspec
 from groundplan.blueprint.model import Rates
 from groundplan.economics.price import BATCH, FLEX, PRIORITY, service_rates
 from groundplan.economics.prices.parts import MILLION
-from groundplan.economics.prices.time_of_day import HOUR, rates_in_hour
+from groundplan.economics.prices.time_of_day import MINUTES_PER_HOUR, rates_in_hour
 from groundplan.economics.terms.split import BY_TIME, LONG
 
-_OUTPUT = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
-TOKENS = (
+_OUTPUT_CLASSES = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
+TOKEN_CLASSES = (
     "input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio", "cache_write_1h",
     "cache_read_audio", "cache_read_image", "input_image", "input_video", "output_image", "output_video", "citations",
 )  # fmt: skip
@@ -26,25 +26,25 @@ UsageCounts = Mapping[tuple[str, int | None], Mapping[str, int]]
 
 
 @dataclass(frozen=True, slots=True)
-class Repriced:
-    """Cost of a usage at an earlier and at the current price, in picodollars."""
+class RepricedUsage:
+    """Cost of the same usage at old and at new rates, in picodollars."""
 
-    then: int
-    now: int
+    old_cost: int
+    new_cost: int
 
     @property
     def difference(self) -> int:
-        return self.now - self.then
+        return self.new_cost - self.old_cost
 
 
 def cost_of_counts(counts: Mapping[str, int], rates: Rates, tier: str = "") -> int:
     """Picodollars of counts by class, rounded up at the end; uncounted usage (`bound`) costs nothing.
 
     `tier` is the ledger's (`terms.split.explain_cost`); sums of the standard tier are priced as short prompts.
-    Generated images cost as the dearest size, since sums do not tell how large each was.
+    Generated images cost as the most expensive size, since sums do not record sizes.
     """
     rates = tier_rates(rates, tier)
-    total = sum(count * class_rate(rates, name) for name, count in counts.items() if name in TOKENS)
+    total = sum(count * class_rate(rates, name) for name, count in counts.items() if name in TOKEN_CLASSES)
     total += counts.get("characters", 0) * rates.characters
     searches = rates.details.search if rates.details is not None else 0
     return (
@@ -58,21 +58,23 @@ def cost_of_counts(counts: Mapping[str, int], rates: Rates, tier: str = "") -> i
 
 
 def cost_of_hourly_counts(counts: Mapping[int | None, Mapping[str, int]], rates: Rates) -> int:
-    """As `cost_of_counts`, for counts in each hour of the day, UTC (None: at any hour). In an hour in which the price
-    changes, usage is taken as evenly spread over its minutes."""
+    """As `cost_of_counts`, for counts by hour of the day, UTC (None: at any hour). Where the price changes within an
+    hour, its usage is assumed to be spread evenly over its minutes."""
     total = sum(
-        cost_of_counts(each, there) * minutes
-        for hour, each in counts.items()
-        for minutes, there in ([(HOUR, rates)] if hour is None else rates_in_hour(rates, hour))
+        cost_of_counts(hour_counts, rates_in_force) * minutes
+        for hour, hour_counts in counts.items()
+        for minutes, rates_in_force in ([(MINUTES_PER_HOUR, rates)] if hour is None else rates_in_hour(rates, hour))
     )
-    return -(-total // HOUR)
+    return -(-total // MINUTES_PER_HOUR)
 
 
 def tier_rates(rates: Rates, tier: str) -> Rates:
     """Rates of a tier of the ledger; for a price by time of day those of the cheapest window, since the rates outside
     the windows are the highest."""
     if BY_TIME in tier and rates.windows:
-        rates = min((window.rates for window in rates.windows), key=lambda each: (each.input, each.output))
+        rates = min(
+            (window.rates for window in rates.windows), key=lambda candidate: (candidate.input, candidate.output)
+        )
     names = tier.split()
     for service in (BATCH, PRIORITY, FLEX):
         rates = service_rates(rates, service) if service in names else rates
@@ -81,36 +83,43 @@ def tier_rates(rates: Rates, tier: str) -> Rates:
 
 def prompt_tokens(counts: Mapping[str, int]) -> int:
     """Prompt tokens among counts by class."""
-    return sum(count for name, count in counts.items() if name in TOKENS and name not in _OUTPUT)
+    return sum(count for name, count in counts.items() if name in TOKEN_CLASSES and name not in _OUTPUT_CLASSES)
 
 
-def reprice(used: UsageCounts, then: Rates, now: Rates) -> Repriced:
-    """Cost of the same usage at the rates `then` and `now`."""
-    return Repriced(*(sum(_cost_in_hour(rates, *key, counts) for key, counts in used.items()) for rates in (then, now)))
+def reprice(usage: UsageCounts, old_rates: Rates, new_rates: Rates) -> RepricedUsage:
+    """Cost of the same usage at `old_rates` and at `new_rates`."""
+    return RepricedUsage(
+        *(sum(_cost_in_hour(rates, *key, counts) for key, counts in usage.items()) for rates in (old_rates, new_rates))
+    )
 
 
 def _cost_in_hour(rates: Rates, tier: str, hour: int | None, counts: Mapping[str, int]) -> int:
-    """As `cost_of_counts`, at the rates of one hour. Where a price by time of day ends in it, the rates that the
-    tier names apply (without a time of day: the highest), else usage counts as evenly spread over its minutes.
-    """
+    """As `cost_of_counts`, at the rates of one hour. If the price changes within the hour, the rates that the tier
+    names apply (without a time of day: the highest); otherwise usage is assumed to be spread evenly over its
+    minutes."""
     if hour is None or not rates.windows:
         return cost_of_counts(counts, rates, tier)
-    rates_there = rates_in_hour(rates, hour)
+    in_hour = rates_in_hour(rates, hour)
     dearest = msgspec.structs.replace(rates, windows=[])
-    rates_there = [
-        (minutes, each) for minutes, each in rates_there if (each != dearest) is (BY_TIME in tier)
-    ] or rates_there
-    total_minutes = sum(minutes for minutes, _ in rates_there)
-    return -(-sum(cost_of_counts(counts, each, tier) * minutes for minutes, each in rates_there) // total_minutes)
+    in_hour = [
+        (minutes, rates_in_force)
+        for minutes, rates_in_force in in_hour
+        if (rates_in_force != dearest) is (BY_TIME in tier)
+    ] or in_hour
+    total_minutes = sum(minutes for minutes, _ in in_hour)
+    return -(
+        -sum(cost_of_counts(counts, rates_in_force, tier) * minutes for minutes, rates_in_force in in_hour)
+        // total_minutes
+    )
 
 
 def class_rate(rates: Rates, name: str) -> int:
-    """Rate of a class; one without a rate of its own costs as input or as output."""
-    own = getattr(rates, name, None)
-    if own is None and rates.details is not None:
-        own = getattr(rates.details, name, None)
-    if isinstance(own, int):
-        return own
+    """Rate of a class; a class without a rate of its own costs as input or as output."""
+    rate = getattr(rates, name, None)
+    if rate is None and rates.details is not None:
+        rate = getattr(rates.details, name, None)
+    if isinstance(rate, int):
+        return rate
     if name == "cache_write_1h" and rates.cache_write is not None:
         return rates.cache_write
-    return rates.output if name in _OUTPUT else rates.input
+    return rates.output if name in _OUTPUT_CLASSES else rates.input

@@ -12,7 +12,7 @@ from decimal import Decimal
 from types import MappingProxyType
 
 from groundplan.blueprint.model import Deployment, Rates, Workload
-from groundplan.economics.prices.time_of_day import HOUR, rates_in_hour
+from groundplan.economics.prices.time_of_day import MINUTES_PER_HOUR, rates_in_hour
 
 MTOK = 1_000_000
 PICO = Decimal(10) ** 12
@@ -140,7 +140,10 @@ def elsewhere(rates: Rates, row: Spent) -> Decimal:
     total = Decimal(0)
     for hour, (calls, given, read, output) in row.hours.items():
         mine = replace(row, calls=calls, input=given, cache_read=read, output=output)
-        total += sum((cost(each, mine) * minutes for minutes, each in rates_in_hour(rates, hour)), Decimal(0)) / HOUR
+        total += (
+            sum((cost(each, mine) * minutes for minutes, each in rates_in_hour(rates, hour)), Decimal(0))
+            / MINUTES_PER_HOUR
+        )
     return total
 
 

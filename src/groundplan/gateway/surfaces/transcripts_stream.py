@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.economics.prices.provider_usage import RealtimeUsage, plausible
+from groundplan.economics.prices.provider_usage import RealtimeUsage, check_plausible
 from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.surfaces.typed_stream import StreamType, TypedEvent, TypedRelay
 from groundplan.ledger.model import Usage
@@ -41,7 +41,7 @@ class TranscriptUsage(RealtimeUsage, frozen=True):
         if self.prompt_tokens < 0 or self.completion_tokens < 0:
             return None
         into = max(self.prompt_tokens, self.total_tokens - self.completion_tokens)
-        return plausible(Usage(input=into, output=self.completion_tokens))
+        return check_plausible(Usage(input=into, output=self.completion_tokens))
 
 
 @dataclass(frozen=True, slots=True)

@@ -121,7 +121,7 @@ class MessagesRelay:
 
     def _end(self, found: _Event) -> None:
         if found.usage is not None:
-            self._reported = found.usage.after(self._reported)
+            self._reported = found.usage.completed_by(self._reported)
             self.usage = self._reported.usage() or self.usage
         if found.delta is not None and found.delta.stop_reason:
             self._stopped = True
