@@ -56,7 +56,7 @@ def test_limits_are_sorted_by_use_without_past_or_undeclared_ones(conn: psycopg.
     span(conn, "requests/retired#calls", "2026-11-25", 50, 45, "2036-11-26")
     pool = [ProviderKey(key=f"env:{each}", tokens=[(1000, "day")]) for each in ("FIRST", "SECOND")]
     made = msgspec.structs.replace(made, deployments=[deployment("gpt", 1, keys=pool)])
-    span(conn, f"tokens/gpt#{pool[1].mark}", "2026-11-25", 1000, 10, "2036-11-26")
+    span(conn, f"tokens/gpt#{pool[1].fingerprint}", "2026-11-25", 1000, 10, "2036-11-26")
     span(conn, "tokens/gpt#1", "2026-11-25", 1000, 10, "2036-11-26")
     span(conn, "requests/gone", "2026-11-25", 10, 10, "2036-11-26")
     span(conn, "requests/daily", "2026-11-24", 100, 100, "2006-11-25")

@@ -34,5 +34,5 @@ def test_what_is_no_day_is_refused_with_how_to_write_one(
 
 def test_a_budget_that_begins_elsewhere_has_its_period_written_out() -> None:
     row = {"title": "core", "expected_usd": "1", "limit_usd": "9", "ends": None, "history_days": 90}
-    told = cost_ahead._budgets({"budgets": [{**row, "period": "2026-11-15..2026-12-15"}], "more": 0})
+    told = cost_ahead._runways_table({"budgets": [{**row, "period": "2026-11-15..2026-12-15"}], "more": 0})
     assert "15 Nov 2026 to 14 Dec 2026" in told and "it lasts" in told

@@ -107,7 +107,7 @@ def test_status_names_some_of_hundreds_of_changes_that_wait() -> None:
 def test_of_thousands_of_teams_each_has_a_line() -> None:
     one = {"cost_center": None, "from": "2026-11-01", "to": "2026-11-30", "over": False, "charged": False,
            "previous_usd": "1"}  # fmt: skip
-    told = cost_ahead._teams([{**one, "team": f"t{number}", "total_usd": str(number)} for number in range(2000)])
+    told = cost_ahead._teams_table([{**one, "team": f"t{number}", "total_usd": str(number)} for number in range(2000)])
     assert len(told.splitlines()) == 2003 and told.splitlines()[2].split()[:3] == ["t1999", "-", "$1,999.00"]
 
 

@@ -43,7 +43,7 @@ def test_a_sum_is_read_as_it_is_written(amount: int) -> None:
 
 def test_a_sum_may_be_more_than_one_record_can_carry() -> None:
     """Of a large company in a year, or of a budget that only warns."""
-    assert cost_ahead._short("12500000.000000000000") == "$12,500,000.00"
+    assert cost_ahead._short_usd("12500000.000000000000") == "$12,500,000.00"
     row = {"budget": "all", "period": "2026", "spent_usd": "9300000.000000000000", "limit_usd": "9000000.000000000000"}
     assert "$9,300,000.00 of $9,000,000.00 were spent" in budget_crossings._message(row)
 

@@ -81,7 +81,7 @@ def test_a_price_by_time_of_day_counts_for_what_was_asked_then() -> None:
     assert reprice(whole, flat, day) == RepricedUsage(240, 15 * 10 + 7 * 4 + 2 * 1), "never less in hours that are cut"
     # the tier tells which calls of an hour were before half past four
     assert reprice({("", 16): each, ("by time", 16): each}, day, flat) == RepricedUsage(14, 20)
-    assert reprice({("by time", None): each}, day, flat).then == 1, "without hours the cheapest"
+    assert reprice({("by time", None): each}, day, flat).old_cost == 1, "without hours the cheapest"
 
 
 def test_a_class_without_a_rate_costs_as_its_side() -> None:

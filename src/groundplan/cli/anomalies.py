@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from groundplan.cli.cost_ahead import Common
+from groundplan.cli.cost_ahead import CostOptions
 from groundplan.cli.output import emit, table
 
 ROWS_SHOWN = 40
@@ -14,12 +14,12 @@ ROWS_SHOWN = 40
 
 def anomalies(
     context: typer.Context,
-    common: Common,
+    common: CostOptions,
     closed: Annotated[bool, typer.Option("--closed", help="Include anomalies that have ended.")] = False,
 ) -> None:
     """Show what is unusual in the spending of each workload now, with its cause, and callers in a loop that a budget
     stopped."""
-    client, as_json = common.of(context)
+    client, as_json = common.connect(context)
     value = client.get("/api/cost/anomalies", closed=str(closed).lower())
     rows = [
         (row["severity"], row["at"][:16].replace("T", " "), "over" if row["closed_at"] else "now", row["message"],

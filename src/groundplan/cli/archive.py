@@ -7,20 +7,20 @@ from typing import Annotated, Any
 
 import typer
 
-from groundplan.cli.cost_ahead import Common
+from groundplan.cli.cost_ahead import CostOptions
 from groundplan.cli.output import emit, emit_query_result, table, usd
 from groundplan.core.errors import Invalid
 
 
 def archive(
     context: typer.Context,
-    common: Common,
+    common: CostOptions,
     sql: Annotated[
         str | None, typer.Option("--sql", help="A SELECT over calls, attempts and charges, in DuckDB's SQL.")
     ] = None,
 ) -> None:
     """List the days whose facts are archived as Parquet files; with --sql, query them."""
-    client, as_json = common.of(context)
+    client, as_json = common.connect(context)
     value = client.get("/api/cost/archive")
     if sql is None:
         rows = [(row["day"], row["calls"], usd(row["cost_usd"]), row["url"]) for row in value["days"]]

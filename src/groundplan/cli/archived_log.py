@@ -1,4 +1,5 @@
-"""`groundplan audit archive`: which entries left the database for files, what these say, and whether they hold."""
+"""`groundplan audit archive`: the entries of calls that were moved from the database to files, and the verification of
+these files."""
 
 from __future__ import annotations
 
@@ -20,39 +21,43 @@ from groundplan.core.words import quantity
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
-    """What was found of the archive. `files` is None where it was not looked at, for the reason `why`; both are empty
-    for a copy of the log, of which no archive is known."""
+class ArchiveCheck:
+    """Result of a check of the archive. `files` is None if it was not checked, for the reason `not_checked_reason`;
+    both are empty for a copy of the log, whose archive is unknown."""
 
     files: int | None = None
     problems: tuple[archived.FileProblem, ...] = ()
-    why: str = ""
+    not_checked_reason: str = ""
 
     def lines(self) -> list[str]:
-        """In words."""
-        if self.why:
-            return [f"if entries have left for an archive, its files were not looked at: {self.why}"]
+        """The result as lines for people."""
+        if self.not_checked_reason:
+            return [f"if entries have left for an archive, its files were not looked at: {self.not_checked_reason}"]
         if self.problems:
             return ["the archive does not verify:", *(f"  {problem}" for problem in self.problems)]
         return [f"{quantity(self.files, 'file')} of the archive hold the same entries"] if self.files else []
 
     def to_json(self) -> dict[str, Any]:
-        wrong = [{"at": problem.where, "message": problem.message} for problem in self.problems]
-        return {"archive": {"files": self.files, "problems": wrong, "not_looked_at": self.why or None}}
+        problems = [{"at": problem.where, "message": problem.message} for problem in self.problems]
+        return {
+            "archive": {"files": self.files, "problems": problems, "not_looked_at": self.not_checked_reason or None}
+        }
 
 
-def check(home: Home, public_key: bytes | None) -> Looked:
-    """Verify every file of entries that have left the database of HOME, where `up` runs and says which there are."""
+def check_archive(home: Home, public_key: bytes | None) -> ArchiveCheck:
+    """Verify every file of entries that have left the database of HOME, if `up` runs to list these files."""
     if find_running(home) is None:
-        return Looked(why="`groundplan up` does not run here")
+        return ArchiveCheck(not_checked_reason="`groundplan up` does not run here")
     try:
-        value = _selected_ranges(ControlClient.connect(home.root))
+        value = _all_ranges(ControlClient.connect(home.root))
     except GroundplanError as error:
-        return Looked(why=error.message)
-    lacking = value["lacking"] and (value["lacking"]["first"], value["lacking"]["until"])
+        return ArchiveCheck(not_checked_reason=error.message)
+    missing_range = value["lacking"] and (value["lacking"]["first"], value["lacking"]["until"])
     ranges = [Range.of_json(each) for each in value["ranges"]]
     with progress_bar("entries of the archive") as count:
-        return Looked(len(ranges), tuple(archived.check_files(home.audit, ranges, count, public_key, lacking)))
+        return ArchiveCheck(
+            len(ranges), tuple(archived.check_files(home.audit, ranges, count, public_key, missing_range))
+        )
 
 
 def archive(
@@ -64,31 +69,37 @@ def archive(
 ) -> None:
     """List the ranges of the log whose entries of calls left the database, each with its file; with --sql, query
     these."""
-    value = _selected_ranges(ControlClient.connect(home))
-    ranges = [each for each in map(Range.of_json, value["ranges"]) if _of_days(each, _day(since), _day(until))]
+    value = _all_ranges(ControlClient.connect(home))
+    ranges = [
+        each
+        for each in map(Range.of_json, value["ranges"])
+        if _may_have_entries(each, _parse_day(since), _parse_day(until))
+    ]
     if sql is None:
         rows = [(f"{r.first} to {r.until - 1}", r.since, r.till, f"{r.url}/{r.file}") for r in ranges]
-        shown = table(("entries", "from", "to", "where"), rows, f"nothing is archived: {_lacks(value)}")
-        emit({**value, "ranges": [each.to_json() for each in ranges]}, as_json, shown)
+        text = table(
+            ("entries", "from", "to", "where"), rows, f"nothing is archived: {_nothing_archived_reason(value)}"
+        )
+        emit({**value, "ranges": [each.to_json() for each in ranges]}, as_json, text)
         return
     if not ranges:
-        hint = _lacks(value)
+        hint = _nothing_archived_reason(value)
         raise Invalid("no entries are archived", code="archive_empty", hint=f"{hint[:1].upper()}{hint[1:]}.")
     from groundplan.ledger.archive import query_entries  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
     emit_query_result(*query_entries(ranges, sql), as_json)
 
 
-def older(value: dict[str, Any], ended: bool) -> str:
-    """What is said below a list that has all there is, where entries of calls have left."""
-    left = value.get("archived")
-    if not ended or not left:
+def archived_entries_note(value: dict[str, Any], is_last_page: bool) -> str:
+    """Note below the last page of a list of entries, if entries of calls have been archived; else empty."""
+    archived_range = value.get("archived")
+    if not is_last_page or not archived_range:
         return ""
-    return f"\nEntries of calls before index {left['until']} are in the archive: `groundplan audit archive`."
+    return f"\nEntries of calls before index {archived_range['until']} are in the archive: `groundplan audit archive`."
 
 
-def _selected_ranges(client: ControlClient) -> dict[str, Any]:
-    """What is archived, all of it."""
+def _all_ranges(client: ControlClient) -> dict[str, Any]:
+    """The API's response on the archive, with the ranges of all pages."""
     value: dict[str, Any] = client.get("/api/audit/archive")
     page = value
     while page["ranges"]:
@@ -97,22 +108,22 @@ def _selected_ranges(client: ControlClient) -> dict[str, Any]:
     return value
 
 
-def _of_days(of: Range, since: date | None, until: date | None) -> bool:
+def _may_have_entries(file_range: Range, since: date | None, until: date | None) -> bool:
     """Whether a file may have entries of these days (UTC)."""
-    late = since is not None and of.till is not None and of.till.date() < since
-    early = until is not None and of.since is not None and of.since.date() > until
-    return not (late or early)
+    is_before = since is not None and file_range.till is not None and file_range.till.date() < since
+    is_after = until is not None and file_range.since is not None and file_range.since.date() > until
+    return not (is_before or is_after)
 
 
-def _day(text: str | None) -> date | None:
+def _parse_day(text: str | None) -> date | None:
     try:
         return None if text is None else date.fromisoformat(text)
     except ValueError as error:
         raise Invalid(f"'{text}' is no day", code="day", hint="Write it as 2026-11-30.") from error
 
 
-def _lacks(value: dict[str, Any]) -> str:
-    """Why there is none yet, and what to do."""
+def _nothing_archived_reason(value: dict[str, Any]) -> str:
+    """Why nothing is archived yet, and what to do."""
     if value["url"] is None:
         return "set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
     return (

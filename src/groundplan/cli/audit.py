@@ -47,25 +47,25 @@ def verify(
     entries that have left the database for an archive are verified as well, and each that is missing or changed is
     named.
     """
-    place = home_for(home)
-    target = folder or place.audit
-    alone = folder is not None or not (place.keys / "checkpoint.pub").exists()
-    own = None if alone else load_public(place, "checkpoint").public_bytes_raw()
+    paths = home_for(home)
+    target = folder or paths.audit
+    without_own_key = folder is not None or not (paths.keys / "checkpoint.pub").exists()
+    own_key = None if without_own_key else load_public(paths, "checkpoint").public_bytes_raw()
     with progress_bar("entries of the log") as count:
         verdict = verify_folder(
             target,
-            own if key is None else _read_file(key),
+            own_key if key is None else _read_file(key),
             count,
             earlier=[_read_file(path) for path in earlier or ()],
             witnesses=[parse_key(text) for text in witness or ()],
         )
-    left = archived_log.check(place, own) if folder is None else archived_log.Looked()
-    ok = verdict.ok and not left.problems
+    archive = archived_log.check_archive(paths, own_key) if folder is None else archived_log.ArchiveCheck()
+    ok = verdict.ok and not archive.problems
     signed = "; ".join(verdict.witnessed) or verdict.signed
     lines = [f"{_entries_text(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
     lines += [f"  {problem}" for problem in verdict.problems]
-    lines += left.lines()
-    emit({**verdict.to_json(), **left.to_json(), "ok": ok}, as_json, "\n".join(lines))
+    lines += archive.lines()
+    emit({**verdict.to_json(), **archive.to_json(), "ok": ok}, as_json, "\n".join(lines))
     if not ok:
         raise typer.Exit(1)
 
@@ -74,15 +74,15 @@ def verify(
 def rotate_key(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Sign checkpoints with a new key from now on; the old and the new key both sign the handover. Works while `up`
     runs, too."""
-    place = home_for(home)
-    if find_running(place) is not None:
+    paths = home_for(home)
+    if find_running(paths) is not None:
         value = ControlClient.connect(home).post("/api/audit/rotate-key")
         emit(value, as_json, f"checkpoints are now signed by {value['next']}")
         return
-    check_restored(place)
-    done = rotate(place)
-    value = {"previous": done.previous.encode(), "next": done.next.encode()}
-    emit(value, as_json, f"checkpoints are now signed by {done.next.encode()}")
+    check_restored(paths)
+    rotation = rotate(paths)
+    value = {"previous": rotation.previous.encode(), "next": rotation.next.encode()}
+    emit(value, as_json, f"checkpoints are now signed by {rotation.next.encode()}")
 
 
 @app.command("seal")
@@ -99,9 +99,9 @@ def seal_log(
 ) -> None:
     """Copy the log to another store; each full tile is written once. The copy verifies like the log and has no key."""
     until = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    done = seal(home_for(home).audit, target, until)
-    value = {"entries": done.entries, "segments": done.segments, "others": done.others}
-    emit(value, as_json, f"{quantity(done.entries, 'entry', 'entries')} sealed, {done.segments} new segments")
+    sealed = seal(home_for(home).audit, target, until)
+    value = {"entries": sealed.entries, "segments": sealed.segments, "others": sealed.others}
+    emit(value, as_json, f"{quantity(sealed.entries, 'entry', 'entries')} sealed, {sealed.segments} new segments")
 
 
 @app.command("list")
@@ -122,8 +122,8 @@ def list_entries(
         "/api/audit", limit=limit, subject=subject, who=who, action=action, workload=workload, since=since
     )
     rows = [(e["index"], e["at"], e["action"], e["who"], e["subject"]) for e in value["entries"]]
-    shown = table(("index", "at", "action", "who", "subject"), rows, "No entry matches.")
-    emit(value, as_json, shown + archived_log.older(value, len(rows) < limit))
+    text = table(("index", "at", "action", "who", "subject"), rows, "No entry matches.")
+    emit(value, as_json, text + archived_log.archived_entries_note(value, len(rows) < limit))
 
 
 app.command("archive")(archived_log.archive)

@@ -1,5 +1,5 @@
-"""`groundplan cost`: what calls have cost, to the picodollar; `cost reconcile`: against what a provider bills. What is
-ahead and what finance gets is `cost_ahead`."""
+"""`groundplan cost`: what calls have cost, to the picodollar, and `cost reconcile`: the comparison with a provider's
+bill. `cost_ahead` has forecasts and the files for finance."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     client = ControlClient.connect(home)
     used = client.get("/api/limits")
     value = {**client.get("/api/cost"), "limits": used["limits"]}
-    rows = [(row["workload"], *_costs(row)) for row in value["by_workload"]]
-    rows.append(("total", *_costs(value)))
+    rows = [(row["workload"], *_cost_cells(row)) for row in value["by_workload"]]
+    rows.append(("total", *_cost_cells(value)))
     text = table(("workload", "calls", "cost", "cached", "saved by cache", "saved by providers' caches"), rows)
-    text += f"\nsince the first call{cost_ahead.OF_CALLS}"
+    text += f"\nsince the first call{cost_ahead.CALLS_ONLY_NOTE}"
     if value["by_meaning"]:
-        text += "\n\n" + table(_MEANT, [_meant(row) for row in value["by_meaning"]])
+        text += "\n\n" + table(_SEMANTIC_HEAD, [_semantic_cells(row) for row in value["by_meaning"]])
     if value["open_reservations"]:
         text += f"\n{quantity(value['open_reservations'], 'open reservation')} not settled yet"
     if value["crashed_attempts"]:
@@ -52,46 +52,55 @@ def cost(context: typer.Context, home: HomeOption = None, as_json: JsonOption = 
     emit(value, as_json, text)
 
 
-def _costs(row: dict[str, Any]) -> tuple[Any, ...]:
+def _cost_cells(row: dict[str, Any]) -> tuple[Any, ...]:
     return (
         row["calls"], usd(row["total_usd"]), row["cached"], usd(row["saved_usd"]), usd(row["prefix_saved_usd"]),
     )  # fmt: skip
 
 
-_MEANT = ("semantic cache", "looked up", "hits", "wrong, estimated", "saved", "look-ups", "wrong answers", "net")
+_SEMANTIC_HEAD = (
+    "semantic cache",
+    "looked up",
+    "hits",
+    "wrong, estimated",
+    "saved",
+    "look-ups",
+    "wrong answers",
+    "net",
+)
 
 
-def _meant(row: dict[str, Any]) -> tuple[Any, ...]:
+def _semantic_cells(row: dict[str, Any]) -> tuple[Any, ...]:
     amounts = (usd(row[name]) for name in ("saved_usd", "lookups_usd", "wrong_usd", "net_usd"))
     return (row["workload"], row["looked"], row["given"], row["wrong_answers"], *amounts)
 
 
 def budgets_text(rows: list[dict[str, Any]]) -> str:
-    """In the same order: how much was spent of each in its present period."""
-    found = []
+    """Table of budgets in the given order, with the amount spent in the present period."""
+    cells = []
     for row in rows[:ROWS_SHOWN]:
-        near = " (near)" if row["near"] else ""
+        suffix = " (near)" if row["near"] else ""
         kind = row["title"] if row["hard"] else f"{row['title']} (soft)"
-        share = f"{row['share']:.0%}{near}"
-        found.append(
+        share = f"{row['share']:.0%}{suffix}"
+        cells.append(
             (kind, row["covers"], format_period(row["period"]), usd(row["spent_usd"]), usd(row["limit_usd"]), share)
         )
-    return table(("budget", "covers", "period", "spent", "of", "used"), found) + _hidden(rows)
+    return table(("budget", "covers", "period", "spent", "of", "used"), cells) + _hidden_rows_note(rows)
 
 
-def _hidden(rows: list[dict[str, Any]]) -> str:
+def _hidden_rows_note(rows: list[dict[str, Any]]) -> str:
     hidden = len(rows) - ROWS_SHOWN
     return f"\n{quantity(hidden, 'more row')} with --json, none nearer to its end" if hidden > 0 else ""
 
 
 def limits_text(rows: list[dict[str, Any]]) -> str:
-    """Those that are nearest to their end, which come first, and how many others there are."""
-    found = []
+    """Table of the limits that are nearest to exhaustion, which come first, and the number of the others."""
+    cells = []
     for row in rows[:ROWS_SHOWN]:
         counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {per_period(row['per'])}"
-        near = " (near)" if row["near"] else ""
-        found.append((row["limit"], row["who"], counts, f"{row['taken']}{near}", row["most"], row["frees_at"] or "-"))
-    return table(("limit", "who", "counts", "taken", "of", "free again"), found) + _hidden(rows)
+        suffix = " (near)" if row["near"] else ""
+        cells.append((row["limit"], row["who"], counts, f"{row['taken']}{suffix}", row["most"], row["frees_at"] or "-"))
+    return table(("limit", "who", "counts", "taken", "of", "free again"), cells) + _hidden_rows_note(rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,22 +125,22 @@ class BillOptions:
 
     def query(self) -> list[tuple[str, str]]:
         named = (("provider", self.provider), ("from", self.first), ("to", self.last))
-        found = [(key, text) for key, text in named if text]
-        found += [("columns", text) for text in self.columns or []]
-        found += [("rate", text) for text in self.rate or []]
-        return found + [("source", text) for text in self.source or []]
+        pairs = [(key, text) for key, text in named if text]
+        pairs += [("columns", text) for text in self.columns or []]
+        pairs += [("rate", text) for text in self.rate or []]
+        return pairs + [("source", text) for text in self.source or []]
 
 
 def reconcile(
     context: typer.Context,
     options: BillOptions,
-    common: cost_ahead.Common,
+    common: cost_ahead.CostOptions,
     invoice: Annotated[Path, typer.Argument(metavar="INVOICE.csv", help="A provider's bill or usage export.")],
 ) -> None:
     """Compare the ledger with a provider's bill, and explain the difference call by call. Exits with 1 if lines of the
     bill could not be compared because they have no exchange rate or price."""
     data = read_upload(invoice, "bill", hint="Name a CSV file.", smaller="Split it by day or model.")
-    client, as_json = common.of(context)
+    client, as_json = common.connect(context)
     value = client.post_file("/api/cost/reconcile", data, [("name", invoice.name[:200]), *options.query()])
     emit(value, as_json, format_reconciliation(value))
     if not value["complete"]:
@@ -142,7 +151,8 @@ app.command()(grouped(reconcile))
 
 
 def format_reconciliation(value: dict[str, Any]) -> str:
-    """The comparison for people: columns, totals, explanations that add up, the places one by one."""
+    """Text of a comparison with a bill: columns, totals, explanations that add up to the difference, and single
+    discrepancies."""
     days = f", {value['from']} to {value['to']}" if value["from"] else ""
     lines = [
         f"{value['file']}: {quantity(value['lines'], 'line')}, {value['format']}{days}",
@@ -158,19 +168,19 @@ def format_reconciliation(value: dict[str, Any]) -> str:
         explained = [(row["kind"], row["amount_usd"], row["places"], row["meaning"]) for row in value["explanations"]]
         lines += ["", table(("explanation", "USD", "places", ""), explained)]
     if value["rows"]:
-        lines += ["", table(("kind", "USD", "day", "model", "calls", "lines", ""), _places(value["rows"]))]
+        lines += ["", table(("kind", "USD", "day", "model", "calls", "lines", ""), _discrepancy_cells(value["rows"]))]
     if value["beside"]:
-        found = [
+        allocations = [
             (r["purpose"], r["bill_usd"], r["allocated_usd"], r["difference_usd"], r["told"]) for r in value["beside"]
         ]
-        lines += ["", table(("outside the calls", "bill", "allocated", "difference", ""), found)]
+        lines += ["", table(("outside the calls", "bill", "allocated", "difference", ""), allocations)]
     hidden = len(value["rows"]) + value["rows_left_out"] - ROWS_SHOWN
     lines += [f"{quantity(hidden, 'more place')} with --json"] if hidden > 0 else []
-    left = value["left_out"]
-    if left["attempts"]:
+    excluded = value["left_out"]
+    if excluded["attempts"]:
         lines.append(
-            f"{left['attempts']} attempts of models that the bill does not name ({usd(left['amount_usd'])}) were left"
-            " out; --provider NAME includes them"
+            f"{excluded['attempts']} attempts of models that the bill does not name ({usd(excluded['amount_usd'])}) were"
+            " left out; --provider NAME includes them"
         )
     lines += [*value["notes"]]
     if not value["complete"]:
@@ -180,16 +190,16 @@ def format_reconciliation(value: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def _places(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
-    found = []
+def _discrepancy_cells(rows: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
+    cells = []
     for row in rows[:ROWS_SHOWN]:
-        more = row["calls_in_all"] - 1
-        calls = (row["calls"][0] + (f" and {more} more" if more > 0 else "")) if row["calls"] else "-"
+        others = row["calls_in_all"] - 1
+        calls = (row["calls"][0] + (f" and {others} more" if others > 0 else "")) if row["calls"] else "-"
         numbers = ",".join(str(number) for number in row["lines"][:5]) or "-"
-        found.append(
+        cells.append(
             (row["kind"], row["amount_usd"], row["day"] or "-", row["model"] or "-", calls, numbers, row["note"])
         )
-    return found
+    return cells
 
 
 cost_ahead.register(app)

@@ -1,4 +1,4 @@
-"""`groundplan doctor`: checks this machine and HOME and says what is wrong and what to do; it changes nothing."""
+"""`groundplan doctor`: checks this machine and HOME, and reports problems with what to do. Changes nothing."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class Check:
 def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Check HOME, disk, ports, models, PostgreSQL and journal. Exit 1 when something is bad."""
     settings = settings_for(home)
-    place = home_for(home)
+    paths = home_for(home)
     checkers: tuple[Callable[[Home, Settings], Iterator[Check]], ...] = (
         _check_home,
         _check_disk,
@@ -69,7 +69,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         _check_telemetry,
         _check_certificate,
     )
-    checks = [check for look in checkers for check in look(place, settings)]
+    checks = [check for checker in checkers for check in checker(paths, settings)]
     bad = any(check.state == "bad" for check in checks)
     lines = [f"{check.state:4}  {check.name}: {check.message}" + _indented(check.hint) for check in checks]
     emit({"ok": not bad, "checks": [asdict(check) for check in checks]}, as_json, "\n".join(lines))
@@ -86,30 +86,32 @@ def _check_certificate(home: Home, settings: Settings) -> Iterator[Check]:
         return
     if files is None:
         return
-    end = expires_at(files.cert)
-    days = (end - datetime.now(UTC)).days
+    expiry = expires_at(files.cert)
+    days = (expiry - datetime.now(UTC)).days
     state = "ok" if days >= SOON_DAYS else "warn" if days >= 0 else "bad"
-    told = f"{files.cert} holds until {end:%Y-%m-%d}"
-    yield Check("certificate", state, told, "" if state == "ok" else "Replace the files; no restart is needed.")
-    if files.client_ca is not None and (listed := crl_expires_at(files.client_ca)) is not None:
-        yield _revocation_check(files.client_ca, listed)
+    message = f"{files.cert} holds until {expiry:%Y-%m-%d}"
+    yield Check("certificate", state, message, "" if state == "ok" else "Replace the files; no restart is needed.")
+    if files.client_ca is not None and (crl_expiry := crl_expires_at(files.client_ca)) is not None:
+        yield _revocation_check(files.client_ca, crl_expiry)
 
 
-def _revocation_check(file: Path, end: datetime) -> Check:
+def _revocation_check(file: Path, expiry: datetime) -> Check:
     """Check the revocation lists of client certificates, which are valid until `end`."""
-    name, until = "revoked certificates", f"{end:%Y-%m-%d %H:%M} UTC"
-    if end > datetime.now(UTC):
+    name, until = "revoked certificates", f"{expiry:%Y-%m-%d %H:%M} UTC"
+    if expiry > datetime.now(UTC):
         return Check(name, "ok", f"the lists in {file} are in force until {until}")
-    told = f"a list in {file} was to be replaced by {until}: callers of its authority are let in no more"
-    return Check(name, "bad", told, "Put the authority's newest list into the file; no restart is needed.")
+    message = f"a list in {file} was to be replaced by {until}: callers of its authority are let in no more"
+    return Check(name, "bad", message, "Put the authority's newest list into the file; no restart is needed.")
 
 
 def _with_running_tls(home: Home, settings: Settings) -> Settings:
-    """The settings with the TLS files of the running `up`, which may be from its command line."""
-    named = (find_running(home) or {}).get("tls")
-    if not named:
+    """The settings with the TLS files of the running `up`, which may come from its command line."""
+    running_files = (find_running(home) or {}).get("tls")
+    if not running_files:
         return settings
-    cert, key, ca = (None if (path := named.get(name)) is None else Path(path) for name in ("cert", "key", "client_ca"))
+    cert, key, ca = (
+        None if (path := running_files.get(name)) is None else Path(path) for name in ("cert", "key", "client_ca")
+    )
     return replace(settings, tls_cert=cert, tls_key=key, tls_client_ca=ca)
 
 
@@ -159,12 +161,12 @@ def _check_home(home: Home, _: Settings) -> Iterator[Check]:
             yield Check("home", "bad", f"a restore into {home.root} was interrupted", hint)
         return
     secrets = [home.operator_token, *home.keys.glob("*.key"), home.postgres / "roles.json"]
-    open_ones = [path for path in secrets if path.exists() and is_readable_by_others(path.stat())]
+    readable = [path for path in secrets if path.exists() and is_readable_by_others(path.stat())]
     if stat.S_IMODE(home.root.stat().st_mode) & 0o077:
-        open_ones.append(home.root)
-    for path in open_ones:
+        readable.append(home.root)
+    for path in readable:
         yield Check("home", "bad", f"{path} can be read by other users", f"chmod go-rwx {path}")
-    if not open_ones:
+    if not readable:
         yield Check("home", "ok", f"{home.root} and its secrets are private")
 
 
@@ -191,16 +193,16 @@ def _check_ports(home: Home, _: Settings) -> Iterator[Check]:
 
 
 def _check_models(_: Home, settings: Settings) -> Iterator[Check]:
-    inside = settings.models.iterdir() if settings.models.is_dir() else ()
-    found = sorted(path.name for path in inside if not path.name.startswith("."))
-    listed = ", ".join(found) or "none yet; `groundplan up` fetches what a workspace needs"
-    yield Check("models", "ok", f"{settings.models}: {listed}")
+    entries = settings.models.iterdir() if settings.models.is_dir() else ()
+    names = sorted(path.name for path in entries if not path.name.startswith("."))
+    names_text = ", ".join(names) or "none yet; `groundplan up` fetches what a workspace needs"
+    yield Check("models", "ok", f"{settings.models}: {names_text}")
 
 
 def _check_parser(_: Home, __: Settings) -> Iterator[Check]:
     """Check that the kernel confines the process that parses documents to reading and computing."""
-    done = subprocess.run([sys.executable, "-I", "-c", CONFINE_PROBE], capture_output=True, timeout=60, check=False)
-    if done.returncode == 0:
+    probe = subprocess.run([sys.executable, "-I", "-c", CONFINE_PROBE], capture_output=True, timeout=60, check=False)
+    if probe.returncode == 0:
         yield Check("parser", "ok", "the kernel confines the process that parses documents")
         return
     yield Check(
@@ -214,7 +216,7 @@ def _check_postgres(home: Home, settings: Settings) -> Iterator[Check]:
     if kind == "embedded" and find_running(home) is None:
         yield Check("postgres", "ok", "embedded; it runs only while `up` runs")
         return
-    where = "See HOME/logs/postgres.log." if kind == "embedded" else "See the log of PostgreSQL."
+    log_hint = "See HOME/logs/postgres.log." if kind == "embedded" else "See the log of PostgreSQL."
     try:
         if kind == "external" and look(database_url(home, settings, "owner")) is None:
             if home.database.exists():
@@ -228,9 +230,9 @@ def _check_postgres(home: Home, settings: Settings) -> Iterator[Check]:
         with connect(database_url(home, settings, "control"), timeout=5) as connection:
             check_writable(connection)
             version = connection.info.server_version // 10000
-            name, right = connection.info.dbname, "SELECT has_schema_privilege('public', 'CREATE')"
+            name, privilege_query = connection.info.dbname, "SELECT has_schema_privilege('public', 'CREATE')"
             # the roles never get this right themselves: they have it only where PUBLIC has it
-            open_to_all = connection.execute(right.encode()).fetchone() == (True,)
+            open_to_all = connection.execute(privilege_query.encode()).fetchone() == (True,)
             offset = _clock_offset(connection)
         yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
         if open_to_all:
@@ -240,29 +242,29 @@ def _check_postgres(home: Home, settings: Settings) -> Iterator[Check]:
                 "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
             )  # fmt: skip
         if abs(offset) > MAX_CLOCK_OFFSET_S:
-            way = "behind" if offset > 0 else "ahead of"
+            direction = "behind" if offset > 0 else "ahead of"
             yield Check(
-                "clock", "warn", f"the clock of this machine is {abs(offset):,.0f} s {way} that of PostgreSQL",
+                "clock", "warn", f"the clock of this machine is {abs(offset):,.0f} s {direction} that of PostgreSQL",
                 "Set both by a time service, such as chrony: budgets, keys and prices begin and end by each.",
             )  # fmt: skip
     except GroundplanError as error:
-        yield Check("postgres", "bad", error.message, where if error.code == "database_unavailable" else error.hint)
+        yield Check("postgres", "bad", error.message, log_hint if error.code == "database_unavailable" else error.hint)
     except psycopg.Error as error:
-        yield Check("postgres", "bad", first_line(error), where)
+        yield Check("postgres", "bad", first_line(error), log_hint)
 
 
 def _check_files(home: Home, settings: Settings) -> Iterator[Check]:
     """Check the sizes of files of calls and batches, which a damaged disk may have truncated."""
     folder = home.root / "files"
-    here = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
-    if not here or (settings.database_url is None and find_running(home) is None):
+    sizes = {path.name: path.stat().st_size for path in folder.iterdir() if path.is_file()} if folder.is_dir() else {}
+    if not sizes or (settings.database_url is None and find_running(home) is None):
         return
     try:
         with connect(database_url(home, settings, "control"), timeout=5) as connection:
             rows = connection.execute("SELECT id::text, bytes FROM api_file WHERE deleted_at IS NULL").fetchall()
     except (GroundplanError, psycopg.Error):
         return  # reported by the check of PostgreSQL
-    wrong = sorted(id for id, size in rows if here.get(id, size) != size)
+    wrong = sorted(id for id, size in rows if sizes.get(id, size) != size)
     if wrong:
         yield Check(
             "files", "bad", f"{quantity(len(wrong), 'file', 'files')} in {folder} of another length than when written: "
@@ -270,16 +272,16 @@ def _check_files(home: Home, settings: Settings) -> Iterator[Check]:
             "Put them back from a backup, or have them sent again; until then they are refused (file_damaged).",
         )  # fmt: skip
     else:
-        yield Check("files", "ok", f"{quantity(len(here), 'file', 'files')} as long as when written")
+        yield Check("files", "ok", f"{quantity(len(sizes), 'file', 'files')} as long as when written")
 
 
 def _clock_offset(connection: psycopg.Connection[Any]) -> float:
-    """The offset in seconds by which PostgreSQL's clock is at least ahead of ours; negative: behind."""
-    began = time.time()
+    """The least number of seconds by which PostgreSQL's clock is ahead of ours; negative: behind."""
+    before = time.time()
     row = connection.execute("SELECT extract(epoch FROM clock_timestamp())::float8").fetchone()
-    ended = time.time()
-    told = ended if row is None else float(row[0])
-    return max(0.0, told - ended) + min(0.0, told - began)
+    after = time.time()
+    server_time = after if row is None else float(row[0])
+    return max(0.0, server_time - after) + min(0.0, server_time - before)
 
 
 def _check_journals(home: Home, _: Settings) -> Iterator[Check]:
@@ -289,12 +291,12 @@ def _check_journals(home: Home, _: Settings) -> Iterator[Check]:
         yield Check(
             "journal", "bad", f"{path} is damaged and set aside", "Its budget slices are written off; keep the file."
         )
-    left = [folder for folder in folders if any(folder.glob("*.seg")) and not _is_locked(folder / "lock")]
-    if left and find_running(home) is None:
+    orphaned = [folder for folder in folders if any(folder.glob("*.seg")) and not _is_locked(folder / "lock")]
+    if orphaned and find_running(home) is None:
         yield Check(
             "journal",
             "warn",
-            f"{quantity(len(left), 'journal waits', 'journals wait')} to be taken over",
+            f"{quantity(len(orphaned), 'journal waits', 'journals wait')} to be taken over",
             "`groundplan up` does it.",
         )
     elif not quarantined:

@@ -1,4 +1,5 @@
-"""`groundplan knowledge sources|documents|findings|…`: lists content with its properties and findings, and decides."""
+"""`groundplan knowledge sources|documents|findings|...`: lists content with its properties and findings, and records
+decisions."""
 
 from __future__ import annotations
 
@@ -20,7 +21,7 @@ from groundplan.core.words import quantity
 
 Reason = Annotated[str, typer.Option("--reason", "-m", help="Reason, kept in the audit log.")]
 Document = Annotated[str, typer.Argument(metavar="DOCUMENT", help="ID of the document, or SOURCE/PATH.")]
-TEXT = frozenset({".md", ".txt", ".html", ".csv", ".json"})
+TEXT_SUFFIXES = frozenset({".md", ".txt", ".html", ".csv", ".json"})
 
 
 def register(app: typer.Typer) -> None:
@@ -84,8 +85,8 @@ def documents(
     as_json: JsonOption = False,
 ) -> None:
     """List documents with their state, owner and quality, never their text."""
-    wanted = {"source": source, "state": state, "text": text, "holds": holds}
-    value = {"documents": list(list_documents(ControlClient.connect(home), **wanted))}
+    filters = {"source": source, "state": state, "text": text, "holds": holds}
+    value = {"documents": list(list_documents(ControlClient.connect(home), **filters))}
     rows = [
         (
             f"{row['source']}/{row['path']}", row["standing"].replace("_", " "), row["sensitivity"] or "",
@@ -102,16 +103,16 @@ def document(which: Document, home: HomeOption = None, as_json: JsonOption = Fal
     """All that holds for one document and where it is from, who may read it, and which answers used it."""
     client = ControlClient.connect(home)
     value = client.get(f"/api/knowledge/documents/{document_id(client, which)}")
-    found = value["document"]
-    lines = [f"{found['title']} ({found['source']}/{found['path']}), version {found['version']}"]
+    details = value["document"]
+    lines = [f"{details['title']} ({details['source']}/{details['path']}), version {details['version']}"]
     if value["newer"]:
         lines.append(f"a newer version exists: {value['newer']['source']}/{value['newer']['path']}")
     names = ("state", "sensitivity", "owner", "steward", "purposes", "workloads", "residency", "licence", "valid_from",
              "valid_until", "review_by", "retain_until", "legal_hold")  # fmt: skip
     rows = [
-        (name, _format_value(found[name]), found["origins"].get(name, {}).get("from", ""))
+        (name, _format_value(details[name]), details["origins"].get(name, {}).get("from", ""))
         for name in names
-        if found[name] not in (None, False, [])
+        if details[name] not in (None, False, [])
     ]
     lines.append(table(("what", "value", "from"), rows))
     lines += [f"{row['workload']}: {row['kept_back'] or 'may be given it'}" for row in value["workloads"]]
@@ -135,11 +136,11 @@ def access(
     client = ControlClient.connect(home)
     path = f"/api/knowledge/documents/{document_id(client, which)}"
     if person is None:
-        found = client.get(path)
-        value = {name: found[name] for name in ("people", "more_people")}
+        details = client.get(path)
+        value = {name: details[name] for name in ("people", "more_people")}
         rows = [(row["email"], row["name"], "; ".join(_access_paths(row))) for row in value["people"]]
-        more = "\nOthers may read it, too: check one with --person." if value["more_people"] else ""
-        emit(value, as_json, table(("who", "name", "through"), rows) + more if rows else "Nobody may read it.")
+        others_note = "\nOthers may read it, too: check one with --person." if value["more_people"] else ""
+        emit(value, as_json, table(("who", "name", "through"), rows) + others_note if rows else "Nobody may read it.")
         return
     value = client.get(f"{path}/access?{urlencode({'person': person})}")
     lines = [f"{person} {'may read it' if value['readable'] else 'may not read it'}"]
@@ -154,8 +155,10 @@ def access(
 
 def _access_paths(row: dict[str, Any]) -> list[str]:
     """The paths by which a person is a reader, each starting with their own group."""
-    own = [" > ".join(row["through"].get(reader, [reader])) for reader in row["by"] if not reader.startswith("source/")]
-    return [*own, *(f"grant to {' > '.join(grant['through']) or grant['to']}" for grant in row["grants"])]
+    group_paths = [
+        " > ".join(row["through"].get(reader, [reader])) for reader in row["by"] if not reader.startswith("source/")
+    ]
+    return [*group_paths, *(f"grant to {' > '.join(grant['through']) or grant['to']}" for grant in row["grants"])]
 
 
 def findings(
@@ -189,14 +192,14 @@ def decide(
     client = ControlClient.connect(home)
     new_value = document_id(client, value) if what == "superseded_by" and "/" in value else _parse_value(what, value)
     body = {"what": what, "value": new_value, "reason": reason}
-    found = client.post(f"/api/knowledge/documents/{document_id(client, which)}/decide", body)
-    path, current = found["document"]["path"], _format_value(found["document"].get(what))
+    decided = client.post(f"/api/knowledge/documents/{document_id(client, which)}/decide", body)
+    path, current = decided["document"]["path"], _format_value(decided["document"].get(what))
     message = f"{what} of {path} is {current} from the next search; findings about it follow within ten minutes"
     if new_value is None:
         message = (
             f"The decision about {what} of {path} is taken back. Its source is read now, and what that says holds then."
         )
-    emit(found, as_json, message)
+    emit(decided, as_json, message)
 
 
 def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: JsonOption = False) -> None:
@@ -216,10 +219,12 @@ def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
         for row in value["deletions"]
     ]  # fmt: skip
     lines = [table(("document", "deleted", "by", "why", "erased from disk", ""), rows, "No document was deleted.")]
-    gone = value["gone_at_source"]
-    if gone["waiting"]:
-        many = quantity(gone["waiting"], "document")
-        lines.append(f"{many} removed at the source, to be erased from disk: the first by {gone['due'][:10]}")
+    removed_at_source = value["gone_at_source"]
+    if removed_at_source["waiting"]:
+        count = quantity(removed_at_source["waiting"], "document")
+        lines.append(
+            f"{count} removed at the source, to be erased from disk: the first by {removed_at_source['due'][:10]}"
+        )
     emit(value, as_json, "\n".join(lines))
 
 
@@ -262,8 +267,8 @@ def held(
         (row["id"], f"{row['source']}/{row['path']}", row["version"] or "", row["cause"], row["at"][:10])
         for row in value["held"]
     ]
-    nothing = "No legal hold keeps a document that has changed or disappeared."
-    emit(value, as_json, table(("id", "document", "version", "it", "on"), rows, nothing))
+    empty_text = "No legal hold keeps a document that has changed or disappeared."
+    emit(value, as_json, table(("id", "document", "version", "it", "on"), rows, empty_text))
 
 
 def lineage(
@@ -278,10 +283,10 @@ def lineage(
     """Show what an answer rested on. Without a call, print the last day as OpenLineage events, source to answer."""
     client = ControlClient.connect(home)
     if call is None:
-        wanted = {name: _parse_time(given) for name, given in (("since", since), ("until", until)) if given is not None}
-        value = client.get(f"/api/knowledge/lineage?{urlencode(wanted)}")
+        span = {name: _parse_time(text) for name, text in (("since", since), ("until", until)) if text is not None}
+        value = client.get(f"/api/knowledge/lineage?{urlencode(span)}")
         while following := value.pop("next", None):
-            page = client.get(f"/api/knowledge/lineage?{urlencode({**wanted, 'since': following})}")
+            page = client.get(f"/api/knowledge/lineage?{urlencode({**span, 'since': following})}")
             value = {"events": value["events"] + page["events"]} | ({"next": page["next"]} if "next" in page else {})
         emit(value, True, "")
         return
@@ -299,10 +304,10 @@ def lineage(
 def _parse_time(text: str) -> str:
     """A date or time of ISO 8601; UTC if it names no time zone."""
     try:
-        found = datetime.fromisoformat(text)
+        time = datetime.fromisoformat(text)
     except ValueError as error:
         raise Invalid(f"'{text}' is not a time", code="usage", hint="Write 2026-11-01 or 2026-11-01T12:00Z.") from error
-    return (found if found.tzinfo else found.replace(tzinfo=UTC)).isoformat()
+    return (time if time.tzinfo else time.replace(tzinfo=UTC)).isoformat()
 
 
 def mentions(
@@ -338,26 +343,26 @@ def push(
     )
     stored = quantity(value["documents"], "document is", "documents are")
     lines = [f"{stored} stored; {source} is read now, and searchable after that"]
-    lines += [f"{one['path']} is not stored. {one['hint']}" for one in value["refused"]]
+    lines += [f"{refusal['path']} is not stored. {refusal['hint']}" for refusal in value["refused"]]
     emit(value, as_json, "\n".join(lines))
 
 
 def _push_entry(file: Path) -> dict[str, Any]:
     data = read_argument_file(file, code="push_file", hint="Name a file.")
     media = file.suffix.lower().lstrip(".")
-    if file.suffix.lower() in TEXT:
+    if file.suffix.lower() in TEXT_SUFFIXES:
         return {"path": file.name, "text": data.decode("utf-8", "replace"), "media": media}
     return {"path": file.name, "data": base64.b64encode(data).decode(), "media": media}
 
 
-def list_documents(client: ControlClient, **wanted: str | None) -> Iterator[dict[str, Any]]:
+def list_documents(client: ControlClient, **filters: str | None) -> Iterator[dict[str, Any]]:
     """All documents that match the filters, page by page."""
-    after: str | None = None
+    cursor: str | None = None
     while True:
-        page = client.get("/api/knowledge/documents", **{name: value or None for name, value in wanted.items()},
-                          after=after, limit=1000)  # fmt: skip
+        page = client.get("/api/knowledge/documents", **{name: value or None for name, value in filters.items()},
+                          after=cursor, limit=1000)  # fmt: skip
         yield from page["documents"]
-        if (after := page["next"]) is None:
+        if (cursor := page["next"]) is None:
             return
 
 
@@ -381,7 +386,7 @@ def _parse_value(what: str, value: str) -> Any:
     if what == "legal_hold":
         return value.lower() in ("yes", "true", "on")
     if what in ("purposes", "workloads", "residency"):
-        return [each.strip() for each in value.split(",") if each.strip()]
+        return [part.strip() for part in value.split(",") if part.strip()]
     return value
 
 

@@ -1,7 +1,7 @@
-"""`groundplan knowledge draft|accept`: questions that a model drafts from documents, and a person accepts.
+"""`groundplan knowledge draft|accept`: evaluation questions that a model drafts from documents and a person accepts.
 
 Drafts are requested from the gateway like any other call: with the permissions of the named person, charged to the
-workload. They are not evaluated before they are accepted.
+workload. They are not used in evaluations before they are accepted.
 """
 
 from __future__ import annotations
@@ -109,8 +109,8 @@ def _readable_passage(gateway: str, key: str, document: dict[str, Any]) -> Any:
     """A passage of the document that the person of the key may read; None if search returns none."""
     from groundplan.knowledge.evaluation.draft import MIN_CHARS, Passage  # noqa: PLC0415 -- only here
 
-    asked = {"query": document["title"] or document["path"], "passages": 10}
-    found = ControlClient(gateway.removesuffix("/v1"), key).post("/api/knowledge/search", asked)
+    search_query = {"query": document["title"] or document["path"], "passages": 10}
+    found = ControlClient(gateway.removesuffix("/v1"), key).post("/api/knowledge/search", search_query)
     for one in found["passages"]:
         if one["document"] == document["id"] and len(one["text"]) >= MIN_CHARS:
             return Passage(f"{one['source']}/{one['path']}", one["start_char"], one["end_char"], one["text"])

@@ -52,8 +52,8 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     pairs = figures.get("pairs") or {}
     if pairs.get("pairs"):
         agreed = f"{pairs['agreed']} of {pairs['reviewed']}" if pairs["reviewed"] else "unknown, none reviewed"
-        left = f"; {figures['left']}" if figures["left"] else ""
-        lines.append(f"{pairs['pairs']} pairs, {pairs['compared']} compared{left}; people agree: {agreed}")
+        left_out_note = f"; {figures['left']}" if figures["left"] else ""
+        lines.append(f"{pairs['pairs']} pairs, {pairs['compared']} compared{left_out_note}; people agree: {agreed}")
     lines.append(f"Its own calls cost ${float(figures.get('spent_usd', 0)):.4f} of ${float(value['budget_usd']):.2f}.")
     emit(value, as_json, "\n".join(lines))
 
@@ -174,8 +174,8 @@ def replays(
         (r["id"], r["state"], r["workload"], r["candidate"], (r["proposal"] or {}).get("text") or r["outcome"] or "")
         for r in value["replays"]
     ]
-    told = table(("id", "state", "workload", "candidate", "result"), rows)
-    emit(value, as_json, told if rows else "There is no replay. Start one with `groundplan experiments replay`.")
+    text = table(("id", "state", "workload", "candidate", "result"), rows)
+    emit(value, as_json, text if rows else "There is no replay. Start one with `groundplan experiments replay`.")
 
 
 @app.command()
@@ -203,10 +203,10 @@ def verdict_text(value: dict[str, Any]) -> str:
     return str(value["outcome_reason"] or value["figures"].get("reason") or "nothing yet")
 
 
-def _range(seen: dict[str, Any] | None) -> tuple[str, ...]:
-    if not seen or not seen["count"]:
+def _range(interval: dict[str, Any] | None) -> tuple[str, ...]:
+    if not interval or not interval["count"]:
         return ("", "", "", "0")
-    return (*(f"{seen[name]:+.1%}" for name in ("value", "low", "high")), str(seen["count"]))
+    return (*(f"{interval[name]:+.1%}" for name in ("value", "low", "high")), str(interval["count"]))
 
 
 def _replay(value: dict[str, Any]) -> list[str]:

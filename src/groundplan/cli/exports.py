@@ -1,4 +1,4 @@
-"""`groundplan export`: what auditors and authorities take away, as files or as JSON."""
+"""`groundplan export`: documents for auditors and authorities, as files or as JSON."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`groundplan gateways`: HOMEs of gateways that are gone with their journals, and declaring one lost for good."""
+"""`groundplan gateways`: HOMEs whose gateways are gone with their journals, and declaring such a HOME lost for good."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
-"""`groundplan import`: the configuration of another tool -> a workspace, and a verdict on what could not come along.
+"""`groundplan import`: converts the configuration of another tool into a workspace, with a verdict on what has no
+equivalent.
 
-Works on files alone, offline; reads no secret and prints none.
+Works offline on files alone; reads no secret and prints none.
 """
 
 from __future__ import annotations

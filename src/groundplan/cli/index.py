@@ -1,4 +1,4 @@
-"""`groundplan knowledge index …`: lists, builds, compares, switches and drops editions of the search index."""
+"""`groundplan knowledge index ...`: lists, builds, compares, switches and removes editions of the search index."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`groundplan knowledge …`: documents, their index, and the evaluation of search."""
+"""`groundplan knowledge ...`: documents, the search index, and the evaluation of search."""
 
 from __future__ import annotations
 

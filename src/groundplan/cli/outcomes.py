@@ -1,4 +1,5 @@
-"""`groundplan cost outcomes`: what accepted outcomes and resolved tickets cost; `import`: what a ticket system says."""
+"""`groundplan cost outcomes`: what accepted outcomes and resolved tickets cost; `import` reads the results from a
+ticket system's export."""
 
 from __future__ import annotations
 
@@ -9,24 +10,24 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
-from groundplan.cli.cost_ahead import Common, Span
+from groundplan.cli.cost_ahead import CostOptions, DayOptions
 from groundplan.cli.files import read_upload
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 
 REFUSED = 1
-"""Exit code where a line was not taken."""
+"""Exit code if a line was not accepted."""
 app = command_group("What accepted outcomes and resolved tickets cost.", runs_alone=True)
 
 
-def outcomes(context: typer.Context, span: Span, common: Common) -> None:
+def outcomes(context: typer.Context, span: DayOptions, common: CostOptions) -> None:
     """Show by workload what each accepted outcome costs in full, and what the calls of a resolved ticket cost."""
     before: tuple[Path | None, bool] = context.obj or (None, False)
     if context.invoked_subcommand is not None:
         context.obj = (common.home or before[0], common.as_json or before[1])
         return
-    client, as_json = common.of(context)
+    client, as_json = common.connect(context)
     value = {**client.get("/api/cost/outcomes", **span.query()), **client.get("/api/cost/tickets", **span.query())}
     emit(value, as_json, format_outcomes(value))
 

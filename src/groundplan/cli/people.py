@@ -104,9 +104,9 @@ def person_leaves(
     """Record that a person has left, ending all their permissions, sessions and keys. Exits with 69 until every gateway
     has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
-    made = ", ".join(each["id"] for each in value.get("keys_made", ()))  # a control process from before has none
-    known = f" (knows the secret of keys that go on, rotate or revoke them: {made})" if made else ""
-    emit_effective(f"{email} has left{known}", value, as_json)
+    key_ids = ", ".join(each["id"] for each in value.get("keys_made", ()))  # an older control process sends none
+    note = f" (knows the secret of keys that go on, rotate or revoke them: {key_ids})" if key_ids else ""
+    emit_effective(f"{email} has left{note}", value, as_json)
 
 
 @groups.command("list")

@@ -1,4 +1,4 @@
-"""`groundplan placement`: where each workload belongs and why, and what would change it."""
+"""`groundplan placement`: where each workload runs and why, and what would change it."""
 
 from __future__ import annotations
 

@@ -66,21 +66,23 @@ def _test_workspace(root: Path, as_json: bool) -> None:
     from groundplan.catalog.check import validate  # noqa: PLC0415 -- heavy, and not needed for a folder
     from groundplan.governance.policy import declared, examples  # noqa: PLC0415 -- heavy
 
-    found = list(examples.run_examples(validate(root, extra_rules=declared.problems)))
-    wrong = [each for each in found if not each.is_correct]
+    results = list(examples.run_examples(validate(root, extra_rules=declared.problems)))
+    failures = [each for each in results if not each.is_correct]
     value = {
-        "examples": len(found),
-        "wrong": len(wrong),
+        "examples": len(results),
+        "wrong": len(failures),
         "failures": [
             {"policy": each.policy, "example": each.example, "expected": each.expected, "decided": each.decided,
              "why": each.why, "where": each.where}
-            for each in wrong
+            for each in failures
         ],
     }  # fmt: skip
-    lines = [f"{len(found)} examples, {len(wrong)} not decided as expected"]
-    lines += [f"  {e.where}: {e.policy}, {e.example}: expected {e.expected}, is {e.decided} ({e.why})" for e in wrong]
+    lines = [f"{len(results)} examples, {len(failures)} not decided as expected"]
+    lines += [
+        f"  {e.where}: {e.policy}, {e.example}: expected {e.expected}, is {e.decided} ({e.why})" for e in failures
+    ]
     emit(value, as_json, "\n".join(lines))
-    if wrong:
+    if failures:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""`groundplan prompts`: versions as they were served, their difference, and going back to an earlier text."""
+"""`groundplan prompts`: versions as they were served, their difference, and restoring an earlier text."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ def train(
         openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
     from groundplan.cli import training  # noqa: PLC0415 -- heavy
 
-    wanted = training.checked(name, keep, embedded, _folder(home))
-    value, text = training.train(wanted, training.learned_from(answers, source and source.value, workload, home))
+    settings = training.check_settings(name, keep, embedded, _folder(home))
+    value, text = training.train(settings, training.load_training_set(answers, source and source.value, workload, home))
     emit(value, as_json, text)
 
 
@@ -79,12 +79,16 @@ def evaluate(
     them would do on others like them."""
     from groundplan.cli import training  # noqa: PLC0415 -- heavy
 
-    value, text = training.trial(answers) if router is None else training.test(answers, _folder(home), router)
+    value, text = (
+        training.evaluate_set(answers)
+        if router is None
+        else training.evaluate_stored_router(answers, _folder(home), router)
+    )
     emit(value, as_json, text)
 
 
 @app.command("list")
-def listed(home: HomeOption = None, as_json: JsonOption = False) -> None:
+def list_routers(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the learned routers of this HOME with their versions, digests and quality at training."""
     from groundplan.economics.routing.versions import registry  # noqa: PLC0415 -- heavy
 
@@ -114,12 +118,16 @@ def explain(
     """Explain why a call went to its model, or what a workload's choice of models saves and whether its floors hold."""
     if not _ID.fullmatch(call):
         value = ControlClient.connect(home).get("/api/routing/trade-off", workload=call)
-        emit(value, as_json, "\n".join(_why(value)) or f"Nothing was answered for {call} in {value['days']} days.")
+        emit(
+            value,
+            as_json,
+            "\n".join(_saving_lines(value)) or f"Nothing was answered for {call} in {value['days']} days.",
+        )
         return
-    found = ControlClient.connect(home).get(f"/api/calls/{call}")
-    route = found.get("route")
-    if route is None and found["chosen"]:
-        emit({"call": call, "chosen": found["chosen"]}, as_json, "\n".join(found["chosen"]))
+    call_details = ControlClient.connect(home).get(f"/api/calls/{call}")
+    route = call_details.get("route")
+    if route is None and call_details["chosen"]:
+        emit({"call": call, "chosen": call_details["chosen"]}, as_json, "\n".join(call_details["chosen"]))
         return
     if route is None:
         hint = "Routing is declared as `routing: {by: rules}` of a workload, and holds for model `auto`."
@@ -164,16 +172,16 @@ def trade_off(
     ]
     head = ("model or route", "calls", "1,000 calls cost", "quality", "p95", "risk", "")
     nothing = f"No model answered {workload} often enough in the last {days} days."
-    lines = [table(head, rows) if rows else nothing, *_why(value)]
+    lines = [table(head, rows) if rows else nothing, *_saving_lines(value)]
     emit(value, as_json, "\n".join(lines))
 
 
-def _why(value: dict[str, Any]) -> list[str]:
+def _saving_lines(value: dict[str, Any]) -> list[str]:
     """What the choice of models saves, whom it leaves out, and whether the floors hold."""
-    return [*value["told"], *(_kept(each) for each in value["quality"])]
+    return [*value["told"], *(_floor_text(each) for each in value["quality"])]
 
 
-def _kept(each: dict[str, Any]) -> str:
+def _floor_text(each: dict[str, Any]) -> str:
     """A floor in words."""
     head = f"{each['dimension']}: floor {each['floor']:.0%}"
     if each["share"] is None:
@@ -183,12 +191,12 @@ def _kept(each: dict[str, Any]) -> str:
 
 
 def _quality(point: dict[str, Any]) -> str:
-    found = point["quality"]
-    if found is None:
+    quality = point["quality"]
+    if quality is None:
         return "not known"
     if point["quality_from"] == "declared":
-        return f"{found['mean']:.1%} (declared)"
-    return f"{found['mean']:.1%} ({found['low']:.1%} to {found['high']:.1%})"
+        return f"{quality['mean']:.1%} (declared)"
+    return f"{quality['mean']:.1%} ({quality['low']:.1%} to {quality['high']:.1%})"
 
 
 def _folder(home: Path | None) -> Path:

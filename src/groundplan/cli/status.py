@@ -10,24 +10,24 @@ from groundplan.cli.output import emit, pending_text, table
 from groundplan.core.words import quantity
 
 ROWS_SHOWN = 20
-ANSWER_SECONDS = 20.0
-"""Who looks whether it is well wants to know that it is not."""
+API_TIMEOUT_SECONDS = 20.0
+"""Short, since this command must also report a control process that does not answer."""
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Blueprint, gateways, what is pending and for whom, and what the workspace would change."""
-    value = ControlClient.connect(home, ANSWER_SECONDS).get("/api/status")
+    value = ControlClient.connect(home, API_TIMEOUT_SECONDS).get("/api/status")
     emit(value, as_json, status_text(value))
 
 
 def status_text(value: dict[str, Any]) -> str:
-    """The same for people."""
+    """The status for people."""
     lines = [
         f"{value['company'] or 'no company yet'}: blueprint {value['blueprint'] or 'none'}, "
         f"PostgreSQL {value['postgres']}"
     ]
-    places = value.get("addresses") or {}
-    lines += [f"gateway at {places['public']}, console at {places['control']}"] if len(places) > 1 else []
+    addresses = value.get("addresses") or {}
+    lines += [f"gateway at {addresses['public']}, console at {addresses['control']}"] if len(addresses) > 1 else []
     lines += [f"NOT WELL: {problem}" for problem in value.get("problems", ())]
     gateways = value["gateways"]
     if gateways:
@@ -37,9 +37,9 @@ def status_text(value: dict[str, Any]) -> str:
         )]  # fmt: skip
     else:
         lines.append("no gateway is connected")
-    health = {(name, told) for gateway in gateways for name, told in gateway["health"].items()}
-    lines += [f"deployment {name}: breaker {told}" for name, told in sorted(health)]
-    if gateways and all(told.startswith("closed") for _, told in health):
+    health = {(name, state) for gateway in gateways for name, state in gateway["health"].items()}
+    lines += [f"deployment {name}: breaker {state}" for name, state in sorted(health)]
+    if gateways and all(state.startswith("closed") for _, state in health):
         lines.append("no deployment's breaker is open")
     lines += [pending_text(pending) for pending in value["pending"][:ROWS_SHOWN]]
     if (more := len(value["pending"]) - ROWS_SHOWN) > 0:
@@ -49,7 +49,7 @@ def status_text(value: dict[str, Any]) -> str:
         lines += [f"  {difference}" for difference in value["difference"]]
     if value.get("kills"):
         lines += [f"STOPPED: {kill['scope']} ({kill['reason']})" for kill in value["kills"]]
-    lines += [f"used up, or nearly: {near}" for near in value.get("near_limits", [])]
+    lines += [f"used up, or nearly: {exhausted}" for exhausted in value.get("near_limits", [])]
     if value["findings"]:
         lines.append(f"{quantity(value['findings'], 'finding')} in the inbox")
     return "\n".join(lines)

@@ -1,6 +1,6 @@
-"""The first five minutes: after `ready`, one real question to a real model, and everything that proves the answer.
+"""The tour after `ready`: one real question to a real model, and the evidence behind its answer.
 
-Prints for people, on stderr only; what cannot be shown is said, and `up` goes on serving.
+Prints for people, on stderr only. A failed step is reported, and `up` goes on serving.
 """
 
 from __future__ import annotations

@@ -47,7 +47,9 @@ def gather_control_facts(
         found.append(
             Facts(
                 **_declared_facts(doc, served),
-                **_placement_facts(current, [places[each] for each in served.places if each in places], clouds),
+                **_placement_facts(
+                    current, [places[each] for each in served.all_deployments if each in places], clouds
+                ),
                 hard_budgets=tuple(
                     sorted(each.name for each in evidence_facts.own_budgets.get(subject, ()) if each.hard)
                 ),

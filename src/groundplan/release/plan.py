@@ -375,7 +375,7 @@ def _pinned_parts(
     served: bp.Blueprint, kept: list[bp.Workload], held: dict[str, PendingChange]
 ) -> dict[str, list[Any]]:
     """Parts that stay as they are served now: those that kept workloads use, and those whose own change waits."""
-    deployments = {name for item in kept for name in item.places}
+    deployments = {name for item in kept for name in item.all_deployments}
     places = {item.site for item in served.deployments if item.name in deployments}
     sources = {name for item in kept if item.grounding for name in item.grounding.sources}
     own = {units.workload_subject(item.name) for item in kept}

@@ -71,7 +71,7 @@ class DocumentInput:
 
     @property
     def deployments(self) -> list[bp.Deployment]:
-        used = self.served.places if self.served is not None else []
+        used = self.served.all_deployments if self.served is not None else []
         return [item for item in self.blueprint.deployments if item.name in used]
 
 

@@ -61,7 +61,7 @@ def build_register(
 ) -> list[Entry]:
     """All entries, by kind and name. `evaluated`: evidence of quality by name of the workload, in sentences; `ends`:
     last day of the approval of `model/NAME`, `prompt/NAME` or `source/NAME`."""
-    placed = _users_by_item((each.name, each.places) for each in blueprint.workloads)
+    placed = _users_by_item((each.name, each.all_deployments) for each in blueprint.workloads)
     found = [
         *_workloads(workspace, blueprint),
         *_models(workspace, blueprint, placed),

@@ -53,8 +53,8 @@ def model_changes(
     by_version: dict[tuple[str, str], list[Version]] = {}
     for each in versions:
         by_version.setdefault((each.deployment, each.asked), []).append(each)
-    live = {name for item in blueprint.workloads if item.stage == "production" for name in item.places}
-    used = {name for item in blueprint.workloads for name in item.places}
+    live = {name for item in blueprint.workloads if item.stage == "production" for name in item.all_deployments}
+    used = {name for item in blueprint.workloads for name in item.all_deployments}
     found: list[ModelChange] = []
     for item in blueprint.deployments:
         reported = sorted(by_version.get((item.name, item.upstream_model), ()), key=lambda each: each.first_at)
