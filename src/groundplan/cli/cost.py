@@ -179,8 +179,8 @@ def format_reconciliation(value: dict[str, Any]) -> str:
     excluded = value["left_out"]
     if excluded["attempts"]:
         lines.append(
-            f"{excluded['attempts']} attempts of models that the bill does not name ({usd(excluded['amount_usd'])}) were"
-            " left out; --provider NAME includes them"
+            f"{excluded['attempts']} attempts of models that the bill does not name ({usd(excluded['amount_usd'])})"
+            " were left out; --provider NAME includes them"
         )
     lines += [*value["notes"]]
     if not value["complete"]:

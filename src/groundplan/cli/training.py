@@ -36,6 +36,7 @@ from groundplan.economics.routing.learn.evidence import (
     matrix_from_pairs,
     matrix_from_verdicts,
 )
+from groundplan.economics.routing.learn.fit import train as fit_router
 from groundplan.economics.routing.learn.operating_points import label
 from groundplan.economics.routing.model import LAYERS, TOKENS, Floats, Matrix, Router
 from groundplan.economics.routing.versions import registry
@@ -144,7 +145,8 @@ def _own_training_warning(known_share: float | None) -> list[str]:
         return []
     return [
         f"{known_share:.0%} of these prompts have only words that were in its training. If it was trained on them, "
-        "these figures flatter it: evaluate it on other prompts, or leave out --router, which judges by prompts left out"
+        "these figures flatter it: evaluate it on other prompts, or leave out --router, which judges by prompts left "
+        "out"
     ]
 
 
