@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import msgspec
 
-from groundplan.economics.prices.provider_usage import nonzero_details, plausible
+from groundplan.economics.prices.provider_usage import check_plausible, nonzero_details
 from groundplan.ledger.model import Usage
 
 
@@ -40,7 +40,7 @@ class GeminiUsage(msgspec.Struct, frozen=True, rename="camel"):
             _counts_by_modality(self.candidates_tokens_details),
             _counts_by_modality(self.tool_use_prompt_tokens_details),
         )
-        return plausible(
+        return check_plausible(
             Usage(
                 input=(self.prompt_token_count or 0) + tools,
                 output=(self.candidates_token_count or 0) + thoughts,
@@ -91,7 +91,7 @@ class ConverseUsage(msgspec.Struct, frozen=True, rename="camel"):
         """None where a count cannot be true."""
         read, written = self.cache_read_input_tokens or 0, self.cache_write_input_tokens or 0
         by_time = {each.ttl: each.input_tokens for each in reversed(self.cache_details or [])}
-        return plausible(
+        return check_plausible(
             Usage(
                 input=self.input_tokens + read + written,
                 output=self.output_tokens,
@@ -111,7 +111,7 @@ class CohereTokens(msgspec.Struct, frozen=True):
         """The counts; None where none was reported or one cannot be true."""
         if self.input_tokens is None and self.output_tokens is None:
             return None
-        return plausible(Usage(input=int(self.input_tokens or 0), output=int(self.output_tokens or 0)))
+        return check_plausible(Usage(input=int(self.input_tokens or 0), output=int(self.output_tokens or 0)))
 
 
 class CohereUsage(msgspec.Struct, frozen=True):
@@ -126,7 +126,7 @@ class CohereUsage(msgspec.Struct, frozen=True):
         if self.tokens is None and self.cached_tokens is None:
             return None
         counted = self.tokens or CohereTokens()
-        return plausible(
+        return check_plausible(
             Usage(
                 input=int(counted.input_tokens or 0),
                 output=int(counted.output_tokens or 0),
