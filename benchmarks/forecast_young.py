@@ -119,10 +119,10 @@ def generate_series(shape: str, seen: int, seed: int) -> tuple[float, ...]:
     office = random.random() < 0.5
     weekend = random.uniform(0.05, 0.4) if office else random.uniform(0.8, 1.2)
     first = int(random.integers(7))
-    weekly = np.where((np.arange(SERIES_DAYS) + first) % 7 < 5, 1.0, weekend)
+    weekday_factor = np.where((np.arange(SERIES_DAYS) + first) % 7 < 5, 1.0, weekend)
     spread = random.uniform(0.03, 0.35)
     noise = random.gamma(1 / spread**2, spread**2, SERIES_DAYS)
-    counts = random.poisson(level * SHAPES[shape](random, seen) * weekly * noise).astype(float)
+    counts = random.poisson(level * SHAPES[shape](random, seen) * weekday_factor * noise).astype(float)
     return tuple(counts.tolist())
 
 

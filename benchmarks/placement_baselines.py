@@ -1,7 +1,7 @@
-"""Baselines: plain CP-SAT and plain HiGHS on one model of a whole placement problem, using only our arrays.
+"""Baselines: plain CP-SAT and plain HiGHS on one model of a complete placement problem, using only our arrays.
 
-Limits may be in CPU seconds over all threads, so that other load on the machine does not matter. Not a program by
-itself: see `placement_gap.py --baselines`.
+Limits may be in CPU seconds over all threads, so that other load on the machine does not matter. Not a program: see
+`placement_gap.py --baselines`.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ class BaselineResult:
 
 
 def limit_check(limit: WorkLimit) -> Callable[[], bool]:
-    """A function that says whether the limit, counted from now, has run out."""
+    """A function that returns whether the limit, counted from now, has run out."""
     now = time.process_time if limit.use_cpu_time else time.monotonic
-    begun = now()
-    return lambda: limit.seconds is not None and now() - begun >= limit.seconds
+    started = now()
+    return lambda: limit.seconds is not None and now() - started >= limit.seconds
 
 
 def solve_with_cp_sat(problem: Problem, limit: WorkLimit) -> BaselineResult:
@@ -46,15 +46,15 @@ def solve_with_cp_sat(problem: Problem, limit: WorkLimit) -> BaselineResult:
     lib, data = import_solver("ortools.sat.python.cp_model"), build_arrays(problem)
     model = lib.CpModel()
     chosen = [model.new_bool_var("") for _ in data.index]
-    for begin, end in zip(data.part_start[:-1], data.part_start[1:], strict=True):
-        model.add_exactly_one(chosen[begin:end])
+    for first, end in zip(data.part_start[:-1], data.part_start[1:], strict=True):
+        model.add_exactly_one(chosen[first:end])
     opened = [model.new_bool_var("") for _ in range(data.site_count)]
-    for at, site in enumerate(data.site):
+    for option, site in enumerate(data.site):
         if data.opening[site] > 0:
-            model.add_implication(chosen[at], opened[site])
+            model.add_implication(chosen[option], opened[site])
     units = [model.new_int_var(0, int(most), "") for most in problem.tiers.max_units]
-    for terms, factors, bought, sizes, capacity in _rows(data):
-        parts = [*(chosen[at] for at in terms), *(units[at] for at in bought)]
+    for terms, factors, bought, sizes, capacity in _used_rows(data):
+        parts = [*(chosen[option] for option in terms), *(units[option] for option in bought)]
         model.add(lib.LinearExpr.weighted_sum(parts, [*factors, *(-size for size in sizes)]) <= capacity)
     prices = [*data.cost.tolist(), *data.opening[:-1].tolist(), *problem.tiers.price.tolist()]
     model.minimize(lib.LinearExpr.weighted_sum([*chosen, *opened, *units], prices))
@@ -64,11 +64,16 @@ def solve_with_cp_sat(problem: Problem, limit: WorkLimit) -> BaselineResult:
 def _run_cp_sat(lib: Any, model: Any, data: Arrays, chosen: list[Any], limit: WorkLimit) -> BaselineResult:
     solver = lib.CpSolver()
     solver.parameters.num_workers, solver.parameters.random_seed = limit.threads, limit.seed
-    begun, cpu, done, stop = time.perf_counter(), time.process_time(), threading.Event(), limit_check(limit)
+    started, cpu_started, finished, is_over = (
+        time.perf_counter(),
+        time.process_time(),
+        threading.Event(),
+        limit_check(limit),
+    )
 
     def watch() -> None:
-        while not done.wait(POLL_SECONDS):
-            if stop():
+        while not finished.wait(POLL_SECONDS):
+            if is_over():
                 solver.stop_search()
 
     watcher = threading.Thread(target=watch)
@@ -76,10 +81,20 @@ def _run_cp_sat(lib: Any, model: Any, data: Arrays, chosen: list[Any], limit: Wo
     try:
         status = solver.solve(model)
     finally:
-        done.set()
+        finished.set()
         watcher.join()
-    taken = [at for at, one in enumerate(chosen) if solver.boolean_value(one)] if _has_solution(lib, status) else []
-    return _build_result(data, np.array(taken), float(solver.best_objective_bound), status == lib.OPTIMAL, (begun, cpu))
+    chosen_options = (
+        [option for option, variable in enumerate(chosen) if solver.boolean_value(variable)]
+        if _has_solution(lib, status)
+        else []
+    )
+    return _build_result(
+        data,
+        np.array(chosen_options),
+        float(solver.best_objective_bound),
+        status == lib.OPTIMAL,
+        (started, cpu_started),
+    )
 
 
 def _has_solution(lib: Any, status: Any) -> bool:
@@ -95,11 +110,11 @@ def solve_with_highs(problem: Problem, limit: WorkLimit) -> BaselineResult:
     solver.setOptionValue("output_flag", False)
     solver.setOptionValue("threads", limit.threads)
     solver.setOptionValue("mip_rel_gap", 0.0)
-    solver.passModel(_model(lib, data))
-    begun, cpu, stop = time.perf_counter(), time.process_time(), limit_check(limit)
+    solver.passModel(_build_highs_model(lib, data))
+    started, cpu_started, is_over = time.perf_counter(), time.process_time(), limit_check(limit)
 
     def interrupt_at_limit(event: Any) -> None:
-        if stop():
+        if is_over():
             event.interrupt()
 
     solver.cbMipInterrupt += interrupt_at_limit
@@ -112,23 +127,25 @@ def solve_with_highs(problem: Problem, limit: WorkLimit) -> BaselineResult:
     values = np.array(solver.getSolution().col_value)[: len(data.index)]
     has_plan = info.primal_solution_status == 2
     optimal = solver.getModelStatus() == lib.HighsModelStatus.kOptimal
-    taken = np.flatnonzero(values > 0.5) if has_plan else np.zeros(0)
-    return _build_result(data, taken, float(info.mip_dual_bound), optimal, (begun, cpu))
+    chosen_options = np.flatnonzero(values > 0.5) if has_plan else np.zeros(0)
+    return _build_result(data, chosen_options, float(info.mip_dual_bound), optimal, (started, cpu_started))
 
 
-def _model(lib: Any, data: Arrays) -> Any:
+def _build_highs_model(lib: Any, data: Arrays) -> Any:
     problem, count = data.problem, len(data.index)
     tiers, model = problem.tiers, lib.HighsLp()
-    entries: list[tuple[int, int, float]] = [(int(part), at, 1.0) for at, part in enumerate(data.part)]
+    entries: list[tuple[int, int, float]] = [(int(part), index, 1.0) for index, part in enumerate(data.part)]
     upper = [1.0] * data.part_count
-    for terms, factors, bought, sizes, capacity in _rows(data):
+    for terms, factors, bought, sizes, capacity in _used_rows(data):
         row = len(upper)
-        entries += [(row, at, float(use)) for at, use in zip(terms, factors, strict=True)]
-        entries += [(row, count + data.site_count + at, -float(size)) for at, size in zip(bought, sizes, strict=True)]
+        entries += [(row, index, float(use)) for index, use in zip(terms, factors, strict=True)]
+        entries += [
+            (row, count + data.site_count + index, -float(size)) for index, size in zip(bought, sizes, strict=True)
+        ]
         upper.append(float(capacity))
     lower = [1.0] * data.part_count + [-np.inf] * (len(upper) - data.part_count)
-    for at in np.flatnonzero(data.opening[data.site] > 0):
-        entries += [(len(upper), int(at), 1.0), (len(upper), count + int(data.site[at]), -1.0)]
+    for index in np.flatnonzero(data.opening[data.site] > 0):
+        entries += [(len(upper), int(index), 1.0), (len(upper), count + int(data.site[index]), -1.0)]
         upper.append(0.0)
         lower.append(-np.inf)
     rows, columns, values = (np.array(each) for each in zip(*entries, strict=True))
@@ -145,24 +162,32 @@ def _model(lib: Any, data: Arrays) -> Any:
     return model
 
 
-def _rows(data: Arrays) -> list[tuple[list[int], list[int], list[int], list[int], int]]:
-    """(options, uses, tiers, sizes, capacity) of each row that something uses."""
+def _used_rows(data: Arrays) -> list[tuple[list[int], list[int], list[int], list[int], int]]:
+    """(options, uses, tiers, sizes, capacity) of each row that is used."""
     option = np.repeat(np.arange(len(data.index)), data.row.shape[1])
     row, use, tiers = data.row.reshape(-1), data.use.reshape(-1), data.problem.tiers
-    found = []
+    used_rows = []
     for number in range(data.row_count):
-        at = np.flatnonzero((row == number) & (use != 0))
+        positions = np.flatnonzero((row == number) & (use != 0))
         bought = np.flatnonzero(tiers.row == number)
-        if len(at):
+        if len(positions):
             sizes = tiers.size[bought].tolist()
-            found.append((option[at].tolist(), use[at].tolist(), bought.tolist(), sizes, int(data.capacity[number])))
-    return found
+            used_rows.append(
+                (
+                    option[positions].tolist(),
+                    use[positions].tolist(),
+                    bought.tolist(),
+                    sizes,
+                    int(data.capacity[number]),
+                )
+            )
+    return used_rows
 
 
 def _build_result(
-    data: Arrays, taken: NDArray[Any], bound: float, optimal: bool, begun: tuple[float, float]
+    data: Arrays, chosen_options: NDArray[Any], bound: float, optimal: bool, started: tuple[float, float]
 ) -> BaselineResult:
-    seconds, cpu = time.perf_counter() - begun[0], time.process_time() - begun[1]
-    plan = build_plan(data, taken.astype(np.int64)) if len(taken) == data.part_count else None
+    seconds, cpu = time.perf_counter() - started[0], time.process_time() - started[1]
+    plan = build_plan(data, chosen_options.astype(np.int64)) if len(chosen_options) == data.part_count else None
     cost = None if plan is None else plan.cost
     return BaselineResult(cost, bound, optimal, round(seconds, 3), round(cpu, 3))

@@ -1,10 +1,10 @@
-"""How much a plan depends on the hours that people need and on the cost of an hour, of which only ranges are known.
+"""How much a plan depends on the hours of work and on the cost of an hour, of which only ranges are known.
 
     python benchmarks/placement_burden.py --companies 40 --json
 
-The example company and random ones are planned at the low, the stated and the high end of `reference/burden.json`, of
-the hours and of the wage: nine plans each. `flips` are workloads whose first place differs from that at the stated
-figures, `workloads` those that are placed in both. Hours that a site declares itself count as the stated ones.
+The example company and random ones are planned with the low, the stated and the high value in `reference/burden.json`
+of the hours and of the wage: nine plans each. `flips` are workloads whose primary place differs from that with the
+stated values, `workloads` those that are placed in both. Hours that a site declares itself count as the stated ones.
 """
 
 from __future__ import annotations
@@ -68,38 +68,43 @@ def plan_or_none(company: Company) -> CompanyPlan | None:
 
 def burden_rows(company: Company) -> list[dict[str, Any]]:
     """One row for each end of hours and wage: USD a month in total and for people, and the workloads whose place
-    differs from that at the stated figures; no rows if there is no plan at these."""
+    differs from that with the stated values; no rows if there is no plan with these."""
     stated = plan_or_none(company)
     if stated is None:
         return []
-    every = {(hours, wage): plan_or_none(with_burden(company, hours, wage)) for hours, wage in product(ENDS, ENDS)}
-    return [_row(hours, wage, plan, stated) for (hours, wage), plan in every.items() if plan is not None]
+    plans = {(hours, wage): plan_or_none(with_burden(company, hours, wage)) for hours, wage in product(ENDS, ENDS)}
+    return [_row(hours, wage, plan, stated) for (hours, wage), plan in plans.items() if plan is not None]
 
 
 def _row(hours: str, wage: str, plan: CompanyPlan, stated: CompanyPlan) -> dict[str, Any]:
-    both = sorted(plan.placements.keys() & stated.placements.keys())
-    now = {name: (plan.placements[name].primary.site, plan.placements[name].primary.model) for name in both}
-    then = {name: (stated.placements[name].primary.site, stated.placements[name].primary.model) for name in both}
-    people = plan.hours * plan.company.policy.people_usd
+    placed_in_both = sorted(plan.placements.keys() & stated.placements.keys())
+    places = {
+        name: (plan.placements[name].primary.site, plan.placements[name].primary.model) for name in placed_in_both
+    }
+    stated_places = {
+        name: (stated.placements[name].primary.site, stated.placements[name].primary.model) for name in placed_in_both
+    }
+    people_usd = plan.hours * plan.company.policy.people_usd
     return {
-        "hours": hours, "wage": wage, "usd_month": round(plan.usd, 2), "people_usd": round(people, 2),
-        "workloads": len(both), "flips": [name for name in both if now[name] != then[name]],
+        "hours": hours, "wage": wage, "usd_month": round(plan.usd, 2), "people_usd": round(people_usd, 2),
+        "workloads": len(placed_in_both),
+        "flips": [name for name in placed_in_both if places[name] != stated_places[name]],
     }  # fmt: skip
 
 
 def random_totals(companies: int, first: int) -> list[dict[str, Any]]:
     """Totals of workloads and flips over random companies, by end."""
-    found: dict[tuple[str, str], dict[str, Any]] = {}
+    totals: dict[tuple[str, str], dict[str, Any]] = {}
     for seed in range(first, first + companies):
         for row in burden_rows(random_facts(seed, 20, 8)):
-            each = found.setdefault(
+            total = totals.setdefault(
                 (row["hours"], row["wage"]),
                 {"hours": row["hours"], "wage": row["wage"], "companies": 0, "workloads": 0, "flips": 0},
             )
-            each["companies"] += 1
-            each["workloads"] += row["workloads"]
-            each["flips"] += len(row["flips"])
-    return list(found.values())
+            total["companies"] += 1
+            total["workloads"] += row["workloads"]
+            total["flips"] += len(row["flips"])
+    return list(totals.values())
 
 
 def main() -> int:

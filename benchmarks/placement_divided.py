@@ -36,19 +36,23 @@ def solve_divided(problem: Problem, seconds: float | None = None) -> Division | 
     data = build_arrays(problem)
     if len(data.empty_parts()):
         return None
-    found = relax(data, seconds=seconds, has_integer_units=True)
-    if found is None:
+    relaxed = relax(data, seconds=seconds, has_integer_units=True)
+    if relaxed is None:
         return None
     share = np.zeros(len(problem.options.part))
-    share[data.index] = found.share
-    units = np.round(found.units).astype(np.int64)
+    share[data.index] = relaxed.share
+    units = np.round(relaxed.units).astype(np.int64)
     used = np.zeros(data.row_count + 1)
-    np.add.at(used, data.row.reshape(-1), (data.use * found.share[:, None]).reshape(-1))
-    room = data.capacity[:-1].astype(np.float64)
-    np.add.at(room, problem.tiers.row, (problem.tiers.size * units).astype(np.float64))
+    np.add.at(used, data.row.reshape(-1), (data.use * relaxed.share[:, None]).reshape(-1))
+    capacity = data.capacity[:-1].astype(np.float64)
+    np.add.at(capacity, problem.tiers.row, (problem.tiers.size * units).astype(np.float64))
     headroom = {
-        name: (0.0 if abs(room[row] - used[row]) < _TINY * room[row] else float((room[row] - used[row]) / room[row]))
+        name: (
+            0.0
+            if abs(capacity[row] - used[row]) < _TINY * capacity[row]
+            else float((capacity[row] - used[row]) / capacity[row])
+        )
         for row, name in enumerate(problem.rows.names)
-        if used[row] > _TINY and room[row] > 0
+        if used[row] > _TINY and capacity[row] > 0
     }
-    return Division(round(found.value), share, units, headroom)
+    return Division(round(relaxed.value), share, units, headroom)

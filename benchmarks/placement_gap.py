@@ -8,8 +8,8 @@ objective is compared with the best known one. Files with several instances give
 
 `--baselines` also solves each instance with plain CP-SAT and plain HiGHS, one after the other with the same limit, and
 reports `never_above` (our objective is not above theirs) and `strictly_below` (below both; only where neither of them
-proves its optimum). `--computing` counts CPU seconds over all threads instead of the clock's, so that other load does
-not matter. On an idle machine the clock is fairest.
+proves its optimum). `--computing` counts CPU seconds over all threads instead of elapsed ones, so that other load does
+not matter. On an idle machine elapsed time is fairest.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ from groundplan.placement.verify import verify
 
 def measure_instance(file: Path, number: int, problem: Problem, limit: WorkLimit) -> dict[str, Any]:
     """Solve and verify one instance."""
-    begun, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     solution = optimise(problem, limit)
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
     report = verify(problem, solution)
     return {
         "file": str(file),
@@ -53,23 +53,23 @@ def measure_instance(file: Path, number: int, problem: Problem, limit: WorkLimit
         "bound_recomputed": report.bound,
         "stopped": solution.stop_reason,
         "cpu_seconds": round(cpu, 3),
-        "violations": [f"{each.kind}: {each.message}" for each in report.violations],
+        "violations": [f"{violation.kind}: {violation.message}" for violation in report.violations],
     }
 
 
 def compare_baselines(problem: Problem, limit: WorkLimit, ours: int | None) -> dict[str, Any]:
     """The results of both baselines with the same limit, and whether our objective is above or below theirs."""
-    others: dict[str, BaselineResult] = {
+    baselines: dict[str, BaselineResult] = {
         "cp_sat": solve_with_cp_sat(problem, limit),
         "highs": solve_with_highs(problem, limit),
     }
-    found = [each.objective for each in others.values() if each.objective is not None]
-    neither_proves = not any(each.optimal for each in others.values())
+    objectives = [result.objective for result in baselines.values() if result.objective is not None]
+    neither_proves = not any(result.optimal for result in baselines.values())
     return {
-        "baselines": {name: asdict(each) for name, each in others.items()},
-        "never_above": ours is not None and all(ours <= each for each in found),
+        "baselines": {name: asdict(result) for name, result in baselines.items()},
+        "never_above": ours is not None and all(ours <= result for result in objectives),
         "neither_proves": neither_proves,
-        "strictly_below": ours is not None and all(ours < each for each in found) if neither_proves else None,
+        "strictly_below": ours is not None and all(ours < result for result in objectives) if neither_proves else None,
     }
 
 
@@ -109,7 +109,7 @@ def main() -> int:
     for name in ("highspy", "ortools.sat.python.cp_model"):
         import_solver(name)
     known = read_best_known(arguments.best)
-    found: list[dict[str, Any]] = []
+    lines: list[dict[str, Any]] = []
     try:
         for file in arguments.files:
             for number, problem in enumerate(read_assignments(file), start=1):
@@ -118,16 +118,16 @@ def main() -> int:
                     line["above_best"] = line["objective"] / known[file.name] - 1
                 if arguments.baselines:
                     line |= compare_baselines(problem, limit, line["objective"])
-                found.append(line)
+                lines.append(line)
                 if not arguments.json:
                     print(line, flush=True)
     except GroundplanError as error:
         print(f"{error}", file=sys.stderr)
         return 2
     if arguments.json:
-        body: dict[str, Any] = {"instances": found}
-        print(json.dumps(body | ({"beside": comparison_summary(found)} if arguments.baselines else {}), indent=2))
-    return 0 if all(line["verified"] for line in found) else 1
+        body: dict[str, Any] = {"instances": lines}
+        print(json.dumps(body | ({"beside": comparison_summary(lines)} if arguments.baselines else {}), indent=2))
+    return 0 if all(line["verified"] for line in lines) else 1
 
 
 if __name__ == "__main__":

@@ -27,22 +27,23 @@ from groundplan.placement.verify import verify
 
 
 def solve_melange(path: Path) -> dict[str, Any]:
-    """Dollars an hour by the number of slices, and for divisible loads with the remaining headroom."""
+    """Dollars an hour by the number of slices; for divisible loads also the remaining headroom."""
     arguments = json.loads(path.read_text(encoding="utf-8"))
     rate = Fraction(str(arguments["total_request_rate"]))
-    rates = [rate * Fraction(str(each)) for row in arguments["workload_distribution"] for each in row]
+    rates = [rate * Fraction(str(machine)) for row in arguments["workload_distribution"] for machine in row]
     machines = {
         name: Machine(
-            round(Fraction(str(each["cost"])) * 100), tuple(Fraction(str(t)) for row in each["tputs"] for t in row)
+            round(Fraction(str(machine["cost"])) * 100),
+            tuple(Fraction(str(throughput)) for row in machine["tputs"] for throughput in row),
         )
-        for name, each in arguments["gpu_info"].items()
+        for name, machine in arguments["gpu_info"].items()
     }
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     for slices in (1, 2, 3, 4, 5, 8):
         problem = fleet_problem(machines, rates, slices)
         solution = optimise(problem, WorkLimit(work=40))
         report = verify(problem, solution)
-        found[f"slices_{slices}"] = {
+        results[f"slices_{slices}"] = {
             "usd_hour": solution.cost / 100,
             "machines": dict(zip(machines, (int(n) for n in solution.units), strict=True)),
             "verified": report.is_verified,
@@ -51,12 +52,12 @@ def solve_melange(path: Path) -> dict[str, Any]:
         }
     division = solve_divided(fleet_problem(machines, rates, 1))
     assert division is not None
-    found["continuous"] = {
+    results["continuous"] = {
         "usd_hour": division.cost / 100,
         "machines": dict(zip(machines, (int(n) for n in division.units), strict=True)),
         "headroom": division.headroom,
     }
-    return found
+    return results
 
 
 def solve_small_program(path: Path) -> dict[str, Any]:

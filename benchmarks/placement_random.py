@@ -69,11 +69,11 @@ are rented beyond own ones, a term is signed, a move goes in steps, a purpose ex
 
 def source_digest() -> str:
     """The digest of the sources of solver, verifiers and generators."""
-    product, made = Path(next(iter(placement.__path__))), Path(__file__).with_name("placement_instances")
-    total = hashlib.sha256()
-    for path in [*sorted(product.rglob("*.py")), *sorted(made.glob("*.py"))]:
-        total.update(path.read_bytes())
-    return total.hexdigest()[:16]
+    product, instances = Path(next(iter(placement.__path__))), Path(__file__).with_name("placement_instances")
+    digest = hashlib.sha256()
+    for path in [*sorted(product.rglob("*.py")), *sorted(instances.glob("*.py"))]:
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def check_companies(seed_span: tuple[int, int], work: int, every: int) -> dict[str, Any]:
@@ -83,7 +83,7 @@ def check_companies(seed_span: tuple[int, int], work: int, every: int) -> dict[s
     gaps: list[float] = []
     outcome_counts = {"placed": 0, "infeasible": 0, "undecided": 0, "optimal": 0}
     fact_counts = dict.fromkeys(FACT_COUNTS, 0)
-    cpu = time.process_time()
+    cpu_seconds = time.process_time()
     for seed in range(first, first + companies):
         company = random_company(seed, shared=seed % every == 0)
         solution = optimise(company.problem, WorkLimit(work=work))
@@ -102,13 +102,13 @@ def check_companies(seed_span: tuple[int, int], work: int, every: int) -> dict[s
             violations += [
                 f"{seed} as facts: {each}" for each in check_facts(seed, work * FACTS_WORK_FACTOR, fact_counts)
             ]
-    cpu = round(time.process_time() - cpu, 3)
+    cpu_seconds = round(time.process_time() - cpu_seconds, 3)
     return {
         "first": first,
         "companies": companies,
         **outcome_counts,
         "facts": fact_counts,
-        "cpu": cpu,
+        "cpu": cpu_seconds,
         "gaps": gaps,
         "wrong": violations,
     }
@@ -147,30 +147,35 @@ def _features_used(plan: CompanyPlan) -> Iterator[str]:
         yield "committed"
     if any(each.origin is not None for each in build_claim(plan).placed.values()):
         yield "ramps"
-    rules = (rule for every in plan.framed.candidates.by_workload.values() for c in every for rule in c.rules)
+    rules = (
+        rule
+        for candidates in plan.framed.candidates.by_workload.values()
+        for candidate in candidates
+        for rule in candidate.rules
+    )
     if any(rule.startswith(("the site is for", "the model is for")) for rule in rules):
         yield "purposes"
 
 
 def seed_spans(first: int, companies: int) -> Iterator[tuple[int, int]]:
     """(first seed, number) of each hundred seeds."""
-    for begin in range(first, first + companies, CHUNK):
-        yield begin, min(CHUNK, first + companies - begin)
+    for first_seed in range(first, first + companies, CHUNK):
+        yield first_seed, min(CHUNK, first + companies - first_seed)
 
 
 def read_progress(path: Path | None, mark: str) -> dict[tuple[int, int], dict[str, Any]]:
     """The rows of a progress file that belong to this code and work limit; an incomplete last line is ignored."""
-    found: dict[tuple[int, int], dict[str, Any]] = {}
+    rows: dict[tuple[int, int], dict[str, Any]] = {}
     if path is None or not path.exists():
-        return found
+        return rows
     for line in path.read_text(encoding="utf-8").splitlines():
         try:
             row = json.loads(line)
         except ValueError:
             continue
         if row.get("mark") == mark:
-            found[row["first"], row["companies"]] = row
-    return found
+            rows[row["first"], row["companies"]] = row
+    return rows
 
 
 def run_spans(all_spans: Iterable[tuple[int, int]], work: int, every: int, processes: int) -> Iterator[dict[str, Any]]:
@@ -179,17 +184,17 @@ def run_spans(all_spans: Iterable[tuple[int, int]], work: int, every: int, proce
         yield from (check_companies(seed_span, work, every) for seed_span in all_spans)
         return
     with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        for each in as_completed(
+        for future in as_completed(
             [pool.submit(partial(check_companies, work=work, every=every), seed_span) for seed_span in all_spans]
         ):
-            yield each.result()
+            yield future.result()
 
 
 def run(
     first: int, companies: int, work: int, processes: int = 1, progress: Path | None = None, every: int = EVERY
 ) -> dict[str, Any]:
     """The totals of all companies, including the rows of the progress file."""
-    begun, mark = time.perf_counter(), f"{source_digest()} work {work} every {every}"
+    started, mark = time.perf_counter(), f"{source_digest()} work {work} every {every}"
     earlier = read_progress(progress, mark)
     all_spans = list(seed_spans(first, companies))
     rows = [earlier[seed_span] for seed_span in all_spans if seed_span in earlier]
@@ -208,9 +213,9 @@ def run(
         "facts": {name: sum(row["facts"][name] for row in rows) for name in FACT_COUNTS},
         "gap_median": statistics.median(gaps) if gaps else None,
         "gap_worst": max(gaps, default=None),
-        "seconds": round(time.perf_counter() - begun, 3),
+        "seconds": round(time.perf_counter() - started, 3),
         "cpu_seconds": round(sum(row["cpu"] for row in rows), 3),
-        "taken_over": companies - sum(each for _, each in remaining),
+        "taken_over": companies - sum(count for _, count in remaining),
         "first_violations": violations[:20],
     }
 

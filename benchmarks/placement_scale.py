@@ -39,19 +39,19 @@ LOSS_SECONDS = 1.0
 
 def solve_and_verify(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict[str, Any]]:
     """Solve and verify; returns the solution and its figures."""
-    begun, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     solution = optimise(problem, limit)
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    begun = time.perf_counter()
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    started = time.perf_counter()
     report = verify(problem, solution)
-    checked = time.perf_counter() - begun
+    verify_seconds = time.perf_counter() - started
     cost, bound = solution.cost, report.bound or 0
     return solution, {
         "gap": (cost - bound) / bound if solution.is_found and bound > 0 else None,
         "seconds": round(seconds, 3),
         "verified": report.is_verified and solution.is_found,
         "cpu_seconds": round(cpu, 3),
-        "verify_seconds": round(checked, 3),
+        "verify_seconds": round(verify_seconds, 3),
         "claimed_gap": float(solution.gap) if solution.gap is not None else None,
         "cost": cost,
         "bound": bound,
@@ -59,31 +59,31 @@ def solve_and_verify(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict
         "work": solution.work,
         "options": len(problem.options.part),
         "memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "violations": [f"{each.kind}: {each.message}" for each in report.violations],
+        "violations": [f"{violation.kind}: {violation.message}" for violation in report.violations],
     }
 
 
 def lose_site(problem: Problem, solution: Solution) -> dict[str, Any]:
-    """Close the site with the most parts and place these anew, with all others in place (`fixed_plan` does so)."""
+    """Close the site with the most parts and place these anew; all other parts stay in place, as in `fixed_plan`."""
     site = int(np.bincount(problem.options.site[solution.choice]).argmax())
-    begun, cpu = time.perf_counter(), time.process_time()
+    started, cpu = time.perf_counter(), time.process_time()
     remaining = without_site(problem, solution, site)
-    found = optimise(remaining, WorkLimit(seconds=LOSS_SECONDS, use_cpu_time=True))
-    seconds, cpu = time.perf_counter() - begun, time.process_time() - cpu
-    report = verify(remaining, found)
+    moved = optimise(remaining, WorkLimit(seconds=LOSS_SECONDS, use_cpu_time=True))
+    seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
+    report = verify(remaining, moved)
     return {
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu, 3),
         "there": int((problem.options.site[solution.choice] == site).sum()),
-        "moved": int((found.choice != solution.choice).sum()) if found.is_found else None,
-        "gap": float(found.gap) if found.gap is not None else None,
-        "verified": report.is_verified and found.is_found,
+        "moved": int((moved.choice != solution.choice).sum()) if moved.is_found else None,
+        "gap": float(moved.gap) if moved.gap is not None else None,
+        "verified": report.is_verified and moved.is_found,
     }
 
 
 def without_site(problem: Problem, solution: Solution, site: int) -> Problem:
-    """The same problem with every option at the site excluded by one more rule, and by another all options of a part
-    that runs elsewhere, except the one it has."""
+    """The same problem with two more rules: one excludes every option at the site, another all options of a part that
+    runs elsewhere, except its own."""
     options = problem.options
     lost = options.site[solution.choice] == site
     kept = np.zeros(len(options.part), dtype=np.bool_)

@@ -16,9 +16,9 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from dataclasses import replace
 from pathlib import Path
+from time import process_time
 from typing import Any
 
 import numpy as np
@@ -57,15 +57,15 @@ def error_figures(logs: Floats, mask: NDArray[np.bool_]) -> dict[str, float]:
 
 def coverage(table: serving_train.Table, logs: Floats, groups: NDArray[Any], basis: str) -> float:
     """The share of rows inside intervals derived from the errors of the other groups."""
-    inside = np.zeros(len(logs), dtype=bool)
+    is_inside = np.zeros(len(logs), dtype=bool)
     for group in set(groups):
         for kind in KINDS:
-            own = (groups == group) & table.kind(kind)
+            group_rows = (groups == group) & table.kind(kind)
             others = (groups != group) & table.kind(kind)
             others = others if others.sum() >= serving_train.MIN_ROWS else groups != group
             low, high = np.quantile(logs[others], serving_train.interval_percentiles(basis))
-            inside[own] = (logs[own] >= low) & (logs[own] <= high)
-    return round(float(inside.mean()), 4)
+            is_inside[group_rows] = (logs[group_rows] >= low) & (logs[group_rows] <= high)
+    return round(float(is_inside.mean()), 4)
 
 
 def cross_validation_figures(table: serving_train.Table) -> tuple[dict[str, Any], dict[str, dict[str, Floats]]]:
@@ -75,90 +75,93 @@ def cross_validation_figures(table: serving_train.Table) -> tuple[dict[str, Any]
         "new model": table.families,
         "new hardware": table.hardware,
     }
-    found: dict[str, Any] = {}
+    figures: dict[str, Any] = {}
     left_out_errors: dict[str, dict[str, Floats]] = {}
-    for basis, each in groups.items():
-        log_progress(f"{basis}: {len(set(each))} groups are left out in turn")
-        left_out_errors[basis] = serving_train.cross_validate(table, each)
-        found[basis.replace(" ", "_")] = {
+    for basis, labels in groups.items():
+        log_progress(f"{basis}: {len(set(labels))} groups are left out in turn")
+        left_out_errors[basis] = serving_train.cross_validate(table, labels)
+        figures[basis.replace(" ", "_")] = {
             SHORT_NAMES[time]: {
                 "aggregated": error_figures(left_out_errors[basis][time], ~table.split),
-                "all": error_figures(left_out_errors[basis][time], np.ones(len(each), dtype=bool)),
-                "coverage90": coverage(table, left_out_errors[basis][time], each, basis),
+                "all": error_figures(left_out_errors[basis][time], np.ones(len(labels), dtype=bool)),
+                "coverage90": coverage(table, left_out_errors[basis][time], labels, basis),
             }
             for time in TIMES
         }
-    return found, left_out_errors
+    return figures, left_out_errors
 
 
 def nested_errors(table: serving_train.Table, groups: NDArray[Any]) -> dict[str, float]:
     """The median error of aggregated rows, with weights chosen without the left-out group."""
-    logs: dict[str, list[Floats]] = {each: [np.zeros(len(groups)) for _ in SINGLE_FITS] for each in TIMES}
+    logs: dict[str, list[Floats]] = {time: [np.zeros(len(groups)) for _ in SINGLE_FITS] for time in TIMES}
     for group in sorted(set(groups)):
-        out = (groups == group) & ~table.split
+        is_held_out = (groups == group) & ~table.split
         fitted = serving_train.fit_model(table, groups != group)
-        for each in TIMES if out.any() else ():
-            base, parts = table.base[each][out], table.components[each][out]
-            for at, shares in enumerate(SINGLE_FITS):
-                part = replace(fitted.parts[each, "whole"], shares=shares)
-                logs[each][at][out] = part.predict(table.features[out], base, parts)
+        for time in TIMES if is_held_out.any() else ():
+            base, parts = table.base[time][is_held_out], table.components[time][is_held_out]
+            for fit, shares in enumerate(SINGLE_FITS):
+                part = replace(fitted.parts[time, "whole"], shares=shares)
+                logs[time][fit][is_held_out] = part.predict(table.features[is_held_out], base, parts)
     relative_errors = [
-        {each: np.abs(np.exp(np.tensordot(shares, np.array(logs[each]), 1) - table.logs[each]) - 1) for each in TIMES}
+        {time: np.abs(np.exp(np.tensordot(shares, np.array(logs[time]), 1) - table.logs[time]) - 1) for time in TIMES}
         for shares in CANDIDATES
     ]
     return errors_with_best_candidates(~table.split, groups, relative_errors)
 
 
 def errors_with_best_candidates(
-    whole: NDArray[np.bool_], groups: NDArray[Any], relative_errors: list[dict[str, Floats]]
+    is_aggregated: NDArray[np.bool_], groups: NDArray[Any], relative_errors: list[dict[str, Floats]]
 ) -> dict[str, float]:
     """The median errors, each group with the candidate that is best on the other groups."""
-    found = {each: np.zeros(len(groups)) for each in TIMES}
+    errors = {time: np.zeros(len(groups)) for time in TIMES}
     for group in sorted(set(groups)):
-        own = groups == group
+        in_group = groups == group
         best = min(
-            relative_errors, key=lambda one: sum(float(np.median(one[t][whole & ~own])) / TARGETS[t] for t in TIMES)
+            relative_errors,
+            key=lambda candidate: sum(
+                float(np.median(candidate[name][is_aggregated & ~in_group])) / TARGETS[name] for name in TIMES
+            ),
         )
-        for each in TIMES:
-            found[each][own] = best[each][own]
-    return {SHORT_NAMES[each]: round(float(np.median(found[each][whole])), 4) for each in TIMES}
+        for time in TIMES:
+            errors[time][in_group] = best[time][in_group]
+    return {SHORT_NAMES[time]: round(float(np.median(errors[time][is_aggregated])), 4) for time in TIMES}
 
 
 def held_out_figures(fitted: ServingModel, rows: MeasuredRows) -> dict[str, Any]:
     """The figures on rows of another file; unseen models are predicted with the intervals for these."""
     answers = fitted.predict_many(rows.settings)
-    found: dict[str, Any] = {"rows": len(rows.settings)}
+    figures: dict[str, Any] = {"rows": len(rows.settings)}
     bases = [answer.basis for answer in answers]
-    found["basis"] = {name: bases.count(name) for name in sorted(set(bases))}
-    for each in TIMES:
-        truth = getattr(rows, each)
-        guesses = [getattr(answer, each) for answer in answers]
+    figures["basis"] = {name: bases.count(name) for name in sorted(set(bases))}
+    for time in TIMES:
+        truth = getattr(rows, time)
+        guesses = [getattr(answer, time) for answer in answers]
         logs = np.log(truth / np.array([guess.middle for guess in guesses]))
         inside = [guess.low <= true <= guess.high for guess, true in zip(guesses, truth, strict=True)]
-        name = SHORT_NAMES[each]
-        whole, agg = error_figures(logs, np.ones(len(logs), dtype=bool)), ~rows.split
-        found |= {f"{name}_median_error": whole["median"], f"{name}_mean_error": whole["mean"]}
-        found[f"{name}_coverage90"] = round(float(np.mean(inside)), 4)
-        if agg.any():
-            found[f"{name}_median_error_aggregated"] = error_figures(logs, agg)["median"]
-    return found
+        name = SHORT_NAMES[time]
+        all_rows, is_aggregated = error_figures(logs, np.ones(len(logs), dtype=bool)), ~rows.split
+        figures |= {f"{name}_median_error": all_rows["median"], f"{name}_mean_error": all_rows["mean"]}
+        figures[f"{name}_coverage90"] = round(float(np.mean(inside)), 4)
+        if is_aggregated.any():
+            figures[f"{name}_median_error_aggregated"] = error_figures(logs, is_aggregated)["median"]
+    return figures
 
 
 def unmeasured_figures(fitted: ServingModel, rows: MeasuredRows) -> dict[str, Any]:
     """The predictions for hardware of which there are no rows."""
-    found = {}
+    figures = {}
     for name in ("a10g", "l4", "cpu", "jetson-orin"):
-        machine = find_hardware(name)
-        assert machine is not None
-        setting = next(each for each in rows.settings if not each.split)
-        answer = fitted.predict(_with_hardware(setting, machine))
+        hardware = find_hardware(name)
+        assert hardware is not None
+        setting = next(setting for setting in rows.settings if not setting.split)
+        answer = fitted.predict(_with_hardware(setting, hardware))
         width = answer.per_token.high / answer.per_token.low
-        found[name] = {"basis": answer.basis, "per_token_high_over_low": round(width, 1)}
-    return found
+        figures[name] = {"basis": answer.basis, "per_token_high_over_low": round(width, 1)}
+    return figures
 
 
-def _with_hardware(setting: Any, machine: Any) -> Any:
-    return type(setting)(**{**{n: getattr(setting, n) for n in setting.__slots__}, "hardware": machine})
+def _with_hardware(setting: Any, hardware: Any) -> Any:
+    return type(setting)(**{**{name: getattr(setting, name) for name in setting.__slots__}, "hardware": hardware})
 
 
 def write_shipped_model(fitted: ServingModel, folder: Path, figures: dict[str, Any], rows: int) -> None:
@@ -201,42 +204,42 @@ def main() -> int:
 
 
 def run_benchmark(path: Path, test: Path | None, folder: Path | None, is_nested: bool = False) -> dict[str, Any]:
-    began = time.process_time()
+    started = process_time()
     table = serving_train.Table(read_rows(path))
-    other = read_rows(test) if test is not None else None
+    test_rows = read_rows(test) if test is not None else None
     figures, left_out_errors = cross_validation_figures(table)
-    everything = np.ones(len(table.split), dtype=bool)
-    plain = serving_train.fit_model(table, everything)
+    all_rows = np.ones(len(table.split), dtype=bool)
+    without_spread = serving_train.fit_model(table, all_rows)
     fitted = ServingModel(
-        plain.parts,
-        plain.families,
-        plain.hardware,
+        without_spread.parts,
+        without_spread.families,
+        without_spread.hardware,
         serving_train.error_percentiles(table, left_out_errors),
-        plain.level,
+        without_spread.level,
     )
     body: dict[str, Any] = {
-        "rows": len(everything),
+        "rows": len(all_rows),
         "left_out": figures,
         "unmeasured": unmeasured_figures(fitted, table.rows),
     }
     # without another file, the test is on folds of configurations that no fit has seen
-    body["test"] = held_out_figures(fitted, other) if other is not None else fold_figures(figures)
+    body["test"] = held_out_figures(fitted, test_rows) if test_rows is not None else fold_figures(figures)
     if is_nested:
         groups = {"new_model": table.families, "new_hardware": table.hardware}
-        body["nested"] = {name: nested_errors(table, each) for name, each in groups.items()}
+        body["nested"] = {name: nested_errors(table, labels) for name, labels in groups.items()}
     if folder is not None:
-        write_shipped_model(fitted, folder, figures, len(everything))
-    body["cpu_seconds"] = round(time.process_time() - began, 1)
+        write_shipped_model(fitted, folder, figures, len(all_rows))
+    body["cpu_seconds"] = round(process_time() - started, 1)
     return body
 
 
 def fold_figures(figures: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = {"of": "folds of configurations of the same file"}
+    result: dict[str, Any] = {"of": "folds of configurations of the same file"}
     for name in SHORT_NAMES.values():
-        each = figures["measured"][name]
-        found |= {f"{name}_median_error": each["all"]["median"], f"{name}_mean_error": each["all"]["mean"]}
-        found[f"{name}_coverage90"] = each["coverage90"]
-    return found
+        values = figures["measured"][name]
+        result |= {f"{name}_median_error": values["all"]["median"], f"{name}_mean_error": values["all"]["mean"]}
+        result[f"{name}_coverage90"] = values["coverage90"]
+    return result
 
 
 if __name__ == "__main__":

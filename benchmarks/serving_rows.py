@@ -1,6 +1,6 @@
 """Measured rows of serving engines as settings with two times. Reads the columns of AIConfigurator's silicon sample.
 
-An unreadable row is an error that names its line. The only assumption: a missing concurrency is taken from the batch
+An unreadable row is an error that names its line. The only assumption: a missing concurrency is derived from the batch
 of a rank.
 """
 
@@ -45,17 +45,15 @@ class MeasuredRows:
     def split(self) -> NDArray[np.bool_]:
         return np.array([each.split for each in self.settings])
 
-    def part(self, mask: NDArray[np.bool_]) -> MeasuredRows:
-        chosen = tuple(each for each, keep in zip(self.settings, mask, strict=True) if keep)
-        return MeasuredRows(chosen, self.first_token[mask], self.per_token[mask])
-
 
 def read_rows(path: Path) -> MeasuredRows:
     """The rows of a CSV file, gzipped or not. Raises `Invalid` with file and line."""
-    found: list[tuple[Setting, float, float]] = []
-    for line, row in _lines(path):
+    rows: list[tuple[Setting, float, float]] = []
+    for line, row in _read_lines(path):
         try:
-            found.append((_setting(row), _milliseconds(row, "silicon_ttft_ms"), _milliseconds(row, "silicon_tpot_ms")))
+            rows.append(
+                (_parse_setting(row), _milliseconds(row, "silicon_ttft_ms"), _milliseconds(row, "silicon_tpot_ms"))
+            )
         except (KeyError, ValueError) as error:
             raise Invalid(
                 f"a measured row cannot be read: {error}",
@@ -63,15 +61,15 @@ def read_rows(path: Path) -> MeasuredRows:
                 hint="It needs model_path, system, mode, isl, osl, parallel sizes and both silicon times.",
                 where=f"{path.name}:{line}",
             ) from error
-    if not found:
+    if not rows:
         raise Invalid(
             f"{path.name} has no rows", code="serving_rows", hint="Name the CSV file of measured rows.", where=path.name
         )
-    settings, first, each = zip(*found, strict=True)
-    return MeasuredRows(tuple(settings), np.array(first), np.array(each))
+    settings, first_tokens, per_tokens = zip(*rows, strict=True)
+    return MeasuredRows(tuple(settings), np.array(first_tokens), np.array(per_tokens))
 
 
-def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+def _read_lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     try:
         with (gzip.open if path.suffix == ".gz" else open)(path, "rt", encoding="utf-8", newline="") as file:
             text = file.read(MAX_BYTES)
@@ -84,7 +82,7 @@ def _lines(path: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     yield from enumerate(csv.DictReader(text.splitlines()), 2)
 
 
-def _setting(row: Mapping[str, str]) -> Setting:
+def _parse_setting(row: Mapping[str, str]) -> Setting:
     shape, hardware = find_shape(row["model_path"]), find_hardware(row["system"].replace("_", "-"))
     if shape is None:
         raise ValueError(f"the model {row['model_path'][:80]!r} is not known")

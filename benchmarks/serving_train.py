@@ -1,6 +1,6 @@
 """Fits the serving model to measured rows, and cross-validates it with whole models and hardware left out.
 
-Needs the extra `groundplan[placement]`. `fitted` evaluates the result. Cross-validation fits anew for each group that
+Needs the extra `groundplan[placement]`. `fitted` evaluates the result. Cross-validation fits again for each group that
 is left out; no row is predicted by a fit that was trained on it.
 """
 
@@ -32,7 +32,7 @@ _SETTINGS = {
     "deterministic": True, "force_row_wise": True,
 }  # fmt: skip
 _LOSS: dict[str, dict[str, Any]] = {"per_token": {}, "first_token": {"objective": "huber", "alpha": 0.3}}
-"""first tokens are noisy: absolute deviations alone ignore how far off a whole campaign of rows is"""
+"""first tokens are noisy: absolute deviations alone ignore how far off an entire campaign of rows is"""
 Mask = NDArray[np.bool_]
 
 
@@ -40,14 +40,14 @@ class Table:
     """Features, rooflines and logarithms of measured rows, computed once for many fits."""
 
     def __init__(self, rows: MeasuredRows) -> None:
-        rooflines = [roofline(each) for each in rows.settings]
+        rooflines = [roofline(row) for row in rows.settings]
         self.rows = rows
         self.features = np.array(
-            [features(s, roofline_) for s, roofline_ in zip(rows.settings, rooflines, strict=True)]
+            [features(setting, roofline_) for setting, roofline_ in zip(rows.settings, rooflines, strict=True)]
         )
         self.base = {time: np.log([getattr(roofline_, time) for roofline_ in rooflines]) for time in TIMES}
-        by_row = [components(s, roofline_) for s, roofline_ in zip(rows.settings, rooflines, strict=True)]
-        self.components = {time: np.array([each[time] for each in by_row]) for time in TIMES}
+        by_row = [components(setting, roofline_) for setting, roofline_ in zip(rows.settings, rooflines, strict=True)]
+        self.components = {time: np.array([row[time] for row in by_row]) for time in TIMES}
         self.logs = {"per_token": np.log(rows.per_token), "first_token": np.log(rows.first_token)}
         self.families, self.hardware, self.split = rows.families, rows.hardware, rows.split
 
@@ -57,16 +57,18 @@ class Table:
 
 def fit_time(table: Table, time: str, rows: Mask) -> FittedTime:
     """The model of one time, fitted to the chosen rows. Families are weighted by the root of their number of rows."""
-    light = _import_library("lightgbm")
-    data, logs, base = table.features[rows], table.logs[time][rows], table.base[time][rows]
-    weights = _weights(table.families[rows])
+    lightgbm = _import_library("lightgbm")
+    inputs, logs, base = table.features[rows], table.logs[time][rows], table.base[time][rows]
+    weights = _family_weights(table.families[rows])
     centre, scale = table.features.mean(axis=0), table.features.std(axis=0) + 1e-9
-    weight = _fit_least_deviations(np.c_[np.ones(len(data)), (data - centre) / scale], logs, weights)
+    weight = _fit_least_deviations(np.c_[np.ones(len(inputs)), (inputs - centre) / scale], logs, weights)
     sums = _fit_non_negative(table.components[time][rows], np.exp(logs), weights)
     structures: list[dict[str, Any]] = []
     for seed in range(SEEDS):
-        dataset = light.Dataset(data, logs - base, weight=weights)
-        structures += light.train({**_SETTINGS, **_LOSS[time], "seed": seed}, dataset, ROUNDS).dump_model()["tree_info"]
+        dataset = lightgbm.Dataset(inputs, logs - base, weight=weights)
+        structures += lightgbm.train({**_SETTINGS, **_LOSS[time], "seed": seed}, dataset, ROUNDS).dump_model()[
+            "tree_info"
+        ]
     return FittedTime(centre, scale, weight, sums, flatten(structures, 1 / SEEDS), BLEND_WEIGHTS)
 
 
@@ -74,37 +76,38 @@ def fit_model(table: Table, rows: Mask) -> ServingModel:
     """The models of all times, fitted to the chosen rows, without spread."""
     parts, level = {}, {}
     for kind in KINDS:
-        own = rows & table.kind(kind)
-        used = own if own.sum() >= MIN_ROWS else rows
+        of_kind = rows & table.kind(kind)
+        training_rows = of_kind if of_kind.sum() >= MIN_ROWS else rows
         for time in TIMES:
-            parts[time, kind] = fit_time(table, time, used)
-            level[f"{time} {kind}"] = float(np.median((table.logs[time] - table.base[time])[used]))
+            parts[time, kind] = fit_time(table, time, training_rows)
+            level[f"{time} {kind}"] = float(np.median((table.logs[time] - table.base[time])[training_rows]))
     return ServingModel(parts, frozenset(table.families[rows]), frozenset(table.hardware[rows]), {}, level)
 
 
 def cross_validate(table: Table, groups: NDArray[Any]) -> dict[str, Floats]:
     """Time -> log(measured / predicted) of every row, by fits trained without its group."""
-    found: dict[str, Floats] = {time: np.zeros(len(groups)) for time in TIMES}
+    errors: dict[str, Floats] = {time: np.zeros(len(groups)) for time in TIMES}
     for group in sorted(set(groups)):
-        out = groups == group
-        fitted = fit_model(table, ~out)
+        is_held_out = groups == group
+        fitted = fit_model(table, ~is_held_out)
         for kind in KINDS:
-            chosen = out & table.kind(kind)
+            chosen = is_held_out & table.kind(kind)
             for time in TIMES if chosen.any() else ():
                 part, parts = fitted.parts[time, kind], table.components[time][chosen]
-                guess = part.predict(table.features[chosen], table.base[time][chosen], parts)
-                found[time][chosen] = table.logs[time][chosen] - guess
-    return found
+                predicted = part.predict(table.features[chosen], table.base[time][chosen], parts)
+                errors[time][chosen] = table.logs[time][chosen] - predicted
+    return errors
 
 
 def folds(table: Table) -> NDArray[np.int64]:
     """A fold for each configuration: the same setting under other loads is never on both sides."""
     keys = [
-        f"{s.shape.family} {s.hardware.name} {s.engine} {s.precision} {s.prompt} {s.output} {s.decode} {s.prefill}"
-        for s in table.rows.settings
+        f"{setting.shape.family} {setting.hardware.name} {setting.engine} {setting.precision} "
+        f"{setting.prompt} {setting.output} {setting.decode} {setting.prefill}"
+        for setting in table.rows.settings
     ]
-    number = {key: at % FOLDS for at, key in enumerate(sorted(set(keys)))}
-    return np.array([number[key] for key in keys])
+    fold_of_key = {key: index % FOLDS for index, key in enumerate(sorted(set(keys)))}
+    return np.array([fold_of_key[key] for key in keys])
 
 
 def interval_percentiles(basis: str) -> tuple[float, float]:
@@ -116,15 +119,15 @@ def interval_percentiles(basis: str) -> tuple[float, float]:
 def error_percentiles(table: Table, errors: dict[str, dict[str, Floats]]) -> dict[str, tuple[float, float]]:
     """`time kind basis` -> 5th and 95th percentile of the error, from rows that were left out in that way. The fits
     do not predict hardware that was never measured."""
-    found = {}
+    percentiles = {}
     for basis in ("measured", "new model"):
         for time, values in errors[basis].items():
             for kind in KINDS:
-                own = values[table.kind(kind)]
-                used = own if len(own) >= MIN_ROWS else values
-                low, high = np.quantile(used, interval_percentiles(basis))
-                found[f"{time} {kind} {basis}"] = (float(low), float(high))
-    return found
+                of_kind = values[table.kind(kind)]
+                errors_used = of_kind if len(of_kind) >= MIN_ROWS else values
+                low, high = np.quantile(errors_used, interval_percentiles(basis))
+                percentiles[f"{time} {kind} {basis}"] = (float(low), float(high))
+    return percentiles
 
 
 def write_model(fitted: ServingModel, folder: Path) -> None:
@@ -139,7 +142,7 @@ def write_model(fitted: ServingModel, folder: Path) -> None:
     np.savez_compressed(folder / "serving_model.npz", **arrays)
 
 
-def _weights(families: NDArray[Any]) -> Floats:
+def _family_weights(families: NDArray[Any]) -> Floats:
     count = Counter(families)
     mean = len(families) / len(count)
     return np.array([(mean / count[each]) ** 0.5 for each in families])
@@ -158,17 +161,19 @@ def _fit_least_deviations(data: Floats, logs: Floats, weights: Floats) -> Floats
     return weight
 
 
-def _fit_non_negative(components: Floats, times: Floats, weights: Floats) -> Floats:
+def _fit_non_negative(component_times: Floats, times: Floats, weights: Floats) -> Floats:
     """Fit non-negative weights by least absolute relative deviations, by iterative reweighting (NNLS)."""
     nnls = _import_library("scipy.optimize").nnls
-    largest = components.max(axis=0) + 1e-12
+    largest = component_times.max(axis=0) + 1e-12
     reweighting: Floats = np.ones(len(times))
-    found: Floats = np.zeros(components.shape[1])
+    solution: Floats = np.zeros(component_times.shape[1])
     for _ in range(12):
         root = np.sqrt(weights * reweighting) / times
-        found = np.asarray(nnls(components / largest * root[:, None], times * root, maxiter=2000)[0], dtype=np.float64)
-        reweighting = 1 / np.maximum(np.abs(components / largest @ found / times - 1), 0.07)
-    scaled: Floats = found / largest
+        solution = np.asarray(
+            nnls(component_times / largest * root[:, None], times * root, maxiter=2000)[0], dtype=np.float64
+        )
+        reweighting = 1 / np.maximum(np.abs(component_times / largest @ solution / times - 1), 0.07)
+    scaled: Floats = solution / largest
     return scaled
 
 
@@ -191,14 +196,14 @@ def flatten(structures: list[dict[str, Any]], share: float) -> Trees:
     def walk(node: dict[str, Any], depth: int) -> int:
         nonlocal max_depth
         max_depth = max(max_depth, depth)
-        here = len(nodes)
-        nodes.append((0, np.inf, here, here, 0.0))
+        index = len(nodes)
+        nodes.append((0, np.inf, index, index, 0.0))
         if "split_feature" not in node:
-            nodes[here] = (0, np.inf, here, here, float(node["leaf_value"]) * share)
-            return here
+            nodes[index] = (0, np.inf, index, index, float(node["leaf_value"]) * share)
+            return index
         left, right = walk(node["left_child"], depth + 1), walk(node["right_child"], depth + 1)
-        nodes[here] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
-        return here
+        nodes[index] = (int(node["split_feature"]), float(node["threshold"]), left, right, 0.0)
+        return index
 
     roots = [walk(each["tree_structure"], 1) for each in structures]
     feature, threshold, left, right, value = (np.array(column) for column in zip(*nodes, strict=True))

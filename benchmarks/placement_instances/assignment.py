@@ -1,8 +1,8 @@
 """Generalised assignment instances in the format of OR-Library, as placement problems.
 
-Numbers separated by white space: agents m and jobs n; for each agent the cost of each job; for each agent what each job
-uses of it; the capacity of each agent. Files with several instances begin with how many there are. Costs are minimised
-(as published for types d and e, and for all types in the later literature).
+Numbers separated by white space: agents m and jobs n; for each agent the cost of each job; for each agent the amount
+that each job uses; the capacity of each agent. Files with several instances begin with their number. Costs are
+minimised (as published for types d and e, and for all types in the later literature).
 Formulation: agents are sites with one capacity each, jobs are workloads with one option at every agent.
 """
 
@@ -19,25 +19,27 @@ _MAX_NUMBERS = 20_000_000
 
 
 def read_assignments(path: Path) -> list[Problem]:
-    """Every instance of a file. Raises `Invalid`, naming the file, where it is not of this format."""
+    """Every instance of a file. Raises `Invalid`, naming the file, if it has another format."""
     try:
         numbers = [_integer(word) for word in path.read_text(encoding="utf-8").split()]
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise _format_error(path, str(error)) from error
-    at, count = (0, 1) if _is_single_instance(numbers) else (1, numbers[0] if numbers else 0)
-    found: list[Problem] = []
+    position, count = (0, 1) if _is_single_instance(numbers) else (1, numbers[0] if numbers else 0)
+    problems: list[Problem] = []
     for _ in range(count):
-        if at + 2 > len(numbers):
-            raise _format_error(path, f"it ends in the middle of instance {len(found) + 1}")
-        agents, jobs = numbers[at], numbers[at + 1]
+        if position + 2 > len(numbers):
+            raise _format_error(path, f"it ends in the middle of instance {len(problems) + 1}")
+        agents, jobs = numbers[position], numbers[position + 1]
         size = 2 * agents * jobs + agents
-        if agents < 1 or jobs < 1 or size > _MAX_NUMBERS or at + 2 + size > len(numbers):
+        if agents < 1 or jobs < 1 or size > _MAX_NUMBERS or position + 2 + size > len(numbers):
             raise _format_error(path, f"{agents} agents and {jobs} jobs need {size} numbers after them")
-        found.append(_problem(np.array(numbers[at + 2 : at + 2 + size], dtype=np.int64), agents, jobs))
-        at += 2 + size
-    if not found:
+        problems.append(
+            _parse_problem(np.array(numbers[position + 2 : position + 2 + size], dtype=np.int64), agents, jobs)
+        )
+        position += 2 + size
+    if not problems:
         raise _format_error(path, "it holds no instance")
-    return found
+    return problems
 
 
 def _integer(word: str) -> int:
@@ -55,14 +57,15 @@ def _is_single_instance(numbers: list[int]) -> bool:
     return agents > 0 and jobs > 0 and len(numbers) == 2 + 2 * agents * jobs + agents
 
 
-def _problem(numbers: Ints, agents: int, jobs: int) -> Problem:
+def _parse_problem(numbers: Ints, agents: int, jobs: int) -> Problem:
     cost = numbers[: agents * jobs].reshape(agents, jobs)
     use = numbers[agents * jobs : 2 * agents * jobs].reshape(agents, jobs)
     return assignment(cost, use, numbers[2 * agents * jobs :])
 
 
 def assignment(cost: Ints, use: Ints, capacity: Ints) -> Problem:
-    """[agents, jobs], [agents, jobs], [agents] -> the problem. A job that fits no agent makes it infeasible."""
+    """The problem of costs [agents, jobs], uses [agents, jobs] and capacities [agents]. A job that fits no agent makes
+    it infeasible."""
     agents, jobs = cost.shape
     count = agents * jobs
     part: Indices = np.repeat(np.arange(jobs, dtype=np.int32), agents)
@@ -104,8 +107,8 @@ def assignment(cost: Ints, use: Ints, capacity: Ints) -> Problem:
 
 def no_tiers() -> Tiers:
     """Empty tiers: no units can be bought."""
-    none = np.zeros(0, dtype=np.int64)
-    return Tiers((), none.astype(np.int32), none, none, none)
+    empty = np.zeros(0, dtype=np.int64)
+    return Tiers((), empty.astype(np.int32), empty, empty, empty)
 
 
 def _format_error(path: Path, why: str) -> Invalid:

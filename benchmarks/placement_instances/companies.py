@@ -1,6 +1,6 @@
 """Large random companies from a seed: N workloads, M sites, three capacities, opening and move costs.
 
-Published so that others can be measured on the same problems. Every draw comes from PCG64(seed); nothing else enters.
+Published so that other solvers can be measured on the same problems. Every draw comes from PCG64(seed) alone.
 
 - Sites are in a unit square, each with a price level (log-normal, sigma 0.25), an opening cost and three capacities.
 - Workloads are in the square too, with a size (log-normal, sigma 0.6) and a mix of the three resources.
@@ -23,32 +23,34 @@ _DOLLAR = 10**12
 
 
 def large_company(workloads: int, sites: int, *, seed: int = 1, tightness: float = 0.7, reach: float = 0.3) -> Problem:
-    """A problem of this size. 10,000 x 200 has about 590,000 options."""
+    """A problem of this size; 10,000 workloads and 200 sites have about 590,000 options."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    where, home = rng.random((sites, 2)), rng.random((workloads, 2))
-    level = np.exp(rng.normal(0.0, 0.25, sites))
+    site_position, workload_position = rng.random((sites, 2)), rng.random((workloads, 2))
+    price_level = np.exp(rng.normal(0.0, 0.25, sites))
     size = np.exp(rng.normal(0.0, 0.6, workloads))
     mix = rng.dirichlet([4.0, 4.0, 4.0], workloads) * 3
-    distance = np.sqrt(((home[:, None, :] - where[None, :, :]) ** 2).sum(axis=2))
-    near = distance + rng.exponential(0.35, (workloads, sites))
+    distance = np.sqrt(((workload_position[:, None, :] - site_position[None, :, :]) ** 2).sum(axis=2))
+    perturbed_distance = distance + rng.exponential(0.35, (workloads, sites))
     count = max(min(MIN_SITES, sites), round(reach * sites))
-    chosen = np.argsort(near, axis=1, kind="stable")[:, :count]
-    chosen.sort(axis=1)
+    nearest_sites = np.argsort(perturbed_distance, axis=1, kind="stable")[:, :count]
+    nearest_sites.sort(axis=1)
     part: Indices = np.repeat(np.arange(workloads, dtype=np.int32), count)
-    site = chosen.reshape(-1).astype(np.int32)
+    site = nearest_sites.reshape(-1).astype(np.int32)
     noise = np.exp(rng.normal(0.0, 0.15, len(part)))
-    run = 100 * size[part] * level[site] * noise
-    egress = 40 * size[part] * distance[part, site]
-    current = np.where(rng.random(workloads) < 0.5, chosen[np.arange(workloads), rng.integers(0, count, workloads)], -1)
-    move = np.where((current[part] >= 0) & (current[part] != site), 20 * size[part], 0.0)
+    run_cost = 100 * size[part] * price_level[site] * noise
+    egress_cost = 40 * size[part] * distance[part, site]
+    current = np.where(
+        rng.random(workloads) < 0.5, nearest_sites[np.arange(workloads), rng.integers(0, count, workloads)], -1
+    )
+    move_cost = np.where((current[part] >= 0) & (current[part] != site), 20 * size[part], 0.0)
     use = np.ceil(1000 * size[part, None] * mix[part] * rng.uniform(0.8, 1.2, (len(part), 3))).astype(np.int64)
     expected = np.stack([np.bincount(site, use[:, k], sites) / count for k in range(3)], axis=1)
     share = rng.uniform(0.5, 1.5, (sites, 1))
-    fair = expected.sum(axis=0) * (share / share.sum())
-    capacity = np.ceil(fair / tightness).astype(np.int64)
+    capacity_share = expected.sum(axis=0) * (share / share.sum())
+    capacity = np.ceil(capacity_share / tightness).astype(np.int64)
     opening = (60 * workloads / sites * rng.uniform(0.2, 0.6, sites) * _DOLLAR / 3).astype(np.int64)
     capacities: list[RowKind] = ["capacity"] * (3 * sites)
-    terms = np.stack([run, egress, move], axis=1) * _DOLLAR
+    terms = np.stack([run_cost, egress_cost, move_cost], axis=1) * _DOLLAR
     return Problem(
         workloads=tuple(f"workload-{index}" for index in range(workloads)),
         sites=Sites(tuple(f"site-{index}" for index in range(sites)), np.arange(sites, dtype=np.int32) // 2, opening),

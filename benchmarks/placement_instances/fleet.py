@@ -24,25 +24,33 @@ class Machine:
     """0: it cannot serve this bucket"""
 
 
-def fleet_problem(machines: Mapping[str, Machine], rates: Sequence[Fraction], slices: int, most: int = 1000) -> Problem:
-    """The problem for [b] requests a second of each bucket, cut into `slices` equal slices, each served by one type."""
+def fleet_problem(
+    machines: Mapping[str, Machine], rates: Sequence[Fraction], slices: int, max_machines: int = 1000
+) -> Problem:
+    """The problem for `rates` requests a second of each bucket, cut into `slices` equal slices, each served by one
+    type; at most `max_machines` of a type can be bought."""
     loads = {
-        name: [rate / slices / each if each else None for rate, each in zip(rates, machine.throughput, strict=True)]
+        name: [
+            rate / slices / throughput if throughput else None
+            for rate, throughput in zip(rates, machine.throughput, strict=True)
+        ]
         for name, machine in machines.items()
     }
-    whole = lcm(*(load.denominator for each in loads.values() for load in each if load is not None))
+    denominator = lcm(*(load.denominator for throughput in loads.values() for load in throughput if load is not None))
     places = [
-        Place(name, name, {"load": 0}, 0, (UnitOffer("machine", "load", whole, machine.price, most),))
+        Place(name, name, {"load": 0}, 0, (UnitOffer("machine", "load", denominator, machine.price, max_machines),))
         for name, machine in machines.items()
     ]
     jobs = [
-        Job(f"bucket-{bucket}-{number}", (Piece(_choices(loads, bucket, whole)),))
+        Job(f"bucket-{bucket}-{number}", (Piece(_choices(loads, bucket, denominator)),))
         for bucket in range(len(rates))
         for number in range(slices)
     ]
     return assemble(places, jobs)
 
 
-def _choices(loads: Mapping[str, Sequence[Fraction | None]], bucket: int, whole: int) -> tuple[Choice, ...]:
-    found = ((name, each[bucket]) for name, each in loads.items())
-    return tuple(Choice(name, {}, {"load": int(load * whole)}) for name, load in found if load is not None)
+def _choices(loads: Mapping[str, Sequence[Fraction | None]], bucket: int, denominator: int) -> tuple[Choice, ...]:
+    loads_by_machine = ((name, bucket_loads[bucket]) for name, bucket_loads in loads.items())
+    return tuple(
+        Choice(name, {}, {"load": int(load * denominator)}) for name, load in loads_by_machine if load is not None
+    )

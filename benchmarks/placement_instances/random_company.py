@@ -84,46 +84,64 @@ class Company:
 
 
 def random_company(seed: int, workloads: int = 60, sites: int = 15, *, shared: bool = False) -> Company:
-    """One company of at most this size; the same workloads and rules whether it shares hardware or not."""
+    """A random company of at most this size; the workloads and rules are the same whether it shares hardware or not."""
     rng = np.random.Generator(np.random.PCG64(seed))
-    places = tuple(_site(rng, at) for at in range(int(rng.integers(min(8, sites), sites + 1))))
-    declared = tuple(_workload(rng, at, len(places)) for at in range(int(rng.integers(2, workloads + 1))))
-    tokens = sum(each.tokens for each in declared)
-    quota = round(tokens * float(rng.uniform(0.4, 1.6)))
-    critical = sum(each.critical for each in declared)
-    most = max(1, round(critical * float(rng.uniform(0.3, 0.8))))
+    declared_sites = tuple(_site(rng, index) for index in range(int(rng.integers(min(8, sites), sites + 1))))
+    declared_workloads = tuple(
+        _workload(rng, index, len(declared_sites)) for index in range(int(rng.integers(2, workloads + 1)))
+    )
+    tokens = sum(workload.tokens for workload in declared_workloads)
+    token_quota = round(tokens * float(rng.uniform(0.4, 1.6)))
+    critical = sum(workload.critical for workload in declared_workloads)
+    max_critical = max(1, round(critical * float(rng.uniform(0.3, 0.8))))
     capacity_factor = (
-        2.2 * sum(each.load * (2 if each.fallback else 1) for each in declared) / sum(site.gpus for site in places)
+        2.2
+        * sum(workload.load * (2 if workload.fallback else 1) for workload in declared_workloads)
+        / sum(site.gpus for site in declared_sites)
     )
-    made = [_place(rng, site, capacity_factor) for site in places]
+    places = [_place(rng, site, capacity_factor) for site in declared_sites]
     if shared:
-        places, declared = _share_hardware(seed, places, declared, capacity_factor)
-        made = [Place(p.name, p.domain, {}, p.opening) if s.own else p for p, s in zip(made, places, strict=True)]
-    load = sum(2 * each.load for each in declared)
+        declared_sites, declared_workloads = _share_hardware(seed, declared_sites, declared_workloads, capacity_factor)
+        places = [
+            Place(place.name, place.domain, {}, place.opening) if declared_site.own else place
+            for place, declared_site in zip(places, declared_sites, strict=True)
+        ]
+    load = sum(2 * workload.load for workload in declared_workloads)
     problem = assemble(
-        made,
-        [*(_job(each, places) for each in declared), *(job for site in places for job in _pool_jobs(site, load))],
-        [Quota("tokens", quota), *(row for site in places for row in _pool_rows(site))],
-        [SpreadRule("critical workloads", tuple(each.name for each in declared if each.critical), most)],
+        places,
+        [
+            *(_job(workload, declared_sites) for workload in declared_workloads),
+            *(job for site in declared_sites for job in _pool_jobs(site, load)),
+        ],
+        [Quota("tokens", token_quota), *(row for site in declared_sites for row in _pool_rows(site))],
+        [
+            SpreadRule(
+                "critical workloads",
+                tuple(workload.name for workload in declared_workloads if workload.critical),
+                max_critical,
+            )
+        ],
     )
-    return Company(places, declared, quota, most, problem)
+    return Company(declared_sites, declared_workloads, token_quota, max_critical, problem)
 
 
 def _share_hardware(
-    seed: int, places: tuple[DeclaredSite, ...], declared: tuple[DeclaredWorkload, ...], capacity_factor: float
+    seed: int, sites: tuple[DeclaredSite, ...], workloads: tuple[DeclaredWorkload, ...], capacity_factor: float
 ) -> tuple[tuple[DeclaredSite, ...], tuple[DeclaredWorkload, ...]]:
     """Let half of the sites share their units between workloads, and give each workload a load by hour."""
     rng = np.random.Generator(np.random.PCG64([seed, 1]))
-    found = []
-    for site in places:
+    shared_sites = []
+    for site in sites:
         available = max(1, round(site.gpus * capacity_factor * float(rng.uniform(0.3, 0.8))))
-        own = tuple(each for each in (available // 4, available // 4, available - 2 * (available // 4)) if each)
+        own = tuple(
+            workload for workload in (available // 4, available // 4, available - 2 * (available // 4)) if workload
+        )
         rentable = int(rng.integers(0, 4)) if rng.random() < 0.6 else 0
-        found.append(replace(site, own=own, rentable=rentable) if rng.random() < 0.5 else site)
-    rows = rng.uniform(0.1, 1.0, (len(declared), HOURS))
+        shared_sites.append(replace(site, own=own, rentable=rentable) if rng.random() < 0.5 else site)
+    rows = rng.uniform(0.1, 1.0, (len(workloads), HOURS))
     hours = rows / rows.max(axis=1, keepdims=True)
-    shaped = (replace(each, hours=tuple(row.tolist())) for each, row in zip(declared, hours, strict=True))
-    return tuple(found), tuple(shaped)
+    shaped = (replace(workload, hours=tuple(row.tolist())) for workload, row in zip(workloads, hours, strict=True))
+    return tuple(shared_sites), tuple(shaped)
 
 
 def _hour_row(site: DeclaredSite, hour: int) -> str:
@@ -167,9 +185,9 @@ def _random_subset(rng: np.random.Generator, names: tuple[str, ...], chance: flo
     return frozenset(each for each in names if rng.random() < chance)
 
 
-def _site(rng: np.random.Generator, at: int) -> DeclaredSite:
+def _site(rng: np.random.Generator, index: int) -> DeclaredSite:
     return DeclaredSite(
-        name=f"site-{at}",
+        name=f"site-{index}",
         domain=int(rng.integers(0, 6)),
         jurisdiction=_JURISDICTIONS[min(2, int(rng.integers(0, 5)) % 3)],
         holds=int(rng.integers(1, 4)),
@@ -182,10 +200,10 @@ def _site(rng: np.random.Generator, at: int) -> DeclaredSite:
     )
 
 
-def _workload(rng: np.random.Generator, at: int, sites: int) -> DeclaredWorkload:
+def _workload(rng: np.random.Generator, index: int, sites: int) -> DeclaredWorkload:
     return DeclaredWorkload(
-        name=f"workload-{at}",
-        residency=frozenset({_JURISDICTIONS[at % 2]}) if rng.random() < 0.5 else frozenset(),
+        name=f"workload-{index}",
+        residency=frozenset({_JURISDICTIONS[index % 2]}) if rng.random() < 0.5 else frozenset(),
         sensitivity=int(rng.integers(0, 4)) if rng.random() < 0.08 else int(rng.integers(0, 2)),
         certificates=_random_subset(rng, _CERTIFICATES, 0.03),
         model=int(rng.integers(0, 4)),
@@ -201,7 +219,8 @@ def _workload(rng: np.random.Generator, at: int, sites: int) -> DeclaredWorkload
 
 
 def _place(rng: np.random.Generator, site: DeclaredSite, capacity_factor: float) -> Place:
-    """Most sites have a fixed capacity; at a third of them nodes are bought: reserved ones, then on demand."""
+    """The place of a site. Most have a fixed capacity; at a third of them nodes are bought: reserved ones, then on
+    demand."""
     if rng.random() < 0.35:
         node = round(250 * site.price) * _DOLLAR
         offers = (UnitOffer("reserved", "gpu", 1000, node, 2), UnitOffer("on demand", "gpu", 1000, 2 * node, site.gpus))
@@ -211,34 +230,34 @@ def _place(rng: np.random.Generator, site: DeclaredSite, capacity_factor: float)
 
 
 def _broken_rules(declared: DeclaredWorkload, site: DeclaredSite) -> tuple[str, ...]:
-    found = (
+    breaches = (
         bool(declared.residency) and site.jurisdiction not in declared.residency,
         declared.sensitivity > site.holds,
         not declared.certificates <= site.certificates,
         declared.model not in site.licensed,
         site.latency[declared.region] > declared.latency,
     )
-    return tuple(rule for rule, broken in zip(_RULES, found, strict=True) if broken)
+    return tuple(rule for rule, broken in zip(_RULES, breaches, strict=True) if broken)
 
 
 def _units_in_hour(declared: DeclaredWorkload, share: float, hour: int) -> int:
-    """Thousandths of a GPU in one hour."""
+    """Thousandths of a GPU that the workload needs in one hour."""
     return max(1, ceil(declared.load * share * declared.hours[hour]))
 
 
 def _choice(
     declared: DeclaredWorkload,
     site: DeclaredSite,
-    at: int,
+    index: int,
     rules: tuple[str, ...],
     share: float,
     level: int,
     moves: bool,
 ) -> Choice:
     load = max(1, round(declared.load * share))
-    spent = round(load / 1000 * 300 * site.price * 100) * _DOLLAR // 100
-    terms = {"compute": spent, "egress": site.latency[declared.region] * _DOLLAR // 10}
-    if moves and declared.current is not None and declared.current != at:
+    cost = round(load / 1000 * 300 * site.price * 100) * _DOLLAR // 100
+    terms = {"compute": cost, "egress": site.latency[declared.region] * _DOLLAR // 10}
+    if moves and declared.current is not None and declared.current != index:
         terms["move"] = 20 * _DOLLAR
     uses = {"gpu": load, "tokens": max(1, round(declared.tokens * share)) if site.jurisdiction == "US" else 0}
     if site.own:
@@ -248,17 +267,19 @@ def _choice(
 
 
 def _job(declared: DeclaredWorkload, sites: tuple[DeclaredSite, ...]) -> Job:
-    judged = [(site, at, _broken_rules(declared, site)) for at, site in enumerate(sites)]
-    primary = [_choice(declared, *each, 1.0, 0, True) for each in judged]
-    today = None if declared.current is None else sites[declared.current].name
+    sites_with_rules = [(site, index, _broken_rules(declared, site)) for index, site in enumerate(sites)]
+    primary = [_choice(declared, *candidate, 1.0, 0, True) for candidate in sites_with_rules]
+    current = None if declared.current is None else sites[declared.current].name
     pieces: list[Piece] = []
     if declared.burst:
-        primary += [_choice(declared, *each, 0.6, 1, True) for each in judged]
-        above = [_choice(declared, *each, 0.4, 1, False) for each in judged]
+        primary += [_choice(declared, *candidate, 0.6, 1, True) for candidate in sites_with_rules]
+        above = [_choice(declared, *candidate, 0.4, 1, False) for candidate in sites_with_rules]
         pieces.append(Piece((Choice(None), *above), BURST))
     if declared.fallback:
-        pieces.append(Piece(tuple(_choice(declared, *each, 0.5, 0, False) for each in judged), FALLBACK))
-    return Job(declared.name, (Piece(tuple(primary), PRIMARY, today), *pieces))
+        pieces.append(
+            Piece(tuple(_choice(declared, *candidate, 0.5, 0, False) for candidate in sites_with_rules), FALLBACK)
+        )
+    return Job(declared.name, (Piece(tuple(primary), PRIMARY, current), *pieces))
 
 
 def find_breaches(company: Company, solution: Solution) -> Iterator[str]:
@@ -276,17 +297,17 @@ def find_breaches(company: Company, solution: Solution) -> Iterator[str]:
             held[name] = held.get(name, 0) + int(problem.options.config[option] or 0)
             continue
         declared = company.workloads[number]
-        at = int(problem.options.site[option])
-        if at < 0:
+        site_index = int(problem.options.site[option])
+        if site_index < 0:
             continue
-        site = company.sites[at]
+        site = company.sites[site_index]
         for rule in _broken_rules(declared, site):
             yield f"{declared.name} at {site.name} against {rule}"
         level = int(problem.options.level[option])
         share = {PRIMARY: 0.6 if level else 1.0, BURST: 0.4, FALLBACK: 0.5}[role]
         if site.own:
             hours = used.setdefault(site.name, [0] * HOURS)
-            used[site.name] = [was + _units_in_hour(declared, share, hour) for hour, was in enumerate(hours)]
+            used[site.name] = [units + _units_in_hour(declared, share, hour) for hour, units in enumerate(hours)]
         tokens += max(1, round(declared.tokens * share)) if site.jurisdiction == "US" else 0
         if role == PRIMARY:
             primary[number] = site
@@ -303,10 +324,10 @@ def find_breaches(company: Company, solution: Solution) -> Iterator[str]:
 def _sharing_breaches(company: Company, used: dict[str, list[int]], held: dict[str, int]) -> Iterator[str]:
     """Violations of sharing: units held against own ones, and against the use in the fullest hour."""
     for site in company.sites:
-        own, rented = held.get(site.name, 0), held.get(f"{site.name} on demand", 0)
-        if own > sum(site.own) or rented > 1000 * site.rentable:
-            yield f"{own} and {rented} GPUs of {site.name} are held"
-        if rented and own < sum(site.own):
+        own_held, rented = held.get(site.name, 0), held.get(f"{site.name} on demand", 0)
+        if own_held > sum(site.own) or rented > 1000 * site.rentable:
+            yield f"{own_held} and {rented} GPUs of {site.name} are held"
+        if rented and own_held < sum(site.own):
             yield f"GPUs are rented at {site.name} before all of its own are held"
-        if max(used.get(site.name, [0])) > own + rented:
-            yield f"{max(used[site.name])} GPUs are used at {site.name}, {own + rented} are held"
+        if max(used.get(site.name, [0])) > own_held + rented:
+            yield f"{max(used[site.name])} GPUs are used at {site.name}, {own_held + rented} are held"
