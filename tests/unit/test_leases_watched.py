@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway import ticks
 from groundplan.gateway.budgets import grant_store, lease_client, recalls
 from groundplan.gateway.budgets.account import Account, Declaration
+from groundplan.gateway.budgets.grant_connection import Need
 from groundplan.gateway.budgets.lease_client import LeaseClient
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
 from groundplan.gateway.journal.journal import Journal
@@ -447,6 +448,34 @@ def test_what_is_used_often_is_held_although_calls_use_little_of_what_they_reser
             assert account.is_in_use(tick * 0.05) == (tick % 20 <= 11) or tick % 20 == 12
     assert account.refill_threshold(quota=True) == pytest.approx(20 * 60 * 0.63 + 2000, rel=0.05)
     assert not account.is_in_use(600 * 0.05 + 1)
+
+
+async def test_who_waits_gets_the_connection_between_what_is_fetched_ahead(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each budget is a commit of its own, and a caller waits for a quarter of a second."""
+    async with alone(tmp_path) as one:
+        grants, order = one.leases._grants, list[str]()
+
+        async def request(needs: Sequence[Need]) -> list[int]:
+            order.append(needs[0].key[0])
+            await asyncio.sleep(0)
+            return [1] * len(needs)
+
+        async def wait_for_connection() -> None:
+            async with grants.lock:
+                order.append("caller")
+
+        monkeypatch.setattr(grants, "request_budgets", request)
+        monkeypatch.setattr(grants, "request_limits", request)
+        limit = quota("minute")
+        keys = [("company", "total"), (limit.name, "2026-11-25T12:01"), ("team", "total"), ("key/1", "total")]
+        needs = [Need(key, Account(limit if key[0] == limit.name else BUDGET, 1), 1, 1) for key in keys]
+        fetching = asyncio.create_task(one.leases._fetch_ahead(needs))
+        await asyncio.sleep(0)
+        await wait_for_connection()
+        await fetching
+        assert order == [limit.name, "caller", "key/1", "company", "team"]
 
 
 async def test_remaining_amounts_of_limits_are_looked_up_in_batches(

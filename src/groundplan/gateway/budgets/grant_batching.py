@@ -89,15 +89,23 @@ class GrantBatches:
     async def request_grants(self, needs: Sequence[Need]) -> list[tuple[Need, int]]:
         """Ask the database once for all limits, once for all budgets of single keys, and once for each other budget.
         Returns the amount granted for each need. Needs the connection's `lock`; raises `DATABASE_ERRORS`."""
-        limits = sorted((each for each in needs if is_quota(each.key[0])), key=_key_of)
-        key_budgets = sorted((each for each in needs if _batch_of(each.key) == _KEY_BUDGETS_BATCH), key=_key_of)
-        answers = list(zip(limits, await self._grants.request_limits(limits), strict=True)) if limits else []
-        for some in (key_budgets, *([each] for each in needs if not _batch_of(each.key))):
-            answers += zip(some, await self._grants.request_budgets(some), strict=True) if some else ()
+        answers: list[tuple[Need, int]] = []
+        for some in by_statement(needs):
+            ask = self._grants.request_limits if is_quota(some[0].key[0]) else self._grants.request_budgets
+            answers += zip(some, await ask(some), strict=True)
         for need, amount in answers:
             if need.account.is_shrinking and amount:
                 self._give_back(need.key)  # it was granted under a limit that has been lowered since
         return answers
+
+
+def by_statement(needs: Sequence[Need]) -> list[list[Need]]:
+    """What goes into one statement each: all limits, all budgets of single keys, and each other budget."""
+    groups = [
+        sorted((each for each in needs if _batch_of(each.key) == batch), key=_key_of)
+        for batch in (_LIMITS_BATCH, _KEY_BUDGETS_BATCH)
+    ]
+    return [each for each in groups if each] + [[each] for each in needs if not _batch_of(each.key)]
 
 
 def _batch_of(key: Key) -> str:

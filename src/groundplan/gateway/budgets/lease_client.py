@@ -24,7 +24,7 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.gateway.budgets.account import EMPTY_RETRY_S, REFILL_WAIT_S, Account, Declaration
 from groundplan.gateway.budgets.expired import EndedKeyLookup, ended_periods
-from groundplan.gateway.budgets.grant_batching import GrantBatches
+from groundplan.gateway.budgets.grant_batching import GrantBatches, by_statement
 from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
 from groundplan.gateway.budgets.idle_limits import IdleLimits
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
@@ -394,9 +394,16 @@ class LeaseClient:
                 await self._grants.report_releases()
         low = [each for each in list(self._active.items()) if self._should_prefetch(*each, now, at)]
         for i in range(0, len(low), BATCH_SIZE):
-            needs = [Need(key, each, 1, self._least_prefetch(key, each)) for key, each in low[i : i + BATCH_SIZE]]
+            await self._fetch_ahead(
+                [Need(key, each, 1, self._least_prefetch(key, each)) for key, each in low[i : i + BATCH_SIZE]]
+            )
+
+    async def _fetch_ahead(self, needs: Sequence[Need]) -> None:
+        """Request what is low. Callers who wait get the connection between two statements: there may be several
+        budgets, and each is a commit of its own."""
+        for some in by_statement(needs):
             async with self._grants.lock:
-                await self._batches.request_grants(needs)
+                await self._batches.request_grants(some)
 
     def _least_prefetch(self, key: Key, account: Account) -> int:
         """The least amount to fetch ahead: for a soft budget at least what is owed."""
