@@ -23,6 +23,7 @@ from tests.integration.gateway_stack import blueprint
 from groundplan.blueprint.model import Budget
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway import database as gateway_database
 from groundplan.gateway import ticks
 from groundplan.gateway.budgets import grant_connection, grant_store, lease_client
 from groundplan.gateway.budgets.account import Account
@@ -498,6 +499,23 @@ async def test_a_worker_leaves_a_server_that_is_suspended_while_it_connects(
         async with asyncio.timeout(15), worker(database, tmp_path, url) as one:
             with patience(10):
                 assert await one.make_call(budget_of(10 * COST), COST, COST)
+
+
+async def test_a_statement_that_a_suspended_server_never_answers_ends_with_its_connection(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gateway_database, "MAX_STATEMENT_SECONDS", 0.5)
+    parts = conninfo_to_dict(database.urls["gateway"])
+    async with suspendable_server(int(str(parts["port"]))) as (port, suspend):
+        url = make_conninfo(database.urls["gateway"], port=str(port))
+        async with asyncio.timeout(20), await gateway_database.connect(url) as connection:
+            async for _ in connection.notifies():
+                raise AssertionError("nobody notifies")
+            assert not connection.closed, "to wait for a notification is no statement"
+            suspend()
+            with pytest.raises(psycopg.OperationalError):
+                await connection.execute("SELECT 1")
+            assert connection.closed
 
 
 async def test_a_worker_answers_recalls_after_its_server_was_suspended_and_replaced(

@@ -13,6 +13,7 @@ from typing import Any, LiteralString
 from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import RV, PQGen
 from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable
+from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
 from groundplan.core.errors import Misconfigured
@@ -24,6 +25,9 @@ SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""
 CANCEL_SECONDS = 0.3
 """In which PostgreSQL takes it that a statement is to end, where it takes anything."""
+MAX_STATEMENT_SECONDS = 120.0
+"""The longest that a statement takes, where its user sets no limit: a server that is suspended never answers, and keeps
+its connections open while another one has taken its place."""
 BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
 """What a transaction has locked, as the room of a workload for files, others wait for: a worker that is stopped in the
 middle of one keeps them from it for no longer."""
@@ -39,11 +43,13 @@ class _Prompt(AsyncConnection[Any]):
     does not stay with a server that may write no more, as one to which connections are left after a failover."""
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Raises psycopg.Error; closed where nothing can be written, so that the next one is to the right server."""
+        """Raises psycopg.Error; closed where nothing can be written, and where a statement is not answered within
+        `MAX_STATEMENT_SECONDS`, so that the next one is to the right server."""
         try:
-            return await super().wait(gen, interval, timeout)
-        except ReadOnlySqlTransaction:
-            self.pgconn.finish()
+            return await super().wait(gen, interval, MAX_STATEMENT_SECONDS if timeout is None else timeout)
+        except (OperationalError, ReadOnlySqlTransaction) as error:
+            if isinstance(error, ReadOnlySqlTransaction) or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+                self.pgconn.finish()
             raise
 
     async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
