@@ -46,8 +46,8 @@ def opportunities(database: Database) -> list[Opportunity]:
         return [each for each in levers.find_levers(conn, datetime.now(UTC), 7)[0] if each.lever == SAME]
 
 
-async def asked(stack: Stack, count: int) -> None:
-    """Until so many digests are kept."""
+async def wait_until_kept(stack: Stack, count: int) -> None:
+    """Wait until `count` digests are stored."""
     end = asyncio.get_running_loop().time() + 60
     while (found := stack.sql("SELECT count(*) FROM asked")[0][0]) < count:
         assert asyncio.get_running_loop().time() < end, found
@@ -81,7 +81,7 @@ async def test_teams_with_the_same_requests_are_found_and_the_requests_are_forgo
                 assert (await stack.chat(keys[name], question, user=f"{name}@acme.example")).status == 200
         for question in looked_at(now, "Which board paper is about"):
             assert (await stack.chat(keys["other"], question)).status == 200
-        await asked(stack, 3 * EACH)
+        await wait_until_kept(stack, 3 * EACH)
 
         (told,) = await asyncio.to_thread(opportunities, database)
         assert told.about == ("faq", "help")

@@ -103,7 +103,7 @@ def test_a_new_caller_is_reported_as_new_or_as_a_loop_but_not_as_both(database: 
         calls(conn, "care", [62 + 2.5 * n for n in range(24 * 52)])
         for minute in range(1, 6):
             add(conn, application, minute, 30)  # many a minute, as applications make that begin
-        stopped = answered(conn, agent, "care", 0.2, [100] * 100)
+        stopped = add_calls_until_refused(conn, agent, "care", 0.2, [100] * 100)
         anomalies.update_anomaly_findings(conn, NOW)
         found = finding_store.list_findings(conn, kinds=["cost."])
         new, loop = sorted(
@@ -240,7 +240,9 @@ def test_one_huge_call_is_reported_as_a_single_call(
         assert f"`groundplan why {told['id']}`" in found["hint"] and Decimal(told["cost_usd"]) == other["cost"]
 
 
-def answered(conn: Any, key: Any, workload: str, every_s: float, prompts: list[int], **other: Any) -> datetime:
+def add_calls_until_refused(
+    conn: Any, key: Any, workload: str, every_s: float, prompts: list[int], **other: Any
+) -> datetime:
     """Calls of these prompt sizes, and then refusals by a budget; when the first of these was."""
     began = NOW - timedelta(seconds=every_s * len(prompts) + 20)
     ended = began + timedelta(seconds=every_s * len(prompts) + len(prompts) / 10)
@@ -266,10 +268,10 @@ def test_a_loop_stopped_by_its_budget_is_reported_without_a_full_minute(database
             "INSERT INTO api_key (id, hash, prefix, workload, created_by) VALUES (%s, %s, 'gp_abc', 'quick', 'test')",
             (agent, agent.bytes),
         )
-        stopped = answered(conn, agent, "quick", 0.5, [100] * 25, after=7)  # its budget was raised
-        answered(conn, slow, "growing", 12.0, [100 + 50 * place for place in range(12)])
-        answered(conn, month_end, "ordinary", 12.0, mixed)
-        answered(conn, other_refusal, "limited", 0.5, [100] * 25, code="rate_limit_exceeded")
+        stopped = add_calls_until_refused(conn, agent, "quick", 0.5, [100] * 25, after=7)  # its budget was raised
+        add_calls_until_refused(conn, slow, "growing", 12.0, [100 + 50 * place for place in range(12)])
+        add_calls_until_refused(conn, month_end, "ordinary", 12.0, mixed)
+        add_calls_until_refused(conn, other_refusal, "limited", 0.5, [100] * 25, code="rate_limit_exceeded")
         anomalies.update_anomaly_findings(conn, NOW)
         found = {row["subject"]: row for row in finding_store.list_findings(conn, kinds=["cost."])}
         assert set(found) == {"workload/quick", "workload/growing"}
@@ -300,7 +302,7 @@ def test_usual_use_is_no_loop_when_its_budget_is_exhausted(database: Database, a
     with connect(database.urls["owner"], autocommit=True) as conn:
         for minute in range(ago, ago + 60):
             add(conn, key, minute, 25)
-        answered(conn, key, "support", 2.0, [100] * 40)
+        add_calls_until_refused(conn, key, "support", 2.0, [100] * 40)
         anomalies.update_anomaly_findings(conn, NOW)
         told = finding_store.list_findings(conn, kinds=["cost."])
         assert [row for row in told if row["detail"]["kind"] == "runaway"] == []

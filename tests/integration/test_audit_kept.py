@@ -66,7 +66,7 @@ def ana(conn: Conn) -> UUID:
     return service.create_genesis_people(conn, GenesisPeople(people))["ana@acme.example"]
 
 
-def found(conn: Conn, **wanted: Any) -> list[str]:
+def list_actions(conn: Conn, **wanted: Any) -> list[str]:
     return [one.entry.action for one in audit_store.list_entries(conn, wanted=audit_store.EntryFilter(**wanted))]
 
 
@@ -75,11 +75,11 @@ def test_the_log_is_searched_by_who_what_workload_and_time(conn: Conn) -> None:
     record(conn, action="key.created", actor=ana, subject="key/1", detail={"workload": "assistant"}, at=NOW)
     record(conn, action="kill", actor=OPERATOR, subject="workload/assistant", detail={}, at=NOW + timedelta(hours=1))
     record(conn, action="key.revoked", actor=OPERATOR, subject="key/2", detail={"workload": "other"}, at=NOW)
-    assert found(conn, actor=ana) == ["key.created"]
-    assert sorted(found(conn, action="key.")) == ["key.created", "key.revoked"]
-    assert sorted(found(conn, workload="assistant")) == ["key.created", "kill"]
-    assert found(conn, since=NOW + timedelta(minutes=1)) == ["kill"]
-    assert found(conn, until=NOW) == [] and found(conn, actor=ana, action="kill") == []
+    assert list_actions(conn, actor=ana) == ["key.created"]
+    assert sorted(list_actions(conn, action="key.")) == ["key.created", "key.revoked"]
+    assert sorted(list_actions(conn, workload="assistant")) == ["key.created", "kill"]
+    assert list_actions(conn, since=NOW + timedelta(minutes=1)) == ["kill"]
+    assert list_actions(conn, until=NOW) == [] and list_actions(conn, actor=ana, action="kill") == []
 
 
 def test_an_erased_person_is_readable_nowhere_and_the_log_still_verifies(conn: Conn, home: Home, ana: UUID) -> None:
@@ -166,7 +166,7 @@ def test_a_sealed_copy_grows_verifies_and_writes_full_tiles_once(home: Home, tmp
 
 
 @pytest.fixture(scope="module")
-def kept(postgres_cluster: Cluster) -> Iterator[Database]:
+def archived_database(postgres_cluster: Cluster) -> Iterator[Database]:
     """Where the first 256 entries are of calls whose facts have left."""
     old = datetime.now(UTC) - timedelta(days=500)
     made = [Entry(new_id(int(old.timestamp() * 1000)), old, "call", SYSTEM, "x", {}) for _ in range(256)]
@@ -177,9 +177,9 @@ def kept(postgres_cluster: Cluster) -> Iterator[Database]:
 
 
 @pytest.fixture(scope="module")
-def control(kept: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
+def control(archived_database: Database, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Control]:
     folder = tmp_path_factory.mktemp("kept")
-    with run_control(kept, folder, "--workspace", str(folder / "workspace")) as found:
+    with run_control(archived_database, folder, "--workspace", str(folder / "workspace")) as found:
         yield found
 
 
@@ -201,10 +201,10 @@ def test_the_same_query_of_the_log_is_logged_once(control: Control) -> None:
 
 
 def test_entries_that_have_left_are_proven_and_their_files_verified(
-    control: Control, kept: Database, tmp_path: Path
+    control: Control, archived_database: Database, tmp_path: Path
 ) -> None:
     settings = replace(load_settings({}), archive_url=str(tmp_path))
-    with ConnectionPool[Any](kept.urls["control"], min_size=1, open=True) as pool:
+    with ConnectionPool[Any](archived_database.urls["control"], min_size=1, open=True) as pool:
         with pool.connection() as there:
             rows = wait_until(lambda: audit_store.sequenced_from(there, 0, 256)[255:], 30, "places")
             audit_store.set_contiguous_until(there, 256)

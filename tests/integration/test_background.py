@@ -88,7 +88,7 @@ class Setup:
 
     async def found(self, key: str, id: str) -> ResponseObject:
         """As it is now, of the official client's type."""
-        return found(await self.stack.ask("GET", f"/v1/responses/{id}", key))
+        return parse_response(await self.stack.ask("GET", f"/v1/responses/{id}", key))
 
     async def over(self, key: str, id: str) -> ResponseObject:
         """As it is once it is over."""
@@ -105,7 +105,7 @@ class Setup:
         )
 
 
-def found(reply: Reply) -> ResponseObject:
+def parse_response(reply: Reply) -> ResponseObject:
     assert reply.status == 200, reply.body
     made: ResponseObject = parse_strictly(ResponseObject, reply.body, our_fields=OUR_FIELDS | {"store"})
     return made
@@ -115,7 +115,7 @@ def numbers(events: list[Any]) -> list[int]:
     return [event.sequence_number for event in events]
 
 
-def said(events: list[Any]) -> str:
+def output_text(events: list[Any]) -> str:
     return "".join(event.delta for event in events if event.type == "response.output_text.delta")
 
 
@@ -174,7 +174,7 @@ async def test_a_background_response_is_acknowledged_made_once_and_found_by_its_
 ) -> None:
     key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": f"scripted/{model}", "instructions": "Be short.", "metadata": {"a": "b"}}
-    begun = found(await setup.stack.post("/v1/responses", key, body))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, body))
     assert begun.status == "queued" and begun.background is True and begun.output == []
     assert begun.instructions == "Be short." and begun.metadata == {"a": "b"}
     made = await setup.over(key, begun.id)
@@ -226,7 +226,7 @@ async def test_an_interrupted_stream_resumes_after_any_event(setup: Setup) -> No
             resumed = await client.responses.retrieve(id, stream=True, starting_after=first[-1].sequence_number)
             rest = [event async for event in resumed]
         assert numbers(rest) == list(range(9, 9 + len(rest))) and rest[-1].type == "response.completed"
-        assert said(first + rest) == rest[-1].response.output_text
+        assert output_text(first + rest) == rest[-1].response.output_text
         again = await raw_events(setup, key, f"/v1/responses/{id}?stream=true")
         assert numbers(again) == list(range(9 + len(rest)))
         assert [event.type for event in again] == [event.type for event in first + rest]
@@ -241,7 +241,7 @@ async def test_followers_get_the_end_although_postgresql_is_away_meanwhile(setup
     """By whichever worker: who makes it waits for PostgreSQL, too, before its end is told."""
     setup.chat.script = Script(tokens=40, chunk_ms=40)
     key = setup.stack.key("keeper")
-    id = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
+    id = parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
     path = f"/v1/responses/{id}?stream=true"
     async with asyncio.TaskGroup() as group:
         following = [group.create_task(raw_events(setup, key, path)) for _ in range(8)]
@@ -259,7 +259,7 @@ async def test_followers_get_the_end_although_postgresql_is_away_meanwhile(setup
 async def test_events_are_stored_sooner_while_another_worker_follows(setup: Setup) -> None:
     setup.chat.script = Script(tokens=60, chunk_ms=30)
     key = setup.stack.key("keeper")
-    id = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
+    id = parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id
     while (await setup.found(key, id)).status not in OVER:
         setup.stack.sql("SELECT pg_notify(%s, %s)", CHANNEL, FOLLOWED + id)
         await asyncio.sleep(0.3)
@@ -285,14 +285,17 @@ async def test_cancelling_ends_the_upstream_call_and_is_billed_as_declared(setup
     taken = []
     async with run_shipper(setup.stack):
         for number in range(1, 7):
-            begun = found(await setup.stack.post("/v1/responses", key, body))
+            begun = parse_response(await setup.stack.post("/v1/responses", key, body))
             async with asyncio.timeout(30):
                 while setup.endless.begun < number:  # noqa: ASYNC110 -- another process makes it
                     await asyncio.sleep(0.01)
             assert (await setup.found(key, begun.id)).status == "in_progress"
             await asyncio.sleep(0.2)
             setup.endless.left, asked = 0, time.monotonic()
-            assert found(await setup.stack.post(f"/v1/responses/{begun.id}/cancel", key, {})).status == "cancelled"
+            assert (
+                parse_response(await setup.stack.post(f"/v1/responses/{begun.id}/cancel", key, {})).status
+                == "cancelled"
+            )
             async with asyncio.timeout(10):
                 while not setup.endless.left:  # noqa: ASYNC110 -- another process makes it
                     await asyncio.sleep(0.005)
@@ -311,7 +314,7 @@ async def test_cancelling_ends_the_upstream_call_and_is_billed_as_declared(setup
 async def test_the_worker_that_makes_a_response_is_told_of_its_cancellation(setup: Setup, ended: str) -> None:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
-    begun = found(await setup.stack.post("/v1/responses", key, body))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, body))
     url = setup.stack.database.urls["control"]
     async with await psycopg.AsyncConnection.connect(url, autocommit=True) as listening:
         await listening.execute(f"LISTEN {CHANNEL}")
@@ -339,7 +342,7 @@ async def test_a_response_that_could_not_be_retrieved_is_refused(setup: Setup) -
     assert unknown.status == 404
     gone = await setup.stack.post("/v1/responses", key, IN_BACKGROUND | {"previous_response_id": "resp_none"})
     assert (gone.status, gone.code) == (404, "response_not_found")
-    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
     for query in ("stream=true&starting_after=x", "stream=true&starting_after=1e3"):
         wrong = await setup.stack.ask("GET", f"/v1/responses/{begun.id}?{query}", key)
         assert (wrong.status, wrong.code) == (400, "starting_after")
@@ -353,12 +356,12 @@ async def test_a_response_refused_when_it_is_made_fails_with_the_reason(setup: S
     """Budgets and limits are asked when it is made, and an upstream fails as it fails any call."""
     key = setup.stack.key("keeper")
     dear = IN_BACKGROUND | {"max_output_tokens": 100_000, "instructions": "x" * 9000}  # beyond the 1 USD that there is
-    begun = found(await setup.stack.post("/v1/responses", key, dear))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, dear))
     failed = await setup.over(key, begun.id)
     assert failed.status == "failed" and failed.error is not None and failed.error.code == "rate_limit_exceeded"
     assert failed.model_extra is not None and failed.model_extra["groundplan"]["code"] == "budget_exhausted"
     setup.chat.script = Script(mode="down")
-    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
     failed = await setup.over(key, begun.id)
     assert failed.status == "failed" and failed.error is not None and failed.error.code == "server_error"
     events = await raw_events(setup, key, f"/v1/responses/{begun.id}?stream=true")
@@ -381,8 +384,8 @@ async def test_temporary_refusals_are_waited_for_and_reported_meanwhile(database
         setup, key = Setup(stack, chat, Endless()), stack.key("keeper")
         stack.sql(NOTED)
         chat.script = Script(tokens=20, chunk_ms=150)
-        first = found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
-        second = found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
+        first = parse_response(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
+        second = parse_response(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
         now = await why(setup, key, second)
         assert now["code"] == "rate_limit_exceeded" and "slot" in now["message"] and now["hint"]
         shown = listed(stack)
@@ -394,7 +397,7 @@ async def test_temporary_refusals_are_waited_for_and_reported_meanwhile(database
         events = await raw_events(setup, key, f"/v1/responses/{second}?stream=true")
         assert numbers(events) == list(range(len(events))) and events[-1].type == "response.completed"
         chat.script = Script(mode="error", status=429, retry_after="1", after=chat.counted, times=1, tokens=5)
-        third = found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
+        third = parse_response(await stack.post("/v1/responses", key, IN_BACKGROUND)).id
         assert (await why(setup, key, third))["code"] == "upstream_failed"
         assert (await setup.over(key, third)).status == "completed"
         assert [each["problem"] for each in listed(stack)] == [None] * 3
@@ -462,7 +465,7 @@ def test_retry_after_is_obeyed_up_to_an_hour() -> None:
 async def test_the_operator_cancels_any_response(setup: Setup) -> None:
     key = setup.stack.key("keeper")
     body = IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
-    begun = found(await setup.stack.post("/v1/responses", key, body))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, body))
     async with asyncio.timeout(30):
         while not setup.endless.begun:  # noqa: ASYNC110 -- another process makes it
             await asyncio.sleep(0.01)
@@ -509,7 +512,7 @@ async def test_files_are_inserted_when_the_response_is_made(setup: Setup) -> Non
 
 async def test_stored_responses_are_deleted_with_their_retention_or_rule(setup: Setup) -> None:
     key = setup.stack.key("keeper")
-    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
     await setup.over(key, begun.id)
     assert setup.stack.sql("SELECT bool_and(sealed LIKE 'sealed:%%') FROM background_event") == [(True,)]
     assert setup.stack.sql("SELECT sealed LIKE 'sealed:%%', status FROM background_response") == [(True, "completed")]
@@ -530,7 +533,7 @@ async def test_after_a_worker_is_killed_sent_responses_fail_and_the_others_are_m
         await stack.wait_until_ready()
         setup, key = Setup(stack, chat, Endless()), stack.key("keeper")
         chat.script = Script(tokens=40, chunk_ms=100)
-        sent = [found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id for _ in range(3)]
+        sent = [parse_response(await stack.post("/v1/responses", key, IN_BACKGROUND)).id for _ in range(3)]
         async with asyncio.timeout(30):
             while chat.counted < 3:  # noqa: ASYNC110 -- another process makes it
                 await asyncio.sleep(0.02)
@@ -546,7 +549,7 @@ async def test_after_a_worker_is_killed_sent_responses_fail_and_the_others_are_m
             assert failed.status == "failed" and failed.model_extra is not None
             assert failed.model_extra["groundplan"]["code"] == "background_interrupted"
             events = await raw_events(setup, key, f"/v1/responses/{id}?stream=true")
-            assert events[-1].type == "response.failed" and said(events), "what was kept of it is told"
+            assert events[-1].type == "response.failed" and output_text(events), "what was kept of it is told"
         assert (await insist_over(setup, key, "resp_w")).status == "completed"
         assert chat.counted == 4
         async with asyncio.timeout(30):

@@ -50,7 +50,7 @@ class Asked:
         response.end(b"data: [DONE]\n\n")
 
 
-async def answered(stack: Stack, method: str, path: str, key: str, body: bytes = b"") -> Reply | None:
+async def ask_if_served(stack: Stack, method: str, path: str, key: str, body: bytes = b"") -> Reply | None:
     """None where no worker answers, or none can reach PostgreSQL."""
     try:
         reply = await stack.ask(method, path, key, body)
@@ -65,23 +65,23 @@ async def ask(stack: Stack, key: str, dice: random.Random, number: int) -> str:
     for again in range(1000):
         await asyncio.sleep(dice.uniform(0, 0.4))
         asked = {"model": "auto", "input": f"q{number}-{again}", "background": True, "max_output_tokens": 50}
-        reply = await answered(stack, "POST", "/v1/responses", key, json.dumps(asked).encode())
+        reply = await ask_if_served(stack, "POST", "/v1/responses", key, json.dumps(asked).encode())
         if reply is not None:
             break
     assert reply is not None and reply.status == 200, reply
     id = str(reply.json["id"])
     if number % 4 == 0:
         await asyncio.sleep(dice.uniform(0, 1))
-        await answered(stack, "POST", f"/v1/responses/{id}/cancel", key)
+        await ask_if_served(stack, "POST", f"/v1/responses/{id}/cancel", key)
     elif number % 4 == 1:
-        await answered(stack, "GET", f"/v1/responses/{id}?stream=true", key)
+        await ask_if_served(stack, "GET", f"/v1/responses/{id}?stream=true", key)
     return id
 
 
 async def end_of(stack: Stack, key: str, id: str) -> str:
     """What one came to, as its caller is told."""
     while True:
-        reply = await answered(stack, "GET", f"/v1/responses/{id}", key)
+        reply = await ask_if_served(stack, "GET", f"/v1/responses/{id}", key)
         if reply is not None and reply.json["status"] in OVER:
             break
         await asyncio.sleep(0.2)

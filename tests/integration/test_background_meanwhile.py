@@ -12,7 +12,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.integration.test_background import IN_BACKGROUND, Setup, found, numbers, raw_events, said
+from tests.integration.test_background import IN_BACKGROUND, Setup, numbers, output_text, parse_response, raw_events
 from tests.integration.test_background import setup as setup
 from tests.integration.test_batch_kill import run_shipper
 
@@ -53,7 +53,7 @@ async def test_no_event_is_missing_if_a_response_ends_while_events_are_stored(se
     followed = [json.loads(line[6:]) for line in (await following).body.decode().split("\n") if line[:6] == "data: "]
     again = await raw_events(setup, key, f"/v1/responses/{followed[0]['response']['id']}?stream=true")
     assert numbers(again) == [event["sequence_number"] for event in followed] == list(range(len(again)))
-    assert said(again) == again[-1].response.output_text
+    assert output_text(again) == again[-1].response.output_text
     behind = await raw_events(setup, key, f"/v1/responses/{again[-1].response.id}?stream=true&starting_after=0")
     assert numbers(behind) == numbers(again)[1:]
 
@@ -62,7 +62,7 @@ async def test_no_event_is_missing_if_a_response_ends_while_events_are_stored(se
 async def test_a_response_is_not_made_once_its_key_or_person_is_stopped(setup: Setup, whose: str, code: str) -> None:
     stack, person = setup.stack, setup.stack.person("ana@acme.example")
     key = stack.key("keeper", person)
-    await setup.over(key, found(await stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    await setup.over(key, parse_response(await stack.post("/v1/responses", key, IN_BACKGROUND)).id)
     of_whom = "SELECT split_part(sealed, ':', 2) FROM background_response UNION SELECT split_part(sealed, ':', 2)"
     assert stack.sql(f"{of_whom} FROM background_event") == [(person,)], "it goes with whom it is about"
     stopped = "UPDATE api_key SET revoked_at = now()" if whose == "api_key" else "UPDATE person SET active = false"
@@ -75,7 +75,7 @@ async def test_a_response_is_not_made_once_its_key_or_person_is_stopped(setup: S
 async def test_a_response_deleted_by_retention_is_not_made(setup: Setup) -> None:
     """Nobody tells a worker: it finds that out."""
     key, body = setup.stack.key("keeper"), IN_BACKGROUND | {"model": "scripted/endless", "max_output_tokens": 4000}
-    found(await setup.stack.post("/v1/responses", key, body))
+    parse_response(await setup.stack.post("/v1/responses", key, body))
     async with asyncio.timeout(30):
         while not setup.endless.begun:  # noqa: ASYNC110 -- another process asks it
             await asyncio.sleep(0.02)
@@ -89,7 +89,7 @@ async def test_a_response_deleted_by_retention_is_not_made(setup: Setup) -> None
 
 async def test_no_more_responses_wait_than_there_is_room_for(setup: Setup) -> None:
     key = setup.stack.key("keeper")
-    await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    await setup.over(key, parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
     elsewhere = f"SELECT 'resp_' || n, NULL::uuid, {COPIED}, NULL, NULL::int, 'in_progress', gen_random_uuid()"
     setup.stack.sql(
         f"INSERT INTO background_response {elsewhere}"
@@ -98,7 +98,7 @@ async def test_no_more_responses_wait_than_there_is_room_for(setup: Setup) -> No
     full = await setup.stack.post("/v1/responses", key, IN_BACKGROUND)
     assert (full.status, full.code, full.headers["retry-after"]) == (429, "background_full", "10")
     setup.stack.sql("UPDATE background_response SET status = 'cancelled' WHERE id = 'resp_1'")
-    await setup.over(key, found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
+    await setup.over(key, parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND)).id)
     assert await codes(setup, 3) == ["", "", "background_full"]
     assert (await setup.found(key, "resp_2")).status == "in_progress"
     setup.stack.sql("UPDATE background_response SET expires_at = now()")
@@ -109,7 +109,7 @@ async def test_no_more_responses_wait_than_there_is_room_for(setup: Setup) -> No
 async def test_without_postgresql_new_responses_are_refused_and_acknowledged_ones_are_made(setup: Setup) -> None:
     setup.chat.script = Script(tokens=30, chunk_ms=30)
     key, log = setup.stack.key("keeper"), setup.stack.home.logs / "gateway.log"
-    begun = found(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
+    begun = parse_response(await setup.stack.post("/v1/responses", key, IN_BACKGROUND))
     with psycopg.connect(setup.stack.database.superuser) as conn:
         conn.execute("LOCK TABLE background_response IN EXCLUSIVE MODE")
         refused = await setup.stack.post("/v1/responses", key, IN_BACKGROUND)

@@ -52,7 +52,7 @@ EMBEDDED: Settings = dataclasses.replace(load_settings({}), database_url=None)
 ROWS = "SELECT (SELECT count(*) FROM person), (SELECT count(*) FROM document), (SELECT count(*) FROM audit_entry)"
 
 
-def quiet(_: str) -> None:
+def ignore_progress(_: str) -> None:
     return None
 
 
@@ -139,7 +139,7 @@ def test_a_backup_of_an_external_database_restores_into_an_embedded_one_and_back
     home: Home, target: Home, database: Database, tmp_path: Path
 ) -> None:
     archive = tmp_path / "a.backup"
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     assert archive.stat().st_mode & 0o777 == 0o600
     restore(archive, target, EMBEDDED)
     for folder in ("keys", "audit", "journal"):
@@ -160,7 +160,7 @@ def test_a_backup_of_an_external_database_restores_into_an_embedded_one_and_back
             record(control, action="test.after", actor="system", subject="x", detail={})
         with connect(url) as owner:
             assert owner.execute("SELECT count(*) FROM document").fetchone() == (0,), "row-level security is forced"
-        backup(target, EMBEDDED, tmp_path / "b.backup", quiet)
+        backup(target, EMBEDDED, tmp_path / "b.backup", ignore_progress)
     steps: list[str] = []
     backup(target, EMBEDDED, tmp_path / "c.backup", steps.append)
     assert "copying the database" in steps
@@ -180,7 +180,7 @@ def test_entries_numbered_after_the_log_was_copied_are_appended_again(
     for path, data in early.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
-    backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+    backup(home, database.settings(home.root), tmp_path / "a.backup", ignore_progress)
     restore(tmp_path / "a.backup", target, EMBEDDED)
     verdict = verify(target.audit)
     assert (verdict.ok, verdict.entries, verdict.root) == (True, 350, expected)
@@ -200,7 +200,7 @@ def test_a_backup_of_a_busy_installation_is_consistent(
     busy = threading.Thread(target=work)
     busy.start()
     try:
-        backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+        backup(home, database.settings(home.root), tmp_path / "a.backup", ignore_progress)
     finally:
         done.set()
         busy.join()
@@ -311,7 +311,7 @@ def decompressed(data: bytes) -> bytes | None:
 
 def test_a_truncated_or_altered_archive_is_refused_untouched(home: Home, database: Database, tmp_path: Path) -> None:
     archive = tmp_path / "a.backup"
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     data = archive.read_bytes()
     damaged = tmp_path / "damaged"
     cuts = [0, 1, 10, len(data) // 3, len(data) // 2, len(data) - 100, len(data) - 1]
@@ -371,9 +371,9 @@ def test_only_an_empty_home_and_an_unused_database_are_restored_into(
 ) -> None:
     archive = tmp_path / "a.backup"
     settings = database.settings(home.root)
-    backup(home, settings, archive, quiet)
+    backup(home, settings, archive, ignore_progress)
     with pytest.raises(Conflict, match="archive_exists"):
-        backup(home, settings, archive, quiet)
+        backup(home, settings, archive, ignore_progress)
     with pytest.raises(Conflict, match="home_not_empty") as refused:
         restore(archive, home, settings)
     assert "Keep its folder journal" in refused.value.hint
@@ -421,7 +421,7 @@ def with_schema(archive: Path, schema: str) -> Path:
 def test_a_backup_of_another_schema_is_refused_and_undone(
     home: Home, database: Database, tmp_path: Path, schema: str, code: str
 ) -> None:
-    backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+    backup(home, database.settings(home.root), tmp_path / "a.backup", ignore_progress)
     other = Home(tmp_path / "other")
     with pytest.raises(Conflict, match=code):
         restore(with_schema(tmp_path / "a.backup", schema), other, EMBEDDED)
@@ -436,7 +436,7 @@ def test_a_backup_of_the_last_unreleased_schema_is_restored(
         owner.execute("INSERT INTO worker_day VALUES ('2026-11-30', 'w', gen_random_uuid(), 3)")
         control = sql.Identifier(f"{database.name}_control")
         owner.execute(sql.SQL("GRANT SELECT ON worker_day TO {}").format(control))
-    backup(home, database.settings(home.root), tmp_path / "a.backup", quiet)
+    backup(home, database.settings(home.root), tmp_path / "a.backup", ignore_progress)
     other = Home(tmp_path / "other")
     with bare_database(postgres_cluster, "bare_restored") as url:
         settings = dataclasses.replace(load_settings({}), home=other.root, database_url=url)
@@ -465,7 +465,7 @@ def test_an_interrupted_restore_cannot_be_started(tmp_path: Path) -> None:
         with pytest.raises(Conflict, match=code), Supervisor(home):
             pass
         with pytest.raises(Conflict, match=code):
-            backup(home, load_settings({}), tmp_path / "a.backup", quiet)
+            backup(home, load_settings({}), tmp_path / "a.backup", ignore_progress)
         with pytest.raises(Conflict, match=code):
             restore(tmp_path / "b.backup", home)
         with pytest.raises(Conflict, match=code):
@@ -497,18 +497,18 @@ def test_unreadable_and_unwritable_files_are_named(
     with pytest.raises(Invalid, match="archive_missing"):
         restore(tmp_path / "none", Home(tmp_path / "x"), EMBEDDED)
     with pytest.raises(Unavailable, match="archive_write"):
-        backup(home, settings, tmp_path / "no" / "folder" / "a", quiet)
+        backup(home, settings, tmp_path / "no" / "folder" / "a", ignore_progress)
     with pytest.raises(GroundplanError, match="home_unknown"):
-        backup(Home(tmp_path / "nothing"), settings, tmp_path / "a", quiet)
+        backup(Home(tmp_path / "nothing"), settings, tmp_path / "a", ignore_progress)
     alone = Home(tmp_path / "alone")  # as of a program that is started without `up`
     alone.create()
     create_keys(alone)
     with pytest.raises(Invalid, match="database_unnamed"):
-        backup(alone, EMBEDDED, tmp_path / "a", quiet)
+        backup(alone, EMBEDDED, tmp_path / "a", ignore_progress)
     assert not list(alone.postgres.glob("*")), "no database is made to back it up"
     monkeypatch.setattr("groundplan.runtime.backup.dump_tables", full)
     with pytest.raises(Unavailable, match="archive_write") as told:
-        backup(home, settings, tmp_path / "a", quiet)
+        backup(home, settings, tmp_path / "a", ignore_progress)
     assert str(home.run) in told.value.hint
     assert [path.name for path in home.run.iterdir()] == ["backup.lock"]
 
@@ -518,7 +518,7 @@ def test_an_empty_database_is_not_backed_up(home: Home, postgres_cluster: Cluste
         conn.execute("DROP SCHEMA public CASCADE")
         conn.execute("CREATE SCHEMA public")
         with pytest.raises(Invalid, match="database_unnamed") as told:
-            backup(home, empty.settings(home.root), tmp_path / "a", quiet)
+            backup(home, empty.settings(home.root), tmp_path / "a", ignore_progress)
     assert "GROUNDPLAN_DATABASE_URL" in told.value.hint and not (tmp_path / "a").exists()
 
 
@@ -659,7 +659,7 @@ def test_a_restore_interrupted_by_a_full_disk_can_be_repeated(
 ) -> None:
     """Nothing of it is left, in HOME and in somebody else's database, so that the next one finds both empty."""
     archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     with postgres_cluster.database() as fresh:
         settings, said = fresh.settings(other.root), list[str]()
         with monkeypatch.context() as patched:
@@ -681,7 +681,7 @@ def test_a_full_database_disk_is_not_reported_as_a_damaged_backup(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     full_there = psycopg.errors.DiskFull("could not extend file: No space left on device")
     monkeypatch.setattr(table_dump, "_load", lambda *_: (_ for _ in ()).throw(full_there))
     with postgres_cluster.database() as fresh, pytest.raises(Unavailable, match="No space left") as refused:
@@ -696,7 +696,7 @@ def test_a_restore_is_durable_before_it_can_be_started(
     """A loss of power may take the names of files that are not synced: of a journal, of keys, and of the mark that a
     restore is under way."""
     archive, other, synced = tmp_path / "a.backup", Home(tmp_path / "other"), list[Path]()
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
 
     def sync(folder: Path) -> None:
         synced.append(folder)
@@ -740,7 +740,7 @@ def test_a_key_rotated_during_a_backup_matches_its_log(
 
     monkeypatch.setattr(backup_module, "_read_if_exists", at_the_checkpoint)
     monkeypatch.setattr(backup_module, "dump_tables", at_the_rows)
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     assert len(rotated) == 2
     other = Home(tmp_path / "other")
     with postgres_cluster.database() as fresh:
@@ -754,7 +754,7 @@ def test_a_home_whose_folders_could_not_be_created_is_restored_into_later(
     home: Home, database: Database, postgres_cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     archive, other = tmp_path / "a.backup", Home(tmp_path / "other")
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     with postgres_cluster.database() as fresh:
         with monkeypatch.context() as patched:
             patched.setattr("groundplan.runtime.locks._own", full)
@@ -770,7 +770,7 @@ def test_an_empty_home_with_mounted_folders_is_restored_into(
 ) -> None:
     """Folders and a lock are what a restore leaves that was killed as it began."""
     archive, other, rename = tmp_path / "a.backup", Home(tmp_path / "other"), os.rename
-    backup(home, database.settings(home.root), archive, quiet)
+    backup(home, database.settings(home.root), archive, ignore_progress)
     os.close(own_home(other))
     (other.root / f".{INCOMPLETE}.77.tmp").touch()
     (other.journal / "lost+found").mkdir()
@@ -805,6 +805,6 @@ def test_an_archive_that_could_not_be_synced_is_deleted(
     with monkeypatch.context() as patched:
         patched.setattr("groundplan.runtime.archive.sync_folder", full)
         with pytest.raises(Unavailable, match="archive_write"):
-            backup(home, settings, archive, quiet)
+            backup(home, settings, archive, ignore_progress)
     assert [path for path in tmp_path.iterdir() if "backup" in path.name] == []
-    backup(home, settings, archive, quiet)
+    backup(home, settings, archive, ignore_progress)

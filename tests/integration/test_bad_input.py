@@ -115,7 +115,7 @@ async def serving(database: Database, folder: Path, closed: int) -> AsyncIterato
     assert "Traceback" not in log, log[-3000:]
 
 
-def told(reply: Reply, status: int, code: str) -> dict[str, Any]:
+def check_error(reply: Reply, status: int, code: str) -> dict[str, Any]:
     """The error in OpenAI's shape, with code and hint and no inner name of the program."""
     assert (reply.status, reply.code) == (status, code), reply.body[:500]
     error: dict[str, Any] = reply.json["error"]
@@ -145,7 +145,7 @@ async def still_serves(scene: Scene, calls: int = 1) -> None:
 
 async def test_an_unreachable_upstream_is_named_and_costs_nothing(scene: Scene) -> None:
     reply = await scene.stack.chat(scene.stack.key("lonely"))
-    error = told(reply, 503, "upstream_failed")
+    error = check_error(reply, 503, "upstream_failed")
     assert "lonely" in error["message"] and "nothing listens" in error["message"] and reply.headers["retry-after"]
     assert scene.charged() == 0
     assert scene.stack.sql("SELECT outcome FROM attempt") == [("not_billed",)]
@@ -176,7 +176,7 @@ MALFORMED = [
 
 async def test_a_malformed_body_is_refused(scene: Scene) -> None:
     for body, code in MALFORMED:
-        told(await scene.stack.post(CHAT, scene.key, body), 400, code)
+        check_error(await scene.stack.post(CHAT, scene.key, body), 400, code)
     assert scene.model.counted == 0 and scene.charged() == 0
     assert scene.outcomes() == Counter(code for _, code in MALFORMED)
 
@@ -198,7 +198,7 @@ async def test_json_that_breaks_parsers_is_refused_on_every_path(scene: Scene) -
 async def test_fifty_megabytes_are_refused_before_they_are_read(scene: Scene) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\n".encode()
     declared = parse_reply(await raw(scene.stack, head + b"content-length: %d\r\n\r\n" % (50 << 20)))
-    told(declared, 413, "body_too_large")
+    check_error(declared, 413, "body_too_large")
     await still_serves(scene)
 
 
@@ -221,7 +221,7 @@ def pour(port: int, head: bytes, megabytes: int) -> tuple[int, bytes]:
 async def test_fifty_megabytes_without_a_length_are_counted(scene: Scene) -> None:
     head = f"POST {CHAT} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {scene.key}\r\ntransfer-encoding: chunked\r\n\r\n"
     _, answer = await asyncio.to_thread(pour, scene.stack.port, head.encode(), 50)
-    told(parse_reply(answer), 413, "body_too_large")
+    check_error(parse_reply(answer), 413, "body_too_large")
     sent, _ = await asyncio.to_thread(pour, scene.stack.port, head.encode(), 500)
     assert sent < 200, "who goes on for ever is cut off"
     await still_serves(scene)
@@ -232,7 +232,7 @@ async def test_a_large_body_without_a_known_key_is_refused_before_it_is_read(sce
         for length in ("content-length: 2000000", "transfer-encoding: chunked"):
             for path in (CHAT, "/v1/files", "/mcp", "/api/outcomes", "/nowhere"):
                 head = f"POST {path} HTTP/1.1\r\nhost: g\r\n{key}{length}\r\n\r\n".encode()
-                told(parse_reply(await raw(scene.stack, head)), 401, "invalid_api_key")
+                check_error(parse_reply(await raw(scene.stack, head)), 401, "invalid_api_key")
     large = await scene.stack.chat(scene.key, "x" * 2_000_000)
     assert large.status == 200, large.body
     for name in ("x-api-key", "api-key", "authorization"):
@@ -257,7 +257,7 @@ async def test_the_openai_client_is_told_about_fifty_megabytes(scene: Scene) -> 
 async def test_an_unknown_model_is_refused_with_the_known_ones(scene: Scene) -> None:
     models = ["gpt-9", "", "x" * 10_000, "a\r\nset-cookie: b=c", "\0", "ä€", "../../etc/passwd"]
     for model in models:
-        error = told(await scene.stack.chat(scene.key, model=model), 404, "model_not_found")
+        error = check_error(await scene.stack.chat(scene.key, model=model), 404, "model_not_found")
         assert error["param"] == "model" and "scripted/primary" in error["hint"] and len(error["message"]) < 300
     assert scene.model.counted == 0 and scene.charged() == 0
     assert scene.outcomes() == {"model_not_found": len(models)}
@@ -268,9 +268,9 @@ async def test_a_revoked_key_is_distinguished_from_an_unknown_one(scene: Scene) 
     await scene.stack.wait_until_acknowledged(
         scene.stack.policy("key", "assistant", "UPDATE api_key SET revoked_at = now()")
     )
-    told(await scene.stack.chat(scene.key), 401, "key_revoked")
-    told(await scene.stack.chat("gp_nobody"), 401, "invalid_api_key")
-    told(await scene.stack.ask("GET", "/v1/models", scene.key), 401, "key_revoked")
+    check_error(await scene.stack.chat(scene.key), 401, "key_revoked")
+    check_error(await scene.stack.chat("gp_nobody"), 401, "invalid_api_key")
+    check_error(await scene.stack.ask("GET", "/v1/models", scene.key), 401, "key_revoked")
     assert scene.model.counted == 1
     assert scene.outcomes() == {"": 1, "key_revoked": 1}, "who goes on with a key that was revoked is written down"
     who = "SELECT workload, key_id IS NOT NULL, person_id IS NULL, cost_usd FROM call WHERE status = 'refused'"
@@ -318,7 +318,7 @@ async def test_header_values_that_are_not_text_are_refused(scene: Scene) -> None
             head = b"POST /v1/chat/completions HTTP/1.1\r\nhost: g\r\nconnection: close\r\n" + lines
             answer = await raw(scene.stack, head + b"content-length: %d\r\n\r\n" % len(data), data)
             reply = parse_reply(answer)
-            told(reply, status, code)
+            check_error(reply, status, code)
             assert "x-injected" not in reply.headers and value not in answer
     assert scene.model.counted == 0
 
@@ -330,7 +330,7 @@ async def test_request_content_reaches_neither_response_nor_upstream_headers(sce
     assert reply.status == 200
     assert not any("cookie" in name or "cookie" in value for name, value in reply.headers.items())
     path = await scene.stack.ask("GET", "/v1/models/%0d%0aset-cookie:%20a=b", scene.key)
-    told(path, 404, "model_not_found")
+    check_error(path, 404, "model_not_found")
     assert "set-cookie" not in path.headers
     assert scene.model.counted == 1
 
@@ -340,7 +340,7 @@ async def test_an_exhausted_budget_refuses_and_keeps_its_spending(scene: Scene) 
     key = scene.stack.key("poor")
     replies = [await scene.stack.chat(key) for _ in range(4)]
     assert [reply.status for reply in replies] == [200, 200, 429, 429]
-    error = told(replies[3], 429, "budget_exhausted")
+    error = check_error(replies[3], 429, "budget_exhausted")
     assert "small" in error["message"] and error["type"] == "insufficient_quota"
     assert replies[3].headers["x-should-retry"] == "false"
     assert scene.charged() == Decimal("0.0004")
@@ -359,19 +359,21 @@ async def test_acting_on_behalf_of_a_person_is_refused_without_a_grant(scene: Sc
             (CHAT, {**BODY, "stream": True}),
             (EMBEDDINGS, {"model": "auto", "input": "x"}),
         ):
-            told(await scene.stack.post(path, key, body, **ana), 403, "on_behalf_of_denied")
+            check_error(await scene.stack.post(path, key, body, **ana), 403, "on_behalf_of_denied")
     assert scene.model.counted == 0 and scene.charged() == 0
     assert scene.outcomes() == {"on_behalf_of_denied": 6}, "each is a call of its key, with an entry of its own"
     assert scene.stack.sql("SELECT count(*) FROM audit_entry WHERE action = 'call'") == [(6,)]
     granted = scene.stack.key("assistant", acts=True)
     assert (await scene.stack.post(EMBEDDINGS, granted, {"model": "auto", "input": "x"}, **ana)).status == 200
     reader = scene.stack.key("reader", acts=True)
-    told(await scene.stack.chat(reader, headers=ana), 503, "grounding_unavailable")
+    check_error(await scene.stack.chat(reader, headers=ana), 503, "grounding_unavailable")
     assert scene.model.counted == 1
 
 
 async def test_embeddings_of_a_workload_without_them_are_refused(scene: Scene) -> None:
     key = scene.stack.key("lonely")
-    error = told(await scene.stack.post(EMBEDDINGS, key, {"model": "auto", "input": "x"}), 404, "model_not_found")
+    error = check_error(
+        await scene.stack.post(EMBEDDINGS, key, {"model": "auto", "input": "x"}), 404, "model_not_found"
+    )
     assert "embedding" in error["message"]
-    told(await scene.stack.post(EMBEDDINGS, key, {"model": "auto", "input": []}), 400, "input_empty")
+    check_error(await scene.stack.post(EMBEDDINGS, key, {"model": "auto", "input": []}), 400, "input_empty")

@@ -36,7 +36,7 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
         assert "Traceback" not in log, log[-3000:]
 
 
-def told(reply: Reply, status: int, code: str) -> dict[str, Any]:
+def check_error(reply: Reply, status: int, code: str) -> dict[str, Any]:
     assert (reply.status, reply.code) == (status, code), reply.body[:500]
     error: dict[str, Any] = reply.json["error"]
     assert error["message"] and error["hint"]
@@ -80,13 +80,13 @@ def keys(control: Control) -> int:
 def test_fifty_megabytes_are_refused(control: Control) -> None:
     length = b"content-length: %d" % (50 * MIB)
     answer = parse_reply(raw(control, [b"content-type: application/json", length], [bytes(MIB)] * 50))
-    told(answer, 413, "body_too_large")
+    check_error(answer, 413, "body_too_large")
 
 
 def test_fifty_megabytes_without_a_length_are_refused(control: Control) -> None:
     lines = [b"content-type: application/json", b"transfer-encoding: chunked"]
     chunk = b"100000\r\n" + b" " * MIB + b"\r\n"
-    told(parse_reply(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
+    check_error(parse_reply(raw(control, lines, [chunk] * 50)), 413, "body_too_large")
 
 
 def test_an_endless_head_is_not_buffered(control: Control) -> None:
@@ -104,7 +104,7 @@ def test_malformed_json_is_refused(control: Control, body: bytes) -> None:
     before = keys(control)
     lines = [b"content-type: application/json", b"content-length: %d" % len(body)]
     reply = parse_reply(raw(control, lines, [body]))
-    told(reply, 400 if len(body) > 1000 else 422, "request_invalid")
+    check_error(reply, 400 if len(body) > 1000 else 422, "request_invalid")
     assert keys(control) == before
 
 
@@ -151,7 +151,7 @@ def test_headers_that_are_not_text_are_refused(control: Control, value: bytes) -
 )
 def test_a_malformed_request_gets_an_error_of_the_usual_shape(control: Control, sent: bytes) -> None:
     """As TLS, which is spoken to an address that begins with https."""
-    told(parse_reply(exchanged(control, sent)), 400, "malformed_request")
+    check_error(parse_reply(exchanged(control, sent)), 400, "malformed_request")
 
 
 def test_a_started_answer_is_cut_when_its_request_becomes_malformed(control: Control) -> None:
@@ -173,7 +173,7 @@ async def test_one_connection_too_many_is_refused_with_an_error(control: Control
             connection.sendall(asks)
             assert connection.recv(65536).startswith(b"HTTP/1.1 200")
         refused = parse_reply(exchanged(control, asks))
-        told(refused, 503, "control_full")
+        check_error(refused, 503, "control_full")
         assert refused.headers["retry-after"] == "1"
     await wait_until(lambda: control.ask("GET", "/livez").status == 200)
 
@@ -226,9 +226,9 @@ def test_head_answers_like_get_without_a_body_and_uses_up_no_login_link(control:
 
 def test_an_unknown_filter_value_is_refused_instead_of_an_empty_list(control: Control) -> None:
     for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none"):
-        told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+        check_error(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
     for path in ("traffic?workload=none", "cost/tickets?workload=none", "cost/runway?workload=none"):
-        told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 404, "workload_unknown")
+        check_error(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 404, "workload_unknown")
     assert control.ask("GET", "/api/traffic?deployment=none").code == "deployment_unknown"
     assert control.ask("GET", "/api/traffic?workload=assistant&deployment=local").status == 200
     renewed = control.ask("POST", f"/api/changes/{new_id()}/renew", {"reason": "because"})
@@ -237,7 +237,7 @@ def test_an_unknown_filter_value_is_refused_instead_of_an_empty_list(control: Co
 
 def test_a_malformed_time_is_refused_with_an_example(control: Control) -> None:
     for path in ("audit?since=yesterday", "cost/book?first=2026-13-01"):
-        error = told(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
+        error = check_error(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
         assert "is no " in error["message"] and "like 2026-11-25" in error["problems"][0]["hint"], error
 
 

@@ -55,7 +55,7 @@ limit: 100 USD/month
 """
 
 
-def changed(folder: Path, old: bytes, new: bytes) -> Path:
+def write_changed_workspace(folder: Path, old: bytes, new: bytes) -> Path:
     text = WORKSPACE.encode()
     assert not old or text.count(old) == 1, old
     (folder / "acme.yaml").write_bytes(text.replace(old, new) if old else text)
@@ -63,7 +63,7 @@ def changed(folder: Path, old: bytes, new: bytes) -> Path:
 
 
 def test_the_unchanged_workspace_is_valid(tmp_path: Path) -> None:
-    done = run("check", str(changed(tmp_path, b"", b"")))
+    done = run("check", str(write_changed_workspace(tmp_path, b"", b"")))
     assert done.returncode == 0, done.stderr
 
 
@@ -82,7 +82,7 @@ def test_the_unchanged_workspace_is_valid(tmp_path: Path) -> None:
     ],
 )  # fmt: skip
 def test_a_mistake_is_reported_with_its_place(tmp_path: Path, old: bytes, new: bytes, code: str, line: int) -> None:
-    folder = changed(tmp_path, old, new)
+    folder = write_changed_workspace(tmp_path, old, new)
     for_people, for_programs = run("check", str(folder)), run("check", str(folder), "--json")
     assert for_people.returncode == for_programs.returncode == 65
     told = [p for p in json.loads(for_programs.stdout)["error"]["problems"] if p["code"] == code]

@@ -8,7 +8,7 @@ from uuid import UUID
 
 import psycopg
 from tests.integration.gateway_stack import deployment
-from tests.integration.test_batch_race import found, ordered
+from tests.integration.test_batch_race import find_batch, ordered
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store
@@ -44,7 +44,7 @@ async def test_lines_are_counted_once_whichever_worker_ends_them(database: Datab
             await batch_store.add_lines(connection, batch, [wrong])
             async with connection.cursor() as cursor:
                 await cursor.executemany(EARLIER, [(number % 4 > 0, batch, number) for number in range(1, 9)])
-            await batch_store.claim_lines(connection, await found(connection, batch), worker, 2)
+            await batch_store.claim_lines(connection, await find_batch(connection, batch), worker, 2)
             first, _ = await batch_store.list_claimed(connection, batch, worker)
             for _ in range(2):
                 await batch_store.end_line(connection, batch, first, ok=True, result=b"{}")
@@ -102,7 +102,7 @@ async def test_reading_a_batch_reads_no_waiting_lines(database: Database) -> Non
         lines(admin, batch, 3000)
         admin.execute("ANALYZE batch_line")
         async with await reading(database) as connection:
-            await batch_store.claim_lines(connection, await found(connection, batch), worker, 4)
+            await batch_store.claim_lines(connection, await find_batch(connection, batch), worker, 4)
             async with connection.transaction():
                 await batch_store.recover_lines(connection, batch, "it was")
                 assert len(await batch_store.list_claimed(connection, batch, worker)) == 4

@@ -96,12 +96,12 @@ async def test_only_the_stopped_worker_itself_completes_its_lines(database: Data
 
 async def claimed(connection: Connection, batch: Any, worker: Any) -> ClaimedLine:
     """One line that `worker` has claimed."""
-    await batch_store.claim_lines(connection, await found(connection, batch), worker, 1)
+    await batch_store.claim_lines(connection, await find_batch(connection, batch), worker, 1)
     (line,) = await batch_store.list_claimed(connection, batch, worker)
     return line
 
 
-async def found(connection: Connection, batch: Any) -> batch_store.Batch:
+async def find_batch(connection: Connection, batch: Any) -> batch_store.Batch:
     known = await batch_store.find(connection, batch)
     assert known is not None
     return known
@@ -140,7 +140,7 @@ async def test_results_of_a_fenced_worker_are_ignored(database: Database) -> Non
         batch = ordered(admin, first, second)
         async with await psycopg.AsyncConnection.connect(database.urls["gateway"], autocommit=True) as connection:
             early = await claimed(connection, batch, first)
-            await batch_store.claim_lines(connection, await found(connection, batch), second, 1)
+            await batch_store.claim_lines(connection, await find_batch(connection, batch), second, 1)
             assert await batch_store.list_claimed(connection, batch, second) == [], "a running line was claimed again"
             taken_over(admin, first)
             await batch_store.recover_lines(connection, batch, "interrupted")
@@ -170,7 +170,7 @@ async def test_a_line_that_was_sent_is_flagged_and_never_sent_again(database: Da
             taken_over(admin, worker)
             await batch_store.recover_lines(connection, batch, "interrupted")
             assert await batch_store.has_open_lines(connection, batch) == 0
-            await batch_store.claim_lines(connection, await found(connection, batch), other, 1)
+            await batch_store.claim_lines(connection, await find_batch(connection, batch), other, 1)
             assert await batch_store.list_claimed(connection, batch, other) == [], "it would be sent twice"
             (row,) = admin.execute("SELECT ok, result::json -> 'error' ->> 'code', call_id FROM batch_line").fetchall()
             assert row == (False, "batch_line_interrupted", line.call)
@@ -219,8 +219,8 @@ async def test_cancelling_a_batch_does_not_wait_for_its_start(
         monkeypatch.setattr(batch_check, "check", check)
         monkeypatch.setattr(runner, "_hold_budgets", hold)
         async with await connect(database.urls["gateway"]) as connection:
-            await runner._check_batch(await found(connection, batch), late=False)
-            assert (await found(connection, batch)).status == "cancelling"
+            await runner._check_batch(await find_batch(connection, batch), late=False)
+            assert (await find_batch(connection, batch)).status == "cancelling"
             await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
             told = admin.execute("SELECT custom_id, ok, result FROM batch_line WHERE state = 'done'").fetchall()
             assert {name for name, _, _ in told} == ({"a"} if when == "read" else {"a", "b"})
@@ -241,7 +241,7 @@ async def test_a_batch_created_while_its_file_is_deleted_always_has_its_file(dat
             await connect(database.urls["gateway"]) as ordering,
             await connect(database.urls["gateway"]) as deleting,
         ):
-            again = replace(await found(ordering, known), id=new_id(), status="validating", errors=[], charges=[])
+            again = replace(await find_batch(ordering, known), id=new_id(), status="validating", errors=[], charges=[])
             async with ordering.transaction():
                 assert await file_store.lock_for_batch(ordering, file)
                 await batch_store.add(ordering, again)
@@ -310,5 +310,5 @@ async def _all(url: str, batch: Any, worker: Any) -> list[ClaimedLine]:
         while before != (now := len(await batch_store.list_claimed(connection, batch, worker))):
             before = now
             for _ in range(3):
-                await batch_store.claim_lines(connection, await found(connection, batch), worker, 2)
+                await batch_store.claim_lines(connection, await find_batch(connection, batch), worker, 2)
         return await batch_store.list_claimed(connection, batch, worker)

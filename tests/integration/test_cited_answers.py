@@ -191,14 +191,14 @@ async def test_model_and_caller_are_told_both_sources_of_a_conflict(scene: Scene
     assert "[1] handbook/leave.md says 'Staff have 30 days of leave.'" in prompt
     assert "archive/leave-old.md says 'Staff have 28 days of leave.'" in prompt
     assert "a newer version exists, handbook/travel-2024.md" in prompt
-    (kept,) = [each for each in ends(scene) if each.call == UUID(facts["call_id"]).bytes]
+    (kept,) = [each for each in finishes(scene) if each.call == UUID(facts["call_id"]).bytes]
     assert ([row[0] for row in kept.sources], kept.conflicts) == (["d1"], [("d2", "archive/leave-old.md")])
     await searched_by_tool(scene)
     await not_cached(scene)
     await without_passages(scene)
 
 
-def ends(scene: Scene) -> list[Finish]:
+def finishes(scene: Scene) -> list[Finish]:
     """Of all calls, as the journal has them."""
     paths = sorted(scene.stack.home.journal.glob("*/*.seg"))
     found = [entry.record for path in paths for entry in read_segment(path)[0]]
@@ -211,7 +211,7 @@ async def searched_by_tool(scene: Scene) -> None:
     body = {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": used}
     told = await scene.stack.post("/mcp", scene.keys["assistant"], body)
     assert "28 days" in told.json["result"]["content"][1]["text"]
-    assert ends(scene)[-1].conflicts == [("d2", "archive/leave-old.md")]
+    assert finishes(scene)[-1].conflicts == [("d2", "archive/leave-old.md")]
 
 
 async def not_cached(scene: Scene) -> None:

@@ -44,11 +44,11 @@ TODAY = LAST + timedelta(days=20)
 SITES = [Site(name=name, type="private", jurisdiction="EU") for name in ("rack", "cloud")]
 
 
-def after(days: int) -> date:
+def days_after_first(days: int) -> date:
     return FIRST + timedelta(days=days)
 
 
-def at(day: date) -> datetime:
+def morning_of(day: date) -> datetime:
     return datetime.combine(day, time(9), UTC)
 
 
@@ -94,15 +94,15 @@ def declared(number: int, teams: dict[str, str], rules: Sequence[Allocation], **
     )
 
 
-def asked(
+def add_call(
     conn: Conn, day: date, workload: str, number: int, team: str, *,
     tokens: Sequence[tuple[str, int]] = (("rack", 100),), cost: int = PICO, feature: str = "", person: Any = None,
     cache: str = "none", document: str = "", endpoint: str = "chat", midnight: bool = False,
 ) -> None:  # fmt: skip
     """One call with an attempt at each place: the last one answered, with `midnight` on the day after."""
-    id, lead, last = new_id(), tokens[-1][0], at(day + timedelta(days=midnight))
+    id, lead, last = new_id(), tokens[-1][0], morning_of(day + timedelta(days=midnight))
     attempts: list[Any] = [
-        (id, n, last if n == len(tokens) - 1 else at(day), f"at-{place}", place, "acme/m", "settled", "ok", 200,
+        (id, n, last if n == len(tokens) - 1 else morning_of(day), f"at-{place}", place, "acme/m", "settled", "ok", 200,
          to_decimal(cost), to_decimal(cost), {"input": count}, False, [], 1.0, new_id(), 0.0, None, None, workload,
          number, False, {"input": [count, cost]}, "", "")
         for n, (place, count) in enumerate(tokens)
@@ -112,8 +112,9 @@ def asked(
         detail["feature"] = feature
     whole = to_decimal(cost * len(tokens)) if cache == "none" else 0
     call = (
-        id, at(day), workload, person, None, team or None, endpoint, "ok", 200, None, "acme/m", f"at-{lead}", lead,
-        whole, whole, sum(count for _, count in tokens), 0, cache, number, new_id(), False, 2.5, 1.5, detail, 0, 0,
+        id, morning_of(day), workload, person, None, team or None, endpoint, "ok", 200, None, "acme/m", f"at-{lead}",
+        lead, whole, whole, sum(count for _, count in tokens), 0, cache, number, new_id(), False, 2.5, 1.5, detail, 0,
+        0,
     )  # fmt: skip
     if cache == "none":
         ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, attempts)
@@ -130,7 +131,7 @@ def book(conn: Conn, first: date, last: date) -> list[Line]:
     return cost_book.cost_lines(conn, Days(first, last), TODAY)
 
 
-def by(lines: Sequence[Line], *names: str) -> dict[Any, int]:
+def sum_by(lines: Sequence[Line], *names: str) -> dict[Any, int]:
     found: dict[Any, int] = {}
     for line in lines:
         key = tuple(getattr(line, name) for name in names)
@@ -144,17 +145,20 @@ def platform(amount: int, how: str = "calls") -> Allocation:
 
 def test_a_cost_without_a_first_day_begins_with_the_company(conn: Conn) -> None:
     """That is with its first blueprint, or with a call before it; one that says `from` is spent from then on."""
-    dated = msgspec.structs.replace(platform(PICO), name="hall", since=after(-40).isoformat())
-    release(conn, declared(1, {"ask": "care"}, [platform(4 * PICO), dated]), at(FIRST))
-    assert by(book(conn, date(2019, 1, 1), date(2019, 12, 31)), "allocation") == {}
-    assert by(book(conn, after(-45), after(1)), "allocation") == {"platform": 2 * 4 * PICO, "hall": 42 * PICO}
-    asked(conn, after(-3), "ask", 1, "care")
-    assert by(book(conn, after(-45), after(-1)), "allocation") == {
+    dated = msgspec.structs.replace(platform(PICO), name="hall", since=days_after_first(-40).isoformat())
+    release(conn, declared(1, {"ask": "care"}, [platform(4 * PICO), dated]), morning_of(FIRST))
+    assert sum_by(book(conn, date(2019, 1, 1), date(2019, 12, 31)), "allocation") == {}
+    assert sum_by(book(conn, days_after_first(-45), days_after_first(1)), "allocation") == {
+        "platform": 2 * 4 * PICO,
+        "hall": 42 * PICO,
+    }
+    add_call(conn, days_after_first(-3), "ask", 1, "care")
+    assert sum_by(book(conn, days_after_first(-45), days_after_first(-1)), "allocation") == {
         "": PICO,
         "platform": 3 * 4 * PICO,
         "hall": 40 * PICO,
     }
-    assert by(book(conn, after(-45), after(-4)), "allocation") == {"hall": 37 * PICO}
+    assert sum_by(book(conn, days_after_first(-45), days_after_first(-4)), "allocation") == {"hall": 37 * PICO}
 
 
 def test_what_is_taken_off_is_in_every_sum_and_on_every_statement(conn: Conn) -> None:
@@ -162,13 +166,15 @@ def test_what_is_taken_off_is_in_every_sum_and_on_every_statement(conn: Conn) ->
     grant = Allocation(name="grant", term="credit", amount=-7 * PICO - 1, period="day", by="cost", source="grant 9")
     rack = msgspec.structs.replace(grant, name="rack", amount=-PICO // 3, covers="site/rack", source="grant 10")
     release(
-        conn, declared(1, {"ask": "care", "write": "sales", "idle": "sales"}, [platform(3), grant, rack]), at(FIRST)
+        conn,
+        declared(1, {"ask": "care", "write": "sales", "idle": "sales"}, [platform(3), grant, rack]),
+        morning_of(FIRST),
     )
-    asked(conn, FIRST, "ask", 1, "care", cost=5, feature="triage", document=str(new_id()))
-    asked(conn, FIRST, "ask", 1, "care", cost=1, feature="", tokens=[("cloud", 7), ("rack", 30)])
-    asked(conn, FIRST, "write", 1, "sales", cost=PICO, cache="exact")
-    days = Days(FIRST, after(1))
-    lines = book(conn, FIRST, after(1))
+    add_call(conn, FIRST, "ask", 1, "care", cost=5, feature="triage", document=str(new_id()))
+    add_call(conn, FIRST, "ask", 1, "care", cost=1, feature="", tokens=[("cloud", 7), ("rack", 30)])
+    add_call(conn, FIRST, "write", 1, "sales", cost=PICO, cache="exact")
+    days = Days(FIRST, days_after_first(1))
+    lines = book(conn, FIRST, days_after_first(1))
     total = sum(line.amount for line in lines)
     assert total == 7 + 2 * (3 - 7 * PICO - 1) - PICO // 3 * 2 - 2 and total < 0
     flows = cost_book.workflows_of_lines(conn, lines)
@@ -177,7 +183,7 @@ def test_what_is_taken_off_is_in_every_sum_and_on_every_statement(conn: Conn) ->
         assert sum(from_decimal(Decimal(row["cost_usd"])) for row in rows) == total, name
     for name in cost_spread.DIMENSIONS:
         assert sum(amount for _, _, amount, _ in cost_spread.breakdown(conn, lines, days, name)) == total, name
-    made = statements(lines, FIRST, after(1))
+    made = statements(lines, FIRST, days_after_first(1))
     assert sum(each.total for each in made) == total and {each.team for each in made} >= {"care", "sales"}
     for each in made:
         *rows, last = csv.DictReader(io.StringIO(statement_csv(each)))
@@ -189,15 +195,15 @@ def test_what_is_taken_off_is_in_every_sum_and_on_every_statement(conn: Conn) ->
 
 
 def test_each_team_carries_the_days_on_which_the_workload_was_its_own(conn: Conn) -> None:
-    release(conn, declared(1, {"ask": "zebra", "other": "care"}, [platform(4 * PICO)]), at(FIRST))
-    release(conn, declared(2, {"ask": "ants", "other": "care"}, [platform(4 * PICO)]), at(after(3)))
+    release(conn, declared(1, {"ask": "zebra", "other": "care"}, [platform(4 * PICO)]), morning_of(FIRST))
+    release(conn, declared(2, {"ask": "ants", "other": "care"}, [platform(4 * PICO)]), morning_of(days_after_first(3)))
     for n in range(5):
         number, team = (1, "zebra") if n < 3 else (2, "ants")
-        asked(conn, after(n), "ask", number, team, cost=(n + 1) * PICO)
-    lines = book(conn, FIRST, after(4))
-    measured = by([line for line in lines if line.term == "input"], "team")
+        add_call(conn, days_after_first(n), "ask", number, team, cost=(n + 1) * PICO)
+    lines = book(conn, FIRST, days_after_first(4))
+    measured = sum_by([line for line in lines if line.term == "input"], "team")
     assert measured == {"zebra": 6 * PICO, "ants": 9 * PICO}
-    assert by([line for line in lines if line.term == "platform"], "team") == {"zebra": 12 * PICO, "ants": 8 * PICO}
+    assert sum_by([line for line in lines if line.term == "platform"], "team") == {"zebra": 12 * PICO, "ants": 8 * PICO}
     assert cost_book.blueprint_numbers(lines) == [1, 2]
     assert {line.blueprints for line in lines if line.team == "ants"} == {(2,)}
 
@@ -207,7 +213,7 @@ def test_a_blueprint_of_before_workflows_has_those_of_its_files(conn: Conn) -> N
     flow = Workflow(name="cases", workloads=["ask"])
     for number, flows, files in ((1, [], {"a.yaml": FILES}), (2, [], {"a.yaml": "kind: gone"}), (3, [flow], {})):
         made = msgspec.structs.replace(declared(number, {"ask": "care"}, []), workflows=flows)
-        release(conn, made, at(after(number)), files)
+        release(conn, made, morning_of(days_after_first(number)), files)
     found = cost_rules.workflows_by_blueprint(conn, [0, 1, 2, 3, 99])
     assert found == {0: {"ask": "cases"}, 1: {"ask": "letters"}, 2: {}, 3: {"ask": "cases"}, 99: {}}
 
@@ -215,32 +221,38 @@ def test_a_blueprint_of_before_workflows_has_those_of_its_files(conn: Conn) -> N
 def test_a_team_is_booked_as_it_was_declared_then(conn: Conn) -> None:
     for number, centers in ((1, {"care": "4100"}), (2, {"care": "9000"})):
         made = declared(number, {"ask": "care"}, [platform(4 * PICO)])
-        release(conn, msgspec.structs.replace(made, cost_centers=centers), at(after(number - 1)))
-        asked(conn, after(number - 1), "ask", number, "care")
-    days = [book(conn, after(n), after(n)) for n in (0, 1)]
+        release(conn, msgspec.structs.replace(made, cost_centers=centers), morning_of(days_after_first(number - 1)))
+        add_call(conn, days_after_first(number - 1), "ask", number, "care")
+    days = [book(conn, days_after_first(n), days_after_first(n)) for n in (0, 1)]
     assert [cost_book.cost_centers(conn, lines)["care"] for lines in days] == ["4100", "9000"]
     assert cost_book.cost_centers(conn, [*days[0], *days[1]]) == {"care": "9000"}
 
 
 def test_editing_a_rule_leaves_days_that_are_over_as_they_were(conn: Conn) -> None:
-    release(conn, declared(1, {"ask": "care", "write": "sales"}, [platform(4 * PICO)]), at(FIRST))
+    release(conn, declared(1, {"ask": "care", "write": "sales"}, [platform(4 * PICO)]), morning_of(FIRST))
     for n in range(4):
-        asked(conn, after(n), "ask", 1, "care")
-        asked(conn, after(n), "write", 1, "sales")
-    before = by(book(conn, FIRST, after(3)), "workload", "term")
-    release(conn, declared(2, {"ask": "care", "write": "sales"}, [platform(40 * PICO, "equal")]), at(after(4)))
-    assert by(book(conn, FIRST, after(3)), "workload", "term") == before
-    release(conn, declared(3, {"ask": "care"}, []), at(after(4)) + timedelta(hours=1))
-    assert by(book(conn, FIRST, after(3)), "workload", "term") == before
+        add_call(conn, days_after_first(n), "ask", 1, "care")
+        add_call(conn, days_after_first(n), "write", 1, "sales")
+    before = sum_by(book(conn, FIRST, days_after_first(3)), "workload", "term")
     release(
-        conn, declared(4, {"ask": "care", "write": "sales"}, [platform(6 * PICO)]), at(after(4)) + timedelta(hours=2)
+        conn,
+        declared(2, {"ask": "care", "write": "sales"}, [platform(40 * PICO, "equal")]),
+        morning_of(days_after_first(4)),
     )
-    later = [line for line in book(conn, after(4), after(4)) if line.term == "platform"]
-    assert by(later, "workload") == {"ask": 3 * PICO, "write": 3 * PICO}, "the last of a day counts for it"
+    assert sum_by(book(conn, FIRST, days_after_first(3)), "workload", "term") == before
+    release(conn, declared(3, {"ask": "care"}, []), morning_of(days_after_first(4)) + timedelta(hours=1))
+    assert sum_by(book(conn, FIRST, days_after_first(3)), "workload", "term") == before
+    release(
+        conn,
+        declared(4, {"ask": "care", "write": "sales"}, [platform(6 * PICO)]),
+        morning_of(days_after_first(4)) + timedelta(hours=2),
+    )
+    later = [line for line in book(conn, days_after_first(4), days_after_first(4)) if line.term == "platform"]
+    assert sum_by(later, "workload") == {"ask": 3 * PICO, "write": 3 * PICO}, "the last of a day counts for it"
     assert {line.blueprints for line in later} == {(4,)}
-    asked(conn, after(-3), "ask", 1, "care")
-    earlier = [line for line in book(conn, after(-9), after(-1)) if line.term == "platform"]
-    assert by(earlier, "blueprints") == {(1,): 12 * PICO}, (
+    add_call(conn, days_after_first(-3), "ask", 1, "care")
+    earlier = [line for line in book(conn, days_after_first(-9), days_after_first(-1)) if line.term == "platform"]
+    assert sum_by(earlier, "blueprints") == {(1,): 12 * PICO}, (
         "days before the first blueprint count as its day, from a call on"
     )
 
@@ -251,18 +263,23 @@ def test_any_two_spans_are_what_both_are_together(conn: Conn) -> None:
     for number in range(1, 6):
         teams = {"ask": "care" if number % 2 else "sales", **({"write": "sales"} if number != 3 else {})}
         rules = [platform(4 * PICO + number, "tokens"), room, desk]
-        release(conn, declared(number, teams, rules), at(after(2 * number - 2)))
+        release(conn, declared(number, teams, rules), morning_of(days_after_first(2 * number - 2)))
     for n in range(10):
         number = 1 + n // 2
-        asked(conn, after(n), "ask", number, "care" if number % 2 else "sales", tokens=[("rack", 7 * n + 1)])
+        add_call(
+            conn, days_after_first(n), "ask", number, "care" if number % 2 else "sales", tokens=[("rack", 7 * n + 1)]
+        )
         if number != 3:
-            asked(conn, after(n), "write", number, "sales", tokens=[("cloud", 30), ("rack", 5 + n)])
-    conn.execute("INSERT INTO semantic_day (day, workload, looked, spent_us) VALUES (%s, 'ask', 1, 777)", (after(4),))
+            add_call(conn, days_after_first(n), "write", number, "sales", tokens=[("cloud", 30), ("rack", 5 + n)])
+    conn.execute(
+        "INSERT INTO semantic_day (day, workload, looked, spent_us) VALUES (%s, 'ask', 1, 777)", (days_after_first(4),)
+    )
     keys = ("workload", "team", "term", "basis", "allocation", "deployment")
-    whole = by(book(conn, after(-2), after(11)), *keys)
-    for split in (after(-2), after(1), after(4), after(9)):
+    whole = sum_by(book(conn, days_after_first(-2), days_after_first(11)), *keys)
+    for split in (days_after_first(-2), days_after_first(1), days_after_first(4), days_after_first(9)):
         one, two = (
-            by(book(conn, *span), *keys) for span in ((after(-2), split), (split + timedelta(days=1), after(11)))
+            sum_by(book(conn, *span), *keys)
+            for span in ((days_after_first(-2), split), (split + timedelta(days=1), days_after_first(11)))
         )
         assert whole == {key: one.get(key, 0) + two.get(key, 0) for key in {*one, *two}}
         rollup_store.fold(conn)
@@ -272,10 +289,10 @@ def test_a_removed_deployment_keeps_the_term_and_price_that_it_had(conn: Conn) -
     made = declared(1, {"ask": "care"}, [], kind="embeddings")
     (place,) = [each for each in made.deployments if each.name == "at-rack"]
     rates = msgspec.structs.replace(place.rates, source="declared acme.yaml:12")
-    release(conn, declared(1, {"ask": "care"}, [], kind="embeddings", rates=rates), at(FIRST))
-    asked(conn, FIRST, "ask", 1, "care")
+    release(conn, declared(1, {"ask": "care"}, [], kind="embeddings", rates=rates), morning_of(FIRST))
+    add_call(conn, FIRST, "ask", 1, "care")
     gone = declared(2, {"ask": "care"}, [])
-    release(conn, msgspec.structs.replace(gone, deployments=[]), at(after(1)))
+    release(conn, msgspec.structs.replace(gone, deployments=[]), morning_of(days_after_first(1)))
     (line,) = book(conn, FIRST, FIRST)
     assert (line.term, line.source, line.blueprints) == ("embedding", "declared acme.yaml:12", (1,))
     assert line.rule == "input x price of at-rack"
@@ -287,10 +304,10 @@ def test_the_book_and_own_hardware_measure_the_same_use(conn: Conn) -> None:
         source="invoice 7",
     )  # fmt: skip
     made = declared(1, {"ask": "care"}, [rack])
-    release(conn, made, at(FIRST))
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 300), ("cloud", 50)])  # it fell back: both worked
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 500)], cache="exact")  # nothing worked
+    release(conn, made, morning_of(FIRST))
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 300), ("cloud", 50)])  # it fell back: both worked
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 500)], cache="exact")  # nothing worked
     told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
     assert told == {"capacity": 4 * PICO, "idle": 6 * PICO}
     (own,) = cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))
@@ -314,9 +331,9 @@ def test_own_hardware_is_compared_with_a_price_by_the_request_too(conn: Conn, ho
     ]
     mine = msgspec.structs.replace(made.workloads[0], deployments=["at-rack", "at-cloud"])
     made = msgspec.structs.replace(made, deployments=places, workloads=[mine])
-    release(conn, made, at(FIRST))
+    release(conn, made, morning_of(FIRST))
     for _ in range(3):
-        asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
+        add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
     (own,) = cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))
     assert (own["other"], own["used"]) == ("at-cloud", 0.3)
     assert own["other_usd"] == format_usd(3 * PICO // 2 + 300 * PICO // 1_000_000)
@@ -334,8 +351,8 @@ def test_own_hardware_that_embeds_is_compared_with_what_embeds(conn: Conn) -> No
     (ask,) = made.workloads
     mine = msgspec.structs.replace(ask, deployments=["at-cloud"], embeddings=["at-rack"])
     made = msgspec.structs.replace(made, deployments=places, workloads=[mine])
-    release(conn, made, at(FIRST))
-    asked(conn, FIRST, "ask", 1, "care")
+    release(conn, made, morning_of(FIRST))
+    add_call(conn, FIRST, "ask", 1, "care")
     assert [row["other"] for row in cost_own.own_hardware_json(conn, made, Days(FIRST, FIRST))] == [None], (
         "nobody embeds by chat"
     )
@@ -352,9 +369,9 @@ def test_another_model_would_not_embed(conn: Conn) -> None:
     dear = msgspec.structs.replace(chat, model="acme/dear", rates=Rates(input=10**6 * PICO, output=0, source="mine"))
     places = [dear if each.name == "at-cloud" else each for each in made.deployments]
     made = msgspec.structs.replace(made, deployments=places)
-    release(conn, made, at(FIRST))
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 7)])
+    release(conn, made, morning_of(FIRST))
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)])
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 7)])
     days = Days(FIRST, FIRST)
     for model in ("at-cloud", "acme/dear"):
         told = cost_what_if.scenario(conn, days, None, ["context=2"], model)
@@ -368,10 +385,10 @@ def test_a_rate_of_a_place_counts_what_was_done_there(conn: Conn) -> None:
         Allocation(name=name, term=term, rate=PICO, per=per, covers="deployment/at-rack", source="contract")
         for name, term, per in (("desk", "support", "1000 calls"), ("power", "energy", "1M tokens"))
     ]
-    release(conn, declared(1, {"ask": "care"}, rates), at(FIRST))
+    release(conn, declared(1, {"ask": "care"}, rates), morning_of(FIRST))
     for place, count in (("rack", 400_000), ("cloud", 900_000), ("rack", 600_000)):
-        asked(conn, FIRST, "ask", 1, "care", tokens=[(place, count)])
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 70_000)], cache="exact")  # nothing was asked there
+        add_call(conn, FIRST, "ask", 1, "care", tokens=[(place, count)])
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 70_000)], cache="exact")  # nothing was asked there
     told = {line.term: line.amount for line in book(conn, FIRST, FIRST) if line.allocation}
     assert told == {"support": 2 * PICO // 1000, "energy": PICO}
 
@@ -381,7 +398,7 @@ def test_own_hardware_is_told_by_what_was_made_on_it(conn: Conn, database: Datab
     rack = Allocation(
         name="rack", term="capacity", amount=10 * PICO, period="day", covers="deployment/at-rack", source="invoice 7"
     )
-    release(conn, declared(1, {"ask": "care"}, [rack]), at(FIRST))
+    release(conn, declared(1, {"ask": "care"}, [rack]), morning_of(FIRST))
     people = {}
     for name in ("ana", "bo"):
         people[name] = new_id()
@@ -404,10 +421,10 @@ def test_own_hardware_is_told_by_what_was_made_on_it(conn: Conn, database: Datab
         "document": documents["prices"],
         "cost": 9 * PICO,
     }
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], **local)
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **local)
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 800)], **paid)
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **{**paid, "cost": 0})
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], **local)
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **local)
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 800)], **paid)
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **{**paid, "cost": 0})
     if folded:
         rollup_store.fold(conn)
     with psycopg.connect(database.urls["control"]) as control:
@@ -450,14 +467,14 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
         Allocation(name="desk", term="support", rate=3 * PICO, per="1000 calls", source="contract"),
         Allocation(name="grant", term="credit", amount=-7, period="day", by="calls", source="contract"),
     ]
-    release(conn, declared(1, {"ask": "care", "write": "sales"}, rules), at(FIRST))
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("cloud", 50)], cost=PICO)
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], cost=0)
-    asked(conn, FIRST, "write", 1, "sales", tokens=[("rack", 600)], cost=2 * PICO)
+    release(conn, declared(1, {"ask": "care", "write": "sales"}, rules), morning_of(FIRST))
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("cloud", 50)], cost=PICO)
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 200)], cost=0)
+    add_call(conn, FIRST, "write", 1, "sales", tokens=[("rack", 600)], cost=2 * PICO)
     calls = [row[0] for row in conn.execute("SELECT id FROM call ORDER BY id").fetchall()]
     found = [cost_receipt.allocated_to_call(conn, queries.receipt(conn, id), TODAY) for id in calls]
     told = [{term["term"]: from_decimal(Decimal(term["cost_usd"])) for term in each["terms"]} for each in found]
-    lines = by(cost_book.allocated_lines(conn, Days(FIRST, FIRST)), "workload", "term")
+    lines = sum_by(cost_book.allocated_lines(conn, Days(FIRST, FIRST)), "workload", "term")
     assert told[0]["capacity"] == PICO and told[1]["capacity"] == 2 * PICO and told[2]["capacity"] == 6 * PICO
     assert told[0]["database"] == PICO // 2 == lines["ask", "database"] and "database" not in told[1]
     assert told[0]["platform"] == told[1]["platform"] == lines["ask", "platform"] // 2
@@ -476,8 +493,8 @@ def test_a_receipt_has_its_part_of_what_is_allocated(conn: Conn) -> None:
 
 def test_a_receipt_counts_the_tokens_of_its_day_alone(conn: Conn) -> None:
     rack = Allocation(name="rack", term="capacity", amount=9 * PICO, period="day", covers="deployment/at-rack")
-    release(conn, declared(1, {"ask": "care"}, [rack]), at(FIRST))
-    asked(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("rack", 400)], midnight=True)
+    release(conn, declared(1, {"ask": "care"}, [rack]), morning_of(FIRST))
+    add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100), ("rack", 400)], midnight=True)
     ((call,),) = conn.execute("SELECT id FROM call").fetchall()
     found = cost_receipt.allocated_to_call(conn, queries.receipt(conn, call), TODAY)
     assert found["cost_usd"] == format_usd(9 * PICO)
@@ -486,15 +503,15 @@ def test_a_receipt_counts_the_tokens_of_its_day_alone(conn: Conn) -> None:
 
 def test_minutes_of_reviewers_are_measured_where_counted_and_estimated_where_said(conn: Conn) -> None:
     wage = Allocation(name="people", term="review", rate=60 * PICO, per="review hour", source="HR 2026")
-    release(conn, declared(1, {"ask": "care"}, [wage]), at(FIRST))
+    release(conn, declared(1, {"ask": "care"}, [wage]), morning_of(FIRST))
     for _ in range(3):
-        asked(conn, FIRST, "ask", 1, "care")
+        add_call(conn, FIRST, "ask", 1, "care")
     calls = [row[0] for row in conn.execute("SELECT id FROM call ORDER BY id").fetchall()]
     for id, minutes, said in ((calls[0], 4, False), (calls[1], 6, True), (new_id(), 12, False)):
         conn.execute(
             """INSERT INTO held_call (id, kind, workload, key_id, gateway, due_at, state, decided_at, minutes,
                  minutes_said) VALUES (%s, 'answer', 'ask', %s, %s, now(), 'released', %s, %s, %s)""",
-            (id, new_id(), new_id(), at(FIRST), minutes, said),
+            (id, new_id(), new_id(), morning_of(FIRST), minutes, said),
         )
     lines = [line for line in book(conn, FIRST, FIRST) if line.allocation]
     assert {line.basis: line.amount for line in lines} == {"measured": 16 * PICO, "estimated": 6 * PICO}
@@ -510,10 +527,10 @@ def test_minutes_of_reviewers_are_measured_where_counted_and_estimated_where_sai
 
 def test_uses_of_tools_are_a_term_of_their_own(conn: Conn) -> None:
     crm = Allocation(name="crm", term="tools", rate=8 * PICO, per="1000 tool uses", source="contract 9")
-    release(conn, declared(1, {"ask": "care", "write": "sales"}, [crm]), at(FIRST))
+    release(conn, declared(1, {"ask": "care", "write": "sales"}, [crm]), morning_of(FIRST))
     for workload, endpoint, count in (("ask", "mcp", 3), ("ask", "responses", 5), ("write", "mcp", 1)):
         for _ in range(count):
-            asked(conn, FIRST, workload, 1, "", endpoint=endpoint, cost=0)
+            add_call(conn, FIRST, workload, 1, "", endpoint=endpoint, cost=0)
     (ask, write) = [line for line in book(conn, FIRST, FIRST) if line.allocation]
     assert (ask.term, ask.basis, ask.amount, write.amount) == ("tools", "measured", 24 * PICO // 1000, 8 * PICO // 1000)
     assert ask.rule == "0.003 x rate for each 1000 tool uses (allocation crm)"

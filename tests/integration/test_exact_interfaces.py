@@ -176,7 +176,7 @@ def test_a_stream_has_its_facts_in_the_last_chunk_that_it_has_anyway(scene: Scen
     assert "groundplan-cost-usd" not in headers, "it is not known before the body"
 
 
-def written(scene: Scene, archive: Path) -> Iterator[tuple[str, bytes]]:
+def written_files(scene: Scene, archive: Path) -> Iterator[tuple[str, bytes]]:
     """Everything that the installation keeps: HOME with the files of its database, its backup unpacked, its output."""
     kept = [Path(folder) / name for folder, _, names in os.walk(scene.stack.home) for name in names]
     for path in (*kept, scene.stack.folder / "up.log", scene.stack.folder / "ready"):
@@ -219,7 +219,7 @@ def test_no_secret_is_stored_logged_or_shown(scene: Scene) -> None:
     wait_until(lambda: all(not g["journal_lag"] for g in status().body["gateways"]), 60, "no lag")
     archive = scene.stack.folder / "archive"
     scene.stack.cli("backup", str(archive))
-    kept = [*written(scene, archive), *shown(scene)]
+    kept = [*written_files(scene, archive), *shown(scene)]
     assert any(name.startswith("backup: tables/attempt") for name, _ in kept)
     for secret in (FROM_ENVIRONMENT, FROM_FILE, scene.key, scene.key.removeprefix("gp_")):
         assert [name for name, content in kept if secret.encode() in content] == []

@@ -18,7 +18,7 @@ __all__ = ["cache_setup"]
 TEXT = b"28 days"
 
 
-async def seen(two: ScriptedModel, count: int) -> bytes:
+async def candidate_request(two: ScriptedModel, count: int) -> bytes:
     """What the candidate was asked the last time."""
     async with asyncio.timeout(60):
         while two.counted < count:  # noqa: ASYNC110 -- what is waited for has no event
@@ -42,7 +42,7 @@ async def test_a_second_answer_reads_what_its_person_may_read_then(cache_setup: 
         await cache_setup.stack.wait_until_acknowledged()
         reply = await cache_setup.stack.chat(cache_setup.keys["shared ana"], QUESTION)
         assert TEXT in reply.body
-        assert TEXT in await seen(two, 1)
+        assert TEXT in await candidate_request(two, 1)
         # ben may not read it any more while the answer that is shown is on its way
         cache_setup.model.script, before = Script(latency_ms=1500), cache_setup.model.counted
         asked = asyncio.create_task(cache_setup.stack.chat(cache_setup.keys["shared ben"], QUESTION))
@@ -55,4 +55,4 @@ async def test_a_second_answer_reads_what_its_person_may_read_then(cache_setup: 
         )
         shown = await asked
         assert (shown.json["groundplan"]["deployment"], TEXT in shown.body) == ("one", True)
-        assert TEXT not in await seen(two, 2), "a second answer was made from what was revoked"
+        assert TEXT not in await candidate_request(two, 2), "a second answer was made from what was revoked"

@@ -70,7 +70,7 @@ BLOCKED = "SELECT 1 FROM pg_locks WHERE relation = 'outcome'::regclass AND NOT g
 """An outcome that waits in the database to be written."""
 
 
-async def kept(stack: Stack, key: str, body: dict[str, Any]) -> None:
+async def post_until_kept(stack: Stack, key: str, body: dict[str, Any]) -> None:
     """Send it until it is kept: a worker that has just started, or is slow to follow live policy, says 503."""
     end = asyncio.get_running_loop().time() + 60
     while (reply := await stack.post(OUTCOMES, key, body)).status != 201:
@@ -81,7 +81,7 @@ async def kept(stack: Stack, key: str, body: dict[str, Any]) -> None:
 async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None:
     key, call = stack.key(), call_of(stack)
     body = {"id": str(new_id()), "call_id": str(call), "accepted": True, "value_usd": "2.50", "label": "resolved"}
-    await kept(stack, key, {"call_id": str(call), "label": "seen"})
+    await post_until_kept(stack, key, {"call_id": str(call), "label": "seen"})
     replies = await asyncio.gather(*(stack.post(OUTCOMES, key, body) for _ in range(6)))
     assert [reply.status for reply in replies] == [201] * 6
     assert replies[0].json == {"id": body["id"], "call_id": str(call)}
@@ -105,7 +105,7 @@ async def test_an_application_says_what_its_call_was_worth(stack: Stack) -> None
 
 async def test_an_outcome_is_kept_once_though_the_worker_dies_before_it_answers(stack: Stack) -> None:
     key, call = stack.key(), call_of(stack)
-    await kept(stack, key, {"call_id": str(call), "label": "seen"})
+    await post_until_kept(stack, key, {"call_id": str(call), "label": "seen"})
     body = {"id": str(new_id()), "call_id": str(call), "accepted": True}
     with psycopg.connect(stack.database.superuser) as blocker:
         blocker.execute("LOCK TABLE outcome IN ACCESS EXCLUSIVE MODE")
@@ -122,7 +122,7 @@ async def test_an_outcome_is_kept_once_though_the_worker_dies_before_it_answers(
         await waiting
     stack.workers.clear()
     stack.start()
-    await kept(stack, key, body)
+    await post_until_kept(stack, key, body)
     assert len(stack.sql("SELECT 1 FROM outcome WHERE accepted")) == 1
 
 
@@ -171,7 +171,7 @@ async def test_who_may_not_is_told_why(stack: Stack) -> None:
 
 async def test_without_postgresql_an_outcome_is_refused_and_kept_when_it_is_sent_again(stack: Stack) -> None:
     key, body = stack.key("payroll"), {"id": str(new_id()), "call_id": str(call_of(stack, "payroll")), "accepted": True}
-    await kept(stack, key, body)
+    await post_until_kept(stack, key, body)
     name = stack.database.name
     body["id"] = str(new_id())
     stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false")
@@ -180,7 +180,7 @@ async def test_without_postgresql_an_outcome_is_refused_and_kept_when_it_is_sent
     assert (cut_off.status, cut_off.code) == (503, "database_unavailable")
     assert "retry-after" in cut_off.headers and "same `id`" in cut_off.json["error"]["hint"]
     stack.sql_admin(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
-    await kept(stack, key, body)
+    await post_until_kept(stack, key, body)
     assert len(stack.sql("SELECT 1 FROM outcome")) == 2
 
 
@@ -325,12 +325,12 @@ async def test_an_application_says_on_which_ticket_it_works_and_what_became_of_i
             assert asyncio.get_running_loop().time() < end
             await asyncio.to_thread(shipper.run_round, conn)
     body = {"ticket": "PAY-17", "accepted": True, "value_usd": "4"}
-    await kept(stack, key, body)
+    await post_until_kept(stack, key, body)
     rows = stack.sql(
         "SELECT accepted, value_usd, label, ticket_call.workload FROM outcome JOIN ticket_call USING (call_id)"
     )
     assert rows == [(True, 4, "ticket PAY-17", "payroll")]
-    await kept(stack, key, {"ticket": "PAY-17", "status": "reopened"})
+    await post_until_kept(stack, key, {"ticket": "PAY-17", "status": "reopened"})
     assert stack.sql("SELECT accepted FROM outcome ORDER BY at DESC LIMIT 1") == [(False,)]
     theirs = await stack.post(OUTCOMES, other, body)
     assert (theirs.status, theirs.code) == (404, "ticket_unknown")

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import psycopg
 import pytest
-from tests.unit.test_gateway_mcp import code, stack, use
+from tests.unit.test_gateway_mcp import call_tool, error_code, mcp_rig
 
 from groundplan.blueprint.model import Review
 from groundplan.core.audit.keys import create_keys
@@ -58,7 +58,7 @@ def company(conn: psycopg.Connection[Any]) -> dict[str, str]:
     return {name: f"person:{identity.find_person(conn, f'{name}@acme.example').id}" for name in ("sam", "cleo")}
 
 
-def asked(conn: psycopg.Connection[Any], actor: str = A, **more: Any) -> Any:
+def request_exception(conn: psycopg.Connection[Any], actor: str = A, **more: Any) -> Any:
     wanted = ExceptionRequest("r", "w", None, NOW + timedelta(days=1), "a trial")
     return exceptions.request_exception(conn, actor, replace(wanted, **more), seats=1, now=NOW)
 
@@ -89,11 +89,11 @@ async def policy_of(database: Database, tmp_path: Path) -> Any:
 async def test_an_exception_applies_once_both_duties_agreed_until_it_ends(database: Database, tmp_path: Path) -> None:
     with connect(database) as conn:
         who = company(conn)
-        made = asked(conn, who["sam"])
-        assert asked(conn, who["cleo"]).id == made.id, "the same one is asked for once"
+        made = request_exception(conn, who["sam"])
+        assert request_exception(conn, who["cleo"]).id == made.id, "the same one is asked for once"
         with pytest.raises(Denied, match="You asked for"):
             agree(conn, who["sam"], made.id)
-        other = asked(conn, A, person=identity.find_person(conn, "cleo@acme.example"))
+        other = request_exception(conn, A, person=identity.find_person(conn, "cleo@acme.example"))
         assert not agree(conn, who["sam"], other.id).is_complete
         assert exceptions.get_exception(conn, other.id).waits_for == ["compliance"]
     assert (await policy_of(database, tmp_path)).exceptions == ()
@@ -123,7 +123,7 @@ async def test_an_exception_applies_once_both_duties_agreed_until_it_ends(databa
 async def test_a_permitted_person_ends_an_exception_approved_by_others(database: Database, tmp_path: Path) -> None:
     with connect(database) as conn:
         who = company(conn)
-        made = asked(conn)
+        made = request_exception(conn)
         for name in who.values():
             agree(conn, name, made.id)
     assert len((await policy_of(database, tmp_path)).exceptions) == 1
@@ -138,13 +138,13 @@ async def test_a_permitted_person_ends_an_exception_approved_by_others(database:
 @pytest.mark.parametrize("more", [{"until": NOW}, {"until": NOW + timedelta(days=400)}, {"reason": " "}])
 def test_an_exception_ends_and_has_a_reason(database: Database, more: dict[str, Any]) -> None:
     with connect(database) as conn, pytest.raises(Invalid):
-        asked(conn, **more)
+        request_exception(conn, **more)
 
 
 def test_an_expired_exception_is_not_approved_and_a_lone_person_may_approve(database: Database) -> None:
     with connect(database) as conn:
         who = company(conn)
-        late = asked(conn, until=NOW + timedelta(seconds=1))
+        late = request_exception(conn, until=NOW + timedelta(seconds=1))
         with pytest.raises(Conflict, match="over"):
             exceptions.check_undecided(conn, late.id, NOW + timedelta(minutes=1))
         with pytest.raises(Conflict, match="over"):
@@ -153,7 +153,7 @@ def test_an_expired_exception_is_not_approved_and_a_lone_person_may_approve(data
         identity.nominate(
             conn, "operator", "company", {each: ["sam@acme.example"] for each in ("security", "compliance")}
         )
-        alone = asked(conn, who["sam"])
+        alone = request_exception(conn, who["sam"])
         assert agree(conn, who["sam"], alone.id, separation="solo").is_complete
 
 
@@ -354,23 +354,29 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
     home = Home(tmp_path)
     home.create()
     create_keys(home)
-    async with stack(tmp_path, dangerous=["delete_*"]) as (rig, model):
+    async with mcp_rig(tmp_path, dangerous=["delete_*"]) as (rig, model):
         rig.gateway.clock = SystemClock()
         desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch)
-        refused = await use(rig, "crm__delete_all", table="x")
-        assert code(refused) == "approval_required" and model.used == []
+        refused = await call_tool(rig, "crm__delete_all", table="x")
+        assert error_code(refused) == "approval_required" and model.used == []
         retry = refused["structuredContent"]["error"]["retry_id"]
         assert f"groundplan_retry_id={retry}" in refused["content"][0]["text"], (
             "which is all that most models are given"
         )
-        assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_required"
+        assert (
+            error_code(await call_tool(rig, "crm__delete_all", table="x", groundplan_retry_id=retry))
+            == "approval_required"
+        )
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)
             texts = service.read_texts(conn, SubjectKeys.of(home), REX, held)
             assert (held.kind, held.subject, texts["asked"]) == ("tool", "crm/delete_all", '{\n  "table": "x"\n}')
             service.decide(conn, Reviewer(REX, None), held, ReviewDecision(True, ""), datetime.now(UTC))
         for table in ("y", "x z"):
-            assert code(await use(rig, "crm__delete_all", table=table, groundplan_retry_id=retry)) == "approval_other"
+            assert (
+                error_code(await call_tool(rig, "crm__delete_all", table=table, groundplan_retry_id=retry))
+                == "approval_other"
+            )
         assert model.used == []
         live: Any = rig.gateway.live
         before, (digest, key) = live.policy, next(iter(live.policy.keys.items()))
@@ -378,11 +384,16 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
             new = replace(key, id=str(new_id()), family=key.id if line else "", line=line)
             live.policy = replace(before, keys={**before.keys, digest: new})
             if told:
-                assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == told
-        done = await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)  # with the key it was rotated to
+                assert error_code(await call_tool(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == told
+        done = await call_tool(
+            rig, "crm__delete_all", table="x", groundplan_retry_id=retry
+        )  # with the key it was rotated to
         assert done["isError"] is False and model.used == [("delete_all", {"table": "x"})]
-        assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id=retry)) == "approval_refused"
-        assert code(await use(rig, "crm__delete_all", table="x", groundplan_retry_id="no")) == "retry_id"
+        assert (
+            error_code(await call_tool(rig, "crm__delete_all", table="x", groundplan_retry_id=retry))
+            == "approval_refused"
+        )
+        assert error_code(await call_tool(rig, "crm__delete_all", table="x", groundplan_retry_id="no")) == "retry_id"
         assert len(model.used) == 1
         await desk.close()
 
@@ -391,14 +402,14 @@ async def test_a_refused_tool_says_why(database: Database, tmp_path: Path) -> No
     home = Home(tmp_path)
     home.create()
     create_keys(home)
-    async with stack(tmp_path, dangerous=["delete_all"]) as (rig, model):
+    async with mcp_rig(tmp_path, dangerous=["delete_all"]) as (rig, model):
         rig.gateway.clock = SystemClock()
         desk = rig.gateway.reviews = Reviews(home, database.urls["gateway"], rig.gateway.epoch)
-        retry = (await use(rig, "crm__delete_all"))["structuredContent"]["error"]["retry_id"]
+        retry = (await call_tool(rig, "crm__delete_all"))["structuredContent"]["error"]["retry_id"]
         with connect(database) as conn:
             (held,) = store.queue(conn, waiting=True)
             service.decide(conn, Reviewer(REX, None), held, ReviewDecision(False, "never", 1), datetime.now(UTC))
-        refused = await use(rig, "crm__delete_all", groundplan_retry_id=retry)
-        assert code(refused) == "approval_refused" and "never" in refused["content"][0]["text"]
+        refused = await call_tool(rig, "crm__delete_all", groundplan_retry_id=retry)
+        assert error_code(refused) == "approval_refused" and "never" in refused["content"][0]["text"]
         assert model.used == []
         await desk.close()

@@ -31,7 +31,7 @@ OURS = {
 }  # fmt: skip
 
 
-def whole(status: int, body: bytes, *lines: bytes) -> bytes:
+def http_response(status: int, body: bytes, *lines: bytes) -> bytes:
     head = [b"HTTP/1.1 %d X" % status, b"content-length: %d" % len(body), *lines]
     return b"\r\n".join(head) + b"\r\n\r\n" + body
 
@@ -90,18 +90,18 @@ async def hostile(database: Database, folder: Path) -> AsyncIterator[Hostile]:
 async def test_nothing_of_a_hostile_upstream_gets_through(database: Database, tmp_path: Path) -> None:
     async with hostile(database, tmp_path) as upstream:
         evil = (b"set-cookie: session=evil", b"location: http://evil.example/", b"x-powered-by: evil")
-        reply = await upstream.answer(whole(200, GOOD, *evil))
+        reply = await upstream.answer(http_response(200, GOOD, *evil))
         assert reply.status == 200 and reply.json["choices"][0]["message"]["content"] == "fine"
 
         split = [
-            whole(200, GOOD, b"x: a\rset-cookie: evil=1"),
-            whole(200, GOOD, b"x: a\x00b"),
-            whole(200, GOOD, b"x: a\nset-cookie: evil=1"),
-            whole(200, GOOD, b" folded: line"),
-            whole(200, GOOD, b"transfer-encoding: chunked"),
-            whole(200, gzip.compress(b'{"choices":' + b"[" * 50_000_000), b"content-encoding: gzip"),
-            whole(302, b"", b"location: http://127.0.0.1:1/"),
-            whole(101, b"", b"upgrade: websocket", b"connection: upgrade"),
+            http_response(200, GOOD, b"x: a\rset-cookie: evil=1"),
+            http_response(200, GOOD, b"x: a\x00b"),
+            http_response(200, GOOD, b"x: a\nset-cookie: evil=1"),
+            http_response(200, GOOD, b" folded: line"),
+            http_response(200, GOOD, b"transfer-encoding: chunked"),
+            http_response(200, gzip.compress(b'{"choices":' + b"[" * 50_000_000), b"content-encoding: gzip"),
+            http_response(302, b"", b"location: http://127.0.0.1:1/"),
+            http_response(101, b"", b"upgrade: websocket", b"connection: upgrade"),
             b"HTTP/1.1 200 OK\r\ncontent-length: 99999999999999999999\r\n\r\n",
         ]
         for raw in split:
@@ -110,18 +110,20 @@ async def test_nothing_of_a_hostile_upstream_gets_through(database: Database, tm
             assert b"evil" not in reply.body
 
         said = json.dumps({"error": {"message": f"your header was Authorization: Bearer {SECRET}", "type": "x"}})
-        reply = await upstream.answer(whole(400, said.encode()))
+        reply = await upstream.answer(http_response(400, said.encode()))
         assert reply.status == 400 and "your header was" in reply.json["error"]["message"]
         for status in (401, 403):
-            assert (await upstream.answer(whole(status, said.encode()))).status in (502, 503)
+            assert (await upstream.answer(http_response(status, said.encode()))).status in (502, 503)
         html = b"<script>alert(1)</script>"
-        reply = await upstream.answer(whole(400, html, b"content-type: text/html"))
+        reply = await upstream.answer(http_response(400, html, b"content-type: text/html"))
         assert reply.headers["content-type"] == "application/json" and html not in reply.body
 
         chunk = json.loads(GOOD) | {"object": "chat.completion.chunk"}
         chunk["choices"] = [{"index": 0, "delta": {"content": "a\r\n\r\ndata: evil"}, "finish_reason": "stop"}]
         stream = b"data: %b\n\ndata: [DONE]\n\n" % json.dumps(chunk).encode()
-        reply = await upstream.answer(whole(200, stream, b"content-type: text/event-stream", *evil), stream=True)
+        reply = await upstream.answer(
+            http_response(200, stream, b"content-type: text/event-stream", *evil), stream=True
+        )
         assert (
             reply.status == 200 and parse_events(reply.body)[-1] == "[DONE]" and "evil" not in parse_events(reply.body)
         )

@@ -128,7 +128,7 @@ def test_a_time_that_cannot_be_is_not_kept(intake: Intake, said: str) -> None:
     assert intake.ingest(given).failed == 0
 
 
-def seen(intake: Intake, person: object) -> set[str]:
+def visible_paths(intake: Intake, person: object) -> set[str]:
     with psycopg.connect(intake.database.urls["search"]) as conn:
         document_rows.act_for(conn, person)  # type: ignore[arg-type]
         return {path for (path,) in conn.execute("SELECT path FROM document")}
@@ -154,7 +154,7 @@ def test_a_misspelt_refusal_refuses_everybody(intake: Intake) -> None:
         },
     )  # fmt: skip
     intake.ingest(given)
-    assert (seen(intake, ana), seen(intake, ben)) == ({"right", "left", "open"}, {"left", "open"})
+    assert (visible_paths(intake, ana), visible_paths(intake, ben)) == ({"right", "left", "open"}, {"left", "open"})
     found = {about: message for (kind, about), message in intake.findings().items() if "unknown" in kind}
     assert found == {
         "reader:!contracters": "'contracters' is refused by wrong, but is no group, team or person",
@@ -165,7 +165,7 @@ def test_a_misspelt_refusal_refuses_everybody(intake: Intake) -> None:
     assert ("knowledge.reader_unknown", "reader:!contracters") in intake.findings(), "a look does not close it"
     intake.add_group("contracters")
     intake.ingest(given)
-    assert seen(intake, ana) == {"right", "wrong", "left", "open"}
+    assert visible_paths(intake, ana) == {"right", "wrong", "left", "open"}
     assert ("knowledge.reader_unknown", "reader:!contracters") not in intake.findings()
 
 

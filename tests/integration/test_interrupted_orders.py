@@ -79,7 +79,7 @@ async def ordering(database: Database, folder: Path) -> AsyncIterator[tuple[Rig,
             await batches.close()
 
 
-def kept(database: Database) -> set[str]:
+def stored_file_ids(database: Database) -> set[str]:
     with psycopg.connect(database.superuser) as connection:
         return {str(id) for (id,) in connection.execute("SELECT id FROM api_file WHERE deleted_at IS NULL")}
 
@@ -103,9 +103,11 @@ async def test_what_a_client_who_goes_away_sent_is_whole_or_not_there(
                 await sent(rig, request(what, name), connected)
             held = [each for each in await find_leftovers(rig, before) if not each.startswith(("task", "timer"))]
             cut.is_over = True
-            assert (held, {path.name for path in files.iterdir()}) == ([], kept(database)), cut.interrupted_line
+            assert (held, {path.name for path in files.iterdir()}) == ([], stored_file_ids(database)), (
+                cut.interrupted_line
+            )
             if not cut.is_reached:
                 break
             # whoever sends it again is told of what is there
             assert parse_reply(await sent(rig, request(what, name, ""))).status == 200
-            assert {path.name for path in files.iterdir()} == kept(database), cut.interrupted_line
+            assert {path.name for path in files.iterdir()} == stored_file_ids(database), cut.interrupted_line

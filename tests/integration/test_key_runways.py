@@ -30,7 +30,7 @@ def year() -> str:
     return today().strftime("%Y")
 
 
-def made(control: Control, **terms: Any) -> tuple[str, str]:
+def create_key(control: Control, **terms: Any) -> tuple[str, str]:
     """A key: its id and how it is named."""
     key = control.ask("POST", "/api/keys", {"workload": "assistant", **terms}).body
     shown = next(each for each in control.ask("GET", "/api/keys").body["keys"] if each["id"] == key["id"])
@@ -95,10 +95,10 @@ def test_a_key_whose_budget_has_no_room_for_a_call_is_made_and_told_of(database:
 
 def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path, module="groundplan.console.app") as control:
-        tight, name = made(control, budget="65 USD/year")
-        loose, other = made(control, budget="100000 USD/year")
-        gone, _ = made(control, budget="1 USD/year")
-        declared, third = made(control)
+        tight, name = create_key(control, budget="65 USD/year")
+        loose, other = create_key(control, budget="100000 USD/year")
+        gone, _ = create_key(control, budget="1 USD/year")
+        declared, third = create_key(control)
         assert control.ask("DELETE", f"/api/keys/{gone}").status == 200
         more = f"\n---\nkind: budget\nname: partner\ncovers: key/{declared}\nlimit: 50 USD/year\n"
         text = control.files()["acme.yaml"].rstrip() + more
@@ -144,7 +144,7 @@ def test_budgets_of_keys_end_on_a_day_under_their_names(database: Database, tmp_
 
 def test_of_thousands_of_keys_those_that_are_nearest_are_told(database: Database, tmp_path: Path) -> None:
     with run_control(database, tmp_path) as control:
-        first, _ = made(control, budget="65 USD/year")
+        first, _ = create_key(control, budget="65 USD/year")
         with connect(database.dsn, autocommit=True) as conn:
             conn.execute(
                 """INSERT INTO api_key (id, hash, prefix, workload, created_by, budget_usd, budget_period)

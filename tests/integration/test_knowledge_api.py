@@ -243,7 +243,7 @@ def test_owners_share_by_link_and_people_open_it(control: Control, monkeypatch: 
 
 def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(control: Control) -> None:
     id = one(control, "asked.md")["document"]["id"]
-    before = counted(control)
+    before = signal_counts(control)
     steward = control.sign_in("sam@acme.example")
     said = {"workload": "assistant", "document": id, "rank": 1}
     for kind in ("click", "click", "up"):
@@ -258,10 +258,10 @@ def test_what_people_do_with_search_is_added_up_and_tells_nothing_of_them(contro
     (row,) = [row for row in found["documents"] if row["path"] == "asked.md"]
     assert (row["clicks"], row["up"], row["down"]) == (2, 1, 0)
     counts = {"clicks": 2, "up": 1, "down": 0, "unanswered": 1, "not_kept": 1}
-    assert {name: count - before.get(name, 0) for name, count in counted(control).items()} == counts
+    assert {name: count - before.get(name, 0) for name, count in signal_counts(control).items()} == counts
 
 
-def counted(control: Control) -> dict[str, int]:
+def signal_counts(control: Control) -> dict[str, int]:
     """How many signals of each kind there are of the workload; nothing where there is none."""
     rows = control.ask("GET", "/api/knowledge/signals").body["workloads"]
     own: dict[str, Any] = next((row for row in rows if row["workload"] == "assistant"), {})

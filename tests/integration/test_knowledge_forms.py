@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tests.integration.test_tables_checked import look
+from tests.integration.test_tables_checked import ingest_and_find
 from tests.knowledge_intake import Intake
 
 from groundplan.knowledge.intake import run
@@ -69,7 +69,7 @@ def test_one_form_without_end_costs_one_finding_of_its_table(
     (tmp_path / "a.csv").write_text(f"id,mark\n1,{TRAP}\n1,ab\n")
     (tmp_path / "b.csv").write_text("id,mark\n1,ab\n2,ba\n")
     (tmp_path / "c.md").write_text("# Text\n")
-    found = look(
+    found = ingest_and_find(
         intake, FolderConnector(tmp_path), {"column": "mark", "matches": ENDLESS}, {"column": "id", "unique": True}
     )
     assert intake.live_paths() == {"a.csv", "b.csv", "c.md"}

@@ -27,7 +27,7 @@ def records(stack: Stack, kind: type[Any]) -> list[Any]:
     return [each for folder in folders for each in read_records(folder) if isinstance(each, kind)]
 
 
-async def left(stack: Stack, key: str, *lines: str) -> None:
+async def call_and_disconnect(stack: Stack, key: str, *lines: str) -> None:
     """A call whose client goes away once its answer has begun to be made."""
     body = {"model": "auto", "messages": [{"role": "user", "content": "a b c"}], "max_tokens": TOKENS, "stream": True}
     data = json.dumps(body).encode()
@@ -49,8 +49,8 @@ async def test_what_nobody_is_connected_for_goes_on_to_its_end(
         await stack.wait_until_ready()
         key = stack.key()
         model.script = Script(tokens=TOKENS, chunk_ms=150)
-        await left(stack, key)
-        await left(stack, key, "idempotency-key: once")
+        await call_and_disconnect(stack, key)
+        await call_and_disconnect(stack, key, "idempotency-key: once")
         worker = stack.workers[0]
         worker.send_signal(number)
         assert await asyncio.to_thread(worker.wait, 30) == 0

@@ -35,13 +35,13 @@ def world(database: Database, tmp_path: Path) -> Iterator[World]:
     world.control.close()
 
 
-def kept(world: World) -> dict[tuple[str, str], str]:
+def held_texts(world: World) -> dict[tuple[str, str], str]:
     """(path, cause) -> the last line of what is kept."""
     rows = world.control.execute("SELECT path, cause, text FROM held_version").fetchall()
     return {(path, cause): text.splitlines()[-1] for path, cause, text in rows}
 
 
-def told(world: World) -> set[str]:
+def finding_messages(world: World) -> set[str]:
     rows = world.control.execute(
         "SELECT message FROM finding WHERE kind = %s AND closed_at IS NULL", (legal_hold_store.FINDING,)
     )
@@ -66,11 +66,11 @@ def test_what_a_document_said_outlasts_change_rename_and_loss(world: World) -> N
     world.decide("a.md", "legal_hold", True, "case 7")
     world.write("b.md", "---\nlegal_hold: true\n---\n# B\n\nThe first word.\n")
     world.ingest()
-    assert kept(world) == {}, "nothing held has changed yet"
+    assert held_texts(world) == {}, "nothing held has changed yet"
     world.write("a.md", "# A\n\nNothing of it.\n")
     world.write("b.md", "# B\n\nAnother word.\n")
     world.ingest()
-    assert kept(world) == {
+    assert held_texts(world) == {
         ("a.md", "changed"): "The plans of the zanzibar project.", ("b.md", "changed"): "The first word."
     }  # fmt: skip
     assert held(world, "b.md") == (True, "document"), "who may write a document does not end its hold"
@@ -81,13 +81,13 @@ def test_what_a_document_said_outlasts_change_rename_and_loss(world: World) -> N
     (world.folder / "a.md").rename(world.folder / "moved.md")
     (world.folder / "b.md").write_bytes(b"# B \xff\n")
     world.ingest()
-    assert kept(world)["a.md", "gone"] == "Nothing of it."
-    assert kept(world)["b.md", "unreadable"] == "Another word."
+    assert held_texts(world)["a.md", "gone"] == "Nothing of it."
+    assert held_texts(world)["b.md", "unreadable"] == "Another word."
     assert world.seen() == {"moved.md"}
     assert not {"zanzibar", "first", "Another"} & set(texts(world).split())
     with psycopg.connect(world.database.urls["search"]) as conn, pytest.raises(InsufficientPrivilege):
         conn.execute("SELECT FROM held_version")
-    assert told(world) == {
+    assert finding_messages(world) == {
         "a.md changed and went at its source while a legal hold keeps it: what it said is kept",
         "b.md changed and became unreadable at its source while a legal hold keeps it: what it said is kept",
     }
@@ -105,7 +105,7 @@ def test_it_goes_with_a_receipt_once_a_decision_ends_the_hold(world: World) -> N
     assert (release_ended_holds(world.control, world.why()), erase_from_disk(world.control, NOW)) == (0, 0)
     world.decide("a.md", "legal_hold", False, "closed")
     assert release_ended_holds(world.control, world.why()) == 1
-    assert (kept(world), told(world)) == ({}, set())
+    assert (held_texts(world), finding_messages(world)) == ({}, set())
     (stone,) = deletion_store.tombstones(world.control)
     assert (stone.path, stone.cause, stone.lifted_at is None) == ("a.md", "hold_ended", False)
     assert erase_from_disk(world.control, NOW) == 1
@@ -122,13 +122,13 @@ def test_a_hold_of_the_source_stands_until_it_is_declared_without(world: World) 
     world.ingest(legal_hold=True)
     (world.folder / "a.md").unlink()
     world.ingest(legal_hold=True)
-    assert set(kept(world)) == {("a.md", "gone")}
+    assert set(held_texts(world)) == {("a.md", "gone")}
     assert release_ended_holds(world.control, world.why()) == 0, "also while the source is declared no more"
     row = world.control.execute("SELECT * FROM held_version").fetchone()
     assert row is not None
     world.ingest()
     assert release_ended_holds(world.control, world.why()) == 1
-    assert kept(world) == {}
+    assert held_texts(world) == {}
     with psycopg.connect(world.database.superuser, autocommit=True) as conn:  # as a backup of before has it
         conn.execute("DELETE FROM tombstone")
         conn.execute(
@@ -137,7 +137,7 @@ def test_a_hold_of_the_source_stands_until_it_is_declared_without(world: World) 
             (row[0],),
         )
     assert replay_tombstones(world.control, world.home, NOW) == 1
-    assert kept(world) == {}
+    assert held_texts(world) == {}
     assert [stone.cause for stone in deletion_store.tombstones(world.control)] == ["hold_ended"]
 
 

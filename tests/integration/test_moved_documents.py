@@ -37,28 +37,28 @@ def place(tmp_path: Path) -> Path:
     return folder
 
 
-def said(intake: Intake, path: str, name: str, value: Any) -> None:
+def decide_value(intake: Intake, path: str, name: str, value: Any) -> None:
     id: UUID = intake.document_columns(path, "id")
     with intake.conn.transaction():
         decide(intake.conn, id, name, value, DecisionContext("operator", "ana@acme.example", "so it is", NOW))
 
 
-def look(intake: Intake, folder: Path, **governed: Any) -> None:
+def ingest(intake: Intake, folder: Path, **governed: Any) -> None:
     intake.ingest(FolderConnector(folder), **governed)
 
 
 @pytest.mark.parametrize("to", ["a-first/pay.md", "z-last/pay.md", "in/bands.md"])
 def test_a_document_that_was_moved_stays_rejected(intake: Intake, place: Path, to: str) -> None:
-    look(intake, place)
-    said(intake, "in/pay.md", "state", "rejected")
-    said(intake, "in/pay.md", "sensitivity", "restricted")
+    ingest(intake, place)
+    decide_value(intake, "in/pay.md", "state", "rejected")
+    decide_value(intake, "in/pay.md", "sensitivity", "restricted")
     (place / to).parent.mkdir(exist_ok=True)
     (place / "in/pay.md").rename(place / to)
-    look(intake, place)
+    ingest(intake, place)
     assert intake.live_paths() == {to}
     assert intake.document_columns(to, "state, sensitivity") == ("rejected", "restricted")
     assert intake.document_columns(to, "origins #>> '{state,from}'") == "decision of ana@acme.example"
-    look(intake, place)
+    ingest(intake, place)
     assert intake.document_columns(to, "state, sensitivity") == ("rejected", "restricted"), (
         "nor does it end with the next look"
     )
@@ -67,33 +67,33 @@ def test_a_document_that_was_moved_stays_rejected(intake: Intake, place: Path, t
 
 
 def test_a_rejection_holds_when_it_comes_back_under_another_name(intake: Intake, place: Path) -> None:
-    look(intake, place)
-    said(intake, "in/pay.md", "state", "rejected")
+    ingest(intake, place)
+    decide_value(intake, "in/pay.md", "state", "rejected")
     data = (place / "in/pay.md").read_bytes()
     (place / "in/pay.md").unlink()
-    look(intake, place)
+    ingest(intake, place)
     (place / "in/again.md").write_bytes(data)
-    look(intake, place)
+    ingest(intake, place)
     assert intake.document_columns("in/again.md", "state") == "rejected"
 
 
 def test_nothing_that_was_decided_opens_a_document_at_its_new_place(intake: Intake, place: Path) -> None:
     (place / "shut").mkdir()
     (place / "shut" / ".governed.yaml").write_text("sensitivity: restricted\npurposes: [hr]\n")
-    look(intake, place, state="draft")
+    ingest(intake, place, state="draft")
     for name, value in (("state", "approved"), ("sensitivity", "public"), ("purposes", ["hr", "sales"])):
-        said(intake, "in/pay.md", name, value)
+        decide_value(intake, "in/pay.md", name, value)
     (place / "in/pay.md").rename(place / "shut/pay.md")
-    look(intake, place, state="draft")
+    ingest(intake, place, state="draft")
     assert intake.document_columns("shut/pay.md", "state, sensitivity, purposes") == ("draft", "restricted", ["hr"])
     assert intake.document_columns("shut/pay.md", "decided") == {}, "what holds there is not decided about it"
 
 
 def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:
-    look(intake, place)
-    said(intake, "in/pay.md", "state", "retired")
+    ingest(intake, place)
+    decide_value(intake, "in/pay.md", "state", "retired")
     (place / "in/copy.md").write_bytes((place / "in/pay.md").read_bytes())
-    look(intake, place)
+    ingest(intake, place)
     assert (intake.document_columns("in/copy.md", "state"), intake.document_columns("in/pay.md", "state")) == (
         "approved",
         "retired",
@@ -103,102 +103,102 @@ def test_a_copy_is_another_document(intake: Intake, place: Path) -> None:
 def test_the_original_of_a_copy_that_was_deleted_or_retired_may_be_moved(intake: Intake, place: Path) -> None:
     for name in ("copy", "other"):
         (place / f"{name}.md").write_bytes((place / "in/pay.md").read_bytes())
-    look(intake, place)
+    ingest(intake, place)
     why = DeletionReason(by="operator", reason="one is enough", at=NOW, home=place.parent)
     delete(intake.conn, [intake.document_columns("copy.md", "id")], why)
-    said(intake, "other.md", "state", "retired")
+    decide_value(intake, "other.md", "state", "retired")
     for name in ("copy", "other"):
         (place / f"{name}.md").unlink()
-    look(intake, place)
+    ingest(intake, place)
     (place / "in/pay.md").rename(place / "in/bands.md")
-    look(intake, place)
+    ingest(intake, place)
     assert (intake.live_paths(), intake.document_columns("in/bands.md", "state")) == ({"in/bands.md"}, "approved")
 
 
 def test_two_with_the_same_bytes_keep_what_was_decided_about_each(intake: Intake, place: Path) -> None:
     (place / "in/old.md").write_bytes((place / "in/pay.md").read_bytes())
-    look(intake, place)
-    said(intake, "in/old.md", "state", "retired")
+    ingest(intake, place)
+    decide_value(intake, "in/old.md", "state", "retired")
     (place / "in").rename(place / "moved")
-    look(intake, place)
+    ingest(intake, place)
     assert [intake.document_columns(f"moved/{name}.md", "state") for name in ("old", "pay")] == ["retired", "approved"]
 
 
 def test_a_hold_and_a_newer_version_go_with_it(intake: Intake, place: Path) -> None:
     (place / "in/new.md").write_text("# Pay\n\nBands of 2027.\n")
-    look(intake, place)
-    said(intake, "in/pay.md", "legal_hold", True)
-    said(intake, "in/pay.md", "superseded_by", str(intake.document_columns("in/new.md", "id")))
+    ingest(intake, place)
+    decide_value(intake, "in/pay.md", "legal_hold", True)
+    decide_value(intake, "in/pay.md", "superseded_by", str(intake.document_columns("in/new.md", "id")))
     (place / "in").rename(place / "moved")
-    look(intake, place)
+    ingest(intake, place)
     assert intake.live_paths() == {"moved/new.md", "moved/pay.md"}
     # the newer one was moved as well, and is another document now
     assert intake.document_columns("moved/pay.md", "legal_hold, state") == (True, "superseded")
 
 
 def test_what_was_deleted_stays_deleted_under_another_name(intake: Intake, place: Path) -> None:
-    look(intake, place)
+    ingest(intake, place)
     why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.document_columns("in/pay.md", "id")], why)
     (place / "a.md").write_bytes((place / "in/pay.md").read_bytes())
-    look(intake, place)
+    ingest(intake, place)
     assert intake.live_paths() == {"a.md"}, "a copy is another document"
     (place / "a.md").unlink()
-    look(intake, place)
+    ingest(intake, place)
     (place / "in/pay.md").rename(place / "b.md")
-    look(intake, place)
+    ingest(intake, place)
     assert intake.live_paths() == set()
     assert "deleted here under another name" in intake.findings()["knowledge.unreadable", "b.md"]
     readmit(intake.conn, "s", "in/pay.md", why)
-    look(intake, place)
+    ingest(intake, place)
     assert intake.live_paths() == {"b.md"}
 
 
 def test_what_was_decided_about_an_empty_file_is_about_no_other(intake: Intake, place: Path) -> None:
     (place / "one.md").touch()
     (place / "two.md").write_text("\n")
-    look(intake, place)
-    said(intake, "one.md", "state", "rejected")
+    ingest(intake, place)
+    decide_value(intake, "one.md", "state", "rejected")
     why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.document_columns("two.md", "id")], why)
     for name in ("one", "two"):
         (place / f"{name}.md").unlink()
-    look(intake, place)
+    ingest(intake, place)
     (place / "three.md").touch()
     (place / "four.md").write_text("\n")
-    look(intake, place)
+    ingest(intake, place)
     assert intake.live_paths() == {"in/pay.md", "three.md", "four.md"}
     (place / "three.md").write_text("# Three\n\nWritten since.\n")
-    look(intake, place)
+    ingest(intake, place)
     assert intake.document_columns("three.md", "state") == "approved"
 
 
 def test_what_was_replaced_is_not_found_again_where_it_is_filed_away(intake: Intake, place: Path) -> None:
     (place / "in/new.md").write_text("---\nsupersedes: [pay.md]\n---\n# Pay\n\nBands of 2027.\n")
-    look(intake, place)
+    ingest(intake, place)
     newer = intake.document_columns("in/new.md", "id")
     (place / "archive").mkdir()
     (place / "in/pay.md").rename(place / "archive/pay.md")
-    look(intake, place)
+    ingest(intake, place)
     assert (intake.live_paths(), intake.document_columns("archive/pay.md", "superseded_by")) == (
         {"archive/pay.md", "in/new.md"},
         newer,
     )
-    look(intake, place)
+    ingest(intake, place)
     assert intake.document_columns("archive/pay.md", "superseded_by") == newer, "nor with the next look"
-    said(intake, "archive/pay.md", "superseded_by", None)
-    look(intake, place)
+    decide_value(intake, "archive/pay.md", "superseded_by", None)
+    ingest(intake, place)
     assert intake.document_columns("archive/pay.md", "superseded_by") is None, "somebody said that it holds"
 
 
 def test_two_versions_that_are_moved_together_are_told_apart_by_what_they_say(intake: Intake, place: Path) -> None:
     (place / "in/new.md").write_text("---\nsupersedes: [pay.md]\n---\n# Pay\n\nBands of 2027.\n")
-    look(intake, place)
+    ingest(intake, place)
     (place / "in").rename(place / "moved")
-    look(intake, place)
+    ingest(intake, place)
     assert intake.document_columns("moved/pay.md", "superseded_by") == intake.document_columns("moved/new.md", "id")
     (place / "moved/new.md").unlink()
-    look(intake, place)
+    ingest(intake, place)
     assert intake.document_columns("moved/pay.md", "superseded_by") is None, (
         "what it was replaced by before is gone as well"
     )
@@ -214,10 +214,10 @@ def test_a_source_that_is_declared_under_another_name_keeps_what_was_decided(int
     for name in ("gone.md", "held.md", "other.md"):
         (place / "in" / name).write_text(f"# {name}\n\nSays {name}.\n")
     serve(intake, "s")
-    look(intake, place)
-    said(intake, "in/pay.md", "state", "rejected")
-    said(intake, "in/pay.md", "sensitivity", "restricted")
-    said(intake, "in/held.md", "legal_hold", True)
+    ingest(intake, place)
+    decide_value(intake, "in/pay.md", "state", "rejected")
+    decide_value(intake, "in/pay.md", "sensitivity", "restricted")
+    decide_value(intake, "in/held.md", "legal_hold", True)
     why = DeletionReason(by="operator", reason="not ours", at=NOW, home=place.parent)
     delete(intake.conn, [intake.document_columns("in/gone.md", "id")], why)
     serve(intake, "s", "copy")
@@ -244,8 +244,8 @@ def test_approvals_hold_when_documents_are_processed_otherwise(
     intake: Intake, place: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As after an upgrade that reads some format better."""
-    look(intake, place, state="draft")
-    said(intake, "in/pay.md", "state", "approved")
+    ingest(intake, place, state="draft")
+    decide_value(intake, "in/pay.md", "state", "approved")
     monkeypatch.setattr(intake_run, "PROCESSING", "another")
     report = ingest_source(intake.conn, source(state="draft"), FolderConnector(place), IngestSettings())
     assert (report.changed, intake.document_columns("in/pay.md", "chunked, state")) == (1, ("another", "approved"))
@@ -254,12 +254,12 @@ def test_approvals_hold_when_documents_are_processed_otherwise(
 def test_a_sidecar_that_was_left_behind_is_told(intake: Intake, place: Path) -> None:
     (place / "in/.pay.md.governed.yaml").write_text("readers: [hr]\n")
     (place / "in/.governed.yaml").write_text("sensitivity: confidential\n")
-    look(intake, place)
+    ingest(intake, place)
     assert not [kind for kind, _ in intake.findings() if kind == "knowledge.sidecar"]
     (place / "in/pay.md").rename(place / "in/bands.md")
-    look(intake, place)
+    ingest(intake, place)
     assert [path for kind, path in intake.findings() if kind == "knowledge.sidecar"] == ["in/.pay.md.governed.yaml"]
     (place / "in/.pay.md.governed.yaml").rename(place / "in/.bands.md.governed.yaml")
-    look(intake, place)
+    ingest(intake, place)
     assert not [kind for kind, _ in intake.findings() if kind == "knowledge.sidecar"]
     assert intake.readers("in/bands.md") == {"hr"}

@@ -22,7 +22,7 @@ needed = pytest.mark.skipif(
 )
 
 
-async def said(script: str, *arguments: str) -> Any:
+async def run_client_script(script: str, *arguments: str) -> Any:
     """The JSON that a script of tests/clients prints; it must end well."""
     child = await asyncio.create_subprocess_exec(
         sys.executable, str(TESTS / "clients" / script), *arguments,
@@ -50,7 +50,7 @@ async def test_anthropics_newest_client_does_all_that_is_served(database: Databa
         await stack.wait_until_ready()
         native.script = chat.script = Script(tokens=7)
         models = ("scripted/native", "scripted/chat")
-        told = await said("anthropic_newest.py", f"http://127.0.0.1:{stack.port}", stack.key(), *models)
+        told = await run_client_script("anthropic_newest.py", f"http://127.0.0.1:{stack.port}", stack.key(), *models)
         assert native.last is not None and native.last.headers[b"anthropic-version"] == b"2026-10-21"
     assert int(told["version"].partition(".")[0]) >= 2
     for answers in told["answers"].values():

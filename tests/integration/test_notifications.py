@@ -16,7 +16,7 @@ from groundplan.gateway.notifications import Listener, wait_for_notifications
 from groundplan.testing.database import Database
 
 
-async def told(connection: AsyncConnection[object]) -> list[str]:
+async def receive_notifications(connection: AsyncConnection[object]) -> list[str]:
     async with asyncio.timeout(20):
         return [notice.payload async for notice in wait_for_notifications(connection)]
 
@@ -30,7 +30,7 @@ def notify(database: Database, *payloads: str) -> None:
 async def test_what_is_told_is_heard_at_once(database: Database) -> None:
     async with await AsyncConnection.connect(database.urls["owner"], autocommit=True) as connection:
         await connection.execute("LISTEN heard_test")
-        waiting = asyncio.create_task(told(connection))
+        waiting = asyncio.create_task(receive_notifications(connection))
         await asyncio.sleep(0.3)
         assert not waiting.done(), "without a beat nobody is woken for nothing"
         await asyncio.to_thread(notify, database, "one")
@@ -42,14 +42,14 @@ async def test_what_was_told_during_a_statement_is_heard_without_waiting(databas
         await connection.execute("LISTEN heard_test")
         await asyncio.to_thread(notify, database, "one", "two")
         await connection.execute("SELECT 1")
-        assert await told(connection) == ["one", "two"]
+        assert await receive_notifications(connection) == ["one", "two"]
 
 
 async def _until_lost(connection: AsyncConnection[object]) -> int:
     """How often it was listened to until then."""
     for times in range(1, 100):
         try:
-            assert await told(connection) == []
+            assert await receive_notifications(connection) == []
         except psycopg.Error:
             return times
     raise AssertionError("a lost connection is never told")
@@ -64,7 +64,7 @@ async def test_a_lost_connection_is_told(database: Database) -> None:
             other.execute("SELECT pg_terminate_backend(%s)", (connection.info.backend_pid,))
         assert await waiting <= 3, "nobody turns round and round for it"
         with pytest.raises(psycopg.Error):
-            await told(connection)
+            await receive_notifications(connection)
 
 
 @asynccontextmanager

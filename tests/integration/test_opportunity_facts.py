@@ -92,19 +92,19 @@ def test_outputs_are_those_of_answers_that_a_model_gave(conn: Conn) -> None:
     assert opportunity_store.outputs(conn, START + timedelta(hours=1), ["assistant"]) == []
 
 
-def given(conn: Conn, number: int, sources: list[list[Any]], **more: Any) -> UUID:
+def add_call_with_sources(conn: Conn, number: int, sources: list[list[Any]], **more: Any) -> UUID:
     call = add_call(conn, number, **{"cost": Decimal(3), **more})
     conn.execute("UPDATE call SET detail = %s WHERE id = %s", (Jsonb({"sources": sources}), call))
     return call
 
 
 def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
-    first = given(conn, 1, [["d", "a.md", 1, 9], ["e", "b.md", 1, 2]])
-    given(conn, 2, [["d", "a.md", 1, 9]])
-    given(conn, 3, [])
-    given(conn, 4, [["d", "a.md", 1, 9]], cache=("exact", 0, 0))
-    given(conn, 5, [["d", "a.md", 1, 9]], status="failed")
-    judge = given(conn, 6, [])
+    first = add_call_with_sources(conn, 1, [["d", "a.md", 1, 9], ["e", "b.md", 1, 2]])
+    add_call_with_sources(conn, 2, [["d", "a.md", 1, 9]])
+    add_call_with_sources(conn, 3, [])
+    add_call_with_sources(conn, 4, [["d", "a.md", 1, 9]], cache=("exact", 0, 0))
+    add_call_with_sources(conn, 5, [["d", "a.md", 1, 9]], status="failed")
+    judge = add_call_with_sources(conn, 6, [])
     conn.execute("""UPDATE call SET detail = detail || '{"of": "x"}' WHERE id = %s""", (judge,))
     for accepted in (False, True, None):  # the last one says what it was worth alone
         conn.execute(

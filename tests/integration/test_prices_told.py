@@ -41,7 +41,7 @@ def used(conn: Conn, deployment: str, day: date, tokens: int) -> None:
     ledger_store.insert_rows(conn, ledger_store.INSERT_ATTEMPTS, [row])
 
 
-def told(conn: Conn, today: date) -> dict[tuple[str, str], dict[str, Any]]:
+def price_findings(conn: Conn, today: date) -> dict[tuple[str, str], dict[str, Any]]:
     price_changes.update_price_findings(conn, today)
     rows = finding_store.list_findings(conn, kinds=["cost."])
     return {(row["kind"], row["subject"].removeprefix("deployment/")): row for row in rows}
@@ -58,17 +58,17 @@ def test_prices_to_come_and_models_that_go_are_told_with_what_a_month_cost(
         for back in (0, 31):
             used(owner, "own", TODAY - timedelta(days=back), 8_000_000)
         used(owner, "going", TODAY - timedelta(days=1), 1000)
-    found = told(conn, TODAY)
+    found = price_findings(conn, TODAY)
     assert set(found) == {("cost.repriced", "own"), ("cost.repriced", "euro"), ("cost.retired", "going")}
     own = found["cost.repriced", "own"]
     assert "acme/own has another price from 2026-12-01 on" in own["message"]
     assert "the last 30 days at own would have cost $14.00 instead of $6.00" in own["message"]
     assert (own["severity"], found["cost.retired", "going"]["severity"]) == ("medium", "high")
     assert "about to retire it" in found["cost.retired", "going"]["message"]
-    assert told(conn, TODAY).keys() == found.keys(), "looking again tells nothing twice"
+    assert price_findings(conn, TODAY).keys() == found.keys(), "looking again tells nothing twice"
     clock.time = datetime(2026, 12, 1, tzinfo=UTC)
     service.reprice(conn, signing)
-    assert set(told(conn, date(2026, 12, 1))) == {("cost.retired", "going")}, "the price holds now"
+    assert set(price_findings(conn, date(2026, 12, 1))) == {("cost.retired", "going")}, "the price holds now"
 
 
 def test_a_plan_with_another_price_says_what_the_last_month_would_have_cost(

@@ -74,7 +74,7 @@ def logged(conn: Conn, call: UUID, index: int) -> None:
     )
 
 
-def told(conn: Conn, workload: str = "support", primary: str | None = "first") -> dict[str, Any]:
+def workload_proofs(conn: Conn, workload: str = "support", primary: str | None = "first") -> dict[str, Any]:
     sums = proof_store.kept(conn, SINCE)
     found = proof_store.proofs(conn, {workload: primary, "another": None}, SINCE, sums)
     assert found.keys() == {workload, "another"}
@@ -84,7 +84,7 @@ def told(conn: Conn, workload: str = "support", primary: str | None = "first") -
 def compare(conn: Conn, workload: str, primary: str | None) -> dict[str, Any]:
     raw = conn.execute(RAW, {"workload": workload, "primary": primary, "since": SINCE}).fetchone()
     assert raw is not None
-    expected, found = dict(zip(NAMES, raw, strict=True)), told(conn, workload, primary)
+    expected, found = dict(zip(NAMES, raw, strict=True)), workload_proofs(conn, workload, primary)
     assert found.keys() == expected.keys()
     p95, near = expected.pop("first_byte_p95_ms"), found.pop("first_byte_p95_ms")
     assert near == (None if p95 is None else pytest.approx(p95, rel=0.02))
@@ -136,12 +136,14 @@ def test_behind_many_others_the_first_of_that_day_is_the_example(conn: Conn, mon
     first = add(conn, NOW - timedelta(minutes=90), sources=[["d", "a.md", 1, 2]], deployment="second")
     later = add(conn, NOW - timedelta(minutes=60), sources=[["d", "a.md", 1, 2]], deployment="second")
     add(conn, NOW - timedelta(minutes=30))
-    assert [told(conn)[name] for name in ("grounded_call", "fallback_call")] == [later, later]
+    assert [workload_proofs(conn)[name] for name in ("grounded_call", "fallback_call")] == [later, later]
     add(conn, NOW - timedelta(minutes=20))
-    assert [told(conn)[name] for name in ("grounded_call", "fallback_call")] == [first, first]
+    assert [workload_proofs(conn)[name] for name in ("grounded_call", "fallback_call")] == [first, first]
     hours = [(NOW - timedelta(minutes=ago)).hour for ago in (90, 60)]
     rollup_store.fold(conn)
-    assert told(conn)["fallback_call"] == (first if hours[0] == hours[1] else later), "the first of its newest hour"
+    assert workload_proofs(conn)["fallback_call"] == (first if hours[0] == hours[1] else later), (
+        "the first of its newest hour"
+    )
 
 
 def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:
@@ -157,7 +159,7 @@ def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:
         assert [(r["workload"], r["reported"], r["accepted"], r["value_usd"]) for r in rows] == [
             ("support", 2, 1, Decimal(7))
         ], "what was not accepted is worth nothing"
-        assert told(conn)["outcomes"] == 3
+        assert workload_proofs(conn)["outcomes"] == 3
     assert cost_store.outcomes(conn, today - timedelta(days=1), today) == []
 
 

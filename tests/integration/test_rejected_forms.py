@@ -27,10 +27,10 @@ ALONE = {"/do/sign-out", "/do/knowledge/click", "/do/knowledge/fix", "/do/reconc
 sends no file again, and a rule that is tried stays in its field."""
 
 
-def asked(part: Dependant) -> list[tuple[str, Any]]:
+def form_fields(part: Dependant) -> list[tuple[str, Any]]:
     """(name, type) of every field of a form."""
     own = [(each.alias, each.field_info.annotation) for each in part.body_params]
-    return own + [field for other in part.dependencies for field in asked(other)]
+    return own + [field for other in part.dependencies for field in form_fields(other)]
 
 
 def forms() -> list[tuple[str, tuple[str, ...]]]:
@@ -39,7 +39,7 @@ def forms() -> list[tuple[str, tuple[str, ...]]]:
     for router in ROUTERS:
         for route in router.routes:
             if isinstance(route, APIRoute) and "POST" in (route.methods or ()) and route.path not in ALONE:
-                texts = [name for name, type_ in asked(route.dependant) if type_ is not UploadFile]
+                texts = [name for name, type_ in form_fields(route.dependant) if type_ is not UploadFile]
                 found.append((re.sub(r"\{\w+\}", "rollback", route.path), tuple(texts)))
     return found
 

@@ -28,7 +28,7 @@ def ask(conn: psycopg.Connection[Any], id: str, status: str, **more: Any) -> Non
     conn.execute(query.encode(), list(values.values()))
 
 
-def told(control: Control, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
+def run_responses_command(control: Control, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> str:
     monkeypatch.setenv("GROUNDPLAN_URL", f"http://127.0.0.1:{control.port}")
     made = CliRunner().invoke(app, ["responses", *arguments, "--home", str(control.home.root)])
     assert made.exit_code == 0, made.output
@@ -44,9 +44,9 @@ def test_they_are_listed_with_why_they_wait_and_one_is_cancelled(
     ):
         console = Console(control, database.urls["control"], database.urls["owner"], control.sign_in())
         assert control.ask("GET", "/api/responses").body == {"responses": [], "open": []}
-        assert "POST /v1/responses" in told(control, monkeypatch, "list") and "POST /v1/responses" in console.page(
-            "/calls"
-        )
+        assert "POST /v1/responses" in run_responses_command(
+            control, monkeypatch, "list"
+        ) and "POST /v1/responses" in console.page("/calls")
         ask(conn, "resp_over", "failed")
         ask(conn, "resp_gone", "queued")
         conn.execute("UPDATE background_response SET expires_at = now() WHERE id = 'resp_gone'")
@@ -62,12 +62,14 @@ def test_they_are_listed_with_why_they_wait_and_one_is_cancelled(
         assert (
             control.ask("GET", "/api/responses?workload=assistant&limit=1").body["responses"] == found["responses"][:1]
         )
-        for text in (told(control, monkeypatch, "list"), console.page("/calls")):
+        for text in (run_responses_command(control, monkeypatch, "list"), console.page("/calls")):
             assert REFUSED in text and "background_interrupted" in text and "resp_gone" not in text
         assert control.ask("POST", "/api/responses/resp_none/cancel", {}).code == "response_not_found"
         assert control.ask("POST", "/api/responses/resp_gone/cancel", {}).code == "response_not_found"
         assert control.ask("POST", "/api/responses/resp_over/cancel", {}).code == "response_finished"
-        assert "resp_made of assistant is cancelled" in told(control, monkeypatch, "cancel", "resp_made")
+        assert "resp_made of assistant is cancelled" in run_responses_command(
+            control, monkeypatch, "cancel", "resp_made"
+        )
         assert "cancelled" in console.form("/do/responses/cancel", id="resp_waits")
         assert conn.execute("SELECT id, status FROM background_response ORDER BY id").fetchall() == [
             ("resp_gone", "queued"), ("resp_made", "cancelled"), ("resp_over", "failed"), ("resp_waits", "cancelled"),

@@ -19,7 +19,7 @@ from groundplan.testing.database import Database
 NOW = datetime(2026, 11, 20, 14, 30, tzinfo=UTC)
 
 
-def answered(
+def add_outcomes(
     conn: Any,
     workload: str,
     accepted: int,
@@ -55,9 +55,9 @@ def answered(
 @pytest.mark.parametrize("by", ["ana", "review"])
 def test_a_router_that_expects_too_much_is_told_until_it_does_not(database: Database, by: str) -> None:
     with connect(database.urls["owner"], autocommit=True) as conn:
-        answered(conn, "support", 120, 200, by=by)
-        answered(conn, "calm", 178, 200, by=by)
-        answered(conn, "few", 10, 30, by=by)
+        add_outcomes(conn, "support", 120, 200, by=by)
+        add_outcomes(conn, "calm", 178, 200, by=by)
+        add_outcomes(conn, "few", 10, 30, by=by)
         told = router_drift.update_drift_findings(conn, NOW)
         assert (told.opened, told.closed) == (1, 0)
         (one,) = finding_store.list_findings(conn, kinds=["cost."])
@@ -101,5 +101,5 @@ def test_errors_that_leave_the_mean_as_it_was_are_drift() -> None:
 @pytest.mark.parametrize("by", ["unsure", "cascade"])
 def test_what_the_router_did_not_decide_is_no_drift(database: Database, by: str) -> None:
     with connect(database.urls["owner"], autocommit=True) as conn:
-        answered(conn, "support", 120, 200, way=by)
+        add_outcomes(conn, "support", 120, 200, way=by)
         assert router_drift.update_drift_findings(conn, NOW).opened == 0

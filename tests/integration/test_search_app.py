@@ -45,20 +45,20 @@ _END_ALL = "SELECT pg_terminate_backend(pid, 10000) FROM pg_stat_activity WHERE 
 """Each is gone when this returns."""
 
 
-def posted(endpoint: Endpoint, path: str, body: object) -> bytes:
+def post(endpoint: Endpoint, path: str, body: object) -> bytes:
     return post_json(endpoint, path, msgspec.json.encode(body))
 
 
 def search(home: Home, request: SearchRequest) -> SearchAnswer:
     return msgspec.json.decode(
-        posted(wait_for_service(home, SEARCH, patience=0.0), "/search", request), type=SearchAnswer
+        post(wait_for_service(home, SEARCH, patience=0.0), "/search", request), type=SearchAnswer
     )
 
 
 def lag(home: Home) -> int:
     endpoint = lookup(home, "search")
     assert endpoint is not None
-    return int(msgspec.json.decode(posted(endpoint, "/lag", {}))["documents"])
+    return int(msgspec.json.decode(post(endpoint, "/lag", {}))["documents"])
 
 
 def _wait(home: Home, name: str, process: Worker) -> Endpoint:
@@ -118,7 +118,7 @@ def test_loaded_data_moves_to_large_pages_after_many_searches(home: Home, servic
 
     def ask(number: int) -> None:
         texts = [f"question {each}" for each in range(number)]
-        posted(_wait(home, "search", service), "/embed", {"texts": texts, "questions": True})
+        post(_wait(home, "search", service), "/embed", {"texts": texts, "questions": True})
 
     ask(ASKED_OFTEN - 1)
     there, large = heap()
@@ -141,7 +141,7 @@ def test_texts_are_embedded_for_any_local_process(home: Home, service: Worker) -
     assert not np.allclose(vectors[2], shorter, atol=1e-3)
     assert RemoteEmbedder(home).embed([]).shape == (0, 384)
     with pytest.raises(Invalid) as caught:
-        posted(_wait(home, "search", service), "/embed", {"texts": []})
+        post(_wait(home, "search", service), "/embed", {"texts": []})
     assert caught.value.code == "embeddings_request"
     with pytest.raises(Unavailable):
         RemoteEmbedder(Home(home.root / "nowhere"), patience=0.0).embed(["a"])
@@ -175,7 +175,7 @@ def test_questions_have_equal_embeddings_and_are_not_counted(home: Home, service
     texts = ["How long is paid leave?", "a dog runs"]
     endpoint = _wait(home, "search", service)
     plain, asked = (
-        msgspec.json.decode(posted(endpoint, "/embed", {"texts": texts, **more}), type=EmbedAnswer)
+        msgspec.json.decode(post(endpoint, "/embed", {"texts": texts, **more}), type=EmbedAnswer)
         for more in ({}, {"questions": True})
     )
     assert plain.tokens > 0 == asked.tokens
@@ -187,7 +187,7 @@ def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, ser
     texts = ["How long is paid leave?"]
     endpoint, folder = _wait(home, "search", service), ensure(load_settings().models, MINILM.name)
     whole, early = (
-        np.frombuffer(embed_answer(posted(endpoint, "/embed", msgspec.json.decode(asked)), 1).vectors[0], "<f4")
+        np.frombuffer(embed_answer(post(endpoint, "/embed", msgspec.json.decode(asked)), 1).vectors[0], "<f4")
         for asked in (embed_request(texts, questions=True), embed_request(texts, questions=True, layers=EARLY))
     )
     wanted = load_question_encoder(folder, load_encoder(folder, threads=1), EARLY).embed(texts)[0]
@@ -197,14 +197,14 @@ def test_questions_for_a_router_are_embedded_by_the_first_layers(home: Home, ser
 def test_word_embeddings_are_returned_beside_the_text(home: Home, service: Worker) -> None:
     endpoint = _wait(home, "search", service)
     texts, places = ["How long is paid leave?", "a dog runs"], [[(9, 11), (12, 16)], []]
-    told = posted(endpoint, "/embed", {"texts": texts, "places": places})
+    told = post(endpoint, "/embed", {"texts": texts, "places": places})
     answer = embed_answer(told, 2, places)
     assert [len(words) for words in answer.words] == [2 * WORD_BYTES, 0] and answer.tokens > 0
     again = RemoteEmbedder(home).embed(texts)
     assert np.allclose([np.frombuffer(vector, "<f4") for vector in answer.vectors], again, atol=1e-5)
     for wrong in (places[:1], [[[0, 1]] * 4097, []]):
         with pytest.raises(Invalid) as caught:
-            posted(endpoint, "/embed", {"texts": texts, "places": wrong})
+            post(endpoint, "/embed", {"texts": texts, "places": wrong})
         assert caught.value.code == "embeddings_request" and caught.value.hint
     with pytest.raises(msgspec.DecodeError):
         embed_answer(told, 2, [[(9, 11)], []])
@@ -238,7 +238,7 @@ def test_bad_requests_have_distinct_errors(home: Home, service: Worker) -> None:
         ("/search", {"query": "x" * (5 << 20)}, "too_large"),
     ):
         with pytest.raises(Invalid) as caught:
-            posted(endpoint, path, body)
+            post(endpoint, path, body)
         assert caught.value.code == code
         assert caught.value.hint
 

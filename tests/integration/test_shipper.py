@@ -141,7 +141,7 @@ def finish(call: bytes, status: str = "ok") -> Finish:
     )  # fmt: skip
 
 
-def changed(record: Record, **fields: object) -> Record:
+def replace_fields(record: Record, **fields: object) -> Record:
     return msgspec.structs.replace(record, **fields)
 
 
@@ -226,8 +226,10 @@ async def test_a_crash_is_settled_at_the_bound_and_the_rest_returns(
     journal.settle(settlement(passed, cost=0, outcome="not_billed"))
     journal.reserve(reservation(passed, 1, amount=0, bound=USD // 2))
     journal.release(Release(new_id().bytes, "b", MONTH, 2 * USD))
-    tool = changed(reservation(new_id().bytes, bound=0), deployment="", site="", model="tool crm/add", charges=[])
-    journal.reserve(changed(tool, call=new_id().bytes))
+    tool = replace_fields(
+        reservation(new_id().bytes, bound=0), deployment="", site="", model="tool crm/add", charges=[]
+    )
+    journal.reserve(replace_fields(tool, call=new_id().bytes))
     journal.reserve(tool)
     journal.finish(finish(tool.call))
     installation.step()
@@ -422,7 +424,7 @@ async def test_a_restarted_shipper_never_reports_less_progress(
     """It reads again from where the oldest open call began. Killed meanwhile, it would do all again: a workload that is
     served again after it went beyond its bound would be stopped once more."""
     journal = installation.journal()
-    journal.reserve(changed(reservation(new_id().bytes), at=1))
+    journal.reserve(replace_fields(reservation(new_id().bytes), at=1))
     for _ in range(3):
         one_call(journal)
     installation.step(2)
@@ -441,7 +443,7 @@ async def test_a_restarted_shipper_never_reports_less_progress(
 
 
 def aged(record: Record, days: int = 30) -> Record:
-    return changed(record, at=record.at - days * 86_400_000)  # type: ignore[attr-defined]
+    return replace_fields(record, at=record.at - days * 86_400_000)  # type: ignore[attr-defined]
 
 
 async def test_a_journal_shipped_again_after_its_day_was_archived_adds_nothing(
@@ -531,7 +533,7 @@ async def test_a_call_without_its_beginning_is_reported_and_charged_at_its_bound
     """The database was restored to a moment at which it went on, and the segment in which it began is deleted since."""
     journal, shipper = installation.journal(), Shipper(installation.home)
     installation.lend(journal.epoch, 100 * USD)
-    journal.reserve(changed(reservation(long := new_id().bytes), at=1))
+    journal.reserve(replace_fields(reservation(long := new_id().bytes), at=1))
     while journal._current.number < 2:
         await room(journal)
         one_call(journal)
@@ -642,7 +644,7 @@ async def test_late_records_of_a_written_off_call_are_recorded_once_everywhere(
     journal, clock = installation.journal(), ManualClock(datetime.now(UTC) + timedelta(seconds=3))
     installation.lend(journal.epoch, USD, limit=USD)
     call = new_id().bytes
-    of_then: Callable[[Record], Record] = aged if archived else changed
+    of_then: Callable[[Record], Record] = aged if archived else replace_fields
     journal.reserve(of_then(reservation(call)))
     installation.step(1, Shipper(installation.home, clock))
     journal.settle(settlement(call, 0, cost=0, outcome="not_billed"))
@@ -917,9 +919,9 @@ async def test_odd_text_arrives_as_it_was_written(installation: Installation) ->
     call, again = new_id().bytes, new_id().bytes
     odd = {"endpoint": ODD, "sources": [(ODD, ODD, 1, 2)], "feature": ODD, "workload": ODD}
     for id in (call, again):
-        journal.reserve(changed(reservation(id), deployment=ODD, model="", site="null"))
-        journal.settle(changed(settlement(id), flags=[ODD, "b"]))
-        journal.finish(changed(finish(id), **odd))
+        journal.reserve(replace_fields(reservation(id), deployment=ODD, model="", site="null"))
+        journal.settle(replace_fields(settlement(id), flags=[ODD, "b"]))
+        journal.finish(replace_fields(finish(id), **odd))
         installation.step()
         installation.rows("UPDATE shipped SET segment = 0, position = 0")  # the next round meets what is there
     facts = "SELECT endpoint, workload, detail->'sources'->0->>0, detail->>'feature', deployment, site, model FROM call"
@@ -943,7 +945,7 @@ async def test_rows_cut_between_two_rounds_are_written_once(
     journal = installation.journal()
     shipper = Shipper(installation.home)
     call, shown, hedged = (new_id().bytes for _ in range(3))
-    journal.reserve(changed(reservation(shown), at=reservation(shown).at - 3000))
+    journal.reserve(replace_fields(reservation(shown), at=reservation(shown).at - 3000))
     journal.reserve(reservation(call))
     journal.settle(settlement(call))
     for attempt in range(2):

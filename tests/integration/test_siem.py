@@ -79,7 +79,7 @@ def services(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
         yield Services(home, settings, None, False, Releases(home, clock, False), pool, clock)
 
 
-def written(services: Services, *actions: str, **detail: str) -> None:
+def record_entries(services: Services, *actions: str, **detail: str) -> None:
     """Entries as the log has them, each with its place."""
     with services.transaction() as conn:
         for action in actions:
@@ -95,9 +95,9 @@ def to(services: Services, url: str) -> Services:
 
 def test_events_are_sent_once_and_wait_for_a_siem_that_is_away(services: Services, receiver: Receiver) -> None:
     ours = to(services, f"http://127.0.0.1:{receiver.server_port}/in")
-    written(services, "login", "key.created", "kill")
-    written(services, "call", status="ok")
-    written(services, "call", status="refused")
+    record_entries(services, "login", "key.created", "kill")
+    record_entries(services, "call", status="ok")
+    record_entries(services, "call", status="refused")
     receiver.status = 503
     assert siem.send_new_events(ours) == 0 and receiver.events == []
     with services.transaction() as conn:
@@ -131,14 +131,14 @@ def test_a_slow_siem_takes_no_connection_away_and_gets_nothing_twice(services: S
         seen.append(siem.send_new_events(ours))
 
     receiver.meanwhile = meanwhile
-    written(services, "login", "kill")
+    record_entries(services, "login", "kill")
     assert siem.send_new_events(ours) == 2 and seen == [True, 0] and len(receiver.events) == 2
     receiver.meanwhile = bool
-    written(services, "kill")
+    record_entries(services, "kill")
     with services.transaction() as conn:  # whoever sent it is gone, or PostgreSQL's clock was fast then
         conn.execute("UPDATE siem_position SET claimed_at = now() - interval '61 seconds'")
     assert siem.send_new_events(ours) == 1
-    written(services, "kill")
+    record_entries(services, "kill")
     with services.transaction() as conn:
         conn.execute("UPDATE siem_position SET claimed_at = now() + interval '1 day'")
     assert siem.send_new_events(ours) == 1
@@ -146,7 +146,7 @@ def test_a_slow_siem_takes_no_connection_away_and_gets_nothing_twice(services: S
 
 def test_syslog_frames_carry_the_same_events(services: Services) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        written(services, "kill", "login")
+        record_entries(services, "kill", "login")
         got: list[bytes] = []
 
         def take() -> None:

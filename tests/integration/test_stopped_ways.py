@@ -433,7 +433,7 @@ def upload(key: str, model: str, size: int) -> tuple[bytes, bytes]:
     return f"POST /v1/audio/transcriptions HTTP/1.1\r\n{lines}content-length: {len(data)}\r\n\r\n".encode(), data
 
 
-async def answered(reader: asyncio.StreamReader) -> Reply:
+async def read_reply(reader: asyncio.StreamReader) -> Reply:
     return parse_reply(await asyncio.wait_for(reader.read(), 60))
 
 
@@ -455,7 +455,7 @@ async def test_an_upload_whose_answer_arrived_during_a_stop_is_answered(database
             ear.answering.set()
 
         await pause_worker(stack, meanwhile)
-        reply = await answered(reader)
+        reply = await read_reply(reader)
         assert (reply.status, reply.json["text"], ear.counted) == (200, "well", 1), reply.body
         writer.close()
 
@@ -483,7 +483,7 @@ async def test_an_upload_continues_after_a_stop_longer_than_its_timeout(database
 
         await pause_worker(stack, meanwhile, BODY_SECONDS + 1.5)
         for each_reader, each_writer in ((reader, writer), (other_reader, other_writer)):
-            reply = await answered(each_reader)
+            reply = await read_reply(each_reader)
             assert (reply.status, reply.json["text"]) == (200, "well"), reply.body
             each_writer.close()
         assert (quick.counted, slow.counted) == (1, 1)

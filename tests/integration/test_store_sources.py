@@ -87,7 +87,7 @@ def test_the_contract_is_kept_with_folders_and_their_readers(place: Place) -> No
     connector.close()
 
 
-def told(place: Place, **more: str) -> str:
+def check_missing(place: Place, **more: str) -> str:
     connector = place.connector(**more)
     try:
         with pytest.raises(Unavailable) as caught:
@@ -104,15 +104,15 @@ def test_what_cannot_be_listed_whole_is_away_and_nothing_is_taken_for_deleted(
     place.put("a", "A")
     place.put("deep/b", "B")
     url = str(place.source().connector.settings["url"])  # type: ignore[union-attr]
-    assert "127.0.0.1" in told(place, url=f"{url}/nowhere")
+    assert "127.0.0.1" in check_missing(place, url=f"{url}/nowhere")
     monkeypatch.setenv(KEY, "reader:wrong")
-    assert told(place)
+    assert check_missing(place)
     monkeypatch.setenv(KEY, place.server.key)
     if place.kind == "sftp":
         other = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKr1VqPSs2bTZSL6o4EVPxRpKp4Zc7kYpBqAd6vM1Zk9"
-        assert "Host key" in told(place, host_key=other), "somebody else answers there"
+        assert "Host key" in check_missing(place, host_key=other), "somebody else answers there"
     place.put("closed/c", "C")
-    assert told(place), "one folder that cannot be listed"
+    assert check_missing(place), "one folder that cannot be listed"
     shutil.rmtree(place.root / "in/closed")
     connector = place.connector()
     assert len(list(connector.changes(None))) == 2
@@ -123,7 +123,7 @@ def test_what_cannot_be_listed_whole_is_away_and_nothing_is_taken_for_deleted(
     with pytest.raises(Unavailable):
         list(connector.changes(None))
     connector.close()
-    assert told(place)
+    assert check_missing(place)
 
 
 CHILD = """

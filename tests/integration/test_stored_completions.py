@@ -61,7 +61,7 @@ async def setup(database: Database, tmp_path: Path) -> AsyncIterator[Setup]:
         yield Setup(stack, model)
 
 
-async def made(client: AsyncOpenAI, topic: str, *, stream: bool) -> tuple[str, str]:
+async def create_completion(client: AsyncOpenAI, topic: str, *, stream: bool) -> tuple[str, str]:
     """(id, text) of a completion that is stored."""
     asked: Any = {"model": "auto", "messages": ASKED, "store": True, "metadata": {"topic": topic}}
     if not stream:
@@ -81,8 +81,8 @@ async def test_a_completion_is_found_listed_changed_and_deleted_by_its_own_key_o
     key, other = setup.stack.key("keeper"), setup.stack.key("keeper")
     async with setup.client(key) as client, setup.client(other) as stranger:
         mine, theirs = client.chat.completions, stranger.chat.completions
-        one, text = await made(client, "a", stream=False)
-        two, streamed = await made(client, "b", stream=True)
+        one, text = await create_completion(client, "a", stream=False)
+        two, streamed = await create_completion(client, "b", stream=True)
         sealed = "SELECT sealed LIKE 'sealed:%%', workload, deployment, model FROM stored_completion"
         assert setup.stack.sql(sealed) == [(True, "keeper", "one", "up-one")] * 2
         for id, said in ((one, text), (two, streamed)):

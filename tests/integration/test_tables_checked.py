@@ -35,7 +35,7 @@ def intake(database: Database) -> Iterator[Intake]:
     intake.close()
 
 
-def look(intake: Intake, connector: Connector, *checks: dict[str, Any]) -> dict[tuple[str, str], str]:
+def ingest_and_find(intake: Intake, connector: Connector, *checks: dict[str, Any]) -> dict[tuple[str, str], str]:
     source = Source(
         name="s", path="s", sensitivity="internal", owner="ana@acme.example", readers=["everyone"], checks=list(checks)
     )
@@ -59,7 +59,7 @@ def test_a_check_is_about_files_that_did_not_change(intake: Intake, tmp_path: Pa
         connector: Connector = (
             FolderConnector(work) if kind == "folder" else GitConnector(str(work), tmp_path / "mirrors")
         )
-        return look(intake, connector, *checks)
+        return ingest_and_find(intake, connector, *checks)
 
     assert again() == {}
     assert "the newest 'at' is of" in again(FRESH)["knowledge.table", "old.csv"]
@@ -84,7 +84,7 @@ def test_what_a_run_found_before_it_was_cut_off_is_told_by_the_next(
     check = {"column": "id", "unique": True}
 
     def again() -> dict[tuple[str, str], str]:
-        return look(
+        return ingest_and_find(
             intake, FolderConnector(work) if kind == "folder" else GitConnector(str(work), tmp_path / "mirrors"), check
         )
 
@@ -119,8 +119,8 @@ def test_a_table_that_is_checked_in_part_says_so(
             db.execute("INSERT INTO t VALUES (?, ?)", (number, (NOW - timedelta(days=days)).isoformat()))
         db.commit()
         connector = SqlConnector(Sqlite(tmp_path / "a.db"), Layout("t"))
-        assert "the newest 'at'" in look(intake, connector, FRESH)["knowledge.table", ""]
+        assert "the newest 'at'" in ingest_and_find(intake, connector, FRESH)["knowledge.table", ""]
         db.execute("INSERT INTO t VALUES (3, ?)", (NOW.isoformat(),))
         db.commit()
-        told = look(intake, SqlConnector(Sqlite(tmp_path / "a.db"), Layout("t")), FRESH)
+        told = ingest_and_find(intake, SqlConnector(Sqlite(tmp_path / "a.db"), Layout("t")), FRESH)
     assert told == {("knowledge.table", ""): "only the first 2 rows of t are checked, and not how fresh it is"}

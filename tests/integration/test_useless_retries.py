@@ -30,7 +30,7 @@ DEAR = Rates(input=PICO, output=1_000 * PICO)
 """An answer of twenty tokens costs two cents, so that every lever is told."""
 
 
-def told(database: Database) -> dict[tuple[str, str], Opportunity]:
+def find_levers_by_deployment(database: Database) -> dict[tuple[str, str], Opportunity]:
     with connect(database.urls["control"]) as conn:
         found = levers.find_levers(conn, datetime.now(UTC), 7)[0]
     return {
@@ -56,7 +56,7 @@ async def leave(stack: Stack, key: str, model: ScriptedModel) -> None:
     writer.transport.abort()
 
 
-async def kept(stack: Stack, condition: str, count: int) -> None:
+async def wait_until_attempts(stack: Stack, condition: str, count: int) -> None:
     """Until so many attempts are in the ledger."""
 
     def rows() -> list[tuple[Any, ...]]:
@@ -87,8 +87,8 @@ async def test_who_is_killed_or_goes_away_is_no_useless_retry(database: Database
         await leave(s, key, one)  # at the first attempt
         one.script, two.script = Script(mode="cut"), Script(mode="stall")
         await leave(s, key, two)  # while it was tried again
-        await kept(s, "outcome = 'cancelled'", 2)
-        found = await asyncio.to_thread(told, database)
+        await wait_until_attempts(s, "outcome = 'cancelled'", 2)
+        found = await asyncio.to_thread(find_levers_by_deployment, database)
         assert {name: each.evidence[:9] for name, each in found.items()} == {("failed attempts", "one"): "1 attempt"}
 
         two.script = Script(mode="cut")
@@ -100,8 +100,8 @@ async def test_who_is_killed_or_goes_away_is_no_useless_retry(database: Database
         killed.kill()
         await asyncio.gather(asked, return_exceptions=True)
         killed.wait()
-        await kept(s, "state = 'crashed' AND number = 1", 1)
-        found = await asyncio.to_thread(told, database)
+        await wait_until_attempts(s, "state = 'crashed' AND number = 1", 1)
+        found = await asyncio.to_thread(find_levers_by_deployment, database)
         assert {name: each.evidence[:10] for name, each in found.items()} == {
             ("failed attempts", "one"): "3 attempts",
             ("useless retries", "two"): "1 attempts",

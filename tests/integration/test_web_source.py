@@ -93,7 +93,7 @@ def intake(database: Database) -> Iterator[Intake]:
     intake.close()
 
 
-def look(intake: Intake, site: Site) -> tuple[set[str], str]:
+def ingest_site(intake: Intake, site: Site) -> tuple[set[str], str]:
     """What is searched afterwards, and what is told of the source itself."""
     intake.ingest(WebConnector(f"{site.origin}/", rate=1000))
     return intake.live_paths(), intake.findings().get(("knowledge.source_missing", ""), "")
@@ -115,17 +115,17 @@ AWAY: dict[str, tuple[int, str, bytes]] = {
 @pytest.mark.parametrize("case", AWAY)
 def test_a_sitemap_that_fails_deletes_no_page(site: Site, intake: Intake, case: str) -> None:
     site.name("/a", "/b", "/c")
-    assert look(intake, site) == ({"a", "b", "c"}, "")
+    assert ingest_site(intake, site) == ({"a", "b", "c"}, "")
     before = site.answers["/sitemap.xml"]
     site.answers["/sitemap.xml"] = (*AWAY[case], "")
     site.put("/", "<a href='/a'>a</a>")
-    live, told = look(intake, site)
+    live, told = ingest_site(intake, site)
     assert live >= {"a", "b", "c"}
     assert "sitemap" in told
-    assert look(intake, site)[0] >= {"a", "b", "c"}, "nor at the next look"
+    assert ingest_site(intake, site)[0] >= {"a", "b", "c"}, "nor at the next look"
     site.answers["/sitemap.xml"] = before
     site.name("/a", "/b")
-    assert look(intake, site) == ({"a", "b"}, "")
+    assert ingest_site(intake, site) == ({"a", "b"}, "")
 
 
 def test_one_failing_sitemap_of_several_deletes_no_page(site: Site, intake: Intake) -> None:
@@ -135,10 +135,10 @@ def test_one_failing_sitemap_of_several_deletes_no_page(site: Site, intake: Inta
     site.put("/one.xml.gz", packed, "application/gzip")
     site.put("/two.txt", f"{site.origin}/b\n", "text/plain")
     site.name("/c", "http://[broken", place="/three.xml")
-    assert look(intake, site) == ({"a", "b", "c"}, "")
+    assert ingest_site(intake, site) == ({"a", "b", "c"}, "")
     site.refuse("/three.xml", 500)
     site.put("/b", "<p>This is another b.</p>")
-    live, told = look(intake, site)
+    live, told = ingest_site(intake, site)
     assert live == {"a", "b", "c"}
     assert "/three.xml: it answers 500" in told
     assert intake.document_text("b") == "This is another b.", "what was found is taken over all the same"
@@ -148,71 +148,71 @@ def test_sitemaps_that_name_one_another_are_read_once(site: Site, intake: Intake
     site.name("/sitemap.xml", "/two.xml", "/one.xml", index=True)
     site.name("/sitemap.xml", "/two.xml", place="/two.xml", index=True)
     site.name("/a", "/b", place="/one.xml")
-    assert look(intake, site) == ({"a", "b"}, "")
+    assert ingest_site(intake, site) == ({"a", "b"}, "")
     site.name("/a", place="/one.xml")
-    assert look(intake, site) == ({"a"}, ""), "and what is gone is gone"
+    assert ingest_site(intake, site) == ({"a"}, ""), "and what is gone is gone"
 
 
 def test_a_page_listed_twice_is_one_document_and_stays_unchanged(site: Site, intake: Intake) -> None:
     site.put("/a/", "<p>This is a, otherwise.</p>")
     site.name("/a", "/a/", "/b")
-    assert look(intake, site) == ({"a", "b"}, "")
+    assert ingest_site(intake, site) == ({"a", "b"}, "")
     versions = intake.document_columns("a", "version")
-    assert look(intake, site) == ({"a", "b"}, "")
+    assert ingest_site(intake, site) == ({"a", "b"}, "")
     assert intake.document_columns("a", "version") == versions
 
 
 def test_links_are_resolved_by_the_pages_base(site: Site, intake: Intake) -> None:
     site.put("/", "<base href='/deep/'><a href='d'>d</a>")
     site.put("/deep/d", "<p>This is d.</p>")
-    assert look(intake, site)[0] == {"index", "deep/d"}
+    assert ingest_site(intake, site)[0] == {"index", "deep/d"}
 
 
 @pytest.mark.parametrize("status", [401, 403, 404, 500, 302])
 def test_an_unreadable_start_page_deletes_no_page(site: Site, intake: Intake, status: int) -> None:
     site.put("/", "<a href='/a'>a</a> <a href='/b'>b</a> <a href='http://[broken'>x</a>")
-    assert look(intake, site) == ({"index", "a", "b"}, "")
+    assert ingest_site(intake, site) == ({"index", "a", "b"}, "")
     site.refuse("/", status, "http://127.0.0.2:1/elsewhere" if status == 302 else "")
-    live, told = look(intake, site)
+    live, told = ingest_site(intake, site)
     assert live == {"index", "a", "b"}
     assert "the first page" in told
     site.put("/robots.txt", "User-agent: *\nDisallow: /\n", "text/plain")
-    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert ingest_site(intake, site)[0] == {"index", "a", "b"}
     del site.answers["/robots.txt"]
     site.put("/", "<a href='/a'>a</a>")
-    assert look(intake, site) == ({"index", "a"}, ""), "what is linked no more is gone"
+    assert ingest_site(intake, site) == ({"index", "a"}, ""), "what is linked no more is gone"
 
 
 def test_an_unreadable_page_hides_no_pages_behind_it(site: Site, intake: Intake) -> None:
     site.put("/", "<a href='/a'>a</a>")
     site.put("/a", "<p>This is a.</p><a href='/b'>b</a>")
-    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert ingest_site(intake, site)[0] == {"index", "a", "b"}
     site.refuse("/a", 503)
-    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert ingest_site(intake, site)[0] == {"index", "a", "b"}
     site.put("/a", b"<p>caf\xe9</p><a href='/b'>b</a>", "text/html")
-    assert look(intake, site)[0] == {"index", "b"}, "what it links to stays, itself cannot be read"
+    assert ingest_site(intake, site)[0] == {"index", "b"}, "what it links to stays, itself cannot be read"
     site.put("/a", b"<p>caf\xe9</p><a href='/b'>b</a>", "text/html; charset=iso-8859-1")
-    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert ingest_site(intake, site)[0] == {"index", "a", "b"}
     assert intake.document_text("a").startswith("café")
     began = time.monotonic()
     site.put("/a", b"<p>-" + b"9a" * 300_000 + b"</p><a href='/b'>b</a>", "text/html; charset=punycode")
-    assert look(intake, site)[0] == {"index", "a", "b"}
+    assert ingest_site(intake, site)[0] == {"index", "a", "b"}
     assert time.monotonic() - began < 12, "no site chooses what its text is decoded with"
     site.refuse("/b", 302, "http://[")
-    assert look(intake, site)[0] == {"index", "a"}
+    assert ingest_site(intake, site)[0] == {"index", "a"}
     site.put("/", "<meta name='robots' content='noindex'><a href='/a'>a</a>")
-    assert look(intake, site)[0] == {"a"}, "its links are followed though it asks not to be found"
+    assert ingest_site(intake, site)[0] == {"a"}, "its links are followed though it asks not to be found"
     site.put("/", "<meta name='robots' content='nofollow'><a href='/a'>a</a>")
-    assert look(intake, site)[0] == {"index"}, "its links are not, as it asks"
+    assert ingest_site(intake, site)[0] == {"index"}, "its links are not, as it asks"
 
 
 def test_a_site_that_refuses_all_pages_keeps_its_documents(site: Site, intake: Intake) -> None:
     site.name("/a", "/b")
-    look(intake, site)
+    ingest_site(intake, site)
     site.refuse("/a", 403)
-    assert look(intake, site) == ({"b"}, ""), "one page is withdrawn"
+    assert ingest_site(intake, site) == ({"b"}, ""), "one page is withdrawn"
     site.refuse("/b", 403)
-    live, told = look(intake, site)
+    live, told = ingest_site(intake, site)
     assert (live, "none of its pages may be read" in told) == ({"b"}, True)
 
 
@@ -232,10 +232,10 @@ def test_compressed_responses_are_decompressed(site: Site, intake: Intake) -> No
     site.encodings = {"/robots.txt": "gzip", "/sitemap.xml": "x-gzip", "/a": "identity, gzip", "/c": "br"}
     site.encodings["/d"] = "gzip, gzip, gzip"
 
-    assert look(intake, site) == ({"a"}, "")
+    assert ingest_site(intake, site) == ({"a"}, "")
     # who may not be read is known only where the rules are
     site.put("/robots.txt", gzip.compress(b"User-agent: *\nDisallow: /b")[:-9], "text/plain")
-    assert "the rules of" in look(intake, site)[1]
+    assert "the rules of" in ingest_site(intake, site)[1]
     assert intake.live_paths() == {"a"}
 
 
@@ -244,7 +244,7 @@ def test_a_page_decompression_bomb_is_skipped(site: Site, intake: Intake) -> Non
     site.put("/a", gzip.compress(b" " * (60 << 20)))
     site.encodings = {"/a": "gzip"}
 
-    assert look(intake, site) == ({"b"}, "")
+    assert ingest_site(intake, site) == ({"b"}, "")
     assert "larger than 10 MiB" in intake.findings()["knowledge.unreadable", "a"]
 
 
@@ -253,7 +253,7 @@ def test_a_sitemap_may_have_the_protocols_maximum_size(site: Site, intake: Intak
     status, media, data, location = site.answers["/sitemap.xml"]
     site.answers["/sitemap.xml"] = (status, media, data + b" " * (12 << 20), location)
 
-    assert look(intake, site) == ({"a", "b"}, "")
+    assert ingest_site(intake, site) == ({"a", "b"}, "")
 
 
 @pytest.mark.parametrize("status", [500, 302])
@@ -277,7 +277,7 @@ def test_a_page_is_reread_at_the_url_where_it_was_found(site: Site) -> None:
 def test_a_disallow_rule_applies_after_an_allow_all_rule(site: Site, intake: Intake) -> None:
     site.name("/a", "/b", "/c")
     site.put("/robots.txt", "User-agent: *\nAllow: /\nDisallow: /b\nDisallow: /*c$\n", "text/plain")
-    assert look(intake, site) == ({"a"}, "")
+    assert ingest_site(intake, site) == ({"a"}, "")
 
 
 def test_endless_and_truncated_pages_are_one_finding_each(
@@ -291,7 +291,7 @@ def test_endless_and_truncated_pages_are_one_finding_each(
         monkeypatch.setattr(web, "PAGE_SECONDS", 0.5 if path == "/a" else 60.0)
 
     site.asked = hasten
-    live, told = look(intake, site)
+    live, told = ingest_site(intake, site)
     assert (live, told) == ({"a"}, "")
     found = {about: message for (_, about), message in intake.findings().items()}
     assert "takes longer than" in found["b"]

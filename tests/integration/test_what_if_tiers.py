@@ -9,8 +9,8 @@ from typing import Any
 
 import msgspec
 import pytest
-from tests.integration.test_cost_versions import FILES, FIRST, Conn, at, conn, declared, release
-from tests.integration.test_cost_versions import asked as called
+from tests.integration.test_cost_versions import FILES, FIRST, Conn, conn, declared, morning_of, release
+from tests.integration.test_cost_versions import add_call as called
 
 from groundplan.api.cost import what_if as cost_what_if
 from groundplan.api.cost.book import Days
@@ -33,13 +33,13 @@ FLAT = Rates(input=PICO, output=2 * PICO)
 RATES = {"at-rack": TIERED, "at-cloud": FLAT}
 
 
-def asked(
+def add_attempt(
     conn: Conn, place: str, usage: Usage, workload: str = "ask", purpose: str = "", number: int = 1,
     outcome: str = "ok", hour: int = 9, day: date = FIRST,
 ) -> None:  # fmt: skip
     """One attempt as it is shipped."""
     cost = price.cost(RATES[place], usage) if outcome == "ok" else 0
-    when = at(day).replace(hour=hour)
+    when = morning_of(day).replace(hour=hour)
     row: tuple[Any, ...] = (
         new_id(), 0, when, place, "rack", "acme/m", "settled", outcome, 200, to_decimal(cost), to_decimal(cost),
         msgspec.to_builtins(usage), False, [], 1.0, new_id(), 0.0, None, None, workload, number, False,
@@ -57,7 +57,7 @@ def served(conn: Conn, number: int = 1) -> None:
     release(
         conn,
         msgspec.structs.replace(made, deployments=places),
-        at(FIRST) + timedelta(minutes=number),
+        morning_of(FIRST) + timedelta(minutes=number),
         {"groundplan.yaml": FILES},
     )
 
@@ -88,10 +88,10 @@ def test_each_call_costs_what_its_changed_prompt_would(conn: Conn, folded: bool)
     served(conn, 2)
     asks = calls()
     for place, (name, usage) in enumerate(asks):
-        asked(conn, name, usage, number=1 + place % 2)
+        add_attempt(conn, name, usage, number=1 + place % 2)
     judged = Usage(input=300_000, output=5)
-    asked(conn, "at-rack", judged, purpose="judge")
-    asked(conn, "at-rack", judged, workload="other")
+    add_attempt(conn, "at-rack", judged, purpose="judge")
+    add_attempt(conn, "at-rack", judged, workload="other")
     if folded:
         rollup_store.fold(conn)
     beside = price.cost(TIERED, judged)
@@ -115,7 +115,7 @@ def test_long_prompts_are_found_without_reading_all(conn: Conn, factor: int, sca
     served(conn)
     short, middle = Usage(input=1000, output=5), Usage(input=150_000, output=5)
     for usage in [short] * 30 + [middle]:
-        asked(conn, "at-rack", usage)
+        add_attempt(conn, "at-rack", usage)
     with conn.transaction():
         conn.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
         before, after = scenario(conn, f"context={factor}")
@@ -133,10 +133,10 @@ def test_another_price_by_the_request_counts_calls_of_a_price_without(
     served(conn)
     asks = calls()
     for name, usage in asks:
-        asked(conn, name, usage)
-    asked(conn, "at-rack", Usage(input=10), outcome="not_billed")
+        add_attempt(conn, name, usage)
+    add_attempt(conn, "at-rack", Usage(input=10), outcome="not_billed")
     judged = Usage(input=300_000, output=5)
-    asked(conn, "at-rack", judged, purpose="judge")
+    add_attempt(conn, "at-rack", judged, purpose="judge")
     there = sum(price.cost(by_call, usage) for _, usage in asks)
     assert scenario(conn, model="at-cloud")[1] == there + price.cost(TIERED, judged)
     assert scenario(conn, "users=3", model="at-rack")[1] == 3 * sum(
@@ -159,14 +159,14 @@ def test_another_model_costs_as_at_the_hours_of_the_calls(
     for day in (FIRST, later):
         for hour in [each for each in range(24) if each not in (0, 16)]:
             usage = Usage(input=16 * dice.randrange(1, 40_000), output=dice.randrange(900))
-            asked(conn, "at-rack", usage, hour=hour, day=day)
-            asked(conn, "at-rack", usage, purpose="judge", hour=hour, day=day)
+            add_attempt(conn, "at-rack", usage, hour=hour, day=day)
+            add_attempt(conn, "at-rack", usage, purpose="judge", hour=hour, day=day)
             there += price.cost(rates_at(other, hour * 3_600_000), usage) + price.cost(TIERED, usage)
     if folded:
         rollup_store.fold(conn)
     told = cost_what_if.scenario(conn, Days(FIRST, later), None, [], "at-cloud")
     assert int(Decimal(told["after_usd"]) * PICO) == there
-    asked(conn, "at-rack", half := Usage(input=1000, output=100), hour=16)
+    add_attempt(conn, "at-rack", half := Usage(input=1000, output=100), hour=16)
     told = cost_what_if.scenario(conn, Days(FIRST, later), None, [], "at-cloud")
     change = price.cost(peak, half) + price.cost(night, half)
     assert int(Decimal(told["after_usd"]) * PICO) - there == change // 2
@@ -178,7 +178,7 @@ def test_what_embeds_would_answer_no_chat(conn: Conn) -> None:
         msgspec.structs.replace(each, kind="embeddings") if each.name == "at-cloud" else each
         for each in made.deployments
     ]
-    release(conn, msgspec.structs.replace(made, deployments=places), at(FIRST))
+    release(conn, msgspec.structs.replace(made, deployments=places), morning_of(FIRST))
     with pytest.raises(Invalid) as refused:
         scenario(conn, model="at-cloud")
     assert (refused.value.code, bool(refused.value.hint)) == ("scenario_model", True)

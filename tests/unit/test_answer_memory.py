@@ -45,7 +45,7 @@ class Watched(AnswerMemory):
 
 
 @asynccontextmanager
-async def answering(
+async def large_answer_rig(
     folder: Path, size: int, limit: int, http: int = 1, *, status: int = 200, ends: bool = True, **more: Any
 ) -> AsyncIterator[Rig]:
     """A worker whose upstream answers with `size` bytes, of which it does not tell how many there are; `ends`: and are
@@ -123,7 +123,7 @@ def test_waiting_answers_are_admitted_and_held_bytes_are_exact(steps: list[tuple
 
 async def test_one_workload_never_holds_all_of_the_memory(tmp_path: Path) -> None:
     """However slowly its clients take their answers, those of others are given."""
-    async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads={"slow": {}, "other": {}}) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, 40 * MIB, workloads={"slow": {}, "other": {}}) as rig:
         room = rig.gateway.answer_memory
         taken = [MemoryShare(room, RANKS["normal"], "slow") for _ in range(6)]
         for share in taken[:5]:
@@ -143,7 +143,7 @@ async def test_one_workload_never_holds_all_of_the_memory(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("http", [1, 2])
 async def test_many_large_answers_are_all_delivered_while_few_are_held(tmp_path: Path, http: int) -> None:
-    async with answering(tmp_path, 3 * MIB, 12 * MIB, http) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, 12 * MIB, http) as rig:
         replies = await asyncio.gather(*(rig.chat() for _ in range(24)))
         assert [reply.status for reply in replies] == [200] * 24
         assert all(len(reply.body) > 3 * MIB and parse_usage(reply.body) == 3 for reply in replies)
@@ -159,7 +159,7 @@ def parse_usage(body: bytes) -> int:
 @pytest.mark.parametrize("status", [200, 400])
 async def test_a_client_that_reads_nothing_keeps_its_memory_until_it_is_cut_off(tmp_path: Path, status: int) -> None:
     """A refusal may be as large: some servers repeat all that was sent to them."""
-    async with answering(tmp_path, 16 * MIB, 4 * MIB, status=status) as rig:
+    async with large_answer_rig(tmp_path, 16 * MIB, 4 * MIB, status=status) as rig:
         rig.server.limits = replace(rig.server.limits, write_seconds=5.0, body_bytes_per_second=4 * MIB)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
         tracemalloc.start()
@@ -189,7 +189,7 @@ async def test_a_client_that_reads_nothing_keeps_its_memory_until_it_is_cut_off(
 
 async def test_a_security_kill_ends_an_answer_in_delivery(tmp_path: Path) -> None:
     """Its client may take a quarter of an hour for it."""
-    async with answering(tmp_path, 8 * MIB, 4 * MIB) as rig:
+    async with large_answer_rig(tmp_path, 8 * MIB, 4 * MIB) as rig:
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port, limit=1024)
         writer.write(rig.request())
         await wait_until(lambda: any(each.paused is not None for each in rig.server.connections))
@@ -206,7 +206,7 @@ async def test_a_security_kill_ends_an_answer_in_delivery(tmp_path: Path) -> Non
 async def test_the_last_memory_is_for_the_most_critical_calls(tmp_path: Path) -> None:
     """Large answers to clients that take them slowly keep out none that matters more."""
     declared = {name: reliability(priority=name) for name in ("low", "critical")}
-    async with answering(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, 40 * MIB, workloads=declared) as rig:
         room = rig.gateway.answer_memory
         others = [MemoryShare(room, RANKS["low"]) for _ in range(2)]
         assert all(room.try_resize(each, size * MIB) for each, size in zip(others, (26, 4), strict=True))
@@ -226,7 +226,7 @@ async def test_the_last_memory_is_for_the_most_critical_calls(tmp_path: Path) ->
 @pytest.mark.parametrize("billing", ["bill", "drain"])
 async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http: int, billing: str) -> None:
     more = {"billing_on_cancel": billing}
-    async with answering(tmp_path, 3 * MIB, MIB, http, more=more) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, MIB, http, more=more) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
         writer.write(rig.request())
@@ -243,7 +243,7 @@ async def test_a_client_that_leaves_while_its_answer_waits(tmp_path: Path, http:
 async def test_a_call_sharing_an_answer_does_not_wait_for_a_slow_reader(tmp_path: Path, how: str) -> None:
     """Also who asks again with its Idempotency-Key, since it has lost its connection, which nobody here has noticed."""
     cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}
-    async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
+    async with large_answer_rig(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
         asked = rig.request()
         if how == "replay":
             asked = asked.replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", 1)
@@ -272,7 +272,7 @@ async def test_a_replayed_answer_is_not_buffered_for_a_client_that_does_not_read
 
     monkeypatch.setattr(responses_api, "answer", stored)
     cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}
-    async with answering(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
+    async with large_answer_rig(tmp_path, 8 * MIB, 4 * MIB, workloads={"assistant": cache}) as rig:
         asked = rig.request().replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", how == "replay")
         if how == "stored":
             asked = b"GET /v1/responses/resp_1 HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\n\r\n"
@@ -303,7 +303,7 @@ async def test_a_replayed_answer_is_not_buffered_for_a_client_that_does_not_read
 
 async def test_an_answer_in_review_takes_no_memory(tmp_path: Path) -> None:
     """Which may take hours."""
-    async with answering(tmp_path, 3 * MIB, 4 * MIB, workloads={"assistant": {"review": Review()}}) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, 4 * MIB, workloads={"assistant": {"review": Review()}}) as rig:
         rig.gateway.reviews = desk = Desk(lambda _: None)  # type: ignore[assignment]
         desk.decide = lambda _: seen.append(rig.gateway.answer_memory.held_bytes)
         seen: list[int] = []
@@ -314,7 +314,7 @@ async def test_an_answer_in_review_takes_no_memory(tmp_path: Path) -> None:
 async def test_an_answer_without_memory_until_its_deadline_is_no_deployment_failure(tmp_path: Path) -> None:
     """Small ones need none."""
     declared = {"assistant": {"deadline_ms": 300}}
-    async with answering(tmp_path, 3 * MIB, MIB, workloads=declared) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, MIB, workloads=declared) as rig:
         others = full(rig)
         refused = await rig.chat()
         assert refused.status == 503 and b"took all the memory" in refused.body
@@ -323,14 +323,14 @@ async def test_an_answer_without_memory_until_its_deadline_is_no_deployment_fail
         others.release()
         assert (await rig.chat()).status == 200
     (tmp_path / "small").mkdir()
-    async with answering(tmp_path / "small", MIB * 3 // 4, MIB, workloads=declared) as rig:
+    async with large_answer_rig(tmp_path / "small", MIB * 3 // 4, MIB, workloads=declared) as rig:
         full(rig)
         assert (await rig.chat()).status == 200
 
 
 async def test_waiting_for_memory_is_not_upstream_silence(tmp_path: Path) -> None:
     """Neither of the upstream, which may not be silent for so long, nor of how soon it answers."""
-    async with answering(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, MIB, more={"idle_ms": 50}) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
         await wait_until(lambda: room.waiting_count == 1)
@@ -346,7 +346,7 @@ async def test_waiting_for_memory_is_not_upstream_silence(tmp_path: Path) -> Non
 async def test_no_hedge_is_sent_while_an_answer_waits_for_memory(tmp_path: Path) -> None:
     """Which would wait, too, and is paid for."""
     declared = {"assistant": reliability(hedge={"after_ms": 400, "at_most": 1.0})}
-    async with answering(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, MIB, names=["one", "two"], workloads=declared) as rig:
         room, others = rig.gateway.answer_memory, full(rig)
         waits = asyncio.create_task(rig.chat())
         await wait_until(lambda: room.waiting_count == 1)
@@ -363,7 +363,7 @@ async def test_an_answer_late_after_waiting_for_memory_is_no_deployment_failure(
 ) -> None:
     """A crowd of such would open the breaker of a deployment that is well."""
     declared = {"assistant": {"deadline_ms": 900}}
-    async with answering(tmp_path, 3 * MIB, MIB, http, ends=False, workloads=declared) as rig:
+    async with large_answer_rig(tmp_path, 3 * MIB, MIB, http, ends=False, workloads=declared) as rig:
         room, others = rig.gateway.answer_memory, full(rig) if waits else None
         late = asyncio.create_task(rig.chat())
         if others is not None:

@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from groundplan.api import errors
 
 
-def answered(number: int) -> tuple[int, str, str, str]:
+def response_to_os_error(number: int) -> tuple[int, str, str, str]:
     """(status, code, message, Retry-After) of a request in which a system call failed with that number."""
     app = FastAPI()
     errors.install(app)
@@ -30,8 +30,8 @@ def answered(number: int) -> tuple[int, str, str, str]:
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EIO, errno.EROFS, errno.EMFILE])
 def test_a_disk_that_takes_nothing_is_said_with_its_file(number: int) -> None:
     message = f"HOME/run/room.zip cannot be used: {os.strerror(number)}"
-    assert answered(number) == (503, "file_unusable", message, "5")
+    assert response_to_os_error(number) == (503, "file_unusable", message, "5")
 
 
 def test_what_is_no_fault_of_the_machine_stays_unexpected() -> None:
-    assert answered(errno.EISDIR) == (500, "internal", "something unexpected happened", "")
+    assert response_to_os_error(errno.EISDIR) == (500, "internal", "something unexpected happened", "")

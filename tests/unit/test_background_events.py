@@ -18,7 +18,7 @@ from groundplan.gateway.http.sse import format_named_event
 from groundplan.ledger.background_store import Row
 
 
-def made(events: list[dict[str, Any]], told: list[int] | None = None) -> EventLog:
+def record_events(events: list[dict[str, Any]], told: list[int] | None = None) -> EventLog:
     found = EventLog("resp_ours", datetime.fromtimestamp(7, UTC), lambda: None if told is None else told.append(1))
     found.start(200, b"")
     stream = b"".join(format_named_event(each["type"], json.dumps(each).encode()) for each in events)
@@ -36,7 +36,7 @@ def test_events_are_renumbered_and_have_our_id() -> None:
     theirs = {"id": "resp_theirs", "status": "in_progress", "background": False, "store": False}
     whole = {**theirs, "status": "completed", "output": []}
     facts, told = {"cost_usd": "1"}, list[int]()
-    found = made(
+    found = record_events(
         [
             {"type": "response.created", "sequence_number": 0, "response": theirs},
             {"type": "response.in_progress", "sequence_number": 0, "response": theirs},
@@ -67,7 +67,7 @@ def test_a_stream_in_one_piece_is_read_like_any_other() -> None:
 
 def test_stored_events_of_a_long_answer_are_bounded() -> None:
     text = "x" * 1000
-    found = made([delta(text) for _ in range(5 * 1024)])
+    found = record_events([delta(text) for _ in range(5 * 1024)])
     assert sum(len(event) for _, event in found.events) <= events.MAX_EVENT_BYTES
     assert found.last == FIRST + 5 * 1024 - 1, "they are counted all the same"
 
@@ -101,15 +101,15 @@ def test_an_error_without_a_message_is_still_an_error(body: bytes) -> None:
 
 def test_a_broken_stream_ends_with_an_error_and_keeps_what_arrived() -> None:
     broken = {"type": "error", "sequence_number": 3, "code": "stream_broken", "message": "It broke.", "call_id": "c"}
-    found = made([delta("a"), broken])
+    found = record_events([delta("a"), broken])
     assert found.failed is not None and (found.failed.code, found.failed.message) == ("stream_broken", "It broke.")
     assert len(found.events) == 1 and not found.whole
-    assert made([{"type": "response.completed"}]).failed is not None
+    assert record_events([{"type": "response.completed"}]).failed is not None
     said = {"code": "server_error", "message": "It failed."}
-    found = made([delta("a"), {"type": "response.failed", "response": {"error": said}}, broken])
+    found = record_events([delta("a"), {"type": "response.failed", "response": {"error": said}}, broken])
     assert found.failed is not None and found.failed.message == "It failed.", "what came first"
     assert found.last == FIRST, "whoever follows it is told that once it is written down"
-    ended = made([delta("a")])
+    ended = record_events([delta("a")])
     ended.abort()
     assert ended.failed is not None and ended.failed.code == "stream_broken" and len(ended.events) == 1
 

@@ -17,7 +17,7 @@ HALF = b'{"choices":[{"message":{"content":"cut \\ud83d"}}]}'
 """An emoji of which a model said one half, before its tokens were used up."""
 
 
-def kept(body: bytes, status: int = 200) -> bytes:
+def line_for(body: bytes, status: int = 200) -> bytes:
     answer = CollectedResponse()
     answer.send(status, body)
     return _result_line(ClaimedLine(1, "c1", 0, 1, 0, new_id()), answer)
@@ -27,7 +27,7 @@ def kept(body: bytes, status: int = 200) -> bytes:
 @pytest.mark.parametrize("ends", ["\n", "\r\n"])
 def test_an_answer_that_is_indented_is_one_line_of_the_file(status: int, ends: str) -> None:
     body = {"id": "x", "choices": [{"message": {"content": "two\nlines, \\u0000"}}]}
-    told = kept(json.dumps(body, indent=2).replace("\n", ends).encode(), status)
+    told = line_for(json.dumps(body, indent=2).replace("\n", ends).encode(), status)
     assert len(told.splitlines()) == 1
     assert json.loads(told)["response"] == {**json.loads(told)["response"], "status_code": status, "body": body}
     outcome = json.loads(result_line(told))["result"]
@@ -36,11 +36,11 @@ def test_an_answer_that_is_indented_is_one_line_of_the_file(status: int, ends: s
 
 def test_half_of_a_character_costs_nobody_the_answer() -> None:
     body = {"choices": [{"message": {"content": "cut \ufffd"}}]}
-    assert json.loads(kept(HALF))["response"]["body"] == body
-    assert json.loads(result_line(kept(HALF)))["result"]["message"] == body
+    assert json.loads(line_for(HALF))["response"]["body"] == body
+    assert json.loads(result_line(line_for(HALF)))["result"]["message"] == body
 
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b'{"error":"\xff"}', b"[" * 100_000 + b"]" * 100_000])
 def test_what_is_no_json_is_told_as_no_body(body: bytes) -> None:
-    told: dict[str, Any] = json.loads(kept(body, 400))
+    told: dict[str, Any] = json.loads(line_for(body, 400))
     assert told["response"]["body"] is None and told["response"]["status_code"] == 400 and told["error"] is None

@@ -52,7 +52,7 @@ def body_of(rig: Rig, **more: Any) -> bytes:
     return rig.request(**more).partition(b"\r\n\r\n")[2]
 
 
-async def made(
+async def run_line(
     rig: Rig, key: str = "", *, held: int = 0, gone: bool = False, begun: Callable[[], None] = lambda: None, **more: Any
 ) -> CollectedResponse:
     """One line of a batch, and its answer. `held`: what was set aside for it; `gone`: its file is; `begun`: called
@@ -98,7 +98,7 @@ async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(
         def begun() -> None:
             live.catalog = index(msgspec.structs.replace(first, number=2, budgets=lower))
 
-        assert (await made(rig, begun=begun)).status == 200
+        assert (await run_line(rig, begun=begun)).status == 200
         assert asked == [(2 * BOUND, 2)]
 
 
@@ -106,7 +106,7 @@ async def test_a_line_asks_for_its_budgets_as_they_are_declared_when_it_is_made(
 async def test_what_is_held_for_a_line_is_what_it_may_cost(tmp_path: Path, held: int) -> None:
     """Prices may have risen since its batch was begun: what was set aside goes back, and enough is taken."""
     async with call_rig(tmp_path, ["one"]) as rig:
-        assert (await made(rig, held=held)).status == 200
+        assert (await run_line(rig, held=held)).status == 200
         (begun,) = [record for record in await rig.records() if isinstance(record, Reservation)]
         assert [charge.amount for charge in begun.charges] == [BOUND]
         await rig.books()
@@ -181,7 +181,7 @@ async def test_a_line_waits_for_its_money_where_that_helps(tmp_path: Path, told:
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.slices.release("all", "total")
         rig.gateway.leases = rig.grants = Late(rig, told=told, held=held)
-        answer = await made(rig)
+        answer = await run_line(rig)
         assert answer.status == status, answer.body
         assert (len(rig.grants.requested_budgets), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
 
@@ -193,7 +193,7 @@ async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, m
     monkeypatch.setattr(ground, "ask_search", search)
     workloads = {"assistant": {"grounding": Grounding(sources=["handbook"], floor=0.4)}}
     async with call_rig(tmp_path, ["one"], workloads=workloads) as rig:
-        answer = await made(rig, held=BOUND)
+        answer = await run_line(rig, held=BOUND)
         told = json.loads(answer.body)
         assert told["choices"][0]["message"]["content"] == "Not found in what you may see."
         assert told["groundplan"]["abstained"] is True and float(told["groundplan"]["cost_usd"]) == 0
@@ -226,7 +226,7 @@ async def test_a_line_that_could_not_be_written_down_is_answered_once_it_can(
         if cached:
             assert (await rig.chat()).status == 200
         monkeypatch.setattr(Journal, "finish", written)
-        assert (await made(rig, held=BOUND)).status == 200 and not full
+        assert (await run_line(rig, held=BOUND)).status == 200 and not full
         assert (rig.models["one"].counted, counters.spent(few, day), counters.open_reservations) == (
             cached,
             1 + cached,
@@ -247,7 +247,7 @@ async def test_a_line_waits_for_a_search_that_is_away(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr(batch_calls, "ground", ground)
     async with call_rig(tmp_path, ["one"]) as rig:
-        answer = await made(rig)
+        answer = await run_line(rig)
         assert (answer.status, len(searched), rig.models["one"].counted) == (200, 2, 1), answer.body
 
 
@@ -273,7 +273,7 @@ async def test_what_may_not_be_read_any_more_after_a_wait_is_not_sent(
     monkeypatch.setattr(batch_calls, "ground", ground)
     monkeypatch.setattr(batch_calls, "serve", refused_once)
     async with call_rig(tmp_path, ["one"]) as rig:
-        assert (await made(rig)).status == 200 and rounds == [["revoked since"], []]
+        assert (await run_line(rig)).status == 200 and rounds == [["revoked since"], []]
 
 
 @pytest.mark.parametrize("why", ["key_revoked", "invalid_api_key", "killed", "file_elsewhere"])
@@ -288,7 +288,7 @@ async def test_what_was_set_aside_for_a_line_that_is_refused_goes_back(tmp_path:
             live.policy = replace(live.policy, keys={})
         elif why == "killed":
             live.policy = replace(live.policy, kills=frozenset({"company"}))
-        answer = await made(rig, key.id, held=BOUND, gone=why == "file_elsewhere")
+        answer = await run_line(rig, key.id, held=BOUND, gone=why == "file_elsewhere")
         assert json.loads(answer.body)["error"]["code"] == why, answer.body
         assert rig.slices.available("all", "total") == LIMIT
         refused = [record for record in await rig.records() if isinstance(record, Finish)]
@@ -310,7 +310,7 @@ async def test_what_a_guardrail_masked_is_in_the_answer_also_after_a_wait(
     rules = {"assistant": {"guardrails": Guardrails(input={"personal_data": "mask"}, budget_ms=10_000)}}
     async with call_rig(tmp_path, ["one"], workloads=rules) as rig:
         asked = [{"role": "user", "content": "to ana@acme.example"}]
-        answer = json.loads((await made(rig, messages=asked)).body)
+        answer = json.loads((await run_line(rig, messages=asked)).body)
         assert len(tries) == 2 and b"ana@" not in tries[0] + tries[1]
         assert answer["choices"][0]["message"]["content"] == "You asked: to ana@acme.example"
         (told,) = answer["groundplan"]["guardrails"]
@@ -332,5 +332,5 @@ async def test_what_a_guardrail_finds_in_a_line_is_counted_once(tmp_path: Path, 
                 calls.assess(checked, batch)
         else:
             calls.assess(checked, batch)
-            assert (await made(rig, messages=asked)).status == 200
+            assert (await run_line(rig, messages=asked)).status == 200
         assert [found[:2] for found in counts.waiting.values()] == [(1, 1)]

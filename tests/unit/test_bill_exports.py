@@ -47,7 +47,7 @@ Total,,,,,,,,,0.0528,0.05
 """
 
 
-def said(read: Bill) -> list[tuple[str | None, Decimal | None, str, str]]:
+def line_values(read: Bill) -> list[tuple[str | None, Decimal | None, str, str]]:
     return [(line.model, line.amount, line.currency, line.purpose) for line in read.lines]
 
 
@@ -156,7 +156,7 @@ def test_totals_taxes_and_credits_of_an_invoice_are_no_use_of_models() -> None:
     assert [line.amount for line in records.lines] == [Decimal("0.003")]
     assert "3 lines of totals were passed over" in records.notes
     alone = bill("Description,Amount\nTotal,$5.00\n")
-    assert said(alone) == [("Total", Decimal("5.00"), "USD", "")], "of a file that says no more it is the bill"
+    assert line_values(alone) == [("Total", Decimal("5.00"), "USD", "")], "of a file that says no more it is the bill"
 
 
 @pytest.mark.parametrize("model", ["acme/credit-risk-v2", "tax-advisor", "ft:gpt-4o:acme:refund-bot"])

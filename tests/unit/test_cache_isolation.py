@@ -291,7 +291,7 @@ TestShelf = CacheMachine.TestCase
 TestShelf.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 
 
-def kept(number: int, name: str, size: int) -> Entry:
+def make_entry(number: int, name: str, size: int) -> Entry:
     """Of so many bytes in all."""
     whole = bytes(size - 64 - OVERHEAD_BYTES)
     return Entry((bytes([number]), False), b"c", name, 0, 9, "one", frozenset(), "", (), 1, whole=whole)
@@ -299,7 +299,7 @@ def kept(number: int, name: str, size: int) -> Entry:
 
 def test_the_least_recently_used_answer_of_all_workloads_is_evicted_first() -> None:
     cache, known = AnswerCache(8 * 3000), plans("a")
-    made = [kept(number, f"w{number % 2 + 1}", 3000) for number in range(10)]
+    made = [make_entry(number, f"w{number % 2 + 1}", 3000) for number in range(10)]
     for entry in made[:8]:
         assert cache.put(known[entry.workload], entry)
     assert (cache.size, len(cache)) == (24_000, 8)
@@ -308,8 +308,8 @@ def test_the_least_recently_used_answer_of_all_workloads_is_evicted_first() -> N
         assert cache.put(known[entry.workload], entry)
     there = [entry for entry in made if cache.get(entry.workload, entry.key, 1) is entry]
     assert there == [made[0], *made[3:]] and cache.size == 24_000
-    assert not cache.put(known["w1"], kept(99, "w1", 3001)), "one takes an eighth of all at most"
-    newer = kept(0, "w1", 2000)
+    assert not cache.put(known["w1"], make_entry(99, "w1", 3001)), "one takes an eighth of all at most"
+    newer = make_entry(0, "w1", 2000)
     assert cache.put(known["w1"], newer)
     cache.drop(made[0])  # whoever found it before waited until it was looked at
     assert cache.get("w1", newer.key, 1) is newer and cache.size == 23_000

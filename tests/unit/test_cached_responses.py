@@ -30,29 +30,31 @@ async def post(rig: Rig, path: str, **more: Any) -> Reply:
         writer.close()
 
 
-def rigged(folder: Path, **more: Any) -> Any:
+def cache_rig(folder: Path, **more: Any) -> Any:
     return call_rig(folder, ["one"], workloads={"assistant": {"cache": CACHE, **more}})
 
 
-def told(body: bytes) -> list[Any]:
+def delta_events(body: bytes) -> list[Any]:
     found = [json.loads(line[6:]) for line in body.decode().split("\n") if line.startswith("data: {")]
     return [event for event in found if event["type"].endswith(".delta")]
 
 
 async def test_a_response_is_replayed_whole_and_as_a_stream(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         first, second = [await post(rig, RESPONSES, input="Where?") for _ in range(2)]
         assert rig.models["one"].counted == 1
         assert second.json["output"] == first.json["output"] and second.json["status"] == "completed"
         assert (first.json["groundplan"]["cache"], second.json["groundplan"]["cache"]) == ("none", "exact")
         streams = [await post(rig, RESPONSES, input="Where?", stream=True) for _ in range(2)]
         assert rig.models["one"].counted == 2
-        assert [e["delta"] for e in told(streams[0].body)] == [e["delta"] for e in told(streams[1].body)]
+        assert [e["delta"] for e in delta_events(streams[0].body)] == [
+            e["delta"] for e in delta_events(streams[1].body)
+        ]
         assert b"event: response.completed" in streams[1].body and b'"cache":"exact"' in streams[1].body
 
 
 async def test_a_replayed_response_echoes_its_own_callers_parameters(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         for who in ("ana", "ben"):
             answer = await post(rig, RESPONSES, input="Where?", user=who, metadata={"of": who})
             assert (answer.json["user"], answer.json["metadata"]) == (who, {"of": who})
@@ -60,7 +62,7 @@ async def test_a_replayed_response_echoes_its_own_callers_parameters(tmp_path: P
 
 
 async def test_a_truncated_response_is_not_replayed(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", tokens=20)
         for _ in range(2):
             assert (await post(rig, RESPONSES, input="Where?", max_output_tokens=3)).json["status"] == "incomplete"
@@ -68,7 +70,7 @@ async def test_a_truncated_response_is_not_replayed(tmp_path: Path) -> None:
 
 
 async def test_a_stored_response_is_not_served_from_the_cache(tmp_path: Path) -> None:
-    async with rigged(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
+    async with cache_rig(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
         for store, counted in ((False, 1), (False, 1), (True, 2), (None, 3)):
             await post(rig, RESPONSES, input="Where?", store=store)
             assert rig.models["one"].counted == counted
@@ -76,7 +78,7 @@ async def test_a_stored_response_is_not_served_from_the_cache(tmp_path: Path) ->
 
 @pytest.mark.parametrize("path", [RESPONSES, COMPLETIONS])
 async def test_one_of_many_identical_calls_asks_the_model(tmp_path: Path, path: str) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", latency_ms=150, tokens=5)
         body = {"input": "Where?"} if path == RESPONSES else {"prompt": "Where?"}
         replies = await asyncio.gather(*(post(rig, path, **body) for _ in range(6)))
@@ -85,7 +87,7 @@ async def test_one_of_many_identical_calls_asks_the_model(tmp_path: Path, path: 
 
 
 async def test_no_call_waits_for_an_answer_that_cannot_be_converted_to_its_form(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         one = rig.hold("one")
         forms = (True, False, True, False)
         calls = [asyncio.create_task(post(rig, COMPLETIONS, prompt="Where?", stream=form)) for form in forms]
@@ -98,7 +100,7 @@ async def test_no_call_waits_for_an_answer_that_cannot_be_converted_to_its_form(
 
 
 async def test_completions_are_replayed(tmp_path: Path) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         rig.play("one", tokens=5)
         first, second = [await post(rig, COMPLETIONS, prompt="a", user=str(n)) for n in range(2)]
         assert second.json["choices"] == first.json["choices"] and rig.models["one"].counted == 1

@@ -90,7 +90,7 @@ owners: {business: hana}
 """
 
 
-def found(text: str, **options: Any) -> tuple[Problem, ...]:
+def find_problems(text: str, **options: Any) -> tuple[Problem, ...]:
     return check(load_files({"a.yaml": text}), **options)
 
 
@@ -104,7 +104,7 @@ def line_of(text: str, part: str) -> int:
 
 
 def test_the_base_is_in_order() -> None:
-    assert found(BASE, known_price=lambda model: model.startswith("openai/")) == ()
+    assert find_problems(BASE, known_price=lambda model: model.startswith("openai/")) == ()
 
 
 @pytest.mark.parametrize(
@@ -140,7 +140,7 @@ def test_the_base_is_in_order() -> None:
 )
 def test_each_rule(old: str, new: str, code: str, hint: str) -> None:
     assert old in BASE
-    problems = found(BASE.replace(old, new, 1))
+    problems = find_problems(BASE.replace(old, new, 1))
     matching = [problem for problem in problems if problem.code == code]
     assert len(matching) == 1, [str(problem) for problem in problems]
     assert matching[0].hint.startswith(hint)
@@ -149,17 +149,17 @@ def test_each_rule(old: str, new: str, code: str, hint: str) -> None:
 
 def test_places_point_at_the_value() -> None:
     text = BASE.replace("sources: [handbook]", "sources: [handbook, other]")
-    (problem,) = found(text)
+    (problem,) = find_problems(text)
     assert str(problem.where) == f"a.yaml:{line_of(text, 'sources: [')}:21"
 
 
 def test_a_price_may_be_known_declared_or_missing() -> None:
-    missing = found(BASE, known_price=unpriced)
+    missing = find_problems(BASE, known_price=unpriced)
     assert {problem.code for problem in missing} == {"price_missing"} and len(missing) == 3
     declared = BASE + "---\nkind: model\nname: openai/gpt-4.1-mini\nprice: free\n"
-    assert len(found(declared, known_price=unpriced)) == 1
+    assert len(find_problems(declared, known_price=unpriced)) == 1
     twice = "price:\n- {input: 1 USD/Mtok, output: 1 USD/Mtok}\n- {input: 2 USD/Mtok, output: 2 USD/Mtok}\n"
-    (problem,) = found(BASE + "---\nkind: model\nname: x\n" + twice)
+    (problem,) = find_problems(BASE + "---\nkind: model\nname: x\n" + twice)
     assert problem.code == "price_twice"
 
 
@@ -200,7 +200,7 @@ limit: 5 USD/day
     [("speech", "characters: "), ("transcription", "minute: "), ("images", "images: {any: "), ("rerank", "request: ")],
 )
 def test_a_missing_price_is_asked_for_in_the_unit_of_its_type(type: str, unit: str) -> None:
-    (problem,) = found(ALONE.replace("TYPE", type), known_price=unpriced)
+    (problem,) = find_problems(ALONE.replace("TYPE", type), known_price=unpriced)
     assert problem.code == "price_missing" and unit in problem.hint
 
 
@@ -211,7 +211,7 @@ def test_a_missing_price_is_asked_for_in_the_unit_of_its_type(type: str, unit: s
 )  # fmt: skip
 def test_a_model_that_the_list_has_with_its_provider_is_told_as_that(url: str, listed: str) -> None:
     files = ALONE.replace("TYPE", "embeddings").replace("acme/x", "m").replace("https://h.example/v1", url)
-    (problem,) = found(files, known_price=lambda model: model == listed)
+    (problem,) = find_problems(files, known_price=lambda model: model == listed)
     offered = f"Write model: {listed}, whose price is known; or price: " in problem.hint
     assert problem.code == "price_missing" and offered == (not listed.startswith("google"))
 
@@ -219,34 +219,38 @@ def test_a_model_that_the_list_has_with_its_provider_is_told_as_that(url: str, l
 def test_who_asks_no_chat_model_needs_none() -> None:
     """A line that only speaks or listens, an index that only embeds."""
     text = ALONE.replace("TYPE", "transcription\nprice: free") + SERVED
-    assert found(text.replace("MORE", "also: [d]")) == ()
-    (problem,) = found(text.replace("MORE", "also: [dd]"))
+    assert find_problems(text.replace("MORE", "also: [d]")) == ()
+    (problem,) = find_problems(text.replace("MORE", "also: [dd]"))
     assert problem.code == "unknown_deployment" and "Did you mean d?" in problem.hint
     for more in ("value: much", "also: [d]\nprompt: hello\n---\nkind: prompt\nname: hello\ntext: Hello"):
-        (problem,) = found(text.replace("MORE", more))
+        (problem,) = find_problems(text.replace("MORE", more))
         assert problem.code == "no_deployment" and "under also" in problem.hint
 
 
 def test_two_budgets_for_one_period() -> None:
     again = "---\nkind: budget\nname: more\ncovers: workload/answers\nlimit: 6 USD/{}\n"
-    assert found(BASE + again.format("month")) == ()
-    (problem,) = found(BASE + again.format("day"))
+    assert find_problems(BASE + again.format("month")) == ()
+    (problem,) = find_problems(BASE + again.format("day"))
     assert problem.code == "budget_twice" and "answers at a.yaml" in problem.message
 
 
 def test_a_name_means_one_group_and_an_address_one_person() -> None:
     more = "---\nkind: team\nname: hr\n---\nkind: group\nname: everyone\n"
     more += "---\nkind: person\nname: h\nemail: Hana@acme.example\n"
-    assert {problem.code for problem in found(BASE + more)} == {"duplicate_name", "reserved_name", "duplicate_email"}
-    (problem,) = found(BASE + "---\nkind: team\nname: public\n")
+    assert {problem.code for problem in find_problems(BASE + more)} == {
+        "duplicate_name",
+        "reserved_name",
+        "duplicate_email",
+    }
+    (problem,) = find_problems(BASE + "---\nkind: team\nname: public\n")
     assert problem.code == "reserved_name"
 
 
 def test_a_source_may_be_read_by_everybody() -> None:
     source = "---\nkind: source\nname: site\npath: ./site\nsensitivity: public\nowner: hana\nreaders: [public]\n"
-    assert "unknown_group" not in {problem.code for problem in found(BASE + source)}
+    assert "unknown_group" not in {problem.code for problem in find_problems(BASE + source)}
     grant = "---\nkind: grant\nname: open\nto: [public]\non: source/site\nallows: read\nreason: x\n"
-    assert "unknown_group" in {problem.code for problem in found(BASE + source + grant)}
+    assert "unknown_group" in {problem.code for problem in find_problems(BASE + source + grant)}
 
 
 def test_a_company_duty_counts_for_production() -> None:
@@ -254,14 +258,16 @@ def test_a_company_duty_counts_for_production() -> None:
     text = BASE.replace("stage: pilot", "stage: production").replace(
         "name: acme\n", f"name: acme\nowners: {{{duties}}}\n"
     )
-    assert found(text) == ()
+    assert find_problems(text) == ()
     assert load_files({"a.yaml": text}).duty_holders("answers")["compliance"] == ("hana@acme.example",)
 
 
 def test_what_is_not_served_needs_neither_owner_nor_budget() -> None:
     for stage in ("proposed", "retired"):
-        assert found(f"kind: company\nname: a\n---\nkind: workload\nname: w\npurpose: P\nstage: {stage}\n") == ()
-    alone = found("kind: company\nname: a\n---\nkind: workload\nname: w\npurpose: P\nstage: pilot\n")
+        assert (
+            find_problems(f"kind: company\nname: a\n---\nkind: workload\nname: w\npurpose: P\nstage: {stage}\n") == ()
+        )
+    alone = find_problems("kind: company\nname: a\n---\nkind: workload\nname: w\npurpose: P\nstage: pilot\n")
     assert {problem.code for problem in alone} == {"no_business_owner", "no_budget", "no_deployment"}
 
 
@@ -307,7 +313,7 @@ def test_a_cycle_is_found_if_and_only_if_there_is_one(edges: list[tuple[int, int
         f"kind: group\nname: g{node}\nincludes: [{', '.join(f'g{n}' for n in sorted(others))}]"
         for node, others in includes.items()
     ]
-    problems = found("kind: company\nname: a\n---\n" + "\n---\n".join(groups))
+    problems = find_problems("kind: company\nname: a\n---\n" + "\n---\n".join(groups))
 
     def reachable(start: int) -> set[int]:
         seen: set[int] = set()
@@ -329,7 +335,7 @@ def test_a_cycle_is_found_if_and_only_if_there_is_one(edges: list[tuple[int, int
 
 def test_a_long_chain_of_groups_is_no_problem() -> None:
     chain = "\n---\n".join(f"kind: group\nname: g{i}\nincludes: [g{i + 1}]" for i in range(1500))
-    assert found(f"kind: company\nname: a\n---\n{chain}\n---\nkind: group\nname: g1500\n") == ()
+    assert find_problems(f"kind: company\nname: a\n---\n{chain}\n---\nkind: group\nname: g1500\n") == ()
 
 
 def test_the_example_company_is_in_order() -> None:

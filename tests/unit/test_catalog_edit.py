@@ -29,7 +29,7 @@ traffic: {{calls: 200/day, prompt_tokens: 900, peak: 3}}
 NONE = "  kind: workload\n  name: {name}\n  stage: pilot\n  purpose: Answer questions"
 
 
-def written(shapes: list[str], calls: dict[str, float]) -> tuple[str, str]:
+def write_traffic(shapes: list[str], calls: dict[str, float]) -> tuple[str, str]:
     documents = [shape.format(name=f"w{number}") for number, shape in enumerate(shapes)]
     files = {"company.yaml": COMPANY, "w.yaml": "\n---\n".join(documents) + "\n"}
     found = replace_traffic(files, load_files(files), calls)
@@ -40,7 +40,7 @@ def written(shapes: list[str], calls: dict[str, float]) -> tuple[str, str]:
 @given(st.lists(st.sampled_from([BLOCK, FLOW, NONE]), min_size=1, max_size=4), st.floats(0.1, 1e7))
 def test_what_is_read_again_has_the_calls_and_nothing_else_differs(shapes: list[str], calls: float) -> None:
     wanted = {f"w{number}": calls + number for number in range(len(shapes))}
-    before, after = written(shapes, wanted)
+    before, after = write_traffic(shapes, wanted)
     again = load_files({"company.yaml": COMPANY, "w.yaml": after}).workloads
     old = load_files({"company.yaml": COMPANY, "w.yaml": before}).workloads
     for name, value in wanted.items():
@@ -53,7 +53,7 @@ def test_what_is_read_again_has_the_calls_and_nothing_else_differs(shapes: list[
 
 
 def test_only_those_that_are_named_change() -> None:
-    before, after = written([BLOCK, FLOW, FLOW], {"w1": 7.0})
+    before, after = write_traffic([BLOCK, FLOW, FLOW], {"w1": 7.0})
     lines = [(a, b) for a, b in zip(before.split("\n"), after.split("\n"), strict=True) if a != b]
     assert lines == [(
         "traffic: {calls: 200/day, prompt_tokens: 900, peak: 3}", "traffic: {calls: 7/day, prompt_tokens: 900, peak: 3}"

@@ -68,7 +68,7 @@ def problems_of(text: str) -> tuple[Problem, ...]:
     return read_files({"a.yaml": text}).problems
 
 
-def changed(old: str, new: str) -> tuple[Problem, ...]:
+def problems_after_change(old: str, new: str) -> tuple[Problem, ...]:
     assert old in SMALLEST
     return problems_of(SMALLEST.replace(old, new, 1))
 
@@ -138,7 +138,7 @@ def test_the_order_of_files_and_documents_does_not_matter() -> None:
     ],
 )
 def test_each_mistake_has_a_place_and_a_way_out(old: str, new: str, expected: tuple[str, str, str]) -> None:
-    found = [problem for problem in changed(old, new) if problem.code != "company_missing"]
+    found = [problem for problem in problems_after_change(old, new) if problem.code != "company_missing"]
     code, where, hint = only(tuple(found))
     assert (code, where) == expected[:2]
     assert hint.startswith(expected[2]) and hint
@@ -191,7 +191,7 @@ def test_norway_is_a_country_and_a_date_is_text() -> None:
     ],
 )
 def test_a_secret_is_refused_and_never_repeated(secret: str) -> None:
-    found = changed("env:AZURE_KEY", secret)
+    found = problems_after_change("env:AZURE_KEY", secret)
     assert found
     assert all(problem.where and problem.where.line == 15 for problem in found)
     assert not any(secret.strip('"') in str(problem) for problem in found if len(secret) > 4)
@@ -199,7 +199,7 @@ def test_a_secret_is_refused_and_never_repeated(secret: str) -> None:
 
 def test_a_secret_in_any_other_place_is_refused_too() -> None:
     secret = "ghp_" + "a" * 36
-    found = changed("purpose: Answer", f"purpose: {secret} Answer")
+    found = problems_after_change("purpose: Answer", f"purpose: {secret} Answer")
     assert only(found)[0] == "secret_in_file"
     assert secret not in str(found[0])
 
@@ -216,7 +216,7 @@ def test_prices() -> None:
     assert price_on(prices[1:], iso_date("2026-05-31")) is None
     (free,) = load_files({"a.yaml": SMALLEST.replace("key: env:AZURE_KEY", "price: free")}).deployments["gpt-eu"].price
     assert free.free and not before.free
-    wrong = changed("key: env:AZURE_KEY", "price: {input: 1 USD/Mtok, outptu: 2 USD/Mtok}")
+    wrong = problems_after_change("key: env:AZURE_KEY", "price: {input: 1 USD/Mtok, outptu: 2 USD/Mtok}")
     assert {problem.code for problem in wrong} == {"unknown_key", "missing_key"}
     assert {problem.hint for problem in wrong} == {"Did you mean output?", "Add price.output: ..."}
 

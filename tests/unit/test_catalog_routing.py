@@ -104,7 +104,7 @@ def test_a_bound_that_nothing_is_calibrated_for_is_refused_at_its_line(
 CASCADE = "{first: gpt-eu, checks: {grounded: true, judge: {deployment: gpt-eu-large, question: Is it right?}}}"
 
 
-def changed(folder: Path, added: str, by: str = "rules", **files: tuple[str, str]) -> Workspace:
+def changed_example(folder: Path, added: str, by: str = "rules", **files: tuple[str, str]) -> Workspace:
     """The example with more under the routing of support, and with text of other files replaced."""
     for file in COMPANY.rglob("*"):
         if file.is_file():
@@ -124,7 +124,7 @@ def changed(folder: Path, added: str, by: str = "rules", **files: tuple[str, str
 
 def test_a_cascade_and_limits_reach_the_gateway(tmp_path: Path) -> None:
     more = "  router: support@1\n  within: 2s\n  second: 0.001 USD\n  sticky: priced\n"
-    workspace = changed(tmp_path, f"  cascade: {CASCADE}\n{more}", by="learned")
+    workspace = changed_example(tmp_path, f"  cascade: {CASCADE}\n{more}", by="learned")
     support = workspace.workloads["support-assistant"]
     found = routing.compile_routing(workspace, support, support.deployments)
     assert found is not None and found.cascade is not None and found.cascade.judge is not None
@@ -144,7 +144,7 @@ def test_a_cascade_and_limits_reach_the_gateway(tmp_path: Path) -> None:
 )
 def test_a_cascade_that_cannot_work_is_told(tmp_path: Path, added: str, code: str) -> None:
     with pytest.raises(Invalid) as told:
-        changed(tmp_path, added)
+        changed_example(tmp_path, added)
     assert code in {problem.code for problem in told.value.problems} | {told.value.code}
 
 
@@ -153,7 +153,7 @@ def test_floors_by_dimension_and_a_ceiling_of_risk_bar_deployments(tmp_path: Pat
     place = example().deployments
     small, large = (place[name].model for name in ("gpt-eu", "gpt-eu-large"))
     text = "---\n".join([model.format(small, 80, "low"), model.format(large, 95, "high")])
-    workspace = changed(tmp_path, "  risk: high\n", more=(text, ""))
+    workspace = changed_example(tmp_path, "  risk: high\n", more=(text, ""))
     support = workspace.workloads["support-assistant"]
     names = ["gpt-eu", "gpt-eu-large", "llama-rack"]
     found = routing.compile_routing(workspace, support, names)
@@ -192,7 +192,7 @@ def test_another_router_and_other_bytes_of_the_same_need_another_approval() -> N
 )
 def test_a_setting_without_effect_is_told(tmp_path: Path, by: str, added: str) -> None:
     with pytest.raises(Invalid) as told:
-        changed(tmp_path, added, by=by)
+        changed_example(tmp_path, added, by=by)
     assert "route_unused" in {problem.code for problem in told.value.problems} | {told.value.code}
 
 

@@ -40,7 +40,7 @@ def passage(text: str = LEAVE, end_char: int = 100 + len(LEAVE)) -> Passage:
     )  # fmt: skip
 
 
-def looked(statement: str, passage: str, head: str = "") -> WordMatch:
+def match_statement(statement: str, passage: str, head: str = "") -> WordMatch:
     return match_words(statement, prepare_passage(passage, head))
 
 
@@ -116,7 +116,7 @@ def test_no_answer_holds_up_other_calls(run: str) -> None:
     ],
 )
 def test_words_decide_what_they_can(statement: str, says: bool | None) -> None:
-    seen = looked(statement, LEAVE)
+    seen = match_statement(statement, LEAVE)
     assert seen.decided is says or (says is None and seen.decided is not True)
 
 
@@ -130,8 +130,8 @@ def test_words_decide_what_they_can(statement: str, says: bool | None) -> None:
     ],
 )
 def test_a_number_is_the_same_however_it_is_set(statement: str, said: str) -> None:
-    assert looked(statement, said).decided is True
-    assert looked(statement.replace("5", "6").replace("3", "4"), said).decided is False
+    assert match_statement(statement, said).decided is True
+    assert match_statement(statement.replace("5", "6").replace("3", "4"), said).decided is False
 
 
 @pytest.mark.parametrize(
@@ -147,33 +147,33 @@ def test_a_number_is_the_same_however_it_is_set(statement: str, said: str) -> No
     ],
 )
 def test_what_is_denied_in_other_languages_is_not_said(statement: str, denied: str) -> None:
-    assert looked(statement, denied).decided is False
-    assert looked(denied, denied.replace(",", " ,")).decided is True
-    assert looked(statement, statement[:-1] + " und mehr.").decided is True
+    assert match_statement(statement, denied).decided is False
+    assert match_statement(denied, denied.replace(",", " ,")).decided is True
+    assert match_statement(statement, statement[:-1] + " und mehr.").decided is True
 
 
 def test_what_is_quoted_word_for_word_is_said() -> None:
     for file in sorted((Path(__file__).parents[2] / "examples" / "company").rglob("*.md")):
         text = file.read_text()
         for place in places_of(text):
-            seen = looked(" ".join(place.text.split()), text)
+            seen = match_statement(" ".join(place.text.split()), text)
             assert seen.decided is not False, (file.name, place.text)
 
 
 def test_a_part_of_a_sentence_is_taken_only_where_it_says_as_much() -> None:
     hours = "Offices have flexible hours between 7 and 19; meetings are placed between 9 and 15."
-    assert looked("Our offices have flexible hours between 7 and 19.", hours).decided is not False
-    assert looked("Our offices have flexible hours between 7 and 20.", hours).decided is False
+    assert match_statement("Our offices have flexible hours between 7 and 19.", hours).decided is not False
+    assert match_statement("Our offices have flexible hours between 7 and 20.", hours).decided is False
 
 
 def test_a_number_of_another_sentence_proves_nothing() -> None:
-    assert looked("Paid leave is 30 days in a calendar year.", LEAVE).decided is False
+    assert match_statement("Paid leave is 30 days in a calendar year.", LEAVE).decided is False
 
 
 def test_what_is_denied_in_another_part_of_a_sentence_is_not_meant() -> None:
     said = "Passwords have at least 14 characters and are not changed at fixed times."
-    assert looked("Passwords have at least 14 characters.", said).decided is True
-    assert looked("Passwords do not have at least 14 characters.", said).decided is False
+    assert match_statement("Passwords have at least 14 characters.", said).decided is True
+    assert match_statement("Passwords do not have at least 14 characters.", said).decided is False
 
 
 @pytest.mark.parametrize(
@@ -185,8 +185,8 @@ def test_what_is_denied_in_another_part_of_a_sentence_is_not_meant() -> None:
     ],
 )
 def test_opposites_speak_against_it(statement: str, said: str) -> None:
-    assert looked(said, said).decided is True
-    assert looked(statement, said).decided is False
+    assert match_statement(said, said).decided is True
+    assert match_statement(statement, said).decided is False
 
 
 def test_places_are_sentences_and_pairs_of_them() -> None:
@@ -283,10 +283,10 @@ def test_a_newer_version_that_holds_no_more_is_told_as_such() -> None:
 def test_the_head_of_a_table_speaks_for_its_rows_and_reaches_the_model() -> None:
     row, head = "| P7 | 12 |", "| pump | pressure in 2025 |"
     said = "The pressure of P7 in 2025 was 12."
-    assert looked(said, row).decided is False, "no year stands in the row"
-    with_head = looked(said, row, head)
-    assert with_head.decided is not False and with_head.share > looked(said, row).share
-    assert looked("The pressure of P7 in 2025 was 19.", row, head).decided is False
+    assert match_statement(said, row).decided is False, "no year stands in the row"
+    with_head = match_statement(said, row, head)
+    assert with_head.decided is not False and with_head.share > match_statement(said, row).share
+    assert match_statement("The pressure of P7 in 2025 was 19.", row, head).decided is False
     given = msgspec.structs.replace(passage(row), head=head)
     assert _passage_block(1, given).endswith(f"\n{head}\n{row}\n")
     assert _passage_block(1, passage(row)).endswith(f")\n{row}\n")
@@ -318,7 +318,7 @@ def test_sentences_end_in_every_script(answer: str, cited: list[tuple[str, tuple
     ],
 )
 def test_words_decide_in_scripts_without_spaces(statement: str, passage: str, decided: bool | None) -> None:
-    assert looked(statement, passage).decided is decided
+    assert match_statement(statement, passage).decided is decided
 
 
 def test_what_a_text_is_about_is_told_in_every_script() -> None:

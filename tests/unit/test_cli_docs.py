@@ -184,7 +184,7 @@ def test_every_route_of_the_api_that_is_named_exists(page: str) -> None:
     assert wrong == []
 
 
-def said(text: str) -> list[str]:
+def quoted_commands(text: str) -> list[str]:
     """What is to be typed by strings of a program, in the order of its lines; what is filled in is a name."""
     found = []
     for node in ast.walk(ast.parse(text)):
@@ -202,10 +202,10 @@ def test_what_errors_and_findings_say_to_type_exists() -> None:
     known, told = options(), []
     for file in sorted((ROOT / "src").rglob("*.py")):
         text = file.read_text(encoding="utf-8")
-        told += [(file.name, line) for line in (said(text) if "`groundplan " in text else ())]
+        told += [(file.name, line) for line in (quoted_commands(text) if "`groundplan " in text else ())]
     assert len(told) > 100
     assert [(name, line) for name, line in told if misled(line, known)] == []
-    assert said('f"see `groundplan keys {x} --frob`"') == ["keys NAME --frob"]
+    assert quoted_commands('f"see `groundplan keys {x} --frob`"') == ["keys NAME --frob"]
 
 
 def test_a_command_line_that_there_is_not_is_found() -> None:

@@ -98,7 +98,7 @@ def test_every_argument_and_option_says_what_it_is() -> None:
         f"{path} {each.name}"
         for path, command in every(root, "groundplan")
         for each in command.params
-        if not said(each)
+        if not has_help(each)
     ]
     assert silent == []
 
@@ -112,7 +112,7 @@ def every(command: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from every(command.get_command(context, name), f"{path} {name}")
 
 
-def said(parameter: Any) -> bool:
+def has_help(parameter: Any) -> bool:
     return parameter.name == "help" or (getattr(parameter, "help", None) or "").endswith((".", ")", "?"))
 
 

@@ -32,7 +32,7 @@ def run(*arguments: str) -> Any:
     return json.loads(found.stdout)
 
 
-def written(path: Path, *, told_apart: bool, rows: int = 390, seed: int = 2) -> Path:
+def write_prompts(path: Path, *, told_apart: bool, rows: int = 390, seed: int = 2) -> Path:
     """Prompts of which half need the large model; `told_apart`: one can see which."""
     dice = np.random.default_rng(seed)
     made = []
@@ -51,7 +51,7 @@ def written(path: Path, *, told_apart: bool, rows: int = 390, seed: int = 2) -> 
 def trained(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     """A folder with the answers `set.jsonl` and a `home`, where `support` was trained on them; what was told of it."""
     folder = tmp_path_factory.mktemp("trained")
-    answers = written(folder / "set.jsonl", told_apart=True)
+    answers = write_prompts(folder / "set.jsonl", told_apart=True)
     return folder, run("train", str(answers), "--name", "support", "--home", str(folder / "home"))
 
 
@@ -72,7 +72,7 @@ def test_a_router_is_trained_kept_judged_and_found_drifted(trained: tuple[Path, 
     judged = run("evaluate", str(answers), "--router", "support@1", *home)
     assert not judged["drifted"]
     assert judged["points"]["0.99"]["shown"] and judged["points"]["0.99"]["low"] >= 0.99
-    changed = written(tmp_path / "other.jsonl", told_apart=False)
+    changed = write_prompts(tmp_path / "other.jsonl", told_apart=False)
     assert run("evaluate", str(changed), "--router", "support", *home)["drifted"]
     with pytest.raises(NotFound) as told:
         run("evaluate", str(answers), "--router", "support@7", *home)
@@ -93,7 +93,7 @@ def test_a_router_that_is_judged_on_its_own_prompts_says_that_they_may_flatter_i
 
 
 def test_a_router_that_proves_nothing_is_not_kept(tmp_path: Path) -> None:
-    answers = written(tmp_path / "set.jsonl", told_apart=False)
+    answers = write_prompts(tmp_path / "set.jsonl", told_apart=False)
     with pytest.raises(Conflict) as told:
         run("train", str(answers), "--name", "support", "--home", str(tmp_path))
     assert told.value.code == "router_unproven"
@@ -101,7 +101,7 @@ def test_a_router_that_proves_nothing_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_what_too_few_prompts_do_not_show_is_not_kept(tmp_path: Path) -> None:
-    answers = written(tmp_path / "set.jsonl", told_apart=True, rows=240)
+    answers = write_prompts(tmp_path / "set.jsonl", told_apart=True, rows=240)
     with pytest.raises(Conflict) as told:
         run("train", str(answers), "--name", "support", "--home", str(tmp_path))
     assert (told.value.code, "keeps 100.0%" in told.value.message) == ("router_unproven", True)
@@ -113,7 +113,7 @@ def test_what_too_few_prompts_do_not_show_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_nothing_to_save_is_told_as_that(tmp_path: Path) -> None:
-    answers = written(tmp_path / "set.jsonl", told_apart=True)
+    answers = write_prompts(tmp_path / "set.jsonl", told_apart=True)
     rows = [json.loads(line) | {"scores": {"large": 1.0, "small": 1.0}} for line in answers.read_text().splitlines()]
     answers.write_text("\n".join(map(json.dumps, rows)))
     with pytest.raises(Conflict) as told:
@@ -132,7 +132,7 @@ def test_a_share_that_a_stricter_point_shows_is_told_with_what_that_saves(
         return replace(found, routed={**found.routed, "0.98": replace(found.routed["0.98"], low=0.9)})
 
     monkeypatch.setattr(training, "evaluate", unsure)
-    answers = written(tmp_path / "set.jsonl", told_apart=True)
+    answers = write_prompts(tmp_path / "set.jsonl", told_apart=True)
     asked = ["train", str(answers), "--name", "support", "--keep", "0.98", "--home", str(tmp_path)]
     said = CliRunner().invoke(app, asked).stdout
     assert "0.98 is shown by the point that aims at 0.99 alone, which saves 4" in said
@@ -142,7 +142,7 @@ def test_a_share_that_a_stricter_point_shows_is_told_with_what_that_saves(
     "version", ["/home/x/support@3.router", "support@latest", "support@²", "support@0", "../x", "*"]
 )
 def test_what_is_no_version_is_refused(tmp_path: Path, version: str) -> None:
-    answers = written(tmp_path / "set.jsonl", told_apart=True)
+    answers = write_prompts(tmp_path / "set.jsonl", told_apart=True)
     with pytest.raises(Invalid) as told:
         run("evaluate", str(answers), "--router", version, "--home", str(tmp_path))
     assert (told.value.code, bool(told.value.hint)) == ("router_version", True)
@@ -178,7 +178,7 @@ def test_two_that_are_kept_at_once_get_versions_of_their_own(tmp_path: Path) -> 
 def test_a_set_of_few_rows_is_not_said_to_drift(trained: tuple[Path, Any], tmp_path: Path) -> None:
     home = ("--home", str(trained[0] / "home"))
     for rows, drifted in ((40, None), (60, False), (120, False)):
-        few = written(tmp_path / "few.jsonl", told_apart=True, rows=rows, seed=rows)
+        few = write_prompts(tmp_path / "few.jsonl", told_apart=True, rows=rows, seed=rows)
         assert run("evaluate", str(few), "--router", "support", *home)["drifted"] is drifted
 
 

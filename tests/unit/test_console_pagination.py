@@ -8,7 +8,7 @@ from fastapi import Request
 from groundplan.console.pagination import search_page
 
 
-def asked(query: str) -> Request:
+def request_with_query(query: str) -> Request:
     return Request({"type": "http", "query_string": query.encode(), "headers": []})
 
 
@@ -27,6 +27,6 @@ def asked(query: str) -> Request:
 def test_a_part_of_a_list_is_narrowed_and_says_what_follows(
     query: str, rows: list[int], total: int, first: str | None, more: str | None
 ) -> None:
-    part = search_page(asked(query), range(5), lambda row: f"n {row}", 2)
+    part = search_page(request_with_query(query), range(5), lambda row: f"n {row}", 2)
     assert (list(part.rows), part.total, part.first, part.more) == (rows, total, first, more)
-    assert search_page(asked(""), range(2), str, 2).whole and not part.whole
+    assert search_page(request_with_query(""), range(2), str, 2).whole and not part.whole

@@ -27,13 +27,13 @@ def events(*values: Any) -> bytes:
     return b"".join(b"data: %b\n\n" % json.dumps(value).encode() for value in values) + b"data: [DONE]\n\n"
 
 
-def kept(prompt: bytes, answer: bytes, redacted: bool = True) -> Any:
+def stored_document(prompt: bytes, answer: bytes, redacted: bool = True) -> Any:
     return json.loads(kept_document(prompt, answer, redacted=redacted).document)
 
 
 def test_a_whole_answer_is_kept_without_our_own_facts() -> None:
     answer = {"choices": [{"message": {"content": "hi"}}], "groundplan": {"call_id": "x"}}
-    value = kept(chat("hello"), json.dumps(answer).encode())
+    value = stored_document(chat("hello"), json.dumps(answer).encode())
     assert value == {
         "prompt": {"model": "auto", "messages": [{"role": "user", "content": "hello"}]},
         "answer": {"choices": [{"message": {"content": "hi"}}]},
@@ -44,8 +44,10 @@ def test_an_event_is_kept_however_its_lines_are_cut_and_whatever_ends_lines_else
     event = {"choices": [{"index": 0, "delta": {"content": f"one\u2028two\x85{CARD} three"}}]}
     lines = json.dumps(event, indent=1, ensure_ascii=False).encode().split(b"\n")
     answer = b"".join(b"data: " + line + b"\n" for line in lines) + b"\ndata: [DONE]\n\n"
-    assert kept(chat("x"), answer)["answer"] == {"0": "one\u2028two\x85[card] three"}
-    assert kept(chat("x"), b"data: " + b"".join(lines) + b"\n\n")["answer"] == {"0": "one\u2028two\x85[card] three"}
+    assert stored_document(chat("x"), answer)["answer"] == {"0": "one\u2028two\x85[card] three"}
+    assert stored_document(chat("x"), b"data: " + b"".join(lines) + b"\n\n")["answer"] == {
+        "0": "one\u2028two\x85[card] three"
+    }
 
 
 def test_what_is_cut_between_two_events_is_found_all_the_same() -> None:
@@ -55,7 +57,7 @@ def test_what_is_cut_between_two_events_is_found_all_the_same() -> None:
     made = kept_document(chat(f"my card is {CARD}"), events(*parts), redacted=True)
     assert json.loads(made.document)["answer"] == {"0": "pay [card] now"}
     assert CARD not in made.document and made.removed == {"card": 2}
-    assert kept(chat("x"), events(*parts), redacted=False)["answer"] == {"0": f"pay {CARD} now"}
+    assert stored_document(chat("x"), events(*parts), redacted=False)["answer"] == {"0": f"pay {CARD} now"}
 
 
 def test_streams_of_other_surfaces_are_put_together_too() -> None:
@@ -63,27 +65,27 @@ def test_streams_of_other_surfaces_are_put_together_too() -> None:
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "mail ana@"}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "example.org"}},
     )
-    assert kept(chat("x"), messages)["answer"] == {"0": "mail [email]"}
+    assert stored_document(chat("x"), messages)["answer"] == {"0": "mail [email]"}
     looked = events(
         {"type": "content_block_start", "index": 0, "content_block": {"type": "thinking", "thinking": ""}},
         {"type": "content_block_delta", "index": 0, "delta": {"type": "thinking_delta", "thinking": "hm"}},
         {"type": "content_block_start", "index": 1, "content_block": {"type": "tool_use", "name": "look", "input": {}}},
         {"type": "content_block_delta", "index": 1, "delta": {"type": "input_json_delta", "partial_json": '{"a":1}'}},
     )
-    assert kept(chat("x"), looked)["answer"] == {"0.thinking": "hm", "1.call": 'look{"a":1}'}
+    assert stored_document(chat("x"), looked)["answer"] == {"0.thinking": "hm", "1.call": 'look{"a":1}'}
     responses = events({"type": "response.output_text.delta", "output_index": 1, "delta": "one"})
-    assert kept(chat("x"), responses)["answer"] == {"1": "one"}
+    assert stored_document(chat("x"), responses)["answer"] == {"1": "one"}
     looked = events(
         {"type": "response.reasoning_summary_text.delta", "output_index": 0, "delta": "hm"},
         {"type": "response.output_item.added", "output_index": 1, "item": {"type": "function_call", "name": "look"}},
         {"type": "response.function_call_arguments.delta", "output_index": 1, "delta": '{"a":1}'},
         {"type": "response.output_item.done", "output_index": 1, "item": {"type": "function_call", "name": "look"}},
     )
-    assert kept(chat("x"), looked)["answer"] == {"0.reasoning_summary_text": "hm", "1.call": 'look{"a":1}'}
+    assert stored_document(chat("x"), looked)["answer"] == {"0.reasoning_summary_text": "hm", "1.call": 'look{"a":1}'}
     call = {"index": 0, "function": {"name": "pay", "arguments": '{"card":"4111 1111 '}}
     rest = {"index": 0, "function": {"arguments": '1111 1111"}'}}
     tools = events(*({"choices": [{"index": 0, "delta": {"tool_calls": [one]}}]} for one in (call, rest)))
-    assert kept(chat("x"), tools)["answer"] == {"0.call.0": 'pay{"card":"[card]"}'}
+    assert stored_document(chat("x"), tools)["answer"] == {"0.call.0": 'pay{"card":"[card]"}'}
 
 
 THOUGHTS: list[tuple[dict[str, Any], str]] = [
@@ -97,8 +99,8 @@ THOUGHTS: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("delta", "place"), THOUGHTS)
 def test_what_is_thought_in_a_stream_is_kept_apart_from_what_is_said(delta: dict[str, Any], place: str) -> None:
     stream = events(*({"choices": [{"index": 0, "delta": each}]} for each in (delta, {"content": "hi"})))
-    assert kept(b"{}", stream, redacted=False)["answer"] == {place: "ask ana@example.org", "0": "hi"}
-    assert kept(b"{}", stream)["answer"] == {place: "ask [email]", "0": "hi"}
+    assert stored_document(b"{}", stream, redacted=False)["answer"] == {place: "ask ana@example.org", "0": "hi"}
+    assert stored_document(b"{}", stream)["answer"] == {place: "ask [email]", "0": "hi"}
     assert text_of(stream) == "hi"
 
 
@@ -109,10 +111,10 @@ def test_a_prompt_of_tokens_is_not_kept_where_texts_are_redacted(name: str, toke
     made = kept_document(asked, b"{}", redacted=True)
     assert json.loads(made.document)["prompt"] == {"model": "auto", name: "(tokens)", "metadata": {name: [1]}}
     assert made.removed == {"prompt_of_tokens": 1}
-    assert kept(asked, b"{}", redacted=False)["prompt"][name] == tokens
+    assert stored_document(asked, b"{}", redacted=False)["prompt"][name] == tokens
     texts: list[Any] = [["a", "b"], [{"role": "user", "content": "a"}], "a"]
     for each in texts:
-        assert kept(json.dumps({name: each}).encode(), b"{}")["prompt"] == {name: each}
+        assert stored_document(json.dumps({name: each}).encode(), b"{}")["prompt"] == {name: each}
 
 
 def test_files_that_are_written_as_text_are_not_kept_where_texts_are_redacted() -> None:
@@ -179,10 +181,10 @@ def test_what_is_spelled_token_by_token_is_not_kept_where_texts_are_redacted() -
     ]
     for answer in answers:
         asked, told = {"logprobs": True}, json.dumps(answer).encode()
-        redacted = kept(json.dumps(asked).encode(), told)
+        redacted = stored_document(json.dumps(asked).encode(), told)
         assert redacted["prompt"] == asked
         assert "example" not in str(redacted) and "[email]" in str(redacted) and "token_ids': [" not in str(redacted)
-        assert kept(b"{}", told, redacted=False)["answer"] == answer
+        assert stored_document(b"{}", told, redacted=False)["answer"] == answer
 
 
 def test_a_stream_in_parts_and_what_a_custom_tool_is_given_are_kept() -> None:
@@ -193,7 +195,7 @@ def test_a_stream_in_parts_and_what_a_custom_tool_is_given_are_kept() -> None:
         {"tool_calls": [{"index": 0, "custom": {"input": "mple.org"}}]},
     ]
     stream = events(*({"choices": [{"index": 0, "delta": each}]} for each in pieces))
-    assert kept(b"{}", stream, redacted=False)["answer"] == {
+    assert stored_document(b"{}", stream, redacted=False)["answer"] == {
         "0": "to ana@example.org",
         "0.call.0": "mail:ben@example.org",
     }
@@ -202,7 +204,7 @@ def test_a_stream_in_parts_and_what_a_custom_tool_is_given_are_kept() -> None:
 
 def test_names_of_fields_and_numbers_are_looked_at_too() -> None:
     prompt = json.dumps({"metadata": {"ana@example.org": 1}, "number": 4111111111111111, "seed": 7}).encode()
-    assert kept(prompt, b"{}")["prompt"] == {"metadata": {"[email]": 1}, "number": "[card]", "seed": 7}
+    assert stored_document(prompt, b"{}")["prompt"] == {"metadata": {"[email]": 1}, "number": "[card]", "seed": 7}
 
 
 def test_long_texts_are_cut_and_said_to_be() -> None:

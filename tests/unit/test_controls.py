@@ -140,7 +140,7 @@ def evidence(
     )  # fmt: skip
 
 
-def own(*needs: str, excluded: dict[str, str] | None = None) -> AppliedFramework:
+def own_framework(*needs: str, excluded: dict[str, str] | None = None) -> AppliedFramework:
     control = Control("C1", "A control", needs)
     framework = Framework("own", "Own", "declared", NOW.date(), "", (control,))
     return AppliedFramework(framework, "cora@acme.example", (control,), ("a",), excluded or {})
@@ -152,7 +152,7 @@ def state(applied_: AppliedFramework, *known: Evidence) -> str:
 
 
 def test_all_needs_together_satisfy_a_control() -> None:
-    two = own("owner.business", DOCUMENT)
+    two = own_framework("owner.business", DOCUMENT)
     assert state(two) == "open"
     assert state(two, evidence("owner.business")) == "open"
     assert state(two, evidence("owner.business"), evidence("own/C1")) == "satisfied"
@@ -160,7 +160,7 @@ def test_all_needs_together_satisfy_a_control() -> None:
     assert state(two, evidence("owner.business", days=0.5), evidence("own/C1")) == "expired"
     assert state(two, evidence("owner.business"), evidence("own/C1", subject="company")) == "satisfied"
     assert state(two, evidence("owner.business"), evidence("own/C1", subject="workload/b")) == "open"
-    assert state(own("owner.business", excluded={"C1": "not ours"})) == "excluded"
+    assert state(own_framework("owner.business", excluded={"C1": "not ours"})) == "excluded"
 
 
 def test_figures_that_grow_by_themselves_are_no_new_evidence() -> None:
@@ -187,11 +187,11 @@ def test_figures_that_grow_by_themselves_are_no_new_evidence() -> None:
 def test_the_newest_evidence_decides() -> None:
     old, new = evidence("owner.business", ago=2), evidence("owner.business", holds=False, ago=1)
     for order in ((old, new), (new, old)):
-        assert state(own("owner.business"), *order) == "open"
+        assert state(own_framework("owner.business"), *order) == "open"
 
 
 def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day() -> None:
-    one = own("owner.business")
+    one = own_framework("owner.business")
     then = NOW - timedelta(days=3)
     good, bad = evidence("owner.business", ago=4), evidence("owner.business", ago=1, holds=False)
     was, is_ = assess(one, select_decisive([good]), then), assess(one, select_decisive([good, bad]), NOW)
@@ -211,7 +211,7 @@ def test_drift_is_what_is_in_another_state_and_an_action_is_grave_after_its_day(
 
 
 def test_what_nobody_approved_does_not_count_and_takes_no_place_of_what_does() -> None:
-    one = own(DOCUMENT)
+    one = own_framework(DOCUMENT)
     waiting = evidence("own/C1", by="person:x", counts=False)
     assert (
         state(one, waiting) == "open"
@@ -228,7 +228,7 @@ def test_what_nobody_approved_does_not_count_and_takes_no_place_of_what_does() -
 
 def test_a_changed_law_opens_what_people_showed_before_it_and_not_what_facts_show() -> None:
     day = NOW.date() - timedelta(days=2)
-    both = own(DOCUMENT, "owner.business")
+    both = own_framework(DOCUMENT, "owner.business")
     facts = evidence("owner.business", ago=5)
     for controls, before, after in (((), "expired", "satisfied"), (("C1",), "expired", "satisfied")):
         changed = dataclasses.replace(both, amended=(Amendment(day, "Act 2 is in force", "OJ 2", frozenset(controls)),))
@@ -258,7 +258,7 @@ def test_a_company_says_what_changed_before_it_is_shipped() -> None:
 
 
 def test_evidence_that_ended_opens_the_control_and_is_told_to_its_owner() -> None:
-    applied_ = own(DOCUMENT)
+    applied_ = own_framework(DOCUMENT)
     for days, ago, kinds in (
         (1, 2, ["governance.evidence_expired"]),
         (20, 1, ["governance.evidence_expires"]),
@@ -273,7 +273,7 @@ def test_evidence_that_ended_opens_the_control_and_is_told_to_its_owner() -> Non
 @given(st.lists(st.tuples(st.booleans(), st.floats(0.1, 30), st.floats(0, 30)), max_size=6))
 def test_a_control_is_satisfied_only_by_evidence_that_holds_now(found: list[tuple[bool, float, float]]) -> None:
     known = [evidence("owner.business", holds=holds, days=days, ago=ago) for holds, days, ago in found]
-    one = own("owner.business")
+    one = own_framework("owner.business")
     standing = assess(one, select_decisive(known), NOW)["a"][0]
     last = max(known, key=lambda each: (each.at, each.id), default=None)
     assert (standing.state == "satisfied") == (last is not None and last.holds and last.valid_until > NOW)

@@ -33,7 +33,7 @@ looked = st.dictionaries(
 )
 
 
-def of(workload: str, made: list[Part]) -> int:
+def total_of(workload: str, made: list[Part]) -> int:
     return sum(line.amount for line in made if line.workload == workload)
 
 
@@ -44,7 +44,7 @@ def test_a_workload_carries_its_look_ups_once(made: list[Part], asked: dict[str,
     for name in ("a", "b", "c", ""):
         due = named[name].cost if name in named else 0
         carried = sum(line.amount for line in made if line.workload == name and line.term == "platform")
-        assert of(name, found) == of(name, made) + max(0, due - carried)
+        assert total_of(name, found) == total_of(name, made) + max(0, due - carried)
         assert sum(line.amount for line in found if line.workload == name and line.term == LOOKUP) == due
         measured = [line for line in made if line.workload == name and line.term == "input"]
         assert [line for line in found if line.workload == name and line.term == "input"] == measured

@@ -48,36 +48,38 @@ def attempt(name: str, outcome: str, *flags: str, status: int = 200) -> dict[str
     return {"deployment": name, "outcome": outcome, "http_status": status, "flags": list(flags)}
 
 
-def told(*attempts: dict[str, Any], **more: Any) -> list[str]:
+def explain_attempts(*attempts: dict[str, Any], **more: Any) -> list[str]:
     answered = next((each["deployment"] for each in attempts if each["outcome"] == "ok"), attempts[-1]["deployment"])
     return explain_source({**receipt(answered), "attempts": list(attempts), **more}, PLACED)[1:]
 
 
 def test_a_stream_that_broke_off_is_not_one_that_gave_no_answer() -> None:
-    assert told(attempt("one", "failed"), attempt("two", "ok", "resumed")) == [
+    assert explain_attempts(attempt("one", "failed"), attempt("two", "ok", "resumed")) == [
         "one broke off in the middle of its answer.",
         "two went on from there.",
     ]
-    assert told(
+    assert explain_attempts(
         attempt("one", "failed"), attempt("two", "failed", "resumed", status=503), attempt("three", "ok", "resumed")
     ) == [
         "one broke off in the middle of its answer.",
         "two was asked and gave no answer: failed (HTTP 503).",
         "three went on from there.",
     ]
-    assert told(attempt("one", "failed"), error_code="stream_broken") == ["one broke off in the middle of its answer."]
-    assert told(attempt("one", "failed")) == ["one was asked and gave no answer: failed (HTTP 200)."]
+    assert explain_attempts(attempt("one", "failed"), error_code="stream_broken") == [
+        "one broke off in the middle of its answer."
+    ]
+    assert explain_attempts(attempt("one", "failed")) == ["one was asked and gave no answer: failed (HTTP 200)."]
 
 
 def test_of_two_that_were_asked_at_once_it_says_who_was_first() -> None:
-    assert told(attempt("one", "cancelled", status=0), attempt("two", "ok", "hedge")) == [
+    assert explain_attempts(attempt("one", "cancelled", status=0), attempt("two", "ok", "hedge")) == [
         "one was asked and had said nothing when two answered: cancelled.",
         "two, which was asked as well, answered first.",
     ]
-    assert told(attempt("one", "ok"), attempt("two", "cancelled", "hedge", status=0)) == [
+    assert explain_attempts(attempt("one", "ok"), attempt("two", "cancelled", "hedge", status=0)) == [
         "two was asked as well and had said nothing when one answered: cancelled.",
     ]
-    assert told(attempt("one", "ok"), attempt("two", "failed", "hedge", status=500)) == [
+    assert explain_attempts(attempt("one", "ok"), attempt("two", "failed", "hedge", status=500)) == [
         "two was asked as well and gave no answer: failed (HTTP 500).",
     ]
 

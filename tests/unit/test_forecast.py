@@ -188,7 +188,7 @@ def test_what_is_new_counts_most_where_there_is_little() -> None:
     assert made.middle[0] > 8 and made.high[0] > 12
 
 
-def kept(values: list[float]) -> Forecast:
+def forecast_of(values: list[float]) -> Forecast:
     return forecast(Series(START, DAY, tuple(values)), 28)
 
 
@@ -214,7 +214,7 @@ def test_two_low_days_of_what_grows_are_no_weekend() -> None:
 @pytest.mark.parametrize(("first", "last"), [(30, 44), (20, 21), (58, 60), (55, 60), (57, 58)])
 def test_an_interruption_is_not_how_it_goes_on(first: int, last: int) -> None:
     values = [0.0 if first <= place < last else value for place, value in enumerate(plain(60))]
-    made, whole = kept(values), kept(plain(60))
+    made, whole = forecast_of(values), forecast_of(plain(60))
     assert made.total == pytest.approx(whole.total, rel=0.05)
     (note,) = [note for note in made.notes if "interruption" in note]
     at = Series(START, DAY, ()).at(next(place for place in range(first, last) if WEEK[place % 7] > 0))
@@ -224,7 +224,7 @@ def test_an_interruption_is_not_how_it_goes_on(first: int, last: int) -> None:
 @pytest.mark.parametrize(("at", "lasts"), [(56, 1), (30, 1), (30, 2), (3, 1)])
 def test_a_single_event_is_not_how_it_goes_on(at: int, lasts: int) -> None:
     values = [200 * max(WEEK) if at <= place < at + lasts else value for place, value in enumerate(plain(60))]
-    made, whole = kept(values), kept(plain(60))
+    made, whole = forecast_of(values), forecast_of(plain(60))
     assert made.total == pytest.approx(whole.total, rel=0.1)
     assert any("single event" in note for note in made.notes)
 

@@ -9,7 +9,7 @@ import sys
 import pytest
 
 
-def counted(kind: str) -> float:
+def instructions_of_call(kind: str) -> float:
     """Instructions of a call in the modules of calls."""
     command = [sys.executable, "-m", "benchmarks.gateway_alone", "--kind", kind, "--calls", "64", "--json"]
     done = subprocess.run(command, capture_output=True, check=True, text=True)
@@ -19,6 +19,6 @@ def counted(kind: str) -> float:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="it counts by sys.monitoring")
 def test_what_a_call_takes_is_the_same_in_each_run_and_less_from_the_cache() -> None:
-    call, again, cached = (counted(kind) for kind in ("call", "call", "cached"))
+    call, again, cached = (instructions_of_call(kind) for kind in ("call", "call", "cached"))
     assert call == pytest.approx(again, rel=0.02)
     assert 500 < cached < call < 10_000

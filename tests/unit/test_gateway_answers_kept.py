@@ -48,42 +48,42 @@ ONE, TWO, BODY = b"1" * 32, b"2" * 32, b"b" * 32
 NOW = 1_700_000_000.0
 
 
-def kept(body: bytes = b"answer") -> KeptAnswer:
+def make_answer(body: bytes = b"answer") -> KeptAnswer:
     return KeptAnswer(200, b"", b"", body)
 
 
 HOLDER = Holder(1, b"t" * 32)
 
 
-def made(folder: Path) -> IdempotentAnswers:
+def open_answers(folder: Path) -> IdempotentAnswers:
     answers = IdempotentAnswers(folder, new_id(), NOW)
     answers.open(HOLDER)
     return answers
 
 
 async def test_a_duplicate_waits_for_the_first_and_gets_its_answer(tmp_path: Path) -> None:
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     second = asyncio.create_task(answers.begin(ONE, BODY, NOW))
     await asyncio.sleep(0)
     answers.claim(ONE, NOW)
-    answers.keep(ONE, kept())
-    assert await second == kept() and await answers.begin(ONE, BODY, NOW) == kept()
-    answers.keep(ONE, kept(b"another"))
-    assert await answers.begin(ONE, BODY, NOW) == kept(), "the first one stays"
+    answers.keep(ONE, make_answer())
+    assert await second == make_answer() and await answers.begin(ONE, BODY, NOW) == make_answer()
+    answers.keep(ONE, make_answer(b"another"))
+    assert await answers.begin(ONE, BODY, NOW) == make_answer(), "the first one stays"
     answers.close()
 
 
 async def test_a_worker_without_idempotency_keys_leaves_no_file(tmp_path: Path) -> None:
     """Of every reload there was one, which each call with a key looked at for a day."""
-    first, second = made(tmp_path), made(tmp_path)
+    first, second = open_answers(tmp_path), open_answers(tmp_path)
     assert await second.begin(ONE, BODY, NOW) is None
     second.claim(ONE, NOW)
-    second.keep(ONE, kept())
+    second.keep(ONE, make_answer())
     first.close()
     second.close()
     (left,) = tmp_path.iterdir()
-    later = made(tmp_path)
+    later = open_answers(tmp_path)
     assert await later.begin(ONE, BODY, NOW) is None
     assert later.claim(ONE, NOW) == [HOLDER]
     assert len([*tmp_path.iterdir()]) == 2 and left.exists()
@@ -91,27 +91,27 @@ async def test_a_worker_without_idempotency_keys_leaves_no_file(tmp_path: Path) 
 
 
 async def test_a_duplicate_of_a_call_that_sent_nothing_becomes_the_first(tmp_path: Path) -> None:
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     second, third = (asyncio.create_task(answers.begin(ONE, BODY, NOW)) for _ in range(2))
     await asyncio.sleep(0)
     answers.release(ONE)
     assert await second is None and not third.done(), "one of them: the other one waits for it"
-    answers.keep(ONE, kept())
-    assert await third == kept()
+    answers.keep(ONE, make_answer())
+    assert await third == make_answer()
 
 
 async def test_a_duplicate_that_stops_waiting_takes_the_answer_from_nobody(tmp_path: Path) -> None:
     """As another worker does that is stopped while it asks."""
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     answers.claim(ONE, NOW)
     gone, waiting = (asyncio.create_task(answers.find_for_worker(ONE, BODY)) for _ in range(2))
     await asyncio.sleep(0)
     gone.cancel()
     await asyncio.sleep(0)
-    answers.keep(ONE, kept())
-    assert await waiting == kept() and await answers.begin(ONE, BODY, NOW) == kept()
+    answers.keep(ONE, make_answer())
+    assert await waiting == make_answer() and await answers.begin(ONE, BODY, NOW) == make_answer()
     answers.release(ONE)
     assert not answers._bytes, "else there was room for ever fewer"
     answers.close()
@@ -120,7 +120,7 @@ async def test_a_duplicate_that_stops_waiting_takes_the_answer_from_nobody(tmp_p
 async def test_of_two_workers_using_a_key_concurrently_at_least_one_sees_the_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    one, two = made(tmp_path), made(tmp_path)
+    one, two = open_answers(tmp_path), open_answers(tmp_path)
     seen: list[Holder] = []
     reads = one._read_other_files
 
@@ -135,7 +135,7 @@ async def test_of_two_workers_using_a_key_concurrently_at_least_one_sees_the_oth
 
 
 async def test_the_same_key_with_another_body_is_a_conflict(tmp_path: Path) -> None:
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     await answers.begin(ONE, BODY, NOW)
     with pytest.raises(Conflict) as caught:
         await answers.begin(ONE, b"c" * 32, NOW)
@@ -269,7 +269,7 @@ async def test_an_unanswered_free_call_may_be_repeated_with_its_key(tmp_path: Pa
 
 
 async def test_other_and_restarted_workers_know_a_keys_holder_for_a_day(tmp_path: Path) -> None:
-    first, second = made(tmp_path), made(tmp_path)
+    first, second = open_answers(tmp_path), open_answers(tmp_path)
     assert await first.begin(ONE, BODY, NOW) is None
     assert await second.begin(ONE, BODY, NOW) is None
     assert first.claim(ONE, NOW) == []
@@ -291,7 +291,7 @@ async def test_other_and_restarted_workers_know_a_keys_holder_for_a_day(tmp_path
 
 async def test_a_key_for_which_nothing_was_sent_is_free_on_all_workers(tmp_path: Path) -> None:
     """Also for one that was told to wait for it, and after its own worker started again."""
-    first, second = made(tmp_path), made(tmp_path)
+    first, second = open_answers(tmp_path), open_answers(tmp_path)
     await first.begin(ONE, BODY, NOW)
     assert first.claim(ONE, NOW) == []
     await second.begin(ONE, BODY, NOW)
@@ -301,7 +301,7 @@ async def test_a_key_for_which_nothing_was_sent_is_free_on_all_workers(tmp_path:
     await first.begin(ONE, BODY, NOW)
     assert first.claim(ONE, NOW) == [HOLDER], "it is the other one's now"
     second.release(ONE)
-    later = made(tmp_path)
+    later = open_answers(tmp_path)
     await later.begin(ONE, BODY, NOW)
     assert later.claim(ONE, NOW) == []
     for each in (first, second, later):
@@ -309,7 +309,7 @@ async def test_a_key_for_which_nothing_was_sent_is_free_on_all_workers(tmp_path:
 
 
 async def test_a_worker_gives_its_answers_to_another_only_with_the_token(tmp_path: Path) -> None:
-    first, second = IdempotentAnswers(tmp_path, new_id(), NOW), made(tmp_path)
+    first, second = IdempotentAnswers(tmp_path, new_id(), NOW), open_answers(tmp_path)
     desk = AnswerServer(first)
     await desk.open()
     await first.begin(ONE, BODY, NOW)
@@ -318,8 +318,8 @@ async def test_a_worker_gives_its_answers_to_another_only_with_the_token(tmp_pat
     (holder,) = second.claim(ONE, NOW)
     asked = asyncio.create_task(fetch_answer([holder], ONE, BODY))
     await asyncio.sleep(0.05)
-    first.keep(ONE, kept())
-    assert await asked == kept()
+    first.keep(ONE, make_answer())
+    assert await asked == make_answer()
     for wrong, digest, body, code in (
         (Holder(holder.port, b"x" * 32), ONE, BODY, ""),
         (Holder(9, holder.token), ONE, BODY, ""),
@@ -339,7 +339,7 @@ async def test_a_worker_gives_its_answers_to_another_only_with_the_token(tmp_pat
 
 async def test_files_of_other_workers_are_read_before_serving(tmp_path: Path) -> None:
     """Of a day it may take seconds, in which no call of the worker would go on."""
-    first, second = made(tmp_path), IdempotentAnswers(tmp_path, new_id(), NOW)
+    first, second = open_answers(tmp_path), IdempotentAnswers(tmp_path, new_id(), NOW)
     for number in range(100):
         first.claim(sha256(bytes([number])).digest(), NOW)
     desk = AnswerServer(second)
@@ -352,11 +352,11 @@ async def test_files_of_other_workers_are_read_before_serving(tmp_path: Path) ->
 
 
 async def test_answers_are_dropped_by_age_and_size_but_their_keys_stay_used(tmp_path: Path) -> None:
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     for digest, body, at in ((ONE, b"x", NOW), (TWO, bytes(MEMORY_BYTES + 1), NOW + 1)):
         assert await answers.begin(digest, BODY, at) is None
         answers.claim(digest, at)
-        answers.keep(digest, kept(body))
+        answers.keep(digest, make_answer(body))
     for digest in (ONE, TWO):
         with pytest.raises(Conflict):
             await answers.begin(digest, BODY, NOW + MEMORY_SECONDS)
@@ -366,27 +366,27 @@ async def test_answers_are_dropped_by_age_and_size_but_their_keys_stay_used(tmp_
 
 async def test_a_running_call_keeps_no_other_answers_in_memory(tmp_path: Path) -> None:
     """Such as a stream of an hour, beside many that come to their end."""
-    answers, size = made(tmp_path), MEMORY_BYTES // 4
+    answers, size = open_answers(tmp_path), MEMORY_BYTES // 4
     assert await answers.begin(ONE, BODY, NOW) is None
     for number in range(12):
         digest = bytes([number]) * 32
         assert await answers.begin(digest, BODY, NOW + number) is None
-        answers.keep(digest, kept(bytes(size)))
+        answers.keep(digest, make_answer(bytes(size)))
         done = [each.answer.result() for each in answers._entries.values() if each.answer.done()]
         assert sum(len(each.body) for each in done if each is not None) <= MEMORY_BYTES
     with pytest.raises(Conflict):
         await answers.begin(bytes(32), BODY, NOW + 12)
-    assert await answers.begin(bytes([11]) * 32, BODY, NOW + 12) == kept(bytes(size))
+    assert await answers.begin(bytes([11]) * 32, BODY, NOW + 12) == make_answer(bytes(size))
     late = asyncio.create_task(answers.begin(ONE, BODY, NOW + MEMORY_SECONDS))
     await asyncio.sleep(0)
-    answers.keep(ONE, kept())
-    assert await late == kept()
+    answers.keep(ONE, make_answer())
+    assert await late == make_answer()
     answers.close()
 
 
 async def test_keys_used_by_others_more_than_a_day_ago_are_forgotten(tmp_path: Path) -> None:
     """A worker lives for weeks, and each of its calls may have a key of its own."""
-    answers, other = made(tmp_path), made(tmp_path)
+    answers, other = open_answers(tmp_path), open_answers(tmp_path)
     for number in range(50):
         at, digest = NOW + number * DAY_SECONDS / 10, number.to_bytes(32, "big")
         assert other.claim(digest, at) == []
@@ -405,7 +405,7 @@ async def test_keys_used_by_others_more_than_a_day_ago_are_forgotten(tmp_path: P
 
 async def test_no_file_that_a_worker_still_writes_is_deleted(tmp_path: Path) -> None:
     """One that had nothing to write for a day begins another one, where others find its keys."""
-    quiet = made(tmp_path)
+    quiet = open_answers(tmp_path)
     for path in tmp_path.glob("idempotency-*.log"):
         os.utime(path, (NOW, NOW))
     late = NOW + DAY_SECONDS + 1
@@ -420,22 +420,22 @@ async def test_no_file_that_a_worker_still_writes_is_deleted(tmp_path: Path) -> 
 
 
 async def test_answers_use_the_memory_limit_whatever_their_size(tmp_path: Path) -> None:
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     for number in range(MEMORY_BYTES // ENTRY_BYTES + 500):
         digest = number.to_bytes(32, "big")
         assert await answers.begin(digest, BODY, NOW) is None
-        answers.keep(digest, kept(b""))
+        answers.keep(digest, make_answer(b""))
     assert len(answers._entries) <= MEMORY_BYTES // ENTRY_BYTES
     assert answers._evicted.is_used(bytes(32), NOW) and not answers._evicted.is_used(digest, NOW)
     answers.close()
 
 
 async def test_a_ten_minutes_old_answer_is_not_replayed_even_without_traffic_meanwhile(tmp_path: Path) -> None:
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     assert await answers.begin(ONE, BODY, NOW) is None
     answers.claim(ONE, NOW)
-    answers.keep(ONE, kept())
-    assert await answers.begin(ONE, BODY, NOW + MEMORY_SECONDS - 1) == kept()
+    answers.keep(ONE, make_answer())
+    assert await answers.begin(ONE, BODY, NOW + MEMORY_SECONDS - 1) == make_answer()
     with pytest.raises(Conflict) as caught:
         await answers.begin(ONE, BODY, NOW + MEMORY_SECONDS)
     assert caught.value.code == "idempotency_replayed"
@@ -444,7 +444,7 @@ async def test_a_ten_minutes_old_answer_is_not_replayed_even_without_traffic_mea
 
 async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     """As when a disk is full: what fits of an entry is taken back, so that later entries are read right."""
-    answers = made(tmp_path)
+    answers = open_answers(tmp_path)
     file = next(tmp_path.glob("idempotency-*.log"))
     before = file.stat().st_size
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -458,13 +458,13 @@ async def test_a_key_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         signal.signal(signal.SIGXFSZ, ignored)
     assert caught.value.code == "journal_unavailable" and file.stat().st_size == before
     answers.claim(TWO, NOW)
-    assert made(tmp_path).claim(TWO, NOW) == [HOLDER]
+    assert open_answers(tmp_path).claim(TWO, NOW) == [HOLDER]
     answers.close()
 
 
 async def test_nothing_is_sent_if_other_workers_keys_cannot_be_read(tmp_path: Path) -> None:
     """As where no more files may be open; the key is free then, and whoever is asked again makes the call."""
-    first, second = made(tmp_path), made(tmp_path)
+    first, second = open_answers(tmp_path), open_answers(tmp_path)
     await first.begin(ONE, BODY, NOW)
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (0, hard))
@@ -492,7 +492,7 @@ async def test_a_worker_that_cannot_create_its_file_refuses_keys_until_it_can(tm
     answers.release(ONE)
     folder.mkdir()
     await answers.begin(ONE, BODY, NOW)
-    assert answers.claim(ONE, NOW) == [] and made(folder).claim(ONE, NOW) == [HOLDER]
+    assert answers.claim(ONE, NOW) == [] and open_answers(folder).claim(ONE, NOW) == [HOLDER]
     answers.close()
 
 
@@ -505,7 +505,7 @@ def open_files(folder: Path) -> list[str]:
 async def test_a_full_file_is_synced_once_more_even_after_a_lack_of_threads(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, synced = made(tmp_path), list[str]()
+    answers, synced = open_answers(tmp_path), list[str]()
     first = open_files(tmp_path)
     assert await answers.claim_durably(ONE, NOW) == []
     with monkeypatch.context() as patched:
@@ -527,7 +527,7 @@ def no_thread(*_: Any) -> None:
 async def test_a_failed_sync_fails_its_calls_and_those_waiting_for_the_next_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    answers, begun, fails = made(tmp_path), threading.Event(), threading.Event()
+    answers, begun, fails = open_answers(tmp_path), threading.Event(), threading.Event()
     (first,) = open_files(tmp_path)
 
     def failing(_: int) -> None:
@@ -561,11 +561,11 @@ async def test_a_torn_entry_of_another_worker_is_read_once_complete(tmp_path: Pa
     apart, shared = tmp_path / "apart", tmp_path / "shared"
     apart.mkdir()
     shared.mkdir()
-    made(apart).claim(ONE, NOW)
+    open_answers(apart).claim(ONE, NOW)
     (log,) = apart.glob("idempotency-*.log")
     other, written = shared / log.name, log.read_bytes()
     other.write_bytes(written[:-10])
-    answers = made(shared)
+    answers = open_answers(shared)
     await answers.begin(ONE, BODY, NOW)
     assert answers.claim(ONE, NOW) == [], "half an entry says nothing"
     answers.release(ONE)

@@ -228,7 +228,7 @@ def test_what_switches_nothing_on_is_refused_by_nobody() -> None:
     assert chat_completions.read(chat(**idle)).fields.keys() >= idle.keys()
     body = {"model": "auto", "max_tokens": 5, "messages": [{"role": "user", "content": "a"}], "mcp_servers": []}
     messages.read(json.dumps(body).encode(), {})
-    of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "background": False, **idle}).encode())
+    reader_of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "background": False, **idle}).encode())
 
 
 @pytest.mark.parametrize(
@@ -271,17 +271,19 @@ def test_a_part_of_a_responses_input_is_nothing_else_either(kind: str, beside: d
         return json.dumps({"model": "auto", "input": [{"role": "user", "content": [part]}]}).encode()
 
     with pytest.raises(Invalid) as caught:
-        of(RESPONSES)(asked({"type": kind, "text": "a", **picture, **beside}))
+        reader_of(RESPONSES)(asked({"type": kind, "text": "a", **picture, **beside}))
     assert caught.value.code == "content_unsupported" and next(iter(beside)) in str(caught.value)
-    assert of(RESPONSES)(asked({"type": kind, "text": "a", **picture, **dict.fromkeys(beside)}))
+    assert reader_of(RESPONSES)(asked({"type": kind, "text": "a", **picture, **dict.fromkeys(beside)}))
 
 
 def test_a_cache_of_prompts_is_written_at_the_price_that_is_known() -> None:
     for ttl in ({}, {"ttl": None}, {"ttl": "30m"}):
         chat_completions.read(chat(prompt_cache_options={"mode": "explicit", **ttl}))
-        of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": ttl}).encode())
+        reader_of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": ttl}).encode())
     with pytest.raises(Invalid, match="prompt_cache_options"):
-        of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "prompt_cache_options": {"ttl": "12h"}}).encode())
+        reader_of(RESPONSES)(
+            json.dumps({"model": "auto", "input": "a", "prompt_cache_options": {"ttl": "12h"}}).encode()
+        )
 
 
 def test_a_part_of_a_prompt_is_cached_at_the_price_that_is_known() -> None:
@@ -415,15 +417,15 @@ def test_what_asks_a_response_for_nothing_is_no_obstacle_to_chat() -> None:
 def test_an_answer_is_reasoned_for_once() -> None:
     """`pro` reasons several times, and the cap is that of one."""
     for told in ({"effort": "high"}, {"mode": None}, {"mode": "standard", "effort": "low"}):
-        of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "reasoning": told}).encode())
+        reader_of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "reasoning": told}).encode())
         chat_completions.read(chat(reasoning=told))
     for mode in ("pro", "deeper"):
         with pytest.raises(Invalid, match=r"reasoning\.mode") as caught:
-            of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "reasoning": {"mode": mode}}).encode())
+            reader_of(RESPONSES)(json.dumps({"model": "auto", "input": "a", "reasoning": {"mode": mode}}).encode())
         assert caught.value.code == "field_unsupported" and "no bound" in caught.value.hint
 
 
-def of(interface: Interface) -> Callable[[bytes], object]:
+def reader_of(interface: Interface) -> Callable[[bytes], object]:
     return lambda body: interface.read(SimpleNamespace(body=body, headers={}))  # type: ignore[arg-type]
 
 
@@ -432,11 +434,11 @@ def test_what_embeds_or_ranks_reads_its_texts_and_nothing_beside_them(name: str)
     image = {"type": "image_url", "image_url": {"url": "http://169.254.169.254/"}}
     more = {"model": "auto", name: [{"role": "user", "content": [image]}]}
     for interface, body in ((EMBEDDINGS, {"input": "a"}), (RERANK, {"query": "a", "documents": ["b"]})):
-        of(interface)(json.dumps({**body, **more, name: None}).encode())
+        reader_of(interface)(json.dumps({**body, **more, name: None}).encode())
         with pytest.raises(Invalid, match=name):
-            of(interface)(json.dumps({**body, **more}).encode())
+            reader_of(interface)(json.dumps({**body, **more}).encode())
     with pytest.raises(Invalid, match="not text"):
-        of(RERANK)(json.dumps({"model": "auto", "query": "a", "documents": [{"content": [image]}]}).encode())
+        reader_of(RERANK)(json.dumps({"model": "auto", "query": "a", "documents": [{"content": [image]}]}).encode())
 
 
 @pytest.mark.parametrize("name", sorted(REDIRECTING_FIELDS))
@@ -449,10 +451,10 @@ def test_no_surface_lets_an_upstream_ask_another_model(name: str) -> None:
         (completions.read, {"prompt": "a"}),
         (lambda body: messages.read(body, {}), {"max_tokens": 5, "messages": [{"role": "user", "content": "a"}]}),
         (embeddings.read, {"input": "a"}),
-        (of(RERANK), {"query": "a", "documents": ["b"]}),
-        (of(MODERATIONS), {"input": "a"}),
-        (of(IMAGES), {"prompt": "a"}),
-        (of(SPEECH), {"input": "a", "voice": "b"}),
+        (reader_of(RERANK), {"query": "a", "documents": ["b"]}),
+        (reader_of(MODERATIONS), {"input": "a"}),
+        (reader_of(IMAGES), {"prompt": "a"}),
+        (reader_of(SPEECH), {"input": "a", "voice": "b"}),
     ]
     for read, body in asked:
         read(json.dumps({**body, **more, name: None}).encode())

@@ -39,10 +39,10 @@ def declared(**checks: Any) -> dict[str, dict[str, Any]]:
 async def settled(rig: Rig) -> tuple[list[Finish], list[tuple[bytes, Settlement]]]:
     """The ends of the calls, and the settlements, after the books were looked at."""
     await rig.books()
-    return kept(rig)
+    return journalled(rig)
 
 
-def kept(rig: Rig) -> tuple[list[Finish], list[tuple[bytes, Settlement]]]:
+def journalled(rig: Rig) -> tuple[list[Finish], list[tuple[bytes, Settlement]]]:
     records = read_records(rig.gateway.journal.folder)
     ends = [record for record in records if isinstance(record, Finish)]
     return ends, [(record.call, record) for record in records if isinstance(record, Settlement)]
@@ -52,7 +52,7 @@ def reserved(rig: Rig) -> list[Reservation]:
     return [record for record in read_records(rig.gateway.journal.folder) if isinstance(record, Reservation)]
 
 
-def told(end: Finish) -> dict[str, Any]:
+def decode_route(end: Finish) -> dict[str, Any]:
     found: dict[str, Any] = msgspec.json.decode(end.route)
     return found
 
@@ -73,10 +73,10 @@ async def test_an_accepted_answer_is_delivered_and_a_rejected_one_never(tmp_path
         ends, attempts = await settled(rig)
     assert [text(reply.body) for reply in (first, second, ruled)] == ['{"ok":1}', '{"ok":2}', '{"ok":2}']
     assert [end.deployment for end in ends] == ["small", "large", "large"]
-    assert [told(end)["by"] for end in ends] == ["cascade", "cascade", "rule legal"]
-    assert "passed: schema" in told(ends[0])["reason"]
-    assert "does not fit the schema" in told(ends[1])["reason"]
-    assert told(ends[1])["escalated"] is True
+    assert [decode_route(end)["by"] for end in ends] == ["cascade", "cascade", "rule legal"]
+    assert "passed: schema" in decode_route(ends[0])["reason"]
+    assert "does not fit the schema" in decode_route(ends[1])["reason"]
+    assert decode_route(ends[1])["escalated"] is True
     of_second = [s for call, s in attempts if call == ends[1].call]
     assert [(s.outcome, s.flags) for s in of_second] == [("ok", ["cascade"]), ("ok", [])]
     assert all(s.cost > 0 and s.usage.output > 0 for s in of_second)
@@ -121,9 +121,9 @@ async def test_agreeing_answers_are_accepted_and_each_is_charged(tmp_path: Path)
         reply = await rig.chat()
         ends, _ = await settled(rig)
     assert reply.status == 200
-    assert ends[2].deployment == "small" and "agreement" in told(ends[2])["reason"]
+    assert ends[2].deployment == "small" and "agreement" in decode_route(ends[2])["reason"]
     assert {(end.purpose, end.of) for end in ends[:2]} == {("cascade", str(UUID(bytes=ends[2].call)))}
-    assert ends[-1].deployment == "large" and "do not agree" in told(ends[-1])["reason"]
+    assert ends[-1].deployment == "large" and "do not agree" in decode_route(ends[-1])["reason"]
 
 
 @pytest.mark.parametrize("header", ["authorization: Bearer", "x-api-key:", "api-key:"])
@@ -139,7 +139,7 @@ async def test_nested_calls_are_attributed_to_their_caller(tmp_path: Path, heade
         writer.close()
         assert rig.models["small"].counted == 3
         ends, _ = await settled(rig)
-    assert ends[2].deployment == "small" and "agreement" in told(ends[2])["reason"]
+    assert ends[2].deployment == "small" and "agreement" in decode_route(ends[2])["reason"]
     assert {end.key for end in ends} == {key.id for key in near.values()}
 
 
@@ -149,7 +149,7 @@ async def test_without_probabilities_no_answer_is_accepted(tmp_path: Path) -> No
         assert b'"logprobs":true' in (rig.models["small"].last or pytest.fail("not asked")).body
         ends, _ = await settled(rig)
     assert ends[0].deployment == "large"
-    assert "no probabilities" in told(ends[0])["reason"]
+    assert "no probabilities" in decode_route(ends[0])["reason"]
 
 
 async def test_an_unsuitable_or_failing_small_model_is_skipped(tmp_path: Path) -> None:
@@ -165,8 +165,8 @@ async def test_an_unsuitable_or_failing_small_model_is_skipped(tmp_path: Path) -
         assert text((await rig.chat()).body) == '{"ok":2}'
         ends, attempts = await settled(rig)
     assert [end.deployment for end in ends] == ["large"] * 4
-    assert "could not be checked" in told(ends[0])["reason"]
-    assert "could not answer" in told(ends[2])["reason"]
+    assert "could not be checked" in decode_route(ends[0])["reason"]
+    assert "could not answer" in decode_route(ends[2])["reason"]
     assert [s.outcome for call, s in attempts if call == ends[3].call] == ["not_billed", "ok"]
 
 
@@ -179,7 +179,7 @@ async def test_no_cheap_try_is_made_if_only_one_attempt_is_allowed(tmp_path: Pat
         rig.play("large", say='{"ok":1}')
         assert text((await rig.chat()).body) == '{"ok":1}' and rig.models["small"].counted == 0
         ends, _ = await settled(rig)
-    assert "one attempt only" in told(ends[0])["reason"]
+    assert "one attempt only" in decode_route(ends[0])["reason"]
 
 
 @pytest.mark.parametrize("stream", [False, True])
@@ -193,7 +193,7 @@ async def test_a_silent_try_leaves_time_for_the_next_deployment(tmp_path: Path, 
         reply = await rig.chat(stream=stream)
         ends, _ = await settled(rig)
     assert (reply.status, ends[0].deployment) == (200, "large")
-    assert "small was tried first, and others were asked, since it could not answer" in told(ends[0])["reason"]
+    assert "small was tried first, and others were asked, since it could not answer" in decode_route(ends[0])["reason"]
 
 
 async def test_a_repeatedly_failing_try_is_skipped(tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ async def test_a_repeatedly_failing_try_is_skipped(tmp_path: Path) -> None:
             getattr(rig.gateway.health, when)["small"] -= 60
         assert (await rig.chat()).json["groundplan"]["deployment"] == "small"
         ends, _ = await settled(rig)
-    assert "it has failed lately" in told(ends[3])["reason"]
+    assert "it has failed lately" in decode_route(ends[3])["reason"]
 
 
 async def test_a_judge_that_is_silent_leaves_time_for_the_others(tmp_path: Path) -> None:
@@ -223,7 +223,7 @@ async def test_a_judge_that_is_silent_leaves_time_for_the_others(tmp_path: Path)
         ends, attempts = await settled(rig)
     assert (reply.status, text(reply.body)) == (200, "LARGE")
     judged, call = sorted(ends, key=lambda end: end.deployment == "large")
-    assert "its checks took too long" in told(call)["reason"]
+    assert "its checks took too long" in decode_route(call)["reason"]
     assert [s.outcome for each, s in attempts if each == judged.call] == ["cancelled"], "it is in the books"
 
 
@@ -247,7 +247,7 @@ async def test_escalating_needs_its_own_reservation(tmp_path: Path) -> None:
     async with call_rig(tmp_path, NAMES, limit=BOUND, workloads=declared(schema=SCHEMA)) as rig:
         reply = await rig.chat()
         await rig.gateway.journal.close()
-        ends, attempts = kept(rig)
+        ends, attempts = journalled(rig)
         assert rig.slices.open_reservations == 0
     assert (reply.status, json.loads(reply.body)["error"]["code"]) == (429, "budget_exhausted")
     assert [s.flags for _, s in attempts] == [["cascade"]]
@@ -338,7 +338,7 @@ async def test_an_answer_is_accepted_by_its_token_probabilities(tmp_path: Path, 
     assert b"logprobs" not in plain.body and b"logprobs" not in stream.raw
     assert stream.done
     if by == "small":
-        assert "passed: confidence" in told(ends[0])["reason"]
+        assert "passed: confidence" in decode_route(ends[0])["reason"]
         assert b'"logprob":-0.02' in wanted.body.replace(b" ", b"")
     else:
-        assert "sure to 22% only" in told(ends[0])["reason"]
+        assert "sure to 22% only" in decode_route(ends[0])["reason"]

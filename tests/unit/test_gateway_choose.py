@@ -207,7 +207,7 @@ def test_the_peak_jumps_up_and_comes_down_slowly() -> None:
 # calls ---------------------------------------------------------------------------------------------------------------
 
 
-async def answered(
+async def count_answers(
     tmp_path: Path, settings: dict[str, Any], more: dict[str, Any], count: int, latency_ms: int = 20
 ) -> Counter[str]:
     async with call_rig(tmp_path, ["one", "two", "three"], more=more, workloads={"assistant": settings}) as rig:
@@ -219,21 +219,21 @@ async def answered(
 
 async def test_calls_are_shared_by_weight(tmp_path: Path) -> None:
     more = {"one": {"weight": 3}, "two": {"weight": 1}, "three": {"weight": 0}}
-    assert await answered(tmp_path, reliability(balance="weighted"), more, 12) == {"one": 9, "two": 3}
+    assert await count_answers(tmp_path, reliability(balance="weighted"), more, 12) == {"one": 9, "two": 3}
 
 
 async def test_fallbacks_get_no_share(tmp_path: Path) -> None:
-    found = await answered(tmp_path, reliability(balance="weighted", peers=2), {}, 10)
+    found = await count_answers(tmp_path, reliability(balance="weighted", peers=2), {}, 10)
     assert found == {"one": 5, "two": 5}
 
 
 async def test_calls_go_to_the_cheapest(tmp_path: Path) -> None:
     cheap = Rates(input=0, output=PICO)
-    assert await answered(tmp_path, reliability(balance="cheapest"), {"two": {"rates": cheap}}, 4) == {"two": 4}
+    assert await count_answers(tmp_path, reliability(balance="cheapest"), {"two": {"rates": cheap}}, 4) == {"two": 4}
 
 
 async def test_calls_go_to_the_faster_deployment(tmp_path: Path) -> None:
-    found = await answered(tmp_path, reliability(balance="latency"), {}, 30, latency_ms=400)
+    found = await count_answers(tmp_path, reliability(balance="latency"), {}, 30, latency_ms=400)
     assert found["three"] <= 6
 
 
@@ -249,7 +249,7 @@ async def test_one_slow_answer_is_not_held_against_a_deployment_for_ever(tmp_pat
 
 
 async def test_a_conversation_stays_at_its_deployment(tmp_path: Path) -> None:
-    assert len(await answered(tmp_path, reliability(balance="prefix"), {}, 8)) == 1
+    assert len(await count_answers(tmp_path, reliability(balance="prefix"), {}, 8)) == 1
 
 
 async def test_an_unhealthy_deployment_gets_only_one_probe(tmp_path: Path) -> None:

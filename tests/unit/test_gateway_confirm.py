@@ -86,13 +86,13 @@ async def asking(folder: Path, **also: Any) -> AsyncIterator[tuple[Rig, Searcher
     try:
         async with call_rig(folder, ["one"], workloads={"assistant": settings, "other": settings}) as rig:
             announce(Home(folder), "search", f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}", "t")
-            of(rig, "ana")
+            call_as(rig, "ana")
             yield rig, searcher
     finally:
         await close(listener, server)
 
 
-def of(rig: Rig, person: str) -> None:
+def call_as(rig: Rig, person: str) -> None:
     """Who calls from now on; all are in the same groups."""
     live: Any = rig.gateway.live
     keys = {digest: dataclasses.replace(key, person=person) for digest, key in live.policy.keys.items()}
@@ -106,7 +106,7 @@ async def ask(rig: Rig, **more: Any) -> str:
     return str(json.loads(reply.body)["groundplan"]["cache"])
 
 
-def kept(rig: Rig) -> Entry:
+def cached_entry(rig: Rig) -> Entry:
     (entry,) = rig.gateway.answer_cache.entries("assistant")
     return entry
 
@@ -166,7 +166,7 @@ async def test_passages_that_do_not_fit_the_prompt_are_not_compared(tmp_path: Pa
     async with asking(tmp_path) as (rig, searcher):
         searcher.found = [passage("c1"), passage("c2", "x" * 1900)]
         assert await ask(rig) == "none"
-        assert [one.chunk for one in kept(rig).passages] == ["c1"]
+        assert [one.chunk for one in cached_entry(rig).passages] == ["c1"]
         searcher.confirmed = ""
         assert await ask(rig) == "exact"
 
@@ -184,25 +184,25 @@ async def test_an_unconfirmable_hit_is_kept_but_not_served(tmp_path: Path) -> No
 async def test_each_person_sharing_an_answer_has_their_own_confirmed_state(tmp_path: Path) -> None:
     async with asking(tmp_path) as (rig, searcher):
         await ask(rig)
-        of(rig, "ben")
+        call_as(rig, "ben")
         searcher.asked.clear()
         searcher.confirmed, searcher.state = "", "15 ben"
         assert await ask(rig) == "exact"
         assert searcher.asked[0][1]["since"]["state"] == "10 x", "as it was for who it was made for"
         searcher.asked.clear()
-        of(rig, "ana")
+        call_as(rig, "ana")
         searcher.confirmed = "16 x"
         assert await ask(rig) == "exact"
         assert searcher.asked[0][1]["since"]["state"] == "10 x"
         searcher.asked.clear()
-        of(rig, "ben")
+        call_as(rig, "ben")
         searcher.confirmed = "15 ben"
         assert await ask(rig) == "exact"
         assert searcher.asked[0][1]["since"]["state"] == "15 ben"
-        of(rig, "ana")
+        call_as(rig, "ana")
         searcher.confirmed = "16 x"
         assert await ask(rig) == "exact"
-        entry = kept(rig)
+        entry = cached_entry(rig)
         assert entry.states == {"ben": "15 ben", "ana": "16 x"}
         assert entry.state("cy") == "16 x", "the last"
         for number in range(2 * MAX_STATES):
@@ -247,7 +247,7 @@ async def test_another_worker_continues_from_the_confirmed_state(tmp_path: Path)
         assert isinstance(parcel.kept, StoredAnswer)
         rig.gateway.answer_cache._clear("assistant")
         assert accept_answer(rig.gateway, parcel.kept)
-        assert (kept(rig).query, kept(rig).states) == (QUESTION, {"ana": "10 x"})
+        assert (cached_entry(rig).query, cached_entry(rig).states) == (QUESTION, {"ana": "10 x"})
         before = [*msgspec.to_builtins(parcel.kept)][:-3]
         old = msgspec.convert(before, type=StoredAnswer, strict=False)
         rig.gateway.answer_cache._clear("assistant")

@@ -27,22 +27,22 @@ from groundplan.gateway.surfaces.embeddings import EMBEDDINGS
 from groundplan.gateway.upstream.providers import SERVICE
 
 
-def asked(**more: Any) -> Ask:
+def read_ask(**more: Any) -> Ask:
     body = {"model": "auto", "input": ["a", "b"], **more}
     return EMBEDDINGS.read(Request(0.0, body=json.dumps(body).encode()))
 
 
-def of(model: str, name: str, **more: Any) -> Deployment:
+def embedding_deployment(model: str, name: str, **more: Any) -> Deployment:
     return msgspec.structs.replace(deployment(name, 1, kind="embeddings", **more), model=model)
 
 
 def test_token_inputs_go_to_deployments_that_accept_them() -> None:
     """They were sent as so many texts, the numbers themselves, to whoever speaks another API."""
-    plain, google = of("m/one", "plain"), of("m/one", "google", api="gemini")
+    plain, google = embedding_deployment("m/one", "plain"), embedding_deployment("m/one", "google", api="gemini")
     for tokens in ([1, 2], [[1, 2], [3]], ["a", [3]]):
-        assert EMBEDDINGS.eligible_deployments(asked(input=tokens), (google, plain)) == (plain,)
+        assert EMBEDDINGS.eligible_deployments(read_ask(input=tokens), (google, plain)) == (plain,)
         with pytest.raises(Invalid, match="tokens cannot be said in the API of gemini"):
-            EMBEDDINGS.eligible_deployments(asked(input=tokens), (google,))
+            EMBEDDINGS.eligible_deployments(read_ask(input=tokens), (google,))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_token_inputs_go_to_deployments_that_accept_them() -> None:
     ],
 )
 def test_the_vector_dimension_is_requested_in_each_apis_terms(url: str, name: str) -> None:
-    place, ask = msgspec.structs.replace(of("m/one", "one"), url=url), asked(dimensions=8)
+    place, ask = msgspec.structs.replace(embedding_deployment("m/one", "one"), url=url), read_ask(dimensions=8)
     sent = json.loads(EMBEDDINGS.codec(place).request_body(ask, place, 0, []))
     assert sent == {"model": "up-one", "input": ["a", "b"], name: 8}
 
@@ -63,17 +63,17 @@ def test_the_vector_dimension_is_requested_in_each_apis_terms(url: str, name: st
 def test_only_texts_are_embedded(more: dict[str, Any]) -> None:
     """Infinity fetches each `input` of such a modality, wherever it is."""
     with pytest.raises(Invalid):
-        asked(input="http://127.0.0.1/secret.png", **more)
-    assert asked(modality="text").messages == 2
+        read_ask(input="http://127.0.0.1/secret.png", **more)
+    assert read_ask(modality="text").messages == 2
 
 
 def test_parameters_per_text_count_with_each_text() -> None:
     """Mixedbread puts its `prompt` in front of every input, Voyage words of its own for an `input_type`."""
-    one, plain, more = of("m/one", "one"), asked(), asked(prompt="p" * 98, dimensions=8)
+    one, plain, more = embedding_deployment("m/one", "one"), read_ask(), read_ask(prompt="p" * 98, dimensions=8)
     assert EMBEDDINGS.cost_bound(more, one, 0, 0) == EMBEDDINGS.cost_bound(plain, one, 0, 0)  # no price by tokens
     size = len(more.body)
     assert (more.size, plain.size) == (size + 100, len(plain.body))
-    assert asked(input=[[1, 2], [3]], prompt="p" * 98).extra_tokens == 3 + 200
+    assert read_ask(input=[[1, 2], [3]], prompt="p" * 98).extra_tokens == 3 + 200
 
 
 NAN, MINUS_NAN = (b64encode(struct.pack("<4I", *[bits] * 4)).decode() for bits in (0x7FC00000, 0xFFC00000))
@@ -122,7 +122,7 @@ async def test_texts_answered_before_a_refusal_are_charged(tmp_path: Path, token
 
 def test_base64_encoding_is_returned_if_requested() -> None:
     """Clients for Node take numbers in its place for bytes: nothing but zeros, a quarter of them."""
-    codec, body = EMBEDDINGS.codec(of("m/one", "one")), asked(encoding_format="base64")
+    codec, body = EMBEDDINGS.codec(embedding_deployment("m/one", "one")), read_ask(encoding_format="base64")
     rows = [{"object": "embedding", "embedding": [0.5, -0.25], "index": 0}, {"index": 1, "embedding": [1, 0]}]
     told = {"object": "list", "data": rows, "model": "m", "usage": {"prompt_tokens": 2}}
     found = json.loads(codec.parse_answer(json.dumps(told).encode(), body).data)
@@ -135,7 +135,8 @@ def test_base64_encoding_is_returned_if_requested() -> None:
     ):
         assert codec.parse_answer(data.encode(), body).data == data.encode()
     assert (
-        codec.parse_answer(json.dumps(told).encode(), asked(encoding_format="float")).data == json.dumps(told).encode()
+        codec.parse_answer(json.dumps(told).encode(), read_ask(encoding_format="float")).data
+        == json.dumps(told).encode()
     )
 
 
@@ -150,15 +151,19 @@ def test_base64_encoding_is_returned_if_requested() -> None:
 )
 def test_vectors_of_any_number_type_are_accepted(row: dict[str, Any]) -> None:
     answer = msgspec.json.encode({"data": [row] * 4, "usage": None, "ids": [None, None]})
-    assert EMBEDDINGS.codec(of("m/one", "one")).parse_answer(answer, asked()).data == answer
+    assert EMBEDDINGS.codec(embedding_deployment("m/one", "one")).parse_answer(answer, read_ask()).data == answer
 
 
 def test_no_fallback_to_another_embedding_model() -> None:
     """Whoever keeps vectors of two models compares what compares with nothing, and nobody tells."""
-    first, other, same = of("m/one", "first"), of("m/two", "other"), of("m/one", "same")
-    assert EMBEDDINGS.eligible_deployments(asked(), (first, other, same)) == (first, same)
-    assert EMBEDDINGS.eligible_deployments(asked(), (other, first, same)) == (other,)
-    google = of("m/one", "google", api="gemini")
-    assert EMBEDDINGS.eligible_deployments(asked(task="x"), (google, other, same)) == (same,)
+    first, other, same = (
+        embedding_deployment("m/one", "first"),
+        embedding_deployment("m/two", "other"),
+        embedding_deployment("m/one", "same"),
+    )
+    assert EMBEDDINGS.eligible_deployments(read_ask(), (first, other, same)) == (first, same)
+    assert EMBEDDINGS.eligible_deployments(read_ask(), (other, first, same)) == (other,)
+    google = embedding_deployment("m/one", "google", api="gemini")
+    assert EMBEDDINGS.eligible_deployments(read_ask(task="x"), (google, other, same)) == (same,)
     with pytest.raises(Invalid, match="task cannot be said"):
-        EMBEDDINGS.eligible_deployments(asked(task="x"), (google, other))
+        EMBEDDINGS.eligible_deployments(read_ask(task="x"), (google, other))

@@ -15,7 +15,7 @@ from groundplan.gateway.call.pipeline import Pipeline
 from groundplan.ledger.model import Finish
 
 
-def written(rig: Rig) -> list[Any]:
+def journal_records(rig: Rig) -> list[Any]:
     return read_records(rig.gateway.journal.folder)
 
 
@@ -38,7 +38,7 @@ async def test_a_search_of_restricted_data_that_cannot_be_recorded_is_refused(
     async with call_rig(tmp_path, ["one"], workloads={"assistant": {"sensitivity": "restricted"}}) as rig:
         rig.server.handler = Pipeline(rig.gateway, facts=FactsApi(rig.gateway, "")).handle
         assert (await searched(rig)).status == 200
-        assert [each.endpoint for each in written(rig) if isinstance(each, Finish)] == ["search"]
+        assert [each.endpoint for each in journal_records(rig) if isinstance(each, Finish)] == ["search"]
         rig.gateway.journal._seal("for the test")
         refused = await searched(rig)
         assert (refused.status, refused.code) == (503, "journal_unavailable")

@@ -68,7 +68,7 @@ async def test_a_refused_resumption_is_no_second_answer(tmp_path: Path, names: l
 EAR = {"kind": "transcription", "audio_seconds": 60, "rates": Rates(input=0, output=0, minute=PICO // 100)}
 
 
-async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0) -> Reply:
+async def send_audio_form(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0) -> Reply:
     """The answer to a form with so many bytes of sound, and `more` fields. `pause`: of its client, before the last of
     them."""
     rig.server.is_streamed = pipeline.has_streamed_body
@@ -97,7 +97,7 @@ async def heard(rig: Rig, size: int, *more: tuple[str, str], pause: float = 0.0)
 async def test_a_slow_client_does_not_count_as_deployment_latency(tmp_path: Path) -> None:
     """Else others were sent elsewhere, or told that there is no room."""
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
-        assert (await heard(rig, 3 << 20, pause=0.2)).status == 200
+        assert (await send_audio_form(rig, 3 << 20, pause=0.2)).status == 200
         assert 0 < rig.gateway.health._answer_speeds["one"].mean < 150_000
 
 
@@ -106,7 +106,7 @@ async def test_an_upload_is_not_hedged(tmp_path: Path) -> None:
     hedged = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 1.0})}
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}, workloads=hedged) as rig:
         gate = rig.hold("one")
-        asked = asyncio.create_task(heard(rig, 1000))
+        asked = asyncio.create_task(send_audio_form(rig, 1000))
         await wait_until(lambda: rig.models["one"].counted == 1)
         await asyncio.sleep(0.1)
         gate.release()
@@ -126,7 +126,7 @@ async def test_an_upload_continues_after_a_102_processing_response(tmp_path: Pat
     server = await asyncio.start_server(serve, "127.0.0.1", 0, limit=8 << 20)
     ports = {"one": server.sockets[0].getsockname()[1]}
     async with call_rig(tmp_path, ["one"], more={"one": EAR}, ports=ports) as rig:
-        reply = await asyncio.wait_for(heard(rig, 3 << 20, pause=0.1), 5)
+        reply = await asyncio.wait_for(send_audio_form(rig, 3 << 20, pause=0.1), 5)
         assert (reply.status, reply.json["text"]) == (200, "hello")
     server.close()
 
@@ -135,7 +135,7 @@ async def test_an_upstream_that_times_out_a_slow_client_stays_healthy(tmp_path: 
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         rig.play("one", mode="error", status=408)
         for _ in range(3):
-            assert (await heard(rig, 3 << 20)).code == "upstream_failed"
+            assert (await send_audio_form(rig, 3 << 20)).code == "upstream_failed"
         assert not rig.gateway.health.states(0.0)
 
 
@@ -144,18 +144,18 @@ async def test_a_streamed_form_is_not_counted_against_other_deployments(tmp_path
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         rig.play("one", mode="error", status=500)
         for _ in range(3):
-            reply = await heard(rig, 3 << 20)
+            reply = await send_audio_form(rig, 3 << 20)
             assert (reply.status, reply.code) == (503, "upstream_failed")
         message = reply.json["error"]["message"]
         assert "passed on already" not in message and "answered 500 (one)" in message, message
         assert "two" not in rig.gateway.health.states(0.0)
-        assert (await heard(rig, 3 << 20)).status == 200, "now the other one is asked first"
+        assert (await send_audio_form(rig, 3 << 20)).status == 200, "now the other one is asked first"
 
 
 async def test_a_buffered_form_is_sent_to_the_next_deployment(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": EAR, "two": EAR}) as rig:
         rig.play("one", mode="error", status=500)
-        assert (await heard(rig, 1 << 10)).status == 200
+        assert (await send_audio_form(rig, 1 << 10)).status == 200
         assert [settled.outcome for settled in await rig.settlements()] == ["not_billed", "ok"]
 
 
@@ -167,7 +167,7 @@ async def test_a_large_recording_waits_for_its_only_deployment(
     monkeypatch.setattr("groundplan.gateway.call.attempts.attempt.FIRST_TOKEN_MS", 50)
     async with call_rig(tmp_path, more={"one": EAR | {"first_token_ms": 50, "idle_ms": 10}, "two": EAR}) as rig:
         rig.play("one", latency_ms=150)
-        reply = await heard(rig, size)
+        reply = await send_audio_form(rig, size)
         assert reply.status == 200 and reply.headers["groundplan-deployment"] == ("one" if size > 1 << 20 else "two")
         await rig.books()
 
@@ -175,7 +175,7 @@ async def test_a_large_recording_waits_for_its_only_deployment(
 # what is stopped -----------------------------------------------------------------------------------------------------
 
 
-def changed(live: Any, what: str) -> None:
+def change_admission(live: Any, what: str) -> None:
     """Something that a call was admitted by holds no more."""
     if what == "the key":
         keys = {digest: dataclasses.replace(key, revoked=True) for digest, key in live.policy.keys.items()}
@@ -217,7 +217,7 @@ async def test_no_further_attempt_after_a_kill_revocation_or_residency_change(
             approve(live)
         asked = asyncio.ensure_future(rig.chat())
         await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(rig.gateway.journal.folder)))
-        changed(live, what)
+        change_admission(live, what)
         reply = await asked
         assert (reply.code, rig.models["one"].counted) == (code, 1), reply.body
         await rig.books()
@@ -237,7 +237,7 @@ async def test_no_hedge_after_a_kill_revocation_or_residency_change(tmp_path: Pa
         if what == "nobody confirms the policy":
             live.seconds = 3600.0
         else:
-            changed(live, what)
+            change_admission(live, what)
         await asyncio.sleep(0.2)
         gate.release()
         assert (await asked).status == 200 and rig.models["two"].counted == 0
@@ -267,7 +267,7 @@ def change_while_connecting(rig: Rig, name: str, what: str) -> None:
 
     async def connect_slowly(*arguments: Any) -> Any:
         connection = await connect(*arguments)
-        changed(rig.gateway.live, what)
+        change_admission(rig.gateway.live, what)
         return connection
 
     pool.connect = connect_slowly
@@ -309,7 +309,7 @@ async def test_no_attempt_follows_once_it_is_stopped_or_revoked_while_its_budget
             approve(rig.gateway.live)
 
         async def acquire(token: Any, charges: Any, *_: Any) -> None:
-            changed(rig.gateway.live, what)
+            change_admission(rig.gateway.live, what)
             rig.slices.add_grant("all", "total", PICO)
             assert rig.slices.reserve(token, charges) is None
 

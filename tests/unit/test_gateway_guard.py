@@ -39,7 +39,7 @@ def error(body: bytes) -> dict[str, Any]:
     return found
 
 
-def seen(rig: Rig) -> str:
+def upstream_body(rig: Rig) -> str:
     request = rig.models["one"].last
     assert request is not None
     return request.body.decode()
@@ -56,7 +56,7 @@ async def test_the_model_gets_a_placeholder_and_the_caller_the_value(tmp_path: P
             answer = json.loads((await rig.chat(**ASK)).body)
             text, facts, done = answer["choices"][0]["message"]["content"], answer["groundplan"], True
         assert (text, done) == (f"I wrote to {EMAIL}, not to <email_2>.", True)
-        assert EMAIL not in seen(rig) and "<email_1>" in seen(rig)
+        assert EMAIL not in upstream_body(rig) and "<email_1>" in upstream_body(rig)
         assert facts["guardrails"] == [
             {"place": "input", "check": "personal_data", "done": "mask", "finds": 1, "shadow": False}
         ]
@@ -207,7 +207,7 @@ async def test_other_surfaces_are_guarded_alike(tmp_path: Path, path: str, body:
         rig.play("one", say=f"dear <email_1>, the key {KEY} is yours, and so on and on")
         status, answer = await post(rig, path, {**body, "stream": stream})
         assert status == 200, answer
-        assert EMAIL not in seen(rig)
+        assert EMAIL not in upstream_body(rig)
         told = answer.decode()
         assert KEY not in told and "<email_1>" not in told and "[api_key]" in told
         if not stream:
@@ -271,7 +271,11 @@ async def test_a_continued_response_older_than_the_guardrails_is_guarded(tmp_pat
             got, data = await post(rig, "/v1/responses", body)
             assert got == status, data
             if status == 200:
-                assert EMAIL not in seen(rig) and "I am <email_1>" in seen(rig) and EMAIL in data.decode()
+                assert (
+                    EMAIL not in upstream_body(rig)
+                    and "I am <email_1>" in upstream_body(rig)
+                    and EMAIL in data.decode()
+                )
             else:
                 assert error(data)["code"] == "guardrail_personal_data" and rig.models["one"].counted == 0
 
@@ -282,7 +286,7 @@ async def test_embedding_inputs_are_guarded(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ("one",), workloads=rules, more={"one": {"kind": "embeddings"}}) as rig:
         assert (await post(rig, "/v1/embeddings", {"model": "auto", "input": [KEY]}))[0] == 403
         status, _ = await post(rig, "/v1/embeddings", {"model": "auto", "input": [f"to {EMAIL}"]})
-        assert status == 200 and EMAIL not in seen(rig)
+        assert status == 200 and EMAIL not in upstream_body(rig)
 
 
 @pytest.mark.parametrize(("says", "refuse_on", "fail_open", "status"), [
@@ -340,7 +344,7 @@ async def test_checks_that_exceed_their_time_budget_are_reported(tmp_path: Path)
             answer = json.loads((await rig.chat(**ASK)).body)
             found = [each for each in answer["groundplan"]["guardrails"] if each["place"] == "input"]
             assert sorted(each["check"] for each in found) == told
-            assert EMAIL not in seen(rig), "and masked all the same"
+            assert EMAIL not in upstream_body(rig), "and masked all the same"
 
 
 class Desk:

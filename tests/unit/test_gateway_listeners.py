@@ -51,7 +51,7 @@ def trusting(authority: Authority, identity: tuple[Path, Path] | None = None) ->
     return context
 
 
-async def asked(port: int, context: ssl.SSLContext, path: str = "/") -> tuple[str, bytes]:
+async def get_over_tls(port: int, context: ssl.SSLContext, path: str = "/") -> tuple[str, bytes]:
     """(serial number of the certificate that was shown, body of the answer)"""
     reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
     try:
@@ -72,7 +72,7 @@ async def test_versions_before_tls_1_2_are_refused(tmp_path: Path) -> None:
         for version in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
             context = trusting(authority)
             context.minimum_version = context.maximum_version = version
-            assert (await asked(port, context))[1] == b""
+            assert (await get_over_tls(port, context))[1] == b""
 
 
 async def test_an_unfinished_handshake_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -95,13 +95,13 @@ async def test_silent_connections_block_nobody(tmp_path: Path) -> None:
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1")), Limits(connections=100)) as (_, port):
         silent = [await asyncio.open_connection("127.0.0.1", port) for _ in range(300)]
         context = trusting(authority)
-        answers = await asyncio.gather(*(asked(port, context, "/peer") for _ in range(20)))
+        answers = await asyncio.gather(*(get_over_tls(port, context, "/peer") for _ in range(20)))
         assert {body for _, body in answers} == {b"127.0.0.1"}
         ended = await asyncio.gather(*(_ended(reader) for reader, _ in silent))
         assert ended.count(False) <= 64
         for _, writer in silent:
             writer.close()
-        assert (await asked(port, context))[1] == b""
+        assert (await get_over_tls(port, context))[1] == b""
 
 
 async def _ended(reader: asyncio.StreamReader) -> bool:
@@ -131,7 +131,7 @@ async def test_clients_that_cannot_be_accepted_wait_without_cost(
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"))) as (_, port):
         left[:] = [OSError(errno.EPERM, "Operation not permitted"), ConnectionAbortedError(errno.ECONNABORTED, "gone")]
         monkeypatch.setattr(socket.socket, "accept", accept)
-        asking = asyncio.create_task(asked(port, trusting(authority)))
+        asking = asyncio.create_task(get_over_tls(port, trusting(authority)))
         await asyncio.sleep(0.3)
         assert 2 <= len(refused) <= 10
         assert len(caplog.records) == 1
@@ -211,7 +211,7 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
     cert, key = authority.issue("gateway", "127.0.0.1")
     other, secret = authority.issue("renewed", "127.0.0.1")
     async with serving(ServerFiles(cert, key)) as (made, port):
-        first, _ = await asked(port, trusting(authority))
+        first, _ = await get_over_tls(port, trusting(authority))
         assert not made.reload_certificate(), "nothing has changed"
         ways: list[Callable[[], Any]] = [
             lambda: cert.write_bytes(other.read_bytes()),
@@ -222,12 +222,12 @@ async def test_half_a_renewal_changes_nothing_until_the_other_half_is_there(
         for spoil in ways:
             spoil()
             assert not made.reload_certificate() and not made.reload_certificate()
-            assert (await asked(port, trusting(authority)))[0] == first
+            assert (await get_over_tls(port, trusting(authority)))[0] == first
         assert sum("stays" in each.message for each in caplog.records) == len(ways), "each is logged once"
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
         assert made.reload_certificate()
-        assert (await asked(port, trusting(authority)))[0] != first
+        assert (await get_over_tls(port, trusting(authority)))[0] != first
 
 
 async def test_briefly_unreadable_certificate_files_are_loaded_later(
@@ -238,7 +238,7 @@ async def test_briefly_unreadable_certificate_files_are_loaded_later(
     cert, key = authority.issue("gateway", "127.0.0.1")
     other, secret = authority.issue("renewed", "127.0.0.1")
     async with serving(ServerFiles(cert, key)) as (made, port):
-        first, _ = await asked(port, trusting(authority))
+        first, _ = await get_over_tls(port, trusting(authority))
         cert.write_bytes(other.read_bytes())
         key.write_bytes(secret.read_bytes())
         with monkeypatch.context() as patched:
@@ -247,7 +247,7 @@ async def test_briefly_unreadable_certificate_files_are_loaded_later(
             )
             assert not made.reload_certificate() and not made.reload_certificate()
         assert made.reload_certificate() and not made.reload_certificate()
-        assert (await asked(port, trusting(authority)))[0] != first
+        assert (await get_over_tls(port, trusting(authority)))[0] != first
 
 
 async def test_the_reason_for_a_refused_client_certificate_is_logged_once_a_minute(
@@ -261,11 +261,11 @@ async def test_the_reason_for_a_refused_client_certificate_is_logged_once_a_minu
         for _ in range(2):
             for identity in (over, stranger, None):
                 with pytest.raises((OSError, EOFError)):
-                    await asked(port, trusting(authority, identity))
+                    await get_over_tls(port, trusting(authority, identity))
         _, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")  # no TLS: that is nobody's certificate
         writer.close()
-        assert (await asked(port, trusting(authority, robots.issue("robot"))))[1] == b"CN=robot"
+        assert (await get_over_tls(port, trusting(authority, robots.issue("robot"))))[1] == b"CN=robot"
     lines = [
         each.message.removeprefix("the certificate of a client at 127.0.0.1 is refused: ") for each in caplog.records
     ]
@@ -278,21 +278,21 @@ async def test_a_removed_client_authority_is_no_longer_trusted(tmp_path: Path) -
     trusted.write_bytes(old.file.read_bytes())
     robot, successor = old.issue("robot"), new.issue("successor")
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)) as (made, port):
-        assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot"
+        assert (await get_over_tls(port, trusting(authority, robot)))[1] == b"CN=robot"
         with pytest.raises((OSError, EOFError)):
-            await asked(port, trusting(authority, successor))
+            await get_over_tls(port, trusting(authority, successor))
         with pytest.raises((OSError, EOFError)):
-            await asked(port, trusting(authority))
+            await get_over_tls(port, trusting(authority))
         trusted.write_bytes(new.file.read_bytes())
         assert made.reload_certificate()
-        assert (await asked(port, trusting(authority, successor)))[1] == b"CN=successor"
+        assert (await get_over_tls(port, trusting(authority, successor)))[1] == b"CN=successor"
         with pytest.raises((OSError, EOFError)):
-            await asked(port, trusting(authority, robot))
+            await get_over_tls(port, trusting(authority, robot))
 
 
 async def refused(port: int, context: ssl.SSLContext) -> None:
     with pytest.raises((OSError, EOFError)):
-        await asked(port, context)
+        await get_over_tls(port, context)
 
 
 async def test_an_expired_or_revoked_client_certificate_ends_its_connection(tmp_path: Path) -> None:
@@ -302,16 +302,16 @@ async def test_an_expired_or_revoked_client_certificate_ends_its_connection(tmp_
     robot, thief = callers.issue("robot"), callers.issue("thief")
     async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"), trusted)) as (made, port):
         await refused(port, trusting(authority, callers.issue("late", days=-1)))
-        assert (await asked(port, trusting(authority, thief)))[1] == b"CN=thief"
+        assert (await get_over_tls(port, trusting(authority, thief)))[1] == b"CN=thief"
         trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(thief[0]))
         assert made.reload_certificate()
-        assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot"
+        assert (await get_over_tls(port, trusting(authority, robot)))[1] == b"CN=robot"
         await refused(port, trusting(authority, thief))
         others = Authority(tmp_path, "others")
         trusted.write_bytes(trusted.read_bytes() + others.file.read_bytes())
         assert made.reload_certificate()
         await refused(port, trusting(authority, others.issue("other")))
-        assert (await asked(port, trusting(authority, robot)))[1] == b"CN=robot", "whose authority has a list"
+        assert (await get_over_tls(port, trusting(authority, robot)))[1] == b"CN=robot", "whose authority has a list"
         trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(days=-1))
         assert made.reload_certificate()
         await refused(port, trusting(authority, robot))
@@ -373,7 +373,7 @@ async def test_a_renewed_certificate_is_noticed_periodically_and_at_once_on_requ
     cert, key = authority.issue("gateway", "127.0.0.1")
     assert listeners.FILE_CHECK_SECONDS <= 2.0, "as docs/transport.md says"
     async with serving(ServerFiles(cert, key)) as (made, port):
-        shown = [(await asked(port, trusting(authority)))[0]]
+        shown = [(await get_over_tls(port, trusting(authority)))[0]]
         for name, seconds in (("renewed", 0.05), ("again", 1000.0)):
             monkeypatch.setattr(listeners, "FILE_CHECK_SECONDS", seconds)
             watching = asyncio.create_task(made.watch())
@@ -384,7 +384,7 @@ async def test_a_renewed_certificate_is_noticed_periodically_and_at_once_on_requ
             if seconds > 1.0:
                 made.check_soon()
             async with asyncio.timeout(20):
-                while (serial := (await asked(port, trusting(authority)))[0]) in shown:  # noqa: ASYNC110 -- no event
+                while (serial := (await get_over_tls(port, trusting(authority)))[0]) in shown:  # noqa: ASYNC110 -- no event
                     await asyncio.sleep(0.02)
             shown.append(serial)
             watching.cancel()

@@ -75,7 +75,7 @@ async def painter(tmp_path: Path) -> AsyncIterator[Media]:
         yield Media(rig, path, body, last)
 
 
-def whole(stream: Stream, media: Media, deployment: str) -> None:
+def check_complete_stream(stream: Stream, media: Media, deployment: str) -> None:
     assert stream.status == 200 and stream.errors == [] and stream.headers["content-type"] == "text/event-stream"
     assert [each["type"] == media.last for each in stream.events] == [False] * (len(stream.events) - 1) + [True]
     assert stream.events[-1]["groundplan"]["deployment"] == deployment
@@ -83,7 +83,7 @@ def whole(stream: Stream, media: Media, deployment: str) -> None:
 
 async def test_media_that_are_told_while_they_are_made(media: Media) -> None:
     stream = await media.ask()
-    whole(stream, media, "one")
+    check_complete_stream(stream, media, "one")
     made, told = stream.events[:-1], stream.events[-1]
     assert len(made) in (3, 6) and not told["groundplan"]["estimated"]
     (settled,) = await media.rig.settlements()
@@ -96,7 +96,7 @@ async def test_media_that_are_told_while_they_are_made(media: Media) -> None:
 @pytest.mark.parametrize("mode", ["cut", "stall_late", "malformed", "error_event", "wrong_type", "empty", "error"])
 async def test_media_that_break_before_their_first_event_come_from_elsewhere(media: Media, mode: str) -> None:
     media.rig.play("one", mode=mode, at=-1)
-    whole(await media.ask(), media, "two")
+    check_complete_stream(await media.ask(), media, "two")
     first, second = await media.rig.settlements()
     assert (first.outcome, second.outcome) == ("not_billed" if mode == "error" else "failed", "ok")
     await media.rig.books()
@@ -204,7 +204,7 @@ async def test_media_are_resumed_nowhere(tmp_path: Path) -> None:
 )
 async def test_media_without_usage_cost_their_most(media: Media, usage: dict[str, int] | None) -> None:
     media.rig.play("one", last={"usage": usage})
-    whole(await media.ask(), media, "one")
+    check_complete_stream(await media.ask(), media, "one")
     made, settled = bound_and_settled(await media.rig.records())
     assert settled.cost == made.bound and settled.estimated and "no_usage" in settled.flags
 
@@ -232,7 +232,7 @@ async def test_partial_images_are_reserved_for(painter: Media) -> None:
 
 
 async def test_fields_that_say_nothing_are_none(painter: Media) -> None:
-    whole(await painter.ask(svg=None, image=None, mask=None, partial_images=None), painter, "one")
+    check_complete_stream(await painter.ask(svg=None, image=None, mask=None, partial_images=None), painter, "one")
 
 
 async def test_an_image_without_its_data_is_none(painter: Media) -> None:
@@ -250,7 +250,7 @@ async def test_an_image_may_be_larger_than_an_event_of_text(painter: Media) -> N
     picture = base64.b64encode(bytes(MAX_EVENT)).decode()
     painter.rig.play("one", last={"b64_json": picture})
     stream = await painter.ask(partial_images=0)
-    whole(stream, painter, "one")
+    check_complete_stream(stream, painter, "one")
     assert stream.events[-1]["b64_json"] == picture
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from tests.closing import close
 from tests.unit.call_rig import call_rig
-from tests.unit.test_gateway_mcp import code, stack, use
+from tests.unit.test_gateway_mcp import call_tool, error_code, mcp_rig
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
@@ -152,12 +152,12 @@ async def test_where_it_cannot_be_asked_about_what_is_sent_in_the_workload_says_
 
 
 async def test_what_a_tool_is_used_with_is_looked_at_before_it_is_used(tmp_path: Path) -> None:
-    async with stack(tmp_path, guardrails=bp.Guardrails(presidio_input="block")) as (rig, model):
-        assert code(await use(rig, "crm__echo", text="plain")) == "guardrail_failed" and model.used == []
+    async with mcp_rig(tmp_path, guardrails=bp.Guardrails(presidio_input="block")) as (rig, model):
+        assert error_code(await call_tool(rig, "crm__echo", text="plain")) == "guardrail_failed" and model.used == []
         async with searching(tmp_path):
-            assert code(await use(rig, "crm__echo", text=f"I am {NUMBER}")) == "guardrail_presidio"
+            assert error_code(await call_tool(rig, "crm__echo", text=f"I am {NUMBER}")) == "guardrail_presidio"
             assert model.used == []
-            assert (await use(rig, "crm__echo", text="plain"))["content"][0]["text"] == "plain"
+            assert (await call_tool(rig, "crm__echo", text="plain"))["content"][0]["text"] == "plain"
 
 
 async def test_in_shadow_it_is_only_counted(tmp_path: Path) -> None:

@@ -179,10 +179,10 @@ async def test_the_field_that_makes_a_call_cheaper_is_one_that_its_endpoint_take
     tmp_path: Path, path: str, body: dict[str, Any], field: str
 ) -> None:
     async with call_rig(tmp_path, ["one"], workloads={"assistant": {"max_cost_per_call": BOUND // 2}}) as rig:
-        told = await posted(rig, path, body)
+        told = await post_with_headers(rig, path, body)
         assert (told.status, told.code) == (403, "cost_per_call")
         assert f"fewer tokens with {field}," in told.json["error"]["hint"]
-        followed = await posted(rig, path, {**body, field: 5})
+        followed = await post_with_headers(rig, path, {**body, field: 5})
         assert followed.status == 200, followed.body
 
 
@@ -204,7 +204,7 @@ async def test_the_field_that_is_refused_is_named_where_official_clients_have_it
 ) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         asked = 0 if "tokens" in field else True
-        told = await posted(rig, path, {**body, field: asked})
+        told = await post_with_headers(rig, path, {**body, field: asked})
         error = told.json["error"]
         assert (told.status, error["param"]) == (400, field)
         assert error["code"] == ("field_unsupported" if asked else "cap_range")
@@ -243,7 +243,7 @@ async def test_who_was_not_asked_may_answer_the_next_time(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("said", "made"), [("1", 0), ("true", 0), ("0", 1), ("False", 1), ("no", 1), ("off", 1)])
 async def test_an_estimate_that_is_not_asked_for_is_a_call(tmp_path: Path, said: str, made: int) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
-        told = await posted(rig, "completions", {"prompt": "hi"}, f"groundplan-estimate: {said}\r\n")
+        told = await post_with_headers(rig, "completions", {"prompt": "hi"}, f"groundplan-estimate: {said}\r\n")
         assert told.status == 200 and rig.models["one"].counted == made
         assert (told.json["object"] == "groundplan.estimate") is not bool(made)
         (end,) = [each for each in await rig.records() if isinstance(each, Finish)]
@@ -265,7 +265,7 @@ def test_what_a_caller_can_do_about_a_refusal_is_told(refused: Refusal, hint: st
     assert refusal_error(refused).hint.startswith(hint)
 
 
-async def posted(rig: Rig, path: str, body: dict[str, Any], more: str = "") -> Reply:
+async def post_with_headers(rig: Rig, path: str, body: dict[str, Any], more: str = "") -> Reply:
     data = json.dumps({"model": "auto", **body}).encode()
     head = f"POST /v1/{path} HTTP/1.1\r\nhost: g\r\nauthorization: Bearer assistant\r\nconnection: close\r\n{more}"
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)

@@ -23,7 +23,7 @@ CENT = PICO // 100
 SORTER = deployment("sorter", 1, kind="rerank", rates=Rates(input=0, output=0, request=CENT))
 
 
-def asked(*documents: str) -> Ask:
+def read_ask(*documents: str) -> Ask:
     body = {"model": "sorter", "query": "q", "documents": documents}
     return RERANK.read(Request(0.0, body=json.dumps(body).encode()))
 
@@ -38,7 +38,7 @@ def charged(place: Deployment, ask: Ask, **answer: Any) -> int:
 @pytest.mark.parametrize(("units", "times"), [(1, 1), (1.0, 1), (1.2, 2), (3, 3), (0, 2), (-1, 2), (None, 2)])
 def test_the_searches_that_are_billed_are_charged(units: float | None, times: int) -> None:
     """Of 100 documents with 600 bytes each no more than 200 pieces have 500 tokens, and mostly 100."""
-    ask = asked(*["x" * 600] * 100)
+    ask = read_ask(*["x" * 600] * 100)
     assert RERANK.cost_bound(ask, SORTER, 0, 0) == 2 * CENT
     assert charged(SORTER, ask, meta={"billed_units": {"search_units": units}}) == times * CENT
     assert charged(SORTER, ask) == charged(SORTER, ask, meta=None) == 2 * CENT
@@ -46,7 +46,7 @@ def test_the_searches_that_are_billed_are_charged(units: float | None, times: in
 
 def test_tokens_are_charged_beside_the_searches() -> None:
     both = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0, request=CENT))
-    ask = asked(*["x" * 600] * 100)
+    ask = read_ask(*["x" * 600] * 100)
     cost = charged(both, ask, usage={"total_tokens": 7}, meta={"billed_units": {"search_units": 1}})
     assert cost == CENT + 7 * PICO // 1_000_000
 
@@ -55,7 +55,7 @@ def test_tokens_are_charged_beside_the_searches() -> None:
 def test_where_no_token_is_told_nothing_is(usage: dict[str, int] | None) -> None:
     place = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0))
     answer = {"results": [{"index": 0, "relevance_score": 1.0}], "usage": usage}
-    assert RERANK.codec(place).parse_answer(json.dumps(answer).encode(), asked("x")).usage is None
+    assert RERANK.codec(place).parse_answer(json.dumps(answer).encode(), read_ask("x")).usage is None
 
 
 def test_a_document_counts_with_its_query() -> None:
@@ -85,7 +85,7 @@ FIRST, SECOND = {"index": 1, "relevance_score": 0.75}, {"index": 0, "relevance_s
 def test_answers_of_voyage_sglang_localai_litellm_and_xinference(told: Any, tokens: int | None) -> None:
     """Each is what Cohere's and Jina's clients read, and costs what was read for it."""
     place = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0))
-    found = RERANK.codec(place).parse_answer(json.dumps(told).encode(), asked("a", "b"))
+    found = RERANK.codec(place).parse_answer(json.dumps(told).encode(), read_ask("a", "b"))
     results = json.loads(found.data)["results"]
     assert [{name: each[name] for name in FIRST} for each in results] == [FIRST, SECOND]
     assert (found.usage.input if found.usage is not None else None) == tokens
@@ -101,7 +101,7 @@ def test_answers_of_voyage_sglang_localai_litellm_and_xinference(told: Any, toke
 )
 def test_no_answer_is_made_of_anything_else(told: Any) -> None:
     with pytest.raises(Malformed):
-        RERANK.codec(SORTER).parse_answer(json.dumps(told).encode(), asked("a", "b"))
+        RERANK.codec(SORTER).parse_answer(json.dumps(told).encode(), read_ask("a", "b"))
 
 
 def test_no_more_is_told_than_was_asked_for() -> None:
@@ -129,7 +129,7 @@ def test_an_instruction_counts_with_each_document() -> None:
 
 def test_what_a_language_model_puts_around_each_pair_is_reserved_for() -> None:
     """Qwen3 reads 72 tokens beside a query and a document, also where those are a word each."""
-    place, ask = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0)), asked(*["x"] * 100)
+    place, ask = deployment("both", 1, kind="rerank", rates=Rates(input=PICO, output=0)), read_ask(*["x"] * 100)
     read = {"prompt_tokens": 100 * (72 + 2), "total_tokens": 100 * (72 + 2)}
     assert charged(place, ask, usage=read) <= RERANK.cost_bound(ask, place, 0, 0)
     assert RERANK.token_bound(ask, SORTER, 0, 0) == len(ask.body) + 99 + 16 * 102, "at a price by request they are free"

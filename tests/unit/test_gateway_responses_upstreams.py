@@ -36,7 +36,7 @@ LONG = {"type": "invalid_request_error", "code": "context_length_exceeded", "mes
 PROMPT = {"code": "invalid_prompt", "message": "Invalid prompt: flagged.", "param": None}
 
 
-def told(*each: dict[str, Any], first: int = 0) -> bytes:
+def encode_numbered(*each: dict[str, Any], first: int = 0) -> bytes:
     return encode_events(
         *(json.dumps({**one, "sequence_number": number}).encode() for number, one in enumerate(each, first))
     )
@@ -46,7 +46,7 @@ def failing(error: dict[str, Any] | None) -> dict[str, Any]:
     return {"type": "response.failed", "response": {**RESPONSE, "status": "failed", "error": error, "usage": None}}
 
 
-BEGUN = told(
+BEGUN = encode_numbered(
     {"type": "response.created", "response": RESPONSE},
     {"type": "response.in_progress", "response": RESPONSE},
     {"type": "keepalive"},
@@ -62,14 +62,14 @@ async def stream(rig: Rig, **more: Any) -> Reply:
     ("ends", "status"),
     [
         (b"", 200),
-        (told({"type": "error", "error": BUSY}, failing(BUSY), first=3), 429),
-        (told(failing(None), {"type": "error", "error": BUSY}, first=3), 429),
-        (told(failing(SHED), first=3), 503),
-        (told({"type": "error", "error": QUOTA}, first=3), 402),
-        (told({"type": "error", "error": LONG}, first=3), 400),
+        (encode_numbered({"type": "error", "error": BUSY}, failing(BUSY), first=3), 429),
+        (encode_numbered(failing(None), {"type": "error", "error": BUSY}, first=3), 429),
+        (encode_numbered(failing(SHED), first=3), 503),
+        (encode_numbered({"type": "error", "error": QUOTA}, first=3), 402),
+        (encode_numbered({"type": "error", "error": LONG}, first=3), 400),
         (encode_events(b'{"error":{"message":"busy","code":"429"}}'), 429),
-        (told(failing({"code": "server_error", "message": "The server had an error."}), first=3), 200),
-        (told(failing(None), first=3), 200),
+        (encode_numbered(failing({"code": "server_error", "message": "The server had an error."}), first=3), 200),
+        (encode_numbered(failing(None), first=3), 200),
     ],
 )
 async def test_a_response_that_has_only_begun_comes_from_elsewhere(tmp_path: Path, ends: bytes, status: int) -> None:
@@ -88,7 +88,7 @@ async def test_a_response_that_has_only_begun_comes_from_elsewhere(tmp_path: Pat
 
 async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(tmp_path: Path) -> None:
     async with raw_upstream_rig(
-        tmp_path, STREAM_HEAD + BEGUN, told({"type": "error", **PROMPT}), has_fallback=True, more=NATIVE
+        tmp_path, STREAM_HEAD + BEGUN, encode_numbered({"type": "error", **PROMPT}), has_fallback=True, more=NATIVE
     ) as rig:
         reply = await stream(rig)
         assert (reply.status, reply.code) == (400, "invalid_prompt"), "as where it is not streamed"
@@ -110,7 +110,10 @@ async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(
 @pytest.mark.parametrize(("both", "attempts"), [(False, 3), (True, 3), (True, 1)])
 async def test_codex_hears_in_its_stream_that_a_prompt_is_too_long(tmp_path: Path, both: bool, attempts: int) -> None:
     """By that it makes room in its conversation, and by nothing else; whoever reads more was asked before."""
-    ends, work = told({"type": "error", "error": LONG}, failing(LONG), first=3), {"assistant": {"attempts": attempts}}
+    ends, work = (
+        encode_numbered({"type": "error", "error": LONG}, failing(LONG), first=3),
+        {"assistant": {"attempts": attempts}},
+    )
     async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, ends, both_raw=both, more=SMALL, workloads=work) as rig:
         reply = await stream(rig, client_metadata={"x-codex-installation-id": "a"})
         begun, failed = events_of(reply.body)
@@ -129,7 +132,7 @@ async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> 
     """There is no header for it once a stream has begun."""
     busy = {**BUSY, "message": "Rate limit reached for m: Limit 9, Used 9. Please try again in 20.5s. Visit https://x"}
     async with raw_upstream_rig(
-        tmp_path, STREAM_HEAD + BEGUN, told({"type": "error", "error": busy}, first=3), more=NATIVE
+        tmp_path, STREAM_HEAD + BEGUN, encode_numbered({"type": "error", "error": busy}, first=3), more=NATIVE
     ) as rig:
         for _ in range(2):
             reply = await stream(rig)
@@ -143,13 +146,17 @@ async def test_a_pause_that_is_asked_for_in_a_stream_is_kept(tmp_path: Path) -> 
 async def test_what_is_told_early_comes_with_what_follows_it(tmp_path: Path) -> None:
     ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
     said = {"type": "acme:step", "item": None}
-    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, told(said, ended, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(
+        tmp_path, STREAM_HEAD + BEGUN, encode_numbered(said, ended, first=3), more=NATIVE
+    ) as rig:
         reply = await stream(rig)
         kinds = ["response.created", "response.in_progress", "keepalive", "acme:step", "response.completed"]
         assert [each["type"] for each in events_of(reply.body)] == kinds
         assert reply.body.startswith(b"event: response.created\n" + BEGUN[: BEGUN.index(b"\n")])
     (tmp_path / "end").mkdir()
-    async with raw_upstream_rig(tmp_path / "end", STREAM_HEAD + BEGUN, told(ended, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(
+        tmp_path / "end", STREAM_HEAD + BEGUN, encode_numbered(ended, first=3), more=NATIVE
+    ) as rig:
         assert [each["type"] for each in events_of((await stream(rig)).body)] == [*kinds[:3], kinds[-1]]
 
 
@@ -160,7 +167,7 @@ async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: s
     last = {"type": kind, "response": {**RESPONSE, "status": "failed", "usage": usage}}
     said = {"type": "response.output_text.delta", "delta": "Hi "}
     async with raw_upstream_rig(
-        tmp_path, STREAM_HEAD + BEGUN + told(said, first=3), told(last, first=4), more=NATIVE
+        tmp_path, STREAM_HEAD + BEGUN + encode_numbered(said, first=3), encode_numbered(last, first=4), more=NATIVE
     ) as rig:
         reply = await stream(rig)
         assert events_of(reply.body)[-1]["code"] == "stream_broken"
@@ -171,7 +178,7 @@ async def test_a_response_that_failed_costs_what_it_says(tmp_path: Path, kind: s
 
 async def test_the_version_that_a_stream_reports_is_looked_at(tmp_path: Path) -> None:
     ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
-    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, told(ended, first=3), more=NATIVE) as rig:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + BEGUN, encode_numbered(ended, first=3), more=NATIVE) as rig:
         rig.gateway.model_versions = reported = ModelVersions("")
         assert (await stream(rig)).status == 200
         assert [version[2] for version in reported.waiting] == ["m"]
@@ -224,9 +231,9 @@ async def test_what_another_one_sealed_is_left_out_where_it_cannot_be_read(tmp_p
         got.append(body["input"])
         ended = {"type": "response.completed", "response": {**RESPONSE, "status": "completed", "usage": USAGE}}
         if SEALED not in body["input"]:
-            writer.write(STREAM_HEAD + told(ended))
+            writer.write(STREAM_HEAD + encode_numbered(ended))
         elif refuses is None:
-            writer.write(STREAM_HEAD + BEGUN + told({"type": "error", **OPENAI}, first=3))
+            writer.write(STREAM_HEAD + BEGUN + encode_numbered({"type": "error", **OPENAI}, first=3))
         else:
             writer.write(json_response(json.dumps(refuses).encode(), b"400 Bad Request"))
         writer.close()

@@ -269,7 +269,7 @@ def chunk(content: str | None = None, **delta: Any) -> bytes:
 END = json.dumps({"id": "x", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}).encode()
 
 
-def kept(sent: list[str]) -> Continuation:
+def continuation_after(sent: list[str]) -> Continuation:
     """A continuation after a stream of which the client got these pieces."""
     made = begin_continuation(read(b'{"model":"auto","messages":[{"role":"user","content":"q"}],"stream":true}'))
     relay = made.relay(ChatRelay(False))
@@ -292,7 +292,7 @@ def goes_on(made: Continuation, pieces: list[str]) -> str:
 def test_any_text_in_any_pieces_goes_on_as_it_is(sent: list[str], rest: list[str]) -> None:
     """But for a repetition, nothing of what comes is changed."""
     before, after = "".join(sent), "".join(rest)
-    got = goes_on(kept(sent), rest)
+    got = goes_on(continuation_after(sent), rest)
     if before and after and (len(before) < MIN_OVERLAP or after in before):
         assert after.endswith(got)
     else:
@@ -308,7 +308,7 @@ def test_any_text_in_any_pieces_goes_on_as_it_is(sent: list[str], rest: list[str
 def test_a_repetition_of_any_length_is_trimmed_whatever_the_pieces(text: str, over: int, rest: str, size: int) -> None:
     whole = text[-over:] + rest
     pieces = [whole[i : i + size] for i in range(0, len(whole), size)]
-    assert goes_on(kept([text]), pieces) == rest
+    assert goes_on(continuation_after([text]), pieces) == rest
 
 
 @pytest.mark.parametrize(
@@ -317,11 +317,11 @@ def test_a_repetition_of_any_length_is_trimmed_whatever_the_pieces(text: str, ov
     ids=["short", "further on"],
 )
 def test_what_may_be_meant_is_no_repetition(sent: str, rest: list[str]) -> None:
-    assert goes_on(kept([sent]), rest) == "".join(rest)
+    assert goes_on(continuation_after([sent]), rest) == "".join(rest)
 
 
 def test_text_that_might_be_a_repetition_is_told_before_a_call() -> None:
-    relay = kept(["abcdefghijklmnop"]).relay(ChatRelay(False))
+    relay = continuation_after(["abcdefghijklmnop"]).relay(ChatRelay(False))
     assert relay.feed(chunk("bcd")) == b""
     called = [{"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     out = relay.feed(chunk(tool_calls=called))
@@ -330,7 +330,7 @@ def test_text_that_might_be_a_repetition_is_told_before_a_call() -> None:
 
 def test_nobody_is_asked_to_go_on_with_white_space() -> None:
     """Providers refuse a message that has nothing else."""
-    made = kept([" \n"])
+    made = continuation_after([" \n"])
     assert msgspec.json.decode(bytes(made.rest_request(10).fields["messages"])) == [{"role": "user", "content": "q"}]
 
 
@@ -340,7 +340,7 @@ def test_what_only_the_last_attempt_tells_of_its_usage_stays() -> None:
 
 def test_a_refusal_is_no_rest_of_an_answer() -> None:
     """Left out, it would be an end like any other, of an answer that has only half of it."""
-    relay = kept(["It is "]).relay(ChatRelay(False))
+    relay = continuation_after(["It is "]).relay(ChatRelay(False))
     assert relay.feed(chunk("here", refusal=None))
     with pytest.raises(Malformed, match="does not go on"):
         relay.feed(chunk(refusal="I will not."))
@@ -361,7 +361,7 @@ def test_pieces_that_name_no_call_have_begun_none(field: str) -> None:
 
 
 def test_the_next_deployment_is_asked_for_the_rest_with_what_is_left_of_the_cap() -> None:
-    made = kept(["a", "b", "c"])
+    made = continuation_after(["a", "b", "c"])
     ask = made.rest_request(10)
     messages = msgspec.json.decode(bytes(ask.fields["messages"]))
     assert messages[1:] == [{"role": "assistant", "content": "abc"}, {"role": "user", "content": INSTRUCTION}]

@@ -60,11 +60,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def places(*names: str) -> list[Deployment]:
+def deployments_named(*names: str) -> list[Deployment]:
     return [msgspec.structs.replace(deployment(name, 1), model=f"{name}-m") for name in names]
 
 
-def asked(text: str, model: str = "auto", messages: int = 1, raw: bytes = b"[]") -> Ask:
+def make_ask(text: str, model: str = "auto", messages: int = 1, raw: bytes = b"[]") -> Ask:
     return Ask({"messages": msgspec.Raw(raw)}, model, messages, text, False, False, None, 1, len(text))
 
 
@@ -87,7 +87,7 @@ def routed(routing: Routing | None) -> Workload:
     return msgspec.structs.replace(workload("w", ["large", "small"]), routing=routing)
 
 
-def told(exchange: Exchange) -> Route:
+def route_of(exchange: Exchange) -> Route:
     assert exchange.route is not None
     return exchange.route
 
@@ -115,14 +115,16 @@ def test_a_rule_knows_its_words_however_they_are_typed(text: str) -> None:
     assert rules.first_match([decomposed], text, 1) is decomposed
     assert rules.first_match([rule, decomposed], "stacktrace Ankündigung dont", 1) is None
     assert rules.first_match([RouteRule(name="blank", use="large", words=[" "])], "anything - at all", 1) is None
-    exchange = arranged(Routes(), Routing(rules=[CODE]), asked("a stack trace, look"), places("small", "large"))
+    exchange = arranged(
+        Routes(), Routing(rules=[CODE]), make_ask("a stack trace, look"), deployments_named("small", "large")
+    )
     assert [place.name for place in exchange.deployments] == ["large", "small"]
-    assert (told(exchange).by, told(exchange).model) == ("rule code", "large-m")
+    assert (route_of(exchange).by, route_of(exchange).model) == ("rule code", "large-m")
 
 
 def test_nothing_changes_without_routing_or_for_a_named_model() -> None:
-    both = places("small", "large")
-    for routing, ask in ((None, asked("refactor")), (Routing(rules=[CODE]), asked("refactor", model="small-m"))):
+    both = deployments_named("small", "large")
+    for routing, ask in ((None, make_ask("refactor")), (Routing(rules=[CODE]), make_ask("refactor", model="small-m"))):
         exchange = arranged(Routes(), routing, ask, both)
         assert exchange.deployments == both
         assert exchange.route is None
@@ -133,31 +135,35 @@ def test_nothing_changes_without_routing_or_for_a_named_model() -> None:
 )
 def test_the_workloads_name_and_aliases_leave_the_choice_to_routing(model: str, by: str | None) -> None:
     exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
-    exchange.deployments = places("small", "large")
+    exchange.deployments = deployments_named("small", "large")
     task = msgspec.structs.replace(routed(Routing(rules=[CODE])), aliases=["gpt-4.1"])
-    Routes().arrange(exchange, task, asked("refactor", model=model))
+    Routes().arrange(exchange, task, make_ask("refactor", model=model))
     assert (exchange.route and exchange.route.by) == by
 
 
 def test_a_rule_with_an_unpermitted_deployment_is_skipped() -> None:
-    exchange = arranged(Routes(), Routing(rules=[CODE]), asked("refactor"), places("small", "other"))
-    assert (told(exchange).by, told(exchange).deployment) == ("order", "small")
+    exchange = arranged(Routes(), Routing(rules=[CODE]), make_ask("refactor"), deployments_named("small", "other"))
+    assert (route_of(exchange).by, route_of(exchange).deployment) == ("order", "small")
 
 
 def test_the_learned_router_sends_easy_calls_to_the_small_model(folder: Path) -> None:
     routes, learned = Routes(folder), Routing(router="support@1")
-    easy = told(arranged(routes, learned, asked("say hello to guest 900"), places("large", "small")))
-    hard = told(arranged(routes, learned, asked("prove that 901 is the sum of primes"), places("small", "large")))
+    easy = route_of(arranged(routes, learned, make_ask("say hello to guest 900"), deployments_named("large", "small")))
+    hard = route_of(
+        arranged(routes, learned, make_ask("prove that 901 is the sum of primes"), deployments_named("small", "large"))
+    )
     assert (easy.deployment, easy.by, easy.router) == ("small", "learned", "support@1")
     assert "cheaper" in easy.reason
     assert hard.deployment == "large"
-    strange = told(arranged(routes, learned, asked("qqq wwz zzk"), places("small", "large")))
+    strange = route_of(arranged(routes, learned, make_ask("qqq wwz zzk"), deployments_named("small", "large")))
     assert (strange.deployment, strange.by) == ("large", "unsure")
 
 
 @pytest.mark.parametrize("router", ["absent@1", "broken@1"])
 def test_without_its_router_the_order_of_placement_holds(folder: Path, router: str) -> None:
-    found = told(arranged(Routes(folder), Routing(router=router), asked("say hello"), places("large", "small")))
+    found = route_of(
+        arranged(Routes(folder), Routing(router=router), make_ask("say hello"), deployments_named("large", "small"))
+    )
     assert (found.deployment, found.by) == ("large", "order")
     assert router in found.reason
 
@@ -167,15 +173,19 @@ def test_a_router_that_lost_its_strongest_model_decides_nothing(folder: Path) ->
     it is unsure of to the best of the others."""
     routes, learned = Routes(folder), Routing(router="support@1")
     for text in ("say hello to guest 900", "qqq wwz zzk"):
-        renamed = told(arranged(routes, learned, asked(text), places("newer", "small")))
+        renamed = route_of(arranged(routes, learned, make_ask(text), deployments_named("newer", "small")))
         assert (renamed.deployment, renamed.by, renamed.router) == ("newer", "order", "")
         assert "knows small-m alone of these models" in renamed.reason
-    alone = told(arranged(routes, learned, asked("say hello"), places("small")))
+    alone = route_of(arranged(routes, learned, make_ask("say hello"), deployments_named("small")))
     assert alone.by == "only"
     found = routes.router("support@1")
     assert found is not None and found.strongest == 0
     routes._routers["weaker@1", None] = dataclasses.replace(found, strongest=1)
-    kept = told(arranged(routes, Routing(router="weaker@1"), asked("qqq wwz zzk"), places("newer", "large", "small")))
+    kept = route_of(
+        arranged(
+            routes, Routing(router="weaker@1"), make_ask("qqq wwz zzk"), deployments_named("newer", "large", "small")
+        )
+    )
     assert kept.router == "weaker@1", "what it knows is enough beside one that it does not know"
 
 
@@ -197,7 +207,7 @@ def talk(*said: str, system: str = "") -> bytes:
 
 def in_talk(*said: str, system: str = "", **header: bytes) -> tuple[Ask, dict[bytes, bytes]]:
     raw = talk(*said, system=system)
-    return asked(said[-1], messages=len(said), raw=raw), {
+    return make_ask(said[-1], messages=len(said), raw=raw), {
         name.replace("_", "-").encode(): header[name] for name in header
     }
 
@@ -207,10 +217,10 @@ EASY, PROOF = "say hello to guest 5", "prove that 7 is the sum of primes"
 
 
 def test_a_long_conversation_stays_unless_it_needs_more(folder: Path) -> None:
-    routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
+    routes, learned, both = Routes(folder), Routing(router="support@1"), deployments_named("small", "large")
 
     def turn(*said: str) -> Route:
-        return told(arranged(routes, learned, in_talk(*said)[0], both))
+        return route_of(arranged(routes, learned, in_talk(*said)[0], both))
 
     assert turn(LENGTHY, "well", EASY).deployment == "small"
     assert turn(LENGTHY, "well", EASY, "hello", PROOF).deployment == "large"
@@ -221,18 +231,18 @@ def test_a_long_conversation_stays_unless_it_needs_more(folder: Path) -> None:
 
 
 def test_a_shared_system_message_does_not_identify_a_conversation(folder: Path) -> None:
-    routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
+    routes, learned, both = Routes(folder), Routing(router="support@1"), deployments_named("small", "large")
     system = "You answer for a shop. " * 200
 
     def first(text: str, **header: bytes) -> Route:
         ask, headers = in_talk(text, system=system, **header)
         exchange = arranged(routes, learned, ask, both, headers)
-        return told(exchange)
+        return route_of(exchange)
 
     assert first(PROOF).deployment == "large"
     assert (first(EASY).deployment, first(EASY).by) == ("small", "learned")
     assert first(PROOF).deployment == "large"
-    later = told(arranged(routes, learned, in_talk("say hello to guest 8", "well", EASY, system=system)[0], both))
+    later = route_of(arranged(routes, learned, in_talk("say hello to guest 8", "well", EASY, system=system)[0], both))
     assert (later.deployment, later.by) == ("small", "learned"), "a turn of somebody else's conversation"
     assert first(PROOF, groundplan_conversation=b"one").deployment == "large"
     named = first(EASY, groundplan_conversation=b"one")
@@ -241,31 +251,42 @@ def test_a_shared_system_message_does_not_identify_a_conversation(folder: Path) 
 
 
 def test_the_second_turn_stays_with_the_model_of_the_first(folder: Path) -> None:
-    routes, learned, both = Routes(folder), Routing(router="support@1"), places("small", "large")
+    routes, learned, both = Routes(folder), Routing(router="support@1"), deployments_named("small", "large")
     system = "You answer for a shop. " * 200
     for said in ((PROOF,), (PROOF, "because", EASY)):
-        found = told(arranged(routes, learned, in_talk(*said, system=system)[0], both))
+        found = route_of(arranged(routes, learned, in_talk(*said, system=system)[0], both))
         assert found.deployment == "large"
     assert found.by == "affinity"
 
 
 def test_only_the_approved_router_is_used(folder: Path) -> None:
     right = hashlib.sha256((folder / "support@1.router").read_bytes()).hexdigest()
-    routes, both = Routes(folder), places("large", "small")
-    same = told(arranged(routes, Routing(router="support@1", digest=right), asked("say hello to guest 900"), both))
+    routes, both = Routes(folder), deployments_named("large", "small")
+    same = route_of(
+        arranged(routes, Routing(router="support@1", digest=right), make_ask("say hello to guest 900"), both)
+    )
     assert (same.deployment, same.by) == ("small", "learned")
-    other = told(arranged(routes, Routing(router="support@1", digest="0" * 64), asked("say hello to guest 900"), both))
+    other = route_of(
+        arranged(routes, Routing(router="support@1", digest="0" * 64), make_ask("say hello to guest 900"), both)
+    )
     assert (other.deployment, other.by) == ("large", "order")
     assert "as it was approved" in other.reason
 
 
 def test_hard_rules_exclude_deployments_also_as_fallbacks_and_say_so(folder: Path) -> None:
     routing = Routing(rules=[CODE], barred={"large": "its tone is 70%, below the floor of 90%"})
-    exchange = arranged(Routes(folder), routing, asked("refactor this"), places("large", "small", "third"))
+    exchange = arranged(
+        Routes(folder), routing, make_ask("refactor this"), deployments_named("large", "small", "third")
+    )
     assert [place.name for place in exchange.deployments] == ["small", "third"]
-    assert told(exchange).barred == {"large": "its tone is 70%, below the floor of 90%"}
+    assert route_of(exchange).barred == {"large": "its tone is 70%, below the floor of 90%"}
     with pytest.raises(Denied) as refused:
-        arranged(Routes(folder), Routing(barred={"small": "x", "large": "y"}), asked("hi"), places("large", "small"))
+        arranged(
+            Routes(folder),
+            Routing(barred={"small": "x", "large": "y"}),
+            make_ask("hi"),
+            deployments_named("large", "small"),
+        )
     assert refused.value.code == "route_barred"
 
 
@@ -278,19 +299,19 @@ def timed(**seconds: float) -> LatencyEstimates:
 
 
 def test_a_recently_slow_deployment_is_only_a_fallback(folder: Path) -> None:
-    routes, routing, both = Routes(folder), Routing(within_ms=1000), places("large", "small")
+    routes, routing, both = Routes(folder), Routing(within_ms=1000), deployments_named("large", "small")
     times = timed(large=3.0, small=0.2)
     again = 100.0 + OUTDATED_SECONDS + 1
     for now, first in ((101.0, "small"), (again, "large")):
-        exchange = routed_with(routes, routing, asked("hi"), both, times, now)
+        exchange = routed_with(routes, routing, make_ask("hi"), both, times, now)
         assert exchange.deployments[0].name == first
         assert len(exchange.deployments) == 2
-    exchange = routed_with(routes, Routing(within_ms=100), asked("hi"), both, times, 101.0)
+    exchange = routed_with(routes, Routing(within_ms=100), make_ask("hi"), both, times, 101.0)
     assert exchange.deployments[0].name == "large"
     for microseconds, first in ((200_000, "large"), (3_000_000, "small")):
         times = timed(large=3.0, small=0.2)
         times.of("large", False).observe(microseconds, again)
-        exchange = routed_with(routes, routing, asked("hi"), both, times, again + 1)
+        exchange = routed_with(routes, routing, make_ask("hi"), both, times, again + 1)
         assert exchange.deployments[0].name == first, "what it does when it is tried again decides"
 
 
@@ -304,31 +325,31 @@ def routed_with(
 
 
 def test_latency_is_weighed_against_cost(folder: Path) -> None:
-    routes, both, ask = Routes(folder), places("large", "small"), asked("say hello to guest 900")
+    routes, both, ask = Routes(folder), deployments_named("large", "small"), make_ask("say hello to guest 900")
     times = timed(small=10.0, large=0.1)
-    cheap = told(routed_with(routes, Routing(router="support@1"), ask, both, times, 101.0))
+    cheap = route_of(routed_with(routes, Routing(router="support@1"), ask, both, times, 101.0))
     assert cheap.deployment == "small"
-    dear = told(routed_with(routes, Routing(router="support@1", second=PICO // 100), ask, both, times, 101.0))
+    dear = route_of(routed_with(routes, Routing(router="support@1", second=PICO // 100), ask, both, times, 101.0))
     assert dear.deployment == "large"
     assert dear.costs["small-m"] > cheap.costs["small-m"]
 
 
 def test_a_warm_prompt_cache_is_abandoned_if_another_model_saves_more(folder: Path) -> None:
     raw = talk("x" * 40_000, "well", "and")
-    hard, easy = asked("prove that 7 is the sum of primes", raw=raw), asked("say hello to guest 6", raw=raw)
+    hard, easy = make_ask("prove that 7 is the sum of primes", raw=raw), make_ask("say hello to guest 6", raw=raw)
     for read, then in ((1_000_000 * 1_000_000, "large"), (None, "small")):
         rates = Rates(input=2_000_000 * 1_000_000, output=0, cache_read=read)
-        both = [msgspec.structs.replace(place, rates=rates) for place in places("small", "large")]
+        both = [msgspec.structs.replace(place, rates=rates) for place in deployments_named("small", "large")]
         routes, routing = Routes(folder), Routing(router="support@1", priced=True)
-        assert told(arranged(routes, routing, hard, both)).deployment == "large"
-        assert told(arranged(routes, routing, easy, both)).deployment == then
+        assert route_of(arranged(routes, routing, hard, both)).deployment == "large"
+        assert route_of(arranged(routes, routing, easy, both)).deployment == then
 
 
 def test_without_a_router_receipts_name_declared_order_and_cost(folder: Path) -> None:
-    routes, both = Routes(folder), places("small", "large")
+    routes, both = Routes(folder), deployments_named("small", "large")
     routes.learn("w", "small-m", 0.001)
     routes.learn("w", "small-m", 0.003)
-    route = told(arranged(routes, Routing(quality={"small": {"tone": 0.8, "accuracy": 0.9}}), asked("hi"), both))
+    route = route_of(arranged(routes, Routing(quality={"small": {"tone": 0.8, "accuracy": 0.9}}), make_ask("hi"), both))
     assert route.expected == {"small-m": 0.85}
     assert route.costs == {"small-m": pytest.approx(0.0011)}
 
@@ -349,11 +370,11 @@ def test_a_route_contains_only_permitted_deployments(
     folder: Path, names: list[str], declared: list[RouteRule], text: str, learned: bool
 ) -> None:
     routing = Routing(rules=declared, router="support@1" if learned else None)
-    before = places(*names)
-    exchange = arranged(Routes(folder), routing, asked(text), before)
+    before = deployments_named(*names)
+    exchange = arranged(Routes(folder), routing, make_ask(text), before)
     assert sorted(place.name for place in exchange.deployments) == sorted(names)
-    assert exchange.deployments[0].name == told(exchange).deployment
-    assert told(exchange).reason
+    assert exchange.deployments[0].name == route_of(exchange).deployment
+    assert route_of(exchange).reason
 
 
 async def test_a_routed_call_is_served_as_routed_falls_back_and_says_why(tmp_path: Path, folder: Path) -> None:
@@ -429,37 +450,39 @@ async def test_embeddings_decide_for_routers_that_use_them_else_words(tmp_path: 
 
 def test_cost_is_weighed_at_current_prices(folder: Path) -> None:
     """Prices of training: the small model costs a tenth. Bills show that it became dearer than the large one."""
-    routes, learned, both = Routes(folder), Routing(router="support@1"), places("large", "small")
+    routes, learned, both = Routes(folder), Routing(router="support@1"), deployments_named("large", "small")
     found = routes.router("support@1")
     assert found is not None
     routes._routers["support@1", None] = dataclasses.replace(found, points={"0.99": (0.1, 0.0)})
 
     def paid(text: str, dollars: float) -> Route:
-        exchange = arranged(routes, learned, asked(text), both)
-        routes.learn("w", told(exchange).model, dollars if told(exchange).model == "small-m" else 0.01, exchange.call)
-        return told(exchange)
+        exchange = arranged(routes, learned, make_ask(text), both)
+        routes.learn(
+            "w", route_of(exchange).model, dollars if route_of(exchange).model == "small-m" else 0.01, exchange.call
+        )
+        return route_of(exchange)
 
     for number in range(MIN_CALLS):
         before = paid(f"say hello to guest {number}", 0.009)
         assert before.deployment == "small"
         assert before.costs["small-m"] == pytest.approx(0.001, rel=0.2)
-    after = told(arranged(routes, learned, asked("say hello to guest 900"), both))
+    after = route_of(arranged(routes, learned, make_ask("say hello to guest 900"), both))
     assert after.costs["small-m"] == pytest.approx(9 * before.costs["small-m"], rel=0.1)
     assert after.costs["large-m"] == before.costs["large-m"]
     for number in range(200):
         paid(f"say hello to guest {number}", 0.02)
-    dear = told(arranged(routes, learned, asked("say hello to guest 900"), both))
+    dear = route_of(arranged(routes, learned, make_ask("say hello to guest 900"), both))
     assert dear.deployment == "large", "it is no worse, and cheaper now"
-    assert told(arranged(Routes(folder), learned, asked("say hello to guest 900"), both)).deployment == "small"
+    assert route_of(arranged(Routes(folder), learned, make_ask("say hello to guest 900"), both)).deployment == "small"
 
 
 def test_a_router_file_added_later_is_used_without_a_new_blueprint(folder: Path) -> None:
     seconds = 100.0
     routes = Routes(folder, lambda: seconds)
-    learned, both = Routing(router="copied@1"), places("large", "small")
+    learned, both = Routing(router="copied@1"), deployments_named("large", "small")
 
     def by() -> str:
-        return told(arranged(routes, learned, asked("say hello to guest 900"), both)).by
+        return route_of(arranged(routes, learned, make_ask("say hello to guest 900"), both)).by
 
     assert by() == "order"
     (folder / "copied@1.router").write_bytes((folder / "support@1.router").read_bytes())
@@ -478,10 +501,13 @@ def test_a_new_blueprint_unloads_other_routers_and_loads_its_own(folder: Path) -
     def routed_by(number: int, name: str) -> Route:
         named = [routed(Routing(router=each)) for each in names[-2:]]
         exchange = Exchange(new_id_bytes(), Request(0.0), Response.__new__(Response), CHAT)
-        exchange.catalog = index(blueprint(number, places("small", "large"), named))
-        exchange.deployments, exchange.key = places("large", "small"), KeyEntry("k", "w", "", False, False, None)
-        routes.arrange(exchange, routed(Routing(router=name)), asked("say hello to guest 900"))
-        return told(exchange)
+        exchange.catalog = index(blueprint(number, deployments_named("small", "large"), named))
+        exchange.deployments, exchange.key = (
+            deployments_named("large", "small"),
+            KeyEntry("k", "w", "", False, False, None),
+        )
+        routes.arrange(exchange, routed(Routing(router=name)), make_ask("say hello to guest 900"))
+        return route_of(exchange)
 
     assert routed_by(1, "support@1").by == "learned"
     assert routed_by(1, "later@1").by == "order"

@@ -82,7 +82,7 @@ def folder(tmp_path: Path, by_passages: Router, by_turns: Router) -> Path:
     return home
 
 
-def places(*names: str) -> list[Deployment]:
+def deployments_named(*names: str) -> list[Deployment]:
     models = {"one": "scripted/one", "two": "scripted/two"}
     return [msgspec.structs.replace(deployment(name, 1), model=models.get(name, f"m/{name}")) for name in names]
 
@@ -98,7 +98,7 @@ def passages(scores: tuple[float, ...]) -> list[Passage]:
     ]
 
 
-def asked(text: str = "what applies to case 900", messages: int = 1, raw: bytes = b"[]") -> Ask:
+def make_ask(text: str = "what applies to case 900", messages: int = 1, raw: bytes = b"[]") -> Ask:
     return Ask({"messages": msgspec.Raw(raw)}, "auto", messages, text, False, False, None, 1, len(text))
 
 
@@ -143,10 +143,10 @@ def test_what_was_found_decides_where_the_words_are_the_same(by_passages: Router
 
 def test_a_long_conversation_decides_before_anything_is_searched(by_turns: Router, folder: Path) -> None:
     assert not reads_passages(by_turns)
-    routes, named = Routes(folder), places("one", "two")
+    routes, named = Routes(folder), deployments_named("one", "two")
     routing = Routing(router="turns@1", sticky=False)
-    assert Call(routes, routing, asked(), named).order == ["two", "one"]
-    long = asked(messages=11, raw=LONG)
+    assert Call(routes, routing, make_ask(), named).order == ["two", "one"]
+    long = make_ask(messages=11, raw=LONG)
     call = Call(routes, routing, long, named)
     assert call.order == ["one", "two"]
     call.find(WELL)
@@ -154,16 +154,16 @@ def test_a_long_conversation_decides_before_anything_is_searched(by_turns: Route
 
 
 def test_the_order_follows_what_was_found_and_no_conversation_keeps_what_was_provisional(folder: Path) -> None:
-    routes, named, raw = Routes(folder), places("one", "two"), LONG
+    routes, named, raw = Routes(folder), deployments_named("one", "two"), LONG
     routing = Routing(router="found@1")
-    first = Call(routes, routing, asked(raw=raw), named)
+    first = Call(routes, routing, make_ask(raw=raw), named)
     assert first.order == ["one", "two"], "what is not known yet counts as usual"
     first.find(WELL)
     assert (first.order, first.route.by, first.route.router) == (["two", "one"], "learned", "found@1")
-    second = Call(routes, routing, asked(raw=raw), named)
+    second = Call(routes, routing, make_ask(raw=raw), named)
     second.find(BADLY)
     assert second.order == ["one", "two"]
-    back = Call(routes, routing, asked(raw=raw), named)
+    back = Call(routes, routing, make_ask(raw=raw), named)
     back.find(WELL)
     assert (back.order, back.route.by) == (["one", "two"], "affinity")
 
@@ -218,7 +218,7 @@ def test_what_was_found_never_lets_in_whom_a_hard_rule_keeps_out(
     routes = Routes()
     routes._routers = {("found@1", None): by_passages, ("turns@1", None): by_turns}
     routing = Routing(router=router, barred=dict.fromkeys(out, "x"))
-    call = Call(routes, routing, asked(messages=messages), places(*names), stopped)
+    call = Call(routes, routing, make_ask(messages=messages), deployments_named(*names), stopped)
     before = dict(call.route.barred)
     call.find(tuple(sorted(scores, reverse=True)))
     assert sorted(call.order) == sorted(left)
@@ -264,19 +264,19 @@ def test_what_came_before_is_counted_as_a_set_counts_it(by_turns: Router, folder
         {"role": "assistant", "content": None},
     ]
     raw = json.dumps([*turns, {"role": "user", "content": "what applies to case 900"}]).encode()
-    assert bytes_before_question(asked(messages=4, raw=raw), "chat.completions") == len("be brief") + len(
+    assert bytes_before_question(make_ask(messages=4, raw=raw), "chat.completions") == len("be brief") + len(
         "caf\u00e9".encode()
     )
-    alone = asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
+    alone = make_ask(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
     assert bytes_before_question(alone, "chat.completions") == 0
-    routes, named = Routes(folder), places("one", "two")
+    routes, named = Routes(folder), deployments_named("one", "two")
     expected = choose(by_turns, alone.query, None, frozenset(by_turns.models), "0.99", context=Context(1, 0)).expected
     assert Call(routes, Routing(router="turns@1", sticky=False), alone, named).route.expected == expected
 
 
 def test_a_router_of_a_format_before_is_told_what_came_before_as_it_learned_it(by_turns: Router) -> None:
-    routes, named = Routes(), places("one", "two")
-    alone = asked(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
+    routes, named = Routes(), deployments_named("one", "two")
+    alone = make_ask(raw=json.dumps([{"role": "user", "content": "what applies to case 900"}]).encode())
     routes._routers = {("new@1", None): by_turns, ("old@1", None): replace(by_turns, texts=False)}
     new, old = (Call(routes, Routing(router=name, sticky=False), alone, named).route for name in ("new@1", "old@1"))
     assert new.expected != old.expected

@@ -53,7 +53,7 @@ def test_every_row_of_the_contract_has_its_test() -> None:
     assert [name for names in named for name in names if f"def {name}(" not in sources] == []
 
 
-def whole(stream: Stream, deployment: str = "one") -> None:
+def check_complete(stream: Stream, deployment: str = "one") -> None:
     """A right answer, that says nothing of what happened before it."""
     assert stream.status == 200 and stream.errors == []
     assert stream.text == "You asked: a b c d" and stream.finish == ["stop"] and stream.done
@@ -75,7 +75,7 @@ def broken(stream: Stream, reason: str) -> None:
 
 async def fallback(rig: Rig, outcome: str, **script: Any) -> Settlement:
     rig.play("one", **script)
-    whole(await rig.stream(), "two")
+    check_complete(await rig.stream(), "two")
     first, second = await rig.settlements()
     assert (first.outcome, second.outcome) == (outcome, "ok")
     assert first.cost == 0 if outcome == "not_billed" else 0 < first.cost <= BOUND
@@ -90,11 +90,11 @@ async def test_no_connection(rig: Rig) -> None:
 async def test_what_was_wrong_with_an_attempt_is_told_where_no_status_says_it(tmp_path: Path) -> None:
     async with call_rig(tmp_path, more={"one": {"first_token_ms": 50}}) as rig:
         rig.play("one", mode="stall")
-        whole(await rig.stream(), "two")
+        check_complete(await rig.stream(), "two")
         rig.play("one", mode="malformed")
-        whole(await rig.stream(), "two")
+        check_complete(await rig.stream(), "two")
         rig.change_deployment("one", url="http://127.0.0.1:1/v1")
-        whole(await rig.stream(), "two")
+        check_complete(await rig.stream(), "two")
         first = [settled for settled in await rig.settlements() if settled.attempt == 0]
     assert [settled.flags[-1] for settled in first] == ["timeout", "malformed", "no_connection"]
     assert (first[-1].outcome, first[-1].cost) == ("not_billed", 0)
@@ -269,7 +269,7 @@ async def test_a_break_counts_against_the_deployment(rig: Rig) -> None:
     for _ in range(3):
         assert (await rig.stream()).errors
     assert rig.gateway.health.states(asyncio.get_running_loop().time()) == {"one": "open"}
-    whole(await rig.stream(), "two")
+    check_complete(await rig.stream(), "two")
 
 
 async def test_official_clients_raise_on_the_error_event(rig: Rig) -> None:
@@ -291,7 +291,7 @@ async def test_official_clients_raise_on_the_error_event(rig: Rig) -> None:
 
 async def good(rig: Rig, **script: Any) -> Settlement:
     rig.play("one", **script)
-    whole(await rig.stream())
+    check_complete(await rig.stream())
     (only,) = await rig.settlements()
     assert only.outcome == "ok"
     await rig.books()
@@ -440,7 +440,7 @@ async def test_a_client_that_goes_away_cancels_upstream_within_100_ms(
     )
 
 
-async def gone(
+async def settle_disconnected(
     tmp_path: Path, rule: str, *, told: bool = False, http: int = 1, **script: Any
 ) -> tuple[Settlement, Any]:
     """`told`: the upstream says with each chunk how many tokens it was so far, as vLLM does where a caller asks so."""
@@ -470,7 +470,7 @@ async def gone(
 
 @pytest.mark.parametrize("told", [False, True])
 async def test_cancelled_and_billed_as_generated(tmp_path: Path, told: bool) -> None:
-    only, _ = await gone(
+    only, _ = await settle_disconnected(
         tmp_path, "generated", told=told, chunk_ms=1_000
     )  # nothing more comes before the client is gone
     assert only.estimated and 0 < only.cost < BOUND and only.usage.output == len("You asked: ")
@@ -478,7 +478,7 @@ async def test_cancelled_and_billed_as_generated(tmp_path: Path, told: bool) -> 
 
 @pytest.mark.parametrize("told", [False, True])
 async def test_cancelled_and_billed_in_full(tmp_path: Path, told: bool) -> None:
-    only, _ = await gone(tmp_path, "full", told=told)
+    only, _ = await settle_disconnected(tmp_path, "full", told=told)
     assert only.estimated and only.cost == BOUND
 
 
@@ -486,13 +486,13 @@ async def test_cancelled_and_billed_in_full(tmp_path: Path, told: bool) -> None:
 @pytest.mark.parametrize("told", [False, True])
 async def test_cancelled_and_drained(tmp_path: Path, told: bool, http: int) -> None:
     """Nobody listens any more, and its usage is what the upstream says at the end."""
-    only, _ = await gone(tmp_path, "drain", told=told, http=http)
+    only, _ = await settle_disconnected(tmp_path, "drain", told=told, http=http)
     assert not only.estimated and only.usage.output == 12 and only.cost == 12 * 10_000_000
 
 
 @pytest.mark.parametrize("told", [False, True])
 async def test_drained_in_vain(tmp_path: Path, told: bool) -> None:
-    only, _ = await gone(tmp_path, "drain", told=told, mode="cut", at=6)
+    only, _ = await settle_disconnected(tmp_path, "drain", told=told, mode="cut", at=6)
     assert only.estimated and only.cost == BOUND
 
 

@@ -144,7 +144,7 @@ def everything(**asked: Any) -> Verdict:
     return imported(EVERYTHING, more={"more.yaml": MORE}, **asked)
 
 
-def said(verdict: Verdict, state: str, what: str) -> list[str]:
+def finding_places(verdict: Verdict, state: str, what: str) -> list[str]:
     """`file:line` of the findings of this kind."""
     return [
         f"{f.where.file}:{f.where.line}" for f in verdict.findings if f.state == state and f.what.endswith(what)
@@ -187,18 +187,24 @@ def test_the_verdict_counts_and_names_places() -> None:
     count = verdict.counts()
     assert verdict.models == 10
     assert verdict.summary().startswith(f"10 models, 2 without price, 7 without owner, {count[NO_EQUAL]} settings")
-    assert said(verdict, NO_PRICE, "unpriced") == [f"config.yaml:{line('openai/strange')}"]
-    assert said(verdict, NO_EQUAL, "wildcard model") == [f"config.yaml:{line('api_key: os.environ/GROQ')}"]
-    assert said(verdict, CHANGED, "guardrails") == [f"config.yaml:{line('guardrail_name: pii')}"]
-    assert said(verdict, CHANGED, "mcp_servers") == [f"config.yaml:{line('search:')}"]
-    assert said(verdict, NO_EQUAL, "some_new_thing") == [f"config.yaml:{line('some_new_thing')}"]
-    assert said(verdict, CARRIED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
-    assert said(verdict, NO_EQUAL, "input_cost_per_second") == [f"config.yaml:{line('input_cost_per_second')}"]
-    assert said(verdict, CHANGED, "context_window_fallbacks") == [f"config.yaml:{line('context_window_fallbacks')}"]
-    assert said(everything(owners={"": "a@b.example"}), CHANGED, "vectors") == [f"config.yaml:{line('name: vectors')}"]
-    assert said(verdict, NEEDED, "virtual keys") and said(verdict, CHANGED, "supports_vision")
-    assert said(verdict, NEEDED, "assistant")
-    assert said(verdict, NO_OWNER, "far") == ["more.yaml:2"]
+    assert finding_places(verdict, NO_PRICE, "unpriced") == [f"config.yaml:{line('openai/strange')}"]
+    assert finding_places(verdict, NO_EQUAL, "wildcard model") == [f"config.yaml:{line('api_key: os.environ/GROQ')}"]
+    assert finding_places(verdict, CHANGED, "guardrails") == [f"config.yaml:{line('guardrail_name: pii')}"]
+    assert finding_places(verdict, CHANGED, "mcp_servers") == [f"config.yaml:{line('search:')}"]
+    assert finding_places(verdict, NO_EQUAL, "some_new_thing") == [f"config.yaml:{line('some_new_thing')}"]
+    assert finding_places(verdict, CARRIED, "routing_strategy") == [f"config.yaml:{line('routing_strategy')}"]
+    assert finding_places(verdict, NO_EQUAL, "input_cost_per_second") == [
+        f"config.yaml:{line('input_cost_per_second')}"
+    ]
+    assert finding_places(verdict, CHANGED, "context_window_fallbacks") == [
+        f"config.yaml:{line('context_window_fallbacks')}"
+    ]
+    assert finding_places(everything(owners={"": "a@b.example"}), CHANGED, "vectors") == [
+        f"config.yaml:{line('name: vectors')}"
+    ]
+    assert finding_places(verdict, NEEDED, "virtual keys") and finding_places(verdict, CHANGED, "supports_vision")
+    assert finding_places(verdict, NEEDED, "assistant")
+    assert finding_places(verdict, NO_OWNER, "far") == ["more.yaml:2"]
     assert all(f.here and f.where.line > 0 for f in verdict.findings)
 
 
@@ -277,7 +283,7 @@ def test_prices_of_batches_tiers_pictures_and_hours() -> None:
     assert price.cache_write == mtok("4 USD/Mtok")  # of two for the same, the dearest
     assert (price.long.above, price.long.input) == (128_000, mtok("4 USD/Mtok"))
     assert price.flex is not None and (price.flex.input, price.flex.output) == (mtok("1 USD/Mtok"), None)
-    assert said(verdict, CHANGED, "cache_creation_input_token_cost_above_1hr")
+    assert finding_places(verdict, CHANGED, "cache_creation_input_token_cost_above_1hr")
 
 
 def test_rates_weights_and_retries_have_equals() -> None:
@@ -332,7 +338,7 @@ def test_calls_are_shared_as_they_were(first: str, second: str, strategy: str, w
     verdict = imported(f"model_list:{listed_}\nrouter_settings: {{routing_strategy: {strategy}}}")
     deployments = validate_files(verdict.files, known_price=known).deployments
     assert tuple(deployments[name].weight for name in ("x-openai", "x-openai-2")) == weights
-    assert bool(said(verdict, CHANGED, "x")) == ("weight" not in first and weights != (1, 1))
+    assert bool(finding_places(verdict, CHANGED, "x")) == ("weight" not in first and weights != (1, 1))
 
 
 def test_what_the_proxy_itself_does_not_read_is_left_out_and_told() -> None:
@@ -347,8 +353,8 @@ def test_what_the_proxy_itself_does_not_read_is_left_out_and_told() -> None:
         text += f"\n{section}: {{{', '.join(f'{key}: 1' for key in wrong[section])}}}"
     verdict = imported(text)
     for section, keys in wrong.items():
-        assert all(said(verdict, NO_EQUAL, f"{section}.{key}") for key in keys)
-    assert said(verdict, SECRET, "model_info.api_key") and said(verdict, CARRIED, "rpm")
+        assert all(finding_places(verdict, NO_EQUAL, f"{section}.{key}") for key in keys)
+    assert finding_places(verdict, SECRET, "model_info.api_key") and finding_places(verdict, CARRIED, "rpm")
     (limit,) = validate_files(verdict.files, known_price=known).limits.values()
     assert [(rate.amount, rate.period) for rate in limit.requests] == [(5, "minute")]
 
@@ -368,9 +374,9 @@ def test_secrets_are_neither_copied_nor_told() -> None:
     told = json.dumps(verdict.body()) + "".join(verdict.files.values())
     assert HIDDEN_WORD not in told and "sk-1234" not in told
     for what in ("api_key", "redis_password", "master_key", "database_url", "CACHE_PASSWORD", "aws_secret_access_key"):
-        assert said(verdict, SECRET, what), what
+        assert finding_places(verdict, SECRET, what), what
     for what in ("guardrails.litellm_params.api_key", "mcp_servers.auth_value", "cache_params.password"):
-        assert said(verdict, SECRET, what), what
+        assert finding_places(verdict, SECRET, what), what
     workspace = validate_files(verdict.files)
     assert workspace.deployments["assistant-openai"].key == "env:ASSISTANT_OPENAI_KEY"
     assert workspace.deployments["assistant-azure"].key == "env:AZURE_SE"
@@ -381,10 +387,10 @@ def test_credentials_in_an_address_are_a_secret() -> None:
     verdict = imported(model("x", "{model: openai/gpt-4o, api_base: 'https://ana:hunter2@host.example/v1'}"))
     (found,) = (each for each in verdict.findings if each.state == SECRET)
     assert (found.what, found.here) == ("api_base", "credentials stand in the address: not copied")
-    assert "Write https://HOST/PATH alone." in found.todo and not said(verdict, NEEDED, "api_base")
+    assert "Write https://HOST/PATH alone." in found.todo and not finding_places(verdict, NEEDED, "api_base")
     assert "hunter2" not in json.dumps(verdict.body()) + "".join(verdict.files.values())
     elsewhere = imported(model("x", "{model: openai/gpt-4o, api_base: 'https://host.example/v1/@ana'}"))
-    assert not said(elsewhere, SECRET, "api_base")
+    assert not finding_places(elsewhere, SECRET, "api_base")
 
 
 def test_references_and_names_are_no_secrets() -> None:
@@ -422,7 +428,7 @@ def test_conversations_have_a_deployment_of_their_type(info: str) -> None:
     verdict = imported(text, owners={"": "a@b.example"}, prices={"talk": "4/16"})
     workspace = validate_files(verdict.files)
     assert workspace.deployments["talk-openai"].type == "realtime"
-    assert workspace.workloads["talk"].also == ("talk-openai",) and not said(verdict, NO_EQUAL, "mode")
+    assert workspace.workloads["talk"].also == ("talk-openai",) and not finding_places(verdict, NO_EQUAL, "mode")
 
 
 @pytest.mark.parametrize(
@@ -455,7 +461,7 @@ def test_prices_by_the_piece_are_those_of_the_type() -> None:
         ("cohere/rerank-v3.5", "{input_cost_per_query: 0.002}", "request: 0.002 USD"),
     ):
         verdict = imported(model("x", f"{{model: {name}}}", info), owners={"": "a@b.example"}, budget="5 USD/month")
-        assert told in verdict.files["deployments.yaml"] and not said(verdict, NO_EQUAL, "second")
+        assert told in verdict.files["deployments.yaml"] and not finding_places(verdict, NO_EQUAL, "second")
         assert not [*context_windows.context_problems(validate_files(verdict.files), TODAY)]
 
 
@@ -468,7 +474,11 @@ def test_what_would_have_no_bound_stays_a_comment(name: str, price: str) -> None
     given = {"x": price}
     verdict = imported(model("x", f"{{model: {name}}}"), owners={"": "a@b.example"}, prices=given)
     workspace = validate_files(verdict.files)
-    assert not workspace.deployments and workspace.workloads["x"].stage == "proposed" and said(verdict, NEEDED, "x")
+    assert (
+        not workspace.deployments
+        and workspace.workloads["x"].stage == "proposed"
+        and finding_places(verdict, NEEDED, "x")
+    )
 
 
 @pytest.mark.parametrize(
@@ -490,7 +500,7 @@ def test_responses_go_where_they_are_spoken(name: str, info: str, serves: tuple[
     (made,) = validate_files(verdict.files).deployments.values()
     assert (made.serves, made.upstream_model) == (serves, upstream)
     also_chat = name in ("openai/gpt-4o", "hosted_vllm/own") and info == "{}"
-    assert bool(said(verdict, CHANGED, "model")) != also_chat
+    assert bool(finding_places(verdict, CHANGED, "model")) != also_chat
 
 
 def test_credentials_that_are_named_are_those_of_the_deployment() -> None:
@@ -506,11 +516,11 @@ credential_list:
     verdict = imported(text, owners={"": "a@b.example"})
     (made,) = validate_files(verdict.files).deployments.values()
     assert (made.key, made.url) == ("env:AZ_KEY", "https://acme.openai.azure.com/openai/v1")
-    assert verdict.counts()[SECRET] == 0 and not said(verdict, NO_EQUAL, "litellm_credential_name")
+    assert verdict.counts()[SECRET] == 0 and not finding_places(verdict, NO_EQUAL, "litellm_credential_name")
     literal = imported(text.replace("os.environ/AZ_KEY", HIDDEN_WORD), owners={"": "a@b.example"})
-    assert len(said(literal, SECRET, "api_key")) == 1 and HIDDEN_WORD not in "".join(literal.files.values())
+    assert len(finding_places(literal, SECRET, "api_key")) == 1 and HIDDEN_WORD not in "".join(literal.files.values())
     unknown = imported(text.replace("credential_name: shared\n", "credential_name: others\n"))
-    assert said(unknown, NEEDED, "litellm_credential_name")
+    assert finding_places(unknown, NEEDED, "litellm_credential_name")
 
 
 @pytest.mark.parametrize("word", ["none", "EMPTY", "dummy", "lm-studio", "sk-no-key-required"])
@@ -525,20 +535,20 @@ def test_what_looks_like_a_real_key_is_no_error_and_is_hidden() -> None:
     secret = "sk-" + "a1B2" * 10
     verdict = imported(model("x", f"{{model: openai/gpt-4o, api_key: {secret}}}"), owners={"": "a@b.example"})
     assert secret not in json.dumps(verdict.body()) + "".join(verdict.files.values())
-    assert len(said(verdict, SECRET, "api_key")) == 1
+    assert len(finding_places(verdict, SECRET, "api_key")) == 1
 
 
 def test_a_key_of_a_wildcard_model_is_told_though_the_model_is_not_taken() -> None:
     text = model('"openai/*"', f"{{model: 'openai/*', api_key: {HIDDEN_WORD}, aws_secret_access_key: os.environ/KEY}}")
     verdict = imported(text)
-    assert said(verdict, NO_EQUAL, "wildcard model") and len(said(verdict, SECRET, "api_key")) == 1
+    assert finding_places(verdict, NO_EQUAL, "wildcard model") and len(finding_places(verdict, SECRET, "api_key")) == 1
     assert verdict.counts()[SECRET] == 1 and "1 secret not copied" in verdict.summary()
     assert HIDDEN_WORD not in json.dumps(verdict.body())
 
 
 def test_a_provider_that_is_not_known_needs_an_address() -> None:
     verdict = imported(model("x", "{model: nobody/some-model}"), owners={"": "a@b.example"}, prices={"x": "free"})
-    assert said(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
+    assert finding_places(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
     text = model("x", "{model: nobody/some-model, api_base: 'https://a.example/v1'}")
     verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "free"})
     assert validate_files(verdict.files).deployments["x-nobody"].upstream_model == "some-model"
@@ -549,7 +559,7 @@ def test_keys_beside_the_parameters_are_read_or_told() -> None:
     verdict = imported(text, owners={"": "a@b.example"})
     (limit,) = validate_files(verdict.files).limits.values()
     assert [(rate.amount, rate.period) for rate in limit.requests] == [(200, "minute")]
-    assert said(verdict, NO_EQUAL, "colour") == ["config.yaml:1"]
+    assert finding_places(verdict, NO_EQUAL, "colour") == ["config.yaml:1"]
 
 
 def test_without_an_owner_nothing_may_be_called() -> None:
@@ -579,7 +589,7 @@ def test_what_is_incomplete_is_a_comment_that_says_what_it_lacks() -> None:
 def test_an_address_from_the_environment_is_asked_for() -> None:
     text = model("x", "{model: openai/x, api_base: os.environ/BASE}")
     verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "free"})
-    assert said(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
+    assert finding_places(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
     verdict = imported(
         text, owners={"": "a@b.example"}, prices={"x": "free"}, values={"BASE": "https://a.example/v1"}
     )  # fmt: skip
@@ -623,7 +633,7 @@ def test_a_fallback_by_an_id_is_that_one_deployment() -> None:
     )
     verdict = imported(f"{text}\nrouter_settings: {{fallbacks: [{{a: ['7']}}]}}", owners={"": "a@b.example"})
     assert validate_files(verdict.files, known_price=known).workloads["a"].fallbacks == ("b-groq",)
-    assert not said(verdict, NEEDED, "a") and said(verdict, CARRIED, "region_name")
+    assert not finding_places(verdict, NEEDED, "a") and finding_places(verdict, CARRIED, "region_name")
 
 
 def test_callers_may_go_on_to_say_what_they_said() -> None:
@@ -648,10 +658,10 @@ def test_callers_may_go_on_to_say_what_they_said() -> None:
 
 def test_how_long_answers_may_be_is_told_and_a_foreign_section_once() -> None:
     text = model("x", "{model: openai/gpt-4o}")
-    assert said(imported(text), CHANGED, "max_tokens") == ["config.yaml:1"]
+    assert finding_places(imported(text), CHANGED, "max_tokens") == ["config.yaml:1"]
     text = model("x", "{model: openai/gpt-4o, max_tokens: 9}") + "\nx-common: {a: 1, b: {c: [1, 2]}}"
-    assert not said(imported(text), CHANGED, "max_tokens")
-    assert len(said(imported(text), NO_EQUAL, "x-common")) == 1
+    assert not finding_places(imported(text), CHANGED, "max_tokens")
+    assert len(finding_places(imported(text), NO_EQUAL, "x-common")) == 1
 
 
 @pytest.mark.parametrize(
@@ -672,7 +682,7 @@ def test_every_provider_becomes_a_deployment_or_says_what_is_missing(provider: s
     text = model("x", f"{{model: {provider}/some-model, api_base: 'https://host.example', region_name: eu-west-1}}")
     verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"})
     workspace = validate_files(verdict.files, known_price=known)
-    assert bool(workspace.deployments) != bool(said(verdict, NEEDED, "x"))
+    assert bool(workspace.deployments) != bool(finding_places(verdict, NEEDED, "x"))
     if workspace.deployments:
         (deployment,) = workspace.deployments.values()
         assert str(deployment.upstream_model).removeprefix("accounts/fireworks/models/") == "some-model"
@@ -685,7 +695,7 @@ def test_vertex_ai_is_addressed_by_project_and_location_or_says_what_is_missing(
     (deployment,) = validate_files(verdict.files, known_price=known).deployments.values()
     assert deployment.url == "https://europe-west1-aiplatform.googleapis.com/v1/projects/acme-1/locations/europe-west1"
     verdict = imported(model("x", more.replace(", vertex_project: acme-1", "")), owners={"": "a@b.example"})
-    assert said(verdict, NEEDED, "x") and not validate_files(verdict.files, known_price=known).deployments
+    assert finding_places(verdict, NEEDED, "x") and not validate_files(verdict.files, known_price=known).deployments
 
 
 def deployed(params: str, info: str = "{}", **asked: Any) -> DeploymentDoc:
@@ -772,18 +782,18 @@ def test_each_is_asked_where_and_by_the_name_by_which_its_provider_has_it(
 def test_no_key_goes_to_another_provider_than_its_own() -> None:
     """One that is not known has no address; OpenAI's, which was written there, would have got its key."""
     verdict = imported(model("x", "{model: strange/nova-2, api_key: os.environ/STRANGE}"), prices={"x": "1/2"})
-    assert said(verdict, NEEDED, "api_base") and "openai" not in verdict.files["deployments.yaml"]
+    assert finding_places(verdict, NEEDED, "api_base") and "openai" not in verdict.files["deployments.yaml"]
     assert "upstream_model: nova-2" in verdict.files["deployments.yaml"]
     bare = deployed("{model: claude-sonnet-4-5, api_key: os.environ/ANTHROPIC_API_KEY}")
     assert (bare.url, bare.api, str(bare.key)) == ("https://api.anthropic.com/v1", "anthropic", "env:ANTHROPIC_API_KEY")
     verdict = imported(model("x", "{model: mistral-large-latest, api_key: os.environ/MISTRAL}"), prices={"x": "1/2"})
-    assert said(verdict, NEEDED, "api_base") and "openai.com" not in verdict.files["deployments.yaml"]
+    assert finding_places(verdict, NEEDED, "api_base") and "openai.com" not in verdict.files["deployments.yaml"]
 
 
 def test_an_own_api_at_an_address_of_the_users_choice_is_not_asked_as_openais() -> None:
     params = "{model: gemini/gemini-2.5-flash, api_base: https://way.example/gemini, api_key: os.environ/K}"
     verdict = imported(model("x", params), owners={"": "a@b.example"}, prices={"x": "1/2"})
-    assert said(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
+    assert finding_places(verdict, NEEDED, "api_base") and not validate_files(verdict.files).deployments
 
 
 @pytest.mark.parametrize(
@@ -816,11 +826,13 @@ def test_an_address_that_only_a_variable_has_is_the_one_that_is_asked(name: str,
 def test_what_is_no_model_and_what_nothing_here_speaks_has_no_equal() -> None:
     text = models(router="{model: auto_router/complexity_router}", y="{model: openai/gpt-4o}")
     verdict = imported(text, owners={"": "a@b.example"})
-    assert said(verdict, NO_EQUAL, "model") == ["config.yaml:2"] and not said(verdict, NO_PRICE, "router")
+    assert finding_places(verdict, NO_EQUAL, "model") == ["config.yaml:2"] and not finding_places(
+        verdict, NO_PRICE, "router"
+    )
     for name in ("claude-opus-4-5@20251101", "jamba-1.5-large"):
         there = f"{{model: vertex_ai/{name}, vertex_location: us-east5, vertex_project: acme}}"
         verdict = imported(model("x", there), owners={"": "a@b.example"}, prices={"x": "1/2"})
-        assert said(verdict, NO_EQUAL, "model") and not validate_files(verdict.files).deployments
+        assert finding_places(verdict, NO_EQUAL, "model") and not validate_files(verdict.files).deployments
 
 
 def test_no_key_is_written_where_none_would_be_used() -> None:
@@ -829,7 +841,7 @@ def test_no_key_is_written_where_none_would_be_used() -> None:
     for key, state in (("os.environ/VERTEX", CHANGED), (HIDDEN_WORD, SECRET)):
         assert deployed(f"{{{more}{key}}}").key is None
         verdict = imported(model("x", f"{{{more}{key}}}"), owners={"": "a@b.example"}, prices={"x": "1/2"})
-        assert said(verdict, state, "api_key") and HIDDEN_WORD not in "".join(verdict.files.values())
+        assert finding_places(verdict, state, "api_key") and HIDDEN_WORD not in "".join(verdict.files.values())
 
 
 @pytest.mark.parametrize(
@@ -848,20 +860,22 @@ def test_no_key_is_written_where_none_would_be_used() -> None:
 def test_without_a_mode_names_tell_the_type(name: str, params: str, type_: str) -> None:
     verdict = imported(model(name, f"{{{params}}}"), owners={"": "a@b.example"}, prices={name: "1/2"})
     (found,) = validate_files(verdict.files, known_price=known).deployments.values()
-    assert found.type == type_ and bool(said(verdict, CHANGED, "model_info.mode")) == (type_ != "chat")
+    assert found.type == type_ and bool(finding_places(verdict, CHANGED, "model_info.mode")) == (type_ != "chat")
 
 
 def test_what_may_be_sent_in_is_to_be_declared_and_told() -> None:
     verdict = imported(model("x", "{model: openai/gpt-4o}", "{supports_vision: true, supports_web_search: true}"))
-    assert said(verdict, CHANGED, "supports_vision") and said(verdict, NO_EQUAL, "supports_web_search")
-    assert said(verdict, CHANGED, "accepts") == ["config.yaml:1"]
+    assert finding_places(verdict, CHANGED, "supports_vision") and finding_places(
+        verdict, NO_EQUAL, "supports_web_search"
+    )
+    assert finding_places(verdict, CHANGED, "accepts") == ["config.yaml:1"]
     priced = imported(
         model("x", "{model: openai/gpt-4o}", "{tiered_pricing: [{range: [0, 32000], input_cost_per_token: 1}]}")
     )
     assert [f.here for f in priced.findings if f.what.endswith("tiered_pricing")] == [
         "a price has one tier for long prompts"
     ]
-    assert not said(imported(model("x", "{model: openai/text-embedding-3-small}")), CHANGED, "accepts")
+    assert not finding_places(imported(model("x", "{model: openai/text-embedding-3-small}")), CHANGED, "accepts")
 
 
 def test_names_of_models_are_split_as_the_proxy_splits_them() -> None:
@@ -956,18 +970,22 @@ def test_of_two_prices_the_one_of_the_parameters_holds() -> None:
 )
 def test_nobody_is_charged_at_the_price_of_another_provider(params: str, name: str) -> None:
     """The list has a price for `openai/gpt-oss-120b`, whatever stands before it: a quarter of what Nebius takes."""
-    assert said(imported(model("x", f"{{{params}}}")), NO_PRICE, "x") and deployed(f"{{{params}}}").model == name
+    assert (
+        finding_places(imported(model("x", f"{{{params}}}")), NO_PRICE, "x") and deployed(f"{{{params}}}").model == name
+    )
     for region, told in (("us-east-1", False), ("eu-west-2", True)):
         there = imported(model("x", f"{{model: bedrock/amazon.nova-pro-v1:0, aws_region_name: {region}}}"))
-        assert bool(said(there, CHANGED, "price")) == told
+        assert bool(finding_places(there, CHANGED, "price")) == told
 
 
 def test_half_a_price_is_not_told_as_carried_over() -> None:
     text = model("x", "{model: openai/gpt-4o, input_cost_per_token: 0.000001}")
     verdict = imported(text, owners={"": "a@b.example"})
-    assert said(verdict, CHANGED, "input_cost_per_token") and not said(verdict, CARRIED, "input_cost_per_token")
+    assert finding_places(verdict, CHANGED, "input_cost_per_token") and not finding_places(
+        verdict, CARRIED, "input_cost_per_token"
+    )
     (made,) = validate_files(verdict.files, known_price=known).deployments.values()
-    assert not made.price and said(verdict, CARRIED, "price"), "that of the list holds"
+    assert not made.price and finding_places(verdict, CARRIED, "price"), "that of the list holds"
 
 
 @pytest.mark.parametrize(
@@ -998,7 +1016,7 @@ def test_fallbacks_that_come_to_nothing_are_not_told_as_carried_over() -> None:
 def test_a_budget_of_nothing_is_none_as_in_the_proxy() -> None:
     text = model("x", "{model: openai/gpt-4o}") + "\nlitellm_settings:\n  max_budget: 0\n"
     verdict = imported(text)
-    assert list(validate_files(verdict.files).budgets) == ["x"] and said(verdict, NEEDED, "budget")
+    assert list(validate_files(verdict.files).budgets) == ["x"] and finding_places(verdict, NEEDED, "budget")
 
 
 @pytest.mark.parametrize(
@@ -1250,9 +1268,11 @@ policies: {all: {guardrails: {add: [a]}}}
     )
     verdict = imported(text)
     assert [each.what for each in verdict.findings if each.state == SECRET] == ["general_settings.alert_to_webhook_url"]
-    assert said(verdict, CARRIED, "success_callback") and said(verdict, NO_EQUAL, "success_callback")
-    assert said(verdict, CARRIED, "service_callback") and said(verdict, CHANGED, "policies")
-    assert said(verdict, CHANGED, "litellm_settings.guardrails"), "their older place"
+    assert finding_places(verdict, CARRIED, "success_callback") and finding_places(
+        verdict, NO_EQUAL, "success_callback"
+    )
+    assert finding_places(verdict, CARRIED, "service_callback") and finding_places(verdict, CHANGED, "policies")
+    assert finding_places(verdict, CHANGED, "litellm_settings.guardrails"), "their older place"
 
 
 @pytest.mark.parametrize(

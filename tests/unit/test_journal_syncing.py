@@ -37,7 +37,7 @@ def by_the_kernel(loop: asyncio.AbstractEventLoop) -> Sync:
 both = pytest.mark.parametrize("make", [by_the_kernel, ThreadSync])
 
 
-async def told(sync: Sync, descriptors: list[int]) -> str | None:
+async def sync_round(sync: Sync, descriptors: list[int]) -> str | None:
     """What a round says in the end."""
     done: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
     sync.start(descriptors, done.set_result)
@@ -53,7 +53,7 @@ async def test_all_of_a_round_is_synced_round_after_round(tmp_path: Path, make: 
     for _ in range(3):
         for file in files:
             os.write(file, b"x" * 4096)
-        assert await told(sync, files) is None
+        assert await sync_round(sync, files) is None
     await sync.close()
     for file in files:
         os.close(file)
@@ -65,10 +65,10 @@ async def test_one_that_fails_fails_the_round_and_not_the_next(tmp_path: Path, m
     good = os.open(tmp_path / "good", os.O_RDWR | os.O_CREAT)
     gone = os.dup(good)
     os.close(gone)
-    assert await told(sync, [good, gone]) == f"fdatasync failed: {os.strerror(errno.EBADF)}"
+    assert await sync_round(sync, [good, gone]) == f"fdatasync failed: {os.strerror(errno.EBADF)}"
     ours, theirs = os.pipe()
-    assert await told(sync, [theirs]) == f"fdatasync failed: {os.strerror(errno.EINVAL)}"
-    assert await told(sync, [good]) is None
+    assert await sync_round(sync, [theirs]) == f"fdatasync failed: {os.strerror(errno.EINVAL)}"
+    assert await sync_round(sync, [good]) is None
     await sync.close()
     for descriptor in (good, ours, theirs):
         os.close(descriptor)
@@ -164,9 +164,9 @@ async def test_what_the_kernel_tells_of_a_disk_that_fails_fails_the_round(tmp_pa
         return found
 
     sync._call = failing  # type: ignore[assignment]
-    assert await told(sync, [file]) == f"fdatasync failed: {os.strerror(errno.EIO)}"
+    assert await sync_round(sync, [file]) == f"fdatasync failed: {os.strerror(errno.EIO)}"
     sync._call = real
-    assert await told(sync, [file]) is None
+    assert await sync_round(sync, [file]) is None
     await sync.close()
     os.close(file)
 

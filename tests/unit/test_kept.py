@@ -21,32 +21,37 @@ DAY = date(2026, 11, 1)
 GB = 10**9
 
 
-def after(days: int) -> date:
+def days_after(days: int) -> date:
     return DAY + timedelta(days=days)
 
 
 Kept = dict[date, dict[str, int]]
 
 
-def on(samples: Kept, day: int) -> tuple[dict[str, int], bool]:
-    kept, own = stored_bytes_on(samples, sorted(samples), after(day))
+def stored_on(samples: Kept, day: int) -> tuple[dict[str, int], bool]:
+    kept, own = stored_bytes_on(samples, sorted(samples), days_after(day))
     return dict(kept), own
 
 
 def test_what_was_deleted_is_paid_for_the_days_on_which_it_was_there() -> None:
-    samples = {after(0): {"a": 4 * GB}, after(1): {"a": 4 * GB, "b": GB}, after(2): {}, after(3): {}}
-    assert [on(samples, day) for day in range(4)] == [
+    samples = {
+        days_after(0): {"a": 4 * GB},
+        days_after(1): {"a": 4 * GB, "b": GB},
+        days_after(2): {},
+        days_after(3): {},
+    }
+    assert [stored_on(samples, day) for day in range(4)] == [
         ({"a": 4 * GB}, True), ({"a": 4 * GB, "b": GB}, True), ({}, True), ({}, True),
     ]  # fmt: skip
 
 
 def test_days_without_a_sample_count_as_the_nearest_and_that_is_said() -> None:
-    samples = {after(1): {"a": GB}, after(3): {"a": 3 * GB}}
-    assert on(samples, 2) == ({"a": GB}, False)
-    assert on(samples, 0) == ({"a": GB}, False), "before the first one"
-    assert on(samples, 9) == ({"a": 3 * GB}, False)
-    assert [on(samples, day)[1] for day in range(4)] == [False, True, False, True]
-    assert on({}, 0) == ({}, False)
+    samples = {days_after(1): {"a": GB}, days_after(3): {"a": 3 * GB}}
+    assert stored_on(samples, 2) == ({"a": GB}, False)
+    assert stored_on(samples, 0) == ({"a": GB}, False), "before the first one"
+    assert stored_on(samples, 9) == ({"a": 3 * GB}, False)
+    assert [stored_on(samples, day)[1] for day in range(4)] == [False, True, False, True]
+    assert stored_on({}, 0) == ({}, False)
 
 
 @given(
@@ -59,11 +64,11 @@ def test_a_day_is_the_same_whatever_days_are_asked_beside_it(
     sampled: dict[int, dict[str, int]], first: int, day: int, last: int
 ) -> None:
     first, day, last = sorted((first, day, last))
-    samples = {after(n): dict(kept) for n, kept in sampled.items()}
+    samples = {days_after(n): dict(kept) for n, kept in sampled.items()}
     before = max((n for n in sampled if n < first), default=first)
     later = min((n for n in sampled if n > last), default=last)
-    read = {at: kept for at, kept in samples.items() if after(before) <= at <= after(later)}
-    assert on(read, day) == on(samples, day)
+    read = {at: kept for at, kept in samples.items() if days_after(before) <= at <= days_after(later)}
+    assert stored_on(read, day) == stored_on(samples, day)
 
 
 RULE = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte of documents", source="contract")
@@ -71,7 +76,7 @@ RULE = Allocation(name="store", term="object_storage", rate=PICO, per="gigabyte 
 
 def test_a_price_a_month_is_paid_for_the_part_of_the_year() -> None:
     units = {"gigabyte of documents": Decimal(73)}
-    days = [Day(after(n), 1, [RULE], [Use("a", units=units)]) for n in range(10)]
+    days = [Day(days_after(n), 1, [RULE], [Use("a", units=units)]) for n in range(10)]
     (line,) = allocate_days(days)
     assert line.amount == 24 * PICO and line.basis == "measured"
     near = [replace(day, uses=[Use("a", units=units, nearest_sample_units=frozenset({RULE.per}))]) for day in days]

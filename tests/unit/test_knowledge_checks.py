@@ -352,7 +352,7 @@ def test_sentences_that_differ_in_their_numbers_only_are_a_conflict() -> None:
     assert conflicts("Call 5 people.", "Call 6 people.") == [], "too few words to be sure"
 
 
-def seen(**more: Any) -> AssessedDocument:
+def assessed_document(**more: Any) -> AssessedDocument:
     return AssessedDocument(**{
         "id": uuid4(), "source": "s", "path": "a.md", "title": "A", "state": "approved", "sensitivity": "internal",
         "owner": "ana@acme.example", "steward": None, "modified_at": None, "review_by": None, "review_days": None,
@@ -366,7 +366,10 @@ def seen(**more: Any) -> AssessedDocument:
 )
 def test_a_title_without_a_year_is_as_old_as_its_file(changed: str | None, newest: str) -> None:
     at = None if changed is None else datetime.fromisoformat(f"{changed}T00:00:00Z")
-    looks = [seen(title="Travel", content="a", modified_at=at), seen(title="Travel 2024", content="b", path="b.md")]
+    looks = [
+        assessed_document(title="Travel", content="a", modified_at=at),
+        assessed_document(title="Travel 2024", content="b", path="b.md"),
+    ]
     (found,) = versions.find_versions(looks)
     assert looks[found.newest].title == newest
 
@@ -379,8 +382,8 @@ def test_a_day_and_each_part_of_a_version_tell_which_is_newer(newer: str, older:
     """Whichever file was changed last: they all were, where a repository was cloned."""
     at = datetime.fromisoformat("2026-05-01T00:00:00Z")
     looks = [
-        seen(title=newer, content="a", modified_at=at),
-        seen(title=older, content="b", modified_at=at + timedelta(days=1)),
+        assessed_document(title=newer, content="a", modified_at=at),
+        assessed_document(title=older, content="b", modified_at=at + timedelta(days=1)),
     ]
     (found,) = versions.find_versions(looks)
     assert looks[found.newest].title == newer
@@ -397,7 +400,7 @@ def test_a_day_and_each_part_of_a_version_tell_which_is_newer(newer: str, older:
     ],
 )
 def test_a_grant_on_another_source_lets_nobody_read_and_is_told(readers: list[str], kinds: set[str]) -> None:
-    look = seen(readers=readers, declared={"named": readers})
+    look = assessed_document(readers=readers, declared={"named": readers})
     assert {one.kind for one in document_findings(look, date(2026, 11, 25), {"hr", "ana@acme.example"})} == kinds
 
 

@@ -46,12 +46,12 @@ def reads(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return found
 
 
-def rigged(folder: Path, **more: Any) -> Any:
+def cache_rig(folder: Path, **more: Any) -> Any:
     return call_rig(folder, ["one"], workloads={"assistant": {"cache": CACHE, **more}, "other": {"cache": CACHE}})
 
 
 async def test_a_request_seen_twice_is_not_parsed_again(tmp_path: Path, reads: list[bytes]) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         replies = [await rig.chat() for _ in range(4)]
         assert cached(replies) == ["none", "exact", "exact", "exact"]
         assert len(reads) == 2 and len({str(reply.json["choices"]) for reply in replies}) == 1
@@ -61,7 +61,7 @@ async def test_a_request_seen_twice_is_not_parsed_again(tmp_path: Path, reads: l
 
 async def test_a_known_request_is_made_under_current_rules(tmp_path: Path, reads: list[bytes]) -> None:
     """Only reading is spared."""
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         for _ in range(3):
             await rig.chat()
         policy = rig.gateway.live.policy
@@ -72,7 +72,7 @@ async def test_a_known_request_is_made_under_current_rules(tmp_path: Path, reads
 
 
 async def test_streamed_and_whole_requests_are_remembered_separately(tmp_path: Path, reads: list[bytes]) -> None:
-    async with rigged(tmp_path) as rig:
+    async with cache_rig(tmp_path) as rig:
         await rig.chat()
         for _ in range(3):
             assert (await rig.stream()).facts["cache"] == "exact"
@@ -81,7 +81,7 @@ async def test_streamed_and_whole_requests_are_remembered_separately(tmp_path: P
 
 async def test_requests_whose_content_is_kept_are_parsed_each_time(tmp_path: Path, reads: list[bytes]) -> None:
     """Its body may be changed on the way."""
-    async with rigged(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
+    async with cache_rig(tmp_path, keep=Keep(content="full", seconds=60)) as rig:
         await _three(rig)
         assert len(reads) == 3
 
@@ -90,7 +90,7 @@ async def _three(rig: Rig) -> None:
     assert cached([await rig.chat() for _ in range(3)]) == ["none", "exact", "exact"]
 
 
-def asked(body: bytes, key: str = "k", person: str = "", interface: Any = CHAT) -> Exchange:
+def make_exchange(body: bytes, key: str = "k", person: str = "", interface: Any = CHAT) -> Exchange:
     request = Request(0.0)
     request.body = body
     exchange = Exchange(new_id_bytes(), request, CollectedResponse(), interface)
@@ -107,7 +107,7 @@ def chat(size: int = 1, name: str = "a") -> bytes:
 def test_each_caller_finds_its_own_requests_and_parses_new_ones(calls: list[tuple[str, str, int]]) -> None:
     known, noted = KnownRequests(), set()
     for key, person, size in calls:
-        exchange = asked(chat(size), key, person)
+        exchange = make_exchange(chat(size), key, person)
         exchange.ask = known.read_ask(exchange)
         assert exchange.ask == CHAT.read(exchange.request)
         assert bool(exchange.body_digest) == ((key, person, size) in noted)
@@ -122,14 +122,14 @@ def test_memory_is_bounded_and_the_oldest_is_evicted_first() -> None:
     known = KnownRequests()
     size, most = MAX_BODY_BYTES - 200, MAX_BYTES // (3 * MAX_BODY_BYTES)
     for number in range(2 * most):
-        exchange = asked(chat(size, str(number)))
+        exchange = make_exchange(chat(size, str(number)))
         exchange.ask, exchange.body_digest = known.read_ask(exchange), b"x"
         known.remember(exchange)
     assert most <= len(known) <= most + 5
-    first, last = asked(chat(size, "0")), asked(chat(size, str(2 * most - 1)))
+    first, last = make_exchange(chat(size, "0")), make_exchange(chat(size, str(2 * most - 1)))
     known.read_ask(first), known.read_ask(last)
     assert not first.body_digest and last.body_digest
-    large = asked(chat(MAX_BODY_BYTES))
+    large = make_exchange(chat(MAX_BODY_BYTES))
     large.ask, large.body_digest = known.read_ask(large), b"x"
     before = len(known)
     known.remember(large)
@@ -139,10 +139,10 @@ def test_memory_is_bounded_and_the_oldest_is_evicted_first() -> None:
 def test_requests_that_depend_on_headers_are_not_known_by_their_body() -> None:
     known = KnownRequests()
     body = b'{"model":"a","max_tokens":5,"messages":[{"role":"user","content":"x"}]}'
-    exchange = asked(body, interface=MESSAGES)
+    exchange = make_exchange(body, interface=MESSAGES)
     exchange.ask, exchange.body_digest = known.read_ask(exchange), b"x"
     known.remember(exchange)
     assert len(known) == 0
     with pytest.raises(Invalid):
-        known.read_ask(asked(b"{"))
+        known.read_ask(make_exchange(b"{"))
     assert known_requests.MAX_BODY_BYTES < MAX_BYTES

@@ -21,7 +21,7 @@ print('lark' in sys.modules)
 """
 
 
-def told(before: str) -> list[str]:
+def run_check(before: str) -> list[str]:
     done = subprocess.run(
         [sys.executable, "-c", CHECK.format(before=before)], cwd=ROOT, capture_output=True, text=True, check=True
     )
@@ -29,8 +29,8 @@ def told(before: str) -> list[str]:
 
 
 def test_it_says_the_same_and_is_loaded_when_the_first_is_looked_at() -> None:
-    late = told("from tests import late_grammar; late_grammar.defer_loading()")
-    once = told("")
+    late = run_check("from tests import late_grammar; late_grammar.defer_loading()")
+    once = run_check("")
     assert (late[0], once[0]) == ("False", "True")
     assert late[1:] == once[1:]
     assert "True" in late[1] and "False" in late[1]

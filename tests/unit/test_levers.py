@@ -47,7 +47,9 @@ def spent(**more: Any) -> Spent:
     return Spent(**settings)
 
 
-def told(looked: Observations, *, mine: Any = None, row: Spent | None = None, lines: Any = ()) -> list[Opportunity]:
+def rank_opportunities(
+    looked: Observations, *, mine: Any = None, row: Spent | None = None, lines: Any = ()
+) -> list[Opportunity]:
     return rank_levers([spent() if row is None else row], [declared() if mine is None else mine], PLACES, looked, lines)
 
 
@@ -62,26 +64,33 @@ def test_what_a_prompt_says_twice_is_priced_with_every_call() -> None:
     text = "\n".join([LINE, ONCE, LINE, "   " + ONCE + "    "])
     tokens = repeated_tokens(text)
     assert tokens == (len(LINE) + len(ONCE) + 7) // 4
-    (lever,) = named(told(Observations(30), mine=declared(system_prompt=text, prompt="polite@3")), "shorter prompts")
+    (lever,) = named(
+        rank_opportunities(Observations(30), mine=declared(system_prompt=text, prompt="polite@3")), "shorter prompts"
+    )
     assert lever.saves_usd == tokens * Decimal(2) / 1_000_000 * 100_000
     assert "polite@3" in lever.what and str(tokens) in lever.evidence
 
 
 def test_a_prompt_without_repetition_and_of_little_weight_is_left_alone() -> None:
     assert repeated_tokens(f"{LINE}\n{ONCE}\n- yes\n- yes") == 0
-    assert named(told(Observations(30), mine=declared(system_prompt=f"{LINE}\n{ONCE}")), "shorter prompts") == []
-    assert named(told(Observations(30)), "shorter prompts") == []
+    assert (
+        named(rank_opportunities(Observations(30), mine=declared(system_prompt=f"{LINE}\n{ONCE}")), "shorter prompts")
+        == []
+    )
+    assert named(rank_opportunities(Observations(30)), "shorter prompts") == []
 
 
 def test_instructions_that_are_most_of_the_input_are_worth_a_third() -> None:
     text = "".join(f"{n:03d} rule of its own kind.\n" for n in range(60))
     heavy = named(
-        told(Observations(30), mine=declared(system_prompt=text), row=spent(input=45_000_000)), "shorter prompts"
+        rank_opportunities(Observations(30), mine=declared(system_prompt=text), row=spent(input=45_000_000)),
+        "shorter prompts",
     )
     assert len(heavy) == 1 and "90%" not in heavy[0].what and heavy[0].effort == "medium"
     assert (
         named(
-            told(Observations(30), mine=declared(system_prompt=text), row=spent(input=200_000_000)), "shorter prompts"
+            rank_opportunities(Observations(30), mine=declared(system_prompt=text), row=spent(input=200_000_000)),
+            "shorter prompts",
         )
         == []
     )
@@ -112,7 +121,7 @@ def call(*passages: tuple[str, int, int], accepted: bool | None = None) -> Groun
 def test_lines_that_are_given_twice_are_padding() -> None:
     assert overlap(call(("d", 1, 10), ("d", 6, 15), ("e", 6, 15)).passages) == (30, 5)
     calls = [call(("d", 1, 10), ("d", 6, 15))] * 40
-    (lever,) = named(told(Observations(30, grounded=calls), mine=GROUNDED), "padded contexts")
+    (lever,) = named(rank_opportunities(Observations(30, grounded=calls), mine=GROUNDED), "padded contexts")
     assert lever.saves_usd == 200 * Decimal(5) / 20 * Decimal(2) / 1_000_000 * 100_000
     assert "200 of 800 lines" in lever.evidence
 
@@ -121,7 +130,7 @@ def test_calls_that_were_given_no_passages_have_none_to_spare() -> None:
     """Four of ten answers that were looked at were given some: so are four of ten calls of the month."""
     calls = [call(("d", 1, 10), ("d", 6, 15))] * 40
     looked = Observations(30, grounded=calls, sampled={"support": 100})
-    (lever,) = named(told(looked, mine=GROUNDED), "padded contexts")
+    (lever,) = named(rank_opportunities(looked, mine=GROUNDED), "padded contexts")
     assert lever.saves_usd == 200 * Decimal(5) / 20 * Decimal(2) / 1_000_000 * 100_000 * Decimal("0.4")
 
 
@@ -148,7 +157,7 @@ def test_what_was_paid_at_half_the_price_saves_half(text: str) -> None:
     "calls", [[call(("d", 1, 10), ("d", 11, 20))] * 40, [call(("d", 1, 10), ("d", 6, 15))] * 5, []]
 )
 def test_passages_side_by_side_or_of_few_calls_are_no_padding(calls: list[GroundedCall]) -> None:
-    assert named(told(Observations(30, grounded=calls), mine=GROUNDED), "padded contexts") == []
+    assert named(rank_opportunities(Observations(30, grounded=calls), mine=GROUNDED), "padded contexts") == []
 
 
 def outcomes(few_good: int, many_good: int) -> list[GroundedCall]:
@@ -157,11 +166,16 @@ def outcomes(few_good: int, many_good: int) -> list[GroundedCall]:
 
 
 def test_fewer_passages_are_told_where_answers_are_accepted_as_often() -> None:
-    (lever,) = named(told(Observations(30, grounded=outcomes(96, 285)), mine=GROUNDED), "padded contexts")
+    (lever,) = named(rank_opportunities(Observations(30, grounded=outcomes(96, 285)), mine=GROUNDED), "padded contexts")
     assert "2 passages instead of 4" in lever.what and "96% of 100" in lever.evidence
     assert lever.saves_usd == 200 * Decimal("0.375") * Decimal(2) / 1_000_000 * 100_000
-    assert named(told(Observations(30, grounded=outcomes(80, 285)), mine=GROUNDED), "padded contexts") == []
-    assert named(told(Observations(30, grounded=outcomes(96, 285)), mine=declared()), "padded contexts") == []
+    assert (
+        named(rank_opportunities(Observations(30, grounded=outcomes(80, 285)), mine=GROUNDED), "padded contexts") == []
+    )
+    assert (
+        named(rank_opportunities(Observations(30, grounded=outcomes(96, 285)), mine=declared()), "padded contexts")
+        == []
+    )
 
 
 # use ----------------------------------------------------------------------------------------------------------------
@@ -177,7 +191,9 @@ def outputs(**more: Any) -> OutputSizes:
 def test_room_that_no_answer_needs_is_told_with_what_it_holds_back() -> None:
     mine = declared(max_output_tokens=4096)
     row = spent(bound_usd=Decimal(40))
-    (lever,) = named(told(Observations(30, outputs=[outputs()]), mine=mine, row=row), "output that is never used")
+    (lever,) = named(
+        rank_opportunities(Observations(30, outputs=[outputs()]), mine=mine, row=row), "output that is never used"
+    )
     spared = 1 - Decimal(390) / 4096
     # 300 tokens in and at most 4096 out of such a call, at a fourth of the price in
     of_cap = Decimal(4096 * 8) / (4096 * 8 + 300 * 2)
@@ -192,14 +208,15 @@ def test_room_of_a_prompt_is_not_the_cap_s() -> None:
     """Long prompts are set aside for by their bytes; a lower cap frees what it holds back of answers, no more."""
     mine = declared(max_output_tokens=4096)
     (lever,) = named(
-        told(Observations(30, outputs=[outputs(set_aside_usd=Decimal(900))]), mine=mine), "output that is never used"
+        rank_opportunities(Observations(30, outputs=[outputs(set_aside_usd=Decimal(900))]), mine=mine),
+        "output that is never used",
     )
     assert lever.frees_usd == (4096 - 390) * Decimal(8) / 1_000_000
 
 
 @pytest.mark.parametrize("seen", [{"longest": 3000}, {"answers": 20}, {"set_aside_usd": Decimal(0)}])
 def test_room_that_is_used_or_not_yet_known_is_not_told(seen: dict[str, Any]) -> None:
-    found = told(Observations(30, outputs=[outputs(**seen)]), mine=declared(max_output_tokens=4096))
+    found = rank_opportunities(Observations(30, outputs=[outputs(**seen)]), mine=declared(max_output_tokens=4096))
     assert named(found, "output that is never used") == []
 
 
@@ -209,7 +226,7 @@ def nightly(calls: int, at: tuple[int, ...] = (2,), days: int = 14) -> list[Acti
 
 
 def test_a_job_by_the_clock_is_told_to_take_batches() -> None:
-    (lever,) = named(told(Observations(14, hours=nightly(400))), "calls that could be batched")
+    (lever,) = named(rank_opportunities(Observations(14, hours=nightly(400))), "calls that could be batched")
     assert lever.saves_usd == 28 * Decimal("0.5") * 30 / 14
     assert "mostly at 02:00 UTC" in lever.evidence and "index" in lever.what
 
@@ -218,11 +235,13 @@ def test_what_is_a_batch_already_is_not_told_to_become_one() -> None:
     """Lines of batches name no feature."""
     hours = [ActiveHours("support", "", "own", 14, 14 * 400, Decimal(28), 2, 14 * 400)]
     already = spent(batch_calls=14 * 400, batch_usd=Decimal(28))
-    assert named(told(Observations(14, hours=hours), row=already), "calls that could be batched") == []
+    assert named(rank_opportunities(Observations(14, hours=hours), row=already), "calls that could be batched") == []
     half = spent(batch_calls=14 * 200, batch_usd=Decimal(7))
-    (lever,) = named(told(Observations(14, hours=hours), row=half), "calls that could be batched")
+    (lever,) = named(rank_opportunities(Observations(14, hours=hours), row=half), "calls that could be batched")
     assert lever.saves_usd == 21 * Decimal("0.5") * 30 / 14 and lever.evidence.startswith("2,800 calls in 14 of")
-    (index,) = named(told(Observations(14, hours=nightly(400)), row=already), "calls that could be batched")
+    (index,) = named(
+        rank_opportunities(Observations(14, hours=nightly(400)), row=already), "calls that could be batched"
+    )
     assert index.saves_usd == 28 * Decimal("0.5") * 30 / 14, "calls that name a feature are none of those"
 
 
@@ -243,14 +262,14 @@ def test_what_guardrails_ask_for_each_call_is_none_to_batch() -> None:
 def test_what_the_gateway_replays_at_night_is_nobody_s_to_batch() -> None:
     (mine,) = nightly(400)
     replayed = dataclasses.replace(mine, feature="experiment/replay")
-    assert named(told(Observations(14, hours=[replayed])), "calls that could be batched") == []
+    assert named(rank_opportunities(Observations(14, hours=[replayed])), "calls that could be batched") == []
 
 
 @pytest.mark.parametrize(
     ("hours", "days"), [(nightly(10), 14), (nightly(400, tuple(range(8, 18))), 14), (nightly(400, days=3), 3)]
 )
 def test_calls_of_people_over_the_day_are_no_batch(hours: list[ActiveHours], days: int) -> None:
-    assert named(told(Observations(days, hours=hours)), "calls that could be batched") == []
+    assert named(rank_opportunities(Observations(days, hours=hours)), "calls that could be batched") == []
 
 
 def test_without_a_price_of_batches_nothing_is_promised() -> None:
@@ -271,7 +290,7 @@ def shared(team: str, workload: str, count: int, document: str = "d") -> list[Gr
 
 def test_the_same_passages_for_several_teams_are_told_with_what_asking_again_cost() -> None:
     calls = shared("care", "support", 20) + shared("sales", "sales-help", 5) + shared("care", "support", 9, "alone")
-    (lever,) = named(told(Observations(15, grounded=calls)), "the same asked by several teams")
+    (lever,) = named(rank_opportunities(Observations(15, grounded=calls)), "the same asked by several teams")
     assert lever.saves_usd == 24 * 2 * 2
     assert "care, sales" in lever.what and "25 calls" in lever.evidence and "24 of them" in lever.evidence
 
@@ -302,13 +321,13 @@ def test_what_is_about_several_workloads_is_told_for_each_of_them(only: str | No
     ],
 )
 def test_one_team_other_passages_or_few_calls_are_no_duplicates(calls: list[GroundedCall]) -> None:
-    assert named(told(Observations(15, grounded=calls)), "the same asked by several teams") == []
+    assert named(rank_opportunities(Observations(15, grounded=calls)), "the same asked by several teams") == []
 
 
 @pytest.mark.parametrize(("rescued", "calls", "count"), [(3, 200, 1), (120, 200, 0), (0, 5, 0)])
 def test_retries_are_judged_by_what_they_rescue(rescued: int, calls: int, count: int) -> None:
     found = RetryOutcomes("support", calls, rescued, Decimal(7))
-    told_of = named(told(Observations(30, retried=[found])), "retries that never help")
+    told_of = named(rank_opportunities(Observations(30, retried=[found])), "retries that never help")
     assert [each.saves_usd for each in told_of] == [Decimal(7)] * count
     assert all(f"{rescued} of {calls}" in each.evidence for each in told_of)
 
@@ -320,7 +339,7 @@ def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, retries: str) 
         retried=[RetryOutcomes("support", 200, rescued, Decimal(7))],
         lost=[FailedRetries("support", "own", 9, Decimal(7))],
     )
-    found = told(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12))
+    found = rank_opportunities(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12))
     (first,) = named(found, "failed attempts")
     assert (first.saves_usd, first.evidence) == (Decimal(3), "3 attempts cost $3.0000")
     assert {each.lever: each.saves_usd for each in found if "retries" in each.lever} == {retries: Decimal(7)}
@@ -328,7 +347,7 @@ def test_no_dollar_of_failed_attempts_is_told_twice(rescued: int, retries: str) 
 
 def test_of_a_workload_without_retries_only_what_failed_is_told() -> None:
     looked = Observations(30, lost=[FailedRetries("other", "own", 9, Decimal(7))])
-    found = told(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12, unanswered=900))
+    found = rank_opportunities(looked, row=spent(failed_usd=Decimal(10), failed_attempts=12, unanswered=900))
     assert [(each.lever, each.workload, each.saves_usd) for each in found] == [
         ("failed attempts", "support", Decimal(10)), ("useless retries", "other", Decimal(7)),
     ]  # fmt: skip
@@ -345,21 +364,26 @@ def line(term: str, usd: int, workload: str = "support", deployment: str = "rack
 
 def test_idle_capacity_is_the_book_s_own_line() -> None:
     lines = [line("capacity", 40), line("idle", 60, "")]
-    (lever,) = named(told(Observations(15), lines=lines), "idle capacity")
+    (lever,) = named(rank_opportunities(Observations(15), lines=lines), "idle capacity")
     assert lever.saves_usd == 120 and "60%" in lever.evidence and "rack" in lever.what
-    assert named(told(Observations(15), lines=[line("capacity", 90), line("idle", 10, "")]), "idle capacity") == []
-    assert named(told(Observations(15), lines=[line("capacity", 90)]), "idle capacity") == []
+    assert (
+        named(rank_opportunities(Observations(15), lines=[line("capacity", 90), line("idle", 10, "")]), "idle capacity")
+        == []
+    )
+    assert named(rank_opportunities(Observations(15), lines=[line("capacity", 90)]), "idle capacity") == []
 
 
 def test_a_credit_makes_no_capacity_more_idle() -> None:
     lines = [line("capacity", 80), line("idle", 20, ""), line("credit", -60)]
-    assert named(told(Observations(15), lines=lines), "idle capacity") == []
+    assert named(rank_opportunities(Observations(15), lines=lines), "idle capacity") == []
 
 
 @pytest.mark.parametrize(("reads", "paid", "count"), [(0, 12, 1), (2, 12, 0), (0, 0, 0)])
 def test_content_that_nobody_reads_costs_its_logs(reads: int, paid: int, count: int) -> None:
     kept = StoredContent("support", 3.2, 9000, reads)
-    told_of = named(told(Observations(30, content=[kept]), lines=[line("logs", paid)]), "logs nobody reads")
+    told_of = named(
+        rank_opportunities(Observations(30, content=[kept]), lines=[line("logs", paid)]), "logs nobody reads"
+    )
     assert [each.saves_usd for each in told_of] == [Decimal(12)] * count
 
 
@@ -370,7 +394,7 @@ def test_the_most_money_comes_first_and_cents_are_left_out() -> None:
         retried=[RetryOutcomes("support", 100, 0, Decimal("0.001"))],
         content=[StoredContent("support", 1, 9, 0)],
     )
-    found = told(looked, lines=[line("logs", 5), line("idle", 900, "")])
+    found = rank_opportunities(looked, lines=[line("logs", 5), line("idle", 900, "")])
     amounts = [each.saves_usd for each in found]
     assert amounts == sorted(amounts, reverse=True) and len(found) == 3
     assert all(each.evidence and each.proof and each.effort in ("small", "medium") for each in found)

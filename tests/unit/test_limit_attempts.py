@@ -51,7 +51,7 @@ def day(rig: Rig) -> str:
     return rig.gateway.clock.now().date().isoformat()
 
 
-async def counted(rig: Rig, room: int) -> None:
+async def check_counts(rig: Rig, room: int) -> None:
     """Every limit has counted what the journal says, holds nothing more of it, and was not exceeded."""
     settlements, counters = await rig.settlements(), rig.gateway.limit_slices
     used = {
@@ -75,7 +75,7 @@ async def test_after_a_billed_attempt_the_next_needs_room_in_the_limit(
         assert (reply.status, rig.models["two"].counted) == (status, int(status == 200))
         if status == 429:
             assert (reply.code, reply.json["error"]["limit"]) == ("rate_limit_exceeded", "money")
-        await counted(rig, room)
+        await check_counts(rig, room)
 
 
 @pytest.mark.parametrize(("failing", "status"), [(["one"], 200), (["one", "two"], 503)])
@@ -88,7 +88,7 @@ async def test_an_unbilled_attempts_reservation_passes_to_the_next(
         answer = await rig.chat()
         assert (answer.status, answer.headers["groundplan-deployment"]) == (status, "two")
         assert rig.grants.requested_budgets == []
-        await counted(rig, BOUND)
+        await check_counts(rig, BOUND)
 
 
 @pytest.mark.parametrize(("room", "sent"), [(2 * BOUND - 1, 0), (2 * BOUND, 1)])
@@ -102,7 +102,7 @@ async def test_a_hedge_uses_only_the_held_slice_of_a_limit(tmp_path: Path, room:
             one.release()
         assert (await asked).status == 200
         assert rig.models["two"].counted == sent and rig.grants.requested_budgets == []
-        await counted(rig, room)
+        await check_counts(rig, room)
 
 
 async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_what_it_held(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ async def test_where_the_first_of_two_was_not_billed_the_next_one_goes_on_with_w
         for gate in (one, two, one, two):
             gate.release()
         assert (await asked).status in (200, 503)
-        await counted(rig, room)
+        await check_counts(rig, room)
 
 
 async def test_limits_of_a_deployment_are_counted_and_released_if_held_locally(tmp_path: Path) -> None:
@@ -308,7 +308,7 @@ async def test_a_drained_attempt_is_counted_at_its_end(tmp_path: Path, stream: b
         assert counters.open_reservations == 2 and held["cost/money", day(rig)] == held["cost/own", day(rig)] == BOUND
         one.release()
         await wait_until(lambda: not rig.gateway.background)
-        await counted(rig, room)
+        await check_counts(rig, room)
         assert counters.spent("cost/own", day(rig)) == next(e.cost for e in await rig.settlements() if not e.attempt)
 
 
@@ -323,7 +323,7 @@ async def test_a_resumed_stream_uses_the_limit_for_its_rest(tmp_path: Path, room
             (error,) = stream.errors
             assert error["code"] == "stream_broken" and "the limit money" in error["message"]
             assert rig.models["two"].counted == 0 and stream.text
-        await counted(rig, room)
+        await check_counts(rig, room)
 
 
 @pytest.mark.parametrize(("requests", "ordered"), [([(5, "day")], False), ([], True)])

@@ -37,7 +37,7 @@ def deployment(name: str) -> Deployment:
     )
 
 
-def found(limit: Limit, name: str, team: str | None, key: str, person: str, place: str) -> list[Quota]:
+def covering_quotas(limit: Limit, name: str, team: str | None, key: str, person: str, place: str) -> list[Quota]:
     """What covers a call of somebody, and its attempt at `place`."""
     book = build_limit_book([limit], [], [])
     assert book is not None
@@ -51,7 +51,7 @@ def found(limit: Limit, name: str, team: str | None, key: str, person: str, plac
 def test_every_cover_counts_every_kind_of_use_in_every_time_and_is_never_exceeded(cover: str) -> None:
     for kind, period in KINDS:
         limit = Limit(name="most", covers=cover, type=kind, amount=3, period=period)
-        (quota,) = found(limit, "assistant", "core", "k1", "p1", "one")
+        (quota,) = covering_quotas(limit, "assistant", "core", "k1", "p1", "one")
         assert (quota.type, quota.period, quota.limit, quota.covers) == (kind, period, 3, cover)
         held, span = Slices(), current_key(quota.period, "", "UTC", AT)
         held.add_grant(quota.name, span, quota.limit)
@@ -62,14 +62,14 @@ def test_every_cover_counts_every_kind_of_use_in_every_time_and_is_never_exceede
 @pytest.mark.parametrize("cover", [*CALLER[1:], *UPSTREAM])
 def test_somebody_else_is_not_covered_or_has_a_count_of_their_own(cover: str) -> None:
     limit = Limit(name="most", covers=cover, type=REQUESTS, amount=3, period="day")
-    mine = found(limit, "assistant", "core", "k1", "p1", "one")
-    theirs = found(limit, "other", None, "k2", "p2", "two")
+    mine = covering_quotas(limit, "assistant", "core", "k1", "p1", "one")
+    theirs = covering_quotas(limit, "other", None, "k2", "p2", "two")
     if cover in ("key", "user"):
         assert len(mine) == len(theirs) == 1 and mine[0].name != theirs[0].name
     else:
         assert len(mine) == 1 and theirs == []
-    assert found(limit, "assistant", "core", "k1", "", "one") == ([] if cover.startswith("user") else mine)
-    nobodys = found(limit, "assistant", "core", "", "", "one")
+    assert covering_quotas(limit, "assistant", "core", "k1", "", "one") == ([] if cover.startswith("user") else mine)
+    nobodys = covering_quotas(limit, "assistant", "core", "", "", "one")
     assert nobodys == ([] if cover.startswith(("user", "key")) else mine), "what nobody asked for, as a shadow is"
 
 

@@ -20,7 +20,7 @@ from groundplan.core.home import Home
 KEPT = Cache(seconds=60, max_bytes=1 << 20, scope="person")
 
 
-def made(*deployments: Deployment) -> Blueprint:
+def blueprint_of(*deployments: Deployment) -> Blueprint:
     return Blueprint(
         number=1, company="acme", separation="solo", sites=[], deployments=list(deployments), sources=[], workloads=[],
         budgets=[], placements=[],
@@ -33,10 +33,10 @@ def deployment(api: str, url: str = "https://up.acme.example/v1") -> Deployment:
 
 
 def test_other_providers_need_the_service_that_asks_them_and_nobody_else_does() -> None:
-    assert local_services(made(deployment("openai"))) == ()
-    assert local_services(made(deployment("openai", "local:embedded"))) == ("embedded",)
+    assert local_services(blueprint_of(deployment("openai"))) == ()
+    assert local_services(blueprint_of(deployment("openai", "local:embedded"))) == ("embedded",)
     for api in ("anthropic", "gemini", "ollama"):
-        assert local_services(made(deployment("openai"), deployment(api))) == ("translate",)
+        assert local_services(blueprint_of(deployment("openai"), deployment(api))) == ("translate",)
 
 
 @pytest.mark.parametrize(
@@ -59,15 +59,15 @@ def test_the_search_service_is_there_for_whoever_asks_it_also_without_sources(
     more: dict[str, Any], asked: bool
 ) -> None:
     """A cache by meaning found nothing, ever, where no source was declared."""
-    served = msgspec.structs.replace(made(deployment("openai")), workloads=[workload("w", ["openai"], **more)])
+    served = msgspec.structs.replace(blueprint_of(deployment("openai")), workloads=[workload("w", ["openai"], **more)])
     assert local_services(served) == (("search",) if asked else ())
     assert local_services(served, likeness=True) == ("search",)
 
 
 def test_anthropics_messages_go_without_it_where_its_library_is_not_installed() -> None:
-    assert not needs_translation(made(deployment("openai"), deployment("anthropic")), installed=False)
-    assert needs_translation(made(deployment("anthropic")), installed=True)
-    assert needs_translation(made(deployment("anthropic"), deployment("gemini")), installed=False)
+    assert not needs_translation(blueprint_of(deployment("openai"), deployment("anthropic")), installed=False)
+    assert needs_translation(blueprint_of(deployment("anthropic")), installed=True)
+    assert needs_translation(blueprint_of(deployment("anthropic"), deployment("gemini")), installed=False)
 
 
 def test_it_is_a_process_of_the_installation(tmp_path: Path) -> None:

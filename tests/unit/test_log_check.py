@@ -52,7 +52,7 @@ def damage(home: Home, bundle: int) -> None:
     file.write_bytes(bytes(data))
 
 
-def told(check: LogCheck, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+def wait_for_state(check: LogCheck, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
     deadline = time.monotonic() + 20
     while not wanted(found := check.latest()):
         assert time.monotonic() < deadline, found
@@ -61,30 +61,30 @@ def told(check: LogCheck, wanted: Callable[[dict[str, Any]], bool]) -> dict[str,
 
 
 def test_everything_first_and_then_only_what_was_added(home: Home, check: LogCheck) -> None:
-    first = told(check, lambda found: found["ok"] is not None)
+    first = wait_for_state(check, lambda found: found["ok"] is not None)
     assert (first["ok"], first["entries"], first["newest"], first["signed"]) == (True, 700, 700, "trusted key")
     assert first["running"] is None and first["everything_at"] == first["checked_at"]
     assert check.latest() == first
     grow(home, 1500)
-    later = told(check, lambda found: found["entries"] == 1500)
+    later = wait_for_state(check, lambda found: found["entries"] == 1500)
     assert later["ok"] and later["checked_at"] > first["checked_at"]
     assert later["everything_at"] == first["everything_at"]
 
 
 def test_damage_in_what_was_added_is_found_at_once_and_in_older_entries_when_asked(home: Home, check: LogCheck) -> None:
-    told(check, lambda found: found["ok"] is not None)
+    wait_for_state(check, lambda found: found["ok"] is not None)
     damage(home, 0)
     grow(home, 1500)
-    assert told(check, lambda found: found["entries"] == 1500)["ok"]
+    assert wait_for_state(check, lambda found: found["entries"] == 1500)["ok"]
     check.verify_everything()
-    broken = told(check, lambda found: found["ok"] is False)
+    broken = wait_for_state(check, lambda found: found["ok"] is False)
     assert "altered" in broken["problems"][0]["message"]
     damage(home, 0)
     check.verify_everything()
-    assert told(check, lambda found: found["ok"] is True)["problems"] == []
+    assert wait_for_state(check, lambda found: found["ok"] is True)["problems"] == []
     grow(home, 2000)
     damage(home, 6)
-    assert told(check, lambda found: found["ok"] is False)["problems"][0]["at"] == 1791
+    assert wait_for_state(check, lambda found: found["ok"] is False)["problems"][0]["at"] == 1791
 
 
 class Counting(SystemClock):
@@ -110,17 +110,17 @@ def test_many_readers_at_once_cause_one_verification(home: Home) -> None:
     try:
         with ThreadPoolExecutor(8) as pool:
             list(pool.map(look, range(16)))
-        assert told(check, lambda found: found["running"] is None and found["ok"])["entries"] == 60_000
+        assert wait_for_state(check, lambda found: found["running"] is None and found["ok"])["entries"] == 60_000
         assert clock.asked == 1
     finally:
         check.stop()
 
 
 def test_a_log_that_was_cut_or_exchanged_is_found_without_reading_it_all(home: Home, check: LogCheck) -> None:
-    told(check, lambda found: found["ok"] is not None)
+    wait_for_state(check, lambda found: found["ok"] is not None)
     shutil.rmtree(home.audit)
     grow(home, 600)
-    cut = told(check, lambda found: found["ok"] is False)
+    cut = wait_for_state(check, lambda found: found["ok"] is False)
     assert "was cut" in cut["problems"][0]["message"]
 
 

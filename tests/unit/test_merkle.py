@@ -24,7 +24,7 @@ def plain_root(leaves: Sequence[bytes]) -> bytes:
     return hashlib.sha256(b"\x01" + plain_root(leaves[:k]) + plain_root(leaves[k:])).digest()
 
 
-def over(hashes: Sequence[bytes]) -> merkle.Subtree:
+def subtree_of(hashes: Sequence[bytes]) -> merkle.Subtree:
     return lambda start, end: merkle.root_of(hashes[start:end])
 
 
@@ -79,7 +79,7 @@ def test_inclusion_is_proved_for_the_right_leaf_only(position: tuple[int, int], 
     leaves = leaves_of(size)
     hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
     root = merkle.root_of(hashes)
-    proof = merkle.inclusion_proof(index, size, over(hashes))
+    proof = merkle.inclusion_proof(index, size, subtree_of(hashes))
     assert proof == plain_path(index, leaves)
     assert merkle.verify_inclusion(index, size, hashes[index], proof, root)
     other = data.draw(st.integers(0, size - 1))
@@ -97,7 +97,7 @@ def test_consistency_is_proved_for_the_true_past_only(position: tuple[int, int],
     leaves = leaves_of(size)
     hashes = [merkle.leaf_hash(leaf) for leaf in leaves]
     before, after = merkle.root_of(hashes[:old]), merkle.root_of(hashes)
-    proof = merkle.consistency_proof(old, size, over(hashes))
+    proof = merkle.consistency_proof(old, size, subtree_of(hashes))
     assert proof == plain_subproof(old, leaves, True)
     assert merkle.verify_consistency(old, size, before, after, proof)
     forked = merkle.root_of([merkle.leaf_hash(b"forged"), *hashes[1:old]])
@@ -114,10 +114,10 @@ def test_positions_outside_the_tree_are_refused() -> None:
     hashes = [merkle.leaf_hash(leaf) for leaf in leaves_of(3)]
     for index in (-1, 3):
         with pytest.raises(IndexError):
-            merkle.inclusion_proof(index, 3, over(hashes))
+            merkle.inclusion_proof(index, 3, subtree_of(hashes))
         assert not merkle.verify_inclusion(index, 3, hashes[0], [], hashes[0])
     for old in (0, 4):
         with pytest.raises(IndexError):
-            merkle.consistency_proof(old, 3, over(hashes))
+            merkle.consistency_proof(old, 3, subtree_of(hashes))
         assert not merkle.verify_consistency(old, 3, hashes[0], hashes[0], [])
     assert not merkle.verify_consistency(3, 5, hashes[0], hashes[0], [])

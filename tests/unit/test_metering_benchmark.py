@@ -24,7 +24,7 @@ def recorded(usage: dict[str, int] = USAGE, prices: dict[str, Any] = PRICES, **m
     }
 
 
-def told(folder: Path, capsys: pytest.CaptureFixture[str], *bodies: dict[str, Any]) -> dict[str, Any]:
+def run_benchmark(folder: Path, capsys: pytest.CaptureFixture[str], *bodies: dict[str, Any]) -> dict[str, Any]:
     path = folder / "usages.json.gz"
     path.write_bytes(gzip.compress(json.dumps(bodies).encode()))
     code = metering.main([str(path), "--json"])
@@ -37,7 +37,7 @@ def test_bodies_whose_usage_and_price_are_as_expected_are_counted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     as_numbers = {"input_price": 0.00004, "output_price": 0.000016}
-    found = told(tmp_path, capsys, recorded(), recorded(prices=as_numbers), recorded(prices={}))
+    found = run_benchmark(tmp_path, capsys, recorded(), recorded(prices=as_numbers), recorded(prices={}))
     assert {name: found[name] for name in ("bodies", "usage_right", "price_right")} == {
         "bodies": 3, "usage_right": 3, "price_right": 3,
     }  # fmt: skip
@@ -50,7 +50,7 @@ def test_a_usage_and_a_price_that_differ_are_wrong_each_for_itself(
     other = recorded({**USAGE, "output_tokens": 11}, {})
     nameless = recorded()
     del nameless["body"]["model"]
-    found = told(tmp_path, capsys, other, recorded(prices={**PRICES, "output_price": "0.000017"}), nameless)
+    found = run_benchmark(tmp_path, capsys, other, recorded(prices={**PRICES, "output_price": "0.000017"}), nameless)
     assert (found["bodies"], found["usage_right"], found["price_right"]) == (3, 2, 1)
     assert [each["what"] for each in found["wrong"]] == ["usage", "price", "price"]
 
@@ -61,7 +61,7 @@ def test_a_body_whose_model_is_no_name_has_the_price_of_the_recorded_one_or_none
 ) -> None:
     strange = recorded()
     strange["body"]["model"] = model
-    found = told(tmp_path, capsys, strange, {**strange, "model": "gpt-4.1-mini"})
+    found = run_benchmark(tmp_path, capsys, strange, {**strange, "model": "gpt-4.1-mini"})
     assert (found["bodies"], found["usage_right"], found["price_right"]) == (2, 2, 1)
     assert [(each["body"], each["why"]) for each in found["wrong"]] == [(0, "no price is known")]
 
@@ -69,7 +69,7 @@ def test_a_body_whose_model_is_no_name_has_the_price_of_the_recorded_one_or_none
 def test_a_class_that_the_body_states_and_the_expectation_leaves_out_is_explained_with_its_place(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = told(tmp_path, capsys, recorded(prices={}, prompt_tokens_details={"cached_tokens": 60}))
+    found = run_benchmark(tmp_path, capsys, recorded(prices={}, prompt_tokens_details={"cached_tokens": 60}))
     assert (found["usage_right"], found["wrong"]) == (1, [])
     (only,) = found["explained"]
     assert only["read"] == {"cache_read_tokens": 60}

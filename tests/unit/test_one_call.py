@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.test_providers_spoken import OTHERS, TOOL, Wire, asked, place, spoken, streamed, whole
+from tests.unit.test_providers_spoken import OTHERS, TOOL, Wire, complete_chat, place, request_body, spoken, streamed
 
 from groundplan.gateway.upstream.providers import supported_fields
 
@@ -36,11 +36,11 @@ async def test_each_provider_is_held_to_one_call(tmp_path: Path, monkeypatch: py
             monkeypatch.setattr(Wire, "_answer", doubled)
             where = place(api, wire, tmp_path)
             for more, most in (({}, 2), ({"parallel_tool_calls": True}, 2), ({"parallel_tool_calls": False}, 1)):
-                answer = await whole(providers, where, asked(api, tools=[TOOL], **more))
+                answer = await complete_chat(providers, where, request_body(api, tools=[TOOL], **more))
                 calls = answer.choices[0].message.tool_calls or []
                 assert len(calls) == (2 if api in TOLD else most), (api, more)
                 assert calls[0].type == "function" and calls[0].function.name == "look"
                 said = wire.body.get("parallel_tool_calls")
                 assert said is (more.get("parallel_tool_calls") if api in TOLD else None), (api, more)
         wire.tool = False
-        assert await streamed(providers, where, asked(api, parallel_tool_calls=False, stream=True))
+        assert await streamed(providers, where, request_body(api, parallel_tool_calls=False, stream=True))

@@ -77,7 +77,7 @@ def answer(call: UUID, tokens: int | None = 20, status: int = 200) -> bytes:
     return json.dumps({"id": "i", "custom_id": call.hex, "response": response, "error": None}).encode() + b"\n"
 
 
-def given(folder: Path, *lines: bytes, status: str = "completed", name: str = "output") -> ProviderResults:
+def provider_results(folder: Path, *lines: bytes, status: str = "completed", name: str = "output") -> ProviderResults:
     path = folder / name
     path.write_bytes(b"".join(lines))
     results = ResultFiles([path])
@@ -93,14 +93,14 @@ def test_unreadable_result_lines_count_for_no_call_and_block_no_other(tmp_path: 
     one, each = terms(), line()
     deep = b"[" * 100_000 + b"]" * 100_000
     odd = [b"{", b"\xff", deep, b'{"custom_id":"x","response":%b}' % deep, b"7", b""]
-    found = call_result(one, each, [given(tmp_path, *(raw + b"\n" for raw in odd), answer(each.call))])
+    found = call_result(one, each, [provider_results(tmp_path, *(raw + b"\n" for raw in odd), answer(each.call))])
     assert settled(found) == [("ok", 100_000_000, ["provider_batch"])]
     assert [to_openai_line(raw) for raw in odd] == [b""] * len(odd)
 
 
 def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:
     one, each = terms(), line()
-    found = call_result(one, each, [given(tmp_path, answer(each.call))])
+    found = call_result(one, each, [provider_results(tmp_path, answer(each.call))])
     assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])] and not found.estimated
     end = finish_record(one, each, found)
     assert (end.status, end.http_status, end.workload, end.deployment) == ("ok", 200, "assistant", "one")
@@ -112,8 +112,8 @@ def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:
 def test_a_line_that_the_provider_made_twice_is_two_attempts_and_the_second_is_flagged(tmp_path: Path) -> None:
     one, each = terms(), line()
     both = [
-        given(tmp_path, answer(each.call)),
-        given(tmp_path, answer(each.call, 10), status="cancelled", name="second"),
+        provider_results(tmp_path, answer(each.call)),
+        provider_results(tmp_path, answer(each.call, 10), status="cancelled", name="second"),
     ]
     found = call_result(one, each, both)
     assert settled(found) == [
@@ -121,10 +121,10 @@ def test_a_line_that_the_provider_made_twice_is_two_attempts_and_the_second_is_f
         ("ok", 50_000_000, ["provider_batch", "sent_twice"]),
     ]
     assert [r.attempt for r, _ in found.attempts] == [0, 1] and found.cost == 150_000_000
-    only_second = call_result(one, each, [given(tmp_path, status="expired"), both[1]])
+    only_second = call_result(one, each, [provider_results(tmp_path, status="expired"), both[1]])
     assert only_second.ok and [r.attempt for r, _ in only_second.attempts] == [0]
-    refused = given(tmp_path, answer(each.call, status=400), name="refused")
-    good = given(tmp_path, answer(each.call), answer(each.call, 10))
+    refused = provider_results(tmp_path, answer(each.call, status=400), name="refused")
+    good = provider_results(tmp_path, answer(each.call), answer(each.call, 10))
     for pair in ([good, refused], [refused, good]):
         found = call_result(one, each, pair)
         assert (found.ok, found.status, found.cost) == (True, 200, 100_000_000), "whichever was first"
@@ -144,7 +144,7 @@ def test_a_call_without_result_that_may_have_been_made_is_charged_at_its_bound(
     tmp_path: Path, raw: bytes, status: str, error: str, cost: int
 ) -> None:
     one, each = terms(), line()
-    found = call_result(one, each, [given(tmp_path, raw, status=status)])
+    found = call_result(one, each, [provider_results(tmp_path, raw, status=status)])
     assert (found.ok, found.error[0], found.cost) == (False, error, cost)
     assert bool(found.attempts) == bool(cost) and found.estimated == bool(cost)
     assert json.loads(result_line(each, found, b""))["error"]["code"] == error
@@ -152,38 +152,40 @@ def test_a_call_without_result_that_may_have_been_made_is_charged_at_its_bound(
 
 def test_calls_that_end_otherwise_are_settled_accordingly(tmp_path: Path) -> None:
     one, each = terms(), line()
-    unreported = call_result(one, each, [given(tmp_path, answer(each.call, None))])
+    unreported = call_result(one, each, [provider_results(tmp_path, answer(each.call, None))])
     assert unreported.ok and settled(unreported) == [("ok", HELD, ["provider_batch", "no_usage"])]
     nothing = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 0')
-    assert settled(call_result(one, each, [given(tmp_path, nothing)])) == settled(unreported)
-    dear = call_result(one, each, [given(tmp_path, answer(each.call, 50))])
+    assert settled(call_result(one, each, [provider_results(tmp_path, nothing)])) == settled(unreported)
+    dear = call_result(one, each, [provider_results(tmp_path, answer(each.call, 50))])
     assert settled(dear) == [("ok", 250_000_000, ["provider_batch", "over_bound"])]
     for most, flags in (((1, 20), []), ((1, 19), ["over_bound"]), ((0, 0), [])):
         bounded = replace(each, most_input=most[0], most_output=most[1])
-        assert settled(call_result(one, bounded, [given(tmp_path, answer(each.call))]))[0][2] == [
+        assert settled(call_result(one, bounded, [provider_results(tmp_path, answer(each.call))]))[0][2] == [
             "provider_batch",
             *flags,
         ]
-    absurd = call_result(terms(Rates(input=0, output=600 * PICO)), each, [given(tmp_path, answer(each.call, 10**12))])
+    absurd = call_result(
+        terms(Rates(input=0, output=600 * PICO)), each, [provider_results(tmp_path, answer(each.call, 10**12))]
+    )
     assert settled(absurd) == [("ok", MAX_AMOUNT, ["provider_batch", "over_bound"])], (
         "the most that can be written down"
     )
     long = replace(each, most_input=1)
     told_two = answer(each.call).replace(b'"prompt_tokens": 1', b'"prompt_tokens": 2')
-    assert settled(call_result(one, long, [given(tmp_path, told_two)]))[0][2] == [
+    assert settled(call_result(one, long, [provider_results(tmp_path, told_two)]))[0][2] == [
         "provider_batch",
         "over_bound",
         "over_input",
     ]
-    refused = call_result(one, each, [given(tmp_path, answer(each.call, status=400))])
+    refused = call_result(one, each, [provider_results(tmp_path, answer(each.call, status=400))])
     assert not refused.ok and settled(refused) == [("not_billed", 0, ["provider_batch"])]
     assert finish_record(one, each, refused).error_code == "upstream_refused"
     assert json.loads(result_line(each, refused, refused.data))["response"]["status_code"] == 400
     data: dict[str, Any] = {"custom_id": each.call.hex, "response": {"status_code": 200, "body": {"no": 1}}}
-    odd = call_result(one, each, [given(tmp_path, json.dumps(data).encode())])
+    odd = call_result(one, each, [provider_results(tmp_path, json.dumps(data).encode())])
     assert odd.error[0] == "batch_line_malformed" and settled(odd) == [("failed", HELD, ["provider_batch", "no_usage"])]
     data = {"custom_id": each.call.hex, "response": None, "error": {"code": "batch_cancelled", "message": "theirs"}}
-    ended = call_result(one, each, [given(tmp_path, json.dumps(data).encode(), status="cancelled")])
+    ended = call_result(one, each, [provider_results(tmp_path, json.dumps(data).encode(), status="cancelled")])
     assert ended.error == NOT_MADE and not ended.attempts, "why it ended is said in our words"
     gone = call_result(one, each, [ProviderResults(None, ResultFiles([]))])
     assert gone.error[0] == "batch_line_lost" and gone.cost == HELD
@@ -209,7 +211,7 @@ def test_the_journal_of_an_order_is_published_once_and_complete(tmp_path: Path) 
     for attempt in range(2):  # told again after a crash, it says the same and changes nothing
         journal = OrderJournal(home, one.order.id)
         for each in lines:
-            found = call_result(one, each, [given(tmp_path, answer(each.call))])
+            found = call_result(one, each, [provider_results(tmp_path, answer(each.call))])
             for reservation, settlement in found.attempts:
                 journal.add(reservation, settlement, finish_record(one, each, found))
         journal.publish()
@@ -230,7 +232,7 @@ async def test_writing_the_costs_of_an_order_does_not_block_the_loop(
     """Of a large order they are tens of megabytes, and calls go on meanwhile."""
     one, each, home = terms(), line(), Home(tmp_path)
     home.create()
-    found = call_result(one, each, [given(tmp_path, answer(each.call))])
+    found = call_result(one, each, [provider_results(tmp_path, answer(each.call))])
     journal, fsync, dirty = OrderJournal(home, one.order.id), os.fsync, []
 
     def told(descriptor: int) -> None:
@@ -274,7 +276,7 @@ def test_half_of_a_character_costs_nobody_the_answer(tmp_path: Path) -> None:
     """A model that is cut in the middle of an emoji, and a provider that writes its escapes one by one."""
     one, each = terms(), line()
     half = answer(each.call).replace(b'"content": "a"', b'"content": "a\\ud83d"')
-    found = call_result(one, each, [given(tmp_path, half)])
+    found = call_result(one, each, [provider_results(tmp_path, half)])
     assert found.ok and settled(found) == [("ok", 100_000_000, ["provider_batch"])]
     shown = json.loads(result_line(each, found, found.data))
     assert shown["response"]["body"]["choices"][0]["message"]["content"] == "a\ufffd"

@@ -126,7 +126,7 @@ def test_an_assessment_names_what_it_looks_at() -> None:
     assert titles(found) == {"ac-6.1": "ac-6.1"} and [each.state for each in found.findings] == ["needed"]
 
 
-def told(files: dict[str, str]) -> str:
+def import_errors(files: dict[str, str]) -> str:
     with pytest.raises(Invalid) as caught:
         import_oscal(files, OWNER)
     return "\n".join([str(caught.value), *map(str, caught.value.problems)])
@@ -135,26 +135,28 @@ def told(files: dict[str, str]) -> str:
 def test_what_is_wrong_is_told_by_file_and_place() -> None:
     wrong = json.loads(json.dumps(CATALOG))
     wrong["catalog"]["groups"][0]["controls"][0]["id"] = 7
-    text = told({"c.json": json.dumps(wrong)})
+    text = import_errors({"c.json": json.dumps(wrong)})
     assert text.startswith("c.json: Expected `str`, got `int` at catalog.groups[0].controls[0].id")
-    assert told({"c.json": '{"catalog":\n  @}'}).startswith("c.json:2:3: this is no JSON")
-    assert told({"c.json": "{}"}).startswith("c.json: this is not one document of OSCAL")
-    assert "a system security plan selects no controls" in told({"c.json": '{"system-security-plan": {}}'})
+    assert import_errors({"c.json": '{"catalog":\n  @}'}).startswith("c.json:2:3: this is no JSON")
+    assert import_errors({"c.json": "{}"}).startswith("c.json: this is not one document of OSCAL")
+    assert "a system security plan selects no controls" in import_errors({"c.json": '{"system-security-plan": {}}'})
     files = {"catalog.json": json.dumps(CATALOG, indent=1)}
-    text = told({**files, "own.json": json.dumps(profile(**{"include-controls": [{"with-ids": ["ac-9"]}]}), indent=1)})
+    text = import_errors(
+        {**files, "own.json": json.dumps(profile(**{"include-controls": [{"with-ids": ["ac-9"]}]}), indent=1)}
+    )
     assert "own.json:" in text and "catalog.json has no control ac-9" in text
-    text = told({"own.json": json.dumps(profile(), indent=1)})
+    text = import_errors({"own.json": json.dumps(profile(), indent=1)})
     assert "it imports ../cat/catalog.xml, which is not among the files" in text
     both = json.loads(json.dumps(CATALOG).replace("zz-9", "ac-1"))
-    assert "the control ac-1 is there twice" in told({"c.json": json.dumps(both, indent=1)})
+    assert "the control ac-1 is there twice" in import_errors({"c.json": json.dumps(both, indent=1)})
     nested = json.dumps(CATALOG)[:-2] + ', "groups": [' + '{"groups": [' * 5_000 + "]}" * 5_000 + "]}}"
-    assert "nested too deeply" in told({"c.json": nested})
+    assert "nested too deeply" in import_errors({"c.json": nested})
 
 
 def test_profiles_that_import_each_other_end() -> None:
     one, two = profile(), profile()
     one["profile"]["imports"][0]["href"], two["profile"]["imports"][0]["href"] = "two.json", "one.json"
-    assert "which imports it" in told({"one.json": json.dumps(one), "two.json": json.dumps(two)})
+    assert "which imports it" in import_errors({"one.json": json.dumps(one), "two.json": json.dumps(two)})
 
 
 def test_documents_that_import_each_other_many_times_are_read_once_each_and_too_large_ones_not() -> None:

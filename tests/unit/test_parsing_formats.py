@@ -37,7 +37,7 @@ def parsed(name: str, data: bytes) -> Parsed:
     return parse_job(Job(key=name, data=data, tables=True))
 
 
-def whole(document: Parsed) -> str:
+def full_text(document: Parsed) -> str:
     return "\n".join(piece.text for piece in document.pieces)
 
 
@@ -51,7 +51,7 @@ def whole(document: Parsed) -> str:
 )  # fmt: skip
 def test_tables_are_read_as_tables(name: str, data: bytes) -> None:
     document = parsed(name, data)
-    assert TABLE in whole(document)
+    assert TABLE in full_text(document)
     assert document.tables[0].columns == ["Pump", "Price"]
     assert document.tables[0].rows == [["P-100", "1,250 EUR"], ["P-200", "2,400 EUR"]]
 
@@ -72,14 +72,14 @@ def test_a_table_that_is_cut_keeps_its_head_beside_later_rows(name: str, data: b
 
 def test_a_word_document_keeps_its_order_and_title() -> None:
     document = parsed("x/returns.docx", files.word_document(title="Returning pumps"))
-    text = whole(document)
+    text = full_text(document)
     assert document.title == "Returning pumps"
     assert text.index("# Returns") < text.index("within 30 days") < text.index("P-100") < text.index("- Freight")
 
 
 def test_a_page_is_read_without_its_scripts_and_navigation() -> None:
     document = parsed("a.html", PAGE)
-    text = whole(document)
+    text = full_text(document)
     assert "Home" not in text
     assert "alert" not in text
     assert "## Returns" in text
@@ -90,13 +90,13 @@ def test_a_page_is_read_without_its_scripts_and_navigation() -> None:
 
 
 def test_slides_have_titles_and_notes() -> None:
-    assert "# Prices" in whole(parsed("a.pptx", files.slides()))
-    assert "Notes: Say that freight is extra." in whole(parsed("a.pptx", files.slides()))
+    assert "# Prices" in full_text(parsed("a.pptx", files.slides()))
+    assert "Notes: Say that freight is extra." in full_text(parsed("a.pptx", files.slides()))
 
 
 def test_no_text_of_a_word_document_is_left_out() -> None:
     document = parsed("a.docx", files.word_with_parts())
-    text = whole(document)
+    text = full_text(document)
     for word in (
         "in a control", "in a box.", "inserted", "in a nested table", "in the header", "in a note",
         "in a box of a cell",
@@ -108,12 +108,12 @@ def test_no_text_of_a_word_document_is_left_out() -> None:
 
 
 def test_texts_of_grouped_shapes_are_read() -> None:
-    assert "What stands in a group within a group." in whole(parsed("a.pptx", files.grouped_slides()))
+    assert "What stands in a group within a group." in full_text(parsed("a.pptx", files.grouped_slides()))
 
 
 def test_a_page_in_a_form_is_read_and_its_controls_are_not() -> None:
     page = b"<body><form id='aspnetForm'><p>Returns take 30 days.</p><select><option>Europe</select></form></body>"
-    assert whole(parsed("a.html", page)) == "Returns take 30 days."
+    assert full_text(parsed("a.html", page)) == "Returns take 30 days."
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be", "utf-32"])
@@ -121,22 +121,22 @@ def test_text_of_another_encoding_is_not_taken_for_single_letters(encoding: str)
     with pytest.raises(Invalid) as caught:
         parsed("a.txt", "Pumps may be returned within 30 days.".encode(encoding))
     assert caught.value.code == "document_encoding"
-    assert whole(parsed("a.txt", "Pümps".encode("utf-16"))) == "Pümps"
+    assert full_text(parsed("a.txt", "Pümps".encode("utf-16"))) == "Pümps"
 
 
 def test_mail_says_who_wrote_when() -> None:
     document = parsed("a.eml", EML)
     assert document.title == "Rückgabe"
-    assert "From: Lena <lena@acme.example>" in whole(document)
-    assert "P-200 came back" in whole(document)
+    assert "From: Lena <lena@acme.example>" in full_text(document)
+    assert "P-200 came back" in full_text(document)
     assert document.told["sent_at"] == "2026-11-24T10:00:00+01:00"
 
 
 def test_json_is_read_as_paths() -> None:
-    assert whole(parsed("a.json", b'{"pump": {"name": "P-100", "seals": [1, 2]}}')) == (
+    assert full_text(parsed("a.json", b'{"pump": {"name": "P-100", "seals": [1, 2]}}')) == (
         "pump.name: P-100\npump.seals[1]: 1\npump.seals[2]: 2"
     )
-    assert "name: b" in whole(parsed("a.jsonl", b'{"name": "a"}\n{"name": "b"}\n'))
+    assert "name: b" in full_text(parsed("a.jsonl", b'{"name": "a"}\n{"name": "b"}\n'))
 
 
 def test_rows_that_do_not_fit_are_told() -> None:

@@ -163,13 +163,13 @@ def test_waiting_grows_with_the_load_on_own_hardware() -> None:
     assert found.first_break is not None
 
 
-def seen(factor: float, count: int = 8) -> list[dict[str, object]]:
+def observed_days(factor: float, count: int = 8) -> list[dict[str, object]]:
     return [{"day": f"2026-11-{n:02}", "usd_day": 10 * factor * (1.02 if n % 2 else 0.98)} for n in range(1, count + 1)]
 
 
 @pytest.mark.parametrize(("factor", "drifts"), [(1.0, False), (1.1, False), (1.6, True), (0.4, True)])
 def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None:
-    (found,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": seen(factor)})
+    (found,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": observed_days(factor)})
     assert found.has_drifted is drifts
     flips = [{"workload": name, "after": None} for name in ("chat", "search")]
     words = ["$1 a month becomes $2, $1 more.", "chat moves.", "chats moves."]
@@ -193,10 +193,10 @@ def test_drift_is_told_where_it_is_material(factor: float, drifts: bool) -> None
 
 
 def test_one_bad_day_is_no_drift() -> None:
-    rows = [*seen(1.0, 7), {"day": "2026-11-08", "usd_day": 19.0}]
+    rows = [*observed_days(1.0, 7), {"day": "2026-11-08", "usd_day": 19.0}]
     (found,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": rows})
     assert not found.has_drifted
-    (young,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": seen(3.0, 2)})
+    (young,) = drift.build_charts({"chat": {"usd_day": 10.0}}, {"chat": observed_days(3.0, 2)})
     assert not young.has_drifted
 
 

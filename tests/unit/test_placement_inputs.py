@@ -164,33 +164,35 @@ def plan(*names: str, **changes: Any) -> CompanyPlan:
     return plan_company(rig.company(*many, **{"sites": sites, "deployments": deployments, "models": {}, **changes}))
 
 
-def places(found: CompanyPlan) -> list[str]:
+def primary_configs(found: CompanyPlan) -> list[str]:
     return sorted(each.primary.config for each in found.placements.values())
 
 
 def test_a_quota_of_a_provider_is_shared_by_all_who_use_it() -> None:
     tokens = rig.workload("a", calls_month=1e6).peak_second * 60 * 1200
-    assert places(plan("a", "b", "c")) == ["gpt", "gpt", "gpt"]
+    assert primary_configs(plan("a", "b", "c")) == ["gpt", "gpt", "gpt"]
     tight = {
         "gpt": rig.deployment("gpt", "cloud", 0.5, quota_tokens_minute=2.5 * tokens),
         "dear": rig.deployment("dear", "other", 2.0),
     }
-    assert places(plan("a", "b", "c", deployments=tight)) == ["dear", "gpt", "gpt"]
+    assert primary_configs(plan("a", "b", "c", deployments=tight)) == ["dear", "gpt", "gpt"]
 
 
 def test_production_is_spread_over_failure_domains() -> None:
-    assert places(plan("a", "b", "c", policy=PolicyFacts(spread=2))) == ["dear", "gpt", "gpt"]
+    assert primary_configs(plan("a", "b", "c", policy=PolicyFacts(spread=2))) == ["dear", "gpt", "gpt"]
     pilots = {n: rig.workload(n, calls_month=1e6, stage="pilot") for n in "abc"}
     free = plan("a", policy=PolicyFacts(spread=2)).company
-    assert places(plan_company(replace(free, workloads=pilots))) == ["gpt", "gpt", "gpt"], "pilots do not count"
+    assert primary_configs(plan_company(replace(free, workloads=pilots))) == ["gpt", "gpt", "gpt"], (
+        "pilots do not count"
+    )
 
 
 def test_a_price_of_carbon_moves_what_it_makes_dearer() -> None:
     sites = {"cloud": rig.site("cloud", carbon_g_kwh=700.0), "other": rig.site("other", carbon_g_kwh=10.0)}
     prices = {"gpt": rig.deployment("gpt", "cloud", 0.5), "dear": rig.deployment("dear", "other", 0.51)}
-    assert places(plan("a", sites=sites, deployments=prices)) == ["gpt"]
+    assert primary_configs(plan("a", sites=sites, deployments=prices)) == ["gpt"]
     costly = plan("a", sites=sites, deployments=prices, policy=PolicyFacts(carbon_usd_tonne=500.0))
-    assert places(costly) == ["dear"]
+    assert primary_configs(costly) == ["dear"]
 
 
 MUTATED: list[tuple[str, Callable[[Company], Company]]] = [

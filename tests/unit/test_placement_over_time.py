@@ -277,7 +277,7 @@ ASKED = st.fixed_dictionaries(
 )
 
 
-def asked(number: int, facts: dict[str, Any]) -> Any:
+def make_workload(number: int, facts: dict[str, Any]) -> Any:
     shape = weekly_curve(facts["curve"], facts["peak"])
     return rig.workload(f"w{number}", **{**facts, "curve": shape, "peak": max(shape)})
 
@@ -294,7 +294,7 @@ def test_no_sound_plan_is_refused_by_the_second_verifier(
         "rack": rig.site("rack", "private", hardware=(rig.hardware(count=2),), availability=0.995),
     }
     facts = rig.company(
-        *(asked(number, each) for number, each in enumerate(workloads)),
+        *(make_workload(number, each) for number, each in enumerate(workloads)),
         sites=sites,
         models={rig.LLAMA.name: rig.LLAMA, BIG.name: BIG},
         deployments={"gpt": rig.deployment("gpt", "cloud", 1.0, quota_tokens_minute=5e6)},

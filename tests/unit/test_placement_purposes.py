@@ -79,7 +79,9 @@ def test_a_planned_workload_goes_elsewhere_and_says_why() -> None:
 def test_an_order_that_is_not_planned_names_it_too() -> None:
     sites = {"a": Site(name="a", type="cloud", jurisdiction="EU", purposes=["hiring"]),
              "b": Site(name="b", type="cloud", jurisdiction="EU")}  # fmt: skip
-    found = place_workload(Demand("w", "internal", (), purposes=("support",)), [at("a"), at("b")], sites)
+    found = place_workload(
+        Demand("w", "internal", (), purposes=("support",)), [deployment_at("a"), deployment_at("b")], sites
+    )
     assert found.primary == "at-b"
     assert found.binding == "only one is allowed: internal data, the site is for hiring only, not for support"
 
@@ -93,7 +95,7 @@ def test_a_plan_that_goes_against_it_is_not_passed() -> None:
     assert {each.kind for each in find_violations(company, build_claim(found))} == {"purposes"}
 
 
-def at(site: str, purposes: tuple[str, ...] = ()) -> Deployment:
+def deployment_at(site: str, purposes: tuple[str, ...] = ()) -> Deployment:
     return Deployment(
         name=f"at-{site}", site=site, model="m", upstream_model="m", url="http://127.0.0.1/v1",
         rates=Rates(input=1, output=1), purposes=list(purposes),
@@ -113,7 +115,7 @@ SOME = st.lists(st.sampled_from(["support", "hiring", "research"]), max_size=3, 
 @given(SOME, SOME, SOME)
 def test_all_readings_agree(asked: list[str], of_site: list[str], of_model: list[str]) -> None:
     site = Site(name="s", type="private", jurisdiction="EU", purposes=of_site)
-    served = at("s", tuple(of_model))
+    served = deployment_at("s", tuple(of_model))
     served_all = all(not limit or (asked and set(asked) <= set(limit)) for limit in (of_site, of_model))
     demand = Demand("w", "internal", (), purposes=tuple(asked))
     assert is_allowed(asking(asked), served, {"s": site}) is served_all

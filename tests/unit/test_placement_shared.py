@@ -145,7 +145,7 @@ def test_a_commitment_is_the_cheapest_number_of_units(signed: CompanyPlan) -> No
     assert committed.units == int(np.argmin(costs))
 
 
-def changed(**facts: Any) -> Callable[[PlanClaim], PlanClaim]:
+def change_shared(**facts: Any) -> Callable[[PlanClaim], PlanClaim]:
     def made(one: PlanClaim) -> PlanClaim:
         return replace(
             one, shared_hardware={name: replace(each, **facts) for name, each in one.shared_hardware.items()}
@@ -155,18 +155,18 @@ def changed(**facts: Any) -> Callable[[PlanClaim], PlanClaim]:
 
 
 OWN: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
-    ("held", changed(units=9.0, usd=1e6)),
-    ("held", changed(units=0.2)),
-    ("held", changed(usd=1.0)),
-    ("held", changed(type="l4")),
+    ("held", change_shared(units=9.0, usd=1e6)),
+    ("held", change_shared(units=0.2)),
+    ("held", change_shared(usd=1.0)),
+    ("held", change_shared(type="l4")),
     ("cost", lambda one: replace(one, hardware_usd=1.0)),
 ]
 SIGNED: list[tuple[str, Callable[[PlanClaim], PlanClaim]]] = [
-    ("commitment", changed(months=36.0)),
-    ("held", changed(usd=1.0)),
-    ("held", changed(units=9000.0, usd=1e9)),
+    ("commitment", change_shared(months=36.0)),
+    ("held", change_shared(usd=1.0)),
+    ("held", change_shared(units=9000.0, usd=1e9)),
     ("capacity", lambda one: replace(one, shared_hardware={})),
-    ("capacity", changed(rows=())),
+    ("capacity", change_shared(rows=())),
 ]
 
 

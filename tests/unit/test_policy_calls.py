@@ -237,7 +237,9 @@ def test_examples_beside_policies_are_decided(tmp_path: Path) -> None:
 # approvals -----------------------------------------------------------------------------------------------------------
 
 
-def changed(before: str, after: str, standing: ApprovalStatus | None = None) -> tuple[list[str], list[bp.PolicyRules]]:
+def plan_change(
+    before: str, after: str, standing: ApprovalStatus | None = None
+) -> tuple[list[str], list[bp.PolicyRules]]:
     """(duties that are asked, rules that hold at once) of a change."""
     old = load_files({"w.yaml": WORKSPACE + before})
     made = plan(old, None, today=TODAY).blueprint
@@ -251,17 +253,17 @@ def test_a_rule_that_is_enforced_changes_only_with_approval() -> None:
     weaker = BLOCK.replace("context.training", "context.training && context.hour == 3")
     off = BLOCK.replace("enforce", "shadow")
     for after in (weaker, off, ""):
-        duties, held = changed(BLOCK, after)
+        duties, held = plan_change(BLOCK, after)
         assert duties == ["security", "compliance"]
         assert [(rule.name, rule.enforced, "hour" in rule.text) for rule in held] == [("house", True, False)]
     for before, after in (("", BLOCK), (off, BLOCK), (off, ""), (BLOCK, BLOCK), ("", off)):
-        duties, held = changed(before, after)
+        duties, held = plan_change(before, after)
         assert duties == [] and len(held) == (1 if after else 0)
 
 
 def test_an_approved_change_of_a_rule_holds() -> None:
     gone = ApprovalStatus(approved=frozenset({("rule/house", rule_digest(None, "house"))}))
-    assert changed(BLOCK, "", gone) == ([], [])
+    assert plan_change(BLOCK, "", gone) == ([], [])
 
 
 def test_a_rollback_removes_no_rule() -> None:

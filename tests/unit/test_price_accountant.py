@@ -47,7 +47,7 @@ def declared(chance: random.Random) -> Price:
     return {name: value for name, value in made.items() if value is not None}
 
 
-def written(made: Price, currency: str) -> str:
+def price_yaml(made: Price, currency: str) -> str:
     def text(name: str, value: Any) -> str:
         if isinstance(value, dict):
             return f"{name}: {{{', '.join(text(*each) for each in value.items())}}}"
@@ -58,7 +58,7 @@ def written(made: Price, currency: str) -> str:
     return "{" + ", ".join(text(*each) for each in {**made, "currency": currency}.items()) + "}"
 
 
-def of(rates: Price, name: str) -> Decimal:
+def rate_of(rates: Price, name: str) -> Decimal:
     found: Decimal = rates[name] if name in rates else rates[PARENT[name]]
     return found
 
@@ -73,7 +73,7 @@ def expected_rates(made: Price, minute: int, service: str, prompt: int) -> Price
     if "long" not in made or prompt <= made["long"]["above"]:
         return rates
     long = base | {name: value for name, value in made["long"].items() if name in CLASSES}
-    return {name: max(of(rates, name), of(long, name)) for name in CLASSES} if over else long
+    return {name: max(rate_of(rates, name), rate_of(long, name)) for name in CLASSES} if over else long
 
 
 def side(total: int, base: Decimal, classes: list[tuple[int, Decimal]]) -> Decimal:
@@ -90,7 +90,7 @@ def must_cost(made: Price, currency: str, minute: int, service: str, used: dict[
     rates = {name: up(value * rate) for name, value in expected_rates(made, minute, service, used["input"]).items()}
     amount = Decimal(0)
     for total in ("input", "output"):
-        parts = [(used[name], of(rates, name)) for name, parent in PARENT.items() if parent == total]
+        parts = [(used[name], rate_of(rates, name)) for name, parent in PARENT.items() if parent == total]
         amount += side(used[total], rates[total], parts)
     return up(amount / 1_000_000) + up(made["request"] * rate)
 
@@ -99,7 +99,7 @@ def must_cost(made: Price, currency: str, minute: int, service: str, used: dict[
 def test_a_price_costs_what_it_says(seed: int) -> None:
     chance = random.Random(seed)
     made, currency = declared(chance), chance.choice(["USD", "EUR"])
-    text = OWN.replace("PRICE", written(made, currency)).replace("name: acme\n", f"name: acme\n{EURO}", 1)
+    text = OWN.replace("PRICE", price_yaml(made, currency)).replace("name: acme\n", f"name: acme\n{EURO}", 1)
     read = load_files({"a.yaml": text})
     rates = declared_or_listed(read, read.deployments["gpt-eu"], date(2026, 6, 1))
     assert isinstance(rates, Rates), rates

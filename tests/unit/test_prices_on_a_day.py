@@ -26,12 +26,12 @@ def workspace(price: str, *, euro: bool = False) -> Workspace:
     return load_files({"a.yaml": text.replace("approvals: {parts: []}\n", EUR) if euro else text})
 
 
-def on(read: Workspace, day: str) -> Rates | Problem:
+def price_on(read: Workspace, day: str) -> Rates | Problem:
     return pricing.declared_or_listed(read, read.deployments["gpt-eu"], date.fromisoformat(day))
 
 
 def inputs(read: Workspace, *days: str) -> list[int | str]:
-    found = (on(read, day) for day in days)
+    found = (price_on(read, day) for day in days)
     return [each.input // PICO if isinstance(each, Rates) else each.code for each in found]
 
 
@@ -51,7 +51,7 @@ PAID = "input: 3 USD/Mtok, output: 2 USD/Mtok"
 def test_a_price_of_nothing_has_its_day_like_any(price: str, said: list[int | str]) -> None:
     read = workspace(price)
     assert inputs(read, "2026-05-31", "2026-06-01") == said
-    free = on(read, "2026-06-01" if said[1] == 0 else "2026-05-31")
+    free = price_on(read, "2026-06-01" if said[1] == 0 else "2026-05-31")
     assert isinstance(free, Rates) and free.source == "declared free"
 
 
@@ -74,7 +74,7 @@ def test_a_blueprint_has_what_follows_for_a_month_of_weeks() -> None:
 @pytest.mark.parametrize("more", ["cache_read: 1 USD/Mtok", "batch: {input: 1 USD/Mtok}", "reasoning: 1 USD/Mtok"])
 def test_what_costs_in_any_class_is_not_free(more: str) -> None:
     read = workspace(f"{{input: 0 USD/Mtok, output: 0 USD/Mtok, {more}}}")
-    found = on(read, "2026-06-01")
+    found = price_on(read, "2026-06-01")
     assert isinstance(found, Rates) and found.source != "declared free"
     assert PICO in (found.cache_read, found.reasoning, found.batch and found.batch.input)
 
@@ -93,7 +93,7 @@ def test_a_long_prompt_in_another_class_of_service_costs_the_dearer_of_both(
     other: str, its: str, of_long: str, said: int | None
 ) -> None:
     read = workspace(f"{{input: 2 USD/Mtok, output: 9 USD/Mtok, long: {{above: 9, {of_long}}}, {other}{its}}}}}")
-    found = on(read, "2026-06-01")
+    found = price_on(read, "2026-06-01")
     assert isinstance(found, Rates)
     made = found.priority or found.batch or found.windows[1].rates
     assert made.long is not None and made.long.cache_read == (said and said * PICO)

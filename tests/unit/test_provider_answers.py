@@ -34,7 +34,7 @@ def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:
     )  # fmt: skip
 
 
-def told(*found: ChatCompletionChunk, one: bool = False) -> list[dict[str, Any]]:
+def convert_chunks(*found: ChatCompletionChunk, one: bool = False) -> list[dict[str, Any]]:
     chunks = ChunkConverter("asked", single_call=one)
     return [made for each in found if (made := chunks.convert(each)) is not None] + chunks.final_chunks()
 
@@ -53,12 +53,14 @@ def test_reasoning_is_told_under_the_name_that_servers_give_it() -> None:
         "asked",
     )  # fmt: skip
     assert whole["choices"][0]["message"]["reasoning_content"] == "hm"
-    streamed = told(chunk(role="assistant", reasoning=Reasoning(content="hm")), chunk(content="a"), chunk("stop"))
+    streamed = convert_chunks(
+        chunk(role="assistant", reasoning=Reasoning(content="hm")), chunk(content="a"), chunk("stop")
+    )
     assert deltas(streamed) == [{"role": "assistant", "reasoning_content": "hm"}, {"content": "a"}, {}]
 
 
 def test_a_role_is_said_once_and_a_model_that_is_not_known_is_the_one_that_was_asked() -> None:
-    streamed = told(*[chunk(role="assistant", content="a")] * 3, chunk("stop"))
+    streamed = convert_chunks(*[chunk(role="assistant", content="a")] * 3, chunk("stop"))
     assert [delta.get("role") for delta in deltas(streamed)] == ["assistant", None, None, None]
     assert {each["model"] for each in streamed} == {"asked"}
 
@@ -70,7 +72,7 @@ def test_a_call_without_arguments_has_an_empty_object(finish: str, arguments: st
         {"index": n, "id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": text}}
         for n, text in enumerate(("", '{"a": 1}'))
     ]
-    streamed = told(chunk(tool_calls=calls[:1]), chunk(tool_calls=calls[1:]), chunk(finish))
+    streamed = convert_chunks(chunk(tool_calls=calls[:1]), chunk(tool_calls=calls[1:]), chunk(finish))
     said = ["", ""]
     for delta in deltas(streamed):
         for call in delta.get("tool_calls", ()):
@@ -88,7 +90,9 @@ def test_an_answer_that_may_call_one_tool_has_its_first_call(same: bool) -> None
 
     calls = [call(0, "{}"), call(1, '{"a": 1}')]
     for pieces in ([calls], [calls[:1], calls[1:]]):
-        streamed = told(*(chunk(tool_calls=each) for each in pieces), chunk(content="b"), chunk("stop"), one=True)
+        streamed = convert_chunks(
+            *(chunk(tool_calls=each) for each in pieces), chunk(content="b"), chunk("stop"), one=True
+        )
         said = deltas(streamed)
         assert [each["id"] for delta in said for each in delta.get("tool_calls", ())] == ["c0"]
         assert any(delta.get("content") == "b" for delta in said)
@@ -153,9 +157,9 @@ def test_usage_that_says_nothing_is_none() -> None:
     assert "usage" not in to_completion(whole, "asked")
     last = chunk("stop")
     last.usage = nothing
-    assert all("usage" not in each for each in told(chunk(content="a"), last))
+    assert all("usage" not in each for each in convert_chunks(chunk(content="a"), last))
     last.usage = CompletionUsage(prompt_tokens=1, completion_tokens=2, total_tokens=3)
-    assert told(chunk(content="a"), last)[-1]["usage"]["total_tokens"] == 3
+    assert convert_chunks(chunk(content="a"), last)[-1]["usage"]["total_tokens"] == 3
 
 
 def test_of_usage_that_a_stream_tells_in_parts_each_count_is_the_largest() -> None:

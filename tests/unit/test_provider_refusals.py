@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from tests.closing import close
-from tests.unit.test_providers_spoken import LLAMA, TRACE, asked, place, spoken
+from tests.unit.test_providers_spoken import LLAMA, TRACE, place, request_body, spoken
 from tests.unit.test_upstream_dial import saying_nothing
 
 from groundplan.gateway.http.connection import Handler
@@ -78,7 +78,7 @@ async def test_no_client_of_a_provider_goes_elsewhere(
     async with spoken(tmp_path, monkeypatch) as (providers, wire), serving(elsewhere) as to, serving(away) as port:
         wire.port = port
         with pytest.raises(ProviderFailure) as failed:
-            await providers.chat(place(api, wire, tmp_path), asked(api, model=model, stream=stream))
+            await providers.chat(place(api, wire, tmp_path), request_body(api, model=model, stream=stream))
         assert failed.value.status == 503 and not reached, "and it is not billed"
 
 
@@ -100,7 +100,7 @@ async def test_each_provider_is_asked_once_and_the_pause_that_it_asks_for_is_tol
         wire.port = port
         for stream in (False, True):
             with pytest.raises(ProviderFailure) as failed:
-                await providers.chat(place(api, wire, tmp_path), asked(api, model=model, stream=stream), TRACE)
+                await providers.chat(place(api, wire, tmp_path), request_body(api, model=model, stream=stream), TRACE)
             assert (failed.value.status, failed.value.retry_after) == (status, "7")
             assert "inner" not in failed.value.body.decode() and "too busy" in failed.value.body.decode()
         assert asked_for == 2
@@ -128,7 +128,7 @@ async def test_no_call_waits_in_a_client_for_another_one(
 
     async with spoken(tmp_path, monkeypatch) as (providers, wire), serving(when_all_are_here) as port:
         wire.port = port
-        where, body = place(api, wire, tmp_path), asked(api, model=MODELS[api])
+        where, body = place(api, wire, tmp_path), request_body(api, model=MODELS[api])
         async with asyncio.timeout(30):
             found = await asyncio.gather(*(providers.chat(where, body) for _ in range(101)), return_exceptions=True)
     assert all(isinstance(each, ProviderFailure) and each.status == 503 for each in found)
@@ -141,7 +141,7 @@ async def test_what_is_asked_by_a_package_that_is_not_there_costs_nothing(
     monkeypatch.delitem(sys.modules, "azure.core.pipeline.transport._aiohttp", raising=False)
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         with pytest.raises(ProviderFailure) as failed:
-            await providers.chat(place("azure", wire, tmp_path), asked("azure"))
+            await providers.chat(place("azure", wire, tmp_path), request_body("azure"))
     assert failed.value.status == 503 and b"groundplan[providers]" in failed.value.body and not wire.asked
 
 
@@ -155,5 +155,5 @@ async def test_one_that_takes_no_connection_is_not_waited_for_as_for_an_answer(
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         with saying_nothing() as (_, wire.port), pytest.raises(ProviderFailure) as failed:
             async with asyncio.timeout(30):
-                await providers.chat(place(api, wire, tmp_path), asked(api, model=MODELS[api]))
+                await providers.chat(place(api, wire, tmp_path), request_body(api, model=MODELS[api]))
     assert failed.value.status == 503

@@ -30,7 +30,7 @@ VLLM = "chatcmpl-tool-0123456789abcdef0123456789abcdef"
 """Six signs more than OpenAI takes."""
 
 
-def told(api: str, *names: str) -> list[str]:
+def adapted_call_ids(api: str, *names: str) -> list[str]:
     """The ids that a provider is told of parallel calls with these ids; each result bears that of its call."""
     function = {"name": "look", "arguments": "{}"}
     asked: list[dict[str, Any]] = [
@@ -53,9 +53,9 @@ def told(api: str, *names: str) -> list[str]:
 )  # fmt: skip
 def test_ids_of_calls_are_such_as_the_provider_takes(api: str, taken: set[str]) -> None:
     given = [OPENAI, CLAUDE, KIMI, MISTRAL]
-    ids = told(api, *given)
+    ids = adapted_call_ids(api, *given)
     assert {name for name, own in zip(given, ids, strict=True) if name == own} == taken
-    assert len(set(ids)) == 4 and ids == told(api, *given), "always the same, for caches at the provider"
+    assert len(set(ids)) == 4 and ids == adapted_call_ids(api, *given), "always the same, for caches at the provider"
     assert all(re.fullmatch("[A-Za-z0-9]{9}", own) for own in set(ids) - taken)
 
 

@@ -314,12 +314,12 @@ def place(api: str, wire: Wire, folder: Path) -> ProviderTarget:
     return ProviderTarget("d", api, url, None if api == "vertexai" else f"file:{folder / 'secret'}")
 
 
-def asked(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
+def request_body(api: str, content: Any = "Where is it?", **more: Any) -> bytes:
     messages = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": content}]
     return json.dumps({"model": f"up-{api}", "messages": messages, "max_tokens": 20, **more}).encode()
 
 
-async def whole(providers: ProviderClients, where: ProviderTarget, body: bytes) -> ChatCompletion:
+async def complete_chat(providers: ProviderClients, where: ProviderTarget, body: bytes) -> ChatCompletion:
     found = await providers.chat(where, body)
     assert isinstance(found, bytes)
     made: ChatCompletion = parse_strictly(ChatCompletion, found)
@@ -344,13 +344,13 @@ async def test_each_provider_is_asked_and_understood(tmp_path: Path, monkeypatch
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         for api in OTHERS:
             where = place(api, wire, tmp_path)
-            answer = await whole(providers, where, asked(api, temperature=0.5))
+            answer = await complete_chat(providers, where, request_body(api, temperature=0.5))
             assert answer.choices[0].message.content == "You asked." and answer.choices[0].finish_reason == "stop", api
             assert answer.id and answer.model, f"{api}: every answer has an id and a model"
             assert answer.usage is not None
             assert (answer.usage.prompt_tokens, answer.usage.completion_tokens) == USED, api
             assert wire.asked, f"{api} was asked somewhere else than at its declared address"
-            told = asked(api, stream=True, stream_options={"include_usage": True})  # as gateways ask
+            told = request_body(api, stream=True, stream_options={"include_usage": True})  # as gateways ask
             chunks = await streamed(providers, where, told)
             text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
             assert text == "You asked.", (api, chunks)
@@ -369,7 +369,9 @@ async def test_ollama_gets_its_declared_key_and_no_other(
     monkeypatch.setenv("OLLAMA_API_KEY", "sk-of-somebody-else")
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         where = place("ollama", wire, tmp_path)
-        await whole(providers, where if key else msgspec.structs.replace(where, key=None), asked("ollama"))
+        await complete_chat(
+            providers, where if key else msgspec.structs.replace(where, key=None), request_body("ollama")
+        )
         assert wire.asked[-1][2].get(b"authorization") == told
 
 
@@ -382,7 +384,7 @@ async def test_gemini_is_asked_at_the_version_of_its_api_that_its_address_names(
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         where = place("gemini", wire, tmp_path)
         where = msgspec.structs.replace(where, url=where.url + declared)
-        await providers.chat(where, asked("gemini"), TRACE if trace else {})
+        await providers.chat(where, request_body("gemini"), TRACE if trace else {})
         assert wire.asked[-1][0] == f"/{asked_at}/models/up-gemini:generateContent"
 
 
@@ -392,11 +394,11 @@ async def test_what_cohere_plans_and_thinks_before_it_calls_a_tool_is_told(
     """The library tells the plan in whole answers only, and thoughts in streams only."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.tool, wire.thought, where = True, "Look for it.", place("cohere", wire, tmp_path)
-        body = await providers.chat(where, asked("cohere", tools=[TOOL]))
+        body = await providers.chat(where, request_body("cohere", tools=[TOOL]))
         assert isinstance(body, bytes)
         message = json.loads(body)["choices"][0]["message"]
         assert message["content"] == "I look." and message["reasoning_content"] == wire.thought
-        chunks = await streamed(providers, where, asked("cohere", tools=[TOOL], stream=True))
+        chunks = await streamed(providers, where, request_body("cohere", tools=[TOOL], stream=True))
         assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == "I look."
 
 
@@ -413,14 +415,14 @@ async def test_an_answer_that_a_provider_did_not_finish_is_none(
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.end, where = end, place(api, wire, tmp_path)
         with pytest.raises(ProviderFailure) as caught:
-            await whole(providers, where, asked(api))
+            await complete_chat(providers, where, request_body(api))
         assert caught.value.status == 502 and end in caught.value.body.decode()
         if api in ("gemini", "vertexai"):  # without an end a stream is a broken one
-            chunks = await streamed(providers, where, asked(api, stream=True))
+            chunks = await streamed(providers, where, request_body(api, stream=True))
             assert all(each.choices[0].finish_reason is None for each in chunks if each.choices)
         else:
             with pytest.raises(ProviderFailure, match="502"):
-                await streamed(providers, where, asked(api, stream=True))
+                await streamed(providers, where, request_body(api, stream=True))
 
 
 @pytest.mark.parametrize(
@@ -436,25 +438,27 @@ async def test_a_call_in_an_answer_that_ended_otherwise_is_told(
     """As in streams: the library leaves it out of whole answers."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.tool, wire.end, where = True, end, place(api, wire, tmp_path)
-        (choice,) = (await whole(providers, where, asked(api, tools=[TOOL]))).choices
+        (choice,) = (await complete_chat(providers, where, request_body(api, tools=[TOOL]))).choices
         (call,) = choice.message.tool_calls or []
         assert call.type == "function" and call.function.name == "look" and choice.finish_reason == told
-        chunks = await streamed(providers, where, asked(api, tools=[TOOL], stream=True))
+        chunks = await streamed(providers, where, request_body(api, tools=[TOOL], stream=True))
         assert [each.choices[0].finish_reason for each in chunks if each.choices][-1] == told
 
 
 async def test_of_two_caps_the_smaller_one_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         for most, told in ((10, 10), (50, 20)):
-            await whole(providers, place("cohere", wire, tmp_path), asked("cohere", max_completion_tokens=most))
+            await complete_chat(
+                providers, place("cohere", wire, tmp_path), request_body("cohere", max_completion_tokens=most)
+            )
             assert wire.body["max_tokens"] == told
 
 
 async def test_that_a_model_at_azure_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.refusal, where = "I cannot.", place("azure", wire, tmp_path)
-        assert (await whole(providers, where, asked("azure"))).choices[0].message.refusal == "I cannot."
-        chunks = await streamed(providers, where, asked("azure", stream=True))
+        assert (await complete_chat(providers, where, request_body("azure"))).choices[0].message.refusal == "I cannot."
+        chunks = await streamed(providers, where, request_body("azure", stream=True))
         assert "".join(each.choices[0].delta.refusal or "" for each in chunks if each.choices) == "I cannot."
 
 
@@ -464,7 +468,7 @@ async def test_images_that_gemini_draws_in_an_answer_are_charged_as_images(
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.drawn, where = 1290, place("gemini", wire, tmp_path)
-        made = await providers.chat(where, asked("gemini", stream=stream))
+        made = await providers.chat(where, request_body("gemini", stream=stream))
         last = made if isinstance(made, bytes) else [chunk async for chunk in made][-1]
         found = msgspec.convert(json.loads(last)["usage"], ChatUsage).usage()
         assert found is not None and found.details is not None
@@ -480,7 +484,7 @@ async def test_an_answer_of_gemini_without_a_word_is_an_empty_one_with_an_id_of_
     """The library tells no choice, which clients take for granted, and one id for all answers."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.end, where = "STOP", place(api, wire, tmp_path)
-        answers = [await whole(providers, where, asked(api)) for _ in range(2)]
+        answers = [await complete_chat(providers, where, request_body(api)) for _ in range(2)]
         for answer in answers:
             (choice,) = answer.choices
             assert (choice.message.content, choice.finish_reason) == ("", "stop")
@@ -491,8 +495,8 @@ async def test_what_cohere_bills_is_charged(tmp_path: Path, monkeypatch: pytest.
     """The library tells what its model read, with Cohere's own words before each prompt, which nobody pays."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         where = place("cohere", wire, tmp_path)
-        answer = await whole(providers, where, asked("cohere"))
-        chunks = await streamed(providers, where, asked("cohere", stream=True))
+        answer = await complete_chat(providers, where, request_body("cohere"))
+        chunks = await streamed(providers, where, request_body("cohere", stream=True))
         for usage in (answer.usage, chunks[-1].usage):
             assert usage is not None and usage.prompt_tokens_details is not None
             assert (usage.prompt_tokens, usage.completion_tokens, usage.total_tokens) == (*USED, sum(USED))
@@ -504,8 +508,8 @@ async def test_an_answer_of_mistral_that_fills_its_context_ends_as_openai_tells_
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.end, where = "model_length", place("mistral", wire, tmp_path)
-        assert (await whole(providers, where, asked("mistral"))).choices[0].finish_reason == "length"
-        chunks = await streamed(providers, where, asked("mistral", stream=True))
+        assert (await complete_chat(providers, where, request_body("mistral"))).choices[0].finish_reason == "length"
+        chunks = await streamed(providers, where, request_body("mistral", stream=True))
         assert [each.choices[0].finish_reason for each in chunks if each.choices][-1] == "length"
 
 
@@ -513,8 +517,10 @@ async def test_what_azure_read_from_its_cache_is_told(tmp_path: Path, monkeypatc
     """The library leaves it out, and it was charged as if it had been read anew."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         where = place("azure", wire, tmp_path)
-        answer = await whole(providers, where, asked("azure"))
-        chunks = await streamed(providers, where, asked("azure", stream=True, stream_options={"include_usage": True}))
+        answer = await complete_chat(providers, where, request_body("azure"))
+        chunks = await streamed(
+            providers, where, request_body("azure", stream=True, stream_options={"include_usage": True})
+        )
         for usage in (answer.usage, chunks[-1].usage):
             assert usage is not None and usage.prompt_tokens_details is not None
             assert (usage.prompt_tokens, usage.prompt_tokens_details.cached_tokens) == (USED[0], 3)
@@ -542,14 +548,14 @@ async def test_tools_go_to_each_provider_and_back(tmp_path: Path, monkeypatch: p
         wire.tool = True
         for api in OTHERS:
             where = place(api, wire, tmp_path)
-            answer = await whole(providers, where, asked(api, tools=[TOOL]))
+            answer = await complete_chat(providers, where, request_body(api, tools=[TOOL]))
             (call,) = answer.choices[0].message.tool_calls or []
             assert call.type == "function" and call.function.name == "look", api
             assert json.loads(call.function.arguments) == {"what": "it"}, api
             assert answer.choices[0].finish_reason == "tool_calls", api
             assert "look" in json.dumps(wire.body), api
             name = arguments = ""
-            for chunk in await streamed(providers, where, asked(api, tools=[TOOL], stream=True)):
+            for chunk in await streamed(providers, where, request_body(api, tools=[TOOL], stream=True)):
                 for choice in chunk.choices:
                     for piece in choice.delta.tool_calls or []:
                         assert piece.function is not None
@@ -603,10 +609,10 @@ async def test_what_came_of_a_tool_reaches_each_provider(tmp_path: Path, monkeyp
         ]
         for api, has in SECOND_TURNS.items():
             where = place(api, wire, tmp_path)
-            answer = await whole(providers, where, asked(api, messages=messages, tools=[TOOL]))
+            answer = await complete_chat(providers, where, request_body(api, messages=messages, tools=[TOOL]))
             assert answer.choices[0].message.content == "You asked.", api
             assert has(wire.body), (api, wire.body)
-            chunks = await streamed(providers, where, asked(api, messages=messages, tools=[TOOL], stream=True))
+            chunks = await streamed(providers, where, request_body(api, messages=messages, tools=[TOOL], stream=True))
             assert any(c.choices and c.choices[0].finish_reason == "stop" for c in chunks) and has(wire.body), api
 
 
@@ -622,8 +628,10 @@ async def test_what_a_tool_gave_back_is_no_image_and_always_json(
                 {"role": "assistant", "content": None, "tool_calls": [CALL]},
                 {"role": "tool", "tool_call_id": CALL["id"], "content": came},
             ]
-            await whole(
-                providers, place("gemini", wire, tmp_path), asked("gemini", model="gemini-3-pro", messages=messages)
+            await complete_chat(
+                providers,
+                place("gemini", wire, tmp_path),
+                request_body("gemini", model="gemini-3-pro", messages=messages),
             )
             (part,) = wire.body["contents"][-1]["parts"]
             told = part["functionResponse"]["response"]
@@ -636,11 +644,11 @@ async def test_what_a_model_thought_comes_back_to_it(tmp_path: Path, monkeypatch
     said = {"role": "assistant", "content": "a", "reasoning_content": "hm", **signed}
     messages = [{"role": "user", "content": "q"}, said, {"role": "user", "content": "and?"}]
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        await whole(providers, place("mistral", wire, tmp_path), asked("mistral", messages=messages))
+        await complete_chat(providers, place("mistral", wire, tmp_path), request_body("mistral", messages=messages))
         thought, text = wire.body["messages"][1]["content"]
         assert thought == {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "signature": "s"}
         assert text == {"type": "text", "text": "a"}
-        await whole(providers, place("groq", wire, tmp_path), asked("groq", messages=messages))
+        await complete_chat(providers, place("groq", wire, tmp_path), request_body("groq", messages=messages))
         assert wire.body["messages"][1] == {"role": "assistant", "content": "a", "reasoning": "hm"}
 
 
@@ -667,7 +675,7 @@ async def test_images_reach_each_provider(tmp_path: Path, monkeypatch: pytest.Mo
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         content = [{"type": "text", "text": "What is it?"}, {"type": "image_url", "image_url": {"url": IMAGE}}]
         for api, has in IMAGES.items():
-            answer = await whole(providers, place(api, wire, tmp_path), asked(api, content))
+            answer = await complete_chat(providers, place(api, wire, tmp_path), request_body(api, content))
             assert answer.choices[0].message.content == "You asked.", api
             assert has(wire.body), (api, wire.body)
 
@@ -729,7 +737,7 @@ async def test_each_provider_is_part_of_the_trace(tmp_path: Path, monkeypatch: p
                     body = json.dumps({"model": f"up-{api}", "input": ["a"]}).encode()
                     await providers.embed(where, body, trace)
                 else:
-                    found = await providers.chat(where, asked(api, model=model, stream=how == "streamed"), trace)
+                    found = await providers.chat(where, request_body(api, model=model, stream=how == "streamed"), trace)
                     if not isinstance(found, bytes):
                         assert [chunk async for chunk in found], api
                 headers = wire.asked[-1][2]
@@ -753,11 +761,11 @@ async def test_models_of_other_makers_at_vertex_ai_are_asked_there_in_their_own_
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.tool, where = True, place("vertexai", wire, tmp_path)
         for stream in (False, True):
-            body = asked("vertexai", **more, stream=stream)
+            body = request_body("vertexai", **more, stream=stream)
             if stream:
                 usage = (await streamed(providers, where, body))[-1].usage
             else:
-                answer = await whole(providers, where, body)
+                answer = await complete_chat(providers, where, body)
                 usage = answer.usage
                 assert answer.choices[0].message.tool_calls
             assert usage is not None and usage.prompt_tokens == USED[0], "it is told, and asked for where it has to be"
@@ -780,7 +788,9 @@ async def test_a_whole_answer_of_claude_may_be_as_long_as_its_deployment_says(
 ) -> None:
     """Anthropic's client sends nothing that may take longer than it would wait by itself."""
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
-        answer = await whole(providers, place("anthropic", wire, tmp_path), asked("anthropic", max_tokens=64_000))
+        answer = await complete_chat(
+            providers, place("anthropic", wire, tmp_path), request_body("anthropic", max_tokens=64_000)
+        )
         assert answer.choices[0].message.content == "You asked." and wire.body["max_tokens"] == 64_000
 
 
@@ -808,7 +818,9 @@ async def test_an_address_of_vertex_ai_that_names_no_project_is_never_replaced_b
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         with pytest.raises(ProviderFailure) as refused:
-            await providers.chat(ProviderTarget("d", "vertexai", f"http://127.0.0.1:{wire.port}"), asked("vertexai"))
+            await providers.chat(
+                ProviderTarget("d", "vertexai", f"http://127.0.0.1:{wire.port}"), request_body("vertexai")
+            )
         assert refused.value.status == 503 and b"provider_url" in refused.value.body and not wire.asked
 
 
@@ -831,6 +843,6 @@ async def test_what_each_provider_has_no_word_for_is_refused_by_name(
 ) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         with pytest.raises(ProviderFailure) as refused:
-            await providers.chat(place(api, wire, tmp_path), asked(api, **more))
+            await providers.chat(place(api, wire, tmp_path), request_body(api, **more))
         told = json.loads(refused.value.body)["error"]
         assert refused.value.status == 400 and told["field"] == name and not wire.asked

@@ -163,10 +163,10 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
                     pass
                 trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(thief[0]))
                 assert front.reload_certificate()
-                assert [each["type"] for each in await heard(silent)] == ["session.created", "error"]
+                assert [each["type"] for each in await receive_all(silent)] == ["session.created", "error"]
                 await asyncio.sleep(2 * conversation.CHECK_SECONDS)
                 done.set()
-                made, error = await heard(talks)
+                made, error = await receive_all(talks)
                 assert made["type"] == "response.done" and error["error"]["code"] == "certificates_changed"
                 assert error["error"]["hint"] and [each.close_code for each in (silent, talks)] == [1008, 1008]
             front.close()
@@ -176,7 +176,7 @@ async def test_conversations_end_where_it_is_told_anew_whose_certificates_are_ta
         assert (only.outcome, only.usage.output, rig.slices.open_reservations) == ("ok", 3, 0)
 
 
-async def heard(client: ClientConnection) -> list[dict[str, Any]]:
+async def receive_all(client: ClientConnection) -> list[dict[str, Any]]:
     """All events until the conversation is over."""
     found: list[dict[str, Any]] = []
     with suppress(ConnectionClosed):
@@ -206,7 +206,7 @@ async def test_what_cannot_be_looked_at_ends_a_conversation(tmp_path: Path, odd:
         assert rig.gateway.health.is_failing("talker")
 
 
-def answering(ended: dict[str, Any]) -> Callable[[ServerConnection], Awaitable[None]]:
+def upstream_ending_with(ended: dict[str, Any]) -> Callable[[ServerConnection], Awaitable[None]]:
     """An upstream that ends each response so."""
 
     async def upstream(connection: ServerConnection) -> None:
@@ -226,7 +226,7 @@ async def ended(client: ClientConnection) -> None:
 
 async def test_a_response_costs_what_it_does_when_it_is_asked_for(tmp_path: Path) -> None:
     """Somebody may have been listened to since before the prices changed."""
-    upstream = answering({"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3}})
+    upstream = upstream_ending_with({"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3}})
     async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
         live, folder = rig.gateway.live, rig.gateway.journal.folder
         assert isinstance(live, FixedPolicy) and live.catalog is not None
@@ -286,7 +286,7 @@ async def test_a_conversation_stays_with_what_it_is_connected_to(tmp_path: Path)
 
 async def test_a_response_that_failed_without_a_word_of_its_usage_costs_its_bound(tmp_path: Path) -> None:
     """It may have been worked on, and be billed."""
-    upstream = answering({"status": "failed", "status_details": {"error": {"type": "server_error"}}})
+    upstream = upstream_ending_with({"status": "failed", "status_details": {"error": {"type": "server_error"}}})
     async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
         await client.send('{"type":"response.create"}')
         await ended(client)

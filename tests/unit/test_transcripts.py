@@ -12,7 +12,7 @@ from tests.integration.gateway_stack import deployment
 from tests.integration.sdk_types import parse_strictly
 from tests.unit.call_rig import Stream
 from tests.unit.raw_upstream import STREAM_HEAD, encode_events, raw_upstream_rig
-from tests.unit.test_gateway_further_attempts import EAR, heard
+from tests.unit.test_gateway_further_attempts import EAR, send_audio_form
 
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
@@ -150,7 +150,7 @@ def test_an_error_in_the_words_of_others_is_one() -> None:
 async def test_a_transcript_of_a_vllm_reaches_who_asked_for_it(tmp_path: Path) -> None:
     sent = STREAM_HEAD + encode_events(*VLLM, DONE)
     async with raw_upstream_rig(tmp_path, sent, more={"one": EAR | {"rates": TOKENS, "max_output_tokens": 50}}) as rig:
-        reply = await heard(rig, 100, ("stream", "true"))
+        reply = await send_audio_form(rig, 100, ("stream", "true"))
         (first, second, done) = told = Stream(reply).events
         assert reply.status == 200 and [each["type"][16:] for each in told] == ["delta", "delta", "done"]
         assert first["delta"] + second["delta"] == done["text"] == "Hello, there."
