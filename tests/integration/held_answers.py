@@ -1,6 +1,6 @@
-"""Which type of a pinned official client the answers of each route are, and a client that holds each answer against it.
+"""The types of a pinned official client for the answers of each route, and a client that checks answers against them.
 
-What is asked of the routes is in test_conformance; that every route is here, in test_surfaces_conform.
+`test_conformance` makes the requests; `test_surfaces_conform` checks that every route is here.
 """
 
 from __future__ import annotations
@@ -58,14 +58,14 @@ class AnswerTypes:
     lines: Any = None
     events: Any = None
     extra_fields: frozenset[str] = OUR_FIELDS
-    """Fields that the type has not."""
+    """Fields that are allowed although the type does not have them."""
     is_anthropic: bool = False
     allows_null_finish: bool = False
-    """Choices of its events are finished by null, which OpenAI sends and its type has not."""
+    """Whether the finish reason of a choice may be null, which OpenAI sends and its type does not allow."""
 
     @property
     def forms(self) -> set[str]:
-        """Those that there are; errors are everywhere."""
+        """The forms in which the route answers; every route answers with errors."""
         return {
             form for form in (WHOLE_FORM, PAGE_FORM, LINES_FORM, EVENTS_FORM) if getattr(self, form) is not None
         } | {ERROR_FORM}
@@ -138,30 +138,30 @@ ROUTES: dict[str, AnswerTypes] = {
     ),
     "DELETE /v1/messages/batches/ID": AnswerTypes(DeletedMessageBatch, is_anthropic=True),
 }
-"""METHOD PATH, and whose client asks where the answer depends on it."""
+"""`METHOD PATH`, followed by the client's name if the answer depends on it, -> types of the answer."""
 PAGE_FIELDS = {"object", "data", "has_more", "first_id", "last_id", "next_page"}
 EXTRA_ERROR_FIELDS = _our_fields_and("hint", "call_id")
 EXTRA_ANTHROPIC_ERROR_FIELDS = _our_fields_and("request_id", ".error.hint", ".error.code", ".error.call_id")
 
 
 def all_forms() -> set[tuple[str, str]]:
-    """Every (route, form) that is to be held."""
+    """Every (route, form) that must be checked."""
     return {(route, form) for route, types in ROUTES.items() for form in types.forms}
 
 
 @dataclass
 class TypeCheckingClient:
-    """Asks a gateway, and holds whatever it answers against the type of its route."""
+    """Sends requests to a gateway and checks every answer against the types of its route."""
 
     stack: Stack
     key: str
     checked_forms: set[tuple[str, str]] = field(default_factory=set)
-    """(route, form) of all that was right."""
+    """Every (route, form) that was checked successfully."""
 
     async def ask(
         self, route: str, body: Any = None, *, id: str = "", key: str = "", status: int = 200, **headers: str
     ) -> Reply:
-        """`body`: an object for JSON, or bytes. The answer has to have the status."""
+        """Send a request and check its answer, which must have this status. `body`: an object for JSON, or bytes."""
         method, path = route.split(" ")[:2]
         data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
         version = ANTHROPIC_VERSION_HEADER if ROUTES[route].is_anthropic else {}
@@ -189,7 +189,7 @@ class TypeCheckingClient:
             self._check_type(route, WHOLE_FORM, types.whole, reply.body)
 
     def check_event(self, route: str, text: str | bytes) -> None:
-        """One event of a stream or a conversation."""
+        """Check one event of a stream or of a conversation."""
         if ROUTES[route].allows_null_finish:
             event = json.loads(text)
             for choice in event["choices"]:
@@ -224,6 +224,6 @@ class TypeCheckingClient:
 
 
 def _typed_event_texts(body: bytes) -> list[str]:
-    """The data of each event, but for the end and for pings, which have no type."""
+    """The data of each event, without `[DONE]` and pings, for which the clients have no type."""
     texts = [line[6:] for line in body.decode().split("\n") if line.startswith("data: ")]
     return [text for text in texts if text != "[DONE]" and json.loads(text).get("type") != "ping"]

@@ -1,4 +1,4 @@
-"""Two transactions of which one is halted before a statement while the other one goes on."""
+"""Interleaves two transactions: one is halted before a statement while the other one continues."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Result = TypeVar("Result")
 
 
 class Halt:
-    """Halts a connection before its `nth` statement that contains these words, until `go` is called."""
+    """Halts a connection before its `nth` statement that contains these words, until `resume` is called."""
 
     def __init__(self, conn: Conn, words: str = "", nth: int = 1) -> None:
         self._words, self._remaining = words, nth
@@ -45,10 +45,10 @@ class Halt:
     def is_reached(self) -> bool:
         return self._reached.is_set()
 
-    def reached(self) -> None:
+    def wait_until_reached(self) -> None:
         assert self._reached.wait(TIMEOUT_S)
 
-    def go(self) -> None:
+    def resume(self) -> None:
         self._released.set()
 
 

@@ -1,4 +1,4 @@
-"""Answers held against the types of pinned official clients: nothing is missing, nothing is unknown."""
+"""Checks answers against the types of pinned official clients: no field is missing, none is unknown."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 
 OUR_FIELDS = frozenset({"groundplan"})
-"""The one field that is added to answers."""
+"""The field that the gateway adds to answers."""
 
 
 def parse_strictly(kind: Any, raw: bytes | str, *, our_fields: AbstractSet[str] = OUR_FIELDS) -> Any:
-    """`raw` JSON as the SDK's type `kind`, strictly: types as declared, required fields there, no field unknown.
+    """Parse JSON as the SDK's type `kind` and fail on any wrong type, missing field or unknown field.
 
-    `ours`: what may be there beside it; within another field as its whole place, such as `.error.hint`.
+    `our_fields`: fields that are allowed in addition; nested ones by their full path, such as `.error.hint`.
     """
     parsed = _adapter(kind).validate_json(raw, strict=True)
     _check_known(parsed, "", our_fields)
@@ -24,7 +24,7 @@ def parse_strictly(kind: Any, raw: bytes | str, *, our_fields: AbstractSet[str] 
 
 @cache
 def _adapter(kind: Any) -> TypeAdapter[Any]:
-    """Of a union such as the events of Responses it takes a fifth of a second to make."""
+    """Cached, since creating one for a union such as the events of Responses takes a fifth of a second."""
     return TypeAdapter(kind)
 
 

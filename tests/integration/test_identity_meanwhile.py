@@ -109,10 +109,10 @@ def test_leaving_and_lifting_a_kill_do_not_deadlock(
         return rights.confirm_lift(other, maria, SCOPE, "over", proven=True, alone=False)
 
     with run_concurrently(lambda: service.deactivate_person(one, OPERATOR, people["ben"])) as leaving:
-        halt.reached()
+        halt.wait_until_reached()
         with run_concurrently(lift) as lifting:
             wait_until_blocked(database, other)
-            halt.go()
+            halt.resume()
             leaving.result()
             one.commit()
             assert not lifting.result(), "whoever has left does not count"
@@ -139,10 +139,10 @@ def test_a_directory_update_does_not_restore_a_concurrent_leaver(
     with run_concurrently(
         lambda: scim.patch_user(one, OPERATOR, people["ben"], patched("name.givenName", "Benjamin"))
     ) as naming:
-        halt.reached()
+        halt.wait_until_reached()
         service.deactivate_person(other, OPERATOR, people["ben"])
         other.commit()
-        halt.go()
+        halt.resume()
         naming.result()
         one.commit()
     found = store.person(one, people["ben"])
@@ -212,10 +212,10 @@ def test_renaming_and_deactivating_by_a_directory_do_not_deadlock(
         other.commit()
 
     with run_concurrently(ended) as ending:
-        halt.reached()
+        halt.wait_until_reached()
         with run_concurrently(renamed) as renaming:
             wait_until_blocked(database, other, unless=renaming.done)
-            halt.go()
+            halt.resume()
             ending.result()
             renaming.result()
     found = store.person(one, people["ben"])
@@ -236,10 +236,10 @@ def test_concurrent_creation_of_one_name_by_a_directory_does_not_deadlock(
         conn.commit()
 
     with run_concurrently(lambda: made(one, "ben@acme.example")) as known:
-        halt.reached()
+        halt.wait_until_reached()
         with run_concurrently(lambda: made(other, "eva@acme.example")) as new:
             wait_until_blocked(database, other, unless=new.done)
-            halt.go()
+            halt.resume()
             found = {type(each.exception()) for each in (known, new)}
     assert found == {type(None), Conflict}, "one of them has it"
 
@@ -264,7 +264,7 @@ def test_concurrently_reported_findings_are_recorded(
     with run_concurrently(lambda: tell(other, people["hana"])) as telling:
         wait_until_blocked(database, other, unless=lambda: halt.is_reached)
         one.commit()
-        halt.go()
+        halt.resume()
         telling.result()
         other.commit()
     found = {row["subject"] for row in finding_store.list_findings(one, kinds=[kind])}

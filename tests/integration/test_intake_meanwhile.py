@@ -148,10 +148,10 @@ def test_the_list_of_deletions_is_replayed_as_somebody_deletes_the_same(database
     assert world.live_paths() == {"a.md"}
     halt = Halt(world.conn, "pg_advisory_xact_lock")
     with run_concurrently(lambda: replay_tombstones(world.conn, world.home, NOW)) as replaying:
-        halt.reached()
+        halt.wait_until_reached()
         with run_concurrently(lambda: world.delete("a.md")) as deleting:
             wait_until_blocked(database, world.other, unless=deleting.done)
-            halt.go()
+            halt.resume()
             deleting.result()
             replaying.result()
     assert world.live_paths() == set()

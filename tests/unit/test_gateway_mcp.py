@@ -469,12 +469,12 @@ async def test_a_tool_killed_while_its_approval_was_redeemed_is_not_called(tmp_p
 @pytest.mark.parametrize("what", ["nothing", "tool", "workload", "key"])
 async def test_a_tool_killed_while_its_session_began_is_not_called(tmp_path: Path, what: str) -> None:
     begins = asyncio.Event()
-    async with stack(tmp_path, waits=begins, method=b"initialize", limits=[TWICE]) as (rig, model):
+    async with mcp_rig(tmp_path, waits=begins, method=b"initialize", limits=[TWICE]) as (rig, model):
         live: Any = rig.gateway.live
         twice = "requests/twice", current_key("day", "", "UTC", rig.gateway.clock.seconds())
         rig.gateway.limit_slices.add_grant(*twice, 2)
-        used = asyncio.ensure_future(use(rig, "crm__echo", text="x"))
-        prompted = asyncio.ensure_future(ask(rig, "prompts/get", name="crm__greet"))
+        used = asyncio.ensure_future(call_tool(rig, "crm__echo", text="x"))
+        prompted = asyncio.ensure_future(call_method(rig, "prompts/get", name="crm__greet"))
         await wait_until(lambda: not rig.gateway.limit_slices.available(*twice))
         if what == "key":
             live.policy = replace(live.policy, keys={})
@@ -486,7 +486,7 @@ async def test_a_tool_killed_while_its_session_began_is_not_called(tmp_path: Pat
             assert (await used)["content"][0]["text"] == "x" and (await prompted)["messages"]
             return
         expected = "invalid_api_key" if what == "key" else "killed"
-        assert code(await used) == expected and (await prompted)["data"]["code"] == expected
+        assert error_code(await used) == expected and (await prompted)["data"]["code"] == expected
         assert model.used == [] and "prompts/get" not in model.asked
         assert rig.gateway.limit_slices.available(*twice) == 2
         ends = [each.status for each in await rig.records() if isinstance(each, Finish)]
