@@ -75,7 +75,7 @@ def logged(conn: Conn, call: UUID, index: int) -> None:
 
 
 def workload_proofs(conn: Conn, workload: str = "support", primary: str | None = "first") -> dict[str, Any]:
-    sums = proof_store.kept(conn, SINCE)
+    sums = proof_store.workload_sums(conn, SINCE)
     found = proof_store.proofs(conn, {workload: primary, "another": None}, SINCE, sums)
     assert found.keys() == {workload, "another"}
     return found[workload]

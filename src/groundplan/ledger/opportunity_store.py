@@ -26,7 +26,7 @@ _INPUT: Final = frozenset(
     {"input", "cache_read", "cache_write", "cache_write_1h", "input_audio", "input_image", "input_video",
      "cache_read_audio", "cache_read_image"}
 )  # fmt: skip
-_BY: Final = ("workload", "deployment", "model", "purpose", "outcome", "part", "tier")
+_GROUP_KEYS: Final = ("workload", "deployment", "model", "purpose", "outcome", "part", "tier")
 _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image", "output_video", "citations"})
 
 _COUNTED: Final = ("calls", "input", "cache_read", "output")
@@ -45,15 +45,15 @@ def spend(conn: Connection[Any], since: datetime, workload: str | None = None, *
         "since": since, "until": None, "workload": workload, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip
     found: dict[tuple[str, str, str, str], Row] = {}
-    for row in rollup_store.parts_by(conn, (*_BY, "hour") if hours else _BY, wanted):
+    for row in rollup_store.parts_by(conn, (*_GROUP_KEYS, "hour") if hours else _GROUP_KEYS, wanted):
         key = row["workload"], row["deployment"], row["model"], row["purpose"]
-        mine = found.setdefault(key, _empty(*key))
-        before = [mine[name] for name in _COUNTED]
-        _add(mine, row)
+        row_sums = found.setdefault(key, _empty_row(*key))
+        before = [row_sums[name] for name in _COUNTED]
+        _add_part(row_sums, row)
         if (hour := rollup_store.hour_of_day(row.get("hour"))) is not None:
-            more = [mine[name] - was for name, was in zip(_COUNTED, before, strict=True)]
-            there = mine["hours"].get(hour, (0, 0, 0, 0))
-            mine["hours"][hour] = tuple(map(sum, zip(there, more, strict=True)))
+            more = [row_sums[name] - was for name, was in zip(_COUNTED, before, strict=True)]
+            there = row_sums["hours"].get(hour, (0, 0, 0, 0))
+            row_sums["hours"][hour] = tuple(map(sum, zip(there, more, strict=True)))
     return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
 
 
@@ -68,7 +68,7 @@ def first_days(conn: Connection[Any], since: datetime) -> dict[str, date]:
     return found
 
 
-def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
+def _empty_row(workload: str, deployment: str, model: str, purpose: str) -> Row:
     counts = dict.fromkeys(
         ("calls", "unanswered", "failed_attempts", "input", "cache_read", "output", "batch_calls"), 0
     )
@@ -79,22 +79,22 @@ def _empty(workload: str, deployment: str, model: str, purpose: str) -> Row:
     }  # fmt: skip
 
 
-def _add(mine: Row, row: Row) -> None:
+def _add_part(sums: Row, row: Row) -> None:
     part, count, cost = row["part"], int(row["count"]), row["cost_usd"]
     answered, failed = row["outcome"] == "ok", row["outcome"] == "failed"
-    mine["cost_usd"] += cost
-    mine["failed_usd"] += cost if failed else 0
-    mine["bound_usd"] += cost if part == "bound" and answered else 0
+    sums["cost_usd"] += cost
+    sums["failed_usd"] += cost if failed else 0
+    sums["bound_usd"] += cost if part == "bound" and answered else 0
     batch = "batch" in row["tier"].split()
-    mine["batch_usd"] += cost if batch else 0
+    sums["batch_usd"] += cost if batch else 0
     if part == "attempt" and row["outcome"] != "not_billed":
-        mine["calls"] += count
-        mine["batch_calls"] += count if batch else 0
-        mine["unanswered"] += 0 if answered else count
-        mine["failed_attempts"] += count if failed else 0
-    mine["input"] += count if part in _INPUT else 0
-    mine["cache_read"] += count if part == "cache_read" else 0
-    mine["output"] += count if part in _OUTPUT else 0
+        sums["calls"] += count
+        sums["batch_calls"] += count if batch else 0
+        sums["unanswered"] += 0 if answered else count
+        sums["failed_attempts"] += count if failed else 0
+    sums["input"] += count if part in _INPUT else 0
+    sums["cache_read"] += count if part == "cache_read" else 0
+    sums["output"] += count if part in _OUTPUT else 0
 
 
 def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
@@ -132,7 +132,7 @@ def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -
     )
 
 
-def alike(conn: Connection[Any], since: datetime) -> list[Row]:
+def shared_requests(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workloads, requests, calls, repeated_usd, fewest) of identical requests made by several workloads, among the
     requests that are compared; includes days that are not folded yet."""
     return select(
@@ -146,7 +146,7 @@ def alike(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def forget_asked(conn: Connection[Any], at: datetime) -> int:
+def fold_shared_requests(conn: Connection[Any], at: datetime) -> int:
     """Fold the identical requests of past days into counts, and delete their digests and keys; returns the number of
     digests."""
     row = conn.execute("SELECT fold_asked(%s)", (at,)).fetchone()

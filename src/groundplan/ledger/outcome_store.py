@@ -21,7 +21,7 @@ VALUE_DIGITS: Final = 18
 VALUE_PLACES: Final = 12
 LABEL_LENGTH: Final = 200
 
-Whose = Mapping[UUID, tuple[str, UUID | None]]
+CallOwners = Mapping[UUID, tuple[str, UUID | None]]
 """Call -> (workload, person)."""
 
 _ADD: LiteralString = """INSERT INTO outcome (id, call_id, at, accepted, value_usd, label, by)
@@ -57,7 +57,7 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     at: datetime | None = None
 
 
-def check_said(*, call_id: object, ticket: object, of_ticket: Iterable[object], of_call: Iterable[object]) -> None:
+def check_report(*, call_id: object, ticket: object, of_ticket: Iterable[object], of_call: Iterable[object]) -> None:
     """Raise `ValueError` unless a report names either a call or a ticket and has values that fit it: none of
     `of_ticket` for a call, and at least one of `of_call`."""
     if (call_id is None) == (ticket is None):
@@ -76,20 +76,20 @@ def add(conn: Connection[Any], outcome: Outcome) -> bool:
     parameters = msgspec.structs.asdict(outcome)
     new = conn.execute(_ADD, parameters).rowcount == 1
     if not new:
-        _judge(conn.execute(_SAME if outcome.named else _CALL, parameters).fetchone(), outcome)
+        _raise_not_added(conn.execute(_SAME if outcome.named else _CALL, parameters).fetchone(), outcome)
     return new
 
 
-def whose(conn: Connection[Any], calls: Collection[UUID]) -> Whose:
+def call_owners(conn: Connection[Any], calls: Collection[UUID]) -> CallOwners:
     """Workload and person of those of these calls that are in the ledger."""
     rows = conn.execute("SELECT id, workload, person_id FROM call WHERE id = ANY(%s)", (list(calls),)).fetchall()
     return {id: (workload, person) for id, workload, person in rows}
 
 
-def accepted_before(conn: Connection[Any], call_id: UUID) -> bool:
+def was_accepted(conn: Connection[Any], call_id: UUID) -> bool:
     """Whether any outcome of the call says that it was accepted."""
-    said = conn.execute("SELECT 1 FROM outcome WHERE call_id = %s AND accepted LIMIT 1", (call_id,)).fetchone()
-    return said is not None
+    row = conn.execute("SELECT 1 FROM outcome WHERE call_id = %s AND accepted LIMIT 1", (call_id,)).fetchone()
+    return row is not None
 
 
 def take_reviews(conn: Connection[Any], since: datetime) -> int:
@@ -119,16 +119,16 @@ async def add_async(conn: AsyncConnection[Any], outcome: Outcome) -> None:
     """As `add`, for a request path; the connection is in autocommit mode."""
     parameters = msgspec.structs.asdict(outcome)
     if (await conn.execute(_ADD, parameters)).rowcount != 1:
-        _judge(await (await conn.execute(_SAME if outcome.named else _CALL, parameters)).fetchone(), outcome)
+        _raise_not_added(await (await conn.execute(_SAME if outcome.named else _CALL, parameters)).fetchone(), outcome)
 
 
-def _judge(found: tuple[Any, ...] | None, outcome: Outcome) -> None:
+def _raise_not_added(found: tuple[Any, ...] | None, outcome: Outcome) -> None:
     """Raise the error for an outcome that was not added. `found`: whether the stored outcome with its id is the same;
     for an id not chosen by the sender, a row if the call exists."""
     if found is None:
-        of = f" of the workload {outcome.workload}" if outcome.workload else ""
+        of_workload = f" of the workload {outcome.workload}" if outcome.workload else ""
         raise NotFound(
-            f"there is no call {outcome.call_id}{of}",
+            f"there is no call {outcome.call_id}{of_workload}",
             code="call_unknown",
             hint="Calls appear within a second; of those of archived days nothing more is reported.",
         )

@@ -28,7 +28,7 @@ NEVER = datetime(9000, 1, 1, tzinfo=UTC)
 
 
 @dataclass(slots=True)
-class Kept:
+class WorkloadSums:
     """The sums of one workload. Days are their beginnings; `NEVER` where there is none."""
 
     calls: int = 0
@@ -51,54 +51,56 @@ def day_of(at: datetime) -> datetime:
     return datetime.combine(at.astimezone(UTC).date(), time(), UTC)
 
 
-def kept(conn: Connection[Any], since: datetime, workloads: Sequence[str] | None = None) -> dict[str, Kept]:
+def workload_sums(
+    conn: Connection[Any], since: datetime, workloads: Sequence[str] | None = None
+) -> dict[str, WorkloadSums]:
     """workload -> its sums since `since`, the beginning of a day, for all workloads or those named; in four queries for
     all of them together."""
-    found: defaultdict[str, Kept] = defaultdict(Kept)
+    sums: defaultdict[str, WorkloadSums] = defaultdict(WorkloadSums)
     days: dict[str, list[tuple[datetime, int]]] = {}
     for row in _calls(conn, since, workloads):
         if row["by_day"]:
             days.setdefault(row["workload"], []).append((row["day"], int(row["calls"])))
         else:
-            _count(found[row["workload"]], row)
+            _add_calls(sums[row["workload"]], row)
     for workload, counts in days.items():
-        found[workload].newest, found[workload].logged = max(counts)[0], _since_newest(counts, NEWEST)
+        sums[workload].newest, sums[workload].logged = max(counts)[0], _since_newest(counts, NEWEST)
     for row in _first_bytes(conn, since, workloads):
-        found[row["workload"]].first_byte_p95_ms = float(1.02 ** (row["bucket"] + 0.5))
-    for row in _grounded(conn, since, sorted(found)):
-        found[row["workload"]].grounded_on = row["day"]
+        sums[row["workload"]].first_byte_p95_ms = float(1.02 ** (row["bucket"] + 0.5))
+    for row in _grounded(conn, since, sorted(sums)):
+        sums[row["workload"]].grounded_on = row["day"]
     for row in _outcomes(conn, since, workloads):
-        found[row["workload"]].outcomes = int(row["outcomes"])
-    return dict(found)
+        sums[row["workload"]].outcomes = int(row["outcomes"])
+    return dict(sums)
 
 
 def proofs(
-    conn: Connection[Any], primaries: Mapping[str, str | None], since: datetime, sums: Mapping[str, Kept]
+    conn: Connection[Any], primaries: Mapping[str, str | None], since: datetime, sums: Mapping[str, WorkloadSums]
 ) -> dict[str, Row]:
     """What calls of workloads prove since then, by workload, in one query. `primaries`: workload -> the deployment that
-    answers it at first. `sums` are those of `kept` since the same day.
+    answers it at first. `sums` are those of `workload_sums` since the same day.
 
     Keys: calls, ok, first_byte_p95_ms, cost_usd, call, grounded_call, fallback_call, logged_call, outcomes.
     """
     names = list(primaries)
-    mine = [sums.get(name, Kept()) for name in names]
-    fallbacks = [_by_others(kept, primaries[name]) for name, kept in zip(names, mine, strict=True)]
-    times = {
-        "call": [kept.newest for kept in mine], "grounded": [kept.grounded_on for kept in mine],
-        "fallback": fallbacks, "logged": [kept.logged for kept in mine],
+    ordered_sums = [sums.get(name, WorkloadSums()) for name in names]
+    fallbacks = [_newest_day_of_others(each, primaries[name]) for name, each in zip(names, ordered_sums, strict=True)]
+    days_by_kind = {
+        "call": [each.newest for each in ordered_sums], "grounded": [each.grounded_on for each in ordered_sums],
+        "fallback": fallbacks, "logged": [each.logged for each in ordered_sums],
     }  # fmt: skip
-    asked = {
+    parameters = {
         "workloads": names, "primaries": [primaries[name] for name in names], "most": NEWEST,
-        **{what: [max(each, since) for each in days] for what, days in times.items()},
+        **{what: [max(each, since) for each in days] for what, days in days_by_kind.items()},
     }  # fmt: skip
-    rows = select(conn, _EXAMPLES, asked)
+    rows = select(conn, _EXAMPLES, parameters)
     examples = {row.pop("workload"): row for row in rows}
     return {
         name: {
-            **examples[name], "calls": kept.calls, "ok": kept.ok, "cost_usd": kept.cost_usd,
-            "first_byte_p95_ms": kept.first_byte_p95_ms, "outcomes": kept.outcomes,
+            **examples[name], "calls": each.calls, "ok": each.ok, "cost_usd": each.cost_usd,
+            "first_byte_p95_ms": each.first_byte_p95_ms, "outcomes": each.outcomes,
         }
-        for name, kept in zip(names, mine, strict=True)
+        for name, each in zip(names, ordered_sums, strict=True)
     }  # fmt: skip
 
 
@@ -129,29 +131,29 @@ _EXAMPLES: LiteralString = """SELECT w.workload,
     %(fallback)s::timestamptz[], %(logged)s::timestamptz[]) w(workload, first, newest, grounded, fallback, logged)"""
 
 
-def _count(mine: Kept, row: Row) -> None:
-    mine.calls += int(row["calls"])
-    mine.cost_usd += row["cost_usd"]
+def _add_calls(sums: WorkloadSums, row: Row) -> None:
+    sums.calls += int(row["calls"])
+    sums.cost_usd += row["cost_usd"]
     if row["status"] == "ok":
-        mine.ok += int(row["calls"])
+        sums.ok += int(row["calls"])
         if row["deployment"]:
-            mine.answered[row["deployment"]] = row["day"]
+            sums.answered[row["deployment"]] = row["day"]
 
 
-def _by_others(kept: Kept, primary: str | None) -> datetime:
+def _newest_day_of_others(sums: WorkloadSums, primary: str | None) -> datetime:
     """The newest day on which a deployment other than the primary answered."""
-    days = [day for deployment, day in kept.answered.items() if deployment != primary]
+    days = [day for deployment, day in sums.answered.items() if deployment != primary]
     return max(days, default=NEVER) if primary is not None else NEVER
 
 
 def _since_newest(days: Iterable[tuple[datetime, int]], count: int) -> datetime:
     """The day since which there are `count` calls, or all there are."""
-    found = NEVER
+    first_day = NEVER
     for day, calls in sorted(days, reverse=True):
-        found, count = day, count - calls
+        first_day, count = day, count - calls
         if count <= 0:
             break
-    return found
+    return first_day
 
 
 _MEANT: LiteralString = " AND (%(workloads)s::text[] IS NULL OR workload = ANY(%(workloads)s))"

@@ -28,7 +28,7 @@ NOBODY = UUID(int=0)
 EVER = (datetime(1970, 1, 1, tzinfo=UTC), datetime(9000, 1, 1, tzinfo=UTC))
 """Beginning and end of a span that is not limited."""
 _EPOCH = EVER[0]
-_LOT = 10_000
+_BATCH_ROWS = 10_000
 _HOUR, _DAY = timedelta(hours=1), timedelta(days=1)
 IS_CALL: LiteralString = (
     "right(endpoint, 9) <> '.estimate' AND endpoint NOT IN ('messages.count_tokens', 'responses.input_tokens', 'mcp')"
@@ -114,8 +114,8 @@ def calls_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
     completion_tokens.
     """
     numbers = _NUMBERS.format("" if "endpoint" in by else f" AND {IS_CALL}")
-    query = _CALLS + _grouped(by, CALL_KEYS, numbers + _TOTALS) + " FROM wanted" + _tail(by)
-    return select(conn, query, _timed(wanted, "hour" not in by))
+    query = _CALLS + _select_clause(by, CALL_KEYS, numbers + _TOTALS) + " FROM wanted" + _group_by_clause(by)
+    return select(conn, query, _with_time_bounds(wanted, "hour" not in by))
 
 
 _PART_COLUMNS: LiteralString = f"hour, {_PARTS}, count, cost_usd"
@@ -141,31 +141,31 @@ def parts_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> list[Row]
 
     The part `attempt` counts attempts and costs nothing.
     """
-    return select(conn, _parts_query(by), _timed(wanted, "hour" not in by))
+    return select(conn, _parts_query(by), _with_time_bounds(wanted, "hour" not in by))
 
 
-def parts_in_lots(conn: Connection[Any], by: Sequence[str], wanted: Row) -> Iterator[list[Row]]:
+def stream_parts(conn: Connection[Any], by: Sequence[str], wanted: Row) -> Iterator[list[Row]]:
     """`parts_by` in batches of ten thousand rows, in the caller's transaction: a month of thousands of workloads has a
     million rows, which take almost a gigabyte."""
     with conn.cursor("parts_in_lots", row_factory=dict_row) as cursor:
-        cursor.execute(_parts_query(by).encode(), _timed(wanted, "hour" not in by))
-        while rows := cursor.fetchmany(_LOT):
+        cursor.execute(_parts_query(by).encode(), _with_time_bounds(wanted, "hour" not in by))
+        while rows := cursor.fetchmany(_BATCH_ROWS):
             yield rows
 
 
 def _parts_query(by: Sequence[str]) -> str:
     sums: LiteralString = "sum(count) AS count, sum(cost_usd) AS cost_usd"
-    return _PART_ROWS + _grouped(by, PART_KEYS, sums) + " FROM wanted" + _tail(by)
+    return _PART_ROWS + _select_clause(by, PART_KEYS, sums) + " FROM wanted" + _group_by_clause(by)
 
 
 def answers_by(conn: Connection[Any], by: Sequence[str], wanted: Row) -> dict[tuple[Any, ...], int]:
     """Values of some of `PART_KEYS` -> number of answered attempts, to which prices per request apply; includes
     attempts that cost nothing."""
-    found: dict[tuple[Any, ...], int] = {}
+    counts: dict[tuple[Any, ...], int] = {}
     for row in parts_by(conn, [*by, "part", "outcome"], wanted):
         if (row["part"], row["outcome"]) == ("attempt", "ok"):
-            found[tuple(row[name] for name in by)] = int(row["count"])
-    return found
+            counts[tuple(row[name] for name in by)] = int(row["count"])
+    return counts
 
 
 def hour_of_day(at: datetime | None = None) -> int | None:
@@ -174,15 +174,19 @@ def hour_of_day(at: datetime | None = None) -> int | None:
 
 
 def tokens_by(
-    conn: Connection[Any], by: Sequence[str], wanted: Row, beside: Sequence[str], places: Sequence[str]
+    conn: Connection[Any], by: Sequence[str], wanted: Row, excluded_parts: Sequence[str], places: Sequence[str]
 ) -> list[Row]:
-    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`, without the parts in `beside`, at each
+    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`, without the parts in `excluded_parts`, at each
     deployment/NAME and site/NAME of `places`."""
     where: LiteralString = (
         " FROM wanted WHERE part <> ALL(%(beside)s) AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     )
-    query = _PART_ROWS + _grouped(by, PART_KEYS, "sum(count) AS tokens") + where + _tail(by)
-    return select(conn, query, {**_timed(wanted, "hour" not in by), "beside": list(beside), **place_names(places)})
+    query = _PART_ROWS + _select_clause(by, PART_KEYS, "sum(count) AS tokens") + where + _group_by_clause(by)
+    return select(
+        conn,
+        query,
+        {**_with_time_bounds(wanted, "hour" not in by), "beside": list(excluded_parts), **place_names(places)},
+    )
 
 
 def content_sizes(conn: Connection[Any]) -> list[Row]:
@@ -242,7 +246,7 @@ def place_names(places: Sequence[str]) -> Row:
     return {f"{each}s": [name for kind, _, name in pairs if kind == each] for each in ("deployment", "site")}
 
 
-def _timed(wanted: Row, by_days: bool) -> Row:
+def _with_time_bounds(wanted: Row, by_days: bool) -> Row:
     """`wanted` with the bounds of the whole days (d), of the whole hours (h), and of the spans of facts before and
     after them (a, b). Without `by_days` no whole day is used, so that hours are distinguished."""
     since, until = wanted["since"] or EVER[0], wanted["until"] or EVER[1]
@@ -264,14 +268,14 @@ def _ceil(at: datetime, step: timedelta) -> datetime:
     return at + (_EPOCH - at) % step
 
 
-def _grouped(by: Sequence[str], known: Sequence[str], sums: str) -> str:
+def _select_clause(by: Sequence[str], allowed: Sequence[str], sums: str) -> str:
     """The SELECT clause of a query. Names in `by` become part of the statement, so they are checked."""
     times = {"day": "(hour AT TIME ZONE 'UTC')::date AS day", "hour": "hour"}
-    if unknown := [name for name in by if name not in known and name not in times]:
+    if unknown := [name for name in by if name not in allowed and name not in times]:
         raise AssertionError(f"sums are not kept by {unknown}")
     return "SELECT " + "".join(f"{times.get(name, name)}, " for name in by) + sums
 
 
-def _tail(by: Sequence[str]) -> str:
+def _group_by_clause(by: Sequence[str]) -> str:
     places = ", ".join(str(place + 1) for place in range(len(by)))
     return f" GROUP BY {places} ORDER BY {places}" if by else ""

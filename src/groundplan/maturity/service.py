@@ -69,7 +69,7 @@ def load_facts(conn: Connection[Any], current: Current, docs: Sequence[WorkloadD
         own.setdefault(budget.covers, []).append(budget)
     return EvidenceFacts(
         applied_changes=settled,
-        proofs=proof_store.proofs(conn, primaries, since, proof_store.kept(conn, since, sorted(primaries))),
+        proofs=proof_store.proofs(conn, primaries, since, proof_store.workload_sums(conn, since, sorted(primaries))),
         duties=_duties_held(conn),
         sources=store.sources(conn, sorted({name for doc in docs for name in doc.sources})),
         served=served,

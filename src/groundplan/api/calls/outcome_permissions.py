@@ -11,12 +11,12 @@ from uuid import UUID
 
 from groundplan.api.caller import Caller, readable_workloads
 from groundplan.core.errors import Denied
-from groundplan.ledger.outcome_store import Whose
+from groundplan.ledger.outcome_store import CallOwners
 
 DENIED_CODE = "duty_missing"
 
 
-def check_outcome_of_call(caller: Caller, call: UUID, calls: Whose) -> None:
+def check_outcome_of_call(caller: Caller, call: UUID, calls: CallOwners) -> None:
     """Raise `Denied` (`duty_missing`) unless the caller may report an outcome of the call. A call that is not in the
     ledger is refused later, when the outcome is written."""
     answers_for = readable_workloads(caller)

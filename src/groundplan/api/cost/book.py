@@ -143,7 +143,7 @@ def measured_lines(conn: Connection[Any], days: Days, team: str | None = None, *
     sums: dict[Line, _Sum] = {}
     with conn.transaction():  # in which lots are read
         for asked in [query] if team is None else _team_queries(conn, query, carriers, team):
-            for rows in rollup_store.parts_in_lots(conn, _GROUP_BY, asked):
+            for rows in rollup_store.stream_parts(conn, _GROUP_BY, asked):
                 carriers.load_blueprints(rows)
                 for row in rows:
                     amount = from_decimal(row["cost_usd"])

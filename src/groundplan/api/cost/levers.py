@@ -73,7 +73,7 @@ def _read_observations(
             for row in grounded
         ],
         sampled={row["workload"]: row["looked"] for row in grounded},
-        alike=[_alike(row, blueprint) for row in opportunity_store.alike(conn, since)],
+        alike=[_alike(row, blueprint) for row in opportunity_store.shared_requests(conn, since)],
         hours=[ActiveHours(**row) for row in opportunity_store.active(conn, since, int(MAX_ACTIVE_SHARE * 24 * days))],
         retried=[RetryOutcomes(**row) for row in opportunity_store.retried(conn, since)],
         lost=[FailedRetries(**row) for row in opportunity_store.lost(conn, since)],

@@ -40,7 +40,7 @@ def take_reviews(services: Services) -> int:
 def forget_requests(services: Services) -> int:
     """Count repeated requests of past days, and delete their records; returns how many."""
     with services.transaction() as conn:
-        return opportunity_store.forget_asked(conn, services.clock.now())
+        return opportunity_store.fold_shared_requests(conn, services.clock.now())
 
 
 def archive_facts(services: Services) -> int:

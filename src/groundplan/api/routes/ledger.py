@@ -53,7 +53,7 @@ class Outcome(BaseModel):
 
     @model_validator(mode="after")
     def _one(self) -> Outcome:
-        outcome_store.check_said(
+        outcome_store.check_report(
             call_id=self.call_id, ticket=self.ticket, of_ticket=(self.status, self.at),
             of_call=(self.accepted, self.value_usd, self.label),
         )  # fmt: skip
@@ -141,7 +141,7 @@ def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str,
         named=body.id is not None,
     )
     with services.transaction() as conn:
-        outcome_permissions.check_outcome_of_call(caller, body.call_id, outcome_store.whose(conn, [body.call_id]))
+        outcome_permissions.check_outcome_of_call(caller, body.call_id, outcome_store.call_owners(conn, [body.call_id]))
         outcome_store.add(conn, reported)
     return {"id": str(reported.id), "call_id": str(reported.call_id)}
 

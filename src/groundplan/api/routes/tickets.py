@@ -128,7 +128,7 @@ def _store_rows(
     """Store the rows; refusals are added to `refused`. Tickets are locked until the end of the transaction, always in
     the same order."""
     known = ticket_store.workloads_by_ticket(conn, [row.ticket for row in rows if row.ticket])
-    calls = outcome_store.whose(conn, [row.call for row in rows if row.call is not None])
+    calls = outcome_store.call_owners(conn, [row.call for row in rows if row.call is not None])
     for row in sorted(rows, key=lambda one: (one.ticket, one.at)):
         if row.call is None and row.ticket not in known:
             counts["others"] += 1
@@ -140,7 +140,11 @@ def _store_rows(
 
 
 def _store_row(
-    conn: Connection[Any], caller: Caller, row: Row, known: Mapping[str, frozenset[str]], calls: outcome_store.Whose
+    conn: Connection[Any],
+    caller: Caller,
+    row: Row,
+    known: Mapping[str, frozenset[str]],
+    calls: outcome_store.CallOwners,
 ) -> str:
     """Store one row; returns `new`, `same` or `waiting`."""
     if row.call is None:
@@ -153,7 +157,7 @@ def _store_row(
             found |= {each.told for each in ticket_store.report(conn, told)}
         return next(each for each in ("new", "same", "waiting") if each in found)
     outcome_permissions.check_outcome_of_call(caller, row.call, calls)
-    if row.state == "open" and not outcome_store.accepted_before(conn, row.call):
+    if row.state == "open" and not outcome_store.was_accepted(conn, row.call):
         return "waiting"
     outcome = outcome_store.Outcome(
         id=uuid5(NAMESPACE_URL, f"{row.call}\n{row.event}"),

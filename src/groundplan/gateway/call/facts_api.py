@@ -79,7 +79,7 @@ class OutcomeBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     at: Annotated[datetime, msgspec.Meta(tz=True)] | None = None
 
     def __post_init__(self) -> None:
-        outcome_store.check_said(
+        outcome_store.check_report(
             call_id=self.call_id, ticket=self.ticket, of_ticket=(self.status, self.at),
             of_call=(self.accepted, self.value_usd, self.label),
         )  # fmt: skip
