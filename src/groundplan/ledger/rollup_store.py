@@ -176,8 +176,8 @@ def hour_of_day(at: datetime | None = None) -> int | None:
 def tokens_by(
     conn: Connection[Any], by: Sequence[str], wanted: Row, excluded_parts: Sequence[str], places: Sequence[str]
 ) -> list[Row]:
-    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`, without the parts in `excluded_parts`, at each
-    deployment/NAME and site/NAME of `places`."""
+    """Tokens of settled attempts by some of `PART_KEYS`, `day` or `hour`, without the parts in `excluded_parts`, at
+    each deployment/NAME and site/NAME of `places`."""
     where: LiteralString = (
         " FROM wanted WHERE part <> ALL(%(beside)s) AND (deployment = ANY(%(deployments)s) OR site = ANY(%(sites)s))"
     )
