@@ -268,7 +268,7 @@ def measure(folder: Path, mutations: int, seed: int) -> dict[str, object]:
         for path, data in files.items():
             if not path.exists() or path.read_bytes() != data:
                 path.write_bytes(data)
-    assert verify(target.folder, target.public).ok, "the log is whole again"
+    assert verify(target.folder, target.public).ok, "the log is restored"
     return {
         "mutations": applied.total(),
         "kinds": len(KINDS),

@@ -97,24 +97,24 @@ def _docstrings_of(module: ModuleType) -> Iterator[tuple[str, str]]:
                     yield f"{module.__name__}.{name}.{inner}", inspect.cleandoc(docstring)
 
 
-def write_set(folder: Path, documents: int, asked: int, seed: int = 11) -> None:
-    """Write a generated set of `documents` documents, with queries for `asked` of them."""
+def write_set(folder: Path, documents: int, queried: int, seed: int = 11) -> None:
+    """Write a generated set of `documents` documents, with three queries for each of `queried` of them."""
     rng = random.Random(seed)
     chosen = docstrings()
     rng.shuffle(chosen)
     chosen = chosen[: documents * 2 // 3]
-    others = [" ".join(one.split()) for text in topics.values() for one in re.split(r"\n\s*\n", text)]
-    others = [one for one in dict.fromkeys(others) if 120 <= len(one) <= 1500]
+    others = [" ".join(item.split()) for text in topics.values() for item in re.split(r"\n\s*\n", text)]
+    others = [item for item in dict.fromkeys(others) if 120 <= len(item) <= 1500]
     rng.shuffle(others)
-    corpus = [(f"d{number}", one.name, one.body) for number, one in enumerate(chosen)]
-    corpus += [(f"o{number}", "", one) for number, one in enumerate(others[: documents - len(chosen)])]
+    corpus = [(f"d{number}", item.name, item.body) for number, item in enumerate(chosen)]
+    corpus += [(f"o{number}", "", item) for number, item in enumerate(others[: documents - len(chosen)])]
     frequencies = Counter(word for _, _, text in corpus for word in set(_words(text)))
     queries = []
-    for number, one in enumerate(chosen[:asked]):
+    for number, item in enumerate(chosen[:queried]):
         queries += [
-            (f"summary-{number}", one.summary, number),
-            (f"words-{number}", " ".join(_rarest_words(one.body, frequencies, rng)), number),
-            (f"quoted-{number}", _quote(one.body, rng), number),
+            (f"summary-{number}", item.summary, number),
+            (f"words-{number}", " ".join(_rarest_words(item.body, frequencies, rng)), number),
+            (f"quoted-{number}", _quote(item.body, rng), number),
         ]
     (folder / "qrels").mkdir(parents=True, exist_ok=True)
     with (folder / "corpus.jsonl").open("w", encoding="utf-8") as file:

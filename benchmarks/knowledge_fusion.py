@@ -128,8 +128,8 @@ def _ranked_rows(scores: dict[int, float]) -> list[int]:
     return sorted(scores, key=lambda row: (-scores[row], row))
 
 
-def _ndcg(ranked: list[int], wanted: int) -> float:
-    return float(1 / np.log2(2 + ranked.index(wanted))) if wanted in ranked else 0.0
+def _ndcg(ranked: list[int], relevant: int) -> float:
+    return float(1 / np.log2(2 + ranked.index(relevant))) if relevant in ranked else 0.0
 
 
 def mean_with_bounds(values: Values) -> dict[str, Any]:

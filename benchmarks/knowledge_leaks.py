@@ -92,14 +92,14 @@ def ask(client: Client, company: Company, tally: Tally, rng: random.Random) -> N
     tally.times.append(milliseconds)
 
 
-def leak_record(person: int, document: int, refusal: Refusal, asked: float, answered: float) -> dict[str, Any]:
+def leak_record(person: int, document: int, refusal: Refusal, sent: float, answered: float) -> dict[str, Any]:
     """A leak with its times in seconds after the question was sent; earlier times are negative."""
-    until = None if refusal.until == math.inf else round(refusal.until - asked, 6)
+    until = None if refusal.until == math.inf else round(refusal.until - sent, 6)
     return {
         "person": person,
         "document": document,
-        "refused_since": round(refusal.since - asked, 6),
-        "answered": round(answered - asked, 6),
+        "refused_since": round(refusal.since - sent, 6),
+        "answered": round(answered - sent, 6),
         "allowed_again": until,
     }
 

@@ -301,7 +301,7 @@ def measure_recall(setup: SearchSetup, band: Band, questions: list[str], embedde
     }
 
 
-def measure_bands(setup: SearchSetup, asked: int, compared: int) -> list[dict[str, Any]]:
+def measure_bands(setup: SearchSetup, timed: int, compared: int) -> list[dict[str, Any]]:
     """Recall and latency by visibility, and of conjunctions (visibility and one source of five, or some paths)."""
     rows_by_band: list[dict[str, Any]] = []
     # one question at a time, as the service embeds them
@@ -310,7 +310,7 @@ def measure_bands(setup: SearchSetup, asked: int, compared: int) -> list[dict[st
         rows = setup.corpus.visible(band.visible, SOURCES.index(band.sources[0]) if band.of == "source" else None)
         if len(rows) < _MIN_ROWS:
             continue
-        questions = setup.corpus.questions[:asked]
+        questions = setup.corpus.questions[:timed]
         cpu_before = setup.cpu_seconds()
         client = Client(setup.endpoint)
         times = [client.ask(band_request(setup, band, question))[0] for question in questions]
@@ -424,12 +424,12 @@ class PeakMemory:
             self.bytes = max(self.bytes, total)
 
 
-def measure(chunks: int, asked: int, compared: int, seconds: float, folder: Path) -> dict[str, Any]:
+def measure(chunks: int, timed: int, compared: int, seconds: float, folder: Path) -> dict[str, Any]:
     """All figures."""
     started = time.perf_counter()
     with threadpool_limits(limits=1, user_api="blas"), Watch() as watch, PeakMemory() as peak:
         with search_setup(chunks, folder) as (setup, times):
-            by_band = measure_bands(setup, asked, compared)
+            by_band = measure_bands(setup, timed, compared)
             figures = {
                 "chunks": chunks,
                 "documents": len(setup.corpus.acl),

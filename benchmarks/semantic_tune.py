@@ -154,7 +154,7 @@ def _held_out_scores(
 def _threshold(
     pairs: Sequence[Pair], scores: NDArray[np.float64], usual: Sequence[int], bounded: Sequence[int], bound: float
 ) -> float:
-    """The lowest threshold that keeps the bound for `plain` pairs with confidence, and for all `asked` pairs as a
+    """The lowest threshold that keeps the bound for `usual` pairs with confidence, and for all `bounded` pairs as a
     share."""
     confident, _, _ = _lowest_threshold(pairs, scores, usual, bound / CAUTION, CONFIDENCE)
     average, _, _ = _lowest_threshold(pairs, scores, bounded, bound, 0.0)
