@@ -9,7 +9,7 @@ import pytest
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_runner import _result_line
-from groundplan.gateway.batches.batch_store import ClaimedLine
+from groundplan.gateway.batches.batch_store import ClaimedLine, error_line
 from groundplan.gateway.batches.message_shapes import result_line
 from groundplan.gateway.http.collected_response import CollectedResponse
 
@@ -44,3 +44,17 @@ def test_half_of_a_character_costs_nobody_the_answer() -> None:
 def test_what_is_no_json_is_told_as_no_body(body: bytes) -> None:
     told: dict[str, Any] = json.loads(line_for(body, 400))
     assert told["response"]["body"] is None and told["response"]["status_code"] == 400 and told["error"] is None
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"), [("model_not_found", "not_found_error"), ("cap_range", "invalid_request_error")]
+)
+def test_a_message_that_names_an_unknown_model_fails_as_a_call_of_its_own_does(code: str, kind: str) -> None:
+    line = json.dumps(error_line(None, "c1", code, "there is no such model")).encode()
+    assert json.loads(result_line(line))["result"]["error"]["error"]["type"] == kind
+
+
+def test_the_error_of_a_message_that_was_asked_for_names_its_call() -> None:
+    line = line_for(b'{"error":{"message":"no"}}', 400)
+    error = json.loads(result_line(line))["result"]["error"]
+    assert error["request_id"] == json.loads(line)["response"]["request_id"]

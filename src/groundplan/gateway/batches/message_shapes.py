@@ -21,6 +21,8 @@ PREFIX = "msgbatch_"
 _RESULT_TYPES = {"batch_cancelled": "canceled", "batch_expired": "expired"}
 _GATEWAY_FAILURES = frozenset({"batch_line_interrupted", "batch_line_lost", "batch_line_malformed", "internal_error"})
 """Error codes of failures that no change of the request would mend."""
+_NOT_FOUND = frozenset({"model_not_found", "file_not_found"})
+"""Error codes of what a request names and does not exist."""
 _encode = msgspec.json.Encoder().encode
 _result = msgspec.json.Decoder(ResultLine).decode
 
@@ -84,7 +86,9 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
         body = found.response.body
         if found.response.status_code == 200:
             return {"type": "succeeded", "message": body}
-        return {"type": "errored", "error": msgspec.Raw(upstream_refusal_body(found.response.status_code, bytes(body)))}
+        call = found.response.request_id if isinstance(found.response.request_id, str) else ""
+        error = upstream_refusal_body(found.response.status_code, bytes(body), call)
+        return {"type": "errored", "error": msgspec.Raw(error)}
     code = (found.error.code if found.error is not None else None) or "internal_error"
     if code in _RESULT_TYPES:
         return {"type": _RESULT_TYPES[code]}
@@ -93,6 +97,8 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
         if code in _GATEWAY_FAILURES
         else "rate_limit_error"
         if code == "budget_exhausted"
+        else "not_found_error"
+        if code in _NOT_FOUND
         else "invalid_request_error"
     )
     message = (found.error.message if found.error is not None else None) or "the call was not made"

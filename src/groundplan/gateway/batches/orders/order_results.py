@@ -48,6 +48,7 @@ _encode = msgspec.json.Encoder().encode
 class _Response(msgspec.Struct, frozen=True):
     status_code: int = 0
     body: msgspec.Raw = msgspec.Raw(b"null")
+    request_id: Any = None
 
 
 class _Error(msgspec.Struct, frozen=True):
