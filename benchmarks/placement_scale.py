@@ -5,9 +5,8 @@
 Three capacities at each site, opening costs and move costs; `--seed` and `--tightness` choose the company (see
 benchmarks/placement_instances/companies.py). `gap` is (cost - bound) / bound as a fraction, with the bound recomputed
 by the verifier from dual multipliers in exact arithmetic; `claimed_gap` includes bounds proven only by branching.
-`--lose` closes the site with the most workloads and places these anew, in a second of computing. Seconds are those of
-solving, without generating the company. `--computing` counts CPU seconds over all threads, so that other load does not
-matter.
+`--lose` closes the site with the most workloads and places these anew. Seconds are those of solving, without generating
+the company. `--computing` counts CPU seconds over all threads, so that other load does not matter.
 """
 
 from __future__ import annotations
@@ -17,7 +16,6 @@ import json
 import resource
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +29,8 @@ from benchmarks.placement_instances.companies import large_company
 from groundplan.placement.problem import Problem, Solution, WorkLimit
 from groundplan.placement.solve.backends import import_solver
 from groundplan.placement.solve.optimise import optimise
+from groundplan.placement.solve.site_loss import solve_site_loss
 from groundplan.placement.verify import verify
-
-LOSS_SECONDS = 1.0
-"""Seconds of computing for the placement after the loss of a site."""
 
 
 def solve_and_verify(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict[str, Any]]:
@@ -64,41 +60,20 @@ def solve_and_verify(problem: Problem, limit: WorkLimit) -> tuple[Solution, dict
 
 
 def lose_site(problem: Problem, solution: Solution) -> dict[str, Any]:
-    """Close the site with the most parts and place these anew; all other parts stay in place, as in `fixed_plan`."""
+    """Close the site with the most parts and place these anew."""
     site = int(np.bincount(problem.options.site[solution.choice]).argmax())
     started, cpu = time.perf_counter(), time.process_time()
-    remaining = without_site(problem, solution, site)
-    moved = optimise(remaining, WorkLimit(seconds=LOSS_SECONDS, use_cpu_time=True))
+    loss = solve_site_loss(problem, solution, site)
     seconds, cpu = time.perf_counter() - started, time.process_time() - cpu
-    report = verify(remaining, moved)
+    report = verify(loss.problem, loss.solution)
     return {
         "seconds": round(seconds, 3),
         "cpu_seconds": round(cpu, 3),
-        "there": int((problem.options.site[solution.choice] == site).sum()),
-        "moved": int((moved.choice != solution.choice).sum()) if moved.is_found else None,
-        "gap": float(moved.gap) if moved.gap is not None else None,
-        "verified": report.is_verified and moved.is_found,
+        "there": loss.parts_at_site,
+        "moved": loss.moved_parts,
+        "fewest": loss.min_moved_parts,
+        "verified": report.is_verified and loss.solution.is_found,
     }
-
-
-def without_site(problem: Problem, solution: Solution, site: int) -> Problem:
-    """The same problem with two more rules: one excludes every option at the site, another all options of a part that
-    runs elsewhere, except its own."""
-    options = problem.options
-    lost = options.site[solution.choice] == site
-    kept = np.zeros(len(options.part), dtype=np.bool_)
-    kept[solution.choice[~lost]] = True
-    at_site = options.site == site
-    elsewhere = ~at_site & ~kept & ~lost[options.part]
-    counts = np.diff(options.rule_start)
-    counts[at_site | elsewhere] += 1
-    start = np.append(0, np.cumsum(counts)).astype(np.int64)
-    rule = np.full(int(start[-1]), len(problem.rules), dtype=np.int32)
-    keeper = np.repeat(np.arange(len(options.part)), np.diff(options.rule_start))
-    rule[start[keeper] + np.arange(len(options.rule)) - options.rule_start[keeper]] = options.rule
-    rule[start[1:][elsewhere] - 1] = len(problem.rules) + 1
-    rules = (*problem.rules, f"{problem.sites.names[site]}: the site is lost", "only what ran at a lost site moves")
-    return replace(problem, options=replace(options, rule_start=start, rule=rule), rules=rules)
 
 
 def main() -> int:

@@ -30,6 +30,7 @@ from groundplan.placement.solve.labels import solve_by_labels
 from groundplan.placement.solve.objective import cheapest_units
 from groundplan.placement.solve.optimise import optimise
 from groundplan.placement.solve.relax import relax
+from groundplan.placement.solve.site_loss import solve_site_loss
 from groundplan.placement.verify import proven_bound, verify
 
 
@@ -159,6 +160,42 @@ def test_a_file_of_another_format_is_refused_by_name(tmp_path: Path, text: str) 
         read_assignments(path)
     with pytest.raises(Invalid):
         read_assignments(tmp_path / "absent")
+
+
+def test_a_lost_site_moves_only_what_ran_there() -> None:
+    problem = large_company(150, 8, tightness=0.6)
+    before = optimise(problem, WorkLimit(work=1))
+    counts = np.bincount(problem.options.site[before.choice], minlength=8)
+    site = int(np.argmin(np.where(counts > 0, counts, 999)))
+    loss = solve_site_loss(problem, before, site)
+    there = problem.options.site[before.choice] == site
+    assert loss.solution.is_found
+    assert verify(loss.problem, loss.solution).is_verified
+    assert ((loss.solution.choice != before.choice) == there).all()
+    assert loss.moved_parts == loss.min_moved_parts == loss.parts_at_site == there.sum() > 0
+
+
+def test_where_others_must_move_the_fewest_do() -> None:
+    places = [Place("a", "a", {"gpu": 4}), Place("b", "b", {"gpu": 4}), Place("c", "c", {"gpu": 3})]
+    anywhere = tuple(Choice(site, {"compute": cost}, {"gpu": 3}) for site, cost in (("a", 1), ("c", 9)))
+    problem = assemble(
+        places,
+        [
+            Job("small", (Piece((Choice("a", {"compute": 9}, {"gpu": 3}), Choice("b", {"compute": 1}, {"gpu": 3}))),)),
+            Job("either", (Piece(anywhere),)),
+        ],
+    )
+    before = optimise(problem, WorkLimit(work=20))
+    assert before.cost == 2
+    loss = solve_site_loss(problem, before, 1)
+    assert (loss.parts_at_site, loss.moved_parts, loss.min_moved_parts) == (1, 2, 2)
+    assert verify(loss.problem, loss.solution).is_verified
+
+
+def test_a_loss_that_leaves_a_workload_nowhere_is_told() -> None:
+    problem = assemble([Place("a", "a")], [Job("w", (Piece((Choice("a", {"compute": 1}),)),))])
+    before = optimise(problem, WorkLimit(work=2))
+    assert solve_site_loss(problem, before, 0).solution.stop_reason == "infeasible"
 
 
 def melange(slices: int) -> Problem:
