@@ -346,3 +346,11 @@ def test_a_refusal_by_chat_is_what_anthropics_clients_know(
 def test_a_refusal_by_anthropic_is_passed_on_unchanged() -> None:
     own = b'{"type":"error", "error":{"type":"invalid_request_error","message":"no"},"request_id":"req_1"}'
     assert messages_errors.upstream_refusal_body(400, own, "call") is own
+
+
+def test_a_budget_that_does_not_renew_is_not_said_to_be_free_again() -> None:
+    budget = Budget(name="all", covers="company", limit=PICO, period="total")
+    refused = budget_exhausted(budget, PICO // 2, "total", PICO // 4, PICO // 4, NOW)
+    assert refused.hint == "It does not renew: raise it, or ask for fewer tokens."
+    assert (refused.details["frees_at"], refused.details["remaining_usd"]) == (None, "0.250000000000")
+    assert refused.retry_after is None and b"x-should-retry: false" in error_response(refused)[2]

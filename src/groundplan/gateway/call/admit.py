@@ -370,6 +370,8 @@ def budget_exhausted(budget: Budget, bound: int, period: str, remaining: int, un
         details["frees_at"] = None if end is None else end.isoformat()
         retry_after = None if end is None else end.timestamp() - now
         hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
+        if end is None:
+            hint = "It does not renew: raise it, or ask for fewer tokens."
     return Exhausted(
         f"the budget {budget.name} ({short_usd(budget.limit)} {period_name}) has no room for this call",
         code="budget_exhausted",
