@@ -25,6 +25,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from openai.types import CreateEmbeddingResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.chat.completion_create_params import CompletionCreateParamsBase
 from tests.closing import close
 from tests.integration.sdk_types import parse_strictly
 
@@ -846,3 +847,92 @@ async def test_what_each_provider_has_no_word_for_is_refused_by_name(
             await providers.chat(place(api, wire, tmp_path), request_body(api, **more))
         told = json.loads(refused.value.body)["error"]
         assert refused.value.status == 400 and told["field"] == name and not wire.asked
+
+
+FUNCTION = [
+    {
+        "type": "function",
+        "function": {
+            "name": "mark-tool",
+            "description": "mark-description",
+            "parameters": {
+                "type": "object",
+                "properties": {"mark-field": {"type": "string"}},
+                "required": ["mark-field"],
+            },
+        },
+    }
+]
+SCHEMA = {
+    "type": "object", "properties": {"mark-field": {"type": "string"}}, "required": ["mark-field"],
+    "additionalProperties": False,
+}  # fmt: skip
+MARKED: dict[str, tuple[Any, str]] = {
+    "audio": ({"voice": "mark", "format": "wav"}, "mark"),
+    "frequency_penalty": (0.444, "0.444"),
+    "function_call": ("auto", "function_call"),
+    "functions": ([{"name": "mark", "parameters": {}}], "mark"),
+    "logit_bias": ({"4242": 3}, "4242"),
+    "logprobs": (True, "logprobs"),
+    "max_completion_tokens": (17, "17"),
+    "max_tokens": (17, "17"),
+    "metadata": ({"mark": "1"}, "mark"),
+    "modalities": (["text"], "modal"),
+    "moderation": ({"model": "mark"}, "mark"),
+    "n": (2, '"n"'),
+    "parallel_tool_calls": (False, "arallel"),
+    "prediction": ({"type": "content", "content": "mark"}, "mark"),
+    "presence_penalty": (0.333, "0.333"),
+    "prompt_cache_key": ("mark", "mark"),
+    "prompt_cache_options": ({"mode": "mark"}, "mark"),
+    "prompt_cache_retention": ("24h", "24h"),
+    "reasoning_effort": ("high", "high"),
+    "response_format": ({"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}, "mark-field"),
+    "safety_identifier": ("mark", "mark"),
+    "seed": (424242, "424242"),
+    "service_tier": ("priority", "priority"),
+    "stop": (["mark"], "mark"),
+    "store": (True, "store"),
+    "stream_options": ({"include_usage": True}, "usage"),
+    "temperature": (0.123, "0.123"),
+    "tool_choice": ("required", "required any"),
+    "tools": (FUNCTION, "mark-field"),
+    "top_logprobs": (3, "logprobs"),
+    "top_p": (0.777, "0.777"),
+    "user": ("mark", "mark"),
+    "verbosity": ("low", "verbosity"),
+    "web_search_options": ({"search_context_size": "low"}, "search"),
+    "a_field_of_tomorrow": ("mark", "mark"),
+}
+"""By the fields of a chat: a value, and one of the words by which it is recognised in what a provider gets."""
+CHANGES_NOTHING = {"modalities", "parallel_tool_calls", "store", "stream_options"}
+"""Not sent where a provider has no word for them: docs/refused.md says why nothing is lost."""
+
+
+def test_every_field_of_a_chat_is_marked() -> None:
+    assert CompletionCreateParamsBase.__annotations__.keys() <= {"model", "messages", "stream", *MARKED}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("api", [*OTHERS, "anthropic"])
+async def test_every_field_of_a_chat_reaches_the_provider_or_is_refused_by_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, api: str, stream: bool
+) -> None:
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        dropped = set()
+        for name, (value, words) in MARKED.items():
+            more: dict[str, Any] = {name: value, "stream": stream}
+            if name in ("tool_choice", "parallel_tool_calls"):
+                more["tools"] = FUNCTION
+            wire.asked.clear()
+            try:
+                await (streamed if stream else whole)(providers, place(api, wire, tmp_path), asked(api, **more))
+            except ProviderFailure as refused:
+                told = json.loads(refused.body)["error"]
+                assert refused.status == 400 and not wire.asked, (name, told)
+                assert told["field"].removesuffix(" in a stream") == name, told
+                continue
+            sent = json.dumps([body for _, body, _ in wire.asked]).lower()
+            if not any(word in sent for word in words.split()):
+                dropped.add(name)
+        assert dropped <= CHANGES_NOTHING
