@@ -926,7 +926,9 @@ async def test_every_field_of_a_chat_reaches_the_provider_or_is_refused_by_name(
                 more["tools"] = FUNCTION
             wire.asked.clear()
             try:
-                await (streamed if stream else whole)(providers, place(api, wire, tmp_path), asked(api, **more))
+                await (streamed if stream else complete_chat)(
+                    providers, place(api, wire, tmp_path), request_body(api, **more)
+                )
             except ProviderFailure as refused:
                 told = json.loads(refused.body)["error"]
                 assert refused.status == 400 and not wire.asked, (name, told)
