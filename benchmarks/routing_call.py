@@ -54,7 +54,7 @@ async def _measure_decisions(home: Home, child: int, router: Router, prompts: Se
     loop = asyncio.get_running_loop()
     targets = Targets(home, loop)
     gateway = SimpleNamespace(loop=loop, routes=SimpleNamespace(router=lambda *_: router), targets=targets)
-    workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), chooses=lambda _: True)
+    workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), is_routed=lambda _: True)
 
     async def decide(prompt: str) -> bool:
         chat_request = SimpleNamespace(model="auto", query=prompt)

@@ -38,7 +38,7 @@ async def test_a_question_is_embedded_as_its_router_was_trained(
     routes = SimpleNamespace(router=lambda *_: replace(router, tokens=tokens, layers=layers))
     gateway = SimpleNamespace(routes=routes, loop=asyncio.get_running_loop())
     exchange = SimpleNamespace(id=b"c", question_vector=None)
-    workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), chooses=lambda _: True)
+    workload = SimpleNamespace(routing=SimpleNamespace(router="w@1", digest=None), is_routed=lambda _: True)
     ask_of = SimpleNamespace(model="auto", query="Could you please tell me: which garden is larger?")
     await question_embedding.read_question(
         cast(Any, gateway), cast(Any, exchange), cast(Any, workload), cast(Any, ask_of)
