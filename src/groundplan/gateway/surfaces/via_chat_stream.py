@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.sse import DONE
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, url_citations
 from groundplan.gateway.surfaces.chat.answer_types import (
     ChoiceDelta,
     Chunk,
@@ -51,7 +52,10 @@ class ViaChatStream(ABC):
             out += self._opening_events_once(chunk)
             if choice.delta is not None:
                 self.output_bytes += choice.delta.reasoning_bytes
-                out += self._text_events(TEXT, choice.delta.text) + self._text_events(REFUSAL, choice.delta.refusal)
+                out += self._text_events(TEXT, choice.delta.text)
+                if citations := url_citations(choice.delta.annotations):
+                    out += self._citation_events(citations)
+                out += self._text_events(REFUSAL, choice.delta.refusal)
                 for call in choice.delta.tool_calls or ():
                     self.output_bytes += call.size
                     for piece in self._sequencer.feed(call):
@@ -82,6 +86,10 @@ class ViaChatStream(ABC):
     @abstractmethod
     def _text_events(self, kind: str, text: str | None) -> list[bytes]:
         """The events for a piece of text or of a refusal (`kind`); adds its bytes to `output_bytes`."""
+
+    @abstractmethod
+    def _citation_events(self, citations: list[UrlCitation]) -> list[bytes]:
+        """The events for web pages that the open text cites; none where no text is open."""
 
     @abstractmethod
     def _call_events(self, call: ToolCallDelta) -> list[bytes]:

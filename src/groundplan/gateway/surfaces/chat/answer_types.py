@@ -68,6 +68,7 @@ class AnswerMessage(msgspec.Struct, frozen=True):
     content: Content = None
     refusal: str | None = None
     tool_calls: list[ToolCall] | None = None
+    annotations: msgspec.Raw = NULL
 
     @property
     def text(self) -> str:
@@ -202,6 +203,7 @@ class Delta(msgspec.Struct, frozen=True):
     content: Content = None
     refusal: str | None = None
     tool_calls: list[ToolCallDelta] | None = None
+    annotations: msgspec.Raw = NULL
     reasoning_content: msgspec.Raw = NULL
     reasoning: msgspec.Raw = NULL
 

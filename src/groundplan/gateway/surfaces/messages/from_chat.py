@@ -12,10 +12,12 @@ from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.body import unreadable_body
+from groundplan.gateway.surfaces.chat.annotations import url_citations
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason, usage_json
 from groundplan.gateway.surfaces.messages.to_chat import API, Translation
+from groundplan.gateway.surfaces.messages.web_citations import message_citation
 from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
 from groundplan.ledger.model import Usage
 
@@ -98,6 +100,8 @@ def _content_blocks(message: AnswerMessage, *, cut: bool) -> list[dict[str, Any]
     """The content blocks of a chat message. A tool call in which the answer was `cut` off has no complete arguments, so
     it is left out; the stop reason tells. Raises `Malformed`."""
     content: list[dict[str, Any]] = [{"type": "text", "text": text} for text in (message.text, message.refusal) if text]
+    if message.text and (citations := url_citations(message.annotations)):
+        content[0]["citations"] = [message_citation(citation) for citation in citations]
     calls = message.tool_calls or ()
     for number, call in enumerate(calls, 1):
         try:

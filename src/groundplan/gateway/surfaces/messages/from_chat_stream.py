@@ -8,9 +8,11 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.sse import append_field, format_named_event
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import error_event
+from groundplan.gateway.surfaces.messages.web_citations import message_citation
 from groundplan.gateway.surfaces.via_chat_stream import ViaChatStream
 from groundplan.ledger.model import Usage
 
@@ -83,6 +85,14 @@ class MessagesChatRelay(ViaChatStream):
         self.output_bytes += len(text.encode())
         opened = [] if self._open_kind == "text" else self._open_block("text", {"type": "text", "text": ""})
         return [*opened, self._block_delta({"type": "text_delta", "text": text})]
+
+    def _citation_events(self, citations: list[UrlCitation]) -> list[bytes]:
+        if self._open_kind != "text":
+            return []
+        return [
+            self._block_delta({"type": "citations_delta", "citation": message_citation(citation)})
+            for citation in citations
+        ]
 
     def _call_events(self, call: ToolCallDelta) -> list[bytes]:
         arguments = call.function.arguments or ""

@@ -18,6 +18,7 @@ from groundplan.gateway.http.sse import append_field, format_named_event
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.errors import error_json
+from groundplan.gateway.surfaces.messages.web_citations import without_foreign_citations
 from groundplan.gateway.surfaces.openai_relay import stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, refuse_encoding
 from groundplan.gateway.upstream.translation import call_ids
@@ -151,16 +152,12 @@ class AnthropicMessages:
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The caller's bytes with model, max_tokens and leading system blocks spliced in. Raises `Invalid` where the
         thinking budget does not fit below the cap."""
-        changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
+        changes = _model_and_messages(ask, deployment)
         if ask.cap != cap:
             _check_thinking_budget(ask, cap)
             changes["max_tokens"] = b"%d" % cap
         if system:
             changes["system"] = _system_field(ask, system)
-        given = bytes(ask.fields["messages"])
-        plain = thought_signatures.without_signatures(given)
-        if (told := call_ids.with_anthropic_ids(plain or given) or plain) is not None:
-            changes["messages"] = told
         return replace_fields(ask.body, ask.fields, changes)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
@@ -173,6 +170,18 @@ class AnthropicMessages:
 
     def new_relay(self, ask: Ask) -> Relay:  # noqa: ARG002 -- the protocol's signature
         return MessagesRelay()
+
+
+def _model_and_messages(ask: Ask, deployment: Deployment) -> dict[str, bytes | None]:
+    """The model, and the messages where they contain what another provider's answer brought in: signatures, ids and
+    citations that Anthropic does not know."""
+    changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
+    given = bytes(ask.fields["messages"])
+    plain = without_foreign_citations(given)
+    plain = thought_signatures.without_signatures(plain or given) or plain
+    if (told := call_ids.with_anthropic_ids(plain or given) or plain) is not None:
+        changes["messages"] = told
+    return changes
 
 
 def _check_thinking_budget(ask: Ask, cap: int) -> None:
@@ -214,7 +223,7 @@ class TokenCount(AnthropicMessages):
         return b"/messages/count_tokens"
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:  # noqa: ARG002
-        return replace_fields(ask.body, ask.fields, {"model": _encode(deployment.upstream_model)})
+        return replace_fields(ask.body, ask.fields, _model_and_messages(ask, deployment))
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
         """Raises `Malformed`."""

@@ -1,8 +1,8 @@
 """Translates a Messages request to OpenAI's chat; what chat cannot express is refused by name.
 
 Left out, and reported to the caller, are fields that do not affect the answer in chat: `cache_control`, which is about
-a price; another model's earlier thinking, and the thinking budget; that tools are known only once they are searched
-for. Pure.
+a price; another model's earlier thinking, and the thinking budget; web pages that an earlier answer of chat cited; that
+tools are known only once they are searched for. Pure.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import msgspec
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.body import SHAPE_ERRORS, malformed_field
+from groundplan.gateway.surfaces.messages.web_citations import remove_foreign_citations
 from groundplan.gateway.upstream import providers
 
 API = "Anthropic's Messages API"
@@ -136,6 +137,8 @@ class Translation:
             if kind in _THINKING_BLOCKS:
                 self.left_out.add("thinking")
             elif kind == "text":
+                if remove_foreign_citations(block):
+                    self.left_out.add("citations")
                 self.check(block, _TEXT, "text")
                 if calls:
                     raise cannot("messages: text after a tool_use")

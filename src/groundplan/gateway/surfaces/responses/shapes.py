@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -12,6 +12,7 @@ import msgspec
 from groundplan.core.ids import new_id
 from groundplan.gateway.http.sse import format_named_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, response_annotation, url_citations
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage
 from groundplan.ledger.model import Usage
 
@@ -136,8 +137,9 @@ def failed_stream(name: str, model: str, code: str, why: str) -> bytes:
     )
 
 
-def text_part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def text_part(text: str, citations: Iterable[UrlCitation] = ()) -> dict[str, Any]:
+    annotations = [response_annotation(citation) for citation in citations]
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
 
 
 def refusal_part(text: str) -> dict[str, Any]:
@@ -179,7 +181,7 @@ def _is_object(text: str) -> bool:
 
 def output_items(message: AnswerMessage, finish: str, groups: Namespaces = NO_NAMESPACES) -> list[dict[str, Any]]:
     """The output items of a whole answer with this `finish` reason."""
-    content = [text_part(text)] if (text := message.text) else []
+    content = [text_part(text, url_citations(message.annotations))] if (text := message.text) else []
     if message.refusal:
         content.append(refusal_part(message.refusal))
     calls = message.tool_calls or ()

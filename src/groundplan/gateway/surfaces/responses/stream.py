@@ -12,6 +12,7 @@ import msgspec
 from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize_tier
 from groundplan.gateway.http.errors import message_with_hint
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, append_field, format_named_event
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, response_annotation
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import stream_error
@@ -190,7 +191,7 @@ class ResponsesChatRelay(ViaChatStream):
     """Translates a chat stream into the events of a response."""
 
     __slots__ = (
-        "_closing_item_events", "_finish", "_groups", "_index", "_items", "_kind", "_model", "_open_call", "_open_id",
+        "_citations", "_closing_item_events", "_finish", "_groups", "_index", "_items", "_kind", "_model", "_open_call", "_open_id",
         "_request", "_response", "_sequence_number", "_text",
     )  # fmt: skip
 
@@ -210,6 +211,8 @@ class ResponsesChatRelay(ViaChatStream):
         """Kind of the open item: `TEXT`, `REFUSAL`, `call`; empty: none is open."""
         self._text = StringIO()
         """Text of the open item, or the arguments of its call."""
+        self._citations: list[UrlCitation] = []
+        """What the open text cites."""
         self._open_call: ToolCallDelta | None = None
         self._index = -1
         """Index of the open call."""
@@ -236,6 +239,7 @@ class ResponsesChatRelay(ViaChatStream):
         if self._kind != kind:
             out = self._close_item()
             self._kind, self._open_id, self._text = kind, shape.new_object_id("msg"), StringIO()
+            self._citations = []
             item = shape.message_item(self._open_id, "in_progress", [])
             out.append(self._event("response.output_item.added", output_index=len(self._items), item=item))
             out.append(self._event("response.content_part.added", **self._location(), part=self._open_part()))
@@ -245,12 +249,23 @@ class ResponsesChatRelay(ViaChatStream):
         out.append(self._event(f"response.{kind}.delta", **self._location(), delta=text, **more))
         return out
 
+    def _citation_events(self, citations: list[UrlCitation]) -> list[bytes]:
+        if self._kind != TEXT:
+            return []
+        out: list[bytes] = []
+        for citation in citations:
+            annotation, number = response_annotation(citation), len(self._citations)
+            where = {**self._location(), "annotation_index": number}
+            out.append(self._event("response.output_text.annotation.added", **where, annotation=annotation))
+            self._citations.append(citation)
+        return out
+
     def _location(self) -> dict[str, Any]:
         return {"item_id": self._open_id, "output_index": len(self._items), "content_index": 0}
 
     def _open_part(self) -> dict[str, Any]:
         text = self._text.getvalue()
-        return shape.text_part(text) if self._kind == TEXT else shape.refusal_part(text)
+        return shape.text_part(text, self._citations) if self._kind == TEXT else shape.refusal_part(text)
 
     def _call_events(self, call: ToolCallDelta) -> list[bytes]:
         arguments = call.function.arguments or ""

@@ -1,0 +1,193 @@
+"""Web pages that a chat answer cites, in Responses and Messages, and on their way back."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+from anthropic.types import Message, RawMessageStreamEvent
+from hypothesis import given
+from hypothesis import strategies as st
+from openai.types.responses import Response, ResponseStreamEvent
+from tests.integration.gateway_stack import parse_events
+from tests.integration.sdk_types import parse_strictly
+from tests.unit.raw_upstream import (
+    DONE,
+    END,
+    HI,
+    ROLE,
+    STREAM_HEAD,
+    THERE,
+    chunk,
+    encode_events,
+    json_response,
+    post,
+    raw_upstream_rig,
+)
+
+from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, url_citations
+from groundplan.gateway.surfaces.messages.to_chat import Translation
+from groundplan.gateway.surfaces.messages.web_citations import message_citation, without_foreign_citations
+
+PAGE = {"url": "https://example.org/a", "title": "A", "start_index": 3, "end_index": 8}
+BARE = {"url": "https://example.org/b"}
+ANNOTATIONS = [
+    {"type": "url_citation", "url_citation": PAGE},
+    {"type": "file", "file": {"hash": "h", "content": []}},
+    {"type": "url_citation", "url_citation": {"url": 7}},
+    {"type": "url_citation", "url_citation": BARE},
+]
+"""One page, one annotation of another kind, one that cannot be read, and one page of which little is known."""
+IN_RESPONSES = [
+    {"type": "url_citation", **PAGE},
+    {"type": "url_citation", **BARE, "title": "", "start_index": 0, "end_index": 0},
+]
+IN_MESSAGES = [
+    {"type": "web_search_result_location", "url": PAGE["url"], "title": "A", "cited_text": "", "encrypted_index": ""},
+    {"type": "web_search_result_location", **BARE, "title": None, "cited_text": "", "encrypted_index": ""},
+]
+USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+STREAM = encode_events(ROLE, HI, THERE, chunk({"annotations": ANNOTATIONS[:2]}), chunk({"annotations": ANNOTATIONS[2:]}))
+REQUESTS: dict[str, dict[str, Any]] = {
+    "/v1/responses": {"model": "auto", "input": "a b"},
+    "/v1/messages": {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "a b"}]},
+}
+
+
+def whole_answer(**message: Any) -> bytes:
+    choice = {"index": 0, "message": {"role": "assistant", **message}, "finish_reason": "stop"}
+    completion = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
+    return json_response(json.dumps({**completion, "usage": USAGE}).encode())
+
+
+async def test_a_response_has_the_web_pages_of_a_chat_answer(tmp_path: Path) -> None:
+    answer = whole_answer(content="Hi there", annotations=ANNOTATIONS)
+    async with raw_upstream_rig(tmp_path, answer) as rig:
+        reply = await post(rig, "/v1/responses", REQUESTS["/v1/responses"])
+    response = parse_strictly(Response, reply.body)
+    assert response.output_text == "Hi there"
+    assert reply.json["output"][0]["content"][0]["annotations"] == IN_RESPONSES
+
+
+async def test_a_streamed_response_tells_each_web_page_in_an_event(tmp_path: Path) -> None:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, STREAM, encode_events(END, DONE)) as rig:
+        reply = await post(rig, "/v1/responses", {**REQUESTS["/v1/responses"], "stream": True})
+    events = parse_events(reply.body)
+    for event in events:
+        parse_strictly(ResponseStreamEvent, json.dumps(event))
+    assert [event["sequence_number"] for event in events] == list(range(len(events)))
+    told = [event for event in events if event["type"] == "response.output_text.annotation.added"]
+    assert [(event["annotation_index"], event["annotation"]) for event in told] == list(enumerate(IN_RESPONSES))
+    (item,) = events[-1]["response"]["output"]
+    assert {event["item_id"] for event in told} == {item["id"]}
+    (part,) = [event["part"] for event in events if event["type"] == "response.content_part.done"]
+    assert part["annotations"] == item["content"][0]["annotations"] == IN_RESPONSES
+
+
+async def test_a_message_has_the_web_pages_of_a_chat_answer(tmp_path: Path) -> None:
+    answer = whole_answer(content="Hi there", refusal="No more.", annotations=ANNOTATIONS)
+    async with raw_upstream_rig(tmp_path, answer) as rig:
+        reply = await post(rig, "/v1/messages", REQUESTS["/v1/messages"])
+    parse_strictly(Message, reply.body)
+    text, refusal = reply.json["content"]
+    assert text == {"type": "text", "text": "Hi there", "citations": IN_MESSAGES}
+    assert refusal == {"type": "text", "text": "No more."}
+
+
+async def test_a_streamed_message_tells_each_web_page_in_a_delta(tmp_path: Path) -> None:
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, STREAM, encode_events(END, DONE)) as rig:
+        reply = await post(rig, "/v1/messages", {**REQUESTS["/v1/messages"], "stream": True})
+    events = parse_events(reply.body)
+    for event in events:
+        if event["type"] != "ping":  # the client ignores it
+            parse_strictly(RawMessageStreamEvent, json.dumps(event))
+    deltas = [(event["index"], event["delta"]) for event in events if event["type"] == "content_block_delta"]
+    cited = [(index, delta["citation"]) for index, delta in deltas if delta["type"] == "citations_delta"]
+    assert cited == [(0, one) for one in IN_MESSAGES]
+    assert "".join(delta.get("text", "") for _, delta in deltas) == "Hi there"
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_without_a_text_nothing_is_cited(tmp_path: Path, path: str) -> None:
+    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    first, later = chunk({"annotations": ANNOTATIONS}), chunk({"tool_calls": [call], "annotations": ANNOTATIONS})
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, encode_events(ROLE, first, later, first, END, DONE)) as rig:
+        reply = await post(rig, path, {**REQUESTS[path], "stream": True})
+    assert reply.status == 200 and b"example.org" not in reply.body
+    assert parse_events(reply.body)[-1]["type"] in ("response.completed", "message_stop")
+
+
+@pytest.mark.parametrize("path", REQUESTS)
+@pytest.mark.parametrize("annotations", [None, [], {}, "a", [None, 1, "a", [], {}, {"type": "url_citation"}]])
+async def test_annotations_of_any_shape_cost_nobody_an_answer(tmp_path: Path, path: str, annotations: Any) -> None:
+    async with raw_upstream_rig(tmp_path, whole_answer(content="Hi there", annotations=annotations)) as rig:
+        reply = await post(rig, path, REQUESTS[path])
+        assert reply.status == 200, reply.body
+        (settlement,) = await rig.settlements()
+        assert settlement.outcome == "ok"
+    part = (reply.json.get("output") or [reply.json])[0]["content"][0]
+    assert part["text"] == "Hi there" and part.get("annotations", []) == [] and "citations" not in part
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(),
+    lambda each: st.lists(each, max_size=3) | st.dictionaries(st.text(max_size=12), each, max_size=4),
+)
+
+
+@given(VALUES | st.lists(st.fixed_dictionaries({"type": st.just("url_citation"), "url_citation": VALUES})))
+def test_no_annotation_raises(value: Any) -> None:
+    raw = msgspec.Raw(json.dumps(value).encode())
+    assert all(isinstance(one, UrlCitation) for one in url_citations(raw))
+
+
+def conversation(*citations: dict[str, Any] | None) -> dict[str, Any]:
+    blocks = [{"type": "text", "text": "Hi there", "citations": list(citations)}]
+    return {
+        "model": "auto",
+        "max_tokens": 20,
+        "messages": [
+            {"role": "user", "content": "a b"},
+            {"role": "assistant", "content": blocks},
+            {"role": "user", "content": "c"},
+        ],
+    }
+
+
+async def test_chat_gets_an_earlier_answer_back_without_its_web_pages(tmp_path: Path) -> None:
+    async with raw_upstream_rig(tmp_path, whole_answer(content="Hi")) as rig:
+        reply = await post(rig, "/v1/messages", conversation(*IN_MESSAGES))
+    assert reply.status == 200, reply.body
+    assert reply.json["groundplan"]["left_out"] == ["citations"]
+    translation = Translation(json.dumps(conversation(*IN_MESSAGES)).encode())
+    assert translation.messages[1] == {"role": "assistant", "content": "Hi there"}
+
+
+def test_chat_refuses_citations_that_it_did_not_make() -> None:
+    own = {**IN_MESSAGES[0], "encrypted_index": "Eo8B"}
+    with pytest.raises(Invalid) as refused:
+        Translation(json.dumps(conversation(*IN_MESSAGES, own)).encode())
+    assert refused.value.details["field"] == "text.citations"
+
+
+def test_anthropic_gets_only_its_own_citations_back() -> None:
+    own = {**IN_MESSAGES[0], "encrypted_index": "Eo8B"}
+    messages = conversation(IN_MESSAGES[0], own, IN_MESSAGES[1])["messages"]
+    found = without_foreign_citations(json.dumps(messages).encode())
+    assert found is not None and json.loads(found)[1]["content"][0]["citations"] == [own]
+    foreign = without_foreign_citations(json.dumps(conversation(*IN_MESSAGES)["messages"]).encode())
+    assert foreign is not None and json.loads(foreign)[1]["content"][0]["citations"] is None
+
+
+@pytest.mark.parametrize("messages", [[{"role": "user", "content": "a"}], conversation({"encrypted_index": "x"})["messages"], {}, [1], [{"content": [{"citations": 1}, 2], "encrypted_index": ""}]])  # fmt: skip
+def test_what_has_no_foreign_citation_stays_as_it_came(messages: Any) -> None:
+    assert without_foreign_citations(json.dumps(messages).encode()) is None
+    assert without_foreign_citations(b'"encrypted_index" is no JSON') is None
+
+
+def test_the_quoted_text_of_a_page_is_told_where_it_is_known() -> None:
+    assert message_citation(UrlCitation("u", content="quoted"))["cited_text"] == "quoted"
