@@ -51,7 +51,9 @@ IN_MESSAGES = [
     {"type": "web_search_result_location", **BARE, "title": None, "cited_text": "", "encrypted_index": ""},
 ]
 USAGE = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
-STREAM = encode_events(ROLE, HI, THERE, chunk({"annotations": ANNOTATIONS[:2]}), chunk({"annotations": ANNOTATIONS[2:]}))
+STREAM = encode_events(
+    ROLE, HI, THERE, chunk({"annotations": ANNOTATIONS[:2]}), chunk({"annotations": ANNOTATIONS[2:]})
+)
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/responses": {"model": "auto", "input": "a b"},
     "/v1/messages": {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "a b"}]},

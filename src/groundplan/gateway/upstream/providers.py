@@ -20,6 +20,9 @@ from groundplan.gateway.upstream.translation import provider_support
 SERVICE = "translate"
 """Local name of the translation service."""
 TARGET_HEADER = b"groundplan-target"
+EMBEDDED_URL = "local:embedded"
+"""URL of a deployment of the model that comes with Groundplan."""
+_TOOL_FIELDS = ("tools", "functions")
 VERTEX_URL = re.compile(r"(https?://[^/]+)(?:/v1(?:beta1)?)?/projects/([^/]+)/locations/([^/]+)/?")
 """The URL of a deployment of Vertex AI: host, project and location."""
 VERTEX_MISTRAL, VERTEX_OPENAI = "vertexai/mistral", "vertexai/openai"
@@ -176,6 +179,24 @@ def unsupported_field_error(
     )
 
 
+def offered_tools(fields: Mapping[str, msgspec.Raw]) -> str:
+    """Name of the field with tools that the model may call; empty: it may call none."""
+    if bytes(fields.get("tool_choice", b"")) == b'"none"':
+        return ""
+    return next((name for name in _TOOL_FIELDS if bytes(fields.get(name, b"null")) not in _EMPTY_JSON), "")
+
+
+def _no_tools_error(name: str) -> Invalid:
+    """The error for tools that are offered to the embedded model: llama.cpp would leave them out of its prompt, and
+    answer as if there were none."""
+    return Invalid(
+        f"the embedded model calls no tools, so {name} would be ignored",
+        code="field_untranslatable",
+        hint='Leave them out, send tool_choice: "none", or name a model that calls tools.',
+        details={"field": name},
+    )
+
+
 def fields_to_drop(fields: Collection[str], deployment: Deployment, droppable: Iterable[str]) -> list[str]:
     """Those of the fields in `droppable`, which do not affect the answer, that a deployment does not support."""
     if deployment.api == "openai":
@@ -200,7 +221,10 @@ def capable_deployments(
     error: Invalid | None = None
     for deployment in deployments:
         if deployment.api == "openai":
-            capable.append(deployment)
+            if deployment.url == EMBEDDED_URL and (name := offered_tools(fields)):
+                error = _no_tools_error(name)
+            else:
+                capable.append(deployment)
         elif embeddings and deployment.api not in EMBEDDING_APIS:
             error = unsupported_field_error("embeddings", deployment.api)
         elif (name := _unsupported_field(deployment, fields, embeddings=embeddings)) is not None:

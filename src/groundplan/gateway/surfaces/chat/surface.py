@@ -339,9 +339,10 @@ class ChatCompletions(Interface):
         return replace(ask, fields={**ask.fields, "messages": messages}, body=b"")
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        """The deployments whose API can express every field. Raises `Invalid` (`field_untranslatable`)."""
+        """The deployments whose API can express every field, and without the embedded model where tools are offered.
+        Raises `Invalid` (`field_untranslatable`)."""
         for deployment in deployments:
-            if deployment.api != "openai":
+            if deployment.api != "openai" or deployment.url == providers.EMBEDDED_URL:
                 return providers.capable_deployments(ask.fields, deployments)
         return deployments
 
