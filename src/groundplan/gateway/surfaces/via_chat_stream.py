@@ -13,6 +13,7 @@ from groundplan.gateway.surfaces.chat.annotations import UrlCitation, url_citati
 from groundplan.gateway.surfaces.chat.answer_types import (
     ChoiceDelta,
     Chunk,
+    Delta,
     ToolCallDelta,
     ToolCallSequencer,
     parse_chunk,
@@ -51,20 +52,24 @@ class ViaChatStream(ABC):
         for choice in chunk.choices[:1]:
             out += self._opening_events_once(chunk)
             if choice.delta is not None:
-                self.output_bytes += choice.delta.reasoning_bytes
-                out += self._text_events(TEXT, choice.delta.text)
-                if citations := url_citations(choice.delta.annotations):
-                    out += self._citation_events(citations)
-                out += self._text_events(REFUSAL, choice.delta.refusal)
-                for call in choice.delta.tool_calls or ():
-                    self.output_bytes += call.size
-                    for piece in self._sequencer.feed(call):
-                        out += self._call_events(piece)
+                out += self._delta_events(choice.delta)
             if choice.finish_reason:
                 for piece in self._sequencer.drain():
                     out += self._call_events(piece)
                 self._note_finish(choice)
         return b"".join(out)
+
+    def _delta_events(self, delta: Delta) -> list[bytes]:
+        self.output_bytes += delta.reasoning_bytes
+        out = self._text_events(TEXT, delta.text)
+        if citations := url_citations(delta.annotations):
+            out += self._citation_events(citations)
+        out += self._text_events(REFUSAL, delta.refusal)
+        for call in delta.tool_calls or ():
+            self.output_bytes += call.size
+            for piece in self._sequencer.feed(call):
+                out += self._call_events(piece)
+        return out
 
     def _opening_events_once(self, chunk: Chunk) -> list[bytes]:
         """The opening events, before the first choice only. They wait for it, since Azure's chunks about the prompt,

@@ -191,8 +191,8 @@ class ResponsesChatRelay(ViaChatStream):
     """Translates a chat stream into the events of a response."""
 
     __slots__ = (
-        "_citations", "_closing_item_events", "_finish", "_groups", "_index", "_items", "_kind", "_model", "_open_call", "_open_id",
-        "_request", "_response", "_sequence_number", "_text",
+        "_citations", "_closing_item_events", "_finish", "_groups", "_index", "_items", "_kind", "_model", "_open_call",
+        "_open_id", "_request", "_response", "_sequence_number", "_text",
     )  # fmt: skip
 
     def __init__(self, request: dict[str, Any], name: str, model: str, size: int, groups: shape.Namespaces) -> None:
