@@ -45,7 +45,15 @@ async def test_tools_go_to_a_deployment_that_calls_them(
         assert reply.json["groundplan"]["deployment"] == "two"
 
 
-@pytest.mark.parametrize("more", [{}, {"tools": []}, {"tools": None}, {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "none"}])  # fmt: skip
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"tools": []},
+        {"tools": None},
+        {"tools": [{"type": "function", "function": FUNCTION}], "tool_choice": "none"},
+    ],
+)
 async def test_what_offers_no_tool_is_for_the_embedded_model(tmp_path: Path, more: dict[str, Any]) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.change_deployment("one", url=EMBEDDED_URL)

@@ -185,7 +185,16 @@ def test_anthropic_gets_only_its_own_citations_back() -> None:
     assert foreign is not None and json.loads(foreign)[1]["content"][0]["citations"] is None
 
 
-@pytest.mark.parametrize("messages", [[{"role": "user", "content": "a"}], conversation({"encrypted_index": "x"})["messages"], {}, [1], [{"content": [{"citations": 1}, 2], "encrypted_index": ""}]])  # fmt: skip
+@pytest.mark.parametrize(
+    "messages",
+    [
+        [{"role": "user", "content": "a"}],
+        conversation({"encrypted_index": "x"})["messages"],
+        {},
+        [1],
+        [{"content": [{"citations": 1}, 2], "encrypted_index": ""}],
+    ],
+)
 def test_what_has_no_foreign_citation_stays_as_it_came(messages: Any) -> None:
     assert without_foreign_citations(json.dumps(messages).encode()) is None
     assert without_foreign_citations(b'"encrypted_index" is no JSON') is None
