@@ -11,9 +11,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from tests.integration.gateway_stack import installation
 from tests.integration.zero_downtime import RunningWorkers, run_workers, wait_until
 
-from groundplan.gateway.http.listeners import serving_file
+from groundplan.gateway.http.listeners import is_serving, serving_file
 from groundplan.runtime.supervisor import STEADY_SECONDS
 from groundplan.testing.database import Database
 
@@ -37,6 +38,16 @@ async def test_a_killed_worker_is_replaced_and_its_open_calls_are_settled(databa
         await wait_until(settled, 60)
         traffic.stop = True
         await wait_until(lambda: run.stack.sql("SELECT count(*) FROM attempt WHERE state = 'open'") == [(0,)], 60)
+
+
+async def test_a_worker_serves_before_anything_is_declared(database: Database, tmp_path: Path) -> None:
+    """`groundplan reload` waits for this: without it, it would take a minute and fail on an installation in which
+    nothing is declared yet."""
+    async with installation(database, tmp_path) as stack:
+        stack.start()
+        (worker,) = stack.workers
+        await wait_until(lambda: is_serving(stack.home, worker.pid))
+        assert (await stack.ask("GET", "/readyz", "")).status == 503, "a load balancer sends no calls yet"
 
 
 async def wait_for_answer(run: RunningWorkers, key: str, ends: asyncio.Event) -> None:

@@ -246,7 +246,8 @@ class Worker:
                 return BROKEN
             self._live.read_kill_file()
             ready = self._live.loaded.is_set()
-            is_marked = ready and (is_marked or self._mark_serving())
+            serves = ready or self._live.is_undeclared  # without a blueprint each worker refuses calls alike
+            is_marked = serves and (is_marked or self._mark_serving())
             self._set_ready(ready=ready)
             await sleep_to_tick(POLL_SECONDS)
         return 0

@@ -87,6 +87,8 @@ class LiveView:
         self.fenced = asyncio.Event()
         self.loaded = asyncio.Event()
         """Set when a blueprint and a policy are loaded."""
+        self.is_undeclared = False
+        """Whether live policy is followed and the database has no blueprint yet."""
         self.health: Callable[[], dict[str, str]] = dict
         """Breakers that are not closed, by deployment."""
         self.on_policy: Callable[[Policy], None] | None = None
@@ -255,6 +257,7 @@ class LiveView:
                 break
         self._confirmed = asked_at, at
         self._log_connection()
+        self.is_undeclared = blueprint == 0 and self.catalog is None
         if self.catalog is not None:
             self.loaded.set()
         if asked_at - self._slow_refresh_at >= _SLOW_SECONDS:
