@@ -24,7 +24,7 @@ import psycopg
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Blueprint, Budget, Deployment, Limit, Rates, Site, Workload
 from groundplan.core.audit.keys import create_keys, load_private
-from groundplan.core.database import database_url
+from groundplan.core.database import DATABASE, database_url
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
@@ -128,6 +128,7 @@ class Installation:
         self.pids: dict[str, list[int]] = {}
         self.processes: dict[str, subprocess.Popen[bytes]] = {}
         self.postmaster = 0
+        self._superuser_url = ""
 
     def spawn(
         self,
@@ -157,7 +158,7 @@ class Installation:
         create_keys(self.home)
         server = EmbeddedPostgres(self.home)
         server.start()
-        self.postmaster = server.pid or 0
+        self.postmaster, self._superuser_url = server.pid or 0, server.superuser_url(DATABASE)
         self.stack.callback(server.remove)
         migrate(database_url(self.home, self.settings, "owner"))
         self.apply_blueprint(build_blueprint(self.upstream_port))
@@ -168,6 +169,13 @@ class Installation:
                 (new_id(), hashlib.sha256(KEY.encode()).digest()),
             )
             connection.execute("SELECT next_policy_number('key', 'benchmark', false)")
+
+    def maintain_database(self) -> None:
+        """Vacuum, analyse and checkpoint the database, so that PostgreSQL does not do so beside the next measurement
+        for the calls of an earlier one, of which there were thirty times as many a second."""
+        with psycopg.connect(self._superuser_url, autocommit=True) as connection:
+            connection.execute("VACUUM (ANALYZE)")
+            connection.execute("CHECKPOINT")
 
     def apply_blueprint(self, blueprint: Blueprint) -> None:
         """Store a signed blueprint and notify the workers of it."""

@@ -93,6 +93,11 @@ class Suite:
         """Wait until the shipper has shipped what the previous run left; returns the seconds."""
         return wait_for_shipper(self.pids["shipper"])
 
+    def settle_database(self) -> None:
+        """Wait until everything is shipped and maintained: for measurements of latency at a low rate."""
+        self.wait_for_shipper()
+        self.installation.maintain_database()
+
     def apply_changes(self, **changes: Any) -> None:
         """Apply a blueprint with these changes of its workload; `port`: another port of the upstream instead."""
         self.blueprints += 1
@@ -108,7 +113,7 @@ class Suite:
         figures["closed_c32"] = measure_closed_loop(port, self.pids, seconds)
         figures["catch_up_s"] = self.wait_for_shipper()
         figures["closed_c128"] = measure_closed_loop(port, self.pids, seconds, 1, connections=128)
-        self.wait_for_shipper()
+        self.settle_database()
         rate = ("--conc", "8", "--rate", "300")
         figures["open_300"] = measure_load(port, self.pids, *rate, "--secs", str(seconds * 2))
         figures["open_300_direct"] = run_load(self.installation.upstream_port, *rate, "--secs", str(seconds))
@@ -137,6 +142,7 @@ class Suite:
         self.installation.spawn("slow", sys.executable, script, "--port", str(port), "--delay-ms", str(SLOW_MS))
         wait_listening(port)
         self.apply_changes(port=port)
+        self.settle_database()
         rate = ("--conc", "16", "--rate", "300", "--secs", str(self.seconds * 2))
         run_load(self.installation.port, *rate[:-1], "1")
         for name, gaps in (("open_300_20ms", ()), ("open_300_20ms_random", ("--random",))):
