@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +30,15 @@ from tests.unit.raw_upstream import (
 )
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.resuming.chat import ContinuedChat
+from groundplan.gateway.resuming.responses import ContinuedResponse
+from groundplan.gateway.resuming.story import ContinuedRelay, SentAnswer
 from groundplan.gateway.surfaces.chat.annotations import UrlCitation, url_citations
+from groundplan.gateway.surfaces.chat.relay import ChatRelay
+from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.messages.to_chat import Translation
 from groundplan.gateway.surfaces.messages.web_citations import message_citation, without_foreign_citations
+from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay
 
 PAGE = {"url": "https://example.org/a", "title": "A", "start_index": 3, "end_index": 8}
 BARE = {"url": "https://example.org/b"}
@@ -202,3 +209,59 @@ def test_what_has_no_foreign_citation_stays_as_it_came(messages: Any) -> None:
 
 def test_the_quoted_text_of_a_page_is_told_where_it_is_known() -> None:
     assert message_citation(UrlCitation("u", content="quoted"))["cited_text"] == "quoted"
+
+
+BROKEN = "The answer to what was asked is "
+"""What the client has when the first stream breaks."""
+
+
+def cited_rest(*texts: str) -> list[bytes]:
+    """The stream of a deployment that continues an answer in these pieces, and cites their last three characters."""
+    length = len("".join(texts))
+    page = {"url": "https://example.org/a", "title": "A", "start_index": length - 3, "end_index": length}
+    annotations = [{"type": "url_citation", "url_citation": page}, 7, {"type": "file"}]
+    return [*(chunk({"content": text}) for text in texts), chunk({"annotations": annotations}), END, DONE]
+
+
+RESTS = [("forty", " two"), (BROKEN[-20:], "forty two"), (f"{BROKEN[-20:]}forty two",)]
+"""The rest of the answer, also behind a repetition of what the client has."""
+RELAYS: dict[str, tuple[Callable[[], Relay], Callable[[Relay, SentAnswer | None], ContinuedRelay]]] = {
+    "chat": (lambda: ChatRelay(include_usage=False), ContinuedChat),
+    "responses": (lambda: ResponsesChatRelay({}, "resp_1", "m", 40, {}), ContinuedResponse),
+}
+
+
+def resumed_events(surface: str, rest: tuple[str, ...]) -> list[dict[str, Any]]:
+    """The events of a stream that breaks behind `BROKEN` and is continued by `rest`."""
+    make_relay, continued = RELAYS[surface]
+    first = continued(make_relay(), None)
+    out = first.feed(ROLE) + first.feed(chunk({"content": BROKEN}))
+    second = continued(make_relay(), first.sent)
+    out += b"".join(second.feed(data) for data in (ROLE, *cited_rest(*rest)))
+    return [event for event in parse_events(out + second.closing_events(b"{}")) if isinstance(event, dict)]
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_the_place_of_a_citation_in_a_resumed_chat_is_that_in_the_whole_text(rest: tuple[str, ...]) -> None:
+    deltas = [event["choices"][0]["delta"] for event in resumed_events("chat", rest) if event.get("choices")]
+    text = "".join(delta.get("content") or "" for delta in deltas)
+    (annotations,) = [delta["annotations"] for delta in deltas if "annotations" in delta]
+    page = annotations[0]["url_citation"]
+    assert text == f"{BROKEN}forty two"
+    assert text[page["start_index"] : page["end_index"]] == "two" and annotations[1:] == [7, {"type": "file"}]
+
+
+@pytest.mark.parametrize("rest", RESTS)
+def test_a_resumed_response_has_the_citations_of_its_rest(rest: tuple[str, ...]) -> None:
+    found = resumed_events("responses", rest)
+    for event in found:
+        parse_strictly(ResponseStreamEvent, json.dumps(event))
+    text = "".join(event["delta"] for event in found if event["type"] == "response.output_text.delta")
+    assert text == f"{BROKEN}forty two"
+    (added,) = [event for event in found if event["type"] == "response.output_text.annotation.added"]
+    annotation = added["annotation"]
+    assert text[annotation["start_index"] : annotation["end_index"]] == "two" and added["annotation_index"] == 0
+    assert found.index(added) > max(n for n, event in enumerate(found) if event["type"] == "response.output_text.delta")
+    (item,) = found[-1]["response"]["output"]
+    (done,) = [event["part"] for event in found if event["type"] == "response.content_part.done"]
+    assert item["content"][0]["annotations"] == done["annotations"] == [annotation]

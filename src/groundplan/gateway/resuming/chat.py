@@ -15,7 +15,8 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.story import SentAnswer, continue_messages, is_set, structured_output_reason
-from groundplan.gateway.surfaces.codec import Malformed
+from groundplan.gateway.surfaces.chat.annotations import URL_CITATION, shift_annotation
+from groundplan.gateway.surfaces.codec import Malformed, Relay
 
 ENDPOINT = "chat.completions"
 _encode = msgspec.json.encode
@@ -38,7 +39,12 @@ def rest_request(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
 class ContinuedChat(ContinuedChunks):
     """Continues streams of this surface."""
 
-    __slots__ = ()
+    __slots__ = ("_own_length",)
+
+    def __init__(self, inner: Relay, sent: SentAnswer | None) -> None:
+        super().__init__(inner, sent)
+        self._own_length = 0
+        """Characters of this attempt's text so far."""
 
     def _trim_choice(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:
         delta = choice.get("delta")
@@ -49,12 +55,28 @@ class ContinuedChat(ContinuedChunks):
         if delta.pop("refusal", None):
             raise Malformed("the answer does not go on as text")
         if isinstance(delta.get("content"), str):
+            self._own_length += len(delta["content"])
             delta["content"] = self._without_repetition(delta["content"])
             if not delta["content"]:
                 del delta["content"]
-        if self._may_repeat and (choice.get("finish_reason") or delta.get("tool_calls")):
-            return self._flush_held_text(choice, head)
-        return b""
+        out = b""
+        if self._may_repeat and (choice.get("finish_reason") or delta.get("tool_calls") or delta.get("annotations")):
+            out = self._flush_held_text(choice, head)
+        if isinstance(delta.get("annotations"), list):
+            delta["annotations"] = self._moved(delta["annotations"], len(delta.get("content") or ""))
+        return out
+
+    def _moved(self, annotations: list[Any], coming: int) -> list[Any]:
+        """Annotations with the places of their texts in the whole answer. `coming`: characters of text in their own
+        chunk, which the client does not have yet."""
+        sent_length = 0 if self.sent is None else len(self.sent.text)
+        characters = sent_length + coming - self._own_length
+        return [
+            {**one, URL_CITATION: shift_annotation(one[URL_CITATION], characters)}
+            if isinstance(one, dict) and isinstance(one.get(URL_CITATION), dict)
+            else one
+            for one in annotations
+        ]
 
     def _flush_held_text(self, choice: dict[str, Any], head: dict[str, Any]) -> bytes:
         """The new part of the held text as an event: the stream ends, or calls a tool."""

@@ -1,8 +1,8 @@
 """Continues a broken stream of OpenAI's Responses.
 
 The message that was open goes on, later items follow under their next numbers, and the response at the end has all of
-it. A function call or reasoning that has begun, refusals, annotations, log probabilities and structured output are not
-continued. Pure.
+it. A function call or reasoning that has begun, refusals, text that was annotated, log probabilities and structured
+output are not continued; annotations of the rest are moved to where it stands in the whole text. Pure.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from groundplan.gateway.resuming.story import (
     with_caps,
 )
 from groundplan.gateway.surfaces.body import decode_value
+from groundplan.gateway.surfaces.chat.annotations import shift_annotation
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay, ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import continued
@@ -86,6 +87,8 @@ class Items:
     """Text of the part, over all attempts."""
     index: int = 0
     """Index of the part in its message: vLLM counts the parts of all items."""
+    annotations: list[dict[str, Any]] = field(default_factory=list)
+    """Annotations of the part."""
     numbers: dict[int, int] = field(default_factory=dict)
     """The upstream's number of an item in the running attempt -> the client's; other items are left out."""
 
@@ -97,7 +100,7 @@ class Items:
 class ContinuedResponse(ContinuedRelay):
     """Continues streams of this surface."""
 
-    __slots__ = ("_continued_index", "_item_names", "_part", "_text_before")
+    __slots__ = ("_continued_index", "_item_names", "_own_length", "_part", "_text_before")
 
     def __init__(self, inner: Relay, sent: SentAnswer | None) -> None:
         super().__init__(inner, sent)
@@ -107,6 +110,8 @@ class ContinuedResponse(ContinuedRelay):
         """This attempt's number of the part in that message; the continued text must have no other part."""
         self._item_names: list[str] = []
         """Names of the items begun at an upstream that does not number them, such as llama.cpp."""
+        self._own_length = 0
+        """Characters of this attempt's text in that message so far."""
         self._text_before = ""
         """Text of that message when this attempt began."""
         if self.sent is not None:
@@ -145,6 +150,7 @@ class ContinuedResponse(ContinuedRelay):
         if kind == "response.content_part.added":
             has_part, kind = bool(items.part), str(event["part"]["type"])
             items.part, items.text_buffer, items.index = "open", StringIO(), event.get("content_index", 0)
+            items.annotations = []
             if has_part or kind != "output_text":
                 return replace(
                     sent, obstacle="it had begun another part" if has_part else f"it had begun a {kind[:40]}"
@@ -229,8 +235,11 @@ class ContinuedResponse(ContinuedRelay):
         items: Items = sent.surface_state
         kind = event["type"]
         if kind == "response.output_text.delta":
+            self._own_length += len(event["delta"])
             text = self._without_repetition(event["delta"])
             return self._text_delta(sent, text, event) if text else b""
+        if kind == "response.output_text.annotation.added":
+            return self._annotate(sent, event)
         if kind == "response.content_part.added":
             if event["part"]["type"] != "output_text" or self._part is not None:
                 raise Malformed("the answer does not go on as text")
@@ -245,6 +254,16 @@ class ContinuedResponse(ContinuedRelay):
         event = {**defaults, "type": "response.output_text.delta", **self._position(sent.surface_state), "delta": text}
         return self._emit(event)
 
+    def _annotate(self, sent: SentAnswer, event: dict[str, Any]) -> bytes:
+        """Translate an annotation of the continued text, after the new part of the held text."""
+        items: Items = sent.surface_state
+        new_text = self._release_held_text() if self._may_repeat else ""
+        out = self._text_delta(sent, new_text) if new_text else b""
+        annotation = shift_annotation(event["annotation"], len(items.text) - self._own_length)
+        items.annotations.append(annotation)
+        where = {**self._position(items), "annotation_index": len(items.annotations) - 1}
+        return out + self._emit({**event, **where, "annotation": annotation})
+
     @staticmethod
     def _position(items: Items) -> dict[str, Any]:
         return {"item_id": items.open, "output_index": len(items.done), "content_index": items.index}
@@ -257,12 +276,12 @@ class ContinuedResponse(ContinuedRelay):
         out = b""
         if self._may_repeat and (new_text := self._release_held_text()):
             out = self._text_delta(sent, new_text)
-        where, part = self._position(items), _part(items.text)
+        where, part = self._position(items), _part(items.text, items.annotations)
         if items.part == "open":
             out += self._emit({"type": "response.output_text.done", **where, "text": items.text, "logprobs": []})
         if items.part == "done":
             out += self._emit({"type": "response.content_part.done", **where, "part": part})
-        item = _message(items.open, items.text, status)
+        item = _message(items.open, status, part)
         return out + self._emit({"type": "response.output_item.done", "output_index": len(items.done), "item": item})
 
     def _complete_response(self, sent: SentAnswer, response: dict[str, Any]) -> dict[str, Any]:
@@ -275,7 +294,7 @@ class ContinuedResponse(ContinuedRelay):
                 if self._continued_index is None
                 else self._text_before + self._new_text(response["output"][self._continued_index])
             )
-            output.append(_message(items.open, text, "completed"))
+            output.append(_message(items.open, "completed", _part(text, items.annotations)))
         known = {item.get("id") for item in output}
         output += [
             item
@@ -304,12 +323,12 @@ class ContinuedResponse(ContinuedRelay):
         return format_named_event(event["type"], _encode(event))
 
 
-def _part(text: str) -> dict[str, Any]:
-    return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+def _part(text: str, annotations: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"type": "output_text", "text": text, "annotations": annotations, "logprobs": []}
 
 
-def _message(name: str, text: str, status: str) -> dict[str, Any]:
-    return {"id": name, "type": "message", "role": "assistant", "status": status, "content": [_part(text)]}
+def _message(name: str, status: str, part: dict[str, Any]) -> dict[str, Any]:
+    return {"id": name, "type": "message", "role": "assistant", "status": status, "content": [part]}
 
 
 def _total_usage(usage: dict[str, Any], earlier: Usage) -> dict[str, Any]:

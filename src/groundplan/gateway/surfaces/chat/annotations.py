@@ -13,6 +13,7 @@ import msgspec
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
 URL_CITATION = "url_citation"
+_POSITIONS = ("start_index", "end_index")
 
 
 class UrlCitation(msgspec.Struct, frozen=True):
@@ -51,6 +52,16 @@ def url_citations(annotations: msgspec.Raw) -> list[UrlCitation]:
         if annotation.type == URL_CITATION and annotation.url_citation is not None:
             found.append(annotation.url_citation)
     return found
+
+
+def shift_annotation(annotation: dict[str, Any], characters: int) -> dict[str, Any]:
+    """An annotation whose text stands so many characters further behind."""
+    moved = {
+        name: value + characters
+        for name in _POSITIONS
+        if isinstance(value := annotation.get(name), int) and not isinstance(value, bool)
+    }
+    return {**annotation, **moved}
 
 
 def response_annotation(citation: UrlCitation) -> dict[str, Any]:
