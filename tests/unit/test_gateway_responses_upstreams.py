@@ -17,8 +17,8 @@ from tests.unit.raw_upstream import STREAM_HEAD, encode_events, json_response, p
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.call.model_versions import ModelVersions
+from groundplan.gateway.resuming.continued_relay import ContinuedRelay
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
-from groundplan.gateway.resuming.story import ContinuedRelay
 from groundplan.gateway.surfaces.responses.stream import ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import read
 from groundplan.gateway.upstream.provider_refusals import retry_delay

@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Cache, Guardrails, Rates
 from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import Continuation, begin_continuation
 from groundplan.gateway.http.sse import DONE, EventReader, format_event
-from groundplan.gateway.resuming.story import INSTRUCTION, MIN_OVERLAP, ContinuedRelay, add_usage
+from groundplan.gateway.resuming.continued_relay import INSTRUCTION, MIN_OVERLAP, ContinuedRelay, add_usage
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.chat.surface import read
 from groundplan.gateway.surfaces.codec import Malformed

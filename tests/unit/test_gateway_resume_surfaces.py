@@ -20,7 +20,7 @@ from tests.unit.raw_upstream import ROLE, STREAM_HEAD, chunk, encode_events, raw
 from groundplan.core.money import PICO
 from groundplan.gateway.call.attempts.resume import begin_continuation
 from groundplan.gateway.http.sse import EventReader
-from groundplan.gateway.resuming.story import INSTRUCTION
+from groundplan.gateway.resuming.continued_relay import INSTRUCTION
 from groundplan.gateway.surfaces.messages import surface as messages
 from groundplan.gateway.surfaces.messages.native import MessagesRelay
 from groundplan.gateway.upstream.health import Health

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from groundplan.gateway.resuming.chat import ContinuedChat
+from groundplan.gateway.resuming.continued_relay import ContinuedRelay
 from groundplan.gateway.resuming.messages import ContinuedMessage
 from groundplan.gateway.resuming.responses import ContinuedResponse
-from groundplan.gateway.resuming.story import ContinuedRelay
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay

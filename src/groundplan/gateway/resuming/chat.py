@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import SentAnswer, continue_messages, is_set, structured_output_reason
+from groundplan.gateway.resuming.continued_relay import SentAnswer, continue_messages, is_set, structured_output_reason
 from groundplan.gateway.surfaces.chat.annotations import URL_CITATION, shift_annotation
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 

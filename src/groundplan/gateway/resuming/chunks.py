@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.http.sse import DONE, format_event
-from groundplan.gateway.resuming.story import ContinuedRelay, SentAnswer, add_usage
+from groundplan.gateway.resuming.continued_relay import ContinuedRelay, SentAnswer, add_usage
 from groundplan.ledger.model import Usage
 
 _KEPT = ("id", "created", "model", "system_fingerprint", "service_tier")

@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming.chunks import ContinuedChunks
-from groundplan.gateway.resuming.story import (
+from groundplan.gateway.resuming.continued_relay import (
     INSTRUCTION,
     SentAnswer,
     is_set,

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.sse import format_named_event
-from groundplan.gateway.resuming.story import (
+from groundplan.gateway.resuming.continued_relay import (
     INSTRUCTION,
     ContinuedRelay,
     SentAnswer,

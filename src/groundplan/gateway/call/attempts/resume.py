@@ -13,7 +13,7 @@ from msgspec.structs import replace
 
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.resuming import chat, completions, messages, responses
-from groundplan.gateway.resuming.story import ContinuedRelay, SentAnswer
+from groundplan.gateway.resuming.continued_relay import ContinuedRelay, SentAnswer
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.ledger.model import Usage
 

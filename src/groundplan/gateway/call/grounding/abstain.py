@@ -18,8 +18,8 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.stored_answers import stores
+from groundplan.gateway.resuming.continued_relay import STRUCTURED_FIELDS
 from groundplan.gateway.resuming.messages import wants_structured_output
-from groundplan.gateway.resuming.story import STRUCTURED_FIELDS
 from groundplan.gateway.surfaces import answers
 
 NOT_FOUND_TEXT = "Not found in what you may see."
