@@ -274,9 +274,10 @@ class Exchange:
         return [Charge(budget.name, period, amount) for budget, period in self.charges]
 
     def fork(self) -> Exchange:
-        """A copy for one more attempt of the same call beside the open one, with attempt fields and costs of its
-        own."""
+        """A copy for one more attempt of the same call beside the open one, with attempt fields, bounds and costs of
+        its own: the rest of a broken stream has other bounds than an attempt at the whole, which may still run."""
         other = copy.copy(self)
+        other.bounds = self.bounds.copy()
         other.cost, other.draining_bound, other.estimated = 0, 0, False
         return other
 
