@@ -231,6 +231,17 @@ async def test_a_stream_of_any_surface_is_resumed_again(tmp_path: Path, kind: st
         assert len(await rig.settlements()) == 3
 
 
+@pytest.mark.parametrize("kind", ["responses", "responses by chat"])
+async def test_the_error_of_a_resumed_response_is_numbered_after_its_last_event(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with surface_rig(tmp_path, surface, names=("one", "two")) as rig:
+        for name in ("one", "two"):
+            rig.play(name, mode="cut", chunk_ms=2, at=surface.leading_events + 1)
+        got = await surface.stream(rig)
+        assert got.event_types[-1] == "error" and got.event_types.count("response.output_text.delta") == 2, got.events
+        assert [event["sequence_number"] for event in got.events] == list(range(len(got.events)))
+
+
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])
 async def test_a_tool_call_of_any_surface_that_has_begun_is_never_continued(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
