@@ -472,6 +472,21 @@ async def test_what_goes_on_thinks_no_more_than_it_may_answer(tmp_path: Path, le
         assert INSTRUCTION in json.dumps(sent)
 
 
+@pytest.mark.parametrize(("most", "status"), [(4096, 200), (12, 400)])
+async def test_a_thinking_budget_needs_a_deployment_with_room_for_the_answer(
+    tmp_path: Path, most: int, status: int
+) -> None:
+    """The first one may answer less than that: the call is refused only if the other one does not have the room
+    either."""
+    surface, thinking = SURFACES["messages"], {"type": "enabled", "budget_tokens": 12}
+    more = {name: {**surface.settings, "max_output_tokens": cap} for name, cap in (("one", 12), ("two", most))}
+    async with call_rig(tmp_path, more=more) as rig:
+        got = await surface.stream(rig, thinking=thinking)
+        assert got.status == status, got.events
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (0, int(status == 200))
+        await rig.books()
+
+
 async def test_without_a_budget_for_it_no_surface_goes_on(tmp_path: Path) -> None:
     for kind, surface in SURFACES.items():
         cap = "max_output_tokens" if "responses" in kind else "max_tokens"
