@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -28,9 +28,11 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
+from groundplan.gateway.call.attempts import attempt
 from groundplan.gateway.call.attempts.reserve import reserve_locally
 from groundplan.gateway.call.attempts.retry import retry_delay
 from groundplan.gateway.http.body_stream import HIGH_WATER
+from groundplan.gateway.offload import in_thread
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream import service_restart
@@ -255,6 +257,32 @@ async def test_nothing_is_sent_once_it_is_stopped_revoked_or_kept_elsewhere_whil
         change_while_connecting(rig, "one", what)
         reply = await rig.chat()
         assert (reply.code, rig.models["one"].counted) == (code, 0), reply.body
+        assert not rig.gateway.health._failures
+        await rig.books()
+
+
+@pytest.mark.parametrize("is_pooled", [False, True])
+@pytest.mark.parametrize(("what", "code"), [*CHANGES, ("deployment/one", "upstream_failed")])
+async def test_a_large_request_is_not_sent_once_it_is_stopped_while_it_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: str, is_pooled: bool
+) -> None:
+    """It may wait for a thread, also where a connection is open."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live: Any = rig.gateway.live
+        if what == "an approval":
+            approve(live)
+        if is_pooled:
+            assert (await rig.chat()).status == 200
+
+        async def encode_slowly(work: Callable[[], bytes]) -> bytes:
+            data = await in_thread(work)
+            change_admission(live, what)
+            return data
+
+        monkeypatch.setattr(attempt, "READ_BYTES", 0)
+        monkeypatch.setattr(attempt, "in_thread", encode_slowly)
+        reply = await rig.chat()
+        assert (reply.code, rig.models["one"].counted) == (code, int(is_pooled)), reply.body
         assert not rig.gateway.health._failures
         await rig.books()
 
