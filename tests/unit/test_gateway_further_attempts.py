@@ -381,6 +381,21 @@ async def test_a_deployment_whose_kill_is_lifted_meanwhile_is_not_asked_without_
         await rig.books()
 
 
+async def test_an_attempt_that_fails_here_before_it_is_sent_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(attempt, "encode_request", fail)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.code, rig.models["one"].counted) == (503, "internal_error", 0)
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.cost) == ("not_billed", 0)
+        await rig.books()
+
+
 # time ----------------------------------------------------------------------------------------------------------------
 
 

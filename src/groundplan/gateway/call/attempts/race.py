@@ -267,7 +267,7 @@ def _settle_loser(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed
 def _settle_error(gateway: Gateway, attempt: Attempt) -> None:
     """Settle an attempt that ended with an error of its own."""
     if attempt.exchange.attempt_started:
-        settle.attempt(gateway, attempt.exchange, "failed", 0, None)
+        settle.attempt(gateway, attempt.exchange, "failed" if attempt.exchange.attempt_sent else "not_billed", 0, None)
     probe_turn.give_up_turn(gateway, attempt.exchange)
 
 
