@@ -169,6 +169,8 @@ class Attempt(RefusalHandling):
     def _check_permission(self, policy: Policy, catalog: Catalog | None) -> None:
         """Raise if the request may not be sent any more, after a wait that began under this policy and blueprint."""
         live = self.gateway.live
+        if not self.gateway.journal.healthy:  # its reservation may be what could not be written
+            raise settle.journal_unavailable()
         is_same = live.policy is policy and live.catalog is catalog
         if not (is_same or may_send(self.gateway, self.exchange, self.deployment)):
             failed = AttemptFailed("it may not be asked any more", billed=False)
