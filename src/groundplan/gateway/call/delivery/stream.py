@@ -143,6 +143,8 @@ class Streaming:
             guard.adopt(guarded)
         if self._pending_output:
             await self._send_first(gateway, exchange, sequence)
+        elif exchange.response.started and (pending := gateway.journal.durable(sequence)) is not None:
+            await pending  # the rest of a stream: its first words may be held back, as they may repeat what was sent
         try:
             await self._relay(gateway, exchange, sequence)
             if self._failure is not None:
