@@ -34,7 +34,8 @@ FREED_CHANNEL = "groundplan_freed"
 """Payload `NAME PERIOD`: there is room again where a worker was refused."""
 
 _REGISTER = """INSERT INTO gateway (epoch, host, home, pid) SELECT %s, %s, %s, %s
-    WHERE NOT EXISTS (SELECT FROM shipped s WHERE s.epoch = %s AND s.done) ON CONFLICT (epoch) DO NOTHING"""
+    WHERE NOT EXISTS (SELECT FROM shipped s WHERE s.epoch = %s AND s.done) ON CONFLICT DO NOTHING"""
+"""Names no index: two connections of a worker may register it at the same moment, and it has two unique ones."""
 _GRANT_BUDGETS = """SELECT g.amount, g.rest, g.contested FROM unnest(
       %s::uuid[], %s::text[], %s::text[], %s::numeric[], %s::int[], %s::bool[], %s::numeric[], %s::numeric[],
       %s::numeric[], %s::bool[])
