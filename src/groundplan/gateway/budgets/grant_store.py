@@ -20,7 +20,7 @@ from psycopg.errors import UniqueViolation
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
-from groundplan.core.money import from_decimal, to_decimal
+from groundplan.core.money import MAX_AMOUNT, from_decimal, to_decimal
 from groundplan.gateway import database
 from groundplan.gateway.budgets.leases import Key, Quota
 from groundplan.gateway.stalls import patient
@@ -217,9 +217,12 @@ async def grant_limits(
 
 
 def _limit_row(quota: Quota, period: str, number: int, requested: RequestedAmounts) -> Sequence[Any]:
+    # after usage that no provider can mean, more is owed than a bigint holds, and others are asked for with it
+    need, wanting, headroom = (
+        min(each, MAX_AMOUNT) for each in (requested.need, requested.wanting, requested.headroom)
+    )
     return (
-        quota.name, period, quota.limit, number, str(quota.end_of(period)),
-        requested.need, requested.wanting, requested.headroom, requested.recall,
+        quota.name, period, quota.limit, number, str(quota.end_of(period)), need, wanting, headroom, requested.recall,
     )  # fmt: skip
 
 
