@@ -288,6 +288,8 @@ async def send_cached(
     exchange.cache_result, exchange.saved_cost = how, entry.cost
     exchange.deployment = _deployment_of(exchange, entry)
     exchange.passages = list(entry.passages)
+    if entry.left_out and exchange.ask is not None and exchange.ask.left_out is not None:
+        exchange.ask.left_out.update(entry.left_out)
     gateway.live.record_person(workload.name, exchange.person)
     content.start_collecting(exchange, workload)
     left = settle.remaining_budget(gateway, exchange)
@@ -416,5 +418,6 @@ def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | N
         events=None if flight.events is None else exchange.interface.shareable_events(ask, flight.events),
         query=ask.query[:MAX_QUERY_CHARS] if passages else "",
         states={exchange.person: exchange.documents_state} if exchange.documents_state else {},
+        left_out=frozenset(ask.left_out or ()),
         alone=flight.is_refresh,
     )

@@ -77,3 +77,6 @@ class Ask(msgspec.Struct, frozen=True):
     """Whether its answer is binary and passed on as it arrives."""
     parsed: object = None
     """The body as the surface itself parsed it."""
+    left_out: set[str] | None = None
+    """Names of what of its answer is left out, since the client's API has no field for it; added where an answer is
+    translated. None: its answers are not translated."""

@@ -9,13 +9,22 @@ import msgspec
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.pricing import ReportedUsage
-from groundplan.gateway.surfaces.chat.chunk import json_size
+from groundplan.gateway.surfaces.chat.annotations import has_others
+from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 
-NULL = msgspec.Raw(b"null")
+_EMPTY_SIZE = len('""')
+"""Bytes of an empty text or list."""
+_is_name = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII).fullmatch
+_FINISH_REASONS = {
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "sensitive": "content_filter",
+}
+"""Finish reasons of Mistral and Z.ai that say in other words that an answer was cut off."""
 _JSON_DELIMITER = re.compile(r'["\\{}\[\]]')
 """Characters that decide where a JSON value ends."""
 
@@ -44,9 +53,9 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part of a content that is a list, as Mistral's reasoning models send it."""
+    """A part of a content that is a list, as Mistral's models send it."""
 
-    type: str
+    type: str = ""
     text: str | None = None
     thinking: msgspec.Raw = NULL
 
@@ -54,34 +63,67 @@ class Part(msgspec.Struct, frozen=True):
 Content = str | list[Part] | None
 
 
-def content_text(content: Content) -> str:
-    """The text of a content, without reasoning. Raises `Malformed` where a part is neither text nor reasoning."""
-    if not isinstance(content, list):
-        return content or ""
-    for part in content:
-        if part.type not in ("text", "thinking"):
-            raise Malformed(f"the upstream's answer has a part of type {part.type[:40]}")
-    return "".join(part.text or "" for part in content if part.type == "text")
+class _MessageFields(msgspec.Struct, frozen=True):
+    """What a whole message and its pieces in a stream have in common. `images`: what Gemini's models draw, as Google,
+    OpenRouter and `any-llm` send it."""
 
-
-class AnswerMessage(msgspec.Struct, frozen=True):
     content: Content = None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
     annotations: msgspec.Raw = NULL
+    reasoning_content: msgspec.Raw = NULL
+    reasoning: msgspec.Raw = NULL
+    images: msgspec.Raw = NULL
 
     @property
     def text(self) -> str:
-        """Raises `Malformed`."""
-        return content_text(self.content)
+        """The text, without reasoning and whatever else the content has."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        return "".join(part.text or "" for part in self.content if part.type == "text")
+
+    @property
+    def reasoning_bytes(self) -> int:
+        """Bytes of reasoning, which other surfaces do not send on, but which is billed all the same."""
+        return sum(map(json_size, self._reasoning))
+
+    @property
+    def _reasoning(self) -> list[msgspec.Raw]:
+        parts = self.content if isinstance(self.content, list) else []
+        return [self.reasoning_content, self.reasoning, *(part.thinking for part in parts)]
+
+    def untranslated(self, *, cites: bool = True) -> list[str]:
+        """Names, for `groundplan.left_out`, of what Messages, Responses and Completions have no field for. `cites`:
+        whether the API has one for web pages."""
+        found = ["answer.reasoning"] if any(json_size(raw) > _EMPTY_SIZE for raw in self._reasoning) else []
+        if json_size(self.images) > _EMPTY_SIZE:
+            found.append("answer.images")
+        if json_size(self.annotations) > _EMPTY_SIZE and not (cites and not has_others(self.annotations)):
+            found.append("answer.annotations")
+        for part in self.content if isinstance(self.content, list) else ():
+            if part.type not in ("text", "thinking"):
+                found.append(f"answer.{part.type}" if _is_name(part.type) else "answer.content")
+        return found
 
 
-class Choice(msgspec.Struct, frozen=True):
-    message: AnswerMessage
+class AnswerMessage(_MessageFields, frozen=True):
+    tool_calls: list[ToolCall] | None = None
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    """What a whole choice and its pieces in a stream have in common."""
+
     index: int = 0
-    finish_reason: str | None = None
+    reported_finish_reason: str | None = msgspec.field(default=None, name="finish_reason")
     stop_reason: Any = None
-    logprobs: Any = None
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The finish reason in OpenAI's words, where they have one for it."""
+        return _FINISH_REASONS.get(self.reported_finish_reason or "", self.reported_finish_reason)
+
+
+class Choice(_Ended, frozen=True, kw_only=True):
+    message: AnswerMessage
 
 
 class Completion(msgspec.Struct, frozen=True):
@@ -91,6 +133,7 @@ class Completion(msgspec.Struct, frozen=True):
     created: int = 0
     usage: ReportedUsage | None = None
     service_tier: Any = None
+    system_fingerprint: Any = None
 
 
 class FunctionDelta(msgspec.Struct, frozen=True):
@@ -199,32 +242,12 @@ class ToolCallSequencer:
         return found
 
 
-class Delta(msgspec.Struct, frozen=True):
-    content: Content = None
-    refusal: str | None = None
+class Delta(_MessageFields, frozen=True):
     tool_calls: list[ToolCallDelta] | None = None
-    annotations: msgspec.Raw = NULL
-    reasoning_content: msgspec.Raw = NULL
-    reasoning: msgspec.Raw = NULL
-
-    @property
-    def reasoning_bytes(self) -> int:
-        """Bytes of reasoning, which other surfaces do not send on, but which is billed all the same."""
-        parts = self.content if isinstance(self.content, list) else []
-        return sum(map(json_size, (self.reasoning_content, self.reasoning, *(part.thinking for part in parts))))
-
-    @property
-    def text(self) -> str:
-        """Raises `Malformed`."""
-        return content_text(self.content)
 
 
-class ChoiceDelta(msgspec.Struct, frozen=True):
+class ChoiceDelta(_Ended, frozen=True, kw_only=True):
     delta: Delta | None = None
-    index: int = 0
-    finish_reason: str | None = None
-    stop_reason: Any = None
-    logprobs: Any = None
 
 
 class Chunk(msgspec.Struct, frozen=True):
@@ -235,6 +258,7 @@ class Chunk(msgspec.Struct, frozen=True):
     usage: ReportedUsage | None = None
     error: msgspec.Raw = NULL
     service_tier: Any = None
+    system_fingerprint: Any = None
 
 
 _completion = msgspec.json.Decoder(Completion).decode

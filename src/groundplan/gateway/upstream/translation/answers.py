@@ -6,15 +6,23 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
 from typing import Any
 
 from groundplan.core.ids import new_id
 
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
 _DETAILS = {
-    "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
-    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens", "image_tokens"}),
-}
+    "prompt_tokens_details": frozenset(
+        {"cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens", "text_tokens"}
+    ),
+    "completion_tokens_details": frozenset(
+        {
+            "reasoning_tokens", "audio_tokens", "image_tokens", "text_tokens", "accepted_prediction_tokens",
+            "rejected_prediction_tokens",
+        }
+    ),
+}  # fmt: skip
 """Counts that OpenAI has names for, and the one of generated images, which have a price of their own."""
 _GEMINI_ENDS = frozenset(
     {
@@ -58,14 +66,20 @@ def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict
 
 def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the library's conversion of Azure's answers, or of their chunks, to keep what it loses: cached and reasoning
-    tokens in the usage, choices with an empty `delta`, with which OpenAI's models end a stream, and refusals."""
+    tokens in the usage, choices with an empty `delta`, with which OpenAI's models end a stream, refusals, the reasoning
+    of DeepSeek's models, the service tier and the fingerprint."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         converted = convert(answer, **kwargs)
         for each, choice in zip(answer.choices or (), converted.choices, strict=False):
-            if refusal := (each.get("message") or each.get("delta") or {}).get("refusal"):
-                (choice.message if hasattr(choice, "message") else choice.delta).refusal = refusal
-        missing: dict[str, Any] = {}
+            told = each.get("message") or each.get("delta") or {}
+            message = choice.message if hasattr(choice, "message") else choice.delta
+            for name in ("refusal", "reasoning_content"):
+                if value := told.get(name):
+                    setattr(message, name, value)
+        missing: dict[str, Any] = {
+            name: value for name in ("service_tier", "system_fingerprint") if (value := answer.get(name))
+        }
         if not converted.choices and (
             ends := [_end_choice(each) for each in answer.choices or () if each.finish_reason]
         ):
@@ -111,9 +125,9 @@ def _copy_finish_reason(converted: Any, other: Any) -> None:
 
 
 def patch_cohere(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Cohere: the plan before a tool call in a stream, the reasoning in a complete answer, tool calls in
-    an answer that ended at its cap, the billed tokens, and that an answer was not finished, which the library reports
-    as a normal end. Raises `IncompleteAnswer`."""
+    """The same for Cohere: the plan before a tool call in a stream, in a complete answer the reasoning and the text
+    beside tool calls, tool calls in an answer that ended at its cap, the billed tokens, and that an answer was not
+    finished, which the library reports as a normal end. Raises `IncompleteAnswer`."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         streamed = getattr(answer, "delta", None)
@@ -129,6 +143,9 @@ def patch_cohere(convert: Callable[..., Any]) -> Callable[..., Any]:
         converted = _with_billed_usage(converted, getattr(ended, "usage", None))
         if streamed is None:
             parts = getattr(message, "content", None) or ()
+            if getattr(message, "tool_calls", None):
+                texts = (message.tool_plan, *(each.text for each in parts if each.type == "text"))
+                converted.choices[0].message.content = "".join(filter(None, texts)) or None
             return _with_reasoning(converted, "".join(each.thinking for each in parts if each.type == "thinking"))
         if answer.type == "tool-plan-delta":
             converted.choices[0].delta.content = streamed.message.tool_plan
@@ -151,7 +168,9 @@ def _with_billed_usage(converted: Any, usage: Any) -> Any:
 
 
 def _with_reasoning(converted: Any, thoughts: str) -> Any:
-    if not thoughts or converted.choices[0].message.reasoning is not None:
+    """With all reasoning: the library keeps the last part, and none beside tool calls."""
+    known = converted.choices[0].message.reasoning
+    if not thoughts or (known is not None and known.content == thoughts):
         return converted
     values = converted.model_dump()
     values["choices"][0]["message"]["reasoning"] = {"content": thoughts}
@@ -159,11 +178,12 @@ def _with_reasoning(converted: Any, thoughts: str) -> Any:
 
 
 def patch_mistral(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Mistral, whose own finish reasons in a stream the library passes on unchanged. Raises
-    `IncompleteAnswer`."""
+    """The same for Mistral, whose own finish reasons in a stream the library passes on unchanged, while it keeps the
+    last of several reasoning parts and fails on references to tools in them. Raises `IncompleteAnswer`."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         for choice in getattr(answer, "data", answer).choices:
+            _merge_reasoning(getattr(choice, "message", None) or getattr(choice, "delta", None))
             if choice.finish_reason == "error":
                 raise IncompleteAnswer("the answer ended with error")
             if choice.finish_reason == "model_length":
@@ -173,9 +193,57 @@ def patch_mistral(convert: Callable[..., Any]) -> Callable[..., Any]:
     return whole
 
 
+def _merge_reasoning(message: Any) -> None:
+    """Put the reasoning of a message of Mistral's into one part, as texts alone."""
+    content = getattr(message, "content", None)
+    parts = [each for each in content if each.type == "thinking"] if isinstance(content, list) else []
+    if not parts:
+        return
+    first, *more = parts
+    first.thinking = [each for part in parts for each in part.thinking if each.type == "text"]
+    for part in more:
+        first.signature = part.signature or first.signature
+    message.content = [each for each in content if each.type != "thinking" or each is first]
+
+
+def patch_groq(convert: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for Groq: the fingerprint, and that a stream was stopped early. Raises `IncompleteAnswer`."""
+
+    def whole(answer: Any, **kwargs: Any) -> Any:
+        if error := getattr(getattr(answer, "x_groq", None), "error", None):
+            raise IncompleteAnswer(f"the answer ended with {error}")
+        converted = convert(answer, **kwargs)
+        converted.system_fingerprint = getattr(answer, "system_fingerprint", None)
+        return converted
+
+    return whole
+
+
+_cited_pages: ContextVar[list[dict[str, Any]] | None] = ContextVar("cited_pages", default=None)
+"""The pages that the complete answer of Gemini's cites which is converted in this context."""
+
+
+def _url_citations(candidate: Any) -> list[dict[str, Any]]:
+    """What an answer of Gemini's quotes, as OpenAI's `annotations`. The indexes are those that Google reports."""
+    metadata = getattr(candidate, "citation_metadata", None)
+    return [
+        {
+            "type": "url_citation",
+            "url_citation": {
+                "url": each.uri,
+                "title": each.title or "",
+                "start_index": each.start_index or 0,
+                "end_index": each.end_index or 0,
+            },
+        }
+        for each in getattr(metadata, "citations", None) or ()
+        if each.uri
+    ]
+
+
 def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Gemini: an answer without text, for which the library has no choice, and an id of its own for each,
-    where the library gives all the same one."""
+    """The same for Gemini: an answer without text, for which the library has no choice, an id of its own for each,
+    where the library gives all the same one, and the pages that it quotes."""
 
     def whole(found: Any, **kwargs: Any) -> Any:
         if isinstance(found, tuple):  # a complete answer; a chunk is not a tuple
@@ -184,18 +252,27 @@ def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
             if not answer["choices"]:
                 message = {"role": "assistant", "content": ""}
                 answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
-        return convert(found, **kwargs)
+            converted = convert(found, **kwargs)
+            converted.choices[0].message.annotations = _cited_pages.get() or None
+            return converted
+        converted = convert(found, **kwargs)
+        if pages := _url_citations(found.candidates[0] if found.candidates else None):
+            converted.choices[0].delta.annotations = pages
+        return converted
 
     return whole
 
 
 def check_gemini_end(send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Wrap Gemini's complete answers to check that they were finished: the library reports a malformed tool call, and
-    every finish reason that it does not know, as a normal end. Raises `IncompleteAnswer`."""
+    every finish reason that it does not know, as a normal end. The pages that they quote, which the library drops, are
+    noted for `patch_gemini`. Raises `IncompleteAnswer`."""
 
     async def sent(*args: Any, **kwargs: Any) -> Any:
         answer = await send(*args, **kwargs)
+        _cited_pages.set(None)
         for candidate in (answer.candidates or ())[:1]:
+            _cited_pages.set(_url_citations(candidate))
             reason = getattr(candidate.finish_reason, "value", None)
             if reason is not None and reason not in _GEMINI_ENDS:
                 raise IncompleteAnswer(f"the answer ended with {reason}")
@@ -225,6 +302,7 @@ ANSWER_PATCHES = {
     "bedrock": patch_bedrock,
     "cohere": patch_cohere,
     "gemini": patch_gemini,
+    "groq": patch_groq,
     "mistral": patch_mistral,
     "vertexai": patch_gemini,
 }

@@ -124,7 +124,7 @@ def _adapt_part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapt_assistant_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
-    text = _text_of(message.get("content")) or message.get("refusal") or ""
+    text = "\n".join(filter(None, (_text_of(message.get("content")), message.get("refusal"))))
     thought = message.get("reasoning_content") or _reasoning_of(message.get("content"))
     calls = [_adapt_call(api, call) for call in message.get("tool_calls") or ()]
     adapted: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}

@@ -1,0 +1,168 @@
+"""What the library would lose of other providers' answers, read with the types of their official clients."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import Any
+
+import pytest
+from any_llm.providers.azure.azure import AzureProvider
+from any_llm.providers.cohere.cohere import CohereProvider
+from any_llm.providers.gemini.base import GoogleProvider
+from any_llm.providers.gemini.utils import _convert_response_to_response_dict
+from any_llm.providers.groq.groq import GroqProvider
+from any_llm.providers.mistral.mistral import MistralProvider
+from azure.ai.inference.models import ChatCompletions, StreamingChatCompletionsUpdate
+from cohere.v2.types.v2chat_response import V2ChatResponse
+from google.genai.types import GenerateContentResponse
+from groq.types.chat import ChatCompletion as GroqCompletion
+from groq.types.chat import ChatCompletionChunk as GroqChunk
+from mistralai.client.models.chatcompletionresponse import ChatCompletionResponse
+from openai.types.chat import ChatCompletion, ChatCompletionChunk
+from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
+from tests.integration.sdk_types import OUR_FIELDS, parse_strictly
+
+from groundplan.gateway.upstream.translation.answers import (
+    _DETAILS,
+    ChunkConverter,
+    IncompleteAnswer,
+    check_gemini_end,
+    patch_azure,
+    patch_cohere,
+    patch_gemini,
+    patch_groq,
+    patch_mistral,
+    to_completion,
+)
+from groundplan.gateway.upstream.translation.requests import adapt_request
+
+OURS = OUR_FIELDS | {
+    ".choices[].message.reasoning_content", ".choices[].message.extra_content", ".choices[].delta.reasoning_content",
+    ".choices[].delta.annotations",
+}  # fmt: skip
+CALL = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+BASE: dict[str, Any] = {"id": "x", "created": 1, "model": "m"}
+COUNTS = {"prompt_tokens": 1, "completion_tokens": 2, "total_tokens": 3}
+
+
+def completion(converted: Any) -> ChatCompletion:
+    made: ChatCompletion = parse_strictly(
+        ChatCompletion, json.dumps(to_completion(converted, "asked")), our_fields=OURS
+    )
+    return made
+
+
+def first_chunk(converted: Any) -> dict[str, Any]:
+    made = ChunkConverter("asked").convert(converted)
+    assert made is not None
+    parse_strictly(ChatCompletionChunk, json.dumps(made), our_fields=OURS)
+    return made
+
+
+def extra(message: Any, name: str) -> Any:
+    return (message.model_extra or {}).get(name)
+
+
+@pytest.mark.parametrize(
+    ("calls", "plan", "content"),
+    [([CALL], "I look. ", "I look. So."), ([CALL], None, "So."), (None, None, "So.")],
+)
+def test_cohere_thinks_in_several_parts_and_speaks_beside_calls(calls: Any, plan: str | None, content: str) -> None:
+    thoughts = [{"type": "thinking", "thinking": text} for text in ("Hm. ", "Ah.")]
+    parts = [thoughts[0], {"type": "text", "text": "So."}, thoughts[1]]
+    message = {"role": "assistant", "tool_plan": plan, "tool_calls": calls, "content": parts}
+    answer = V2ChatResponse.model_validate(
+        {"id": "c", "finish_reason": "TOOL_CALL" if calls else "COMPLETE", "message": message}
+    )
+    (choice,) = completion(patch_cohere(CohereProvider._convert_completion_response)(answer, model="m")).choices
+    assert choice.message.content == content and extra(choice.message, "reasoning_content") == "Hm. Ah."
+    assert len(choice.message.tool_calls or ()) == len(calls or ())
+
+
+def test_mistral_thinks_in_several_parts_and_of_tools() -> None:
+    tool = {"type": "tool_reference", "tool": "web_search", "title": "t"}
+    content = [
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}, tool]},
+        {"type": "text", "text": "So."},
+        {"type": "thinking", "thinking": [{"type": "text", "text": "Ah."}], "signature": "s"},
+    ]
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+    answer = ChatCompletionResponse.model_validate(
+        {**BASE, "object": "chat.completion", "usage": COUNTS, "choices": [choice]}
+    )
+    (made,) = completion(patch_mistral(MistralProvider._convert_completion_response)(answer)).choices
+    assert made.message.content == "So." and extra(made.message, "reasoning_content") == "Hm.\nAh."
+    assert extra(made.message, "extra_content") == {"mistral": {"signature": "s"}}
+
+
+def test_azure_tells_reasoning_tier_and_fingerprint() -> None:
+    told = {"service_tier": "priority", "system_fingerprint": "fp"}
+    message = {"role": "assistant", "content": "So.", "reasoning_content": "Hm."}
+    choice = {"index": 0, "finish_reason": "stop", "message": message}
+    answer = ChatCompletions({**BASE, **told, "usage": COUNTS, "choices": [choice]})
+    made = completion(patch_azure(AzureProvider._convert_completion_response)(answer))
+    assert (made.service_tier, made.system_fingerprint) == ("priority", "fp")
+    assert extra(made.choices[0].message, "reasoning_content") == "Hm."
+    delta = {"role": "assistant", "content": "", "reasoning_content": "Hm."}
+    update = StreamingChatCompletionsUpdate({**BASE, **told, "choices": [{"index": 0, "delta": delta}]})
+    piece = first_chunk(patch_azure(AzureProvider._convert_completion_chunk_response)(update))
+    assert piece["service_tier"] == "priority" and piece["choices"][0]["delta"]["reasoning_content"] == "Hm."
+
+
+def test_groq_tells_its_fingerprint_and_why_a_stream_was_stopped() -> None:
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "So."}}
+    answer = GroqCompletion.model_validate(
+        {**BASE, "object": "chat.completion", "choices": [choice], "usage": COUNTS, "system_fingerprint": "fp"}
+    )
+    assert completion(patch_groq(GroqProvider._convert_completion_response)(answer)).system_fingerprint == "fp"
+    base = {**BASE, "object": "chat.completion.chunk", "choices": [{"index": 0, "delta": {"content": "So"}}]}
+    convert = patch_groq(GroqProvider._convert_completion_chunk_response)
+    assert (
+        first_chunk(convert(GroqChunk.model_validate({**base, "system_fingerprint": "fp"})))["system_fingerprint"]
+        == "fp"
+    )
+    with pytest.raises(IncompleteAnswer, match="over capacity"):
+        convert(GroqChunk.model_validate({**base, "x_groq": {"error": "over capacity"}}))
+
+
+CITED = {"citationSources": [{"startIndex": 1, "endIndex": 3, "uri": "https://example.org"}, {"startIndex": 4}]}
+ANNOTATION = {
+    "type": "url_citation",
+    "url_citation": {"url": "https://example.org", "title": "", "start_index": 1, "end_index": 3},
+}
+
+
+@pytest.mark.parametrize(("cited", "told"), [(CITED, [ANNOTATION]), (None, None)])
+def test_gemini_tells_the_pages_that_it_quotes(cited: Any, told: Any) -> None:
+    content = {"role": "model", "parts": [{"text": "So."}]}
+    candidate = {"content": content, "finishReason": "STOP", "citationMetadata": cited}
+    answer = GenerateContentResponse.model_validate({"candidates": [candidate], "modelVersion": "g"})
+
+    async def send() -> Any:
+        return answer
+
+    async def complete() -> Any:
+        found = await check_gemini_end(send)()
+        return patch_gemini(GoogleProvider._convert_completion_response)(
+            (_convert_response_to_response_dict(found), "m")
+        )
+
+    made = completion(asyncio.run(complete())).choices[0].message.annotations
+    assert (None if made is None else [each.model_dump() for each in made]) == told
+    piece = first_chunk(patch_gemini(GoogleProvider._convert_completion_chunk_response)(answer))
+    assert piece["choices"][0]["delta"].get("annotations") == told
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("prompt_tokens_details", PromptTokensDetails), ("completion_tokens_details", CompletionTokensDetails)],
+)
+def test_all_counts_that_openai_has_names_for_are_told(name: str, kind: Any) -> None:
+    assert set(kind.model_fields) <= _DETAILS[name]
+
+
+@pytest.mark.parametrize("api", ["anthropic", "cohere", "gemini", "mistral", "ollama"])
+def test_an_earlier_refusal_is_sent_with_the_text_before_it(api: str) -> None:
+    messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "So.", "refusal": "No more."}]
+    assert adapt_request(api, {"messages": messages})["messages"][1]["content"] == "So.\nNo more."
