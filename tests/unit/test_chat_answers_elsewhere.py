@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -25,11 +25,14 @@ from tests.unit.raw_upstream import (
     raw_upstream_rig,
 )
 
-from groundplan.blueprint.model import Cache, Keep
+from groundplan.blueprint.model import Cache, Deployment, Keep
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.gateway.caching.cache_link import AnswerLink, StoreMessage, accept_answer
-from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage
+from groundplan.gateway.surfaces.chat import surface as chat
+from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
+from groundplan.gateway.surfaces.chat.storing import STORED_CHAT, RecordingRelay
+from groundplan.gateway.surfaces.chat.surface import CHAT, ServiceChat
 from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
 from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
 
@@ -189,6 +192,39 @@ async def test_a_message_has_the_tokens_of_thinking_and_the_tier(
     (ended,) = [each for each in events if each.type == "message_delta"]
     assert begun.message.usage.service_tier == told
     assert ended.usage.output_tokens_details.thinking_tokens == 5
+
+
+@pytest.mark.parametrize("codec", [ServiceChat(), STORED_CHAT._service])
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_the_translating_service_left_out_is_told_in_chat(stream: bool, codec: ServiceChat) -> None:
+    body = {"model": "m", "messages": [{"role": "user", "content": "x"}], "stream": stream}
+    ask, told = chat.read(json.dumps(body).encode()), ["answer.citations"]
+    if stream:
+        relay = codec.new_relay(ask)
+        pieces = [chunk({"content": "Hi"}), chunk({}, "stop", left_out=told), chunk({}, usage=USAGE), DONE]
+        out = b"".join(map(relay.feed, pieces)) + relay.closing_events(b"{}")
+        assert relay.complete and (not isinstance(relay, RecordingRelay) or relay.completion() is not None)
+    else:
+        out = codec.parse_answer(completion_body(left_out=told), ask).data
+    assert b"Hi" in out and b"left_out" not in out
+    assert CHAT.extra_facts(ask, cast("Deployment", None)) == {"left_out": told}
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_what_the_translating_service_left_out_is_told_in_every_api(
+    tmp_path: Path, path: str, stream: bool
+) -> None:
+    told = ["answer.citations"]
+    sent = streamed({"content": "Hi"}, left_out=told) if stream else whole({"content": "Hi"}, left_out=told)
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, path, {**REQUESTS[path], "stream": stream})
+    assert facts_of(reply.body, stream=stream)["left_out"] == told
+
+
+@pytest.mark.parametrize("value", [None, "x", 1, {"a": 1}, [1, None, {}]])
+def test_a_field_of_that_name_which_means_something_else_is_no_error(value: Any) -> None:
+    assert parse_completion(completion_body(left_out=value)).left_out == []
 
 
 # what clients send back, or ask for ----------------------------------------------------------------------------------

@@ -14,10 +14,13 @@ from any_llm.providers.gemini.utils import _convert_response_to_response_dict
 from any_llm.providers.groq.groq import GroqProvider
 from any_llm.providers.mistral.mistral import MistralProvider
 from azure.ai.inference.models import ChatCompletions, StreamingChatCompletionsUpdate
+from cohere.core.pydantic_utilities import parse_obj_as
 from cohere.v2.types.v2chat_response import V2ChatResponse
+from cohere.v2.types.v2chat_stream_response import V2ChatStreamResponse
 from google.genai.types import GenerateContentResponse
 from groq.types.chat import ChatCompletion as GroqCompletion
 from groq.types.chat import ChatCompletionChunk as GroqChunk
+from mistralai.client.models import CompletionEvent
 from mistralai.client.models.chatcompletionresponse import ChatCompletionResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
@@ -166,3 +169,62 @@ def test_all_counts_that_openai_has_names_for_are_told(name: str, kind: Any) -> 
 def test_an_earlier_refusal_is_sent_with_the_text_before_it(api: str) -> None:
     messages = [{"role": "user", "content": "x"}, {"role": "assistant", "content": "So.", "refusal": "No more."}]
     assert adapt_request(api, {"messages": messages})["messages"][1]["content"] == "So.\nNo more."
+
+
+# what chat has no field for -------------------------------------------------------------------------------------------
+
+
+def left_out(patch: Any, whole: tuple[Any, Any], pieces: tuple[Any, list[Any]]) -> tuple[list[str], list[str]]:
+    """What of a whole answer and of a stream the gateway is told to be left out. `whole`, `pieces`: the library's
+    conversion, and what it converts."""
+    convert, answer = whole
+    chunks = ChunkConverter("asked")
+    for piece in pieces[1]:
+        chunks.convert(patch(pieces[0])(piece))
+    (told,) = [each["left_out"] for each in chunks.final_chunks() if "left_out" in each]
+    return to_completion(patch(convert)(answer), "asked")["left_out"], told
+
+
+def test_citations_of_cohere_are_named() -> None:
+    citation = {"start": 0, "end": 2, "text": "So", "sources": [{"type": "tool", "id": "c1:0", "tool_output": {}}]}
+    message = {"role": "assistant", "content": [{"type": "text", "text": "So."}], "citations": [citation]}
+    answer = V2ChatResponse.model_validate({"id": "c", "finish_reason": "COMPLETE", "message": message})
+    events: list[Any] = [
+        {"type": "content-delta", "index": 0, "delta": {"message": {"content": {"text": "So."}}}},
+        {"type": "citation-start", "index": 0, "delta": {"message": {"citations": citation}}},
+        {"type": "citation-end", "index": 0},
+        {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},
+    ]
+    stream = [parse_obj_as(V2ChatStreamResponse, event) for event in events]
+    whole = CohereProvider._convert_completion_response, answer
+    told = left_out(patch_cohere, whole, (CohereProvider._convert_completion_chunk_response, stream))
+    assert told == (["answer.citations"], ["answer.citations"])
+
+
+def test_references_of_mistral_are_named() -> None:
+    content = [{"type": "text", "text": "So."}, {"type": "reference", "reference_ids": [1]}, {"type": "new", "x": 1}]
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
+    answer = ChatCompletionResponse.model_validate(
+        {**BASE, "object": "chat.completion", "usage": COUNTS, "choices": [choice]}
+    )
+    pieces = [{"index": 0, "finish_reason": end, "delta": {"content": content}} for end in (None, "stop")]
+    events = [CompletionEvent.model_validate({"data": {**BASE, "choices": [each]}}) for each in pieces]
+    whole = MistralProvider._convert_completion_response, answer
+    told = left_out(patch_mistral, whole, (MistralProvider._convert_completion_chunk_response, events))
+    assert told == (["answer.reference", "answer.unknown"], ["answer.reference", "answer.unknown"])
+
+
+def test_tools_that_ran_at_groq_are_named() -> None:
+    cited = {"type": "function_citation", "function_citation": {"start_index": 0, "end_index": 1, "tool_call_id": "c"}}
+    message = {
+        "content": "So.",
+        "executed_tools": [{"arguments": "{}", "index": 0, "type": "search"}],
+        "annotations": [cited],
+    }
+    choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
+    answer = GroqCompletion.model_validate({**BASE, "object": "chat.completion", "choices": [choice], "usage": COUNTS})
+    piece = {"index": 0, "delta": message, "finish_reason": "stop"}
+    chunk = GroqChunk.model_validate({**BASE, "object": "chat.completion.chunk", "choices": [piece]})
+    whole = GroqProvider._convert_completion_response, answer
+    told = left_out(patch_groq, whole, (GroqProvider._convert_completion_chunk_response, [chunk]))
+    assert told == (["answer.annotations", "answer.executed_tools"],) * 2

@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import END, append_field, format_event
@@ -222,6 +222,7 @@ class ByChatRelay(CompletionsRelay):
         if chat_chunk.service_tier is not None:
             self._tier = chat_chunk.service_tier
         choices = []
+        self._left_out.update(chat_chunk.left_out)
         for choice in chat_chunk.choices:
             if choice.delta is not None:
                 self.output_bytes += choice.delta.reasoning_bytes
@@ -336,8 +337,8 @@ class CompletionsByChat(ViaChat):
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """Translate a chat answer into a completion. Raises `Malformed`."""
         found = parse_completion(data)
-        if ask.left_out is not None:
-            ask.left_out.update(name for choice in found.choices for name in _untranslated(choice.message))
+        note_left_out(ask, found.left_out)
+        note_left_out(ask, (name for choice in found.choices for name in _untranslated(choice.message)))
         choices = [
             {
                 "index": choice.index,
@@ -416,7 +417,6 @@ class Completions(ServedViaChat):
     grounded = True
     filters_deployments = True
     caps_output = True
-    has_extra_facts = True
     replay_forms = COMPLETIONS_REPLAY_FORMS
     _native = OpenAICompletions()
     via_chat = _via_chat = CompletionsByChat(translated=False)
@@ -435,8 +435,7 @@ class Completions(ServedViaChat):
         return serves_completions(deployment)
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
-        """What of a chat answer was left out."""
-        return {"left_out": sorted(ask.left_out)} if ask.left_out and not serves_completions(deployment) else {}
+        return {} if serves_completions(deployment) else super().extra_facts(ask, deployment)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         """As its base. Raises `Invalid` for tokens where the workload adds texts."""

@@ -57,6 +57,7 @@ class ViaChatStream(ABC):
         chunk = parse_chunk(data)
         if chunk.service_tier is not None:
             self._service_tier = chunk.service_tier
+        self._left_out.update(chunk.left_out)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self._service_tier)) or self.usage
         out: list[bytes] = []

@@ -126,14 +126,27 @@ class Choice(_Ended, frozen=True, kw_only=True):
     message: AnswerMessage
 
 
-class Completion(msgspec.Struct, frozen=True):
-    choices: list[Choice]
+class _Answer(msgspec.Struct, frozen=True):
+    """What a whole answer and its chunks have in common. `reported_left_out`: what the local translating service left
+    out of a provider's answer."""
+
     id: str = ""
     model: str = ""
     created: int = 0
     usage: ReportedUsage | None = None
     service_tier: Any = None
     system_fingerprint: Any = None
+    reported_left_out: Any = msgspec.field(default=None, name="left_out")
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names for `Ask.left_out`; none if an upstream means something else by the field."""
+        names = self.reported_left_out
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+class Completion(_Answer, frozen=True, kw_only=True):
+    choices: list[Choice]
 
 
 class FunctionDelta(msgspec.Struct, frozen=True):
@@ -250,15 +263,9 @@ class ChoiceDelta(_Ended, frozen=True, kw_only=True):
     delta: Delta | None = None
 
 
-class Chunk(msgspec.Struct, frozen=True):
-    id: str = ""
-    model: str = ""
-    created: int = 0
+class Chunk(_Answer, frozen=True, kw_only=True):
     choices: list[ChoiceDelta] = []
-    usage: ReportedUsage | None = None
     error: msgspec.Raw = NULL
-    service_tier: Any = None
-    system_fingerprint: Any = None
 
 
 _completion = msgspec.json.Decoder(Completion).decode

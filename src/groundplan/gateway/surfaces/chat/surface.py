@@ -29,7 +29,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     stream_options_with_usage,
 )
-from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
+from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay, ServiceRelay, take_left_out
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.file_references import NamedFile, find_file, with_files_inlined, without_fields
 from groundplan.gateway.surfaces.interface import Interface
@@ -317,6 +317,12 @@ class ServiceChat(OpenAIChat):
 
     def path(self, deployment: Deployment) -> bytes:
         return b"/%b/chat/completions" % deployment.name.encode()
+
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
+        return super().parse_answer(take_left_out(data, ask), ask)
+
+    def new_relay(self, ask: Ask) -> ChatRelay:
+        return ServiceRelay(ask)
 
 
 class ChatCompletions(Interface):

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.economics.prices.provider_usage import normalize_tier
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.body import unreadable_body
 from groundplan.gateway.surfaces.chat.annotations import url_citations
@@ -75,8 +75,7 @@ class MessagesByChat(ViaChat):
         """Translate a chat completion into a message. Raises `Malformed`."""
         found = parse_completion(data)
         choice = found.choices[0]
-        if ask.left_out is not None:
-            ask.left_out.update(choice.message.untranslated())
+        note_left_out(ask, [*found.left_out, *choice.message.untranslated()])
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         content = _content_blocks(choice.message, cut=choice.finish_reason in _CUT_OFF)
         called = bool(choice.message.tool_calls)

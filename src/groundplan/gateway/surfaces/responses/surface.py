@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import RESPONSES_REPLAY_FORMS, ReplayForms
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.call.pricing import NAMED_CLASSES
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces import thought_signatures
@@ -265,8 +265,7 @@ class ResponsesByChat(ViaChat):
         """Translate a chat completion into a response. Raises `Malformed`."""
         found, state = parse_completion(data), request_state(ask)
         choice = found.choices[0]
-        if ask.left_out is not None:
-            ask.left_out.update(choice.message.untranslated())
+        note_left_out(ask, [*found.left_out, *choice.message.untranslated()])
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         response = shapes.new_response(state.translation().asked, state.response_id, found.model or ask.model)
         finish = choice.finish_reason or "stop"

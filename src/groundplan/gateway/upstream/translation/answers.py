@@ -32,6 +32,8 @@ _GEMINI_ENDS = frozenset(
 )  # fmt: skip
 """Finish reasons of Gemini that OpenAI has a word for, and the one that says nothing."""
 _BEDROCK_MALFORMED_ENDS = frozenset({"malformed_model_output", "malformed_tool_use"})
+_LEFT_OUT = "left_out"
+"""A field of our own, in which the gateway is told what of a provider's answer chat has no field for."""
 _NO_NAME = (None, "", "None")
 """The model's name in the library's answers if the provider did not say it."""
 
@@ -50,6 +52,8 @@ def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict
     converted["id"] = converted.get("id") or f"chatcmpl-{new_id().hex}"
     converted["model"] = model if converted.get("model") in _NO_NAME else converted["model"]
     converted["created"] = converted.get("created") or int(time.time())
+    if _LEFT_OUT in converted:
+        converted[_LEFT_OUT] = sorted(set(converted[_LEFT_OUT]))
     for choice in converted["choices"]:
         message = choice["message"]
         _rename_reasoning(message)
@@ -127,7 +131,8 @@ def _copy_finish_reason(converted: Any, other: Any) -> None:
 def patch_cohere(convert: Callable[..., Any]) -> Callable[..., Any]:
     """The same for Cohere: the plan before a tool call in a stream, in a complete answer the reasoning and the text
     beside tool calls, tool calls in an answer that ended at its cap, the billed tokens, and that an answer was not
-    finished, which the library reports as a normal end. Raises `IncompleteAnswer`."""
+    finished, which the library reports as a normal end. Citations of tools' results are named as left out. Raises
+    `IncompleteAnswer`."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         streamed = getattr(answer, "delta", None)
@@ -141,6 +146,8 @@ def patch_cohere(convert: Callable[..., Any]) -> Callable[..., Any]:
             other, converted = converted, convert(answer.model_copy(update={"finish_reason": "TOOL_CALL"}), **kwargs)
             _copy_finish_reason(converted, other)
         converted = _with_billed_usage(converted, getattr(ended, "usage", None))
+        if getattr(message, "citations", None) or getattr(answer, "type", None) == "citation-start":
+            converted.left_out = ["answer.citations"]
         if streamed is None:
             parts = getattr(message, "content", None) or ()
             if getattr(message, "tool_calls", None):
@@ -169,8 +176,10 @@ def _with_billed_usage(converted: Any, usage: Any) -> Any:
 
 def _with_reasoning(converted: Any, thoughts: str) -> Any:
     """With all reasoning: the library keeps the last part, and none beside tool calls."""
+    if not thoughts:
+        return converted
     known = converted.choices[0].message.reasoning
-    if not thoughts or (known is not None and known.content == thoughts):
+    if known is not None and known.content == thoughts:
         return converted
     values = converted.model_dump()
     values["choices"][0]["message"]["reasoning"] = {"content": thoughts}
@@ -182,15 +191,28 @@ def patch_mistral(convert: Callable[..., Any]) -> Callable[..., Any]:
     last of several reasoning parts and fails on references to tools in them. Raises `IncompleteAnswer`."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
+        left_out = list[str]()
         for choice in getattr(answer, "data", answer).choices:
-            _merge_reasoning(getattr(choice, "message", None) or getattr(choice, "delta", None))
+            message = getattr(choice, "message", None) or getattr(choice, "delta", None)
+            _merge_reasoning(message)
+            left_out += _unknown_parts(message)
             if choice.finish_reason == "error":
                 raise IncompleteAnswer("the answer ended with error")
             if choice.finish_reason == "model_length":
                 choice.finish_reason = "length"
-        return convert(answer, **kwargs)
+        converted = convert(answer, **kwargs)
+        if left_out:
+            converted.left_out = left_out
+        return converted
 
     return whole
+
+
+def _unknown_parts(message: Any) -> list[str]:
+    """Names of the parts of a content of Mistral's that are neither text nor reasoning, such as references."""
+    content = getattr(message, "content", None)
+    kinds = (each.type for each in content) if isinstance(content, list) else ()
+    return [f"answer.{str(kind).lower()}" for kind in kinds if kind not in ("text", "thinking")]
 
 
 def _merge_reasoning(message: Any) -> None:
@@ -206,14 +228,21 @@ def _merge_reasoning(message: Any) -> None:
     message.content = [each for each in content if each.type != "thinking" or each is first]
 
 
+_GROQ_EXTRAS = ("annotations", "executed_tools")
+
+
 def patch_groq(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Groq: the fingerprint, and that a stream was stopped early. Raises `IncompleteAnswer`."""
+    """The same for Groq: the fingerprint, and that a stream was stopped early. Tools that ran at Groq and annotations
+    of its own are named as left out. Raises `IncompleteAnswer`."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         if error := getattr(getattr(answer, "x_groq", None), "error", None):
             raise IncompleteAnswer(f"the answer ended with {error}")
         converted = convert(answer, **kwargs)
         converted.system_fingerprint = getattr(answer, "system_fingerprint", None)
+        told = [getattr(choice, "message", None) or getattr(choice, "delta", None) for choice in answer.choices]
+        if left_out := [f"answer.{name}" for each in told for name in _GROQ_EXTRAS if getattr(each, name, None)]:
+            converted.left_out = left_out
         return converted
 
     return whole
@@ -328,6 +357,7 @@ class ChunkConverter:
         "_call_count",
         "_call_ids",
         "_has_output",
+        "_left_out",
         "_model",
         "_numbers",
         "_reason",
@@ -353,12 +383,14 @@ class ChunkConverter:
         self._with_arguments: set[int] = set()
         self._call_count = 0
         self._has_output = False
+        self._left_out = set[str]()
         self._reason: str | None = None
         self._usage: dict[str, Any] | None = None
 
     def convert(self, found: Any) -> dict[str, Any] | None:
         """The converted chunk; None if there is nothing to send for it now."""
         converted = to_dict(found)
+        self._left_out.update(converted.pop(_LEFT_OUT, ()))
         self._usage = _merge_usage(self._usage, converted.pop("usage", None))
         if not self._base:
             self._base = {name: converted.get(name) for name in ("id", "object")}
@@ -405,7 +437,8 @@ class ChunkConverter:
         if self._reason is not None:
             reason = "tool_calls" if self._reason == "stop" and self._call_count else self._reason
             last = {"index": 0, "delta": self._role, "finish_reason": reason}
-            chunks.append({**self._base, "choices": [last]})
+            told = {_LEFT_OUT: sorted(self._left_out)} if self._left_out else {}
+            chunks.append({**self._base, "choices": [last], **told})
         if (usage := _plausible_usage(self._usage, has_output=self._has_output)) is not None:
             chunks.append({**self._base, "choices": [], "usage": usage})
         return chunks
