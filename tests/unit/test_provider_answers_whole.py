@@ -7,6 +7,9 @@ import json
 from typing import Any
 
 import pytest
+from anthropic.lib.streaming import MessageStopEvent
+from anthropic.types import Message, RawContentBlockDeltaEvent, RawMessageDeltaEvent, RawMessageStartEvent
+from any_llm.providers.anthropic.anthropic import AnthropicProvider
 from any_llm.providers.azure.azure import AzureProvider
 from any_llm.providers.cohere.cohere import CohereProvider
 from any_llm.providers.gemini.base import GoogleProvider
@@ -26,18 +29,17 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from tests.integration.sdk_types import OUR_FIELDS, parse_strictly
 
-from groundplan.gateway.upstream.translation.answers import (
-    _DETAILS,
-    ChunkConverter,
+from groundplan.gateway.upstream.translation.answer_patches import (
     IncompleteAnswer,
     check_gemini_end,
+    patch_anthropic,
     patch_azure,
     patch_cohere,
     patch_gemini,
     patch_groq,
     patch_mistral,
-    to_completion,
 )
+from groundplan.gateway.upstream.translation.answers import USAGE_DETAILS, ChunkConverter, to_completion
 from groundplan.gateway.upstream.translation.requests import adapt_request
 
 OURS = OUR_FIELDS | {
@@ -113,6 +115,32 @@ def test_azure_tells_reasoning_tier_and_fingerprint() -> None:
     assert piece["service_tier"] == "priority" and piece["choices"][0]["delta"]["reasoning_content"] == "Hm."
 
 
+def test_anthropic_tells_its_tier_and_the_tokens_of_thinking() -> None:
+    used = {"input_tokens": 9, "output_tokens": 7, "service_tier": "priority"}
+    content = [{"type": "text", "text": "So.", "citations": None}]
+    told = {
+        "id": "m", "type": "message", "role": "assistant", "model": "c", "content": content, "stop_reason": "end_turn",
+        "stop_sequence": None, "usage": {**used, "output_tokens_details": {"thinking_tokens": 5}},
+    }  # fmt: skip
+    made = completion(patch_anthropic(AnthropicProvider._convert_completion_response)(Message.model_validate(told)))
+    assert made.service_tier == "priority" and made.usage is not None
+    assert made.usage.completion_tokens_details == CompletionTokensDetails(reasoning_tokens=5)
+    convert, chunks = patch_anthropic(AnthropicProvider._convert_completion_chunk_response), ChunkConverter("asked")
+    text, end = {"type": "text_delta", "text": "So."}, {"stop_reason": "end_turn", "stop_sequence": None}
+    events: list[Any] = [
+        RawMessageStartEvent.model_validate({"type": "message_start", "message": {**told, "content": []}}),
+        RawContentBlockDeltaEvent.model_validate({"type": "content_block_delta", "index": 0, "delta": text}),
+        RawMessageDeltaEvent.model_validate({"type": "message_delta", "delta": end, "usage": {"output_tokens": 7}}),
+        MessageStopEvent.model_validate({"type": "message_stop", "message": told}),
+    ]
+    found = [one for event in events if (one := chunks.convert(convert(event, model_id="m"))) is not None]
+    found += chunks.final_chunks()
+    for each in found:
+        parse_strictly(ChatCompletionChunk, json.dumps(each), our_fields=OURS)
+    assert {each["service_tier"] for each in found} == {"priority"}
+    assert found[-1]["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
+
+
 def test_groq_tells_its_fingerprint_and_why_a_stream_was_stopped() -> None:
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": "So."}}
     answer = GroqCompletion.model_validate(
@@ -162,7 +190,7 @@ def test_gemini_tells_the_pages_that_it_quotes(cited: Any, told: Any) -> None:
     [("prompt_tokens_details", PromptTokensDetails), ("completion_tokens_details", CompletionTokensDetails)],
 )
 def test_all_counts_that_openai_has_names_for_are_told(name: str, kind: Any) -> None:
-    assert set(kind.model_fields) <= _DETAILS[name]
+    assert set(kind.model_fields) <= USAGE_DETAILS[name]
 
 
 @pytest.mark.parametrize("api", ["anthropic", "cohere", "gemini", "mistral", "ollama"])
