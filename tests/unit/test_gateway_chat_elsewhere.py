@@ -45,8 +45,10 @@ MESSAGE: dict[str, Any] = {
     "reasoning_content": "what is asked?",
     "images": [IMAGE],
     "annotations": [PAGE, FILE],
+    "extra_content": {"google": {"thought_signature": "c2ln"}},
+    "audio": {"id": "a", "data": "AA==", "transcript": "Hi", "expires_at": 0},
 }
-TOLD = ["answer.annotations", "answer.images", "answer.reasoning", "answer.reference"]
+TOLD = [f"answer.{name}" for name in ("annotations", "audio", "extra_content", "images", "reasoning", "reference")]
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "x"}]},
     "/v1/responses": {"model": "auto", "max_output_tokens": 20, "input": "x"},
@@ -92,7 +94,7 @@ async def test_what_an_api_has_no_field_for_is_told(tmp_path: Path, path: str, s
 
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_of_a_plain_answer_nothing_is_left_out(tmp_path: Path, path: str) -> None:
-    message = {"content": "Hi", "reasoning_content": "", "images": [], "annotations": [], "refusal": None}
+    message = {"content": "Hi", "reasoning_content": "", "images": [], "annotations": [], "extra_content": {}}
     async with raw_upstream_rig(tmp_path, whole(message)) as rig:
         reply = await post(rig, path, REQUESTS[path])
     assert reply.status == 200 and "left_out" not in reply.json["groundplan"]

@@ -65,7 +65,7 @@ Content = str | list[Part] | None
 
 class _MessageFields(msgspec.Struct, frozen=True):
     """What a whole message and its pieces in a stream have in common. `images`: what Gemini's models draw, as Google,
-    OpenRouter and `any-llm` send it."""
+    OpenRouter and `any-llm` send it; `extra_content`: a provider's own, such as the signature of a text."""
 
     content: Content = None
     refusal: str | None = None
@@ -73,6 +73,8 @@ class _MessageFields(msgspec.Struct, frozen=True):
     reasoning_content: msgspec.Raw = NULL
     reasoning: msgspec.Raw = NULL
     images: msgspec.Raw = NULL
+    audio: msgspec.Raw = NULL
+    extra_content: msgspec.Raw = NULL
 
     @property
     def text(self) -> str:
@@ -95,8 +97,9 @@ class _MessageFields(msgspec.Struct, frozen=True):
         """Names, for `groundplan.left_out`, of what Messages, Responses and Completions have no field for. `cites`:
         whether the API has one for web pages."""
         found = ["answer.reasoning"] if any(json_size(raw) > _EMPTY_SIZE for raw in self._reasoning) else []
-        if json_size(self.images) > _EMPTY_SIZE:
-            found.append("answer.images")
+        for name in ("images", "audio", "extra_content"):
+            if json_size(getattr(self, name)) > _EMPTY_SIZE:
+                found.append(f"answer.{name}")
         if json_size(self.annotations) > _EMPTY_SIZE and not (cites and not has_others(self.annotations)):
             found.append("answer.annotations")
         for part in self.content if isinstance(self.content, list) else ():
