@@ -11,7 +11,7 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from openai.types import Completion
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
-from tests.integration.gateway_stack import parse_events
+from tests.integration.gateway_stack import deployment, parse_events
 from tests.integration.sdk_types import parse_strictly
 from tests.unit.raw_upstream import (
     DONE,
@@ -278,3 +278,21 @@ def test_a_function_call_whose_field_says_no_is_no_reason_to_refuse_it() -> None
     call = {"type": "function_call", "call_id": "c", "name": "look", "arguments": "{}", "async": False}
     made = responses_to_chat.Translation(json.dumps({"input": [call]}).encode())
     assert made.messages[0]["tool_calls"][0]["id"] == "c"
+
+
+@pytest.mark.parametrize(
+    ("api", "told"),
+    [
+        ("anthropic", ["extra_content", "reasoning"]), ("gemini", ["reasoning"]), ("mistral", ["extra_content"]),
+        ("openai", None),
+    ],
+)  # fmt: skip
+def test_what_another_provider_does_not_get_of_earlier_answers_is_told(api: str, told: list[str] | None) -> None:
+    call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    signed = {**call, "extra_content": {"google": {"thought_signature": "c2ln"}}}
+    earlier = {"role": "assistant", "content": "Hi", "reasoning_content": "hm", "tool_calls": [signed]}
+    for message, names in ((earlier, told), ({**earlier, "reasoning_content": "", "tool_calls": [call]}, None)):
+        body = {"model": "m", "messages": [{"role": "user", "content": "x"}, message, {"role": "user", "content": "y"}]}
+        ask, place = chat.read(json.dumps(body).encode()), deployment("one", 1, api=api)
+        CHAT.codec(place).request_body(ask, place, 9, [])
+        assert CHAT.extra_facts(ask, place).get("left_out") == names

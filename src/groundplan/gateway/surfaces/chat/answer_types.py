@@ -93,9 +93,19 @@ class _MessageFields(msgspec.Struct, frozen=True):
         parts = self.content if isinstance(self.content, list) else []
         return [self.reasoning_content, self.reasoning, *(part.thinking for part in parts)]
 
+    @property
+    def _is_plain(self) -> bool:
+        """Whether there is nothing but texts and tool calls, as in nearly every piece of a stream."""
+        return not isinstance(self.content, list) and (
+            self.reasoning_content is self.reasoning is self.annotations is self.images is self.audio is NULL
+            and self.extra_content is NULL
+        )
+
     def untranslated(self, *, cites: bool = True) -> list[str]:
         """Names, for `groundplan.left_out`, of what Messages, Responses and Completions have no field for. `cites`:
         whether the API has one for web pages."""
+        if self._is_plain:
+            return []
         found = ["answer.reasoning"] if any(json_size(raw) > _EMPTY_SIZE for raw in self._reasoning) else []
         for name in ("images", "audio", "extra_content"):
             if json_size(getattr(self, name)) > _EMPTY_SIZE:
