@@ -11,6 +11,7 @@ import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from openai.types import Completion
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
+from openai.types.responses import Response, ResponseStreamEvent
 from tests.integration.gateway_stack import deployment, parse_events
 from tests.integration.sdk_types import parse_strictly
 from tests.unit.raw_upstream import (
@@ -227,6 +228,38 @@ async def test_what_the_translating_service_left_out_is_told_in_every_api(
 @pytest.mark.parametrize("value", [None, "x", 1, {"a": 1}, [1, None, {}]])
 def test_a_field_of_that_name_which_means_something_else_is_no_error(value: Any) -> None:
     assert parse_completion(completion_body(left_out=value)).left_out == []
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("head", [{"id": None, "model": None, "created": None}, {"id": 7, "model": {}, "created": 1.5}])
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_no_answer_is_lost_for_its_id_model_time_or_number(
+    tmp_path: Path, path: str, head: dict[str, Any], stream: bool
+) -> None:
+    """Of other types than OpenAI's; chat passes them as they came."""
+    sent = json.loads(completion_body(**head))
+    sent["choices"][0]["index"] = None
+    if stream:
+        pieces = [
+            json.loads(each) for each in (chunk({"content": "Hi"}, **head), chunk({}, "stop", usage=USAGE, **head))
+        ]
+        for each in pieces:
+            each["choices"][0]["index"] = None
+        answer = STREAM_HEAD + encode_events(*(json.dumps(each).encode() for each in pieces), DONE)
+    else:
+        answer = json_response(json.dumps(sent).encode())
+    async with raw_upstream_rig(tmp_path, answer) as rig:
+        reply = await post(rig, path, {**REQUESTS[path], "stream": stream})
+        assert reply.status == 200 and b"Hi" in reply.body
+        (settlement,) = await rig.settlements()
+        assert settlement.outcome == "ok"
+    kinds: dict[str, tuple[Any, Any]] = {
+        "/v1/messages": (Message, RawMessageStreamEvent), "/v1/responses": (Response, ResponseStreamEvent),
+        "/v1/completions": (Completion, Completion),
+    }  # fmt: skip
+    for event in events_of(reply.body, stream=stream):
+        if event.get("type") != "ping":
+            parse_strictly(kinds[path][stream], json.dumps(event))
 
 
 # what clients send back, or ask for ----------------------------------------------------------------------------------

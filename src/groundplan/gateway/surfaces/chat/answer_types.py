@@ -53,10 +53,10 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part of a content that is a list, as Mistral's models send it."""
+    """A part of a content that is a list, as Mistral's models send it. Those of other types may have anything."""
 
-    type: str = ""
-    text: str | None = None
+    type: Any = ""
+    text: Any = None
     thinking: msgspec.Raw = NULL
 
 
@@ -81,7 +81,7 @@ class _MessageFields(msgspec.Struct, frozen=True):
         """The text, without reasoning and whatever else the content has."""
         if not isinstance(self.content, list):
             return self.content or ""
-        return "".join(part.text or "" for part in self.content if part.type == "text")
+        return "".join(part.text for part in self.content if part.type == "text" and isinstance(part.text, str))
 
     @property
     def reasoning_bytes(self) -> int:
@@ -114,7 +114,8 @@ class _MessageFields(msgspec.Struct, frozen=True):
             found.append("answer.annotations")
         for part in self.content if isinstance(self.content, list) else ():
             if part.type not in ("text", "thinking"):
-                found.append(f"answer.{part.type}" if _is_name(part.type) else "answer.content")
+                named = isinstance(part.type, str) and _is_name(part.type)
+                found.append(f"answer.{part.type}" if named else "answer.content")
         return found
 
 
@@ -125,9 +126,13 @@ class AnswerMessage(_MessageFields, frozen=True):
 class _Ended(msgspec.Struct, frozen=True):
     """What a whole choice and its pieces in a stream have in common."""
 
-    index: int = 0
+    reported_index: int | None = msgspec.field(default=0, name="index")
     reported_finish_reason: str | None = msgspec.field(default=None, name="finish_reason")
     stop_reason: Any = None
+
+    @property
+    def index(self) -> int:
+        return self.reported_index or 0
 
     @property
     def finish_reason(self) -> str | None:
@@ -140,16 +145,32 @@ class Choice(_Ended, frozen=True, kw_only=True):
 
 
 class _Answer(msgspec.Struct, frozen=True):
-    """What a whole answer and its chunks have in common. `reported_left_out`: what the local translating service left
-    out of a provider's answer."""
+    """What a whole answer and its chunks have in common. Some servers send no id, model or time, or another type: that
+    is no reason to lose the answer. `reported_left_out`: what the local translating service left out of a provider's
+    answer."""
 
-    id: str = ""
-    model: str = ""
-    created: int = 0
+    reported_id: Any = msgspec.field(default="", name="id")
+    reported_model: Any = msgspec.field(default="", name="model")
+    reported_created: Any = msgspec.field(default=0, name="created")
     usage: ReportedUsage | None = None
     service_tier: Any = None
     system_fingerprint: Any = None
     reported_left_out: Any = msgspec.field(default=None, name="left_out")
+
+    @property
+    def id(self) -> str:
+        """The id; empty if there is none."""
+        return self.reported_id if isinstance(self.reported_id, str) else str(self.reported_id or "")
+
+    @property
+    def model(self) -> str:
+        """The model's name; empty if there is none."""
+        return self.reported_model if isinstance(self.reported_model, str) else ""
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch; 0 if there is no time."""
+        return int(self.reported_created) if isinstance(self.reported_created, (int, float)) else 0
 
     @property
     def left_out(self) -> list[str]:
