@@ -163,7 +163,7 @@ async def test_an_answer_that_was_cut_is_told_so_in_every_api(
 async def test_a_completion_has_all_of_the_usage_and_the_fingerprint(tmp_path: Path, stream: bool) -> None:
     more: dict[str, Any] = {"usage": USAGE, "system_fingerprint": "fp_1"}
     sent = streamed({"content": "Hi"}, **more) if stream else whole({"content": "Hi"}, **more)
-    options = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
+    options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     async with raw_upstream_rig(tmp_path, sent) as rig:
         reply = await post(rig, "/v1/completions", {**REQUESTS["/v1/completions"], **options})
     found = [parse_strictly(Completion, json.dumps(event)) for event in events_of(reply.body, stream=stream)]
