@@ -17,7 +17,7 @@ from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.chat.answer_types import NULL
+from groundplan.gateway.surfaces.chat.chunk import NULL
 from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed

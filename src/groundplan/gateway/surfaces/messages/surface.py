@@ -210,6 +210,7 @@ def _build_ask(
         header_lines=passed_header_lines(headers),
         files=tuple(dict.fromkeys(scan.file_ids)),
         parsed=LazyTranslation(body),
+        left_out=set(),
     )
 
 
@@ -302,12 +303,14 @@ class Messages(ServedViaChat):
         return roomy or found
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
-        """The fields that were left out for a deployment, since they do not affect the answer."""
+        """The fields that were left out for a deployment, since they do not affect the answer, and what of the answer
+        was left out."""
         if deployment.api == "anthropic":
             return {}
         translation = translation_of(ask)
         drops_user = providers.fields_to_drop(translation.fields, deployment, ABUSE_FIELDS)
-        left_out = sorted({*translation.left_out, "metadata.user_id"} if drops_user else translation.left_out)
+        named = {*translation.left_out, *(ask.left_out or ())}
+        left_out = sorted({*named, "metadata.user_id"} if drops_user else named)
         return {"left_out": left_out} if left_out else {}
 
     def serves_natively(self, deployment: Deployment) -> bool:
