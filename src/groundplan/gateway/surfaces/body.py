@@ -146,7 +146,7 @@ _USES_OF_FIELDS = {
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
         inference_geo speed conversation context_management cache_control output_config output_format
         encoding_format image background_options prompt_cache_options reasoning thread compaction billing_policy
-        modality
+        modality functions prompt_embeds
         """,
         "ordinary": """
         temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs
