@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -447,6 +448,32 @@ async def test_clients_that_do_not_read_answers_block_no_new_clients(server: Run
     for _ in range(20):
         assert (await send(server, GOOD)).endswith(b"ok:hi")
     ended(takes_none)
+
+
+async def test_clients_that_leave_the_end_of_an_answer_unread_block_no_new_clients(server: RunningServer) -> None:
+    """Less than makes the server wait, so that it has nothing to wait for."""
+    loop = asyncio.get_running_loop()
+    leave_rest = [socket.socket() for _ in range(8)]
+    for each in leave_rest:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        each.setblocking(False)
+        await loop.sock_connect(each, ("127.0.0.1", server.port))
+    await wait_until(lambda: len(server.server.connections) == 8)
+    transports = [connection.transport for connection in server.server.connections]
+    for transport in transports:
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        port = transport.get_extra_info("peername")[1]
+        client = next(each for each in leave_rest if each.getsockname()[1] == port)
+        while transport.get_write_buffer_size() < 12_000:
+            before = len(server.targets)
+            await loop.sock_sendall(client, head("content-length: 9000") + b"a" * 9000)
+            await wait_until(lambda before=before: len(server.targets) > before and not server.server.active_requests)
+    assert all(connection.paused is None for connection in server.server.connections)
+    for _ in range(20):
+        assert (await send(server, GOOD)).endswith(b"ok:hi")
+    for each in leave_rest:
+        each.close()
 
 
 async def test_the_longest_idle_connection_is_closed_and_new_ones_stay() -> None:

@@ -151,8 +151,8 @@ def _has_few_brackets(body: bytes) -> bool:
 
 
 def check_duplicate_names(body: bytes, distinct_names: int) -> None:
-    """Raise `Invalid` (`duplicate_key`) if an object of a valid JSON `body` contains a name twice, or if a message, item,
-    part or tool has a name that differs from one that is read there only in capital letters.
+    """Raise `Invalid` (`duplicate_key`) if an object of a valid JSON `body` contains a name twice, or if a message,
+    item, part or tool has a name that differs from one that is read there only in capital letters.
 
     `distinct_names` is how many distinct lower-case names, in all its objects together, are known to be there; 0 is
     always right. May raise `RecursionError`.
