@@ -22,8 +22,8 @@ from groundplan.gateway.http.strict_json import (
     check_duplicate_names,
 )
 from groundplan.gateway.surfaces import body as bodies
-from groundplan.gateway.surfaces import completions, embeddings
-from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, QUERY_CHARACTERS, UNBOUNDED_FIELDS
+from groundplan.gateway.surfaces import completions, embeddings, images, moderations, rerank, speech
+from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, OTHER_INPUT_FIELDS, QUERY_CHARACTERS, UNBOUNDED_FIELDS
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions
 from groundplan.gateway.surfaces.messages import request_types as message_types
@@ -219,6 +219,10 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
         responses._request_decoder,
         messages._messages,
         embeddings._embeddings,
+        images._images,
+        moderations._moderation,
+        rerank._rerank,
+        speech._speech,
     ):
         read = set(decoder.type.__struct_fields__)
         assert read <= DECISIVE_FIELDS, read - DECISIVE_FIELDS
@@ -229,6 +233,8 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
         completions._REFUSED_FIELDS,
         responses._REFUSED_FIELDS,
         messages._REFUSED_FIELDS,
+        images.REFUSED_FIELDS,
+        OTHER_INPUT_FIELDS,
     ):
         assert refused <= DECISIVE_FIELDS, refused - DECISIVE_FIELDS
 
