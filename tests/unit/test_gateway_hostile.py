@@ -146,6 +146,13 @@ async def test_request_smuggling_finds_no_second_request(server: RunningServer, 
     assert server.targets == []
 
 
+async def test_what_its_head_was_refused_for_is_told_instead_of_100_continue(server: RunningServer) -> None:
+    """A client that waits with its body sends it on that word, and it would be thrown away."""
+    waits = head("expect: 100-continue", "authorization: Bearer a", "authorization: Bearer b", "content-length: 4")
+    answer = await send(server, waits)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"duplicate_header" in answer and server.targets == []
+
+
 async def test_chunk_extensions_are_ignored(server: RunningServer) -> None:
     answer = await send(server, head(CHUNKED, "connection: close") + b'4;a=b;c="d"\r\nabcd\r\n0;e\r\n\r\n')
     assert answer.endswith(b"ok:abcd") and server.targets == [b"/"]
