@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
+from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.strict_json import (
     MAX_CONTAINERS,
     MAX_DEPTH,
@@ -132,6 +133,7 @@ READ: dict[str, Callable[[bytes], Any]] = {
     "chat": chat.read,
     "responses": responses.read,
     "messages": lambda body: messages.read(body, {}),
+    "rerank": lambda body: rerank.RERANK.read(Request(0.0, body=body)),
 }
 ADDRESS = {"url": "http://169.254.169.254/"}
 TALK = {"messages": [{"role": "user", "content": "x"}]}
@@ -158,6 +160,8 @@ RESPELLED: list[tuple[str, dict[str, Any], str]] = [
         {"type": "text", "text": "x", "cache_control": EXTENDED}]}]}, "TTL"),
     ("messages", {**SAID, "system": [{"type": "text", "text": "x", "cache_control": {"TTL": "1h"}}]}, "TTL"),
     ("messages", {**SAID, "tools": [{"Type": "web_search_20250305", "name": "web_search"}]}, "Type"),
+    ("rerank", {"query": "q", "documents": ["a", {"Image": ADDRESS["url"]}]}, "Image"),
+    ("rerank", {"query": "q", "documents": [{"text": "a", "Text": "b"}]}, "Text"),
 ]  # fmt: skip
 
 
