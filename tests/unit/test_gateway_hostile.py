@@ -457,6 +457,13 @@ async def test_clients_that_do_not_read_answers_block_no_new_clients(server: Run
     ended(takes_none)
 
 
+async def have_answered(server: RunningServer, client: socket.socket, request: bytes) -> None:
+    """Send a request, and wait until it is answered; the client reads nothing."""
+    before = len(server.targets)
+    await asyncio.get_running_loop().sock_sendall(client, request)
+    await wait_until(lambda: len(server.targets) > before and not server.server.active_requests)
+
+
 async def test_clients_that_leave_the_end_of_an_answer_unread_block_no_new_clients(server: RunningServer) -> None:
     """Less than makes the server wait, so that it has nothing to wait for."""
     loop = asyncio.get_running_loop()
@@ -473,9 +480,7 @@ async def test_clients_that_leave_the_end_of_an_answer_unread_block_no_new_clien
         port = transport.get_extra_info("peername")[1]
         client = next(each for each in leave_rest if each.getsockname()[1] == port)
         while transport.get_write_buffer_size() < 12_000:
-            before = len(server.targets)
-            await loop.sock_sendall(client, head("content-length: 9000") + b"a" * 9000)
-            await wait_until(lambda before=before: len(server.targets) > before and not server.server.active_requests)
+            await have_answered(server, client, head("content-length: 9000") + b"a" * 9000)
     assert all(connection.paused is None for connection in server.server.connections)
     for _ in range(20):
         assert (await send(server, GOOD)).endswith(b"ok:hi")

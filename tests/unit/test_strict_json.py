@@ -179,7 +179,7 @@ def test_a_name_that_is_read_of_a_message_or_a_tool_has_small_letters(
 
 def test_arguments_and_schemas_have_names_in_any_letters() -> None:
     data = {"URL": "x", "Type": "y", "Content": {"Name": 1}}
-    schema = {"type": "object", "properties": dict.fromkeys(data, {"type": "string"})}
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in data}}
     called = {"id": "1", "type": "function", "function": {"name": "f", "arguments": json.dumps(data)}}
     offered = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
     spoken = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [called]}]
