@@ -24,6 +24,7 @@ from groundplan.gateway.surfaces.realtime.events import (
     error_status,
     failure_status,
     passed_parameters,
+    read_client,
     read_server,
     requested_model,
     usage_of,
@@ -72,6 +73,16 @@ def test_no_image_is_given_by_its_address(way: Any, piece: dict[str, Any]) -> No
     with pytest.raises(Invalid) as refused:
         check(way(piece))
     assert refused.value.code == "image_url"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["Image_URL", "Type"])
+def test_what_is_read_of_an_item_is_written_in_small_letters(way: Any, name: str) -> None:
+    """To an upstream in Go, such as LocalAI, it is the address of an image."""
+    event = way({"text": "x", name: ELSEWHERE})
+    with pytest.raises(Invalid, match=name) as refused:
+        check(read_client(msgspec.json.encode(event).decode()))
+    assert refused.value.code == "duplicate_key"
 
 
 @pytest.mark.parametrize("way", WAYS)

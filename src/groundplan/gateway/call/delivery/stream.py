@@ -315,8 +315,10 @@ class Streaming:
             and plain.try_pass_through(data)
         ):
             return data
-        feed = self.relay.feed
+        feed, is_continued = self.relay.feed, not self._reader.is_between_events
         events = self._reader.feed(data)
+        if is_continued and events and self.secrets:
+            events[0] = mask(events[0], self.secrets)  # a secret may be split over two reads
         outputs: list[bytes] = []
         try:
             if len(events) == 1:
