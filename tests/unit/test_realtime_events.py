@@ -235,6 +235,15 @@ def test_a_turn_of_which_no_text_is_made_leaves_what_is_reserved_to_the_next_one
     assert (texts._open_turns, texts._reserved) == (({"item": ready}, None) if taken else ({}, ready))
 
 
+def test_an_open_turn_is_not_replaced_by_another_one_of_its_name() -> None:
+    texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), SessionSettings())
+    first, second = (cast(Any, SimpleNamespace(attempt_started=1, started=1)) for _ in range(2))
+    for each in (first, second):
+        texts._reserved = each
+        texts._open_turn("")
+    assert (texts._open_turns, texts._reserved) == ({"": first}, second), "what is reserved would be held for ever"
+
+
 @pytest.mark.parametrize("certain", [False, True])
 async def test_a_turn_that_may_have_been_heard_as_its_client_left_costs_its_bound(
     monkeypatch: pytest.MonkeyPatch, certain: bool
