@@ -37,8 +37,8 @@ class AddressReader:
     def url(
         self, params: Node, place: addresses.Place, kind: str, missing: list[str], model: Node
     ) -> tuple[str | None, bool]:
-        """(URL, whether it is an address of the user's choice). What lacks for a URL is added to `missing`; `model`: the
-        value that a finding refers to where the entry has no address."""
+        """(URL, whether it is an address of the user's choice). What a URL lacks is added to `missing`. `model`: the
+        value to which a finding refers where the entry has no address."""
         node = address_node(params)
         provider, name = place.provider, place.name
         own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
