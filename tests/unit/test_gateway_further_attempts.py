@@ -590,14 +590,14 @@ async def test_a_new_connection_is_closed_if_nothing_may_be_sent_any_more(
         pool: Any = rig.gateway.targets.of(rig.plan("assistant").deployments_by_name["auto"][0]).pool
 
         def stood(_: float) -> float:
-            made.append(pool.open_connections)
-            live.seconds = 1e6 if pool.open_connections else 0.0
-            return float(pool.open_connections)
+            made.append(len(pool._connections))
+            live.seconds = 1e6 if pool._connections else 0.0
+            return float(len(pool._connections))
 
         monkeypatch.setattr(rig.gateway.stalls, "stalled_seconds", stood)
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "policy_lease_expired") and 1 in made
-        await wait_until(lambda: not pool.open_connections)
+        await wait_until(lambda: not pool._connections)
         assert rig.models["one"].counted == 0
         await rig.books()
 

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tests.closing import close
+from tests.closing import active_requests, close
 from tests.unit.call_rig import wait_until
 
 from groundplan.gateway.http.errors import refusal_body
@@ -451,7 +451,7 @@ async def test_clients_that_do_not_read_answers_block_no_new_clients(server: Run
     takes_none = await opened(server, head("content-length: 0", target="/large"), 8)
     for _, writer in takes_none:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await wait_until(lambda: len(server.targets) == 8 and server.server.active_requests == 0)
+    await wait_until(lambda: len(server.targets) == 8 and active_requests(server.server) == 0)
     for _ in range(20):
         assert (await send(server, GOOD)).endswith(b"ok:hi")
     ended(takes_none)

@@ -136,7 +136,7 @@ def allocated_lines(conn: Connection[Any], days: Days) -> list[Line]:
 def measured_lines(conn: Connection[Any], days: Days, team: str | None = None, *, separate: bool = True) -> list[Line]:
     """Costs of attempts by part, workload and deployment, priced and carried by a team as the blueprint says that they
     ran under; of all teams or of one. Calls of the gateway itself, such as to the judge of a guardrail, have terms of
-    their own (`ledger.model.PURPOSES`). Unless `separate`, a line covers all deployments, without rule and source: for
+    their own (`Reservation.purpose`). Unless `separate`, a line covers all deployments, without rule and source: for
     2,000 workloads that is thousands of lines instead of hundreds of thousands."""
     query = cost_use.all_calls_of(days.first, days.last)
     carriers = _Carriers(conn, query)

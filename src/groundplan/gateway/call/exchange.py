@@ -176,7 +176,7 @@ class Exchange:
     parent_call: str
     """Id of the call for which the gateway itself makes this one; otherwise empty."""
     purpose: str
-    """Why the gateway makes it: one of `ledger.model.PURPOSES`."""
+    """Why the gateway makes it, as in `Reservation.purpose`."""
     is_judge_call: bool
     """Whether it asks a judge about an answer, without the prompt of its workload."""
     saved_cost: int
