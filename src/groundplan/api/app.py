@@ -63,8 +63,8 @@ REQUEST_HEAD_SECONDS = 0.2
 POOL_SIZE = 12
 POOL_WAIT_SECONDS = 5.0
 CONNECTION_CHECK_SECONDS = 8.0
-"""Timeout of the check of a pooled connection. Without it the system waits 20 s where the network does not answer, and
-for ever where something in between accepts what is sent; the client would wait as long for the error."""
+"""Timeout of the check of a pooled connection. Without it, the operating system waits 20 s if the network does not
+answer, and forever if a proxy accepts the data without forwarding it; the client would wait as long for its error."""
 
 log = logging.getLogger("groundplan.api")
 

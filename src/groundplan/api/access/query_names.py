@@ -29,6 +29,6 @@ def reject_unknown_names(request: Request) -> None:
 
 def _known_names(route: APIRoute) -> tuple[str, ...]:
     """The query parameters of a route in alphabetical order."""
-    others = (params.Path, params.Header, params.Cookie)
+    other_kinds = (params.Path, params.Header, params.Cookie)
     flat = get_flat_params(route.dependant)
-    return tuple(sorted({each.alias for each in flat if not isinstance(each.field_info, others)}))
+    return tuple(sorted({field.alias for field in flat if not isinstance(field.field_info, other_kinds)}))

@@ -26,11 +26,13 @@ def report_lost_decisions(conn: Connection[Any], lost: Sequence[Entry]) -> None:
     stops = [entry for entry in lost if entry.action.rpartition(".")[2] in _REVOKING_VERBS]
     if not stops:
         return
-    named = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_MAX_NAMED])
+    listed = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_MAX_NAMED])
     more = f" and {len(stops) - _MAX_NAMED} more" if len(stops) > _MAX_NAMED else ""
-    message = f"The database went back to an earlier moment, and what was decided since is not in force: {named}{more}."
+    message = (
+        f"The database went back to an earlier moment, and what was decided since is not in force: {listed}{more}."
+    )
     log.error("%s", message)
-    found = Finding(
+    finding = Finding(
         kind=KIND,
         subject="company",
         severity="critical",
@@ -40,4 +42,4 @@ def report_lost_decisions(conn: Connection[Any], lost: Sequence[Entry]) -> None:
         "`groundplan audit list` has all of it, and who decided it.",
         detail={"entries": [str(entry.id) for entry in stops]},
     )
-    finding_store.report(conn, found)
+    finding_store.report(conn, finding)

@@ -40,17 +40,17 @@ class UnwrittenLogWatch:
     def update_finding(self) -> None:
         """Open or withdraw the finding once the state has lasted long enough."""
         problem, now = self._problem(), self._clock()
-        stands = problem is not None
-        if stands is not self._is_unwritten:
-            self._is_unwritten, self._since = stands, now
-        if stands is self._reported or now < self._since + MIN_DURATION_SECONDS:
+        is_unwritten = problem is not None
+        if is_unwritten is not self._is_unwritten:
+            self._is_unwritten, self._since = is_unwritten, now
+        if is_unwritten is self._reported or now < self._since + MIN_DURATION_SECONDS:
             return
         with self._transaction() as conn:
             if problem is None:
                 finding_store.withdraw(conn, KIND, "company", "", "it is written again")
             else:
                 finding_store.report(conn, _finding(problem.splitlines()[0]))
-        self._reported = stands
+        self._reported = is_unwritten
 
 
 def _finding(problem: str) -> Finding:

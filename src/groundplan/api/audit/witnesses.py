@@ -20,7 +20,7 @@ KIND = "governance.witness"
 
 def declared_witnesses(services: Services) -> list[tuple[str, VerifierKey]]:
     """(URL, key) of each witness in the settings. Raises `Invalid` (`witness_setting`)."""
-    found: list[tuple[str, VerifierKey]] = []
+    witnesses: list[tuple[str, VerifierKey]] = []
     for item in services.settings.witnesses:
         url, _, key = item.partition(" ")
         if not url.startswith(("http://", "https://")) or not parse_key(key).cosigns:
@@ -29,8 +29,8 @@ def declared_witnesses(services: Services) -> list[tuple[str, VerifierKey]]:
                 code="witness_setting",
                 hint="GROUNDPLAN_WITNESSES='https://HOST KEY', with the key that `groundplan-witness` prints.",
             )
-        found.append((url, parse_key(key)))
-    return found
+        witnesses.append((url, parse_key(key)))
+    return witnesses
 
 
 def ask_witnesses(services: Services) -> int:
@@ -56,8 +56,8 @@ def ask_witnesses(services: Services) -> int:
 
 def _is_newest(services: Services, witness: VerifierKey) -> bool:
     newest = parse_note(read_checkpoint(services.home.audit))
-    kept = kept_note(services.home.audit, witness)
-    return kept is not None and parse_checkpoint(kept.text) == parse_checkpoint(newest.text)
+    stored_note = kept_note(services.home.audit, witness)
+    return stored_note is not None and parse_checkpoint(stored_note.text) == parse_checkpoint(newest.text)
 
 
 def _problem(witness: VerifierKey, error: GroundplanError) -> Finding:

@@ -31,15 +31,15 @@ def runway_json(
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     until = ends(row["period"])
-    left = from_usd_text(row["limit_usd"]) - from_usd_text(row["spent_usd"])
-    told = runway(left, _forecast(past, days_until(until, now)), until, today, now, rate)
+    remaining = from_usd_text(row["limit_usd"]) - from_usd_text(row["spent_usd"])
+    result = runway(remaining, _forecast(past, days_until(until, now)), until, today, now, rate)
     return {
         "covers": covers, "period": row["period"],
         "limit_usd": row["limit_usd"], "a_day_usd": _daily_limit(row),
-        "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_usd_text(row["spent_usd"]) + told.expected),
-        "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
-        "earliest": told.earliest.isoformat() if told.earliest else None,
-        "latest": told.latest.isoformat() if told.latest else None,
+        "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_usd_text(row["spent_usd"]) + result.expected),
+        "ends": result.ends.isoformat() if result.ends else None, "days": result.days,
+        "earliest": result.earliest.isoformat() if result.earliest else None,
+        "latest": result.latest.isoformat() if result.latest else None,
         "history_days": len(past.values),
     }  # fmt: skip
 
