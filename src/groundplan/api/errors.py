@@ -82,8 +82,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GroundplanError, on_groundplan_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_error)
-    for each in INFRASTRUCTURE_ERRORS:
-        app.add_exception_handler(each, _on_infrastructure_error)
+    for kind in INFRASTRUCTURE_ERRORS:
+        app.add_exception_handler(kind, _on_infrastructure_error)
     app.add_exception_handler(OSError, _on_os_error)
     app.add_exception_handler(Exception, _on_unexpected_error)
 

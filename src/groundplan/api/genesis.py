@@ -41,19 +41,21 @@ def check_database(home: Home, settings: Settings) -> None:
     Raises `Conflict` (`database_differs`), `Unavailable` (also `home_damaged`).
     """
     before = _read_text(home.database)
-    if before and before != (found := _first_identity(home, settings)):
+    if before and before != (identity := _first_identity(home, settings)):
         if not _IDENTITY.fullmatch(before):
-            agrees = found is not None and found.startswith(before)
-            told = "the part that is left is of this database" if agrees else "what is left of it says of none which"
+            agrees = identity is not None and identity.startswith(before)
+            detail = (
+                "its readable part names this database" if agrees else "its readable part does not identify a database"
+            )
             raise Unavailable(
-                f"{home.database}, which says from which database {home.root} is served, is damaged: {told}",
+                f"{home.database}, which says from which database {home.root} is served, is damaged: {detail}",
                 code="home_damaged",
                 hint="Be sure that this is the database that it was served from before (GROUNDPLAN_DATABASE_URL, or "
                 "that in HOME), and delete that file: `up` writes it again.",
             )
-        told = "has nothing of it" if found is None else "is that of another installation"
+        detail = "has nothing of it" if identity is None else "is that of another installation"
         raise Conflict(
-            f"{home.root} was served from another database than this one, which {told}",
+            f"{home.root} was served from another database than this one, which {detail}",
             code="database_differs",
             hint="Name that one in GROUNDPLAN_DATABASE_URL. Where it is lost, `groundplan restore` a backup into a new "
             "HOME, or begin anew in one with this one's folders keys and journal, which has what is in no ledger yet.",
@@ -62,8 +64,8 @@ def check_database(home: Home, settings: Settings) -> None:
 
 def note_database(home: Home, settings: Settings) -> None:
     """Write to HOME which database it is served from, once that has a blueprint; the first apply may come later."""
-    if not _read_text(home.database) and (found := _first_identity(home, settings)) is not None:
-        write_atomically(home.database, f"{found}\n".encode())
+    if not _read_text(home.database) and (identity := _first_identity(home, settings)) is not None:
+        write_atomically(home.database, f"{identity}\n".encode())
 
 
 def _first_identity(home: Home, settings: Settings) -> str | None:
@@ -104,7 +106,7 @@ def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, dem
     with connect(database_url(home, settings, "control")) as conn:
         if release_store.newest_blueprint(conn) is not None:
             return False
-        made = Releases(home, demo=demo).genesis(conn, load(workspace).files)
-        if made:  # before it is committed: no later start does it
+        is_made = Releases(home, demo=demo).genesis(conn, load(workspace).files)
+        if is_made:  # before the commit: no later start would write it
             write_atomically(home.workspace, f"{workspace}\n".encode())
-    return made
+    return is_made

@@ -40,11 +40,11 @@ def training_evidence(services: Services, conn: Connection[Any], workload: str, 
     keys = SubjectKeys.of(services.home)
     if source == "judges":
         rows = evidence_store.pairs(conn, workload, since)
-        told = [_pair(row, ask) for row, ask in _with_questions(conn, keys, rows)]
+        evidence = [_pair(row, ask) for row, ask in _with_questions(conn, keys, rows)]
     else:
         rows = evidence_store.verdicts(conn, workload, since)
-        told = [_verdict(row, ask) for row, ask in _with_questions(conn, keys, rows)]
-    if not told and evidence_store.only_demo(conn, workload):
+        evidence = [_verdict(row, ask) for row, ask in _with_questions(conn, keys, rows)]
+    if not evidence and evidence_store.only_demo(conn, workload):
         raise Invalid(
             f"the calls of {workload} are those of the demo, which show nothing of what people ask",
             code="evidence_demo",
@@ -52,7 +52,7 @@ def training_evidence(services: Services, conn: Connection[Any], workload: str, 
             "calls of a HOME without --demo: keep them (`keep: {content: redacted, for: 30 days}`), then `groundplan "
             "experiments replay` judges them.",
         )
-    return told
+    return evidence
 
 
 def _with_questions(
@@ -70,7 +70,7 @@ def _with_questions(
         body = json.dumps(json.loads(text.partition("\n")[2])["prompt"]).encode()
         try:
             ask = _READERS[row["endpoint"]](body)
-        except Invalid:  # what was taken out of it may have been a part that it needs
+        except Invalid:  # redaction may have removed a required part
             continue
         if ask.query.strip():
             yield row, ask
@@ -118,6 +118,6 @@ def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
 
 def _unit(row: evidence_store.Row, ask: Ask) -> str:
     """A digest of the person and of how the conversation begins, which its later calls share."""
-    told = json.loads(bytes(ask.fields["messages"]))
-    first = next((each.get("content") for each in told if each.get("role") == "user"), "")
+    messages = json.loads(bytes(ask.fields["messages"]))
+    first = next((message.get("content") for message in messages if message.get("role") == "user"), "")
     return blake2b(f"{row['person_id']}\0{first}".encode(), digest_size=8).hexdigest()

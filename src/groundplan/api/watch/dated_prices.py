@@ -27,6 +27,6 @@ class DatedPrices:
             number, today = current_number(conn), self._services.clock.now().date()
             if number is None or (today, number) == self._checked:
                 return None
-            made = self._services.releases.reprice(conn)
-        self._checked = (today, made or number)
-        return made
+            new_number = self._services.releases.reprice(conn)
+        self._checked = (today, new_number or number)
+        return new_number
