@@ -330,13 +330,22 @@ def _dominant_call(
 
 
 def _loop_json(caller_loop: Loop) -> dict[str, Any]:
+    stopped = caller_loop.stopped
     return {
-        "key": caller_loop.caller, "team": caller_loop.team, "feature": caller_loop.feature, "calls": caller_loop.calls,
-        "calls_a_minute": round(caller_loop.rate, 1), "cost_usd": format_usd(caller_loop.cost), "growing": caller_loop.growing,
-        "first_tokens": round(caller_loop.first_tokens), "last_tokens": round(caller_loop.last_tokens), "refused": caller_loop.refused,
-        "stopped_at": None if caller_loop.stopped is None else caller_loop.stopped.isoformat(), "budget": caller_loop.budget or None,
+        "key": caller_loop.caller,
+        "team": caller_loop.team,
+        "feature": caller_loop.feature,
+        "calls": caller_loop.calls,
+        "calls_a_minute": round(caller_loop.rate, 1),
+        "cost_usd": format_usd(caller_loop.cost),
+        "growing": caller_loop.growing,
+        "first_tokens": round(caller_loop.first_tokens),
+        "last_tokens": round(caller_loop.last_tokens),
+        "refused": caller_loop.refused,
+        "stopped_at": None if stopped is None else stopped.isoformat(),
+        "budget": caller_loop.budget or None,
         "limit_usd": format_usd(caller_loop.limit) if caller_loop.budget else None,
-    }  # fmt: skip
+    }
 
 
 _HINTS = {
