@@ -172,7 +172,7 @@ def main() -> None:
                 raise
             raise error_from_os(error) from error
         except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):  # the reader of the pipe has what it wanted
+            if isinstance(end.__context__, BrokenPipeError):  # the reader has closed the pipe, which is no error
                 discard_stdout()
                 raise SystemExit(0) from None
             if end.code == USAGE_EXIT_CODE and "--json" in sys.argv:

@@ -100,10 +100,10 @@ def pending_text(pending: dict[str, Any]) -> str:
 
 def parse_problem(body: dict[str, Any]) -> Problem:
     """Parse a problem from JSON, the inverse of `problem_json`; a `where` that is no file position is dropped."""
-    file, _, place = str(body.get("where") or "").partition(":")
-    line, _, column = place.partition(":")
-    where = Where(file, int(line), int(column or 1)) if line.isdigit() else None
-    return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), where)
+    file, _, position = str(body.get("where") or "").partition(":")
+    line, _, column = position.partition(":")
+    location = Where(file, int(line), int(column or 1)) if line.isdigit() else None
+    return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), location)
 
 
 def error_from_os(error: OSError) -> GroundplanError:

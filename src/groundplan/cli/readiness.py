@@ -1,4 +1,4 @@
-"""`groundplan readiness`: five areas for each workload; a point only with its evidence."""
+"""`groundplan readiness`: the readiness of each workload in five areas, from evidence only."""
 
 from __future__ import annotations
 

@@ -104,9 +104,9 @@ class Startup:
             check_database(self.home, self.settings)
         running = {state.name for state in supervisor.states()}
         services = [
-            each
+            process
             for name in processes.RELOADABLE_SERVICES
-            if name in running and (each := self._service_process(name)) is not None
+            if name in running and (process := self._service_process(name)) is not None
         ]
         return services, self.gateway_processes(listeners, count), [self._control_process(listeners)]
 

@@ -1,4 +1,4 @@
-"""`groundplan status`: what is served, by whom, and what waits for whom."""
+"""`groundplan status`: the blueprint, gateways, pending changes and problems."""
 
 from __future__ import annotations
 
