@@ -34,7 +34,8 @@ class ActorNames:
         return self.people.get(actor, actor) if kind == "person" else kind
 
     def with_acting(self, actor: str, acting: Acting | None) -> str:
-        """As `of`; `you as Ana Lind` (or `operator as Ana Lind` for another viewer) where somebody acted as them."""
+        """As `of`, but `you as Ana Lind` (for another viewer `operator as Ana Lind`) if somebody acted as that
+        person."""
         if acting is None:
             return self.of(actor)
         by = "you" if acting.by == self.viewer else self.of(acting.by)

@@ -88,8 +88,8 @@ class _CheckedConnection(LastKnownAddress):
 
 
 def create_app(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
-    """Create the application. At startup it connects to the database, and makes blueprint 1 where there is none and a
-    workspace is given."""
+    """Create the application. At startup it connects to the database, and creates blueprint 1 from `workspace` if there
+    is no blueprint yet and a workspace is given."""
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE,
         timeout=POOL_WAIT_SECONDS, open=False, name="control",
@@ -169,7 +169,7 @@ def run(create: AppFactory, arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Shutdown:
-    """What has to be stopped at shutdown, in this order."""
+    """The parts of the application that are stopped at shutdown, in this order."""
 
     requests: OpenRequests
     live: LiveCalls

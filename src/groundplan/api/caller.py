@@ -1,7 +1,8 @@
 """Authentication of control API requests: the local operator or a service by bearer token, or a person by the cookie of
 a console session (with a CSRF token on writes).
 
-What a caller may do is decided by the routes, with the small rules at the end; `identity` keeps people and sessions.
+Routes decide what a caller may do, with the small checks at the end of this module; `identity` stores people and
+sessions.
 """
 
 from __future__ import annotations
@@ -143,7 +144,7 @@ def _operator_by_token(services: Services, header: str) -> Caller:
 
 
 def _service_by_token(services: Services, header: str) -> Caller | None:
-    """The service of a service token; None where the header has no token of that form."""
+    """The service of a service token; None if the header has no token of that form."""
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip().startswith(rights.TOKEN_PREFIX):
         return None

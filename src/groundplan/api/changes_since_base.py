@@ -29,7 +29,7 @@ MAX_NAMED = 10
 
 
 def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
-    """Raise `Conflict` (`base_moved`) where the declared files were changed after blueprint `base`. Takes the release
+    """Raise `Conflict` (`base_moved`) if the declared files were changed after blueprint `base`. Takes the release
     lock until the end of the transaction. Raises `NotFound` (`blueprint_unknown`)."""
     if base is None:
         return
@@ -73,7 +73,7 @@ def reject_if_match(if_match: str | None) -> None:
 def check_superseded(
     conn: Connection[Any], caller: Caller, base: int | None, superseded_pending: Sequence[Change]
 ) -> None:
-    """Raise `Conflict` (`base_moved`) where a change that was requested after blueprint `base` would no longer be
+    """Raise `Conflict` (`base_moved`) if a change that was requested after blueprint `base` would no longer be
     pending."""
     since_base = [item for item in superseded_pending if base is not None and item.base >= base]
     if since_base:
@@ -140,7 +140,7 @@ def _differences_of(conn: Connection[Any], origin: BlueprintOrigin) -> tuple[Dif
 
 
 def _field_changes(difference: dict[str, Any]) -> list[tuple[str, str, str | None, str | None]]:
-    """(subject, field, old, new) of a difference; the field is empty where the subject is added or removed."""
+    """(subject, field, old, new) of a difference; the field is empty if the subject is added or removed."""
     subject, kind = difference["subject"], difference["type"]
     if kind == "changed":
         return [(subject, field["field"], field["old"], field["new"]) for field in difference["fields"]]

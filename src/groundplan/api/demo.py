@@ -1,6 +1,6 @@
-"""The acts of the demo, each on the running installation and through the same API as everybody else.
+"""The acts of the demo, executed on the running installation through the same API that everybody uses.
 
-No result is made up: an act that fails raises its error.
+Results are never simulated: an act that fails raises its error.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def restore_hr(services: Services, caller: Caller, options: ActOptions) -> dict[
 
 
 def budget_race(services: Services, caller: Caller, _: ActOptions) -> dict[str, Any]:
-    """200 equal calls at once against a budget for 100 a day; the cloud is brought back first, where it is down."""
+    """Make 200 equal calls at once against a budget for 100 a day, after bringing the cloud back if it is down."""
     gateway = services.gateway()
     for name in _scripted_clouds(services):
         post_local(services.home, name, "/control", {"mode": "ok"})

@@ -23,7 +23,7 @@ _TEXT_ENDPOINTS = ("chat.completions", "messages", "responses", "completions")
 
 
 def explain_call(facts: Facts) -> list[str]:
-    """Explain a receipt: what was asked, what happened at each attempt, and what it cost."""
+    """Explain a receipt: the request, the course of each attempt, and the cost."""
     lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
     if facts["who"] is not None:
         lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
@@ -49,7 +49,7 @@ def explain_call(facts: Facts) -> list[str]:
 
 
 def _savings(facts: Facts) -> str:
-    """What caches saved: the gateway's, and the provider's own prompt cache."""
+    """The savings by caches: the gateway's, and the provider's own prompt cache."""
     amounts = (("saved_usd", "The cache saved"), ("prefix_saved_usd", "The provider's own cache saved"))
     return "".join(f" {words} {facts[name]} USD." for name, words in amounts if float(facts.get(name) or 0))
 

@@ -24,8 +24,8 @@ _IDENTITY = re.compile(r"\S+ \d{4}-\d\d-\d\dT[\d:.]+Z")
 
 
 def prepare_home(home: Home) -> None:
-    """Create HOME, its keys and the operator's token where they are missing. Raises `Unavailable` for a key file that
-    is damaged, before any process is started that would fail for it again and again."""
+    """Create HOME, its keys and the operator's token if they are missing. Raises `Unavailable` for a damaged key file,
+    before any process is started that would fail because of it again and again."""
     home.create()
     create_keys(home)
     for name in SIGNING_KEYS:
@@ -63,7 +63,8 @@ def check_database(home: Home, settings: Settings) -> None:
 
 
 def note_database(home: Home, settings: Settings) -> None:
-    """Write to HOME which database it is served from, once that has a blueprint; the first apply may come later."""
+    """Record in HOME from which database it is served, once that database has a blueprint; the first apply may come
+    later."""
     if not _read_text(home.database) and (identity := _first_identity(home, settings)) is not None:
         write_atomically(home.database, f"{identity}\n".encode())
 
@@ -99,8 +100,8 @@ def check_keys(home: Home, settings: Settings) -> None:
 
 
 def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, demo: bool) -> bool:
-    """Make blueprint 1 where there is none and a workspace is given; returns whether it did. Where there is a
-    blueprint, the workspace is not read: its problems must not stop what is served. Raises `Invalid`."""
+    """Create blueprint 1 if there is no blueprint and a workspace is given; returns whether it did. If there is a
+    blueprint, the workspace is not read, so that its problems cannot stop what is served. Raises `Invalid`."""
     if workspace is None:
         return False
     with connect(database_url(home, settings, "control")) as conn:

@@ -28,7 +28,7 @@ def check_act_for_others(conn: Connection[Any], workload: Workload, person: UUID
 
 
 def check_use(conn: Connection[Any], workload: Workload, person: UUID, today: date) -> None:
-    """Raise `Denied` where the workload is not granted to the person."""
+    """Raise `Denied` if the workload is not granted to the person."""
     if workload.use and not _is_granted(conn, workload.use, person, today):
         raise Denied(f"{workload.name} was not granted to you", code="use_not_granted", hint=_grant_hint(workload))
 

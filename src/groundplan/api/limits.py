@@ -22,8 +22,8 @@ def limits_json(
     """Limits and budgets as JSON, the most used first.
 
     `spans`: what gateways have taken (`store.limit_spans`); `used`: use of budgets (`budgets.current_budget_use`);
-    `who`: names for the ids of users, keys and experiments, used in the `title` of a budget. What is taken includes
-    what gateways hold: the bound of open calls, and beside it at most an eighth of the rest or the bound of one more
+    `who`: names for the ids of users, keys and experiments, used in the `title` of a budget. The taken amount includes
+    what gateways hold: the bound of open calls, and in addition at most an eighth of the rest or the bound of one more
     call, which is given back when others need it.
     """
     declared = {(item.type, item.name, item.period): item for item in blueprint.limits} if blueprint else {}

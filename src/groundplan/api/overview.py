@@ -62,7 +62,7 @@ class WorkloadsView:
     now: datetime
 
     def site_of(self, workload: str) -> str | None:
-        """The site of the workload's primary deployment; None where it is not served."""
+        """The site of the workload's primary deployment; None if it is not served."""
         chain = served.deployments if (served := self.served.get(workload)) else []
         return self.sites.get(chain[0]) if chain else None
 

@@ -15,7 +15,7 @@ _LIST = "List them: `groundplan people list`."
 
 
 def find_person_id(conn: Connection[Any], text: str) -> UUID:
-    """The id of `ana@acme.example` or `ana`. Raises `NotFound`, or `Invalid` where a short name fits several people."""
+    """The id of `ana@acme.example` or `ana`. Raises `NotFound`, or `Invalid` if a short name fits several people."""
     short = text.strip().lower()
     if "@" in short:
         return identity.find_person(conn, text).id

@@ -61,7 +61,7 @@ def _wait_for_effect(
 
 
 def _effect_json(number: int, propagation: Propagation | None) -> dict[str, Any]:
-    """The effect as JSON; `found` is None where it is unknown."""
+    """The effect as JSON; `propagation` is None if it is unknown."""
     return {
         "complete": propagation is not None and propagation.is_complete,
         "number": number,

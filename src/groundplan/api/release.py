@@ -29,7 +29,7 @@ REPEATED_ROLLBACK_PERIOD = timedelta(minutes=10)
 MAX_CONCURRENT_PLANS = 3
 """How many plans and releases run at the same time: a quarter of the connections."""
 MAX_CACHED = 20
-"""How many changes keep their computed missing approvals: those that people look at."""
+"""The number of changes whose missing approvals are cached."""
 Files = Mapping[str, str]
 
 
@@ -49,7 +49,7 @@ class Releases:
         self._signing = Signing(load_private(home, "blueprint"), clock or SystemClock(), demo=demo)
 
     def genesis(self, conn: Db, files: Files) -> bool:
-        """Make blueprint 1 where there is none; whether it did."""
+        """Create blueprint 1 if there is no blueprint; returns whether it did."""
         if release_store.newest_blueprint(conn) is not None:
             return False
         try:
@@ -73,7 +73,7 @@ class Releases:
         return result.to_json()
 
     def _check_once(self, conn: Db) -> None:
-        """Raise `Conflict` (`rolled_back_already`) where somebody rolled back a moment ago: of two people in the same
+        """Raise `Conflict` (`rolled_back_already`) if somebody rolled back a moment ago: of two people in the same
         incident, or of a request that is repeated, the second would bring back what the first has undone."""
         release_store.lock_releases(conn)
         newest, now = release_store.newest_blueprint(conn), self._signing.clock.now()
@@ -128,11 +128,11 @@ class Releases:
         return approvals.expire_approval(conn, self._signing, change).number
 
     def advance_ramps(self, conn: Db, unhealthy: frozenset[str]) -> int | None:
-        """Move ramps to their next step; the number of the new blueprint, or None where no step is over."""
+        """Move ramps to their next step; the number of the new blueprint, or None if no step is over."""
         return service.advance_ramps(conn, self._signing, unhealthy).number
 
     def reprice(self, conn: Db) -> int | None:
-        """Apply prices that begin today; the number of the new blueprint, or None where none began."""
+        """Apply prices that begin today; the number of the new blueprint, or None if none began."""
         return service.reprice(conn, self._signing).number
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:

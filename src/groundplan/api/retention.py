@@ -1,6 +1,6 @@
-"""Deletes what may not be kept any longer: prompts and answers whose time is over or that the served blueprint no
-longer allows, with cached answers and unanswered questions; answers that waited too long for a review, names of erased
-people, settled rows of budgets and batches, and old sessions."""
+"""Deletes data whose retention has ended: prompts and answers (also those that the served blueprint no longer allows),
+with cached answers and unanswered questions; answers that waited too long for a review, names of erased people, settled
+rows of budgets and batches, and old sessions."""
 
 from __future__ import annotations
 

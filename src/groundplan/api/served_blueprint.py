@@ -90,7 +90,7 @@ def require_deployment(blueprint: Blueprint, name: str) -> Deployment:
 
 
 def require_served(blueprint: Blueprint, workload: str | None, deployment: str | None) -> None:
-    """Raise `NotFound` where a workload or deployment is named that is not served."""
+    """Raise `NotFound` if a workload or deployment is named that is not served."""
     if workload is not None:
         require_workload(blueprint, workload)
     if deployment is not None:

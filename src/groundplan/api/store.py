@@ -244,8 +244,9 @@ def groups(conn: Db) -> list[Row]:
 
 
 def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
-    """What gateways have taken of each limit in the current spans, not what they hold of the next ones already. With
-    `near`, spans of single users and keys (whose names end with their ids) only where at least that share is taken."""
+    """The amounts that gateways have taken of each limit in the current spans, without those of the next spans. With
+    `near`, spans of single users and keys (whose names end with their ids) are included only from that used share
+    on."""
     return select(
         conn,
         """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span s

@@ -20,7 +20,7 @@ _cached: dict[Path, tuple[WorkspaceStamp, list[str]]] = {}
 
 
 def workspace_differences(services: Services, blueprint: Blueprint | None) -> list[str]:
-    """The differences in words, and the problems of the workspace; empty where there is no folder. Callers must hold
+    """The differences in words, and the problems of the workspace; empty if there is no folder. Callers must hold
     no connection: the first ones wait for each other."""
     folder = services.folder()
     if folder is None or blueprint is None or not folder.is_dir():

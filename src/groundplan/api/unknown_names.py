@@ -18,7 +18,7 @@ from groundplan.ledger.store import CallFilter
 def require_known_names(
     conn: Connection[object], found: Sized, *, workload: str | None = None, deployment: str | None = None
 ) -> None:
-    """Raise `NotFound` where the filtered list `found` is empty and one of the names is neither declared nor was ever
+    """Raise `NotFound` if the filtered list `found` is empty and one of the names is neither declared nor was ever
     called."""
     if found or (workload is None and deployment is None):
         return

@@ -28,7 +28,7 @@ def approve(
     change: Change, comment: Comment = "", wait: Wait = 600, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
     """Approve a change by the duties that you hold, after confirming it in your browser."""
-    value = _decided(change, "approve", comment, wait, home)
+    value = _request_decision(change, "approve", comment, wait, home)
     number = value["blueprint"]
     lines = [f"approved; blueprint {number} is served" if number else "approved"]
     lines += [pending_text(pending) for pending in value["pending"]]
@@ -47,11 +47,11 @@ def refuse(
     if operator:
         value = ControlClient.connect(home).post(f"/api/changes/{change}/refuse", {"comment": comment})
     else:
-        value = _decided(change, "refuse", comment, wait, home)
+        value = _request_decision(change, "refuse", comment, wait, home)
     emit(value, as_json, "refused")
 
 
-def _decided(change: str, decision: str, comment: str, wait: int, home: Path | None) -> dict[str, Any]:
+def _request_decision(change: str, decision: str, comment: str, wait: int, home: Path | None) -> dict[str, Any]:
     """Request a decision and wait for a person to confirm it; returns its result. Raises `Unavailable` after `wait`
     seconds."""
     client = ControlClient.connect(home)

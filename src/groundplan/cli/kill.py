@@ -66,7 +66,7 @@ def kill(
 
 
 def _kill_online(home: Path | None, scope: str, reason: str, streams: bool) -> dict[str, Any]:
-    """Kill through the API; where that is unavailable, by the file."""
+    """Kill through the API, or by the file if the API is unavailable."""
     try:
         client = ControlClient.connect(home, API_TIMEOUT_SECONDS)
         value = client.post("/api/kill", {"scope": scope, "reason": reason, "streams": streams})
@@ -77,7 +77,7 @@ def _kill_online(home: Path | None, scope: str, reason: str, streams: bool) -> d
 
 
 def _kill_offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
-    """Add the kill to HOME/run/kill.json. Raises `Unavailable` (`kill_unwritten`) where that is impossible."""
+    """Add the kill to HOME/run/kill.json. Raises `Unavailable` (`kill_unwritten`) if that is impossible."""
     if not home.run.is_dir():
         raise Invalid(
             f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."

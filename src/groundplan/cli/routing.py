@@ -177,7 +177,8 @@ def trade_off(
 
 
 def _saving_lines(value: dict[str, Any]) -> list[str]:
-    """What the choice of models saves, whom it leaves out, and whether the floors hold."""
+    """Lines on the savings by the choice of models, the deployments that it leaves out, and whether the quality floors
+    hold."""
     return [*value["told"], *(_floor_text(floor) for floor in value["quality"])]
 
 

@@ -174,7 +174,7 @@ Proof = Literal["link", "recovery", "unconfirmed", "passkey", "oidc"]
 """How somebody signed in: the local operator by a link; a person by a link that the operator made, by a passkey that
 nobody has confirmed yet, by a confirmed passkey, or at the company's own sign-in."""
 PROVEN: frozenset[Proof] = frozenset({"passkey", "oidc"})
-"""Proofs that the person was present, whoever holds the operator's token."""
+"""Proofs that the person was present, which nobody can give with the operator's token."""
 
 
 @dataclass(frozen=True, slots=True)

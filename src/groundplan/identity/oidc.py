@@ -137,7 +137,7 @@ def _fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: d
         )  # fmt: skip
         registry.validate(claims)
     except HTTPError as error:
-        raise _silent_error(provider) from error
+        raise _no_answer_error(provider) from error
     except (AuthlibBaseError, JoseError, KeyError, TypeError, ValueError) as error:
         raise _refused_error() from error
     return dict(claims)
@@ -214,7 +214,7 @@ def _hash(state: str) -> bytes:
     return hashlib.sha256(state.encode("utf-8", "surrogatepass")).digest()
 
 
-def _silent_error(provider: Provider) -> Unavailable:
+def _no_answer_error(provider: Provider) -> Unavailable:
     return Unavailable(
         f"{urlsplit(provider.issuer).hostname} does not answer", code="oidc_provider",
         hint="Use your passkey, or try again.", retry_after=5,

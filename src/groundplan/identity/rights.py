@@ -123,7 +123,7 @@ def create_token(
 
 
 def find_token(conn: Connection[Any], secret: str, now: datetime) -> ServiceToken | None:
-    """The token with this secret; None where it is unknown, revoked or expired."""
+    """The token with this secret; None if it is unknown, revoked or expired."""
     return store.use_token(conn, _hash(secret), now)
 
 
@@ -142,7 +142,7 @@ def confirm_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, 
     requests in anybody's name. One is enough if `alone`: in a company of one person, in a demo, or while nobody can
     prove to be present.
     """
-    next_policy_number(conn, "lift", scope, False)  # locks before wishes are read, as stopping and leaving do
+    next_policy_number(conn, "lift", scope, False)  # locks before requests are read, as stopping and leaving do
     before = store.lift_wish(conn, scope)
     if alone or (before is not None and before[0] != actor and before[1] and proven):
         store.delete_lift_wish(conn, scope)

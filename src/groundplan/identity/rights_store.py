@@ -1,4 +1,4 @@
-"""The SQL of rights for a time, service tokens, wishes to lift a stop and access reviews. No rules (`rights.py`)."""
+"""The SQL of temporary rights, service tokens, requests to lift a stop, and access reviews. No rules (`rights.py`)."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundplan.identity.store import execute_counted, fetch_rows
 
 _APPOINTMENT: LiteralString = """SELECT id, person_id, role, reason, begins, ends, made_by, ended_at, ended_by,
     reviewed_at, reviewed_by, review FROM appointment"""
-_WISH: LiteralString = """SELECT w.scope, w.by, w.proven FROM lift_wish w WHERE w.at > ALL (
+_LIFT_REQUEST: LiteralString = """SELECT w.scope, w.by, w.proven FROM lift_wish w WHERE w.at > ALL (
     SELECT k.at FROM kill_switch k WHERE k.scope = w.scope AND k.lifted_at IS NULL)"""
 """A request to lift counts only if it is newer than every kill in force: its author did not know of later ones."""
 _TOKEN: LiteralString = """SELECT id, name, scopes, created_at, created_by, expires_at, revoked_at, used_at
@@ -123,8 +123,8 @@ def _token(row: tuple[Any, ...]) -> ServiceToken:
 
 
 def end_rights_of(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]:
-    """End what somebody who leaves could still use: appointments, wishes to lift, and tokens of programs, whose secret
-    they know. Returns the ids of those tokens."""
+    """End everything that a person who leaves could still use: appointments, requests to lift, and tokens of programs,
+    whose secret they know. Returns the ids of those tokens."""
     conn.execute(
         """UPDATE appointment SET ended_at = now(), ended_by = %s
            WHERE person_id = %s AND ended_at IS NULL AND ends > now()""",
@@ -141,14 +141,14 @@ def end_rights_of(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]
 
 
 def lift_wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
-    """(who wants a scope to run again, whether they proved to be present); None where nobody does."""
-    rows = fetch_rows(conn, _WISH + " AND w.scope = %s", (scope,))
+    """(actor who requested that a scope runs again, whether they proved to be present); None if nobody did."""
+    rows = fetch_rows(conn, _LIFT_REQUEST + " AND w.scope = %s", (scope,))
     return (rows[0][1], rows[0][2]) if rows else None
 
 
 def lift_wishes(conn: Connection[Any]) -> dict[str, tuple[str, bool]]:
-    """Scope -> (who wants it to run again, whether they proved to be present)."""
-    return {scope: (by, proven) for scope, by, proven in fetch_rows(conn, _WISH)}
+    """Scope -> (actor who requested that it runs again, whether they proved to be present)."""
+    return {scope: (by, proven) for scope, by, proven in fetch_rows(conn, _LIFT_REQUEST)}
 
 
 def save_lift_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:
@@ -177,7 +177,7 @@ def insert_access_review(
 
 
 def last_access_review(conn: Connection[Any]) -> tuple[datetime, str, date] | None:
-    """(time, reviewer, when the next is due) of the last access review; None where there was none."""
+    """(time, reviewer, when the next is due) of the last access review; None if there was none."""
     rows = fetch_rows(conn, "SELECT at, by, next FROM access_review ORDER BY at DESC LIMIT 1")
     return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 

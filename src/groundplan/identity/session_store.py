@@ -61,7 +61,7 @@ def end_session(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
 
 
 def end_by_id(conn: Connection[Any], id: UUID, person_id: UUID | None, now: datetime) -> bool:
-    """End a session of this person (None: the operator's); False where there is none."""
+    """End a session of this person (None: the operator's); False if there is none."""
     query = """UPDATE console_session SET ended_at = %s
                WHERE id = %s AND person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s"""
     return bool(execute_counted(conn, query, (now, id, person_id, now)))

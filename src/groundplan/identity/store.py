@@ -127,7 +127,7 @@ def groups(conn: Connection[Any]) -> list[Group]:
 
 
 def insert_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
-    """Insert a membership; returns its id, or None where it exists already."""
+    """Insert a membership; returns its id, or None if it exists already."""
     rows = fetch_rows(
         conn,
         """INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)
@@ -194,7 +194,7 @@ def save_handover(conn: Connection[Any], person_id: UUID, to_id: UUID, by: str) 
 
 
 def successor(conn: Connection[Any], email: str) -> str | None:
-    """Address of the active person who took over from somebody who has left; None where nobody did or nobody left."""
+    """Address of the active person who took over from somebody who has left; None if nobody did or nobody left."""
     rows = fetch_rows(
         conn,
         """SELECT t.email FROM handover h JOIN person p ON p.id = h.person_id JOIN person t ON t.id = h.to_id
@@ -237,8 +237,8 @@ def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
 
 
 def api_key(conn: Connection[Any], id: UUID) -> ApiKey | None:
-    found = fetch_rows(conn, _KEY + " WHERE id = %s", (id,))
-    return _api_key(found[0]) if found else None
+    rows = fetch_rows(conn, _KEY + " WHERE id = %s", (id,))
+    return _api_key(rows[0]) if rows else None
 
 
 def _api_key(row: tuple[Any, ...]) -> ApiKey:

@@ -24,7 +24,7 @@ def protected_router(tag: str, *, prefix: str = "", **more: Any) -> APIRouter:
 
 
 def protected_routes(routers: Iterable[APIRouter]) -> list[BaseRoute]:
-    """All routes of the routers. Raises `RuntimeError` where one would be served without authorization."""
+    """All routes of the routers. Raises `RuntimeError` if one would be served without authorization."""
     routes = [route for router in routers for route in router.routes]
     for route in routes:
         if not _is_protected(route):

@@ -41,7 +41,7 @@ def archive_entries(services: Services, span: int = archive.SPAN) -> int:
 
 
 def _archive_range(services: Services, span: int) -> bool:
-    """Archive one range; False where none may be archived now, or another process archives. While the file is written,
+    """Archive one range; False if none may be archived now, or another process archives. While the file is written,
     the transaction holds only the archive lock."""
     url = services.settings.archive_url
     assert url is not None

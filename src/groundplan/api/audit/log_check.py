@@ -112,7 +112,7 @@ class LogCheck:
                 self._changed.notify_all()
 
     def _try_verify(self, last: VerifiedLog | None) -> VerifiedLog | None:
-        """Verify everything, or what came after `last`; None where that failed."""
+        """Verify everything, or what came after `last`; None if that failed."""
         try:
             return self._verify(last)
         except (GroundplanError, OSError) as error:

@@ -22,7 +22,7 @@ MIN_DURATION_SECONDS: Final = 60.0
 
 
 class UnwrittenLogWatch:
-    """`problem` returns why this process does not write the log; None where it does, or another process does."""
+    """`problem` returns why this process does not write the log; None if it does, or another process does."""
 
     def __init__(
         self,

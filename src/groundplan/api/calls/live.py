@@ -66,7 +66,7 @@ class LiveCalls:
         self.stopping = False
 
     def require_room(self) -> None:
-        """Raise `Exhausted` where there are too many watchers."""
+        """Raise `Exhausted` if there are too many watchers."""
         if self._watchers >= MAX_WATCHERS:
             raise Exhausted(
                 f"{MAX_WATCHERS} others watch already", code="watchers", hint="Close one of them, or try again."

@@ -67,7 +67,7 @@ def create_brief_key(services: Services, actor: str, workload: str, person: UUID
 
 def _explanation(services: Services, call_id: str | None) -> dict[str, Any]:
     """`{"why", "attempts"}` from the receipt of the call: why it was answered where it was, and after how many
-    attempts; null where there is no receipt yet."""
+    attempts; null if there is no receipt yet."""
     deadline = time.monotonic() + RECEIPT_SECONDS
     while call_id is not None:
         with suppress(NotFound), services.transaction() as conn:

@@ -323,7 +323,7 @@ def blueprint_numbers(lines: Iterable[Line]) -> list[int]:
 
 
 def _newest_blueprint(line: Line) -> int:
-    """The number of the line's newest blueprint; 0 where it has none."""
+    """The number of the line's newest blueprint; 0 if it has none."""
     return max(line.blueprints, default=0)
 
 

@@ -34,7 +34,7 @@ def breakdown(conn: Connection[Any], lines: list[Line], days: Days, by: str) -> 
 
 
 def _weights(conn: Connection[Any], days: Days, by: str) -> Weights:
-    """Workload -> key -> cost of its calls; their number where they cost nothing, as on own hardware."""
+    """Workload -> key -> cost of its calls, or their number if they cost nothing, as on own hardware."""
     if by == "person":
         return _weights_from(daily_attribution_store.people_by_workload(conn, days.since, days.until))
     rows = _cost_by_key(conn, days, by)

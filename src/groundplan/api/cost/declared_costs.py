@@ -151,7 +151,7 @@ def _only_dated(declared: DeclaredCosts) -> DeclaredCosts:
 
 def hourly_review_cost(declared: DeclaredCosts, day: date, workload: str) -> int | None:
     """Picodollars of an hour of review of a workload: the sum of the rules that cover the workload, else its team, else
-    the company. None where no allocation has one. Raises `Invalid` without a rate of the currency."""
+    the company. None if no allocation has one. Raises `Invalid` without a rate of the currency."""
     rules = [r for r in declared.allocations if r.per == REVIEW_HOUR and r.rate is not None and is_in_force(r, day)]
     team = declared.teams.get(workload, "")
     for covers in (f"workload/{workload}", f"team/{team}", "company"):

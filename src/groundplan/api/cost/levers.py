@@ -73,7 +73,7 @@ def _read_observations(
             for row in grounded
         ],
         sampled={row["workload"]: row["looked"] for row in grounded},
-        alike=[_alike(row, blueprint) for row in opportunity_store.shared_requests(conn, since)],
+        alike=[_shared_requests(row, blueprint) for row in opportunity_store.shared_requests(conn, since)],
         hours=[ActiveHours(**row) for row in opportunity_store.active(conn, since, int(MAX_ACTIVE_SHARE * 24 * days))],
         retried=[RetryOutcomes(**row) for row in opportunity_store.retried(conn, since)],
         lost=[FailedRetries(**row) for row in opportunity_store.lost(conn, since)],
@@ -96,7 +96,7 @@ def _days_observed(conn: Connection[Any], since: datetime, now: datetime) -> dic
     return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 
-def _alike(row: dict[str, Any], blueprint: Blueprint) -> SharedRequests:
+def _shared_requests(row: dict[str, Any], blueprint: Blueprint) -> SharedRequests:
     """A group of similar workloads, with their present teams and business owners."""
     declared = {workload.name: workload for workload in blueprint.workloads}
     workloads = [declared[name] for name in row.pop("workloads") if name in declared]

@@ -30,8 +30,8 @@ from groundplan.ledger import rollup_store, ticket_store
 
 @dataclass(frozen=True, slots=True)
 class _OutcomeData:
-    """What the outcomes of a period are computed from. `cost`: workload -> picodollars that it carries; `calls`:
-    workload -> answered calls of its callers."""
+    """The input for the outcomes of a period. `cost`: workload -> picodollars that it carries; `calls`: workload ->
+    answered calls of its callers."""
 
     reported: Mapping[str, Outcomes]
     cost: Mapping[str, int]

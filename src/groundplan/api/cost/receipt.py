@@ -82,7 +82,7 @@ def explain_terms(conn: Connection[Any], receipt: dict[str, Any]) -> None:
 
 
 def deployments_at(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
-    """The deployments of a blueprint by name; empty where it does not exist."""
+    """The deployments of a blueprint by name; empty if it does not exist."""
     try:
         return {
             deployment.name: deployment for deployment in served_blueprint.blueprint_at(conn, blueprint).deployments

@@ -59,7 +59,7 @@ def days_until(until: datetime | None, now: datetime) -> int:
 
 
 def _daily_limit(row: Mapping[str, Any]) -> str | None:
-    """The limit of a budget divided by the days of its period, in USD; None where the period never ends."""
+    """The limit of a budget divided by the days of its period, in USD; None if the period never ends."""
     first, end = begins(row["period"]), ends(row["period"])
     if first is None or end is None:
         return None

@@ -58,7 +58,7 @@ def archive_facts(services: Services) -> int:
 
 
 def _archive_days(services: Services) -> int | None:
-    """As `archive_facts`; None where another process is archiving."""
+    """As `archive_facts`; None if another process is archiving."""
     url, count, begun = services.settings.archive_url, 0, list[date]()
     while url is not None and count < archive.DAYS_PER_ROUND:
         with services.transaction() as conn:

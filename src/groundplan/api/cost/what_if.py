@@ -189,7 +189,7 @@ def _oversize_notes(
 
 def _model_rates(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | None]:
     """(rates, context window) of a model: of its first served deployment, else of its document or the price list. The
-    window is None where it is unknown."""
+    window is None if it is unknown."""
     blueprint = current_or_none(conn)
     deployments = [] if blueprint is None else blueprint.deployments
     served = next((p for p in deployments if p.name == model), next((p for p in deployments if p.model == model), None))

@@ -1,4 +1,4 @@
-"""HTTP of the control port before any route: refuses what is no HTTP request, and requests beyond a maximum number.
+"""HTTP of the control port before any route: refuses malformed requests, and requests beyond a maximum number.
 
 Both get errors in the usual shape. Content and authorization of requests are checked elsewhere.
 """

@@ -13,8 +13,8 @@ MAX_BYTES: Final = 16 << 20
 
 
 async def read_text(request: Request, kind: str, smaller: str) -> str:
-    """The body as text. Raises `TooLarge` (KIND_too_large) as soon as the limit is passed, with the hint `smaller`, and
-    `Invalid` (KIND_syntax) where it is no text."""
+    """The request body as text. Raises `TooLarge` (KIND_too_large, with the hint `smaller`) as soon as the limit is
+    exceeded, and `Invalid` (KIND_syntax) if it is not text."""
     parts: list[bytes] = []
     size = 0
     async for part in request.stream():

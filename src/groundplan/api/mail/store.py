@@ -47,7 +47,7 @@ def queue_mails(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str
 
 
 def take_next(conn: Connection[Any], now: datetime, again: datetime) -> QueuedMail | None:
-    """Take the next mail to send, which no other process takes until `again`; None where none is due."""
+    """Take the next mail to send, which no other process takes until `again`; None if none is due."""
     row = conn.execute(
         """WITH waiting AS (
              SELECT m.id, p.email, m.subject, m.path, m.tries FROM mail m JOIN person p ON p.id = m.person_id

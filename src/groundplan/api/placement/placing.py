@@ -1,4 +1,4 @@
-"""What the placement routes share: facts of the served company, its plan, and its drift. Decides nothing."""
+"""Functions that the placement routes share: facts of the served company, its plan, and its drift. Decides nothing."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def run_view(
     services: Services, function: Callable[[CompanyPlan, *_Arguments], _Answer], *arguments: *_Arguments, plans: int = 1
 ) -> _Answer:
     """Run a function of `views` on the plan of the served company in the planning process, without holding a
-    transaction. Raises what the function raises, `Conflict` where the company cannot be placed, and `Unavailable`.
+    transaction. Raises what the function raises, `Conflict` if the company cannot be placed, and `Unavailable`.
     `plans`: how many plans the function makes."""
     with services.transaction() as conn:
         facts = served_company(conn, services)
@@ -99,7 +99,7 @@ def drift_charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> 
 
 
 def served_company_or_none(conn: Connection[Any], services: Services) -> Company | None:
-    """As `served_company`; None where it raises."""
+    """As `served_company`; None if it raises."""
     try:
         return served_company(conn, services)
     except GroundplanError:
@@ -107,7 +107,7 @@ def served_company_or_none(conn: Connection[Any], services: Services) -> Company
 
 
 def replan_comparison(facts: Company | None, charts: list[drift.Chart]) -> dict[str, Any] | None:
-    """The comparison with a plan at the observed calls; None where that cannot be placed."""
+    """The comparison with a plan at the observed calls; None if that cannot be placed."""
     if facts is None:
         return None
     loads = {

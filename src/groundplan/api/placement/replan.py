@@ -20,7 +20,7 @@ from groundplan.placement.drift import Chart
 
 
 def drifting_workloads(conn: Connection[Any], services: Services) -> list[Chart]:
-    """Charts of workloads whose calls differ materially from the plan. Raises `Conflict` where there are none."""
+    """Charts of workloads whose calls differ materially from the plan. Raises `Conflict` if there are none."""
     charts = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
     drifted = [chart for chart in charts if chart.figure == "calls_day" and chart.has_drifted]
     if not drifted:
@@ -33,7 +33,7 @@ def drifting_workloads(conn: Connection[Any], services: Services) -> list[Chart]
 
 
 def release_replan(conn: Connection[Any], services: Services, actor: str, reason: str) -> dict[str, Any]:
-    """Release the declared files with the observed calls. Raises `Conflict`, and `Invalid` where today's rules refuse
+    """Release the declared files with the observed calls. Raises `Conflict`, and `Invalid` if today's rules refuse
     them."""
     drifted = drifting_workloads(conn, services)
     number = current_blueprint(conn).number

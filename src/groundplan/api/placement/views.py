@@ -56,7 +56,7 @@ def plan_body(plan: CompanyPlan, page: WorkloadPage | None) -> bytes:
 
 
 def explanation_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
-    """Why one workload is where it is, as figures and in words. Raises `NotFound`, `Conflict`."""
+    """Why one workload is placed where it is, as figures and as text. Raises `NotFound`, `Conflict`."""
     explanation = _explanation(plan, workload)
     return {
         **to_json(explanation, list(explanation_sentences(explanation))),

@@ -51,7 +51,7 @@ class Outcome(BaseModel):
     label: Annotated[str, StringConstraints(max_length=outcome_store.LABEL_LENGTH, pattern=r"^[^\x00]*$")] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Outcome:
+    def _check_report(self) -> Outcome:
         outcome_store.check_report(
             call_id=self.call_id, ticket=self.ticket, of_ticket=(self.status, self.at),
             of_call=(self.accepted, self.value_usd, self.label),

@@ -32,7 +32,7 @@ _FALLBACK_SENTENCE = " Until then the order of its deployments decides."
 
 def change_evaluation(services: Services, conn: Connection[Any], change: dict[str, Any]) -> dict[str, Any] | None:
     """`router` with its evaluation, `before` (the present router, if it is another), `floors` by dimension and `told`
-    (all of it in sentences). None where the change brings no router. `change`: with its files."""
+    (all of it in sentences). None if the change brings no router. `change`: with its files."""
     summary = change["summary"]
     if change["type"] != "workload" or not any(row["field"] in _ROUTER_FIELDS for row in summary.get("fields", ())):
         return None
@@ -86,7 +86,7 @@ def inactive_router_notes(services: Services, files: dict[str, str]) -> list[str
 
 
 def _inactive_reason(router: dict[str, Any], models: frozenset[str]) -> str:
-    """Why a router decides nothing among these models; empty where it does."""
+    """Why a router decides nothing among these models; empty if it does."""
     if router["state"] != "known":
         return f"{_router_sentence(router)}{_FALLBACK_SENTENCE}"
     knows, strongest = router["evaluation"]["models"], router["evaluation"]["strongest"]

@@ -35,7 +35,7 @@ _READERS: dict[str, Callable[[bytes], Ask]] = {
 
 def training_evidence(services: Services, conn: Connection[Any], workload: str, source: str) -> list[dict[str, Any]]:
     """Evidence from `judges` (compared pairs of answers) or `outcomes` (verdicts in the arms of A/B experiments).
-    Raises `Invalid` (`evidence_demo`) where there are only calls of a demo."""
+    Raises `Invalid` (`evidence_demo`) if there are only calls of a demo."""
     since = services.clock.now() - HISTORY
     keys = SubjectKeys.of(services.home)
     if source == "judges":
@@ -78,8 +78,8 @@ def _with_questions(
 
 def _pair(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     return {
-        **_common(row, ask),
-        "unit": _unit(row, ask),
+        **_common_fields(row, ask),
+        "unit": _conversation_digest(row, ask),
         "shown": row["model"],
         "beside": row["beside"],
         "kept": row["kept"],
@@ -93,8 +93,8 @@ def _pair(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
 
 def _verdict(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     return {
-        **_common(row, ask),
-        "unit": row["unit"] or _unit(row, ask),
+        **_common_fields(row, ask),
+        "unit": row["unit"] or _conversation_digest(row, ask),
         "model": row["model"],
         "candidate": row["arm"] == CANDIDATE,
         "share": row["share"],
@@ -103,7 +103,7 @@ def _verdict(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     }
 
 
-def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
+def _common_fields(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     query, scores = ask.query, row["scores"]
     if len(query) > 2 * MAX_CHARACTERS:
         query = f"{query[:MAX_CHARACTERS]}\n{query[-MAX_CHARACTERS:]}"
@@ -116,7 +116,7 @@ def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     return {"id": str(row["id"]), "prompt": query, "context": context}
 
 
-def _unit(row: evidence_store.Row, ask: Ask) -> str:
+def _conversation_digest(row: evidence_store.Row, ask: Ask) -> str:
     """A digest of the person and of how the conversation begins, which its later calls share."""
     messages = json.loads(bytes(ask.fields["messages"]))
     first = next((message.get("content") for message in messages if message.get("role") == "user"), "")

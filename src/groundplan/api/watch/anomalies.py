@@ -319,7 +319,7 @@ def _hint(alarm: Alarm, caller_loop: Loop | None, single: LargestCall | None) ->
 def _dominant_call(
     conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, during: list[Slice], hours: float
 ) -> LargestCall | None:
-    """The single call that causes most of the anomaly; None where there is no such call."""
+    """The single call that causes most of the anomaly; None if there is no such call."""
     if alarm.kind not in ("spend", "tokens_per_call"):
         return None
     by = "cost_usd" if alarm.kind == "spend" else "tokens"

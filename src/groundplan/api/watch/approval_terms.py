@@ -1,7 +1,7 @@
-"""Background check of approval terms: announces ends, reminds the people that pending changes wait for, ends what is
-over.
+"""Background check of approval terms: announces expiries, reminds the people that pending changes wait for, and ends
+expired approvals.
 
-Approvals end by date, without anybody's decision: after the grace period the content is removed from the blueprint.
+Approvals expire by date, without anybody's decision: after the grace period the content is removed from the blueprint.
 """
 
 from __future__ import annotations

@@ -29,11 +29,11 @@ def update_findings(services: Services) -> finding_store.FindingChanges:
 
 def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction."""
-    used = _used(conn)
+    routers_in_use = _routers_in_use(conn)
     verdicts_by_router: dict[tuple[str, str], list[Verdict]] = {}
     for row in route_store.verdicts(conn, now - HISTORY):
         key = row["workload"], row["router"]
-        if used is None or used.get(row["workload"]) == row["router"]:
+        if routers_in_use is None or routers_in_use.get(row["workload"]) == row["router"]:
             verdict = Verdict(row["model"], float(row["expected"]), float(row["accepted"]))
             verdicts_by_router.setdefault(key, []).append(verdict)
     findings = [
@@ -44,7 +44,7 @@ def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store
     return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 
 
-def _used(conn: Connection[Any]) -> dict[str, str] | None:
+def _routers_in_use(conn: Connection[Any]) -> dict[str, str] | None:
     """workload -> the router that it uses now; None: nothing is served."""
     blueprint = served_blueprint.current_or_none(conn)
     if blueprint is None:

@@ -265,7 +265,8 @@ def delete_group(conn: Connection[Any], actor: str, id: UUID) -> None:
 
 
 def user_json(person: DirectoryPerson) -> dict[str, Any]:
-    """A person as a SCIM User: as the directory wrote them; for people it does not manage, what is known."""
+    """A person as a SCIM User: as the directory wrote them, or as far as known here if the directory does not manage
+    them."""
     parts = {"formatted": person.formatted, "familyName": person.family_name, "givenName": person.given_name}
     name = {part: text for part, text in parts.items() if text}
     return {
