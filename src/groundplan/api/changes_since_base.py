@@ -49,13 +49,13 @@ def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
     problems = tuple(
         Problem(
             f"{_describe(origin, names)} changed {_subject_list(_differences_of(conn, origin))}", "base_moved",
-            f"Take it over into your files, then apply with --base {newest}.",
+            f"Add it to your files, then apply with --base {newest}.",
         )
         for origin in changing[-MAX_NAMED:]
     )  # fmt: skip
     raise Conflict(
         f"these files are from blueprint {base}, and since then {problems[-1].message}", code="base_moved",
-        hint=f"`groundplan plan` shows what your files would take back; take it over, then apply with --base {newest}.",
+        hint=f"`groundplan plan` shows what your files would revert; add it to them, then apply with --base {newest}.",
         problems=problems,
     )  # fmt: skip
 
@@ -78,9 +78,7 @@ def check_superseded(
     since_base = [item for item in superseded_pending if base is not None and item.base >= base]
     if since_base:
         superseded = superseded_changes(conn, caller, since_base, ())
-        hint = (
-            "Take it over into your files (`groundplan changes list`), or have it withdrawn on its page of the console."
-        )
+        hint = "Add it to your files (`groundplan changes list`), or have it withdrawn on its page of the console."
         problems = tuple(Problem(item, "base_moved", hint) for item in superseded[:MAX_NAMED])
         raise Conflict(
             f"these files are from blueprint {base}, and {superseded[0]}",

@@ -57,8 +57,9 @@ def check_database(home: Home, settings: Settings) -> None:
         raise Conflict(
             f"{home.root} was served from another database than this one, which {detail}",
             code="database_differs",
-            hint="Name that one in GROUNDPLAN_DATABASE_URL. Where it is lost, `groundplan restore` a backup into a new "
-            "HOME, or begin anew in one with this one's folders keys and journal, which has what is in no ledger yet.",
+            hint="Name that one in GROUNDPLAN_DATABASE_URL. If it is lost, `groundplan restore` a backup into a new "
+            "HOME, or start in a new HOME with the folders keys and journal of this one: the journal has calls that "
+            "are in no ledger yet.",
         )
 
 
@@ -92,7 +93,7 @@ def check_keys(home: Home, settings: Settings) -> None:
         signed = release_store.newest_key_id(conn)
     if signed is not None and signed != key_id(load_public(home, "blueprint")):
         raise Conflict(
-            f"what this database serves was signed with another key than that of {home.keys}",
+            f"the blueprint in this database was signed with another key than that in {home.keys}",
             code="keys_differ",
             hint=f"Put the folder keys of the HOME that made it in the place of {home.keys}, and its operator.token "
             "beside it (docs/cli.md, On your own PostgreSQL); where that is lost, `groundplan restore` a backup.",

@@ -89,13 +89,13 @@ def _kill_offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
         raise Unavailable(
             f"{scope} is not stopped: {path} cannot be written ({error.strerror})",
             code="kill_unwritten",
-            hint="Free space there, or run this as the user of the installation; else stop its `groundplan up`.",
+            hint="Free space there, or run this as the user of the installation; otherwise stop its `groundplan up`.",
         ) from error
     except ValueError as error:
         raise Unavailable(
             f"{scope} is not stopped: {path} is damaged, and may stop something already",
             code="kill_unwritten",
-            hint="Put it right, or move it away where you know what it stops, and try again; else stop its "
+            hint="Repair it, or move it away if you know what it stops, and try again; otherwise stop its "
             "`groundplan up`.",
         ) from error
     return {"scope": scope, "file": str(path), "effective": {"complete": False, "acknowledged": [], "waiting": []}}

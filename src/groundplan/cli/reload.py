@@ -94,7 +94,7 @@ def _check_disk_space(home: Home) -> None:
         probe.unlink()
     except OSError as error:
         raise Unavailable(
-            f"nothing is reloaded: {home.run} takes no file: {error.strerror}",
+            f"nothing is reloaded: no file can be written to {home.run}: {error.strerror}",
             code="reload_failed",
             hint="Free space on the disk of HOME, or make it writable, then reload again; the old ones serve.",
         ) from error

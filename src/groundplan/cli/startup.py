@@ -201,9 +201,9 @@ class Startup:
 
 def _translate_refusals() -> AbstractContextManager[None]:
     return translate_database_errors(
-        "the database refuses what a start needs",
+        "the database refused a statement that the start needs",
         code="database_unavailable",
-        hint="Look at its disk and its log; then start again: what was done already stays as it is.",
+        hint="Check its disk and its log, then start again; completed steps are kept.",
     )
 
 

@@ -222,14 +222,17 @@ def _no_answer_error(provider: Provider) -> Unavailable:
 
 
 def _refused_error() -> Unauthenticated:
-    return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Start again.")
+    return Unauthenticated(
+        "the company's sign-in did not confirm who you are", code="oidc_refused", hint="Start again."
+    )
 
 
 def _changed_address_error(address: str) -> Unauthenticated:
     return Unauthenticated(
-        "a directory changed the address by which you are known here, and you decide things",
+        "a directory changed your e-mail address, and you hold a duty or a confirmed passkey here",
         code="oidc_address_changed",
-        hint="Sign in with your passkey: whoever writes to the directory could have taken your place by that address.",
+        hint="Sign in with your passkey: anybody who can write to the directory could take your place by a changed "
+        "address.",
         details={"address": address},
     )
 

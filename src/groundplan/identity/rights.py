@@ -113,7 +113,7 @@ def create_token(
     if not now < expires <= now + MAX_TOKEN_LIFETIME:
         raise Invalid("a token ends within a year", code="token_expiry", hint="Give an end; make a new one then.")
     if not store.is_present_or_program(conn, actor):
-        raise Conflict("you have left", code="already_left", hint="Somebody who is here makes it.")
+        raise Conflict("you have left", code="already_left", hint="Ask a colleague to create it.")
     secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}"
     token = ServiceToken(new_id(), name, tuple(sorted(set(scopes))), now, actor, expires)
     store.insert_token(conn, token, _hash(secret))

@@ -21,9 +21,9 @@ def reject_unknown_names(request: Request) -> None:
     unknown = sorted(set(request.query_params) - set(known))
     if known and unknown:
         raise Invalid(
-            f"{route.path_format} is not asked by {', '.join(name[:40] for name in unknown[:5])}",
+            f"{route.path_format} has no parameter {', '.join(name[:40] for name in unknown[:5])}",
             code="query_unknown",
-            hint=f"It is asked by {', '.join(known)}.",
+            hint=f"It has: {', '.join(known)}.",
         )
 
 

@@ -38,8 +38,8 @@ def report_lost_decisions(conn: Connection[Any], lost: Sequence[Entry]) -> None:
         severity="critical",
         mark=str(stops[0].id),
         message=message,
-        hint="Decide again what still holds, by `groundplan keys revoke` and `groundplan kill` first. "
-        "`groundplan audit list` has all of it, and who decided it.",
+        hint="Repeat the decisions that are still wanted, first with `groundplan keys revoke` and `groundplan kill`. "
+        "`groundplan audit list` has all of them, and who made each.",
         detail={"entries": [str(entry.id) for entry in stops]},
     )
     finding_store.report(conn, finding)

@@ -59,6 +59,6 @@ def _finding(problem: str) -> Finding:
         subject="company",
         severity="critical",
         message=f"The audit log is not written: {problem}",
-        hint="What is to enter it waits in the database meanwhile, so nothing is lost. HOME/logs/control.log of the "
-        "replica that says so has since when; another replica writes the log once this one is stopped.",
+        hint="Entries wait in the database, so nothing is lost. HOME/logs/control.log of that replica says since when; "
+        "once it is stopped, another replica writes the log.",
     )

@@ -69,7 +69,7 @@ class LiveCalls:
         """Raise `Exhausted` if there are too many watchers."""
         if self._watchers >= MAX_WATCHERS:
             raise Exhausted(
-                f"{MAX_WATCHERS} others watch already", code="watchers", hint="Close one of them, or try again."
+                f"there are {MAX_WATCHERS} live views already", code="watchers", hint="Close one, or try again later."
             )
 
     @contextmanager

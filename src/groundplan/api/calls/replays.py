@@ -218,10 +218,12 @@ def _replay_call(
     if status != 200:
         code = str((reply.get("error") or {}).get("code") or f"status_{status}")
         if code == "key_expired":
-            raise Unavailable("its key has ended", code=WAITS_CODE, hint="It goes on with another one.")
+            raise Unavailable(
+                "the key of the run has expired", code=WAITS_CODE, hint="The run continues with a new key."
+            )
         return ReplayResult(queued.call, None, None, False, Decimal(0), code)
     if reply["code"] in _TEMPORARY_CODES and not reply["answered"] and not reply["cost"]:
-        hint = "It goes on by itself."
+        hint = "The run continues by itself."
         raise Unavailable(f"the gateway refuses at the moment: {reply['code']}", code=WAITS_CODE, hint=hint)
     score, cost_usd = reply["score"], Decimal(int(reply["cost"])) / PICO
     why = "" if score is not None else _unjudged_reason(reply)

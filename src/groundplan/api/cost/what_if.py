@@ -195,7 +195,7 @@ def _model_rates(conn: Connection[Any], model: str, day: date) -> tuple[Rates, i
     served = next((p for p in deployments if p.name == model), next((p for p in deployments if p.model == model), None))
     if served is not None and served.kind != _CHAT:
         raise Invalid(
-            f"{served.name} is asked for {served.kind}, and would answer no chat",
+            f"{served.name} is a deployment for {served.kind}, not for chat",
             code="scenario_model",
             hint="Name a chat model, or a deployment of one.",
         )

@@ -376,13 +376,13 @@ def _waiting_request(services: Services, id: UUID) -> ErasureRequest:
 
 
 def set_hold(services: Services, person: UUID, reason: str, actor: str, *, end: bool) -> None:
-    """Put the kept content of a person's calls under a legal hold, or `end` it. Raises `Conflict` (`person_hold`)."""
+    """Put the stored content of a person's calls under a legal hold, or `end` it. Raises `Conflict` (`person_hold`)."""
     with services.transaction() as conn:
         is_changed = store.end_hold(conn, person, actor) if end else store.insert_hold(conn, person, reason, actor)
         if not is_changed:
             raise Conflict(
-                "no legal hold stands" if end else "a legal hold stands already", code="person_hold",
-                hint="`groundplan erase --person … --dry-run` says what is held.",
+                "there is no legal hold" if end else "there is a legal hold already", code="person_hold",
+                hint="`groundplan erase --person … --dry-run` shows the data under a legal hold.",
             )  # fmt: skip
         action = "person.hold_ended" if end else "person.held"
         record(conn, action=action, actor=actor, subject=f"person/{person}", detail={"reason": reason})

@@ -29,7 +29,7 @@ def ensure_key(services: Services, workload: str) -> None:
             file = key_file(services.home, workload).name
             raise Unavailable(
                 f"the key of the index for {workload} was revoked", code="index_key",
-                hint=f"Nothing is asked for it. Delete HOME/keys/{file} to have another one made ({key.id}).",
+                hint=f"The index makes no calls for it. Delete HOME/keys/{file} to have a new key created ({key.id}).",
             )  # fmt: skip
     with services.transaction() as conn:
         id, secret = identity.create_key(conn, SYSTEM, workload)

@@ -359,7 +359,8 @@ def require_decider(conn: Any, caller: Caller, document: dict[str, Any]) -> None
         decider = person or "the owner of the source"
         if caller.email is not None and caller.email in (document["owner"], document["steward"]):
             raise Denied(
-                "only the document itself names you, which whoever may write it could do", code="document_not_yours",
+                "only the document itself names you, and anybody who may write it could do that",
+                code="document_not_yours",
                 hint=f"Ask {decider} to name you in the folder's .governed.yaml or the source.",
             ) from error  # fmt: skip
         raise Denied(

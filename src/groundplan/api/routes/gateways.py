@@ -57,15 +57,15 @@ def lost(body: Lost, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
         workers = gateways_store.unshipped_workers(conn, body.host, body.home)
         if not workers:
             raise NotFound(
-                f"no worker of {body.host} ({body.home}) is gone whose journal is missing",
+                f"{body.host} ({body.home}) has no silent worker with an unshipped journal",
                 code="home_unknown",
                 hint="`groundplan gateways gone` lists them; name host and HOME as it does.",
             )
         if (silence := min(row["silent_s"] for row in workers)) < min_silence:
             raise Conflict(
-                f"a worker of {body.host} ({body.home}) was heard of {silence:.0f} s ago, so it may still serve calls",
+                f"a worker of {body.host} ({body.home}) sent a heartbeat {silence:.0f} s ago and may still serve calls",
                 code="home_alive",
-                hint=f"A HOME can be declared lost once nobody has heard of it for {min_silence:.0f} s.",
+                hint=f"A HOME can be declared lost once its workers have been silent for {min_silence:.0f} s.",
             )
         if gateways_store.declare_lost(conn, epochs := [row["epoch"] for row in workers], caller.actor):
             detail = {"home": body.home, "reason": body.reason, "workers": [str(epoch) for epoch in epochs]}

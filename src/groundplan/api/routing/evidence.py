@@ -46,7 +46,7 @@ def training_evidence(services: Services, conn: Connection[Any], workload: str, 
         evidence = [_verdict(row, ask) for row, ask in _with_questions(conn, keys, rows)]
     if not evidence and evidence_store.only_demo(conn, workload):
         raise Invalid(
-            f"the calls of {workload} are those of the demo, which show nothing of what people ask",
+            f"{workload} only has calls of the demo, which say nothing about real questions",
             code="evidence_demo",
             hint="Learn from prompts with known answers (`groundplan routing train SET.jsonl --name NAME`), or from "
             "calls of a HOME without --demo: keep them (`keep: {content: redacted, for: 30 days}`), then `groundplan "

@@ -63,7 +63,7 @@ def _emergency_finding(conn: Connection[Any], appointment: Appointment, now: dat
         subject=f"person/{appointment.person_id}",
         mark=str(appointment.id),
         message=message if is_over else f"{message}. They end at {appointment.ends:%H:%M}.",
-        hint="Somebody else with the duty security or compliance says what it was: Governance, Rights."
+        hint="Somebody else with the duty security or compliance reviews it: Governance, Rights."
         if is_over
         else "Ask whether that is intended; security or compliance can end it: Governance, Rights.",
         due=(appointment.ends + REVIEW_WITHIN).date(),

@@ -123,8 +123,8 @@ def _result(operation: Operation, status: int, location: str, problem: Groundpla
 def _unresolved_result(operation: Operation) -> dict[str, Any]:
     listed = ", ".join(sorted(operation.references))
     problem = Conflict(
-        f"it names what no operation here has made: {listed}", code="scim_unresolved",
-        hint="See whether that operation is there, and what became of it.",
+        f"it refers to a bulkId that no operation of this request has created: {listed}", code="scim_unresolved",
+        hint="Check that operation and its result.",
     )  # fmt: skip
     return _result(operation, problem.status, "", problem)
 
