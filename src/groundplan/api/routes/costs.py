@@ -183,8 +183,9 @@ def all_statements(
     services: ServicesDep, _: Reader, month: Month = None,
     team: str | None = None, charge: bool = False, lines: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """The monthly statements of all teams, or of one `team`; together they add up exactly to what was spent. Without
-    `lines` only the sums are returned: for thousands of workloads the lines take about a hundred megabytes."""
+    """The monthly statements of all teams, or of one `team`; together they add up exactly to what was spent. `charge`:
+    as chargeback instead of showback. Without `lines` only the sums are returned: for thousands of workloads the lines
+    take about a hundred megabytes."""
     team_statements = _statements(services, month, team, charge, separate_deployments=lines)
     total = sum(statement.total for statement in team_statements)
     rows = [
@@ -334,8 +335,8 @@ def anomalies(services: ServicesDep, _: Reader, closed: bool = True) -> dict[str
 def _statements(
     services: ServicesDep, month: str | None, team: str | None, charge: bool, *, separate_deployments: bool = True
 ) -> list[Statement]:
-    """The statements of a month (by default the present one). `charge`: statements that are charged instead of only
-    shown. `separate_deployments`: lines by deployment instead of sums over all deployments."""
+    """The statements of a month (by default the present one). `charge`: chargeback instead of showback.
+    `separate_deployments`: lines by deployment instead of sums over all deployments."""
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
     last = cost_book.parse_days(first, None, max(first, today)).last
