@@ -164,10 +164,10 @@ def replay_erasures(services: Services) -> int:
 
 
 def import_offline_kills(services: Services) -> int:
-    """Move the kills of HOME/run/kill.json, which `groundplan kill` writes where this API did not answer, into the live
+    """Move the kills of HOME/run/kill.json, which `groundplan kill` writes if this API did not answer, into the live
     policy, then remove the file. Returns how many there were.
 
-    Gateways obey the file until it is gone, so that a kill is in force at every moment.
+    Gateways obey the file until it is removed, so that a kill is in force at every moment.
     """
     path = kill_file.kill_file_path(services.home)
     try:

@@ -19,7 +19,7 @@ from groundplan.ledger import finding_store
 
 @dataclass(frozen=True, slots=True)
 class CorrectiveAction:
-    """What has to be corrected (`says`), of which subject, by whom, until when. `control`: `FRAMEWORK/CONTROL`, or
+    """A correction to make: its description (`says`), subject, owner and due day. `control`: `FRAMEWORK/CONTROL`, or
     empty."""
 
     subject: str

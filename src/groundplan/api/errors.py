@@ -157,7 +157,7 @@ def _database_error(error: Exception) -> GroundplanError:
 
 
 def _conflict(error: UniqueViolation) -> GroundplanError:
-    """A unique constraint was violated: two requests made the same thing at once, and each had checked before. The
+    """A unique constraint was violated: two concurrent requests created the same, and each had checked before. The
     second gets the conflict that it would have got a moment later."""
     log.warning("created by two requests at the same time: %s", error.diag.constraint_name)
     return Conflict(

@@ -157,7 +157,7 @@ def _failed_attempt(attempt: Facts, facts: Facts, last: Facts | None) -> str:
 
 
 def explain_change(facts: Facts) -> list[str]:
-    """Explain a change: who requested it, what it needs, who decided."""
+    """Explain a change: who requested it, which approvals it needs, who decided."""
     lines = [f"A change of type {facts['type']} on blueprint {facts['base']}, asked for by {facts['requested_by']}."]
     lines.append(f"It is {facts['state']}.")
     lines += [f"It needs {need['duty']} of {need['subject']}." for need in facts["needs"]]

@@ -110,7 +110,7 @@ def load_figures(
 
 
 def sites_json(view: WorkloadsView) -> list[dict[str, Any]]:
-    """All sites. `down`: the newest attempt failed at each deployment there that was tried recently. `used`: calls go
+    """All sites. `down`: the newest attempt failed at each of its deployments that was tried recently. `used`: calls go
     or may go there. `left`: all traffic of its own workloads goes elsewhere, since a failed deployment is not tried for
     a while."""
     deployments: dict[str, list[str]] = {}

@@ -1,6 +1,6 @@
 """A finding while the audit log is not written: its files belong to another database, or a disk is full.
 
-The sequencer says whether the log is written; where another replica writes it, nothing is wrong.
+The sequencer reports whether the log is written; if another replica writes it, that is no problem.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
-"""Asks the declared witnesses to co-sign the newest checkpoint; one that refuses or is silent becomes a finding.
+"""Asks the declared witnesses to co-sign the newest checkpoint; one that refuses or does not answer becomes a finding.
 
-A witness that does not answer stops nothing: the log goes on, and `groundplan audit verify` says how old the newest
-co-signature is. Two control processes may ask at once; a witness signs what continues what it signed.
+A witness that does not answer stops nothing: the log continues, and `groundplan audit verify` reports the age of the
+newest co-signature. Two control processes may ask at once; a witness signs any checkpoint that extends the one it
+signed before.
 """
 
 from __future__ import annotations

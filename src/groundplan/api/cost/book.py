@@ -70,7 +70,8 @@ class Days:
 
     @property
     def month_before(self) -> Days:
-        """The same days of the month before, for a period that begins a month; all of that month for a whole month."""
+        """The same days of the previous month, for a period that starts with a month; the whole previous month for a
+        whole month."""
         end = self.first - timedelta(days=1)
         first, is_month_end = end.replace(day=1), (self.last + timedelta(days=1)).day == 1
         return Days(first, end if is_month_end else min(end, first + (self.last - self.first)))
@@ -134,10 +135,13 @@ def allocated_lines(conn: Connection[Any], days: Days) -> list[Line]:
 
 
 def measured_lines(conn: Connection[Any], days: Days, team: str | None = None, *, separate: bool = True) -> list[Line]:
-    """Costs of attempts by part, workload and deployment, priced and carried by a team as the blueprint says that they
-    ran under; of all teams or of one. Calls of the gateway itself, such as to the judge of a guardrail, have terms of
-    their own (`ledger.model.PURPOSES`). Unless `separate`, a line covers all deployments, without rule and source: for
-    2,000 workloads that is thousands of lines instead of hundreds of thousands."""
+    """Costs of attempts by part, workload and deployment, of all teams or of one. Each attempt has the price and the
+    team that the blueprint declares under which it ran. Calls of the gateway itself, such as to the judge of a
+    guardrail, have terms of their own (`ledger.model.PURPOSES`).
+
+    Unless `separate`, a line covers all deployments, without rule and source: for 2,000 workloads that is thousands of
+    lines instead of hundreds of thousands.
+    """
     query = cost_use.all_calls_of(days.first, days.last)
     carriers = _Carriers(conn, query)
     sums: dict[Line, _Sum] = {}
@@ -274,7 +278,7 @@ def cost_centers(conn: Connection[Any], lines: Sequence[Line]) -> dict[str, str]
 
 
 def sum_by(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[str, Any]]:
-    """[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}], the dearest first. Raises `Invalid`."""
+    """`[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}]`, the most expensive first. Raises `Invalid`."""
     if by not in DIMENSIONS:
         raise Invalid(
             f"costs are not summed by '{by[:40]}'",

@@ -134,8 +134,8 @@ def forecast_json(forecast: Forecast, what: str, past: Series) -> dict[str, Any]
 
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> dict[str, Any]:
     """`budgets`: each in its current period with the day on which it runs out at this rate, or None. Budgets without a
-    whole day of history and former periods of changed budgets are left out. Of many only those nearest to their limits;
-    `more` counts the others."""
+    whole day of history, and former periods of changed budgets, are omitted. Of many budgets only those nearest to
+    their limits are included; `more` counts the others."""
     blueprint = current_blueprint(conn)
     declared = {(item.name, key_at(item.period, item.starts, item.timezone, now)): item for item in blueprint.budgets}
     known = cost_calendar.declared_days(blueprint.calendar)

@@ -40,8 +40,8 @@ def find_levers(
     conn: Connection[Any], now: datetime, days: int, workload: str | None = None
 ) -> tuple[list[Opportunity], Decimal]:
     """(levers, what they would save together) of the last `days`, the current hour included, of all workloads or one;
-    only hourly sums are read. Allocated costs are those of as many whole days: what stands idle today is not known yet.
-    Raises `NotFound` for a workload that is not served and had no calls."""
+    only hourly sums are read. Allocated costs are those of as many whole days, since idle capacity of today is not
+    known yet. Raises `NotFound` for a workload that is not served and had no calls."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     hours = any(deployment.rates.windows for deployment in blueprint.deployments)

@@ -1,9 +1,9 @@
-"""Cost of accepted outcomes, by workload and by workflow: reads reported outcomes and the book, and asks economics.
+"""Cost of accepted outcomes, by workload and by workflow: reads reported outcomes and the book, and calls economics.
 Decides nothing.
 
-A workflow costs what all its workloads carry, also those without reported outcomes. A ticket that several of them
+A workflow costs what all its workloads carry, including those without reported outcomes. A ticket that several of them
 worked on is one outcome, with its value counted once. A workload belongs to the workflow that it had when it last cost
-something in the period, as in the book; baselines are the present ones, where the workflow is still declared.
+something in the period, as in the book; baselines are the present ones, if the workflow is still declared.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def runway_json(
     row: Mapping[str, Any], covers: str, past: Series, today: int, rate: int, now: datetime
 ) -> dict[str, Any]:
     """When a budget runs out in its current period. `row`: of `queries.budget_use`; `today`: picodollars spent today;
-    `rate`: picodollars per hour that today goes on with, where that exceeds the forecast."""
+    `rate`: picodollars per hour that are assumed for the rest of today, if that exceeds the forecast."""
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     until = ends(row["period"])

@@ -95,5 +95,5 @@ def build_message(services: Services, waiting: QueuedMail) -> EmailMessage:
 
 
 def one_line(text: str) -> str:
-    """The text without line ends, so that nothing in it becomes a header."""
+    """The text without line breaks, so that no part of it becomes a header."""
     return " ".join(text.split())[:200]

@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One heading with what stands below it, in this order. Level 1 is the title of the whole."""
+    """A heading with its content, in this order; level 1 is the title of the report."""
 
     heading: str
     level: int = 2

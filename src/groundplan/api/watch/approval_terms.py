@@ -27,7 +27,8 @@ KIND = "governance.approval_ends"
 
 
 def process_approval_terms(services: Services) -> list[int]:
-    """Update findings, send reminders and end approvals; the numbers of the blueprints made because something ended."""
+    """Update findings, send reminders and end expired approvals; returns the numbers of the blueprints that were
+    made."""
     now = services.clock.now()
     with services.transaction() as conn:
         due = governance.expiring_changes(conn, now.date() + timedelta(days=ANNOUNCEMENT_DAYS[-1]))

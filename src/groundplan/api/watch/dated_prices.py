@@ -15,7 +15,7 @@ LOOK_SECONDS = 5.0
 
 
 class DatedPrices:
-    """Remembers the last (day, blueprint) for which nothing is left to do."""
+    """Remembers the last (day, blueprint) for which all prices are in force."""
 
     def __init__(self, services: Services) -> None:
         self._services = services

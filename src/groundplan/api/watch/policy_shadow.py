@@ -1,7 +1,7 @@
-"""Background check: company rules in shadow are tried against the calls that were made; refusals become findings.
+"""Background check: company rules in shadow mode are tried against the calls that were made; refusals become findings.
 
-They are decided from facts, never in the path of a call. The current hour and the one before are decided anew each
-time, so that late facts are counted; for a new rule the last day is decided first.
+They are decided from facts, never in the path of a call. The current hour and the one before are decided again in each
+round, so that late facts are counted; for a new rule the last day is decided first.
 """
 
 from __future__ import annotations
