@@ -31,8 +31,8 @@ from tests.unit.raw_upstream import (
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.resuming.chat import ContinuedChat
-from groundplan.gateway.resuming.responses import ContinuedResponse
 from groundplan.gateway.resuming.continued_relay import ContinuedRelay, SentAnswer
+from groundplan.gateway.resuming.responses import ContinuedResponse
 from groundplan.gateway.surfaces.chat.annotations import UrlCitation, url_citations
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Relay
