@@ -226,8 +226,8 @@ def capable_deployments(
     error: Invalid | None = None
     for deployment in deployments:
         if deployment.api == "openai":
-            if deployment.url == EMBEDDED_URL and (name := offered_tools(fields)):
-                error = _no_tools_error(name)
+            if deployment.url == EMBEDDED_URL and (offered := offered_tools(fields)):
+                error = _no_tools_error(offered)
             else:
                 capable.append(deployment)
         elif embeddings and deployment.api not in EMBEDDING_APIS:

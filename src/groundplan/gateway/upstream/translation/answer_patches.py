@@ -122,7 +122,7 @@ def patch_cohere(convert: Callable[..., Any]) -> Callable[..., Any]:
             converted.left_out = ["answer.citations"]
         if streamed is None:
             parts = getattr(message, "content", None) or ()
-            if getattr(message, "tool_calls", None):
+            if message is not None and getattr(message, "tool_calls", None):
                 texts = (message.tool_plan, *(each.text for each in parts if each.type == "text"))
                 converted.choices[0].message.content = "".join(filter(None, texts)) or None
             return _with_reasoning(converted, "".join(each.thinking for each in parts if each.type == "thinking"))
@@ -189,7 +189,7 @@ def _unknown_parts(message: Any) -> list[str]:
 
 def _merge_reasoning(message: Any) -> None:
     """Put the reasoning of a message of Mistral's into one part, as texts alone."""
-    content = getattr(message, "content", None)
+    content: Any = getattr(message, "content", None)
     parts = [each for each in content if each.type == "thinking"] if isinstance(content, list) else []
     if not parts:
         return
