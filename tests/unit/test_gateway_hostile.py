@@ -461,7 +461,7 @@ async def have_answered(server: RunningServer, client: socket.socket, request: b
     """Send a request, and wait until it is answered; the client reads nothing."""
     before = len(server.targets)
     await asyncio.get_running_loop().sock_sendall(client, request)
-    await wait_until(lambda: len(server.targets) > before and not server.server.active_requests)
+    await wait_until(lambda: len(server.targets) > before and not active_requests(server.server))
 
 
 async def test_clients_that_leave_the_end_of_an_answer_unread_block_no_new_clients(server: RunningServer) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from anthropic.lib.streaming import MessageStopEvent
@@ -223,7 +223,7 @@ def test_citations_of_cohere_are_named() -> None:
         {"type": "citation-end", "index": 0},
         {"type": "message-end", "delta": {"finish_reason": "COMPLETE"}},
     ]
-    stream = [parse_obj_as(V2ChatStreamResponse, event) for event in events]
+    stream: list[Any] = [parse_obj_as(cast("Any", V2ChatStreamResponse), event) for event in events]
     whole = CohereProvider._convert_completion_response, answer
     told = left_out(patch_cohere, whole, (CohereProvider._convert_completion_chunk_response, stream))
     assert told == (["answer.citations"], ["answer.citations"])

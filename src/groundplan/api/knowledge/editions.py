@@ -96,8 +96,8 @@ def update_keys(services: Services, conn: Connection[Any], blueprint: Blueprint)
             # search goes on without the reranker, and each answer says so
             log.info("index: %s", error.message)
     embeddings = [edition.settings.embedding for edition in index_store.editions(conn, (*COMPLETE_STATES, "building"))]
-    embeddings.append(blueprint.index.embedding)
-    needed = rerankers | {embedding.workload for embedding in embeddings if embedding is not None}
+    declared = blueprint.index.embedding
+    needed = rerankers | {embedding.workload for embedding in (*embeddings, declared) if embedding is not None}
     withdraw_keys(services, needed)
 
 
