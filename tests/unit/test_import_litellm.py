@@ -358,7 +358,7 @@ def test_what_the_proxy_itself_does_not_read_is_left_out_and_told() -> None:
     verdict = imported(text)
     for section, keys in wrong.items():
         assert all(finding_places(verdict, NO_EQUAL, f"{section}.{key}") for key in keys)
-    assert finding_places(verdict, SECRET, "model_info.api_key") and finding_places(verdict, CARRIED, "rpm")
+    assert finding_places(verdict, SECRET, "model_info.api_key") and finding_places(verdict, CHANGED, "rpm")
     (limit,) = validate_files(verdict.files, known_price=known).limits.values()
     assert [(rate.amount, rate.period) for rate in limit.requests] == [(5, "minute")]
 

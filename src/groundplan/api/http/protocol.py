@@ -31,7 +31,7 @@ class ControlProtocol(H11Protocol):
     def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- has a message of its own
         answer = response_for(
             Invalid(
-                "this is not an HTTP/1.1 request", code="malformed_request",
+                "this is no request of HTTP/1.1", code="malformed_request",
                 hint="The control port speaks plain HTTP: use http:// in its address, or terminate TLS in a "
                 "proxy in front of it.",
             )
